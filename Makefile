@@ -1,0 +1,55 @@
+# `make train` and `make test` set up .venv themselves; nothing else is needed but Python 3.11.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+export OMP_NUM_THREADS ?= 1
+# Compiled tests of all processes share one cache.
+export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+
+.PHONY: help setup train chargpt test lint types properties bench clean
+
+help:
+	@echo "make train       set up and train the digits example (run it again to continue)"
+	@echo "make chargpt     the same for the character language model"
+	@echo "make test        set up and run all tests"
+	@echo "make lint types  ruff, mypy"
+	@echo "make properties  the property tests at length"
+	@echo "make bench       time a step beside the plain PyTorch loop"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "functrain needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "python3 -m venv failed (Debian: apt install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: $(READY)
+
+train: $(READY)
+	$(BIN)/functrain train digits
+
+chargpt: $(READY)
+	$(BIN)/functrain train chargpt
+
+test: $(READY)
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+properties: $(READY)
+	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
