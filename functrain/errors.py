@@ -1,0 +1,244 @@
+"""Every failure functrain can name, one class each, under the nearest builtin."""
+
+from __future__ import annotations
+
+
+class FunctrainError(Exception):
+    """Base of all errors raised by functrain itself."""
+
+
+class FunctrainWarning(UserWarning):
+    """Base of all warnings issued by functrain."""
+
+
+class DonatedStateError(FunctrainError, RuntimeError):
+    """A state was used after a donated step had consumed it."""
+
+    def __init__(self, name: str = "state") -> None:
+        super().__init__(
+            f"state.{name} was read, but this TrainState was given to a donated step, which "
+            "reuses its memory. Keep the state that the step returned, or take a copy first: "
+            "functrain.copy(state)."
+        )
+
+
+class InvalidScheduleError(FunctrainError, ValueError):
+    """A schedule was given a field it cannot work with."""
+
+
+class UnknownHorizonError(FunctrainError, ValueError):
+    """A schedule that ends with the run was asked for an lr before the run's length was known."""
+
+
+class MetricNeededError(FunctrainError, TypeError):
+    """A metric-driven schedule was asked for the lr at a step, which no step number determines."""
+
+
+class NotAScheduleError(FunctrainError, TypeError):
+    """A value given as a learning rate is neither a number nor a schedule."""
+
+
+class ScheduleStateError(FunctrainError, TypeError):
+    """A torch scheduler keeps something in its state that is not a plain number."""
+
+
+class InvalidDurationError(FunctrainError, ValueError):
+    """A duration is not a positive amount of steps, epochs, samples or minutes."""
+
+
+class InvalidPositionError(FunctrainError, ValueError):
+    """A position in a run cannot exist: a negative count, or a batch beyond its epoch's end."""
+
+
+class UnknownEpochLengthError(FunctrainError, ValueError):
+    """A fraction of an epoch was asked for where the number of batches in an epoch is unknown."""
+
+
+class ConfigurationError(FunctrainError, ValueError):
+    """A value given to a constructor makes no sense."""
+
+
+class ModelError(FunctrainError, TypeError):
+    """The model is not a module, cannot be copied, or is not ready."""
+
+
+class ParameterMismatchError(FunctrainError, ValueError):
+    """Names or shapes of given tensors do not fit the model."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        self.problems = problems
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{what}:\n{listed}")
+
+
+class LossError(FunctrainError, ValueError):
+    """The loss function returned something that cannot be trained on."""
+
+
+class PrecisionError(FunctrainError, ValueError):
+    """The precision is not one there is."""
+
+
+class MicroBatchError(FunctrainError, ValueError):
+    """More micro-batches were given to a step than the program accumulates."""
+
+    def __init__(self, came: int, accumulate: int) -> None:
+        super().__init__(
+            f"{came} micro-batches were given to a step of a program with accumulate={accumulate}. "
+            "Give at most that many, or wrap them to say that they are one step: "
+            "functrain.MicroBatches([...])."
+        )
+
+
+class SparseGradientError(FunctrainError, TypeError):
+    """A parameter received a sparse gradient."""
+
+    def __init__(self, path: str, layout: object) -> None:
+        super().__init__(
+            f"parameter {path!r} received a gradient of layout {layout}; functrain's steps take "
+            "dense gradients only. Make the layer with sparse=False."
+        )
+
+
+class NonFiniteError(FunctrainError, FloatingPointError):
+    """Loss or gradients of a step were NaN or infinite, and the program's policy is to raise."""
+
+    def __init__(self, step: int, loss: float, culprits: list[str]) -> None:
+        self.step = step
+        self.culprits = culprits
+        named = ", ".join(culprits[:8]) + (", ..." if len(culprits) > 8 else "")
+        where = (
+            f"non-finite gradients in {len(culprits)} leaves: {named}"
+            if culprits
+            else "every gradient is finite by itself, but their common norm or the loss is not"
+        )
+        super().__init__(
+            f"step {step}: the loss is {loss} and the update was not made ({where}). The state "
+            "given to train_step is unchanged. Lower the learning rate, clip gradients "
+            '(clip_norm=1.0), or choose nonfinite="skip".'
+        )
+
+
+class WeightsError(FunctrainError, ValueError):
+    """eval_step was asked for weights that the state does not hold."""
+
+
+class EmptyBatchWarning(FunctrainWarning):
+    """A batch without samples was passed over."""
+
+
+class ListenerError(FunctrainError, RuntimeError):
+    """A listener raised an exception, or is none."""
+
+
+class MissingMetricWarning(FunctrainWarning):
+    """A rule waits for a metric that the evaluation did not give."""
+
+
+class LogError(FunctrainError, ValueError):
+    """The log of a run is shorter than it was, or damaged."""
+
+
+class HyperparameterError(FunctrainError, ValueError):
+    """An optimizer was given a hyperparameter outside its range."""
+
+
+class UnmatchedParameterError(FunctrainError, ValueError):
+    """A parameter belongs to no group of an optimizer."""
+
+
+class UnusedPatternError(FunctrainError, ValueError):
+    """A group's pattern matches no parameter."""
+
+
+class UnsupportedOptimizerError(FunctrainError, TypeError):
+    """A class cannot be made into a pure optimizer."""
+
+
+class NonFiniteWarning(FunctrainWarning):
+    """A run ended because of a non-finite loss or gradient."""
+
+
+class RecipeChangedWarning(FunctrainWarning):
+    """A run is continued with another recipe or in another environment."""
+
+
+class UnsupportedLeafError(FunctrainError, TypeError):
+    """A tree holds something that a checkpoint cannot give back exactly."""
+
+
+class CheckpointWriteError(FunctrainError, OSError):
+    """A checkpoint could not be written."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        super().__init__(
+            cause.errno,
+            f"checkpoint {path} was not saved: {cause.strerror or cause}. "
+            "Older checkpoints are untouched; mend the disk or choose another place and save again",
+            cause.filename,
+        )
+
+
+class CheckpointSpaceError(CheckpointWriteError):
+    """The disk has no room for a checkpoint; nothing was written."""
+
+
+class CheckpointExistsError(FunctrainError, FileExistsError):
+    """Something that may not be replaced stands where a checkpoint was to be saved."""
+
+
+class CheckpointReadError(FunctrainError, OSError):
+    """A checkpoint could not be read for a reason that is not damage."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        super().__init__(
+            cause.errno,
+            f"checkpoint {path} could not be read: {cause.strerror or cause}",
+            cause.filename,
+        )
+
+
+class CheckpointCorruptError(FunctrainError, ValueError):
+    """A checkpoint is damaged: its bytes are not those that were saved."""
+
+
+class CheckpointFormatError(FunctrainError, ValueError):
+    """A checkpoint is written in a format that this version cannot read."""
+
+
+class CheckpointTypeError(FunctrainError, TypeError):
+    """A checkpoint names a class that the caller did not allow."""
+
+
+class CheckpointMismatchError(FunctrainError, ValueError):
+    """A checkpoint is sound, but of another structure than asked for."""
+
+    def __init__(self, path: object, problems: list[str]) -> None:
+        self.problems = problems
+        shown = problems[:40]
+        rest = [f"... and {len(problems) - 40} more"] if len(problems) > 40 else []
+        listed = "\n".join(f"  {problem}" for problem in [*shown, *rest])
+        super().__init__(
+            f"checkpoint {path} does not fit in {len(problems)} "
+            f"place{'s' if len(problems) != 1 else ''}:\n{listed}"
+        )
+
+
+class NoCheckpointError(FunctrainError, FileNotFoundError):
+    """There is no checkpoint where one was asked for."""
+
+
+class RunDirectoryError(FunctrainError, OSError):
+    """A run directory cannot be used: no directory, unreadable or unwritable."""
+
+
+class RunDirectoryBusyError(RunDirectoryError):
+    """Another process is writing to the run directory."""
+
+
+class CheckpointSkippedWarning(FunctrainWarning):
+    """A damaged checkpoint was passed over."""
+
+
+class CheckpointNotRemovedWarning(FunctrainWarning):
+    """An old checkpoint could not be removed."""

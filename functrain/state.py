@@ -1,0 +1,141 @@
+"""TrainState: everything that changes during training, as one immutable tree.
+
+The classes are plain frozen records. Their fields hold dicts of tensors by module path
+(``"encoder.0.weight"``) and plain Python numbers; no field is hidden, so a state that is saved
+leaf by leaf and rebuilt is the same state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from functrain import tree
+from functrain.errors import DonatedStateError
+from functrain.rng import Rng
+
+Tensors = dict[str, Tensor]
+
+
+@attrs.frozen(eq=False)
+class Counters:
+    """Where a run stands.
+
+    Attributes:
+        step: updates made (calls that had samples), whatever the number of micro-batches.
+        epoch: epochs completed.
+        batch: loader batches consumed in the present epoch.
+        samples: samples consumed since the start.
+        empty: batches without samples that were passed over.
+        skipped: int64 scalar on the device: updates left out because of non-finite gradients.
+    """
+
+    step: int
+    epoch: int
+    batch: int
+    samples: int
+    empty: int
+    skipped: Tensor
+
+    def after(self, samples: int, batches: int, empty: int) -> Counters:
+        """The counters after a step.
+
+        Args:
+            samples: samples the step used; without any it counts as no step.
+            batches: loader batches it consumed.
+            empty: of these, the ones without samples.
+        """
+        return Counters(
+            step=self.step + (samples > 0),
+            epoch=self.epoch,
+            batch=self.batch + batches,
+            samples=self.samples + samples,
+            empty=self.empty + empty,
+            skipped=self.skipped,
+        )
+
+    def next_epoch(self) -> Counters:
+        """The counters at the beginning of the next epoch."""
+        return attrs.evolve(self, epoch=self.epoch + 1, batch=0)
+
+
+@attrs.frozen(eq=False, repr=False)
+class TrainState:
+    """All that changes, and nothing else.
+
+    Attributes:
+        params: parameters by module path, frozen ones included.
+        buffers: buffers by module path, persistent or not.
+        optimizer: the optimizer's own tree (moments, step count, ...).
+        scheduler: the schedule's own tree (horizon, plateau counters, ...).
+        ema: averaged weights and buffers, or ``None``.
+        loss_scale: dynamic scale of fp16 training, or ``None``.
+        rng: root seed from which every step's random stream is derived.
+        counters: step, epoch, batch, samples, and what was skipped.
+    """
+
+    params: Tensors
+    buffers: Tensors
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    ema: dict[str, Any] | None
+    loss_scale: Tensors | None
+    rng: Rng
+    counters: Counters
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(iter(self.params.values())).device
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when a field is gone: `donated` takes the fields of a consumed state.
+        if name in attrs.fields_dict(TrainState):
+            raise DonatedStateError(name)
+        raise AttributeError(f"TrainState has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        counters = self.counters
+        place = f"step={counters.step}, epoch={counters.epoch}, batch={counters.batch}"
+        parts = [f"TrainState({place}; {tree.totals(self)})"]
+        for name, child in tree.children(self):
+            if tree.is_node(child) and any(isinstance(x, Tensor) for _, x in tree.items(child)):
+                parts += [f"  {name}: {tree.totals(child)}", tree.text(child, indent=4)]
+            else:
+                parts.append(f"  {name}: {child!r}")
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return tree.html(self, f"TrainState at step {self.counters.step}")
+
+
+def consume(state: TrainState) -> None:
+    """Take the fields of a donated state, so that any later use of it is an error.
+
+    The tensors themselves live on in the state that the step returned.
+    """
+    for name in attrs.fields_dict(TrainState):
+        object.__delattr__(state, name)
+
+
+def _register(cls: type) -> None:
+    """Let torch's pytree (and so ``torch.func``) see the leaves of ``cls`` by path."""
+    names = [field.name for field in attrs.fields(cls)]
+    pytree.register_pytree_node(
+        cls,
+        lambda node: ([getattr(node, name) for name in names], None),
+        lambda values, _: cls(*values),
+        flatten_with_keys_fn=lambda node: (
+            [(pytree.GetAttrKey(name), getattr(node, name)) for name in names],
+            None,
+        ),
+        serialized_type_name=f"functrain.{cls.__name__}",
+    )
+
+
+for _cls in (Rng, Counters, TrainState):
+    _register(_cls)

@@ -1,0 +1,208 @@
+"""Bytewise comparison of trees: the same means the same bits.
+
+``torch.equal`` calls NaN unequal to itself and -0.0 equal to 0.0; a resumed run must be the same
+*bytes*, so leaves are compared as bytes, dtype and shape included. The device does not count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+
+import attrs
+import torch
+import xxhash
+from torch import Tensor
+
+from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, path_string
+
+_ORDERED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@attrs.frozen
+class Difference:
+    """One place where two trees differ.
+
+    Attributes:
+        path: where.
+        kind: ``missing`` (only in the first), ``unexpected`` (only in the second), ``type``,
+            ``dtype``, ``shape`` or ``value``.
+        detail: what differs, for people.
+        count: elements that differ (0 where the kind is not ``value``).
+        max_abs: largest absolute difference, ``nan`` where it is not defined.
+        ulps: largest distance in units in the last place; ``None`` for what is not floating point.
+    """
+
+    path: Path
+    kind: str
+    detail: str
+    count: int = 0
+    max_abs: float = float("nan")
+    ulps: int | None = None
+
+    def __str__(self) -> str:
+        return f"{path_string(self.path)}: {self.kind}: {self.detail}"
+
+
+def to_bytes(tensor: Tensor) -> Tensor:
+    """The bytes of a dense tensor in logical order, as a flat uint8 tensor on its device.
+
+    Args:
+        tensor: any dense tensor; views, conjugates and negated views are resolved.
+
+    Returns:
+        uint8 tensor of ``numel * itemsize`` elements; shares memory where it can.
+
+    Example:
+        >>> to_bytes(torch.tensor([-0.0])).tolist()
+        [0, 0, 0, 128]
+    """
+    dense = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if dense.is_complex():
+        dense = torch.view_as_real(dense).reshape(-1)
+    return dense.view(torch.uint8)
+
+
+def diff(first: Tree, second: Tree) -> list[Difference]:
+    """List where two trees differ, bit for bit.
+
+    Args:
+        first: the tree that is expected.
+        second: the tree that came.
+
+    Returns:
+        Differences in tree order; empty when the trees are the same.
+
+    Example:
+        >>> a, b = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([-0.0, 1.0])}
+        >>> print(*diff(a, b))
+        w: value: 1 of 2 elements differ, at most by 0.0 (1 ulp)
+    """
+    return list(_differences(first, second, ()))
+
+
+def equal(first: Tree, second: Tree) -> bool:
+    """Whether two trees have the same structure and the same bytes in every leaf."""
+    return next(_differences(first, second, ()), None) is None
+
+
+def digest(tree: Tree) -> str:
+    """A 128-bit hash of the structure and all bytes of a tree, as 32 hex digits.
+
+    Args:
+        tree: any tree of tensors and Python scalars.
+
+    Returns:
+        xxh3-128; equal trees have equal digests, on any device.
+
+    Example:
+        >>> digest({"w": torch.zeros(2)}) == digest({"w": torch.zeros(2)})
+        True
+        >>> digest({"w": torch.zeros(2)}) == digest({"w": -torch.zeros(2)})
+        False
+    """
+    state = xxhash.xxh3_128()
+    _feed(state, tree)
+    return state.hexdigest()
+
+
+def _feed(state: xxhash.xxh3_128, tree: Tree) -> None:
+    if is_node(tree):
+        pairs = children(tree)
+        state.update(f"{type(tree).__name__}:{len(pairs)};".encode())
+        for key, child in pairs:
+            state.update(f"{key!r};".encode())
+            _feed(state, child)
+    elif isinstance(tree, Tensor):
+        state.update(f"{tree.dtype}{tuple(tree.shape)};".encode())
+        data = to_bytes(tree).cpu()
+        if data.numel():
+            # Straight from memory: NumPy, which would do this, is not among what functrain needs.
+            state.update((ctypes.c_char * data.numel()).from_address(data.data_ptr()))
+    else:
+        state.update(f"{type(tree).__name__}:{_scalar_bits(tree)!r};".encode())
+
+
+def _scalar_bits(leaf: Leaf) -> object:
+    return struct.pack("<d", leaf) if isinstance(leaf, float) else leaf
+
+
+def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
+    if type(first) is not type(second) and not _both_tensors(first, second):
+        detail = f"expected {type(first).__name__}, came {type(second).__name__}"
+        yield Difference(path, "type", detail)
+    elif is_node(first):
+        yield from _node_differences(first, second, path)
+    elif isinstance(first, Tensor):
+        yield from _tensor_differences(first, second, path)
+    elif not _same_scalar(first, second):
+        yield _scalar_difference(first, second, path)
+
+
+def _both_tensors(first: Tree, second: Tree) -> bool:
+    return isinstance(first, Tensor) and isinstance(second, Tensor)
+
+
+def _node_differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
+    ours, theirs = dict(children(first)), dict(children(second))
+    for key, child in ours.items():
+        if key in theirs:
+            yield from _differences(child, theirs[key], (*path, key))
+        else:
+            yield Difference((*path, key), "missing", "only in the first tree")
+    for key in theirs:
+        if key not in ours:
+            yield Difference((*path, key), "unexpected", "only in the second tree")
+
+
+def _same_scalar(first: Leaf, second: Leaf) -> bool:
+    if first is second:
+        return True
+    return bool(_scalar_bits(first) == _scalar_bits(second))
+
+
+def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:
+    numeric = isinstance(first, int | float)
+    gap = abs(first - second) if numeric else float("nan")
+    return Difference(path, "value", f"expected {first!r}, came {second!r}", 1, gap)
+
+
+def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[Difference]:
+    if first.dtype != second.dtype:
+        yield Difference(path, "dtype", f"expected {first.dtype}, came {second.dtype}")
+    elif first.shape != second.shape:
+        expected, came = list(first.shape), list(second.shape)
+        yield Difference(path, "shape", f"expected {expected}, came {came}")
+    else:
+        ours, theirs = to_bytes(first), to_bytes(second).to(first.device)
+        if not torch.equal(ours, theirs):
+            yield _value_difference(first.detach(), second.detach().to(first.device), path)
+
+
+def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
+    size = first.element_size()
+    unequal = (to_bytes(first) != to_bytes(second)).reshape(-1, size).any(dim=1)
+    count = int(unequal.sum())
+    wide = torch.complex128 if first.is_complex() else torch.float64
+    gaps = (first.to(wide) - second.to(wide)).abs().reshape(-1)[unequal]
+    max_abs = float(gaps.max())
+    ulps = _ulps(first.reshape(-1)[unequal], second.reshape(-1)[unequal])
+    distance = "" if ulps is None else f" ({ulps} ulp{'s' if ulps != 1 else ''})"
+    detail = f"{count} of {first.numel()} elements differ, at most by {max_abs!r}{distance}"
+    return Difference(path, "value", detail, count, max_abs, ulps)
+
+
+def _ulps(first: Tensor, second: Tensor) -> int | None:
+    if not first.is_floating_point():
+        return None
+    ours, theirs = (_ordered_integers(tensor) for tensor in (first, second))
+    # Python integers: the distance between two float64 can exceed 63 bits.
+    return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _ordered_integers(tensor: Tensor) -> list[int]:
+    """Integers in the order of the floats they stand for; -0.0 just below 0.0."""
+    bits = tensor.contiguous().view(_ORDERED[tensor.element_size()])
+    lowest = torch.iinfo(bits.dtype).min
+    return [lowest - int(b) - 1 if b < 0 else int(b) for b in bits.tolist()]

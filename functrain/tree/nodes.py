@@ -1,0 +1,125 @@
+"""Trees of leaves: what a node is, how to walk one, and how a place in it is called.
+
+Nodes are dicts, lists, tuples (named ones too) and instances of attrs classes. Everything else,
+``None`` included, is a leaf. A place is a *path*: the tuple of keys that leads to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import attrs
+
+Tree = Any
+Leaf = Any
+Key = str | int
+Path = tuple[Key, ...]
+T = TypeVar("T")
+
+
+def path_string(path: Path) -> str:
+    """Write a path as people read it, keys joined by dots.
+
+    Args:
+        path: keys from the root to a leaf.
+
+    Returns:
+        The dotted name; ``"(root)"`` for the empty path.
+
+    Example:
+        >>> path_string(("params", "encoder.0.weight"))
+        'params.encoder.0.weight'
+    """
+    return ".".join(str(key) for key in path) if path else "(root)"
+
+
+def is_node(tree: Tree) -> bool:
+    """Whether ``tree`` has children (possibly none of them) rather than being a leaf."""
+    return isinstance(tree, (dict, list, tuple)) or (
+        attrs.has(type(tree)) and not isinstance(tree, type)
+    )
+
+
+def children(node: Tree) -> list[tuple[Key, Tree]]:
+    """The keyed children of one node, in order.
+
+    Args:
+        node: a dict, list, tuple or attrs instance.
+
+    Returns:
+        Pairs of key and child; fields of an attrs class go by their names.
+
+    Example:
+        >>> children({"w": 1, "b": [2]})
+        [('w', 1), ('b', [2])]
+    """
+    if isinstance(node, dict):
+        return list(node.items())
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return list(zip(node._fields, node, strict=True))
+    if isinstance(node, (list, tuple)):
+        return list(enumerate(node))
+    return [(field.name, getattr(node, field.name)) for field in attrs.fields(type(node))]
+
+
+def rebuild(node: Tree, values: list[Tree]) -> Tree:
+    """A node like ``node`` with other children, given in the order of :func:`children`."""
+    if isinstance(node, dict):
+        return dict(zip(node, values, strict=True))
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return type(node)(*values)
+    if isinstance(node, (list, tuple)):
+        return type(node)(values)
+    names = (field.alias for field in attrs.fields(type(node)))
+    return type(node)(**dict(zip(names, values, strict=True)))
+
+
+def items(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
+    """Walk the leaves of a tree in order.
+
+    Args:
+        tree: any tree.
+        path: where ``tree`` itself stands; put in front of every path.
+
+    Returns:
+        An iterator of (path, leaf).
+
+    Example:
+        >>> list(items({"w": 1.0, "slots": [2.0, None]}))
+        [(('w',), 1.0), (('slots', 0), 2.0), (('slots', 1), None)]
+    """
+    if not is_node(tree):
+        yield path, tree
+        return
+    for key, child in children(tree):
+        yield from items(child, (*path, key))
+
+
+def flatten(tree: Tree) -> dict[Path, Leaf]:
+    """All leaves of a tree by path.
+
+    Example:
+        >>> flatten({"a": {"b": 1}})
+        {('a', 'b'): 1}
+    """
+    return dict(items(tree))
+
+
+def map(function: Callable[[Leaf], Leaf], tree: Tree) -> Tree:
+    """A tree of the same structure with ``function`` applied to every leaf.
+
+    Example:
+        >>> map(lambda leaf: leaf * 2, {"a": (1, 2)})
+        {'a': (2, 4)}
+    """
+    return map_with_path(lambda _, leaf: function(leaf), tree)
+
+
+def map_with_path(function: Callable[[Path, Leaf], Leaf], tree: Tree, path: Path = ()) -> Tree:
+    """Like :func:`map`, for a function of (path, leaf)."""
+    if not is_node(tree):
+        return function(path, tree)
+    return rebuild(
+        tree, [map_with_path(function, child, (*path, key)) for key, child in children(tree)]
+    )
