@@ -1,0 +1,192 @@
+"""Durations of training, in steps, epochs, samples or minutes: exact numbers with a unit."""
+
+from __future__ import annotations
+
+import math
+import re
+from difflib import get_close_matches
+from fractions import Fraction
+from numbers import Rational
+from typing import Any, TypeAlias
+
+import attrs
+
+from functrain.errors import InvalidDurationError
+
+
+def _fraction(value: Any) -> Any:
+    """Return a number as the fraction that its digits say; leave the rest to the validator."""
+    if isinstance(value, float) and math.isfinite(value):
+        return Fraction(repr(float(value)))  # one tenth for 0.1, not the nearest binary number
+    if isinstance(value, bool) or not isinstance(value, Rational):
+        return value
+    return Fraction(value)
+
+
+def _whole(value: Any) -> Any:
+    number = _fraction(value)
+    return int(number) if isinstance(number, Fraction) and number.denominator == 1 else value
+
+
+def _check_fraction(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Fraction) or value <= 0:
+        raise InvalidDurationError(
+            f"{_name(instance)}: n must be a number above 0, got {_shown(value)}"
+        )
+
+
+def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        expected = "n must be a whole number above 0"
+        raise InvalidDurationError(f"{_name(instance)}: {expected}, got {_shown(value)}")
+
+
+def _name(instance: Any) -> str:
+    return f"{type(instance).__name__}(n)"
+
+
+def _shown(value: Any) -> str:
+    return _digits(value) if isinstance(value, Fraction) else repr(value)
+
+
+def _digits(n: int | Fraction) -> str:
+    """Return a fraction as a decimal number where that says it exactly, or as "1/3"."""
+    if n.denominator == 1:
+        return str(n.numerator)
+    decimal = repr(float(n))
+    return decimal if Fraction(decimal) == n else str(n)
+
+
+def _python(n: Fraction) -> str:
+    """Return a number that Python reads as this fraction, when given to a duration."""
+    return repr(n) if "/" in _digits(n) else _digits(n)
+
+
+def _words(n: int | Fraction, unit: str) -> str:
+    return f"{_digits(n)} {unit}" if n == 1 else f"{_digits(n)} {unit}s"
+
+
+@attrs.frozen
+class Steps:
+    """A number of optimizer updates.
+
+    Args:
+        n: how many, a whole number above 0.
+
+    Example:
+        >>> str(Steps(500))
+        '500 steps'
+    """
+
+    n: int = attrs.field(converter=_whole, validator=_check_whole)
+
+    def __str__(self) -> str:
+        return _words(self.n, "step")
+
+
+@attrs.frozen
+class Epochs:
+    """A number of passes over the data, whole or not.
+
+    Args:
+        n: how many, above 0; kept as the exact fraction that its digits say.
+
+    Example:
+        >>> str(Epochs(0.5))
+        '0.5 epochs'
+    """
+
+    n: Fraction = attrs.field(converter=_fraction, validator=_check_fraction, repr=_python)
+
+    def __str__(self) -> str:
+        return _words(self.n, "epoch")
+
+
+@attrs.frozen
+class Samples:
+    """A number of samples seen.
+
+    Args:
+        n: how many, a whole number above 0.
+
+    Example:
+        >>> str(Samples(10_000))
+        '10000 samples'
+    """
+
+    n: int = attrs.field(converter=_whole, validator=_check_whole)
+
+    def __str__(self) -> str:
+        return _words(self.n, "sample")
+
+
+@attrs.frozen
+class Minutes:
+    """A length of time.
+
+    Args:
+        n: how many minutes, above 0; kept as the exact fraction that its digits say.
+
+    Example:
+        >>> str(Minutes(1.5))
+        '1.5 minutes'
+    """
+
+    n: Fraction = attrs.field(converter=_fraction, validator=_check_fraction, repr=_python)
+
+    def __str__(self) -> str:
+        return _words(self.n, "minute")
+
+
+Duration: TypeAlias = Steps | Epochs | Samples | Minutes
+
+_UNITS: dict[str, tuple[type[Duration], Fraction]] = {
+    "step": (Steps, Fraction(1)),
+    "epoch": (Epochs, Fraction(1)),
+    "sample": (Samples, Fraction(1)),
+    "minute": (Minutes, Fraction(1)),
+    "hour": (Minutes, Fraction(60)),
+    "second": (Minutes, Fraction(1, 60)),
+}
+_PATTERN = re.compile(
+    r"\s*(?P<number>[+-]?[\d_]*\.?[\d_]*(e[+-]?\d+)?(/\d+)?)\s*(?P<unit>[a-z]+)\s*", re.IGNORECASE
+)
+_EXAMPLES = 'write "500 steps", "0.5 epochs", "10_000 samples" or "10 minutes"'
+
+
+def duration(value: object) -> Duration:
+    """Return the duration that a text says.
+
+    Args:
+        value: a number and a unit (steps, epochs, samples, seconds, minutes, hours), or a
+            duration, which is returned as it is.
+
+    Raises:
+        InvalidDurationError: it is neither; a bare number, for one, which could mean any unit.
+
+    Example:
+        >>> duration("0.5 epochs"), duration("2 hours")
+        (Epochs(n=0.5), Minutes(n=120))
+    """
+    if isinstance(value, (Steps, Epochs, Samples, Minutes)):
+        return value
+    if not isinstance(value, str):
+        hint = f'; did you mean "{value} steps"?' if isinstance(value, (int, float)) else ""
+        raise InvalidDurationError(f"a duration needs its unit, got {value!r}{hint} ({_EXAMPLES})")
+    match = _PATTERN.fullmatch(value)
+    if match is None:
+        raise InvalidDurationError(f"{value!r} is not a number and a unit: {_EXAMPLES}")
+    kind, scale = _unit(match["unit"].lower(), value)
+    try:
+        return kind(Fraction(match["number"]) * scale)
+    except (InvalidDurationError, ValueError, ZeroDivisionError) as error:
+        raise InvalidDurationError(f"{value!r} is not a duration: {error}") from error
+
+
+def _unit(word: str, value: str) -> tuple[type[Duration], Fraction]:
+    singular = word.removesuffix("s")
+    if singular in _UNITS:
+        return _UNITS[singular]
+    near = get_close_matches(singular, _UNITS, n=1)
+    hint = f'did you mean "{near[0]}s"? ' if near else ""
+    raise InvalidDurationError(f"{value!r} has the unknown unit {word!r}: {hint}{_EXAMPLES}")

@@ -1,0 +1,49 @@
+"""A learning rate that stays, and one that any function of the step gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import plain_float, real
+
+
+@attrs.frozen(repr=False)
+class Constant(Schedule):
+    """The same learning rate at every step.
+
+    Args:
+        lr: the learning rate, at least 0.
+
+    Example:
+        >>> Constant(0.1)(1000)
+        0.1
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the one learning rate."""
+        return self.base
+
+
+@attrs.frozen(repr=False)
+class Lambda(Schedule):
+    """The learning rate that a function of the step returns.
+
+    Args:
+        function: step (0 for the first update) -> learning rate; must depend on nothing else,
+            or resuming cannot be exact.
+
+    Example:
+        >>> Lambda(lambda step: 0.1 / (1 + step))(4)
+        0.02
+    """
+
+    function: Callable[[int], float]
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the function's value at the step."""
+        return float(self.function(step))

@@ -1,0 +1,210 @@
+"""Any learning rate scheduler of torch as a pure schedule."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+
+from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.schedules.plain_state import from_plain, to_plain
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import plain_float, real
+
+
+def from_torch(
+    factory: Callable[..., Any], *, lr: float | None = None, **kwargs: Any
+) -> TorchSchedule:
+    """Return a torch scheduler as a pure schedule with the same sequence of learning rates.
+
+    Args:
+        factory: a class of `torch.optim.lr_scheduler`, another class of that shape, or a
+            function that takes an optimizer and returns a scheduler.
+        lr: the optimizer's learning rate. Schedulers inside another one may leave it out.
+            OneCycleLR and CyclicLR set their own, and do not read this one.
+        kwargs: the scheduler's arguments, without the optimizer. Where torch wants schedulers,
+            give what this function returns.
+
+    Returns:
+        A schedule; see TorchSchedule for what it costs and keeps.
+
+    Raises:
+        InvalidScheduleError: schedulers inside this one have other learning rates.
+
+    Example:
+        >>> from torch.optim.lr_scheduler import LinearLR, SequentialLR, StepLR
+        >>> schedule = from_torch(
+        ...     SequentialLR,
+        ...     lr=1.0,
+        ...     schedulers=[
+        ...         from_torch(LinearLR, start_factor=0.5, total_iters=2),
+        ...         from_torch(StepLR, step_size=1, gamma=0.1),
+        ...     ],
+        ...     milestones=[2],
+        ... )
+        >>> [round(schedule(step), 3) for step in range(5)]
+        [0.5, 0.75, 1.0, 0.1, 0.01]
+    """
+    schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
+    if schedule.base is not None:
+        schedule.init()  # so that torch's own complaints about the arguments come here
+    return schedule
+
+
+@attrs.frozen(repr=False)
+class TorchSchedule(Schedule):
+    """A torch scheduler whose numbers live in the state; made by `from_torch`.
+
+    The state is {"lr": the present lr, "group": what the scheduler wrote into the optimizer's
+    parameter group, "scheduler": its `state_dict()`}, all plain values. Each `advance` builds
+    the scheduler around an optimizer of one unused parameter, loads the numbers, and steps it
+    once, so nothing mutable outlives a call (tens of microseconds). `lr` reads the state and
+    ignores the step. Calling the schedule with a step replays it from the start, which takes
+    that many advances.
+
+    A scheduler whose `step` wants a metric, as ReduceLROnPlateau's, moves at `observe`, any
+    other one at `advance`. Only the learning rate is used: OneCycleLR and CyclicLR with
+    cycle_momentum=True also move the momentum, here of the unused optimizer alone; the training
+    optimizer's momentum stays as it was configured.
+
+    Args:
+        factory: called with an optimizer and `kwargs`, returns a scheduler.
+        lr: the optimizer's learning rate; None only inside another TorchSchedule.
+        kwargs: the scheduler's arguments.
+    """
+
+    factory: Callable[..., Any]
+    base: float | None = attrs.field(
+        alias="lr",
+        converter=attrs.converters.optional(plain_float),
+        validator=attrs.validators.optional(real(minimum=0)),
+    )
+    kwargs: dict[str, Any] = attrs.field(factory=dict, converter=dict, hash=False)
+
+    def __call__(self, step: int) -> float:
+        """Return the lr of update number `step`, by replaying all updates before it.
+
+        Raises:
+            MetricNeededError: the scheduler moves by metrics.
+        """
+        if _wants_metric(self._build(self._optimizer())):
+            raise MetricNeededError(
+                f"{self._name}'s lr depends on the metrics it has observed, not on the step: "
+                "use schedule.lr(state, step) with the state that observe returned"
+            )
+        state = self.init()
+        for _ in range(step):
+            state = self.advance(state)
+        return self.lr(state, step)
+
+    def init(self) -> ScheduleState:
+        """Return the state of the newly made scheduler."""
+        optimizer = self._optimizer()
+        return _snapshot(optimizer, self._build(optimizer))
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the present lr; the state, not the step, says where the schedule is."""
+        lr: float = state["lr"]
+        return lr
+
+    def advance(self, state: ScheduleState) -> ScheduleState:
+        """Return the state after one `scheduler.step()`."""
+        optimizer, scheduler = self._restore(state)
+        if _wants_metric(scheduler):
+            return state
+        scheduler.step()
+        return _snapshot(optimizer, scheduler)
+
+    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
+        """Return the state after one `scheduler.step(metric)`, where the scheduler takes one.
+
+        Warns:
+            MissingMetricWarning: the scheduler takes a metric, and it is None.
+        """
+        optimizer, scheduler = self._restore(state)
+        if not _wants_metric(scheduler):
+            return state
+        if metric is None:
+            notice = f"{self._name} was shown no metric at this evaluation; its lr stays as it is"
+            warnings.warn(notice, MissingMetricWarning, stacklevel=2)
+            return state
+        scheduler.step(float(metric))
+        return _snapshot(optimizer, scheduler)
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.factory, "__name__", repr(self.factory))
+
+    def _optimizer(self) -> torch.optim.SGD:
+        if self.base is None:
+            raise InvalidScheduleError(
+                f"{self._name}: lr is missing; only schedulers inside another may leave it out. "
+                f"Give from_torch({self._name}, lr=...)"
+            )
+        optimizer = torch.optim.SGD([torch.zeros((), device="cpu")], lr=self.base)
+        # By this flag torch's schedulers tell whether they are stepped before their optimizer,
+        # and warn. This one is never stepped at all.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+        return optimizer
+
+    def _build(self, optimizer: torch.optim.Optimizer) -> Any:
+        kwargs = {name: _built(value, optimizer) for name, value in self.kwargs.items()}
+        if "optimizer" in inspect.signature(self.factory).parameters:
+            return self.factory(optimizer=optimizer, **kwargs)
+        return self.factory(optimizer, **kwargs)
+
+    def _restore(self, state: ScheduleState) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = self._optimizer()
+        scheduler = self._build(optimizer)
+        scheduler.load_state_dict(from_plain(state["scheduler"]))
+        optimizer.param_groups[0].update(from_plain(state["group"]), lr=state["lr"])
+        return optimizer, scheduler
+
+
+def _built(value: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """Return a scheduler for a schedule, and a copy of anything else: torch may write into it."""
+    if isinstance(value, TorchSchedule):
+        return value._build(optimizer)
+    if isinstance(value, (list, tuple)):
+        return [_built(item, optimizer) for item in value]
+    return copy.deepcopy(value)
+
+
+def _snapshot(optimizer: torch.optim.Optimizer, scheduler: Any) -> ScheduleState:
+    group = optimizer.param_groups[0]
+    defaults = optimizer.defaults
+    written = {
+        key: value
+        for key, value in group.items()
+        if key not in ("params", "lr") and (key not in defaults or value != defaults[key])
+    }
+    return {
+        "lr": float(group["lr"]),
+        "group": to_plain(written, "param_group"),
+        "scheduler": to_plain(scheduler.state_dict()),
+    }
+
+
+def _wants_metric(scheduler: Any) -> bool:
+    parameters = inspect.signature(scheduler.step).parameters.values()
+    return any(parameter.default is parameter.empty for parameter in parameters)
+
+
+def _common_lr(factory: Any, lr: float | None, kwargs: dict[str, Any]) -> float | None:
+    """Return `lr`, or the one learning rate of the schedulers among the arguments."""
+    values = [
+        item for v in kwargs.values() for item in (v if isinstance(v, (list, tuple)) else [v])
+    ]
+    inner = {v.base for v in values if isinstance(v, TorchSchedule) and v.base is not None}
+    rates = inner if lr is None else inner | {plain_float(lr)}
+    if len(rates) > 1:
+        raise InvalidScheduleError(
+            f"{getattr(factory, '__name__', factory)}: its schedulers share one optimizer and so "
+            f"one lr, got {sorted(map(repr, rates))}. Give it once, to the outermost from_torch"
+        )
+    return next(iter(rates), None)

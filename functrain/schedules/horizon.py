@@ -1,0 +1,43 @@
+"""The horizon: the step at which a schedule arrives at its end, kept in the schedule's state.
+
+A schedule without `steps` of its own ends with the run. The run fills its length in once, and
+from then on only the state is read, so a resumed run follows the curve that it began.
+"""
+
+from __future__ import annotations
+
+from functrain.errors import InvalidScheduleError, UnknownHorizonError
+from functrain.schedules.protocol import Schedule, ScheduleState
+
+
+def known_horizon(schedule: Schedule, state: ScheduleState) -> int:
+    """Return the horizon in `state`.
+
+    Raises:
+        UnknownHorizonError: nothing has filled it in.
+    """
+    horizon: int | None = state["horizon"]
+    if horizon is None:
+        name = type(schedule).__name__
+        raise UnknownHorizonError(
+            f"{name} has no steps of its own, and the length of the run is not known here: "
+            f"give {name}(..., steps=N), or run it by ft.fit(until=...), which fills it in"
+        )
+    return horizon
+
+
+def check_horizon(schedule: Schedule, steps: int, warmup: int = 0) -> int:
+    """Return `steps` if a curve fits into them after the warmup.
+
+    Raises:
+        InvalidScheduleError: no step is left between the end of the warmup and the horizon.
+    """
+    if steps > warmup:
+        return steps
+    name = type(schedule).__name__
+    if warmup > 0:
+        raise InvalidScheduleError(
+            f"{name}: warmup_steps={warmup} leaves nothing of a horizon of {steps} steps to decay "
+            "in: lengthen the run (or steps=), or shorten the warmup"
+        )
+    raise InvalidScheduleError(f"{name}: the run leaves it {steps} steps; it needs at least 1")

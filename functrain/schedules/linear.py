@@ -1,0 +1,51 @@
+"""A straight line from one learning rate to another."""
+
+from __future__ import annotations
+
+import attrs
+
+from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, plain_float, real
+
+
+@attrs.frozen(repr=False)
+class Linear(Schedule):
+    """The straight line from `lr` to `end`, and `end` after it.
+
+    Formula: lr + (end - lr) * step / steps, as in `torch.optim.lr_scheduler.LinearLR` with
+    start_factor 1 and end_factor end / lr.
+
+    Args:
+        lr: the learning rate of the first update.
+        end: the learning rate from update number `steps` on.
+        steps: where the line ends; None is the length of the run.
+
+    Example:
+        >>> schedule = Linear(1.0, steps=4)
+        >>> [schedule(step) for step in range(6)]
+        [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    end: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
+    steps: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(minimum=1))
+    )
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": steps}."""
+        return {"horizon": self.steps}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the line at `step`, or its end."""
+        horizon = known_horizon(self, state)
+        if step >= horizon:
+            return self.end
+        return self.base + (self.end - self.base) * (step / horizon)
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        if state["horizon"] is not None:
+            return state
+        return {"horizon": check_horizon(self, steps)}

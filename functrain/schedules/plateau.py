@@ -1,0 +1,112 @@
+"""A learning rate that falls when a metric has stopped getting better."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import attrs
+
+from functrain.errors import MetricNeededError, MissingMetricWarning
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, one_of, plain_float, real
+
+
+@attrs.frozen(repr=False)
+class Plateau(Schedule):
+    """Multiply the learning rate by `factor` after `patience` evaluations without progress.
+
+    The rule of `torch.optim.lr_scheduler.ReduceLROnPlateau`, applied at each `observe`: a
+    metric is better when it beats the best one by the threshold (NaN never does); the miss
+    after `patience` misses in a row lowers the lr; during the cooldown no miss counts.
+
+    Args:
+        lr: the learning rate at first.
+        factor: what to multiply it with, at least 0 and below 1.
+        patience: how many misses in a row are borne.
+        threshold: by how much a metric must beat the best one.
+        threshold_mode: "rel", as a part of the best one, or "abs".
+        mode: "min" when less is better, "max" when more is.
+        cooldown: evaluations after a reduction in which misses do not count.
+        min_lr: the floor of the learning rate.
+        eps: a reduction by no more than this is not made.
+
+    Example:
+        >>> schedule = Plateau(1.0, factor=0.5, patience=1)
+        >>> state = schedule.init()
+        >>> for loss in [3.0, 3.0, 3.0]:
+        ...     state = schedule.observe(state, loss)
+        >>> schedule.lr(state, step=100)
+        0.5
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(
+        default=0.1, converter=plain_float, validator=real(minimum=0, below=1)
+    )
+    patience: int = attrs.field(default=10, validator=integer(minimum=0))
+    threshold: float = attrs.field(default=1e-4, converter=plain_float, validator=real(minimum=0))
+    threshold_mode: str = attrs.field(default="rel", validator=one_of("rel", "abs"))
+    mode: str = attrs.field(default="min", validator=one_of("min", "max"))
+    cooldown: int = attrs.field(default=0, validator=integer(minimum=0))
+    min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
+    eps: float = attrs.field(default=1e-8, converter=plain_float, validator=real(minimum=0))
+
+    def __call__(self, step: int) -> float:
+        """Raise, as no step number determines this lr.
+
+        Raises:
+            MetricNeededError: always.
+        """
+        raise MetricNeededError(
+            "Plateau's lr depends on the metrics it has observed, not on the step: use "
+            "schedule.lr(state, step) with the state that observe returned"
+        )
+
+    def init(self) -> ScheduleState:
+        """Return the lr, the best metric so far, the misses in a row, the cooldown left."""
+        best = math.inf if self.mode == "min" else -math.inf
+        return {"lr": self.base, "best": best, "misses": 0, "cooldown": 0}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the present lr, whatever the step."""
+        lr: float = state["lr"]
+        return lr
+
+    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
+        """Return the state after an evaluation.
+
+        Args:
+            state: the schedule's state.
+            metric: what the evaluation gave; None leaves the state as it is, with a notice.
+
+        Warns:
+            MissingMetricWarning: the metric is None.
+        """
+        if metric is None:
+            notice = "Plateau was shown no metric at this evaluation; its lr stays as it is"
+            warnings.warn(notice, MissingMetricWarning, stacklevel=2)
+            return state
+        metric = float(metric)
+        better = self._is_better(metric, state["best"])
+        best = metric if better else state["best"]
+        misses = 0 if better else state["misses"] + 1
+        cooldown = state["cooldown"]
+        if cooldown > 0:
+            misses, cooldown = 0, cooldown - 1
+        if misses <= self.patience:
+            return {"lr": state["lr"], "best": best, "misses": misses, "cooldown": cooldown}
+        lr = self._reduced(state["lr"])
+        return {"lr": lr, "best": best, "misses": 0, "cooldown": self.cooldown}
+
+    def _is_better(self, metric: float, best: float) -> bool:
+        sign = 1 if self.mode == "max" else -1
+        if self.threshold_mode == "rel":
+            bar = best * (1 + sign * self.threshold)
+        else:
+            bar = best + sign * self.threshold
+        return metric > bar if self.mode == "max" else metric < bar
+
+    def _reduced(self, lr: float) -> float:
+        reduced = max(lr * self.factor, self.min_lr)
+        return reduced if lr - reduced > self.eps else lr

@@ -1,0 +1,109 @@
+"""Schedules one after another."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.coerce import as_schedule
+from functrain.schedules.protocol import Schedule, ScheduleState
+
+
+def _as_schedules(values: Iterable[Any]) -> tuple[Schedule, ...]:
+    return tuple(as_schedule(value) for value in values)
+
+
+def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
+def _check_boundaries(
+    instance: Sequential, attribute: attrs.Attribute[Any], boundaries: tuple[int, ...]
+) -> None:
+    if not instance.schedules:
+        raise InvalidScheduleError("Sequential: schedules must hold at least one, got none")
+    if not all(isinstance(step, int) and not isinstance(step, bool) for step in boundaries):
+        raise InvalidScheduleError(f"Sequential: boundaries must be integers, got {boundaries!r}")
+    if len(boundaries) != len(instance.schedules) - 1:
+        raise InvalidScheduleError(
+            "Sequential: boundaries must be one fewer than schedules, got "
+            f"{len(boundaries)} boundaries for {len(instance.schedules)} schedules"
+        )
+    if any(later <= earlier for earlier, later in pairwise((0, *boundaries))):
+        raise InvalidScheduleError(
+            f"Sequential: boundaries must rise from above 0, got {boundaries!r}"
+        )
+
+
+@attrs.frozen(repr=False)
+class Sequential(Schedule):
+    """Follow each schedule in turn, every one from its own step 0.
+
+    The schedule at index i is in charge from update boundaries[i - 1] on, up to but without
+    update boundaries[i]. Only the one in charge is advanced and sees metrics.
+
+    Schedules without a horizon get the length of their own stretch, the last one what is left
+    of the run.
+
+    Args:
+        schedules: at least one; numbers and functions of the step may stand for schedules.
+        boundaries: the first update of each schedule but the first, rising.
+
+    Example:
+        >>> schedule = Sequential([1.0, lambda step: 0.5**step], boundaries=[2])
+        >>> [schedule(step) for step in range(5)]
+        [1.0, 1.0, 1.0, 0.5, 0.25]
+    """
+
+    schedules: tuple[Schedule, ...] = attrs.field(converter=_as_schedules)
+    boundaries: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_boundaries)
+
+    def __call__(self, step: int) -> float:
+        """Return the lr of update number `step`."""
+        index = self._in_charge(step)
+        return self.schedules[index](step - self._start(index))
+
+    def init(self) -> ScheduleState:
+        """Return {"step": updates done, "schedules": their states}."""
+        return {"step": 0, "schedules": [schedule.init() for schedule in self.schedules]}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr of the schedule in charge."""
+        index = self._in_charge(step)
+        return self.schedules[index].lr(state["schedules"][index], step - self._start(index))
+
+    def advance(self, state: ScheduleState) -> ScheduleState:
+        """Count the update, and advance the schedule that was in charge of it."""
+        index = self._in_charge(state["step"])
+        child = self.schedules[index].advance(state["schedules"][index])
+        return {**_replaced(state, index, child), "step": state["step"] + 1}
+
+    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
+        """Show the metric to the schedule in charge of the next update."""
+        index = self._in_charge(state["step"])
+        child = self.schedules[index].observe(state["schedules"][index], metric)
+        return _replaced(state, index, child)
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Give every schedule the length of its stretch, the last one what is left."""
+        edges = pairwise((0, *self.boundaries, steps))
+        children = zip(self.schedules, state["schedules"], edges, strict=True)
+        filled = [child.with_horizon(own, end - start) for child, own, (start, end) in children]
+        return {**state, "schedules": filled}
+
+    def _in_charge(self, step: int) -> int:
+        return bisect_right(self.boundaries, step)
+
+    def _start(self, index: int) -> int:
+        return self.boundaries[index - 1] if index else 0
+
+
+def _replaced(state: ScheduleState, index: int, child: ScheduleState) -> ScheduleState:
+    children = list(state["schedules"])
+    children[index] = child
+    return {**state, "schedules": children}

@@ -1,0 +1,225 @@
+"""Warmup and Sequential: schedules made of schedules, with their states inside their own."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from functrain.errors import (
+    InvalidScheduleError,
+    MissingMetricWarning,
+    NotAScheduleError,
+    UnknownHorizonError,
+)
+from functrain.schedules import (
+    Constant,
+    Cosine,
+    Linear,
+    Plateau,
+    Schedule,
+    ScheduleState,
+    Sequential,
+    Warmup,
+    WarmupCosine,
+    from_torch,
+)
+
+
+def follow(schedule: Schedule, steps: int, seed: int | None = None) -> list[float]:
+    """Return the lrs of a run; with a seed, its state is saved and loaded at random steps."""
+    source = random.Random(seed)
+    state, lrs = schedule.init(), []
+    for step in range(steps):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.advance(state)
+        if seed is not None and source.random() < 0.3:
+            state = source.choice([copy.deepcopy(state), json.loads(json.dumps(state))])
+    return lrs
+
+
+@pytest.mark.row(18)
+def test_the_factor_form_of_warmup() -> None:
+    schedule = Warmup(0.1, steps=4, then=1.0)
+    expected = [0.1, 0.325, 0.55, 0.775, 1.0, 1.0]
+    assert follow(schedule, 6) == pytest.approx(expected, rel=1e-15)
+    assert [schedule(step) for step in range(6)] == follow(schedule, 6)
+
+
+@pytest.mark.row(18)
+def test_the_main_schedule_first_moves_a_step_after_the_warmup() -> None:
+    schedule = Warmup(0.1, steps=4, then=Linear(2.0, steps=10))
+    expected = [0.2, 0.65, 1.1, 1.55, 2.0, 1.8, 1.6]
+    assert follow(schedule, 7) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.row(18)
+def test_a_torch_schedule_after_a_warmup_is_first_stepped_after_it() -> None:
+    main = from_torch(lr_scheduler.ExponentialLR, lr=1.0, gamma=0.5)
+    schedule = Warmup(0.0, steps=2, then=main)
+    assert follow(schedule, 6) == [0.0, 0.5, 1.0, 0.5, 0.25, 0.125]
+    assert [schedule(step) for step in range(6)] == follow(schedule, 6)
+
+
+@pytest.mark.row(18)
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_the_bounds_of_the_factor(factor: float) -> None:
+    schedule = Warmup(factor, steps=2, then=1.0)
+    assert follow(schedule, 3) == [factor, (1 + factor) / 2, 1.0]
+
+
+def test_a_warmup_of_no_steps() -> None:
+    assert follow(Warmup(0.5, steps=0, then=Linear(1.0, steps=2)), 3) == [1.0, 0.5, 0.0]
+
+
+def test_warmup_keeps_metrics_from_a_plateau_until_it_is_over() -> None:
+    schedule = Warmup(0.5, steps=2, then=Plateau(1.0, patience=0, factor=0.5))
+    state, lrs = schedule.init(), []
+    for step in range(5):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.observe(schedule.advance(state), 1.0)
+    # The first metric that counts is the one after update 2, and is the best so far.
+    assert lrs == [0.5, 0.75, 1.0, 0.5, 0.25]
+
+
+def test_warmup_passes_the_notice_of_a_missing_metric_on() -> None:
+    schedule = Warmup(0.5, steps=0, then=Plateau(1.0))
+    with pytest.warns(MissingMetricWarning):
+        schedule.observe(schedule.init(), None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("factor", -0.1), ("factor", 1.1), ("factor", "a"), ("steps", -1), ("steps", 1.5)],
+)
+def test_errors_of_warmup_name_the_field(field: str, value: Any) -> None:
+    arguments = {"factor": 0.1, "steps": 4, "then": 1.0} | {field: value}
+    with pytest.raises(InvalidScheduleError, match=f"Warmup: {field} must be"):
+        Warmup(**arguments)
+
+
+def test_warmup_wants_a_schedule() -> None:
+    with pytest.raises(NotAScheduleError):
+        Warmup(0.1, steps=4, then="cosine")
+
+
+def sequential() -> Sequential:
+    return Sequential(
+        [
+            Warmup(0.1, 5, then=Constant(1.0)),
+            from_torch(lr_scheduler.StepLR, lr=1.0, step_size=3, gamma=0.5),
+            lambda step: 0.1 / (1 + step),
+            WarmupCosine(0.5, warmup_steps=4, steps=30),
+        ],
+        boundaries=[10, 25, 40],
+    )
+
+
+def test_sequential_equals_its_parts() -> None:
+    schedule = sequential()
+    edges = [0, *schedule.boundaries, 80]
+    parts = [
+        follow(child, end - start)
+        for child, start, end in zip(schedule.schedules, edges, edges[1:], strict=False)
+    ]
+    assert follow(schedule, 80) == [lr for part in parts for lr in part]
+    assert [schedule(step) for step in range(80)] == follow(schedule, 80)
+
+
+def test_sequential_equals_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    children = [
+        lr_scheduler.ConstantLR(optimizer, factor=0.25, total_iters=1000),
+        lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+    ]
+    oracle = lr_scheduler.SequentialLR(optimizer, children, milestones=[7])
+    ours = follow(Sequential([0.25, lambda step: 0.9**step], boundaries=[7]), 300)
+    for lr in ours:
+        assert lr == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        oracle.step()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_resumed_at_random_steps(seed: int) -> None:
+    schedule = Warmup(0.2, 7, then=sequential())
+    assert follow(schedule, 90, seed) == follow(schedule, 90)
+
+
+def test_only_the_schedule_in_charge_sees_metrics() -> None:
+    plateau = Plateau(1.0, patience=0, factor=0.5)
+    schedule = Sequential([plateau, plateau], boundaries=[2])
+    state, lrs = schedule.init(), []
+    for step in range(5):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.observe(schedule.advance(state), 1.0)
+    # The metric after update 1 is for the second one, which is in charge from update 2 on.
+    assert lrs == [1.0, 1.0, 1.0, 0.5, 0.25]
+
+
+def test_no_call_changes_a_state() -> None:
+    schedule = Warmup(0.2, 0, then=sequential())
+    state = schedule.init()
+    before = copy.deepcopy(state)
+    schedule.with_horizon(schedule.observe(schedule.advance(state), 1.0), 100)
+    assert state == before
+
+
+def test_each_schedule_without_a_horizon_gets_its_stretch() -> None:
+    schedule = Sequential(
+        [Linear(1.0), Warmup(0.5, 4, then=Cosine(1.0)), WarmupCosine(1.0, warmup_proportion=0.5)],
+        boundaries=[10, 24],
+    )
+    state = schedule.with_horizon(schedule.init(), 44)
+    fixed = Sequential(
+        [
+            Linear(1.0, steps=10),
+            Warmup(0.5, 4, then=Cosine(1.0, steps=10)),
+            WarmupCosine(1.0, warmup_steps=10, steps=20),
+        ],
+        boundaries=[10, 24],
+    )
+    assert state == fixed.init()
+    assert schedule.with_horizon(state, 1000) == state
+    assert [schedule.lr(state, k) for k in range(60)] == [fixed(k) for k in range(60)]
+
+
+def test_a_horizon_of_its_own_stays() -> None:
+    schedule = Warmup(0.5, 4, then=Cosine(1.0, steps=5))
+    assert schedule.with_horizon(schedule.init(), 100) == schedule.init()
+
+
+def test_what_the_composite_leaves_must_be_a_step_at_least() -> None:
+    schedule = Warmup(0.5, 4, then=Cosine(1.0))
+    with pytest.raises(InvalidScheduleError, match="Cosine: the run leaves it 0 steps"):
+        schedule.with_horizon(schedule.init(), 4)
+    state: ScheduleState = Warmup(0.5, 4, then=1.0).init()
+    assert Warmup(0.5, 4, then=1.0).with_horizon(state, 2) == state
+
+
+def test_an_unknown_horizon_inside_is_an_error() -> None:
+    schedule = Sequential([0.1, Cosine(1.0)], boundaries=[5])
+    assert schedule.lr(schedule.init(), 4) == 0.1
+    with pytest.raises(UnknownHorizonError, match="Cosine"):
+        schedule.lr(schedule.init(), 5)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "boundaries", "said"),
+    [
+        ([], [], "schedules must hold at least one"),
+        ([1.0, 2.0], [], "one fewer than schedules, got 0 boundaries for 2"),
+        ([1.0, 2.0], [0], "rise from above 0"),
+        ([1.0, 2.0, 3.0], [5, 5], "rise from above 0"),
+        ([1.0, 2.0, 3.0], [5, 4], "rise from above 0"),
+        ([1.0, 2.0], [1.5], "boundaries must be integers"),
+    ],
+)
+def test_errors_of_sequential(schedules: list[Any], boundaries: list[Any], said: str) -> None:
+    with pytest.raises(InvalidScheduleError, match=f"Sequential: .*{said}"):
+        Sequential(schedules, boundaries=boundaries)

@@ -1,0 +1,56 @@
+"""Constant and Lambda, and what the protocol gives to every schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules import Constant, Lambda, Schedule
+
+
+def test_constant_stays() -> None:
+    schedule = Constant(0.1)
+    assert {schedule(step) for step in range(300)} == {0.1}
+
+
+def test_an_int_becomes_a_float() -> None:
+    assert type(Constant(1)(0)) is float
+
+
+def test_lambda_asks_the_function() -> None:
+    schedule = Lambda(lambda step: 0.1 * 0.5**step)
+    assert [schedule(step) for step in range(3)] == [0.1, 0.05, 0.025]
+
+
+def test_the_defaults_of_the_protocol_keep_the_state() -> None:
+    schedule = Constant(0.1)
+    state = schedule.init()
+    assert schedule.advance(state) is state
+    assert schedule.observe(state, 1.0) is state
+    assert schedule.with_horizon(state, 100) is state
+
+
+def test_a_schedule_is_a_frozen_value_that_prints_as_its_call() -> None:
+    assert Constant(lr=0.1) == Constant(0.1)
+    assert repr(Constant(0.1)) == "Constant(lr=0.1)"
+    assert attrs.evolve(Constant(0.1), lr=0.2) == Constant(0.2)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Constant(0.1).base = 0.2  # type: ignore[misc]
+
+
+def test_a_class_that_is_not_of_attrs_may_inherit() -> None:
+    class Halving(Schedule):
+        def lr(self, state: dict[str, Any], step: int) -> float:
+            return 0.5**step
+
+    assert Halving()(2) == 0.25
+    assert "Halving object" in repr(Halving())
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf"), "0.1", None, True])
+def test_errors_name_the_field(lr: Any) -> None:
+    with pytest.raises(InvalidScheduleError, match="Constant: lr must be"):
+        Constant(lr)
