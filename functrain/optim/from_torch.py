@@ -1,0 +1,169 @@
+"""Any ``torch.optim.Optimizer`` class as a pure optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from functrain.errors import UnsupportedOptimizerError
+from functrain.optim import hyperparameters, snapshot
+from functrain.optim.protocol import LearningRate, Optimizer, OptimizerState, Params
+
+
+@attrs.frozen
+class FromTorch(Optimizer):
+    """A torch optimizer class and its arguments; made by :func:`from_torch`.
+
+    Every update builds an object of the class over the given tensors, puts the state into it,
+    lets it step, and takes the state out again, without ``load_state_dict`` and its casts. The
+    state is ``{"state": {path: {name: value}}, "group": {name: value}, "attributes": {name:
+    value}}``: what the object keeps for each parameter, for its parameter group, and in plain
+    attributes that differ from those of a fresh object.
+
+    Args:
+        cls: the class.
+        lr: learning rate or schedule.
+        options: the other arguments of the class.
+    """
+
+    cls: type[torch.optim.Optimizer]
+    lr: LearningRate = attrs.field(validator=hyperparameters.rate)
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    lazy_state: ClassVar[bool] = True
+
+    def init(self, params: Params) -> OptimizerState:
+        """Return the state of a fresh object, in train mode if it has modes."""
+        owned = {path: param.detach().clone() for path, param in params.items()}
+        built = self._build(owned)
+        fresh = snapshot.attributes(built)
+        _set_mode(built, "train")
+        return snapshot.taken(built, list(params), fresh)
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: float | Tensor
+    ) -> tuple[Params, OptimizerState]:
+        """Let the class step on copies."""
+        updated: Params = {path: param.detach().clone() for path, param in params.items()}
+        new_state: OptimizerState = snapshot.copied(state)
+        self.update_(grads, new_state, updated, lr)
+        return updated, new_state
+
+    def update_(
+        self, grads: Params, state: OptimizerState, params: Params, lr: float | Tensor
+    ) -> None:
+        """Let the class step on the given tensors themselves."""
+        built, fresh = self._restored(state, params, lr)
+        # Gradients are copied: some classes scale them in place.
+        for path, param in zip(params, _wrapped(built), strict=True):
+            if path in grads:
+                param.grad = grads[path].detach().clone()
+        _set_mode(built, "train")
+        with torch.no_grad():
+            built.step()
+        _write_back(params, built)
+        state.update(snapshot.taken(built, list(params), fresh))
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return the weights of the class's ``eval()`` mode, or `params` if it has none."""
+        if not callable(getattr(self.cls, "eval", None)):
+            return params
+        averaged = {path: param.detach().clone() for path, param in params.items()}
+        lr = self.lr if isinstance(self.lr, float | int | Tensor) else None
+        built, _ = self._restored(snapshot.copied(state), averaged, lr)
+        _set_mode(built, "eval")
+        _write_back(averaged, built)
+        return averaged
+
+    def _build(self, params: Params) -> torch.optim.Optimizer:
+        # The object is built with the lr it would have in plain PyTorch, or its own default
+        # where that is a schedule; the lr of the step is set on its group afterwards.
+        options = dict(self.options)
+        if not callable(self.lr):
+            options["lr"] = self.lr
+        elif _required(self.cls, "lr"):
+            options["lr"] = 1.0
+        wrapped = [
+            nn.Parameter(param.detach(), param.is_floating_point() or param.is_complex())
+            for param in params.values()
+        ]
+        return self.cls(wrapped, **options)
+
+    def _restored(
+        self, state: OptimizerState, params: Params, lr: float | Tensor | None
+    ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
+        built = self._build(params)
+        fresh = snapshot.attributes(built)
+        snapshot.put(built, list(params), state)
+        if lr is not None:
+            built.param_groups[0]["lr"] = lr
+        return built, fresh
+
+
+def from_torch(
+    cls: type[torch.optim.Optimizer], lr: LearningRate = 1e-3, **options: Any
+) -> FromTorch:
+    """Make a pure optimizer of a torch optimizer class.
+
+    Args:
+        cls: a subclass of ``torch.optim.Optimizer``, from torch or from anyone.
+        lr: learning rate or schedule.
+        **options: the other arguments of the class.
+
+    Raises:
+        UnsupportedOptimizerError: it is no such class, its ``step`` needs a closure, or it does
+            not take these arguments.
+        HyperparameterError: `lr` is not a learning rate.
+
+    Example:
+        >>> rmsprop = from_torch(torch.optim.RMSprop, lr=0.1, alpha=0.5)
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> state, grads = rmsprop.init(params), {"w": torch.tensor([2.0])}
+        >>> new, state = rmsprop.update(grads, state, params, 0.1)
+        >>> new["w"], sorted(state["state"]["w"])
+        (tensor([0.8586]), ['square_avg', 'step'])
+    """
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise UnsupportedOptimizerError(
+            f"from_torch: expected a subclass of torch.optim.Optimizer, got {cls!r}"
+        )
+    if _required(cls.step, "closure"):
+        raise UnsupportedOptimizerError(
+            f"from_torch: {cls.__name__}.step needs a closure that evaluates the loss again, "
+            "which an update that is given gradients does not have; choose another optimizer"
+        )
+    try:
+        inspect.signature(cls).bind([], lr=lr, **options)
+    except TypeError as error:
+        raise UnsupportedOptimizerError(
+            f"from_torch: {cls.__name__} does not take these arguments: {error}; "
+            f"it is {cls.__name__}{inspect.signature(cls)}"
+        ) from error
+    return FromTorch(cls, lr, options)
+
+
+def _required(function: Any, name: str) -> bool:
+    parameter = inspect.signature(function).parameters.get(name)
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def _wrapped(built: torch.optim.Optimizer) -> list[Tensor]:
+    return list(built.param_groups[0]["params"])
+
+
+def _set_mode(built: torch.optim.Optimizer, mode: str) -> None:
+    method = getattr(built, mode, None)
+    if callable(method):
+        method()
+
+
+def _write_back(params: Params, built: torch.optim.Optimizer) -> None:
+    """Copy parameters that the class replaced (``p.data = ...``) instead of changing."""
+    for param, wrapped in zip(params.values(), _wrapped(built), strict=True):
+        if wrapped.data_ptr() != param.data_ptr():
+            param.copy_(wrapped.detach())

@@ -1,0 +1,256 @@
+"""Several optimizers over one set of parameters, chosen by the parameters' paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+from torch import Tensor
+
+from functrain.errors import HyperparameterError, UnmatchedParameterError, UnusedPatternError
+from functrain.names import matches, nearest
+from functrain.optim.protocol import Optimizer, OptimizerState, Params
+
+Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
+
+
+@attrs.frozen
+class Frozen(Optimizer):
+    """The group of parameters that are not trained: no gradient, no state, no learning rate.
+
+    Example:
+        >>> import torch
+        >>> Frozen().init({"w": torch.zeros(2)})
+        {}
+    """
+
+    @property
+    def lr(self) -> float:
+        """Zero, for code that shows one learning rate a group."""
+        return 0.0
+
+    def init(self, params: Params) -> OptimizerState:
+        """Return an empty state."""
+        return {}
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0
+    ) -> tuple[Params, OptimizerState]:
+        """Return everything as it was."""
+        return dict(params), {}
+
+    def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0) -> None:
+        """Do nothing."""
+
+
+@attrs.frozen
+class Groups(Optimizer):
+    """An optimizer for each group of parameters; made by :func:`groups`.
+
+    Args:
+        patterns: what each member is for; the first that matches a parameter has it.
+        members: name (``"0"``, ``"1"``, ...) and optimizer of each.
+        assignment: path to member's name, once resolved by `bind`.
+    """
+
+    patterns: tuple[Pattern, ...]
+    members: tuple[tuple[str, Optimizer], ...]
+    assignment: Mapping[str, str] | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def lr(self) -> dict[str, Any]:
+        """The learning rates or schedules of the members that train, by name."""
+        return {name: member.lr for name, member in self._trained()}
+
+    @property
+    def lazy_state(self) -> bool:
+        """Whether the first update adds entries to the state of any member."""
+        return any(member.lazy_state for _, member in self.members)
+
+    def assign(self, params: Params) -> dict[str, str]:
+        """Return which member has each parameter.
+
+        Args:
+            params: all parameters of the model.
+
+        Raises:
+            UnmatchedParameterError: a parameter matches no pattern.
+            UnusedPatternError: a pattern matches no parameter.
+        """
+        for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
+            self._check_used(pattern, name, params)
+        return {path: self._member_of(path, param) for path, param in params.items()}
+
+    def bind(self, params: Params) -> Groups:
+        """Return the same groups with their patterns resolved.
+
+        Without it every update matches all paths again, and does not compile as one graph.
+
+        Args:
+            params: all parameters of the model; only paths, shapes and dtypes should decide.
+
+        Raises:
+            UnmatchedParameterError: a parameter matches no pattern.
+            UnusedPatternError: a pattern matches no parameter.
+        """
+        bound = attrs.evolve(self, assignment=self.assign(params))
+        parts = bound._parts(params, params)
+        members = tuple((name, member.bind(parts[name])) for name, member in self.members)
+        return attrs.evolve(bound, members=members)
+
+    def init(self, params: Params) -> OptimizerState:
+        """Return the members' states by name.
+
+        Args:
+            params: the parameters to train; those of a `Frozen` group may be left out.
+
+        Raises:
+            UnmatchedParameterError: a parameter matches no pattern.
+            UnusedPatternError: a pattern matches no parameter, and no `bind` saw it match one.
+        """
+        if self.assignment is None:
+            for pattern, (name, member) in zip(self.patterns, self.members, strict=True):
+                if not isinstance(member, Frozen):
+                    self._check_used(pattern, name, params)
+        parts = self._parts(params, params)
+        return {name: member.init(parts[name]) for name, member in self._trained()}
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Mapping[str, Any]
+    ) -> tuple[Params, OptimizerState]:
+        """Let every member update its own parameters by its own learning rate."""
+        parts, given = self._parts(params, params), self._parts(grads, params)
+        updated, states = dict(params), {}
+        for name, member in self._trained():
+            own, states[name] = member.update(given[name], state[name], parts[name], lr[name])
+            updated.update(own)
+        return updated, states
+
+    def update_(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Mapping[str, Any]
+    ) -> None:
+        """Let every member update its own parameters in place."""
+        parts, given = self._parts(params, params), self._parts(grads, params)
+        for name, member in self._trained():
+            member.update_(given[name], state[name], parts[name], lr[name])
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return what each member evaluates with."""
+        parts, weights = self._parts(params, params), dict(params)
+        for name, member in self._trained():
+            weights.update(member.eval_params(state[name], parts[name]))
+        return weights
+
+    def _trained(self) -> Iterable[tuple[str, Optimizer]]:
+        return ((name, member) for name, member in self.members if not isinstance(member, Frozen))
+
+    def _parts(self, values: Params, params: Params) -> dict[str, Params]:
+        """Split a dict by path into one for each member."""
+        parts: dict[str, Params] = {name: {} for name, _ in self.members}
+        known = self.assignment or {}
+        for path, value in values.items():
+            parts[known.get(path) or self._member_of(path, params[path])][path] = value
+        return parts
+
+    def _member_of(self, path: str, param: Tensor) -> str:
+        for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
+            if matches(pattern, path, param):
+                return name
+        globs = [glob for pattern in self.patterns for glob in _globs(pattern)]
+        raise UnmatchedParameterError(
+            f"parameter {path!r} of shape {tuple(param.shape)} belongs to no group"
+            f"{nearest(path, globs) or f'; the patterns are {globs}'}. "
+            "Add a pattern for it, or end with ('*', optimizer)."
+        )
+
+    def _check_used(self, pattern: Pattern, name: str, params: Params) -> None:
+        # A glob among several is checked too: that is where a misspelt name would hide.
+        for part in [pattern] if callable(pattern) else _globs(pattern):
+            if not any(matches(part, path, param) for path, param in params.items()):
+                raise UnusedPatternError(
+                    f"group {name}: pattern {part!r} matches none of the {len(params)} "
+                    f"parameters{nearest(str(part), params)}"
+                )
+
+
+def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
+    """Give each group of parameters its own optimizer; the first match wins.
+
+    Args:
+        members: pairs of a pattern and an optimizer. A pattern is a glob over paths, several
+            globs, or a predicate ``(path, tensor) -> bool`` of path, shape and dtype.
+
+    Raises:
+        HyperparameterError: there is no pair, or a pair is not a pattern and an optimizer.
+
+    Example:
+        >>> import torch
+        >>> from functrain.optim import SGD
+        >>> sgd = groups([(["*.bias", "norm.*"], SGD(0.1)), ("*", SGD(0.1, weight_decay=0.01))])
+        >>> sgd.assign({"a.weight": torch.zeros(2), "a.bias": torch.zeros(2)})
+        Traceback (most recent call last):
+        functrain.errors.UnusedPatternError: group 0: pattern 'norm.*' matches none of the 2 ...
+    """
+    pairs = list(members)
+    if not pairs:
+        raise HyperparameterError("groups: expected at least one (pattern, optimizer), got none")
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise HyperparameterError(
+                f"groups: entry {index} must be (pattern, optimizer), got {pair!r}"
+            )
+        _check_pair(index, *pair)
+    patterns = tuple(pattern for pattern, _ in pairs)
+    return Groups(patterns, tuple((str(i), optimizer) for i, (_, optimizer) in enumerate(pairs)))
+
+
+def trainable_paths(optimizer: Optimizer, params: Params) -> list[str]:
+    """Return the paths of the parameters that an optimizer trains: all that are not frozen.
+
+    Args:
+        optimizer: any optimizer; only `groups` can have frozen ones.
+        params: all parameters of the model.
+
+    Raises:
+        UnmatchedParameterError: a parameter matches no pattern.
+        UnusedPatternError: a pattern matches no parameter.
+
+    Example:
+        >>> import torch
+        >>> from functrain.optim import SGD
+        >>> params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
+        >>> trainable_paths(groups([("head.*", SGD(0.1)), ("*", Frozen())]), params)
+        ['head.weight']
+    """
+    if isinstance(optimizer, Frozen):
+        return []
+    if not isinstance(optimizer, Groups):
+        return list(params)
+    assignment = optimizer.assign(params)
+    trained: set[str] = set()
+    for name, member in optimizer.members:
+        own = {path: param for path, param in params.items() if assignment[path] == name}
+        trained.update(trainable_paths(member, own))
+    return [path for path in params if path in trained]
+
+
+def _globs(pattern: Pattern) -> list[str]:
+    if callable(pattern):
+        return []
+    return [pattern] if isinstance(pattern, str) else list(pattern)
+
+
+def _check_pair(index: int, pattern: object, optimizer: object) -> None:
+    globs = [pattern] if isinstance(pattern, str) else pattern
+    listed = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)
+    if not (callable(pattern) or (listed and globs)):
+        raise HyperparameterError(
+            f"groups: pattern {index} must be a glob, a list of globs or a predicate "
+            f"(path, tensor) -> bool, got {pattern!r}"
+        )
+    if isinstance(optimizer, type) or not isinstance(optimizer, Optimizer):
+        raise HyperparameterError(
+            f"groups: entry {index} must have an optimizer such as AdamW(lr=1e-3), "
+            f"got {optimizer!r}"
+        )

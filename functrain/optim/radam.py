@@ -1,0 +1,123 @@
+"""RAdam: Adam with a rectified adaptive step."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.optim.adam import Betas
+from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
+from functrain.optim.leafwise import Leafwise, Leaves, Rate, safe_sqrt
+from functrain.optim.protocol import LearningRate
+
+
+@attrs.frozen
+class RAdam(Leafwise):
+    """Rectified Adam (Liu et al., 2020), as ``torch.optim.RAdam``.
+
+    The adaptive step is used where the length rho of the running mean of squares is above 5;
+    before that, with usual betas in the first 5 updates, its variance is not bounded.
+
+    Args:
+        lr: learning rate or schedule.
+        betas: decay of the running means of the gradient and of its square.
+        eps: added to the denominator.
+        weight_decay: factor of the L2 penalty, or of the decay where that is decoupled.
+        decoupled_weight_decay: whether to decay as AdamW does.
+        maximize: whether to ascend.
+        degenerated_to_sgd: what happens while rho is not above 5: with True a step of SGD with
+            momentum, as in torch; with False no update and no decay, only the moments advance,
+            as in the authors' code (github.com/LiyuanLucasLiu/RAdam).
+
+    Raises:
+        HyperparameterError: a value is out of range.
+
+    Example:
+        >>> radam = RAdam(lr=0.1, degenerated_to_sgd=False)
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> new, state = radam.update({"w": torch.tensor([2.0])}, radam.init(params), params, 0.1)
+        >>> new["w"], state["exp_avg"]["w"]
+        (tensor([1.]), tensor([0.2000]))
+    """
+
+    lr: LearningRate = attrs.field(default=1e-3, validator=rate)
+    betas: Betas = attrs.field(default=(0.9, 0.999), converter=as_tuple, validator=fractions)
+    eps: float | Tensor = attrs.field(default=1e-8, validator=not_negative)
+    weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
+    decoupled_weight_decay: bool = attrs.field(default=False, validator=flag)
+    maximize: bool = attrs.field(default=False, validator=flag)
+    degenerated_to_sgd: bool = attrs.field(default=True, validator=flag)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The two moments."""
+        return ("exp_avg", "exp_avg_sq")
+
+    def rule(
+        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Step along the mean gradient, adaptively as far as that is rectified."""
+        if self.maximize:
+            grad = -grad
+        adaptive, plain, keep = self._step_sizes(lr, step)
+        if not is_zero(self.weight_decay):
+            if self.decoupled_weight_decay:
+                param = param * keep
+            else:
+                grad = grad + self.weight_decay * param
+
+        beta1, beta2 = self.betas
+        exp_avg = beta1 * slots["exp_avg"] + (1 - beta1) * grad
+        exp_avg_sq = beta2 * slots["exp_avg_sq"] + (1 - beta2) * grad * grad
+        step_size = adaptive / (safe_sqrt(exp_avg_sq) + self.eps) + plain
+        return param - step_size * exp_avg, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+    def kernel(
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+    ) -> None:
+        """Do what the foreach form of ``torch.optim.RAdam`` does, with scalars computed once."""
+        exp_avgs, exp_avg_sqs = slots
+        beta1, beta2 = self.betas
+        adaptive, plain, keep = self._step_sizes(lr, step.double())
+        if self.maximize:
+            grads = list(torch._foreach_neg(grads))
+        if not is_zero(self.weight_decay):
+            if self.decoupled_weight_decay:
+                torch._foreach_mul_(params, keep)
+            else:
+                grads = list(torch._foreach_add(grads, params, alpha=self.weight_decay))  # type: ignore[arg-type]
+
+        torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)  # type: ignore[arg-type]
+        torch._foreach_mul_(exp_avg_sqs, beta2)
+        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
+
+        step_sizes = torch._foreach_sqrt(exp_avg_sqs)
+        torch._foreach_add_(step_sizes, self.eps)
+        torch._foreach_div_(step_sizes, -adaptive)
+        torch._foreach_reciprocal_(step_sizes)
+        torch._foreach_add_(step_sizes, -plain)
+        torch._foreach_addcmul_(params, exp_avgs, step_sizes)
+
+    def _step_sizes(self, lr: Rate, step: Tensor) -> tuple[Tensor, Tensor, Tensor | Rate]:
+        """Return the factors of m/(sqrt(v)+eps), of m, and of the parameter (decoupled decay)."""
+        beta1, beta2 = self.betas
+        bias_correction1 = 1 - beta1**step
+        bias_correction2 = 1 - beta2**step
+        rho_inf = 2 / (1 - beta2) - 1
+        rho_t = rho_inf - 2 * step * beta2**step / bias_correction2
+
+        rectified = rho_t > 5
+        # The root of what is not used must be a number too, or its gradient is NaN.
+        rho = torch.where(rectified, rho_t, rho_inf)
+        rectification = torch.where(
+            rectified,
+            ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5,
+            0.0,
+        )
+        size = lr / bias_correction1
+        adaptive = bias_correction2**0.5 * (lr * rectification / bias_correction1)
+        decay = lr * self.weight_decay
+        if self.degenerated_to_sgd:
+            return adaptive, torch.where(rectified, 0.0, size), 1 - decay
+        return adaptive, torch.zeros_like(size), 1 - decay * rectified.to(size.dtype)

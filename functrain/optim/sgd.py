@@ -1,0 +1,96 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.errors import HyperparameterError
+from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
+from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.protocol import LearningRate
+
+
+@attrs.frozen
+class SGD(Leafwise):
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD``.
+
+    Args:
+        lr: learning rate or schedule.
+        momentum: how much of the last velocity is kept.
+        dampening: how much of the gradient the velocity leaves out, except at the first update.
+        weight_decay: factor of the L2 penalty.
+        nesterov: whether to look ahead along the velocity.
+        maximize: whether to ascend.
+
+    Raises:
+        HyperparameterError: a value is out of range, or nesterov is without momentum.
+
+    Example:
+        >>> sgd = SGD(lr=0.1, momentum=0.9)
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> params, state = sgd.update({"w": torch.tensor([2.0])}, sgd.init(params), params, 0.1)
+        >>> params["w"], state["momentum_buffer"]["w"]
+        (tensor([0.8000]), tensor([2.]))
+    """
+
+    lr: LearningRate = attrs.field(default=1e-3, validator=rate)
+    momentum: float | Tensor = attrs.field(default=0.0, validator=not_negative)
+    dampening: float | Tensor = attrs.field(default=0.0, validator=number)
+    weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
+    nesterov: bool = attrs.field(default=False, validator=flag)
+    maximize: bool = attrs.field(default=False, validator=flag)
+
+    def __attrs_post_init__(self) -> None:
+        if self.nesterov and (is_zero(self.momentum) or not is_zero(self.dampening)):
+            raise HyperparameterError(
+                "SGD: nesterov=True needs momentum > 0 and dampening = 0, got "
+                f"momentum={self.momentum} and dampening={self.dampening}"
+            )
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The velocity, where there is momentum."""
+        return () if is_zero(self.momentum) else ("momentum_buffer",)
+
+    def rule(
+        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Step along the velocity (Sutskever et al., 2013, in torch's form)."""
+        if self.maximize:
+            grad = -grad
+        if not is_zero(self.weight_decay):
+            grad = grad + self.weight_decay * param
+        if is_zero(self.momentum):
+            return param - lr * grad, {}
+
+        velocity = self.momentum * slots["momentum_buffer"] + (1 - self.dampening) * grad
+        if not is_zero(self.dampening):
+            velocity = torch.where(step == 1, grad, velocity)
+        direction = grad + self.momentum * velocity if self.nesterov else velocity
+        return param - lr * direction, {"momentum_buffer": velocity}
+
+    def kernel(
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+    ) -> None:
+        """Call the fused form that ``torch.optim.SGD(fused=True)`` calls."""
+        torch._fused_sgd_(
+            params,
+            grads,
+            slots[0] if slots else [],
+            weight_decay=self.weight_decay,  # type: ignore[arg-type]
+            momentum=self.momentum,  # type: ignore[arg-type]
+            lr=lr,  # type: ignore[arg-type]
+            dampening=self.dampening,  # type: ignore[arg-type]
+            nesterov=self.nesterov,
+            maximize=self.maximize,
+            is_first_step=bool(slots) and self._is_first(step),
+        )
+
+    def _is_first(self, step: Tensor) -> bool:
+        # The buffer starts at zero, so without dampening the first step is as any other:
+        # on an accelerator that saves waiting for the value of the step.
+        if not step.is_cpu and is_zero(self.dampening):
+            return False
+        return step.item() == 1

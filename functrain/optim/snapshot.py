@@ -1,0 +1,97 @@
+"""Everything a torch optimizer object remembers, taken out of it and put into another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Any]
+_PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
+_BASE = frozenset(vars(torch.optim.Optimizer([torch.zeros(())], {})))
+
+
+def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State:
+    """Return what an object remembers; its tensors themselves, not copies.
+
+    Args:
+        built: the object, with one parameter group.
+        paths: names of its parameters, in order.
+        fresh: its `attributes` when it was built.
+    """
+    group = built.param_groups[0]
+    names = {id(param): path for param, path in zip(group["params"], paths, strict=True)}
+    now = attributes(built)
+    return {
+        "state": {names.get(id(key), key): dict(kept) for key, kept in built.state.items()},
+        "group": {name: group[name] for name in group if name not in ("params", "lr")},
+        "attributes": {
+            name: value
+            for name, value in now.items()
+            if name not in fresh or not _same(value, fresh[name])
+        },
+    }
+
+
+def put(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
+    """Make an object remember a state, without changing any value's type or dtype.
+
+    Args:
+        built: a fresh object over the same parameters.
+        paths: names of its parameters, in order.
+        state: what `taken` returned. Its tensors are used, and changed by the object's next step.
+    """
+    group = built.param_groups[0]
+    params = dict(zip(paths, group["params"], strict=True))
+    built.state.clear()
+    for path, kept in state["state"].items():
+        built.state[params.get(path, path)] = dict(kept)
+    group.update(state["group"])
+    for name, value in state["attributes"].items():
+        setattr(built, name, value)
+
+
+def attributes(built: torch.optim.Optimizer) -> State:
+    """Return copies of an object's plain attributes that torch's base class does not have.
+
+    Plain are numbers, strings, None, tensors, and lists, tuples and dicts of them.
+    """
+    return {
+        name: copied(value)
+        for name, value in vars(built).items()
+        if name not in _BASE and _plain(value)
+    }
+
+
+def copied(value: Any) -> Any:
+    """Return a deep copy of tensors in dicts, lists and tuples; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {name: copied(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    if type(value) is tuple:
+        return tuple(copied(item) for item in value)
+    return value
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, nn.Parameter):
+        return False  # the object's own list of parameters is not part of what it remembers
+    if isinstance(value, dict):
+        return all(_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_plain(item) for item in value)
+    return isinstance(value, _PLAIN)
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return type(left) is type(right) and bool(left == right)
