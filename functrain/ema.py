@@ -1,0 +1,94 @@
+"""Exponential moving average of the parameters.
+
+After Polyak & Juditsky (1992); the update is that of ``torch.optim.swa_utils.get_ema_multi_avg_fn``
+with its rule that the first update copies. Buffers are not averaged: the averaged weights are
+evaluated with the present buffers, as ``AveragedModel(use_buffers=False)`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from attrs import validators
+from torch import Tensor
+
+from functrain.precision import widest
+from functrain.state import Tensors
+
+
+@attrs.frozen
+class EMA:
+    """How the average is taken.
+
+    Attributes:
+        decay: share of the old average kept by an update, in [0, 1].
+        every: an update is made every so many steps.
+        warmup: let the decay rise as ``min(decay, (1 + n) / (10 + n))`` over updates n, so that
+            early averages forget the initial weights (as in TensorFlow's
+            ``ExponentialMovingAverage(num_updates=...)``).
+
+    Example:
+        >>> EMA(0.999)
+        EMA(decay=0.999, every=1, warmup=False)
+    """
+
+    decay: float = attrs.field(
+        default=0.999, converter=float, validator=[validators.ge(0.0), validators.le(1.0)]
+    )
+    every: int = attrs.field(default=1, validator=[validators.instance_of(int), validators.ge(1)])
+    warmup: bool = False
+
+    def init(self, params: Tensors) -> dict[str, Any]:
+        """State before the first update: a copy of the trainable parameters.
+
+        Args:
+            params: trainable parameters by path.
+
+        Returns:
+            ``{"params": copies, "updates": int64 scalar}``.
+        """
+        device = next(iter(params.values())).device
+        copies = {path: tensor.clone() for path, tensor in params.items()}
+        return {"params": copies, "updates": torch.zeros((), dtype=torch.int64, device=device)}
+
+    def due(self, step: int) -> bool:
+        """Whether update number ``step`` (counted from 1) moves the average."""
+        return step % self.every == 0
+
+    def weight(self, updates: Tensor) -> Tensor:
+        """The weight of the new parameters in update number ``updates`` (from 0)."""
+        n = updates.to(widest(updates.device))
+        decay = torch.full_like(n, self.decay)
+        if self.warmup:
+            decay = torch.minimum(decay, (1 + n) / (10 + n))
+        return torch.where(updates == 0, 1.0, 1.0 - decay)
+
+    def update(self, ema: dict[str, Any], params: Tensors) -> dict[str, Any]:
+        """Move the average towards ``params``.
+
+        Args:
+            ema: a state from :meth:`init` or an earlier update; not changed.
+            params: the new parameters; those the average does not hold are ignored.
+
+        Returns:
+            The new state.
+        """
+        old, updates = ema["params"], ema["updates"]
+        weight = self.weight(updates)
+        new = {path: old[path].lerp(params[path], weight.to(old[path].dtype)) for path in old}
+        return {"params": new, "updates": updates + 1}
+
+    def update_(self, ema: dict[str, Any], params: Tensors) -> None:
+        """The same in place on an average that the caller owns."""
+        old, updates = ema["params"], ema["updates"]
+        new = [params[path] for path in old]
+        weight = self.weight(updates)
+        if updates.device.type == "cpu":
+            # Reading a CPU scalar costs nothing, and the list form then takes one call.
+            torch._foreach_lerp_(list(old.values()), new, weight.item())
+        else:
+            for average, param in zip(old.values(), new, strict=True):
+                average.lerp_(param, weight.to(average.dtype))
+        updates += 1

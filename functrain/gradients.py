@@ -1,0 +1,193 @@
+"""Gradients of one batch, by ``torch.autograd`` or by ``torch.func``, and their weighted mean.
+
+Both ways have the same signature and give the same gradients. Eager steps use autograd: it
+supports activation checkpointing and backward hooks and is faster. Under ``vmap`` and
+``torch.compile`` only ``torch.func`` can be traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from functrain.batch import Batch
+from functrain.errors import LossError, SparseGradientError
+from functrain.loss import Outcome
+from functrain.model import Model
+from functrain.state import Tensors
+
+Forward = Callable[[nn.Module, Batch], Outcome]
+
+
+class Gradients(NamedTuple):
+    """What one batch, or several averaged, gave.
+
+    Attributes:
+        grads: gradient by path; a parameter the loss does not depend on has none.
+        buffers: buffers after the forward.
+        outcome: loss value (detached), weight, metrics.
+    """
+
+    grads: Tensors
+    buffers: Tensors
+    outcome: Outcome
+
+
+class GradientFunction(Protocol):
+    """Gradients of ``forward`` with respect to the trainable parameters, for one batch."""
+
+    def __call__(
+        self,
+        model: Model,
+        forward: Forward,
+        trainable: list[str],
+        params: Tensors,
+        buffers: Tensors,
+        batch: Batch,
+        scale: Tensor | None,
+    ) -> Gradients: ...
+
+
+def by_autograd(
+    model: Model,
+    forward: Forward,
+    trainable: list[str],
+    params: Tensors,
+    buffers: Tensors,
+    batch: Batch,
+    scale: Tensor | None,
+) -> Gradients:
+    """Gradients by ``torch.autograd.grad`` (see :class:`GradientFunction`).
+
+    Args:
+        model: the shell.
+        forward: (module, batch) -> outcome.
+        trainable: paths to differentiate.
+        params: all parameters.
+        buffers: buffers that the forward may write to.
+        batch: one batch on the device.
+        scale: factor on the loss before the backward pass, or ``None``.
+
+    Returns:
+        Gradients (of the scaled loss), buffers after the forward, outcome.
+    """
+    leaves = {path: params[path].detach().requires_grad_() for path in trainable}
+    for path, hooks in model.hooks.items():
+        for hook in hooks if path in leaves else ():
+            leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
+    with model.bound({**params, **leaves}, buffers, training=True) as module:
+        with torch.enable_grad():
+            outcome = forward(module, batch)
+        _require_graph(outcome.value, trainable)
+        loss = outcome.value if scale is None else outcome.value * scale
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        after = model.current_buffers()
+    grads = {
+        path: _dense(path, grad)
+        for path, grad in zip(leaves, found, strict=True)
+        if grad is not None
+    }
+    return Gradients(grads, after, outcome._replace(value=outcome.value.detach()))
+
+
+def by_func(
+    model: Model,
+    forward: Forward,
+    trainable: list[str],
+    params: Tensors,
+    buffers: Tensors,
+    batch: Batch,
+    scale: Tensor | None,
+) -> Gradients:
+    """Gradients by ``torch.func.grad_and_value``; every trainable parameter has one (or zeros)."""
+    leaves = {path: params[path] for path in trainable}
+    frozen = {path: tensor for path, tensor in params.items() if path not in leaves}
+
+    # Buffers are an argument, not captured: torch.func refuses to write to what is captured.
+    def scaled_loss(
+        leaves: Tensors, frozen: Tensors, buffers: Tensors, batch: Batch
+    ) -> tuple[Tensor, tuple[Outcome, Tensors]]:
+        with model.bound({**frozen, **leaves}, buffers, training=True) as module:
+            outcome = forward(module, batch)
+            after = model.current_buffers()
+        loss = outcome.value if scale is None else outcome.value * scale
+        return loss, (outcome, after)
+
+    differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
+    grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
+    return Gradients(grads, after, outcome._replace(value=outcome.value.detach()))
+
+
+def weighted_mean(
+    of_batch: Callable[[Batch, Tensors, Tensor | None], Gradients],
+    batches: list[Batch],
+    buffers: Tensors,
+    loss_scale: Tensor | None,
+) -> Gradients:
+    """Mean of the gradients of several micro-batches, weighted as one big batch would be.
+
+    With weights w and means L over each micro-batch, the mean over all samples is
+    ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
+
+    Args:
+        of_batch: (batch, buffers, scale) -> gradients of one micro-batch.
+        batches: at least one.
+        buffers: handed from one micro-batch to the next.
+        loss_scale: fp16's scale; divided out of the result.
+
+    Returns:
+        Gradients as one batch of all samples would give them.
+    """
+    if len(batches) == 1:
+        only = of_batch(batches[0], buffers, loss_scale)
+        return only if loss_scale is None else _divided(only, loss_scale)
+    outcomes, weights = [], []
+    total: Tensors = {}
+    for batch in batches:
+        part = of_batch(batch, buffers, loss_scale)
+        buffers, weight = part.buffers, part.outcome.weight_of(batch)
+        for path, grad in part.grads.items():
+            weighted = grad * weight.to(grad.dtype)
+            total[path] = total[path] + weighted if path in total else weighted
+        outcomes.append(part.outcome)
+        weights.append(weight)
+    stacked = torch.stack(weights)
+    mean = Gradients(total, buffers, _mean_outcome(outcomes, stacked))
+    everything = stacked.sum()
+    return _divided(mean, everything if loss_scale is None else everything * loss_scale)
+
+
+def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:
+    names = outcomes[0].metrics.keys()
+    if any(outcome.metrics.keys() != names for outcome in outcomes):
+        raise LossError("every micro-batch of a step must report the same metrics")
+
+    def mean(values: list[Tensor]) -> Tensor:
+        return (torch.stack(values) * weights).sum() / weights.sum()
+
+    metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
+    return Outcome(mean([outcome.value for outcome in outcomes]), weights.sum(), metrics)
+
+
+def _divided(gradients: Gradients, divisor: Tensor) -> Gradients:
+    grads = {path: grad / divisor.to(grad.dtype) for path, grad in gradients.grads.items()}
+    return gradients._replace(grads=grads)
+
+
+def _require_graph(loss: Tensor, trainable: list[str]) -> None:
+    if not trainable:
+        raise LossError("no parameter is trainable: all are frozen, so there is nothing to train")
+    if not loss.requires_grad:
+        raise LossError(
+            "the loss does not depend on any trainable parameter. Compute it from the model that "
+            "is passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."
+        )
+
+
+def _dense(path: str, grad: Tensor) -> Tensor:
+    if grad.layout is not torch.strided:
+        raise SparseGradientError(path, grad.layout)
+    return grad

@@ -1,0 +1,116 @@
+"""What a loss function may return, and the check that it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from functrain import batch as batches
+from functrain.errors import LossError
+
+RESERVED = frozenset({"loss", "lr", "grad_norm"})
+
+
+class Loss(NamedTuple):
+    """A loss with the weight it was averaged over, and metrics to report beside it.
+
+    A named tuple rather than an attrs class: it is made inside compiled graphs, where Dynamo
+    cannot construct frozen attrs objects.
+
+    Attributes:
+        value: scalar tensor, the mean loss.
+        weight: what the mean was taken over (tokens, say): a number or scalar tensor. ``None``
+            stands for the batch size. Micro-batches and evaluation batches are averaged by it.
+        metrics: scalars by name, averaged in the same way.
+
+    Example:
+        >>> Loss(torch.tensor(0.5), weight=128).weight
+        128
+    """
+
+    value: Tensor
+    weight: Tensor | float | None = None
+    metrics: Mapping[str, Tensor | float] = {}
+
+
+class Outcome(NamedTuple):
+    """A checked loss.
+
+    Attributes:
+        value: scalar, still in the graph.
+        weight: what it was averaged over, as the user gave it; ``None`` for the batch size.
+        metrics: detached scalars.
+    """
+
+    value: Tensor
+    weight: Tensor | float | None
+    metrics: dict[str, Tensor]
+
+    def weight_of(self, batch: Any) -> Tensor:
+        """The weight as a scalar tensor on the device of the loss.
+
+        Args:
+            batch: what the loss was computed from.
+        """
+        weight = batches.size(batch) if self.weight is None else self.weight
+        return _scalar("weight", weight, self.value.device)
+
+
+LossFunction = Callable[[nn.Module, Any], Tensor | Loss]
+
+
+def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch.device) -> Outcome:
+    """Call the user's loss and put what it returned into one form.
+
+    Args:
+        function: ``loss(model, batch)``.
+        model: the bound shell.
+        batch: a batch on ``device``.
+        device: where metrics go.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        LossError: the function returned neither a scalar tensor nor a :class:`Loss` of one.
+    """
+    returned = function(model, batch)
+    loss = returned if isinstance(returned, Loss) else Loss(returned)
+    value = _scalar_loss(loss.value)
+    metrics = {name: _scalar(name, metric, device) for name, metric in loss.metrics.items()}
+    if clash := RESERVED & metrics.keys():
+        raise LossError(
+            f"Loss.metrics may not use the names {sorted(clash)}: train_step reports its own "
+            "values under them. Give yours other names."
+        )
+    return Outcome(value, loss.weight, metrics)
+
+
+def _scalar_loss(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise LossError(
+            "loss(model, batch) must return a scalar tensor or functrain.Loss(value, weight, "
+            f"metrics), it returned {type(value).__name__}"
+        )
+    if value.numel() != 1:
+        raise LossError(
+            f"the loss must be a scalar, it has shape {list(value.shape)}. Reduce it, for example "
+            "with .mean()."
+        )
+    if not value.is_floating_point():
+        raise LossError(f"the loss must be a floating-point scalar, its dtype is {value.dtype}")
+    return value.reshape(())
+
+
+def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        dtype = value.dtype if value.is_floating_point() else torch.float32
+        return value.detach().reshape(()).to(device, dtype)
+    if isinstance(value, Real):
+        return torch.tensor(float(value), device=device)
+    came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise LossError(f"{name!r} of functrain.Loss must be a number or a scalar tensor, came {came}")

@@ -1,0 +1,242 @@
+"""A private shell of the user's module whose tensors are put in for one call and taken out again.
+
+``torch.func.functional_call`` looks every owner up by name at each call, which doubles the forward
+time of a model of many small layers. Here the owners are found once; binding is one assignment
+each. The user's own module is never touched: the shell is a copy, or comes from a factory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from functrain.errors import ModelError, ParameterMismatchError
+from functrain.names import nearest
+from functrain.rng import derive, scoped
+from functrain.state import Tensors
+
+Factory = Callable[[], nn.Module]
+# A mutable container of the module that holds a tensor, and the key it is held under.
+Owner = tuple[Any, Any]
+
+
+@attrs.frozen(eq=False)
+class Model:
+    """A module taken apart: structure that stays, initial values, and where tensors go.
+
+    Attributes:
+        module: the private shell.
+        factory: makes modules with fresh initial values, or ``None``.
+        params: initial parameters by path (ties appear once, under their first name).
+        buffers: initial buffers by path.
+        requires_grad: paths that the user's module marks as trainable.
+        owners: for each path, every place in the shell that holds that tensor.
+        aliases: second names of tied tensors, each with the path it stands for.
+        hooks: tensor hooks that the user registered on parameters.
+        modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
+    """
+
+    module: nn.Module
+    factory: Factory | None
+    params: Tensors
+    buffers: Tensors
+    requires_grad: frozenset[str]
+    owners: dict[str, list[Owner]]
+    aliases: dict[str, str]
+    hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
+    modes: list[tuple[dict[str, Any], bool, bool]]
+
+    def initial(self, seed: int) -> tuple[Tensors, Tensors]:
+        """Copies of the initial parameters and buffers.
+
+        Args:
+            seed: with a factory, values are a function of it; a module has the values it had.
+
+        Returns:
+            (params, buffers), detached and owned by the caller.
+        """
+        source = self if self.factory is None else take_apart(self.factory, seed)
+        if source.params.keys() != self.params.keys():
+            raise ModelError(
+                "the model factory returned another set of parameters than at the first call: "
+                f"{sorted(source.params.keys() ^ self.params.keys())}. A factory must build the "
+                "same structure each time."
+            )
+        return _copies(source.params), _copies(source.buffers)
+
+    def bound(self, params: Tensors, buffers: Tensors, training: bool) -> _Bound:
+        """A context in which the shell computes with these tensors, in this mode."""
+        return _Bound(self, params, buffers, training)
+
+    def current_buffers(self) -> Tensors:
+        """The buffers the shell holds now; a forward may have replaced some by assignment."""
+        found = {}
+        for path in self.buffers:
+            container, key = self.owners[path][0]
+            found[path] = container[key].detach()
+        return found
+
+
+class _Bound:
+    """Puts tensors into the shell on entry; puts back what was there on exit, so it nests."""
+
+    __slots__ = ("model", "previous", "tensors", "training")
+
+    def __init__(self, model: Model, params: Tensors, buffers: Tensors, training: bool) -> None:
+        self.model = model
+        self.tensors = {**params, **buffers}
+        self.training = training
+        self.previous: list[Tensor] = []
+
+    def __enter__(self) -> nn.Module:
+        owners, tensors = self.model.owners, self.tensors
+        self.previous = [container[key] for path in tensors for container, key in owners[path]]
+        for path, tensor in tensors.items():
+            for container, key in owners[path]:
+                container[key] = tensor
+        for attributes, in_training, in_evaluation in self.model.modes:
+            attributes["training"] = in_training if self.training else in_evaluation
+        return self.model.module
+
+    def __exit__(self, *_: object) -> None:
+        previous = iter(self.previous)
+        for path in self.tensors:
+            for container, key in self.model.owners[path]:
+                container[key] = next(previous)
+
+
+def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
+    """Make a :class:`Model` from a module (its present values) or a factory of modules.
+
+    Args:
+        source: an ``nn.Module``, which is copied, or a callable that returns one.
+        seed: the random seed under which a factory runs; global generators are put back.
+
+    Returns:
+        The model; nothing of ``source`` is shared or changed.
+
+    Raises:
+        ModelError: the source is neither, cannot be copied, or has uninitialised (lazy) parameters.
+    """
+    factory = None if isinstance(source, nn.Module) else source
+    module = _copy(source) if isinstance(source, nn.Module) else _make(source, seed)
+    _refuse_lazy(module)
+    originals = source if isinstance(source, nn.Module) else module
+    named = dict(module.named_parameters()) | dict(module.named_buffers())
+    paths = {id(tensor): path for path, tensor in named.items()}
+    return Model(
+        module=module,
+        factory=factory,
+        params={path: p.detach() for path, p in module.named_parameters()},
+        buffers={path: b.detach() for path, b in module.named_buffers()},
+        requires_grad=frozenset(path for path, p in module.named_parameters() if p.requires_grad),
+        owners=_owners(module, paths),
+        aliases=_aliases(module, paths),
+        hooks={
+            path: list(p._backward_hooks.values())
+            for path, p in originals.named_parameters()
+            if p._backward_hooks
+        },
+        modes=_modes(module),
+    )
+
+
+def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
+    """Replace initial parameters by pretrained ones.
+
+    Args:
+        model: whose names count; the second names of tied tensors are accepted too.
+        into: the initial parameters and buffers by path.
+        values: the pretrained values, for example a ``state_dict()``; buffers may be left out.
+
+    Returns:
+        A new dict like ``into``; dtypes stay those of the model, as ``load_state_dict`` does it.
+
+    Raises:
+        ParameterMismatchError: names or shapes do not fit; all of them are listed.
+    """
+    given = {model.aliases.get(path, path): value for path, value in values.items()}
+    problems = [f"unexpected {path!r}{nearest(path, into)}" for path in given if path not in into]
+    problems += [f"missing {path!r}" for path in model.params if path not in given]
+    problems += [
+        f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
+        for path, tensor in into.items()
+        if path in given and given[path].shape != tensor.shape
+    ]
+    if problems:
+        raise ParameterMismatchError("the given params do not fit the model", problems)
+    return {
+        path: given[path].detach().to(tensor).clone() if path in given else tensor
+        for path, tensor in into.items()
+    }
+
+
+def _copies(tensors: Tensors) -> Tensors:
+    return {path: tensor.clone() for path, tensor in tensors.items()}
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"{type(module).__name__} cannot be copied ({error}). functrain works on a private "
+            "copy of the module; pass a factory instead: functrain.program(lambda: Model(...), ...)"
+        ) from error
+
+
+def _make(factory: Factory, seed: int) -> nn.Module:
+    if not callable(factory):
+        raise ModelError(
+            f"model must be an nn.Module or a callable that returns one, came {factory!r}"
+        )
+    with scoped(derive(seed, "init"), None):
+        module = factory()
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"the model factory must return an nn.Module, it returned {module!r}")
+    return module
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    for path, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ModelError(
+                f"parameter {path!r} has no shape yet (a lazy module). Run one forward pass "
+                "through the module before making a program of it."
+            )
+
+
+def _owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
+    owners: dict[str, list[Owner]] = {path: [] for path in paths.values()}
+    for submodule in module.modules():
+        containers: list[Any] = [submodule._parameters, submodule._buffers]
+        # Modules may keep their own lists of parameters (nn.LSTM's `_flat_weights` is one).
+        containers += [v for v in vars(submodule).values() if isinstance(v, list | dict)]
+        for container in {id(c): c for c in containers}.values():
+            pairs = container.items() if isinstance(container, dict) else enumerate(container)
+            for key, value in pairs:
+                if isinstance(value, Tensor) and id(value) in paths:
+                    owners[paths[id(value)]].append((container, key))
+    return owners
+
+
+def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
+    everything = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    return {name: paths[id(t)] for name, t in everything if paths[id(t)] != name}
+
+
+def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:
+    """The flag of every submodule in both modes; the user's own ``train()`` decides them."""
+    module.train(False)
+    in_evaluation = [m.training for m in module.modules()]
+    module.train(True)
+    in_training = [m.training for m in module.modules()]
+    attributes = [vars(m) for m in module.modules()]
+    return list(zip(attributes, in_training, in_evaluation, strict=True))

@@ -1,0 +1,102 @@
+"""What becomes of a step whose loss or gradients are NaN or infinite.
+
+A step left out changes nothing but the loss scale and the count of skipped steps. Where the host
+knows it early the update is not made; where the host must not wait for the device, old or new
+values are chosen there, leaf by leaf.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import precision
+from functrain.errors import NonFiniteError
+from functrain.state import Tensors
+
+DeviceState = dict[str, Any]
+_CHOSEN = ("params", "buffers", "optimizer", "ema")
+
+
+def finite(outputs: dict[str, Any]) -> Tensor:
+    """Whether a step may be applied: bool scalar on the device.
+
+    The norm of all gradients is finite only if each of them is, so one number tells for all.
+
+    Args:
+        outputs: ``loss`` and ``grad_norm`` of the step.
+
+    Example:
+        >>> finite({"loss": torch.tensor(1.0), "grad_norm": torch.tensor(float("inf"))})
+        tensor(False)
+    """
+    return torch.isfinite(outputs["grad_norm"]) & torch.isfinite(outputs["loss"])
+
+
+def finite_on_host(outputs: dict[str, Any]) -> bool:
+    """The same as a Python bool; waits for the device, and is the faster one on the CPU."""
+    return math.isfinite(outputs["grad_norm"].item()) and math.isfinite(outputs["loss"].item())
+
+
+def accepted(state: DeviceState) -> DeviceState:
+    """The state after an update was made."""
+    if state["loss_scale"] is None:
+        return state
+    good = torch.ones_like(state["skipped"], dtype=torch.bool)
+    return {**state, "loss_scale": precision.next_loss_scale(state["loss_scale"], good)}
+
+
+def rejected(state: DeviceState, finite: Tensor) -> DeviceState:
+    """The state as it was, but for the loss scale and the count of skipped steps."""
+    scale = state["loss_scale"]
+    return {
+        **state,
+        "loss_scale": None if scale is None else precision.next_loss_scale(scale, finite),
+        "skipped": state["skipped"] + ~finite,
+    }
+
+
+def selected(finite: Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
+    """``new`` where the step was finite, else ``old``, chosen on the device."""
+    chosen = {name: _where(finite, new[name], old[name]) for name in _CHOSEN}
+    return {**rejected(old, finite), **chosen}
+
+
+def tolerable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
+    """Whether a program that raises may go on; waits for the device.
+
+    Args:
+        outputs: ``finite`` and ``loss`` of the step.
+        loss_scale: fp16's scale. Gradients that overflow under one that can still be lowered are
+            how the scale is found, not a failure.
+    """
+    if outputs["finite"]:
+        return True
+    overflow = loss_scale is not None and bool(loss_scale["scale"] > 1.0)
+    return overflow and math.isfinite(outputs["loss"].item())
+
+
+def raise_for(step: int, outputs: dict[str, Any], grads: Tensors) -> None:
+    """Name the step and the leaves.
+
+    Args:
+        step: number of the update that was left out.
+        outputs: its ``loss`` and ``grad_norm``.
+        grads: its gradients by path.
+
+    Raises:
+        NonFiniteError: always.
+    """
+    culprits = [path for path, grad in grads.items() if not bool(torch.isfinite(grad).all())]
+    raise NonFiniteError(step, outputs["loss"].item(), culprits)
+
+
+def _where(finite: Tensor, new: Any, old: Any) -> Any:
+    if isinstance(new, Tensor):
+        return new if new is old else torch.where(finite, new, old)
+    if isinstance(new, dict):
+        return {key: _where(finite, child, old[key]) for key, child in new.items()}
+    return new

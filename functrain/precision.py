@@ -1,0 +1,84 @@
+"""Numerical precision of a step: autocast, and the dynamic loss scale of fp16.
+
+The scale follows ``torch.amp.GradScaler`` with its defaults: it starts at 65536, doubles after
+2000 good steps in a row and halves on overflow. Unlike there it is part of the state, so it is
+saved, resumed and forked like everything else.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from functrain.errors import PrecisionError
+from functrain.state import Tensors
+
+INITIAL_SCALE = 65536.0
+GROWTH = 2.0
+BACKOFF = 0.5
+GROWTH_INTERVAL = 2000
+
+_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def checked(precision: str) -> str:
+    """The precision if it is one of ``float32``, ``bf16``, ``fp16``.
+
+    Raises:
+        PrecisionError: it is not.
+    """
+    if precision not in _DTYPES:
+        raise PrecisionError(f"precision must be one of {list(_DTYPES)}, came {precision!r}")
+    return precision
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which the forward runs.
+
+    Args:
+        precision: ``float32`` (none), ``bf16`` or ``fp16``.
+        device: where the model is.
+    """
+    dtype = _DTYPES[precision]
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The floating-point type for sums and rates: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def initial_loss_scale(precision: str, device: torch.device) -> Tensors | None:
+    """``{"scale", "good_steps"}`` for fp16; ``None`` for precisions that need none."""
+    if precision != "fp16":
+        return None
+    return {
+        "scale": torch.tensor(INITIAL_SCALE, device=device),
+        "good_steps": torch.zeros((), dtype=torch.int32, device=device),
+    }
+
+
+def next_loss_scale(loss_scale: Tensors, finite: Tensor) -> Tensors:
+    """The scale after a step.
+
+    Args:
+        loss_scale: the scale that the step used.
+        finite: bool scalar, whether all gradients were finite.
+
+    Returns:
+        Doubled after 2000 finite steps in a row, halved after one that was not, else kept.
+
+    Example:
+        >>> state = initial_loss_scale("fp16", torch.device("cpu"))
+        >>> next_loss_scale(state, torch.tensor(False))["scale"]
+        tensor(32768.)
+    """
+    good = loss_scale["good_steps"] + 1
+    grown = good >= GROWTH_INTERVAL
+    scale = loss_scale["scale"]
+    return {
+        "scale": torch.where(finite, torch.where(grown, scale * GROWTH, scale), scale * BACKOFF),
+        "good_steps": torch.where(finite & ~grown, good, torch.zeros_like(good)),
+    }

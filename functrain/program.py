@@ -1,0 +1,326 @@
+"""A program: three pure functions made from a module, a loss and an optimizer.
+
+Read :meth:`Program.train_step` first; it is the whole idea. The host part works on plain numbers
+here; the device part, on dicts of tensors, is in ``step.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from functrain import learning_rate, nonfinite, precision, step
+from functrain.batch import Batch, copied, split
+from functrain.ema import EMA
+from functrain.errors import ConfigurationError, EmptyBatchWarning, WeightsError
+from functrain.gradients import by_autograd
+from functrain.loss import LossFunction, Outcome, evaluate
+from functrain.model import Model, load, take_apart
+from functrain.names import matches
+from functrain.optim import Groups, Optimizer, trainable_paths
+from functrain.recipe import Recipe, Trainable
+from functrain.rng import Rng, scoped
+from functrain.state import Counters, Tensors, TrainState, consume
+
+Metrics = dict[str, Tensor]
+_ON_DEVICE = ("params", "buffers", "optimizer", "ema", "loss_scale")
+
+
+@attrs.frozen(eq=False, repr=False)
+class Program:
+    """``init``, ``train_step`` and ``eval_step``, and the recipe they were built from.
+
+    A program holds nothing that changes. It unpacks as its three functions, and a transformation
+    (``compiled``, ``donated``, ...) makes another program from it.
+
+    Attributes:
+        fixed: the recipe, a private shell of the module, the paths that are trained.
+        schedules: the learning-rate schedule, or one by parameter group.
+        device_step: the device part of ``train_step``.
+        donates: whether ``train_step`` consumes the state it is given.
+
+    Example:
+        >>> import functrain as ft
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> init, train_step, eval_step = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> state = init(seed=0)
+        >>> later, metrics = train_step(state, torch.ones(4, 2))
+        >>> state.counters.step, later.counters.step, sorted(metrics)
+        (0, 1, ['grad_norm', 'loss', 'lr'])
+    """
+
+    fixed: step.Fixed
+    schedules: learning_rate.Schedules
+    device_step: step.DeviceStep
+    donates: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the program was built from: hyperparameters and policies."""
+        return self.fixed.recipe
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.train_step, self.eval_step))
+
+    def init(
+        self,
+        seed: int = 0,
+        params: dict[str, Tensor] | None = None,
+        device: torch.device | str | None = None,
+    ) -> TrainState:
+        """The state before the first step.
+
+        Args:
+            seed: root of all randomness in training; with a model factory also of the weights.
+            params: pretrained values by path, such as a ``state_dict()``.
+            device: where the state goes; by default where the module's parameters are.
+
+        Returns:
+            A new state that shares no memory with the module, ``params`` or any other state.
+
+        Raises:
+            ParameterMismatchError: names or shapes of ``params`` do not fit; all are listed.
+        """
+        own, buffers = self.fixed.model.initial(seed)
+        if params is not None:
+            loaded = load(self.fixed.model, {**own, **buffers}, params)
+            own, buffers = {p: loaded[p] for p in own}, {b: loaded[b] for b in buffers}
+        if device is not None:
+            own = {path: tensor.to(device) for path, tensor in own.items()}
+            buffers = {path: tensor.to(device) for path, tensor in buffers.items()}
+        where = next(iter(own.values())).device
+        trained = {path: own[path] for path in self.fixed.trainable}
+        recipe = self.recipe
+        return TrainState(
+            params=own,
+            buffers=buffers,
+            optimizer=recipe.optimizer.init(trained),
+            scheduler=learning_rate.init(self.schedules),
+            ema=None if recipe.ema is None else recipe.ema.init(trained),
+            loss_scale=precision.initial_loss_scale(recipe.precision, where),
+            rng=Rng(seed),
+            counters=Counters(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=where)),
+        )
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One optimizer update as a pure function.
+
+        Args:
+            state: where training stands; not changed (a donated program consumes it).
+            batch: whatever ``loss`` takes, on any device; or ``MicroBatches`` of several. With
+                ``accumulate=k`` one batch is cut into k micro-batches.
+
+        Returns:
+            (next state, metrics). Metrics are 0-dim tensors: ``loss`` and ``grad_norm`` (before
+            clipping) on the state's device, ``lr`` on the host, and those of ``Loss.metrics``.
+
+        Raises:
+            NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
+            LossError: the loss is no scalar or does not depend on a trainable parameter.
+        """
+        given = split(batch, self.recipe.accumulate)
+        counters = state.counters
+        following = counters.after(given.samples, given.consumed, given.empty)
+        if not given.parts:
+            return _passed_over(state, following)
+        lr = learning_rate.rate(self.schedules, state.scheduler, counters.step)
+        tensors, outputs = self._on_device(state, given.parts, lr)
+        updated = TrainState(
+            **{name: tensors[name] for name in _ON_DEVICE},
+            scheduler=learning_rate.advance(self.schedules, state.scheduler),
+            rng=state.rng,
+            counters=attrs.evolve(following, skipped=tensors["skipped"]),
+        )
+        if self.donates:
+            consume(state)
+        return updated, _metrics(outputs, lr)
+
+    def _on_device(
+        self, state: TrainState, parts: list[Batch], lr: learning_rate.Rate
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        """Run the device part in this step's random stream, on copies of the batch."""
+        recipe, number, device = self.recipe, state.counters.step, state.device
+        tensors = {name: getattr(state, name) for name in _ON_DEVICE}
+        tensors["skipped"] = state.counters.skipped
+        ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
+        stream = state.rng.stream("step", number)
+        with scoped(stream, device):
+            after, outputs = self.device_step(tensors, copied(parts, device), lr, ema_due)
+        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, tensors["loss_scale"]):
+            with scoped(stream, device):
+                again = step.compute(self.fixed, by_autograd, tensors, copied(parts, device))
+            nonfinite.raise_for(number, outputs, again.grads)
+        return after, outputs
+
+    def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
+        """Loss and metrics of a batch, in evaluation mode and without gradients.
+
+        Args:
+            state: where training stands; not changed.
+            batch: whatever ``loss`` (or ``evaluate``) takes.
+            weights: ``"params"``, or ``"ema"`` for the averaged ones.
+
+        Returns:
+            ``loss`` and the user's metrics as 0-dim tensors on the state's device.
+
+        Raises:
+            WeightsError: ``weights`` is unknown, or the program keeps no average.
+        """
+        outcome = self.outcome(state, batch, weights)
+        return {"loss": outcome.value, **outcome.metrics}
+
+    def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
+        """What ``eval_step`` computes, with the weight that averages over batches need."""
+        device = state.device
+        params = self._weights(state, weights)
+        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
+        own = copied(batch, device)
+        function = self.recipe.evaluate or self.recipe.loss
+        with (
+            torch.no_grad(),
+            scoped(state.rng.stream("evaluate", state.counters.step), device),
+            precision.autocast(self.recipe.precision, device),
+            self.fixed.model.bound(params, buffers, training=False) as module,
+        ):
+            return evaluate(function, module, own, device)
+
+    def observe(self, state: TrainState, metric: float | None) -> TrainState:
+        """Tell the schedule a metric of an evaluation (``Plateau`` and its like react to it)."""
+        scheduler = learning_rate.observe(self.schedules, state.scheduler, metric)
+        return attrs.evolve(state, scheduler=scheduler)
+
+    def with_horizon(self, state: TrainState, steps: int) -> TrainState:
+        """Fill in the run's length where a schedule left it open; what is set already stays."""
+        scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
+        return attrs.evolve(state, scheduler=scheduler)
+
+    def _weights(self, state: TrainState, weights: str) -> Tensors:
+        if weights == "params":
+            trained = {path: state.params[path] for path in self.fixed.trainable}
+            return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}
+        if weights != "ema":
+            raise WeightsError(f'weights must be "params" or "ema", came {weights!r}')
+        if state.ema is None:
+            raise WeightsError(
+                'weights="ema" was asked for, but the program keeps no average; make it with '
+                "functrain.program(..., ema=0.999)"
+            )
+        return {**state.params, **state.ema["params"]}
+
+
+def program(
+    model: nn.Module | Callable[[], nn.Module],
+    loss: LossFunction,
+    optimizer: Optimizer,
+    *,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
+    ema: EMA | float | None = None,
+    nonfinite: str = "raise",
+    trainable: Trainable | None = None,
+    evaluate: LossFunction | None = None,
+) -> Program:
+    """Make a program from a module, a loss and an optimizer.
+
+    Args:
+        model: a module, whose present values are copied; or a callable that makes one, and then
+            initial values are a function of ``init``'s seed. The module itself is never changed.
+        loss: ``loss(model, batch)``, written as in ordinary PyTorch; returns a scalar tensor or a
+            :class:`functrain.Loss`.
+        optimizer: one of ``functrain.optim``; it owns the learning-rate schedule.
+        clip_norm: scale gradients so that their common 2-norm is at most this.
+        clip_value: clamp each gradient element to plus or minus this.
+        accumulate: micro-batches in a step; their gradients are averaged by weight.
+        precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` (autocast; fp16 with a loss scale).
+        ema: an :class:`EMA` or a decay; ``None`` keeps no average.
+        nonfinite: what a step with NaN or infinite loss or gradients does: ``"raise"``,
+            ``"skip"`` (leaves the weights and counts it, without waiting for the device) or
+            ``"ignore"``.
+        trainable: glob patterns or a predicate (path, tensor) of the parameters to train; by
+            default those with ``requires_grad``.
+        evaluate: used by ``eval_step`` in the place of ``loss``.
+
+    Returns:
+        The program.
+
+    Raises:
+        ConfigurationError: a value makes no sense.
+        ModelError: the model cannot be used.
+
+    Example:
+        >>> import functrain as ft
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), clip_norm=1.0).recipe.clip_norm
+        1.0
+    """
+    taken = take_apart(model)
+    if isinstance(optimizer, Groups):
+        optimizer = optimizer.bind(taken.params)
+    recipe = Recipe(
+        model=type(taken.module).__qualname__,
+        loss=loss,
+        optimizer=optimizer,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
+        accumulate=accumulate,
+        precision=precision,
+        ema=ema,
+        nonfinite=nonfinite,
+        trainable=trainable,
+        evaluate=evaluate,
+    )
+    fixed = step.Fixed(recipe, taken, _trainable(taken, recipe))
+    device_step = functools.partial(step.eager, fixed)
+    return Program(fixed, learning_rate.schedules(optimizer), device_step)
+
+
+def _trainable(taken: Model, recipe: Recipe) -> list[str]:
+    asked = recipe.trainable
+    wanted = [
+        path
+        for path, tensor in taken.params.items()
+        if (path in taken.requires_grad if asked is None else matches(asked, path, tensor))
+    ]
+    if not wanted:
+        raise ConfigurationError(
+            "no parameter is trainable: "
+            + ("none has requires_grad=True" if asked is None else f"nothing matches {asked!r}")
+            + f"; the parameters are {list(taken.params)[:8]}"
+        )
+    not_frozen = set(trainable_paths(recipe.optimizer, taken.params))
+    return [path for path in wanted if path in not_frozen]
+
+
+def _passed_over(state: TrainState, counters: Counters) -> tuple[TrainState, Metrics]:
+    """A batch without samples: counted, warned of, and otherwise as if it had not been."""
+    warnings.warn(
+        f"step {counters.step}: the batch has no samples; it was passed over and counted in "
+        "state.counters.empty",
+        EmptyBatchWarning,
+        stacklevel=3,
+    )
+    nothing = torch.tensor(math.nan)
+    metrics = {"loss": nothing, "lr": nothing, "grad_norm": nothing}
+    return attrs.evolve(state, counters=counters), metrics
+
+
+def _metrics(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
+    """The metrics of a step; the rate of every group where there are several."""
+    rates = lr if isinstance(lr, dict) else {}
+    first = next(iter(rates.values()), 0.0) if isinstance(lr, dict) else lr
+    return {
+        "loss": outputs["loss"],
+        "lr": torch.scalar_tensor(first, dtype=torch.float64),
+        "grad_norm": outputs["grad_norm"],
+        **{f"lr.{name}": torch.scalar_tensor(r, dtype=torch.float64) for name, r in rates.items()},
+        **outputs["metrics"],
+    }

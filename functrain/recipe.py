@@ -1,0 +1,128 @@
+"""The recipe: everything about a program that never changes, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import attrs
+from attrs import validators
+from torch import Tensor, nn
+
+from functrain import precision
+from functrain.ema import EMA
+from functrain.errors import ConfigurationError
+from functrain.loss import LossFunction
+from functrain.optim import Optimizer
+
+Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
+NONFINITE = ("raise", "skip", "ignore")
+
+
+def _as_ema(value: EMA | float | None) -> EMA | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return EMA(value)
+    return cast("EMA | None", value)
+
+
+def _positive(_: Recipe, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigurationError(
+            f"{attribute.name} must be above 0, or None for no clipping; came {value!r}"
+        )
+
+
+def _one_of(allowed: Sequence[str]) -> Callable[..., None]:
+    def check(_: Recipe, attribute: attrs.Attribute[Any], value: str) -> None:
+        if value not in allowed:
+            raise ConfigurationError(
+                f"{attribute.name} must be one of {list(allowed)}, came {value!r}"
+            )
+
+    return check
+
+
+def _count(_: Recipe, attribute: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{attribute.name} must be a whole number from 1, came {value!r}")
+
+
+def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(
+            f"{attribute.name} must be a function (model, batch), came {value!r}"
+        )
+
+
+def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not all(callable(getattr(value, name, None)) for name in ("init", "update", "update_")):
+        raise ConfigurationError(
+            "optimizer must be one of functrain.optim, such as functrain.optim.AdamW(lr=1e-3); "
+            f"came {value!r}. Wrap a torch class: functrain.optim.from_torch(torch.optim.X, lr=...)."
+        )
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Recipe:
+    """What a program was built from.
+
+    Attributes:
+        model: the class name of the module, for people.
+        loss: ``loss(model, batch)`` returning a scalar tensor or :class:`functrain.Loss`.
+        optimizer: hyperparameters and rule; owns the learning-rate schedule.
+        clip_norm: bound on the norm of all gradients together, or ``None``.
+        clip_value: bound on each gradient element, or ``None``.
+        accumulate: micro-batches in a step.
+        precision: ``float32``, ``bf16`` or ``fp16``.
+        ema: how weights are averaged, or ``None``.
+        nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
+        trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
+        evaluate: used by ``eval_step`` in the place of ``loss``, or ``None``.
+    """
+
+    model: str
+    loss: LossFunction = attrs.field(validator=_callable)
+    optimizer: Optimizer = attrs.field(validator=_optimizer)
+    clip_norm: float | None = attrs.field(default=None, validator=_positive)
+    clip_value: float | None = attrs.field(default=None, validator=_positive)
+    accumulate: int = attrs.field(default=1, validator=_count)
+    precision: str = attrs.field(default="float32", converter=precision.checked)
+    ema: EMA | None = attrs.field(
+        default=None,
+        converter=_as_ema,
+        validator=validators.optional(validators.instance_of(EMA)),
+    )
+    nonfinite: str = attrs.field(default="raise", validator=_one_of(NONFINITE))
+    trainable: Trainable | None = None
+    evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether a step may leave the weights as they were."""
+        return self.nonfinite != "ignore" or self.precision == "fp16"
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as plain data: what a checkpoint says it was made with.
+
+        Returns:
+            Nested dicts of strings, numbers and ``None``; functions and classes by their names.
+        """
+        return {field.name: _plain(getattr(self, field.name)) for field in attrs.fields(Recipe)}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if attrs.has(type(value)) and not isinstance(value, type):
+        fields = {f.name: _plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    if isinstance(value, nn.Module):
+        return type(value).__qualname__
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

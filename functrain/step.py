@@ -1,0 +1,185 @@
+"""The device part of a train step: a pure function from dicts of tensors to dicts of tensors.
+
+In the order it happens: gradients (over micro-batches, weighted) -> unscale -> norm -> clip ->
+finite? -> optimizer -> EMA. Nothing here knows about counters, schedules, files or clocks, so this
+is the part that is compiled, vmapped and sharded.
+
+There are two of the same signature. :func:`eager` uses autograd and the optimizers' kernels.
+:func:`functional` uses ``torch.func`` and the optimizers' rules; it works on any tensor-like values
+and never asks for one on the host.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from functrain import clipping, nonfinite, precision
+from functrain.batch import Batch
+from functrain.copying import copy
+from functrain.errors import LossError
+from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
+from functrain.loss import Outcome, evaluate
+from functrain.model import Model
+from functrain.recipe import Recipe
+from functrain.state import Tensors
+
+# params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
+DeviceState = dict[str, Any]
+Outputs = dict[str, Any]
+DeviceStep = Callable[[DeviceState, list[Batch], Any, bool], tuple[DeviceState, Outputs]]
+
+
+@attrs.frozen(eq=False)
+class Fixed:
+    """What a device step needs besides its arguments; none of it changes."""
+
+    recipe: Recipe
+    model: Model
+    trainable: list[str]
+
+
+class Computed(NamedTuple):
+    """Gradients before clipping, and what was seen on the way."""
+
+    grads: Tensors
+    buffers: Tensors
+    outcome: Outcome
+    grad_norm: Tensor
+
+
+def eager(
+    fixed: Fixed,
+    state: DeviceState,
+    batches: list[Batch],
+    lr: Any,
+    ema_due: bool,
+    *,
+    donate: bool = False,
+) -> tuple[DeviceState, Outputs]:
+    """One update with autograd and the optimizer's kernel.
+
+    Args:
+        fixed: recipe, model shell, trainable paths.
+        state: the device part of a state; not changed unless ``donate``.
+        batches: micro-batches on the device, owned by this call.
+        lr: learning rate, or one by group.
+        ema_due: whether this update moves the average.
+        donate: the tensors of ``state`` may be overwritten; they become those of the result.
+
+    Returns:
+        (new device state, outputs). Outputs hold ``loss``, ``grad_norm`` and the user's
+        ``metrics``.
+    """
+    recipe = fixed.recipe
+    computed = compute(fixed, by_autograd, state, batches)
+    outputs = _outputs(computed)
+    # The host may ask the CPU at no cost, and must ask any device before it can raise.
+    ask = recipe.can_skip and (recipe.nonfinite == "raise" or computed.grad_norm.is_cpu)
+    if ask and not (finite := nonfinite.finite_on_host(outputs)):
+        never = torch.zeros_like(state["skipped"], dtype=torch.bool)
+        return nonfinite.rejected(state, never), {**outputs, "finite": finite}
+    select = recipe.can_skip and not ask
+    owned = state if donate and not select else _owned(fixed, state)
+    _apply_kernel(fixed, owned, computed, lr, ema_due)
+    new = {**owned, "buffers": computed.buffers}
+    if select:
+        return nonfinite.selected(nonfinite.finite(outputs), new, state), outputs
+    return nonfinite.accepted(new), {**outputs, "finite": True}
+
+
+def functional(
+    fixed: Fixed, state: DeviceState, batches: list[Batch], lr: Any, ema_due: bool
+) -> tuple[DeviceState, Outputs]:
+    """One update with ``torch.func`` and the optimizer's rule (see :func:`eager`).
+
+    Works under ``torch.func.vmap`` and ``torch.compile(fullgraph=True)``; ``lr`` and
+    hyperparameters may be tensors. Nothing is changed in place.
+    """
+    recipe = fixed.recipe
+    computed = compute(fixed, by_func, state, batches)
+    trainable = {path: state["params"][path] for path in fixed.trainable}
+    grads = clipped(recipe, computed)
+    updated, optimizer = recipe.optimizer.update(grads, state["optimizer"], trainable, lr)
+    new = {**state, "params": {**state["params"], **updated}, "optimizer": optimizer}
+    new["buffers"] = computed.buffers
+    if recipe.ema is not None and ema_due:
+        new["ema"] = recipe.ema.update(state["ema"], new["params"])
+    outputs = _outputs(computed)
+    if not recipe.can_skip:
+        return new, outputs
+    finite = nonfinite.finite(outputs)
+    return nonfinite.selected(finite, new, state), {**outputs, "finite": finite}
+
+
+def compute(
+    fixed: Fixed, gradient_function: GradientFunction, state: DeviceState, batches: list[Batch]
+) -> Computed:
+    """Forward, backward over micro-batches, unscaling and norm; nothing is updated."""
+    recipe = fixed.recipe
+    device = next(iter(state["params"].values())).device
+    forward = functools.partial(_forward, recipe, device)
+
+    def of_batch(batch: Batch, buffers: Tensors, scale: Tensor | None) -> Gradients:
+        return gradient_function(
+            fixed.model, forward, fixed.trainable, state["params"], buffers, batch, scale
+        )
+
+    scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+    # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
+    grads, buffers, outcome = weighted_mean(of_batch, batches, copy(state["buffers"]), scale)
+    if not grads:
+        raise LossError(
+            "the loss does not depend on any of the trainable parameters: "
+            f"{fixed.trainable[:5]}. Compute it from the model passed to loss(model, batch)."
+        )
+    norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
+    return Computed(grads, buffers, outcome, norm(list(grads.values())))
+
+
+def clipped(recipe: Recipe, computed: Computed) -> Tensors:
+    """The gradients of a step, clipped by norm and by value where the recipe says so."""
+    flat = list(computed.grads.values())
+    if recipe.clip_norm is not None:
+        flat = clipping.clip_by_norm(flat, recipe.clip_norm, computed.grad_norm)
+    if recipe.clip_value is not None:
+        flat = clipping.clip_by_value(flat, recipe.clip_value)
+    return dict(zip(computed.grads, flat, strict=True))
+
+
+def _forward(recipe: Recipe, device: torch.device, module: nn.Module, batch: Batch) -> Outcome:
+    with precision.autocast(recipe.precision, device):
+        return evaluate(recipe.loss, module, batch, device)
+
+
+def _apply_kernel(
+    fixed: Fixed, owned: DeviceState, computed: Computed, lr: Any, ema_due: bool
+) -> None:
+    recipe = fixed.recipe
+    trainable = {path: owned["params"][path] for path in fixed.trainable}
+    with torch.no_grad():
+        grads = clipped(recipe, computed)
+        recipe.optimizer.update_(grads, owned["optimizer"], trainable, lr)
+        if recipe.ema is not None and ema_due:
+            recipe.ema.update_(owned["ema"], owned["params"])
+
+
+def _owned(fixed: Fixed, state: DeviceState) -> DeviceState:
+    """Copies of what an update writes to; frozen parameters are shared, nothing writes to them."""
+    trainable = copy({path: state["params"][path] for path in fixed.trainable})
+    return {
+        **state,
+        "params": {**state["params"], **trainable},
+        "optimizer": copy(state["optimizer"]),
+        "ema": copy(state["ema"]),
+    }
+
+
+def _outputs(computed: Computed) -> Outputs:
+    value, _, metrics = computed.outcome
+    return {"loss": value, "grad_norm": computed.grad_norm, "metrics": metrics}

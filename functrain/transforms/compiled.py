@@ -1,0 +1,47 @@
+"""The device part of a step as one compiled graph."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import attrs
+import torch
+
+from functrain import step
+from functrain.batch import Batch
+from functrain.program import Program
+
+
+def compiled(program: Program, **options: Any) -> Program:
+    """A program whose device part runs under ``torch.compile(fullgraph=True)``.
+
+    Forward, backward, clipping, the finite check, the optimizer's rule and the average are one
+    graph over plain dicts. Learning rates enter as tensors, so the graph is compiled once; a batch
+    of another shape compiles another. Random numbers drawn inside (dropout) differ from those of
+    the eager program, so a run is resumed with the transformation it was started with.
+
+    Args:
+        program: any program; its device part is replaced.
+        options: passed on to ``torch.compile`` (``mode``, ``dynamic``, ``backend``, ...).
+
+    Returns:
+        The compiled program.
+    """
+    functional = functools.partial(step.functional, program.fixed)
+    graph = torch.compile(functional, **{"fullgraph": True, "dynamic": False, **options})
+
+    def device_step(
+        state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        device = next(iter(state["params"].values())).device
+        return graph(state, batches, _as_tensors(lr, device), ema_due)
+
+    return attrs.evolve(program, device_step=device_step, donates=False)
+
+
+def _as_tensors(lr: Any, device: torch.device) -> Any:
+    """Rates as scalars on the device: a Python float would be a constant of the graph."""
+    if isinstance(lr, dict):
+        return {name: _as_tensors(rate, device) for name, rate in lr.items()}
+    return torch.tensor(lr, dtype=torch.float32, device=device)

@@ -1,0 +1,44 @@
+"""Donation: the memory and speed of in-place training under a pure interface."""
+
+from __future__ import annotations
+
+import functools
+
+import attrs
+
+from functrain import step
+from functrain.errors import ConfigurationError
+from functrain.program import Program
+
+
+def donated(program: Program) -> Program:
+    """A program whose ``train_step`` reuses the memory of the state it is given.
+
+    The numbers are those of the pure program, bit for bit. The state passed in is consumed: any
+    later use of it raises :class:`functrain.errors.DonatedStateError`. Keep the returned state, or
+    take a copy before the step with ``functrain.copy(state)``.
+
+    Args:
+        program: an eager program.
+
+    Returns:
+        The donating program.
+
+    Raises:
+        ConfigurationError: the program's device part is not the eager one.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> program = ft.donated(ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1)))
+        >>> state = program.init()
+        >>> later, metrics = program.train_step(state, torch.ones(4, 2))
+        >>> state.params
+        Traceback (most recent call last):
+        functrain.errors.DonatedStateError: state.params was read, but this TrainState ...
+    """
+    device_step = program.device_step
+    if not (isinstance(device_step, functools.partial) and device_step.func is step.eager):
+        raise ConfigurationError("donated takes an eager program: apply it before anything else")
+    donating = functools.partial(step.eager, program.fixed, donate=True)
+    return attrs.evolve(program, device_step=donating, donates=True)

@@ -1,0 +1,603 @@
+"""The step: purity over kinds of models, equality with ordinary PyTorch, and its policies."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from models import Case, classify, convnet, mlp
+from torch import nn
+
+import functrain as ft
+from functrain import errors, tree
+
+
+def everything_global() -> dict[str, Any]:
+    return {
+        "torch": torch.get_rng_state(),
+        "random": random.getstate(),
+        "numpy": [str(part) for part in np.random.get_state()],
+    }
+
+
+@pytest.mark.row(1)
+class TestPurity:
+    def test_inputs_and_globals_stay_the_same_bytes(self, case: Case) -> None:
+        program = case.program(ema=0.9, clip_norm=1.0)
+        state, batch = program.init(3), case.batch(0, 5)
+        for _ in range(2):
+            state, _ = program.train_step(state, batch)
+        before = copy.deepcopy([tree.flatten(state), batch, everything_global()])
+        after, _ = program.train_step(state, batch)
+        program.eval_step(state, batch)
+        program.eval_step(state, batch, weights="ema")
+        assert tree.diff(before, [tree.flatten(state), batch, everything_global()]) == []
+        assert after.counters.step == 3
+
+    def test_the_same_inputs_give_the_same_bytes(self, case: Case) -> None:
+        program = case.program(ema=0.9)
+        state, batch = program.init(3), case.batch(0, 5)
+        first, first_metrics = program.train_step(state, batch)
+        torch.manual_seed(1234)
+        second, second_metrics = program.train_step(state, batch)
+        assert tree.diff([first, first_metrics], [second, second_metrics]) == []
+
+    def test_a_second_program_of_the_same_module_gives_the_same_bytes(self, case: Case) -> None:
+        states = []
+        for _ in range(2):
+            program = case.program()
+            state = program.init(3)
+            for seed in range(3):
+                state, _ = program.train_step(state, case.batch(seed, 4))
+            states.append(state)
+        assert tree.diff(*states) == []
+
+    def test_old_and_new_state_share_no_memory_that_is_written(self, case: Case) -> None:
+        program = case.program(ema=0.9)
+        state = program.init(0)
+        new, _ = program.train_step(state, case.batch(0, 4))
+        old_memory = {leaf.data_ptr() for _, leaf in tensors(state) if leaf.numel()}
+        shared = [path for path, leaf in tensors(new) if leaf.data_ptr() in old_memory]
+        assert [path for path in shared if path[:2] != ("counters", "skipped")] == []
+
+    def test_the_users_module_is_never_touched(self, case: Case) -> None:
+        torch.manual_seed(0)
+        module = case.model().eval()
+        before = copy.deepcopy([module.state_dict(), vars(module)["training"]])
+        program = ft.program(module, case.loss, ft.optim.AdamW(lr=0.1))
+        state = program.init()
+        state, _ = program.train_step(state, case.batch(0, 4))
+        program.eval_step(state, case.batch(0, 4))
+        assert tree.diff(before, [module.state_dict(), vars(module)["training"]]) == []
+        assert all(p.grad is None for p in module.parameters())
+
+    def test_changing_the_module_afterwards_does_not_change_the_program(self) -> None:
+        module = mlp()
+        program = ft.program(module, classify, ft.optim.SGD(lr=0.1))
+        before = program.init()
+        with torch.no_grad():
+            module[0].weight.zero_()
+        assert tree.diff(before, program.init()) == []
+
+    def test_a_loss_that_pops_from_its_batch_and_writes_into_it(self) -> None:
+        def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+            x = batch.pop("x")
+            return model(x.mul_(2)).square().mean()
+
+        program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        batch = {"x": torch.ones(3, 2)}
+        program.train_step(program.init(), batch)
+        assert batch["x"].tolist() == [[1.0, 1.0]] * 3
+
+    def test_results_are_detached(self, case: Case) -> None:
+        program = case.program(ema=0.9)
+        state, metrics = program.train_step(program.init(), case.batch(0, 4))
+        assert not any(leaf.requires_grad for _, leaf in tensors([state, metrics]))
+
+
+def tensors(value: Any) -> list[tuple[tree.Path, torch.Tensor]]:
+    return [(path, leaf) for path, leaf in tree.items(value) if isinstance(leaf, torch.Tensor)]
+
+
+@pytest.mark.row(3)
+class TestAgainstOrdinaryPyTorch:
+    @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}, {"clip_value": 0.01}])
+    def test_ten_steps_are_the_plain_loop_bit_for_bit(self, case: Case, options: Any) -> None:
+        torch.manual_seed(0)
+        module = case.model()
+        program = ft.program(module, case.loss, ft.optim.AdamW(lr=1e-2), **options)
+        state = program.init(seed=7)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, fused=True)
+        for step in range(10):
+            batch = case.batch(step, 6)
+            torch.default_generator.manual_seed(state.rng.stream("step", step))
+            value = plain_step(module, case, copy.deepcopy(batch), optimizer, options)
+            state, metrics = program.train_step(state, batch)
+            assert tree.diff(value, metrics["loss"]) == [], step
+        ours = {**state.params, **state.buffers}
+        theirs = {
+            **{path: p.detach() for path, p in module.named_parameters()},
+            **dict(module.named_buffers()),
+        }
+        assert tree.diff(theirs, {path: ours[path] for path in theirs}) == []
+
+    def test_modes_are_those_of_the_step(self) -> None:
+        modes = []
+
+        class Watching(nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                modes.append((self.training, torch.is_grad_enabled()))
+                return super().forward(x)
+
+        loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+        program = ft.program(Watching(2, 1).eval(), loss, ft.optim.SGD(lr=0.1))
+        state, _ = program.train_step(program.init(), torch.ones(3, 2))
+        program.eval_step(state, torch.ones(3, 2))
+        with torch.no_grad():
+            program.train_step(state, torch.ones(3, 2))
+        assert modes == [(True, True), (False, False), (True, True)]
+
+    def test_a_module_that_keeps_its_norms_frozen_keeps_them(self) -> None:
+        class FrozenNorm(nn.Sequential):
+            def train(self, mode: bool = True) -> FrozenNorm:
+                super().train(mode)
+                self[1].eval()
+                return self
+
+        module = FrozenNorm(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        program = ft.program(module, classify, ft.optim.SGD(lr=0.1))
+        state = program.init()
+        new, _ = program.train_step(state, (torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1])))
+        assert tree.diff(state.buffers, new.buffers) == []
+
+    def test_methods_and_attributes_of_the_users_class_are_there(self) -> None:
+        class Model(nn.Module):
+            scale = 3.0
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(2))
+                self.cached = [self.weight]
+
+            def energy(self, x: torch.Tensor) -> torch.Tensor:
+                return self.scale * (x * self.cached[0]).square().sum()
+
+        program = ft.program(Model(), lambda m, x: m.energy(x), ft.optim.SGD(lr=0.1))
+        state, metrics = program.train_step(program.init(), torch.ones(2))
+        assert metrics["loss"].item() == 6.0
+        torch.testing.assert_close(state.params["weight"], torch.tensor([0.4, 0.4]))
+
+    def test_tensor_hooks_on_parameters_run(self) -> None:
+        module = nn.Linear(2, 1, bias=False)
+        module.weight.register_hook(lambda grad: grad * torch.tensor([[1.0, 0.0]]))
+        loss = lambda model, x: model(x).sum()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.SGD(lr=1.0))
+        state = program.init()
+        new, _ = program.train_step(state, torch.ones(1, 2))
+        moved = (state.params["weight"] - new.params["weight"]).tolist()
+        assert moved == [[1.0, 0.0]]
+
+    def test_a_parameter_the_loss_does_not_use_stays(self) -> None:
+        module = nn.ModuleDict({"used": nn.Linear(2, 1), "unused": nn.Linear(2, 1)})
+        loss = lambda model, x: model["used"](x).sum()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.AdamW(lr=0.1, weight_decay=0.5))
+        state = program.init()
+        new, _ = program.train_step(state, torch.ones(1, 2))
+        unused = ["unused.weight", "unused.bias"]
+        kept = [{path: s.params[path] for path in unused} for s in (state, new)]
+        assert tree.diff(*kept) == []
+
+    def test_parameters_without_requires_grad_are_frozen(self) -> None:
+        module = mlp()
+        module[0].requires_grad_(False)
+        program = ft.program(module, classify, ft.optim.AdamW(lr=0.1), ema=0.9)
+        state = program.init()
+        new, _ = program.train_step(state, (torch.randn(4, 6), torch.tensor([0, 1, 2, 0])))
+        assert set(state.optimizer["exp_avg"]) == set(state.ema["params"]) == {"3.weight", "3.bias"}
+        assert new.params["0.weight"] is state.params["0.weight"]
+        assert not torch.equal(new.params["3.weight"], state.params["3.weight"])
+
+
+def plain_step(
+    module: nn.Module, case: Case, batch: Any, optimizer: torch.optim.Optimizer, options: Any
+) -> torch.Tensor:
+    module.train()
+    optimizer.zero_grad()
+    returned = case.loss(module, batch)
+    value = returned.value if isinstance(returned, ft.Loss) else returned
+    value.backward()
+    if "clip_norm" in options:
+        nn.utils.clip_grad_norm_(module.parameters(), options["clip_norm"])
+    if "clip_value" in options:
+        nn.utils.clip_grad_value_(module.parameters(), options["clip_value"])
+    optimizer.step()
+    return value.detach()
+
+
+class TestInit:
+    def test_a_factory_makes_weights_from_the_seed(self) -> None:
+        program = ft.program(mlp, classify, ft.optim.SGD(lr=0.1))
+        torch.manual_seed(5)
+        first = program.init(seed=1)
+        assert tree.diff(first, program.init(seed=1)) == []
+        assert tree.diff(first.params, program.init(seed=2).params) != []
+
+    def test_pretrained_params_are_copied_in(self) -> None:
+        program = ft.program(convnet(), classify, ft.optim.SGD(lr=0.1))
+        pretrained = convnet().state_dict()
+        state = program.init(params=pretrained)
+        assert tree.diff({**state.params, **state.buffers}, {**state.params, **pretrained}) == []
+        pretrained["1.weight"].zero_()
+        assert state.params["1.weight"].abs().sum() > 0
+
+    def test_params_that_do_not_fit_are_listed_all_at_once(self) -> None:
+        program = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1))
+        wrong = {"0.wieght": torch.zeros(16, 6), "0.bias": torch.zeros(3), "3.bias": torch.zeros(3)}
+        with pytest.raises(errors.ParameterMismatchError) as caught:
+            program.init(params=wrong)
+        text = str(caught.value)
+        assert "unexpected '0.wieght' (did you mean '0.weight'?)" in text
+        assert "missing '3.weight'" in text
+        assert "'0.bias' has shape [3], expected [16]" in text
+
+    def test_second_names_of_tied_weights_are_accepted(self) -> None:
+        from models import TinyTransformer, predict_next
+
+        program = ft.program(TinyTransformer(), predict_next, ft.optim.SGD(lr=0.1))
+        donor = TinyTransformer()
+        state = program.init(params=donor.state_dict())
+        assert tree.diff(state.params["embed.weight"], donor.head.weight.detach()) == []
+        assert "head.weight" not in state.params
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (nn.LazyLinear(3), "has no shape yet"),
+            (lambda: 3, "must return an nn.Module"),
+            (42, "must be an nn.Module or a callable"),
+        ],
+    )
+    def test_what_is_no_model_is_refused(self, model: Any, message: str) -> None:
+        with pytest.raises(errors.ModelError, match=message):
+            ft.program(model, classify, ft.optim.SGD(lr=0.1))
+
+
+@pytest.mark.row(5)
+class TestAccumulation:
+    @pytest.mark.parametrize("sizes", [[4, 4, 4], [5, 1, 3], [9]])
+    def test_micro_batches_are_one_big_batch(self, sizes: list[int]) -> None:
+        def loss(model: nn.Module, batch: Any) -> ft.Loss:
+            x, y, mask = batch
+            each = F.cross_entropy(model(x), y, reduction="none")
+            return ft.Loss(
+                (each * mask).sum() / mask.sum(), mask.sum(), {"largest": each.sum() / len(each)}
+            )
+
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+        total = sum(sizes)
+        data = (
+            torch.randn(total, 6, dtype=torch.float64),
+            torch.randint(0, 3, (total,)),
+            (torch.rand(total) > 0.4).double() + 0.01,
+        )
+        parts = list(zip(*(column.split(sizes) for column in data), strict=True))
+        whole = ft.program(module, loss, ft.optim.SGD(lr=0.5), clip_norm=0.1)
+        state = whole.init()
+        big, big_metrics = whole.train_step(state, data)
+        small, small_metrics = whole.train_step(state, ft.MicroBatches(parts))
+        for path, param in big.params.items():
+            torch.testing.assert_close(small.params[path], param, rtol=1e-6, atol=0)
+        for name in ("loss", "grad_norm"):
+            torch.testing.assert_close(small_metrics[name], big_metrics[name], rtol=1e-6, atol=0)
+        assert small.counters.step == 1
+        assert small.counters.batch == len(sizes)
+        assert small.counters.samples == total
+
+    def test_one_batch_is_cut_and_counts_as_one(self) -> None:
+        seen = []
+
+        def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+            seen.append((len(batch["x"]), batch["names"], batch["flag"]))
+            return model(batch["x"]).square().mean()
+
+        program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), accumulate=3)
+        batch = {"x": torch.randn(5, 2), "names": list("abcde"), "flag": None}
+        state, _ = program.train_step(program.init(), batch)
+        assert seen == [(2, ["a", "b"], None), (2, ["c", "d"], None), (1, ["e"], None)]
+        assert (state.counters.step, state.counters.batch, state.counters.samples) == (1, 1, 5)
+
+    def test_a_list_of_loader_batches_and_its_short_tail(self) -> None:
+        program = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), accumulate=3)
+        make = lambda n: [torch.randn(n, 6), torch.randint(0, 3, (n,))]  # noqa: E731
+        state, _ = program.train_step(program.init(), [make(4), make(2)])
+        assert (state.counters.step, state.counters.batch, state.counters.samples) == (1, 2, 6)
+        with pytest.raises(errors.MicroBatchError, match="accumulate=3"):
+            program.train_step(state, [make(2)] * 4)
+
+    def test_a_plus_and_a_minus_cancel_before_clipping(self) -> None:
+        loss = lambda model, x: (model.weight.reshape(()) * x).mean()  # noqa: E731
+        module = nn.Linear(1, 1, bias=False)
+        program = ft.program(module, loss, ft.optim.SGD(lr=1.0), clip_norm=1.0, accumulate=2)
+        state = program.init()
+        new, metrics = program.train_step(state, torch.tensor([10.0, -10.0]))
+        assert metrics["grad_norm"].item() == 0.0
+        assert tree.diff(state.params, new.params) == []
+
+    def test_buffers_pass_from_one_micro_batch_to_the_next(self) -> None:
+        module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        program = ft.program(module, classify, ft.optim.SGD(lr=0.1), accumulate=4)
+        batch = (torch.randn(8, 6), torch.randint(0, 3, (8,)))
+        state, _ = program.train_step(program.init(), batch)
+        assert state.buffers["1.num_batches_tracked"].item() == 4
+
+
+@pytest.mark.row(9)
+class TestEMA:
+    @pytest.mark.parametrize("every", [1, 3])
+    def test_equals_torchs_averaged_model(self, every: int) -> None:
+        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+        torch.manual_seed(0)
+        module = convnet()
+        averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        ema = ft.EMA(0.9, every=every)
+        program = ft.program(module, classify, ft.optim.SGD(lr=0.1), ema=ema)
+        state = program.init()
+        for step in range(1, 10):
+            batch = (torch.randn(4, 1, 4, 4), torch.randint(0, 3, (4,)))
+            state, _ = program.train_step(state, batch)
+            if step % every == 0:
+                module.load_state_dict({**state.params, **state.buffers})
+                averaged.update_parameters(module)
+            if step == every:
+                assert tree.diff(state.ema["params"], state.params) == []
+        expected = {path: p.detach() for path, p in averaged.module.named_parameters()}
+        assert tree.diff(expected, state.ema["params"]) == []
+
+    def test_is_evaluated_apart_from_the_raw_weights(self) -> None:
+        loss = lambda model, x: model(x).mean()  # noqa: E731
+        program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=1.0), ema=0.9)
+        state = program.init()
+        for _ in range(5):
+            state, _ = program.train_step(state, torch.ones(3, 2))
+        by_hand = F.linear(
+            torch.ones(3, 2), state.ema["params"]["weight"], state.ema["params"]["bias"]
+        )
+        averaged = program.eval_step(state, torch.ones(3, 2), weights="ema")["loss"]
+        assert torch.equal(averaged, by_hand.mean())
+        assert not torch.equal(averaged, program.eval_step(state, torch.ones(3, 2))["loss"])
+
+    def test_warmup_follows_its_formula(self) -> None:
+        ema = ft.EMA(0.99, warmup=True)
+        weights = [ema.weight(torch.tensor(n)).item() for n in (0, 1, 5, 10_000)]
+        assert weights == pytest.approx([1.0, 1 - 2 / 11, 1 - 6 / 15, 1 - 0.99], rel=1e-12)
+
+    def test_asking_for_weights_there_are_not(self) -> None:
+        program = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1))
+        batch = (torch.randn(4, 6), torch.randint(0, 3, (4,)))
+        with pytest.raises(errors.WeightsError, match="keeps no average"):
+            program.eval_step(program.init(), batch, weights="ema")
+        with pytest.raises(errors.WeightsError, match='"params" or "ema"'):
+            program.eval_step(program.init(), batch, weights="best")
+
+
+def poisoned(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A loss that is NaN wherever its batch is."""
+    return (model(x) * x.sum()).mean()
+
+
+@pytest.mark.row(10)
+class TestNonFinite:
+    def make(self, policy: str, **options: Any) -> ft.Program:
+        module = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        optimizer = ft.optim.AdamW(lr=0.1)
+        return ft.program(module, poisoned, optimizer, nonfinite=policy, **options)
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_raise_names_step_and_leaves(self, bad: float) -> None:
+        program = self.make("raise", clip_norm=1.0)
+        state, _ = program.train_step(program.init(), torch.randn(4, 2))
+        before = ft.copy(state)
+        with pytest.raises(errors.NonFiniteError, match=r"step 1: .*0\.weight") as caught:
+            program.train_step(state, torch.full((4, 2), bad))
+        assert caught.value.step == 1
+        assert tree.diff(before, state) == []
+
+    def test_skip_leaves_everything_and_counts(self) -> None:
+        program = self.make("skip", ema=0.9)
+        state, _ = program.train_step(program.init(), torch.randn(4, 2))
+        new, metrics = program.train_step(state, torch.full((4, 2), float("nan")))
+        for part in ("params", "buffers", "optimizer", "ema"):
+            assert tree.diff(getattr(state, part), getattr(new, part)) == [], part
+        assert new.counters.skipped.item() == 1
+        assert new.counters.step == 2
+        assert not torch.isfinite(metrics["loss"])
+        good, _ = program.train_step(new, torch.randn(4, 2))
+        assert good.counters.skipped.item() == 1
+        assert tree.diff(good.params, state.params) != []
+
+    def test_ignore_goes_on(self) -> None:
+        program = self.make("ignore")
+        state, _ = program.train_step(program.init(), torch.full((4, 2), float("nan")))
+        assert torch.isnan(state.params["0.weight"]).all()
+
+
+@pytest.mark.row(8)
+class TestPrecision:
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_the_forward_computes_in_it(self, precision: str) -> None:
+        seen = []
+
+        def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            out = model(x)
+            seen.append(out.dtype)
+            return out.float().square().mean()
+
+        program = ft.program(nn.Linear(4, 2), loss, ft.optim.SGD(lr=0.1), precision=precision)
+        state, _ = program.train_step(program.init(), torch.randn(3, 4))
+        program.eval_step(state, torch.randn(3, 4))
+        assert seen == [{"bf16": torch.bfloat16, "fp16": torch.float16}[precision]] * 2
+        assert state.params["weight"].dtype == torch.float32
+
+    def test_overflow_lowers_the_scale_and_skips(self) -> None:
+        def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            return model(x).float().sum() * 100.0
+
+        program = ft.program(nn.Linear(4, 2), loss, ft.optim.SGD(lr=0.1), precision="fp16")
+        state = program.init()
+        assert state.loss_scale["scale"].item() == 65536.0
+        scales, moved = [], []
+        for _ in range(12):
+            new, _ = program.train_step(state, torch.ones(1, 4))
+            moved.append(tree.diff(state.params, new.params) != [])
+            scales.append(new.loss_scale["scale"].item())
+            state = new
+        assert scales[:3] == [32768.0, 16384.0, 8192.0]
+        assert not any(moved[:3])
+        assert moved[-1]
+        assert state.counters.skipped.item() == moved.count(False)
+
+    def test_the_scale_is_that_of_torchs_scaler(self) -> None:
+        from functrain import precision
+
+        scaler = torch.amp.GradScaler("cpu", growth_interval=precision.GROWTH_INTERVAL)
+        scale = precision.initial_loss_scale("fp16", torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        weight = nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([weight], lr=0.0)
+        for step in range(6100):
+            bad = bool(torch.rand((), generator=generator) < 0.0005) or step == 5
+            weight.grad = None
+            scaler.scale((weight * (float("inf") if bad else 1.0)).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scale = precision.next_loss_scale(scale, torch.tensor(not bad))
+            assert scale["scale"].item() == scaler.get_scale(), step
+
+    def test_gradients_do_not_depend_on_the_scale(self) -> None:
+        torch.manual_seed(0)
+        module = nn.Linear(4, 2)
+        loss = lambda model, x: model(x).float().square().mean()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.SGD(lr=0.1), precision="fp16", accumulate=2)
+        state = program.init()
+        state = attrs.evolve(state, loss_scale={**state.loss_scale, "scale": torch.tensor(8.0)})
+        other = attrs.evolve(state, loss_scale={**state.loss_scale, "scale": torch.tensor(64.0)})
+        x = torch.randn(6, 4)
+        first, second = (program.train_step(s, x)[0].params for s in (state, other))
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+    def test_an_unknown_precision(self) -> None:
+        with pytest.raises(errors.PrecisionError, match="bf16"):
+            ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), precision="int8")
+
+
+@pytest.mark.row(11)
+def test_an_empty_batch_is_warned_of_passed_over_and_counted() -> None:
+    program = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), ema=0.9)
+    state = program.init()
+    empty = (torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))
+    with pytest.warns(errors.EmptyBatchWarning, match="no samples"):
+        new, metrics = program.train_step(state, empty)
+    assert (new.counters.step, new.counters.empty, new.counters.batch) == (0, 1, 1)
+    assert tree.diff(state.params, new.params) == []
+    assert torch.isnan(metrics["loss"])
+
+
+class TestBadLosses:
+    @pytest.mark.parametrize(
+        ("loss", "message"),
+        [
+            (lambda model, x: model(x), "must be a scalar"),
+            (lambda model, x: 3.0, "must return a scalar tensor"),
+            (lambda model, x: None, "must return a scalar tensor"),
+            (lambda model, x: x.mean(), "does not depend on any trainable parameter"),
+            (lambda model, x: model(x).mean().detach(), "does not depend on any"),
+            (lambda model, x: model(x).argmax(), "floating-point"),
+            (lambda model, x: ft.Loss(model(x).mean(), metrics={"loss": 1.0}), "may not use"),
+            (lambda model, x: ft.Loss(model(x).mean(), metrics={"a": x}), "'a' of functrain.Loss"),
+        ],
+    )
+    def test_are_named(self, loss: Any, message: str) -> None:
+        program = ft.program(nn.Linear(2, 2), loss, ft.optim.SGD(lr=0.1))
+        with pytest.raises(errors.LossError, match=message):
+            program.train_step(program.init(), torch.randn(3, 2))
+
+    def test_an_error_in_the_loss_leaves_the_program_usable(self) -> None:
+        def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            if len(x) == 1:
+                raise KeyError("mine")
+            return model(x).square().mean()
+
+        program = ft.program(nn.Linear(2, 2), loss, ft.optim.SGD(lr=0.1))
+        state = program.init()
+        expected, _ = program.train_step(state, torch.ones(3, 2))
+        with pytest.raises(KeyError, match="mine"):
+            program.train_step(state, torch.ones(1, 2))
+        again, _ = program.train_step(state, torch.ones(3, 2))
+        assert tree.diff(expected, again) == []
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"clip_norm": 0.0},
+            {"clip_value": -1.0},
+            {"accumulate": 0},
+            {"accumulate": 2.0},
+            {"nonfinite": "explode"},
+            {"trainable": "nothing.*"},
+        ],
+    )
+    def test_options_that_make_no_sense(self, options: Any) -> None:
+        with pytest.raises(errors.ConfigurationError, match=next(iter(options)) + "|trainable"):
+            ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), **options)
+
+
+class TestGroups:
+    def test_members_have_their_own_rates(self) -> None:
+        optimizer = ft.optim.groups(
+            [
+                ("*.bias", ft.optim.SGD(lr=ft.schedules.Linear(lr=1.0, end=0.0, steps=2))),
+                ("0.*", ft.optim.Frozen()),
+                ("*", ft.optim.AdamW(lr=0.01)),
+            ]
+        )
+        program = ft.program(mlp(), classify, optimizer, ema=0.5)
+        batch = (torch.randn(4, 6), torch.randint(0, 3, (4,)))
+        state = program.init()
+        new, metrics = program.train_step(state, batch)
+        assert metrics["lr"].item() == metrics["lr.0"].item() == 1.0
+        assert metrics["lr.2"].item() == 0.01
+        assert tree.diff(state.params["0.weight"], new.params["0.weight"]) == []
+        assert "0.weight" not in new.ema["params"]
+        _, metrics = program.train_step(new, batch)
+        assert metrics["lr.0"].item() == 0.5
+
+    def test_a_parameter_no_pattern_matches_is_named(self) -> None:
+        optimizer = ft.optim.groups([("*.bias", ft.optim.SGD(lr=0.1))])
+        with pytest.raises(errors.UnmatchedParameterError, match=r"0\.weight"):
+            ft.program(mlp(), classify, optimizer)
+
+
+def test_a_program_unpacks_as_its_three_functions() -> None:
+    init, train_step, eval_step = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1))
+    state, metrics = train_step(init(), (torch.randn(4, 6), torch.randint(0, 3, (4,))))
+    assert set(metrics) == {"loss", "lr", "grad_norm", "accuracy"}
+    assert set(eval_step(state, (torch.randn(4, 6), torch.randint(0, 3, (4,))))) == {
+        "loss",
+        "accuracy",
+    }
+
+
+def test_no_warnings_of_ours_in_an_ordinary_step(case: Case) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        program = case.program(clip_norm=1.0, ema=0.9)
+        program.train_step(program.init(), case.batch(0, 4))
