@@ -2,7 +2,8 @@
 
 from functrain.optim.adam import Adam, AdamW
 from functrain.optim.from_torch import FromTorch, from_torch
-from functrain.optim.groups import Frozen, Groups, groups, trainable_paths
+from functrain.optim.frozen import Frozen
+from functrain.optim.groups import Groups, groups, trainable_paths
 from functrain.optim.protocol import Optimizer, OptimizerState
 from functrain.optim.radam import RAdam
 from functrain.optim.sgd import SGD

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, safe_sqrt
+from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate
 
 Betas = tuple[float | Tensor, float | Tensor]
@@ -135,8 +136,8 @@ def _step(
         exp_avg_sq = torch.maximum(slots["max_exp_avg_sq"], exp_avg_sq)
         new["max_exp_avg_sq"] = exp_avg_sq
 
-    bias_correction1 = 1 - beta1**step
-    bias_correction2 = 1 - beta2**step
+    bias_correction1 = 1 - power(beta1, step)
+    bias_correction2 = 1 - power(beta2, step)
     denominator = safe_sqrt(exp_avg_sq) / bias_correction2**0.5 + adam.eps
     return param - (lr / bias_correction1) * (exp_avg / denominator), new
 

@@ -10,38 +10,10 @@ from torch import Tensor
 
 from functrain.errors import HyperparameterError, UnmatchedParameterError, UnusedPatternError
 from functrain.names import matches, nearest
+from functrain.optim.frozen import Frozen
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
-
-
-@attrs.frozen
-class Frozen(Optimizer):
-    """The group of parameters that are not trained: no gradient, no state, no learning rate.
-
-    Example:
-        >>> import torch
-        >>> Frozen().init({"w": torch.zeros(2)})
-        {}
-    """
-
-    @property
-    def lr(self) -> float:
-        """Zero, for code that shows one learning rate a group."""
-        return 0.0
-
-    def init(self, params: Params) -> OptimizerState:
-        """Return an empty state."""
-        return {}
-
-    def update(
-        self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0
-    ) -> tuple[Params, OptimizerState]:
-        """Return everything as it was."""
-        return dict(params), {}
-
-    def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0) -> None:
-        """Do nothing."""
 
 
 @attrs.frozen

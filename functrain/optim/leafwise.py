@@ -190,18 +190,3 @@ def _dense(tensor: Tensor) -> bool:
 
 def _zeros(param: Tensor) -> Tensor:
     return torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-
-
-def safe_sqrt(value: Tensor) -> Tensor:
-    """Return the square root, with derivative 0 at 0 instead of infinity.
-
-    A parameter whose gradient is exactly 0, as behind a dead unit, would otherwise turn every
-    gradient through the training step into NaN.
-
-    Example:
-        >>> x = torch.tensor([0.0, 4.0], requires_grad=True)
-        >>> torch.autograd.grad(safe_sqrt(x * x).sum(), x)
-        (tensor([0., 1.]),)
-    """
-    zero = value == 0
-    return torch.where(zero, value, torch.sqrt(torch.where(zero, 1.0, value)))

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from functrain.optim.adam import Betas
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, safe_sqrt
+from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate
 
 
@@ -102,10 +103,11 @@ class RAdam(Leafwise):
     def _step_sizes(self, lr: Rate, step: Tensor) -> tuple[Tensor, Tensor, Tensor | Rate]:
         """Return the factors of m/(sqrt(v)+eps), of m, and of the parameter (decoupled decay)."""
         beta1, beta2 = self.betas
-        bias_correction1 = 1 - beta1**step
-        bias_correction2 = 1 - beta2**step
+        beta2_t = power(beta2, step)
+        bias_correction1 = 1 - power(beta1, step)
+        bias_correction2 = 1 - beta2_t
         rho_inf = 2 / (1 - beta2) - 1
-        rho_t = rho_inf - 2 * step * beta2**step / bias_correction2
+        rho_t = rho_inf - 2 * step * beta2_t / bias_correction2
 
         rectified = rho_t > 5
         # The root of what is not used must be a number too, or its gradient is NaN.

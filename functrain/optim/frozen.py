@@ -1,0 +1,38 @@
+"""The optimizer of parameters that are not trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from functrain.optim.protocol import Optimizer, OptimizerState, Params
+
+
+@attrs.frozen
+class Frozen(Optimizer):
+    """The group of parameters that are not trained: no gradient, no state, no learning rate.
+
+    Example:
+        >>> import torch
+        >>> Frozen().init({"w": torch.zeros(2)})
+        {}
+    """
+
+    @property
+    def lr(self) -> float:
+        """Zero, for code that shows one learning rate a group."""
+        return 0.0
+
+    def init(self, params: Params) -> OptimizerState:
+        """Return an empty state."""
+        return {}
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0
+    ) -> tuple[Params, OptimizerState]:
+        """Return everything as it was."""
+        return dict(params), {}
+
+    def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0) -> None:
+        """Do nothing."""

@@ -1,0 +1,279 @@
+"""Torch's own classes, and others, made pure: equal to the class itself, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from functrain.errors import UnsupportedOptimizerError
+from functrain.optim import FromTorch, from_torch
+
+pytestmark = pytest.mark.row(14)
+
+CLASSES = [
+    getattr(torch.optim, name)
+    for name in sorted(dir(torch.optim))
+    if isinstance(getattr(torch.optim, name), type)
+    and name not in ("Optimizer", "LBFGS", "SparseAdam")
+]
+
+
+class Third(torch.optim.Optimizer):
+    """As people write them: counts in an attribute, keeps history, scales gradients in place."""
+
+    def __init__(self, params: Any, lr: float = 0.1, decay: tuple[float, float] = (0.9, 0.5)):
+        super().__init__(params, {"lr": lr, "decay": decay, "calls": 0})
+        self.total = torch.zeros((), dtype=torch.float64)
+        self.count = 0
+        self.history: list[float] = []
+        self.own_params = [p for group in self.param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.count += 1
+        for group in self.param_groups:
+            group["calls"] += 1
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                p.grad.mul_(group["decay"][self.count % 2])
+                self.total += p.grad.double().sum()
+                state = self.state[p]
+                state.setdefault("half", torch.zeros_like(p, dtype=torch.bfloat16))
+                state["half"] += p.grad.bfloat16()
+                state["seen"] = state.get("seen", 0) + 1
+                self.history = [*self.history[-2:], float(self.total)]
+                scale = 1 + sum(self.history) / (10 * state["seen"])
+                p.data = p.data - group["lr"] * scale * state["half"].float()
+
+
+def draw(seed: int) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return {
+        "a.weight": torch.randn(4, 3, generator=source),
+        "b.weight": torch.randn(3, 5, generator=source),
+    }
+
+
+def lr_of(step: int) -> float:
+    return 0.02 / (1 + step)
+
+
+def run_class(cls: Any, options: dict[str, Any], steps: int) -> dict[str, Tensor]:
+    trained = {path: torch.nn.Parameter(param) for path, param in draw(0).items()}
+    optimizer = cls(list(trained.values()), lr=0.02, **options)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    for step in range(steps):
+        grads = draw(step + 1)
+        for path, param in trained.items():
+            # One parameter is unused in some steps.
+            param.grad = None if path == "b.weight" and step % 3 == 0 else grads[path]
+        optimizer.param_groups[0]["lr"] = lr_of(step)
+        optimizer.step()
+    if hasattr(optimizer, "eval"):
+        optimizer.eval()
+    return {path: param.detach() for path, param in trained.items()}
+
+
+def grads_at(step: int) -> dict[str, Tensor]:
+    grads = draw(step + 1)
+    if step % 3 == 0:
+        del grads["b.weight"]
+    return grads
+
+
+def run_pure(optimizer: FromTorch, steps: int) -> dict[str, Tensor]:
+    chance = random.Random(0)
+    params = draw(0)
+    state = optimizer.init(params)
+    for step in range(steps):
+        if chance.random() < 0.3:
+            params, state = copy.deepcopy((params, state))
+        params, state = optimizer.update(grads_at(step), state, params, lr_of(step))
+    return optimizer.eval_params(state, params)
+
+
+def run_in_place(optimizer: FromTorch, steps: int) -> dict[str, Tensor]:
+    params = draw(0)
+    state = optimizer.init(params)
+    for step in range(steps):
+        optimizer.update_(grads_at(step), state, params, lr_of(step))
+    return optimizer.eval_params(state, params)
+
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "SGD": [{}, {"momentum": 0.9, "dampening": 0.1}, {"fused": True}],
+    "AdamW": [{}, {"amsgrad": True}, {"fused": True}, {"foreach": True}],
+    "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
+    "NAdam": [{}, {"weight_decay": 0.1, "decoupled_weight_decay": True}],
+    "Rprop": [{}, {"etas": (0.4, 1.3)}],
+}
+MATRIX = [(cls, options) for cls in CLASSES for options in OPTIONS.get(cls.__name__, [{}])]
+
+
+@pytest.mark.parametrize(("cls", "options"), [*MATRIX, (Third, {}), (Third, {"decay": (0.3, 1.0)})])
+@pytest.mark.parametrize("run", [run_pure, run_in_place])
+def test_equals_the_class_itself(run: Any, cls: Any, options: dict[str, Any]) -> None:
+    found = run(from_torch(cls, lr=0.02, **options), 30)
+    expected = run_class(cls, options, 30)
+    for path in expected:
+        assert torch.equal(found[path], expected[path]), path
+
+
+def test_every_class_of_torch_is_tested() -> None:
+    assert len(CLASSES) >= 13
+
+
+@pytest.mark.parametrize("name", ["AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree"])
+@pytest.mark.parametrize("run", [run_pure, run_in_place])
+def test_schedulefree_evaluates_with_its_averages(run: Any, name: str) -> None:
+    cls = getattr(pytest.importorskip("schedulefree"), name)
+    found = run(from_torch(cls, lr=0.02), 30)
+    expected = run_class(cls, {}, 30)
+    for path in expected:
+        assert torch.equal(found[path], expected[path]), path
+
+
+class Averaging(torch.optim.SGD):
+    """Evaluates with the mean of the last two weights; a small stand-in for ScheduleFree."""
+
+    def __init__(self, params: Any, lr: float = 0.1):
+        super().__init__(params, lr=lr)
+        self.param_groups[0]["mode"] = "none"
+
+    @torch.no_grad()
+    def _swap(self, mode: str) -> None:
+        group = self.param_groups[0]
+        if group["mode"] not in ("none", mode):
+            for p in group["params"]:
+                if "last" in self.state[p]:
+                    self.state[p]["last"], p.data = p.data, self.state[p]["last"]
+        group["mode"] = mode
+
+    def train(self) -> None:
+        self._swap("train")
+
+    def eval(self) -> None:
+        self._swap("eval")
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert self.param_groups[0]["mode"] == "train"
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["last"] = p.detach().clone()
+        super().step()
+
+
+@pytest.mark.parametrize("run", [run_pure, run_in_place])
+def test_modes_of_a_class_are_kept(run: Any) -> None:
+    found, expected = run(from_torch(Averaging), 5), run_class(Averaging, {}, 5)
+    assert all(torch.equal(found[path], expected[path]) for path in expected)
+
+
+def test_eval_params_leave_state_and_params_as_they_were() -> None:
+    optimizer, params = from_torch(Averaging), draw(0)
+    params, state = optimizer.update(draw(1), optimizer.init(params), params, 0.1)
+    before = copy.deepcopy((params, state))
+    weights = optimizer.eval_params(state, params)
+    assert str(before) == str((params, state))
+    assert torch.equal(weights["a.weight"], draw(0)["a.weight"])
+    assert not torch.equal(params["a.weight"], weights["a.weight"])
+
+
+@pytest.mark.row(1)
+@pytest.mark.parametrize("cls", [*CLASSES, Third])
+def test_update_is_pure(cls: Any) -> None:
+    optimizer, params, grads = from_torch(cls), draw(0), draw(1)
+    given = copy.deepcopy(params)
+    state = optimizer.init(params)
+    params, state = optimizer.update(grads, state, params, 0.1)
+    before, rng = copy.deepcopy((grads, state, params)), torch.get_rng_state()
+    after, after_state = optimizer.update(grads, state, params, 0.1)
+    assert_same((grads, state, params), before)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert_same(draw(0), given)
+    assert all(not param.requires_grad for param in after.values())
+    addresses = {tensor.data_ptr() for tensor in tensors((grads, state, params))}
+    assert not any(tensor.data_ptr() in addresses for tensor in tensors((after, after_state)))
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    items = tree.values() if isinstance(tree, dict) else tree
+    nested = [item for item in items if isinstance(item, dict | list | tuple | Tensor)]
+    return [tensor for item in nested for tensor in tensors(item)]
+
+
+def assert_same(left: Any, right: Any) -> None:
+    assert type(left) is type(right)
+    if isinstance(left, Tensor):
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert list(left) == list(right)
+        for name in left:
+            assert_same(left[name], right[name])
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    else:
+        assert left == right
+
+
+def test_state_keeps_types_and_dtypes() -> None:
+    optimizer, params = from_torch(Third, decay=(0.5, 0.25)), draw(0)
+    assert optimizer.lazy_state
+    assert optimizer.init(params) == {
+        "state": {},
+        "group": {"decay": (0.5, 0.25), "calls": 0},
+        "attributes": {},
+    }
+    _, state = optimizer.update(draw(1), optimizer.init(params), params, 0.1)
+    assert state["group"] == {"decay": (0.5, 0.25), "calls": 1}
+    assert state["state"]["a.weight"]["half"].dtype == torch.bfloat16
+    assert state["state"]["a.weight"]["seen"] == 1
+    assert sorted(state["attributes"]) == ["count", "history", "total"]
+    assert state["attributes"]["total"].dtype == torch.float64
+
+
+def test_update_in_place_keeps_the_params_tensors() -> None:
+    for cls in (torch.optim.AdamW, Third):
+        optimizer, params = from_torch(cls), draw(0)
+        state = optimizer.init(params)
+        kept = dict(params)
+        optimizer.update_(draw(1), state, params, 0.1)
+        assert all(params[path] is kept[path] for path in kept)
+        assert all(not torch.equal(params[path], draw(0)[path]) for path in kept)
+
+
+def test_a_schedule_is_never_evaluated() -> None:
+    def schedule(step: int) -> float:
+        raise AssertionError("the host evaluates the schedule")
+
+    optimizer, params = from_torch(torch.optim.Adagrad, lr=schedule), draw(0)
+    updated, _ = optimizer.update(draw(1), optimizer.init(params), params, 0.02)
+    expected, _ = from_torch(torch.optim.Adagrad, lr=0.02).update(
+        draw(1), optimizer.init(params), params, 0.02
+    )
+    assert torch.equal(updated["a.weight"], expected["a.weight"])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (torch.optim.LBFGS, {}, "LBFGS.step needs a closure"),
+        (torch.nn.Linear, {}, "expected a subclass of torch.optim.Optimizer"),
+        ("AdamW", {}, "expected a subclass of torch.optim.Optimizer"),
+        (torch.optim.NAdam, {"momentum": 0.9}, "NAdam does not take these arguments.*momentum"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_refused(cls: Any, options: Any, message: str) -> None:
+    with pytest.raises(UnsupportedOptimizerError, match=message):
+        from_torch(cls, **options)

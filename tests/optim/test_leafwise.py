@@ -1,0 +1,177 @@
+"""What all rule-and-kernel optimizers share: state, purity, layouts, missing gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from functrain.optim import SGD, Adam, AdamW, Optimizer, RAdam
+
+OPTIMIZERS = [
+    SGD(),
+    SGD(momentum=0.9, dampening=0.1),
+    Adam(amsgrad=True),
+    AdamW(weight_decay=0.1),
+    RAdam(weight_decay=0.1, decoupled_weight_decay=True),
+]
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+
+
+def draw(seed: int, **kinds: torch.dtype) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {path: torch.randn(4, 3, dtype=dtype) for path, dtype in kinds.items()}
+
+
+def leaves(tree: object) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    return [leaf for item in tree.values() for leaf in leaves(item)]  # type: ignore[attr-defined]
+
+
+def as_bytes(tree: object) -> list[bytes]:
+    return [leaf.numpy().tobytes() for leaf in leaves(tree)]
+
+
+@every_optimizer
+def test_state_is_one_step_and_slots_like_the_params(optimizer: Optimizer) -> None:
+    params = draw(0, a=torch.float32, b=torch.bfloat16)
+    params["c"] = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    state = optimizer.init(params)
+    step = state.pop("step")
+    assert (step.shape, step.dtype, step.item()) == ((), torch.float32, 0)
+    for slot in state.values():
+        assert list(slot) == list(params)
+        for path, value in slot.items():
+            assert (value.dtype, value.stride()) == (params[path].dtype, params[path].stride())
+            assert not value.any()
+
+
+@pytest.mark.row(1)
+@every_optimizer
+def test_update_is_pure(optimizer: Optimizer) -> None:
+    params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
+    params, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    inputs = {"params": params, "grads": grads, "state": state}
+    before, rng = as_bytes(inputs), torch.get_rng_state()
+    first = optimizer.update(grads, state, params, 0.1)
+    second = optimizer.update(grads, state, params, 0.1)
+    assert as_bytes(inputs) == before
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert as_bytes(dict(enumerate(first))) == as_bytes(dict(enumerate(second)))
+
+
+@every_optimizer
+def test_kernel_keeps_the_tensors_and_reads_the_gradients_only(optimizer: Optimizer) -> None:
+    params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
+    state = optimizer.init(params)
+    addresses, before = [leaf.data_ptr() for leaf in leaves(state)], as_bytes(grads)
+    optimizer.update_(grads, state, params, 0.1)
+    assert [leaf.data_ptr() for leaf in leaves(state)] == addresses
+    assert as_bytes(grads) == before
+
+
+@every_optimizer
+def test_a_leaf_without_gradient_is_carried_through(optimizer: Optimizer) -> None:
+    params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
+    updated, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    owned, owned_state = copy.deepcopy(params), optimizer.init(params)
+    optimizer.update_(grads, owned_state, owned, 0.1)
+    assert torch.equal(updated["b"], params["b"])
+    assert torch.equal(owned["b"], params["b"])
+    assert not torch.equal(updated["a"], params["a"])
+    assert state["step"] == owned_state["step"] == 1
+
+
+@every_optimizer
+def test_no_gradient_at_all_counts_as_a_step(optimizer: Optimizer) -> None:
+    params = draw(0, a=torch.float32)
+    updated, state = optimizer.update({}, optimizer.init(params), params, 0.1)
+    owned_state = optimizer.init(params)
+    optimizer.update_({}, owned_state, params, 0.1)
+    assert torch.equal(updated["a"], params["a"])
+    assert state["step"] == owned_state["step"] == 1
+
+
+def layouts() -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    image = torch.randn(4, 3, 5, 5)
+    return [
+        (torch.randn(4, 3), torch.randn(3, 4).t()),
+        (torch.randn(4, 3).t(), torch.randn(3, 4)),
+        (torch.randn(4, 3), torch.randn(3).expand(4, 3)),
+        (image.to(memory_format=torch.channels_last), torch.randn(4, 3, 5, 5)),
+        (image, torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)),
+        (torch.randn(8, 3)[::2], torch.randn(4, 3)),
+    ]
+
+
+@every_optimizer
+@pytest.mark.parametrize("index", range(len(layouts())))
+def test_kernel_minds_memory_layout(optimizer: Optimizer, index: int) -> None:
+    param, grad = layouts()[index]
+    expected = {"a": param.contiguous(), "b": torch.ones(2)}
+    found = {"a": param, "b": torch.ones(2)}
+    expected_state, state = optimizer.init(expected), optimizer.init(found)
+    for _ in range(2):
+        optimizer.update_(
+            {"a": grad.contiguous(), "b": torch.ones(2)}, expected_state, expected, 0.1
+        )
+        optimizer.update_({"a": grad, "b": torch.ones(2)}, state, found, 0.1)
+    torch.testing.assert_close(found["a"], expected["a"], rtol=1e-6, atol=1e-6)
+
+
+@every_optimizer
+def test_kernel_takes_mixed_dtypes(optimizer: Optimizer) -> None:
+    kinds = {"a": torch.float32, "b": torch.bfloat16, "c": torch.float64, "d": torch.complex64}
+    params, grads = draw(0, **kinds), draw(1, **kinds)
+    owned, state = copy.deepcopy(params), optimizer.init(params)
+    optimizer.update_(grads, state, owned, 0.1)
+    for path in kinds:
+        alone, only = optimizer.init({path: params[path]}), {path: params[path].clone()}
+        optimizer.update_({path: grads[path]}, alone, only, 0.1)
+        assert torch.equal(owned[path], only[path])
+    pure, pure_state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    assert {path: param.dtype for path, param in pure.items()} == kinds
+    assert all(value.dtype == kinds[path] for path, value in _slots(pure_state))
+
+
+def _slots(state: dict[str, dict[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    return [item for name, slot in state.items() if name != "step" for item in slot.items()]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Adam(lr=0.1, amsgrad=True), torch.optim.Adam),
+        (SGD(lr=0.1, momentum=0.9), torch.optim.SGD),
+        (RAdam(lr=0.1), torch.optim.RAdam),
+    ],
+)
+def test_complex_params_as_in_torch(ours: Optimizer, theirs: type) -> None:
+    params = draw(0, a=torch.complex128)
+    options = {"amsgrad": True} if theirs is torch.optim.Adam else {}
+    options |= {"momentum": 0.9} if theirs is torch.optim.SGD else {}
+    theirs_param = torch.nn.Parameter(params["a"].clone())
+    optimizer = theirs([theirs_param], lr=0.1, **options)
+    state = ours.init(params)
+    for seed in range(10):
+        grads = draw(seed, a=torch.complex128)
+        theirs_param.grad = grads["a"].clone()
+        optimizer.step()
+        params, state = ours.update(grads, state, params, 0.1)
+    torch.testing.assert_close(params["a"], theirs_param.detach(), rtol=1e-12, atol=0)
+
+
+@every_optimizer
+def test_eval_params_are_the_params(optimizer: Optimizer) -> None:
+    params = draw(0, a=torch.float32)
+    assert optimizer.eval_params(optimizer.init(params), params) is params
+    assert not optimizer.lazy_state
+
+
+@every_optimizer
+def test_satisfies_the_protocol(optimizer: Optimizer) -> None:
+    assert isinstance(optimizer, Optimizer)
