@@ -114,11 +114,12 @@ def by_func(
             outcome = forward(module, batch)
             after = model.current_buffers()
         loss = outcome.value if scale is None else outcome.value * scale
-        return loss, (outcome, after)
+        # What is returned beside the loss must be tensors.
+        return loss, (outcome._replace(weight=outcome.weight_of(batch)), after)
 
     differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
     grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
-    return Gradients(grads, after, outcome._replace(value=outcome.value.detach()))
+    return Gradients(grads, after, outcome)
 
 
 def weighted_mean(

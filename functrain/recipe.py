@@ -57,8 +57,8 @@ def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None
 def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
     if not all(callable(getattr(value, name, None)) for name in ("init", "update", "update_")):
         raise ConfigurationError(
-            "optimizer must be one of functrain.optim, such as functrain.optim.AdamW(lr=1e-3); "
-            f"came {value!r}. Wrap a torch class: functrain.optim.from_torch(torch.optim.X, lr=...)."
+            f"optimizer must be one of functrain.optim, came {value!r}. Write "
+            "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(torch.optim.X, lr=1e-3)."
         )
 
 
@@ -116,7 +116,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
     if attrs.has(type(value)) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
+        shown = [f.name for f in attrs.fields(type(value)) if f.repr is not False]
+        fields = {name: _plain(getattr(value, name)) for name in shown}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, dict):
         return {str(key): _plain(child) for key, child in value.items()}

@@ -1,0 +1,124 @@
+"""Bytewise comparison: every kind of difference is found, and nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functrain import tree
+
+
+def only(first: object, second: object) -> tree.Difference:
+    (difference,) = tree.diff(first, second)
+    assert not tree.equal(first, second)
+    assert tree.digest(first) != tree.digest(second)
+    return difference
+
+
+class TestSame:
+    @pytest.mark.parametrize(
+        "leaf",
+        [
+            torch.tensor([math.nan, math.inf, -0.0]),
+            torch.zeros(0, 3),
+            torch.tensor(3),
+            torch.tensor([True, False]),
+            torch.randn(3, dtype=torch.complex64),
+            torch.randn(2, 3).to(torch.bfloat16),
+            torch.randn(4).to(torch.float8_e4m3fn),
+            math.nan,
+            None,
+            "text",
+            2**80,
+        ],
+    )
+    def test_a_leaf_equals_its_copy(self, leaf: object) -> None:
+        copy = leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+        assert tree.diff({"x": leaf}, {"x": copy}) == []
+        assert tree.digest({"x": leaf}) == tree.digest({"x": copy})
+
+    def test_layout_and_views_do_not_matter(self) -> None:
+        x = torch.randn(3, 4)
+        assert tree.equal(x.t(), x.t().contiguous())
+        assert tree.equal(torch.ones(1).expand(5), torch.ones(5))
+        z = torch.randn(3, dtype=torch.complex64)
+        assert tree.equal(z.conj(), z.conj().resolve_conj())
+
+
+class TestDifferent:
+    def test_negative_zero(self) -> None:
+        found = only({"w": torch.zeros(3)}, {"w": torch.tensor([0.0, -0.0, 0.0])})
+        assert (found.kind, found.count, found.max_abs, found.ulps) == ("value", 1, 0.0, 1)
+
+    def test_nan_payload(self) -> None:
+        quiet = torch.tensor([0x7FC00000], dtype=torch.int32).view(torch.float32)
+        other = torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32)
+        assert only(quiet, other).ulps == 1
+
+    def test_ulps_are_those_of_numpy(self) -> None:
+        a = torch.tensor([1.0, -2.0, 1e-30], dtype=torch.float64)
+        b = torch.from_numpy(np.nextafter(np.nextafter(a.numpy(), np.inf), np.inf))
+        assert only(a, b).ulps == 2
+
+    def test_across_zero(self) -> None:
+        tiny = torch.tensor([1e-45])
+        assert only(tiny, -tiny).ulps == 3
+
+    @pytest.mark.parametrize(
+        ("first", "second", "kind", "path"),
+        [
+            ({"a": 1}, {"a": 1, "b": 2}, "unexpected", ("b",)),
+            ({"a": 1, "b": 2}, {"a": 1}, "missing", ("b",)),
+            ([1, 2], (1, 2), "type", ()),
+            ({"a": 1}, {"a": 1.0}, "type", ("a",)),
+            ({"a": True}, {"a": 1}, "type", ("a",)),
+            ({"a": 0.0}, {"a": -0.0}, "value", ("a",)),
+            ({"a": [torch.zeros(2)]}, {"a": [torch.zeros(3)]}, "shape", ("a", 0)),
+            (torch.zeros(2), torch.zeros(2, dtype=torch.float64), "dtype", ()),
+            ({"a": torch.zeros(())}, {"a": 0.0}, "type", ("a",)),
+        ],
+    )
+    def test_kinds(self, first: object, second: object, kind: str, path: tree.Path) -> None:
+        found = only(first, second)
+        assert (found.kind, found.path) == (kind, path)
+
+    def test_all_are_listed_in_order(self) -> None:
+        a = {"x": torch.zeros(2), "y": 1, "z": "same"}
+        b = {"x": torch.ones(2), "y": 2, "z": "same"}
+        assert [found.path for found in tree.diff(a, b)] == [("x",), ("y",)]
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=16).map(lambda data: torch.tensor(list(data), dtype=torch.uint8)),
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@given(TREES, TREES)
+def test_digests_agree_with_differences(first: object, second: object) -> None:
+    same = tree.diff(first, second) == []
+    assert same == tree.equal(first, second) == (tree.digest(first) == tree.digest(second))
+
+
+@given(TREES)
+def test_a_tree_rebuilt_is_the_same(value: object) -> None:
+    assert tree.equal(value, tree.map(lambda leaf: leaf, value))
+    assert tree.equal(list(tree.flatten(value).values()), [leaf for _, leaf in tree.items(value)])
