@@ -1,4 +1,8 @@
-"""The norm of all gradients together, and clipping by norm or by value."""
+"""The norm of all gradients together, and clipping by norm or by value.
+
+Every function takes ``foreach``: the list kernels of torch, which take one call for all leaves but
+know neither ``torch.func.vmap`` nor its like.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from torch import Tensor
 _FLAT_ELEMENTS = 1 << 16
 
 
-def global_norm(grads: list[Tensor]) -> Tensor:
+def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
     """The 2-norm of all gradients taken as one vector, bit for bit that of torch's clipping.
 
     Args:
         grads: gradients of any shapes, at least one.
+        foreach: use the list kernels.
 
     Returns:
         Scalar tensor on the device of the first gradient: the norm of the leaves' norms, as
@@ -24,8 +29,8 @@ def global_norm(grads: list[Tensor]) -> Tensor:
         tensor(5.)
     """
     device = grads[0].device
-    norms = torch._foreach_norm(grads)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([each.to(device) for each in norms]))
+    each = torch._foreach_norm(grads) if foreach else map(torch.linalg.vector_norm, grads)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([one.to(device) for one in each]))
     return norm
 
 
@@ -39,7 +44,9 @@ def reported_norm(grads: list[Tensor]) -> Tensor:
     return global_norm(grads)
 
 
-def clip_by_norm(grads: list[Tensor], max_norm: float, norm: Tensor) -> list[Tensor]:
+def clip_by_norm(
+    grads: list[Tensor], max_norm: float, norm: Tensor, foreach: bool = True
+) -> list[Tensor]:
     """Scale all gradients so that their common norm is at most ``max_norm``.
 
     The coefficient is that of ``torch.nn.utils.clip_grad_norm_``: ``max_norm / (norm + 1e-6)``,
@@ -49,15 +56,19 @@ def clip_by_norm(grads: list[Tensor], max_norm: float, norm: Tensor) -> list[Ten
         grads: gradients; not changed.
         max_norm: the bound.
         norm: their :func:`global_norm`.
+        foreach: use the list kernels.
 
     Returns:
         New gradients.
     """
     coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    return list(torch._foreach_mul(grads, coefficient))
+    if foreach:
+        return list(torch._foreach_mul(grads, coefficient))
+    return [grad * coefficient.to(grad.dtype) for grad in grads]
 
 
-def clip_by_value(grads: list[Tensor], bound: float) -> list[Tensor]:
+def clip_by_value(grads: list[Tensor], bound: float, foreach: bool = True) -> list[Tensor]:
     """Clamp every element to ``[-bound, bound]``, as ``torch.nn.utils.clip_grad_value_``."""
-    lowered = torch._foreach_clamp_max(grads, bound)
-    return list(torch._foreach_clamp_min(lowered, -bound))
+    if foreach:
+        return list(torch._foreach_clamp_min(torch._foreach_clamp_max(grads, bound), -bound))
+    return [grad.clamp(-bound, bound) for grad in grads]

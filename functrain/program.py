@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from functrain import learning_rate, nonfinite, precision, step
 from functrain.batch import Batch, copied, split
+from functrain.clipping import global_norm
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError, EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
@@ -155,7 +156,8 @@ class Program:
             after, outputs = self.device_step(tensors, copied(parts, device), lr, ema_due)
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, tensors["loss_scale"]):
             with scoped(stream, device):
-                again = step.compute(self.fixed, by_autograd, tensors, copied(parts, device))
+                own = copied(parts, device)
+                again = step.compute(self.fixed, by_autograd, global_norm, tensors, own)
             nonfinite.raise_for(number, outputs, again.grads)
         return after, outputs
 

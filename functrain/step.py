@@ -77,7 +77,8 @@ def eager(
         ``metrics``.
     """
     recipe = fixed.recipe
-    computed = compute(fixed, by_autograd, state, batches)
+    norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
+    computed = compute(fixed, by_autograd, norm, state, batches)
     outputs = _outputs(computed)
     # The host may ask the CPU at no cost, and must ask any device before it can raise.
     ask = recipe.can_skip and (recipe.nonfinite == "raise" or computed.grad_norm.is_cpu)
@@ -102,9 +103,10 @@ def functional(
     hyperparameters may be tensors. Nothing is changed in place.
     """
     recipe = fixed.recipe
-    computed = compute(fixed, by_func, state, batches)
+    norm = functools.partial(clipping.global_norm, foreach=False)
+    computed = compute(fixed, by_func, norm, state, batches)
     trainable = {path: state["params"][path] for path in fixed.trainable}
-    grads = clipped(recipe, computed)
+    grads = clipped(recipe, computed, foreach=False)
     updated, optimizer = recipe.optimizer.update(grads, state["optimizer"], trainable, lr)
     new = {**state, "params": {**state["params"], **updated}, "optimizer": optimizer}
     new["buffers"] = computed.buffers
@@ -118,7 +120,11 @@ def functional(
 
 
 def compute(
-    fixed: Fixed, gradient_function: GradientFunction, state: DeviceState, batches: list[Batch]
+    fixed: Fixed,
+    gradient_function: GradientFunction,
+    norm: Callable[[list[Tensor]], Tensor],
+    state: DeviceState,
+    batches: list[Batch],
 ) -> Computed:
     """Forward, backward over micro-batches, unscaling and norm; nothing is updated."""
     recipe = fixed.recipe
@@ -132,23 +138,23 @@ def compute(
 
     scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
-    grads, buffers, outcome = weighted_mean(of_batch, batches, copy(state["buffers"]), scale)
+    own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
+    grads, buffers, outcome = weighted_mean(of_batch, batches, own, scale)
     if not grads:
         raise LossError(
             "the loss does not depend on any of the trainable parameters: "
             f"{fixed.trainable[:5]}. Compute it from the model passed to loss(model, batch)."
         )
-    norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
     return Computed(grads, buffers, outcome, norm(list(grads.values())))
 
 
-def clipped(recipe: Recipe, computed: Computed) -> Tensors:
+def clipped(recipe: Recipe, computed: Computed, foreach: bool = True) -> Tensors:
     """The gradients of a step, clipped by norm and by value where the recipe says so."""
     flat = list(computed.grads.values())
     if recipe.clip_norm is not None:
-        flat = clipping.clip_by_norm(flat, recipe.clip_norm, computed.grad_norm)
+        flat = clipping.clip_by_norm(flat, recipe.clip_norm, computed.grad_norm, foreach)
     if recipe.clip_value is not None:
-        flat = clipping.clip_by_value(flat, recipe.clip_value)
+        flat = clipping.clip_by_value(flat, recipe.clip_value, foreach)
     return dict(zip(computed.grads, flat, strict=True))
 
 

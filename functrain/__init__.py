@@ -1,0 +1,58 @@
+"""functrain: training as a value.
+
+    program = ft.program(model, loss, ft.optim.AdamW(lr=3e-4), clip_norm=1.0, ema=0.999)
+    state = program.init(seed=0)
+    state, metrics = program.train_step(state, batch)
+
+A program is three pure functions made from a module, a loss and an optimizer; a state is
+everything that changes, as one immutable tree. Read ``program.py`` for the step, ``loop.py`` for
+``fit``, ``checkpoint/`` for how a run is persisted.
+"""
+
+from functrain import data, optim, schedules, tree
+from functrain.batch import MicroBatches
+from functrain.checkpoint import Checkpoints, load, save
+from functrain.copying import copy
+from functrain.durations import Epochs, Minutes, Samples, Steps
+from functrain.early_stopping import EarlyStop
+from functrain.ema import EMA
+from functrain.evaluation import evaluate
+from functrain.events import Stop
+from functrain.loop import fit, iterate
+from functrain.loss import Loss
+from functrain.program import Program, program
+from functrain.run_state import Run, RunState
+from functrain.state import TrainState
+from functrain.transforms import compiled, donated
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EMA",
+    "Checkpoints",
+    "EarlyStop",
+    "Epochs",
+    "Loss",
+    "MicroBatches",
+    "Minutes",
+    "Program",
+    "Run",
+    "RunState",
+    "Samples",
+    "Steps",
+    "Stop",
+    "TrainState",
+    "compiled",
+    "copy",
+    "data",
+    "donated",
+    "evaluate",
+    "fit",
+    "iterate",
+    "load",
+    "optim",
+    "program",
+    "save",
+    "schedules",
+    "tree",
+]

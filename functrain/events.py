@@ -1,0 +1,222 @@
+"""What happens in a run, as frozen values, in one fixed order.
+
+For every step: ``BatchBegin``, ``BatchEnd``; then, where they apply, ``EpochEnd``, ``EvalBegin``
+and ``EvalEnd`` of each evaluation, ``EarlyStopped``, ``CheckpointSaved``. A run begins with
+``TrainBegin`` and ends with ``TrainEnd``; an epoch that a limit cuts has its ``EpochEnd`` too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import attrs
+from torch import Tensor
+
+from functrain.errors import ListenerError
+from functrain.state import TrainState
+
+
+@attrs.frozen
+class TrainBegin:
+    """A run begins, anew or resumed.
+
+    Attributes:
+        state: where it begins.
+        steps: updates it is limited to, where that is known.
+        batches: loader batches in an epoch, where that is known.
+        resumed: the checkpoint it goes on from, if any.
+    """
+
+    state: TrainState
+    steps: int | None
+    batches: int | None
+    resumed: Path | None
+
+
+@attrs.frozen
+class EpochBegin:
+    """The first batch of an epoch, or the first after a resumption within one, is next."""
+
+    state: TrainState
+    epoch: int
+
+
+@attrs.frozen
+class BatchBegin:
+    """A step is about to be made with ``batch``."""
+
+    state: TrainState
+    batch: Any
+
+
+@attrs.frozen
+class BatchEnd:
+    """A step was made. ``metrics`` are 0-dim tensors, not yet fetched from the device."""
+
+    state: TrainState
+    metrics: Mapping[str, Tensor]
+
+
+@attrs.frozen
+class EpochEnd:
+    """An epoch ended.
+
+    Attributes:
+        state: where the run stands.
+        epoch: which one, from 0.
+        metrics: means over its samples, as numbers.
+        complete: false where the run ended within the epoch.
+    """
+
+    state: TrainState
+    epoch: int
+    metrics: Mapping[str, float]
+    complete: bool
+
+
+@attrs.frozen
+class EvalBegin:
+    """An evaluation begins.
+
+    Attributes:
+        state: what is evaluated.
+        name: the evaluation set.
+        weights: ``params`` or ``ema``.
+    """
+
+    state: TrainState
+    name: str
+    weights: str
+
+
+@attrs.frozen
+class EvalEnd:
+    """An evaluation ended; ``metrics`` are weighted means over its samples."""
+
+    state: TrainState
+    name: str
+    weights: str
+    metrics: Mapping[str, float]
+
+
+@attrs.frozen
+class EarlyStopped:
+    """The early-stopping rule has decided that the run ends."""
+
+    state: TrainState
+    detail: str
+
+
+@attrs.frozen
+class CheckpointSaved:
+    """A checkpoint is on the disk, durable."""
+
+    state: TrainState
+    path: Path
+
+
+@attrs.frozen
+class TrainEnd:
+    """The run ended; ``reason`` is one of ``Run.reason``'s."""
+
+    state: TrainState
+    reason: str
+    detail: str
+
+
+Event: TypeAlias = (
+    TrainBegin
+    | EpochBegin
+    | BatchBegin
+    | BatchEnd
+    | EpochEnd
+    | EvalBegin
+    | EvalEnd
+    | EarlyStopped
+    | CheckpointSaved
+    | TrainEnd
+)
+
+
+@attrs.frozen
+class Stop:
+    """What a listener returns to end the run after the present step.
+
+    Attributes:
+        detail: why, for ``Run.detail``.
+    """
+
+    detail: str = "a listener asked for it"
+
+
+# A listener is any object with methods named after events: on_train_begin, on_batch_end, ...
+Listener: TypeAlias = Any
+
+
+def method_name(event: type) -> str:
+    """The listener method that receives an event.
+
+    Example:
+        >>> method_name(CheckpointSaved)
+        'on_checkpoint_saved'
+    """
+    return "on" + re.sub("([A-Z])", lambda match: "_" + match[1].lower(), event.__name__)
+
+
+@attrs.frozen
+class Listeners:
+    """Sends events to listeners in list order.
+
+    A listener has any subset of the methods; which ones is looked up once, so that an event nobody
+    listens to costs a dictionary look-up.
+    """
+
+    methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
+
+    @classmethod
+    def of(cls, listeners: Iterable[Listener]) -> Listeners:
+        """Find out who listens to what.
+
+        Raises:
+            ListenerError: an object has none of the methods.
+        """
+        events = get_args(Event)
+        methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
+            event: [] for event in events
+        }
+        for listener in listeners:
+            found = [e for e in events if callable(getattr(listener, method_name(e), None))]
+            if not found:
+                names = ", ".join(method_name(event) for event in events)
+                raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
+            for event in found:
+                methods[event].append((listener, getattr(listener, method_name(event))))
+        return cls(methods)
+
+    def send(self, event: Event) -> Stop | None:
+        """Hand an event to those who listen to it.
+
+        Returns:
+            The first request to stop, if any.
+
+        Raises:
+            ListenerError: from the exception of a listener; names event and listener.
+        """
+        stop = None
+        for listener, method in self.methods[type(event)]:
+            try:
+                answer = method(event)
+            except Exception as error:  # not hidden: raised again with its place named
+                raise ListenerError(
+                    f"{type(listener).__name__}.{method_name(type(event))} failed at step "
+                    f"{event.state.counters.step}: {type(error).__name__}: {error}"
+                ) from error
+            stop = stop or (answer if isinstance(answer, Stop) else None)
+        return stop
+
+    def wants(self, event: type) -> bool:
+        """Whether anyone listens to this kind of event."""
+        return bool(self.methods[event])

@@ -1,0 +1,158 @@
+"""The loop: ``fit``, which decides and persists, and ``iterate``, for people who write their own.
+
+The order at each step is always the same: train_step, epoch end if the epoch ended, evaluation if
+due, best and early-stop decisions, checkpoint if due, stop check. Effects (clock, signals, files)
+are here and in what is called from here; the steps themselves are pure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from functrain.checkpoint import Checkpoints
+from functrain.data import as_source
+from functrain.durations import Duration, duration
+from functrain.early_stopping import EarlyStop
+from functrain.events import Listener
+from functrain.limits import Limits, Until
+from functrain.program import Metrics, Program
+from functrain.run_state import Run
+from functrain.running import Running
+from functrain.state import TrainState
+from functrain.stepping import advance, epoch_batches, position
+
+
+def fit(
+    program: Program,
+    data: Any,
+    *,
+    until: Until,
+    state: TrainState | None = None,
+    seed: int = 0,
+    eval_data: Any = None,
+    eval_every: Duration | str | None = None,
+    save_every: Duration | str | None = None,
+    directory: str | Path | Checkpoints | None = None,
+    resume: bool = True,
+    early_stop: EarlyStop | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Run:
+    """Train a program until a limit, and again from where it was when called again.
+
+    Args:
+        program: what to train.
+        data: ``ft.data.Batches``, any torch ``DataLoader``, any iterable of batches that can be
+            iterated again, or a loader with ``state_dict``.
+        until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several of which the
+            first ends the run.
+        state: where to begin; by default ``program.init(seed)``.
+        seed: for ``init``. A checkpoint's own seed counts when the run is resumed.
+        eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
+            (its metrics are named ``eval/...``) or several by name.
+        eval_every: by default each epoch. The last update is always evaluated.
+        save_every: by default each epoch. A new best and the end of the run are always saved.
+        directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
+            Without one nothing is written.
+        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one.
+        early_stop: rule over the evaluations.
+        listeners: objects with methods such as ``on_batch_end(event)``; one that returns
+            ``ft.Stop()`` ends the run.
+
+    Returns:
+        The run: last state, history, reason.
+
+    Raises:
+        ListenerError: a listener failed. Like any exception from loss or data it leaves a
+            checkpoint of the last good state behind.
+        ConfigurationError: arguments contradict each other.
+        CheckpointMismatchError: the directory holds a run of another architecture.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> x = torch.linspace(-1, 1, 32).reshape(-1, 1)
+        >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()
+        >>> program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.Adam(lr=0.1))
+        >>> run = ft.fit(program, ft.data.Batches((x, 3 * x), 8), until="20 epochs")
+        >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
+        ('max_epochs', 80, True)
+    """
+    source = as_source(data)
+    running = Running(
+        program=program,
+        source=source,
+        limits=Limits.of(until),
+        eval_data=_named(eval_data),
+        eval_every=duration(eval_every or "1 epoch"),
+        save_every=duration(save_every or "1 epoch"),
+        store=_store(directory),
+        early_stop=early_stop,
+        listeners=tuple(listeners),
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
+        stack.enter_context(running)
+        running.begin(state, seed, resume)
+        ending = running.go()
+        return running.end(ending)
+
+
+def iterate(
+    program: Program, state: TrainState, data: Any, *, until: Until | None = None
+) -> Iterator[tuple[TrainState, Metrics]]:
+    """Steps through data from the state's position on, one at a time.
+
+    Args:
+        program: what to train.
+        state: where to begin, epoch and batch within it included.
+        data: whatever ``fit`` takes.
+        until: where to end; by default at the end of the present epoch, so that calling again with
+            the last state goes through the next one.
+
+    Yields:
+        (state after the step, its metrics).
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> state = program.init()
+        >>> for state, metrics in ft.iterate(program, state, [torch.ones(4, 2)] * 3):
+        ...     pass
+        >>> state.counters.step, state.counters.epoch, state.counters.batch
+        (3, 1, 0)
+    """
+    source, first = as_source(data), state.counters.epoch
+    limits = None if until is None else Limits.of(until)
+    if limits is not None:
+        steps = limits.steps(source.length, program.recipe.accumulate)
+        state = state if steps is None else program.with_horizon(state, steps)
+
+    def ended() -> bool:
+        if limits is None:
+            return state.counters.epoch != first
+        return limits.reached(position(state, source.length)) is not None
+
+    with contextlib.closing(source):
+        while not ended():
+            for batch, ends_epoch in epoch_batches(source, state, program.recipe.accumulate, None):
+                state, metrics = advance(program, state, batch, ends_epoch)
+                yield state, metrics
+                if ended():
+                    return
+
+
+def _named(eval_data: Any) -> dict[str, Any]:
+    """Evaluation sets by name; a plain one is called "eval"."""
+    if eval_data is None:
+        return {}
+    several = isinstance(eval_data, Mapping) and all(isinstance(name, str) for name in eval_data)
+    return dict(eval_data) if several else {"eval": eval_data}
+
+
+def _store(directory: str | Path | Checkpoints | None) -> Checkpoints | None:
+    if directory is None or isinstance(directory, Checkpoints):
+        return directory
+    return Checkpoints(directory)

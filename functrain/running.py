@@ -1,0 +1,367 @@
+"""One call of ``fit`` while it lasts: the only object here that changes.
+
+It owns the present state, the log and the clock, and carries out for each step what ``loop.py``
+promises. Everything in it that matters for resumption is in :meth:`Running.run_state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from functrain import early_stopping, events, metrics
+from functrain.batch import Batch
+from functrain.checkpoint import Checkpoints
+from functrain.data import Source
+from functrain.durations import Duration
+from functrain.early_stopping import EarlyStop
+from functrain.errors import (
+    CheckpointWriteError,
+    ConfigurationError,
+    ListenerError,
+    NonFiniteError,
+    NonFiniteWarning,
+)
+from functrain.evaluation import Interrupted, evaluate
+from functrain.history import History, Log, Row
+from functrain.limits import Ending, Limits
+from functrain.position import Position, due
+from functrain.program import Program
+from functrain.resumption import describe, restore
+from functrain.run_state import LoopState, Run, RunState
+from functrain.signals import Interrupts
+from functrain.state import TrainState
+from functrain.stepping import advance, epoch_batches, position
+
+_FLUSH_ROWS = 64
+_FLUSH_SECONDS = 1.0
+
+
+@attrs.define(eq=False, kw_only=True)
+class Running:
+    """The state of a running loop and what is done with it at each step."""
+
+    program: Program
+    source: Source
+    limits: Limits
+    eval_data: dict[str, Any]
+    eval_every: Duration
+    save_every: Duration
+    store: Checkpoints | None
+    early_stop: EarlyStop | None
+    listeners: tuple[events.Listener, ...]
+
+    train: TrainState = attrs.field(init=False)
+    loop: LoopState = attrs.field(init=False)
+    at: Position = attrs.field(init=False)
+    sending: events.Listeners = attrs.field(init=False)
+    stop: events.Stop | None = None
+    interrupts: Interrupts = attrs.field(factory=Interrupts)
+    log: Log | None = None
+    rows: list[Row] = attrs.field(factory=list)
+    # Rows not yet fetched from the device, with the samples of their steps.
+    fresh: list[tuple[Row, int]] = attrs.field(factory=list)
+    data_state: Any = None
+    # The step of the newest checkpoint, and whether nothing was owed in it.
+    saved: tuple[int, bool] = (-1, True)
+    seconds_before: float = 0.0
+    started: float = attrs.field(factory=time.monotonic)
+    flushed: float = attrs.field(factory=time.monotonic)
+    exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
+
+    def __enter__(self) -> Running:
+        self.sending = events.Listeners.of(self.listeners)
+        if self.store is not None:
+            self.exits.enter_context(self.store.lock())
+        self.exits.enter_context(self.interrupts)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exits.close()
+        if self.log is not None:
+            self.log.close()
+
+    # -- beginning ---------------------------------------------------------------------------
+
+    def begin(self, state: TrainState | None, seed: int, resume: bool) -> None:
+        """Take up a checkpoint, or begin anew."""
+        resumed = None
+        if self.store is not None and self.store.steps():
+            if not resume:
+                raise ConfigurationError(
+                    f"{self.store.directory} holds a run already. Choose another directory, or "
+                    "continue it with resume=True."
+                )
+            resumed = self._take_up(self.store, seed)
+        else:
+            self.train = self.program.init(seed) if state is None else state
+            self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
+            self.log = None if self.store is None else Log(self.store.directory)
+            if self.log is not None:
+                self.rows = self.log.resume(0)
+        self.at = self._position()
+        steps = self.limits.steps(self.source.length, self.program.recipe.accumulate)
+        if steps is not None:
+            self.train = self.program.with_horizon(self.train, steps)
+        self._send(events.TrainBegin(self.train, steps, self.source.length, resumed))
+
+    def _take_up(self, store: Checkpoints, seed: int) -> Any:
+        saved, info, path = restore(store, self.program, seed)
+        self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data
+        self.seconds_before = info["seconds"]
+        self.saved = (self.train.counters.step, self.loop.owed is None)
+        self.log = Log(store.directory)
+        self.rows = self.log.resume(self.loop.log_bytes)
+        for index, listener in enumerate(self.listeners):
+            if str(index) in saved.listeners:
+                listener.load_state_dict(saved.listeners[str(index)])
+        return path
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def go(self) -> Ending:
+        """Make steps until something ends the run.
+
+        Any exception leaves a checkpoint of the last good state behind before it goes on.
+        """
+        try:
+            return self._owed() or self._already_over() or self._epochs()
+        except NonFiniteError as error:
+            warnings.warn(f"the run ends: {error}", NonFiniteWarning, stacklevel=3)
+            return Ending("nonfinite", str(error))
+        except BaseException as error:
+            try:
+                self.save()
+            except (CheckpointWriteError, ListenerError) as second:
+                error.add_note(f"the last state could not be saved: {second}")
+            raise
+
+    def _already_over(self) -> Ending | None:
+        if self.loop.early_stop.get("stop"):
+            return Ending("early_stop", self.loop.early_stop["stop"])
+        return self.limits.reached(self.at)
+
+    def _epochs(self) -> Ending:
+        accumulate = self.program.recipe.accumulate
+        while True:
+            epoch = self.train.counters.epoch
+            self._send(events.EpochBegin(self.train, epoch))
+            saved, self.data_state = self.data_state, None
+            for batch, ends in epoch_batches(self.source, self.train, accumulate, saved):
+                ending = self._step(batch, ends)
+                if ending is not None:
+                    return ending
+            if self.train.counters.epoch == epoch:
+                # The data ended before its own length said so.
+                following = self.train.counters.next_epoch()
+                self.train = attrs.evolve(self.train, counters=following)
+
+    def _step(self, batch: Batch, ends_epoch: bool) -> Ending | None:
+        if self.sending.wants(events.BatchBegin):
+            self._send(events.BatchBegin(self.train, batch))
+        before, counters = self.at, self.train.counters
+        self.train, step_metrics = advance(self.program, self.train, batch, ends_epoch)
+        self.at = self._position()
+        made = self.train.counters.step > counters.step
+        if made:
+            row = {"step": self.train.counters.step, "epoch": counters.epoch, **step_metrics}
+            self.fresh.append((row, self.train.counters.samples - counters.samples))
+        limit = self.limits.reached(self.at)
+        evaluation = bool(self.eval_data) and (
+            due(self.eval_every, before, self.at) or limit is not None
+        )
+        save = due(self.save_every, before, self.at) or limit is not None
+        if ends_epoch or evaluation or save:
+            owed = {"epoch_end": ends_epoch, "evaluate": evaluation, "save": save, "row": None}
+            self.loop = attrs.evolve(self.loop, owed=owed)
+        if made and self.sending.wants(events.BatchEnd):
+            self._send(events.BatchEnd(self.train, step_metrics))
+        return self._owed() or self._check(limit)
+
+    def _check(self, limit: Ending | None) -> Ending | None:
+        """The stop check, last at each step."""
+        if len(self.fresh) >= _FLUSH_ROWS or time.monotonic() - self.flushed > _FLUSH_SECONDS:
+            self.flush()
+        if limit is not None:
+            return limit
+        if self.loop.early_stop.get("stop"):
+            return Ending("early_stop", self.loop.early_stop["stop"])
+        if self.stop is not None:
+            return Ending("listener", self.stop.detail)
+        if self.interrupts.received:
+            return Ending("interrupted", f"received {self.interrupts.received}")
+        return None
+
+    # -- what is owed after a step -----------------------------------------------------------
+
+    def _owed(self) -> Ending | None:
+        """Do what the last step still owes.
+
+        What is done is struck off at once, so that an interruption in between, or an exception,
+        leaves a state from which the rest is done after resumption.
+        """
+        if self.loop.owed is None:
+            return None
+        if self.loop.owed["row"] is None:
+            self._strike(row=self.flush(hold_last=True))
+        if self.loop.owed["epoch_end"]:
+            self._end_epoch()
+        if self.loop.owed["evaluate"]:
+            try:
+                found = self._evaluate()
+            except Interrupted:
+                return Ending("interrupted", f"received {self.interrupts.received}")
+            self._decide(found)
+        row, save = self.loop.owed["row"], self.loop.owed["save"]
+        self.loop = attrs.evolve(self.loop, owed=None)
+        self._write([row] if row else [])
+        if save or self.loop.early_stop.get("stop"):
+            self.save(row)
+        return None
+
+    def _strike(self, **done: Any) -> None:
+        self.loop = attrs.evolve(self.loop, owed={**(self.loop.owed or {}), **done})
+
+    def _noted(self, values: Mapping[str, float]) -> Row:
+        """The row of the last step with more in it; empty where that batch made no step."""
+        row: Row = (self.loop.owed or {}).get("row") or {}
+        return {**row, **values} if row else {}
+
+    def _end_epoch(self) -> None:
+        means = metrics.mean(self.loop.sums)
+        row = self._noted({f"epoch/{name}": value for name, value in means.items()})
+        self.loop = attrs.evolve(self.loop, sums={})
+        self._strike(epoch_end=False, row=row)
+        self._send(events.EpochEnd(self.train, self.train.counters.epoch - 1, means, True))
+
+    def _evaluate(self) -> dict[str, float]:
+        kinds = ["params"] if self.train.ema is None else ["params", "ema"]
+        found: dict[str, float] = {}
+        for name, data in self.eval_data.items():
+            for weights in kinds:
+                self._send(events.EvalBegin(self.train, name, weights))
+                means = evaluate(
+                    self.program,
+                    self.train,
+                    data,
+                    weights=weights,
+                    interrupted=lambda: self.interrupts.received is not None,
+                )
+                self._send(events.EvalEnd(self.train, name, weights, means))
+                prefix = name if weights == "params" else f"{name}/{weights}"
+                found |= {f"{prefix}/{key}": value for key, value in means.items()}
+        return found
+
+    def _decide(self, found: dict[str, float]) -> None:
+        """Best, early stop and plateau, each a pure function of the metrics so far."""
+        step = self.train.counters.step
+        monitor, mode = self._monitored()
+        best, value = self.loop.best, early_stopping.find(found, monitor)
+        improved = value is not None and early_stopping.improves(value, best["value"], mode)
+        best = {"value": value, "step": step} if improved else best
+        rule = self.loop.early_stop
+        if self.early_stop is not None:
+            rule = self.early_stop.observe(rule, found)
+        self.loop = attrs.evolve(self.loop, best=best, early_stop=rule)
+        self.train = self.program.observe(self.train, value)
+        owed = self.loop.owed or {}
+        self._strike(evaluate=False, row=self._noted(found), save=owed["save"] or improved)
+        if rule.get("stop"):
+            self._send(events.EarlyStopped(self.train, rule["stop"]))
+
+    def _monitored(self) -> tuple[str, str]:
+        if self.store is not None:
+            return self.store.monitor, self.store.mode
+        if self.early_stop is not None:
+            return self.early_stop.monitor, self.early_stop.mode
+        return "loss", "min"
+
+    # -- effects -----------------------------------------------------------------------------
+
+    def flush(self, hold_last: bool = False) -> Row:
+        """Fetch the metrics of the last steps from the device, add them up, write them.
+
+        Args:
+            hold_last: do not write the last row yet; more will be put in it.
+
+        Returns:
+            The last row, or an empty one where there is nothing new.
+        """
+        fetched = metrics.fetch([row for row, _ in self.fresh])
+        sums = self.loop.sums
+        for row, (_, samples) in zip(fetched, self.fresh, strict=True):
+            numbers = {n: v for n, v in row.items() if n not in ("step", "epoch")}
+            sums = metrics.added(sums, numbers, samples)
+        self.loop = attrs.evolve(self.loop, sums=sums)
+        self.fresh.clear()
+        self.flushed = time.monotonic()
+        self._write(fetched[:-1] if hold_last else fetched)
+        return fetched[-1] if fetched else {}
+
+    def _write(self, rows: list[Row]) -> None:
+        self.rows += rows
+        if self.log is not None and rows:
+            self.log.append(rows)
+
+    def save(self, row: Row | None = None) -> None:
+        """Write a checkpoint of this step, unless it stands already or nothing is to be written.
+
+        Args:
+            row: the settled row of the step; its evaluation decides what is best.
+        """
+        step = self.train.counters.step
+        if self.store is None or self.log is None:
+            return
+        self.flush()
+        if self.saved == (step, self.loop.owed is None):
+            return
+        self.log.sync()
+        found = {n: v for n, v in (row or {}).items() if n not in ("step", "epoch")}
+        info = {**describe(self.program), "seconds": self._seconds()}
+        path = self.store.save(self.run_state(), step=step, metrics=found, info=info)
+        self.saved = (step, self.loop.owed is None)
+        self._send(events.CheckpointSaved(self.train, path))
+
+    def run_state(self) -> RunState:
+        """All that a resumed run needs."""
+        states = {
+            str(index): listener.state_dict()
+            for index, listener in enumerate(self.listeners)
+            if callable(getattr(listener, "state_dict", None))
+        }
+        loop = attrs.evolve(self.loop, log_bytes=self.log.size if self.log else 0)
+        return RunState(self.train, loop, self.source.state(), states)
+
+    def end(self, ending: Ending) -> Run:
+        """The final checkpoint, the last events, and the result."""
+        self.save()
+        counters = self.train.counters
+        if counters.batch:
+            means = metrics.mean(self.loop.sums)
+            self._send(events.EpochEnd(self.train, counters.epoch, means, False))
+        self._send(events.TrainEnd(self.train, ending.reason, ending.detail))
+        self.flush()
+        return Run(
+            state=self.train,
+            history=History(self.rows),
+            reason=ending.reason,
+            detail=ending.detail,
+            directory=None if self.store is None else self.store.directory,
+            best=self.loop.best,
+            seconds=self._seconds(),
+        )
+
+    def _send(self, event: events.Event) -> None:
+        self.stop = self.sending.send(event) or self.stop
+
+    def _position(self) -> Position:
+        seconds = self._seconds() if self.limits.timed else 0.0
+        return position(self.train, self.source.length, seconds)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
