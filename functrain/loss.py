@@ -103,7 +103,7 @@ def _scalar_loss(value: Any) -> Tensor:
         )
     if not value.is_floating_point():
         raise LossError(f"the loss must be a floating-point scalar, its dtype is {value.dtype}")
-    return value.reshape(())
+    return value if value.ndim == 0 else value.reshape(())
 
 
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:

@@ -24,7 +24,7 @@ Factory = Callable[[], nn.Module]
 Owner = tuple[Any, Any]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Model:
     """A module taken apart: structure that stays, initial values, and where tensors go.
 

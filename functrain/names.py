@@ -50,3 +50,14 @@ def matches(
         return bool(pattern(path, tensor))
     globs = [pattern] if isinstance(pattern, str) else pattern
     return any(fnmatchcase(path, glob) for glob in globs)
+
+
+def named(value: object) -> str:
+    """A value for people: functions and classes by their qualified names, the rest by repr.
+
+    Example:
+        >>> named(nearest), named(0.5)
+        ('functrain.names.nearest', '0.5')
+    """
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"

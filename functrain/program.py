@@ -10,6 +10,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from html import escape
 from typing import Any
 
 import attrs
@@ -24,7 +25,7 @@ from functrain.errors import ConfigurationError, EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
 from functrain.loss import LossFunction, Outcome, evaluate
 from functrain.model import Model, load, take_apart
-from functrain.names import matches
+from functrain.names import matches, named
 from functrain.optim import Groups, Optimizer, trainable_paths
 from functrain.recipe import Recipe, Trainable
 from functrain.rng import Rng, scoped
@@ -61,6 +62,20 @@ class Program:
     schedules: learning_rate.Schedules
     device_step: step.DeviceStep
     donates: bool = False
+
+    def __repr__(self) -> str:
+        fields = ((f.name, getattr(self.recipe, f.name)) for f in attrs.fields(Recipe))
+        lines = [f"  {name}: {named(value)}" for name, value in fields]
+        count = sum(self.fixed.model.params[path].numel() for path in self.fixed.trainable)
+        return "\n".join([f"Program({count:,} trained parameters)", *lines])
+
+    def _repr_html_(self) -> str:
+        fields = ((f.name, getattr(self.recipe, f.name)) for f in attrs.fields(Recipe))
+        cells = "".join(
+            f"<tr><td>{name}</td><td><code>{escape(named(value))}</code></td></tr>"
+            for name, value in fields
+        )
+        return f"<b>Program</b><table>{cells}</table>"
 
     @property
     def recipe(self) -> Recipe:

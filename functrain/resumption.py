@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
     """What a bitwise equal continuation depends on besides the state."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "device": device,

@@ -35,7 +35,7 @@ def derive(root: int, *path: int | str) -> int:
 
     Example:
         >>> derive(0, "sample", 3)
-        2377180189459262573
+        2354609411876597446
         >>> derive(0, "sample", "3") == derive(0, "sample", 3)
         False
     """

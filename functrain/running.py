@@ -211,6 +211,7 @@ class Running:
             self._strike(row=self.flush(hold_last=True))
         if self.loop.owed["epoch_end"]:
             self._end_epoch()
+        found: dict[str, float] = {}
         if self.loop.owed["evaluate"]:
             try:
                 found = self._evaluate()
@@ -221,7 +222,7 @@ class Running:
         self.loop = attrs.evolve(self.loop, owed=None)
         self._write([row] if row else [])
         if save or self.loop.early_stop.get("stop"):
-            self.save(row)
+            self.save(found)
         return None
 
     def _strike(self, **done: Any) -> None:
@@ -295,7 +296,7 @@ class Running:
         fetched = metrics.fetch([row for row, _ in self.fresh])
         sums = self.loop.sums
         for row, (_, samples) in zip(fetched, self.fresh, strict=True):
-            numbers = {n: v for n, v in row.items() if n not in ("step", "epoch")}
+            numbers = {name: value for name, value in row.items() if _has_mean(name)}
             sums = metrics.added(sums, numbers, samples)
         self.loop = attrs.evolve(self.loop, sums=sums)
         self.fresh.clear()
@@ -308,11 +309,11 @@ class Running:
         if self.log is not None and rows:
             self.log.append(rows)
 
-    def save(self, row: Row | None = None) -> None:
+    def save(self, found: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint of this step, unless it stands already or nothing is to be written.
 
         Args:
-            row: the settled row of the step; its evaluation decides what is best.
+            found: metrics of this step's evaluation; they decide what is best.
         """
         step = self.train.counters.step
         if self.store is None or self.log is None:
@@ -321,9 +322,11 @@ class Running:
         if self.saved == (step, self.loop.owed is None):
             return
         self.log.sync()
-        found = {n: v for n, v in (row or {}).items() if n not in ("step", "epoch")}
+        measured = dict(found or {})
+        if (value := early_stopping.find(measured, self.store.monitor)) is not None:
+            measured[self.store.monitor] = value
         info = {**describe(self.program), "seconds": self._seconds()}
-        path = self.store.save(self.run_state(), step=step, metrics=found, info=info)
+        path = self.store.save(self.run_state(), step=step, metrics=measured, info=info)
         self.saved = (step, self.loop.owed is None)
         self._send(events.CheckpointSaved(self.train, path))
 
@@ -365,3 +368,7 @@ class Running:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+
+def _has_mean(name: str) -> bool:
+    return name not in ("step", "epoch", "lr") and not name.startswith("lr.")

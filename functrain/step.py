@@ -35,7 +35,7 @@ Outputs = dict[str, Any]
 DeviceStep = Callable[[DeviceState, list[Batch], Any, bool], tuple[DeviceState, Outputs]]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Fixed:
     """What a device step needs besides its arguments; none of it changes."""
 

@@ -100,7 +100,7 @@ class TestDonation:
         new, _ = donating.train_step(state, case.batch(0, 4))
         assert {path: p.data_ptr() for path, p in new.params.items()} == memory
         for use in (lambda: state.params, lambda: repr(state), lambda: ft.copy(state)):
-            with pytest.raises(errors.DonatedStateError, match="functrain.copy"):
+            with pytest.raises(errors.DonatedStateError, match=r"functrain\.copy"):
                 use()
         with pytest.raises(errors.DonatedStateError):
             donating.train_step(state, case.batch(0, 4))

@@ -1,0 +1,53 @@
+"""Laws of the step over random recipes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from recipes import programs
+
+import functrain as ft
+from functrain import tree
+
+
+@given(
+    made=programs(),
+    seed=st.integers(0, 2**63 - 1),
+    sizes=st.lists(st.integers(2, 5), min_size=1, max_size=3),
+)
+def test_a_step_is_pure(made: tuple[Any, ft.Program], seed: int, sizes: list[int]) -> None:
+    case, program = made
+    state = program.init(seed)
+    for number, size in enumerate(sizes):
+        batch = case.batch(number, size)
+        before = copy.deepcopy([tree.flatten(state), batch, torch.get_rng_state()])
+        new, metrics = program.train_step(state, batch)
+        program.eval_step(state, batch)
+        assert tree.diff(before, [tree.flatten(state), batch, torch.get_rng_state()]) == []
+        again, again_metrics = program.train_step(state, batch)
+        assert tree.diff([new, metrics], [again, again_metrics]) == []
+        state = new
+
+
+@given(made=programs(), seed=st.integers(0, 2**31))
+def test_donated_is_pure_bit_for_bit(made: tuple[Any, ft.Program], seed: int) -> None:
+    case, program = made
+    donating = ft.donated(program)
+    pure, given_away = program.init(seed), program.init(seed)
+    for number in range(3):
+        pure, _ = program.train_step(pure, case.batch(number, 4))
+        given_away, _ = donating.train_step(given_away, case.batch(number, 4))
+    assert tree.diff(pure, given_away) == []
+
+
+@given(made=programs())
+def test_a_saved_state_is_the_state(made: tuple[Any, ft.Program], tmp_path_factory: Any) -> None:
+    case, program = made
+    state, _ = program.train_step(program.init(), case.batch(0, 4))
+    path = tmp_path_factory.mktemp("tree") / "state"
+    ft.save(path, state)
+    assert tree.diff(state, ft.load(path, like=state)) == []

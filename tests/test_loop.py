@@ -1,0 +1,493 @@
+"""fit and iterate: units, order of events, decisions, endings, logs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import functrain as ft
+from functrain import errors, events, tree
+
+SAMPLES, SIZE, PER_EPOCH = 22, 4, 6
+
+
+def columns(samples: int = SAMPLES) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, 3, generator=generator)
+    return x, (x.sum(1) > 0).long()
+
+
+def batches(samples: int = SAMPLES, **options: Any) -> ft.data.Batches:
+    return ft.data.Batches(columns(samples), SIZE, **options)
+
+
+def loss(model: nn.Module, batch: Any) -> ft.Loss:
+    x, y = batch
+    logits = model(x)
+    accuracy = (logits.argmax(-1) == y).float().mean()
+    return ft.Loss(F.cross_entropy(logits, y), metrics={"accuracy": accuracy})
+
+
+def program(**options: Any) -> ft.Program:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2))
+    return ft.program(model, loss, options.pop("optimizer", ft.optim.AdamW(lr=0.01)), **options)
+
+
+class Recorder:
+    """Listens to everything."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return self.events.append
+        raise AttributeError(name)
+
+    def names(self) -> list[str]:
+        return [type(event).__name__ for event in self.events]
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.row(22)
+class TestUnits:
+    @pytest.mark.parametrize(
+        ("until", "steps", "reason"),
+        [
+            ("7 steps", 7, "max_steps"),
+            (ft.Epochs(2), 2 * PER_EPOCH, "max_epochs"),
+            ("0.5 epochs", 3, "max_epochs"),
+            ("9 samples", 3, "max_samples"),
+            (["100 steps", ft.Epochs(1)], PER_EPOCH, "max_epochs"),
+            (["4 steps", "10 epochs", "60 minutes"], 4, "max_steps"),
+        ],
+    )
+    def test_a_run_ends_exactly_there(self, until: Any, steps: int, reason: str) -> None:
+        run = ft.fit(program(), batches(), until=until)
+        assert (run.state.counters.step, run.reason) == (steps, reason)
+        assert run.history["step"] == list(range(1, steps + 1))
+
+    def test_minutes(self) -> None:
+        run = ft.fit(program(), batches(), until="0.2 seconds")
+        assert run.reason == "max_time"
+        assert 0.2 <= run.seconds < 5
+
+    @pytest.mark.parametrize("until", [100, "soon", [], "-3 steps"])
+    def test_what_is_no_duration(self, until: Any) -> None:
+        with pytest.raises(errors.FunctrainError):
+            ft.fit(program(), batches(), until=until)
+
+
+@pytest.mark.row(21)
+def test_every_sample_once_an_epoch_in_another_order_each() -> None:
+    seen: list[list[float]] = []
+
+    class Watch:
+        def on_batch_begin(self, event: events.BatchBegin) -> None:
+            seen.append(event.batch[0][:, 0].tolist())
+
+    ft.fit(program(), batches(), until="2 epochs", listeners=[Watch()])
+    first, second = (list(itertools.chain(*seen[i : i + PER_EPOCH])) for i in (0, PER_EPOCH))
+    expected = sorted(columns()[0][:, 0].tolist())
+    assert sorted(first) == sorted(second) == expected
+    assert first != second
+
+
+class TestEvaluation:
+    @pytest.mark.row(23)
+    @pytest.mark.parametrize(
+        ("every", "at"),
+        [
+            ("4 steps", [4, 8, 12, 15]),
+            ("1 epoch", [6, 12, 15]),
+            ("0.5 epochs", [3, 6, 9, 12, 15]),
+            (None, [6, 12, 15]),
+        ],
+    )
+    def test_is_made_at_multiples_and_at_the_end(self, every: Any, at: list[int]) -> None:
+        run = ft.fit(program(), batches(), until="15 steps", eval_data=batches(7), eval_every=every)
+        assert run.history.column("eval/loss")[0] == at
+
+    @pytest.mark.row(24)
+    def test_means_are_over_samples_not_batches(self) -> None:
+        trained = ft.fit(program(ema=0.9), batches(), until="3 steps").state
+        for weights in ("params", "ema"):
+            made = program(ema=0.9)
+            whole = made.eval_step(trained, columns(9), weights=weights)
+            uneven = ft.evaluate(made, trained, batches(9), weights=weights)
+            assert uneven["loss"] == pytest.approx(whole["loss"].item(), rel=1e-6)
+            assert uneven["accuracy"] == pytest.approx(whole["accuracy"].item(), rel=1e-6)
+
+    @pytest.mark.row(24)
+    def test_several_sets_raw_and_averaged(self) -> None:
+        run = ft.fit(
+            program(ema=0.9),
+            batches(),
+            until="6 steps",
+            eval_data={"near": batches(5), "far": batches(9)},
+        )
+        names = {f"{s}/{m}" for s in ("near", "far", "near/ema", "far/ema") for m in ("loss",)}
+        assert names <= set(run.history.names())
+
+    @pytest.mark.row(24)
+    def test_evaluating_does_not_change_training(self) -> None:
+        torch.manual_seed(5)
+        with_it = ft.fit(
+            program(), batches(), until="9 steps", eval_data=batches(7), eval_every="1 steps"
+        )
+        without = ft.fit(program(), batches(), until="9 steps")
+        assert tree.diff(with_it.state, without.state) == []
+
+    def test_an_empty_evaluation_set_gives_no_metrics(self) -> None:
+        empty = [(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))]
+        with pytest.warns(errors.EmptyBatchWarning):
+            run = ft.fit(program(), batches(), until="1 epoch", eval_data=empty)
+        assert "eval/loss" not in run.history.names()
+
+
+@pytest.mark.row(27)
+class TestEvents:
+    def test_order(self, tmp_path: Path) -> None:
+        recorder = Recorder()
+        ft.fit(
+            program(ema=0.9),
+            batches(10),
+            until="5 steps",
+            eval_data=batches(5),
+            directory=tmp_path,
+            listeners=[recorder],
+        )
+        letters = {
+            "TrainBegin": "T",
+            "EpochBegin": "E",
+            "BatchBegin": "b",
+            "BatchEnd": "B",
+            "EpochEnd": "e",
+            "EvalBegin": "v",
+            "EvalEnd": "V",
+            "CheckpointSaved": "C",
+            "EarlyStopped": "S",
+            "TrainEnd": "t",
+        }
+        word = "".join(letters[name] for name in recorder.names())
+        assert re.fullmatch("T(E(bB)+e(vV)*C)*E(bB)+(vV)*Cet", word)
+        assert word == "TEbBbBbBevVvVCEbBbBvVvVCet"
+        assert [e.complete for e in recorder.events if isinstance(e, events.EpochEnd)] == [
+            True,
+            False,
+        ]
+
+    def test_epoch_means_are_weighted_by_samples(self) -> None:
+        recorder = Recorder()
+        run = ft.fit(program(), batches(), until="1 epoch", listeners=[recorder])
+        sizes = [4, 4, 4, 4, 4, 2]
+        expected = (
+            sum(value * n for value, n in zip(run.history["loss"], sizes, strict=True)) / SAMPLES
+        )
+        (end,) = (e for e in recorder.events if isinstance(e, events.EpochEnd))
+        assert end.metrics["loss"] == pytest.approx(expected, rel=1e-12)
+        assert run.history["epoch/loss"] == [end.metrics["loss"]]
+
+    @pytest.mark.row(28)
+    def test_a_listener_can_stop_the_run(self) -> None:
+        class Enough:
+            def on_batch_end(self, event: events.BatchEnd) -> ft.Stop | None:
+                return ft.Stop("enough") if event.state.counters.step == 4 else None
+
+        run = ft.fit(program(), batches(), until="100 steps", listeners=[Enough()])
+        assert (run.reason, run.detail, run.state.counters.step) == ("listener", "enough", 4)
+
+    @pytest.mark.row(28)
+    @pytest.mark.row(38)
+    def test_an_error_in_one_is_named_and_leaves_a_resumable_run(self, tmp_path: Path) -> None:
+        class Broken:
+            armed = True
+
+            def on_eval_end(self, event: events.EvalEnd) -> None:
+                if self.armed and event.state.counters.step == 6:
+                    raise ZeroDivisionError("mine")
+
+        listener = Broken()
+        options: Any = {"until": "9 steps", "eval_data": batches(5), "eval_every": "3 steps"}
+        with pytest.raises(errors.ListenerError, match=r"Broken\.on_eval_end .* step 6: Zero") as e:
+            ft.fit(program(), batches(), directory=tmp_path, listeners=[listener], **options)
+        assert isinstance(e.value.__cause__, ZeroDivisionError)
+        listener.armed = False
+        run = ft.fit(program(), batches(), directory=tmp_path, listeners=[listener], **options)
+        straight = ft.fit(program(), batches(), directory=tmp_path / "other", **options)
+        assert tree.diff(run.state, straight.state) == []
+        assert rows(tmp_path) == rows(tmp_path / "other")
+
+    def test_an_object_that_listens_to_nothing_is_an_error(self) -> None:
+        with pytest.raises(errors.ListenerError, match="on_train_begin"):
+            ft.fit(program(), batches(), until="1 steps", listeners=[object()])
+
+
+@pytest.mark.row(25)
+class TestEarlyStop:
+    def test_stops_at_the_patience_th_miss_and_says_so(self) -> None:
+        made = program(optimizer=ft.optim.SGD(lr=0.0))
+        run = ft.fit(
+            made,
+            batches(),
+            until="100 steps",
+            eval_data=batches(5),
+            eval_every="2 steps",
+            early_stop=ft.EarlyStop("accuracy", patience=3, mode="max"),
+        )
+        # Nothing learns, and the batch statistics are the only thing that moves.
+        assert run.reason == "early_stop"
+        assert "accuracy has not improved" in run.detail
+
+    @pytest.mark.parametrize(
+        ("options", "values", "stops"),
+        [
+            ({"patience": 2}, [3.0, 2.0, 2.0, 2.0, 1.0], 4),
+            ({"patience": 2, "mode": "max"}, [1.0, 2.0, 1.0, 2.0], 4),
+            ({"patience": 1, "min_delta": 0.5}, [3.0, 2.6, 2.0], 2),
+            ({"patience": 1, "min_delta": 0.1, "relative": True}, [-10.0, -10.5, -12.0], 2),
+            ({"patience": 1, "min_delta": 0.1, "relative": True}, [-10.0, -11.5, -13.0], None),
+            (
+                {"patience": 1, "mode": "max", "min_delta": 0.1, "relative": True},
+                [-10.0, -8.9],
+                None,
+            ),
+            ({"patience": 9, "upper": 5.0}, [3.0, 6.0], 2),
+            ({"patience": 9, "upper": 5.0}, [3.0, math.nan], 2),
+            ({"patience": 9, "lower": 1.0}, [3.0, 0.5], 2),
+            ({"patience": 2}, [math.nan, math.nan], 2),
+            ({"patience": 2}, [math.inf, 3.0, math.nan, 2.0], None),
+        ],
+    )
+    def test_decisions(self, options: Any, values: list[float], stops: int | None) -> None:
+        rule = ft.EarlyStop("loss", **options)
+        state, found = rule.init(), None
+        for number, value in enumerate(values, 1):
+            state = rule.observe(state, {"eval/loss": value})
+            if state["stop"] and found is None:
+                found = number
+        assert found == stops
+
+    def test_a_missing_target_is_noticed(self) -> None:
+        with pytest.warns(errors.MissingMetricWarning, match="'f1'"):
+            ft.fit(
+                program(),
+                batches(),
+                until="6 steps",
+                eval_data=batches(5),
+                early_stop=ft.EarlyStop("f1"),
+            )
+
+
+class TestCheckpoints:
+    @pytest.mark.row(26)
+    def test_the_best_is_kept_and_restored(self, tmp_path: Path) -> None:
+        store = ft.Checkpoints(tmp_path, keep_last=1, keep_best=1, monitor="loss")
+        run = ft.fit(
+            program(optimizer=ft.optim.SGD(lr=3.0)),
+            batches(),
+            until="12 steps",
+            eval_data=batches(9),
+            eval_every="1 steps",
+            directory=store,
+        )
+        steps, values = run.history.column("eval/loss")
+        best = steps[values.index(min(values))]
+        assert run.best == {"value": min(values), "step": best}
+        assert store.best() == best
+        assert set(store.steps()) == {best, 12}
+
+    @pytest.mark.row(37)
+    def test_calling_again_continues_or_is_done(self, tmp_path: Path) -> None:
+        ft.fit(program(), batches(), until="5 steps", directory=tmp_path)
+        run = ft.fit(program(), batches(), until="9 steps", directory=tmp_path)
+        straight = ft.fit(program(), batches(), until="9 steps")
+        assert tree.diff(run.state, straight.state) == []
+        assert run.history["step"] == list(range(1, 10))
+        before = sorted(path.name for path in tmp_path.iterdir())
+        done = ft.fit(program(), batches(), until="9 steps", directory=tmp_path)
+        assert tree.diff(done.state, run.state) == []
+        assert done.reason == "max_steps"
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+    def test_without_resume_a_directory_that_holds_a_run_is_refused(self, tmp_path: Path) -> None:
+        ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
+        with pytest.raises(errors.ConfigurationError, match="holds a run already"):
+            ft.fit(program(), batches(), until="4 steps", directory=tmp_path, resume=False)
+
+    @pytest.mark.row(39)
+    def test_another_architecture_is_an_error_that_lists_paths(self, tmp_path: Path) -> None:
+        ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
+        other = ft.program(nn.Sequential(nn.Linear(3, 2)), loss, ft.optim.AdamW(lr=0.01))
+        with pytest.raises(errors.CheckpointMismatchError, match=r"params\.3\.weight"):
+            ft.fit(other, batches(), until="4 steps", directory=tmp_path)
+
+    @pytest.mark.row(39)
+    def test_a_changed_recipe_is_told(self, tmp_path: Path) -> None:
+        ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
+        other = program(optimizer=ft.optim.AdamW(lr=0.5))
+        with pytest.warns(errors.RecipeChangedWarning, match=r"optimizer\.lr: 0\.01 .* 0\.5 now"):
+            ft.fit(other, batches(), until="4 steps", directory=tmp_path)
+
+    @pytest.mark.row(35)
+    def test_a_damaged_newest_is_passed_over(self, tmp_path: Path) -> None:
+        options: Any = {"save_every": "2 steps", "directory": tmp_path}
+        ft.fit(program(), batches(), until="4 steps", **options)
+        payload = next((tmp_path / "step-00000004").glob("*params*"))
+        data = bytearray(payload.read_bytes())
+        data[-3] ^= 1
+        payload.write_bytes(data)
+        with pytest.warns(errors.CheckpointSkippedWarning, match="step-00000004"):
+            run = ft.fit(program(), batches(), until="6 steps", **options)
+        straight = ft.fit(program(), batches(), until="6 steps", directory=tmp_path / "b")
+        assert tree.diff(run.state, straight.state) == []
+        assert rows(tmp_path) == rows(tmp_path / "b")
+
+    def test_a_disk_that_is_full_leaves_the_older_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options: Any = {"save_every": "2 steps", "directory": tmp_path}
+        ft.fit(program(), batches(), until="4 steps", **options)
+        with monkeypatch.context() as patch:
+            real = os.fsync
+
+            def full(fd: int) -> None:
+                if "step-" in os.readlink(f"/proc/self/fd/{fd}"):
+                    raise OSError(28, "No space left on device")
+                real(fd)
+
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(errors.CheckpointWriteError):
+                ft.fit(program(), batches(), until="8 steps", **options)
+        run = ft.fit(program(), batches(), until="8 steps", **options)
+        straight = ft.fit(program(), batches(), until="8 steps", directory=tmp_path / "b")
+        assert tree.diff(run.state, straight.state) == []
+        assert rows(tmp_path) == rows(tmp_path / "b")
+
+    def test_a_log_that_lost_rows_is_an_error(self, tmp_path: Path) -> None:
+        ft.fit(program(), batches(), until="4 steps", directory=tmp_path)
+        (tmp_path / "metrics.jsonl").write_bytes(b"")
+        with pytest.raises(errors.LogError, match="rows were lost"):
+            ft.fit(program(), batches(), until="6 steps", directory=tmp_path)
+
+
+@pytest.mark.row(10)
+def test_a_non_finite_step_ends_the_run_with_its_own_reason(tmp_path: Path) -> None:
+    def exploding(model: nn.Module, batch: Any) -> torch.Tensor:
+        x, flag = batch
+        return (model(x) * flag.sum()).mean()
+
+    x = torch.randn(4, 3)
+    data = [(x, torch.ones(1))] * 4 + [(x, torch.full((1,), math.nan))] + [(x, torch.ones(1))]
+    made = ft.program(nn.Linear(3, 1), exploding, ft.optim.SGD(lr=0.1))
+    with pytest.warns(errors.NonFiniteWarning, match="step 4"):
+        run = ft.fit(made, data, until="6 steps", directory=tmp_path)
+    assert (run.reason, run.state.counters.step) == ("nonfinite", 4)
+    assert ft.Checkpoints(tmp_path).steps()[-1] == 4
+    skipping = ft.program(nn.Linear(3, 1), exploding, ft.optim.SGD(lr=0.1), nonfinite="skip")
+    run = ft.fit(skipping, data, until="6 steps")
+    assert (run.reason, run.state.counters.skipped.item()) == ("max_steps", 1)
+
+
+@pytest.mark.row(38)
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("moment", ["on_batch_end", "on_eval_begin"])
+    def test_are_noticed_and_the_run_resumes_exactly(
+        self, tmp_path: Path, number: signal.Signals, moment: str
+    ) -> None:
+        class Interrupting:
+            def __init__(self) -> None:
+                method = lambda event: self.send(event.state.counters.step)  # noqa: E731
+                setattr(self, moment, method)
+
+            def send(self, step: int) -> None:
+                if step == 6:
+                    os.kill(os.getpid(), number)
+
+        options: Any = {"until": "11 steps", "eval_data": batches(9), "eval_every": "3 steps"}
+        handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+        made = program(ema=0.9)
+        run = ft.fit(made, batches(), directory=tmp_path, listeners=[Interrupting()], **options)
+        assert (run.reason, run.state.counters.step) == ("interrupted", 6)
+        assert number.name in run.detail
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+        again = ft.fit(made, batches(), directory=tmp_path, **options)
+        straight = ft.fit(made, batches(), directory=tmp_path / "straight", **options)
+        assert tree.diff(again.state, straight.state) == []
+        assert (tmp_path / "metrics.jsonl").read_bytes() == (
+            tmp_path / "straight" / "metrics.jsonl"
+        ).read_bytes()
+
+
+@pytest.mark.row(5)
+def test_accumulation_groups_loader_batches_and_a_short_tail() -> None:
+    run = ft.fit(program(accumulate=4), batches(), until="2 epochs")
+    assert run.state.counters.step == 4
+    assert run.state.counters.samples == 2 * SAMPLES
+
+
+@pytest.mark.row(11)
+def test_empty_batches_within_the_data_are_counted() -> None:
+    empty = (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    whole = columns(4)
+    with pytest.warns(errors.EmptyBatchWarning):
+        run = ft.fit(program(), [whole, empty, whole, empty], until="2 epochs")
+    assert (run.state.counters.step, run.state.counters.empty) == (4, 4)
+    assert run.state.counters.epoch == 2
+
+
+@pytest.mark.row(20)
+def test_plateau_sees_the_evaluations() -> None:
+    plateau = ft.schedules.Plateau(lr=1.0, factor=0.5, patience=0)
+    made = program(optimizer=ft.optim.SGD(lr=plateau))
+    run = ft.fit(made, batches(), until="9 steps", eval_data=batches(9), eval_every="1 steps")
+    lr, best = 1.0, math.inf
+    for step, value in enumerate(run.history["eval/loss"][:-1]):
+        assert run.history["lr"][step] == lr
+        if value < best * (1 - 1e-4):
+            best = value
+        else:
+            lr /= 2
+    assert run.history["lr"][-1] < 1.0
+
+
+class TestIterate:
+    def test_goes_through_the_rest_of_the_epoch(self) -> None:
+        made = program()
+        state = made.init()
+        for state, _ in ft.iterate(made, state, batches()):
+            if state.counters.step == 2:
+                break
+        steps = [s.counters.step for s, _ in ft.iterate(made, state, batches())]
+        assert steps == [3, 4, 5, 6]
+
+    def test_epoch_by_epoch_is_fit(self) -> None:
+        made = program(ema=0.9)
+        state = made.init()
+        for _ in range(2):
+            for state, _ in ft.iterate(made, state, batches()):
+                pass
+        assert tree.diff(state, ft.fit(made, batches(), until="2 epochs").state) == []
+
+    def test_until(self) -> None:
+        made = program()
+        steps = [
+            s.counters.step for s, _ in ft.iterate(made, made.init(), batches(), until="8 steps")
+        ]
+        assert steps == list(range(1, 9))
