@@ -85,7 +85,7 @@ def size(batch: Batch) -> int:
 
 def _first_length(batch: Batch) -> int | None:
     if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else None
+        return batch.shape[0] if batch.ndim else None
     if not tree.is_node(batch):
         return None
     children = batch if type(batch) in (tuple, list) else [c for _, c in tree.children(batch)]

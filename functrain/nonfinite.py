@@ -73,7 +73,7 @@ def tolerable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
         loss_scale: fp16's scale. Gradients that overflow under one that can still be lowered are
             how the scale is found, not a failure.
     """
-    if outputs["finite"]:
+    if bool(outputs["finite"]):
         return True
     overflow = loss_scale is not None and bool(loss_scale["scale"] > 1.0)
     return overflow and math.isfinite(outputs["loss"].item())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain import learning_rate, nonfinite, precision, step
-from functrain.batch import Batch, copied, split
+from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError, EmptyBatchWarning, WeightsError
@@ -32,7 +32,6 @@ from functrain.rng import Rng, scoped
 from functrain.state import Counters, Tensors, TrainState, consume
 
 Metrics = dict[str, Tensor]
-_ON_DEVICE = ("params", "buffers", "optimizer", "ema", "loss_scale")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -142,17 +141,19 @@ class Program:
             LossError: the loss is no scalar or does not depend on a trainable parameter.
         """
         given = split(batch, self.recipe.accumulate)
-        counters = state.counters
-        following = counters.after(given.samples, given.consumed, given.empty)
         if not given.parts:
-            return _passed_over(state, following)
-        lr = learning_rate.rate(self.schedules, state.scheduler, counters.step)
+            return _passed_over(state, given)
+        lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
         tensors, outputs = self._on_device(state, given.parts, lr)
         updated = TrainState(
-            **{name: tensors[name] for name in _ON_DEVICE},
+            params=tensors["params"],
+            buffers=tensors["buffers"],
+            optimizer=tensors["optimizer"],
             scheduler=learning_rate.advance(self.schedules, state.scheduler),
+            ema=tensors["ema"],
+            loss_scale=tensors["loss_scale"],
             rng=state.rng,
-            counters=attrs.evolve(following, skipped=tensors["skipped"]),
+            counters=state.counters.after(given, tensors["skipped"]),
         )
         if self.donates:
             consume(state)
@@ -163,8 +164,14 @@ class Program:
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Run the device part in this step's random stream, on copies of the batch."""
         recipe, number, device = self.recipe, state.counters.step, state.device
-        tensors = {name: getattr(state, name) for name in _ON_DEVICE}
-        tensors["skipped"] = state.counters.skipped
+        tensors = {
+            "params": state.params,
+            "buffers": state.buffers,
+            "optimizer": state.optimizer,
+            "ema": state.ema,
+            "loss_scale": state.loss_scale,
+            "skipped": state.counters.skipped,
+        }
         ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
         stream = state.rng.stream("step", number)
         with scoped(stream, device):
@@ -317,8 +324,9 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
     return [path for path in wanted if path in not_frozen]
 
 
-def _passed_over(state: TrainState, counters: Counters) -> tuple[TrainState, Metrics]:
+def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
     """A batch without samples: counted, warned of, and otherwise as if it had not been."""
+    counters = state.counters.after(given, state.counters.skipped)
     warnings.warn(
         f"step {counters.step}: the batch has no samples; it was passed over and counted in "
         "state.counters.empty",

@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain import tree
+from functrain.batch import Split
 from functrain.errors import DonatedStateError
 from functrain.rng import Rng
 
@@ -41,21 +42,20 @@ class Counters:
     empty: int
     skipped: Tensor
 
-    def after(self, samples: int, batches: int, empty: int) -> Counters:
+    def after(self, given: Split, skipped: Tensor) -> Counters:
         """The counters after a step.
 
         Args:
-            samples: samples the step used; without any it counts as no step.
-            batches: loader batches it consumed.
-            empty: of these, the ones without samples.
+            given: what the step was made of; without samples it counts as no step.
+            skipped: the new count of updates left out.
         """
         return Counters(
-            step=self.step + (samples > 0),
+            step=self.step + (given.samples > 0),
             epoch=self.epoch,
-            batch=self.batch + batches,
-            samples=self.samples + samples,
-            empty=self.empty + empty,
-            skipped=self.skipped,
+            batch=self.batch + given.consumed,
+            samples=self.samples + given.samples,
+            empty=self.empty + given.empty,
+            skipped=skipped,
         )
 
     def next_epoch(self) -> Counters:
@@ -94,7 +94,7 @@ class TrainState:
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when a field is gone: `donated` takes the fields of a consumed state.
-        if name in attrs.fields_dict(TrainState):
+        if name in _FIELDS:
             raise DonatedStateError(name)
         raise AttributeError(f"TrainState has no attribute {name!r}")
 
@@ -113,12 +113,15 @@ class TrainState:
         return tree.html(self, f"TrainState at step {self.counters.step}")
 
 
+_FIELDS = tuple(field.name for field in attrs.fields(TrainState))
+
+
 def consume(state: TrainState) -> None:
     """Take the fields of a donated state, so that any later use of it is an error.
 
     The tensors themselves live on in the state that the step returned.
     """
-    for name in attrs.fields_dict(TrainState):
+    for name in _FIELDS:
         object.__delattr__(state, name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 State = dict[str, Any]
 _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
-_BASE = frozenset(vars(torch.optim.Optimizer([torch.zeros(())], {})))
 
 
 def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State:
@@ -60,7 +60,7 @@ def attributes(built: torch.optim.Optimizer) -> State:
     return {
         name: copied(value)
         for name, value in vars(built).items()
-        if name not in _BASE and _plain(value)
+        if name not in _base_attributes() and _plain(value)
     }
 
 
@@ -95,3 +95,9 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list | tuple) and isinstance(right, list | tuple):
         return len(left) == len(right) and all(map(_same, left, right))
     return type(left) is type(right) and bool(left == right)
+
+
+@functools.cache
+def _base_attributes() -> frozenset[str]:
+    # Not at import time: torch's optimizers import its compiler when the first one is made.
+    return frozenset(vars(torch.optim.Optimizer([torch.zeros(())], {})))
