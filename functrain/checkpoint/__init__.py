@@ -1,0 +1,19 @@
+"""Checkpoints: a tree as a directory that exists wholly or not at all, tells damage."""
+
+from functrain.checkpoint.checkpoints import Checkpoints
+from functrain.checkpoint.loading import load, read_manifest, verify
+from functrain.checkpoint.manifest import File, Leaf, Manifest
+from functrain.checkpoint.matching import Anything
+from functrain.checkpoint.saving import save
+
+__all__ = [
+    "Anything",
+    "Checkpoints",
+    "File",
+    "Leaf",
+    "Manifest",
+    "load",
+    "read_manifest",
+    "save",
+    "verify",
+]

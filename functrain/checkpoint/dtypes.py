@@ -1,0 +1,56 @@
+"""What dtypes are called in manifests and in safetensors files."""
+
+from __future__ import annotations
+
+import torch
+
+_ALL = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
+
+_SAFETENSORS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype in a manifest.
+
+    Example:
+        >>> dtype_name(torch.bfloat16)
+        'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
+# Quantized dtypes carry scales outside the tensor's bytes, so they are not among these.
+BY_NAME = {dtype_name(dtype): dtype for dtype in _ALL if not dtype_name(dtype).startswith("q")}
+
+
+def safetensors_entry(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, list[int]]:
+    """How a tensor is declared in a safetensors header.
+
+    Returns:
+        (dtype, shape); a dtype that the format lacks is declared as raw bytes.
+
+    Example:
+        >>> safetensors_entry(torch.float32, (2, 3))
+        ('F32', [2, 3])
+        >>> safetensors_entry(torch.complex128, (2, 3))
+        ('U8', [2, 3, 16])
+    """
+    known = _SAFETENSORS.get(dtype)
+    return (known, [*shape]) if known else ("U8", [*shape, dtype.itemsize])

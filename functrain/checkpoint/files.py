@@ -1,0 +1,106 @@
+"""The few operations on files that a durable store needs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def created(path: Path) -> Iterator[int]:
+    """The descriptor of a new file, which is on the disk when the block ends without error."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a regular file to read; no link is followed, no pipe waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        close(descriptor)
+
+
+def write_all(descriptor: int, data: memoryview | bytes) -> None:
+    """Write all bytes, in as many calls as the system wants."""
+    left = memoryview(data)
+    while left:
+        written = os.write(descriptor, left)
+        if written == 0:
+            raise OSError(errno.EIO, "the system wrote nothing and gave no reason")
+        left = left[written:]
+
+
+def read_into(descriptor: int, target: memoryview, offset: int) -> int:
+    """Fill ``target`` from a place in a file; fewer bytes only where the file ends.
+
+    Returns:
+        Number of bytes read.
+    """
+    done = 0
+    while done < len(target):
+        count = os.preadv(descriptor, [target[done:]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor that nothing was written through; failing to do so loses nothing."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        close(descriptor)
+
+
+def make_directories(path: Path) -> None:
+    """Create a directory and what is missing above it, durably."""
+    if path.is_dir():
+        return
+    make_directories(path.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    sync_directory(path.parent)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another holder has it or locks do not work here."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def turn(directory: Path) -> Iterator[None]:
+    """Wait for one's turn among the processes that change names in a directory.
+
+    Without locks (some network file systems) everyone goes at once, and renaming stays atomic.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        close(descriptor)

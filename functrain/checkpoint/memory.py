@@ -1,0 +1,98 @@
+"""The bytes of tensors, as the operating system reads and writes them."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def as_integers(tensor: Tensor) -> Tensor:
+    """The same memory with integers for elements: every kernel knows those, not every dtype.
+
+    Complex tensors stay what they are; their kernels are complete and their sizes odd.
+    """
+    return tensor if tensor.is_complex() else tensor.view(_INTEGERS[tensor.element_size()])
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """The logical values of a tensor on the CPU, contiguous; a copy only where one is needed.
+
+    Conjugate and negative views are resolved, and only what the tensor shows of its storage is
+    there. For dtypes with few kernels the elements come as integers of the same bits.
+    """
+    resolved = tensor.detach().resolve_conj().resolve_neg()
+    return as_integers(resolved).contiguous().cpu()
+
+
+def memory(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor, writable.
+
+    The view does not keep the tensor alive: hold the tensor as long as the view.
+
+    Example:
+        >>> ones = torch.ones(2, dtype=torch.int16)
+        >>> memory(ones).hex()
+        '01000100'
+    """
+    size = tensor.numel() * tensor.element_size()
+    if size == 0:
+        return memoryview(bytearray())
+    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialised contiguous memory on the CPU, whatever the default device is."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def with_stride(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """A copy of a CPU tensor that lies in memory with the strides given."""
+    copied = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device="cpu")
+    as_integers(copied).copy_(as_integers(tensor))
+    return copied
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a row-major tensor, as torch gives them.
+
+    Example:
+        >>> contiguous_stride((2, 3, 4))
+        (12, 4, 1)
+    """
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def preserved_stride(tensor: Tensor) -> tuple[int, ...] | None:
+    """Strides worth keeping, ``None`` where rows are simply contiguous.
+
+    Kernels are chosen by memory layout, so a channels-last weight that came back row-major would
+    train to other bits. Gaps and repeats are not kept; this is torch's ``preserve_format``.
+    """
+    if tensor.numel() == 0 or tensor.stride() == contiguous_stride(tuple(tensor.shape)):
+        return None
+    stride = torch.empty_like(tensor, device="meta").stride()
+    return None if stride == contiguous_stride(tuple(tensor.shape)) else stride
+
+
+def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether strides order a shape's elements without gaps or overlap.
+
+    Example:
+        >>> is_dense((2, 3), (1, 2)), is_dense((2, 3), (1, 1))
+        (True, False)
+    """
+    step = 1
+    for own, size in sorted(zip(stride, shape, strict=True)):
+        if size != 1:
+            if own != step:
+                return False
+            step *= size
+    return True

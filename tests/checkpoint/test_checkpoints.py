@@ -1,0 +1,236 @@
+"""Rows 36 and 37: what is kept, what is found again, what is passed over."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functrain import tree
+from functrain.checkpoint import Checkpoints, commit, save
+from functrain.checkpoint.retention import dispensable, ranked
+from functrain.errors import (
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    CheckpointNotRemovedWarning,
+    CheckpointSkippedWarning,
+    ConfigurationError,
+    NoCheckpointError,
+)
+
+
+def make(step: int) -> dict[str, Any]:
+    return {"params": {"w": torch.full((3,), float(step))}}
+
+
+def fill(store: Checkpoints, losses: dict[int, Any]) -> None:
+    for step, loss in losses.items():
+        store.save(make(step), step=step, metrics={} if loss is None else {"loss": loss})
+
+
+def damage(store: Checkpoints, step: int, name: str = "params.safetensors") -> None:
+    file = store.path(step) / name
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.row(36)
+def test_last_and_best_are_kept(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=2, keep_best=2)
+    fill(store, {8: 0.5, 9: 0.1, 10: 0.9, 100: 0.2, 1000: 0.8, 100_000_000: 0.7})
+    assert store.steps() == [9, 100, 1000, 100_000_000]
+    assert store.best() == 9
+    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == [
+        "step-00000009",
+        "step-00000100",
+        "step-00001000",
+        "step-100000000",
+    ]
+
+
+@pytest.mark.row(36)
+def test_none_keeps_all(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=None)
+    fill(store, dict.fromkeys(range(6)))
+    assert store.steps() == list(range(6))
+    assert store.best() is None
+    assert store.prune() == []
+
+
+@pytest.mark.row(26)
+@pytest.mark.parametrize(
+    ("mode", "losses", "best"),
+    [
+        ("min", [2.0, math.nan, 1.0, 1.0, -math.inf], 2),
+        ("max", [2.0, math.inf, 3.0, 3, math.nan], 2),
+        ("min", [math.nan, math.inf, None, "low", None], None),
+        ("min", [-0.5, -1.0, None, 0.0, -0.7], 1),
+    ],
+)
+def test_best_is_strict_and_finite(
+    tmp_path: Path, mode: Any, losses: list[Any], best: int | None
+) -> None:
+    store = Checkpoints(tmp_path, keep_last=None, mode=mode)
+    fill(store, dict(enumerate(losses)))
+    assert store.best() == best
+    if best is None:
+        with pytest.raises(NoCheckpointError, match=r"finite metric 'loss'"):
+            store.restore("best")
+    else:
+        assert store.restore("best")[1].step == best
+
+
+@given(
+    st.dictionaries(st.integers(0, 50), st.floats() | st.none(), max_size=12),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.sampled_from(["min", "max"]),
+)
+def test_retention_law(losses: dict[int, Any], last: int, best: int, mode: str) -> None:
+    metrics = {step: {} if loss is None else {"m": loss} for step, loss in losses.items()}
+    order = ranked(metrics, "m", mode)
+    going = dispensable(losses, order[:best], last, just_saved=min(losses, default=None))
+    kept = set(losses) - set(going)
+    finite = [loss for loss in losses.values() if loss is not None and math.isfinite(loss)]
+    assert len(order) == len(finite)
+    if order:
+        assert losses[order[0]] == (min if mode == "min" else max)(finite)
+    assert kept >= {*sorted(losses)[-last:], *order[:best]}
+    assert len(kept) <= last + best + 1
+    assert not losses or min(losses) in kept
+
+
+@pytest.mark.row(37)
+def test_latest_best_step_and_path(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: 0.3, 2: 0.1, 3: 0.2})
+    for which, step in ((None, 3), ("latest", 3), ("best", 2), (1, 1), (store.path(2), 2)):
+        loaded, manifest = store.restore(which, like=make(0))
+        assert manifest.step == step
+        assert tree.equal(loaded, make(step))
+    with pytest.raises(NoCheckpointError, match="step-00000007"):
+        store.restore(7)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path / "run")
+    assert store.steps() == []
+    assert store.best() is None
+    with pytest.raises(NoCheckpointError, match=r"no checkpoint in .*run"):
+        store.restore()
+    assert not store.directory.exists()
+
+
+@pytest.mark.row(37)
+@pytest.mark.parametrize("name", ["params.safetensors", "manifest.json"])
+def test_damaged_ones_are_told_and_passed_over(tmp_path: Path, name: str) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: 0.1, 2: 0.2, 3: 0.3})
+    damage(store, 3, name)
+    with pytest.warns(CheckpointSkippedWarning, match=rf"step-00000003.*{name}"):
+        assert store.restore()[1].step == 2
+    damage(store, 2)
+    with pytest.warns(CheckpointSkippedWarning) as told:
+        assert tree.equal(store.restore()[0], make(1))
+    assert len(told) == 2
+    assert store.steps() == [1, 2, 3]
+    with pytest.raises(CheckpointCorruptError, match=name):
+        store.restore(3)
+    damage(store, 1)
+    with pytest.warns(CheckpointSkippedWarning), pytest.raises(CheckpointCorruptError) as caught:
+        store.restore()
+    assert all(f"step-0000000{step}" in str(caught.value) for step in (1, 2, 3))
+
+
+def test_a_damaged_best_gives_way_to_the_next(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: 0.2, 2: 0.1, 3: 0.3})
+    damage(store, 2)
+    with pytest.warns(CheckpointSkippedWarning, match="step-00000002"):
+        assert store.restore("best")[1].step == 1
+
+
+@pytest.mark.row(39)
+def test_a_mismatch_is_not_damage(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: 0.2, 2: 0.1})
+    with pytest.raises(CheckpointMismatchError, match=r"params\.w"):
+        store.restore(like={"params": {"w": torch.zeros(4)}})
+
+
+def test_a_checkpoint_in_the_place_of_another(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: 0.2, 2: 0.1})
+    shutil.copytree(store.path(1), store.path(3))
+    with pytest.warns(CheckpointSkippedWarning, match=r"step-00000003 holds .* step 1"):
+        assert store.restore()[1].step == 2
+
+
+def test_the_last_sound_one_stays(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, keep_last=None)
+    fill(Checkpoints(tmp_path, keep_last=None), dict.fromkeys(range(1, 6)))
+    store = Checkpoints(tmp_path, keep_last=2)
+    damage(store, 4)
+    damage(store, 5)
+    assert store.prune() == [1, 2]
+    assert store.steps() == [3, 4, 5]
+    assert store.prune() == []
+    with pytest.warns(CheckpointSkippedWarning):
+        assert store.restore()[1].step == 3
+
+
+def test_saving_below_older_steps_keeps_what_was_saved(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=2)
+    fill(store, {10: None, 20: None, 5: None})
+    assert store.steps() == [5, 10, 20]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    store.save(make(1), step=1)
+    store.save(make(2), step=1, info={"again": True})
+    loaded, manifest = store.restore()
+    assert tree.equal(loaded, make(2))
+    assert manifest.info == {"again": True}
+
+
+def test_a_replacement_cut_short_is_finished(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    path = store.save(make(1), step=1)
+    # What SIGKILL leaves between the two renames.
+    path.rename(tmp_path / f".{path.name}.1.{'0' * 16}.replaced")
+    save(tmp_path / "draft", make(9)).rename(tmp_path / f".{path.name}.1.{'0' * 16}.writing")
+    (tmp_path / f".step-00000000.1.{'1' * 16}.removed").mkdir()
+    assert store.steps() == [1]
+    assert tree.equal(store.restore()[0], make(1))
+    with store.lock():
+        assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "FORMAT", path.name]
+    assert tree.equal(store.restore()[0], make(1))
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    store = Checkpoints(tmp_path, keep_last=1, keep_best=0)
+    store.save(make(1), step=1)
+    monkeypatch.setattr(commit, "remove", refuse)
+    with pytest.warns(CheckpointNotRemovedWarning, match="step-00000001.*Permission denied"):
+        store.save(make(2), step=2)
+    assert store.steps() == [1, 2]
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="keep_last=0"):
+        Checkpoints(tmp_path, keep_last=0)
+    with pytest.raises(ValueError, match="keep_best"):
+        Checkpoints(tmp_path, keep_best=-1)
+    with pytest.raises(ValueError, match="mode"):
+        Checkpoints(tmp_path, mode="lowest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="-1"):
+        Checkpoints(tmp_path).path(-1)

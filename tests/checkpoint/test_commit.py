@@ -1,0 +1,124 @@
+"""The order of operations that makes a checkpoint durable, and who may clear away what."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from functrain import tree
+from functrain.checkpoint import load, payload, save
+from functrain.checkpoint.commit import commit, sweep
+from functrain.errors import CheckpointExistsError
+
+TREE = {"params": {"w": torch.ones(3)}, "ema": {"w": torch.zeros(3)}}
+
+
+def test_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, ...]] = []
+    write, fsync, rename = os.write, os.fsync, os.rename
+
+    def name(descriptor: int) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return path.suffix if path.suffix == ".writing" else path.name
+
+    def record(kind: str, call: Any) -> Any:
+        def recorded(*args: Any) -> Any:
+            said.append((kind, name(args[0])))
+            return call(*args)
+
+        return recorded
+
+    def renamed(old: Path, new: Path) -> None:
+        said.append(("rename", new.name))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "write", record("write", write))
+    monkeypatch.setattr(os, "fsync", record("fsync", fsync))
+    monkeypatch.setattr(os, "rename", renamed)
+    save(tmp_path / "c", TREE)
+    assert list(dict.fromkeys(said)) == [
+        ("write", "params.safetensors"),
+        ("fsync", "params.safetensors"),
+        ("write", "ema.safetensors"),
+        ("fsync", "ema.safetensors"),
+        ("write", "manifest.json"),
+        ("fsync", "manifest.json"),
+        ("fsync", ".writing"),
+        ("rename", "c"),
+        ("fsync", tmp_path.name),
+    ]
+
+
+def test_new_parents_are_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    save(tmp_path / "a" / "b" / "c", TREE)
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+
+
+def test_only_the_dead_are_swept(tmp_path: Path) -> None:
+    dead = tmp_path / f".c.1.{'a' * 16}.writing"
+    other = tmp_path / f".d.1.{'a' * 16}.writing"
+    mine = tmp_path / ".c.backup"
+    for directory in (dead, other, mine):
+        directory.mkdir()
+
+    def fill(living: Path) -> None:
+        assert not dead.exists()
+        sweep(tmp_path)  # another writer, while this one is at work
+        assert living.exists()
+        (living / "file").write_text("")
+
+    commit(tmp_path / "c", fill, check=lambda _: None)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".c.backup", "c"]
+
+
+def test_who_comes_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name may be taken while the files are being written."""
+    write = payload.write
+
+    def slow(*args: Any) -> Any:
+        monkeypatch.setattr(payload, "write", write)
+        save(tmp_path / "c", {"by": "the first"})
+        return write(*args)
+
+    monkeypatch.setattr(payload, "write", slow)
+    with pytest.raises(CheckpointExistsError, match="overwrite=True"):
+        save(tmp_path / "c", TREE)
+    assert load(tmp_path / "c") == {"by": "the first"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
+
+
+def test_savers_of_the_same_path(tmp_path: Path) -> None:
+    """Each replaces the other's wholly; a reader always finds one of them."""
+    place = tmp_path / "c"
+    save(place, {"by": -1, "w": torch.full((100,), -1.0)})
+    errors: list[BaseException] = []
+
+    def saving(number: int) -> None:
+        try:
+            for _ in range(10):
+                tree_ = {"by": number, "w": torch.full((100,), float(number))}
+                save(place, tree_, overwrite=True)
+        except BaseException as error:  # (told by the main thread)
+            errors.append(error)
+
+    threads = [threading.Thread(target=saving, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    loaded = load(place)
+    assert tree.equal(loaded["w"], torch.full((100,), float(loaded["by"])))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c"]

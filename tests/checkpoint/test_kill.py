@@ -1,0 +1,76 @@
+"""Row 35: killed anywhere, an older or the newer checkpoint loads; real processes, SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from functrain.checkpoint import Checkpoints, load
+
+WRITER = """
+import sys, torch
+from functrain.checkpoint import Checkpoints, save
+store = Checkpoints(sys.argv[1], keep_last=2, keep_best=1)
+step = int(sys.argv[2])
+print("ready", flush=True)
+while True:
+    step += 1
+    tree = {"params": {str(i): torch.full((500,), float(step)) for i in range(20)}, "step": step}
+    store.save(tree, step=step, metrics={"loss": 1 / step})
+    print("step", step, flush=True)
+    save(sys.argv[1] + "/same", tree, overwrite=True)
+    print("same", step, flush=True)
+"""
+
+
+def killed_writer(directory: Path, step: int, seconds: float) -> dict[str, int]:
+    """What a writer said it had saved before it was killed."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory), str(step)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    time.sleep(seconds)
+    writer.send_signal(signal.SIGKILL)
+    said = writer.stdout.read()
+    writer.wait()
+    writer.stdout.close()
+    pairs = (line.split(" ") for line in said.splitlines(keepends=True) if line.endswith("\n"))
+    return {name: int(number) for name, number in pairs}
+
+
+@pytest.mark.slow
+@pytest.mark.row(35)
+def test_sigkill_at_random_times(tmp_path: Path) -> None:
+    directory, last, same = tmp_path / "run", 0, 0
+    chance = random.Random(0)
+    for _ in range(12):
+        said = killed_writer(directory, last, chance.uniform(0.0, 0.15))
+        tree: Any = {"step": 0, "params": {}}
+        if said or last:
+            tree = Checkpoints(directory).restore()[0]
+        assert tree["step"] in range(max(last, said.get("step", 0)), said.get("step", last) + 2)
+        assert all((value == tree["step"]).all() for value in tree["params"].values())
+        same = max(same, said.get("same", 0))
+        if same:
+            again = load(directory / "same")
+            assert again["step"] >= same
+            assert torch.equal(again["params"]["3"], torch.full((500,), float(again["step"])))
+        last = tree["step"]
+    store = Checkpoints(directory)
+    with store.lock():
+        pass
+    assert [name for name in os.listdir(directory) if name.startswith(".step")] == []
+    assert last > 12

@@ -1,0 +1,114 @@
+"""The safetensors library reads what we write; it is the oracle for the files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model
+
+from functrain import tree
+from functrain.checkpoint import load, read_manifest, save
+
+DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.complex64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=5).filter(lambda name: name != "__metadata__"),
+        st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)),
+        max_size=6,
+    )
+)
+def test_read_by_the_library(
+    tmp_path_factory: pytest.TempPathFactory,
+    declared: dict[str, tuple[torch.dtype, list[int]]],
+) -> None:
+    params = {
+        name: torch.randint(0, 2, shape).to(dtype) for name, (dtype, shape) in declared.items()
+    }
+    path = save(tmp_path_factory.mktemp("t") / "c", {"train": {"params": params}})
+    if params:
+        read = load_file(path / "params.safetensors")
+        assert set(read) == {"format~2" if name == "format" else name for name in params}
+        assert all(tree.equal(read[name], params[name]) for name in params if name != "format")
+
+
+def test_params_alone_load_into_a_module(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight  # tied
+    path = save(tmp_path / "c", {"params": dict(model.state_dict()), "other": torch.ones(3)})
+    other = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    other[1].weight = other[0].weight
+    load_model(other, path / "params.safetensors")
+    assert tree.equal(dict(model.state_dict()), dict(other.state_dict()))
+
+
+def test_conjugate_and_negative_views_are_written_as_seen(tmp_path: Path) -> None:
+    value = torch.randn(3, dtype=torch.complex64)
+    saved = {"conj": value.conj(), "neg": value.conj().imag}
+    read = load_file(save(tmp_path / "c", saved) / "rest.safetensors")
+    assert tree.equal(dict(read), saved)
+
+
+def test_other_dtypes_are_raw_bytes(tmp_path: Path) -> None:
+    value = torch.randn(2, dtype=torch.complex128)
+    read = load_file(save(tmp_path / "c", {"z": value}) / "rest.safetensors")
+    assert read["z"].shape == (2, 16)
+    assert tree.equal(read["z"].reshape(-1), tree.to_bytes(value))
+
+
+def test_colliding_names_stay_apart(tmp_path: Path) -> None:
+    saved = {"a": {"b": torch.zeros(1)}, "a.b": torch.ones(1), "__metadata__": torch.ones(2)}
+    path = save(tmp_path / "c", saved)
+    assert tree.equal(saved, load(path))
+    with safe_open(path / "rest.safetensors", "pt") as file:
+        assert sorted(file.keys()) == ["__metadata__~2", "a.b", "a.b~2"]
+
+
+def test_every_tensor_is_aligned(tmp_path: Path) -> None:
+    saved = {
+        "flag": torch.ones(3, dtype=torch.bool),
+        "half": torch.ones(3).half(),
+        "w": torch.ones(5),
+    }
+    manifest = read_manifest(save(tmp_path / "c", saved | {"d": torch.ones(1).double()}))
+    for leaf in manifest.leaves:
+        assert leaf.offset % saved.get(leaf.path, torch.ones(1).double()).element_size() == 0
+
+
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = save(tmp_path / "c", {"w": torch.ones(1)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o640}
+
+
+def test_short_writes_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"w": torch.randn(1000), "b": torch.randn(7)}
+    write, read = os.write, os.preadv
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:13]))
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, offset: read(fd, [parts[0][:11]], offset))
+    assert tree.equal(saved, load(save(tmp_path / "c", saved)))
+
+
+def test_leaves_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = torch.arange((64 << 20) // 8 + 3)
+    path = save(tmp_path / "c", {"w": value})
+    assert len(read_manifest(path).leaves[0].hashes) == 2
+    assert torch.equal(load(path)["w"], value)
