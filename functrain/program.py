@@ -176,7 +176,7 @@ class Program:
         stream = state.rng.stream("step", number)
         with scoped(stream, device):
             after, outputs = self.device_step(tensors, copied(parts, device), lr, ema_due)
-        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, tensors["loss_scale"]):
+        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, state.loss_scale):
             with scoped(stream, device):
                 own = copied(parts, device)
                 again = step.compute(self.fixed, by_autograd, global_norm, tensors, own)

@@ -42,10 +42,10 @@ def describe(program: Program) -> dict[str, Any]:
 def expected(program: Program, seed: int) -> RunState:
     """A run state of the structure a checkpoint of ``program`` must have."""
     state = program.init(seed)
+    anything: Any = Anything()
     if getattr(program.recipe.optimizer, "lazy_state", False):
-        state = attrs.evolve(state, optimizer=Anything())
-    state = attrs.evolve(state, scheduler=Anything())
-    return RunState(state, Anything(), Anything(), Anything())  # type: ignore[arg-type]
+        state = attrs.evolve(state, optimizer=anything)
+    return RunState(attrs.evolve(state, scheduler=anything), anything, anything, anything)
 
 
 def restore(
@@ -67,6 +67,7 @@ def restore(
     """
     saved, manifest = store.restore(like=expected(program, seed), types=TYPES)
     info: dict[str, Any] = manifest.info
+    path = store.path(saved.train.counters.step)
     now = describe(program)
     changed = [
         f"{path}: {before!r} in the checkpoint, {after!r} now"
@@ -81,7 +82,7 @@ def restore(
             RecipeChangedWarning,
             stacklevel=3,
         )
-    return saved, info, store.path(manifest.step)
+    return saved, info, path
 
 
 def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

@@ -61,7 +61,8 @@ def to_bytes(tensor: Tensor) -> Tensor:
     dense = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     if dense.is_complex():
         dense = torch.view_as_real(dense).reshape(-1)
-    return dense.view(torch.uint8)
+    # One element (or none) may come with any stride and still be contiguous.
+    return dense.as_strided(dense.shape, (1,)).view(torch.uint8)
 
 
 def diff(first: Tree, second: Tree) -> list[Difference]:

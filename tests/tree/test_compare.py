@@ -46,6 +46,8 @@ class TestSame:
         x = torch.randn(3, 4)
         assert tree.equal(x.t(), x.t().contiguous())
         assert tree.equal(torch.ones(1).expand(5), torch.ones(5))
+        assert tree.equal(torch.arange(4)[::2][:1], torch.zeros(1, dtype=torch.int64))
+        assert tree.equal(torch.ones(4)[::2][:0], torch.ones(0))
         z = torch.randn(3, dtype=torch.complex64)
         assert tree.equal(z.conj(), z.conj().resolve_conj())
 

@@ -1,0 +1,190 @@
+"""Batches: data as a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate
+
+from functrain.data.columns import Columns, columns_of
+from functrain.data.permutation import Permutation
+from functrain.data.samples import Samples
+from functrain.data.stream import stream
+from functrain.errors import (
+    BatchIndexError,
+    DataOptionError,
+    EmptyDatasetError,
+    NoFullBatchError,
+    NotADatasetError,
+)
+
+
+def _at_least(least: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
+    def validate(instance: Any, attribute: attrs.Attribute[int], value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise DataOptionError(attribute.name, least, value)
+
+    return validate
+
+
+@attrs.frozen(eq=False, repr=False)
+class Batches:
+    """A dataset cut into batches, any of which can be had at once, in any order, again and again.
+
+    The order is a function of seed and epoch, the random augmentation of a sample one of seed,
+    epoch and sample. So neither depends on the number of workers, on the batches asked for
+    before, or on how often a run was resumed. Torch's, Python's and NumPy's global generators
+    are as they were after each batch; code in the dataset draws from them as usual.
+
+    Args:
+        dataset: a map-style dataset or sequence of samples; or columns: a tensor, a
+            ``TensorDataset``, or a dict, list or tuple of equally long tensors or NumPy arrays.
+            Columns are indexed as a whole unless ``transform`` or ``collate`` is given.
+        batch_size: samples in a batch.
+        seed: root seed of order and augmentation.
+        shuffle: whether epochs differ in order; otherwise each is 0, 1, 2, ...
+        drop_last: leave out the last batch of an epoch if it is short.
+        workers: processes that read ahead in :meth:`stream`; 0 reads in this one.
+        prefetch: batches each worker reads ahead.
+        pin_memory: put batches of :meth:`stream` into pinned memory, if CUDA is available.
+        collate: makes a batch of a list of samples; default ``torch.utils.data.default_collate``.
+        transform: applied to each sample.
+
+    Raises:
+        EmptyDatasetError: the dataset has no samples.
+        NoFullBatchError: ``drop_last`` leaves no batch.
+        NotADatasetError: the dataset has no length or no samples by index.
+        ColumnError: a column is no tensor or array.
+        ColumnLengthError: columns differ in length.
+        DataOptionError: a number is out of range.
+
+    Example:
+        >>> batches = Batches({"x": torch.arange(10)}, batch_size=4, shuffle=False)
+        >>> batches
+        Batches(10 samples, batch_size=4, 3 batches an epoch, in order)
+        >>> batches[0, 2]
+        {'x': tensor([8, 9])}
+        >>> [len(batch["x"]) for batch in batches]
+        [4, 4, 2]
+    """
+
+    dataset: Any
+    batch_size: int = attrs.field(validator=_at_least(1))
+    seed: int = attrs.field(default=0, kw_only=True, converter=operator.index)
+    shuffle: bool = attrs.field(default=True, kw_only=True)
+    drop_last: bool = attrs.field(default=False, kw_only=True)
+    workers: int = attrs.field(default=0, kw_only=True, validator=_at_least(0))
+    prefetch: int = attrs.field(default=2, kw_only=True, validator=_at_least(1))
+    pin_memory: bool = attrs.field(default=False, kw_only=True)
+    collate: Callable[[list[Any]], Any] | None = attrs.field(default=None, kw_only=True)
+    transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
+    _reader: Columns | Samples = attrs.field(init=False)
+    samples: int = attrs.field(init=False)
+
+    @_reader.default
+    def _make_reader(self) -> Columns | Samples:
+        columns = columns_of(self.dataset)
+        if columns is None:
+            _check_dataset(self.dataset)
+        elif self.transform is None and self.collate is None:
+            return columns
+        dataset = self.dataset if columns is None else columns
+        return Samples(dataset, self.transform, self.collate or default_collate, self.seed)
+
+    @samples.default
+    def _count(self) -> int:
+        return len(self._reader)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.samples:
+            raise EmptyDatasetError(f"the dataset has no samples: {type(self.dataset).__name__}")
+        if not len(self):
+            raise NoFullBatchError(self.samples, self.batch_size)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return (self.samples + (0 if self.drop_last else self.batch_size - 1)) // self.batch_size
+
+    def __getitem__(self, position: tuple[int, int]) -> Any:
+        """The batch at ``epoch, index``; a pure function, the same in any process."""
+        epoch, index = position
+        return self.read(epoch, index, self.indices(epoch, index))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Epoch 0, once."""
+        return (batch for _, _, batch in stream(self, 0, 0, epochs=1))
+
+    def indices(self, epoch: int, index: int) -> Tensor:
+        """Which samples the batch at ``epoch, index`` holds.
+
+        Returns:
+            int64 tensor of shape ``[batch_size]``, less in a short last batch.
+
+        Raises:
+            BatchIndexError: there is no such batch.
+        """
+        if epoch < 0 or not 0 <= index < len(self):
+            raise BatchIndexError(
+                f"no batch {index} of epoch {epoch}: epochs count from 0 and have {len(self)} "
+                f"batches, 0 to {len(self) - 1}"
+            )
+        return self.order(epoch, index, index + 1)
+
+    def order(self, epoch: int, start: int, stop: int) -> Tensor:
+        """The samples of the batches ``start`` to ``stop - 1`` of an epoch, one after another."""
+        first, last = start * self.batch_size, min(stop * self.batch_size, self.samples)
+        if self.shuffle:
+            return Permutation(self.samples, self.seed, epoch).indices(first, last)
+        return torch.arange(first, last)
+
+    def read(self, epoch: int, index: int, indices: Tensor) -> Any:
+        """Make the batch at ``epoch, index`` of the samples ``indices``."""
+        if isinstance(self._reader, Columns):
+            return self._reader.rows(indices)
+        return self._reader.read(epoch, index, indices.tolist())
+
+    def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:
+        """All batches from a position on, without end, epoch after epoch.
+
+        Args:
+            epoch: the first batch's epoch.
+            index: its index; the number of batches in an epoch means the next epoch's first.
+
+        Returns:
+            A generator of ``(epoch, index, batch)``. Closing it ends the worker processes.
+
+        Raises:
+            BatchIndexError: there is no such position.
+            WorkerDiedError: a worker process was killed.
+        """
+        if epoch < 0 or not 0 <= index <= len(self):
+            raise BatchIndexError(
+                f"no stream from batch {index} of epoch {epoch}: an epoch has {len(self)} batches"
+            )
+        return stream(self, epoch, index)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.samples} samples", f"batch_size={self.batch_size}"]
+        parts.append(f"{len(self)} batches an epoch")
+        parts.append(f"shuffled by seed {self.seed}" if self.shuffle else "in order")
+        parts += [f"{name}=True" for name in ("drop_last", "pin_memory") if getattr(self, name)]
+        if self.workers:
+            parts.append(f"workers={self.workers}")
+        return f"Batches({', '.join(parts)})"
+
+
+def _check_dataset(dataset: Any) -> None:
+    kind = type(dataset).__name__
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise NotADatasetError(
+            f"Batches needs a dataset with a length and samples by index, and {kind} has none. "
+            "Give an IterableDataset to fit through a torch DataLoader: "
+            "fit(program, DataLoader(dataset, batch_size=...), ...)"
+        )
+    if not hasattr(dataset, "__getitem__") or isinstance(dataset, str | bytes):
+        raise NotADatasetError(f"Batches needs samples by index, which {kind} does not give")

@@ -1,0 +1,134 @@
+"""Datasets held as columns: tensors of equal length, whose rows are the samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from functrain import tree
+from functrain.errors import ColumnError, ColumnLengthError
+
+_MANY = 8  # a longer list of tensors may well be a list of samples
+
+
+@attrs.frozen(eq=False)
+class Columns:
+    """Tensors of equal length in a container.
+
+    Attributes:
+        container: the tensor itself, or a dict, list or tuple of tensors.
+        tensors: these tensors, each of shape ``[rows, ...]``.
+    """
+
+    container: Any
+    tensors: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, row: int) -> Any:
+        """One sample, in memory of its own; a list of columns gives a tuple."""
+        # A transform may write into its sample; select() alone is a view of the dataset.
+        return self._filled([tensor.select(0, row).clone() for tensor in self.tensors], tuple)
+
+    def rows(self, indices: Tensor) -> Any:
+        """Several samples as one batch, in a container like the columns' own."""
+        return self._filled(
+            [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors], list
+        )
+
+    def _filled(self, values: list[Tensor], sequence: type) -> Any:
+        if isinstance(self.container, Tensor):
+            return values[0]
+        if isinstance(self.container, list):
+            return sequence(values)
+        return tree.rebuild(self.container, values)
+
+
+def columns_of(dataset: Any) -> Columns | None:
+    """Read a dataset as columns, if that is what it is.
+
+    Args:
+        dataset: a tensor, a ``TensorDataset``, or a dict, list or tuple of tensors; NumPy arrays
+            count as tensors and share their memory where they can.
+
+    Returns:
+        The columns, or ``None`` if the samples are to be taken from the dataset one by one.
+
+    Raises:
+        ColumnError: a column is no tensor or has no rows, or a list of more than 8 tensors may
+            be samples as well as columns.
+        ColumnLengthError: two columns differ in length.
+    """
+    if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
+        dataset = list(dataset.tensors)
+    if _is_column(dataset):
+        tensor = _tensor("the dataset", dataset)
+        return Columns(tensor, [tensor])
+    if not (_is_plain(dataset, dict) or _holds_columns(dataset)):
+        return None
+    columns = {
+        f"column {key!r}": _tensor(f"column {key!r} of the dataset", column)
+        for key, column in tree.children(dataset)
+    }
+    _check_lengths(columns)
+    return Columns(dataset, list(columns.values()))
+
+
+def _is_plain(dataset: Any, kind: Any) -> bool:
+    """Whether indexing means what it means for ``kind``: subclasses may see it otherwise."""
+    return isinstance(dataset, kind) and type(dataset).__getitem__ is kind.__getitem__
+
+
+def _is_column(column: Any) -> bool:
+    return isinstance(column, Tensor) or type(column).__module__.partition(".")[0] == "numpy"
+
+
+def _holds_columns(dataset: Any) -> bool:
+    """Whether the tensors in a tuple or list are columns; in a long list they may be samples."""
+    if not (_is_plain(dataset, list) or _is_plain(dataset, tuple)):
+        return False
+    if not any(_is_column(column) and column.ndim for column in dataset[:_MANY]):
+        return False
+    if isinstance(dataset, tuple) or len(dataset) <= _MANY:
+        return True
+    if not all(_is_column(column) and column.ndim for column in dataset):
+        return False
+    if len({(column.shape, column.dtype) for column in dataset}) == 1:
+        raise ColumnError(
+            f"a list of {len(dataset)} tensors of one shape may be samples or columns: give "
+            "torch.stack(list) if each tensor is a sample, tuple(list) if each is a column"
+        )
+    return len({len(column) for column in dataset}) == 1
+
+
+def _tensor(name: str, column: Any) -> Tensor:
+    if not _is_column(column) or not column.ndim:
+        raise ColumnError(
+            f"{name} of the dataset must be a tensor or array with rows, got "
+            f"{'a scalar' if _is_column(column) else type(column).__name__}. A dataset of samples "
+            "needs __len__ and __getitem__(index), as torch.utils.data.Dataset has."
+        )
+    if isinstance(column, Tensor):
+        return column
+    if not column.flags.writeable or any(stride < 0 for stride in column.strides):
+        column = column.copy()  # torch cannot share such memory
+    try:
+        return torch.from_numpy(column)
+    except TypeError as error:
+        raise ColumnError(
+            f"{name} of the dataset is an array torch cannot hold: {error}"
+        ) from error
+
+
+def _check_lengths(columns: dict[str, Tensor]) -> None:
+    if not columns:
+        raise ColumnError("the dataset is a dict without columns")
+    first, *others = columns
+    for other in others:
+        if len(columns[other]) != len(columns[first]):
+            raise ColumnLengthError(first, len(columns[first]), other, len(columns[other]))

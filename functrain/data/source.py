@@ -1,0 +1,172 @@
+"""One protocol for every kind of data, as the training loop reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from functrain.data.batches import Batches
+from functrain.data.replay import OneShot, Replay
+from functrain.data.stateful import Stateful
+from functrain.errors import EmptyDatasetError, NotBatchesError
+
+Batch = Any
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Data that can be read from any position of any epoch.
+
+    Attributes:
+        length: batches in an epoch; ``None`` where only reading tells.
+        replays: whether beginning at batch k means drawing k batches and dropping them.
+    """
+
+    @property
+    def length(self) -> int | None: ...
+
+    @property
+    def replays(self) -> bool: ...
+
+    def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
+        """The batches of an epoch from ``start`` on.
+
+        Args:
+            seed: root seed of the run.
+            epoch: which epoch.
+            start: how many of its batches are done.
+            saved: what :meth:`state` gave when the run was saved; ``None`` in an unbroken run.
+
+        Raises:
+            EmptyDatasetError: an epoch has no batches.
+            DataExhaustedError: the data can be read only once, and was.
+            DataChangedError: there are fewer batches than were done.
+        """
+        ...
+
+    def state(self) -> Any:
+        """What must be saved for a run to go on after the batch that was last handed out.
+
+        Returns:
+            A tree of tensors and plain values; ``None`` if seed and position suffice.
+        """
+        ...
+
+    def close(self) -> None:
+        """End worker processes, if there are any."""
+        ...
+
+
+def as_source(data: Any) -> Source:
+    """Read any kind of data through one protocol.
+
+    Args:
+        data: :class:`Batches`; a list or tuple of batches; anything with ``state_dict`` and
+            ``load_state_dict``; a torch ``DataLoader`` or other iterable; an iterator, which can
+            be read once; or a :class:`Source`, returned as it is.
+
+    Raises:
+        NotBatchesError: the data cannot be iterated, or gives samples rather than batches.
+        EmptyDatasetError: a list or tuple is empty.
+
+    Example:
+        >>> source = as_source(["first", "second", "third"])
+        >>> source.length, list(source.epoch(seed=0, epoch=4, start=1, saved=None))
+        (3, ['second', 'third'])
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, Batches):
+        return BatchesSource(data)
+    _check_gives_batches(data)
+    if isinstance(data, list | tuple):
+        return ListSource(data)
+    if callable(getattr(data, "state_dict", None)) and hasattr(data, "load_state_dict"):
+        return Stateful(data)
+    return OneShot(data) if isinstance(data, Iterator) else Replay(data)
+
+
+def _check_gives_batches(data: Any) -> None:
+    kind = type(data).__name__
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise NotBatchesError(
+            f"{kind} holds samples, not batches: give functrain.data.Batches(dataset, batch_size)"
+        )
+    if isinstance(data, Tensor | dict | str | bytes):
+        raise NotBatchesError(
+            f"data must give batches one after another, and a {kind} does not: give "
+            "functrain.data.Batches(data, batch_size), or [data] if it is one batch"
+        )
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise NotBatchesError(
+            f"data must be Batches, a DataLoader or another iterable of batches, got {kind}"
+        )
+
+
+@attrs.define(eq=False)
+class BatchesSource:
+    """Batches: any position at once; workers live on from epoch to epoch."""
+
+    batches: Batches
+    _stream: Any = None
+    _at: tuple[int, int] | None = None
+
+    replays = False
+
+    @property
+    def length(self) -> int:
+        """Batches in an epoch."""
+        return len(self.batches)
+
+    def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
+        """The batches of an epoch from ``start`` on; their order has the seed of Batches."""
+        if start >= self.length:
+            return
+        if self._at != (epoch, start):
+            self.close()
+            self._stream, self._at = self.batches.stream(epoch, start), (epoch, start)
+        for index in range(start, self.length):
+            _, _, batch = next(self._stream)
+            self._at = (epoch, index + 1) if index + 1 < self.length else (epoch + 1, 0)
+            yield batch
+
+    def state(self) -> None:
+        """Nothing: seed and position suffice."""
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = self._at = None
+
+
+@attrs.frozen(eq=False)
+class ListSource:
+    """A list or tuple of batches: each epoch is the same."""
+
+    batches: list[Batch] | tuple[Batch, ...]
+
+    replays = False
+
+    def __attrs_post_init__(self) -> None:
+        if not self.batches:
+            raise EmptyDatasetError(f"the data is an empty {type(self.batches).__name__}")
+
+    @property
+    def length(self) -> int:
+        """Batches in an epoch."""
+        return len(self.batches)
+
+    def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
+        """The batches from ``start`` on."""
+        return iter(self.batches[start:])
+
+    def state(self) -> None:
+        """Nothing: the position suffices."""
+
+    def close(self) -> None:
+        """Nothing to end."""

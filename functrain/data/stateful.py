@@ -1,0 +1,133 @@
+"""Data that can save its own position: torchdata's StatefulDataLoader, streamed datasets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from functrain.data.drawing import (
+    END,
+    begin,
+    draw,
+    drop,
+    generator_states,
+    length_of,
+    refuse_empty,
+    remaining,
+    set_generator_states,
+)
+from functrain.errors import DataChangedError
+from functrain.rng import sample_scope
+
+
+@attrs.define(eq=False)
+class Stateful:
+    """An iterable with ``state_dict`` and ``load_state_dict``.
+
+    What is expected of it: iterating after ``load_state_dict`` goes on behind the batch that was
+    last handed out before ``state_dict``; iterating after a pass has ended begins a new one.
+
+    A snapshot is ``{"epoch", "done", "ended", "loader", "generators"}``: what the data said
+    after ``done`` batches of an epoch. Several are kept, for two reasons. A loop that does not
+    know the length asks for a batch before it has used the one before; and after a draw that
+    failed, what the data says of itself cannot be trusted.
+    """
+
+    data: Any
+    _at: tuple[int, int] | None = None  # (epoch, done) while that is the state of the data
+    _snapshots: list[dict[str, Any]] = attrs.field(factory=list)
+
+    replays = False
+
+    @property
+    def length(self) -> int | None:
+        """Batches in an epoch, if the data knows."""
+        return length_of(self.data)
+
+    def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
+        """The batches of an epoch from ``start`` on, restored from ``saved`` if it is given."""
+        self._at = None
+        if saved is not None:
+            self._snapshots = list(saved["snapshots"])
+        return self._batches(seed, epoch, start, restore=saved is not None)
+
+    def _batches(self, seed: int, epoch: int, start: int, restore: bool) -> Iterator[Any]:
+        restored = self._restore(seed, epoch, start) if restore else None
+        batches, done = restored or (begin(self.data, seed, epoch), 0)
+        drop(batches, seed, epoch, done, start)
+        done, length = start, self.length
+        rest = remaining(
+            batches,
+            seed=seed,
+            epoch=epoch,
+            index=start,
+            length=length,
+            at_end=lambda index: self._remember(epoch, index, ended=True),
+        )
+        while (batch := next(rest, END)) is not END:
+            done += 1
+            if done == start + 1 or length is None:
+                self._remember(epoch, done, ended=False)
+            self._at = (epoch, done)
+            yield batch
+            self._at = None  # until the next draw has succeeded
+        if not done:
+            refuse_empty(self.data, epoch)
+
+    def state(self) -> Any:
+        """Snapshots from which the data can be restored; ``None`` before the first batch."""
+        if self._at is not None and not self._remembers(*self._at):
+            return {"snapshots": [self._snapshot(*self._at, ended=False)]}
+        return {"snapshots": list(self._snapshots)} if self._snapshots else None
+
+    def _remembers(self, epoch: int, done: int) -> bool:
+        return any((s["epoch"], s["done"]) == (epoch, done) for s in self._snapshots)
+
+    def _remember(self, epoch: int, done: int, ended: bool) -> None:
+        if ended or not self._remembers(epoch, done):
+            self._snapshots = [*self._snapshots[-1:], self._snapshot(epoch, done, ended)]
+
+    def _snapshot(self, epoch: int, done: int, ended: bool) -> dict[str, Any]:
+        with sample_scope():
+            loader = copy.deepcopy(self.data.state_dict())
+        held = generator_states(self.data)
+        return {"epoch": epoch, "done": done, "ended": ended, "loader": loader, "generators": held}
+
+    def _nearest(self, epoch: int, start: int) -> dict[str, Any]:
+        here = [s for s in self._snapshots if s["epoch"] == epoch and s["done"] <= start]
+        before = [s for s in self._snapshots if s["epoch"] < epoch]
+        if not here and not before:
+            raise DataChangedError(
+                f"the saved state of the data is of a later place than batch {start} of epoch "
+                f"{epoch}, where the run stands: {type(self.data).__name__}"
+            )
+        return max(here or before, key=lambda s: (s["epoch"], s["done"], s["ended"]))
+
+    def _restore(self, seed: int, epoch: int, start: int) -> tuple[Iterator[Any], int] | None:
+        """Load the nearest snapshot.
+
+        Returns:
+            The rest of this epoch and how many batches of it are done; ``None`` if the next pass
+            over the data is the whole of it.
+        """
+        nearest = self._nearest(epoch, start)
+        self.data.load_state_dict(copy.deepcopy(nearest["loader"]))
+        if not nearest["ended"] or nearest["generators"]:
+            # torchdata takes in the state when it is iterated. It restores the order, but not
+            # what else was drawn from a generator of the loader's own.
+            batches = begin(self.data, seed, nearest["epoch"])
+            set_generator_states(self.data, nearest["generators"])
+        if nearest["ended"]:
+            return (iter(()), start) if nearest["epoch"] == epoch else None
+        if nearest["epoch"] == epoch:
+            return batches, nearest["done"]
+        index = nearest["done"]
+        while draw(batches, seed, nearest["epoch"], index) is not END:
+            index += 1
+        return None
+
+    def close(self) -> None:
+        """Nothing to end: the data belongs to the user."""

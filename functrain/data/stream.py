@@ -1,0 +1,120 @@
+"""The batches of a position and after, read in this process or ahead in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from functrain import tree
+from functrain.errors import WorkerDiedError
+
+if TYPE_CHECKING:
+    from functrain.data.batches import Batches
+
+_BLOCK = 32768  # positions whose order is computed at once
+
+
+def stream(
+    batches: Batches, epoch: int, index: int, epochs: int | None = None
+) -> Iterator[tuple[int, int, Any]]:
+    """Yield ``(epoch, index, batch)`` from a position on; see :meth:`Batches.stream`.
+
+    Args:
+        batches: the data.
+        epoch: where to begin.
+        index: where to begin in it.
+        epochs: how many epochs to read, the first included; ``None`` is without end.
+    """
+    pin = batches.pin_memory and torch.cuda.is_available()
+    keys = _positions(batches, epoch, index, epochs)
+    if batches.workers:
+        yield from _parallel(batches, keys, pin)
+        return
+    for epoch, index, indices in keys:
+        batch = batches.read(epoch, index, indices)
+        yield epoch, index, pinned(batch) if pin else batch
+
+
+def _positions(
+    batches: Batches, first: int, index: int, epochs: int | None
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield each position with its samples, computing the order in blocks of batches."""
+    length, size = len(batches), batches.batch_size
+    block = max(1, _BLOCK // size)
+    for epoch in islice(count(first), epochs):
+        for start in range(index, length, block):
+            order = batches.order(epoch, start, min(start + block, length))
+            for offset in range(0, len(order), size):
+                yield epoch, start + offset // size, order[offset : offset + size]
+        index = 0
+
+
+@attrs.frozen(eq=False)
+class _Read:
+    """A batch on its way from a worker."""
+
+    epoch: int
+    index: int
+    batch: Any
+
+    def pin_memory(self) -> _Read:
+        # Called by DataLoader's pinning thread, whose own way would turn tuples into lists.
+        return attrs.evolve(self, batch=pinned(self.batch))
+
+
+@attrs.frozen(eq=False)
+class _Fetch:
+    """What DataLoader's workers take for their dataset: whole batches by position."""
+
+    batches: Batches
+
+    def __getitem__(self, key: tuple[int, int, list[int]]) -> _Read:
+        epoch, index, indices = key
+        return _Read(epoch, index, self.batches.read(epoch, index, torch.tensor(indices)))
+
+
+def _same(read: _Read) -> _Read:
+    return read
+
+
+def _parallel(
+    batches: Batches, keys: Iterator[tuple[int, int, Tensor]], pin: bool
+) -> Iterator[tuple[int, int, Any]]:
+    """Read with the processes of torch's DataLoader, which live until the generator is closed."""
+    loader: DataLoader[_Read] = DataLoader(
+        _Fetch(batches),  # type: ignore[arg-type]
+        batch_size=None,
+        # Ints travel to the workers in microseconds; a tensor would take a file descriptor.
+        sampler=((epoch, index, indices.tolist()) for epoch, index, indices in keys),
+        num_workers=batches.workers,
+        prefetch_factor=batches.prefetch,
+        pin_memory=pin,
+        collate_fn=_same,  # type: ignore[arg-type]
+        generator=torch.Generator(),  # without one, iter() would draw from the global generator
+    )
+    for read in _naming_the_dead(iter(loader)):
+        yield read.epoch, read.index, read.batch
+
+
+def _naming_the_dead(reads: Iterator[_Read]) -> Iterator[_Read]:
+    try:
+        yield from reads
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise WorkerDiedError(
+            f"a process that reads data ended unexpectedly ({error}). Often it ran out of memory "
+            "or crashed in native code: try workers=0 to see the error itself, fewer workers, or "
+            "a smaller prefetch."
+        ) from error
+
+
+def pinned(batch: Any) -> Any:
+    """A batch like ``batch`` whose tensors lie in pinned memory."""
+    return tree.map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, batch)

@@ -1,0 +1,164 @@
+"""Worker processes change nothing but the time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from functrain import tree
+from functrain.data import Batches
+from functrain.errors import WorkerDiedError
+
+
+class Noisy(Dataset[tuple[Tensor, int]]):
+    def __len__(self) -> int:
+        return 23
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.randn(3) + random.random() + np.random.randn() + index, index
+
+
+class WhoReads(Noisy):
+    """Process and torch threads of whoever reads."""
+
+    def __getitem__(self, index: int) -> tuple[int, int]:  # type: ignore[override]
+        return os.getpid(), torch.get_num_threads()
+
+
+class Broken(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13:
+            raise ValueError("a bad sample")
+        return super().__getitem__(index)
+
+
+class Killed(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def shaken(samples: list[Any]) -> Tensor:
+    return torch.stack([sample[0] for sample in samples]) + torch.rand(()) + random.random()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def global_state() -> list[Any]:
+    return [torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())]
+
+
+@pytest.mark.row(33)
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("start", [(0, 0), (1, 4)])
+@pytest.mark.parametrize("options", [{}, {"collate": shaken}, {"shuffle": False}])
+def test_any_number_of_workers_gives_the_same_bytes(
+    workers: int, start: tuple[int, int], options: dict[str, Any]
+) -> None:
+    alone = Batches(Noisy(), 4, seed=5, **options)
+    helped = Batches(Noisy(), 4, seed=5, workers=workers, prefetch=3, **options)
+    before = global_state()
+    stream = helped.stream(*start)
+    taken = list(islice(stream, 15))
+    stream.close()
+    assert global_state() == before
+    assert not tree.diff(taken, list(islice(alone.stream(*start), 15)))
+
+
+def test_columns_through_workers_keep_their_container() -> None:
+    columns = {"x": torch.randn(10, 2), "y": torch.arange(10)}
+    expected = list(Batches((columns["x"], columns["y"]), 4))
+    found = list(Batches((columns["x"], columns["y"]), 4, workers=1))
+    assert not tree.diff(found, expected)
+    assert {type(batch) for batch in found} == {tuple}
+
+
+def test_workers_have_one_thread_live_on_and_end_with_the_stream() -> None:
+    batches = Batches(WhoReads(), 4, workers=2)
+    stream = batches.stream()
+    read = [batch for _, _, batch in islice(stream, 4 * len(batches))]
+    pids = {int(pid) for pids, _ in read for pid in pids}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert {int(n) for _, threads in read for n in threads} == {1}
+    stream.close()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_an_error_in_a_worker_is_the_users_and_says_where() -> None:
+    with pytest.raises(ValueError, match="reading sample 13 for batch 3 of epoch 0") as caught:
+        list(Batches(Broken(), 4, shuffle=False, workers=2))
+    assert "a bad sample" in str(caught.value)
+
+
+def test_a_killed_worker_is_named() -> None:
+    with pytest.raises(WorkerDiedError, match="workers=0"):
+        list(Batches(Killed(), 4, shuffle=False, workers=1))
+
+
+SPAWNED = """
+import random
+import torch
+from functrain import tree
+from functrain.data import Batches
+
+class Noisy:
+    def __len__(self):
+        return 9
+    def __getitem__(self, index):
+        return torch.randn(3) + random.random() + index
+
+if __name__ == "__main__":
+    torch.multiprocessing.set_start_method("spawn")
+    expected = list(Batches(Noisy(), 4))
+    assert not tree.diff(list(Batches(Noisy(), 4, workers=1)), expected)
+    print("same")
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_give_the_same_bytes(tmp_path: Path) -> None:
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "same\n", done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_pinned(workers: int) -> None:
+    columns = (torch.randn(10, 2), torch.arange(10))
+    found = list(Batches(columns, 4, pin_memory=True, workers=workers))
+    assert all(part.is_pinned() for batch in found for part in batch)
+    assert not tree.diff(found, list(Batches(columns, 4)))
+
+
+def test_pin_memory_without_cuda_changes_nothing() -> None:
+    batches = Batches(torch.arange(10), 4, pin_memory=not torch.cuda.is_available())
+    assert not tree.diff(list(batches), list(Batches(torch.arange(10), 4)))
