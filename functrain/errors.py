@@ -301,3 +301,7 @@ class DataExhaustedError(FunctrainError, RuntimeError):
 
 class DataChangedError(FunctrainError, RuntimeError):
     """The data is not what it was when the run was saved."""
+
+
+class ReplayWarning(FunctrainWarning):
+    """Resuming within an epoch means drawing and dropping batches."""

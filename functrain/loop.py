@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from functrain.checkpoint import Checkpoints
-from functrain.data import as_source
+from functrain.data import Source, as_source
 from functrain.durations import Duration, duration
 from functrain.early_stopping import EarlyStop
 from functrain.events import Listener
@@ -79,10 +79,9 @@ def fit(
         >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
         ('max_epochs', 80, True)
     """
-    source = as_source(data)
     running = Running(
         program=program,
-        source=source,
+        source=as_source(data),
         limits=Limits.of(until),
         eval_data=_named(eval_data),
         eval_every=duration(eval_every or "1 epoch"),
@@ -91,9 +90,7 @@ def fit(
         early_stop=early_stop,
         listeners=tuple(listeners),
     )
-    with contextlib.ExitStack() as stack:
-        stack.callback(source.close)
-        stack.enter_context(running)
+    with running:
         running.begin(state, seed, resume)
         ending = running.go()
         return running.end(ending)
@@ -144,12 +141,12 @@ def iterate(
                     return
 
 
-def _named(eval_data: Any) -> dict[str, Any]:
+def _named(eval_data: Any) -> dict[str, Source]:
     """Evaluation sets by name; a plain one is called "eval"."""
     if eval_data is None:
         return {}
-    several = isinstance(eval_data, Mapping) and all(isinstance(name, str) for name in eval_data)
-    return dict(eval_data) if several else {"eval": eval_data}
+    several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
+    return {name: as_source(data) for name, data in several.items()}
 
 
 def _store(directory: str | Path | Checkpoints | None) -> Checkpoints | None:

@@ -26,6 +26,7 @@ from functrain.errors import (
     ListenerError,
     NonFiniteError,
     NonFiniteWarning,
+    ReplayWarning,
 )
 from functrain.evaluation import Interrupted, evaluate
 from functrain.history import History, Log, Row
@@ -49,7 +50,7 @@ class Running:
     program: Program
     source: Source
     limits: Limits
-    eval_data: dict[str, Any]
+    eval_data: dict[str, Source]
     eval_every: Duration
     save_every: Duration
     store: Checkpoints | None
@@ -83,6 +84,8 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.exits.close()
+        for source in (self.source, *self.eval_data.values()):
+            source.close()
         if self.log is not None:
             self.log.close()
 
@@ -130,7 +133,11 @@ class Running:
         Any exception leaves a checkpoint of the last good state behind before it goes on.
         """
         try:
-            return self._owed() or self._already_over() or self._epochs()
+            ending = self._owed() or self._already_over()
+            if ending is None:
+                self._notice_replay()
+                ending = self._epochs()
+            return ending
         except NonFiniteError as error:
             warnings.warn(f"the run ends: {error}", NonFiniteWarning, stacklevel=3)
             return Ending("nonfinite", str(error))
@@ -140,6 +147,17 @@ class Running:
             except (CheckpointWriteError, ListenerError) as second:
                 error.add_note(f"the last state could not be saved: {second}")
             raise
+
+    def _notice_replay(self) -> None:
+        done = self.train.counters.batch
+        if done and self.source.replays:
+            warnings.warn(
+                f"this data can only be read from its beginning: to go on in epoch "
+                f"{self.train.counters.epoch}, {done} batches are drawn and dropped. "
+                "functrain.data.Batches, or a loader with state_dict, goes there at once.",
+                ReplayWarning,
+                stacklevel=5,
+            )
 
     def _already_over(self) -> Ending | None:
         if self.loop.early_stop.get("stop"):
@@ -338,7 +356,9 @@ class Running:
             if callable(getattr(listener, "state_dict", None))
         }
         loop = attrs.evolve(self.loop, log_bytes=self.log.size if self.log else 0)
-        return RunState(self.train, loop, self.source.state(), states)
+        # A saved state that the data has not taken up yet is still what there is.
+        data = self.source.state() if self.data_state is None else self.data_state
+        return RunState(self.train, loop, data, states)
 
     def end(self, ending: Ending) -> Run:
         """The final checkpoint, the last events, and the result."""

@@ -491,3 +491,63 @@ class TestIterate:
             s.counters.step for s, _ in ft.iterate(made, made.init(), batches(), until="8 steps")
         ]
         assert steps == list(range(1, 9))
+
+
+@pytest.mark.row(30)
+@pytest.mark.row(33)
+class TestAnyLoader:
+    def loader(self, **options: Any) -> Any:
+        dataset = torch.utils.data.TensorDataset(*columns())
+        return torch.utils.data.DataLoader(dataset, SIZE, shuffle=True, **options)
+
+    @pytest.mark.parametrize("own_generator", [False, True])
+    def test_a_dataloader_resumes_exactly_within_an_epoch(
+        self, tmp_path: Path, own_generator: bool
+    ) -> None:
+        def make() -> Any:
+            generator = torch.Generator().manual_seed(3) if own_generator else None
+            return self.loader(generator=generator)
+
+        torch.manual_seed(1)
+        straight = ft.fit(program(), make(), until="15 steps")
+        torch.manual_seed(2)
+        ft.fit(program(), make(), until="8 steps", directory=tmp_path)
+        with pytest.warns(errors.ReplayWarning, match="2 batches are drawn and dropped"):
+            run = ft.fit(program(), make(), until="15 steps", directory=tmp_path)
+        assert tree.diff(straight.state, run.state) == []
+        done = ft.fit(program(), make(), until="15 steps", directory=tmp_path)
+        assert tree.diff(straight.state, done.state) == []
+
+    def test_a_loader_with_state_dict_goes_there_at_once(self, tmp_path: Path) -> None:
+        class Counting:
+            """Endless numbers; remembers where it is."""
+
+            def __init__(self) -> None:
+                self.position = 0
+                self.drawn = 0
+
+            def __len__(self) -> int:
+                return 4
+
+            def __iter__(self) -> Any:
+                while True:
+                    x = torch.full((2, 3), float(self.position))
+                    x[0] *= -1
+                    self.position += 1
+                    self.drawn += 1
+                    yield x, torch.tensor([0, 1])
+                    if self.position % 4 == 0:
+                        return
+
+            def state_dict(self) -> dict[str, int]:
+                return {"position": self.position}
+
+            def load_state_dict(self, state: dict[str, int]) -> None:
+                self.position = state["position"]
+
+        straight = ft.fit(program(), Counting(), until="11 steps")
+        ft.fit(program(), Counting(), until="6 steps", directory=tmp_path)
+        data = Counting()
+        run = ft.fit(program(), data, until="11 steps", directory=tmp_path)
+        assert tree.diff(straight.state, run.state) == []
+        assert data.drawn <= 6

@@ -1,0 +1,83 @@
+"""Real runs, killed without warning at random moments, end in the bytes of a run never killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import functrain as ft
+from functrain import resumption, tree
+
+# Every option is an ordinary override of the example's configuration.
+RUNS = {
+    "digits": ["fit.until=60 steps", "fit.eval_every=20 steps", "fit.save_every=7 steps"],
+    "chargpt": [
+        "fit.until=40 steps",
+        "fit.eval_every=20 steps",
+        "fit.save_every=6 steps",
+    ],
+}
+KILLS = 6
+
+
+def command(name: str, directory: Path) -> list[str]:
+    options = [*RUNS[name], f"directory={directory}", "threads=1"]
+    return [sys.executable, "-m", "functrain", "train", name, *options]
+
+
+def finish(name: str, directory: Path) -> None:
+    done = subprocess.run(command(name, directory), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def size(directory: Path) -> int:
+    log = directory / "metrics.jsonl"
+    return log.stat().st_size if log.exists() else 0
+
+
+def killed(name: str, directory: Path, delay: float) -> bool:
+    """Start the run and kill its process group a while after its log has grown; False if too late."""
+    before = size(directory)
+    process = subprocess.Popen(
+        command(name, directory),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and size(directory) == before:
+            time.sleep(0.005)
+        time.sleep(delay)
+        return process.poll() is None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.row(32)
+@pytest.mark.row(34)
+@pytest.mark.parametrize("name", list(RUNS))
+def test_killed_runs_end_in_the_same_bytes(name: str, tmp_path: Path) -> None:
+    generator = random.Random(0)
+    straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
+    finish(name, straight)
+    kills = sum(killed(name, disturbed, generator.uniform(0, 0.6)) for _ in range(KILLS))
+    finish(name, disturbed)
+    print(f"{name}: {kills} kills")
+    assert kills >= 5
+    logs = [(run / "metrics.jsonl").read_bytes() for run in (straight, disturbed)]
+    assert logs[0] == logs[1]
+    trees = [
+        ft.Checkpoints(run).restore("latest", types=resumption.TYPES)[0]
+        for run in (straight, disturbed)
+    ]
+    assert tree.diff(*trees) == []
