@@ -105,14 +105,22 @@ def _parallel(
 def _naming_the_dead(reads: Iterator[_Read]) -> Iterator[_Read]:
     try:
         yield from reads
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not _of_a_dead_worker(error):
             raise
         raise WorkerDiedError(
             f"a process that reads data ended unexpectedly ({error}). Often it ran out of memory "
             "or crashed in native code: try workers=0 to see the error itself, fewer workers, or "
             "a smaller prefetch."
         ) from error
+
+
+def _of_a_dead_worker(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    # A worker that dies while it hands over a tensor breaks the connection; one whose dataset
+    # has a broken connection of its own says so as an error caught in a worker.
+    return "in DataLoader worker process" not in str(error)
 
 
 def pinned(batch: Any) -> Any:
