@@ -305,3 +305,15 @@ class DataChangedError(FunctrainError, RuntimeError):
 
 class ReplayWarning(FunctrainWarning):
     """Resuming within an epoch means drawing and dropping batches."""
+
+
+class MissingExtraError(FunctrainError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class ConfigError(FunctrainError, ValueError):
+    """A configuration is wrong; the message is one line that names the key."""
+
+
+class ConfigChangedError(FunctrainError, ValueError):
+    """A run directory holds a run of another configuration."""

@@ -6,6 +6,7 @@ here; the device part, on dicts of tensors, is in ``step.py``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -203,17 +204,40 @@ class Program:
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """What ``eval_step`` computes, with the weight that averages over batches need."""
         device = state.device
-        params = self._weights(state, weights)
-        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
         own = copied(batch, device)
         function = self.recipe.evaluate or self.recipe.loss
+        with self.evaluating(state, weights) as module:
+            return evaluate(function, module, own, device)
+
+    @contextlib.contextmanager
+    def evaluating(self, state: TrainState, weights: str = "params") -> Iterator[nn.Module]:
+        """The module with a state's weights, in evaluation mode, for the length of a block.
+
+        Args:
+            state: not changed; buffers that the module writes to are copies.
+            weights: ``"params"`` or ``"ema"``.
+
+        Yields:
+            A private shell of the user's module; without gradients, in the program's precision,
+            and in a random stream of its own.
+
+        Example:
+            >>> import functrain as ft
+            >>> loss = lambda model, batch: model(batch).square().mean()
+            >>> program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+            >>> with program.evaluating(program.init()) as model:
+            ...     model(torch.ones(3, 2)).shape
+            torch.Size([3, 1])
+        """
+        params = self._weights(state, weights)
+        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
         with (
             torch.no_grad(),
-            scoped(state.rng.stream("evaluate", state.counters.step), device),
-            precision.autocast(self.recipe.precision, device),
+            scoped(state.rng.stream("evaluate", state.counters.step), state.device),
+            precision.autocast(self.recipe.precision, state.device),
             self.fixed.model.bound(params, buffers, training=False) as module,
         ):
-            return evaluate(function, module, own, device)
+            yield module
 
     def observe(self, state: TrainState, metric: float | None) -> TrainState:
         """Tell the schedule a metric of an evaluation (``Plateau`` and its like react to it)."""

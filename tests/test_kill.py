@@ -43,7 +43,7 @@ def size(directory: Path) -> int:
 
 
 def killed(name: str, directory: Path, delay: float) -> bool:
-    """Start the run and kill its process group a while after its log has grown; False if too late."""
+    """Start the run; kill its process group a while after its log grew. False if too late."""
     before = size(directory)
     process = subprocess.Popen(
         command(name, directory),

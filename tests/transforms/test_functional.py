@@ -9,7 +9,7 @@ import attrs
 import pytest
 import torch
 import torch.utils._pytree as pytree
-from models import Case, classify
+from models import classify
 from torch import nn
 
 import functrain as ft
@@ -91,7 +91,7 @@ def test_gradients_through_a_step_reach_the_learning_rate() -> None:
     def loss_after(lr: torch.Tensor) -> torch.Tensor:
         new = state
         for _ in range(2):
-            new, outputs = step.functional(program.fixed, new, [(x.double(), y)], lr, False)
+            new, _ = step.functional(program.fixed, new, [(x.double(), y)], lr, False)
         return step.functional(program.fixed, new, [(x.double(), y)], lr, False)[1]["loss"]
 
     lr = torch.tensor(0.01, dtype=torch.float64)

@@ -1,0 +1,5 @@
+"""The command line: ``functrain train | diff | ls | show | plot``."""
+
+from functrain.cli.application import main
+
+__all__ = ["main"]

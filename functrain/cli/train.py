@@ -1,0 +1,116 @@
+"""``functrain train``: from a configuration to a finished run, or one that can be continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import functrain as ft
+from functrain import config
+from functrain.cli.run_directory import settle
+from functrain.errors import MissingExtraError
+from functrain.history import FILE_NAME, History, read
+from functrain.listeners import ProgressBar
+
+# Exit codes by reason; 128 + the signal's number where one ended the run.
+_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def train(source: str, overrides: list[str], console: Console) -> int:
+    """Train, or continue, or say that there is nothing left to do.
+
+    Args:
+        source: name of an example or path of a YAML file.
+        overrides: ``key=value``.
+        console: where to print.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        FunctrainError: the configuration or the run directory is wrong; nothing was written.
+    """
+    loaded = config.load(source, overrides)
+    if loaded.config.threads is not None:
+        torch.set_num_threads(loaded.config.threads)
+    with config.importable(loaded):
+        built = config.build(loaded.config)
+        directory = Path(loaded.config.directory)
+        already = built.store.steps()
+        settle(directory, loaded.plain)
+        run = _fit(loaded.config, built, console)
+        if already and run.state.counters.step == already[-1]:
+            console.print("the run is done; nothing was left to do")
+        plot = _plot(run, directory, loaded.config.name)
+        console.print(summary(run, loaded.config.name, plot))
+        if built.report is not None:
+            console.print(built.report(built.program, run.state), markup=False, highlight=False)
+    return _exit_code(run, source, console)
+
+
+def _fit(options: config.RunConfig, built: config.Built, console: Console) -> ft.Run:
+    return ft.fit(
+        built.program,
+        built.data,
+        until=options.fit.until,
+        seed=options.seed,
+        eval_data=built.eval_data,
+        eval_every=options.fit.eval_every,
+        save_every=options.fit.save_every,
+        directory=built.store,
+        early_stop=options.early_stop,
+        listeners=[ProgressBar(console), *built.listeners],
+    )
+
+
+def _plot(run: ft.Run, directory: Path, name: str) -> Path | None:
+    if not len(run.history):
+        return None
+    from functrain.plotting import curves
+
+    path = directory / "curves.png"
+    try:
+        curves(run.history, path, title=f"{name}: {run.detail}")
+    except MissingExtraError:
+        return None
+    return path
+
+
+def summary(run: ft.Run, name: str, plot: Path | None) -> Table:
+    """The end of a run as a table."""
+    counters = run.state.counters
+    table = Table(title=name, show_header=False, title_justify="left")
+    rows: list[tuple[str, Any]] = [
+        ("ended", f"{run.reason} ({run.detail.splitlines()[0]})"),
+        ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
+        ("time trained", f"{run.seconds:.1f} s"),
+    ]
+    names = run.history.names()
+    measured = [n for n in names if "/" in n and not n.startswith("epoch/")]
+    rows += [(f"last {n}", f"{run.history[n][-1]:.4f}") for n in measured]
+    if run.best["step"] is not None:
+        rows.append(("best", f"{run.best['value']:.4f} at step {run.best['step']}"))
+    rows += [("run directory", run.directory), ("plot", plot or "none (pip install matplotlib)")]
+    for label, value in rows:
+        table.add_row(label, str(value))
+    return table
+
+
+def _exit_code(run: ft.Run, source: str, console: Console) -> int:
+    if run.reason == "interrupted":
+        console.print(f"interrupted and saved; continue with: functrain train {source} ...")
+        return next((code for name, code in _SIGNALS.items() if name in run.detail), 130)
+    return 3 if run.reason == "nonfinite" else 0
+
+
+def redraw(directory: Path) -> Path:
+    """Draw the curves of a run directory again."""
+    from functrain.plotting import curves
+
+    path = directory / "curves.png"
+    curves(History(read(directory / FILE_NAME)), path, title=directory.name)
+    return path

@@ -1,0 +1,7 @@
+"""Configuration of runs: YAML with overrides, checked, typed, and built into objects."""
+
+from functrain.config.building import Built, build, importable
+from functrain.config.reading import Loaded, load
+from functrain.config.schema import RunConfig
+
+__all__ = ["Built", "Loaded", "RunConfig", "build", "importable", "load"]

@@ -1,0 +1,1 @@
+"""Programs to run, read and copy from: ``functrain train digits``, ``functrain train chargpt``."""
