@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -45,8 +44,12 @@ def train(source: str, overrides: list[str], console: Console) -> int:
         run = _fit(loaded.config, built, console)
         if already and run.state.counters.step == already[-1]:
             console.print("the run is done; nothing was left to do")
-        plot = _plot(run, directory, loaded.config.name)
-        console.print(summary(run, loaded.config.name, plot))
+        plot = _plot(run, directory, loaded.config.name, console)
+        console.print(summary(run, loaded.config.name))
+        # Not in the table, which would cut long paths.
+        console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
+        if plot is not None:
+            console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
         if built.report is not None:
             console.print(built.report(built.program, run.state), markup=False, highlight=False)
     return _exit_code(run, source, console)
@@ -67,7 +70,7 @@ def _fit(options: config.RunConfig, built: config.Built, console: Console) -> ft
     )
 
 
-def _plot(run: ft.Run, directory: Path, name: str) -> Path | None:
+def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | None:
     if not len(run.history):
         return None
     from functrain.plotting import curves
@@ -75,16 +78,17 @@ def _plot(run: ft.Run, directory: Path, name: str) -> Path | None:
     path = directory / "curves.png"
     try:
         curves(run.history, path, title=f"{name}: {run.detail}")
-    except MissingExtraError:
+    except MissingExtraError as error:
+        console.print(f"no plot: {error}")
         return None
     return path
 
 
-def summary(run: ft.Run, name: str, plot: Path | None) -> Table:
+def summary(run: ft.Run, name: str) -> Table:
     """The end of a run as a table."""
     counters = run.state.counters
     table = Table(title=name, show_header=False, title_justify="left")
-    rows: list[tuple[str, Any]] = [
+    rows = [
         ("ended", f"{run.reason} ({run.detail.splitlines()[0]})"),
         ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
         ("time trained", f"{run.seconds:.1f} s"),
@@ -94,9 +98,8 @@ def summary(run: ft.Run, name: str, plot: Path | None) -> Table:
     rows += [(f"last {n}", f"{run.history[n][-1]:.4f}") for n in measured]
     if run.best["step"] is not None:
         rows.append(("best", f"{run.best['value']:.4f} at step {run.best['step']}"))
-    rows += [("run directory", run.directory), ("plot", plot or "none (pip install matplotlib)")]
     for label, value in rows:
-        table.add_row(label, str(value))
+        table.add_row(label, value)
     return table
 
 

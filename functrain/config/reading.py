@@ -7,12 +7,12 @@ import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import cattrs
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from functrain.config.schema import RunConfig
@@ -61,9 +61,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or source
         raise ConfigError(f"{where}: {_first_line(error)}") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{source}: expected a mapping of options, came {type(plain).__name__}")
-    data = {str(key): value for key, value in plain.items()}
+    data = {str(key): value for key, value in cast(dict[Any, Any], plain).items()}
     return Loaded(structured(data), data, folder)
 
 
@@ -100,13 +98,13 @@ def _text(source: str) -> tuple[str, Path | None]:
         raise ConfigError(f"{source} cannot be read: {error}") from error
 
 
-def _parsed(text: str, source: str) -> DictConfig | ListConfig:
+def _parsed(text: str, source: str) -> DictConfig:
     try:
-        # Read twice: PyYAML keeps the last of two equal keys without a word, OmegaConf does not.
         created = OmegaConf.create(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not valid YAML: {_yaml_line(error)}") from error
-    assert isinstance(created, (DictConfig, ListConfig))
+    if not isinstance(created, DictConfig):
+        raise ConfigError(f"{source}: expected a mapping of options at the top")
     return created
 
 

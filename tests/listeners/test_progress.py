@@ -1,0 +1,52 @@
+"""Progress: a bar for a terminal, lines for a file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+import functrain as ft
+from functrain.listeners import ProgressBar
+
+
+def run(console: Console, **options: Any) -> ft.Run:
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    torch.manual_seed(0)
+    program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+    data = [torch.ones(4, 2)] * 4
+    listeners = [ProgressBar(console)]
+    return ft.fit(program, data, until="8 steps", eval_data=data, listeners=listeners, **options)
+
+
+@pytest.mark.row(42)
+def test_without_a_terminal_a_line_an_evaluation() -> None:
+    file = io.StringIO()
+    run(Console(file=file, width=100))
+    lines = file.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 4", "step 8"]
+    assert "\x1b" not in file.getvalue()
+
+
+@pytest.mark.row(42)
+def test_on_a_terminal_a_bar_with_epoch_steps_and_metrics() -> None:
+    file = io.StringIO()
+    run(Console(file=file, width=160, force_terminal=True, legacy_windows=False))
+    text = file.getvalue()
+    assert "8/8" in text
+    assert "epoch 2" in text
+    assert "eval: loss" in text
+
+
+@pytest.mark.row(42)
+def test_training_is_the_same_with_it() -> None:
+    with_it = run(Console(file=io.StringIO(), force_terminal=True))
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    torch.manual_seed(0)
+    program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+    without = ft.fit(program, [torch.ones(4, 2)] * 4, until="8 steps")
+    assert ft.tree.diff(with_it.state, without.state) == []

@@ -1,0 +1,118 @@
+"""The command line as a user meets it: real processes, exit codes, what is printed and written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SHORT = [
+    "fit.until=8 steps",
+    "fit.eval_every=4 steps",
+    "threads=1",
+    "schedule.warmup_proportion=0.5",
+]
+
+
+def functrain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "functrain", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def train(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return functrain("train", "digits", f"directory={directory}", *SHORT, *options)
+
+
+@pytest.mark.slow
+class TestTrain:
+    def test_writes_continues_and_says_that_it_is_done(self, tmp_path: Path) -> None:
+        directory = tmp_path / "run"
+        first = train(directory)
+        assert first.returncode == 0, first.stderr
+        assert "max_steps" in first.stdout
+        assert str(directory / "curves.png") in first.stdout
+        assert {"config.yaml", "metrics.jsonl", "curves.png", "FORMAT"} <= {
+            path.name for path in directory.iterdir()
+        }
+        again = train(directory)
+        assert again.returncode == 0
+        assert "nothing was left to do" in again.stdout
+        longer = train(directory, "fit.until=12 steps")
+        assert longer.returncode == 0, longer.stderr
+        assert "continuing from step 8" in longer.stdout
+        rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(1, 13))
+
+    def test_another_configuration_in_the_directory_is_refused(self, tmp_path: Path) -> None:
+        train(tmp_path / "run")
+        before = (tmp_path / "run" / "config.yaml").read_bytes()
+        other = train(tmp_path / "run", "model.width=16")
+        assert other.returncode == 2
+        assert "model.width: 32 there, 16 now" in other.stderr
+        assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+    def test_diff_tells_equal_from_different(self, tmp_path: Path) -> None:
+        a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+        for directory, options in ((a, []), (b, []), (c, ["seed=1"])):
+            assert train(directory, *options).returncode == 0
+        same = functrain("diff", str(a), str(b))
+        assert (same.returncode, "the runs are equal" in same.stdout) == (0, True)
+        different = functrain("diff", str(a), str(c))
+        assert different.returncode == 1
+        assert "the logs part at step 1: loss" in different.stdout
+        assert "train.params" in different.stdout
+
+    def test_sigterm_saves_and_says_how_to_continue(self, tmp_path: Path) -> None:
+        directory, straight = tmp_path / "run", tmp_path / "straight"
+        options = ["fit.until=60 steps", "fit.eval_every=20 steps", "threads=1"]
+        command = [sys.executable, "-m", "functrain", "train", "digits", *options]
+        process = subprocess.Popen(
+            [*command, f"directory={directory}", "fit.save_every=10 steps"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while not list(directory.glob("step-*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert "interrupted and saved" in output
+        for path in (directory, straight):
+            done = functrain(
+                "train", "digits", *options, f"directory={path}", "fit.save_every=10 steps"
+            )
+            assert done.returncode == 0, done.stderr
+        assert functrain("diff", str(directory), str(straight)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digts"], "did you mean 'digits'?"),
+        (["train", "digits", "sede=1"], "sede: unknown key (did you mean 'seed'?)"),
+        (["diff", "nowhere", "nowhere"], "there is no run with checkpoints in nowhere"),
+        (["ls", "nowhere"], "there is no run"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = functrain(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("precious")
+    done = train(tmp_path / "run")
+    assert done.returncode == 2
+    assert str(tmp_path / "run") in done.stderr
+    assert (tmp_path / "run").read_text() == "precious"
