@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def _evaluations(axes: Any, history: History) -> None:
 
 
 def _line(axes: Any, history: History, name: str, title: str, logarithmic: bool) -> None:
-    axes.plot(*history.column(name), color=_COLORS[0], linewidth=0.9)
-    if logarithmic:
+    steps, values = history.column(name)
+    axes.plot(steps, values, color=_COLORS[0], linewidth=0.9)
+    if logarithmic and any(0 < value < math.inf for value in values):
         axes.set_yscale("log")
     axes.set_title(title, fontsize=10)

@@ -93,6 +93,7 @@ BAD = [
     (["fit=3"], "fit: expected a mapping of options, came 3"),
     (["schedule.lr=${nope}"], "schedule.lr: Interpolation key 'nope' not found"),
     (["schedule.lr=-1"], "optimizer.members.0.1.lr: "),
+    (["fit.until=1 steps", "schedule.warmup_proportion=0.9"], "fit.until: WarmupCosine"),
     (["seed"], "override 'seed': write key=value"),
 ]
 

@@ -11,12 +11,14 @@ from typing import Any
 import attrs
 
 import functrain as ft
+from functrain import learning_rate
 from functrain.config.reading import Loaded
 from functrain.config.schema import RunConfig
 from functrain.config.targets import TARGET, imported, instantiated
+from functrain.data import as_source
 from functrain.durations import duration
 from functrain.errors import ConfigError, FunctrainError
-from functrain.limits import Limits
+from functrain.limits import Limits, Until
 
 
 @attrs.frozen(eq=False)
@@ -66,14 +68,25 @@ def build(config: RunConfig) -> Built:
         ),
     )
     keeping = attrs.asdict(config.checkpoints)
+    data = instantiated(_with_target(config.data, "data"), "data")
+    _checked("fit.until", lambda: _check_horizon(program, data, config.fit.until))
     return Built(
         program=program,
-        data=instantiated(_with_target(config.data, "data"), "data"),
+        data=data,
         eval_data=instantiated(config.eval_data, "eval_data"),
         store=_checked("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping)),
         listeners=instantiated(config.listeners, "listeners"),
         report=None if config.report is None else imported(config.report, "report"),
     )
+
+
+def _check_horizon(program: ft.Program, data: Any, until: Until) -> None:
+    """See now, before anything is written, whether the schedules fit into the run."""
+    length = _checked("data", lambda: as_source(data).length)
+    steps = Limits.of(until).steps(length, program.recipe.accumulate)
+    if steps is not None:
+        state = learning_rate.init(program.schedules)
+        learning_rate.with_horizon(program.schedules, state, steps)
 
 
 def _with_target(node: dict[str, Any], where: str) -> dict[str, Any]:
