@@ -26,6 +26,24 @@ def improves(value: float, best: float | None, mode: str) -> bool:
     return best is None or (value < best if mode == "min" else value > best)
 
 
+def best_after(best: State, value: float | None, step: int, mode: str) -> State:
+    """The best value and its step after an evaluation.
+
+    Args:
+        best: ``{"value", "step"}`` so far; returned itself where nothing improved.
+        value: the metric, ``None`` where it was not measured.
+        step: where it was measured.
+        mode: ``"min"`` or ``"max"``.
+
+    Example:
+        >>> best_after({"value": 0.5, "step": 3}, 0.25, 4, "min")
+        {'value': 0.25, 'step': 4}
+    """
+    if value is None or not improves(value, best["value"], mode):
+        return best
+    return {"value": value, "step": step}
+
+
 def find(metrics: Mapping[str, float], monitor: str) -> float | None:
     """The metric a monitor names: in full, or as ``"loss"`` for ``"eval/loss"``."""
     return metrics.get(monitor, metrics.get(f"eval/{monitor}"))

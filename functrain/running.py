@@ -29,18 +29,16 @@ from functrain.errors import (
     ReplayWarning,
 )
 from functrain.evaluation import Interrupted, evaluate
-from functrain.history import History, Log, Row
+from functrain.history import History, Row
 from functrain.limits import Ending, Limits
 from functrain.position import Position, due
 from functrain.program import Program
+from functrain.recording import Recorder
 from functrain.resumption import describe, restore
 from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
 from functrain.state import TrainState
 from functrain.stepping import advance, epoch_batches, position
-
-_FLUSH_ROWS = 64
-_FLUSH_SECONDS = 1.0
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -63,16 +61,12 @@ class Running:
     sending: events.Listeners = attrs.field(init=False)
     stop: events.Stop | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
-    log: Log | None = None
-    rows: list[Row] = attrs.field(factory=list)
-    # Rows not yet fetched from the device, with the samples of their steps.
-    fresh: list[tuple[Row, int]] = attrs.field(factory=list)
+    recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
     data_state: Any = None
     # The step of the newest checkpoint, and whether nothing was owed in it.
     saved: tuple[int, bool] = (-1, True)
     seconds_before: float = 0.0
     started: float = attrs.field(factory=time.monotonic)
-    flushed: float = attrs.field(factory=time.monotonic)
     exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
 
     def __enter__(self) -> Running:
@@ -86,8 +80,7 @@ class Running:
         self.exits.close()
         for source in (self.source, *self.eval_data.values()):
             source.close()
-        if self.log is not None:
-            self.log.close()
+        self.recorder.close()
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -104,9 +97,7 @@ class Running:
         else:
             self.train = self.program.init(seed) if state is None else state
             self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
-            self.log = None if self.store is None else Log(self.store.directory)
-            if self.log is not None:
-                self.rows = self.log.resume(0)
+            self.recorder = Recorder.begin(self.store.directory if self.store else None, 0)
         self.at = self._position()
         steps = self.limits.steps(self.source.length, self.program.recipe.accumulate)
         if steps is not None:
@@ -116,12 +107,13 @@ class Running:
     def _take_up(self, store: Checkpoints, seed: int) -> Any:
         saved, info, path = restore(store, self.program, seed)
         self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data
-        self.seconds_before = info["seconds"]
+        self.seconds_before = info.get("seconds", 0.0)
         self.saved = (self.train.counters.step, self.loop.owed is None)
-        self.log = Log(store.directory)
-        self.rows = self.log.resume(self.loop.log_bytes)
+        if self.early_stop is not None and not self.loop.early_stop:
+            self.loop = attrs.evolve(self.loop, early_stop=self.early_stop.init())
+        self.recorder = Recorder.begin(store.directory, self.loop.log_bytes)
         for index, listener in enumerate(self.listeners):
-            if str(index) in saved.listeners:
+            if str(index) in saved.listeners and hasattr(listener, "load_state_dict"):
                 listener.load_state_dict(saved.listeners[str(index)])
         return path
 
@@ -188,7 +180,7 @@ class Running:
         made = self.train.counters.step > counters.step
         if made:
             row = {"step": self.train.counters.step, "epoch": counters.epoch, **step_metrics}
-            self.fresh.append((row, self.train.counters.samples - counters.samples))
+            self.recorder.add(row, self.train.counters.samples - counters.samples)
         limit = self.limits.reached(self.at)
         evaluation = bool(self.eval_data) and (
             due(self.eval_every, before, self.at) or limit is not None
@@ -203,8 +195,8 @@ class Running:
 
     def _check(self, limit: Ending | None) -> Ending | None:
         """The stop check, last at each step."""
-        if len(self.fresh) >= _FLUSH_ROWS or time.monotonic() - self.flushed > _FLUSH_SECONDS:
-            self.flush()
+        if self.recorder.due:
+            self._flush()
         if limit is not None:
             return limit
         if self.loop.early_stop.get("stop"):
@@ -226,7 +218,7 @@ class Running:
         if self.loop.owed is None:
             return None
         if self.loop.owed["row"] is None:
-            self._strike(row=self.flush(hold_last=True))
+            self._strike(row=self._flush(hold_last=True))
         if self.loop.owed["epoch_end"]:
             self._end_epoch()
         found: dict[str, float] = {}
@@ -238,7 +230,7 @@ class Running:
             self._decide(found)
         row, save = self.loop.owed["row"], self.loop.owed["save"]
         self.loop = attrs.evolve(self.loop, owed=None)
-        self._write([row] if row else [])
+        self.recorder.write([row] if row else [])
         if save or self.loop.early_stop.get("stop"):
             self.save(found)
         return None
@@ -259,10 +251,10 @@ class Running:
         self._send(events.EpochEnd(self.train, self.train.counters.epoch - 1, means, True))
 
     def _evaluate(self) -> dict[str, float]:
-        kinds = ["params"] if self.train.ema is None else ["params", "ema"]
+        """Every evaluation set, with the raw and, if there are any, the averaged weights."""
         found: dict[str, float] = {}
         for name, data in self.eval_data.items():
-            for weights in kinds:
+            for weights in ("params",) if self.train.ema is None else ("params", "ema"):
                 self._send(events.EvalBegin(self.train, name, weights))
                 means = evaluate(
                     self.program,
@@ -278,11 +270,10 @@ class Running:
 
     def _decide(self, found: dict[str, float]) -> None:
         """Best, early stop and plateau, each a pure function of the metrics so far."""
-        step = self.train.counters.step
         monitor, mode = self._monitored()
-        best, value = self.loop.best, early_stopping.find(found, monitor)
-        improved = value is not None and early_stopping.improves(value, best["value"], mode)
-        best = {"value": value, "step": step} if improved else best
+        value = early_stopping.find(found, monitor)
+        best = early_stopping.best_after(self.loop.best, value, self.train.counters.step, mode)
+        improved = best is not self.loop.best
         rule = self.loop.early_stop
         if self.early_stop is not None:
             rule = self.early_stop.observe(rule, found)
@@ -294,38 +285,10 @@ class Running:
             self._send(events.EarlyStopped(self.train, rule["stop"]))
 
     def _monitored(self) -> tuple[str, str]:
-        if self.store is not None:
-            return self.store.monitor, self.store.mode
-        if self.early_stop is not None:
-            return self.early_stop.monitor, self.early_stop.mode
-        return "loss", "min"
+        watching = self.store or self.early_stop
+        return ("loss", "min") if watching is None else (watching.monitor, watching.mode)
 
     # -- effects -----------------------------------------------------------------------------
-
-    def flush(self, hold_last: bool = False) -> Row:
-        """Fetch the metrics of the last steps from the device, add them up, write them.
-
-        Args:
-            hold_last: do not write the last row yet; more will be put in it.
-
-        Returns:
-            The last row, or an empty one where there is nothing new.
-        """
-        fetched = metrics.fetch([row for row, _ in self.fresh])
-        sums = self.loop.sums
-        for row, (_, samples) in zip(fetched, self.fresh, strict=True):
-            numbers = {name: value for name, value in row.items() if _has_mean(name)}
-            sums = metrics.added(sums, numbers, samples)
-        self.loop = attrs.evolve(self.loop, sums=sums)
-        self.fresh.clear()
-        self.flushed = time.monotonic()
-        self._write(fetched[:-1] if hold_last else fetched)
-        return fetched[-1] if fetched else {}
-
-    def _write(self, rows: list[Row]) -> None:
-        self.rows += rows
-        if self.log is not None and rows:
-            self.log.append(rows)
 
     def save(self, found: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint of this step, unless it stands already or nothing is to be written.
@@ -334,12 +297,10 @@ class Running:
             found: metrics of this step's evaluation; they decide what is best.
         """
         step = self.train.counters.step
-        if self.store is None or self.log is None:
+        self._flush()
+        if self.store is None or self.saved == (step, self.loop.owed is None):
             return
-        self.flush()
-        if self.saved == (step, self.loop.owed is None):
-            return
-        self.log.sync()
+        self.recorder.sync()
         measured = dict(found or {})
         if (value := early_stopping.find(measured, self.store.monitor)) is not None:
             measured[self.store.monitor] = value
@@ -355,7 +316,7 @@ class Running:
             for index, listener in enumerate(self.listeners)
             if callable(getattr(listener, "state_dict", None))
         }
-        loop = attrs.evolve(self.loop, log_bytes=self.log.size if self.log else 0)
+        loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
         # A saved state that the data has not taken up yet is still what there is.
         data = self.source.state() if self.data_state is None else self.data_state
         return RunState(self.train, loop, data, states)
@@ -368,16 +329,20 @@ class Running:
             means = metrics.mean(self.loop.sums)
             self._send(events.EpochEnd(self.train, counters.epoch, means, False))
         self._send(events.TrainEnd(self.train, ending.reason, ending.detail))
-        self.flush()
         return Run(
             state=self.train,
-            history=History(self.rows),
+            history=History(self.recorder.rows),
             reason=ending.reason,
             detail=ending.detail,
             directory=None if self.store is None else self.store.directory,
             best=self.loop.best,
             seconds=self._seconds(),
         )
+
+    def _flush(self, hold_last: bool = False) -> Row:
+        sums, last = self.recorder.flush(self.loop.sums, hold_last)
+        self.loop = attrs.evolve(self.loop, sums=sums)
+        return last
 
     def _send(self, event: events.Event) -> None:
         self.stop = self.sending.send(event) or self.stop
@@ -388,7 +353,3 @@ class Running:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
-
-
-def _has_mean(name: str) -> bool:
-    return name not in ("step", "epoch", "lr") and not name.startswith("lr.")
