@@ -317,3 +317,14 @@ class ConfigError(FunctrainError, ValueError):
 
 class ConfigChangedError(FunctrainError, ValueError):
     """A run directory holds a run of another configuration."""
+
+
+class CheckpointingError(FunctrainError, RuntimeError):
+    """The model uses reentrant activation checkpointing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give "
+            "gradients as values (it writes them into .grad). Pass use_reentrant=False: the same "
+            "memory is saved, and torch recommends it."
+        )

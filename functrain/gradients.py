@@ -8,13 +8,13 @@ supports activation checkpointing and backward hooks and is faster. Under ``vmap
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from functrain.batch import Batch
-from functrain.errors import LossError, SparseGradientError
+from functrain.errors import CheckpointingError, LossError, SparseGradientError
 from functrain.loss import Outcome
 from functrain.model import Model
 from functrain.state import Tensors
@@ -83,7 +83,7 @@ def by_autograd(
             outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        found = _differentiated(loss, list(leaves.values()))
         after = model.current_buffers()
     grads = {
         path: _dense(path, grad)
@@ -186,6 +186,38 @@ def _require_graph(loss: Tensor, trainable: list[str]) -> None:
             "the loss does not depend on any trainable parameter. Compute it from the model that "
             "is passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."
         )
+
+
+def _differentiated(loss: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradients of a loss, refusing the one construct that would lose some of them.
+
+    Reentrant checkpointing finds its gradients by a backward pass of its own, which writes into
+    ``.grad``. Asked for gradients as values it raises, or, where nothing that is trained lies
+    before it, is passed over without a word.
+    """
+    graph = loss.grad_fn
+    try:
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" in str(error):
+            raise CheckpointingError from error
+        raise
+    if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
+        raise CheckpointingError
+    return found
+
+
+def _has_reentrant_checkpoint(graph: Any) -> bool:
+    seen, waiting = set(), [graph]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _dense(path: str, grad: Tensor) -> Tensor:

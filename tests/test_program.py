@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from models import Case, classify, convnet, mlp
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import errors, tree
@@ -183,6 +184,26 @@ class TestAgainstOrdinaryPyTorch:
         new, _ = program.train_step(state, torch.ones(1, 2))
         moved = (state.params["weight"] - new.params["weight"]).tolist()
         assert moved == [[1.0, 0.0]]
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_reentrant_checkpointing_is_refused_and_never_loses_gradients(
+        self, first: bool
+    ) -> None:
+        class Reentrant(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                inner, outer = (self.a, self.b) if first else (self.b, self.a)
+                x = x.requires_grad_() if first else outer(x)
+                x = checkpoint(inner, x, use_reentrant=True)
+                return outer(x) if first else x
+
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(Reentrant(), loss, ft.optim.SGD(lr=0.1))
+        with pytest.raises(errors.CheckpointingError, match="use_reentrant=False"):
+            program.train_step(program.init(), torch.ones(2, 4))
 
     def test_a_parameter_the_loss_does_not_use_stays(self) -> None:
         module = nn.ModuleDict({"used": nn.Linear(2, 1), "unused": nn.Linear(2, 1)})
