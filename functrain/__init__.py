@@ -9,21 +9,26 @@ everything that changes, as one immutable tree. Read ``program.py`` for the step
 ``fit``, ``checkpoint/`` for how a run is persisted.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from functrain import data, optim, schedules, tree
 from functrain.batch import MicroBatches
-from functrain.checkpoint import Checkpoints, load, save
 from functrain.copying import copy
 from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.early_stopping import EarlyStop
 from functrain.ema import EMA
 from functrain.evaluation import evaluate
 from functrain.events import Stop
-from functrain.loop import fit, iterate
 from functrain.loss import Loss
 from functrain.program import Program, program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
 from functrain.transforms import compiled, donated
+
+if TYPE_CHECKING:
+    from functrain.checkpoint import Checkpoints, load, save
+    from functrain.loop import fit, iterate
 
 __version__ = "0.1.0"
 
@@ -56,3 +61,22 @@ __all__ = [
     "schedules",
     "tree",
 ]
+
+# Loop and store are half of the import time, and a step function needs neither.
+_ON_FIRST_USE = {
+    "Checkpoints": "functrain.checkpoint",
+    "load": "functrain.checkpoint",
+    "save": "functrain.checkpoint",
+    "fit": "functrain.loop",
+    "iterate": "functrain.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'functrain' has no attribute {name!r}")
+    return getattr(import_module(_ON_FIRST_USE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -74,13 +74,15 @@ def by_autograd(
     Returns:
         Gradients (of the scaled loss), buffers after the forward, outcome.
     """
+    if not torch.is_grad_enabled():
+        with torch.enable_grad():
+            return by_autograd(model, forward, trainable, params, buffers, batch, scale)
     leaves = {path: params[path].detach().requires_grad_() for path in trainable}
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
     with model.bound({**params, **leaves}, buffers, training=True) as module:
-        with torch.enable_grad():
-            outcome = forward(module, batch)
+        outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
         found = _differentiated(loss, list(leaves.values()))

@@ -168,11 +168,10 @@ def _apply_kernel(
 ) -> None:
     recipe = fixed.recipe
     trainable = {path: owned["params"][path] for path in fixed.trainable}
-    with torch.no_grad():
-        grads = clipped(recipe, computed)
-        recipe.optimizer.update_(grads, owned["optimizer"], trainable, lr)
-        if recipe.ema is not None and ema_due:
-            recipe.ema.update_(owned["ema"], owned["params"])
+    grads = clipped(recipe, computed)
+    recipe.optimizer.update_(grads, owned["optimizer"], trainable, lr)
+    if recipe.ema is not None and ema_due:
+        recipe.ema.update_(owned["ema"], owned["params"])
 
 
 def _owned(fixed: Fixed, state: DeviceState) -> DeviceState:
