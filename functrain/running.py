@@ -18,6 +18,7 @@ from functrain import early_stopping, events, metrics
 from functrain.batch import Batch
 from functrain.checkpoint import Checkpoints
 from functrain.data import Source
+from functrain.data.stateful import Stateful
 from functrain.durations import Duration
 from functrain.early_stopping import EarlyStop
 from functrain.errors import (
@@ -63,6 +64,8 @@ class Running:
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
     data_state: Any = None
+    # False while a batch was drawn whose step is not made.
+    between_steps: bool = True
     # The step of the newest checkpoint, and whether nothing was owed in it.
     saved: tuple[int, bool] = (-1, True)
     seconds_before: float = 0.0
@@ -170,12 +173,18 @@ class Running:
                 # The data ended before its own length said so.
                 following = self.train.counters.next_epoch()
                 self.train = attrs.evolve(self.train, counters=following)
+                self.at = self._position()
+                limit = self.limits.reached(self.at)
+                if limit is not None:
+                    return limit
 
     def _step(self, batch: Batch, ends_epoch: bool) -> Ending | None:
         if self.sending.wants(events.BatchBegin):
             self._send(events.BatchBegin(self.train, batch))
         before, counters = self.at, self.train.counters
+        self.between_steps = False
         self.train, step_metrics = advance(self.program, self.train, batch, ends_epoch)
+        self.between_steps = True
         self.at = self._position()
         made = self.train.counters.step > counters.step
         if made:
@@ -299,6 +308,9 @@ class Running:
         step = self.train.counters.step
         self._flush()
         if self.store is None or self.saved == (step, self.loop.owed is None):
+            return
+        if not self.between_steps and isinstance(self.source, Stateful):
+            # Its state has a batch behind it that made no step: an older checkpoint is exact.
             return
         self.recorder.sync()
         measured = dict(found or {})

@@ -518,6 +518,22 @@ class TestAnyLoader:
         done = ft.fit(program(), make(), until="15 steps", directory=tmp_path)
         assert tree.diff(straight.state, done.state) == []
 
+    def test_a_loader_that_ends_before_its_own_length(self) -> None:
+        class Short:
+            def __len__(self) -> int:
+                return 10
+
+            def __iter__(self) -> Any:
+                return iter([columns(4)] * 4)
+
+        run = ft.fit(program(), Short(), until="2 epochs")
+        assert (run.reason, run.state.counters.step) == ("max_epochs", 8)
+
+    def test_global_generators_are_left_alone(self) -> None:
+        made, before = program(), torch.get_rng_state()
+        ft.fit(made, self.loader(), until="9 steps", eval_data=self.loader())
+        assert torch.equal(before, torch.get_rng_state())
+
     def test_a_loader_with_state_dict_goes_there_at_once(self, tmp_path: Path) -> None:
         class Counting:
             """Endless numbers; remembers where it is."""
@@ -551,3 +567,21 @@ class TestAnyLoader:
         run = ft.fit(program(), data, until="11 steps", directory=tmp_path)
         assert tree.diff(straight.state, run.state) == []
         assert data.drawn <= 6
+
+        # A loss that fails must not cost the batch it was given.
+        armed = True
+
+        def failing(model: nn.Module, batch: Any) -> Any:
+            if armed and batch[0][0, 0] == -6.0:
+                raise ZeroDivisionError("mine")
+            return loss(model, batch)
+
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2))
+        made = ft.program(model, failing, ft.optim.AdamW(lr=0.01))
+        where = {"directory": tmp_path / "failing", "save_every": "2 steps"}
+        with pytest.raises(ZeroDivisionError):
+            ft.fit(made, Counting(), until="11 steps", **where)
+        armed = False
+        run = ft.fit(made, Counting(), until="11 steps", **where)
+        assert tree.diff(straight.state, run.state) == []
