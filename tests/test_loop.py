@@ -572,7 +572,7 @@ class TestAnyLoader:
         armed = True
 
         def failing(model: nn.Module, batch: Any) -> Any:
-            if armed and batch[0][0, 0] == -6.0:
+            if armed and batch[0][0, 0] == -7.0:
                 raise ZeroDivisionError("mine")
             return loss(model, batch)
 
