@@ -543,7 +543,7 @@ class TestAnyLoader:
                 self.drawn = 0
 
             def __len__(self) -> int:
-                return 4
+                return 8
 
             def __iter__(self) -> Any:
                 while True:
@@ -552,7 +552,7 @@ class TestAnyLoader:
                     self.position += 1
                     self.drawn += 1
                     yield x, torch.tensor([0, 1])
-                    if self.position % 4 == 0:
+                    if self.position % 8 == 0:
                         return
 
             def state_dict(self) -> dict[str, int]:
@@ -561,18 +561,18 @@ class TestAnyLoader:
             def load_state_dict(self, state: dict[str, int]) -> None:
                 self.position = state["position"]
 
-        straight = ft.fit(program(), Counting(), until="11 steps")
-        ft.fit(program(), Counting(), until="6 steps", directory=tmp_path)
+        straight = ft.fit(program(), Counting(), until="19 steps")
+        ft.fit(program(), Counting(), until="12 steps", directory=tmp_path)
         data = Counting()
-        run = ft.fit(program(), data, until="11 steps", directory=tmp_path)
+        run = ft.fit(program(), data, until="19 steps", directory=tmp_path)
         assert tree.diff(straight.state, run.state) == []
-        assert data.drawn <= 6
+        assert data.drawn <= 8
 
         # A loss that fails must not cost the batch it was given.
         armed = True
 
         def failing(model: nn.Module, batch: Any) -> Any:
-            if armed and batch[0][0, 0] == -7.0:
+            if armed and batch[0][0, 0] == -13.0:
                 raise ZeroDivisionError("mine")
             return loss(model, batch)
 
@@ -581,7 +581,7 @@ class TestAnyLoader:
         made = ft.program(model, failing, ft.optim.AdamW(lr=0.01))
         where = {"directory": tmp_path / "failing", "save_every": "2 steps"}
         with pytest.raises(ZeroDivisionError):
-            ft.fit(made, Counting(), until="11 steps", **where)
+            ft.fit(made, Counting(), until="19 steps", **where)
         armed = False
-        run = ft.fit(made, Counting(), until="11 steps", **where)
+        run = ft.fit(made, Counting(), until="19 steps", **where)
         assert tree.diff(straight.state, run.state) == []
