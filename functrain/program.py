@@ -26,7 +26,7 @@ from functrain.errors import ConfigurationError, EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
 from functrain.loss import LossFunction, Outcome, evaluate
 from functrain.model import Model, load, take_apart
-from functrain.names import matches, named
+from functrain.names import matches
 from functrain.optim import Groups, Optimizer, trainable_paths
 from functrain.recipe import Recipe, Trainable
 from functrain.rng import Rng, scoped
@@ -64,16 +64,14 @@ class Program:
     donates: bool = False
 
     def __repr__(self) -> str:
-        fields = ((f.name, getattr(self.recipe, f.name)) for f in attrs.fields(Recipe))
-        lines = [f"  {name}: {named(value)}" for name, value in fields]
+        lines = [f"  {name}: {value}" for name, value in self.recipe.rows()]
         count = sum(self.fixed.model.params[path].numel() for path in self.fixed.trainable)
         return "\n".join([f"Program({count:,} trained parameters)", *lines])
 
     def _repr_html_(self) -> str:
-        fields = ((f.name, getattr(self.recipe, f.name)) for f in attrs.fields(Recipe))
         cells = "".join(
-            f"<tr><td>{name}</td><td><code>{escape(named(value))}</code></td></tr>"
-            for name, value in fields
+            f"<tr><td>{name}</td><td><code>{escape(value)}</code></td></tr>"
+            for name, value in self.recipe.rows()
         )
         return f"<b>Program</b><table>{cells}</table>"
 
@@ -345,7 +343,13 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
             + f"; the parameters are {list(taken.params)[:8]}"
         )
     not_frozen = set(trainable_paths(recipe.optimizer, taken.params))
-    return [path for path in wanted if path in not_frozen]
+    trained = [path for path in wanted if path in not_frozen]
+    if not trained:
+        raise ConfigurationError(
+            "no parameter is trainable: the optimizer's groups freeze every one of those that "
+            f"could be: {wanted[:8]}"
+        )
+    return trained
 
 
 def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:

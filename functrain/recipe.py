@@ -13,6 +13,7 @@ from functrain import precision
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError
 from functrain.loss import LossFunction
+from functrain.names import named
 from functrain.optim import Optimizer
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
@@ -100,6 +101,10 @@ class Recipe:
     def can_skip(self) -> bool:
         """Whether a step may leave the weights as they were."""
         return self.nonfinite != "ignore" or self.precision == "fp16"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values for people."""
+        return [(f.name, named(getattr(self, f.name))) for f in attrs.fields(Recipe)]
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain data: what a checkpoint says it was made with.

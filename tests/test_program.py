@@ -575,6 +575,7 @@ class TestBadLosses:
             {"nonfinite": "explode"},
             {"trainable": "nothing.*"},
         ],
+        ids=str,
     )
     def test_options_that_make_no_sense(self, options: Any) -> None:
         with pytest.raises(errors.ConfigurationError, match=next(iter(options)) + "|trainable"):
@@ -600,6 +601,10 @@ class TestGroups:
         assert "0.weight" not in new.ema["params"]
         _, metrics = program.train_step(new, batch)
         assert metrics["lr.0"].item() == 0.5
+
+    def test_freezing_everything_is_an_error(self) -> None:
+        with pytest.raises(errors.ConfigurationError, match="no parameter is trainable"):
+            ft.program(mlp(), classify, ft.optim.groups([("*", ft.optim.Frozen())]))
 
     def test_a_parameter_no_pattern_matches_is_named(self) -> None:
         optimizer = ft.optim.groups([("*.bias", ft.optim.SGD(lr=0.1))])
