@@ -52,6 +52,7 @@ class TestReading:
         run = ft.fit(built.program, built.data, until=loaded.config.fit.until)
         assert run.state.counters.step == 3
         assert not (tmp_path / "out").exists()
+        assert config.load(str(tmp_path / "run.yaml")).config.directory == "runs/run"
 
     def test_the_environment_can_be_referred_to(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +138,14 @@ class TestTargets:
             "reduction": "sum",
         }
         assert instantiated(node, "loss").keywords == {"reduction": "sum"}
+
+    def test_a_class_can_be_an_argument(self) -> None:
+        import torch
+
+        cls = {"_target_": "functrain.config.imported", "path": "torch.optim.RMSprop"}
+        node = {"_target_": "functrain.optim.from_torch", "cls": cls, "lr": 0.1}
+        expected = ft.optim.from_torch(torch.optim.RMSprop, lr=0.1)
+        assert instantiated(node, "optimizer") == expected
 
     def test_nested_targets_are_made_first(self) -> None:
         node: Any = {

@@ -3,5 +3,15 @@
 from functrain.config.building import Built, build, importable
 from functrain.config.reading import Loaded, load
 from functrain.config.schema import RunConfig
+from functrain.config.targets import imported, instantiated
 
-__all__ = ["Built", "Loaded", "RunConfig", "build", "importable", "load"]
+__all__ = [
+    "Built",
+    "Loaded",
+    "RunConfig",
+    "build",
+    "importable",
+    "imported",
+    "instantiated",
+    "load",
+]

@@ -62,6 +62,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
         where = getattr(error, "full_key", None) or source
         raise ConfigError(f"{where}: {_first_line(error)}") from error
     data = {str(key): value for key, value in cast(dict[Any, Any], plain).items()}
+    data.setdefault("name", Path(source).stem)
+    data.setdefault("directory", f"runs/{data['name']}")
     return Loaded(structured(data), data, folder)
 
 

@@ -50,8 +50,8 @@ class RunConfig:
     convention of Hydra's ``instantiate``); functions as import paths.
 
     Attributes:
-        name: of the run, for people.
-        directory: where it is written.
+        name: of the run, for people; by default that of the file.
+        directory: where it is written, by default ``runs/NAME``.
         seed: root of all randomness.
         threads: torch's threads; ``None`` leaves them.
         model: target that makes the module; called with the seed's random stream.

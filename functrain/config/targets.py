@@ -15,8 +15,10 @@ from functrain.names import nearest
 TARGET, PARTIAL = "_target_", "_partial_"
 
 
-def imported(path: str, where: str) -> Any:
+def imported(path: str, where: str = "path") -> Any:
     """The object an import path names.
+
+    In YAML, a class as an argument: ``{_target_: functrain.config.imported, path: torch.optim.SGD}``.
 
     Args:
         path: ``package.module.name``.
