@@ -18,7 +18,8 @@ TARGET, PARTIAL = "_target_", "_partial_"
 def imported(path: str, where: str = "path") -> Any:
     """The object an import path names.
 
-    In YAML, a class as an argument: ``{_target_: functrain.config.imported, path: torch.optim.SGD}``.
+    In YAML it makes a class an argument:
+    ``cls: {_target_: functrain.config.imported, path: torch.optim.RMSprop}``.
 
     Args:
         path: ``package.module.name``.
