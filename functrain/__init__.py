@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from functrain import data, optim, schedules, tree
 from functrain.batch import MicroBatches
+from functrain.constructor import program
 from functrain.copying import copy
 from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.early_stopping import EarlyStop
@@ -21,7 +22,7 @@ from functrain.ema import EMA
 from functrain.evaluation import evaluate
 from functrain.events import Stop
 from functrain.loss import Loss
-from functrain.program import Program, program
+from functrain.program import Program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
 from functrain.transforms import compiled, donated

@@ -1,0 +1,109 @@
+"""``functrain.program``: from a module, a loss and an optimizer to a program."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from torch import nn
+
+from functrain import learning_rate, step
+from functrain.ema import EMA
+from functrain.errors import ConfigurationError
+from functrain.loss import LossFunction
+from functrain.model import Model, take_apart
+from functrain.names import matches
+from functrain.optim import Groups, Optimizer, trainable_paths
+from functrain.program import Program
+from functrain.recipe import Recipe, Trainable
+
+
+def program(
+    model: nn.Module | Callable[[], nn.Module],
+    loss: LossFunction,
+    optimizer: Optimizer,
+    *,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
+    ema: EMA | float | None = None,
+    nonfinite: str = "raise",
+    trainable: Trainable | None = None,
+    evaluate: LossFunction | None = None,
+) -> Program:
+    """Make a program from a module, a loss and an optimizer.
+
+    Args:
+        model: a module, whose present values are copied; or a callable that makes one, and then
+            initial values are a function of ``init``'s seed. The module itself is never changed.
+        loss: ``loss(model, batch)``, written as in ordinary PyTorch; returns a scalar tensor or a
+            :class:`functrain.Loss`.
+        optimizer: one of ``functrain.optim``; it owns the learning-rate schedule.
+        clip_norm: scale gradients so that their common 2-norm is at most this.
+        clip_value: clamp each gradient element to plus or minus this.
+        accumulate: micro-batches in a step; their gradients are averaged by weight.
+        precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` (autocast; fp16 with a loss scale).
+        ema: an :class:`EMA` or a decay; ``None`` keeps no average.
+        nonfinite: what a step with NaN or infinite loss or gradients does: ``"raise"``,
+            ``"skip"`` (leaves the weights and counts it, without waiting for the device) or
+            ``"ignore"``.
+        trainable: glob patterns or a predicate (path, tensor) of the parameters to train; by
+            default those with ``requires_grad``.
+        evaluate: used by ``eval_step`` in the place of ``loss``.
+
+    Returns:
+        The program.
+
+    Raises:
+        ConfigurationError: a value makes no sense.
+        ModelError: the model cannot be used.
+
+    Example:
+        >>> import functrain as ft
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), clip_norm=1.0).recipe.clip_norm
+        1.0
+    """
+    taken = take_apart(model)
+    if isinstance(optimizer, Groups):
+        optimizer = optimizer.bind(taken.params)
+    recipe = Recipe(
+        model=type(taken.module).__qualname__,
+        loss=loss,
+        optimizer=optimizer,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
+        accumulate=accumulate,
+        precision=precision,
+        ema=ema,
+        nonfinite=nonfinite,
+        trainable=trainable,
+        evaluate=evaluate,
+    )
+    fixed = step.Fixed(recipe, taken, _trainable(taken, recipe))
+    device_step = functools.partial(step.eager, fixed)
+    return Program(fixed, learning_rate.schedules(optimizer), device_step)
+
+
+def _trainable(taken: Model, recipe: Recipe) -> list[str]:
+    asked = recipe.trainable
+    wanted = [
+        path
+        for path, tensor in taken.params.items()
+        if (path in taken.requires_grad if asked is None else matches(asked, path, tensor))
+    ]
+    if not wanted:
+        raise ConfigurationError(
+            "no parameter is trainable: "
+            + ("none has requires_grad=True" if asked is None else f"nothing matches {asked!r}")
+            + f"; the parameters are {list(taken.params)[:8]}"
+        )
+    not_frozen = set(trainable_paths(recipe.optimizer, taken.params))
+    trained = [path for path in wanted if path in not_frozen]
+    if not trained:
+        raise ConfigurationError(
+            "no parameter is trainable: the optimizer's groups freeze every one of those that "
+            f"could be: {wanted[:8]}"
+        )
+    return trained
