@@ -1,0 +1,61 @@
+"""Norms and clipping beside torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from functrain import clipping
+
+
+def gradients(dtype: torch.dtype, scale: float = 1.0, large: bool = False) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,), (), (2, 3, 2), (300, 300) if large else (1,)]
+    return [
+        (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+        for shape in shapes
+    ]
+
+
+@pytest.mark.row(6)
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_norms_are_torchs(dtype: torch.dtype, large: bool) -> None:
+    grads = gradients(dtype, large=large)
+    expected = nn.utils.get_total_norm(grads)
+    assert torch.equal(clipping.global_norm(grads), expected)
+    torch.testing.assert_close(clipping.reported_norm(grads), expected)
+    one_by_one = clipping.global_norm(grads, foreach=False)
+    torch.testing.assert_close(one_by_one, expected)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_element_that_is_not_finite_shows_in_the_norm(bad: float) -> None:
+    for index in range(5):
+        grads = gradients(torch.float32)
+        grads[index].view(-1)[-1] = bad
+        for norm in (clipping.global_norm, clipping.reported_norm):
+            assert not torch.isfinite(norm(grads))
+
+
+@pytest.mark.row(6)
+@pytest.mark.parametrize("foreach", [True, False])
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_clipping_by_norm_is_torchs(max_norm: float, foreach: bool) -> None:
+    grads = gradients(torch.float32, large=True)
+    params = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad.clone()
+    nn.utils.clip_grad_norm_(params, max_norm)
+    clipped = clipping.clip_by_norm(grads, max_norm, clipping.global_norm(grads), foreach)
+    assert all(torch.equal(a, b.grad) for a, b in zip(clipped, params, strict=True))
+
+
+@pytest.mark.row(6)
+@pytest.mark.parametrize("foreach", [True, False])
+def test_clipping_by_value_is_torchs(foreach: bool) -> None:
+    grads = gradients(torch.float32)
+    clipped = clipping.clip_by_value(grads, 0.3, foreach)
+    expected = [grad.clamp(-0.3, 0.3) for grad in grads]
+    assert all(torch.equal(a, b) for a, b in zip(clipped, expected, strict=True))
