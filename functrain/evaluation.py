@@ -8,7 +8,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from functrain.batch import Batch, size
-from functrain.data import as_source
+from functrain.data import Source, as_source
+from functrain.data.drawing import generator_states, set_generator_states
 from functrain.errors import EmptyBatchWarning
 from functrain.precision import widest
 from functrain.program import Program
@@ -44,9 +45,27 @@ def evaluate(
     Raises:
         Interrupted: ``interrupted`` said so.
     """
+    source = as_source(data)
+    loader = getattr(source, "data", None)
+    # A loader with its own generator draws its order from it: each evaluation the same one.
+    held = generator_states(loader)
+    try:
+        return _means(program, state, source, weights, batches, interrupted)
+    finally:
+        set_generator_states(loader, held)
+
+
+def _means(
+    program: Program,
+    state: TrainState,
+    source: Source,
+    weights: str,
+    batches: int | None,
+    interrupted: Callable[[], bool],
+) -> dict[str, float]:
     sums: dict[str, Tensor] = {}
     total: Tensor | None = None
-    for index, batch in enumerate(as_source(data).epoch(0, 0, 0, None)):
+    for index, batch in enumerate(source.epoch(0, 0, 0, None)):
         if interrupted():
             raise Interrupted
         if batches is not None and index >= batches:

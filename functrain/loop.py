@@ -104,7 +104,8 @@ def iterate(
     Args:
         program: what to train.
         state: where to begin, epoch and batch within it included.
-        data: whatever ``fit`` takes.
+        data: whatever ``fit`` takes. The state of a loader that has one (a ``DataLoader`` with its
+            own generator, say) is not in ``state``: to go on within an epoch of it use ``fit``.
         until: where to end; by default at the end of the present epoch, so that calling again with
             the last state goes through the next one.
 

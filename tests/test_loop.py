@@ -529,6 +529,14 @@ class TestAnyLoader:
         run = ft.fit(program(), Short(), until="2 epochs")
         assert (run.reason, run.state.counters.step) == ("max_epochs", 8)
 
+    def test_an_evaluation_leaves_the_loaders_own_generator_as_it_was(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        loader, made = self.loader(generator=generator), program()
+        before = generator.get_state()
+        first, second = (ft.evaluate(made, made.init(), loader) for _ in range(2))
+        assert first == second
+        assert torch.equal(before, generator.get_state())
+
     def test_global_generators_are_left_alone(self) -> None:
         made, before = program(), torch.get_rng_state()
         ft.fit(made, self.loader(), until="9 steps", eval_data=self.loader())
