@@ -96,6 +96,18 @@ BAD = [
     (["schedule.lr=-1"], "optimizer.members.0.1.lr: "),
     (["fit.until=1 steps", "schedule.warmup_proportion=0.9"], "fit.until: WarmupCosine"),
     (["seed"], "override 'seed': write key=value"),
+    (["seed={"], "override 'seed={': not valid YAML"),
+    (["seed=???"], "seed: Missing mandatory value"),
+    (["threads=0"], "threads: expected at least 1"),
+    (["model=null"], "model: expected a mapping of options, came None"),
+    (["checkpoints=null"], "checkpoints: expected a mapping of options, came None"),
+    (["listeners=[3]"], "listeners.0: expected a mapping of options, came 3"),
+    (["listeners=[{a: 1}]"], "listeners: {'a': 1} has none of the methods of a listener"),
+    (["eval_data._target_=builtins.int"], "eval_data: data must be Batches"),
+    (["loss=functrain.examples.digits"], "is a module; name something in it"),
+    (["optimizer.members.0.0=[zz*]"], "pattern 'zz*' matches none"),
+    (["optimizer.members.9=3"], "optimizer.members.9: "),
+    (["fit.until=1 minute"], "fit.until: WarmupCosine has no steps of its own"),
 ]
 
 
@@ -155,10 +167,23 @@ class TestTargets:
         schedule = ft.schedules.Cosine(lr=0.1, steps=5)
         assert instantiated(node, "optimizer") == ft.optim.AdamW(lr=schedule)
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("import not_there_at_all\n", "not_there_at_all"),
+            ("def f(:\n", "SyntaxError: invalid syntax"),
+            ("\nundefined\n", r"NameError: .*fails_inside_.\.py, line 2"),
+        ],
+    )
     def test_an_import_that_fails_inside_says_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "needs_more.py").write_text("import not_there_at_all\n")
+        name = f"fails_inside_{len(message) % 10}"
+        (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.syspath_prepend(str(tmp_path))
-        with pytest.raises(ConfigError, match=r"importing needs_more failed: .*not_there_at_all"):
-            imported("needs_more.thing", "loss")
+        with pytest.raises(ConfigError, match=rf"importing {name} failed: .*{message}"):
+            imported(f"{name}.thing", "loss")
+
+    def test_options_that_only_hydra_reads_are_accepted(self) -> None:
+        node = {"_target_": "builtins.dict", "_convert_": "all", "a": [1]}
+        assert instantiated(node, "data") == {"a": [1]}

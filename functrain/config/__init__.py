@@ -1,6 +1,6 @@
 """Configuration of runs: YAML with overrides, checked, typed, and built into objects."""
 
-from functrain.config.building import Built, build, importable
+from functrain.config.building import Built, build, build_program, importable
 from functrain.config.reading import Loaded, load
 from functrain.config.schema import RunConfig
 from functrain.config.targets import imported, instantiated
@@ -10,6 +10,7 @@ __all__ = [
     "Loaded",
     "RunConfig",
     "build",
+    "build_program",
     "importable",
     "imported",
     "instantiated",

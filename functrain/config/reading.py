@@ -56,7 +56,9 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     """
     text, folder = _text(source)
     try:
-        merged = OmegaConf.merge(_parsed(text, source), _overridden(overrides))
+        merged = _parsed(text, source)
+        for override in overrides:
+            _override(merged, override)
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or source
@@ -79,6 +81,7 @@ def structured(plain: dict[str, Any]) -> RunConfig:
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _strictly)
     converter.register_structure_hook_func(lambda hint: hint == str | list[str], lambda v, _: v)
+    converter.register_structure_hook_func(lambda hint: hint == dict[str, Any], _mapping)
     try:
         return converter.structure(plain, RunConfig)
     except cattrs.BaseValidationError as error:
@@ -110,14 +113,19 @@ def _parsed(text: str, source: str) -> DictConfig:
     return created
 
 
-def _overridden(overrides: Sequence[str]) -> DictConfig:
-    for override in overrides:
-        if "=" not in override or override.startswith("="):
-            raise ConfigError(f"override {override!r}: write key=value, such as seed=1")
+def _override(config: DictConfig, override: str) -> None:
+    """Put the value of one ``key=value`` in its place; numbers in a key are places in lists."""
+    key, given, text = override.partition("=")
+    if not key or not given:
+        raise ConfigError(f"override {override!r}: write key=value, such as seed=1")
     try:
-        return OmegaConf.from_dotlist(list(overrides))
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+        OmegaConf.update(config, key, cast(dict[str, Any], value)["value"], merge=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"overrides {list(overrides)}: {_yaml_line(error)}") from error
+        problem = getattr(error, "problem", error)
+        raise ConfigError(f"override {override!r}: not valid YAML: {problem}") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{key}: {_first_line(error)}") from error
 
 
 def _yaml_line(error: yaml.YAMLError) -> str:
@@ -138,11 +146,11 @@ def _check_keys(cls: type, plain: dict[str, Any], path: str) -> None:
                 raise ConfigError(f"{path}{name}: missing")
             continue
         inner, value = _attrs_class(field.type), plain[name]
-        mapped = inner is not None or typing.get_origin(_not_none(field.type)) is dict
-        if mapped and value is not None and not isinstance(value, dict):
+        if inner is None or (value is None and isinstance(field.type, types.UnionType)):
+            continue
+        if not isinstance(value, dict):
             raise ConfigError(f"{path}{name}: expected a mapping of options, came {value!r}")
-        if inner is not None and value is not None:
-            _check_keys(inner, value, f"{path}{name}.")
+        _check_keys(inner, value, f"{path}{name}.")
 
 
 def _not_none(hint: Any) -> Any:
@@ -162,6 +170,12 @@ def _strictly(value: Any, kind: type) -> Any:
     raise TypeError(f"expected {kind.__name__}, came {value!r}")
 
 
+def _mapping(value: Any, hint: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    raise TypeError(f"expected a mapping of options, came {value!r}")
+
+
 def _explained(error: cattrs.BaseValidationError) -> str:
     """The first mistake, with its path."""
     current: Exception = error
@@ -172,7 +186,7 @@ def _explained(error: cattrs.BaseValidationError) -> str:
             name = getattr(note, "name", getattr(note, "index", None))
             if name is not None:
                 path.append(str(name))
-    return f"{'.'.join(path)}: {_first_line(current)}"
+    return ": ".join([*(".".join(path),) * bool(path), _first_line(current)])
 
 
 def _first_line(error: Exception) -> str:

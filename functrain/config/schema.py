@@ -42,12 +42,18 @@ class CheckpointOptions:
     mode: str = "min"
 
 
+def _check_threads(instance: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"threads: expected at least 1, or null to leave torch's; came {value}")
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """A run.
 
     Objects are given as mappings with ``_target_``, an import path, and keyword arguments (the
-    convention of Hydra's ``instantiate``); functions as import paths.
+    convention of Hydra: ``hydra.utils.instantiate(node, _convert_="all")`` makes the same objects);
+    functions as import paths.
 
     Attributes:
         name: of the run, for people; by default that of the file.
@@ -67,6 +73,8 @@ class RunConfig:
         checkpoints: see :class:`CheckpointOptions`.
         listeners: targets.
         report: import path of a function (program, state) -> text, called at the end.
+        generate: import path of a function (program, state, prompt, length, **options) -> text,
+            called by ``functrain generate``.
     """
 
     model: dict[str, Any]
@@ -77,7 +85,7 @@ class RunConfig:
     name: str = "run"
     directory: str = "runs/run"
     seed: int = 0
-    threads: int | None = None
+    threads: int | None = attrs.field(default=None, validator=_check_threads)
     evaluate: str | None = None
     eval_data: dict[str, Any] | None = None
     schedule: dict[str, Any] | None = None
@@ -86,3 +94,4 @@ class RunConfig:
     checkpoints: CheckpointOptions = CheckpointOptions()
     listeners: list[dict[str, Any]] = attrs.field(factory=list)
     report: str | None = None
+    generate: str | None = None

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from functrain.errors import ConfigError, FunctrainError
 from functrain.names import nearest
 
 TARGET, PARTIAL = "_target_", "_partial_"
+# Hydra's: whether lists stay those of OmegaConf. Here they are always plain.
+_CONVERT = "_convert_"
 
 
 def imported(path: str, where: str = "path") -> Any:
@@ -65,7 +68,7 @@ def instantiated(node: Any, where: str) -> Any:
     arguments = {
         key: instantiated(child, f"{where}.{key}")
         for key, child in node.items()
-        if key not in (TARGET, PARTIAL)
+        if key not in (TARGET, PARTIAL, _CONVERT)
     }
     if TARGET not in node:
         return arguments
@@ -95,8 +98,11 @@ def _module(name: str, where: str) -> Any:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise ConfigError(f"{where}: importing {name} failed: {error}") from error
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"{where}: importing {name} failed: {error}") from error
+    except Exception as error:  # whatever a user's module raises, its import path fails
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+        problem = f"{type(error).__name__}: {error}{place}"
+        raise ConfigError(f"{where}: importing {name} failed: {problem}") from error
 
 
 def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
@@ -104,17 +110,28 @@ def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
     for name in names:
         if not hasattr(found, name):
             owner = getattr(found, "__name__", repr(found))
+            if name in _modules_in(found):
+                raise _names_a_module(path, where)
             raise ConfigError(
                 f"{where}: {path!r}: {owner} has no {name!r}{nearest(name, _names_in(found))}"
             )
         found = getattr(found, name)
+    if inspect.ismodule(found):
+        raise _names_a_module(path, where)
     return found
 
 
+def _names_a_module(path: str, where: str) -> ConfigError:
+    return ConfigError(f"{where}: {path!r} is a module; name something in it")
+
+
 def _names_in(owner: Any) -> list[str]:
+    return [*dir(owner), *_modules_in(owner)]
+
+
+def _modules_in(owner: Any) -> list[str]:
     paths = getattr(owner, "__path__", None)
-    modules = [] if paths is None else [module.name for module in pkgutil.iter_modules(paths)]
-    return [*dir(owner), *modules]
+    return [] if paths is None else [module.name for module in pkgutil.iter_modules(paths)]
 
 
 def _top_level() -> list[str]:
