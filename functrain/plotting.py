@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,25 @@ def curves(history: History, path: str | Path | None = None, title: str = "") ->
 
 
 def smoothed(values: list[float], share: float = 0.05) -> list[float]:
-    """Means over a trailing window of a share of the values.
+    """Means of what is finite in a centred window over a share of the values.
 
     Example:
         >>> smoothed([1.0, 2.0, 3.0, 4.0], share=0.5)
-        [1.0, 1.5, 2.5, 3.5]
+        [1.5, 2.0, 3.0, 3.5]
     """
-    width = max(1, round(len(values) * share))
-    means = []
-    for end in range(1, len(values) + 1):
-        window = values[max(0, end - width) : end]
-        means.append(sum(window) / len(window))
-    return means
+    half, length = round(len(values) * share / 2), len(values)
+    finite = [math.isfinite(value) for value in values]
+    # Differences of running sums: the time does not depend on the window's width.
+    counts = list(accumulate(finite, initial=0))
+    kept = (value if good else 0.0 for value, good in zip(values, finite, strict=True))
+    sums = list(accumulate(kept, initial=0.0))
+    windows = [(max(0, at - half), min(length, at + half + 1)) for at in range(length)]
+    return [
+        (sums[end] - sums[begin]) / (counts[end] - counts[begin])
+        if counts[end] > counts[begin]
+        else math.nan
+        for begin, end in windows
+    ]
 
 
 def _loss(axes: Any, history: History) -> None:

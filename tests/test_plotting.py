@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from functrain.history import History
-from functrain.plotting import curves
+from functrain.plotting import curves, smoothed
 
 ROW = {"loss": 1.0, "lr": 0.1, "grad_norm": 2.0}
 
@@ -30,3 +30,10 @@ def test_a_picture_is_written(rows: list[dict[str, float]], tmp_path: Path) -> N
     assert titles == ["loss", "evaluation", "learning rate", "gradient norm"]
     steps = figure.axes[0].lines[0].get_xdata()
     assert list(steps) == [row["step"] for row in rows]
+
+
+def test_smoothing_passes_over_what_is_not_finite() -> None:
+    values = [1.0, math.nan, 3.0, math.inf, math.nan, math.nan]
+    means = smoothed(values, share=0.34)
+    assert means[:4] == [1.0, 2.0, 3.0, 3.0]
+    assert all(math.isnan(mean) for mean in means[4:])
