@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,9 +92,66 @@ class TestTrain:
         assert functrain("diff", str(directory), str(straight)).returncode == 0
 
 
+@pytest.mark.slow
+class TestEndings:
+    def test_sigint_is_130_and_the_command_to_continue_is_told(self, tmp_path: Path) -> None:
+        command = ["train", "digits", f"directory={tmp_path / 'run'}", "fit.save_every=5 steps"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "functrain", *command], stdout=subprocess.PIPE, text=True
+        )
+        while not list(tmp_path.glob("run/step-*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"continue with: {shlex.join(['functrain', *command])}" in output
+
+    def test_a_loss_that_is_not_finite_is_3_and_never_called_done(self, tmp_path: Path) -> None:
+        options = ["schedule.lr=1e30", "program.clip_norm=null"]
+        for _ in range(2):
+            ended = train(tmp_path / "run", *options)
+            assert ended.returncode == 3
+            assert "the loss is nan" in ended.stderr
+            assert "Traceback" not in ended.stderr
+            assert "nothing was left to do" not in ended.stdout
+
+    def test_an_error_in_a_listener_keeps_its_traceback(self, tmp_path: Path) -> None:
+        text = "class Bad:\n    def on_batch_end(self, event):\n        raise KeyError('mine')\n"
+        (tmp_path / "bad_listener.py").write_text(text)
+        options = [f"directory={tmp_path / 'run'}", "listeners=[{_target_: bad_listener.Bad}]"]
+        ended = functrain("train", "digits", *SHORT, *options, cwd=tmp_path)
+        assert ended.returncode == 1
+        assert "bad_listener.py" in ended.stderr
+        assert "Bad.on_batch_end failed at step 1" in ended.stderr
+
+    def test_a_damaged_configuration_in_the_run_directory(self, tmp_path: Path) -> None:
+        path = tmp_path / "run" / "config.yaml"
+        assert train(tmp_path / "run").returncode == 0
+        for text in ("", "model: {"):
+            path.write_text(text)
+            refused = train(tmp_path / "run")
+            assert refused.returncode == 2
+            assert f"{path} is damaged" in refused.stderr
+        path.unlink()
+        assert train(tmp_path / "run").returncode == 0
+
+    def test_a_run_generates(self, tmp_path: Path) -> None:
+        options = ["fit.until=2 steps", "model.width=16", "model.layers=1"]
+        schedule = "optimizer.lr.warmup_proportion=0.5"
+        assert functrain("train", "chargpt", *options, schedule, cwd=tmp_path).returncode == 0
+        command = ["generate", "runs/chargpt", "Hello", "--length", "7"]
+        first, second = (functrain(*command, cwd=tmp_path) for _ in range(2))
+        assert first.returncode == 0, first.stderr
+        assert first.stdout == second.stdout
+        assert first.stdout.startswith("Hello")
+        assert len(first.stdout) == len("Hello") + 7 + len("\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["plot", "nowhere"], "nowhere/metrics.jsonl has no steps"),
+        (["generate", "nowhere", "The"], "there is no run with checkpoints in nowhere"),
         (["train", "digts"], "did you mean 'digits'?"),
         (["train", "digits", "sede=1"], "sede: unknown key (did you mean 'seed'?)"),
         (["diff", "nowhere", "nowhere"], "there is no run with checkpoints in nowhere"),

@@ -1,4 +1,4 @@
-"""The command line: ``functrain train | diff | ls | show | plot``."""
+"""The command line: ``functrain train | diff | ls | show | plot | generate``."""
 
 from functrain.cli.application import main
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from functrain.errors import FunctrainError, FunctrainWarning
+from functrain.errors import FunctrainError, FunctrainWarning, ListenerError
 
 app = typer.Typer(
     help="Train PyTorch models as pure functions of a state.",
@@ -65,13 +65,41 @@ def plot(directory: Directory) -> None:
     _console().print(redraw(directory), soft_wrap=True)
 
 
+@app.command()
+def generate(
+    directory: Directory,
+    prompt: Annotated[str, typer.Argument(help="how the text begins")],
+    length: Annotated[int, typer.Option(help="how much to add")] = 300,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the most likely")] = None,
+    top_k: Annotated[int | None, typer.Option(help="draw from so many only")] = None,
+    top_p: Annotated[float | None, typer.Option(help="draw from so much probability")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="above 1: vary more")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the random stream")] = None,
+) -> None:
+    """Let the newest state of a run go on with a prompt."""
+    from functrain.cli.generate import generate
+
+    options = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    print(generate(directory, prompt, length, options))
+
+
 def main() -> None:
     """Run the command line; what functrain says of bad input is one line, without a traceback."""
     warnings.showwarning = _show_warning
     try:
         app()
+    except ListenerError:
+        raise  # from an error in the user's own code, whose traceback is needed
     except FunctrainError as error:
-        first, *rest = str(error).splitlines() or [type(error).__name__]
+        # Of an OSError the sentence without "[Errno 2]".
+        text = getattr(error, "strerror", None) or str(error)
+        first, *rest = text.splitlines() or [type(error).__name__]
         more = "" if not rest else "\n" + "\n".join(rest)
         print(f"functrain: {first}{more}", file=sys.stderr)
         sys.exit(2)

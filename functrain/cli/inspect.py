@@ -10,8 +10,8 @@ from rich.table import Table
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, read_manifest
-from functrain.errors import NoCheckpointError
-from functrain.history import FILE_NAME, Row, read
+from functrain.errors import FunctrainError, NoCheckpointError
+from functrain.history import FILE_NAME, read
 from functrain.resumption import TYPES
 from functrain.run_state import RunState
 
@@ -23,15 +23,21 @@ def list_checkpoints(directory: Path, console: Console) -> None:
     store = _existing(directory)
     table = Table("step", "metrics", "directory")
     for step in store.steps():
-        metrics = read_manifest(store.path(step)).metrics
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        table.add_row(str(step), shown, store.path(step).name)
+        table.add_row(str(step), _metrics(store.path(step)), store.path(step).name)
     console.print(table)
+
+
+def _metrics(path: Path) -> str:
+    try:
+        metrics = read_manifest(path).metrics
+    except FunctrainError as error:
+        return f"not readable: {type(error).__name__}"
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def show(directory: Path, console: Console) -> None:
     """The newest state of a run, leaf by leaf."""
-    console.print(repr(_newest(directory).train), markup=False, highlight=False)
+    console.print(repr(newest(directory).train), markup=False, highlight=False)
 
 
 def diff(first: Path, second: Path, console: Console) -> bool:
@@ -40,10 +46,9 @@ def diff(first: Path, second: Path, console: Console) -> bool:
     Returns:
         Whether they are equal.
     """
-    ours, theirs = _newest(first), _newest(second)
+    ours, theirs = newest(first), newest(second)
     differences = tree.diff(ours, theirs)
-    rows = [read(run / FILE_NAME) if (run / FILE_NAME).exists() else [] for run in (first, second)]
-    parting = _parting(*rows)
+    parting = _parting(first / FILE_NAME, second / FILE_NAME)
     if not differences and parting is None:
         step = ours.train.counters.step
         console.print(f"the runs are equal: state and log of {step} steps, bit for bit")
@@ -58,14 +63,19 @@ def diff(first: Path, second: Path, console: Console) -> bool:
     return False
 
 
-def _parting(first: list[Row], second: list[Row]) -> str | None:
-    for ours, theirs in zip(first, second, strict=False):
+def _parting(first: Path, second: Path) -> str | None:
+    """Where two logs part, in words; nothing if they are the same bytes."""
+    rows = [read(log) if log.exists() else [] for log in (first, second)]
+    for ours, theirs in zip(*rows, strict=False):
         for name in {**ours, **theirs}:
             if tree.diff(ours.get(name), theirs.get(name)):
                 values = f"{ours.get(name)!r} and {theirs.get(name)!r}"
                 return f"the logs part at step {ours.get('step')}: {name} is {values}"
-    if len(first) != len(second):
-        return f"the logs have {len(first)} and {len(second)} steps"
+    lengths = [len(log) for log in rows]
+    if lengths[0] != lengths[1]:
+        return f"the logs have {lengths[0]} and {lengths[1]} steps"
+    if lengths[0] and first.read_bytes() != second.read_bytes():
+        return "the logs have the same values in other bytes"
     return None
 
 
@@ -76,7 +86,12 @@ def _existing(directory: Path) -> Checkpoints:
     return store
 
 
-def _newest(directory: Path) -> Any:
+def newest(directory: Path) -> Any:
+    """The ``RunState`` of the newest checkpoint that verifies.
+
+    Raises:
+        NoCheckpointError: there is none.
+    """
     saved, _ = _existing(directory).restore("latest", types=TYPES)
     if not isinstance(saved, RunState):
         raise NoCheckpointError(2, f"the checkpoints in {directory} are not those of a run")

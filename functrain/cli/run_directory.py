@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
+from functrain.checkpoint.files import created, make_directories, sync_directory, write_all
 from functrain.errors import ConfigChangedError, RunDirectoryError
 
 FILE_NAME = "config.yaml"
 # A run may be continued to another end, or elsewhere; anything else makes it another run.
-MAY_CHANGE = ("fit.until", "threads", "directory", "name", "report")
+MAY_CHANGE = ("fit.until", "threads", "directory", "name", "report", "generate")
 
 
 def settle(directory: Path, plain: dict[str, Any]) -> None:
@@ -28,22 +29,47 @@ def settle(directory: Path, plain: dict[str, Any]) -> None:
     """
     path = directory / FILE_NAME
     try:
-        if path.exists():
-            _compare(directory, OmegaConf.to_container(OmegaConf.load(path)), plain)
-        directory.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{FILE_NAME}.{os.getpid()}")
-        beside.write_text(OmegaConf.to_yaml(plain))
-        beside.replace(path)
+        before = _read(path) if path.exists() else None
+        if before is not None:
+            _compare(directory, before, plain)
+        if before != plain:
+            _write(path, OmegaConf.to_yaml(plain).encode())
     except OSError as error:
+        if isinstance(error, RunDirectoryError):
+            raise
         raise RunDirectoryError(
             f"{directory} cannot be used as a run directory: {error}"
         ) from error
 
 
+def _read(path: Path) -> Any:
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        plain = " ".join(str(error).split())
+    if isinstance(plain, dict) and plain:
+        return plain
+    raise RunDirectoryError(
+        f"{path} is damaged: it holds no configuration ({plain or 'nothing'}). Remove that file "
+        "to continue the run with the present configuration."
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Wholly or not at all, and durably."""
+    make_directories(path.parent)
+    draft = path.with_name(f".{FILE_NAME}")
+    draft.unlink(missing_ok=True)
+    with created(draft) as descriptor:
+        write_all(descriptor, data)
+    draft.rename(path)
+    sync_directory(path.parent)
+
+
 def _compare(directory: Path, before: Any, now: dict[str, Any]) -> None:
     old, new = dict(_flat(before)), dict(_flat(now))
     changed = [
-        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        f"{key}: {_shown(old, key)} there, {_shown(new, key)} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
     ]
@@ -53,6 +79,10 @@ def _compare(directory: Path, before: Any, now: dict[str, Any]) -> None:
             f"{directory} holds a run of another configuration ({shown}). Choose another "
             "directory=..., or remove that one."
         )
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    return repr(flat[key]) if key in flat else "not set"
 
 
 def _flat(node: Any, path: str = "") -> list[tuple[str, Any]]:

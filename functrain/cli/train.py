@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import textwrap
 from pathlib import Path
 
 import torch
@@ -11,7 +14,7 @@ from rich.table import Table
 import functrain as ft
 from functrain import config
 from functrain.cli.run_directory import settle
-from functrain.errors import MissingExtraError
+from functrain.errors import LogError, MissingExtraError
 from functrain.history import FILE_NAME, History, read
 from functrain.listeners import ProgressBar
 
@@ -39,35 +42,41 @@ def train(source: str, overrides: list[str], console: Console) -> int:
     with config.importable(loaded):
         built = config.build(loaded.config)
         directory = Path(loaded.config.directory)
-        already = built.store.steps()
-        settle(directory, loaded.plain)
-        run = _fit(loaded.config, built, console)
-        if already and run.state.counters.step == already[-1]:
+        with built.store.lock():
+            already = built.store.steps()
+            settle(directory, loaded.plain)
+            run = _fit(loaded.config, built, console)
+            plot = _plot(run, directory, loaded.config.name, console)
+        ended = run.reason not in ("interrupted", "nonfinite")
+        if ended and already and run.state.counters.step == already[-1]:
             console.print("the run is done; nothing was left to do")
-        plot = _plot(run, directory, loaded.config.name, console)
         console.print(summary(run, loaded.config.name))
         # Not in the table, which would cut long paths.
         console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
         if plot is not None:
             console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
-        if built.report is not None:
+        if built.report is not None and ended:
             console.print(built.report(built.program, run.state), markup=False, highlight=False)
-    return _exit_code(run, source, console)
+    if run.reason == "interrupted":
+        again = shlex.join(["functrain", "train", source, *overrides])
+        console.print(f"interrupted and saved; continue with: {again}", soft_wrap=True)
+    return _exit_code(run)
 
 
 def _fit(options: config.RunConfig, built: config.Built, console: Console) -> ft.Run:
-    return ft.fit(
-        built.program,
-        built.data,
-        until=options.fit.until,
-        seed=options.seed,
-        eval_data=built.eval_data,
-        eval_every=options.fit.eval_every,
-        save_every=options.fit.save_every,
-        directory=built.store,
-        early_stop=options.early_stop,
-        listeners=[ProgressBar(console), *built.listeners],
-    )
+    with contextlib.closing(ProgressBar(console)) as progress:
+        return ft.fit(
+            built.program,
+            built.data,
+            until=options.fit.until,
+            seed=options.seed,
+            eval_data=built.eval_data,
+            eval_every=options.fit.eval_every,
+            save_every=options.fit.save_every,
+            directory=built.store,
+            early_stop=options.early_stop,
+            listeners=[progress, *built.listeners],
+        )
 
 
 def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | None:
@@ -89,7 +98,7 @@ def summary(run: ft.Run, name: str) -> Table:
     counters = run.state.counters
     table = Table(title=name, show_header=False, title_justify="left")
     rows = [
-        ("ended", f"{run.reason} ({run.detail.splitlines()[0]})"),
+        ("ended", f"{run.reason} ({textwrap.shorten(run.detail, 60, placeholder=' ...')})"),
         ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
         ("time trained", f"{run.seconds:.1f} s"),
     ]
@@ -103,9 +112,8 @@ def summary(run: ft.Run, name: str) -> Table:
     return table
 
 
-def _exit_code(run: ft.Run, source: str, console: Console) -> int:
+def _exit_code(run: ft.Run) -> int:
     if run.reason == "interrupted":
-        console.print(f"interrupted and saved; continue with: functrain train {source} ...")
         return next((code for name, code in _SIGNALS.items() if name in run.detail), 130)
     return 3 if run.reason == "nonfinite" else 0
 
@@ -114,6 +122,9 @@ def redraw(directory: Path) -> Path:
     """Draw the curves of a run directory again."""
     from functrain.plotting import curves
 
-    path = directory / "curves.png"
-    curves(History(read(directory / FILE_NAME)), path, title=directory.name)
+    path, log = directory / "curves.png", directory / FILE_NAME
+    rows = read(log) if log.exists() else []
+    if not rows:
+        raise LogError(f"there is nothing to draw: {log} has no steps")
+    curves(History(rows), path, title=directory.name)
     return path

@@ -7,6 +7,7 @@ embedding and the head.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -142,7 +143,13 @@ def encoded(text: str) -> Tensor:
 
 
 def sample(
-    program: ft.Program, state: ft.TrainState, prompt: str = "The ", length: int = 300
+    program: ft.Program,
+    state: ft.TrainState,
+    prompt: str = "The ",
+    length: int = 300,
+    temperature: float = 0.8,
+    top_k: int | None = 20,
+    **options: Any,
 ) -> str:
     """A text that the model goes on with, drawn from the averaged weights where there are any."""
     weights = "params" if state.ema is None else "ema"
@@ -153,8 +160,9 @@ def sample(
         length,
         weights=weights,
         window=state.params["positions.weight"].shape[0],
-        temperature=0.8,
-        top_k=20,
+        temperature=temperature,
+        top_k=top_k,
+        **options,
     )
     return "".join(ALPHABET[token] for token in tokens.tolist())
 

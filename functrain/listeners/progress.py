@@ -80,8 +80,12 @@ class ProgressBar:
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Leave the bar as it stands."""
+        self._show(event.state.counters, "")
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, also where an exception ended the run."""
         if self._progress is not None:
-            self._show(event.state.counters, "")
             self._progress.stop()
             self._progress = None
 

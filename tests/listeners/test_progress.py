@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any
 
@@ -50,3 +51,17 @@ def test_training_is_the_same_with_it() -> None:
     program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
     without = ft.fit(program, [torch.ones(4, 2)] * 4, until="8 steps")
     assert ft.tree.diff(with_it.state, without.state) == []
+
+
+@pytest.mark.row(42)
+def test_the_terminal_is_given_back_when_the_run_fails() -> None:
+    def failing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("in the loss")
+
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, legacy_windows=False)
+    program = ft.program(nn.Linear(2, 1), failing, ft.optim.SGD(lr=0.1))
+    with contextlib.closing(ProgressBar(console)) as bar, pytest.raises(RuntimeError):
+        ft.fit(program, [torch.ones(4, 2)], until="8 steps", listeners=[bar])
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert file.getvalue().rfind(shown) > file.getvalue().rfind(hidden) >= 0
