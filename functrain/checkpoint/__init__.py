@@ -2,8 +2,9 @@
 
 from functrain.checkpoint.checkpoints import Checkpoints
 from functrain.checkpoint.loading import load, read_manifest, verify
-from functrain.checkpoint.manifest import File, Leaf, Manifest
+from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.matching import Anything
+from functrain.checkpoint.records import File, Leaf
 from functrain.checkpoint.saving import save
 
 __all__ = [

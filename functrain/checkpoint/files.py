@@ -10,16 +10,43 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def create(path: Path) -> int:
+    """The descriptor of a new file to write, readable for all that the umask lets read it."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+
+
 @contextlib.contextmanager
 def created(path: Path) -> Iterator[int]:
     """The descriptor of a new file, which is on the disk when the block ends without error."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o644)
+    descriptor = create(path)
     try:
         yield descriptor
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written is on the disk, not in a cache of it."""
+    if hasattr(fcntl, "F_FULLFSYNC"):  # where fsync stops at the disk's own cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def preallocate(descriptor: int, length: int) -> None:
+    """Take room for a file, so that a full disk is known before it is written.
+
+    Raises:
+        OSError: there is none. A file system that cannot say is no error.
+    """
+    if length == 0 or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, length)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV):
+            raise
 
 
 @contextlib.contextmanager
@@ -54,6 +81,26 @@ def read_into(descriptor: int, target: memoryview, offset: int) -> int:
         if count == 0:
             break
         done += count
+    return done
+
+
+def read_side_by_side(descriptor: int, targets: list[memoryview], offset: int) -> int:
+    """Fill several targets, with at most 1,000 of them, from consecutive places in a file.
+
+    Returns:
+        Number of bytes read; fewer than there is room for only where the file ends.
+    """
+    done = os.preadv(descriptor, targets, offset)
+    position = 0
+    for target in targets:  # the system may stop anywhere
+        missing = position + len(target) - done
+        position += len(target)
+        if missing > 0:
+            start = max(len(target) - missing, 0)
+            count = read_into(descriptor, target[start:], offset + done)
+            done += count
+            if count < len(target) - start:
+                break
     return done
 
 

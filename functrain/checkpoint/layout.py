@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from itertools import accumulate
 from typing import Any
 
 import attrs
 import orjson
-import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import BY_NAME, dtype_name, safetensors_entry
-from functrain.errors import UnsupportedLeafError
+from functrain.checkpoint.dtypes import safetensors_entry
 from functrain.tree import Path, path_string
 
-ROLES = ("params", "optimizer", "ema")
+ROLES = ("params", "frozen", "optimizer", "ema")
 _ALIGNMENT = 64
 
 
 @attrs.frozen(eq=False)
-class Part:
-    """One tensor in a payload file; ``offset`` counts from the beginning of the file."""
-
-    index: int
-    tensor: Tensor
-    offset: int
-    length: int
-
-
-@attrs.frozen(eq=False)
 class Layout:
-    """One payload file before it is written: its header, and its tensors in order."""
+    """One payload file before it is written.
+
+    Attributes:
+        name: of the file.
+        header: its first bytes, which say what follows.
+        indices: which tensors follow, in order.
+        offsets: where each begins, counted from the beginning of the file; at last where it ends.
+    """
 
     name: str
     header: bytes
-    parts: tuple[Part, ...]
+    indices: list[int]
+    offsets: list[int]
 
     @property
     def length(self) -> int:
         """Length of the file in bytes."""
-        return len(self.header) + sum(part.length for part in self.parts)
+        return self.offsets[-1]
 
 
 def role_of(path: Path) -> tuple[str, Path]:
@@ -58,105 +53,63 @@ def role_of(path: Path) -> tuple[str, Path]:
     return "rest", path
 
 
-def aliases(tensors: list[tuple[Path, Tensor]]) -> list[int | None]:
-    """For every tensor the first one that shows the same memory, or ``None`` if it is that.
-
-    Raises:
-        UnsupportedLeafError: a tensor whose values are not in dense memory.
-    """
-    first: dict[Hashable, int] = {}
-    found: list[int | None] = []
-    for index, (path, tensor) in enumerate(tensors):
-        check(path, tensor)
-        earlier = first.setdefault(_memory_shown(tensor), index)
-        found.append(None if earlier == index else earlier)
-    return found
-
-
 def layouts(tensors: list[tuple[Path, Tensor]], same: list[int | None]) -> list[Layout]:
     """Plan the payload files.
 
     Args:
         tensors: all tensors with their paths.
-        same: what :func:`aliases` says of them.
+        same: for each the index of an earlier one that is the same memory, or ``None``.
+
+    Example:
+        >>> import torch
+        >>> tensors = [(("params", "w"), torch.ones(2)), (("ema", "w"), torch.ones(2))]
+        >>> [(layout.name, layout.indices) for layout in layouts(tensors, [None, None])]
+        [('params.safetensors', [0]), ('ema.safetensors', [1])]
     """
     by_role: dict[str, dict[str, int]] = {}
-    names: dict[int, tuple[str, str]] = {}
+    names: list[tuple[str, str]] = []
     for index, (path, _) in enumerate(tensors):
-        kind, inner = role_of(path)
-        group = by_role.setdefault(kind, {})
+        role, inner = role_of(path)
+        group = by_role.setdefault(role, {})
         name = _unused(readable(path_string(inner)), group)
         group[name] = index
-        names[index] = kind, name
+        names.append((role, name))
     return [
-        _layout(kind, group, tensors, same, names)
-        for kind, group in by_role.items()
+        _layout(role, group, tensors, same, names)
+        for role, group in by_role.items()
         if any(same[index] is None for index in group.values())
     ]
 
 
 def readable(text: str) -> str:
     """A text that UTF-8 can hold: lone surrogates are spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def check(path: Path, tensor: Tensor) -> None:
-    """Refuse a tensor whose values could not be given back exactly.
-
-    Raises:
-        UnsupportedLeafError: names path and reason.
-    """
-    reason = None
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
-        reason = f"a {type(tensor).__name__}, a subclass of Tensor"
-    elif torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        reason = "a tensor inside of vmap or grad"
-    elif tensor.is_quantized or tensor.is_nested or dtype_name(tensor.dtype) not in BY_NAME:
-        reason = f"a quantized or nested tensor ({tensor.dtype})"
-    elif tensor.layout != torch.strided:
-        reason = f"a tensor of layout {tensor.layout}"
-    elif tensor.is_meta:
-        reason = "a meta tensor, which has no values"
-    if reason is not None:
-        raise UnsupportedLeafError(
-            f"{path_string(path)} is {reason}; a checkpoint holds dense tensors. "
-            "Convert it before saving"
-        )
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _layout(
-    kind: str,
+    role: str,
     group: dict[str, int],
     tensors: list[tuple[Path, Tensor]],
     same: list[int | None],
-    names: dict[int, tuple[str, str]],
+    names: list[tuple[str, str]],
 ) -> Layout:
     # Larger elements first, so that each tensor is aligned without a gap: the format has none.
-    own = sorted(
-        ((name, index, tensors[index][1]) for name, index in group.items() if same[index] is None),
-        key=lambda part: -part[2].element_size(),
-    )
-    sizes = [tensor.numel() * tensor.element_size() for _, _, tensor in own]
-    starts = list(accumulate(sizes, initial=0))
-    fields: dict[str, Any] = {"__metadata__": _metadata(kind, group, same, names)}
-    for (name, _, tensor), start, size in zip(own, starts, sizes, strict=False):
+    own = [(name, index, tensors[index][1]) for name, index in group.items() if same[index] is None]
+    own.sort(key=lambda entry: -entry[2].element_size())
+    starts = list(accumulate((tensor.nbytes for _, _, tensor in own), initial=0))
+    ties = {
+        name: names[first][1]
+        for name, index in group.items()
+        if (first := same[index]) is not None and names[first][0] == role
+    }
+    # Which names are ties to others, as ``safetensors.torch.save_model`` writes it.
+    fields: dict[str, Any] = {"__metadata__": {"format": "pt"} | ties}
+    for (name, _, tensor), start, end in zip(own, starts, starts[1:], strict=False):
         dtype, shape = safetensors_entry(tensor.dtype, tuple(tensor.shape))
-        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     header = _header(fields)
-    parts = [
-        Part(index, tensor, len(header) + start, size)
-        for (_, index, tensor), start, size in zip(own, starts, sizes, strict=False)
-    ]
-    return Layout(f"{kind}.safetensors", header, tuple(parts))
-
-
-def _metadata(
-    kind: str, group: dict[str, int], same: list[int | None], names: dict[int, tuple[str, str]]
-) -> dict[str, str]:
-    """Which names are ties to others, as ``safetensors.torch.save_model`` writes it."""
-    ties = {name: same[index] for name, index in group.items()}
-    known = {name: names[target] for name, target in ties.items() if target is not None}
-    return {"format": "pt"} | {name: own for name, (role, own) in known.items() if role == kind}
+    offsets = [len(header) + start for start in starts]
+    return Layout(f"{role}.safetensors", header, [index for _, index, _ in own], offsets)
 
 
 def _header(fields: dict[str, Any]) -> bytes:
@@ -172,12 +125,3 @@ def _unused(name: str, used: dict[str, int]) -> str:
         count += 1
         candidate = f"{name}~{count}"
     return candidate
-
-
-def _memory_shown(tensor: Tensor) -> Hashable:
-    if tensor.numel() == 0:
-        return id(tensor)
-    where = (tensor.device, tensor.data_ptr(), tensor.is_conj(), tensor.is_neg())
-    # The stride of a dimension of size 1 is never used, and views come with any.
-    shape = zip(tensor.shape, tensor.stride(), strict=True)
-    return (*where, tensor.dtype, *((size, step if size > 1 else 0) for size, step in shape))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint import payload
+from functrain.checkpoint import reading
 from functrain.checkpoint.commit import present
 from functrain.checkpoint.encoding import decode
 from functrain.checkpoint.files import opened, read_into
@@ -87,8 +87,8 @@ def read(
     if problems:
         raise CheckpointMismatchError(place, problems)
     with _readable(place):
-        tensors = payload.read(place, manifest.files, manifest.leaves, targets)
-    return decode(manifest.structure, tensors, expected, types), manifest
+        tensors = reading.read(place, manifest.files, manifest.leaves, targets)
+    return decode(manifest.structure, list(tensors.values()), expected, types), manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -131,7 +131,7 @@ def verify(path: str | Path) -> Manifest:
     place = _place(path)
     manifest = read_manifest(place)
     with _readable(place):
-        payload.verify(place, manifest.files, manifest.leaves)
+        reading.verify(place, manifest.files, manifest.leaves)
     return manifest
 
 

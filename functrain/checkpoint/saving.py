@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import shutil
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,22 +14,22 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from functrain.checkpoint import payload
 from functrain.checkpoint.commit import commit
 from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.encoding import encode
+from functrain.checkpoint.encoding import decode
 from functrain.checkpoint.files import created, write_all
-from functrain.checkpoint.layout import Layout, aliases, layouts, readable
-from functrain.checkpoint.manifest import FORMAT, MANIFEST, Leaf, Manifest
+from functrain.checkpoint.layout import Layout, layouts, readable
+from functrain.checkpoint.manifest import FORMAT, MANIFEST, Manifest
 from functrain.checkpoint.memory import preserved_stride
+from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointExistsError, CheckpointSpaceError, CheckpointWriteError
-from functrain.tree import Path as TreePath
 from functrain.tree import Tree, path_string
 
 _ROOM_PER_FILE = 4096
-_ROOM_PER_LEAF = 512  # a generous guess at what a tensor adds to the manifest
+_ROOM_PER_LEAF = 512  # a generous guess at what a tensor adds to headers and manifest
 
 
 def save(
@@ -70,17 +71,19 @@ def save(
         >>> sorted(file.name for file in place.iterdir())
         ['manifest.json', 'params.safetensors']
     """
+    return write(path, snapshot(tree, info=info, step=step, metrics=metrics), overwrite=overwrite)
+
+
+def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path:
+    """Save what was taken apart already; the other half of :func:`save`."""
     final = Path(path).absolute()
-    structure, tensors = encode(tree)
-    same = aliases(tensors)
-    plan = layouts(tensors, same)
-    draft = Manifest(FORMAT, _versions(), step, _numbers(metrics), info, structure, (), ())
-    needed = len(draft.to_bytes()) + sum(layout.length + _ROOM_PER_FILE for layout in plan)
+    plan = layouts(taken.tensors, taken.same)
+    needed = sum(layout.length + _ROOM_PER_FILE for layout in plan)
     try:
-        _need_room(final, needed + _ROOM_PER_LEAF * len(tensors))
+        _need_room(final, needed + _ROOM_PER_LEAF * len(taken.tensors))
         commit(
             final,
-            fill=lambda directory: _write(directory, draft, plan, tensors, same),
+            fill=lambda directory: _fill(directory, taken, plan),
             check=lambda present: _refuse_foreign(present, overwrite),
         )
     except (CheckpointExistsError, CheckpointWriteError):
@@ -90,48 +93,48 @@ def save(
     return final
 
 
-def _write(
-    directory: Path,
-    draft: Manifest,
-    plan: list[Layout],
-    tensors: list[tuple[TreePath, Tensor]],
-    same: list[int | None],
-) -> None:
-    written = [payload.write(directory, layout) for layout in plan]
-    hashes = {index: each for _, found in written for index, each in found.items()}
-    manifest = attrs.evolve(
-        draft,
-        files=tuple(file for file, _ in written),
-        leaves=_leaves(tensors, same, plan, hashes),
+def _fill(directory: Path, taken: Snapshot, plan: list[Layout]) -> None:
+    files, hashes = payload.write(directory, plan, taken.tensors)
+    manifest = Manifest(
+        format=FORMAT,
+        versions=_versions(),
+        saved_at=time.time(),
+        step=taken.step,
+        metrics=decode(taken.metrics, []),
+        info=decode(taken.info, []),
+        structure=taken.structure,
+        leaves=_leaves(taken, plan, hashes),
+        files=files,
     )
     with created(directory / MANIFEST) as descriptor:
         write_all(descriptor, manifest.to_bytes())
 
 
 def _leaves(
-    tensors: list[tuple[TreePath, Tensor]],
-    same: list[int | None],
-    plan: list[Layout],
-    hashes: dict[int, tuple[str, ...]],
+    taken: Snapshot, plan: list[Layout], hashes: dict[int, tuple[str, ...]]
 ) -> tuple[Leaf, ...]:
-    places = {part.index: (layout.name, part) for layout in plan for part in layout.parts}
+    places = {
+        index: (layout.name, offset)
+        for layout in plan
+        for index, offset in zip(layout.indices, layout.offsets, strict=False)
+    }
     leaves: list[Leaf] = []
-    for index, ((path, tensor), twin) in enumerate(zip(tensors, same, strict=True)):
+    for index, ((path, tensor), first) in enumerate(zip(taken.tensors, taken.same, strict=True)):
         name = readable(path_string(path))
-        if twin is not None:
-            leaves.append(attrs.evolve(leaves[twin], path=name, alias_of=twin))
+        if first is not None:
+            leaves.append(attrs.evolve(leaves[first], path=name, alias_of=first))
             continue
-        file, part = places[index]
+        file, offset = places[index]
         leaf = Leaf(
             path=name,
             dtype=dtype_name(tensor.dtype),
             shape=tuple(tensor.shape),
             file=file,
-            offset=part.offset,
-            length=part.length,
+            offset=offset,
+            length=tensor.nbytes,
             hashes=hashes[index],
             stride=preserved_stride(tensor),
-            device=str(tensor.device),
+            device="cpu" if tensor.is_cpu else str(tensor.device),
         )
         leaves.append(leaf)
     return tuple(leaves)
@@ -143,13 +146,6 @@ def _versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:
         own = "unknown"
     return {"functrain": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {
-        name: value.item() if isinstance(value, Tensor) else value
-        for name, value in (metrics or {}).items()
-    }
 
 
 def _refuse_foreign(path: Path, overwrite: bool) -> None:

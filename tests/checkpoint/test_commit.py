@@ -20,7 +20,7 @@ TREE = {"params": {"w": torch.ones(3)}, "ema": {"w": torch.zeros(3)}}
 
 def test_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, ...]] = []
-    write, fsync, rename = os.write, os.fsync, os.rename
+    write, pwrite, fsync, rename = os.write, os.pwrite, os.fsync, os.rename
 
     def name(descriptor: int) -> str:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -38,6 +38,7 @@ def test_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rename(old, new)
 
     monkeypatch.setattr(os, "write", record("write", write))
+    monkeypatch.setattr(os, "pwrite", record("write", pwrite))
     monkeypatch.setattr(os, "fsync", record("fsync", fsync))
     monkeypatch.setattr(os, "rename", renamed)
     save(tmp_path / "c", TREE)

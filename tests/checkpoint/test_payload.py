@@ -101,8 +101,9 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
 
 def test_short_writes_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = {"w": torch.randn(1000), "b": torch.randn(7)}
-    write, read = os.write, os.preadv
+    write, pwrite, read = os.write, os.pwrite, os.preadv
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:13]))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:13], offset))
     monkeypatch.setattr(os, "preadv", lambda fd, parts, offset: read(fd, [parts[0][:11]], offset))
     assert tree.equal(saved, load(save(tmp_path / "c", saved)))
 

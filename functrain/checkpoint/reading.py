@@ -1,0 +1,209 @@
+"""Files to tensors: read straight into the memory the tensors keep, every byte verified.
+
+Large leaves are read in chunks by several threads, small ones many at a time with one call of the
+system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+from xxhash import xxh3_128, xxh3_128_hexdigest
+
+from functrain.checkpoint.blocks import BLOCK
+from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.files import opened, read_into, read_side_by_side
+from functrain.checkpoint.memory import empty, memory, with_stride
+from functrain.checkpoint.payload import slices
+from functrain.checkpoint.records import CHUNK, File, Leaf
+from functrain.errors import CheckpointCorruptError
+
+_MOST_THREADS = 8
+_MOST_AT_ONCE = 1000  # the system takes 1,024 targets in a call
+
+
+@attrs.frozen(eq=False)
+class _Piece:
+    """A part of a leaf, with the memory it goes to."""
+
+    leaf: Leaf
+    offset: int
+    target: memoryview
+    expected: str
+
+
+def read(
+    path: Path,
+    files: Iterable[File],
+    leaves: Sequence[Leaf],
+    devices: Mapping[int, torch.device],
+    *,
+    wanted: Iterable[int] | None = None,
+    verify: bool = True,
+) -> dict[int, Tensor]:
+    """Read tensors of a checkpoint.
+
+    Args:
+        path: the checkpoint's directory.
+        files: its payload files.
+        leaves: its tensors.
+        devices: where a tensor goes, by index; others stay on the CPU.
+        wanted: indices of those to read; by default all.
+        verify: compare all bytes with the hashes they were saved with.
+
+    Returns:
+        The tensors by index; aliases are the same object.
+
+    Raises:
+        CheckpointCorruptError: names file and leaf.
+    """
+    indices = range(len(leaves)) if wanted is None else list(wanted)
+    owners = [_owner(leaves, index) for index in indices]
+    tensors = {index: empty(leaves[index].shape, BY_NAME[leaves[index].dtype]) for index in owners}
+    used = {leaves[index].file for index in owners}
+    needed = [file for file in files if wanted is None or file.name in used]
+    _fill(path, needed, leaves, tensors, verify)
+    for index, tensor in tensors.items():
+        tensors[index] = _settled(tensor, leaves[index], devices.get(index))
+    return {index: tensors[owner] for index, owner in zip(indices, owners, strict=True)}
+
+
+def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
+    """Read all bytes of a checkpoint, and keep none.
+
+    Raises:
+        CheckpointCorruptError: names file and leaf.
+    """
+    scratch = memoryview(bytearray(BLOCK))
+    for file in files:
+        own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
+        with _verified(path / file.name, file) as descriptor:
+            for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
+                parts = (scratch[: min(BLOCK, end - at)] for at in range(start, end, BLOCK))
+                if _streamed(descriptor, start, parts) != expected:
+                    raise _damage(path / file.name, each, start, end)
+
+
+@contextlib.contextmanager
+def _verified(path: Path, file: File) -> Iterator[int]:
+    """The descriptor of a payload file whose length and header are as they were saved."""
+    try:
+        with opened(path) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointCorruptError(f"{path} is not a regular file")
+            if status.st_size != file.length:
+                raise CheckpointCorruptError(
+                    f"{path} has {status.st_size} bytes, but {file.length} were saved"
+                )
+            header = bytearray(file.header_length)
+            read_into(descriptor, memoryview(header), 0)
+            if xxh3_128_hexdigest(header) != file.header_hash:
+                raise CheckpointCorruptError(f"{path}: the header's bytes are not those saved")
+            yield descriptor
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EIO):
+            raise
+        reason = "is missing" if error.errno == errno.ENOENT else f"cannot be read: {error}"
+        raise CheckpointCorruptError(f"{path} {reason}") from error
+
+
+def _fill(
+    path: Path,
+    files: Iterable[File],
+    leaves: Sequence[Leaf],
+    tensors: Mapping[int, Tensor],
+    check: bool,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        descriptors = {
+            file.name: stack.enter_context(_verified(path / file.name, file)) for file in files
+        }
+        pool = stack.enter_context(ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)))
+        waiting: list[Future[None]] = []
+        for group in _groups(leaves, tensors):
+            name = group[0].leaf.file
+            if len(group[0].target) >= BLOCK:
+                waiting.append(
+                    pool.submit(_read_large, descriptors[name], path / name, group, check)
+                )
+            else:
+                _read_small(descriptors[name], path / name, group, check)
+        for future in waiting:
+            future.result()
+
+
+def _owner(leaves: Sequence[Leaf], index: int) -> int:
+    tie = leaves[index].alias_of
+    return index if tie is None else tie
+
+
+def _chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
+    """The parts of a leaf that were hashed, each with its place in the file and its hash."""
+    last = leaf.offset + leaf.length
+    for number, expected in enumerate(leaf.hashes):
+        start = leaf.offset + number * CHUNK
+        yield leaf, (start, min(start + CHUNK, last)), expected
+
+
+def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[list[_Piece]]:
+    """Pieces to be read with one call: a large one, or small ones that stand side by side."""
+    group: list[_Piece] = []
+    end, room = 0, 0
+    for index in sorted(tensors, key=lambda index: (leaves[index].file, leaves[index].offset)):
+        leaf, data = leaves[index], memory(tensors[index])
+        for _, (start, stop), expected in _chunks(leaf):
+            target = data[start - leaf.offset : stop - leaf.offset]
+            fits = group and start == end and len(target) <= room and len(group) < _MOST_AT_ONCE
+            if not fits or group[0].leaf.file != leaf.file:
+                if group:
+                    yield group
+                group, room = [], BLOCK
+            group.append(_Piece(leaf, start, target, expected))
+            end, room = stop, room - len(target)
+    if group:
+        yield group
+
+
+def _read_large(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
+    (piece,) = group
+    found = _streamed(descriptor, piece.offset, slices(piece.target, BLOCK))
+    if check and found != piece.expected:
+        raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
+
+
+def _streamed(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
+    """Read parts one after the other, and hash each while it is in the processor's cache."""
+    digest = xxh3_128()
+    for part in parts:
+        count = read_into(descriptor, part, offset)
+        digest.update(part[:count])
+        offset += count
+    return digest.hexdigest()
+
+
+def _read_small(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
+    read_side_by_side(descriptor, [piece.target for piece in group], group[0].offset)
+    for piece in group if check else ():
+        if xxh3_128_hexdigest(piece.target) != piece.expected:
+            raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
+
+
+def _damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptError:
+    return CheckpointCorruptError(
+        f"{path}: the bytes of {leaf.path} are not those saved (bytes {start} to {end} of the file)"
+    )
+
+
+def _settled(tensor: Tensor, leaf: Leaf, device: torch.device | None) -> Tensor:
+    laid = tensor if leaf.stride is None else with_stride(tensor, leaf.stride)
+    return laid if device is None else laid.to(device)

@@ -1,0 +1,157 @@
+"""Files written in blocks hold what was written, and an error on the way is always told."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xxhash import xxh3_128, xxh3_128_hexdigest
+
+from functrain.checkpoint.blocks import BLOCK, BlockWriter
+
+LENGTHS = [0, 1, 4095, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 4096, 9 * BLOCK + 77]
+DATA = random.Random(0).randbytes(max(LENGTHS))
+
+
+def written(directory: Path, lengths: list[int], piece: int) -> list[str]:
+    """Write one file a length, and give the hashes."""
+    hashes = []
+    with BlockWriter() as writer:
+        for number, length in enumerate(lengths):
+            digest = xxh3_128()
+            writer.begin(directory / str(number), length)
+            for start in range(0, length, piece):
+                part = DATA[start : min(start + piece, length)]
+                writer.write(memoryview(bytearray(part)), digest)
+            hashes.append(digest.hexdigest())
+    return hashes
+
+
+def assert_whole(directory: Path, lengths: list[int], hashes: list[str]) -> None:
+    for number, length in enumerate(lengths):
+        assert (directory / str(number)).read_bytes() == DATA[:length]
+        assert hashes[number] == xxh3_128_hexdigest(DATA[:length])
+
+
+@pytest.mark.parametrize("piece", [1000, 70_001, BLOCK, 3 * BLOCK])
+def test_every_length_in_pieces_of_every_size(tmp_path: Path, piece: int) -> None:
+    assert_whole(tmp_path, LENGTHS, written(tmp_path, LENGTHS, piece))
+    assert [thread.name for thread in threading.enumerate()].count("checkpoint blocks") == 0
+
+
+def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, chance = os.pwrite, random.Random(1)
+
+    def short(descriptor: int, data: Any, offset: int) -> int:
+        # Also by whole sectors, which leaves the writes that follow aligned.
+        count = chance.choice([chance.randrange(1, BLOCK), 4096 * chance.randrange(1, 200)])
+        return pwrite(descriptor, data[:count], offset)
+
+    monkeypatch.setattr(os, "pwrite", short)
+    assert_whole(tmp_path, LENGTHS, written(tmp_path, LENGTHS, BLOCK))
+
+
+@pytest.mark.parametrize("refused_at", [0, 1, 3])
+def test_past_the_cache_declined_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_at: int
+) -> None:
+    pwrite, calls = os.pwrite, []
+
+    def refusing(descriptor: int, data: Any, offset: int) -> int:
+        direct = bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
+        calls.append(direct)
+        if direct and len(calls) > refused_at:
+            raise OSError(errno.EINVAL, "no")
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", refusing)
+    lengths = [9 * BLOCK + 77]
+    assert_whole(tmp_path, lengths, written(tmp_path, lengths, BLOCK))
+    assert True in calls
+    assert calls[-1] is False
+
+
+def test_past_the_cache_declined_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = fcntl.fcntl
+
+    def declining(descriptor: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "no")
+        return control(descriptor, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", declining)
+    assert_whole(tmp_path, LENGTHS, written(tmp_path, LENGTHS, BLOCK))
+
+
+@pytest.mark.parametrize("name", ["pwrite", "fsync", "close", "posix_fallocate"])
+@pytest.mark.parametrize("lengths", [[100, 100], [5 * BLOCK, 9 * BLOCK, 3]])
+def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lengths: list[int]
+) -> None:
+    real: Callable[..., Any] = getattr(os, name)
+    calls: list[int] = []
+
+    def failing(descriptor: int, *rest: Any) -> Any:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "broken")
+        return real(descriptor, *rest)
+
+    monkeypatch.setattr(os, name, failing)
+    with pytest.raises(OSError, match="broken"):
+        written(tmp_path, lengths, BLOCK)
+    monkeypatch.undo()
+    if name != "close":
+        assert len(calls) == 2
+    assert [thread.name for thread in threading.enumerate()].count("checkpoint blocks") == 0
+
+
+def test_a_full_disk_is_known_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="full"):
+        written(tmp_path, [5 * BLOCK], BLOCK)
+    assert (tmp_path / "0").stat().st_size == 0
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_that_cannot_take_room_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def unknown(*_: int) -> None:
+        raise OSError(code, "what?")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    assert_whole(tmp_path, LENGTHS, written(tmp_path, LENGTHS, BLOCK))
+
+
+def test_what_is_hashed_is_what_is_written_though_the_source_changes(tmp_path: Path) -> None:
+    data, digest = bytearray(20 * BLOCK), xxh3_128()
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for index in range(0, len(data), 4096):
+                data[index] = (data[index] + 1) % 256
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        with BlockWriter() as writer:
+            writer.begin(tmp_path / "f", len(data))
+            writer.write(memoryview(data), digest)
+    finally:
+        stop.set()
+        changing.join()
+    assert xxh3_128_hexdigest((tmp_path / "f").read_bytes()) == digest.hexdigest()
