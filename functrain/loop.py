@@ -55,7 +55,7 @@ def fit(
         eval_every: by default each epoch. The last update is always evaluated.
         save_every: by default each epoch. A new best and the end of the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
-            Without one nothing is written.
+            Without one nothing is written. A path alone keeps the last 3 and the best.
         resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one.
         early_stop: rule over the evaluations.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
@@ -153,4 +153,4 @@ def _named(eval_data: Any) -> dict[str, Source]:
 def _store(directory: str | Path | Checkpoints | None) -> Checkpoints | None:
     if directory is None or isinstance(directory, Checkpoints):
         return directory
-    return Checkpoints(directory)
+    return Checkpoints(directory, keep_last=3)

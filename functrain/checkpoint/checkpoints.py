@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
-import torch
 from attrs import validators
 
-from functrain.checkpoint import commit
-from functrain.checkpoint.loading import is_sound, read, read_manifest
+from functrain.checkpoint import pruning
+from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.manifest import Manifest
-from functrain.checkpoint.retention import dispensable, ranked
+from functrain.checkpoint.retention import (
+    Best,
+    Entry,
+    EveryMinutes,
+    EverySteps,
+    Last,
+    Mode,
+    Rule,
+)
 from functrain.checkpoint.run_directory import (
     absolute,
     check_format,
@@ -24,12 +30,10 @@ from functrain.checkpoint.run_directory import (
     locked,
     step_name,
 )
-from functrain.checkpoint.saving import save
+from functrain.checkpoint.saving import write
+from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import (
     CheckpointCorruptError,
-    CheckpointFormatError,
-    CheckpointNotRemovedWarning,
-    CheckpointSkippedWarning,
     ConfigurationError,
     NoCheckpointError,
 )
@@ -42,16 +46,23 @@ class Checkpoints:
 
     What there is, a listing shows: ``step-00000120`` and the like, each whole or absent.
 
+    A checkpoint stays while any rule keeps it. Where only ``keep_best`` and ``monitor`` are given,
+    all stay; otherwise at least the newest does.
+
     Args:
         directory: the run directory; made when first written to.
-        keep_last: how many of the newest to keep; ``None`` keeps all.
+        keep_last: how many of the newest to keep.
         keep_best: how many of the best to keep besides.
         monitor: the metric that says what is best. Checkpoints without it are never best, nor are
             those where it is NaN or infinite.
         mode: whether ``"min"`` or ``"max"`` of it is best; the earlier one of equals.
+        keep_every_steps: keep those at multiples of so many steps.
+        keep_every_minutes: keep one for each span of so many minutes.
+        keep: further rules, see :mod:`functrain.checkpoint.retention`.
+        background: ``fit`` goes on training while a checkpoint is written.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> store = Checkpoints(tempfile.mkdtemp(), keep_last=2)
         >>> for step, loss in enumerate([0.3, 0.1, 0.4, 0.2]):
         ...     _ = store.save({"w": torch.full((2,), loss)}, step=step, metrics={"loss": loss})
@@ -63,19 +74,38 @@ class Checkpoints:
     """
 
     directory: Path = attrs.field(converter=absolute)
-    keep_last: int | None = attrs.field(default=3, kw_only=True)
+    keep_last: int | None = attrs.field(default=None, kw_only=True)
     keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Literal["min", "max"] = attrs.field(
-        default="min", validator=validators.in_(("min", "max")), kw_only=True
-    )
+    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
+    keep_every_steps: int | None = attrs.field(default=None, kw_only=True)
+    keep_every_minutes: float | None = attrs.field(default=None, kw_only=True)
+    keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
+    background: bool = attrs.field(default=False, kw_only=True)
 
     @keep_last.validator
-    def _check_keep_last(self, _: object, value: int | None) -> None:
-        if value is not None and value < 1:
+    @keep_every_steps.validator
+    @keep_every_minutes.validator
+    def _check_positive(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
+        if value is not None and value <= 0:
             raise ConfigurationError(
-                f"keep_last={value}: keep at least 1 checkpoint, or None for all"
+                f"{attribute.name}={value}: expected more than 0, or None to keep all"
             )
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What is kept; nothing is let go where there are none."""
+        rules: list[Rule] = [] if self.keep_last is None else [Last(self.keep_last)]
+        if self.keep_every_steps is not None:
+            rules.append(EverySteps(self.keep_every_steps))
+        if self.keep_every_minutes is not None:
+            rules.append(EveryMinutes(self.keep_every_minutes))
+        rules += self.keep
+        return (*rules, Last(1), self._best) if rules else ()
+
+    @property
+    def _best(self) -> Best:
+        return Best(self.monitor, self.mode, self.keep_best)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Be the only process that writes here, for as long as the block lasts.
@@ -108,13 +138,14 @@ class Checkpoints:
         Raises:
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
-        path = self.path(step)
+        return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
+
+    def write(self, taken: Snapshot) -> Path:
+        """Save what was taken apart already; the other half of :meth:`save`."""
+        path = self.path(taken.step or 0)
         with self.lock():
-            save(path, tree, info=info, step=step, metrics=metrics, overwrite=True)
-            try:
-                self._let_go(just_saved=step)
-            except OSError as error:  # the checkpoint is saved, whatever becomes of older ones
-                _warn_kept(self.directory, error)
+            write(path, taken, overwrite=True)
+            pruning.prune(self.directory, self.rules, just_saved=taken.step)
         return path
 
     def path(self, step: int) -> Path:
@@ -133,15 +164,28 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step whose metrics are best, ``None`` where none has the metric."""
-        return next(iter(self._ranked(self._metrics())), None)
+        return next(iter(self._best.ranked(self.entries())), None)
+
+    def entries(self) -> dict[int, Entry]:
+        """What each checkpoint says of itself; those that cannot be read are passed over."""
+        return pruning.entries(self.directory)
+
+    def verify(self, step: int) -> Manifest:
+        """Read all bytes of a checkpoint and compare them with what was saved.
+
+        Raises:
+            CheckpointCorruptError: names file and leaf.
+            NoCheckpointError: there is none of this step.
+        """
+        manifest = verify(self.path(step))
+        pruning.check_step(self.path(step), step, manifest.step)
+        return manifest
 
     def restore(
         self,
         which: int | str | Path | None = None,
         like: Any = None,
-        *,
-        device: str | torch.device | None = None,
-        types: Sequence[type] = (),
+        **options: Any,
     ) -> tuple[Tree, Manifest]:
         """Load a checkpoint. Of several the first that verifies wins.
 
@@ -151,8 +195,7 @@ class Checkpoints:
         Args:
             which: ``"latest"`` (also ``None``), ``"best"``, a step, or a path.
             like: see :func:`functrain.checkpoint.load`.
-            device: see there.
-            types: see there.
+            options: of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``.
 
         Returns:
             (tree, manifest).
@@ -165,85 +208,42 @@ class Checkpoints:
         check_format(self.directory)
         if which not in (None, "latest", "best"):
             path = self.path(which) if isinstance(which, int) else Path(str(which))
-            return read(path, like, device=device, types=types)
-        candidates = self._ranked(self._metrics()) if which == "best" else self.steps()[::-1]
+            return read(path, like, **options)
+        best = which == "best"
+        candidates = self._best.ranked(self.entries()) if best else self.steps()[::-1]
         if not candidates:
-            detail = f" with a finite metric {self.monitor!r}" if which == "best" else ""
+            detail = f" with a finite metric {self.monitor!r}" if best else ""
             raise NoCheckpointError(
                 errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
             )
+        return self._first_sound(candidates, like, options)
+
+    def _first_sound(
+        self, candidates: list[int], like: Any, options: Mapping[str, Any]
+    ) -> tuple[Tree, Manifest]:
         damages = []
         for step in candidates:
             try:
-                return self._own(step, *read(self.path(step), like, device=device, types=types))
+                tree, manifest = read(self.path(step), like, **options)
+                pruning.check_step(self.path(step), step, manifest.step)
             except CheckpointCorruptError as damage:
                 damages.append(str(damage))
-                _warn_skipped(self.path(step), damage)
+                pruning.warn_skipped(self.path(step), damage)
+            else:
+                return tree, manifest
         listed = "\n".join(f"  {damage}" for damage in damages)
         raise CheckpointCorruptError(f"every checkpoint in {self.directory} is damaged:\n{listed}")
 
-    def prune(self) -> list[int]:
-        """Let go what is not to be kept, as saving does; one that verifies always stays.
+    def prune(self, dry_run: bool = False) -> list[int]:
+        """Let go what no rule keeps, as saving does; one that verifies always stays.
+
+        Args:
+            dry_run: only say what would go.
 
         Returns:
             Their steps.
         """
+        if dry_run:
+            return pruning.going(self.directory, self.rules, just_saved=None)
         with self.lock():
-            return self._let_go(just_saved=None)
-
-    def _let_go(self, just_saved: int | None) -> list[int]:
-        if self.keep_last is None:
-            return []
-        metrics = self._metrics()
-        best = self._ranked(metrics)[: self.keep_best]
-        going = dispensable(metrics, best, self.keep_last, just_saved)
-        if going and just_saved is None:
-            spared = self._to_spare(set(metrics) - set(going), going)
-            going = [step for step in going if step != spared]
-        return [step for step in going if _removed(self.path(step))]
-
-    def _to_spare(self, kept: set[int], going: list[int]) -> int | None:
-        """The newest sound checkpoint among those going, if none of those kept is sound."""
-        if any(is_sound(self.path(step)) for step in sorted(kept, reverse=True)):
-            return None
-        return next((step for step in reversed(going) if is_sound(self.path(step))), None)
-
-    def _metrics(self) -> dict[int, dict[str, Any]]:
-        found = {}
-        for step in self.steps():
-            try:
-                found[step] = self._own(step, None, read_manifest(self.path(step)))[1].metrics
-            except (CheckpointCorruptError, CheckpointFormatError) as damage:
-                _warn_skipped(self.path(step), damage)
-        return found
-
-    def _ranked(self, metrics: Mapping[int, Mapping[str, Any]]) -> list[int]:
-        return ranked(metrics, self.monitor, self.mode)
-
-    def _own(self, step: int, tree: Tree, manifest: Manifest) -> tuple[Tree, Manifest]:
-        if manifest.step != step:
-            raise CheckpointCorruptError(
-                f"{self.path(step)} holds the checkpoint of step {manifest.step}"
-            )
-        return tree, manifest
-
-
-def _removed(path: Path) -> bool:
-    try:
-        commit.remove(path)
-    except OSError as error:
-        _warn_kept(path, error)
-        return False
-    return True
-
-
-def _warn_kept(path: Path, error: OSError) -> None:
-    warnings.warn(
-        f"what is no longer needed in {path} could not be removed: {error}",
-        CheckpointNotRemovedWarning,
-        stacklevel=3,
-    )
-
-
-def _warn_skipped(path: Path, damage: Exception) -> None:
-    warnings.warn(f"passed over {path}: {damage}", CheckpointSkippedWarning, stacklevel=3)
+            return pruning.prune(self.directory, self.rules, just_saved=None)

@@ -1,51 +1,150 @@
-"""Which checkpoints to keep and which is best: pure functions of steps and metrics."""
+"""Which checkpoints to keep and which is best: pure functions of what manifests say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import attrs
+from attrs import validators
+
+Mode = Literal["min", "max"]
 
 
-def ranked(metrics: Mapping[int, Mapping[str, Any]], monitor: str, mode: str) -> list[int]:
-    """Steps from best to worst.
+@attrs.frozen
+class Entry:
+    """What retention looks at of one checkpoint.
+
+    Attributes:
+        metrics: by name.
+        saved_at: seconds since 1970, or ``None`` if that is not known.
+    """
+
+    metrics: Mapping[str, Any]
+    saved_at: float | None = None
+
+
+Entries = Mapping[int, Entry]
+
+
+class Rule(Protocol):
+    """Says which checkpoints to keep; a checkpoint goes when no rule keeps it."""
+
+    def kept(self, entries: Entries) -> set[int]:
+        """The steps to keep, of all there are."""
+
+
+@attrs.frozen
+class Last:
+    """Keep the newest.
 
     Args:
-        metrics: metrics by step.
-        monitor: the metric that counts. A step that lacks it, or where it is not finite, is left
-            out; of equal ones the earlier is better.
-        mode: ``"min"`` or ``"max"``.
+        count: how many.
 
     Example:
-        >>> ranked({1: {"loss": 0.5}, 2: {"loss": math.nan}, 3: {"loss": 0.2}}, "loss", "min")
-        [3, 1]
+        >>> sorted(Last(2).kept({10: Entry({}), 20: Entry({}), 30: Entry({})}))
+        [20, 30]
     """
-    values = {step: named[monitor] for step, named in metrics.items() if monitor in named}
-    sign = 1 if mode == "min" else -1
-    usable = [step for step, value in values.items() if _is_finite(value)]
-    return sorted(usable, key=lambda step: (sign * values[step], step))
+
+    count: int = attrs.field(default=1, validator=validators.ge(1))
+
+    def kept(self, entries: Entries) -> set[int]:
+        """The highest steps."""
+        return set(sorted(entries)[-self.count :])
 
 
-def dispensable(
-    steps: Iterable[int], best: Iterable[int], keep_last: int | None, just_saved: int | None
-) -> list[int]:
+@attrs.frozen
+class Best:
+    """Keep the best by a metric.
+
+    Args:
+        metric: its name. A checkpoint without it, or where it is NaN or infinite, is never best.
+        mode: whether ``"min"`` or ``"max"`` of it is best; of equal ones the earlier.
+        count: how many.
+
+    Example:
+        >>> entries = {1: Entry({"loss": 0.5}), 2: Entry({"loss": math.nan}), 3: Entry({"loss": 1})}
+        >>> Best("loss").ranked(entries)
+        [1, 3]
+    """
+
+    metric: str = "loss"
+    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")))
+    count: int = attrs.field(default=1, validator=validators.ge(0))
+
+    def ranked(self, entries: Entries) -> list[int]:
+        """All steps that have the metric, from best to worst."""
+        values = {
+            step: entry.metrics[self.metric]
+            for step, entry in entries.items()
+            if _is_finite(entry.metrics.get(self.metric))
+        }
+        sign = 1 if self.mode == "min" else -1
+        return sorted(values, key=lambda step: (sign * values[step], step))
+
+    def kept(self, entries: Entries) -> set[int]:
+        """The first of :meth:`ranked`."""
+        return set(self.ranked(entries)[: self.count])
+
+
+@attrs.frozen
+class EverySteps:
+    """Keep the steps that a number divides.
+
+    Example:
+        >>> sorted(EverySteps(20).kept({10: Entry({}), 20: Entry({}), 40: Entry({})}))
+        [20, 40]
+    """
+
+    steps: int = attrs.field(validator=validators.ge(1))
+
+    def kept(self, entries: Entries) -> set[int]:
+        """Multiples of ``steps``."""
+        return {step for step in entries if step % self.steps == 0}
+
+
+@attrs.frozen
+class EveryMinutes:
+    """Keep one for each span of time, the first that was saved in it.
+
+    The spans are those of the clock, so what is kept does not depend on what was let go before.
+
+    Example:
+        >>> saved = {1: Entry({}, 0.0), 2: Entry({}, 50.0), 3: Entry({}, 70.0)}
+        >>> sorted(EveryMinutes(1).kept(saved))
+        [1, 3]
+    """
+
+    minutes: float = attrs.field(validator=validators.gt(0))
+
+    def kept(self, entries: Entries) -> set[int]:
+        """The first of each span; those whose time is not known are kept."""
+        firsts: dict[Any, int] = {}
+        for step in sorted(entries, key=lambda step: (entries[step].saved_at or 0.0, step)):
+            saved_at = entries[step].saved_at
+            span = ("unknown", step) if saved_at is None else saved_at // (60 * self.minutes)
+            firsts.setdefault(span, step)
+        return set(firsts.values())
+
+
+def dispensable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
     """Steps whose checkpoints may go.
 
     Args:
-        steps: all there are.
-        best: those kept for being best.
-        keep_last: how many of the highest steps to keep; ``None``: all.
+        entries: all there are.
+        rules: what any of them keeps is kept; without rules all is.
         just_saved: kept whatever its step is: a run that was rewound saves below older steps.
 
     Example:
-        >>> dispensable([10, 20, 30, 40], best=[20], keep_last=1, just_saved=40)
+        >>> entries = {step: Entry({}) for step in (10, 20, 30, 40)}
+        >>> dispensable(entries, [Last(1), EverySteps(20)], just_saved=40)
         [10, 30]
     """
-    if keep_last is None:
+    if not rules:
         return []
-    ordered = sorted(steps)
-    kept = {*ordered[-keep_last:], *best, just_saved}
-    return [step for step in ordered if step not in kept]
+    kept = {just_saved}.union(*(rule.kept(entries) for rule in rules))
+    return [step for step in sorted(entries) if step not in kept]
 
 
 def _is_finite(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, commit, save
-from functrain.checkpoint.retention import dispensable, ranked
+from functrain.checkpoint.retention import (
+    Best,
+    Entry,
+    EveryMinutes,
+    EverySteps,
+    Last,
+    Mode,
+    dispensable,
+)
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -91,10 +100,11 @@ def test_best_is_strict_and_finite(
     st.integers(0, 3),
     st.sampled_from(["min", "max"]),
 )
-def test_retention_law(losses: dict[int, Any], last: int, best: int, mode: str) -> None:
-    metrics = {step: {} if loss is None else {"m": loss} for step, loss in losses.items()}
-    order = ranked(metrics, "m", mode)
-    going = dispensable(losses, order[:best], last, just_saved=min(losses, default=None))
+def test_retention_law(losses: dict[int, Any], last: int, best: int, mode: Mode) -> None:
+    entries = {step: Entry({} if loss is None else {"m": loss}) for step, loss in losses.items()}
+    order = Best("m", mode).ranked(entries)
+    rules = [Last(last), Best("m", mode, best)]
+    going = dispensable(entries, rules, just_saved=min(losses, default=None))
     kept = set(losses) - set(going)
     finite = [loss for loss in losses.values() if loss is not None and math.isfinite(loss)]
     assert len(order) == len(finite)
@@ -103,6 +113,68 @@ def test_retention_law(losses: dict[int, Any], last: int, best: int, mode: str) 
     assert kept >= {*sorted(losses)[-last:], *order[:best]}
     assert len(kept) <= last + best + 1
     assert not losses or min(losses) in kept
+
+
+times = st.floats(0, 1e4) | st.none()
+
+
+@given(
+    st.dictionaries(st.integers(0, 50), times, max_size=12),
+    st.integers(1, 10),
+    st.floats(0.1, 60),
+)
+def test_letting_go_is_idempotent_and_a_union(
+    saved: dict[int, float | None], steps: int, minutes: float
+) -> None:
+    entries = {step: Entry({}, saved_at) for step, saved_at in saved.items()}
+    rules = [EverySteps(steps), EveryMinutes(minutes), Last(2)]
+    going = dispensable(entries, rules, None)
+    left = {step: entry for step, entry in entries.items() if step not in going}
+    assert dispensable(left, rules, None) == []
+    assert set(left) == set.union(*(rule.kept(entries) for rule in rules))
+    spans = [(at // (60 * minutes)) for at in saved.values() if at is not None]
+    assert len(EveryMinutes(minutes).kept(entries)) == len(set(spans)) + len(saved) - len(spans)
+    assert dispensable(entries, [], None) == []
+
+
+@pytest.mark.row(36)
+def test_any_union_of_rules(tmp_path: Path) -> None:
+    store = Checkpoints(
+        tmp_path,
+        keep_last=1,
+        keep_best=1,
+        keep_every_steps=4,
+        keep=[Best("accuracy", "max", 1)],
+    )
+    for step in range(1, 11):
+        metrics = {"loss": abs(step - 3), "accuracy": -abs(step - 6)}
+        store.save({"step": step}, step=step, metrics=metrics)
+    assert store.steps() == [3, 4, 6, 8, 10]
+    assert Checkpoints(tmp_path).rules == ()
+    only = Checkpoints(tmp_path, keep_best=0, keep_every_steps=5)
+    assert only.prune(dry_run=True) == [3, 4, 6, 8]
+    assert store.steps() == [3, 4, 6, 8, 10]
+    assert only.prune() == [3, 4, 6, 8]
+    assert store.steps() == [10]
+
+
+@pytest.mark.row(36)
+def test_one_for_each_span_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Checkpoints(tmp_path, keep_last=1, keep_best=0, keep_every_minutes=2)
+    for step in range(10):
+        monkeypatch.setattr(time, "time", lambda step=step: 1000.0 * 60 + 30.0 * step)
+        store.save({}, step=step)
+    assert store.steps() == [0, 4, 8, 9]
+
+
+def test_verify_names_the_damage(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    path = store.save({"w": torch.ones(3)}, step=1)
+    assert store.verify(1).step == 1
+    file = path / "rest.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\7")
+    with pytest.raises(CheckpointCorruptError, match=r"the bytes of w are not"):
+        store.verify(1)
 
 
 @pytest.mark.row(37)
