@@ -328,3 +328,32 @@ class CheckpointingError(FunctrainError, RuntimeError):
             "gradients as values (it writes them into .grad). Pass use_reentrant=False: the same "
             "memory is saved, and torch recommends it."
         )
+
+
+class ExportError(FunctrainError, OSError):
+    """The weights of a checkpoint could not be written to a file."""
+
+
+class CheckpointChangedError(FunctrainError, RuntimeError):
+    """A tensor was changed in place while it was being saved."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was changed in place while it was being saved, so nothing was saved. Save in "
+            "the background only what is not changed any more, or copies of it: "
+            "Saver(store, staged=True)"
+        )
+
+
+class CheckpointTimeoutError(FunctrainError, TimeoutError):
+    """A checkpoint was not on the disk in the time given."""
+
+    def __init__(self, step: int | None, seconds: float) -> None:
+        super().__init__(
+            f"the checkpoint of step {step} is still being written after {seconds:g} s; it counts "
+            "only if the process lives until it is done. Older checkpoints are untouched"
+        )
+
+
+class CheckpointNotSavedWarning(FunctrainWarning):
+    """A save in the background failed, and nobody asked how it went."""

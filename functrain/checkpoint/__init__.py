@@ -1,5 +1,6 @@
 """Checkpoints: a tree as a directory that exists wholly or not at all, tells damage."""
 
+from functrain.checkpoint.background import Saver
 from functrain.checkpoint.checkpoints import Checkpoints
 from functrain.checkpoint.loading import load, read_manifest, verify
 from functrain.checkpoint.manifest import Manifest
@@ -13,6 +14,7 @@ __all__ = [
     "File",
     "Leaf",
     "Manifest",
+    "Saver",
     "load",
     "read_manifest",
     "save",

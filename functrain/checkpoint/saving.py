@@ -63,6 +63,7 @@ def save(
         CheckpointExistsError: something is at ``path`` that may not be replaced.
         CheckpointSpaceError: too little room; nothing was written.
         CheckpointWriteError: writing failed; nothing is left behind.
+        CheckpointChangedError: another thread changed a tensor meanwhile; nothing is left behind.
 
     Example:
         >>> import tempfile
@@ -95,6 +96,7 @@ def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path
 
 def _fill(directory: Path, taken: Snapshot, plan: list[Layout]) -> None:
     files, hashes = payload.write(directory, plan, taken.tensors)
+    taken.confirm()
     manifest = Manifest(
         format=FORMAT,
         versions=_versions(),
@@ -134,7 +136,7 @@ def _leaves(
             length=tensor.nbytes,
             hashes=hashes[index],
             stride=preserved_stride(tensor),
-            device="cpu" if tensor.is_cpu else str(tensor.device),
+            device=taken.devices[index],
         )
         leaves.append(leaf)
     return tuple(leaves)

@@ -11,7 +11,8 @@ from torch import Tensor
 from functrain.checkpoint.encoding import encode, encode_plain
 from functrain.checkpoint.overlaps import aliases
 from functrain.checkpoint.scalars import Json
-from functrain.tree import Path, Tree
+from functrain.errors import CheckpointChangedError
+from functrain.tree import Path, Tree, path_string
 
 
 @attrs.frozen(eq=False)
@@ -25,6 +26,8 @@ class Snapshot:
         step: updates made.
         metrics: JSON of the metrics by name.
         info: JSON of what the caller added.
+        devices: where each tensor was.
+        versions: how often each tensor had been changed in place, where torch counts it.
     """
 
     structure: Json
@@ -33,6 +36,18 @@ class Snapshot:
     step: int | None
     metrics: Json
     info: Json
+    devices: list[str]
+    versions: list[int | None]
+
+    def confirm(self) -> None:
+        """Make sure that no tensor was changed in place since it was taken.
+
+        Raises:
+            CheckpointChangedError: names the first that was.
+        """
+        for (path, tensor), version in zip(self.tensors, self.versions, strict=True):
+            if version is not None and tensor._version != version:
+                raise CheckpointChangedError(path_string(path))
 
 
 def snapshot(
@@ -70,4 +85,11 @@ def snapshot(
         step=step,
         metrics=encode_plain(numbers, "metrics"),
         info=encode_plain(info, "info"),
+        devices=["cpu" if tensor.is_cpu else str(tensor.device) for _, tensor in tensors],
+        versions=versions([tensor for _, tensor in tensors]),
     )
+
+
+def versions(tensors: list[Tensor]) -> list[int | None]:
+    """Torch's count of in-place changes of each; inference tensors have none."""
+    return [None if tensor.is_inference() else tensor._version for tensor in tensors]

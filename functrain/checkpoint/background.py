@@ -1,0 +1,175 @@
+"""Saving while training goes on: the step is held up only for taking the state apart."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from functrain.checkpoint.snapshot import Snapshot, snapshot
+from functrain.checkpoint.staging import References, Staging
+from functrain.errors import CheckpointNotSavedWarning, CheckpointTimeoutError
+from functrain.tree import Tree
+
+
+class Store(Protocol):
+    """What can write a snapshot: :class:`functrain.Checkpoints`, or a store elsewhere."""
+
+    def write(self, taken: Snapshot) -> Path:
+        """Write it durably."""
+
+
+@attrs.define(eq=False)
+class _Flight:
+    """One save under way. Its outcome is asked for once."""
+
+    step: int | None
+    thread: threading.Thread | None = None
+    path: Path | None = None
+    error: BaseException | None = None
+
+    def landed(self, timeout: float | None) -> bool:
+        """Wait for the end of it."""
+        if self.thread is not None:
+            self.thread.join(timeout)
+        return self.thread is None or not self.thread.is_alive()
+
+
+class Saver:
+    """Saves checkpoints of a store in the background, one at a time.
+
+    States are values, so their tensors are held by reference until they are written: saving costs
+    the step no copy. Where they are overwritten in place (a donated program), ``staged`` copies
+    them first. An error is raised by whatever is called next.
+
+    Args:
+        store: a :class:`functrain.Checkpoints`, say.
+        staged: copy tensors before ``save`` returns, into memory that is used again.
+        deadline: seconds that closing, or the end of the interpreter, waits for a save.
+
+    Example:
+        >>> import functrain as ft, tempfile, torch
+        >>> store = ft.Checkpoints(tempfile.mkdtemp())
+        >>> with Saver(store) as saver:
+        ...     saver.save({"w": torch.ones(2)}, step=1)
+        ...     # the next steps are made here, while the file is written
+        >>> store.steps()
+        [1]
+    """
+
+    def __init__(self, store: Store, *, staged: bool = False, deadline: float = 600.0) -> None:
+        self._store, self._deadline = store, deadline
+        self._holding = Staging() if staged else References()
+        self._flight = _Flight(None)
+        self._at_exit: weakref.finalize[..., Saver] | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"besides, a checkpoint was not saved: {failure}")
+
+    def save(
+        self,
+        tree: Tree,
+        *,
+        step: int,
+        metrics: Mapping[str, Any] | None = None,
+        info: Any = None,
+        first: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin to save a tree; wait for the save before, if that is still under way.
+
+        Args:
+            tree: see :func:`functrain.checkpoint.save`. It must not be changed in place until it is
+                written, unless the saver is ``staged``; if it is, nothing is saved, which is told.
+            step: updates made.
+            metrics: numbers by name.
+            info: plain data to keep beside it.
+            first: called in the background before anything is written.
+
+        Raises:
+            UnsupportedLeafError: the tree holds what could not be given back exactly.
+            The error of the save before, if that failed; then this one is not begun.
+        """
+        self.wait()
+        taken = snapshot(tree, info=info, step=step, metrics=metrics)
+        flight = _Flight(step)
+        work = flight, self._store, self._holding.hold(taken), self._holding, first
+        # A daemon, so that a disk that hangs cannot hold up the end of the program for ever.
+        flight.thread = threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True)
+        flight.thread.start()
+        self._flight = flight
+        self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
+
+    def poll(self) -> Path | None:
+        """Where the save in flight was saved, once, when it is; does not wait.
+
+        Raises:
+            The save's error, once.
+        """
+        return self.wait() if self._flight.landed(0.0) else None
+
+    def wait(self, timeout: float | None = None) -> Path | None:
+        """Wait for the save in flight.
+
+        Args:
+            timeout: seconds; by default as long as it takes.
+
+        Returns:
+            Where it was saved; ``None`` if none was in flight or this was told already.
+
+        Raises:
+            CheckpointTimeoutError: it takes longer; it goes on.
+            The save's error, once.
+        """
+        flight = self._flight
+        if not flight.landed(timeout):
+            raise CheckpointTimeoutError(flight.step, timeout or 0.0)
+        self._flight = _Flight(None)
+        if self._at_exit is not None:
+            self._at_exit.detach()
+        if flight.error is not None:
+            raise flight.error
+        return flight.path
+
+    def close(self) -> None:
+        """Wait for the save in flight, at most until the deadline; errors as of :meth:`wait`."""
+        self.wait(self._deadline)
+
+
+def _fly(
+    flight: _Flight,
+    store: Store,
+    taken: Snapshot,
+    holding: References | Staging,
+    first: Callable[[], None] | None,
+) -> None:
+    try:
+        if first is not None:
+            first()
+        with holding.ready():
+            flight.path = store.write(taken)
+    except BaseException as error:  # raised in the thread that asks
+        flight.error = error
+
+
+def _settle(flight: _Flight, deadline: float) -> None:
+    """What is left to do for a save that nobody asks about any more: wait for it, and tell."""
+    failure = flight.error if flight.landed(deadline) else CheckpointTimeoutError(None, deadline)
+    if failure is not None:
+        warnings.warn(
+            f"the checkpoint of step {flight.step} was not saved: {failure}",
+            CheckpointNotSavedWarning,
+            stacklevel=2,
+        )

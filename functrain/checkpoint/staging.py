@@ -1,0 +1,104 @@
+"""How the tensors of a snapshot are held until they are written: as they are, or as copies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.checkpoint.memory import as_integers
+from functrain.checkpoint.snapshot import Snapshot, versions
+
+
+class References:
+    """Hold tensors as they are: right for states, which are never changed.
+
+    Those on a GPU are read on a stream of the writing thread's own, after the work that makes them
+    and beside the work of later steps.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[torch.device, torch.cuda.Event] = {}
+
+    def hold(self, taken: Snapshot) -> Snapshot:
+        """The snapshot itself."""
+        devices = {tensor.device for _, tensor in taken.tensors if tensor.is_cuda}
+        self._made = {
+            device: torch.cuda.current_stream(device).record_event() for device in devices
+        }
+        return taken
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """A context, in the writing thread, in which the tensors can be read."""
+        with contextlib.ExitStack() as stack:
+            for device, made in self._made.items():
+                stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+                stream.wait_event(made)
+                stack.enter_context(torch.cuda.stream(stream))
+            yield
+
+
+class Staging:
+    """Hold copies, in memory that the copies of the next snapshot reuse.
+
+    Those of tensors on a GPU are in page-locked memory and made on a stream of their own; later
+    work on the GPU waits for that, the host does not.
+
+    Example:
+        >>> from functrain.checkpoint.snapshot import snapshot
+        >>> weight = torch.zeros(2)
+        >>> taken = Staging().hold(snapshot({"w": weight}))
+        >>> _ = weight.fill_(7)
+        >>> taken.tensors[0][1]
+        tensor([0., 0.])
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, Tensor] = {}
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def hold(self, taken: Snapshot) -> Snapshot:
+        """The snapshot with copies for tensors; those of the one before are overwritten."""
+        copies: list[Tensor] = []
+        for index, ((_, tensor), first) in enumerate(zip(taken.tensors, taken.same, strict=True)):
+            copies.append(self._copy(index, tensor) if first is None else copies[first])
+        for device, stream in self._streams.items():
+            torch.cuda.current_stream(device).wait_stream(stream)
+        paths = [path for path, _ in taken.tensors]
+        pairs = list(zip(paths, copies, strict=True))
+        return attrs.evolve(taken, tensors=pairs, versions=versions(copies))
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """A context, in the writing thread, in which the copies can be read."""
+        for stream in self._streams.values():
+            stream.synchronize()
+        yield
+
+    def _copy(self, index: int, tensor: Tensor) -> Tensor:
+        source = as_integers(tensor.detach().resolve_conj().resolve_neg())
+        copy = self._copies.get(index)
+        if copy is None or not _fits(copy, tensor):
+            copy = torch.empty_like(tensor.detach(), device="cpu", pin_memory=tensor.is_cuda)
+            self._copies[index] = copy
+        if not tensor.is_cuda:
+            as_integers(copy).copy_(source)
+            return copy
+        if tensor.device not in self._streams:
+            own = torch.cuda.Stream(tensor.device)  # type: ignore[no-untyped-call]
+            self._streams[tensor.device] = own
+        stream = self._streams[tensor.device]
+        stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(stream):
+            as_integers(copy).copy_(source, non_blocking=True)
+        return copy
+
+
+def _fits(copy: Tensor, tensor: Tensor) -> bool:
+    if copy.shape != tensor.shape or copy.dtype != tensor.dtype:
+        return False
+    return copy.stride() == torch.empty_like(tensor, device="meta").stride()

@@ -1,0 +1,232 @@
+"""Saving in the background: held by reference, one at a time, errors told, never torn."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from functrain import tree
+from functrain.checkpoint import Checkpoints, Saver, load
+from functrain.checkpoint.snapshot import Snapshot
+from functrain.errors import (
+    CheckpointChangedError,
+    CheckpointNotSavedWarning,
+    CheckpointTimeoutError,
+    CheckpointWriteError,
+    UnsupportedLeafError,
+)
+
+
+class Held:
+    """A store that writes when it is let."""
+
+    def __init__(self, store: Checkpoints) -> None:
+        self.store, self.go = store, threading.Event()
+
+    def write(self, taken: Snapshot) -> Path:
+        assert self.go.wait(10)
+        return self.store.write(taken)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    return Held(Checkpoints(tmp_path / "run"))
+
+
+def make(step: int) -> dict[str, Any]:
+    weight = torch.full((1000,), float(step))
+    return {"params": {"w": weight, "tied": weight}, "moments": torch.randn(3, 4).t()}
+
+
+def test_saving_returns_before_anything_is_written(held: Held) -> None:
+    value = make(1)
+    saver = Saver(held)
+    saver.save(value, step=1, metrics={"loss": 0.5}, info={"note": "x"})
+    assert held.store.steps() == []
+    assert saver.poll() is None
+    held.go.set()
+    assert saver.wait() == held.store.path(1)
+    assert (saver.wait(), saver.poll()) == (None, None)
+    loaded, manifest = held.store.restore()
+    assert tree.equal(loaded, value)
+    assert loaded["moments"].stride() == value["moments"].stride()
+    assert (manifest.metrics, manifest.info) == ({"loss": 0.5}, {"note": "x"})
+
+
+def test_what_is_mutable_beside_the_tensors_is_taken_at_once(held: Held) -> None:
+    value, info = {"w": torch.ones(2), "rows": [1]}, {"rows": [1]}
+    with Saver(held) as saver:
+        saver.save(value, step=1, info=info)
+        value["rows"].append(2)
+        info["rows"].append(2)
+        held.go.set()
+    loaded, manifest = held.store.restore()
+    assert loaded["rows"] == manifest.info["rows"] == [1]
+
+
+def test_one_save_in_flight(held: Held) -> None:
+    saver, saved = Saver(held), []
+
+    def both() -> None:
+        saver.save(make(1), step=1)
+        saver.save(make(2), step=2)
+        saved.append(held.store.steps())
+        saver.close()
+
+    thread = threading.Thread(target=both)
+    thread.start()
+    time.sleep(0.05)
+    assert saved == []
+    held.go.set()
+    thread.join()
+    assert saved[0][:1] == [1]
+    assert held.store.steps() == [1, 2]
+
+
+def test_a_tensor_changed_meanwhile_is_an_error_not_a_torn_checkpoint(held: Held) -> None:
+    value = make(1)
+    saver = Saver(held)
+    saver.save(value, step=1)
+    value["moments"].add_(1)
+    held.go.set()
+    with pytest.raises(CheckpointChangedError, match=r"moments was changed .* staged=True"):
+        saver.wait()
+    assert held.store.steps() == []
+    assert os.listdir(held.store.directory) in ([], [".lock", "FORMAT"], ["FORMAT", ".lock"])
+
+
+def test_staged_copies_are_independent_and_their_memory_is_used_again(held: Held) -> None:
+    saver, value = Saver(held, staged=True), make(1)
+    addresses = []
+    for step in (1, 2, 3):
+        held.go.clear()
+        value["params"]["w"].fill_(step)
+        saver.save(value, step=step)
+        addresses.append({tensor.data_ptr() for tensor in saver._holding._copies.values()})
+        value["params"]["w"].fill_(-1)
+        held.go.set()
+        saver.wait()
+        loaded, _ = held.store.restore()
+        assert (loaded["params"]["w"] == step).all()
+        assert loaded["params"]["w"] is loaded["params"]["tied"]
+        assert loaded["moments"].stride() == value["moments"].stride()
+    assert addresses[0] == addresses[1] == addresses[2]
+    held.go.clear()
+    saver.save({"params": {"w": torch.ones(5)}}, step=4)
+    held.go.set()
+    saver.close()
+    assert tree.equal(held.store.restore()[0], {"params": {"w": torch.ones(5)}})
+
+
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", broken)
+
+
+@pytest.mark.parametrize("call", ["poll", "wait", "close", "save"])
+def test_an_error_is_raised_once_by_what_is_called_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store = Checkpoints(tmp_path / "run")
+    store.save(make(1), step=1)
+    saver = Saver(store)
+    with monkeypatch.context() as patch:
+        failing(patch)
+        saver.save(make(2), step=2)
+        while not saver._flight.landed(1.0):
+            pass
+    arguments: dict[str, Any] = {"tree": make(3), "step": 3} if call == "save" else {}
+    with pytest.raises(CheckpointWriteError, match="broken"):
+        getattr(saver, call)(**arguments)
+    assert store.steps() == [1]
+    saver.save(make(3), step=3)
+    saver.close()
+    assert store.steps() == [1, 3]
+
+
+def test_an_error_in_the_block_is_not_covered_by_one_of_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def block() -> None:
+        with Saver(Checkpoints(tmp_path)) as saver:
+            saver.save(make(1), step=1)
+            raise KeyError("mine")
+
+    failing(monkeypatch)
+    with pytest.raises(KeyError) as caught:
+        block()
+    assert "broken" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_saved_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedLeafError, match="f"):
+        Saver(Checkpoints(tmp_path)).save({"f": print}, step=1)
+
+
+def test_waiting_has_a_limit(held: Held) -> None:
+    saver = Saver(held, deadline=0.01)
+    saver.save(make(1), step=1)
+    for call in (saver.close, lambda: saver.wait(0.01)):
+        with pytest.raises(
+            CheckpointTimeoutError, match=r"step 1 is still being written after 0\.01"
+        ):
+            call()
+    held.go.set()
+    assert saver.wait() == held.store.path(1)
+
+
+def test_something_may_be_done_first(tmp_path: Path) -> None:
+    store, seen = Checkpoints(tmp_path), []
+    with Saver(store) as saver:
+        saver.save(make(1), step=1, first=lambda: seen.append(store.steps()))
+    assert seen == [[]]
+
+
+def test_a_failure_nobody_asked_about_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch)
+    savers = [Saver(Checkpoints(tmp_path))]
+    savers[0].save(make(1), step=1)
+    with pytest.warns(CheckpointNotSavedWarning, match=r"step 1 was not saved: .*broken"):
+        savers.clear()
+
+
+EXITING = """
+import sys, torch
+from functrain.checkpoint import Checkpoints, Saver
+store = Checkpoints(sys.argv[1])
+class Slow:
+    def write(self, taken):
+        import time
+        time.sleep(0.5)
+        return store.write(taken)
+saver = Saver(Slow(), deadline=float(sys.argv[2]))
+saver.save({"w": torch.zeros(3 << 20)}, step=7)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deadline", "steps"), [("60", [7]), ("0.05", [])])
+def test_the_end_of_the_interpreter_waits_up_to_the_deadline(
+    tmp_path: Path, deadline: str, steps: list[int]
+) -> None:
+    command = [sys.executable, "-c", EXITING, str(tmp_path / "run"), deadline]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert ended.returncode == 0
+    assert Checkpoints(tmp_path / "run").steps() == steps
+    assert ("step 7 was not saved" in ended.stderr) == (steps == [])
+    if steps:
+        assert load(tmp_path / "run" / "step-00000007")["w"].numel() == 3 << 20
