@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,17 @@ class Log:
             self.size += written
             data = data[written:]
 
-    def sync(self) -> None:
-        """Make what was written durable."""
-        os.fsync(self._file.fileno())
+    def syncing(self) -> Callable[[], None]:
+        """A call that makes durable what was written, in any thread, also once this is closed."""
+        descriptor = os.dup(self._file.fileno())
+
+        def sync() -> None:
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+        return sync
 
     def close(self) -> None:
         """Close the file."""

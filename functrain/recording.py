@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -85,10 +86,9 @@ class Recorder:
         if self.log is not None and rows:
             self.log.append(rows)
 
-    def sync(self) -> None:
-        """Make what was written durable."""
-        if self.log is not None:
-            self.log.sync()
+    def syncing(self) -> Callable[[], None] | None:
+        """A call that makes durable what was written, see :meth:`functrain.history.Log.syncing`."""
+        return None if self.log is None else self.log.syncing()
 
     def close(self) -> None:
         """Close the log."""

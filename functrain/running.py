@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from functrain import early_stopping, events, metrics
 from functrain.batch import Batch
-from functrain.checkpoint import Checkpoints
+from functrain.checkpoint import Checkpoints, Saver
+from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.stateful import Stateful
 from functrain.durations import Duration
@@ -40,6 +42,8 @@ from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
 from functrain.state import TrainState
 from functrain.stepping import advance, epoch_batches, position
+
+_GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -68,6 +72,9 @@ class Running:
     between_steps: bool = True
     # The step of the newest checkpoint, and whether nothing was owed in it.
     saved: tuple[int, bool] = (-1, True)
+    saver: Saver | None = None
+    # The state that is being saved, until that is told.
+    saving: TrainState | None = None
     seconds_before: float = 0.0
     started: float = attrs.field(factory=time.monotonic)
     exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
@@ -76,11 +83,19 @@ class Running:
         self.sending = events.Listeners.of(self.listeners)
         if self.store is not None:
             self.exits.enter_context(self.store.lock())
+            inline, staged = not self.store.background, self.program.donates
+            saver = Saver(self.store, staged=staged, inline=inline)
+            self.saver = self.exits.enter_context(saver)
         self.exits.enter_context(self.interrupts)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.exits.close()
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            self.exits.__exit__(*raised)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         for source in (self.source, *self.eval_data.values()):
             source.close()
         self.recorder.close()
@@ -139,6 +154,7 @@ class Running:
         except BaseException as error:
             try:
                 self.save()
+                self._tell_saved(Saver.close)
             except (CheckpointWriteError, ListenerError) as second:
                 error.add_note(f"the last state could not be saved: {second}")
             raise
@@ -206,6 +222,8 @@ class Running:
         """The stop check, last at each step."""
         if self.recorder.due:
             self._flush()
+        if self.saving is not None:
+            self._tell_saved(Saver.poll)
         if limit is not None:
             return limit
         if self.loop.early_stop.get("stop"):
@@ -307,19 +325,34 @@ class Running:
         """
         step = self.train.counters.step
         self._flush()
-        if self.store is None or self.saved == (step, self.loop.owed is None):
+        if self.store is None or self.saver is None or self.saved == (step, self.loop.owed is None):
             return
         if not self.between_steps and isinstance(self.source, Stateful):
             # Its state has a batch behind it that made no step: an older checkpoint is exact.
             return
-        self.recorder.sync()
+        self._tell_saved(Saver.wait)
         measured = dict(found or {})
         if (value := early_stopping.find(measured, self.store.monitor)) is not None:
             measured[self.store.monitor] = value
         info = {**describe(self.program), "seconds": self._seconds()}
-        path = self.store.save(self.run_state(), step=step, metrics=measured, info=info)
-        self.saved = (step, self.loop.owed is None)
-        self._send(events.CheckpointSaved(self.train, path))
+        # The log must be on the disk before a checkpoint that has seen it.
+        first, state = self.recorder.syncing(), self.run_state()
+        self.saver.save(state, step=step, metrics=measured, info=info, first=first)
+        self.saved, self.saving = (step, self.loop.owed is None), self.train
+        self._tell_saved(Saver.poll)
+
+    def _tell_saved(self, ask: Callable[[Saver], Path | None]) -> None:
+        """Tell listeners of the checkpoint under way, if it is saved; its errors are raised."""
+        if self.saver is None or self.saving is None:
+            return
+        try:
+            path = ask(self.saver)
+        except BaseException:
+            self.saved, self.saving = (-1, True), None
+            raise
+        if path is not None:
+            state, self.saving = self.saving, None
+            self._send(events.CheckpointSaved(state, path))
 
     def run_state(self) -> RunState:
         """All that a resumed run needs."""
@@ -331,11 +364,15 @@ class Running:
         loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
         # A saved state that the data has not taken up yet is still what there is.
         data = self.source.state() if self.data_state is None else self.data_state
-        return RunState(self.train, loop, data, states)
+        # Not values of ours: their owners may go on writing to them.
+        return RunState(self.train, loop, copy(data), copy(states))
 
     def end(self, ending: Ending) -> Run:
         """The final checkpoint, the last events, and the result."""
         self.save()
+        # Whoever interrupts a run may soon do so with force.
+        hurried = ending.reason == "interrupted"
+        self._tell_saved(lambda saver: saver.close(_GRACE if hurried else None))
         counters = self.train.counters
         if counters.batch:
             means = metrics.mean(self.loop.sums)

@@ -51,6 +51,7 @@ class Saver:
         store: a :class:`functrain.Checkpoints`, say.
         staged: copy tensors before ``save`` returns, into memory that is used again.
         deadline: seconds that closing, or the end of the interpreter, waits for a save.
+        inline: write before ``save`` returns after all; its errors are then raised by it.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -62,9 +63,16 @@ class Saver:
         [1]
     """
 
-    def __init__(self, store: Store, *, staged: bool = False, deadline: float = 600.0) -> None:
-        self._store, self._deadline = store, deadline
-        self._holding = Staging() if staged else References()
+    def __init__(
+        self,
+        store: Store,
+        *,
+        staged: bool = False,
+        deadline: float = 600.0,
+        inline: bool = False,
+    ) -> None:
+        self._store, self._deadline, self._inline = store, deadline, inline
+        self._holding = Staging() if staged and not inline else References()
         self._flight = _Flight(None)
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
@@ -106,6 +114,11 @@ class Saver:
         taken = snapshot(tree, info=info, step=step, metrics=metrics)
         flight = _Flight(step)
         work = flight, self._store, self._holding.hold(taken), self._holding, first
+        if self._inline:
+            self._flight = flight
+            _fly(*work)
+            self._raise()
+            return
         # A daemon, so that a disk that hangs cannot hold up the end of the program for ever.
         flight.thread = threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True)
         flight.thread.start()
@@ -136,16 +149,32 @@ class Saver:
         flight = self._flight
         if not flight.landed(timeout):
             raise CheckpointTimeoutError(flight.step, timeout or 0.0)
+        self._raise()
+        self._forget()
+        return flight.path
+
+    def close(self, timeout: float | None = None) -> Path | None:
+        """Like :meth:`wait`, but give the save up when it takes too long.
+
+        Args:
+            timeout: seconds; by default the deadline.
+        """
+        try:
+            return self.wait(self._deadline if timeout is None else timeout)
+        except CheckpointTimeoutError:
+            self._forget()
+            raise
+
+    def _raise(self) -> None:
+        error = self._flight.error
+        if error is not None:
+            self._forget()
+            raise error
+
+    def _forget(self) -> None:
         self._flight = _Flight(None)
         if self._at_exit is not None:
             self._at_exit.detach()
-        if flight.error is not None:
-            raise flight.error
-        return flight.path
-
-    def close(self) -> None:
-        """Wait for the save in flight, at most until the deadline; errors as of :meth:`wait`."""
-        self.wait(self._deadline)
 
 
 def _fly(

@@ -40,6 +40,9 @@ class CheckpointOptions:
     keep_best: int = 1
     monitor: str = "loss"
     mode: str = "min"
+    keep_every_steps: int | None = None
+    keep_every_minutes: float | None = None
+    background: bool = False
 
 
 def _check_threads(instance: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:

@@ -177,13 +177,26 @@ def test_what_cannot_be_saved_is_told_at_once(tmp_path: Path) -> None:
 def test_waiting_has_a_limit(held: Held) -> None:
     saver = Saver(held, deadline=0.01)
     saver.save(make(1), step=1)
-    for call in (saver.close, lambda: saver.wait(0.01)):
+    for call in (lambda: saver.wait(0.01), saver.close):
         with pytest.raises(
             CheckpointTimeoutError, match=r"step 1 is still being written after 0\.01"
         ):
             call()
     held.go.set()
-    assert saver.wait() == held.store.path(1)
+    while not held.store.steps():
+        time.sleep(0.01)
+    assert saver.wait() is None
+
+
+def test_inline_saves_and_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = Saver(Checkpoints(tmp_path), inline=True, staged=True)
+    saver.save(make(1), step=1)
+    assert threading.active_count() == 1
+    assert saver.poll() == tmp_path / "step-00000001"
+    failing(monkeypatch)
+    with pytest.raises(CheckpointWriteError, match="broken"):
+        saver.save(make(2), step=2)
+    assert saver.poll() is None
 
 
 def test_something_may_be_done_first(tmp_path: Path) -> None:
