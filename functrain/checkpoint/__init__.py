@@ -2,6 +2,7 @@
 
 from functrain.checkpoint.background import Saver
 from functrain.checkpoint.checkpoints import Checkpoints
+from functrain.checkpoint.lazy import lazy
 from functrain.checkpoint.loading import load, read_manifest, verify
 from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.matching import Anything
@@ -15,6 +16,7 @@ __all__ = [
     "Leaf",
     "Manifest",
     "Saver",
+    "lazy",
     "load",
     "read_manifest",
     "save",

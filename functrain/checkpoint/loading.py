@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from functrain.checkpoint import reading
+from functrain.checkpoint import fitting, reading
+from functrain.checkpoint.adapting import Adaption
 from functrain.checkpoint.commit import present
-from functrain.checkpoint.encoding import decode
 from functrain.checkpoint.files import opened, read_into
+from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.manifest import MANIFEST, Manifest, parse, parse_entry
-from functrain.checkpoint.matching import Anything, devices, mismatches
+from functrain.checkpoint.matching import Anything
 from functrain.checkpoint.retention import Entry
-from functrain.errors import (
-    CheckpointCorruptError,
-    CheckpointMismatchError,
-    CheckpointReadError,
-    FunctrainError,
-    NoCheckpointError,
-)
+from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
 _LARGEST_MANIFEST = 1 << 28
-_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
 
 def load(
@@ -37,18 +30,35 @@ def load(
     *,
     device: str | torch.device | None = None,
     types: Sequence[type] = (),
+    only: str | Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    cast: bool = False,
+    partial: bool = False,
+    migrate: Callable[[Tree], Tree] | None = None,
+    verify: bool = True,
 ) -> Tree:
     """Load what :func:`~functrain.checkpoint.save` saved, verified byte by byte.
+
+    With ``only``, ``rename``, ``cast``, ``partial`` or ``migrate``, leaves are found by their
+    dotted paths, and what of ``like`` is not loaded is in the result as it is.
 
     Args:
         path: the checkpoint's directory.
         like: a tree of the structure expected; ``Anything`` in it stands for whatever was saved.
             Only classes, keys, shapes and dtypes count, so meta tensors will do. dtypes come back
-            as saved, never cast.
+            as saved, never cast unless asked.
         device: where all tensors go. By default each goes to the device it has in ``like``, else
             to the one it was saved from if that is there, else to the CPU.
         types: attrs, NamedTuple and Enum classes that may be made besides those in ``like`` and
             functrain's own states. No other class is made, and no code of the file is run.
+        only: globs over leaf paths (``"params.*"``); no other leaves are read. Without ``like`` a
+            node that lost leaves by it becomes a dict of the rest.
+        rename: new path by saved path, for a leaf or all below a node; ``*`` stands for any text.
+        cast: convert tensors to the dtype in ``like``, where no kind of number is lost.
+        partial: pass over leaves that only ``like`` or only the checkpoint has.
+        migrate: pure function from the saved tree, in which classes are dicts of their fields, to
+            one that fits ``like``.
+        verify: compare all bytes that are read with the hashes they were saved with.
 
     Returns:
         The tree.
@@ -67,8 +77,21 @@ def load(
         >>> place = save(Path(tempfile.mkdtemp()) / "weights", {"w": torch.ones(2), "lr": 0.1})
         >>> load(place, like={"w": torch.zeros(2), "lr": 0.0})
         {'w': tensor([1., 1.]), 'lr': 0.1}
+        >>> load(place, like={"weight": torch.zeros(2)}, rename={"w": "weight"}, partial=True)
+        {'weight': tensor([1., 1.])}
     """
-    return read(path, like, device=device, types=types)[0]
+    return read(
+        path,
+        like,
+        device=device,
+        types=types,
+        only=only,
+        rename=rename,
+        cast=cast,
+        partial=partial,
+        migrate=migrate,
+        verify=verify,
+    )[0]
 
 
 def read(
@@ -77,19 +100,27 @@ def read(
     *,
     device: str | torch.device | None = None,
     types: Sequence[type] = (),
+    migrate: Callable[[Tree], Tree] | None = None,
+    verify: bool = True,
+    **options: Any,
 ) -> tuple[Tree, Manifest]:
     """Like :func:`load`, with the manifest."""
-    place = _place(path)
+    place = locate(path)
     manifest = read_manifest(place)
-    expected = Anything if like is None else like
-    with _well_formed(place):
-        problems = list(mismatches(manifest.structure, manifest.leaves, expected))
-        targets = _targets(manifest, expected, device)
-    if problems:
-        raise CheckpointMismatchError(place, problems)
-    with _readable(place):
-        tensors = reading.read(place, manifest.files, manifest.leaves, targets)
-    return decode(manifest.structure, list(tensors.values()), expected, types), manifest
+    adaption = Adaption.of(**options)
+    target = None if device is None else torch.device(device)
+    source = fitting.Source(
+        path=place, manifest=manifest, types=types, device=target, verify=verify
+    )
+    if migrate is not None:
+        return fitting.migrated(source, like, migrate, adaption), manifest
+    if adaption == Adaption():
+        return fitting.exact(source, Anything if like is None else like), manifest
+    if like is not None:
+        return fitting.adapted(source, like, adaption), manifest
+    if adaption.rename or adaption.cast or adaption.partial:
+        raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
+    return fitting.part(source, adaption), manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -111,15 +142,15 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
         (7, [('w', 'float32', (2,))])
     """
-    data = _manifest_bytes(_place(path))
-    with _well_formed(_place(path)):
+    data = _manifest_bytes(locate(path))
+    with well_formed(locate(path)):
         return parse(data)
 
 
 def read_entry(path: str | Path) -> tuple[int | None, Entry]:
     """Step, metrics and time alone, which is quick for any number of leaves."""
-    data = _manifest_bytes(_place(path))
-    with _well_formed(_place(path)):
+    data = _manifest_bytes(locate(path))
+    with well_formed(locate(path)):
         return parse_entry(data)
 
 
@@ -129,9 +160,9 @@ def verify(path: str | Path) -> Manifest:
     Raises:
         The errors of :func:`load`, but for those about structure.
     """
-    place = _place(path)
+    place = locate(path)
     manifest = read_manifest(place)
-    with _readable(place):
+    with readable(place):
         reading.verify(place, manifest.files, manifest.leaves)
     return manifest
 
@@ -145,16 +176,16 @@ def is_sound(path: str | Path) -> bool:
     return True
 
 
-def _place(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     absolute = Path(path).absolute()
-    with _readable(absolute):
+    with readable(absolute):
         return present(absolute)
 
 
 def _manifest_bytes(place: Path) -> bytes:
     if not place.is_dir():
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint at {place}")
-    with _readable(place):
+    with readable(place):
         try:
             return _contents(place / MANIFEST)
         except FileNotFoundError as error:
@@ -169,52 +200,3 @@ def _contents(path: Path) -> bytes:
         data = bytearray(size)
         read = read_into(descriptor, memoryview(data), 0)
         return bytes(data[:read])
-
-
-def _targets(
-    manifest: Manifest, like: Any, device: str | torch.device | None
-) -> dict[int, torch.device]:
-    if device is not None:
-        return dict.fromkeys(range(len(manifest.leaves)), torch.device(device))
-    saved = {leaf.device: _here(leaf.device) for leaf in manifest.leaves}
-    targets = {index: saved[leaf.device] for index, leaf in enumerate(manifest.leaves)}
-    for index, wanted in devices(manifest.structure, like):
-        twin = manifest.leaves[index].alias_of
-        targets[index if twin is None else twin] = wanted
-    return targets
-
-
-def _here(name: str) -> torch.device:
-    """The device of a name, if there is one here; else the CPU."""
-    device = torch.device(name)
-    backend: Any = getattr(torch, device.type, None)
-    is_there = (
-        device.type != "cpu"
-        and backend is not None
-        and backend.is_available()
-        and (device.index or 0) < backend.device_count()
-    )
-    return device if is_there else torch.device("cpu")
-
-
-@contextlib.contextmanager
-def _well_formed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FunctrainError as error:
-        error.add_note(f"in {path / MANIFEST}")
-        raise
-    except _MALFORMED as error:
-        raise CheckpointCorruptError(f"{path / MANIFEST} is damaged: {error}") from error
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FunctrainError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ELOOP):
-            raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
-        raise CheckpointReadError(path, error) from error

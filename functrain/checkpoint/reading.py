@@ -86,7 +86,7 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     scratch = memoryview(bytearray(BLOCK))
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
-        with _verified(path / file.name, file) as descriptor:
+        with opened_payload(path / file.name, file) as descriptor:
             for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
                 parts = (scratch[: min(BLOCK, end - at)] for at in range(start, end, BLOCK))
                 if _streamed(descriptor, start, parts) != expected:
@@ -94,7 +94,7 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
 
 
 @contextlib.contextmanager
-def _verified(path: Path, file: File) -> Iterator[int]:
+def opened_payload(path: Path, file: File) -> Iterator[int]:
     """The descriptor of a payload file whose length and header are as they were saved."""
     try:
         with opened(path) as descriptor:
@@ -126,7 +126,7 @@ def _fill(
 ) -> None:
     with contextlib.ExitStack() as stack:
         descriptors = {
-            file.name: stack.enter_context(_verified(path / file.name, file)) for file in files
+            file.name: stack.enter_context(opened_payload(path / file.name, file)) for file in files
         }
         pool = stack.enter_context(ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)))
         waiting: list[Future[None]] = []

@@ -1,0 +1,163 @@
+"""How a checkpoint becomes the tree asked for: structure is compared, then bytes are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.checkpoint import reading
+from functrain.checkpoint.adapting import Adaption, Slot, filled, indices, placed, plain, pruned
+from functrain.checkpoint.dtypes import dtype_name
+from functrain.checkpoint.encoding import decode, encode
+from functrain.checkpoint.guards import readable, well_formed
+from functrain.checkpoint.manifest import Manifest
+from functrain.checkpoint.matching import Anything, devices, mismatches
+from functrain.checkpoint.scalars import Json
+from functrain.errors import CheckpointMismatchError
+from functrain.tree import Tree
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Source:
+    """A checkpoint whose manifest was read, and how its tensors are to be read.
+
+    Attributes:
+        path: the checkpoint's directory.
+        manifest: what it says.
+        types: classes that may be made.
+        device: where all tensors go, or ``None``: where they are in ``like`` or were.
+        verify: compare bytes with hashes.
+    """
+
+    path: Path
+    manifest: Manifest
+    types: Sequence[type]
+    device: torch.device | None
+    verify: bool
+
+    def tensors(self, like: Any, wanted: Iterable[int] | None = None) -> list[Any]:
+        """The tensors by index; ``None`` for those not wanted."""
+        with well_formed(self.path):
+            targets = self._targets(like)
+        with readable(self.path):
+            found = reading.read(
+                self.path,
+                self.manifest.files,
+                self.manifest.leaves,
+                targets,
+                wanted=wanted,
+                verify=self.verify,
+            )
+        return [found.get(index) for index in range(len(self.manifest.leaves))]
+
+    def made(self, json: Json, tensors: list[Any], like: Any) -> Tree:
+        """The tree of a structure."""
+        with well_formed(self.path):
+            return decode(json, tensors, like, self.types)
+
+    def _targets(self, like: Any) -> dict[int, torch.device]:
+        leaves = self.manifest.leaves
+        if self.device is not None:
+            return dict.fromkeys(range(len(leaves)), self.device)
+        saved = {name: _here(name) for name in {leaf.device for leaf in leaves}}
+        targets = {index: saved[leaf.device] for index, leaf in enumerate(leaves)}
+        for index, wanted in devices(self.manifest.structure, like):
+            twin = leaves[index].alias_of
+            targets[index if twin is None else twin] = wanted
+        return targets
+
+
+def exact(source: Source, like: Any) -> Tree:
+    """The tree as it was saved; it must be of the structure of ``like``."""
+    structure = source.manifest.structure
+    with well_formed(source.path):
+        problems = list(mismatches(structure, source.manifest.leaves, like))
+    if problems:
+        raise CheckpointMismatchError(source.path, problems)
+    return source.made(structure, source.tensors(like), like)
+
+
+def part(source: Source, adaption: Adaption) -> Tree:
+    """The leaves that are wanted, without anything to fit."""
+    with well_formed(source.path):
+        structure = pruned(source.manifest.structure, adaption.wants)
+        wanted = set(indices(structure))
+    if structure == {}:
+        globs = ", ".join(adaption.only or ())
+        raise CheckpointMismatchError(source.path, [f"{globs}: no leaf has such a path"])
+    return source.made(structure, source.tensors(Anything, wanted), Anything)
+
+
+def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
+    """``like`` with the leaves of the checkpoint in their places."""
+    structure, leaves = source.manifest.structure, source.manifest.leaves
+    with well_formed(source.path):
+        result, problems = placed(structure, leaves, like, adaption)
+        slots = [leaf for _, leaf in tree.items(result) if isinstance(leaf, Slot)]
+        wanted = {index for slot in slots for index in indices(slot.json)}
+    if problems:
+        raise CheckpointMismatchError(source.path, problems)
+    tensors = source.tensors(Anything, wanted)
+    decoded = filled(result, lambda json, leaf: source.made(json, tensors, leaf))
+    return _settled(decoded, like, source.device, adaption.cast)
+
+
+def migrated(
+    source: Source, like: Any, migrate: Callable[[Tree], Tree], adaption: Adaption
+) -> Tree:
+    """What a function makes of the saved tree, put into the places of ``like``."""
+    structure = plain(source.manifest.structure)
+    before = source.made(structure, source.tensors(Anything), Anything)
+    after = migrate(before)
+    if like is None:
+        return after
+    json, tensors = encode(after)
+    leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
+    result, problems = placed(json, leaves, like, adaption)
+    if problems:
+        raise CheckpointMismatchError(source.path, problems)
+    values = [tensor for _, tensor in tensors]
+    decoded = filled(result, lambda json, leaf: source.made(json, values, leaf))
+    return _settled(decoded, like, source.device, adaption.cast)
+
+
+@attrs.frozen
+class _Shown:
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def _settled(result: Tree, like: Any, device: torch.device | None, cast: bool) -> Tree:
+    """Dense tensors on the device, and if wanted of the dtype, that they have in ``like``."""
+    wanted = tree.flatten(like)
+
+    def settle(path: tree.Path, leaf: Any) -> Any:
+        model = wanted.get(path)
+        if not isinstance(leaf, Tensor) or not isinstance(model, Tensor) or leaf is model:
+            return leaf
+        place = device or (leaf.device if model.is_meta else model.device)
+        return leaf.to(place, model.dtype) if cast else leaf.to(place)
+
+    return tree.map_with_path(settle, result)
+
+
+def _here(name: str) -> torch.device:
+    """The device of a name, if there is one here; else the CPU."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device") from error
+    backend: Any = getattr(torch, device.type, None)
+    is_there = (
+        device.type != "cpu"
+        and hasattr(backend, "is_available")
+        and backend.is_available()
+        and (device.index or 0) < backend.device_count()
+    )
+    return device if is_there else torch.device("cpu")
