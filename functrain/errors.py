@@ -357,3 +357,11 @@ class CheckpointTimeoutError(FunctrainError, TimeoutError):
 
 class CheckpointNotSavedWarning(FunctrainWarning):
     """A save in the background failed, and nobody asked how it went."""
+
+
+class CheckpointNotMirroredWarning(FunctrainWarning):
+    """A checkpoint is on the disk, but its copy did not get to the remote store."""
+
+
+class CheckpointDeviceError(FunctrainError, RuntimeError):
+    """A checkpoint holds a generator of a device that is not here."""

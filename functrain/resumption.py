@@ -35,8 +35,16 @@ def environment() -> dict[str, Any]:
 
 def describe(program: Program) -> dict[str, Any]:
     """What a checkpoint says it was made with: recipe, shapes, transformations, environment."""
-    shapes = {path: list(value.shape) for path, value in program.fixed.model.params.items()}
-    return {"recipe": program.recipe.describe(), "params": shapes, "environment": environment()}
+    model = program.fixed.model
+    persistent = model.module.state_dict().keys()
+    return {
+        "recipe": program.recipe.describe(),
+        "params": {path: list(value.shape) for path, value in model.params.items()},
+        # What a state_dict of the module has under more names, or not at all.
+        "ties": dict(model.aliases),
+        "transient": [path for path in model.buffers if path not in persistent],
+        "environment": environment(),
+    }
 
 
 def expected(program: Program, seed: int) -> RunState:

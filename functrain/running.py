@@ -72,6 +72,7 @@ class Running:
     between_steps: bool = True
     # The step of the newest checkpoint, and whether nothing was owed in it.
     saved: tuple[int, bool] = (-1, True)
+    described: dict[str, Any] = attrs.field(init=False)
     saver: Saver | None = None
     # The state that is being saved, until that is told.
     saving: TrainState | None = None
@@ -105,6 +106,7 @@ class Running:
     def begin(self, state: TrainState | None, seed: int, resume: bool) -> None:
         """Take up a checkpoint, or begin anew."""
         resumed = None
+        self.described = describe(self.program)
         if self.store is not None and self.store.steps():
             if not resume:
                 raise ConfigurationError(
@@ -334,7 +336,7 @@ class Running:
         measured = dict(found or {})
         if (value := early_stopping.find(measured, self.store.monitor)) is not None:
             measured[self.store.monitor] = value
-        info = {**describe(self.program), "seconds": self._seconds()}
+        info = {**self.described, "seconds": self._seconds()}
         # The log must be on the disk before a checkpoint that has seen it.
         first, state = self.recorder.syncing(), self.run_state()
         self.saver.save(state, step=step, metrics=measured, info=info, first=first)

@@ -68,6 +68,24 @@ class TestTrain:
         assert different.returncode == 1
         assert "the logs part at step 1: loss" in different.stdout
         assert "train.params" in different.stdout
+        assert "the checkpoints part at step" in different.stdout
+
+    def test_a_run_is_looked_at_and_its_weights_taken_out(self, tmp_path: Path) -> None:
+        run, out = tmp_path / "run", tmp_path / "weights.safetensors"
+        assert train(run, "fit.save_every=2 steps").returncode == 0
+        shown = functrain("show", str(run), "--stats", "--json")
+        assert json.loads(shown.stdout)["step"] == 8
+        assert functrain("verify", str(run)).returncode == 0
+        assert functrain("export", str(run), str(out)).returncode == 0
+        before = sorted(path.name for path in run.glob("step-*"))
+        dry = functrain("prune", str(run), "--keep-last", "1", "--dry-run", "--json")
+        done = functrain("prune", str(run), "--keep-last", "1", "--json")
+        gone = json.loads(dry.stdout)["removed"]
+        assert json.loads(done.stdout)["removed"] == gone
+        assert len(gone) > 0
+        assert len([*run.glob("step-*")]) == len(before) - len(gone)
+        listed = json.loads(functrain("ls", str(run), "--json").stdout)["checkpoints"]
+        assert [each["step"] for each in listed if each["best"]] != []
 
     def test_sigterm_saves_and_says_how_to_continue(self, tmp_path: Path) -> None:
         directory, straight = tmp_path / "run", tmp_path / "straight"
@@ -156,6 +174,10 @@ class TestEndings:
         (["train", "digits", "sede=1"], "sede: unknown key (did you mean 'seed'?)"),
         (["diff", "nowhere", "nowhere"], "there is no run with checkpoints in nowhere"),
         (["ls", "nowhere"], "there is no run"),
+        (["show", "nowhere@3"], "there is no run with checkpoints in nowhere"),
+        (["verify", "nowhere"], "there is no run with checkpoints in nowhere"),
+        (["export", "nowhere", "w.safetensors"], "there is no run with checkpoints in nowhere"),
+        (["prune", "nowhere", "--keep-last", "1"], "there is no run with checkpoints in nowhere"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(

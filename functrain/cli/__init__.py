@@ -1,4 +1,4 @@
-"""The command line: ``functrain train | diff | ls | show | plot | generate``."""
+"""The command line: ``functrain train | ls | show | diff | verify | export | ...``."""
 
 from functrain.cli.application import main
 

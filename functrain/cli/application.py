@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Directory = Annotated[Path, typer.Argument(help="a run directory")]
+Place = Annotated[Path, typer.Argument(help="a run or a checkpoint, or RUN@STEP")]
+At = Annotated[Path, typer.Argument(help="a run, RUN@STEP, RUN@best, or a checkpoint")]
+Step = Annotated[int | None, typer.Option(help="the checkpoint of this step")]
+Best = Annotated[bool, typer.Option("--best", help="the best checkpoint")]
+Monitor = Annotated[str | None, typer.Option(help="the metric that says what is best")]
+Mode = Annotated[str | None, typer.Option(help="min or max of it is best")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead")]
 _PLAIN_WIDTH = 100
 
 
@@ -34,27 +42,89 @@ def train(
 
 
 @app.command()
-def diff(first: Directory, second: Directory) -> None:
-    """Say whether two runs are the same, and if not, where they part (exit code 1)."""
-    from functrain.cli.inspect import diff
-
-    raise typer.Exit(0 if diff(first, second, _console()) else 1)
-
-
-@app.command()
-def ls(directory: Directory) -> None:
+def ls(
+    directory: Place, monitor: Monitor = None, mode: Mode = None, as_json: AsJson = False
+) -> None:
     """List the checkpoints of a run."""
-    from functrain.cli.inspect import list_checkpoints
+    from functrain.cli.listing import list_checkpoints
 
-    list_checkpoints(directory, _console())
+    list_checkpoints(directory, _console(), as_json, monitor, mode)
 
 
 @app.command()
-def show(directory: Directory) -> None:
-    """Show the newest state of a run."""
-    from functrain.cli.inspect import show
+def show(
+    path: Place,
+    only: Annotated[list[str] | None, typer.Option(help="leaves, such as 'train.params.*'")] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="read tensors: min, mean, NaN, ...")
+    ] = False,
+    step: Step = None,
+    best: Best = False,
+    monitor: Monitor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the tree of a checkpoint; of a run the newest one."""
+    from functrain.cli.show import show
+    from functrain.cli.targets import open_target
 
-    show(directory, _console())
+    show(open_target(path, step, best, monitor), _console(), as_json, only or (), stats)
+
+
+@app.command()
+def diff(first: At, second: At, as_json: AsJson = False) -> None:
+    """Say whether two runs or checkpoints are equal, and if not, where they part (exit code 1)."""
+    from functrain.cli.diff import diff
+
+    raise typer.Exit(0 if diff(first, second, _console(), as_json) else 1)
+
+
+@app.command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="runs or checkpoints")],
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte, and say which checkpoints are sound (exit code 1 if one is not)."""
+    from functrain.cli.verify import verify
+
+    raise typer.Exit(0 if verify(paths, _console(), as_json) else 1)
+
+
+@app.command()
+def export(
+    path: Place,
+    out: Annotated[Path, typer.Argument(help="the file to write")],
+    what: Annotated[str, typer.Option(help="params, ema or all")] = "params",
+    format: Annotated[str | None, typer.Option(help="safetensors or state_dict")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+    step: Step = None,
+    best: Best = False,
+    monitor: Monitor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write weights as a safetensors file or a torch state_dict."""
+    from functrain.cli.export import write
+    from functrain.cli.targets import open_target
+
+    target = open_target(path, step, best, monitor)
+    write(target, out, _console(), as_json, what, format, overwrite)
+
+
+@app.command()
+def prune(
+    directory: Directory,
+    keep_last: Annotated[int, typer.Option(min=1, help="keep so many of the newest")],
+    keep_best: Annotated[int, typer.Option(min=0, help="and so many of the best")] = 1,
+    keep_every_steps: Annotated[int | None, typer.Option(min=1, help="and these steps")] = None,
+    monitor: Monitor = None,
+    mode: Mode = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the checkpoints of a run that no rule keeps."""
+    from functrain.cli.prune import prune
+
+    rules = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
+    prune(directory, _console(), as_json, dry_run, rules, monitor, mode)
 
 
 @app.command()
@@ -108,7 +178,8 @@ def main() -> None:
 def _console() -> Console:
     console = Console()
     # Without a terminal rich assumes 80 columns, which breaks paths in tables.
-    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    wide = not console.is_terminal and "COLUMNS" not in os.environ
+    return Console(width=_PLAIN_WIDTH) if wide else console
 
 
 def _show_warning(

@@ -1,0 +1,249 @@
+"""The weights of a checkpoint as one plain file, which other programs read too."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import orjson
+import torch
+from torch import Tensor
+from xxhash import xxh3_128
+
+from functrain.checkpoint import reading
+from functrain.checkpoint.blocks import BlockWriter
+from functrain.checkpoint.commit import present
+from functrain.checkpoint.dtypes import BY_NAME, safetensors_entry
+from functrain.checkpoint.files import created, make_directories, sync_directory
+from functrain.checkpoint.loading import verify
+from functrain.checkpoint.manifest import MANIFEST, Manifest
+from functrain.checkpoint.memory import memory
+from functrain.checkpoint.records import Leaf
+from functrain.errors import (
+    CheckpointExistsError,
+    CheckpointReadError,
+    ConfigurationError,
+    ExportError,
+    FunctrainError,
+)
+
+What: TypeAlias = Literal["params", "ema", "all"]
+Format: TypeAlias = Literal["safetensors", "state_dict"]
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+# Where a training state is in its tree: that of a run, or saved by itself.
+_BASES = ("train.", "")
+
+
+@attrs.frozen(eq=False)
+class _Source:
+    """A checkpoint, and which of its tensors go out under which name."""
+
+    place: Path
+    manifest: Manifest
+    weights: dict[str, Leaf]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, verified, row-major, on the CPU."""
+        leaf = attrs.evolve(self.weights[name], stride=None, alias_of=None)
+        try:
+            return reading.read(self.place, self.manifest.files, [leaf], {})[0]
+        except OSError as error:
+            raise CheckpointReadError(self.place, error) from error
+
+
+def export(
+    path: str | Path,
+    out: str | Path,
+    what: What = "params",
+    format: Format | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the weights of a checkpoint as a safetensors file or a torch ``state_dict``.
+
+    The whole checkpoint is verified first; the file appears wholly or not at all, and is durable
+    when this returns. Names that share memory become copies in a safetensors file, which cannot
+    say that they are the same, and one tensor in a ``state_dict``.
+
+    Args:
+        path: the checkpoint's directory.
+        out: the file to make; directories above it are made too.
+        what: ``"params"``: parameters and persistent buffers by module path, for
+            ``load_state_dict``. ``"ema"``: the same with averaged parameters where there is an
+            average. ``"all"``: every tensor by its dotted path.
+        format: by default what the suffix of ``out`` says, ``"state_dict"`` for ``.pt``, ``.pth``
+            and ``.bin``.
+        overwrite: replace a file that is at ``out``.
+
+    Returns:
+        The absolute path of the file.
+
+    Raises:
+        ConfigurationError: the checkpoint has no such weights, or the format cannot hold them.
+        CheckpointExistsError: something is at ``out`` that may not be replaced.
+        ExportError: the file could not be written; nothing is left behind.
+        The errors of :func:`functrain.checkpoint.verify`.
+
+    Example:
+        >>> import tempfile
+        >>> from functrain.checkpoint import save
+        >>> from safetensors.torch import load_file
+        >>> place = Path(tempfile.mkdtemp())
+        >>> saved = save(place / "state", {"params": {"w": torch.ones(2)}, "step": 7})
+        >>> load_file(export(saved, place / "weights.safetensors"))
+        {'w': tensor([1., 1.])}
+    """
+    _check_options(what, format)
+    final = Path(out).absolute()
+    _may_be_made(final, overwrite)
+    manifest = verify(path)
+    source = _Source(present(Path(path).absolute()), manifest, _weights(manifest, what))
+    as_torch = format == "state_dict" or (format is None and final.suffix in _TORCH_SUFFIXES)
+    if not as_torch:
+        _check_fits_safetensors(source.weights)
+    try:
+        _publish(final, source, _write_state_dict if as_torch else _write_safetensors, overwrite)
+    except FunctrainError:
+        raise
+    except OSError as error:
+        raise ExportError(
+            error.errno, f"{final} was not written: {error.strerror or error}", error.filename
+        ) from error
+    return final
+
+
+def _check_options(what: What, format: Format | None) -> None:
+    if what not in ("params", "ema", "all"):
+        raise ConfigurationError(f"what={what!r}: expected 'params', 'ema' or 'all'")
+    if format not in (None, "safetensors", "state_dict"):
+        raise ConfigurationError(f"format={format!r}: expected 'safetensors' or 'state_dict'")
+
+
+def _weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
+    by_path: dict[str, Leaf] = {}
+    for leaf in manifest.leaves:
+        if leaf.path in by_path:
+            raise ConfigurationError(
+                f"two tensors are called {leaf.path!r}, so one file cannot hold both by name"
+            )
+        by_path[leaf.path] = leaf
+    if what == "all":
+        return by_path
+    base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
+    if base is None:
+        raise ConfigurationError(
+            "no tensors are under 'params' or 'train.params'; what='all' takes all by their paths"
+        )
+    weights = _under(by_path, f"{base}params.")
+    if what == "ema":
+        averaged = _under(by_path, f"{base}ema.params.")
+        if not averaged:
+            raise ConfigurationError("the checkpoint has no averaged weights; take what='params'")
+        weights |= averaged
+    transient = _noted(manifest, "transient", list)
+    buffers = _under(by_path, f"{base}buffers.")
+    weights |= {name: leaf for name, leaf in buffers.items() if name not in transient}
+    ties = _noted(manifest, "ties", dict)
+    # A state holds a tied parameter once, by its first name.
+    return weights | {name: weights[first] for name, first in ties.items() if first in weights}
+
+
+def _under(leaves: dict[str, Leaf], prefix: str) -> dict[str, Leaf]:
+    return {path[len(prefix) :]: leaf for path, leaf in leaves.items() if path.startswith(prefix)}
+
+
+def _noted(manifest: Manifest, name: str, cls: type[Any]) -> Any:
+    """What ``fit`` noted beside a run state; empty for checkpoints of other origin."""
+    found = manifest.info.get(name) if isinstance(manifest.info, dict) else None
+    return found if isinstance(found, cls) else cls()
+
+
+def _may_be_made(final: Path, overwrite: bool) -> None:
+    if (final.parent / MANIFEST).exists():
+        raise _exists(f"{final.parent} is a checkpoint, which is never changed; choose another")
+    if final.is_dir():
+        raise _exists(f"{final} is a directory; name a file")
+    if not overwrite and os.path.lexists(final):
+        raise _exists(f"{final} exists; it is replaced only when overwriting is asked for")
+
+
+def _exists(problem: str) -> CheckpointExistsError:
+    return CheckpointExistsError(errno.EEXIST, problem)
+
+
+def _publish(
+    final: Path, source: _Source, fill: Callable[[Path, _Source], None], overwrite: bool
+) -> None:
+    make_directories(final.parent)
+    draft = final.parent / f".{final.name}.{os.getpid()}.{secrets.token_hex(8)}.writing"
+    try:
+        fill(draft, source)
+        _rename(draft, final, overwrite)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync_directory(final.parent)
+
+
+def _rename(draft: Path, final: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(draft, final)  # unlike renaming, this replaces nothing
+        except OSError:  # something is there now, or the file system has no links
+            _may_be_made(final, overwrite)
+        else:
+            os.unlink(draft)
+            return
+    os.rename(draft, final)
+
+
+def _check_fits_safetensors(weights: dict[str, Leaf]) -> None:
+    for name, leaf in weights.items():
+        if safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)[1] != [*leaf.shape]:
+            raise ConfigurationError(
+                f"safetensors files have no dtype {leaf.dtype}, which {name} is of; "
+                "take format='state_dict'"
+            )
+        if name == "__metadata__":
+            raise ConfigurationError("a safetensors file cannot hold a tensor called __metadata__")
+
+
+def _write_safetensors(draft: Path, source: _Source) -> None:
+    names = sorted(source.weights, key=lambda name: -BY_NAME[source.weights[name].dtype].itemsize)
+    header = _header([(name, source.weights[name]) for name in names])
+    length = len(header) + sum(leaf.length for leaf in source.weights.values())
+    with BlockWriter() as writer:
+        writer.begin(draft, length)
+        writer.write(memoryview(header), xxh3_128())
+        for name in names:
+            held = source.read(name)  # its memory view does not keep it alive
+            writer.write(memory(held), xxh3_128())
+
+
+def _header(entries: list[tuple[str, Leaf]]) -> bytes:
+    fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, leaf in entries:
+        dtype, shape = safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)
+        start, end = end, end + leaf.length
+        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = orjson.dumps(fields)
+    text += b" " * (-(8 + len(text)) % 64)  # so that tensors are aligned when mapped
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_state_dict(draft: Path, source: _Source) -> None:
+    tensors: dict[str, Tensor] = {}
+    first: dict[tuple[str, int, int], str] = {}  # names that are the same bytes are one tensor
+    for name, leaf in source.weights.items():
+        place = (leaf.file, leaf.offset, leaf.length) if leaf.length else (name, -1, 0)
+        twin = first.setdefault(place, name)
+        tensors[name] = tensors[twin] if twin in tensors else source.read(name)
+    with created(draft) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        torch.save(tensors, file)

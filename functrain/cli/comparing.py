@@ -1,0 +1,137 @@
+"""Where two saved trees differ, by their manifests; only leaves that differ are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as Location
+from typing import Any
+
+import attrs
+import orjson
+
+from functrain.checkpoint import Manifest
+from functrain.cli.elements import Distance, distance
+from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
+from functrain.cli.targets import Target
+from functrain.cli.values import value_of
+from functrain.tree import Path
+
+
+@attrs.frozen(eq=False)
+class Difference:
+    """One place where two trees differ.
+
+    Attributes:
+        path: where.
+        kind: ``missing`` (in the second), ``unexpected`` (only there), ``type``, ``dtype``,
+            ``shape`` or ``value``.
+        detail: what stands on both sides, in words.
+        elements: number of elements of a tensor of equal dtype and shape.
+        distance: how far such tensors are apart.
+    """
+
+    path: Path
+    kind: str
+    detail: str
+    elements: int = 0
+    distance: Distance | None = None
+
+
+def differences(first: Target, second: Target, measured: bool = True) -> Iterator[Difference]:
+    """List where two checkpoints differ, bit for bit, in the order of the first.
+
+    The hashes in the manifests decide; they are those of the bytes where a checkpoint verifies.
+
+    Args:
+        first: what is expected.
+        second: what came.
+        measured: read tensors that differ, one pair at a time, to tell by how much.
+    """
+    theirs = {entry.path: entry for entry in outline(second.manifest)}
+    seen: set[Path] = set()
+    within: Path | None = None
+    for ours in outline(first.manifest):
+        seen.add(ours.path)
+        if within is not None and ours.path[: len(within)] == within:
+            continue
+        within = None
+        found = _between(ours, theirs.get(ours.path), first, second, measured)
+        if found is not None:
+            within = ours.path if found.kind != "value" else None
+            yield found
+            if found.kind == "type":
+                seen |= {path for path in theirs if path[: len(ours.path)] == ours.path}
+    yield from _unexpected(list(theirs), seen)
+
+
+def is_same(first: Manifest, second: Manifest) -> bool:
+    """Whether two manifests tell of the same tree, without reading payload."""
+    ours, theirs = (Target(Location(), manifest) for manifest in (first, second))
+    return next(differences(ours, theirs, measured=False), None) is None
+
+
+def _unexpected(theirs: list[Path], seen: set[Path]) -> Iterator[Difference]:
+    within: Path | None = None
+    for path in theirs:
+        if path in seen or (within is not None and path[: len(within)] == within):
+            continue
+        within = path
+        yield Difference(path, "unexpected", "only in the second")
+
+
+def _between(
+    ours: Entry, theirs: Entry | None, first: Target, second: Target, measured: bool
+) -> Difference | None:
+    if theirs is None:
+        return Difference(ours.path, "missing", "only in the first")
+    if isinstance(ours, TensorLeaf) and isinstance(theirs, TensorLeaf):
+        return _tensors(ours, theirs, first, second, measured)
+    if isinstance(ours, Scalar) and isinstance(theirs, Scalar):
+        return _scalars(ours, theirs)
+    one, other = _described(ours), _described(theirs)
+    if one == other and isinstance(ours, Branch) and isinstance(theirs, Branch):
+        # Such as the size of a sparse tensor, which its parts do not tell.
+        one, other = (orjson.dumps(entry.scalars).decode() for entry in (ours, theirs))
+    return None if one == other else Difference(ours.path, "type", f"{one} and {other}")
+
+
+def _described(entry: Entry) -> str:
+    if isinstance(entry, Branch):
+        return entry.kind if entry.name is None else entry.name
+    return "tensor" if isinstance(entry, TensorLeaf) else _type_of(entry)
+
+
+def _type_of(entry: Scalar) -> str:
+    return "None" if entry.value is None else type(entry.value).__name__
+
+
+def _scalars(ours: Scalar, theirs: Scalar) -> Difference | None:
+    # JSON tells 1 from 1.0 and from True, and 0.0 from -0.0.
+    if orjson.dumps(ours.json) == orjson.dumps(theirs.json):
+        return None
+    if type(ours.value) is not type(theirs.value):
+        detail = f"{_type_of(ours)} and {_type_of(theirs)}"
+        return Difference(ours.path, "type", f"{detail}: {ours.value!r} and {theirs.value!r}")
+    return Difference(ours.path, "value", f"{ours.value!r} and {theirs.value!r}")
+
+
+def _tensors(
+    ours: TensorLeaf, theirs: TensorLeaf, first: Target, second: Target, measured: bool
+) -> Difference | None:
+    one, other = ours.leaf, theirs.leaf
+    if one.dtype != other.dtype:
+        return Difference(ours.path, "dtype", f"dtype {one.dtype} and {other.dtype}")
+    if one.shape != other.shape:
+        return Difference(ours.path, "shape", f"shape {list(one.shape)} and {list(other.shape)}")
+    if one.hashes == other.hashes:
+        return None
+    if not measured:
+        return Difference(ours.path, "value", "other bytes")
+    values: list[Any] = [
+        value_of(target.path, target.manifest, leaf)
+        for target, leaf in ((first, one), (second, other))
+    ]
+    found, elements = distance(*values), values[0].numel()
+    return Difference(
+        ours.path, "value", f"{found.count:,} of {elements:,} elements", elements, found
+    )

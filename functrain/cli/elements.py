@@ -1,0 +1,179 @@
+"""Numbers about the elements of tensors of any dtype: statistics of one, distances of two."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.checkpoint.dtypes import dtype_name
+from functrain.checkpoint.memory import as_integers
+
+_AT_ONCE = 1 << 20
+# Packed and untyped elements: torch has no kernel that reads them.
+_OPAQUE = re.compile(r"bits.*|u?int[1-7]|float4.*")
+_LOWEST = torch.iinfo(torch.int64).min
+
+
+@attrs.frozen
+class Statistics:
+    """Of the finite elements; of complex ones their magnitude.
+
+    Attributes:
+        minimum: the least, ``None`` like the others where no element is finite.
+        maximum: the greatest.
+        mean: arithmetic mean.
+        std: standard deviation, of all elements (divided by their number).
+        nan: how many are NaN.
+        infinite: how many are infinite.
+    """
+
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    std: float | None
+    nan: int
+    infinite: int
+
+
+@attrs.frozen
+class Distance:
+    """How far two tensors are apart.
+
+    Attributes:
+        count: elements whose bits differ.
+        max_abs: greatest absolute difference; NaN where one of them is; ``None`` if not defined.
+        ulps: greatest difference in units in the last place, of real floating dtypes.
+    """
+
+    count: int
+    max_abs: float | None
+    ulps: int | None
+
+
+def statistics(tensor: Tensor) -> Statistics | None:
+    """Statistics of a contiguous tensor, ``None`` where its elements are no numbers torch reads.
+
+    Example:
+        >>> statistics(torch.tensor([1.0, 3.0, math.nan, math.inf]))
+        Statistics(minimum=1.0, maximum=3.0, mean=2.0, std=1.0, nan=1, infinite=1)
+    """
+    if is_opaque(tensor.dtype):
+        return None
+    count, mean, squares, nan, infinite = 0, 0.0, 0.0, 0, 0
+    low, high = math.inf, -math.inf
+    for part in _parts(tensor):
+        numbers = _real(part)
+        finite = numbers[numbers.isfinite()]
+        nan += (own := int(numbers.isnan().sum()))
+        infinite += len(numbers) - len(finite) - own
+        if not len(finite):
+            continue
+        low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        # Chan, Golub & LeVeque (1979): means and squares of parts added up without cancellation.
+        middle = float(finite.mean())
+        shift, total = middle - mean, count + len(finite)
+        squares += float((finite - middle).square().sum())
+        squares += shift * shift * count * len(finite) / total
+        mean, count = mean + shift * len(finite) / total, total
+    if not count:
+        return Statistics(None, None, None, None, nan, infinite)
+    return Statistics(low, high, mean, math.sqrt(squares / count), nan, infinite)
+
+
+def distance(first: Tensor, second: Tensor) -> Distance:
+    """How far two contiguous tensors of one dtype and shape are apart, bit for bit.
+
+    Example:
+        >>> distance(torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]))
+        Distance(count=1, max_abs=0.0, ulps=1)
+    """
+    count, max_abs, ulps = 0, 0.0, 0
+    opaque, floating = is_opaque(first.dtype), first.is_floating_point()
+    for ours, theirs in zip(_parts(first), _parts(second), strict=True):
+        unequal = _unequal(ours, theirs)
+        found = int(unequal.sum())
+        if found:
+            count += found
+            ours, theirs = _picked(ours, unequal), _picked(theirs, unequal)
+            if not opaque:
+                max_abs = _greater(max_abs, _gap(ours, theirs))
+            if floating and not opaque:
+                ulps = max(ulps, _steps(ours, theirs))
+    return Distance(count, None if opaque else max_abs, ulps if floating and not opaque else None)
+
+
+def is_opaque(dtype: torch.dtype) -> bool:
+    """Whether the elements of a dtype are no numbers that torch can read.
+
+    Example:
+        >>> is_opaque(torch.bits8), is_opaque(torch.int8)
+        (True, False)
+    """
+    return _OPAQUE.fullmatch(dtype_name(dtype)) is not None
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    flat = tensor.view(-1)
+    for start in range(0, len(flat), _AT_ONCE):
+        yield flat[start : start + _AT_ONCE]
+
+
+def _real(part: Tensor) -> Tensor:
+    if not part.is_complex():
+        return part.to(torch.float64)
+    wide = part.to(torch.complex128)
+    # The magnitude of (inf, nan) is inf by definition; here such an element counts as NaN.
+    return torch.where(wide.isnan(), math.nan, wide.abs())
+
+
+def _unequal(ours: Tensor, theirs: Tensor) -> Tensor:
+    if not ours.is_complex():
+        return as_integers(ours) != as_integers(theirs)
+    width = ours.element_size()
+    pairs = (torch.view_as_real(part).view(torch.uint8).view(-1, width) for part in (ours, theirs))
+    return torch.ne(*pairs).any(dim=1)
+
+
+def _picked(part: Tensor, where: Tensor) -> Tensor:
+    return part[where] if part.is_complex() else as_integers(part)[where].view(part.dtype)
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    if ours.is_complex():
+        return float((ours.to(torch.complex128) - theirs.to(torch.complex128)).abs().max())
+    if ours.is_floating_point():
+        return float((ours.to(torch.float64) - theirs.to(torch.float64)).abs().max())
+    return _steps(ours, theirs)
+
+
+def _greater(one: float, other: float) -> float:
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
+
+
+def _steps(ours: Tensor, theirs: Tensor) -> int:
+    """The greatest number of representable values between two elements, exactly."""
+    one, other = _ordered(ours), _ordered(theirs)
+    # May exceed 63 bits: the difference wraps around, and is right when read as unsigned.
+    gaps = torch.maximum(one, other) - torch.minimum(one, other)
+    return int((gaps + _LOWEST).max()) - _LOWEST
+
+
+def _ordered(part: Tensor) -> Tensor:
+    """64-bit integers in the order of the elements; -0.0 just below 0.0."""
+    bits = as_integers(part)
+    if part.dtype == torch.uint64:
+        return bits ^ _LOWEST
+    if part.dtype in (torch.uint8, torch.bool, torch.float8_e8m0fnu):
+        return bits.to(torch.int64)
+    if part.dtype in (torch.uint16, torch.uint32):
+        return part.to(torch.int64)
+    signed = (bits.view(torch.int8) if part.element_size() == 1 else bits).to(torch.int64)
+    if not part.is_floating_point():
+        return signed
+    lowest = -(1 << (8 * part.element_size() - 1))
+    return torch.where(signed < 0, lowest - signed - 1, signed)

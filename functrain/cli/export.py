@@ -1,0 +1,33 @@
+"""``functrain export``: weights as a plain file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from functrain.checkpoint.exporting import export
+from functrain.cli import output
+from functrain.cli.targets import Target
+
+
+def write(
+    target: Target, out: Path, console: Console, json: bool, what: Any, format: Any, overwrite: bool
+) -> None:
+    """Export, and say what was written.
+
+    Raises:
+        The errors of :func:`functrain.checkpoint.exporting.export`.
+    """
+    path = export(target.path, out, what=what, format=format, overwrite=overwrite)
+    length = path.stat().st_size
+    if json:
+        output.print_json(
+            {"path": path, "bytes": length, "step": target.manifest.step, "what": what}
+        )
+        return
+    step = "" if target.manifest.step is None else f" of step {target.manifest.step}"
+    console.print(
+        output.cell(f"{what}{step} written to {path}: {output.size(length)}"), soft_wrap=True
+    )

@@ -1,0 +1,98 @@
+"""``functrain prune``: let checkpoints go by rules, or say which would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from functrain.checkpoint import Checkpoints
+from functrain.checkpoint.retention import Best, EverySteps, Rule
+from functrain.cli import output
+from functrain.cli.listing import Row, entries_of, row_of
+from functrain.cli.targets import is_checkpoint, monitored, store_of
+from functrain.errors import ConfigurationError
+
+
+def prune(
+    directory: Path,
+    console: Console,
+    json: bool,
+    dry_run: bool,
+    rules: dict[str, Any],
+    monitor: str | None,
+    mode: str | None,
+) -> None:
+    """Remove what no rule keeps; a sound checkpoint always stays.
+
+    Args:
+        directory: the run.
+        console: where to print.
+        json: print a document instead.
+        dry_run: only say what would go.
+        rules: ``keep_last``, ``keep_best``, ``keep_every_steps``.
+        monitor: the metric that says what is best; by default that of the run's configuration.
+        mode: ``min`` or ``max`` of it.
+
+    Raises:
+        ConfigurationError: the rules make no sense, or the path is that of one checkpoint.
+        NoCheckpointError: there is none.
+        RunDirectoryBusyError: a run is writing there.
+    """
+    if is_checkpoint(directory):
+        raise ConfigurationError(f"{directory} is a checkpoint; name the run it belongs to")
+    store = store_of(directory, **rules, **monitored(directory, monitor, mode))
+    rows = {step: row_of(store.path(step)) for step in store.steps()}
+    going = set(store.prune(dry_run=dry_run))
+    freed = sum(rows[step].size for step in going if step in rows)
+    reasons = _reasons(store, rows, going)
+    if json:
+        document = {
+            "directory": directory,
+            "dry_run": dry_run,
+            "removed": sorted(going),
+            "kept": [{"step": step, "reason": reason} for step, reason in reasons.items()],
+            "bytes_freed": freed,
+        }
+        output.print_json(document)
+        return
+    _print(rows, going, reasons, console)
+    verb = "would free" if dry_run else "freed"
+    console.print(f"{verb} {output.size(freed)}: {len(going)} of {len(rows)} checkpoints")
+
+
+def _reasons(store: Checkpoints, rows: dict[int, Row], going: set[int]) -> dict[int, str]:
+    """Why checkpoints stay."""
+    entries = entries_of(rows.values())
+    kept = [(_named(rule), rule.kept(entries)) for rule in store.rules]
+    reasons = {}
+    for step in sorted(rows.keys() - going):
+        names = dict.fromkeys(name for name, steps in kept if step in steps)
+        unread = "not readable, so not judged" if rows[step].problem else "the newest sound one"
+        reasons[step] = ", ".join(names) or unread
+    return reasons
+
+
+def _named(rule: Rule) -> str:
+    if isinstance(rule, Best):
+        return f"best {rule.metric}"
+    return f"every {rule.steps} steps" if isinstance(rule, EverySteps) else "last"
+
+
+def _print(
+    rows: dict[int, Row], going: set[int], reasons: dict[int, str], console: Console
+) -> None:
+    table = output.table(
+        *("step", "", "size", "why", "metrics"), right=("step", "size"), folded=("metrics",)
+    )
+    for step, row in rows.items():
+        goes = step in going
+        table.add_row(
+            str(step),
+            output.cell("goes" if goes else "stays", "yellow" if goes else "green"),
+            output.size(row.size),
+            output.cell("" if goes else reasons[step]),
+            output.cell(row.problem or output.metrics_text(row.metrics)),
+        )
+    console.print(table)

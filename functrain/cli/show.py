@@ -1,0 +1,148 @@
+"""``functrain show``: the tree of a checkpoint, with dtypes, shapes, sizes, values, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from functrain.checkpoint import verify
+from functrain.checkpoint.dtypes import BY_NAME
+from functrain.cli import output
+from functrain.cli.elements import is_opaque, statistics
+from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
+from functrain.cli.targets import Target
+from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of
+from functrain.cli.values import value_of
+from functrain.errors import ConfigurationError
+from functrain.tree import path_string
+
+
+def show(
+    target: Target, console: Console, json: bool, only: Sequence[str] = (), stats: bool = False
+) -> None:
+    """Print a checkpoint.
+
+    Args:
+        target: which.
+        console: where to print.
+        json: print a document instead.
+        only: patterns of dotted paths; by default everything.
+        stats: read the tensors for statistics; they are verified on the way.
+
+    Raises:
+        ConfigurationError: no leaf matches ``only``.
+        CheckpointCorruptError: bytes are not those that were saved.
+    """
+    if stats:
+        verify(target.path)  # damage elsewhere is worth knowing, before numbers are shown
+    entries = _chosen(list(outline(target.manifest)), only)
+    if isinstance(entries[0], Branch) and not entries[0].path:
+        entries = entries[1:] if len(entries) > 1 and not json else entries
+    rows = [_read(target, entry, stats) for entry in entries]
+    if json:
+        output.print_json(_document(target, rows))
+        return
+    for line in _header(target):
+        console.print(output.cell(line), soft_wrap=True)
+    console.print(table_of(rows, stats, with_type=not stats or console.width >= WIDE))
+
+
+def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
+    if not only:
+        return entries
+    wanted = [
+        entry
+        for entry in entries
+        if any(fnmatchcase(path_string(entry.path), pattern) for pattern in only)
+        and not (isinstance(entry, Branch) and entry.size)
+    ]
+    if not wanted:
+        first = next((e for e in entries if not isinstance(e, Branch)), None)
+        such = "" if first is None else f"; a path is, for example, {path_string(first.path)}"
+        raise ConfigurationError(f"no leaf matches {' '.join(only)}{output.printable(such)}")
+    above = {entry.path[:depth] for entry in wanted for depth in range(len(entry.path) + 1)}
+    return [entry for entry in entries if entry.path in above]
+
+
+def _read(target: Target, entry: Entry, stats: bool) -> Row:
+    if not isinstance(entry, TensorLeaf):
+        return Row(entry)
+    single = not entry.leaf.shape and not is_opaque(BY_NAME[entry.leaf.dtype])
+    if not single and (not stats or entry.leaf.alias_of is not None):
+        return Row(entry)
+    tensor = value_of(target.path, target.manifest, entry.leaf)
+    if single:
+        return Row(entry, value=tensor.item())
+    return Row(entry, statistics=statistics(tensor))
+
+
+def _header(target: Target) -> Iterator[str]:
+    manifest = target.manifest
+    owners = [leaf for leaf in manifest.leaves if leaf.alias_of is None]
+    count, total = len(manifest.leaves), output.size(sum(leaf.length for leaf in owners))
+    step = "" if manifest.step is None else f"step {manifest.step}, "
+    saved = output.moment(manifest.saved_at)
+    when = "" if saved == "-" else f", saved {saved} UTC"
+    yield str(target.path)
+    yield f"{step}{count:,} tensor{'' if count == 1 else 's'}, {total}{when}"
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    yield f"format {'.'.join(map(str, manifest.format))}, {versions}"
+    if manifest.metrics:
+        yield f"metrics: {output.metrics_text(manifest.metrics)}"
+    info = manifest.info
+    for name in ("recipe", "environment") if isinstance(info, dict) else ():
+        if info.get(name):
+            yield f"{name}: {_words(info[name])}"
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, dict):
+        return output.number(value)
+    return ", ".join(
+        f"{name} ({_words(child)})" if isinstance(child, dict) else f"{name} {_words(child)}"
+        for name, child in value.items()
+        if child is not None
+    )
+
+
+def _document(target: Target, rows: list[Row]) -> dict[str, Any]:
+    manifest = target.manifest
+    return {
+        "path": target.path,
+        "step": manifest.step,
+        "saved_at": manifest.saved_at,
+        "format": ".".join(map(str, manifest.format)),
+        "versions": manifest.versions,
+        "metrics": manifest.metrics,
+        "info": manifest.info,
+        "entries": [_entry_document(target, row) for row in rows],
+    }
+
+
+def _entry_document(target: Target, row: Row) -> dict[str, Any]:
+    entry = row.entry
+    path = {"path": path_string(entry.path), "keys": list(entry.path)}
+    if isinstance(entry, Branch):
+        node = {"node": entry.kind, "class": entry.name, "children": entry.size}
+        return {**path, **node, "scalars": entry.scalars}
+    if isinstance(entry, Scalar):
+        return {**path, "scalar": type_of(entry), "value": entry.value}
+    leaf, twin = entry.leaf, entry.leaf.alias_of
+    document: dict[str, Any] = {
+        **path,
+        "dtype": leaf.dtype,
+        "shape": leaf.shape,
+        "bytes": leaf.length,
+        "device": leaf.device,
+        "alias_of": None if twin is None else target.manifest.leaves[twin].path,
+    }
+    if row.value is not None:
+        document["value"] = row.value
+    if row.statistics is not None:
+        numbers = attrs.astuple(row.statistics)
+        document["statistics"] = dict(zip((*NUMBERS, "nan", "inf"), numbers, strict=True))
+    return document

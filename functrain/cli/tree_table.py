@@ -1,0 +1,126 @@
+"""The tree of a checkpoint as a table: what is where, how large, and which numbers are in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from rich.table import Table
+from rich.text import Text
+
+from functrain.checkpoint.dtypes import BY_NAME
+from functrain.cli import output
+from functrain.cli.elements import Statistics
+from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf
+from functrain.tree import Path, path_string
+from functrain.tree.display import short_dtype
+
+# Scalars shown of one node; a scheduler or a listener may keep thousands.
+_MOST_SCALARS = 16
+# Names up to here are not broken; statistics leave no room for types on narrow terminals.
+_MOST_KEPT, WIDE = 32, 100
+NUMBERS = ("min", "max", "mean", "std")
+
+
+@attrs.frozen(eq=False)
+class Row:
+    """An entry of the tree with what was read of it."""
+
+    entry: Entry
+    value: Any = None
+    statistics: Statistics | None = None
+
+
+def table_of(rows: Sequence[Row], stats: bool, with_type: bool) -> Table:
+    """A row for each entry, names indented by depth.
+
+    Args:
+        rows: what to show.
+        stats: with columns for statistics instead of sizes.
+        with_type: with a column for dtypes, shapes and classes.
+    """
+    # Statistics take the room of the sizes.
+    numbers = NUMBERS if stats else ("size",)
+    columns = ("leaf", *(("type",) if with_type else ()), *numbers, "value")
+    with_notes = any(_note(row) for row in rows)
+    shown = columns if with_notes else columns[:-1]
+    least = {"leaf": min(_MOST_KEPT, max(_name(row.entry).cell_len for row in rows))}
+    table = output.table(*shown, right=("size", *NUMBERS), folded=("leaf", "value"), least=least)
+    scalars: Counter[Path] = Counter()
+    aliases = _paths_by_index(rows)
+    for row in rows:
+        entry = row.entry
+        if isinstance(entry, Scalar):
+            scalars[entry.path[:-1]] += 1
+            if scalars[entry.path[:-1]] > _MOST_SCALARS:
+                continue
+        cells = [_name(entry)]
+        cells += [_type(entry, stats)] if with_type else []
+        cells += _numbers(row.statistics) if stats else [_size(entry)]
+        cells += [output.cell(_note(row, aliases))] if with_notes else []
+        table.add_row(*cells)
+    hidden = sum(max(0, count - _MOST_SCALARS) for count in scalars.values())
+    if hidden:
+        table.add_row(output.cell(f"... {hidden:,} more scalars (--only, --json)", "dim"))
+    return table
+
+
+def _paths_by_index(rows: Sequence[Row]) -> dict[int, str]:
+    entries = (row.entry for row in rows)
+    return {e.index: path_string(e.path) for e in entries if isinstance(e, TensorLeaf)}
+
+
+def _name(entry: Entry) -> Text:
+    depth = max(0, len(entry.path) - 1)
+    name = output.printable(entry.path[-1]) if entry.path else "(root)"
+    return Text("  " * depth + name, style="bold" if isinstance(entry, Branch) else "")
+
+
+def _type(entry: Entry, short: bool) -> Text:
+    if isinstance(entry, Branch):
+        return output.cell(entry.title if entry.size else f"{entry.title}, empty", "dim")
+    if isinstance(entry, Scalar):
+        return output.cell(type_of(entry), "dim")
+    shape, dtype = ",".join(map(str, entry.leaf.shape)), entry.leaf.dtype
+    return output.cell(f"{short_dtype(BY_NAME[dtype]) if short else dtype}[{shape}]")
+
+
+def _size(entry: Entry) -> Text:
+    return Text(output.size(entry.leaf.length) if isinstance(entry, TensorLeaf) else "")
+
+
+def type_of(entry: Scalar) -> str:
+    """What kind of scalar it is, in a word."""
+    return (
+        "enum"
+        if isinstance(entry.json, dict) and "$enum" in entry.json
+        else ("None" if entry.value is None else type(entry.value).__name__)
+    )
+
+
+def _numbers(found: Statistics | None) -> list[Text]:
+    if found is None:
+        return [Text()] * len(NUMBERS)
+    four = (found.minimum, found.maximum, found.mean, found.std)
+    return [Text("-" if value is None else f"{value:.3g}") for value in four]
+
+
+def _note(row: Row, paths: dict[int, str] | None = None) -> str:
+    """The value of what has one; of other tensors where they were and what they share."""
+    entry = row.entry
+    if isinstance(entry, Scalar):
+        return "" if entry.value is None else repr(entry.value)
+    if not isinstance(entry, TensorLeaf):
+        return ""
+    parts = [] if entry.leaf.shape or row.value is None else [repr(row.value)]
+    counted = row.statistics
+    for name, count in (("NaN", counted.nan), ("Inf", counted.infinite)) if counted else ():
+        if count:
+            parts.append(f"{count:,} {name}")
+    if entry.leaf.device != "cpu":
+        parts.append(f"on {entry.leaf.device}")
+    if entry.leaf.alias_of is not None:
+        parts.append(f"same memory as {(paths or {}).get(entry.leaf.alias_of, '')}".rstrip())
+    return ", ".join(parts)

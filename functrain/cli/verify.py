@@ -1,0 +1,93 @@
+"""``functrain verify``: read every byte, and say which checkpoints are those that were saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+
+from functrain import checkpoint
+from functrain.checkpoint.commit import present
+from functrain.cli import output
+from functrain.cli.listing import bytes_of
+from functrain.cli.targets import check_step, paths_of
+from functrain.errors import FunctrainError
+
+
+@attrs.frozen
+class Result:
+    """What came of one checkpoint; ``problem`` is ``None`` where all is well."""
+
+    path: Path
+    size: int
+    seconds: float
+    problem: str | None
+
+
+def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
+    """Verify checkpoints, and all those of runs.
+
+    Args:
+        paths: of runs or checkpoints.
+        console: where to print.
+        json: print a document instead.
+
+    Returns:
+        Whether all are sound.
+
+    Raises:
+        NoCheckpointError: a path is neither; nothing was read.
+    """
+    chosen = list(dict.fromkeys(found for path in paths for found in paths_of(path)))
+    results = [_verified(path) for path in chosen]
+    sound = all(result.problem is None for result in results)
+    if json:
+        documents = [
+            {
+                "path": result.path,
+                "ok": result.problem is None,
+                "bytes": result.size,
+                "seconds": result.seconds,
+                "problem": result.problem,
+            }
+            for result in results
+        ]
+        output.print_json({"ok": sound, "checkpoints": documents})
+    else:
+        _print(results, console)
+    return sound
+
+
+def _verified(path: Path) -> Result:
+    size, begin, problem = bytes_of(present(path)), time.perf_counter(), None
+    try:
+        check_step(path, checkpoint.verify(path))
+    except FunctrainError as error:
+        problem = str(getattr(error, "strerror", None) or error)
+    return Result(path, size, time.perf_counter() - begin, problem)
+
+
+def _print(results: list[Result], console: Console) -> None:
+    table = output.table(
+        *("", "size", "seconds", "checkpoint"), right=("size", "seconds"), folded=("checkpoint",)
+    )
+    for result in results:
+        fine = result.problem is None
+        table.add_row(
+            output.cell("OK" if fine else "damaged", "green" if fine else "red"),
+            output.size(result.size),
+            f"{result.seconds:.2f}",
+            output.cell(_short(result.path)),
+        )
+    console.print(table)
+    for result in results:
+        if result.problem is not None:  # whole, whatever the width
+            console.print(output.cell(result.problem), soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
