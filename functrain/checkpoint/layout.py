@@ -38,44 +38,49 @@ class Layout:
         return self.offsets[-1]
 
 
-def role_of(path: Path) -> tuple[str, Path]:
-    """The file a leaf goes to, and what is left of its path as its name there.
+def role_of(path: Path) -> tuple[str, int]:
+    """The file a leaf goes to, and how many keys of its path its name there is without.
 
     Example:
         >>> role_of(("train", "params", "encoder.0.weight"))
-        ('params', ('encoder.0.weight',))
+        ('params', 2)
         >>> role_of(("counters", "skipped"))
-        ('rest', ('counters', 'skipped'))
+        ('rest', 0)
     """
-    for depth, key in enumerate(path[:2]):
+    for depth, key in enumerate(path[:2], start=1):
         if key in ROLES:
-            return str(key), path[depth + 1 :] or path
-    return "rest", path
+            return str(key), depth if depth < len(path) else 0
+    return "rest", 0
 
 
-def layouts(tensors: list[tuple[Path, Tensor]], same: list[int | None]) -> list[Layout]:
+def layouts(
+    tensors: list[tuple[Path, Tensor]], names: list[str], same: list[int | None]
+) -> list[Layout]:
     """Plan the payload files.
 
     Args:
         tensors: all tensors with their paths.
+        names: their paths as text.
         same: for each the index of an earlier one that is the same memory, or ``None``.
 
     Example:
         >>> import torch
         >>> tensors = [(("params", "w"), torch.ones(2)), (("ema", "w"), torch.ones(2))]
-        >>> [(layout.name, layout.indices) for layout in layouts(tensors, [None, None])]
+        >>> plan = layouts(tensors, ["params.w", "ema.w"], [None, None])
+        >>> [(layout.name, layout.indices) for layout in plan]
         [('params.safetensors', [0]), ('ema.safetensors', [1])]
     """
     by_role: dict[str, dict[str, int]] = {}
-    names: list[tuple[str, str]] = []
+    inner: list[tuple[str, str]] = []
     for index, (path, _) in enumerate(tensors):
-        role, inner = role_of(path)
+        role, depth = role_of(path)
         group = by_role.setdefault(role, {})
-        name = _unused(readable(path_string(inner)), group)
+        prefix = len(path_string(path[:depth])) + 1 if depth else 0
+        name = _unused(names[index][prefix:], group)
         group[name] = index
-        names.append((role, name))
+        inner.append((role, name))
     return [
-        _layout(role, group, tensors, same, names)
+        _layout(role, group, tensors, same, inner)
         for role, group in by_role.items()
         if any(same[index] is None for index in group.values())
     ]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from functrain.checkpoint.blocks import BLOCK
+from functrain.checkpoint.blocks import PIECE
 from functrain.checkpoint.dtypes import BY_NAME
 from functrain.checkpoint.files import opened, read_into, read_side_by_side
 from functrain.checkpoint.memory import empty, memory, with_stride
@@ -83,12 +83,12 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     Raises:
         CheckpointCorruptError: names file and leaf.
     """
-    scratch = memoryview(bytearray(BLOCK))
+    scratch = memoryview(bytearray(PIECE))
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
         with opened_payload(path / file.name, file) as descriptor:
             for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
-                parts = (scratch[: min(BLOCK, end - at)] for at in range(start, end, BLOCK))
+                parts = (scratch[: min(PIECE, end - at)] for at in range(start, end, PIECE))
                 if _streamed(descriptor, start, parts) != expected:
                     raise _damage(path / file.name, each, start, end)
 
@@ -132,7 +132,7 @@ def _fill(
         waiting: list[Future[None]] = []
         for group in _groups(leaves, tensors):
             name = group[0].leaf.file
-            if len(group[0].target) >= BLOCK:
+            if len(group[0].target) >= PIECE:
                 waiting.append(
                     pool.submit(_read_large, descriptors[name], path / name, group, check)
                 )
@@ -167,7 +167,7 @@ def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[l
             if not fits or group[0].leaf.file != leaf.file:
                 if group:
                     yield group
-                group, room = [], BLOCK
+                group, room = [], PIECE
             group.append(_Piece(leaf, start, target, expected))
             end, room = stop, room - len(target)
     if group:
@@ -176,7 +176,7 @@ def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[l
 
 def _read_large(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
     (piece,) = group
-    found = _streamed(descriptor, piece.offset, slices(piece.target, BLOCK))
+    found = _streamed(descriptor, piece.offset, slices(piece.target, PIECE))
     if check and found != piece.expected:
         raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
 

@@ -20,13 +20,13 @@ from functrain.checkpoint.commit import commit
 from functrain.checkpoint.dtypes import dtype_name
 from functrain.checkpoint.encoding import decode
 from functrain.checkpoint.files import created, write_all
-from functrain.checkpoint.layout import Layout, layouts, readable
+from functrain.checkpoint.layout import Layout, layouts
 from functrain.checkpoint.manifest import FORMAT, MANIFEST, Manifest
 from functrain.checkpoint.memory import preserved_stride
 from functrain.checkpoint.records import Leaf
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointExistsError, CheckpointSpaceError, CheckpointWriteError
-from functrain.tree import Tree, path_string
+from functrain.tree import Tree
 
 _ROOM_PER_FILE = 4096
 _ROOM_PER_LEAF = 512  # a generous guess at what a tensor adds to headers and manifest
@@ -78,7 +78,7 @@ def save(
 def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path:
     """Save what was taken apart already; the other half of :func:`save`."""
     final = Path(path).absolute()
-    plan = layouts(taken.tensors, taken.same)
+    plan = layouts(taken.tensors, taken.names, taken.same)
     needed = sum(layout.length + _ROOM_PER_FILE for layout in plan)
     try:
         _need_room(final, needed + _ROOM_PER_LEAF * len(taken.tensors))
@@ -121,8 +121,9 @@ def _leaves(
         for index, offset in zip(layout.indices, layout.offsets, strict=False)
     }
     leaves: list[Leaf] = []
-    for index, ((path, tensor), first) in enumerate(zip(taken.tensors, taken.same, strict=True)):
-        name = readable(path_string(path))
+    for index, ((_, tensor), name, first) in enumerate(
+        zip(taken.tensors, taken.names, taken.same, strict=True)
+    ):
         if first is not None:
             leaves.append(attrs.evolve(leaves[first], path=name, alias_of=first))
             continue

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint.encoding import encode, encode_plain
+from functrain.checkpoint.layout import readable
 from functrain.checkpoint.overlaps import aliases
 from functrain.checkpoint.scalars import Json
 from functrain.errors import CheckpointChangedError
@@ -22,6 +23,7 @@ class Snapshot:
     Attributes:
         structure: the tree, see :mod:`functrain.checkpoint.structure`.
         tensors: its tensors with their paths; held by reference.
+        names: their paths as text.
         same: for each the index of an earlier one that is the same memory, or ``None``.
         step: updates made.
         metrics: JSON of the metrics by name.
@@ -32,6 +34,7 @@ class Snapshot:
 
     structure: Json
     tensors: list[tuple[Path, Tensor]]
+    names: list[str]
     same: list[int | None]
     step: int | None
     metrics: Json
@@ -81,6 +84,7 @@ def snapshot(
     return Snapshot(
         structure=structure,
         tensors=tensors,
+        names=[readable(path_string(path)) for path, _ in tensors],
         same=aliases(tensors),
         step=step,
         metrics=encode_plain(numbers, "metrics"),

