@@ -8,6 +8,7 @@ from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.matching import Anything
 from functrain.checkpoint.records import File, Leaf
 from functrain.checkpoint.saving import save
+from functrain.checkpoint.weights import weights
 
 __all__ = [
     "Anything",
@@ -21,4 +22,5 @@ __all__ = [
     "read_manifest",
     "save",
     "verify",
+    "weights",
 ]

@@ -39,6 +39,8 @@ from functrain.errors import (
 )
 from functrain.tree import Tree
 
+_MOST_ATTEMPTS = 20
+
 
 @attrs.frozen
 class Checkpoints:
@@ -209,28 +211,39 @@ class Checkpoints:
         if which not in (None, "latest", "best"):
             path = self.path(which) if isinstance(which, int) else Path(str(which))
             return read(path, like, **options)
-        best = which == "best"
-        candidates = self._best.ranked(self.entries()) if best else self.steps()[::-1]
-        if not candidates:
-            detail = f" with a finite metric {self.monitor!r}" if best else ""
-            raise NoCheckpointError(
-                errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
-            )
-        return self._first_sound(candidates, like, options)
+        for _ in range(_MOST_ATTEMPTS):
+            best = which == "best"
+            candidates = self._best.ranked(self.entries()) if best else self.steps()[::-1]
+            if not candidates:
+                detail = f" with a finite metric {self.monitor!r}" if best else ""
+                raise NoCheckpointError(
+                    errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
+                )
+            found = self._first_sound(candidates, like, options)
+            if found is not None:
+                return found
+        raise NoCheckpointError(
+            errno.ENOENT, f"checkpoints in {self.directory} were let go faster than they were read"
+        )
 
     def _first_sound(
         self, candidates: list[int], like: Any, options: Mapping[str, Any]
-    ) -> tuple[Tree, Manifest]:
+    ) -> tuple[Tree, Manifest] | None:
+        """The first that verifies; ``None`` where another process has let all of them go."""
         damages = []
         for step in candidates:
             try:
                 tree, manifest = read(self.path(step), like, **options)
                 pruning.check_step(self.path(step), step, manifest.step)
+            except NoCheckpointError:
+                continue
             except CheckpointCorruptError as damage:
                 damages.append(str(damage))
                 pruning.warn_skipped(self.path(step), damage)
             else:
                 return tree, manifest
+        if not damages:
+            return None
         listed = "\n".join(f"  {damage}" for damage in damages)
         raise CheckpointCorruptError(f"every checkpoint in {self.directory} is damaged:\n{listed}")
 

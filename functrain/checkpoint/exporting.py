@@ -25,6 +25,7 @@ from functrain.checkpoint.loading import verify
 from functrain.checkpoint.manifest import MANIFEST, Manifest
 from functrain.checkpoint.memory import memory
 from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.weights import What, chosen
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointReadError,
@@ -33,11 +34,8 @@ from functrain.errors import (
     FunctrainError,
 )
 
-What: TypeAlias = Literal["params", "ema", "all"]
 Format: TypeAlias = Literal["safetensors", "state_dict"]
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
-# Where a training state is in its tree: that of a run, or saved by itself.
-_BASES = ("train.", "")
 
 
 @attrs.frozen(eq=False)
@@ -102,7 +100,7 @@ def export(
     final = Path(out).absolute()
     _may_be_made(final, overwrite)
     manifest = verify(path)
-    source = _Source(present(Path(path).absolute()), manifest, _weights(manifest, what))
+    source = _Source(present(Path(path).absolute()), manifest, chosen(manifest, what))
     as_torch = format == "state_dict" or (format is None and final.suffix in _TORCH_SUFFIXES)
     if not as_torch:
         _check_fits_safetensors(source.weights)
@@ -118,49 +116,8 @@ def export(
 
 
 def _check_options(what: What, format: Format | None) -> None:
-    if what not in ("params", "ema", "all"):
-        raise ConfigurationError(f"what={what!r}: expected 'params', 'ema' or 'all'")
     if format not in (None, "safetensors", "state_dict"):
         raise ConfigurationError(f"format={format!r}: expected 'safetensors' or 'state_dict'")
-
-
-def _weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
-    by_path: dict[str, Leaf] = {}
-    for leaf in manifest.leaves:
-        if leaf.path in by_path:
-            raise ConfigurationError(
-                f"two tensors are called {leaf.path!r}, so one file cannot hold both by name"
-            )
-        by_path[leaf.path] = leaf
-    if what == "all":
-        return by_path
-    base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
-    if base is None:
-        raise ConfigurationError(
-            "no tensors are under 'params' or 'train.params'; what='all' takes all by their paths"
-        )
-    weights = _under(by_path, f"{base}params.")
-    if what == "ema":
-        averaged = _under(by_path, f"{base}ema.params.")
-        if not averaged:
-            raise ConfigurationError("the checkpoint has no averaged weights; take what='params'")
-        weights |= averaged
-    transient = _noted(manifest, "transient", list)
-    buffers = _under(by_path, f"{base}buffers.")
-    weights |= {name: leaf for name, leaf in buffers.items() if name not in transient}
-    ties = _noted(manifest, "ties", dict)
-    # A state holds a tied parameter once, by its first name.
-    return weights | {name: weights[first] for name, first in ties.items() if first in weights}
-
-
-def _under(leaves: dict[str, Leaf], prefix: str) -> dict[str, Leaf]:
-    return {path[len(prefix) :]: leaf for path, leaf in leaves.items() if path.startswith(prefix)}
-
-
-def _noted(manifest: Manifest, name: str, cls: type[Any]) -> Any:
-    """What ``fit`` noted beside a run state; empty for checkpoints of other origin."""
-    found = manifest.info.get(name) if isinstance(manifest.info, dict) else None
-    return found if isinstance(found, cls) else cls()
 
 
 def _may_be_made(final: Path, overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,12 @@ class Source:
     device: torch.device | None
     verify: bool
 
-    def tensors(self, like: Any, wanted: Iterable[int] | None = None) -> list[Any]:
+    def tensors(self, like: Any, wanted: Collection[int] | None = None) -> list[Any]:
         """The tensors by index; ``None`` for those not wanted."""
+        count = len(self.manifest.leaves)
         with well_formed(self.path):
+            if not all(0 <= index < count for index in wanted or ()):
+                raise ValueError(f"the structure names a tensor beyond the {count} there are")
             targets = self._targets(like)
         with readable(self.path):
             found = reading.read(
@@ -54,7 +57,7 @@ class Source:
                 wanted=wanted,
                 verify=self.verify,
             )
-        return [found.get(index) for index in range(len(self.manifest.leaves))]
+        return [found.get(index) for index in range(count)]
 
     def made(self, json: Json, tensors: list[Any], like: Any) -> Tree:
         """The tree of a structure."""
@@ -71,6 +74,30 @@ class Source:
             twin = leaves[index].alias_of
             targets[index if twin is None else twin] = wanted
         return targets
+
+
+def fitted(
+    source: Source,
+    like: Any,
+    adaption: Adaption,
+    migrate: Callable[[Tree], Tree] | None,
+) -> Tree:
+    """The tree asked for.
+
+    Args:
+        source: the checkpoint.
+        like: the tree expected, or ``None``.
+        adaption: what may differ.
+        migrate: what to make of the saved tree first.
+
+    Raises:
+        CheckpointMismatchError: it does not fit; all places are listed.
+    """
+    if migrate is not None:
+        return migrated(source, like, migrate, adaption)
+    if adaption == Adaption():
+        return exact(source, Anything if like is None else like)
+    return part(source, adaption) if like is None else adapted(source, like, adaption)
 
 
 def exact(source: Source, like: Any) -> Tree:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,12 +17,13 @@ from functrain.checkpoint.commit import present
 from functrain.checkpoint.files import opened, read_into
 from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.manifest import MANIFEST, Manifest, parse, parse_entry
-from functrain.checkpoint.matching import Anything
 from functrain.checkpoint.retention import Entry
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
 _LARGEST_MANIFEST = 1 << 28
+_MOST_ATTEMPTS = 20
+T = TypeVar("T")
 
 
 def load(
@@ -105,22 +107,18 @@ def read(
     **options: Any,
 ) -> tuple[Tree, Manifest]:
     """Like :func:`load`, with the manifest."""
-    place = locate(path)
-    manifest = read_manifest(place)
     adaption = Adaption.of(**options)
-    target = None if device is None else torch.device(device)
-    source = fitting.Source(
-        path=place, manifest=manifest, types=types, device=target, verify=verify
-    )
-    if migrate is not None:
-        return fitting.migrated(source, like, migrate, adaption), manifest
-    if adaption == Adaption():
-        return fitting.exact(source, Anything if like is None else like), manifest
-    if like is not None:
-        return fitting.adapted(source, like, adaption), manifest
-    if adaption.rename or adaption.cast or adaption.partial:
+    if like is None and (adaption.rename or adaption.cast or adaption.partial):
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
-    return fitting.part(source, adaption), manifest
+    target = None if device is None else torch.device(device)
+
+    def attempt(place: Path) -> tuple[Tree, Manifest]:
+        source = fitting.Source(
+            path=place, manifest=read_manifest(place), types=types, device=target, verify=verify
+        )
+        return fitting.fitted(source, like, adaption, migrate), source.manifest
+
+    return _undisturbed(path, attempt)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -160,11 +158,14 @@ def verify(path: str | Path) -> Manifest:
     Raises:
         The errors of :func:`load`, but for those about structure.
     """
-    place = locate(path)
-    manifest = read_manifest(place)
-    with readable(place):
-        reading.verify(place, manifest.files, manifest.leaves)
-    return manifest
+
+    def attempt(place: Path) -> Manifest:
+        manifest = read_manifest(place)
+        with readable(place):
+            reading.verify(place, manifest.files, manifest.leaves)
+        return manifest
+
+    return _undisturbed(path, attempt)
 
 
 def is_sound(path: str | Path) -> bool:
@@ -177,9 +178,31 @@ def is_sound(path: str | Path) -> bool:
 
 
 def locate(path: str | Path) -> Path:
+    """The absolute path of a checkpoint, or of the older one that stands in for it for a moment."""
     absolute = Path(path).absolute()
     with readable(absolute):
         return present(absolute)
+
+
+def _undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
+    """Read a checkpoint, again if another one took its place meanwhile."""
+    for _ in range(_MOST_ATTEMPTS):
+        place = locate(path)
+        before = _identity(place)
+        try:
+            return attempt(place)
+        except (CheckpointCorruptError, NoCheckpointError):
+            if before == _identity(locate(path)):
+                raise
+    return attempt(locate(path))
+
+
+def _identity(place: Path) -> bytes | None:
+    """What tells one checkpoint at a place from the next; numbers of inodes are used again."""
+    try:
+        return _manifest_bytes(place)
+    except (CheckpointCorruptError, NoCheckpointError):
+        return None
 
 
 def _manifest_bytes(place: Path) -> bytes:
@@ -194,7 +217,10 @@ def _manifest_bytes(place: Path) -> bytes:
 
 def _contents(path: Path) -> bytes:
     with opened(path) as descriptor:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointCorruptError(f"{path} is not a regular file")
         if size > _LARGEST_MANIFEST:
             raise CheckpointCorruptError(f"{path} is too long for a manifest: {size:,} bytes")
         data = bytearray(size)

@@ -7,6 +7,7 @@ have.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import attrs
@@ -17,6 +18,7 @@ from functrain.checkpoint.records import CHUNK, File, Leaf
 
 _DIMENSIONS = 64  # what torch's kernels take
 _LARGEST = 1 << 62
+_NAME = re.compile(r"[A-Za-z0-9][\w.~-]{0,150}\.safetensors", re.ASCII)
 
 
 def check(files: Sequence[File], leaves: Sequence[Leaf]) -> None:
@@ -82,7 +84,7 @@ def _tie_problem(index: int, leaves: Sequence[Leaf]) -> str | None:
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name.endswith(".safetensors") and name.count("/") == 0
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _is_size(value: object) -> bool:

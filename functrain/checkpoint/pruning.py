@@ -15,17 +15,20 @@ from functrain.errors import (
     CheckpointFormatError,
     CheckpointNotRemovedWarning,
     CheckpointSkippedWarning,
+    NoCheckpointError,
 )
 
 
 def entries(directory: Path) -> dict[int, Entry]:
     """What each checkpoint says of itself; those that cannot be read are passed over."""
-    found = {}
+    found: dict[int, Entry] = {}
     for step in list_steps(directory):
         path = directory / step_name(step)
         try:
             said, entry = read_entry(path)
             check_step(path, step, said)
+        except NoCheckpointError:  # another process has let it go, and saved newer ones
+            return entries(directory)
         except (CheckpointCorruptError, CheckpointFormatError) as damage:
             warn_skipped(path, damage)
         else:

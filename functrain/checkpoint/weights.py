@@ -1,0 +1,157 @@
+"""The weights alone: to start from them, with everything else fresh."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from functrain.checkpoint import reading
+from functrain.checkpoint.guards import readable
+from functrain.checkpoint.loading import is_sound, locate, read_manifest
+from functrain.checkpoint.manifest import Manifest
+from functrain.checkpoint.pruning import warn_skipped
+from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.run_directory import list_steps, step_name
+from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
+
+What: TypeAlias = Literal["params", "ema", "all"]
+# Where a training state is in its tree: that of a run, or saved by itself.
+_BASES = ("train.", "")
+
+
+def weights(
+    path: str | Path, what: What = "params", *, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """Weights by name, for ``program.init(params=...)`` or a module's ``load_state_dict``.
+
+    Args:
+        path: a run directory (its newest checkpoint that verifies), a checkpoint, a safetensors
+            file, or a file with a ``state_dict`` that ``torch.save`` wrote; of the last nothing but
+            tensors and plain containers is unpickled.
+        what: of a checkpoint, ``"params"`` or the averaged ones, ``"ema"``; see :func:`chosen`.
+        device: where they go.
+
+    Returns:
+        Parameters and persistent buffers; tied ones under all of their names.
+
+    Raises:
+        NoCheckpointError: nothing is there.
+        CheckpointCorruptError: it is damaged, or no such file.
+        ConfigurationError: it holds no such weights.
+
+    Example:
+        >>> import functrain as ft, tempfile
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> place = ft.save(Path(tempfile.mkdtemp()) / "c", program.init())
+        >>> fresh = program.init(params=weights(place))
+        >>> fresh.counters.step
+        0
+    """
+    place = locate(path)
+    if place.is_dir():
+        return _from_checkpoint(_checkpoint(place), what, device)
+    if not place.exists():
+        raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint and no file at {place}")
+    with readable(place):
+        return _from_file(place, device)
+
+
+def chosen(manifest: Manifest, what: What) -> dict[str, Leaf]:
+    """The leaves that make up weights, by the names they go by in the module.
+
+    Args:
+        manifest: of a run state, of a training state, or of any tree with ``params``.
+        what: ``"params"``: parameters and persistent buffers; ``"ema"``: the same with averaged
+            parameters where there is an average; ``"all"``: every tensor by its dotted path.
+
+    Raises:
+        ConfigurationError: there are none such.
+    """
+    if what not in ("params", "ema", "all"):
+        raise ConfigurationError(f"what={what!r}: expected 'params', 'ema' or 'all'")
+    by_path: dict[str, Leaf] = {}
+    for leaf in manifest.leaves:
+        if leaf.path in by_path:
+            raise ConfigurationError(
+                f"two tensors are called {leaf.path!r}, so one file cannot hold both by name"
+            )
+        by_path[leaf.path] = leaf
+    if what == "all":
+        return by_path
+    base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
+    if base is None:
+        raise ConfigurationError(
+            "no tensors are under 'params' or 'train.params'; what='all' takes all by their paths"
+        )
+    weights = _under(by_path, f"{base}params.")
+    if what == "ema":
+        averaged = _under(by_path, f"{base}ema.params.")
+        if not averaged:
+            raise ConfigurationError("the checkpoint has no averaged weights; take what='params'")
+        weights |= averaged
+    transient = _noted(manifest, "transient", list)
+    buffers = _under(by_path, f"{base}buffers.")
+    weights |= {name: leaf for name, leaf in buffers.items() if name not in transient}
+    ties = _noted(manifest, "ties", dict)
+    # A state holds a tied parameter once, by its first name.
+    return weights | {name: weights[first] for name, first in ties.items() if first in weights}
+
+
+def _under(leaves: dict[str, Leaf], prefix: str) -> dict[str, Leaf]:
+    return {path[len(prefix) :]: leaf for path, leaf in leaves.items() if path.startswith(prefix)}
+
+
+def _noted(manifest: Manifest, name: str, cls: type[Any]) -> Any:
+    """What ``fit`` noted beside a run state; empty for checkpoints of other origin."""
+    found = manifest.info.get(name) if isinstance(manifest.info, dict) else None
+    return found if isinstance(found, cls) else cls()
+
+
+def _checkpoint(place: Path) -> Path:
+    """A checkpoint, or the newest one in a run directory that verifies."""
+    steps = list_steps(place)
+    for step in reversed(steps):
+        path = place / step_name(step)
+        if is_sound(path):
+            return path
+        warn_skipped(path, CheckpointCorruptError("it is damaged"))
+    if steps:
+        raise CheckpointCorruptError(f"every checkpoint in {place} is damaged")
+    return place
+
+
+def _from_checkpoint(place: Path, what: What, device: str | torch.device) -> dict[str, Tensor]:
+    manifest = read_manifest(place)
+    names = chosen(manifest, what)
+    places = {leaf.path: index for index, leaf in enumerate(manifest.leaves)}
+    wanted = {name: places[leaf.path] for name, leaf in names.items()}
+    target = torch.device(device)
+    targets = dict.fromkeys(range(len(manifest.leaves)), target)
+    with readable(place):
+        found = reading.read(
+            place, manifest.files, manifest.leaves, targets, wanted=set(wanted.values())
+        )
+    return {name: found[index] for name, index in wanted.items()}
+
+
+def _from_file(place: Path, device: str | torch.device) -> dict[str, Tensor]:
+    try:
+        if place.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(place, device=str(device)))
+        found = torch.load(place, map_location=device, weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointCorruptError(f"{place} cannot be read as weights: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ConfigurationError(
+            f"{place} holds a {type(found).__name__} that is no state_dict (names and tensors); "
+            "load it with torch.load and give the weights in it to program.init(params=...)"
+        )
+    return dict(found)

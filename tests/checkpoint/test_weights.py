@@ -1,0 +1,131 @@
+"""Row 40: start from weights, raw or averaged, of a checkpoint or of a plain file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import functrain as ft
+from functrain import tree
+from functrain.checkpoint import weights
+from functrain.errors import (
+    CheckpointCorruptError,
+    CheckpointSkippedWarning,
+    ConfigurationError,
+    NoCheckpointError,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4, bias=False)
+        self.norm = nn.BatchNorm1d(4)
+        self.outer = nn.Linear(4, 4, bias=False)
+        self.outer.weight = self.inner.weight
+        self.register_buffer("scratch", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(self.norm(self.inner(x)))
+
+
+def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return model(batch).square().mean()
+
+
+def program() -> ft.Program:
+    torch.manual_seed(0)
+    return ft.program(Net(), loss, ft.optim.AdamW(lr=0.1), ema=0.5)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ft.Run:
+    torch.manual_seed(1)
+    data = [torch.randn(8, 4) for _ in range(4)]
+    store = ft.Checkpoints(tmp_path / "run")
+    return ft.fit(program(), data, until="6 steps", save_every="3 steps", directory=store)
+
+
+@pytest.mark.row(40)
+@pytest.mark.parametrize("what", ["params", "ema"])
+def test_from_a_run_or_one_checkpoint_of_it(run: ft.Run, what: Any) -> None:
+    assert run.directory is not None
+    state = run.state
+    expected = state.params if what == "params" else (state.ema or {})["params"]
+    for path in (run.directory, run.directory / "step-00000006"):
+        fresh = program().init(seed=5, params=weights(path, what))
+        assert tree.equal(fresh.params, expected)
+        assert torch.equal(fresh.buffers["norm.running_var"], state.buffers["norm.running_var"])
+        assert fresh.counters.step == 0
+        assert not any(
+            bool(moment.any()) for moment in tree.flatten(fresh.optimizer["exp_avg"]).values()
+        )
+        Net().load_state_dict(weights(path, what), strict=True)
+    earlier = weights(run.directory / "step-00000003", what)
+    assert not torch.equal(earlier["inner.weight"], expected["inner.weight"])
+
+
+@pytest.mark.row(40)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_from_a_plain_file(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(3)
+    values = Net().state_dict()
+    if name.endswith("pt"):
+        torch.save(values, tmp_path / name)
+    else:
+        save_file({key: value.clone() for key, value in values.items()}, tmp_path / name)
+    assert tree.equal(weights(tmp_path / name), dict(values))
+    fresh = program().init(params=weights(tmp_path / name))
+    assert torch.equal(fresh.params["inner.weight"], values["inner.weight"])
+
+
+def test_the_payload_file_of_a_checkpoint_is_a_plain_file_too(run: ft.Run) -> None:
+    assert run.directory is not None
+    found = weights(run.directory / "step-00000006" / "params.safetensors")
+    assert tree.equal(found, run.state.params)
+
+
+def test_a_damaged_checkpoint_is_passed_over(run: ft.Run) -> None:
+    assert run.directory is not None
+    for step in (6, 3):
+        (run.directory / f"step-0000000{step}" / "params.safetensors").unlink()
+        if step == 6:
+            with pytest.warns(CheckpointSkippedWarning, match="step-00000006"):
+                assert weights(run.directory)["inner.weight"].shape == (4, 4)
+    with (
+        pytest.warns(CheckpointSkippedWarning),
+        pytest.raises(CheckpointCorruptError, match="every checkpoint"),
+    ):
+        weights(run.directory)
+
+
+def test_what_is_there_is_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(NoCheckpointError, match="no checkpoint and no file"):
+        weights(tmp_path / "nothing")
+    with pytest.raises(ConfigurationError, match="no tensors are under 'params'"):
+        weights(ft.save(tmp_path / "other", {"x": torch.ones(1)}))
+    with pytest.raises(ConfigurationError, match="no averaged weights"):
+        weights(ft.save(tmp_path / "raw", {"params": {"x": torch.ones(1)}}), "ema")
+    for name in ("a.safetensors", "a.pt"):
+        (tmp_path / name).write_bytes(b"not at all")
+        with pytest.raises(CheckpointCorruptError, match="cannot be read as weights"):
+            weights(tmp_path / name)
+    torch.save({"model": {"x": torch.ones(1)}}, tmp_path / "nested.pt")
+    with pytest.raises(ConfigurationError, match="no state_dict"):
+        weights(tmp_path / "nested.pt")
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return exec, ("raise SystemExit('code of a file was run')",)
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+    torch.save({"x": torch.ones(1), "evil": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointCorruptError, match="cannot be read as weights"):
+        weights(tmp_path / "evil.pt")
