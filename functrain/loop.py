@@ -19,6 +19,7 @@ from functrain.early_stopping import EarlyStop
 from functrain.events import Listener
 from functrain.limits import Limits, Until
 from functrain.program import Metrics, Program
+from functrain.resumption import Resume
 from functrain.run_state import Run
 from functrain.running import Running
 from functrain.state import TrainState
@@ -36,7 +37,7 @@ def fit(
     eval_every: Duration | str | None = None,
     save_every: Duration | str | None = None,
     directory: str | Path | Checkpoints | None = None,
-    resume: bool = True,
+    resume: Resume = True,
     early_stop: EarlyStop | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Run:
@@ -56,7 +57,10 @@ def fit(
         save_every: by default each epoch. A new best and the end of the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
             Without one nothing is written. A path alone keeps the last 3 and the best.
-        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one.
+        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
+            ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
+            and sets later ones aside in a directory of their own. A path goes on from a checkpoint
+            of another run, whose log so far is copied, in an empty ``directory``.
         early_stop: rule over the evaluations.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
             ``ft.Stop()`` ends the run.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 
 from functrain.checkpoint import Anything, Checkpoints
-from functrain.errors import RecipeChangedWarning
+from functrain.errors import ConfigurationError, NoCheckpointError, RecipeChangedWarning
 from functrain.program import Program
 from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
 
+# What ``fit`` takes: whether, or the place or path of a checkpoint.
+Resume: TypeAlias = bool | int | str | Path
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, Counters, Rng)
 
@@ -57,14 +60,15 @@ def expected(program: Program, seed: int) -> RunState:
 
 
 def restore(
-    store: Checkpoints, program: Program, seed: int
+    store: Checkpoints, program: Program, seed: int, which: int | str | Path = "latest"
 ) -> tuple[RunState, dict[str, Any], Path]:
-    """The newest run state that verifies, and what was written beside it.
+    """A run state, and what was written beside it.
 
     Args:
         store: a run directory that holds checkpoints.
         program: what the checkpoint must fit.
         seed: only its structure counts.
+        which: ``"latest"`` or ``"best"`` that verifies, a step, or the path of any checkpoint.
 
     Returns:
         (run state, info, path). A recipe or environment that differs is told in a
@@ -73,9 +77,9 @@ def restore(
     Raises:
         CheckpointMismatchError: it is of another architecture; all paths are listed.
     """
-    saved, manifest = store.restore(like=expected(program, seed), types=TYPES)
+    saved, manifest = store.restore(which, like=expected(program, seed), types=TYPES)
     info: dict[str, Any] = manifest.info
-    path = store.path(saved.train.counters.step)
+    path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     now = describe(program)
     changed = [
         f"{path}: {before!r} in the checkpoint, {after!r} now"
@@ -91,6 +95,42 @@ def restore(
             stacklevel=3,
         )
     return saved, info, path
+
+
+def chosen(
+    store: Checkpoints | None, resume: Resume
+) -> tuple[Checkpoints, int | str | Path] | None:
+    """Which checkpoint of which run directory to go on from; ``None`` to begin anew.
+
+    Raises:
+        ConfigurationError: the directory holds another run than the one asked for.
+        NoCheckpointError: the checkpoint asked for is not there.
+    """
+    holds = store is not None and bool(store.steps())
+    if is_path(resume):
+        path = Path(str(resume)).absolute()
+        if store is not None and holds and path.parent != store.directory:
+            raise ConfigurationError(
+                f"{store.directory} holds a run already. To go on from {path}, choose an empty "
+                "directory, or take one of its own checkpoints."
+            )
+        return Checkpoints(path.parent), path
+    if holds and store is not None:
+        if resume is False:
+            raise ConfigurationError(
+                f"{store.directory} holds a run already. Choose another directory, or continue it "
+                "with resume=True."
+            )
+        return store, "latest" if resume is True else resume
+    if resume not in (True, False, "latest"):
+        where = "without a directory" if store is None else f"in {store.directory}"
+        raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
+    return None
+
+
+def is_path(which: object) -> bool:
+    """Whether a checkpoint is named by its path, rather than by its place among others."""
+    return isinstance(which, str | Path) and which not in ("latest", "best")
 
 
 def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

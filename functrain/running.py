@@ -25,7 +25,6 @@ from functrain.durations import Duration
 from functrain.early_stopping import EarlyStop
 from functrain.errors import (
     CheckpointWriteError,
-    ConfigurationError,
     ListenerError,
     NonFiniteError,
     NonFiniteWarning,
@@ -37,7 +36,8 @@ from functrain.limits import Ending, Limits
 from functrain.position import Position, due
 from functrain.program import Program
 from functrain.recording import Recorder
-from functrain.resumption import describe, restore
+from functrain.resumption import Resume, chosen, describe, restore
+from functrain.rewinding import bring_log, set_aside
 from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
 from functrain.state import TrainState
@@ -103,17 +103,12 @@ class Running:
 
     # -- beginning ---------------------------------------------------------------------------
 
-    def begin(self, state: TrainState | None, seed: int, resume: bool) -> None:
+    def begin(self, state: TrainState | None, seed: int, resume: Resume) -> None:
         """Take up a checkpoint, or begin anew."""
-        resumed = None
         self.described = describe(self.program)
-        if self.store is not None and self.store.steps():
-            if not resume:
-                raise ConfigurationError(
-                    f"{self.store.directory} holds a run already. Choose another directory, or "
-                    "continue it with resume=True."
-                )
-            resumed = self._take_up(self.store, seed)
+        origin, resumed = chosen(self.store, resume), None
+        if origin is not None:
+            resumed = self._take_up(*origin, seed)
         else:
             self.train = self.program.init(seed) if state is None else state
             self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
@@ -124,14 +119,21 @@ class Running:
             self.train = self.program.with_horizon(self.train, steps)
         self._send(events.TrainBegin(self.train, steps, self.source.length, resumed))
 
-    def _take_up(self, store: Checkpoints, seed: int) -> Any:
-        saved, info, path = restore(store, self.program, seed)
+    def _take_up(self, origin: Checkpoints, which: int | str | Path, seed: int) -> Path:
+        saved, info, path = restore(origin, self.program, seed, which)
         self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data
         self.seconds_before = info.get("seconds", 0.0)
-        self.saved = (self.train.counters.step, self.loop.owed is None)
+        step, directory = self.train.counters.step, self.store.directory if self.store else None
+        if directory == origin.directory:
+            self.saved = (step, self.loop.owed is None)
+            set_aside(origin, step)
+        else:
+            self.described["parent"] = str(path.absolute())
+            seen = 0 if directory is None else bring_log(path, directory, self.loop.log_bytes)
+            self.loop = attrs.evolve(self.loop, log_bytes=seen)
         if self.early_stop is not None and not self.loop.early_stop:
             self.loop = attrs.evolve(self.loop, early_stop=self.early_stop.init())
-        self.recorder = Recorder.begin(store.directory, self.loop.log_bytes)
+        self.recorder = Recorder.begin(directory, self.loop.log_bytes)
         for index, listener in enumerate(self.listeners):
             if str(index) in saved.listeners and hasattr(listener, "load_state_dict"):
                 listener.load_state_dict(saved.listeners[str(index)])

@@ -1,0 +1,107 @@
+"""Row 37: a run goes on from its latest, its best, a step, or another run's checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_loop import batches, program, rows
+
+import functrain as ft
+from functrain import errors, tree
+from functrain.checkpoint import read_manifest
+
+
+def run(directory: Path | None, until: str = "12 steps", **options: Any) -> ft.Run:
+    return ft.fit(
+        program(ema=ft.EMA(0.9)),
+        batches(),
+        until=until,
+        eval_data=batches(9),
+        eval_every="3 steps",
+        save_every="2 steps",
+        directory=None if directory is None else ft.Checkpoints(directory),
+        **options,
+    )
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+
+
+@pytest.mark.row(37)
+@pytest.mark.parametrize("step", [2, 6, 11])
+def test_back_to_a_step_and_to_the_same_end(tmp_path: Path, step: int) -> None:
+    step = step if step % 2 == 0 else 9
+    first = run(tmp_path)
+    log = (tmp_path / "metrics.jsonl").read_bytes()
+    again = run(tmp_path, resume=step)
+    assert tree.diff(again.state, first.state) == []
+    assert (tmp_path / "metrics.jsonl").read_bytes() == log
+    later = [name for name in names(tmp_path) if name.startswith("set-aside")]
+    assert len(later) == 1
+    aside = ft.Checkpoints(tmp_path / later[0])
+    assert aside.steps() == [each for each in (2, 3, 4, 6, 8, 9, 10, 12) if each > step]
+    assert (tmp_path / later[0] / "metrics.jsonl").read_bytes() == log
+    # What was set aside is a run directory of its own.
+    assert tree.diff(run(tmp_path / later[0]).state, first.state) == []
+    run(tmp_path, resume=step)
+    assert len([name for name in names(tmp_path) if name.startswith("set-aside")]) == 2
+
+
+@pytest.mark.row(37)
+def test_back_to_the_best(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    best = ft.Checkpoints(tmp_path).best()
+    assert best is not None
+    seen = []
+
+    class Watch:
+        def on_train_begin(self, event: Any) -> None:
+            seen.append(event.resumed)
+
+    again = run(tmp_path, resume="best", listeners=[Watch()])
+    assert seen == [tmp_path / f"step-{best:08d}"]
+    assert tree.diff(again.state, first.state) == []
+
+
+@pytest.mark.row(37)
+def test_from_another_run_into_an_empty_directory(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", until="8 steps")
+    origin = tmp_path / "a" / "step-00000006"
+    second = run(tmp_path / "b", resume=origin)
+    assert tree.diff(second.state, run(tmp_path / "whole").state) == []
+    assert rows(tmp_path / "b") == rows(tmp_path / "whole")
+    assert second.history["step"] == list(range(1, 13))
+    assert read_manifest(tmp_path / "b" / "step-00000012").info["parent"] == str(origin)
+    assert ft.Checkpoints(tmp_path / "a").steps() == [2, 3, 4, 6, 8]
+    assert first.state.counters.step == 8
+    # Called again it goes on from its own.
+    assert tree.diff(run(tmp_path / "b").state, second.state) == []
+
+
+def test_from_a_checkpoint_without_its_log_and_without_a_directory(tmp_path: Path) -> None:
+    run(tmp_path / "a", until="8 steps")
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    second = run(None, resume=str(tmp_path / "a" / "step-00000006"))
+    assert second.state.counters.step == 12
+    assert second.history["step"] == list(range(7, 13))
+    third = run(tmp_path / "c", resume=tmp_path / "a" / "step-00000006")
+    assert tree.diff(third.state, second.state) == []
+    assert [row["step"] for row in rows(tmp_path / "c")] == list(range(7, 13))
+
+
+def test_what_cannot_be(tmp_path: Path) -> None:
+    for resume in ("best", 3):
+        with pytest.raises(errors.NoCheckpointError, match=f"resume={resume!r}"):
+            run(tmp_path / "empty", resume=resume)
+    run(tmp_path / "a", until="4 steps")
+    run(tmp_path / "b", until="4 steps")
+    with pytest.raises(errors.ConfigurationError, match="choose an empty directory"):
+        run(tmp_path / "b", resume=tmp_path / "a" / "step-00000002")
+    with pytest.raises(errors.ConfigurationError, match="resume=True"):
+        run(tmp_path / "b", resume=False)
+    with pytest.raises(errors.NoCheckpointError):
+        run(tmp_path / "b", resume=7)
+    assert ft.Checkpoints(tmp_path / "b").steps() == [2, 3, 4]
