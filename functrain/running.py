@@ -345,7 +345,7 @@ class Running:
         self.saved, self.saving = (step, self.loop.owed is None), self.train
         self._tell_saved(Saver.poll)
 
-    def _tell_saved(self, ask: Callable[[Saver], Path | None]) -> None:
+    def _tell_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
         """Tell listeners of the checkpoint under way, if it is saved; its errors are raised."""
         if self.saver is None or self.saving is None:
             return
@@ -356,7 +356,7 @@ class Running:
             raise
         if path is not None:
             state, self.saving = self.saving, None
-            self._send(events.CheckpointSaved(state, path))
+            self._send(events.CheckpointSaved(state, Path(path)))
 
     def run_state(self) -> RunState:
         """All that a resumed run needs."""

@@ -20,8 +20,8 @@ from functrain.tree import Tree
 class Store(Protocol):
     """What can write a snapshot: :class:`functrain.Checkpoints`, or a store elsewhere."""
 
-    def write(self, taken: Snapshot) -> Path:
-        """Write it durably."""
+    def write(self, taken: Snapshot) -> Path | str:
+        """Write it durably, and say where."""
 
 
 @attrs.define(eq=False)
@@ -30,7 +30,7 @@ class _Flight:
 
     step: int | None
     thread: threading.Thread | None = None
-    path: Path | None = None
+    path: Path | str | None = None
     error: BaseException | None = None
 
     def landed(self, timeout: float | None) -> bool:
@@ -125,7 +125,7 @@ class Saver:
         self._flight = flight
         self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
 
-    def poll(self) -> Path | None:
+    def poll(self) -> Path | str | None:
         """Where the save in flight was saved, once, when it is; does not wait.
 
         Raises:
@@ -133,7 +133,7 @@ class Saver:
         """
         return self.wait() if self._flight.landed(0.0) else None
 
-    def wait(self, timeout: float | None = None) -> Path | None:
+    def wait(self, timeout: float | None = None) -> Path | str | None:
         """Wait for the save in flight.
 
         Args:
@@ -153,7 +153,7 @@ class Saver:
         self._forget()
         return flight.path
 
-    def close(self, timeout: float | None = None) -> Path | None:
+    def close(self, timeout: float | None = None) -> Path | str | None:
         """Like :meth:`wait`, but give the save up when it takes too long.
 
         Args:

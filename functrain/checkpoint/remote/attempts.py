@@ -1,0 +1,247 @@
+"""How a checkpoint gets to a remote store, whole or not at all, and from there.
+
+Every attempt has a directory of its own, ``step-00000120.CLOCK.TOKEN``, so no object is ever
+overwritten. The payload goes first and is looked at again; the manifest goes last, and with it
+the checkpoint exists. It is removed in the opposite order. Of several attempts of one step the
+one with the highest clock counts.
+
+``CLOCK`` is nanoseconds since 1970 where clocks agree, and in any case more than that of every
+attempt of the step that was there before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+from xxhash import xxh3_128_hexdigest
+
+from functrain.checkpoint.loading import read_manifest
+from functrain.checkpoint.manifest import MANIFEST, Manifest
+from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.run_directory import step_name
+from functrain.errors import CheckpointCorruptError, NoCheckpointError
+
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,17})\.([0-9a-f]{16})\.([0-9a-f]{16})")
+_LOG = re.compile(r"metrics\.([0-9a-f]{32})\.jsonl")
+_LARGEST_MANIFEST = 1 << 28
+_DAY = 24 * 3600 * 10**9
+
+
+@attrs.frozen(order=True)
+class Attempt:
+    """One attempt to save a step; later ones are greater.
+
+    Attributes:
+        step: updates made.
+        clock: see the module.
+        token: random, 16 hex digits.
+        sizes: what is there, in bytes.
+    """
+
+    step: int
+    clock: int
+    token: str
+    sizes: dict[str, int] = attrs.field(factory=dict, order=False, eq=False)
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return f"{step_name(self.step)}.{self.clock:016x}.{self.token}"
+
+    @property
+    def committed(self) -> bool:
+        """Whether it is a checkpoint."""
+        return MANIFEST in self.sizes
+
+    @property
+    def old(self) -> bool:
+        """Whether it began more than a day ago, so that nobody can still be at it."""
+        return time.time_ns() - self.clock > _DAY
+
+
+def attempts(objects: Objects, step: int | None = None) -> list[Attempt]:
+    """All attempts in a store, the last first; what has another name is not looked at.
+
+    Args:
+        objects: the store.
+        step: only those of this step.
+    """
+    found = []
+    for match in map(_NAME.fullmatch, objects.list()):
+        if match is None or step not in (None, int(match[1])):
+            continue
+        attempt = Attempt(int(match[1]), int(match[2], 16), match[3])
+        found.append(_looked_at(objects, attempt))
+    return sorted(found, reverse=True)
+
+
+def send(objects: Objects, place: Path, log: Path | None) -> Attempt:
+    """Copy a local checkpoint to the store; it counts when this returns.
+
+    Args:
+        objects: the store.
+        place: the checkpoint's directory.
+        log: ``metrics.jsonl``, to go with it.
+
+    Raises:
+        OSError: anything failed. At most leftovers without a manifest remain.
+        CheckpointCorruptError: the local checkpoint is damaged.
+    """
+    sealed = (place / MANIFEST).read_bytes()
+    manifest = read_manifest(place)
+    attempt = _new_attempt(objects, manifest.step or 0)
+    expected = {}
+    for file in manifest.files:
+        objects.upload(place / file.name, f"{attempt.name}/{file.name}")
+        expected[file.name] = file.length
+    if log is not None:
+        rows = log.read_bytes()
+        name = f"metrics.{xxh3_128_hexdigest(rows)}.jsonl"
+        objects.put_new(f"{attempt.name}/{name}", rows)
+        expected[name] = len(rows)
+    _check_arrived(objects, attempt, expected)
+    # Another checkpoint may have come to the same place; its manifest is never the same.
+    if (place / MANIFEST).read_bytes() != sealed:
+        raise OSError(errno.EAGAIN, f"{place} was replaced while it was copied")
+    objects.put_new(f"{attempt.name}/{MANIFEST}", sealed)
+    _check_arrived(objects, attempt, {**expected, MANIFEST: len(sealed)})
+    return attempt
+
+
+def receive_manifest(objects: Objects, attempt: Attempt, target: Path) -> Manifest:
+    """Download the manifest of an attempt into an empty directory.
+
+    Raises:
+        CheckpointCorruptError: it is damaged, or a payload file is missing or of another length.
+        NoCheckpointError: it was removed since it was listed.
+        OSError: it could not be read.
+    """
+    if attempt.sizes[MANIFEST] > _LARGEST_MANIFEST:
+        raise CheckpointCorruptError(f"its manifest is too long: {attempt.sizes[MANIFEST]:,} bytes")
+    try:
+        (target / MANIFEST).write_bytes(objects.read(f"{attempt.name}/{MANIFEST}"))
+    except FileNotFoundError as error:
+        raise _gone(objects, attempt) from error
+    manifest = read_manifest(target)
+    if manifest.step != attempt.step:
+        raise CheckpointCorruptError(f"it holds the checkpoint of step {manifest.step}")
+    for file in manifest.files:
+        if attempt.sizes.get(file.name) != file.length:
+            raise CheckpointCorruptError(
+                f"{file.name} should have {file.length} bytes, and has "
+                f"{attempt.sizes.get(file.name, 'none at all')}"
+            )
+    return manifest
+
+
+def receive(
+    objects: Objects, attempt: Attempt, target: Path, wants: Callable[[str], bool] | None = None
+) -> Manifest:
+    """Download an attempt into an empty directory, where it is an ordinary checkpoint.
+
+    Args:
+        objects: the store.
+        attempt: one that is committed.
+        target: the directory.
+        wants: says of the path of a leaf whether it will be read; files without such stay away.
+
+    Raises:
+        The errors of :func:`receive_manifest`.
+    """
+    manifest = receive_manifest(objects, attempt, target)
+    wanted = {leaf.file for leaf in manifest.leaves if wants is not None and wants(leaf.path)}
+    for file in manifest.files:
+        if wants is None or file.name in wanted:
+            _receive_file(objects, attempt, file.name, target / file.name)
+    return manifest
+
+
+def receive_log(objects: Objects, attempt: Attempt) -> bytes | None:
+    """The log that was sent with an attempt, if one was.
+
+    Raises:
+        CheckpointCorruptError: its bytes are not those that were sent.
+        NoCheckpointError: it was removed since it was listed.
+        OSError: it could not be read.
+    """
+    match = next(filter(None, map(_LOG.fullmatch, attempt.sizes)), None)
+    if match is None:
+        return None
+    try:
+        rows = objects.read(f"{attempt.name}/{match[0]}")
+    except FileNotFoundError as error:
+        raise _missing(objects, attempt, match[0]) from error
+    if xxh3_128_hexdigest(rows) != match[1]:
+        raise CheckpointCorruptError(f"{match[0]} is damaged: its bytes have another digest")
+    return rows
+
+
+def discard(objects: Objects, attempt: Attempt) -> None:
+    """Remove an attempt: the manifest first, and with it the checkpoint; then the rest."""
+    objects.remove(f"{attempt.name}/{MANIFEST}")
+    objects.remove_all(attempt.name)
+
+
+def discard_leftover(objects: Objects, attempt: Attempt) -> None:
+    """Remove an attempt that came to nothing, unless it has its manifest by now."""
+    if not _looked_at(objects, attempt).committed:
+        objects.remove_all(attempt.name)
+
+
+def _new_attempt(objects: Objects, step: int) -> Attempt:
+    names = filter(None, map(_NAME.fullmatch, objects.list()))
+    clocks = [int(match[2], 16) for match in names if int(match[1]) == step]
+    clock = max([time.time_ns(), *(clock + 1 for clock in clocks)])
+    attempt = Attempt(step, clock, secrets.token_hex(8))
+    if not _NAME.fullmatch(attempt.name):
+        raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a name that would be found again")
+    return attempt
+
+
+def _looked_at(objects: Objects, attempt: Attempt) -> Attempt:
+    listed = objects.list(attempt.name).items()
+    return attrs.evolve(attempt, sizes={name: size for name, size in listed if size is not None})
+
+
+def _check_arrived(objects: Objects, attempt: Attempt, expected: dict[str, int]) -> None:
+    there = _looked_at(objects, attempt).sizes
+    for name, length in expected.items():
+        if there.get(name) != length:
+            raise OSError(
+                errno.EIO,
+                f"{objects.url}/{attempt.name}/{name} should have {length} bytes after uploading, "
+                f"and has {there.get(name, 'none at all')}",
+            )
+
+
+def _receive_file(objects: Objects, attempt: Attempt, name: str, target: Path) -> None:
+    try:
+        objects.download(f"{attempt.name}/{name}", target)
+    except FileNotFoundError as error:
+        raise _missing(objects, attempt, name) from error
+    size = os.path.getsize(target)
+    if size != attempt.sizes[name]:
+        raise OSError(
+            errno.EIO,
+            f"downloading {objects.url}/{attempt.name}/{name} gave {size} of its "
+            f"{attempt.sizes[name]} bytes",
+        )
+
+
+def _missing(objects: Objects, attempt: Attempt, name: str) -> Exception:
+    """What a missing object means: damage, unless its manifest is gone too, which goes first."""
+    if _looked_at(objects, attempt).committed:
+        return CheckpointCorruptError(f"{name} is missing")
+    return _gone(objects, attempt)
+
+
+def _gone(objects: Objects, attempt: Attempt) -> NoCheckpointError:
+    where = f"{objects.url}/{attempt.name}"
+    return NoCheckpointError(errno.ENOENT, f"{where} was removed while it was read")

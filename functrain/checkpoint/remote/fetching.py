@@ -1,0 +1,173 @@
+"""From a remote store: the first checkpoint that is sound, to look at or to go on from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from functrain.checkpoint.commit import commit
+from functrain.checkpoint.files import created, opened, sync, sync_directory, write_all
+from functrain.checkpoint.loading import is_sound, verify
+from functrain.checkpoint.manifest import Manifest
+from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_log
+from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.remote.pruning import entries, warn_skipped
+from functrain.checkpoint.retention import Best
+from functrain.checkpoint.run_directory import list_steps, locked, step_name
+from functrain.errors import (
+    CheckpointCorruptError,
+    CheckpointReadError,
+    CheckpointWriteError,
+    FunctrainError,
+    LogError,
+    NoCheckpointError,
+)
+from functrain.history import FILE_NAME
+
+_LISTINGS = 4
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def named(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None]:
+    """Give errors of a store, or of the disk to download to, a class that says what failed."""
+    try:
+        yield
+    except FunctrainError:
+        raise
+    except OSError as error:
+        raise kind(url, error) from error
+
+
+def candidates(objects: Objects, which: int | str | None, best: Best) -> list[Attempt]:
+    """Attempts that could be meant, in the order to try them; at least one."""
+    if which == "best":
+        found, detail = ranked(objects, best), f" with a finite metric {best.metric!r}"
+    elif which in (None, "latest"):
+        found, detail = [each for each in attempts(objects) if each.committed], ""
+    elif isinstance(which, int):
+        found = [each for each in attempts(objects, which) if each.committed][:1]
+        detail = f" of step {which}"
+    else:
+        raise ValueError(f'which must be "latest", "best" or a step, not {which!r}')
+    if not found:
+        raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint{detail} in {objects.url}")
+    return found
+
+
+def ranked(objects: Objects, best: Best) -> list[Attempt]:
+    """The attempts that count and have the metric, from best to worst."""
+    said = entries(objects, attempts(objects))
+    order = best.ranked({step: entry for step, (_, entry) in said.items()})
+    return [said[step][0] for step in order]
+
+
+def first_sound(
+    objects: Objects, listed: Callable[[], list[Attempt]], use: Callable[[Attempt], T]
+) -> T:
+    """The outcome of the first attempt that is not damaged.
+
+    Args:
+        objects: the store.
+        listed: lists attempts in the order to try them, at least one. Asked again where one
+            was removed while it was read: then somebody has saved a newer one.
+        use: reads one.
+
+    Raises:
+        CheckpointCorruptError: all are damaged.
+        NoCheckpointError: they were removed again and again.
+    """
+    for _ in range(_LISTINGS - 1):
+        now = listed()
+        with contextlib.suppress(NoCheckpointError):
+            return _first_sound(objects, now, use)
+    return _first_sound(objects, listed(), use)
+
+
+@contextlib.contextmanager
+def downloaded(
+    objects: Objects, attempt: Attempt, take: Callable[[Objects, Attempt, Path], Manifest]
+) -> Iterator[tuple[Path, Manifest]]:
+    """A temporary directory with what ``take`` downloads into it; errors say where it is from."""
+    with tempfile.TemporaryDirectory(prefix="functrain-", ignore_cleanup_errors=True) as top:
+        place = Path(top) / step_name(attempt.step)
+        place.mkdir()
+        try:
+            yield place, take(objects, attempt, place)
+        except FunctrainError as error:
+            error.add_note(f"downloaded from {objects.url}/{attempt.name}")
+            raise
+
+
+def fetch(objects: Objects, directory: Path, listed: Callable[[], list[Attempt]]) -> Path:
+    """Bring the newest sound checkpoint into a run directory, see ``RemoteCheckpoints.fetch``."""
+    with locked(directory):
+        newest_first = reversed(list_steps(directory))
+        places = (directory / step_name(step) for step in newest_first)
+        here = next((place for place in places if is_sound(place)), None)
+
+        def use(attempt: Attempt) -> Path:
+            place = directory / step_name(attempt.step)
+            # Names of steps sort by length first, where a step has more than eight digits.
+            if here is not None and (len(here.name), here.name) >= (len(place.name), place.name):
+                return here
+            return _bring(objects, attempt, place)
+
+        try:
+            return first_sound(objects, listed, use)
+        except NoCheckpointError:
+            if here is None:
+                raise
+            return here
+
+
+def _first_sound(objects: Objects, listed: list[Attempt], use: Callable[[Attempt], T]) -> T:
+    damages = []
+    for attempt in listed:
+        try:
+            return use(attempt)
+        except CheckpointCorruptError as damage:
+            damages.append(f"{attempt.name}: {damage}")
+            warn_skipped(objects, attempt, damage)
+    every = "\n".join(f"  {damage}" for damage in damages)
+    raise CheckpointCorruptError(f"every checkpoint in {objects.url} is damaged:\n{every}")
+
+
+def _bring(objects: Objects, attempt: Attempt, place: Path) -> Path:
+    def fill(temporary: Path) -> None:
+        with named(f"{objects.url}/{attempt.name}", CheckpointReadError):
+            receive(objects, attempt, temporary)
+            verify(temporary)
+            rows = receive_log(objects, attempt)
+        for file in temporary.iterdir():
+            with opened(file) as descriptor:
+                sync(descriptor)
+        if rows is not None:
+            _place_log(place.parent / FILE_NAME, rows)
+
+    with named(str(place), CheckpointWriteError):
+        # What may stand there is damaged: a sound one would not be brought again.
+        commit(place, fill=fill, check=lambda present: None)
+    return place
+
+
+def _place_log(path: Path, rows: bytes) -> None:
+    """Put a log in place of one that it continues; a longer one is left for ``fit`` to cut."""
+    present = path.read_bytes() if path.exists() else b""
+    if present.startswith(rows):
+        return
+    if not rows.startswith(present):
+        raise LogError(
+            f"{path} is not the beginning of the log in the remote store, so it is of another run, "
+            "or of the same one gone another way. Fetch into an empty directory"
+        )
+    draft = path.parent / f".{path.name}"
+    draft.unlink(missing_ok=True)
+    with created(draft) as descriptor:
+        write_all(descriptor, rows)
+    draft.rename(path)
+    sync_directory(path.parent)

@@ -1,0 +1,118 @@
+"""Letting checkpoints of a remote store go, and clearing away what interrupted writers left."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from functrain.checkpoint.remote.attempts import (
+    Attempt,
+    attempts,
+    discard,
+    discard_leftover,
+    receive_manifest,
+)
+from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.retention import Entry, Rule, dispensable
+from functrain.errors import (
+    CheckpointCorruptError,
+    CheckpointFormatError,
+    CheckpointNotRemovedWarning,
+    CheckpointSkippedWarning,
+    NoCheckpointError,
+)
+
+Entries = dict[int, tuple[Attempt, Entry]]
+
+
+def entries(objects: Objects, found: Sequence[Attempt]) -> Entries:
+    """Of each step the last attempt that is whole, and what it says of itself.
+
+    Whole is what has a sealed manifest and all payload of the right length. The rest is passed
+    over with a warning.
+
+    Args:
+        objects: the store.
+        found: its attempts, the last first.
+    """
+    said: Entries = {}
+    for attempt in found:
+        if not attempt.committed or attempt.step in said:
+            continue
+        try:
+            said[attempt.step] = attempt, _entry(objects, attempt)
+        except (CheckpointCorruptError, CheckpointFormatError) as damage:
+            warn_skipped(objects, attempt, damage)
+        except NoCheckpointError:  # somebody else has just removed it
+            continue
+    return said
+
+
+def going(said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = None) -> list[int]:
+    """Steps that no rule keeps. The newest that is whole is always kept."""
+    plain = {step: entry for step, (_, entry) in said.items()}
+    return dispensable(plain, rules, None if just_saved is None else just_saved.step)
+
+
+def prune(objects: Objects, rules: Sequence[Rule], just_saved: Attempt | None = None) -> list[int]:
+    """Remove what no rule keeps, what newer attempts replace, and leftovers older than a day.
+
+    What cannot be removed, or looked at, stays and is told in a warning.
+
+    Returns:
+        Steps that were removed.
+    """
+    try:
+        found = attempts(objects)
+        said = entries(objects, found) if rules or just_saved is None else {}
+    except OSError as error:
+        _warn_kept(objects.url, error)
+        return []
+    leaving = going(said, rules, just_saved)
+    last = {step: attempt for step, (attempt, _) in said.items()}
+    if just_saved is not None:
+        last[just_saved.step] = max(just_saved, last.get(just_saved.step, just_saved))
+    removed = []
+    for step in sorted({attempt.step for attempt in found}):
+        # Older attempts first: none of them may come back as the step's checkpoint.
+        mine = sorted(attempt for attempt in found if attempt.step == step)
+        if _cleared(objects, mine, last.get(step), whole=step in leaving) and step in leaving:
+            removed.append(step)
+    return removed
+
+
+def warn_skipped(objects: Objects, attempt: Attempt, damage: Exception) -> None:
+    """Tell of a checkpoint that was passed over."""
+    message = f"passed over {objects.url}/{attempt.name}: {damage}"
+    warnings.warn(message, CheckpointSkippedWarning, stacklevel=3)
+
+
+def _cleared(objects: Objects, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
+    """Remove attempts of one step: what came before the last, and with ``whole`` that as well."""
+    for attempt in mine:
+        replaced = last is not None and (attempt < last or (whole and attempt == last))
+        try:
+            if attempt.committed and replaced:
+                discard(objects, attempt)
+            elif not attempt.committed and (replaced or attempt.old):
+                discard_leftover(objects, attempt)
+        except OSError as error:
+            _warn_kept(f"{objects.url}/{attempt.name}", error)
+            return False
+    return True
+
+
+def _entry(objects: Objects, attempt: Attempt) -> Entry:
+    with tempfile.TemporaryDirectory(prefix="functrain-") as place:
+        manifest = receive_manifest(objects, attempt, Path(place))
+    return Entry(manifest.metrics, manifest.saved_at)
+
+
+def _warn_kept(url: str, error: OSError) -> None:
+    warnings.warn(
+        f"what is no longer needed in {url} could not be removed: {error}",
+        CheckpointNotRemovedWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,291 @@
+"""A store of checkpoints under a URL, with the methods of one in a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import validators
+
+from functrain.checkpoint.adapting import Adaption
+from functrain.checkpoint.loading import read, verify
+from functrain.checkpoint.manifest import Manifest
+from functrain.checkpoint.remote import fetching, pruning
+from functrain.checkpoint.remote.attempts import (
+    Attempt,
+    attempts,
+    receive,
+    receive_manifest,
+    send,
+)
+from functrain.checkpoint.remote.objects import Objects, without_secrets
+from functrain.checkpoint.retention import Best, Last, Mode, Rule
+from functrain.checkpoint.run_directory import step_name
+from functrain.checkpoint.saving import write
+from functrain.checkpoint.snapshot import Snapshot, snapshot
+from functrain.errors import CheckpointReadError, CheckpointWriteError, ConfigurationError
+from functrain.tree import Tree
+
+
+@attrs.frozen
+class RemoteCheckpoints:
+    """The checkpoints under a URL. A value: it can be made anew anywhere, any time.
+
+    A checkpoint is a directory ``step-00000120.CLOCK.TOKEN`` with the files of a local one. It
+    exists once its manifest does, which is written last. No object is ever overwritten, and any
+    number of processes may save and read at once. How durable it is, the store says.
+
+    Args:
+        url: such as ``s3://bucket/run``. What is missing above it is made where that is allowed.
+        keep_last: how many of the newest to keep; ``None`` keeps all, unless ``keep`` has rules.
+        keep_best: how many of the best to keep besides.
+        monitor: the metric that says what is best.
+        mode: whether ``"min"`` or ``"max"`` of it is best.
+        keep: further rules, see :mod:`functrain.checkpoint.retention`.
+        storage_options: what fsspec passes to the file system: credentials, endpoints.
+
+    Example:
+        >>> import torch
+        >>> store = RemoteCheckpoints("memory://remote/example", keep_last=2)
+        >>> for step, loss in enumerate([0.3, 0.1, 0.4, 0.2]):
+        ...     _ = store.save({"w": torch.full((2,), loss)}, step=step, metrics={"loss": loss})
+        >>> store.steps(), store.best()
+        ([1, 2, 3], 1)
+        >>> tree, manifest = store.restore("best")
+        >>> tree, manifest.metrics
+        ({'w': tensor([0.1000, 0.1000])}, {'loss': 0.1})
+    """
+
+    url: str = attrs.field(validator=validators.instance_of(str), repr=without_secrets)
+    keep_last: int | None = attrs.field(default=None, kw_only=True)
+    keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
+    monitor: str = attrs.field(default="loss", kw_only=True)
+    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
+    keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
+    storage_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False)
+
+    @keep_last.validator
+    def _check_positive(self, attribute: attrs.Attribute[Any], value: int | None) -> None:
+        if value is not None and value <= 0:
+            raise ConfigurationError(
+                f"{attribute.name}={value}: expected more than 0, or None to keep all"
+            )
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What is kept; nothing is let go where there are none."""
+        rules = (*([] if self.keep_last is None else [Last(self.keep_last)]), *self.keep)
+        return (*rules, Last(1), self._best) if rules else ()
+
+    @property
+    def _best(self) -> Best:
+        return Best(self.monitor, self.mode, self.keep_best)
+
+    def objects(self) -> Objects:
+        """The file system of the URL; nothing is asked of the network yet.
+
+        Raises:
+            MissingExtraError: a package is not installed.
+            OSError: the URL is of no kind that fsspec knows.
+        """
+        return Objects.of(self.url, self.storage_options or {})
+
+    # -- saving ------------------------------------------------------------------------------
+
+    def save(
+        self,
+        tree: Tree,
+        *,
+        step: int,
+        metrics: Mapping[str, Any] | None = None,
+        info: Any = None,
+    ) -> str:
+        """Save a tree under its step and let older ones go.
+
+        It is written to a local temporary directory first, which needs room for it.
+
+        Args:
+            tree: see :func:`functrain.checkpoint.save`.
+            step: updates made. A checkpoint of the same step is replaced, once this one is there.
+            metrics: numbers by name; ``monitor`` is looked up here.
+            info: plain data to keep beside it.
+
+        Returns:
+            The URL of the checkpoint.
+
+        Raises:
+            CheckpointWriteError: it did not get there; older ones are untouched.
+            The other errors of :func:`functrain.checkpoint.save`.
+        """
+        return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
+
+    def write(self, taken: Snapshot) -> str:
+        """Save what was taken apart already; the other half of :meth:`save`."""
+        step = taken.step or 0
+        if step < 0:
+            raise ValueError(f"a step is a count of updates, so it cannot be {step}")
+        with self._writing(), tempfile.TemporaryDirectory(prefix="functrain-") as place:
+            return self.upload(write(Path(place) / step_name(step), taken))
+
+    def upload(self, path: str | Path, log: str | Path | None = None) -> str:
+        """Copy a local checkpoint to the store, as it is, and let older ones go.
+
+        Args:
+            path: its directory.
+            log: the ``metrics.jsonl`` of its run, to go with it.
+
+        Returns:
+            The URL of the checkpoint.
+
+        Raises:
+            CheckpointWriteError: it did not get there; older ones are untouched.
+            CheckpointCorruptError: the local one is damaged.
+        """
+        with self._writing():
+            objects = self.objects()
+            attempt = send(objects, Path(path), None if log is None else Path(log))
+        pruning.prune(objects, self.rules, just_saved=attempt)
+        return f"{objects.url}/{attempt.name}"
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in numeric order; damaged ones are not told apart.
+
+        Raises:
+            CheckpointReadError: the store could not be listed.
+        """
+        with self._reading():
+            found = attempts(self.objects())
+        return sorted({attempt.step for attempt in found if attempt.committed})
+
+    def best(self) -> int | None:
+        """The step whose metrics are best, ``None`` where none has the metric."""
+        with self._reading():
+            ranked = fetching.ranked(self.objects(), self._best)
+        return next((attempt.step for attempt in ranked), None)
+
+    def read_manifest(self, step: int) -> Manifest:
+        """What the checkpoint of a step says about itself; the payload is not downloaded.
+
+        Raises:
+            NoCheckpointError: there is none of this step.
+            CheckpointCorruptError: the manifest is damaged, or payload is missing.
+            CheckpointReadError: the store could not be read.
+        """
+        with self._reading(), self._downloaded(step, receive_manifest) as (_, manifest):
+            return manifest
+
+    def verify(self, step: int) -> Manifest:
+        """Download a checkpoint and compare all its bytes with what was saved.
+
+        Raises:
+            The errors of :meth:`read_manifest`; damage names file and leaf.
+        """
+        with self._reading(), self._downloaded(step, receive) as (place, _):
+            return verify(place)
+
+    def restore(
+        self, which: int | str | None = None, like: Any = None, **options: Any
+    ) -> tuple[Tree, Manifest]:
+        """Download and load a checkpoint. Of several the first that verifies wins.
+
+        Damaged ones are passed over with a :class:`CheckpointSkippedWarning` and left where they
+        are. An error of the network is not damage: it is raised, and nothing older is loaded.
+
+        Args:
+            which: ``"latest"`` (also ``None``), ``"best"``, or a step.
+            like: see :func:`functrain.checkpoint.load`.
+            options: of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``. With
+                ``only``, files without such leaves are not downloaded.
+
+        Returns:
+            (tree, manifest).
+
+        Raises:
+            NoCheckpointError: there is none.
+            CheckpointCorruptError: all that could be meant are damaged.
+            CheckpointReadError: the store could not be read.
+            The other errors of :func:`functrain.checkpoint.load`.
+        """
+        with self._reading():
+            objects = self.objects()
+            # Of renamed leaves it is not looked into which file they are in.
+            only = None if options.get("rename") else options.get("only")
+            wants = None if only is None else Adaption.of(only=only).wants
+            take = partial(receive, wants=wants)
+
+            def use(attempt: Attempt) -> tuple[Tree, Manifest]:
+                with fetching.downloaded(objects, attempt, take) as (place, _):
+                    return read(place, like, **options)
+
+            return fetching.first_sound(objects, lambda: self._candidates(objects, which), use)
+
+    def fetch(self, directory: str | Path) -> Path:
+        """Bring the newest sound checkpoint into a run directory, for ``fit`` to go on from.
+
+        The ``metrics.jsonl`` that was sent with it comes too. Where the directory has a sound
+        checkpoint of the same step or a later one, nothing is brought.
+
+        Args:
+            directory: the run directory; made if it does not exist.
+
+        Returns:
+            The newest sound checkpoint that is there now.
+
+        Raises:
+            NoCheckpointError: there is none, here or there.
+            CheckpointCorruptError: every one in the store is damaged.
+            CheckpointReadError: the store could not be read.
+            CheckpointWriteError: the directory could not be written to.
+            LogError: the directory has the log of another run.
+            RunDirectoryBusyError: another process is writing there.
+        """
+        with self._reading():
+            objects = self.objects()
+            return fetching.fetch(
+                objects, Path(directory).absolute(), lambda: self._candidates(objects, None)
+            )
+
+    def prune(self, dry_run: bool = False) -> list[int]:
+        """Let go what no rule keeps, as saving does, and clear away what interrupted saves left.
+
+        The newest whose manifest is sealed and whose payload has the right lengths always stays;
+        so does an attempt without manifest that began less than a day ago.
+
+        Args:
+            dry_run: only say what would go.
+
+        Returns:
+            Their steps.
+        """
+        with self._reading():
+            objects = self.objects()
+            if dry_run:
+                said = pruning.entries(objects, attempts(objects))
+                return pruning.going(said, self.rules)
+        return pruning.prune(objects, self.rules)
+
+    def _candidates(self, objects: Objects, which: int | str | None) -> list[Attempt]:
+        return fetching.candidates(objects, which, self._best)
+
+    def _downloaded(
+        self, step: int, take: Callable[[Objects, Attempt, Path], Manifest]
+    ) -> contextlib.AbstractContextManager[tuple[Path, Manifest]]:
+        objects = self.objects()
+        return fetching.downloaded(objects, self._candidates(objects, step)[0], take)
+
+    @property
+    def _shown(self) -> str:
+        return without_secrets(self.url)
+
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return fetching.named(self._shown, CheckpointReadError)
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return fetching.named(self._shown, CheckpointWriteError)
