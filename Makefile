@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test lint types properties bench clean
+.PHONY: help setup train chargpt test lint types properties bench bench-checkpoints clean
 
 help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint types  ruff, mypy"
 	@echo "make properties  the property tests at length"
 	@echo "make bench       time a step beside the plain PyTorch loop"
+	@echo "make bench-checkpoints  time saving and loading beside other checkpoint libraries"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -50,6 +51,10 @@ properties: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py
+
+bench-checkpoints: $(READY)
+	@mkdir -p .cache  # on the disk that the repository is on: a save to memory shows nothing
+	$(BIN)/python -m benchmarks.checkpoints --directory .cache
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

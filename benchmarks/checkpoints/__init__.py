@@ -1,0 +1,1 @@
+"""Checkpoints beside other ways to save the same bytes; ``python -m benchmarks.checkpoints``."""

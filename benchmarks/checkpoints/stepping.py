@@ -1,0 +1,56 @@
+"""How much longer a training step takes while a checkpoint is saved in the background."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import functrain as ft
+from benchmarks.checkpoints.contenders import Tensors
+from benchmarks.checkpoints.memory import release
+from benchmarks.step import functional, gpt
+from functrain.checkpoint import Saver
+
+_ALONE = 20
+
+
+def inflation(tensors: Tensors, directory: Path, repeats: int) -> tuple[list[float], list[float]]:
+    """Time steps of a small GPT, alone and while ``tensors`` are saved, by turns.
+
+    Returns:
+        (seconds of each step alone, seconds of each step that began while a save was under way).
+    """
+    model, loss, (tokens, following) = gpt()
+    batch = tokens[:2], following[:2]  # short steps: several of them during a save
+    advance = functional(ft.program(model, loss, ft.optim.AdamW(lr=1e-3)), batch)
+    alone: list[float] = []
+    during: list[float] = []
+    for repeat in range(-1, repeats):
+        place = directory / "steps"
+        release()
+        quiet = [_step(advance) for _ in range(_ALONE)]
+        busy = _while_saving(advance, tensors, place)
+        shutil.rmtree(place)
+        os.sync()
+        if repeat >= 0:
+            alone += quiet
+            during += busy
+    return alone, during
+
+
+def _while_saving(advance: Callable[[], None], tensors: Tensors, place: Path) -> list[float]:
+    steps: list[float] = []
+    with Saver(ft.Checkpoints(place)) as saver:
+        saver.save({"params": tensors}, step=1)
+        while saver.poll() is None:
+            steps.append(_step(advance))
+    return steps[:-1] or steps  # the last one ran on when the save had ended
+
+
+def _step(advance: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    advance()
+    return time.perf_counter() - start
