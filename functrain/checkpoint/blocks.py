@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import attrs
-from xxhash import xxh3_128
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from functrain.checkpoint.files import close, create, preallocate, sync
 
@@ -28,8 +28,6 @@ PIECE = 1 << 20
 _COUNT = 3
 # What a disk may ask of offsets and lengths; none in use asks for more than a page.
 _ALIGNMENT = 4096
-# From here on a copy is made without the interpreter lock.
-_LARGE = 1 << 16
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -73,11 +71,19 @@ class _Target:
 
 
 @attrs.frozen(eq=False)
+class _Block:
+    """Memory to be filled, and where it is."""
+
+    view: memoryview
+    address: int
+
+
+@attrs.frozen(eq=False)
 class _Order:
     """What the writing thread is to do: write a part of a block, and end the file or not."""
 
     target: _Target
-    block: memoryview
+    block: _Block
     count: int
     ends: bool
 
@@ -87,17 +93,17 @@ class BlockWriter:
 
     Example:
         >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp())
+        >>> place, text = Path(tempfile.mkdtemp()), ctypes.create_string_buffer(b"abc", 3)
         >>> with BlockWriter() as writer:
         ...     for name in ("a", "b"):
         ...         writer.begin(place / name, length=3)
-        ...         writer.write(memoryview(b"abc"), xxh3_128())
+        ...         _ = writer.write(ctypes.addressof(text), 3)
         >>> (place / "b").read_bytes()
         b'abc'
     """
 
     def __init__(self) -> None:
-        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        self._free: SimpleQueue[_Block] = SimpleQueue()
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -141,25 +147,37 @@ class BlockWriter:
             target.direct = _past_cache(target.descriptor)
             self._start()
 
-    def write(self, data: memoryview, digest: xxh3_128) -> None:
-        """Append bytes to the present file.
+    def write(self, address: int, length: int) -> str:
+        """Append memory to the present file.
 
         Args:
-            data: the bytes.
-            digest: is fed with what goes to the disk, also if ``data`` changes meanwhile.
+            address: first byte; the memory must stay until this returns.
+            length: number of bytes.
+
+        Returns:
+            xxh3-128, as hex, of what goes to the disk, also if the memory changes meanwhile.
 
         Raises:
             OSError: these or earlier bytes could not be written.
         """
-        position, length = 0, len(data)
-        while position < length:
-            start, count = self._filled, min(PIECE, BLOCK - self._filled, length - position)
-            _copy(self._block, start, data[position : position + count])
-            digest.update(self._block[start : start + count])
-            self._filled += count
-            position += count
+        start, end = self._filled, self._filled + length
+        if length <= PIECE and end < BLOCK:  # nearly all tensors; the general case is below
+            ctypes.memmove(self._block.address + start, address, length)
+            self._filled = end
+            return xxh3_128_hexdigest(self._block.view[start:end])
+        return self._write_pieces(address, length)
+
+    def _write_pieces(self, address: int, length: int) -> str:
+        digest, done = xxh3_128(), 0
+        while done < length:
+            start, count = self._filled, min(PIECE, BLOCK - self._filled, length - done)
+            # Called like this, memmove lets other threads run.
+            ctypes.memmove(self._block.address + start, address + done, count)
+            digest.update(self._block.view[start : start + count])
+            self._filled, done = start + count, done + count
             if self._filled == BLOCK:
                 self._hand_over(ends=False)
+        return digest.hexdigest()
 
     def _end(self) -> None:
         if self._targets and self._targets[-1].descriptor >= 0:
@@ -186,7 +204,7 @@ class BlockWriter:
     def _carry_out(self, order: _Order) -> None:
         try:
             if self._error is None:  # after an error nothing more is tried
-                order.target.write(order.block[: order.count])
+                order.target.write(order.block.view[: order.count])
                 if order.ends:
                     order.target.finish()
         except BaseException as error:  # raised again in the other thread
@@ -199,13 +217,14 @@ class BlockWriter:
             raise self._error
 
 
-def _blocks() -> list[memoryview]:
+def _blocks() -> list[_Block]:
     # Private, since shared memory has no huge pages, and small ones are slow to touch first.
     memory = mmap.mmap(-1, BLOCK * _COUNT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError, AttributeError):  # an offer to the system, no more
         memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = memoryview(memory)
-    return [whole[start : start + BLOCK] for start in range(0, len(whole), BLOCK)]
+    whole, first = memoryview(memory), ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    starts = range(0, len(whole), BLOCK)
+    return [_Block(whole[start : start + BLOCK], first + start) for start in starts]
 
 
 def _past_cache(descriptor: int) -> bool:
@@ -219,12 +238,3 @@ def _past_cache(descriptor: int) -> bool:
             raise
         return False
     return True
-
-
-def _copy(block: memoryview, start: int, data: memoryview) -> None:
-    count = len(data)
-    if count < _LARGE or data.readonly:
-        block[start : start + count] = data
-    else:
-        target = ctypes.addressof(ctypes.c_char.from_buffer(block, start))
-        ctypes.memmove(target, ctypes.addressof(ctypes.c_char.from_buffer(data)), count)

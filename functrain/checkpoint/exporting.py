@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
@@ -14,7 +15,6 @@ import attrs
 import orjson
 import torch
 from torch import Tensor
-from xxhash import xxh3_128
 
 from functrain.checkpoint import reading
 from functrain.checkpoint.blocks import BlockWriter
@@ -23,7 +23,6 @@ from functrain.checkpoint.dtypes import BY_NAME, safetensors_entry
 from functrain.checkpoint.files import created, make_directories, sync_directory
 from functrain.checkpoint.loading import verify
 from functrain.checkpoint.manifest import MANIFEST, Manifest
-from functrain.checkpoint.memory import memory
 from functrain.checkpoint.records import Leaf
 from functrain.checkpoint.weights import What, chosen
 from functrain.errors import (
@@ -177,10 +176,11 @@ def _write_safetensors(draft: Path, source: _Source) -> None:
     length = len(header) + sum(leaf.length for leaf in source.weights.values())
     with BlockWriter() as writer:
         writer.begin(draft, length)
-        writer.write(memoryview(header), xxh3_128())
+        text = ctypes.create_string_buffer(header, len(header))
+        writer.write(ctypes.addressof(text), len(header))
         for name in names:
             held = source.read(name)  # its memory view does not keep it alive
-            writer.write(memory(held), xxh3_128())
+            writer.write(held.data_ptr(), held.nbytes)
 
 
 def _header(entries: list[tuple[str, Leaf]]) -> bytes:

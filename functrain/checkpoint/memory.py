@@ -22,8 +22,10 @@ def on_host(tensor: Tensor) -> Tensor:
     """The logical values of a tensor on the CPU, contiguous; a copy only where one is needed.
 
     Conjugate and negative views are resolved, and only what the tensor shows of its storage is
-    there. For dtypes with few kernels the elements come as integers of the same bits.
+    there. For dtypes with few kernels a copy's elements are integers of the same bits.
     """
+    if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
+        return tensor
     resolved = tensor.detach().resolve_conj().resolve_neg()
     return as_integers(resolved).contiguous().cpu()
 
@@ -76,7 +78,10 @@ def preserved_stride(tensor: Tensor) -> tuple[int, ...] | None:
     Kernels are chosen by memory layout, so a channels-last weight that came back row-major would
     train to other bits. Gaps and repeats are not kept; this is torch's ``preserve_format``.
     """
-    if tensor.numel() == 0 or tensor.stride() == contiguous_stride(tuple(tensor.shape)):
+    # With a size of 1, several strides are contiguous, and kernels tell them apart.
+    if tensor.numel() == 0 or (tensor.is_contiguous() and 1 not in tensor.shape):
+        return None
+    if tensor.stride() == contiguous_stride(tuple(tensor.shape)):
         return None
     stride = torch.empty_like(tensor, device="meta").stride()
     return None if stride == contiguous_stride(tuple(tensor.shape)) else stride

@@ -6,15 +6,15 @@ hashing, and stores conjugate views wrongly.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
-from xxhash import xxh3_128
 
 from functrain.checkpoint.blocks import BlockWriter
 from functrain.checkpoint.layout import Layout
-from functrain.checkpoint.memory import memory, on_host
+from functrain.checkpoint.memory import on_host
 from functrain.checkpoint.records import CHUNK, File
 from functrain.tree import Path as TreePath
 
@@ -41,22 +41,25 @@ def write(
     with BlockWriter() as writer:
         for layout in plan:
             writer.begin(directory / layout.name, layout.length)
-            header = _hashed(writer, memoryview(layout.header))
-            files.append(File(layout.name, layout.length, len(layout.header), header))
+            length = len(layout.header)
+            header = ctypes.create_string_buffer(layout.header, length)
+            digest = writer.write(ctypes.addressof(header), length)
+            files.append(File(layout.name, layout.length, length, digest))
             for index in layout.indices:
-                held = on_host(tensors[index][1])  # its memory view does not keep it alive
-                chunks = slices(memory(held), CHUNK)
-                hashes[index] = tuple(_hashed(writer, chunk) for chunk in chunks)
+                held = on_host(tensors[index][1])  # its address does not keep it alive
+                hashes[index] = write_chunks(writer, held.data_ptr(), held.nbytes)
     return tuple(files), hashes
+
+
+def write_chunks(writer: BlockWriter, address: int, length: int) -> tuple[str, ...]:
+    """Append memory to a file, and give the hash of each 64 MiB of it."""
+    if 0 < length <= CHUNK:
+        return (writer.write(address, length),)
+    starts = range(0, length, CHUNK)
+    return tuple(writer.write(address + at, min(CHUNK, length - at)) for at in starts)
 
 
 def slices(data: memoryview, size: int) -> Iterator[memoryview]:
     """Consecutive parts of at most ``size`` bytes."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
-
-
-def _hashed(writer: BlockWriter, data: memoryview) -> str:
-    digest = xxh3_128()
-    writer.write(data, digest)
-    return digest.hexdigest()
