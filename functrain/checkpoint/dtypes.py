@@ -6,6 +6,8 @@ import torch
 
 _ALL = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
 
+# What the library has read since 0.4.3. A name that it does not know makes a whole file unreadable
+# to it, so what later versions added (C64, other kinds of F8, F4) is declared as raw bytes.
 _SAFETENSORS = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -13,7 +15,6 @@ _SAFETENSORS = {
     torch.bfloat16: "BF16",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -33,11 +34,16 @@ def dtype_name(dtype: torch.dtype) -> str:
         >>> dtype_name(torch.bfloat16)
         'bfloat16'
     """
+    return DTYPES.get(dtype) or _spelled(dtype)
+
+
+def _spelled(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 # Quantized dtypes carry scales outside the tensor's bytes, so they are not among these.
-BY_NAME = {dtype_name(dtype): dtype for dtype in _ALL if not dtype_name(dtype).startswith("q")}
+DTYPES = {dtype: _spelled(dtype) for dtype in _ALL if not _spelled(dtype).startswith("q")}
+BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def safetensors_entry(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, list[int]]:
@@ -49,8 +55,8 @@ def safetensors_entry(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, 
     Example:
         >>> safetensors_entry(torch.float32, (2, 3))
         ('F32', [2, 3])
-        >>> safetensors_entry(torch.complex128, (2, 3))
-        ('U8', [2, 3, 16])
+        >>> safetensors_entry(torch.complex64, (2, 3))
+        ('U8', [2, 3, 8])
     """
     known = _SAFETENSORS.get(dtype)
     return (known, [*shape]) if known else ("U8", [*shape, dtype.itemsize])

@@ -6,7 +6,6 @@ imports nothing.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -14,29 +13,51 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.matching import Anything, child_of
+from functrain.checkpoint.classes import rebuild, shown_class
+from functrain.checkpoint.composites import composite_kind, put_together, take_apart
+from functrain.checkpoint.matching import Anything, expected_below
 from functrain.checkpoint.scalars import Json, decode_scalar, encode_scalar, is_scalar
 from functrain.checkpoint.structure import (
+    COMPOSITES,
     Node,
     decode_node,
     encode_node,
     node_of,
     qualified_name,
 )
-from functrain.errors import CheckpointTypeError, UnsupportedLeafError
+from functrain.errors import UnsupportedLeafError
 from functrain.rng import Rng
 from functrain.state import Counters, TrainState
 from functrain.tree import Path, Tree, is_node, path_string
 
 OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng)
 _DEEPEST = 200
+_PLAIN = frozenset((type(None), bool, int, float, str))
+
+
+@attrs.frozen(eq=False)
+class _Taken:
+    """What was found so far: tensors, and composite leaves by identity."""
+
+    tensors: list[tuple[Path, Tensor]] = attrs.field(factory=list)
+    composites: dict[int, tuple[Node, Any]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(eq=False)
+class _Given:
+    """What a tree is made from: tensors, classes by name, and composite leaves made already."""
+
+    tensors: Sequence[Tensor]
+    types: Mapping[str, type]
+    made: dict[tuple[Any, ...], Any] = attrs.field(factory=dict)
 
 
 def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]]:
     """Take a tree apart.
 
     Args:
-        tree: dicts, lists, tuples and attrs instances of tensors and scalars.
+        tree: dicts, lists, tuples and attrs instances of tensors, scalars, sparse tensors, NumPy
+            arrays, generators and subclasses of Tensor with ``__tensor_flatten__``.
         path: where the tree stands, for messages.
 
     Returns:
@@ -48,9 +69,12 @@ def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]
     Example:
         >>> encode({"lr": (0.1, None)})
         ({'lr': {'$tuple': [0.1, None]}}, [])
+        >>> import torch
+        >>> encode({"mask": torch.eye(2).to_sparse()})[0]["mask"]["tensors"]
+        {'indices': {'$tensor': 0}, 'values': {'$tensor': 1}}
     """
-    tensors: list[tuple[Path, Tensor]] = []
-    return _encode(tree, path, tensors), tensors
+    taken = _Taken()
+    return _encode(tree, path, taken), taken.tensors
 
 
 def encode_plain(data: Any, name: str) -> Json:
@@ -59,7 +83,11 @@ def encode_plain(data: Any, name: str) -> Json:
     Raises:
         UnsupportedLeafError: ``data``, called ``name`` in the message, is not plain.
     """
-    json, tensors = encode(data, (name,))
+    return _plain(data, (name,))
+
+
+def _plain(data: Any, path: Path) -> Json:
+    json, tensors = encode(data, path)
     if tensors:
         raise UnsupportedLeafError(
             f"{path_string(tensors[0][0])} is a tensor; tensors belong into the tree"
@@ -67,28 +95,61 @@ def encode_plain(data: Any, name: str) -> Json:
     return json
 
 
-def _encode(tree: Tree, path: Path, tensors: list[tuple[Path, Tensor]]) -> Json:
+def _encode(tree: Tree, path: Path, taken: _Taken) -> Json:
+    kind = composite_kind(tree)
+    if kind is not None:
+        return _encode_composite(kind, tree, path, taken)
     if isinstance(tree, Tensor):
-        tensors.append((path, tree))
-        return {"$tensor": len(tensors) - 1}
+        taken.tensors.append((path, tree))
+        return {"$tensor": len(taken.tensors) - 1}
     if is_scalar(tree):
-        return encode_scalar(tree)
+        return _encode_scalar(tree, path)
     if isinstance(tree, Enum):
-        if not is_scalar(tree.value):
-            raise UnsupportedLeafError(f"{path_string(path)}: the value of {tree!r} is no scalar")
-        return {"$enum": qualified_name(type(tree)), "value": encode_scalar(tree.value)}
+        return _encode_enum(tree, path)
     if not is_node(tree):
         raise UnsupportedLeafError(
-            f"{path_string(path)} is a {qualified_name(type(tree))}; a checkpoint holds tensors "
-            "and Python scalars (None, bool, int, float, complex, str, bytes, Enum)"
+            f"{path_string(path)} is a {qualified_name(type(tree))}; a checkpoint holds tensors, "
+            "NumPy arrays, generators and scalars (None, bool, int, float, complex, str, bytes, "
+            "Enum, torch.Size, torch.dtype, torch.device, NumPy's)"
         )
     if len(path) >= _DEEPEST:
         raise UnsupportedLeafError(
             f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels; does it hold itself?"
         )
     node = node_of(tree, path)
-    encoded = [(key, _encode(child, (*path, key), tensors)) for key, child in node.children]
-    return encode_node(attrs.evolve(node, children=encoded))
+    encoded = [(key, _encode(child, (*path, key), taken)) for key, child in node.children]
+    return encode_node(Node(node.kind, encoded, node.name))
+
+
+def _encode_scalar(value: Any, path: Path) -> Json:
+    try:
+        return encode_scalar(value)
+    except ValueError as error:
+        raise UnsupportedLeafError(f"{path_string(path)} has {error}") from error
+
+
+def _encode_enum(member: Enum, path: Path) -> Json:
+    value, cls = member.value, type(member)
+    # NaN is equal to no other NaN, so a member of that value could not be found again.
+    if not is_scalar(value) or value != value:
+        raise UnsupportedLeafError(
+            f"{path_string(path)}: the value of {member!r} is no scalar that finds it again"
+        )
+    return {"$enum": qualified_name(cls), "value": _encode_scalar(value, path)}
+
+
+def _encode_composite(kind: str, leaf: Any, path: Path, taken: _Taken) -> Json:
+    # The same object is taken apart once: each look at a generator's state is new memory.
+    if id(leaf) not in taken.composites:
+        taken.composites[id(leaf)] = take_apart(kind, leaf, path)
+    node, context = taken.composites[id(leaf)]
+    if len(path) >= _DEEPEST:
+        raise UnsupportedLeafError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
+    scalars = node.scalars
+    if kind == "subclass":
+        scalars = {**scalars, "context": _plain(context, (*path, "context"))}
+    parts = [(key, _encode(part, (*path, key), taken)) for key, part in node.children]
+    return encode_node(Node(kind, parts, None, scalars))
 
 
 def decode(
@@ -104,6 +165,7 @@ def decode(
 
     Raises:
         CheckpointTypeError: a class that neither ``like`` nor ``types`` shows.
+        CheckpointDeviceError: a generator of a device that is not here.
         ValueError: the structure is malformed.
 
     Example:
@@ -111,63 +173,56 @@ def decode(
         {'lr': (0.1, None)}
     """
     allowed = {qualified_name(cls): cls for cls in (*OWN_TYPES, *types)}
-    return _decode(json, tensors, like, allowed)
+    return _decode(json, like, _Given(tensors, allowed), ())
 
 
-def _decode(json: Json, tensors: Sequence[Tensor], like: Any, types: Mapping[str, type]) -> Tree:
+def _decode(json: Json, like: Any, given: _Given, path: Path) -> Any:
+    if type(json) in _PLAIN:
+        return json
+    if type(json) is dict:
+        tag = next(iter(json), "")
+        if tag == "$tensor":
+            return _tensor(json[tag], given.tensors)
+        if tag == "$enum":
+            return _decode_enum(json, like, given.types)
     node = decode_node(json)
     if node is None:
-        return _decode_leaf(json, tensors, like, types)
+        return decode_scalar(json)
+    if len(path) >= _DEEPEST:
+        raise ValueError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
+    below = expected_below(like)
     children = [
-        (key, _decode(child, tensors, child_of(like, key), types)) for key, child in node.children
+        (key, _decode(child, below.get(key, Anything), given, (*path, key)))
+        for key, child in node.children
     ]
-    return _rebuild(attrs.evolve(node, children=children), like, types)
+    if node.kind in COMPOSITES:
+        return _composite(node, dict(children), like, given, path)
+    return rebuild(node, children, like, given.types)
 
 
-def _decode_leaf(
-    json: Json, tensors: Sequence[Tensor], like: Any, types: Mapping[str, type]
-) -> Any:
-    if isinstance(json, dict) and "$tensor" in json:
-        index = json["$tensor"]
-        if type(index) is not int or not 0 <= index < len(tensors):
-            raise ValueError(f"there is no tensor {index!r}")
-        return tensors[index]
-    if isinstance(json, dict) and "$enum" in json:
-        return _class(json["$enum"], like, types)(decode_scalar(json.get("value")))
-    return decode_scalar(json)
+def _tensor(index: Json, tensors: Sequence[Tensor]) -> Tensor:
+    if type(index) is not int or not 0 <= index < len(tensors):
+        raise ValueError(f"there is no tensor {index!r}")
+    return tensors[index]
 
 
-def _rebuild(node: Node, like: Any, types: Mapping[str, type]) -> Tree:
-    keys, values = [key for key, _ in node.children], [child for _, child in node.children]
-    if node.kind == "list":
-        return values
-    if node.kind == "dict":
-        return dict(node.children)
-    if node.kind == "OrderedDict":
-        return OrderedDict(node.children)
-    if node.kind == "tuple" or (node.kind == "namedtuple" and not _shown(node.name, like, types)):
-        return tuple(values)
-    cls = _class(node.name, like, types)
-    fields = {field.name: field.alias for field in attrs.fields(cls)} if attrs.has(cls) else {}
-    names = fields or {name: name for name in getattr(cls, "_fields", ())}
-    if set(keys) != set(names):
-        raise CheckpointTypeError(
-            f"{node.name} was saved with the fields {', '.join(map(str, keys))}, "
-            f"but has {', '.join(names)} now"
-        )
-    return cls(**{names[str(key)]: value for key, value in node.children})
+def _decode_enum(json: dict[str, Json], like: Any, types: Mapping[str, type]) -> Enum:
+    cls = shown_class(json["$enum"], like, types)
+    if not issubclass(cls, Enum):
+        raise ValueError(f"{json['$enum']} is no Enum")
+    member: Enum = cls(decode_scalar(json.get("value")))
+    return member
 
 
-def _shown(name: Any, like: Any, types: Mapping[str, type]) -> bool:
-    return qualified_name(type(like)) == name or name in types
-
-
-def _class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
-    if qualified_name(type(like)) == name:
-        return type(like)
-    if name not in types:
-        raise CheckpointTypeError(
-            f"the checkpoint holds a {name}, and loading makes only classes it is shown; "
-            "give the class in types=(...), or a tree that has it in like="
-        )
-    return types[name]
+def _composite(node: Node, parts: dict[Any, Any], like: Any, given: _Given, path: Path) -> Any:
+    scalars = node.scalars
+    # Parts that are the same memory were one leaf when saved, and are one again.
+    key = (node.kind, repr(scalars), *((name, id(part)) for name, part in parts.items()))
+    if key not in given.made:
+        cls = context = None
+        if node.kind == "subclass":
+            cls = shown_class(scalars.get("class"), like, given.types)
+            context = _decode(scalars.get("context"), Anything, given, (*path, "context"))
+        # The parts are kept beside it, so that no other object comes to have their id.
+        given.made[key] = put_together(node, parts, like, cls, context, path), parts
+    return given.made[key][0]

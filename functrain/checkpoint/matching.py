@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from functrain.checkpoint.composites import composite_kind, outline
 from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.scalars import Json
-from functrain.checkpoint.structure import Node, decode_node, node_of
+from functrain.checkpoint.scalars import Json, is_scalar
+from functrain.checkpoint.structure import COMPOSITES, Node, decode_node, node_of
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key
 
+_DENSE = (Tensor, torch.nn.Parameter)
 _MAPPINGS = ("dict", "OrderedDict")
 _MOST_COMPARED = 300
 
@@ -42,15 +44,21 @@ def is_anything(like: Any) -> bool:
     return like is Anything or isinstance(like, Anything)
 
 
-def child_of(like: Any, key: Key) -> Any:
-    """What is expected at a key of ``like``; ``Anything`` where nothing is."""
-    return dict(children(like)).get(key, Anything) if is_node(like) else Anything
+def expected_below(like: Any) -> Mapping[Any, Any]:
+    """What is expected at each key of ``like``; empty where nothing particular is."""
+    if type(like) is dict:
+        return like
+    if isinstance(like, Tensor):
+        flatten = getattr(like, "__tensor_flatten__", None)
+        return {} if flatten is None else {name: getattr(like, name) for name in flatten()[0]}
+    return dict(children(like)) if is_node(like) and not is_scalar(like) else {}
 
 
 def mismatches(json: Json, leaves: Sequence[Declared], like: Any, path: Path = ()) -> Iterator[str]:
     r"""Say where a saved structure differs from the expected one.
 
-    Scalars may be of any type and value: they are what was saved, whatever ``like`` has.
+    Scalars may be of any type and value: they are what was saved, whatever ``like`` has. Of sparse
+    tensors and arrays dtype and shape count, of generators the kind of device.
 
     Args:
         json: the saved structure.
@@ -66,58 +74,91 @@ def mismatches(json: Json, leaves: Sequence[Declared], like: Any, path: Path = (
         bias: missing in the checkpoint (it has 'bais')
         bais: unexpected, only in the checkpoint
     """
-    if is_anything(like):
-        return
-    saved = decode_node(json)
-    if isinstance(like, Tensor) and isinstance(json, dict) and "$tensor" in json:
-        yield from _tensor_mismatches(leaves[json["$tensor"]], like, path)
-    elif saved is not None and is_node(like):
-        yield from _node_mismatches(saved, leaves, like, path)
-    elif _kind(json) != _kind_of(like):
-        expected, came = _kind_of(like), _kind(json)
-        yield f"{path_string(path)}: expected {expected}, the checkpoint has {came}"
+    found: list[str] = []
+    _compare(json, leaves, like, path, found)
+    return iter(found)
 
 
 def devices(json: Json, like: Any) -> Iterator[tuple[int, torch.device]]:
     """The device of the tensor in ``like`` for every saved tensor that has one there."""
-    if isinstance(like, Tensor):
-        if isinstance(json, dict) and "$tensor" in json and not like.is_meta:
+    if type(json) is dict and "$tensor" in json:
+        if isinstance(like, Tensor) and not like.is_meta:
             yield json["$tensor"], like.device
         return
     node = decode_node(json)
-    if node is not None and is_node(like):
-        expected = dict(children(like))
-        for key, child in node.children:
-            yield from devices(child, expected.get(key))
-
-
-def _tensor_mismatches(saved: Declared, like: Tensor, path: Path) -> Iterator[str]:
-    if saved.shape != tuple(like.shape):
-        expected, came = list(like.shape), list(saved.shape)
-        yield f"{path_string(path)}: expected shape {expected}, the checkpoint has {came}"
-    if saved.dtype != dtype_name(like.dtype):
-        expected_dtype = dtype_name(like.dtype)
-        yield f"{path_string(path)}: expected {expected_dtype}, the checkpoint has {saved.dtype}"
-
-
-def _node_mismatches(
-    saved: Node, leaves: Sequence[Declared], like: Any, path: Path
-) -> Iterator[str]:
-    expected = node_of(like, path)
-    if _described(saved) != _described(expected):
-        here = path_string(path)
-        yield f"{here}: expected {_described(expected)}, the checkpoint has {_described(saved)}"
+    if node is None:
         return
-    ours, theirs = dict(expected.children), dict(saved.children)
+    if node.kind.startswith("sparse"):
+        for _, child in node.children:
+            yield from devices(child, like)
+        return
+    below = expected_below(like)
+    for key, child in node.children:
+        if key in below:
+            yield from devices(child, below[key])
+
+
+def _compare(
+    json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
+) -> None:
+    if type(like) in _DENSE and type(json) is dict and "$tensor" in json:
+        saved = leaves[json["$tensor"]]
+        # Nearly all leaves are plain tensors that fit, so they are done with first.
+        fits = saved.shape == like.shape and saved.dtype == dtype_name(like.dtype)
+        if fits and like.layout == torch.strided:
+            return
+    if is_anything(like):
+        return
+    node = decode_node(json)
+    came, expected = _kind(json, node), _kind_of(like, path)
+    if came != expected:
+        found.append(f"{path_string(path)}: expected {expected}, the checkpoint has {came}")
+    elif isinstance(like, Tensor) and node is None:
+        saved = leaves[json["$tensor"]]
+        _compare_outlines(
+            {"shape": [*saved.shape], "dtype": saved.dtype}, _facts(like), path, found
+        )
+    elif node is not None:
+        if node.kind in COMPOSITES:
+            _compare_outlines(node.scalars, outline(node.kind, like, path), path, found)
+        if node.kind not in COMPOSITES or node.kind == "subclass":
+            _compare_children(node, leaves, expected_below(like), path, found)
+
+
+def _compare_outlines(
+    saved: Mapping[str, Any], like: Mapping[str, Any], path: Path, found: list[str]
+) -> None:
+    for name, prefix in (("shape", "shape "), ("dtype", ""), ("device", "")):
+        came, expected = saved.get(name), like.get(name)
+        if name == "device":
+            # A stream goes on on any device of the same kind.
+            came, expected = str(came).partition(":")[0], str(expected).partition(":")[0]
+        if came != expected:
+            here = path_string(path)
+            found.append(f"{here}: expected {prefix}{expected}, the checkpoint has {came}")
+
+
+def _facts(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
+
+
+def _compare_children(
+    node: Node,
+    leaves: Sequence[Declared],
+    ours: Mapping[Any, Any],
+    path: Path,
+    found: list[str],
+) -> None:
+    theirs = dict(node.children)
     unexpected = [key for key in theirs if key not in ours]
     for key, child in ours.items():
         if key in theirs:
-            yield from mismatches(theirs[key], leaves, child, (*path, key))
+            _compare(theirs[key], leaves, child, (*path, key), found)
         else:
             near = _nearest(key, unexpected)
-            yield f"{path_string((*path, key))}: missing in the checkpoint{near}"
+            found.append(f"{path_string((*path, key))}: missing in the checkpoint{near}")
     for key in unexpected:
-        yield f"{path_string((*path, key))}: unexpected, only in the checkpoint"
+        found.append(f"{path_string((*path, key))}: unexpected, only in the checkpoint")
 
 
 def _nearest(key: Key, candidates: list[Key]) -> str:
@@ -127,19 +168,24 @@ def _nearest(key: Key, candidates: list[Key]) -> str:
     return f" (it has {near[0]!r})" if near else ""
 
 
-def _described(node: Node) -> str:
-    kind = "dict" if node.kind in _MAPPINGS else node.kind
-    return f"a {kind}" if node.name is None else f"a {node.name}"
+def _kind(json: Json, node: Node | None) -> str:
+    if node is not None:
+        return _described(node)
+    return "a tensor" if type(json) is dict and "$tensor" in json else "a scalar"
 
 
-def _kind(json: Json) -> str:
-    if isinstance(json, dict) and "$tensor" in json:
-        return "a tensor"
-    node = decode_node(json)
-    return "a scalar" if node is None else _described(node)
-
-
-def _kind_of(like: Any) -> str:
+def _kind_of(like: Any, path: Path) -> str:
+    kind = composite_kind(like)
+    if kind is not None:
+        return _described(Node(kind, [], None, outline(kind, like, path)))
     if isinstance(like, Tensor):
         return "a tensor"
-    return _described(node_of(like, ())) if is_node(like) else "a scalar"
+    return "a scalar" if is_scalar(like) or not is_node(like) else _described(node_of(like, path))
+
+
+def _described(node: Node) -> str:
+    if node.kind in COMPOSITES:
+        name = node.scalars.get("class")
+        return COMPOSITES[node.kind] if name is None else f"a {name}"
+    kind = "dict" if node.kind in _MAPPINGS else node.kind
+    return f"a {kind}" if node.name is None else f"a {node.name}"

@@ -1,29 +1,71 @@
-"""Which tensors are the same memory."""
+"""Which tensors are the same memory, and which share some of it in a way no file can keep."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import BY_NAME, dtype_name
+from functrain.checkpoint.dtypes import DTYPES
 from functrain.errors import UnsupportedLeafError
 from functrain.tree import Path, path_string
 
+Named = list[tuple[Path, Tensor]]
+# (device, first byte, end, index of the tensor): the bytes a tensor lies between.
+_Span = tuple[str, int, int, int]
+_MOST_RUNS = 1_000_000
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
-def aliases(tensors: list[tuple[Path, Tensor]]) -> list[int | None]:
+
+def aliases(tensors: Named) -> list[int | None]:
     """For every tensor the first one that shows the same memory, or ``None`` if it is that.
 
+    Tensors are aliases if they are the same view: address, dtype, shape, strides (of sizes above
+    1), conjugation and negation. Sharing memory in any other way is an error, since a checkpoint
+    could not give it back: a matrix and its transpose, a whole and its part, overlapping slices,
+    the same bytes with another dtype. Parts that share no byte are fine, interleaved ones too, as
+    are empty tensors and tensors that overlap only themselves (expanded ones).
+
+    The answer is exact, but for views that interleave irregularly in more than a million
+    contiguous pieces: those are taken to overlap.
+
+    Args:
+        tensors: all tensors with their paths.
+
     Raises:
-        UnsupportedLeafError: a tensor whose values are not in dense memory.
+        UnsupportedLeafError: a tensor whose values are not in dense memory, or two that share
+            some memory without being the same view; names both.
+
+    Example:
+        >>> w = torch.zeros(2, 3)
+        >>> aliases([(("w",), w), (("same",), w[:]), (("copy",), w.clone())])
+        [None, 0, None]
     """
     first: dict[Hashable, int] = {}
     found: list[int | None] = []
+    spans: list[_Span] = []
     for index, (path, tensor) in enumerate(tensors):
         check(path, tensor)
-        earlier = first.setdefault(_memory_shown(tensor), index)
+        count = tensor.numel()
+        if count == 0:
+            found.append(None)
+            continue
+        start, device = tensor.data_ptr(), tensor.device
+        if tensor.is_contiguous():
+            layout: Hashable = None
+            length = count * tensor.itemsize
+        else:
+            layout = shape = _counting(tensor)
+            length = (1 + sum((size - 1) * step for size, step in shape)) * tensor.itemsize
+        shown = (start, device, tensor.dtype, tensor.shape, layout)
+        earlier = first.setdefault((*shown, tensor.is_conj(), tensor.is_neg()), index)
         found.append(None if earlier == index else earlier)
+        if earlier == index:
+            spans.append((device.type, start, start + length, index))
+    for cluster in _clusters(spans):
+        _refuse_overlap(cluster, tensors)
     return found
 
 
@@ -33,12 +75,13 @@ def check(path: Path, tensor: Tensor) -> None:
     Raises:
         UnsupportedLeafError: names path and reason.
     """
+    cls = type(tensor)
     reason = None
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
-        reason = f"a {type(tensor).__name__}, a subclass of Tensor"
-    elif torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if cls is not Tensor and cls is not torch.nn.Parameter:
+        reason = f"a {cls.__name__}, a subclass of Tensor"
+    elif _wrapped(tensor):
         reason = "a tensor inside of vmap or grad"
-    elif tensor.is_quantized or tensor.is_nested or dtype_name(tensor.dtype) not in BY_NAME:
+    elif tensor.dtype not in DTYPES or tensor.is_nested:
         reason = f"a quantized or nested tensor ({tensor.dtype})"
     elif tensor.layout != torch.strided:
         reason = f"a tensor of layout {tensor.layout}"
@@ -46,15 +89,104 @@ def check(path: Path, tensor: Tensor) -> None:
         reason = "a meta tensor, which has no values"
     if reason is not None:
         raise UnsupportedLeafError(
-            f"{path_string(path)} is {reason}; a checkpoint holds dense tensors. "
-            "Convert it before saving"
+            f"{path_string(path)} is {reason}; a checkpoint holds tensors with values in plain "
+            "memory. Convert it before saving"
         )
 
 
-def _memory_shown(tensor: Tensor) -> Hashable:
-    if tensor.numel() == 0:
-        return id(tensor)
-    where = (tensor.device, tensor.data_ptr(), tensor.is_conj(), tensor.is_neg())
-    # The stride of a dimension of size 1 is never used, and views come with any.
+def _counting(tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """(size, stride) of each dimension; the stride of a size of 1 is never used, so 0 there."""
     shape = zip(tensor.shape, tensor.stride(), strict=True)
-    return (*where, tensor.dtype, *((size, step if size > 1 else 0) for size, step in shape))
+    return tuple((size, step if size > 1 else 0) for size, step in shape)
+
+
+def _clusters(spans: list[_Span]) -> Iterator[list[_Span]]:
+    """Groups, of two or more, whose spans overlap one another in a chain."""
+    spans.sort()
+    device, end, begin = "", 0, 0
+    for place, (kind, start, stop, _) in enumerate(spans):
+        if kind != device or start >= end:
+            if place - begin > 1:
+                yield spans[begin:place]
+            begin, device, end = place, kind, stop
+        elif stop > end:
+            end = stop
+    if len(spans) - begin > 1:
+        yield spans[begin:]
+
+
+def _refuse_overlap(cluster: list[_Span], tensors: Named) -> None:
+    pieces = [(start, *_runs(tensors[index][1]), index) for _, start, _, index in cluster]
+    period = math.gcd(*(step for _, _, outer, _ in pieces for _, step in outer))
+    if period and _overlapping(_residues(pieces, period)) is None:
+        return
+    if sum(math.prod(size for size, _ in outer) for _, _, outer, _ in pieces) <= _MOST_RUNS:
+        pair = _overlapping_exactly(pieces)
+    else:
+        pair = _overlapping((start, stop, index) for _, start, stop, index in cluster)
+    if pair is not None:
+        one, two = (path_string(tensors[index][0]) for index in sorted(pair))
+        raise UnsupportedLeafError(
+            f"{one} and {two} share some of their memory without being the same view of it, which "
+            "a checkpoint could not give back. Clone one of them, or have the same tensor at both "
+            "places"
+        )
+
+
+_Piece = tuple[int, int, list[tuple[int, int]], int]
+
+
+def _runs(tensor: Tensor) -> tuple[int, list[tuple[int, int]]]:
+    """The bytes a tensor covers: (length of a contiguous run, (count, step in bytes) of runs)."""
+    size = tensor.itemsize
+    run = size
+    outer: list[tuple[int, int]] = []
+    for step, count in sorted((step * size, count) for count, step in _counting(tensor) if step):
+        if step <= run and not outer:
+            run += (count - 1) * step
+        else:
+            outer.append((count, step))
+    return run, outer
+
+
+def _residues(pieces: list[_Piece], period: int) -> Iterator[tuple[int, int, int]]:
+    """Where runs lie on a circle of ``period`` bytes; runs apart there are apart everywhere."""
+    for start, run, _, index in pieces:
+        begin = start % period
+        yield begin, begin + run, index
+        if begin + run > period:
+            # What goes round: once is enough to meet all others, for a run longer than that too.
+            yield 0, begin + run - period, index
+
+
+def _overlapping(intervals: Iterable[tuple[int, int, int]]) -> tuple[int, int] | None:
+    """Indices of two (start, end, index) that overlap, if there are any."""
+    end, owner = -1, -1
+    for start, stop, index in sorted(intervals):
+        if start < end and index != owner:
+            return owner, index
+        if stop > end:
+            end, owner = stop, index
+    return None
+
+
+def _overlapping_exactly(pieces: list[_Piece]) -> tuple[int, int] | None:
+    """Like :func:`_overlapping`, over all runs of all tensors."""
+    base = min(start for start, _, _, _ in pieces)
+    begins, ends, owners = [], [], []
+    for start, run, outer, index in pieces:
+        offsets = torch.tensor([start - base], device="cpu")
+        for count, step in outer:
+            offsets = (offsets[:, None] + torch.arange(count, device="cpu") * step).reshape(-1)
+        begins.append(offsets)
+        ends.append(offsets + run)
+        owners.append(torch.full_like(offsets, index))
+    starts, order = torch.cat(begins).sort()
+    stops, owner = torch.cat(ends)[order], torch.cat(owners)[order]
+    furthest, by = stops.cummax(0)
+    before = owner[by[:-1]]
+    meets = ((starts[1:] < furthest[:-1]) & (before != owner[1:])).nonzero()
+    if not len(meets):
+        return None
+    place = int(meets[0])
+    return int(before[place]), int(owner[place + 1])

@@ -3,6 +3,9 @@
 A dict with plain string keys is a JSON object and a list a JSON array, so a manifest looks like
 the tree it describes. Everything else is an object whose first key is a tag that starts with
 ``$``; a dict that has such keys itself, or keys that are no strings, is written as pairs.
+
+A leaf that consists of several tensors, such as a sparse one, is a node too: its children are
+its tensors, and what else it needs are its scalars.
 """
 
 from __future__ import annotations
@@ -19,21 +22,35 @@ from functrain.tree.nodes import Key
 
 _CLASSES = ("attrs", "namedtuple")
 _PLAIN: dict[type, str] = {dict: "dict", OrderedDict: "OrderedDict", list: "list", tuple: "tuple"}
+_PLAIN_KINDS = frozenset(_PLAIN.values())
+COMPOSITES: dict[str, str] = {
+    "sparse_coo": "a sparse COO tensor",
+    "sparse_csr": "a sparse CSR tensor",
+    "sparse_csc": "a sparse CSC tensor",
+    "sparse_bsr": "a sparse BSR tensor",
+    "sparse_bsc": "a sparse BSC tensor",
+    "array": "a NumPy array",
+    "generator": "a generator",
+    "subclass": "a subclass of Tensor",
+}
 
 
 @attrs.frozen
 class Node:
-    """One inner node.
+    """One inner node, or one leaf that is made of several tensors.
 
     Attributes:
-        kind: ``dict``, ``OrderedDict``, ``list``, ``tuple``, ``namedtuple`` or ``attrs``.
+        kind: ``dict``, ``OrderedDict``, ``list``, ``tuple``, ``namedtuple``, ``attrs`` or a key
+            of ``COMPOSITES``.
         children: (key, child) in order.
-        name: qualified name of the class, for the last two kinds.
+        name: qualified name of the class, for ``namedtuple`` and ``attrs``.
+        scalars: what a composite leaf has besides tensors, as JSON; empty for all others.
     """
 
     kind: str
     children: list[tuple[Key, Any]]
     name: str | None = None
+    scalars: dict[str, Json] = attrs.field(factory=dict)
 
 
 def qualified_name(cls: type) -> str:
@@ -55,7 +72,7 @@ def node_of(tree: Tree, path: Path) -> Node:
     cls = type(tree)
     if cls in _PLAIN:
         for key in tree if isinstance(tree, dict) else ():
-            if type(key) not in (str, int):
+            if type(key) is not str and type(key) is not int:
                 raise UnsupportedLeafError(
                     f"{path_string(path)} has the key {key!r} ({type(key).__name__}); a checkpoint "
                     "holds dicts with keys of type str or int"
@@ -79,7 +96,11 @@ def encode_node(node: Node) -> Json:
         {'$tuple': [1.0, 2.0]}
         >>> encode_node(Node("dict", [(7, "seven")]))
         {'$dict': [[7, 'seven']]}
+        >>> encode_node(Node("generator", [("state", {"$tensor": 0})], None, {"device": "cpu"}))
+        {'$generator': {'device': 'cpu'}, 'tensors': {'state': {'$tensor': 0}}}
     """
+    if node.kind in COMPOSITES:
+        return {f"${node.kind}": node.scalars, "tensors": dict(node.children)}
     if node.kind in _CLASSES:
         return {f"${node.kind}": node.name, "fields": dict(node.children)}
     if node.kind in ("list", "tuple"):
@@ -96,27 +117,47 @@ def decode_node(json: Json) -> Node | None:
     Raises:
         ValueError: it is malformed.
     """
-    if isinstance(json, list):
+    if type(json) is list:
         return Node("list", list(enumerate(json)))
-    if not isinstance(json, dict):
+    if type(json) is not dict:
         return None
     tag = next(iter(json), "")
-    if not tag.startswith("$"):
+    if tag[:1] != "$":
         return Node("dict", list(json.items()))
     kind, value = tag[1:], json[tag]
     if kind in _CLASSES:
-        fields = json.get("fields")
-        if type(value) is not str or not isinstance(fields, dict):
-            raise ValueError(f"malformed {kind} node")
-        return Node(kind, list(fields.items()), value)
-    if kind not in _PLAIN.values():
+        return Node(kind, _named(kind, json, "fields"), _checked(value, str, kind))
+    if kind in COMPOSITES:
+        scalars: dict[str, Json] = _checked(value, dict, kind)
+        return Node(kind, _named(kind, json, "tensors"), None, scalars)
+    if kind not in _PLAIN_KINDS:
         return None
-    if not isinstance(value, list):
+    values: list[Json] = _checked(value, list, kind)
+    if kind in ("list", "tuple"):
+        return Node(kind, list(enumerate(values)))
+    return Node(kind, [_pair(kind, each) for each in values])
+
+
+def _named(kind: str, json: dict[str, Json], field: str) -> list[tuple[Key, Json]]:
+    if set(json) != {f"${kind}", field} or type(json[field]) is not dict:
         raise ValueError(f"malformed {kind} node")
-    if kind == "tuple":
-        return Node(kind, list(enumerate(value)))
-    return Node(kind, [(decode_scalar(key), child) for key, child in value])
+    return list(json[field].items())
+
+
+def _checked(value: Json, cls: type, kind: str) -> Any:
+    if type(value) is not cls:
+        raise ValueError(f"malformed {kind} node")
+    return value
+
+
+def _pair(kind: str, json: Json) -> tuple[Key, Json]:
+    if type(json) is not list or len(json) != 2:
+        raise ValueError(f"malformed {kind} node")
+    key = decode_scalar(json[0])
+    if type(key) is not str and type(key) is not int:
+        raise ValueError(f"a {kind} has the key {key!r}, which is neither str nor int")
+    return key, json[1]
 
 
 def _is_plain_key(key: Key) -> bool:
-    return isinstance(key, str) and not key.startswith("$") and encode_scalar(key) == key
+    return type(key) is str and key[:1] != "$" and (key.isascii() or encode_scalar(key) == key)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from functrain import tree
-from functrain.checkpoint import Anything, load, payload, save
+from functrain.checkpoint import Anything, load, reading, save
 from functrain.errors import CheckpointMismatchError
 
 
@@ -43,7 +43,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def unexpected(*_: object) -> None:
         raise AssertionError("the payload was read")
 
-    monkeypatch.setattr(payload, "read", unexpected)
+    monkeypatch.setattr(reading, "read", unexpected)
     return path
 
 

@@ -1,0 +1,173 @@
+"""NumPy arrays and scalars, which come back with the same dtype, bytes and memory order.
+
+NumPy is optional, so it is imported only where a checkpoint holds some of it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.extras import require
+
+Json = Any
+
+# Booleans, numbers, times, strings and raw bytes; never objects, whose values are pointers.
+_SIMPLE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Z]{1,8}\])?")
+_DEEPEST = 8
+_MOST_DIMENSIONS = 64
+_HERE = "<" if sys.byteorder == "little" else ">"
+_NATIVE = {
+    "|b1": torch.bool,
+    "|i1": torch.int8,
+    "|u1": torch.uint8,
+    f"{_HERE}i2": torch.int16,
+    f"{_HERE}i4": torch.int32,
+    f"{_HERE}i8": torch.int64,
+    f"{_HERE}u2": torch.uint16,
+    f"{_HERE}u4": torch.uint32,
+    f"{_HERE}u8": torch.uint64,
+    f"{_HERE}f2": torch.float16,
+    f"{_HERE}f4": torch.float32,
+    f"{_HERE}f8": torch.float64,
+    f"{_HERE}c8": torch.complex64,
+    f"{_HERE}c16": torch.complex128,
+}
+
+
+def is_array(value: object) -> bool:
+    """Whether a value is a plain NumPy array; subclasses are not."""
+    cls = type(value)
+    return cls.__module__ == "numpy" and cls.__name__ == "ndarray"
+
+
+def is_numpy_scalar(value: object) -> bool:
+    """Whether a value is a NumPy scalar, such as ``np.float32(1)``."""
+    return type(value).__module__ == "numpy" and isinstance(value, sys.modules["numpy"].generic)
+
+
+def outline(array: Any) -> dict[str, Json]:
+    """What describes an array besides its values.
+
+    Raises:
+        ValueError: its dtype could not be given back exactly.
+    """
+    return {"shape": list(array.shape), "dtype": encode_dtype(array.dtype)}
+
+
+def values_of(array: Any) -> Tensor:
+    """The memory of an array as a tensor; raw bytes, in one more dimension, for dtypes torch lacks.
+
+    It is a view wherever torch can have one, so arrays that share memory share it as tensors too.
+    """
+    size = array.dtype.itemsize
+    regular = all(step >= 0 and step % size == 0 for step in array.strides)
+    # A tensor cannot say that it is read-only, so torch warns of views of such arrays.
+    if not (regular and array.flags.writeable and array.flags.aligned):
+        array = array.copy(order="K")
+    if array.dtype.str not in _NATIVE or array.dtype.names:
+        array = array[..., None].view(sys.modules["numpy"].uint8)
+    return torch.from_numpy(array)
+
+
+def build(scalars: Mapping[str, Json], values: Tensor) -> Any:
+    """The array that :func:`outline` and :func:`values_of` describe, in the memory of ``values``.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    dtype, shape = decode_dtype(scalars.get("dtype")), scalars.get("shape")
+    if type(shape) is not list:
+        raise ValueError(f"{shape!r} is no shape")
+    native = None if dtype.names else _NATIVE.get(dtype.str)
+    expected = (shape, native) if native else ([*shape, dtype.itemsize], torch.uint8)
+    if (list(values.shape), values.dtype) != expected:
+        raise ValueError(f"an array of dtype {dtype} and shape {shape} has other values")
+    if dtype.itemsize == 0 or len(shape) > _MOST_DIMENSIONS - 1:
+        raise ValueError(f"there are no arrays of dtype {dtype} and shape {shape}")
+    array = values.detach().cpu().numpy()
+    return array if native else array.view(dtype)[..., 0]
+
+
+def encode_scalar(value: Any) -> Json:
+    """A NumPy scalar as its dtype and its bytes.
+
+    Raises:
+        ValueError: its dtype could not be given back exactly.
+    """
+    # The dtype of a string, and its bytes as an array's element, leave out zeros at its end.
+    if value.dtype.kind == "S":
+        return [f"|S{len(value)}", bytes(value).hex()]
+    if value.dtype.kind == "U":
+        return [f"<U{len(value)}", value.encode("utf-32-le", "surrogatepass").hex()]
+    return [encode_dtype(value.dtype), value.tobytes().hex()]
+
+
+def decode_scalar(json: Json) -> Any:
+    """The NumPy scalar that JSON stands for; inverse of :func:`encode_scalar`.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    np = require("numpy", "examples")
+    if type(json) is not list or len(json) != 2 or type(json[1]) is not str:
+        raise ValueError(f"{str(json)[:80]} is no NumPy scalar")
+    dtype, data = decode_dtype(json[0]), bytes.fromhex(json[1])
+    if len(data) != dtype.itemsize:
+        raise ValueError(f"a NumPy scalar of {dtype} has {len(data)} bytes")
+    if dtype.kind == "S" or (dtype.kind == "V" and not dtype.names):
+        return dtype.type(data)
+    if dtype.kind == "U":
+        encoding = "utf-32-be" if dtype.str.startswith(">") else "utf-32-le"
+        return np.str_(data.decode(encoding, "surrogatepass"))
+    return np.frombuffer(bytearray(data), dtype).reshape(())[()]
+
+
+def encode_dtype(dtype: Any) -> Json:
+    """A NumPy dtype as its string, or as a list of fields.
+
+    Raises:
+        ValueError: it has objects, titles or gaps, or is a type of another package.
+    """
+    json = _lists(dtype.descr) if dtype.names else dtype.str
+    plain = getattr(dtype.type, "__name__", "") != "record"
+    if not plain or decode_dtype(json) != dtype:
+        raise ValueError(f"a NumPy dtype ({dtype}) that its description does not give back")
+    return json
+
+
+def decode_dtype(json: Json, depth: int = 0) -> Any:
+    """The NumPy dtype that JSON stands for; never one with Python objects.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    np = require("numpy", "examples")
+    try:
+        if type(json) is str and _SIMPLE.fullmatch(json):
+            return np.dtype(json)
+        if type(json) is list and depth < _DEEPEST:
+            return np.dtype([_field(field, depth) for field in json])
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"{str(json)[:80]} is no NumPy dtype: {error}") from error
+    raise ValueError(f"{str(json)[:80]} is no NumPy dtype that a checkpoint holds")
+
+
+def _field(json: Json, depth: int) -> tuple[Any, ...]:
+    if type(json) is not list or len(json) not in (2, 3) or type(json[0]) is not str:
+        raise ValueError(f"{str(json)[:80]} is no field of a NumPy dtype")
+    json[0].encode()  # lone surrogates are refused: JSON cannot hold them
+    shape = json[2] if len(json) == 3 else []
+    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"{shape!r} is no shape")
+    form = decode_dtype(json[1], depth + 1)
+    return (json[0], form, tuple(shape)) if len(json) == 3 else (json[0], form)
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,70 @@
+"""Inner nodes made again: only those of classes that the caller shows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from functrain.checkpoint.structure import Node, qualified_name
+from functrain.errors import CheckpointTypeError
+from functrain.tree import Tree
+
+
+def rebuild(
+    node: Node, children: list[tuple[Any, Any]], like: Any, types: Mapping[str, type]
+) -> Tree:
+    """The tree that a node stands for.
+
+    Args:
+        node: the node; its own children are not looked at.
+        children: they, decoded.
+        like: what is expected there, whose class may be made.
+        types: classes by name that may be made besides.
+
+    Raises:
+        CheckpointTypeError: its class is not shown, or has other fields now.
+        ValueError: its class is of another kind.
+    """
+    values = [child for _, child in children]
+    if node.kind == "list":
+        return values
+    if node.kind in ("dict", "OrderedDict"):
+        return dict(children) if node.kind == "dict" else OrderedDict(children)
+    if node.kind == "tuple" or (node.kind == "namedtuple" and not _shown(node.name, like, types)):
+        return tuple(values)
+    cls = shown_class(node.name, like, types)
+    if node.kind == "attrs" and attrs.has(cls):
+        names = {field.name: field.alias for field in attrs.fields(cls)}
+    elif node.kind == "namedtuple" and issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        names = {name: name for name in cls._fields}
+    else:
+        raise ValueError(f"{node.name} was saved as a {node.kind}, which it is not")
+    if {key for key, _ in children} != set(names):
+        raise CheckpointTypeError(
+            f"{node.name} was saved with the fields {', '.join(str(key) for key, _ in children)}, "
+            f"but has {', '.join(names)} now"
+        )
+    return cls(**{names[key]: value for key, value in children})
+
+
+def _shown(name: Any, like: Any, types: Mapping[str, type]) -> bool:
+    return qualified_name(type(like)) == name or name in types
+
+
+def shown_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
+    """The class of a name, if ``like`` is of it or ``types`` have it.
+
+    Raises:
+        CheckpointTypeError: they do not.
+    """
+    if qualified_name(type(like)) == name:
+        return type(like)
+    if type(name) is not str or name not in types:
+        raise CheckpointTypeError(
+            f"the checkpoint holds a {name}, and loading makes only classes it is shown; "
+            "give the class in types=(...), or a tree that has it in like="
+        )
+    return types[name]

@@ -1,0 +1,165 @@
+"""Leaves that are more than one dense tensor: taken apart into tensors, and put together again.
+
+These are sparse tensors, NumPy arrays, generators, and subclasses of Tensor that have torch's
+protocol for it (``__tensor_flatten__`` and ``__tensor_unflatten__``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.checkpoint import arrays, sparse
+from functrain.checkpoint.dtypes import dtype_name
+from functrain.checkpoint.structure import Node, qualified_name
+from functrain.errors import CheckpointDeviceError, UnsupportedLeafError
+from functrain.tree import Path, path_string
+
+Json = Any
+_DENSE = (Tensor, torch.nn.Parameter)
+
+
+def composite_kind(leaf: object) -> str | None:
+    """The kind of a composite leaf; ``None`` for dense tensors and all else.
+
+    Example:
+        >>> composite_kind(torch.eye(2).to_sparse()), composite_kind(torch.eye(2))
+        ('sparse_coo', None)
+    """
+    if isinstance(leaf, Tensor):
+        return sparse.KINDS.get(leaf.layout) if type(leaf) in _DENSE else "subclass"
+    if type(leaf) is torch.Generator:
+        return "generator"
+    return "array" if arrays.is_array(leaf) else None
+
+
+def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
+    """What describes a composite leaf besides its tensors, as JSON.
+
+    A subclass has a context of its own besides, which :func:`take_apart` gives.
+
+    Raises:
+        UnsupportedLeafError: it could not be given back exactly.
+    """
+    if kind == "generator":
+        return {"device": str(leaf.device)}
+    if kind != "subclass":
+        try:
+            return arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
+        except ValueError as error:
+            raise UnsupportedLeafError(f"{path_string(path)} is or has {error}") from error
+    if leaf.is_nested or not hasattr(leaf, "__tensor_flatten__"):
+        raise UnsupportedLeafError(
+            f"{path_string(path)} is a {qualified_name(type(leaf))}, a subclass of Tensor, and a "
+            "checkpoint holds only those with __tensor_flatten__ and __tensor_unflatten__, which "
+            "are not nested. Convert it to a plain tensor before saving"
+        )
+    return {
+        "class": qualified_name(type(leaf)),
+        "shape": list(leaf.shape),
+        "stride": list(leaf.stride()),
+        "dtype": dtype_name(leaf.dtype),
+    }
+
+
+def take_apart(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
+    """A composite leaf as a node whose children are its tensors.
+
+    Args:
+        kind: what :func:`composite_kind` says of it.
+        leaf: the leaf.
+        path: where it stands, for messages.
+
+    Returns:
+        (node, context), the latter from a subclass's ``__tensor_flatten__``, else ``None``.
+
+    Raises:
+        UnsupportedLeafError: it could not be given back exactly.
+    """
+    scalars, context = outline(kind, leaf, path), None
+    parts: list[tuple[Any, Any]]
+    if kind == "generator":
+        parts = [("state", leaf.get_state())]
+    elif kind == "array":
+        parts = [("values", arrays.values_of(leaf))]
+    elif kind == "subclass":
+        names, context = leaf.__tensor_flatten__()
+        parts = [(name, getattr(leaf, name)) for name in names]
+    else:
+        parts = [*sparse.parts(leaf)]
+    return Node(kind, parts, None, scalars), context
+
+
+def put_together(
+    node: Node, parts: Mapping[str, Any], like: Any, cls: Any, context: Any, path: Path
+) -> Any:
+    """The leaf that a node stands for; inverse of :func:`take_apart`.
+
+    Args:
+        node: the node; its children are not looked at.
+        parts: they, decoded.
+        like: what is expected here; a generator is made on its device.
+        cls: the class to be made, for a subclass.
+        context: what belongs to a subclass.
+        path: where the leaf stands, for messages.
+
+    Raises:
+        ValueError: the node or its tensors are malformed.
+        CheckpointDeviceError: a generator's device is not here.
+    """
+    if node.kind == "generator":
+        return _generator(node, parts, like, path)
+    if node.kind == "subclass":
+        return _subclass(node, parts, cls, context)
+    if node.kind != "array":
+        return sparse.build(node.kind, node.scalars, parts)
+    if [*parts] != ["values"] or type(parts["values"]) is not Tensor:
+        raise ValueError(f"an array has the parts {', '.join(parts)}")
+    return arrays.build(node.scalars, parts["values"])
+
+
+def _generator(node: Node, parts: Mapping[str, Any], like: Any, path: Path) -> torch.Generator:
+    state, name = parts.get("state"), node.scalars.get("device")
+    sound = type(state) is Tensor and state.dtype == torch.uint8 and len(parts) == 1
+    if not sound or state is None or type(name) is not str:
+        raise ValueError(f"a generator of {name} has the parts {', '.join(parts)}")
+    try:
+        saved = torch.device(name)
+        device = like.device if isinstance(like, torch.Generator) else saved
+        if _is_here(device):
+            return torch.Generator(device).set_state(state.cpu().contiguous())
+    except RuntimeError as error:
+        raise ValueError(f"a generator of {name} is malformed: {error}") from error
+    raise CheckpointDeviceError(
+        f"{path_string(path)} is a generator of {device}, which is not here, and no other device "
+        "continues its stream. Load where it is, or load only the leaves you need: only=..."
+    )
+
+
+def _is_here(device: torch.device) -> bool:
+    backend: Any = getattr(torch, device.type, None)
+    return device.type == "cpu" or (
+        backend is not None
+        and hasattr(backend, "is_available")
+        and backend.is_available()
+        and (device.index or 0) < backend.device_count()
+    )
+
+
+def _subclass(node: Node, parts: Mapping[str, Any], cls: Any, context: Any) -> Tensor:
+    if not issubclass(cls, Tensor) or not hasattr(cls, "__tensor_unflatten__"):
+        raise ValueError(f"{cls} is no subclass of Tensor with __tensor_unflatten__")
+    shape, stride = (_sizes(node.scalars.get(name)) for name in ("shape", "stride"))
+    made: Tensor = cls.__tensor_unflatten__(dict(parts), context, shape, stride)
+    if type(made) is not cls or made.shape != shape:
+        raise ValueError(f"{cls.__qualname__} of shape {shape} came back as {type(made)}")
+    return made
+
+
+def _sizes(json: Json) -> torch.Size:
+    if type(json) is not list or not all(type(size) is int and size >= 0 for size in json):
+        raise ValueError(f"{json!r} are no sizes")
+    return torch.Size(json)

@@ -1,0 +1,121 @@
+"""Sparse tensors as their indices and values, and back, every index checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.checkpoint.dtypes import dtype_name
+
+Json = Any
+
+KINDS: dict[torch.layout, str] = {
+    torch.sparse_coo: "sparse_coo",
+    torch.sparse_csr: "sparse_csr",
+    torch.sparse_csc: "sparse_csc",
+    torch.sparse_bsr: "sparse_bsr",
+    torch.sparse_bsc: "sparse_bsc",
+}
+_LAYOUTS = {kind: layout for layout, kind in KINDS.items()}
+_BY_ROW, _BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
+_INDICES: dict[str, tuple[str, ...]] = {
+    "sparse_coo": ("indices",),
+    "sparse_csr": _BY_ROW,
+    "sparse_csc": _BY_COLUMN,
+    "sparse_bsr": _BY_ROW,
+    "sparse_bsc": _BY_COLUMN,
+}
+
+
+def outline(tensor: Tensor) -> dict[str, Json]:
+    """What describes a sparse tensor besides its indices and values.
+
+    Raises:
+        ValueError: it has blocks of size 0.
+    """
+    if _blocks(KINDS[tensor.layout]):
+        compressed, _, values = (part for _, part in parts(tensor))
+        _check_blocks(KINDS[tensor.layout], values, compressed.ndim)
+    scalars: dict[str, Json] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
+    if tensor.layout == torch.sparse_coo:
+        scalars["coalesced"] = tensor.is_coalesced()
+    return scalars
+
+
+def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """The dense tensors a sparse one consists of, by the names of torch's methods for them."""
+    bare = tensor.detach()
+    if bare.layout == torch.sparse_coo:
+        return [("indices", bare._indices()), ("values", bare._values())]
+    names = (*_INDICES[KINDS[bare.layout]], "values")
+    return [(name, getattr(bare, name)()) for name in names]
+
+
+def build(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> Tensor:
+    """The sparse tensor that :func:`outline` and :func:`parts` describe, in their memory.
+
+    Raises:
+        ValueError: they do not describe one.
+    """
+    names = _INDICES[kind]
+    if set(parts) != {*names, "values"} or not all(type(each) is Tensor for each in parts.values()):
+        raise ValueError(f"a {kind} tensor has the parts {', '.join(parts)}")
+    shape, values = scalars.get("shape"), parts["values"]
+    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"{shape!r} is no shape")
+    if scalars.get("dtype") != dtype_name(values.dtype):
+        raise ValueError(f"a {kind} tensor of {scalars.get('dtype')} has values of {values.dtype}")
+    _check_indices(kind, [parts[name] for name in names], shape, values)
+    try:
+        return _made(kind, scalars, [parts[name] for name in names], values)
+    except RuntimeError as error:
+        raise ValueError(f"a {kind} tensor is malformed: {error}") from error
+
+
+def _check_indices(kind: str, indices: list[Tensor], shape: list[int], values: Tensor) -> None:
+    """What torch does not check itself."""
+    allowed = (torch.int64,) if kind == "sparse_coo" else (torch.int64, torch.int32)
+    for each in indices:
+        if each.dtype not in allowed or each.device != values.device:
+            raise ValueError(f"a {kind} tensor has indices of {each.dtype} on {each.device}")
+    if any(size >> 63 for size in shape) or math.prod(shape) >> 63:
+        raise ValueError(f"no tensor is as large as {shape}")
+    if kind != "sparse_coo":
+        first = indices[0].ndim
+        if list(values.shape[first + _blocks(kind) :]) != shape[first + 1 :]:
+            raise ValueError(f"a {kind} tensor of shape {shape} has values of {values.shape}")
+        _check_blocks(kind, values, first)
+
+
+def _check_blocks(kind: str, values: Tensor, first: int) -> None:
+    """Refuse blocks without elements: torch makes such tensors, and divides by the size later."""
+    if 0 in values.shape[first : first + _blocks(kind)]:
+        raise ValueError(f"a {kind} tensor with blocks of size 0")
+
+
+def _blocks(kind: str) -> int:
+    return 2 if kind in ("sparse_bsr", "sparse_bsc") else 0
+
+
+def _made(kind: str, scalars: Mapping[str, Json], indices: list[Tensor], values: Tensor) -> Tensor:
+    shape, device = torch.Size(scalars["shape"]), values.device
+    if kind == "sparse_coo":
+        coalesced = scalars.get("coalesced")
+        if type(coalesced) is not bool:
+            raise ValueError(f"{coalesced!r} does not say whether a sparse_coo tensor is coalesced")
+        return torch.sparse_coo_tensor(
+            indices[0], values, shape, device=device, is_coalesced=coalesced, check_invariants=True
+        )
+    return torch.sparse_compressed_tensor(
+        indices[0],
+        indices[1],
+        values,
+        shape,
+        layout=_LAYOUTS[kind],
+        device=device,
+        check_invariants=True,
+    )
