@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import orjson
 
+from functrain.checkpoint.files import sync_directory
 from functrain.errors import LogError
 
 Row = dict[str, Any]
@@ -100,7 +101,10 @@ class Log:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
+        new = not self.path.exists()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
+        if new:  # else a power cut may keep a checkpoint and not the log that it has seen
+            sync_directory(directory)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def resume(self, size: int) -> list[Row]:

@@ -13,7 +13,11 @@ import attrs
 
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import References, Staging
-from functrain.errors import CheckpointNotSavedWarning, CheckpointTimeoutError
+from functrain.errors import (
+    CheckpointNotSavedWarning,
+    CheckpointTimeoutError,
+    CheckpointWriteError,
+)
 from functrain.tree import Tree
 
 
@@ -186,11 +190,18 @@ def _fly(
 ) -> None:
     try:
         if first is not None:
-            first()
+            _do_first(first, flight.step)
         with holding.ready():
             flight.path = store.write(taken)
     except BaseException as error:  # raised in the thread that asks
         flight.error = error
+
+
+def _do_first(first: Callable[[], None], step: int | None) -> None:
+    try:
+        first()
+    except OSError as error:
+        raise CheckpointWriteError(f"of step {step}", error) from error
 
 
 def _settle(flight: _Flight, deadline: float) -> None:

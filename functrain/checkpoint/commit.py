@@ -62,6 +62,8 @@ def remove(path: Path) -> None:
     """
     condemned = _hidden(path, "removed")
     os.rename(path, condemned)
+    # Else a power cut may keep the old name, and lose files that it names.
+    sync_directory(path.parent)
     shutil.rmtree(condemned)
 
 
@@ -80,7 +82,9 @@ def sweep(directory: Path, name: str | None = None) -> None:
         if match["state"] == "replaced" and not final.exists():
             with contextlib.suppress(OSError):
                 os.rename(leftover, final)
-        elif match["state"] != "writing" or _is_abandoned(leftover):
+        elif match["state"] == "replaced":
+            _condemn(leftover)
+        elif match["state"] == "removed" or _is_abandoned(leftover):
             _discard(leftover)
 
 
@@ -117,11 +121,20 @@ def _publish(temporary: Path, path: Path) -> None:
         raise
     sync_directory(path.parent)
     if replacing:
-        _discard(older)
+        _condemn(older)
 
 
 def _hidden(path: Path, state: str) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.{state}"
+
+
+def _condemn(older: Path) -> None:
+    """Remove what a newer one has replaced, so that it can never stand in for it again."""
+    condemned = older.with_suffix(".removed")
+    with contextlib.suppress(OSError):
+        os.rename(older, condemned)
+        sync_directory(older.parent)
+        _discard(condemned)
 
 
 def _discard(directory: Path) -> None:

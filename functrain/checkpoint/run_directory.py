@@ -125,8 +125,11 @@ def _acquire(descriptor: int, directory: Path) -> bool:
                 "wait for it, end it, or choose another directory",
             )
         time.sleep(0.05)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{here} {own}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{here} {own}\n".encode(), 0)
+    except OSError as error:
+        raise _unusable(directory, error) from error
     return True
 
 

@@ -199,6 +199,17 @@ def test_inline_saves_and_fails_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert saver.poll() is None
 
 
+def test_what_is_to_be_done_first_may_fail(tmp_path: Path) -> None:
+    def failing() -> None:
+        raise OSError(errno.EIO, "broken")
+
+    saver = Saver(Checkpoints(tmp_path / "run"))
+    saver.save(make(1), step=1, first=failing)
+    with pytest.raises(CheckpointWriteError, match=r"checkpoint of step 1 was not saved: broken"):
+        saver.wait()
+    assert not (tmp_path / "run").exists()
+
+
 def test_something_may_be_done_first(tmp_path: Path) -> None:
     store, seen = Checkpoints(tmp_path), []
     with Saver(store) as saver:
