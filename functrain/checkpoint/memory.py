@@ -7,15 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def as_integers(tensor: Tensor) -> Tensor:
-    """The same memory with integers for elements: every kernel knows those, not every dtype.
-
-    Complex tensors stay what they are; their kernels are complete and their sizes odd.
-    """
-    return tensor if tensor.is_complex() else tensor.view(_INTEGERS[tensor.element_size()])
+from functrain.tree.elements import as_integers
 
 
 def on_host(tensor: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.memory import as_integers
 from functrain.checkpoint.snapshot import Snapshot, versions
+from functrain.tree.elements import as_integers
 
 
 class References:

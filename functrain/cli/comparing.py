@@ -10,11 +10,11 @@ import attrs
 import orjson
 
 from functrain.checkpoint import Manifest
-from functrain.cli.elements import Distance, distance
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target
 from functrain.cli.values import value_of
 from functrain.tree import Path
+from functrain.tree.elements import Distance, distance
 
 
 @attrs.frozen(eq=False)

@@ -12,13 +12,13 @@ from rich.console import Console
 from functrain.checkpoint import verify
 from functrain.checkpoint.dtypes import BY_NAME
 from functrain.cli import output
-from functrain.cli.elements import is_opaque, statistics
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target
 from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of
 from functrain.cli.values import value_of
 from functrain.errors import ConfigurationError
 from functrain.tree import path_string
+from functrain.tree.elements import is_opaque, statistics
 
 
 def show(

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from functrain.checkpoint.dtypes import BY_NAME
 from functrain.cli import output
-from functrain.cli.elements import Statistics
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.tree import Path, path_string
 from functrain.tree.display import short_dtype
+from functrain.tree.elements import Statistics
 
 # Scalars shown of one node; a scheduler or a listener may keep thousands.
 _MOST_SCALARS = 16

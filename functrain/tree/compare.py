@@ -15,9 +15,8 @@ import torch
 import xxhash
 from torch import Tensor
 
+from functrain.tree.elements import distance
 from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, path_string
-
-_ORDERED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @attrs.frozen
@@ -182,28 +181,11 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
 
 
 def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
-    size = first.element_size()
-    unequal = (to_bytes(first) != to_bytes(second)).reshape(-1, size).any(dim=1)
-    count = int(unequal.sum())
-    wide = torch.complex128 if first.is_complex() else torch.float64
-    gaps = (first.to(wide) - second.to(wide)).abs().reshape(-1)[unequal]
-    max_abs = float(gaps.max())
-    ulps = _ulps(first.reshape(-1)[unequal], second.reshape(-1)[unequal])
-    distance = "" if ulps is None else f" ({ulps} ulp{'s' if ulps != 1 else ''})"
-    detail = f"{count} of {first.numel()} elements differ, at most by {max_abs!r}{distance}"
-    return Difference(path, "value", detail, count, max_abs, ulps)
-
-
-def _ulps(first: Tensor, second: Tensor) -> int | None:
-    if not first.is_floating_point():
-        return None
-    ours, theirs = (_ordered_integers(tensor) for tensor in (first, second))
-    # Python integers: the distance between two float64 can exceed 63 bits.
-    return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-
-
-def _ordered_integers(tensor: Tensor) -> list[int]:
-    """Integers in the order of the floats they stand for; -0.0 just below 0.0."""
-    bits = tensor.contiguous().view(_ORDERED[tensor.element_size()])
-    lowest = torch.iinfo(bits.dtype).min
-    return [lowest - int(b) - 1 if b < 0 else int(b) for b in bits.tolist()]
+    found = distance(
+        *(tensor.resolve_conj().resolve_neg().contiguous() for tensor in (first, second))
+    )
+    steps = "" if found.ulps is None else f" ({found.ulps} ulp{'s' if found.ulps != 1 else ''})"
+    most = "" if found.max_abs is None else f", at most by {found.max_abs!r}{steps}"
+    detail = f"{found.count} of {first.numel()} elements differ{most}"
+    max_abs = float("nan") if found.max_abs is None else found.max_abs
+    return Difference(path, "value", detail, found.count, max_abs, found.ulps)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functrain.checkpoint.dtypes import BY_NAME
-from functrain.cli import elements
-from functrain.cli.elements import Distance, Statistics, distance, statistics
+from functrain.tree import elements
+from functrain.tree.elements import Distance, Statistics, distance, statistics
 
 FLOATS = [dtype for dtype in BY_NAME.values() if dtype.is_floating_point]
 KNOWN = [dtype for dtype in FLOATS if not str(dtype).startswith("torch.float4")]

@@ -10,9 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.memory import as_integers
-
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _AT_ONCE = 1 << 20
 # Packed and untyped elements: torch has no kernel that reads them.
 _OPAQUE = re.compile(r"bits.*|u?int[1-7]|float4.*")
@@ -53,6 +51,14 @@ class Distance:
     count: int
     max_abs: float | None
     ulps: int | None
+
+
+def as_integers(tensor: Tensor) -> Tensor:
+    """The same memory with integers for elements: every kernel knows those, not every dtype.
+
+    Complex tensors stay what they are; their kernels are complete and their sizes odd.
+    """
+    return tensor if tensor.is_complex() else tensor.view(_INTEGERS[tensor.element_size()])
 
 
 def statistics(tensor: Tensor) -> Statistics | None:
@@ -114,7 +120,7 @@ def is_opaque(dtype: torch.dtype) -> bool:
         >>> is_opaque(torch.bits8), is_opaque(torch.int8)
         (True, False)
     """
-    return _OPAQUE.fullmatch(dtype_name(dtype)) is not None
+    return _OPAQUE.fullmatch(str(dtype).removeprefix("torch.")) is not None
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
