@@ -99,6 +99,17 @@ def present(path: Path) -> Path:
     return waiting(path.parent).get(path.name, path)
 
 
+def named(entry: str) -> str:
+    """The name under which a directory entry can be read: its own, or the one it stands in for.
+
+    Example:
+        >>> named("step-00000007"), named(".step-00000007.12.0123456789abcdef.replaced")
+        ('step-00000007', 'step-00000007')
+    """
+    match = _HIDDEN.fullmatch(entry)
+    return match["name"] if match is not None and match["state"] == "replaced" else entry
+
+
 def waiting(directory: Path) -> dict[str, Path]:
     """Directories that were renamed away for a newer one which never came, by their real name."""
     matches = [match for match in map(_HIDDEN.fullmatch, os.listdir(directory)) if match]

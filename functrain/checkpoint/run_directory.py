@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from functrain.checkpoint.commit import sweep, waiting
+from functrain.checkpoint.commit import named, sweep
 from functrain.checkpoint.files import (
     close,
     created,
@@ -54,7 +54,8 @@ def list_steps(directory: Path) -> list[int]:
         RunDirectoryError: it is no directory, or may not be read.
     """
     try:
-        names = [*os.listdir(directory), *waiting(directory)]
+        # Of one listing: a name that is being replaced is in it in one form or the other.
+        names = map(named, os.listdir(directory))
     except FileNotFoundError:
         return []
     except OSError as error:
