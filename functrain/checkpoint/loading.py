@@ -114,7 +114,7 @@ def read(
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
         source = fitting.Source(
-            path=place, manifest=read_manifest(place), types=types, device=target, verify=verify
+            path=place, manifest=_manifest(place), types=types, device=target, verify=verify
         )
         return fitting.fitted(source, like, adaption, migrate), source.manifest
 
@@ -140,16 +140,18 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
         (7, [('w', 'float32', (2,))])
     """
-    data = _manifest_bytes(locate(path))
-    with well_formed(locate(path)):
-        return parse(data)
+    return _undisturbed(path, _manifest)
 
 
 def read_entry(path: str | Path) -> tuple[int | None, Entry]:
     """Step, metrics and time alone, which is quick for any number of leaves."""
-    data = _manifest_bytes(locate(path))
-    with well_formed(locate(path)):
-        return parse_entry(data)
+
+    def attempt(place: Path) -> tuple[int | None, Entry]:
+        data = _manifest_bytes(place)
+        with well_formed(place):
+            return parse_entry(data)
+
+    return _undisturbed(path, attempt)
 
 
 def verify(path: str | Path) -> Manifest:
@@ -160,7 +162,7 @@ def verify(path: str | Path) -> Manifest:
     """
 
     def attempt(place: Path) -> Manifest:
-        manifest = read_manifest(place)
+        manifest = _manifest(place)
         with readable(place):
             reading.verify(place, manifest.files, manifest.leaves)
         return manifest
@@ -203,6 +205,12 @@ def _identity(place: Path) -> bytes | None:
         return _manifest_bytes(place)
     except (CheckpointCorruptError, NoCheckpointError):
         return None
+
+
+def _manifest(place: Path) -> Manifest:
+    data = _manifest_bytes(place)
+    with well_formed(place):
+        return parse(data)
 
 
 def _manifest_bytes(place: Path) -> bytes:
