@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain.checkpoint.files import sync_directory
+from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import LogError
 
 Row = dict[str, Any]

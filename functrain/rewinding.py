@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from functrain.checkpoint import Checkpoints
-from functrain.checkpoint.files import created, make_directories, sync_directory, write_all
+from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.errors import LogError
 from functrain.history import FILE_NAME
 

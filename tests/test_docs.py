@@ -30,9 +30,9 @@ def test_a_checkpoint_is_read_without_functrain(tmp_path: Path) -> None:
 
 
 def test_every_tag_and_field_of_the_format_is_on_its_page(tmp_path: Path) -> None:
-    from functrain.checkpoint.manifest import parse
-    from functrain.checkpoint.scalars import _DECODERS
-    from functrain.checkpoint.structure import _CLASSES, _PLAIN_KINDS, COMPOSITES
+    from functrain.checkpoint.format.manifest import parse
+    from functrain.checkpoint.format.scalars import _DECODERS
+    from functrain.checkpoint.format.structure import _CLASSES, _PLAIN_KINDS, COMPOSITES
 
     text = FORMAT.read_text()
     kinds = {*_CLASSES, *_PLAIN_KINDS, "sparse_coo", "array", "generator", "subclass", "enum"} - {

@@ -2,11 +2,11 @@
 
 from functrain.checkpoint.background import Saver
 from functrain.checkpoint.checkpoints import Checkpoints
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.matching import Anything
+from functrain.checkpoint.format.records import File, Leaf
 from functrain.checkpoint.lazy import lazy
 from functrain.checkpoint.loading import load, read_manifest, verify
-from functrain.checkpoint.manifest import Manifest
-from functrain.checkpoint.matching import Anything
-from functrain.checkpoint.records import File, Leaf
 from functrain.checkpoint.saving import save
 from functrain.checkpoint.weights import weights
 

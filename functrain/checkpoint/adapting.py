@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from functrain import tree
-from functrain.checkpoint.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.matching import Declared, mismatches
-from functrain.checkpoint.scalars import Json
-from functrain.checkpoint.structure import COMPOSITES, Node, decode_node, encode_node
+from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
+from functrain.checkpoint.format.matching import Declared, mismatches
+from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, encode_node
 from functrain.names import nearest
 from functrain.tree import Path, Tree, path_string
 

@@ -12,11 +12,11 @@ import attrs
 from attrs import validators
 
 from functrain.checkpoint import pruning
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.retention import (
     Best,
-    Entry,
     EveryMinutes,
     EverySteps,
     Last,

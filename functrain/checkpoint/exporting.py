@@ -16,14 +16,14 @@ import orjson
 import torch
 from torch import Tensor
 
-from functrain.checkpoint import reading
-from functrain.checkpoint.blocks import BlockWriter
-from functrain.checkpoint.commit import present
-from functrain.checkpoint.dtypes import BY_NAME, safetensors_entry
-from functrain.checkpoint.files import created, make_directories, sync_directory
+from functrain.checkpoint.format.dtypes import BY_NAME, safetensors_entry
+from functrain.checkpoint.format.manifest import MANIFEST, Manifest
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import verify
-from functrain.checkpoint.manifest import MANIFEST, Manifest
-from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.storage import reading
+from functrain.checkpoint.storage.blocks import BlockWriter
+from functrain.checkpoint.storage.commit import present
+from functrain.checkpoint.storage.files import created, make_directories, sync_directory
 from functrain.checkpoint.weights import What, chosen
 from functrain.errors import (
     CheckpointExistsError,

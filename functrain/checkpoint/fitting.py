@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint import reading
 from functrain.checkpoint.adapting import Adaption, Slot, filled, indices, placed, plain, pruned
-from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.encoding import decode, encode
+from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.encoding import decode, encode
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.matching import Anything, devices, mismatches
+from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.guards import readable, well_formed
-from functrain.checkpoint.manifest import Manifest
-from functrain.checkpoint.matching import Anything, devices, mismatches
-from functrain.checkpoint.scalars import Json
+from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointMismatchError
 from functrain.tree import Tree
 

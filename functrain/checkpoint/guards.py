@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from functrain.checkpoint.manifest import MANIFEST
+from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.errors import CheckpointCorruptError, CheckpointReadError, FunctrainError
 
 _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.memory import contiguous_stride, empty
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import locate, read_manifest
-from functrain.checkpoint.manifest import Manifest
-from functrain.checkpoint.memory import contiguous_stride, empty
-from functrain.checkpoint.reading import opened_payload
-from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.storage.reading import opened_payload
 
 
 class LazyLeaves(Mapping[str, Tensor]):

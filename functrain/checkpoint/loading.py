@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from functrain.checkpoint import fitting, reading
+from functrain.checkpoint import fitting
 from functrain.checkpoint.adapting import Adaption
-from functrain.checkpoint.commit import present
-from functrain.checkpoint.files import opened, read_into
+from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
+from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.guards import readable, well_formed
-from functrain.checkpoint.manifest import MANIFEST, Manifest, parse, parse_entry
-from functrain.checkpoint.retention import Entry
+from functrain.checkpoint.storage import reading
+from functrain.checkpoint.storage.commit import present
+from functrain.checkpoint.storage.files import opened, read_into
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 

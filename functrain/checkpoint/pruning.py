@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from functrain.checkpoint import commit
+from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import is_sound, read_entry
-from functrain.checkpoint.retention import Entry, Rule, dispensable
+from functrain.checkpoint.retention import Rule, dispensable
 from functrain.checkpoint.run_directory import list_steps, step_name
+from functrain.checkpoint.storage import commit
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,

@@ -9,20 +9,9 @@ from typing import Any, Literal, Protocol
 import attrs
 from attrs import validators
 
+from functrain.checkpoint.format.records import Entry
+
 Mode = Literal["min", "max"]
-
-
-@attrs.frozen
-class Entry:
-    """What retention looks at of one checkpoint.
-
-    Attributes:
-        metrics: by name.
-        saved_at: seconds since 1970, or ``None`` if that is not known.
-    """
-
-    metrics: Mapping[str, Any]
-    saved_at: float | None = None
 
 
 Entries = Mapping[int, Entry]

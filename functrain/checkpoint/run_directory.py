@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from functrain.checkpoint.commit import named, sweep
-from functrain.checkpoint.files import (
+from functrain.checkpoint.storage.commit import named, sweep
+from functrain.checkpoint.storage.files import (
     close,
     created,
     make_directories,

@@ -15,16 +15,16 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.checkpoint import payload
-from functrain.checkpoint.commit import commit
-from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.encoding import decode
-from functrain.checkpoint.files import created, write_all
-from functrain.checkpoint.layout import Layout, layouts
-from functrain.checkpoint.manifest import FORMAT, MANIFEST, Manifest
-from functrain.checkpoint.memory import preserved_stride
-from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.encoding import decode
+from functrain.checkpoint.format.layout import Layout, layouts
+from functrain.checkpoint.format.manifest import FORMAT, MANIFEST, Manifest
+from functrain.checkpoint.format.memory import preserved_stride
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.snapshot import Snapshot, snapshot
+from functrain.checkpoint.storage import payload
+from functrain.checkpoint.storage.commit import commit
+from functrain.checkpoint.storage.files import created, write_all
 from functrain.errors import CheckpointExistsError, CheckpointSpaceError, CheckpointWriteError
 from functrain.tree import Tree
 

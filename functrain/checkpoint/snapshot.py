@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.encoding import encode, encode_plain
-from functrain.checkpoint.layout import readable
-from functrain.checkpoint.overlaps import aliases
-from functrain.checkpoint.scalars import Json
+from functrain.checkpoint.format.encoding import encode, encode_plain
+from functrain.checkpoint.format.layout import readable
+from functrain.checkpoint.format.overlaps import aliases
+from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointChangedError
 from functrain.tree import Path, Tree, path_string
 
@@ -21,7 +21,7 @@ class Snapshot:
     """A tree as JSON and a list of tensors, with what is kept beside it.
 
     Attributes:
-        structure: the tree, see :mod:`functrain.checkpoint.structure`.
+        structure: the tree, see :mod:`functrain.checkpoint.format.structure`.
         tensors: its tensors with their paths; held by reference.
         names: their paths as text.
         same: for each the index of an earlier one that is the same memory, or ``None``.

@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from functrain.checkpoint import reading
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.guards import readable
 from functrain.checkpoint.loading import is_sound, locate, read_manifest
-from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.pruning import warn_skipped
-from functrain.checkpoint.records import Leaf
 from functrain.checkpoint.run_directory import list_steps, step_name
+from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 
 What: TypeAlias = Literal["params", "ema", "all"]

@@ -11,8 +11,9 @@ import attrs
 from rich.console import Console
 
 from functrain.checkpoint import Manifest, read_manifest
-from functrain.checkpoint.commit import present
-from functrain.checkpoint.retention import Best, Entry
+from functrain.checkpoint.format.records import Entry
+from functrain.checkpoint.retention import Best
+from functrain.checkpoint.storage.commit import present
 from functrain.cli import output
 from functrain.cli.targets import check_step, is_checkpoint, monitored, paths_of, step_of
 from functrain.errors import FunctrainError

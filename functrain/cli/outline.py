@@ -9,8 +9,8 @@ import attrs
 import orjson
 
 from functrain.checkpoint import Leaf, Manifest
-from functrain.checkpoint.scalars import Json, decode_scalar
-from functrain.checkpoint.structure import Node, decode_node
+from functrain.checkpoint.format.scalars import Json, decode_scalar
+from functrain.checkpoint.format.structure import Node, decode_node
 from functrain.errors import CheckpointCorruptError
 from functrain.tree import Path, path_string
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from functrain.checkpoint.files import created, make_directories, sync_directory, write_all
+from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.errors import ConfigChangedError, RunDirectoryError
 
 FILE_NAME = "config.yaml"

@@ -10,7 +10,7 @@ import attrs
 from rich.console import Console
 
 from functrain.checkpoint import verify
-from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.cli import output
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target

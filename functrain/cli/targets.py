@@ -12,8 +12,8 @@ import attrs
 import yaml
 
 from functrain.checkpoint import Checkpoints, Manifest, read_manifest, verify
-from functrain.checkpoint.commit import present
-from functrain.checkpoint.manifest import MANIFEST
+from functrain.checkpoint.format.manifest import MANIFEST
+from functrain.checkpoint.storage.commit import present
 from functrain.cli.run_directory import FILE_NAME
 from functrain.errors import (
     CheckpointCorruptError,

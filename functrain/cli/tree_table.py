@@ -10,7 +10,7 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.cli import output
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.tree import Path, path_string

@@ -7,7 +7,8 @@ from pathlib import Path
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint import Leaf, Manifest, reading
+from functrain.checkpoint import Leaf, Manifest
+from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointReadError, FunctrainError
 
 

@@ -10,7 +10,7 @@ import attrs
 from rich.console import Console
 
 from functrain import checkpoint
-from functrain.checkpoint.commit import present
+from functrain.checkpoint.storage.commit import present
 from functrain.cli import output
 from functrain.cli.listing import bytes_of
 from functrain.cli.targets import check_step, paths_of

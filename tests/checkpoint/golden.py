@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from functrain.checkpoint import save
-from functrain.checkpoint.manifest import FORMAT
-from functrain.checkpoint.memory import memory
+from functrain.checkpoint.format.manifest import FORMAT
+from functrain.checkpoint.format.memory import memory
 from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState

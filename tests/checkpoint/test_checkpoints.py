@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.checkpoint import Checkpoints, commit, save
+from functrain.checkpoint import Checkpoints, save
 from functrain.checkpoint.retention import (
     Best,
     Entry,
@@ -24,6 +24,7 @@ from functrain.checkpoint.retention import (
     Mode,
     dispensable,
 )
+from functrain.checkpoint.storage import commit
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,

@@ -15,7 +15,7 @@ from xxhash import xxh3_128_hexdigest
 
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save, verify
-from functrain.checkpoint.manifest import parse
+from functrain.checkpoint.format.manifest import parse
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,

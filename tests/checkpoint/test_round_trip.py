@@ -12,8 +12,8 @@ from checkpoint_trees import Color, Point, Record
 
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
-from functrain.checkpoint.dtypes import BY_NAME
-from functrain.checkpoint.memory import memory, on_host
+from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.format.memory import memory, on_host
 from functrain.errors import CheckpointTypeError, UnsupportedLeafError
 from functrain.rng import Rng
 from functrain.state import Counters, TrainState

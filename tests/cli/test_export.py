@@ -16,8 +16,8 @@ from torch import nn
 
 import functrain as ft
 from functrain.checkpoint import Checkpoints, save
-from functrain.checkpoint.dtypes import BY_NAME
 from functrain.checkpoint.exporting import export
+from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointExistsError,

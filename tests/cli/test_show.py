@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from functrain.checkpoint import Checkpoints, load, save
-from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.errors import CheckpointTypeError
 
 Run = Callable[..., Any]

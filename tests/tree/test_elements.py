@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functrain.checkpoint.dtypes import BY_NAME
+from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.tree import elements
 from functrain.tree.elements import Distance, Statistics, distance, statistics
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import attrs
 from xxhash import xxh3_128_hexdigest
 
+from functrain.checkpoint.format.manifest import MANIFEST, Manifest
 from functrain.checkpoint.loading import read_manifest
-from functrain.checkpoint.manifest import MANIFEST, Manifest
 from functrain.checkpoint.remote.objects import Objects
 from functrain.checkpoint.run_directory import step_name
 from functrain.errors import CheckpointCorruptError, NoCheckpointError

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from functrain.checkpoint.commit import commit
-from functrain.checkpoint.files import created, opened, sync, sync_directory, write_all
+from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import is_sound, verify
-from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_log
 from functrain.checkpoint.remote.objects import Objects
 from functrain.checkpoint.remote.pruning import entries, warn_skipped
 from functrain.checkpoint.retention import Best
 from functrain.checkpoint.run_directory import list_steps, locked, step_name
+from functrain.checkpoint.storage.commit import commit
+from functrain.checkpoint.storage.files import created, opened, sync, sync_directory, write_all
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointReadError,

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.remote.attempts import (
     Attempt,
     attempts,
@@ -15,7 +16,7 @@ from functrain.checkpoint.remote.attempts import (
     receive_manifest,
 )
 from functrain.checkpoint.remote.objects import Objects
-from functrain.checkpoint.retention import Entry, Rule, dispensable
+from functrain.checkpoint.retention import Rule, dispensable
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,

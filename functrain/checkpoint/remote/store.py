@@ -13,8 +13,8 @@ import attrs
 from attrs import validators
 
 from functrain.checkpoint.adapting import Adaption
+from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.manifest import Manifest
 from functrain.checkpoint.remote import fetching, pruning
 from functrain.checkpoint.remote.attempts import (
     Attempt,

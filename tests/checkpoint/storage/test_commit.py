@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from functrain import tree
-from functrain.checkpoint import load, payload, save
-from functrain.checkpoint.commit import commit, sweep
+from functrain.checkpoint import load, save
+from functrain.checkpoint.storage import payload
+from functrain.checkpoint.storage.commit import commit, sweep
 from functrain.errors import CheckpointExistsError
 
 TREE = {"params": {"w": torch.ones(3)}, "ema": {"w": torch.zeros(3)}}

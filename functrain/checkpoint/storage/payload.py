@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from functrain.checkpoint.blocks import BlockWriter
-from functrain.checkpoint.layout import Layout
-from functrain.checkpoint.memory import on_host
-from functrain.checkpoint.records import CHUNK, File
+from functrain.checkpoint.format.layout import Layout
+from functrain.checkpoint.format.memory import on_host
+from functrain.checkpoint.format.records import CHUNK, File
+from functrain.checkpoint.storage.blocks import BlockWriter
 from functrain.tree import Path as TreePath
 
 Hashes = dict[int, tuple[str, ...]]

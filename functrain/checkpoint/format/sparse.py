@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import dtype_name
+from functrain.checkpoint.format.dtypes import dtype_name
 
 Json = Any
 

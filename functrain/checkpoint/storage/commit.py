@@ -18,7 +18,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from functrain.checkpoint.files import close, make_directories, sync_directory, try_lock, turn
+from functrain.checkpoint.storage.files import (
+    close,
+    make_directories,
+    sync_directory,
+    try_lock,
+    turn,
+)
 
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{16}\.(?P<state>writing|replaced|removed)")
 

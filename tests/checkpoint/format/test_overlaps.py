@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from functrain.checkpoint import overlaps, save
-from functrain.checkpoint.overlaps import aliases, check
+from functrain.checkpoint import save
+from functrain.checkpoint.format import overlaps
+from functrain.checkpoint.format.overlaps import aliases, check
 from functrain.errors import UnsupportedLeafError
 
 W = torch.randn(6, 6)

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 import attrs
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from functrain.checkpoint.files import close, create, preallocate, sync
+from functrain.checkpoint.storage.files import close, create, preallocate, sync
 
 BLOCK = 4 << 20
 # So much is still in the processor's cache when it is hashed after it was copied.

@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from functrain.checkpoint.scalars import Json, decode_scalar, encode_scalar
+from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar
 from functrain.errors import UnsupportedLeafError
 from functrain.tree import Path, Tree, children, path_string
 from functrain.tree.nodes import Key
@@ -58,7 +58,7 @@ def qualified_name(cls: type) -> str:
 
     Example:
         >>> qualified_name(Node)
-        'functrain.checkpoint.structure.Node'
+        'functrain.checkpoint.format.structure.Node'
     """
     return f"{cls.__module__}.{cls.__qualname__}"
 

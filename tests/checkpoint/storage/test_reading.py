@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from functrain import tree
-from functrain.checkpoint import read_manifest, reading, save
-from functrain.checkpoint.records import CHUNK
+from functrain.checkpoint import read_manifest, save
+from functrain.checkpoint.format.records import CHUNK
+from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError
 
 

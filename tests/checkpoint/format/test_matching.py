@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from functrain import tree
-from functrain.checkpoint import Anything, load, reading, save
+from functrain.checkpoint import Anything, load, save
+from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointMismatchError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.checkpoint.structure import Node, qualified_name
+from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.errors import CheckpointTypeError
 from functrain.tree import Tree
 

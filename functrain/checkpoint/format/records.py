@@ -1,10 +1,13 @@
-"""What a manifest says of one tensor, and of one payload file."""
+"""What a manifest says of one tensor, of one payload file, and, in short, of its checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 
-from functrain.checkpoint.scalars import Json
+from functrain.checkpoint.format.scalars import Json
 
 CHUNK = 64 << 20
 
@@ -87,3 +90,16 @@ class File:
     def of(cls, json: Json) -> File:
         """From JSON; fields of a newer minor version are passed over."""
         return cls(json["name"], json["length"], json["header_length"], json["header_hash"])
+
+
+@attrs.frozen
+class Entry:
+    """What of a checkpoint decides whether it is kept.
+
+    Attributes:
+        metrics: by name.
+        saved_at: seconds since 1970, or ``None`` if that is not known.
+    """
+
+    metrics: Mapping[str, Any]
+    saved_at: float | None = None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from functrain.checkpoint.scalars import decode_scalar, encode_scalar
+from functrain.checkpoint.format.scalars import decode_scalar, encode_scalar
 
 any_bits = st.binary(min_size=8, max_size=8).map(lambda bits: struct.unpack("<d", bits)[0])
 scalars = (

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import DTYPES
+from functrain.checkpoint.format.dtypes import DTYPES
 from functrain.errors import UnsupportedLeafError
 from functrain.tree import Path, path_string
 

@@ -13,9 +13,9 @@ import torch
 from checkpoint_trees import TYPES, Level, Right, Scaled, Word, exact
 
 from functrain.checkpoint import load, read_manifest, save
-from functrain.checkpoint.encoding import decode, encode
-from functrain.checkpoint.matching import devices, mismatches
-from functrain.checkpoint.records import Leaf
+from functrain.checkpoint.format.encoding import decode, encode
+from functrain.checkpoint.format.matching import devices, mismatches
+from functrain.checkpoint.format.records import Leaf
 from functrain.errors import (
     CheckpointDeviceError,
     CheckpointMismatchError,
@@ -58,6 +58,7 @@ ARRAYS = {
     "fields": np.zeros(2, [("a", "<i2"), ("b", ">f8", (2,)), ("c", [("d", "S3")])]),
     "a field": np.zeros(3, [("a", "<i1"), ("b", "<f8")])["b"],
     "backwards": np.arange(4)[::-1],
+    "columns backwards": np.asfortranarray(np.arange(6).reshape(2, 3))[:, ::-1],
     "spread": np.broadcast_to(np.float32(1), (2, 3)),
     "no values": np.empty((0, 3), "V7"),
     "long": np.full(2, np.longdouble(1) / 3),

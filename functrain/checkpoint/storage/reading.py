@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from functrain.checkpoint.blocks import PIECE
-from functrain.checkpoint.dtypes import BY_NAME
-from functrain.checkpoint.files import opened, read_into, read_side_by_side
-from functrain.checkpoint.memory import empty, memory, with_stride
-from functrain.checkpoint.payload import slices
-from functrain.checkpoint.records import CHUNK, File, Leaf
+from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.format.memory import empty, memory, with_stride
+from functrain.checkpoint.format.records import CHUNK, File, Leaf
+from functrain.checkpoint.storage.blocks import PIECE
+from functrain.checkpoint.storage.files import opened, read_into, read_side_by_side
+from functrain.checkpoint.storage.payload import slices
 from functrain.errors import CheckpointCorruptError
 
 _MOST_THREADS = 8

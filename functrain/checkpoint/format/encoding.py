@@ -13,11 +13,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.classes import rebuild, shown_class
-from functrain.checkpoint.composites import composite_kind, put_together, take_apart
-from functrain.checkpoint.matching import Anything, expected_below
-from functrain.checkpoint.scalars import Json, decode_scalar, encode_scalar, is_scalar
-from functrain.checkpoint.structure import (
+from functrain.checkpoint.format.classes import rebuild, shown_class
+from functrain.checkpoint.format.composites import composite_kind, put_together, take_apart
+from functrain.checkpoint.format.matching import Anything, expected_below
+from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar, is_scalar
+from functrain.checkpoint.format.structure import (
     COMPOSITES,
     Node,
     decode_node,

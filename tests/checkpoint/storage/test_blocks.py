@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from xxhash import xxh3_128_hexdigest
 
-from functrain.checkpoint.blocks import BLOCK, BlockWriter
+from functrain.checkpoint.storage.blocks import BLOCK, BlockWriter
 
 LENGTHS = [0, 1, 4095, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 4096, 9 * BLOCK + 77]
 DATA = random.Random(0).randbytes(max(LENGTHS))

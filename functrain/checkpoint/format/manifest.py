@@ -8,11 +8,10 @@ import attrs
 import orjson
 from xxhash import xxh3_128_hexdigest
 
-from functrain.checkpoint.encoding import decode, encode_plain
-from functrain.checkpoint.plausibility import check
-from functrain.checkpoint.records import CHUNK, File, Leaf
-from functrain.checkpoint.retention import Entry
-from functrain.checkpoint.scalars import Json
+from functrain.checkpoint.format.encoding import decode, encode_plain
+from functrain.checkpoint.format.plausibility import check
+from functrain.checkpoint.format.records import CHUNK, Entry, File, Leaf
+from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointFormatError
 
 MANIFEST = "manifest.json"
@@ -32,7 +31,7 @@ class Manifest:
         step: updates made.
         metrics: values by name; what "best" is chosen from.
         info: whatever the caller added: recipe, environment, seconds.
-        structure: the tree as JSON, see :mod:`functrain.checkpoint.structure`.
+        structure: the tree as JSON, see :mod:`functrain.checkpoint.format.structure`.
         leaves: its tensors.
         files: the payload files.
     """

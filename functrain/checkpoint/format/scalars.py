@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint import arrays
+from functrain.checkpoint.format import arrays
 
 Json = Any
 _PYTHON = frozenset((type(None), bool, int, float, complex, str, bytes))

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.checkpoint import arrays, sparse
-from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.structure import Node, qualified_name
+from functrain.checkpoint.format import arrays, sparse
+from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.errors import CheckpointDeviceError, UnsupportedLeafError
 from functrain.tree import Path, path_string
 

@@ -9,7 +9,7 @@ import attrs
 import orjson
 from torch import Tensor
 
-from functrain.checkpoint.dtypes import safetensors_entry
+from functrain.checkpoint.format.dtypes import safetensors_entry
 from functrain.tree import Path, path_string
 
 ROLES = ("params", "frozen", "optimizer", "ema")

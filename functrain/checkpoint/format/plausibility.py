@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import attrs
 
-from functrain.checkpoint.dtypes import BY_NAME
-from functrain.checkpoint.memory import is_dense
-from functrain.checkpoint.records import CHUNK, File, Leaf
+from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.format.memory import is_dense
+from functrain.checkpoint.format.records import CHUNK, File, Leaf
 
 _DIMENSIONS = 64  # what torch's kernels take
 _LARGEST = 1 << 62

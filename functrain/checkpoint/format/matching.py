@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.composites import composite_kind, outline
-from functrain.checkpoint.dtypes import dtype_name
-from functrain.checkpoint.scalars import Json, is_scalar
-from functrain.checkpoint.structure import COMPOSITES, Node, decode_node, node_of
+from functrain.checkpoint.format.composites import composite_kind, outline
+from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.scalars import Json, is_scalar
+from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key
 

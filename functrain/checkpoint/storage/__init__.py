@@ -1,0 +1,1 @@
+"""How bytes get to the disk and back: durably, all or nothing, every one of them hashed."""
