@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
-from functrain.checkpoint.encoding import encode
+from functrain.checkpoint.format.encoding import encode
 
 EXAMPLES = 20_000 if os.environ.get("FUNCTRAIN_EXAMPLES") == "long" else 300
 # What the library of version 0.4.3 reads; all else is raw bytes to it.
