@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as shallow
 from typing import Any, TypeVar, cast
 
 import torch
@@ -36,6 +37,8 @@ def _copied(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict) and value and all(type(v) is Tensor for v in value.values()):
         return dict(zip(value, clones(list(value.values())), strict=True))
+    if type(value).__module__ == "numpy":  # an array; scalars do not mind
+        return shallow.copy(value)
     if tree.is_node(value):
         return tree.rebuild(value, [_copied(child) for _, child in tree.children(value)])
     return value

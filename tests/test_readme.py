@@ -16,8 +16,9 @@ def test_python_blocks_run(
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert blocks
+    namespace = {"__name__": "readme"}  # one reading, from top to bottom
     for block in blocks:
-        exec(compile(block, str(README), "exec"), {"__name__": "readme"})
+        exec(compile(block, str(README), "exec"), namespace)
     assert "Run(reason='max_epochs', step=160" in capsys.readouterr().out
     assert (tmp_path / "runs" / "first" / "metrics.jsonl").exists()
 
