@@ -32,11 +32,12 @@ from functrain.errors import (
 )
 from functrain.evaluation import Interrupted, evaluate
 from functrain.history import History, Row
+from functrain.keeping import Keeper
 from functrain.limits import Ending, Limits
 from functrain.position import Position, due
 from functrain.program import Program
 from functrain.recording import Recorder
-from functrain.resumption import Resume, chosen, describe, restore
+from functrain.resumption import Resume, chosen, restore
 from functrain.rewinding import bring_log, set_aside
 from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
@@ -70,12 +71,7 @@ class Running:
     data_state: Any = None
     # False while a batch was drawn whose step is not made.
     between_steps: bool = True
-    # The step of the newest checkpoint, and whether nothing was owed in it.
-    saved: tuple[int, bool] = (-1, True)
-    described: dict[str, Any] = attrs.field(init=False)
-    saver: Saver | None = None
-    # The state that is being saved, until that is told.
-    saving: TrainState | None = None
+    keeper: Keeper | None = None
     seconds_before: float = 0.0
     started: float = attrs.field(factory=time.monotonic)
     exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
@@ -84,9 +80,8 @@ class Running:
         self.sending = events.Listeners.of(self.listeners)
         if self.store is not None:
             self.exits.enter_context(self.store.lock())
-            inline, staged = not self.store.background, self.program.donates
-            saver = Saver(self.store, staged=staged, inline=inline)
-            self.saver = self.exits.enter_context(saver)
+            self.keeper = Keeper.of(self.store, self.program)
+            self.exits.enter_context(self.keeper.saver)
         self.exits.enter_context(self.interrupts)
         return self
 
@@ -105,7 +100,6 @@ class Running:
 
     def begin(self, state: TrainState | None, seed: int, resume: Resume) -> None:
         """Take up a checkpoint, or begin anew."""
-        self.described = describe(self.program)
         origin, resumed = chosen(self.store, resume), None
         if origin is not None:
             resumed = self._take_up(*origin, seed)
@@ -123,14 +117,15 @@ class Running:
         saved, info, path = restore(origin, self.program, seed, which)
         self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data
         self.seconds_before = info.get("seconds", 0.0)
-        step, directory = self.train.counters.step, self.store.directory if self.store else None
-        if directory == origin.directory:
-            self.saved = (step, self.loop.owed is None)
-            set_aside(origin, step)
+        directory = self.store.directory if self.store else None
+        if directory == origin.directory and self.keeper is not None:
+            self.keeper.taken_up(self.train, self.loop)
+            set_aside(origin, self.train.counters.step)
         else:
-            self.described["parent"] = str(path.absolute())
             seen = 0 if directory is None else bring_log(path, directory, self.loop.log_bytes)
             self.loop = attrs.evolve(self.loop, log_bytes=seen)
+            if self.keeper is not None:
+                self.keeper.described["parent"] = str(path.absolute())
         if self.early_stop is not None and not self.loop.early_stop:
             self.loop = attrs.evolve(self.loop, early_stop=self.early_stop.init())
         self.recorder = Recorder.begin(directory, self.loop.log_bytes)
@@ -226,8 +221,7 @@ class Running:
         """The stop check, last at each step."""
         if self.recorder.due:
             self._flush()
-        if self.saving is not None:
-            self._tell_saved(Saver.poll)
+        self._tell_saved(Saver.poll)
         if limit is not None:
             return limit
         if self.loop.early_stop.get("stop"):
@@ -327,36 +321,23 @@ class Running:
         Args:
             found: metrics of this step's evaluation; they decide what is best.
         """
-        step = self.train.counters.step
         self._flush()
-        if self.store is None or self.saver is None or self.saved == (step, self.loop.owed is None):
+        if self.keeper is None or self.keeper.has(self.train, self.loop):
             return
         if not self.between_steps and isinstance(self.source, Stateful):
             # Its state has a batch behind it that made no step: an older checkpoint is exact.
             return
         self._tell_saved(Saver.wait)
-        measured = dict(found or {})
-        if (value := early_stopping.find(measured, self.store.monitor)) is not None:
-            measured[self.store.monitor] = value
-        info = {**self.described, "seconds": self._seconds()}
         # The log must be on the disk before a checkpoint that has seen it.
-        first, state = self.recorder.syncing(), self.run_state()
-        self.saver.save(state, step=step, metrics=measured, info=info, first=first)
-        self.saved, self.saving = (step, self.loop.owed is None), self.train
+        first = self.recorder.syncing()
+        self.keeper.save(self.run_state(), found or {}, self._seconds(), first)
         self._tell_saved(Saver.poll)
 
     def _tell_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
         """Tell listeners of the checkpoint under way, if it is saved; its errors are raised."""
-        if self.saver is None or self.saving is None:
-            return
-        try:
-            path = ask(self.saver)
-        except BaseException:
-            self.saved, self.saving = (-1, True), None
-            raise
-        if path is not None:
-            state, self.saving = self.saving, None
-            self._send(events.CheckpointSaved(state, Path(path)))
+        event = None if self.keeper is None else self.keeper.saved(ask)
+        if event is not None:
+            self._send(event)
 
     def run_state(self) -> RunState:
         """All that a resumed run needs."""

@@ -15,14 +15,7 @@ from functrain.checkpoint import pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.retention import (
-    Best,
-    EveryMinutes,
-    EverySteps,
-    Last,
-    Mode,
-    Rule,
-)
+from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, union
 from functrain.checkpoint.run_directory import (
     absolute,
     check_format,
@@ -34,7 +27,6 @@ from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import (
     CheckpointCorruptError,
-    ConfigurationError,
     NoCheckpointError,
 )
 from functrain.tree import Tree
@@ -76,34 +68,22 @@ class Checkpoints:
     """
 
     directory: Path = attrs.field(converter=absolute)
-    keep_last: int | None = attrs.field(default=None, kw_only=True)
+    keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
     mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
-    keep_every_steps: int | None = attrs.field(default=None, kw_only=True)
-    keep_every_minutes: float | None = attrs.field(default=None, kw_only=True)
+    keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
+    keep_every_minutes: float | None = attrs.field(
+        default=None, validator=check_positive, kw_only=True
+    )
     keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     background: bool = attrs.field(default=False, kw_only=True)
-
-    @keep_last.validator
-    @keep_every_steps.validator
-    @keep_every_minutes.validator
-    def _check_positive(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
-        if value is not None and value <= 0:
-            raise ConfigurationError(
-                f"{attribute.name}={value}: expected more than 0, or None to keep all"
-            )
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What is kept; nothing is let go where there are none."""
-        rules: list[Rule] = [] if self.keep_last is None else [Last(self.keep_last)]
-        if self.keep_every_steps is not None:
-            rules.append(EverySteps(self.keep_every_steps))
-        if self.keep_every_minutes is not None:
-            rules.append(EveryMinutes(self.keep_every_minutes))
-        rules += self.keep
-        return (*rules, Last(1), self._best) if rules else ()
+        every = self.keep_every_steps, self.keep_every_minutes
+        return union(self._best, self.keep_last, *every, more=self.keep)
 
     @property
     def _best(self) -> Best:

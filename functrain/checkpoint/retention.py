@@ -10,6 +10,7 @@ import attrs
 from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
+from functrain.errors import ConfigurationError
 
 Mode = Literal["min", "max"]
 
@@ -115,6 +116,38 @@ class EveryMinutes:
             span = ("unknown", step) if saved_at is None else saved_at // (60 * self.minutes)
             firsts.setdefault(span, step)
         return set(firsts.values())
+
+
+def union(
+    best: Best,
+    last: int | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    more: Sequence[Rule] = (),
+) -> tuple[Rule, ...]:
+    """The rules of a store; none, so that all is kept, where only ``best`` is given.
+
+    Example:
+        >>> union(Best()), union(Best(), last=2)
+        ((), (Last(count=2), Last(count=1), Best(metric='loss', mode='min', count=1)))
+    """
+    rules: list[Rule] = [] if last is None else [Last(last)]
+    rules += [] if steps is None else [EverySteps(steps)]
+    rules += [] if minutes is None else [EveryMinutes(minutes)]
+    rules += more
+    return (*rules, Last(1), best) if rules else ()
+
+
+def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    """An attrs validator.
+
+    Raises:
+        ConfigurationError: the value is not above 0.
+    """
+    if value is not None and value <= 0:
+        raise ConfigurationError(
+            f"{attribute.name}={value}: expected more than 0, or None to keep all"
+        )
 
 
 def dispensable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:

@@ -24,11 +24,11 @@ from functrain.checkpoint.remote.attempts import (
     send,
 )
 from functrain.checkpoint.remote.objects import Objects, without_secrets
-from functrain.checkpoint.retention import Best, Last, Mode, Rule
+from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, union
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.errors import CheckpointReadError, CheckpointWriteError, ConfigurationError
+from functrain.errors import CheckpointReadError, CheckpointWriteError
 from functrain.tree import Tree
 
 
@@ -42,10 +42,12 @@ class RemoteCheckpoints:
 
     Args:
         url: such as ``s3://bucket/run``. What is missing above it is made where that is allowed.
-        keep_last: how many of the newest to keep; ``None`` keeps all, unless ``keep`` has rules.
+        keep_last: how many of the newest to keep.
         keep_best: how many of the best to keep besides.
         monitor: the metric that says what is best.
         mode: whether ``"min"`` or ``"max"`` of it is best.
+        keep_every_steps: keep those at multiples of so many steps.
+        keep_every_minutes: keep one for each span of so many minutes.
         keep: further rules, see :mod:`functrain.checkpoint.retention`.
         storage_options: what fsspec passes to the file system: credentials, endpoints.
 
@@ -62,25 +64,22 @@ class RemoteCheckpoints:
     """
 
     url: str = attrs.field(validator=validators.instance_of(str), repr=without_secrets)
-    keep_last: int | None = attrs.field(default=None, kw_only=True)
+    keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
     mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
+    keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
+    keep_every_minutes: float | None = attrs.field(
+        default=None, validator=check_positive, kw_only=True
+    )
     keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     storage_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False)
-
-    @keep_last.validator
-    def _check_positive(self, attribute: attrs.Attribute[Any], value: int | None) -> None:
-        if value is not None and value <= 0:
-            raise ConfigurationError(
-                f"{attribute.name}={value}: expected more than 0, or None to keep all"
-            )
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What is kept; nothing is let go where there are none."""
-        rules = (*([] if self.keep_last is None else [Last(self.keep_last)]), *self.keep)
-        return (*rules, Last(1), self._best) if rules else ()
+        every = self.keep_every_steps, self.keep_every_minutes
+        return union(self._best, self.keep_last, *every, more=self.keep)
 
     @property
     def _best(self) -> Best:

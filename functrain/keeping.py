@@ -1,0 +1,95 @@
+"""The checkpoints of one call of ``fit``: which state stands on the disk, which is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import early_stopping
+from functrain.checkpoint import Checkpoints, Saver
+from functrain.events import CheckpointSaved
+from functrain.program import Program
+from functrain.resumption import describe
+from functrain.run_state import LoopState, RunState
+from functrain.state import TrainState
+
+
+@attrs.define(eq=False)
+class Keeper:
+    """Saves run states to a store, and knows what is saved.
+
+    Attributes:
+        store: the run directory.
+        saver: writes to it, in the background or not.
+        described: what a checkpoint says it was made with.
+        stands: the step of the newest checkpoint, and whether nothing was owed in it.
+        under_way: the state that is being saved, until that is told.
+    """
+
+    store: Checkpoints
+    saver: Saver
+    described: dict[str, Any]
+    stands: tuple[int, bool] = (-1, True)
+    under_way: TrainState | None = None
+
+    @classmethod
+    def of(cls, store: Checkpoints, program: Program) -> Keeper:
+        """For the states of a program; those of a donating one are copied to be saved."""
+        saver = Saver(store, staged=program.donates, inline=not store.background)
+        return cls(store, saver, describe(program))
+
+    def has(self, train: TrainState, loop: LoopState) -> bool:
+        """Whether this state stands on the disk, or is on its way there."""
+        return self.stands == (train.counters.step, loop.owed is None)
+
+    def taken_up(self, train: TrainState, loop: LoopState) -> None:
+        """Note that a state came from a checkpoint of this store."""
+        self.stands = (train.counters.step, loop.owed is None)
+
+    def save(
+        self,
+        run: RunState,
+        found: Mapping[str, float],
+        seconds: float,
+        first: Callable[[], None] | None,
+    ) -> None:
+        """Begin to save; none may be under way.
+
+        Args:
+            run: the state.
+            found: metrics of this step's evaluation; they decide what is best.
+            seconds: time trained.
+            first: what must be durable before.
+        """
+        measured, monitor = dict(found), self.store.monitor
+        if (value := early_stopping.find(measured, monitor)) is not None:
+            measured[monitor] = value
+        info = {**self.described, "seconds": seconds}
+        step = run.train.counters.step
+        self.saver.save(run, step=step, metrics=measured, info=info, first=first)
+        self.taken_up(run.train, run.loop)
+        self.under_way = run.train
+
+    def saved(self, ask: Callable[[Saver], Path | str | None]) -> CheckpointSaved | None:
+        """What is to be told of the checkpoint under way, once.
+
+        Args:
+            ask: how: ``Saver.poll``, ``Saver.wait`` or ``Saver.close``.
+
+        Raises:
+            The save's error; its state then does not count as saved.
+        """
+        if self.under_way is None:
+            return None
+        try:
+            path = ask(self.saver)
+        except BaseException:
+            self.stands, self.under_way = (-1, True), None
+            raise
+        if path is None:
+            return None
+        state, self.under_way = self.under_way, None
+        return CheckpointSaved(state, Path(path))
