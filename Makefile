@@ -46,8 +46,11 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Tests with a long form besides those in property_tests.
+LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_readers.py)
+
 properties: $(READY)
-	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests
+	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import warnings
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from checkpoint.crashes_faults import Failing
+from checkpoint.crashes_place import scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
@@ -25,30 +28,15 @@ from functrain.errors import (
 
 OLD = {"params": {"w": torch.zeros(4)}, "step": 1}
 NEW = {"params": {"w": torch.ones(4)}, "step": 2}
-CALLS = ("open", "mkdir", "write", "fsync", "rename", "close", "listdir")
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EINTR, errno.EROFS, errno.EMFILE)
+# Longer than two blocks, so that it is written in pieces by a thread of its own.
+LARGE = {"params": {"w": torch.arange(2_400_000.0)}, "step": 3}
 
 
-class Failing:
-    """The system calls of ``os``, of which the n-th fails."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> None:
-        self.count, self.nth, self.code = 0, nth, code
-        self.failed = ""
-        for name in CALLS:
-            monkeypatch.setattr(os, name, self.wrapped(name, getattr(os, name)))
-
-    def wrapped(self, name: str, call: Any) -> Any:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            if self.count == self.nth:
-                self.failed = name
-                if name == "close":
-                    call(*args, **kwargs)
-                raise OSError(self.code, os.strerror(self.code))
-            return call(*args, **kwargs)
-
-        return counted
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with scratch() as directory:
+        yield directory
 
 
 def attempt(path: Path, overwrite: bool) -> CheckpointWriteError | None:
@@ -81,6 +69,8 @@ def test_every_call_failing(tmp_path: Path, code: int, overwrite: bool) -> None:
         if not failing.failed:
             break
         failures.add(failing.failed)
+        assert failing.synced_again == set()
+        assert told is not None or not failing.lost
         if told is not None:
             assert str(tmp_path / "run" / "new") in str(told)
             assert told.errno == code
@@ -91,12 +81,12 @@ def test_every_call_failing(tmp_path: Path, code: int, overwrite: bool) -> None:
         save(tmp_path / "run" / "new", NEW, overwrite=True)
         assert hidden(tmp_path / "run") == []
     assert tree.equal(load(tmp_path / "run" / "new"), NEW)
-    assert failures >= {"open", "mkdir", "write", "fsync", "rename"}
+    assert failures >= {"open", "mkdir", "write", "pwrite", "posix_fallocate", "fsync", "rename"}
     assert nth > 20
 
 
 @pytest.mark.row(35)
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", ERRORS)
 def test_every_call_failing_in_a_run(tmp_path: Path, code: int) -> None:
     nth = 0
     while True:
@@ -112,12 +102,39 @@ def test_every_call_failing_in_a_run(tmp_path: Path, code: int) -> None:
                 store.save(NEW, step=2)
             except (CheckpointWriteError, RunDirectoryError):
                 saved = False
+        assert failing.synced_again == set()
         loaded, manifest = store.restore()
         assert manifest.step == 2 if saved else manifest.step in (1, 2)
         assert tree.equal(loaded, {1: OLD, 2: NEW}[manifest.step or 0])
         if not failing.failed:
             break
     assert nth > 20
+
+
+@pytest.mark.row(35)
+def test_every_call_failing_while_blocks_are_written(tmp_path: Path) -> None:
+    nth, failures = 0, []
+    save(tmp_path / "run" / "new", OLD)
+    while True:
+        nth += 1
+        with pytest.MonkeyPatch.context() as patch:
+            failing = Failing(patch, nth, ERRORS[nth % len(ERRORS)])
+            told = None
+            try:
+                save(tmp_path / "run" / "new", LARGE, overwrite=True)
+            except CheckpointWriteError as error:
+                told = error
+        failures.append(failing.failed)
+        assert failing.synced_again == set()
+        assert told is not None or not failing.lost
+        loaded = load(tmp_path / "run" / "new")
+        assert tree.equal(loaded, LARGE) or (told is not None and tree.equal(loaded, OLD))
+        if not failing.failed:
+            break
+        save(tmp_path / "run" / "new", OLD, overwrite=True)
+        assert hidden(tmp_path / "run") == []
+    assert failures.count("pwrite") >= 3
+    assert not [each for each in threading.enumerate() if each.name == "checkpoint blocks"]
 
 
 def test_disk_full_is_known_before_anything_is_written(

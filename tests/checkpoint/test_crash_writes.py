@@ -1,0 +1,122 @@
+"""Row 35: what the system may decline while a file is written, and what it may not."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoint.crashes_faults import failing_always
+from checkpoint.crashes_place import scratch
+
+from functrain import tree
+from functrain.checkpoint import load, save
+from functrain.errors import CheckpointWriteError
+
+NEW = {"params": {"w": torch.ones(4)}, "step": 2}
+# Longer than two blocks, so that it is written in pieces by a thread of its own.
+LARGE = {"params": {"w": torch.arange(2_400_000.0)}, "step": 3}
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with scratch() as directory:
+        yield directory
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize(
+    ("tree_", "most"), [(NEW, 1), (LARGE, 4096), (LARGE, 7777), (LARGE, 1_000_000)]
+)
+def test_short_writes(
+    tree_: Any, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, pwrite, times = os.write, os.pwrite, [0]
+
+    def written(descriptor: int, data: Any) -> int:
+        return write(descriptor, memoryview(data)[:most])
+
+    def placed(descriptor: int, data: Any, offset: int) -> int:
+        times[0] += 1
+        return pwrite(descriptor, memoryview(data)[:most], offset)
+
+    monkeypatch.setattr(os, "write", written)
+    monkeypatch.setattr(os, "pwrite", placed)
+    save(tmp_path / "c", tree_)
+    tensors = 4 * tree_["params"]["w"].numel()
+    assert times[0] > tensors / most
+    assert tree.equal(load(tmp_path / "c"), tree_)
+
+
+def test_writing_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("write", "pwrite"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, name, lambda *_: 0)
+            with pytest.raises(CheckpointWriteError, match="wrote nothing"):
+                save(tmp_path / "c", NEW)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["at the flag", "at the first write", "at a later write"])
+def test_direct_writing_may_be_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flag and first write: what tmpfs and network file systems do; later: what btrfs may."""
+    direct = os.O_DIRECT
+    flags = lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_GETFL)  # noqa: E731
+    if place == "at the flag":
+        times = failing_always(
+            monkeypatch,
+            fcntl,
+            "fcntl",
+            errno.EINVAL,
+            lambda _, command, value=0: command == fcntl.F_SETFL and value & direct,
+        )
+    else:
+        least = 0 if place == "at the first write" else 1 << 22
+        times = failing_always(
+            monkeypatch,
+            os,
+            "pwrite",
+            errno.EINVAL,
+            lambda descriptor, _, offset: flags(descriptor) & direct and offset >= least,
+        )
+    save(tmp_path / "c", LARGE)
+    assert tree.equal(load(tmp_path / "c"), LARGE)
+    assert times[0] == 1
+
+
+def test_an_invalid_write_through_the_cache_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_always(monkeypatch, os, "pwrite", errno.EINVAL)
+    with pytest.raises(CheckpointWriteError):
+        save(tmp_path / "c", LARGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_taking_room_beforehand_may_be_impossible(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = failing_always(monkeypatch, os, "posix_fallocate", code)
+    save(tmp_path / "c", LARGE)
+    assert times[0] >= 1
+    assert tree.equal(load(tmp_path / "c"), LARGE)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_is_known_before_the_payload_is_written(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_always(monkeypatch, os, "posix_fallocate", code)
+    written = failing_always(monkeypatch, os, "pwrite", errno.EIO)
+    with pytest.raises(CheckpointWriteError) as caught:
+        save(tmp_path / "c", LARGE)
+    assert (caught.value.errno, written) == (code, [0])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,228 @@
+"""Rows 34 and 35 on real file systems: full, read-only, without power.
+
+They are small, mounted from files or in memory; where that is not allowed the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoint.crashes_mounts import copy_of_one_moment, image, in_memory, looped, run, stop
+from checkpoint.crashes_place import LONG, say, scratch
+
+from functrain import tree
+from functrain.checkpoint import Checkpoints, load, save
+from functrain.errors import CheckpointWriteError, RunDirectoryError
+
+pytestmark = [pytest.mark.slow, pytest.mark.row(35)]
+KINDS = ["ext4", "xfs"]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with scratch() as directory:
+        yield directory
+
+
+def sample(value: int, length: int = 400_000) -> Any:
+    params = {"w": torch.full((length,), float(value)), "b": torch.arange(100) * value}
+    return {"params": params, "ema": {"w": torch.full((1000,), value)}, "value": value}
+
+
+@pytest.fixture(params=[*KINDS, "tmpfs"])
+def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB or more, of each kind there is."""
+    if request.param == "tmpfs":
+        with in_memory(tmp_path / "mount", 16 << 20) as place:
+            yield place
+    else:
+        with looped(image(tmp_path / "image", request.param), tmp_path / "mount") as place:
+            yield place
+
+
+def fill(directory: Path, leave: int) -> None:
+    """Take up all room but so many bytes."""
+    filler = directory / "filler"
+    filler.unlink(missing_ok=True)
+    status = os.statvfs(directory)
+    with open(filler, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, status.f_bavail * status.f_bsize - leave))
+
+
+def full_disk(
+    mount: Path, levels: list[int], capsys: pytest.CaptureFixture[str], check_first: bool
+) -> None:
+    """Save a checkpoint of 1.6 MB with less and less room for it."""
+    store = Checkpoints(mount / "run", keep_last=1, keep_best=0)
+    store.save(sample(0), step=0)
+    newest, failures = 0, 0
+    usage = shutil.disk_usage(mount)._replace(free=1 << 40)
+    for step, leave in enumerate(levels, 1):
+        fill(mount, leave)
+        with pytest.MonkeyPatch.context() as patch:
+            if not check_first:  # what is free can change after it was looked at
+                patch.setattr(shutil, "disk_usage", lambda _: usage)
+            try:
+                store.save(sample(step), step=step)
+                newest = step
+            except (CheckpointWriteError, RunDirectoryError) as error:
+                assert error.errno == errno.ENOSPC
+                failures += 1
+        loaded, manifest = store.restore()
+        assert manifest.step == newest
+        assert tree.equal(loaded, sample(newest))
+        assert store.steps() == [newest]
+    (mount / "filler").unlink()
+    store.save(sample(1000), step=1000)
+    assert tree.equal(store.restore()[0], sample(1000))
+    hidden = {name for name in os.listdir(store.directory) if name.startswith(".")}
+    assert hidden == {".lock"}
+    say(capsys, f"full at {len(levels)} levels: {failures} saves refused, none lost")
+    assert 0 < failures < len(levels)
+
+
+@pytest.mark.parametrize("check_first", [True, False], ids=["known before", "found out"])
+def test_a_full_disk(mount: Path, check_first: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = random.Random(0)
+    levels = [0, 4096, 8192, 1_600_000, 3_000_000]
+    levels += [chance.randrange(1_800_000) // 4096 * 4096 for _ in range(100 if LONG else 15)]
+    full_disk(mount, levels, capsys, check_first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_that_becomes_read_only(kind: str, tmp_path: Path) -> None:
+    with looped(image(tmp_path / "image", kind), tmp_path / "mount") as mount:
+        store = Checkpoints(mount / "run")
+        store.save(sample(1), step=1)
+        save(mount / "weights", sample(1))
+        run("mount", "-o", "remount,ro", mount)
+        with pytest.raises(RunDirectoryError) as caught:
+            store.save(sample(2), step=2)
+        assert caught.value.errno == errno.EROFS
+        with pytest.raises(CheckpointWriteError) as refused:
+            save(mount / "weights", sample(2), overwrite=True)
+        assert refused.value.errno == errno.EROFS
+        assert tree.equal(store.restore()[0], sample(1))
+        assert tree.equal(load(mount / "weights"), sample(1))
+        run("mount", "-o", "remount,rw", mount)
+        store.save(sample(2), step=2)
+        assert tree.equal(store.restore()[0], sample(2))
+
+
+# -- power cuts --------------------------------------------------------------------------------
+
+
+def writing(directory: Path, said: int) -> None:
+    """Save for ever, in turn as the next step and in one place, and say so when it is done."""
+    store = Checkpoints(directory / "run", keep_last=2, keep_best=0)
+    for step in range(1, 1 << 30):
+        tree_ = sample(step, 20_000 + 90_000 * (step % 5))
+        store.save(tree_, step=step)
+        os.write(said, f"step {step}\n".encode())
+        save(directory / "same", tree_, overwrite=True)
+        os.write(said, f"same {step}\n".encode())
+
+
+def forked_writer(directory: Path) -> tuple[int, int]:
+    """(process, a descriptor that tells what it has saved)."""
+    told, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            writing(directory, said)
+        finally:
+            os._exit(1)
+    os.close(said)
+    os.set_blocking(told, False)
+    return child, told
+
+
+def heard(told: int, before: bytes) -> bytes:
+    """All that was said so far."""
+    while True:
+        try:
+            more = os.read(told, 1 << 16)
+        except BlockingIOError:
+            return before
+        if not more:
+            return before
+        before += more
+
+
+def newest(said: bytes) -> dict[str, int]:
+    return {name.decode(): int(step) for name, step in map(bytes.split, said.splitlines())}
+
+
+def check_after_power_cut(mount: Path, promised: dict[str, int]) -> None:
+    """What had been saved is there; what was being saved is there or not."""
+    store = Checkpoints(mount / "run", keep_last=2, keep_best=0)
+    if "step" in promised:
+        loaded, manifest = store.restore()
+        assert manifest.step is not None
+        assert manifest.step >= promised["step"]
+        assert tree.equal(loaded, sample(manifest.step, 20_000 + 90_000 * (manifest.step % 5)))
+        for step in store.steps():
+            store.verify(step)
+    if "same" in promised:
+        loaded = load(mount / "same")
+        assert loaded["value"] >= promised["same"]
+        assert tree.equal(loaded, sample(loaded["value"], loaded["params"]["w"].numel()))
+    store.save(sample(1 << 20, 100), step=1 << 20)
+    hidden = {name for name in os.listdir(store.directory) if name.startswith(".")}
+    assert hidden == {".lock"}
+
+
+@pytest.mark.row(34)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [(), ("data=writeback", "commit=1")], ids=["plain", "writeback"]
+)
+def test_power_cuts(
+    kind: str, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "xfs" and options:
+        pytest.skip("these are options of ext4")
+    chance, cuts, said = random.Random(0), 60 if LONG else 6, b""
+    with looped(image(tmp_path / "image", kind), tmp_path / "mount", *options) as mount:
+        child, told = forked_writer(mount)
+        try:
+            for number in range(cuts):
+                time.sleep(chance.uniform(0.02, 0.2))
+                stop(child)
+                said = heard(told, said)
+                copy_of_one_moment(tmp_path / "image", tmp_path / "copy")
+                os.kill(child, signal.SIGCONT)
+                with looped(tmp_path / "copy", tmp_path / "after") as after:
+                    check_after_power_cut(after, newest(said))
+                (tmp_path / "copy").unlink()
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(told)
+    say(capsys, f"{kind}: {cuts} power cuts during {newest(said)['step']} saves")
+    assert newest(said)["step"] > cuts / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_power_cuts_notice_a_writer_that_does_not_sync(kind: str, tmp_path: Path) -> None:
+    """The test above can fail: without syncing, what was said to be saved is lost."""
+    with looped(image(tmp_path / "image", kind), tmp_path / "mount") as mount:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: None)
+            Checkpoints(mount / "run").save(sample(1, 100), step=1)
+        copy_of_one_moment(tmp_path / "image", tmp_path / "copy")
+        with (
+            looped(tmp_path / "copy", tmp_path / "after") as after,
+            pytest.raises(FileNotFoundError),
+        ):
+            check_after_power_cut(after, {"step": 1})
