@@ -25,10 +25,13 @@ RUNS = {
     ],
 }
 KILLS = 6
+# How the killed run differs; the one it is compared with always waits for its checkpoints.
+DISTURBED = {"digits": ["checkpoints.background=true"], "chargpt": []}
 
 
 def command(name: str, directory: Path) -> list[str]:
-    options = [*RUNS[name], f"directory={directory}", "threads=1"]
+    more = DISTURBED[name] if directory.name == "disturbed" else []
+    options = [*RUNS[name], *more, f"directory={directory}", "threads=1"]
     return [sys.executable, "-m", "functrain", "train", name, *options]
 
 
