@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from functrain.history import History
 from functrain.state import TrainState
+
+if TYPE_CHECKING:
+    from functrain.history import History
 
 
 @attrs.frozen(eq=False)
