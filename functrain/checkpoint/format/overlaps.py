@@ -43,30 +43,44 @@ def aliases(tensors: Named) -> list[int | None]:
         >>> aliases([(("w",), w), (("same",), w[:]), (("copy",), w.clone())])
         [None, 0, None]
     """
-    first: dict[Hashable, int] = {}
+    begins: dict[int, list[int]] = {}
     found: list[int | None] = []
     spans: list[_Span] = []
     for index, (path, tensor) in enumerate(tensors):
         check(path, tensor)
-        count = tensor.numel()
-        if count == 0:
+        if tensor.numel() == 0:
             found.append(None)
             continue
-        start, device = tensor.data_ptr(), tensor.device
-        if tensor.is_contiguous():
-            layout: Hashable = None
-            length = count * tensor.itemsize
-        else:
-            layout = shape = _counting(tensor)
-            length = (1 + sum((size - 1) * step for size, step in shape)) * tensor.itemsize
-        shown = (start, device, tensor.dtype, tensor.shape, layout)
-        earlier = first.setdefault((*shown, tensor.is_conj(), tensor.is_neg()), index)
-        found.append(None if earlier == index else earlier)
-        if earlier == index:
-            spans.append((device.type, start, start + length, index))
+        start = tensor.data_ptr()
+        # Few begin where another does, so more than the address is seldom looked at.
+        others = begins.setdefault(start, [])
+        first = _alias(tensor, others, tensors) if others else None
+        found.append(first)
+        if first is None:
+            others.append(index)
+            kind = "cpu" if tensor.is_cpu else tensor.device.type
+            spans.append((kind, start, start + _reach(tensor), index))
     for cluster in _clusters(spans):
         _refuse_overlap(cluster, tensors)
     return found
+
+
+def _alias(tensor: Tensor, others: list[int], tensors: Named) -> int | None:
+    """Which of the tensors that begin at the same address is the same view."""
+    shown = _shown(tensor)
+    return next((index for index in others if _shown(tensors[index][1]) == shown), None)
+
+
+def _shown(tensor: Tensor) -> Hashable:
+    view = tensor.device, tensor.dtype, tensor.is_conj(), tensor.is_neg()
+    return (*view, _counting(tensor))
+
+
+def _reach(tensor: Tensor) -> int:
+    """Bytes from the first to the end of the last element."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    return (1 + sum((size - 1) * step for size, step in _counting(tensor))) * tensor.itemsize
 
 
 def check(path: Path, tensor: Tensor) -> None:
