@@ -10,10 +10,11 @@ import orjson
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import safetensors_entry
-from functrain.tree import Path, path_string
+from functrain.tree import Path
 
 ROLES = ("params", "frozen", "optimizer", "ema")
 _ALIGNMENT = 64
+_TAKEN = ("__metadata__", "format")  # what the header itself has under these names
 
 
 @attrs.frozen(eq=False)
@@ -74,9 +75,13 @@ def layouts(
     inner: list[tuple[str, str]] = []
     for index, (path, _) in enumerate(tensors):
         role, depth = role_of(path)
+        name = names[index]
+        if depth:
+            before = 0 if depth == 1 else len(readable(str(path[0]))) + 1
+            name = name[before + len(role) + 1 :]
         group = by_role.setdefault(role, {})
-        prefix = len(path_string(path[:depth])) + 1 if depth else 0
-        name = _unused(names[index][prefix:], group)
+        if name in group or name in _TAKEN:
+            name = _unused(name, group)
         group[name] = index
         inner.append((role, name))
     return [
@@ -126,7 +131,7 @@ def _header(fields: dict[str, Any]) -> bytes:
 def _unused(name: str, used: dict[str, int]) -> str:
     """A name no other tensor of the file has; ``a.b`` can also be the key ``b`` under ``a``."""
     candidate, count = name, 1
-    while candidate in used or candidate in ("__metadata__", "format"):
+    while candidate in used or candidate in _TAKEN:
         count += 1
         candidate = f"{name}~{count}"
     return candidate

@@ -79,6 +79,22 @@ def test_colliding_names_stay_apart(tmp_path: Path) -> None:
         assert sorted(file.keys()) == ["__metadata__~2", "a.b", "a.b~2"]
 
 
+def test_names_are_what_follows_the_role(tmp_path: Path) -> None:
+    one = torch.ones(1)
+    saved = {
+        "params": {"a": one, "b": {"c": one + 1}},
+        "\ud800": {"params": {"d": one + 2}},
+        "x.y": {"params": {"e": one + 3}},
+        "ema": one + 4,
+    }
+    path = save(tmp_path / "c", saved)
+    with safe_open(path / "params.safetensors", "pt") as file:
+        assert sorted(file.keys()) == ["a", "b.c", "d", "e"]
+    with safe_open(path / "ema.safetensors", "pt") as file:
+        assert list(file.keys()) == ["ema"]
+    assert tree.equal(saved, load(path))
+
+
 def test_every_tensor_is_aligned(tmp_path: Path) -> None:
     saved = {
         "flag": torch.ones(3, dtype=torch.bool),
