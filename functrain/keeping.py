@@ -25,6 +25,7 @@ class Keeper:
         store: the run directory.
         saver: writes to it, in the background or not.
         described: what a checkpoint says it was made with.
+        frozen: paths in a run state of parameters that are not trained.
         stands: the step of the newest checkpoint, and whether nothing was owed in it.
         under_way: the state that is being saved, until that is told.
     """
@@ -32,6 +33,7 @@ class Keeper:
     store: Checkpoints
     saver: Saver
     described: dict[str, Any]
+    frozen: frozenset[str]
     stands: tuple[int, bool] = (-1, True)
     under_way: TrainState | None = None
 
@@ -39,7 +41,9 @@ class Keeper:
     def of(cls, store: Checkpoints, program: Program) -> Keeper:
         """For the states of a program; those of a donating one are copied to be saved."""
         saver = Saver(store, staged=program.donates, inline=not store.background)
-        return cls(store, saver, describe(program))
+        still = program.fixed.model.params.keys() - set(program.fixed.trainable)
+        frozen = frozenset(f"train.params.{path}" for path in still)
+        return cls(store, saver, describe(program), frozen)
 
     def has(self, train: TrainState, loop: LoopState) -> bool:
         """Whether this state stands on the disk, or is on its way there."""
@@ -69,7 +73,9 @@ class Keeper:
             measured[monitor] = value
         info = {**self.described, "seconds": seconds}
         step = run.train.counters.step
-        self.saver.save(run, step=step, metrics=measured, info=info, first=first)
+        self.saver.save(
+            run, step=step, metrics=measured, info=info, frozen=self.frozen, first=first
+        )
         self.taken_up(run.train, run.loop)
         self.under_way = run.train
 

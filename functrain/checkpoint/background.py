@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +98,7 @@ class Saver:
         step: int,
         metrics: Mapping[str, Any] | None = None,
         info: Any = None,
+        frozen: Iterable[str] = (),
         first: Callable[[], None] | None = None,
     ) -> None:
         """Begin to save a tree; wait for the save before, if that is still under way.
@@ -108,6 +109,7 @@ class Saver:
             step: updates made.
             metrics: numbers by name.
             info: plain data to keep beside it.
+            frozen: dotted paths of tensors that do not change; they go to a file of their own.
             first: called in the background before anything is written.
 
         Raises:
@@ -115,7 +117,7 @@ class Saver:
             The error of the save before, if that failed; then this one is not begun.
         """
         self.wait()
-        taken = snapshot(tree, info=info, step=step, metrics=metrics)
+        taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         flight = _Flight(step)
         work = flight, self._store, self._holding.hold(taken), self._holding, first
         if self._inline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class Checkpoints:
         step: int,
         metrics: Mapping[str, Any] | None = None,
         info: Any = None,
+        frozen: Iterable[str] = (),
     ) -> Path:
         """Save a tree under its step, durably, and let older ones go.
 
@@ -113,6 +114,7 @@ class Checkpoints:
             step: updates made. A checkpoint of the same step is replaced.
             metrics: numbers by name; ``monitor`` is looked up here.
             info: plain data to keep beside it.
+            frozen: dotted paths of tensors that do not change; they go to a file of their own.
 
         Returns:
             The checkpoint's directory.
@@ -120,7 +122,8 @@ class Checkpoints:
         Raises:
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
-        return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
+        taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+        return self.write(taken)
 
     def write(self, taken: Snapshot) -> Path:
         """Save what was taken apart already; the other half of :meth:`save`."""

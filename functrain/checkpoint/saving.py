@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def save(
     step: int | None = None,
     metrics: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    frozen: Iterable[str] = (),
 ) -> Path:
     """Save a tree as a directory, durably, wholly or not at all.
 
@@ -54,6 +55,7 @@ def save(
         step: updates made.
         metrics: numbers by name.
         overwrite: replace a checkpoint that is at ``path``; nothing else is ever replaced.
+        frozen: dotted paths of tensors that do not change; they go to a file of their own.
 
     Returns:
         The absolute path.
@@ -72,13 +74,14 @@ def save(
         >>> sorted(file.name for file in place.iterdir())
         ['manifest.json', 'params.safetensors']
     """
-    return write(path, snapshot(tree, info=info, step=step, metrics=metrics), overwrite=overwrite)
+    taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+    return write(path, taken, overwrite=overwrite)
 
 
 def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path:
     """Save what was taken apart already; the other half of :func:`save`."""
     final = Path(path).absolute()
-    plan = layouts(taken.tensors, taken.names, taken.same)
+    plan = layouts(taken.tensors, taken.names, taken.same, taken.frozen)
     needed = sum(layout.length + _ROOM_PER_FILE for layout in plan)
     try:
         _need_room(final, needed + _ROOM_PER_LEAF * len(taken.tensors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -24,6 +24,7 @@ class Snapshot:
         structure: the tree, see :mod:`functrain.checkpoint.format.structure`.
         tensors: its tensors with their paths; held by reference.
         names: their paths as text.
+        frozen: names of those that do not change, which go to a file of their own.
         same: for each the index of an earlier one that is the same memory, or ``None``.
         step: updates made.
         metrics: JSON of the metrics by name.
@@ -35,6 +36,7 @@ class Snapshot:
     structure: Json
     tensors: list[tuple[Path, Tensor]]
     names: list[str]
+    frozen: frozenset[str]
     same: list[int | None]
     step: int | None
     metrics: Json
@@ -59,6 +61,7 @@ def snapshot(
     info: Any = None,
     step: int | None = None,
     metrics: Mapping[str, Any] | None = None,
+    frozen: Iterable[str] = (),
 ) -> Snapshot:
     """Take a tree apart; its tensors are not read yet.
 
@@ -67,6 +70,7 @@ def snapshot(
         info: plain data.
         step: updates made.
         metrics: numbers by name.
+        frozen: dotted paths of tensors that do not change.
 
     Raises:
         UnsupportedLeafError: something in it could not be given back exactly.
@@ -85,6 +89,7 @@ def snapshot(
         structure=structure,
         tensors=tensors,
         names=[readable(path_string(path)) for path, _ in tensors],
+        frozen=frozenset(frozen),
         same=aliases(tensors),
         step=step,
         metrics=encode_plain(numbers, "metrics"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import functrain as ft
@@ -68,6 +68,20 @@ def test_from_a_run_or_one_checkpoint_of_it(run: ft.Run, what: Any) -> None:
         Net().load_state_dict(weights(path, what), strict=True)
     earlier = weights(run.directory / "step-00000003", what)
     assert not torch.equal(earlier["inner.weight"], expected["inner.weight"])
+
+
+def test_parameters_that_are_not_trained_are_a_file_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = ft.program(Net(), loss, ft.optim.AdamW(lr=0.1), trainable=["norm.*"])
+    data = [torch.randn(8, 4) for _ in range(4)]
+    first = ft.fit(made, data, until="2 steps", directory=tmp_path)
+    place = tmp_path / "step-00000002"
+    assert list(load_file(place / "frozen.safetensors")) == ["inner.weight"]
+    assert sorted(load_file(place / "params.safetensors")) == ["norm.bias", "norm.weight"]
+    Net().load_state_dict(weights(place), strict=True)
+    again = ft.fit(made, data, until="4 steps", directory=tmp_path)
+    assert torch.equal(again.state.params["inner.weight"], first.state.params["inner.weight"])
+    assert tree.diff(again.state, ft.fit(made, data, until="4 steps").state) == []
 
 
 @pytest.mark.row(40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Any
 
@@ -55,7 +56,10 @@ def role_of(path: Path) -> tuple[str, int]:
 
 
 def layouts(
-    tensors: list[tuple[Path, Tensor]], names: list[str], same: list[int | None]
+    tensors: list[tuple[Path, Tensor]],
+    names: list[str],
+    same: list[int | None],
+    frozen: Collection[str] = (),
 ) -> list[Layout]:
     """Plan the payload files.
 
@@ -63,6 +67,7 @@ def layouts(
         tensors: all tensors with their paths.
         names: their paths as text.
         same: for each the index of an earlier one that is the same memory, or ``None``.
+        frozen: which go to the file ``frozen``, by the names they would have in their own.
 
     Example:
         >>> import torch
@@ -79,6 +84,8 @@ def layouts(
         if depth:
             before = 0 if depth == 1 else len(readable(str(path[0]))) + 1
             name = name[before + len(role) + 1 :]
+        if names[index] in frozen:
+            role = "frozen"
         group = by_role.setdefault(role, {})
         if name in group or name in _TAKEN:
             name = _unused(name, group)

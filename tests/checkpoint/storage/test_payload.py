@@ -95,6 +95,14 @@ def test_names_are_what_follows_the_role(tmp_path: Path) -> None:
     assert tree.equal(saved, load(path))
 
 
+def test_what_does_not_change_has_a_file_of_its_own(tmp_path: Path) -> None:
+    saved = {"params": {"base": torch.ones(2), "head": torch.zeros(3)}, "table": torch.ones(1)}
+    path = save(tmp_path / "c", saved, frozen=["params.base", "table"])
+    assert list(load_file(path / "frozen.safetensors")) == ["base", "table"]
+    assert list(load_file(path / "params.safetensors")) == ["head"]
+    assert tree.equal(saved, load(path))
+
+
 def test_every_tensor_is_aligned(tmp_path: Path) -> None:
     saved = {
         "flag": torch.ones(3, dtype=torch.bool),
