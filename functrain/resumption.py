@@ -109,7 +109,9 @@ def chosen(
     holds = store is not None and bool(store.steps())
     if is_path(resume):
         path = Path(str(resume)).absolute()
-        if store is not None and holds and path.parent != store.directory:
+        if store is not None and path.resolve().parent == store.directory.resolve():
+            return store, path
+        if store is not None and holds:
             raise ConfigurationError(
                 f"{store.directory} holds a run already. To go on from {path}, choose an empty "
                 "directory, or take one of its own checkpoints."
@@ -122,7 +124,7 @@ def chosen(
                 "with resume=True."
             )
         return store, "latest" if resume is True else resume
-    if resume not in (True, False, "latest"):
+    if resume is not True and resume is not False and resume != "latest":
         where = "without a directory" if store is None else f"in {store.directory}"
         raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
     return None

@@ -92,8 +92,17 @@ def test_from_a_checkpoint_without_its_log_and_without_a_directory(tmp_path: Pat
     assert [row["step"] for row in rows(tmp_path / "c")] == list(range(7, 13))
 
 
+def test_a_path_to_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    first = run(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for path in (tmp_path / "b" / ".." / "a", tmp_path / "link", tmp_path / "a"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        again = run(tmp_path / "a", resume=path / "step-00000006")
+        assert tree.diff(again.state, first.state) == []
+
+
 def test_what_cannot_be(tmp_path: Path) -> None:
-    for resume in ("best", 3):
+    for resume in ("best", 3, 1, 0):
         with pytest.raises(errors.NoCheckpointError, match=f"resume={resume!r}"):
             run(tmp_path / "empty", resume=resume)
     run(tmp_path / "a", until="4 steps")

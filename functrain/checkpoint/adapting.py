@@ -7,6 +7,7 @@ Nothing of this happens unless it is asked for. The leaves of a checkpoint then 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,7 +19,7 @@ from torch.nn import Parameter
 
 from functrain import tree
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.format.matching import Declared, mismatches
+from functrain.checkpoint.format.matching import Declared, is_anything, mismatches
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, encode_node
 from functrain.names import nearest
@@ -34,7 +35,7 @@ class Adaption:
     """What may differ between a checkpoint and ``like``.
 
     Attributes:
-        only: globs over leaf paths; other leaves are not loaded.
+        only: globs over paths, of leaves or of all below a node; other leaves are not loaded.
         rename: new path by saved path; a path also stands for all below it, and ``*`` for any text.
         cast: convert to the dtype in ``like`` where torch can without dropping a kind of number.
         partial: leave out what only one side has.
@@ -59,17 +60,17 @@ class Adaption:
 
     def wants(self, path: str) -> bool:
         """Whether a leaf is to be loaded."""
-        return self.only is None or any(fnmatchcase(path, glob) for glob in self.only)
+        return self.only is None or any(
+            fnmatchcase(path, glob) or fnmatchcase(path, f"{glob}.*") for glob in self.only
+        )
 
 
+@attrs.frozen(eq=False)
 class Slot:
-    """In a tree like ``like``, a leaf that will be filled from the checkpoint.
+    """A leaf of ``like`` that will be filled from the checkpoint."""
 
-    Not an attrs class, which would be a node of the tree.
-    """
-
-    def __init__(self, json: Json, like: Any) -> None:
-        self.json, self.like = json, like
+    json: Json
+    like: Any
 
 
 def plain(json: Json) -> Json:
@@ -99,8 +100,8 @@ def pruned(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
 
 def placed(
     json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption
-) -> tuple[Tree, list[str]]:
-    """Put the leaves of a checkpoint into their places in ``like``.
+) -> tuple[dict[Path, Slot], list[str]]:
+    """Find the places in ``like`` for the leaves of a checkpoint.
 
     Args:
         json: the saved structure.
@@ -109,25 +110,30 @@ def placed(
         adaption: what may differ.
 
     Returns:
-        (``like`` with a :class:`Slot` for each leaf to be filled, problems in words).
+        (what is to be filled by its path in ``like``, problems in words).
     """
-    saved, problems = _renamed(dict(_entries(json)), adaption.rename)
+    entries = list(_entries(json))
+    saved, problems = _renamed(dict(entries), adaption.rename)
+    counts = Counter(name for name, _ in entries)
     used: set[str] = set()
-
-    def place(path: Path, leaf: Any) -> Any:
-        name = path_string(path)
-        if not adaption.wants(name):
-            return leaf
-        if name in saved:
-            used.add(name)
-            problems.extend(_problems(path, saved[name], leaves, leaf, adaption.cast))
-            return Slot(saved[name], leaf)
-        if not adaption.partial:
-            hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
-            problems.append(f"{name}: missing in the checkpoint{hint}")
-        return leaf
-
-    result = tree.map_with_path(place, like)
+    slots: dict[Path, Slot] = {}
+    for path, leaf in tree.items(like):
+        name, anything = path_string(path), is_anything(leaf)
+        if not adaption.wants(name) and not anything:
+            continue
+        if name not in saved:
+            if not adaption.partial:
+                hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
+                problems.append(f"{name}: missing in the checkpoint{hint}")
+            continue
+        found = _pruned(saved[name], adaption.wants, path) if anything else saved[name]
+        if found is _DROPPED:
+            continue
+        used.add(name)
+        if counts[name] > 1:
+            problems.append(f"{name}: {counts[name]} places in the checkpoint have this path")
+        problems.extend(_problems(path, found, leaves, leaf, adaption.cast))
+        slots[path] = Slot(found, leaf)
     if not used:
         problems.append("nothing in the checkpoint has the path of anything that is expected")
     elif not adaption.partial:
@@ -140,16 +146,7 @@ def placed(
             for name in extra
             if adaption.wants(name) and not name.startswith(below)
         ]
-    return result, problems
-
-
-def filled(placed: Tree, value: Callable[[Json, Any], Any]) -> Tree:
-    """Replace each :class:`Slot` by ``value(json, like)``."""
-
-    def fill(leaf: Any) -> Any:
-        return value(leaf.json, leaf.like) if isinstance(leaf, Slot) else leaf
-
-    return tree.map(fill, placed)
+    return slots, problems
 
 
 def indices(json: Json) -> Iterator[int]:
@@ -164,7 +161,7 @@ def indices(json: Json) -> Iterator[int]:
 
 def _pruned(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
     node = _inner(json)
-    if node is None:
+    if node is None or not node.children:
         return json if wants(path_string(path)) else _DROPPED
     below = [(key, _pruned(child, wants, (*path, key))) for key, child in node.children]
     left = [(key, child) for key, child in below if child is not _DROPPED]
@@ -184,19 +181,25 @@ def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
 def _renamed(
     saved: dict[str, Json], rename: Mapping[str, str]
 ) -> tuple[dict[str, Json], list[str]]:
-    problems, result = [], dict(saved)
+    problems: list[str] = []
+    left, result = dict(saved), dict[str, Json]()
+    # All at once, so that two names can be exchanged.
     for old, new in rename.items():
         pattern = re.compile(re.escape(old).replace(r"\*", "(.*)") + r"(\..*)?", re.DOTALL)
-        hits = {name: match for name in result if (match := pattern.fullmatch(name))}
+        hits = {name: match for name in left if (match := pattern.fullmatch(name))}
         if not hits:
             problems.append(f"rename: {old!r} is not in the checkpoint{nearest(old, saved)}")
-        values = {_substituted(new, hit): result.pop(name) for name, hit in hits.items()}
-        taken = [name for name in values if name in result]
-        problems += [f"{name}: there already, so nothing can be renamed to it" for name in taken]
+        values = {_substituted(new, hit): left.pop(name) for name, hit in hits.items()}
         if len(values) < len(hits):
             problems.append(f"rename: {old!r} gives several leaves the same name")
+        problems += [_occupied(name) for name in values if name in result]
         result |= values
-    return result, problems
+    problems += [_occupied(name) for name in result if name in left]
+    return left | result, problems
+
+
+def _occupied(name: str) -> str:
+    return f"{name}: there already, so nothing can be renamed to it"
 
 
 def _substituted(new: str, match: re.Match[str]) -> str:

@@ -78,6 +78,7 @@ class Saver:
         self._store, self._deadline, self._inline = store, deadline, inline
         self._holding = Staging() if staged and not inline else References()
         self._flight = _Flight(None)
+        self._one_at_a_time = threading.Lock()
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
     def __enter__(self) -> Saver:
@@ -116,6 +117,18 @@ class Saver:
             UnsupportedLeafError: the tree holds what could not be given back exactly.
             The error of the save before, if that failed; then this one is not begun.
         """
+        with self._one_at_a_time:
+            self._save(tree, step, metrics, info, frozen, first)
+
+    def _save(
+        self,
+        tree: Tree,
+        step: int,
+        metrics: Mapping[str, Any] | None,
+        info: Any,
+        frozen: Iterable[str],
+        first: Callable[[], None] | None,
+    ) -> None:
         self.wait()
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         flight = _Flight(step)

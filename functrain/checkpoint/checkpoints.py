@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,10 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""
-        if step < 0:
+        count = operator.index(step)
+        if count < 0:
             raise ValueError(f"a step is a count of updates, so it cannot be {step}")
-        return self.directory / step_name(step)
+        return self.directory / step_name(count)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in numeric order; damaged ones are not told apart.
@@ -192,7 +194,7 @@ class Checkpoints:
         """
         check_format(self.directory)
         if which not in (None, "latest", "best"):
-            path = self.path(which) if isinstance(which, int) else Path(str(which))
+            path = Path(which) if isinstance(which, str | Path) else self.path(which)
             return read(path, like, **options)
         for _ in range(_MOST_ATTEMPTS):
             best = which == "best"

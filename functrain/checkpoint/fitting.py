@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.adapting import Adaption, Slot, filled, indices, placed, plain, pruned
+from functrain.checkpoint.adapting import Adaption, Slot, indices, placed, plain, pruned
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
@@ -125,14 +125,12 @@ def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
     """``like`` with the leaves of the checkpoint in their places."""
     structure, leaves = source.manifest.structure, source.manifest.leaves
     with well_formed(source.path):
-        result, problems = placed(structure, leaves, like, adaption)
-        slots = [leaf for _, leaf in tree.items(result) if isinstance(leaf, Slot)]
-        wanted = {index for slot in slots for index in indices(slot.json)}
+        slots, problems = placed(structure, leaves, like, adaption)
+        wanted = {index for slot in slots.values() for index in indices(slot.json)}
     if problems:
         raise CheckpointMismatchError(source.path, problems)
     tensors = source.tensors(Anything, wanted)
-    decoded = filled(result, lambda json, leaf: source.made(json, tensors, leaf))
-    return _settled(decoded, like, source.device, adaption.cast)
+    return _filled(source, like, slots, tensors, adaption.cast)
 
 
 def migrated(
@@ -146,12 +144,10 @@ def migrated(
         return after
     json, tensors = encode(after)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
-    result, problems = placed(json, leaves, like, adaption)
+    slots, problems = placed(json, leaves, like, adaption)
     if problems:
         raise CheckpointMismatchError(source.path, problems)
-    values = [tensor for _, tensor in tensors]
-    decoded = filled(result, lambda json, leaf: source.made(json, values, leaf))
-    return _settled(decoded, like, source.device, adaption.cast)
+    return _filled(source, like, slots, [tensor for _, tensor in tensors], adaption.cast)
 
 
 @attrs.frozen
@@ -160,18 +156,27 @@ class _Shown:
     shape: tuple[int, ...]
 
 
-def _settled(result: Tree, like: Any, device: torch.device | None, cast: bool) -> Tree:
-    """Dense tensors on the device, and if wanted of the dtype, that they have in ``like``."""
-    wanted = tree.flatten(like)
+def _filled(
+    source: Source, like: Any, slots: dict[tree.Path, Slot], tensors: list[Any], cast: bool
+) -> Tree:
+    """``like`` with its slots filled; dense tensors as they are in ``like`` as to device and dtype.
 
-    def settle(path: tree.Path, leaf: Any) -> Any:
-        model = wanted.get(path)
-        if not isinstance(leaf, Tensor) or not isinstance(model, Tensor) or leaf is model:
+    Each node is made once, of its final children: its class may look at them.
+    """
+    moved: dict[tuple[Any, ...], Tensor] = {}
+
+    def fill(path: tree.Path, leaf: Any) -> Any:
+        if path not in slots:
             return leaf
-        place = device or (leaf.device if model.is_meta else model.device)
-        return leaf.to(place, model.dtype) if cast else leaf.to(place)
+        value = source.made(slots[path].json, tensors, leaf)
+        if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
+            return value
+        place = source.device or (value.device if leaf.is_meta else leaf.device)
+        dtype = leaf.dtype if cast else value.dtype
+        # Leaves that are one tensor stay one.
+        return moved.setdefault((id(value), place, dtype), value.to(place, dtype))
 
-    return tree.map_with_path(settle, result)
+    return tree.map_with_path(fill, like)
 
 
 def _here(name: str) -> torch.device:

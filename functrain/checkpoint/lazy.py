@@ -13,21 +13,21 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.memory import contiguous_stride, empty
 from functrain.checkpoint.format.records import Leaf
-from functrain.checkpoint.loading import locate, read_manifest
+from functrain.checkpoint.loading import manifest_at, manifest_bytes, undisturbed
 from functrain.checkpoint.storage.reading import opened_payload
+from functrain.errors import CheckpointCorruptError
 
 
 class LazyLeaves(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by dotted path, each mapped from the disk when it is asked for.
+    """The tensors of a checkpoint by dotted path, mapped from the disk.
 
     Attributes:
         manifest: what the checkpoint says of itself.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, storages: dict[str, Any]) -> None:
         self.manifest = manifest
-        self._path = path
-        self._lengths = {file.name: file.length for file in manifest.files}
+        self._storages = storages
         self._leaves: dict[str, Leaf] = {}
         for leaf in manifest.leaves:
             name, count = leaf.path, 1
@@ -41,9 +41,7 @@ class LazyLeaves(Mapping[str, Tensor]):
         dtype = BY_NAME[leaf.dtype]
         if leaf.length == 0:
             return empty(leaf.shape, dtype)
-        place = str(self._path / leaf.file)
-        # Not shared: what is written to the tensor never reaches the file.
-        storage: Any = torch.UntypedStorage.from_file(place, False, self._lengths[leaf.file])
+        storage = self._storages[leaf.file]
         flat = torch.empty(0, dtype=dtype, device="cpu")
         # Row-major, as in the file; the leaf's own strides are those of a loaded tensor.
         stride = contiguous_stride(leaf.shape)
@@ -77,9 +75,18 @@ def lazy(path: str | Path) -> LazyLeaves:
         >>> list(leaves), leaves["params.w"]
         (['params.w'], tensor([1., 1.]))
     """
-    place = locate(path)
-    manifest = read_manifest(place)
+    return undisturbed(path, _mapped)
+
+
+def _mapped(place: Path) -> LazyLeaves:
+    """Map all files at once: a mapping stays what it is when the file's name goes."""
+    before = manifest_bytes(place)
+    manifest, storages = manifest_at(place), {}
     for file in manifest.files:
+        name = str(place / file.name)
         with opened_payload(place / file.name, file):
-            pass
-    return LazyLeaves(place, manifest)
+            # Not shared: what is written to a tensor never reaches the file.
+            storages[file.name] = torch.UntypedStorage.from_file(name, False, file.length)
+    if manifest_bytes(place) != before:
+        raise CheckpointCorruptError(f"{place} was replaced while it was mapped")
+    return LazyLeaves(manifest, storages)

@@ -16,6 +16,7 @@ from functrain.checkpoint.adapting import Adaption
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.guards import readable, well_formed
+from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import opened, read_into
@@ -54,8 +55,9 @@ def load(
             to the one it was saved from if that is there, else to the CPU.
         types: attrs, NamedTuple and Enum classes that may be made besides those in ``like`` and
             functrain's own states. No other class is made, and no code of the file is run.
-        only: globs over leaf paths (``"params.*"``); no other leaves are read. Without ``like`` a
-            node that lost leaves by it becomes a dict of the rest.
+        only: globs over paths (``"params"``, ``"*.bias"``), of leaves or of all below a node; no
+            other leaves are read. Without ``like`` a node that lost leaves becomes a dict of the
+            rest.
         rename: new path by saved path, for a leaf or all below a node; ``*`` stands for any text.
         cast: convert tensors to the dtype in ``like``, where no kind of number is lost.
         partial: pass over leaves that only ``like`` or only the checkpoint has.
@@ -111,15 +113,17 @@ def read(
     adaption = Adaption.of(**options)
     if like is None and (adaption.rename or adaption.cast or adaption.partial):
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
+    if like is None and migrate is not None and adaption.only is not None:
+        raise ConfigurationError("only and migrate together need the tree to fit to: give like=")
     target = None if device is None else torch.device(device)
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
         source = fitting.Source(
-            path=place, manifest=_manifest(place), types=types, device=target, verify=verify
+            path=place, manifest=manifest_at(place), types=types, device=target, verify=verify
         )
         return fitting.fitted(source, like, adaption, migrate), source.manifest
 
-    return _undisturbed(path, attempt)
+    return undisturbed(path, attempt)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -137,22 +141,22 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> import tempfile
         >>> from functrain.checkpoint import save
         >>> place = save(Path(tempfile.mkdtemp()) / "weights", {"w": torch.ones(2)}, step=7)
-        >>> manifest = read_manifest(place)
+        >>> manifest = readmanifest_at(place)
         >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
         (7, [('w', 'float32', (2,))])
     """
-    return _undisturbed(path, _manifest)
+    return undisturbed(path, manifest_at)
 
 
 def read_entry(path: str | Path) -> tuple[int | None, Entry]:
     """Step, metrics and time alone, which is quick for any number of leaves."""
 
     def attempt(place: Path) -> tuple[int | None, Entry]:
-        data = _manifest_bytes(place)
+        data = manifest_bytes(place)
         with well_formed(place):
             return parse_entry(data)
 
-    return _undisturbed(path, attempt)
+    return undisturbed(path, attempt)
 
 
 def verify(path: str | Path) -> Manifest:
@@ -163,12 +167,12 @@ def verify(path: str | Path) -> Manifest:
     """
 
     def attempt(place: Path) -> Manifest:
-        manifest = _manifest(place)
+        manifest = manifest_at(place)
         with readable(place):
             reading.verify(place, manifest.files, manifest.leaves)
         return manifest
 
-    return _undisturbed(path, attempt)
+    return undisturbed(path, attempt)
 
 
 def is_sound(path: str | Path) -> bool:
@@ -187,7 +191,7 @@ def locate(path: str | Path) -> Path:
         return present(absolute)
 
 
-def _undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
+def undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
     """Read a checkpoint, again if another one took its place meanwhile."""
     for _ in range(_MOST_ATTEMPTS):
         place = locate(path)
@@ -203,24 +207,32 @@ def _undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
 def _identity(place: Path) -> bytes | None:
     """What tells one checkpoint at a place from the next; numbers of inodes are used again."""
     try:
-        return _manifest_bytes(place)
+        return manifest_bytes(place)
     except (CheckpointCorruptError, NoCheckpointError):
         return None
 
 
-def _manifest(place: Path) -> Manifest:
-    data = _manifest_bytes(place)
+def manifest_at(place: Path) -> Manifest:
+    """The manifest at a place, which another checkpoint may take meanwhile."""
+    data = manifest_bytes(place)
     with well_formed(place):
         return parse(data)
 
 
-def _manifest_bytes(place: Path) -> bytes:
+def manifest_bytes(place: Path) -> bytes:
+    """The manifest of a checkpoint as it stands in its file."""
     if not place.is_dir():
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint at {place}")
     with readable(place):
         try:
             return _contents(place / MANIFEST)
         except FileNotFoundError as error:
+            steps = list_steps(place)
+            if steps:
+                newest = place / step_name(steps[-1])
+                raise NoCheckpointError(
+                    errno.ENOENT, f"{place} is a run directory; its newest checkpoint is {newest}"
+                ) from error
             raise CheckpointCorruptError(f"{place} has no {MANIFEST}") from error
 
 

@@ -19,21 +19,30 @@ from functrain.errors import (
     NoCheckpointError,
 )
 
+_MOST_LISTINGS = 20
+
 
 def entries(directory: Path) -> dict[int, Entry]:
     """What each checkpoint says of itself; those that cannot be read are passed over."""
-    found: dict[int, Entry] = {}
-    for step in list_steps(directory):
-        path = directory / step_name(step)
-        try:
-            said, entry = read_entry(path)
-            check_step(path, step, said)
-        except NoCheckpointError:  # another process has let it go, and saved newer ones
-            return entries(directory)
-        except (CheckpointCorruptError, CheckpointFormatError) as damage:
-            warn_skipped(path, damage)
-        else:
-            found[step] = entry
+    for _ in range(_MOST_LISTINGS):
+        found: dict[int, Entry] = {}
+        gone: list[tuple[Path, NoCheckpointError]] = []
+        for step in list_steps(directory):
+            path = directory / step_name(step)
+            try:
+                said, entry = read_entry(path)
+                check_step(path, step, said)
+            except NoCheckpointError as absence:
+                gone.append((path, absence))
+            except (CheckpointCorruptError, CheckpointFormatError) as damage:
+                warn_skipped(path, damage)
+            else:
+                found[step] = entry
+        if not gone:
+            return found
+        # Another process has let some go, and may have saved newer ones since: look again.
+    for path, error in gone:
+        warn_skipped(path, error)
     return found
 
 

@@ -142,11 +142,12 @@ def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | No
     """An attrs validator.
 
     Raises:
-        ConfigurationError: the value is not above 0.
+        ConfigurationError: the value is not above 0, or no whole number where one is meant.
     """
-    if value is not None and value <= 0:
+    whole = attribute.name != "keep_every_minutes"
+    if value is not None and (value <= 0 or (whole and not isinstance(value, int))):
         raise ConfigurationError(
-            f"{attribute.name}={value}: expected more than 0, or None to keep all"
+            f"{attribute.name}={value}: expected {'1 or more' if whole else 'more than 0'}, or None"
         )
 
 
@@ -170,4 +171,4 @@ def dispensable(entries: Entries, rules: Sequence[Rule], just_saved: int | None)
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

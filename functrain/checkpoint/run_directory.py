@@ -13,12 +13,12 @@ from pathlib import Path
 
 from functrain.checkpoint.storage.commit import named, sweep
 from functrain.checkpoint.storage.files import (
-    close,
     created,
     make_directories,
     sync_directory,
     try_lock,
     turn,
+    unlock,
     write_all,
 )
 from functrain.errors import CheckpointFormatError, RunDirectoryBusyError, RunDirectoryError
@@ -27,7 +27,8 @@ _MARK = "functrain run directory, format "
 _VERSION = "1.0"
 _MAJOR = 1
 _MARKED = re.compile(re.escape(_MARK) + r"(\d{1,9})\.")
-_STEP = re.compile(r"step-(\d+)")
+# As `step_name` writes it; what else is called alike is not ours.
+_STEP = re.compile(r"step-(\d{8}|[1-9]\d{8,17})")
 # Worker processes that a killed writer has left hold its lock until they notice, within 5 s.
 _PATIENCE = 10.0
 
@@ -55,7 +56,7 @@ def list_steps(directory: Path) -> list[int]:
     """
     try:
         # Of one listing: a name that is being replaced is in it in one form or the other.
-        names = map(named, os.listdir(directory))
+        names = [named(entry) for entry in os.listdir(directory)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -108,14 +109,14 @@ def locked(directory: Path) -> Iterator[None]:
             _prepare(directory)
         yield
     finally:
-        close(descriptor)
+        unlock(descriptor)
 
 
 def _acquire(descriptor: int, directory: Path) -> bool:
     """Take the lock; ``False`` if this process has it already."""
     here, own = socket.gethostname(), os.getpid()
     deadline = time.monotonic() + _PATIENCE
-    while not try_lock(descriptor):
+    while try_lock(descriptor) is False:
         host, pid = _holder(descriptor)
         if (host, pid) == (here, own):
             return False

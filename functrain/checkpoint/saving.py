@@ -171,7 +171,7 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
 
 
 def _need_room(path: Path, needed: int) -> None:
-    existing = next(parent for parent in path.parents if parent.is_dir())
+    existing = next(parent for parent in (path, *path.parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from functrain.checkpoint.format.encoding import encode, encode_plain
 from functrain.checkpoint.format.layout import readable
 from functrain.checkpoint.format.overlaps import aliases
 from functrain.checkpoint.format.scalars import Json
-from functrain.errors import CheckpointChangedError
+from functrain.errors import CheckpointChangedError, UnsupportedLeafError
 from functrain.tree import Path, Tree, path_string
+
+_MOST_STEPS = 10**18
 
 
 @attrs.frozen(eq=False)
@@ -74,6 +77,7 @@ def snapshot(
 
     Raises:
         UnsupportedLeafError: something in it could not be given back exactly.
+        ValueError: the step is no count of updates.
 
     Example:
         >>> import torch
@@ -81,22 +85,41 @@ def snapshot(
         [('w',)]
     """
     structure, tensors = encode(tree)
-    numbers = {
-        name: value.item() if isinstance(value, Tensor) else value
-        for name, value in (metrics or {}).items()
-    }
+    numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
     return Snapshot(
         structure=structure,
         tensors=tensors,
         names=[readable(path_string(path)) for path, _ in tensors],
         frozen=frozenset(frozen),
         same=aliases(tensors),
-        step=step,
+        step=None if step is None else _step(step),
         metrics=encode_plain(numbers, "metrics"),
         info=encode_plain(info, "info"),
         devices=["cpu" if tensor.is_cpu else str(tensor.device) for _, tensor in tensors],
         versions=versions([tensor for _, tensor in tensors]),
     )
+
+
+def _number(name: str, value: Any) -> Any:
+    """A metric as a Python number, whatever library it comes from."""
+    if not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError) as error:
+        raise UnsupportedLeafError(
+            f"metrics.{name} is a {type(value).__name__} of shape {list(value.shape)}; a metric is "
+            "one number"
+        ) from error
+
+
+def _step(step: Any) -> int:
+    count = operator.index(step)
+    if not 0 <= count < _MOST_STEPS:
+        raise ValueError(
+            f"a step is a count of updates below {_MOST_STEPS}, so it cannot be {step}"
+        )
+    return count
 
 
 def versions(tensors: list[Tensor]) -> list[int | None]:

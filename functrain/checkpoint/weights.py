@@ -25,6 +25,12 @@ What: TypeAlias = Literal["params", "ema", "all"]
 # Where a training state is in its tree: that of a run, or saved by itself.
 _BASES = ("train.", "")
 
+# What torch raises for bytes that are no pickle of tensors.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, IndexError),
+    *(TypeError, AttributeError, AssertionError, OverflowError),
+)
+
 
 def weights(
     path: str | Path, what: What = "params", *, device: str | torch.device = "cpu"
@@ -39,7 +45,8 @@ def weights(
         device: where they go.
 
     Returns:
-        Parameters and persistent buffers; tied ones under all of their names.
+        Parameters and persistent buffers, tied ones under all of their names, where ``fit`` has
+        noted which those are; of a state saved by itself its parameters and buffers.
 
     Raises:
         NoCheckpointError: nothing is there.
@@ -60,6 +67,8 @@ def weights(
         return _from_checkpoint(_checkpoint(place), what, device)
     if not place.exists():
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint and no file at {place}")
+    if what != "params":
+        raise ConfigurationError(f"what={what!r}: {place} is a plain file, which holds one kind")
     with readable(place):
         return _from_file(place, device)
 
@@ -147,8 +156,12 @@ def _from_file(place: Path, device: str | torch.device) -> dict[str, Tensor]:
         if place.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(place, device=str(device)))
         found = torch.load(place, map_location=device, weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointCorruptError(f"{place} cannot be read as weights: {error}") from error
+    except (SafetensorError, *_UNREADABLE) as error:
+        # Without torch's advice to load it in a way that runs its code.
+        raise CheckpointCorruptError(
+            f"{place} cannot be read as weights: it is no safetensors file and no state_dict that "
+            f"loads without running code ({type(error).__name__})"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ConfigurationError(
             f"{place} holds a {type(found).__name__} that is no state_dict (names and tensors); "

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from functrain import tree
-from functrain.checkpoint import Anything, load, save
+from functrain.checkpoint import Anything, Checkpoints, load, save
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -179,6 +179,70 @@ class TestMigrate:
     def test_its_own_errors_are_the_users(self, saved: Path) -> None:
         with pytest.raises(KeyError, match="gone"):
             load(saved, migrate=lambda value: value["gone"])
+
+
+class TestOddTrees:
+    def test_paths_that_look_alike_are_told(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "c", {"a": {"b": 1}, "a.b": 2, "c": 3})
+        with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
+            load(path, like={"a": {"b": 0}}, partial=True)
+        assert load(path, like={"c": 0}, partial=True) == {"c": 3}
+
+    def test_a_glob_that_hits_nothing_beside_an_empty_dict(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "c", {"e": {}, "w": torch.ones(1)})
+        with pytest.raises(CheckpointMismatchError, match="no leaf has such a path"):
+            load(path, only="nothing")
+        assert load(path, only="e") == {"e": {}}
+
+    def test_a_node_stands_for_all_below_it(self, saved: Path) -> None:
+        assert tree.equal(load(saved, only="params"), {"params": made().params})
+        like = {"params": Anything(), "step": 0, "moments": Anything()}
+        found = load(saved, like=like, only="params.head.*")
+        assert tree.equal(found["params"], {"head.bias": made().params["head.bias"]})
+        assert found["step"] == 0
+        assert found["moments"] is like["moments"]
+
+    def test_names_can_be_exchanged(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "c", {"a": 1, "b": 2, "c": 3})
+        rename = {"a": "b", "b": "c", "c": "a"}
+        assert load(path, like={"a": 0, "b": 0, "c": 0}, rename=rename) == {"a": 3, "b": 1, "c": 2}
+
+    def test_aliases_stay_aliases_when_cast(self, tmp_path: Path) -> None:
+        weight = torch.ones(3)
+        path = save(tmp_path / "c", {"a": weight, "b": weight})
+        like = {"a": torch.zeros(3).double(), "b": torch.zeros(3).double()}
+        found = load(path, like=like, cast=True)
+        assert found["a"] is found["b"]
+        assert found["a"].dtype == torch.float64
+
+    def test_only_and_migrate_without_a_tree_to_fit(self, saved: Path) -> None:
+        with pytest.raises(ConfigurationError, match="only and migrate together"):
+            load(saved, only="params", migrate=lambda value: value)
+
+
+@attrs.frozen(eq=False)
+class Strict:
+    """Looks at what it is made of."""
+
+    count: int = attrs.field(converter=int, validator=attrs.validators.ge(1))
+    weight: torch.Tensor = attrs.field(validator=attrs.validators.instance_of(torch.Tensor))
+
+
+class TestClassesThatLookAtTheirFields:
+    def test_they_see_the_final_values_once(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "c", Strict(2, torch.ones(1)))
+        like = Strict(1, torch.zeros(1))
+        for options in ({}, {"partial": True}, {"cast": True}, {"migrate": lambda value: value}):
+            found = load(path, like=like, **options)
+            assert (found.count, float(found.weight)) == (2, 1.0)
+
+    def test_what_they_refuse_is_no_damage(self, tmp_path: Path) -> None:
+        value = Strict(2, torch.ones(1))
+        object.__setattr__(value, "count", 0)
+        store = Checkpoints(tmp_path)
+        store.save(value, step=1)
+        with pytest.raises(CheckpointTypeError, match="Strict does not take its saved fields"):
+            store.restore(types=[Strict])
 
 
 def test_damage_is_noticed_in_what_is_read_and_only_there(saved: Path) -> None:

@@ -92,6 +92,32 @@ def test_one_save_in_flight(held: Held) -> None:
     assert held.store.steps() == [1, 2]
 
 
+def test_one_save_in_flight_from_any_thread(tmp_path: Path) -> None:
+    store, together, most = Checkpoints(tmp_path), [], []
+
+    class Counting:
+        def write(self, taken: Snapshot) -> Path:
+            together.append(taken)
+            most.append(len(together))
+            time.sleep(0.02)
+            path = store.write(taken)
+            together.pop()
+            return path
+
+    saver = Saver(Counting())
+    threads = [
+        threading.Thread(target=saver.save, args=(make(step),), kwargs={"step": step})
+        for step in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    saver.close()
+    assert store.steps() == list(range(6))
+    assert max(most) == 1
+
+
 def test_a_tensor_changed_meanwhile_is_an_error_not_a_torn_checkpoint(held: Held) -> None:
     value = make(1)
     saver = Saver(held)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.checkpoint import Checkpoints, save
+from functrain.checkpoint import Checkpoints, load, read_manifest, save
 from functrain.checkpoint.retention import (
     Best,
     Entry,
@@ -32,6 +37,7 @@ from functrain.errors import (
     CheckpointSkippedWarning,
     ConfigurationError,
     NoCheckpointError,
+    UnsupportedLeafError,
 )
 
 
@@ -307,3 +313,90 @@ def test_bad_arguments(tmp_path: Path) -> None:
         Checkpoints(tmp_path, mode="lowest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="-1"):
         Checkpoints(tmp_path).path(-1)
+
+
+def test_numbers_of_other_libraries_are_metrics_and_steps(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=1)
+    store.save({}, step=np.int64(1), metrics={"loss": np.float32(0.1)})
+    store.save({}, step=2, metrics={"loss": torch.tensor(0.5)})
+    store.save({}, step=3, metrics={"loss": 10**400})
+    assert (store.best(), store.steps()) == (1, [1, 3])
+    assert store.restore(np.int64(1))[1].step == 1
+    with pytest.raises(UnsupportedLeafError, match=r"metrics\.loss is a Tensor of shape \[2\]"):
+        store.save({}, step=4, metrics={"loss": torch.ones(2)})
+    for step in (-1, 10**18, 1.5):
+        with pytest.raises((ValueError, TypeError)):
+            store.save({}, step=step)  # type: ignore[arg-type]
+
+
+def test_names_that_only_look_like_checkpoints(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=2)
+    store.save({}, step=1, metrics={"loss": 1})
+    (tmp_path / "step-7").mkdir()
+    (tmp_path / "step-00000008").write_text("a file")
+    (tmp_path / "step-00000009").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(CheckpointSkippedWarning, match="step-0000000"):
+        store.save({}, step=2, metrics={"loss": 2})
+    with pytest.warns(CheckpointSkippedWarning, match="step-0000000"):
+        assert store.best() == 1
+    assert (tmp_path / "step-7").exists()
+
+
+def test_a_symlink_in_place_of_a_checkpoint_goes_without_what_it_points_to(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path / "run", keep_last=1, keep_best=0)
+    elsewhere = save(tmp_path / "elsewhere", {}, step=1)
+    store.save({}, step=2)
+    (store.path(1)).symlink_to(elsewhere)
+    store.save({}, step=3)
+    assert store.steps() == [3]
+    assert [name for name in os.listdir(store.directory) if "removed" in name] == []
+    assert read_manifest(elsewhere).step == 1
+
+
+def test_a_forked_child_does_not_keep_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a loader may be forked while another thread is saving."""
+    children, rename = [], os.rename
+
+    def forking(old: Any, new: Any) -> None:
+        child = os.fork()
+        if child == 0:
+            time.sleep(20)
+            os._exit(0)
+        children.append(child)
+        rename(old, new)
+
+    store = Checkpoints(tmp_path)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", forking)
+            store.save({}, step=1)
+        began = time.monotonic()
+        store.save({}, step=2)
+        assert time.monotonic() - began < 5
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert children
+
+
+def test_where_locks_do_not_work_one_goes_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    store, began = Checkpoints(tmp_path), time.monotonic()
+    store.save({}, step=1)
+    save(tmp_path / "other", {})
+    assert store.steps() == [1]
+    assert time.monotonic() - began < 5
+
+
+def test_a_run_directory_is_not_mistaken_for_a_checkpoint(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save({}, step=1)
+    with pytest.raises(NoCheckpointError, match=r"is a run directory; .*step-00000001"):
+        load(tmp_path)

@@ -49,3 +49,11 @@ def test_a_file_cut_short_is_noticed_before_anything_is_mapped(tmp_path: Path) -
         lazy(path)
     with pytest.raises(NoCheckpointError):
         lazy(tmp_path / "nothing")
+
+
+def test_leaves_stay_what_they_were_when_another_takes_their_place(tmp_path: Path) -> None:
+    path = save(tmp_path / "c", {"w": torch.ones(1000)})
+    leaves = lazy(path)
+    save(path, {"w": torch.zeros(1000)}, overwrite=True)
+    assert (leaves["w"] == 1).all()
+    assert (lazy(path)["w"] == 0).all()

@@ -47,7 +47,11 @@ def rebuild(
             f"{node.name} was saved with the fields {', '.join(str(key) for key, _ in children)}, "
             f"but has {', '.join(names)} now"
         )
-    return cls(**{names[key]: value for key, value in children})
+    try:
+        return cls(**{names[key]: value for key, value in children})
+    except (TypeError, ValueError) as error:
+        # The class's own validators and converters: nothing is wrong with the file.
+        raise CheckpointTypeError(f"{node.name} does not take its saved fields: {error}") from error
 
 
 def _shown(name: Any, like: Any, types: Mapping[str, type]) -> bool:

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functrain.checkpoint.storage.files import (
-    close,
     make_directories,
     sync_directory,
     try_lock,
     turn,
+    unlock,
 )
 
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{16}\.(?P<state>writing|replaced|removed)")
@@ -57,7 +57,7 @@ def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], Non
         _discard(temporary)
         raise
     finally:
-        close(claim)
+        unlock(claim)
 
 
 def remove(path: Path) -> None:
@@ -70,7 +70,10 @@ def remove(path: Path) -> None:
     os.rename(path, condemned)
     # Else a power cut may keep the old name, and lose files that it names.
     sync_directory(path.parent)
-    shutil.rmtree(condemned)
+    if condemned.is_symlink():
+        condemned.unlink()
+    else:
+        shutil.rmtree(condemned)
 
 
 def sweep(directory: Path, name: str | None = None) -> None:
@@ -157,7 +160,10 @@ def _condemn(older: Path) -> None:
 def _discard(directory: Path) -> None:
     """Remove what may as well stay until the next sweep."""
     with contextlib.suppress(OSError):  # rmtree lets errors of closing through
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory.is_symlink():
+            directory.unlink()
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _claimed(temporary: Path) -> int:
@@ -179,6 +185,6 @@ def _is_abandoned(temporary: Path) -> bool:
     except OSError:
         return False
     try:
-        return try_lock(descriptor)
+        return try_lock(descriptor) is True
     finally:
-        close(descriptor)
+        unlock(descriptor)

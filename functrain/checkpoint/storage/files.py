@@ -129,13 +129,27 @@ def make_directories(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file, unless another holder has it or locks do not work here."""
+def try_lock(descriptor: int) -> bool | None:
+    """Take the lock of an open file.
+
+    Returns:
+        Whether it is had; ``None`` where locks do not work (some network file systems).
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Free the lock of an open file and close it.
+
+    Closing alone would leave the lock with processes that were forked meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    close(descriptor)
 
 
 @contextlib.contextmanager
@@ -150,4 +164,4 @@ def turn(directory: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        close(descriptor)
+        unlock(descriptor)
