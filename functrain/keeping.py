@@ -12,7 +12,7 @@ from functrain import early_stopping
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.events import CheckpointSaved
 from functrain.program import Program
-from functrain.resumption import describe
+from functrain.resumption import describe, refuse_unknown
 from functrain.run_state import LoopState, RunState
 from functrain.state import TrainState
 
@@ -68,6 +68,8 @@ class Keeper:
             seconds: time trained.
             first: what must be durable before.
         """
+        refuse_unknown(run.listeners, ("listeners",))
+        refuse_unknown(run.data, ("data",))
         measured, monitor = dict(found), self.store.monitor
         if (value := early_stopping.find(measured, monitor)) is not None:
             measured[monitor] = value

@@ -6,14 +6,22 @@ import errno
 import platform
 import warnings
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 
-from functrain.checkpoint import Anything, Checkpoints
-from functrain.errors import ConfigurationError, NoCheckpointError, RecipeChangedWarning
+from functrain import tree
+from functrain.checkpoint import Anything, Checkpoints, read_manifest
+from functrain.errors import (
+    CheckpointCorruptError,
+    ConfigurationError,
+    NoCheckpointError,
+    RecipeChangedWarning,
+    UnsupportedLeafError,
+)
 from functrain.program import Program
 from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
@@ -111,6 +119,8 @@ def chosen(
         path = Path(str(resume)).absolute()
         if store is not None and path.resolve().parent == store.directory.resolve():
             return store, path
+        if store is not None and holds and parent_of(store) == str(path):
+            return store, "latest"  # the same call again
         if store is not None and holds:
             raise ConfigurationError(
                 f"{store.directory} holds a run already. To go on from {path}, choose an empty "
@@ -128,6 +138,35 @@ def chosen(
         where = "without a directory" if store is None else f"in {store.directory}"
         raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
     return None
+
+
+def parent_of(store: Checkpoints) -> str | None:
+    """The checkpoint of another run that the newest one here goes back to, if it does."""
+    for step in reversed(store.steps()):
+        try:
+            info = read_manifest(store.path(step)).info
+        except (CheckpointCorruptError, NoCheckpointError):
+            continue
+        return info.get("parent") if isinstance(info, dict) else None
+    return None
+
+
+def refuse_unknown(value: Any, path: tree.Path) -> None:
+    """Refuse what a resumed run could not make again in the state of a listener or a loader.
+
+    Raises:
+        UnsupportedLeafError: an instance of a class, or a member of an enum; names the path.
+    """
+    if isinstance(value, Enum) or (
+        tree.is_node(value) and not isinstance(value, dict | list | tuple)
+    ):
+        raise UnsupportedLeafError(
+            f"{tree.path_string(path)} is a {type(value).__qualname__}; a resumed run makes no "
+            "classes but its own, so the state of a listener or a loader is made of dicts, lists, "
+            "tuples, tensors and plain values. Convert it in state_dict"
+        )
+    for key, child in tree.children(value) if tree.is_node(value) else ():
+        refuse_unknown(child, (*path, key))
 
 
 def is_path(which: object) -> bool:

@@ -120,6 +120,7 @@ class Running:
         directory = self.store.directory if self.store else None
         if directory == origin.directory and self.keeper is not None:
             self.keeper.taken_up(self.train, self.loop)
+            self.keeper.described |= {key: info[key] for key in ("parent",) if key in info}
             set_aside(origin, self.train.counters.step)
         else:
             seen = 0 if directory is None else bring_log(path, directory, self.loop.log_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from test_loop import batches, program, rows
 import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import read_manifest
+
+
+class Color(enum.Enum):
+    RED = 1
 
 
 def run(directory: Path | None, until: str = "12 steps", **options: Any) -> ft.Run:
@@ -79,6 +84,30 @@ def test_from_another_run_into_an_empty_directory(tmp_path: Path) -> None:
     assert first.state.counters.step == 8
     # Called again it goes on from its own.
     assert tree.diff(run(tmp_path / "b").state, second.state) == []
+
+
+def test_the_same_call_again_goes_on_wherever_it_was_cut(tmp_path: Path) -> None:
+    run(tmp_path / "a", until="8 steps")
+    origin, whole = tmp_path / "a" / "step-00000006", run(tmp_path / "whole")
+    # Cut before its first checkpoint: nothing but the log was brought.
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "metrics.jsonl").write_bytes((tmp_path / "a" / "metrics.jsonl").read_bytes())
+    run(tmp_path / "b", resume=origin, until="9 steps")
+    assert tree.diff(run(tmp_path / "b", resume=origin).state, whole.state) == []
+    assert rows(tmp_path / "b") == rows(tmp_path / "whole")
+    assert read_manifest(tmp_path / "b" / "step-00000012").info["parent"] == str(origin)
+
+
+def test_a_state_that_could_not_be_resumed_is_not_saved(tmp_path: Path) -> None:
+    class Listener:
+        def on_train_end(self, event: Any) -> None:
+            pass
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"deep": [Color.RED]}
+
+    with pytest.raises(errors.UnsupportedLeafError, match=r"listeners\.0\.deep\.0 is a Color"):
+        run(tmp_path, listeners=[Listener()])
 
 
 def test_from_a_checkpoint_without_its_log_and_without_a_directory(tmp_path: Path) -> None:

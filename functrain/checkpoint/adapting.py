@@ -113,8 +113,8 @@ def placed(
         (what is to be filled by its path in ``like``, problems in words).
     """
     entries = list(_entries(json))
-    saved, problems = _renamed(dict(entries), adaption.rename)
     counts = Counter(name for name, _ in entries)
+    saved, problems = _renamed(dict(entries), adaption.rename, counts)
     used: set[str] = set()
     slots: dict[Path, Slot] = {}
     for path, leaf in tree.items(like):
@@ -131,7 +131,7 @@ def placed(
             continue
         used.add(name)
         if counts[name] > 1:
-            problems.append(f"{name}: {counts[name]} places in the checkpoint have this path")
+            problems.append(_ambiguous(name, counts))
         problems.extend(_problems(path, found, leaves, leaf, adaption.cast))
         slots[path] = Slot(found, leaf)
     if not used:
@@ -179,7 +179,7 @@ def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
 
 
 def _renamed(
-    saved: dict[str, Json], rename: Mapping[str, str]
+    saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
 ) -> tuple[dict[str, Json], list[str]]:
     problems: list[str] = []
     left, result = dict(saved), dict[str, Json]()
@@ -192,10 +192,15 @@ def _renamed(
         values = {_substituted(new, hit): left.pop(name) for name, hit in hits.items()}
         if len(values) < len(hits):
             problems.append(f"rename: {old!r} gives several leaves the same name")
+        problems += [_ambiguous(name, counts) for name in hits if counts[name] > 1]
         problems += [_occupied(name) for name in values if name in result]
         result |= values
     problems += [_occupied(name) for name in result if name in left]
     return left | result, problems
+
+
+def _ambiguous(name: str, counts: Mapping[str, int]) -> str:
+    return f"{name}: {counts[name]} places in the checkpoint have this path"
 
 
 def _occupied(name: str) -> str:

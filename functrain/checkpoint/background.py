@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 import weakref
@@ -33,15 +34,16 @@ class _Flight:
     """One save under way. Its outcome is asked for once."""
 
     step: int | None
-    thread: threading.Thread | None = None
+    # Not the thread's own end: joining one, interrupted, makes a running thread look ended.
+    over: threading.Event = attrs.field(factory=threading.Event)
+    owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
 
     def landed(self, timeout: float | None) -> bool:
         """Wait for the end of it."""
-        if self.thread is not None:
-            self.thread.join(timeout)
-        return self.thread is None or not self.thread.is_alive()
+        # In a forked child there is no thread that could end it.
+        return self.owner != os.getpid() or self.over.wait(timeout)
 
 
 class Saver:
@@ -76,9 +78,9 @@ class Saver:
         inline: bool = False,
     ) -> None:
         self._store, self._deadline, self._inline = store, deadline, inline
-        self._holding = Staging() if staged and not inline else References()
-        self._flight = _Flight(None)
-        self._one_at_a_time = threading.Lock()
+        self._holding = Staging() if staged and not inline else References(inline)
+        self._flight = _landed()
+        self._one_at_a_time = threading.RLock()  # a signal handler may save, too
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
     def __enter__(self) -> Saver:
@@ -107,6 +109,8 @@ class Saver:
         Args:
             tree: see :func:`functrain.checkpoint.save`. It must not be changed in place until it is
                 written, unless the saver is ``staged``; if it is, nothing is saved, which is told.
+                (Of writes through ``.data`` or ``.numpy()`` torch keeps no count.) NumPy arrays and
+                other memory that is not torch's are copied at once.
             step: updates made.
             metrics: numbers by name.
             info: plain data to keep beside it.
@@ -129,8 +133,8 @@ class Saver:
         frozen: Iterable[str],
         first: Callable[[], None] | None,
     ) -> None:
-        self.wait()
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+        self.wait()  # only now: what is called on the way may have saved, too
         flight = _Flight(step)
         work = flight, self._store, self._holding.hold(taken), self._holding, first
         if self._inline:
@@ -139,8 +143,7 @@ class Saver:
             self._raise()
             return
         # A daemon, so that a disk that hangs cannot hold up the end of the program for ever.
-        flight.thread = threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True)
-        flight.thread.start()
+        threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True).start()
         self._flight = flight
         self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
 
@@ -191,9 +194,16 @@ class Saver:
             raise error
 
     def _forget(self) -> None:
-        self._flight = _Flight(None)
+        self._flight = _landed()
         if self._at_exit is not None:
             self._at_exit.detach()
+
+
+def _landed() -> _Flight:
+    """What stands for no save."""
+    flight = _Flight(None)
+    flight.over.set()
+    return flight
 
 
 def _fly(
@@ -210,6 +220,8 @@ def _fly(
             flight.path = store.write(taken)
     except BaseException as error:  # raised in the thread that asks
         flight.error = error
+    finally:
+        flight.over.set()
 
 
 def _do_first(first: Callable[[], None], step: int | None) -> None:

@@ -194,8 +194,12 @@ class Checkpoints:
         """
         check_format(self.directory)
         if which not in (None, "latest", "best"):
-            path = Path(which) if isinstance(which, str | Path) else self.path(which)
-            return read(path, like, **options)
+            if isinstance(which, str | Path):
+                return read(which, like, **options)
+            path = self.path(which)
+            tree, manifest = read(path, like, **options)
+            pruning.check_step(path, operator.index(which), manifest.step)
+            return tree, manifest
         for _ in range(_MOST_ATTEMPTS):
             best = which == "best"
             candidates = self._best.ranked(self.entries()) if best else self.steps()[::-1]

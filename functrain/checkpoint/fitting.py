@@ -163,7 +163,8 @@ def _filled(
 
     Each node is made once, of its final children: its class may look at them.
     """
-    moved: dict[tuple[Any, ...], Tensor] = {}
+    # With what each was made from, so that no other object comes to have its id.
+    moved: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def fill(path: tree.Path, leaf: Any) -> Any:
         if path not in slots:
@@ -174,7 +175,10 @@ def _filled(
         place = source.device or (value.device if leaf.is_meta else leaf.device)
         dtype = leaf.dtype if cast else value.dtype
         # Leaves that are one tensor stay one.
-        return moved.setdefault((id(value), place, dtype), value.to(place, dtype))
+        key = id(value), place, dtype
+        if key not in moved:
+            moved[key] = value, value.to(place, dtype)
+        return moved[key][1]
 
     return tree.map_with_path(fill, like)
 

@@ -59,7 +59,8 @@ def load(
             other leaves are read. Without ``like`` a node that lost leaves becomes a dict of the
             rest.
         rename: new path by saved path, for a leaf or all below a node; ``*`` stands for any text.
-        cast: convert tensors to the dtype in ``like``, where no kind of number is lost.
+        cast: convert tensors to the dtype in ``like`` as ``Tensor.to`` does, but never complex
+            numbers to real ones or fractions to integers. Values may be rounded, or be too large.
         partial: pass over leaves that only ``like`` or only the checkpoint has.
         migrate: pure function from the saved tree, in which classes are dicts of their fields, to
             one that fits ``like``.
@@ -141,7 +142,7 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> import tempfile
         >>> from functrain.checkpoint import save
         >>> place = save(Path(tempfile.mkdtemp()) / "weights", {"w": torch.ones(2)}, step=7)
-        >>> manifest = readmanifest_at(place)
+        >>> manifest = read_manifest(place)
         >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
         (7, [('w', 'float32', (2,))])
     """

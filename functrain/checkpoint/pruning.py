@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,25 +25,27 @@ _MOST_LISTINGS = 20
 
 def entries(directory: Path) -> dict[int, Entry]:
     """What each checkpoint says of itself; those that cannot be read are passed over."""
+    before: list[Path] = []
     for _ in range(_MOST_LISTINGS):
         found: dict[int, Entry] = {}
-        gone: list[tuple[Path, NoCheckpointError]] = []
+        gone: list[Path] = []
         for step in list_steps(directory):
             path = directory / step_name(step)
             try:
                 said, entry = read_entry(path)
                 check_step(path, step, said)
-            except NoCheckpointError as absence:
-                gone.append((path, absence))
+            except NoCheckpointError:
+                gone.append(path)
             except (CheckpointCorruptError, CheckpointFormatError) as damage:
                 warn_skipped(path, damage)
             else:
                 found[step] = entry
-        if not gone:
-            return found
+        if not gone or gone == before:
+            break
+        before = gone
         # Another process has let some go, and may have saved newer ones since: look again.
-    for path, error in gone:
-        warn_skipped(path, error)
+    for path in gone:
+        warn_skipped(path, NoCheckpointError(errno.ENOENT, "it is no directory"))
     return found
 
 

@@ -28,7 +28,7 @@ _VERSION = "1.0"
 _MAJOR = 1
 _MARKED = re.compile(re.escape(_MARK) + r"(\d{1,9})\.")
 # As `step_name` writes it; what else is called alike is not ours.
-_STEP = re.compile(r"step-(\d{8}|[1-9]\d{8,17})")
+_STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 # Worker processes that a killed writer has left hold its lock until they notice, within 5 s.
 _PATIENCE = 10.0
 
@@ -104,12 +104,17 @@ def locked(directory: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise _unusable(directory, error) from error
+    owner, acquired = os.getpid(), False
     try:
-        if _acquire(descriptor, directory):
+        acquired = _acquire(descriptor, directory)
+        if acquired:
             _prepare(directory)
         yield
     finally:
-        unlock(descriptor)
+        if acquired and owner == os.getpid():
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)  # a name must not outlive its lock
+        unlock(descriptor, owner)
 
 
 def _acquire(descriptor: int, directory: Path) -> bool:

@@ -16,20 +16,29 @@ from functrain.tree.elements import as_integers
 class References:
     """Hold tensors as they are: right for states, which are never changed.
 
+    Memory that is not torch's own, a NumPy array's for one, is copied all the same, unless it is
+    written ``at_once``: who changes it, and when, cannot be known.
+
     Those on a GPU are read on a stream of the writing thread's own, after the work that makes them
     and beside the work of later steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
+        self._at_once = at_once
         self._made: dict[torch.device, torch.cuda.Event] = {}
 
     def hold(self, taken: Snapshot) -> Snapshot:
-        """The snapshot itself."""
+        """The snapshot itself, or one with copies of what is not torch's."""
         devices = {tensor.device for _, tensor in taken.tensors if tensor.is_cuda}
         self._made = {
             device: torch.cuda.current_stream(device).record_event() for device in devices
         }
-        return taken
+        foreign = [] if self._at_once else list(filter(_is_foreign, (t for _, t in taken.tensors)))
+        if not foreign:
+            return taken
+        copies = {id(tensor): tensor.clone() for tensor in foreign}
+        tensors = [(path, copies.get(id(tensor), tensor)) for path, tensor in taken.tensors]
+        return attrs.evolve(taken, tensors=tensors, versions=versions([t for _, t in tensors]))
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -96,6 +105,10 @@ class Staging:
         with torch.cuda.stream(stream):
             as_integers(copy).copy_(source, non_blocking=True)
         return copy
+
+
+def _is_foreign(tensor: Tensor) -> bool:
+    return tensor.is_cpu and not tensor.untyped_storage().resizable()
 
 
 def _fits(copy: Tensor, tensor: Tensor) -> bool:

@@ -187,6 +187,8 @@ class TestOddTrees:
         with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
             load(path, like={"a": {"b": 0}}, partial=True)
         assert load(path, like={"c": 0}, partial=True) == {"c": 3}
+        with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
+            load(path, like={"x": 0}, rename={"a.b": "x"}, partial=True)
 
     def test_a_glob_that_hits_nothing_beside_an_empty_dict(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", {"e": {}, "w": torch.ones(1)})

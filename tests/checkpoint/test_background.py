@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +92,50 @@ def test_one_save_in_flight(held: Held) -> None:
     thread.join()
     assert saved[0][:1] == [1]
     assert held.store.steps() == [1, 2]
+
+
+def test_waiting_can_be_interrupted_and_taken_up_again(held: Held) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    saver, before = Saver(held), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        saver.save(make(1), step=1)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            saver.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert saver.poll() is None
+    held.go.set()
+    assert saver.wait() == held.store.path(1)
+
+
+def test_a_signal_handler_may_save_while_a_save_begins(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    saver = Saver(store)
+
+    class Metric:
+        def item(self) -> float:
+            signal.raise_signal(signal.SIGUSR1)
+            return 0.5
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: saver.save(make(1), step=1))
+    try:
+        saver.save(make(2), step=2, metrics={"loss": Metric()})
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    saver.close()
+    assert store.steps() == [1, 2]
+
+
+def test_arrays_are_copied_at_once(held: Held) -> None:
+    array = np.zeros(3)
+    with Saver(held) as saver:
+        saver.save({"x": array, "w": torch.ones(2)}, step=1)
+        array.fill(7)
+        held.go.set()
+    assert held.store.restore()[0]["x"].tolist() == [0, 0, 0]
 
 
 def test_one_save_in_flight_from_any_thread(tmp_path: Path) -> None:

@@ -396,6 +396,22 @@ def test_where_locks_do_not_work_one_goes_without(
     assert time.monotonic() - began < 5
 
 
+def test_another_holder_that_has_not_said_its_name_is_respected(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    store.save({}, step=1)
+    assert (tmp_path / ".lock").read_bytes() == b""
+    with store.lock():
+        assert (tmp_path / ".lock").read_text().split()[1] == str(os.getpid())
+        store.save({}, step=2)
+
+
+def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    shutil.copytree(store.save({}, step=1), store.path(5))
+    with pytest.raises(CheckpointCorruptError, match="holds the checkpoint of step 1"):
+        store.restore(5)
+
+
 def test_a_run_directory_is_not_mistaken_for_a_checkpoint(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save({}, step=1)
     with pytest.raises(NoCheckpointError, match=r"is a run directory; .*step-00000001"):

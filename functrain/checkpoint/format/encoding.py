@@ -27,10 +27,11 @@ from functrain.checkpoint.format.structure import (
 )
 from functrain.errors import UnsupportedLeafError
 from functrain.rng import Rng
+from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
 from functrain.tree import Path, Tree, is_node, path_string
 
-OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng)
+OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng, RunState, LoopState)
 _DEEPEST = 200
 _PLAIN = frozenset((type(None), bool, int, float, str))
 

@@ -46,7 +46,7 @@ def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], Non
         sweep(path.parent, path.name)
         check(path)
         temporary = _hidden(path, "writing")
-        claim = _claimed(temporary)
+        claim, owner = _claimed(temporary), os.getpid()
     try:
         fill(temporary)
         sync_directory(temporary)
@@ -57,7 +57,7 @@ def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], Non
         _discard(temporary)
         raise
     finally:
-        unlock(claim)
+        unlock(claim, owner)
 
 
 def remove(path: Path) -> None:
@@ -187,4 +187,4 @@ def _is_abandoned(temporary: Path) -> bool:
     try:
         return try_lock(descriptor) is True
     finally:
-        unlock(descriptor)
+        unlock(descriptor, os.getpid())

@@ -142,13 +142,15 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-def unlock(descriptor: int) -> None:
+def unlock(descriptor: int, owner: int) -> None:
     """Free the lock of an open file and close it.
 
-    Closing alone would leave the lock with processes that were forked meanwhile.
+    Closing alone would leave the lock with processes that were forked meanwhile; and those may
+    not free it for the process ``owner``, whose it is.
     """
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     close(descriptor)
 
 
@@ -158,10 +160,10 @@ def turn(directory: Path) -> Iterator[None]:
 
     Without locks (some network file systems) everyone goes at once, and renaming stays atomic.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor, owner = os.open(directory, os.O_RDONLY | os.O_DIRECTORY), os.getpid()
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        unlock(descriptor)
+        unlock(descriptor, owner)
