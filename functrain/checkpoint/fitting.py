@@ -16,6 +16,7 @@ from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.matching import Anything, devices, mismatches
+from functrain.checkpoint.format.memory import is_here
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.storage import reading
@@ -189,11 +190,4 @@ def _here(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"{name!r} is no device") from error
-    backend: Any = getattr(torch, device.type, None)
-    is_there = (
-        device.type != "cpu"
-        and hasattr(backend, "is_available")
-        and backend.is_available()
-        and (device.index or 0) < backend.device_count()
-    )
-    return device if is_there else torch.device("cpu")
+    return device if is_here(device) else torch.device("cpu")

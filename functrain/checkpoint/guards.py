@@ -15,7 +15,9 @@ _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Recur
 
 @contextlib.contextmanager
 def well_formed(path: Path) -> Iterator[None]:
-    """A block that reads what a manifest says; nothing of it is the caller's code.
+    """A block that reads what a manifest says.
+
+    Of the caller's code only tensor subclasses run in it; attrs classes tell their own errors.
 
     Raises:
         CheckpointCorruptError: the manifest is malformed.

@@ -396,7 +396,7 @@ def test_where_locks_do_not_work_one_goes_without(
     assert time.monotonic() - began < 5
 
 
-def test_another_holder_that_has_not_said_its_name_is_respected(tmp_path: Path) -> None:
+def test_the_name_of_a_holder_does_not_outlive_its_lock(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     store.save({}, step=1)
     assert (tmp_path / ".lock").read_bytes() == b""

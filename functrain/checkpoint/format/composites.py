@@ -14,6 +14,7 @@ from torch import Tensor
 
 from functrain.checkpoint.format import arrays, sparse
 from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.memory import is_here
 from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.errors import CheckpointDeviceError, UnsupportedLeafError
 from functrain.tree import Path, path_string
@@ -129,23 +130,13 @@ def _generator(node: Node, parts: Mapping[str, Any], like: Any, path: Path) -> t
     try:
         saved = torch.device(name)
         device = like.device if isinstance(like, torch.Generator) else saved
-        if _is_here(device):
+        if is_here(device):
             return torch.Generator(device).set_state(state.cpu().contiguous())
     except RuntimeError as error:
         raise ValueError(f"a generator of {name} is malformed: {error}") from error
     raise CheckpointDeviceError(
         f"{path_string(path)} is a generator of {device}, which is not here, and no other device "
         "continues its stream. Load where it is, or load only the leaves you need: only=..."
-    )
-
-
-def _is_here(device: torch.device) -> bool:
-    backend: Any = getattr(torch, device.type, None)
-    return device.type == "cpu" or (
-        backend is not None
-        and hasattr(backend, "is_available")
-        and backend.is_available()
-        and (device.index or 0) < backend.device_count()
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,3 +94,18 @@ def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
                 return False
             step *= size
     return True
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine has a device.
+
+    Example:
+        >>> is_here(torch.device("cpu")), is_here(torch.device("meta"))
+        (True, False)
+    """
+    backend: Any = getattr(torch, device.type, None)
+    return device.type == "cpu" or (
+        hasattr(backend, "is_available")
+        and backend.is_available()
+        and (device.index or 0) < backend.device_count()
+    )
