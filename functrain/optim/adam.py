@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate
 
@@ -50,20 +50,20 @@ class Adam(Leafwise):
         return _slots(self.amsgrad)
 
     def rule(
-        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
         """Step along the mean gradient over its root mean square."""
         if self.maximize:
             grad = -grad
         if not is_zero(self.weight_decay):
             grad = grad + self.weight_decay * param
-        return _step(self, grad, slots, param, lr, step)
+        return _step(self, grad, slots, param, lr, scalars["step"])
 
     def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Call the fused form that ``torch.optim.Adam(fused=True)`` calls."""
-        steps = [step] * len(params)
+        steps = [scalars["step"]] * len(params)
         torch._fused_adam_(params, grads, *_moments(slots), steps, lr=lr, **_scalars(self))  # type: ignore[call-overload]
 
 
@@ -103,31 +103,31 @@ class AdamW(Leafwise):
         return _slots(self.amsgrad)
 
     def rule(
-        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
         """Shrink the parameter, then take Adam's step."""
         if self.maximize:
             grad = -grad
         if not is_zero(self.weight_decay):
             param = param * (1 - lr * self.weight_decay)
-        return _step(self, grad, slots, param, lr, step)
+        return _step(self, grad, slots, param, lr, scalars["step"])
 
     def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Call the fused form that ``torch.optim.AdamW(fused=True)`` calls."""
-        steps = [step] * len(params)
+        steps = [scalars["step"]] * len(params)
         torch._fused_adamw_(params, grads, *_moments(slots), steps, lr=lr, **_scalars(self))  # type: ignore[call-overload]
 
 
 def _step(
     adam: Adam | AdamW,
     grad: Tensor,
-    slots: dict[str, Tensor],
+    slots: Slots,
     param: Tensor,
     lr: Rate,
     step: Tensor,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Slots]:
     beta1, beta2 = adam.betas
     exp_avg = beta1 * slots["exp_avg"] + (1 - beta1) * grad
     exp_avg_sq = beta2 * slots["exp_avg_sq"] + (1 - beta2) * grad * grad

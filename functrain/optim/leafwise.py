@@ -1,12 +1,13 @@
 """Optimizers that treat every parameter alike and alone: a rule for one leaf, mapped over all.
 
-Their state is ``{"step": 0-dim float32 tensor, slot: {path: tensor}, ...}``. One step count is
-shared by all parameters, also by those that had no gradient in some steps, where torch.optim
-counts for each parameter apart.
+Their state is ``{"step": 0-dim float32 tensor, scalar: 0-dim tensor, ..., slot: {path: tensor},
+...}``. The step count and the other scalars are shared by all parameters, also by those that had
+no gradient in some steps, where torch.optim counts for each parameter apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Leaves = list[Tensor]
+Slots = dict[str, Tensor]
 Rate = float | Tensor
+Scalars = dict[str, Tensor]
 
 _FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _FUSED_DEVICES = frozenset({"cpu", "cuda", "xpu"})
@@ -32,40 +35,59 @@ class Leafwise(Optimizer, Protocol):
         ...
 
     def rule(
-        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
         """Return a parameter and its slots after one update.
 
         Args:
             grad: the gradient, shaped as `param`.
-            slots: what is remembered, by name, each shaped as `param`.
+            slots: what is remembered, by name, shaped as `init_leaf` made it.
             param: the parameter.
             lr: learning rate of this update.
-            step: number of this update from 1, as a 0-dim float64 tensor: in float32 a bias
-                correction would be off by 6e-5 in the first steps.
+            scalars: ``step``, the number of this update from 1, as a 0-dim float64 tensor (in
+                float32 a bias correction would be off by 6e-5 in the first steps), and what
+                `advance` returned for this update.
         """
         ...
 
     def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do the update in place on real tensors of one dtype, device and memory layout.
 
+        By default the rule, with its results written back.
+
         Args:
             grads: the gradients.
-            slots: for each name in `self.slots`, the tensors of all parameters.
+            slots: for each name in `self.slots`, the tensors of all parameters; ``None`` stands
+                for one that `init_leaf` did not make.
             params: the parameters.
             lr: learning rate of this update.
-            step: number of this update from 1, as a 0-dim float32 tensor.
+            scalars: as in `rule`, but ``step`` is as it is stored, float32.
         """
-        ...
+        write_rule(self, grads, slots, params, lr, scalars)
+
+    def init_leaf(self, param: Tensor) -> Slots:
+        """Return the slots of one parameter before the first update: zeros, unless overridden."""
+        return {slot: zeros_like(param) for slot in self.slots}
+
+    def init_scalars(self, device: torch.device | None) -> Scalars:
+        """Return what is remembered for all parameters together besides the step: nothing."""
+        return {}
+
+    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
+        """Return the scalars of this update; `step` is its number, as in `rule`."""
+        return scalars
 
     def init(self, params: Params) -> OptimizerState:
-        """Return zero slots and a zero step on the parameters' device."""
+        """Return the slots and scalars before the first update, on the parameters' device."""
         device = next((param.device for param in params.values()), None)
-        state: OptimizerState = {"step": torch.zeros((), device=device)}
-        for slot in self.slots:
-            state[slot] = {path: _zeros(param) for path, param in params.items()}
+        step = torch.zeros((), dtype=torch.float32, device=device)
+        state: OptimizerState = {"step": step, **self.init_scalars(device)}
+        state.update({slot: {} for slot in self.slots})
+        for path, param in params.items():
+            for slot, value in self.init_leaf(param).items():
+                state[slot][path] = value
         return state
 
     def update(
@@ -73,28 +95,75 @@ class Leafwise(Optimizer, Protocol):
     ) -> tuple[Params, OptimizerState]:
         """Map the rule over the leaves that have a gradient."""
         step = state["step"] + 1
-        count = step.double()
         slots = {name: dict(state[name]) for name in self.slots}
+        count = step.double()
+        carried = self.advance(_carried(state, slots), lr, count)
+        scalars = {"step": count, **carried}
         updated = dict(params)
         for path, grad in grads.items():
-            leaf = {name: values[path] for name, values in slots.items()}
-            updated[path], leaf = _apply(self, grad, leaf, params[path], lr, count)
+            leaf = {name: values[path] for name, values in slots.items() if path in values}
+            updated[path], leaf = _apply(self, grad, leaf, params[path], lr, scalars)
             for name, value in leaf.items():
                 slots[name][path] = value
-        return updated, {"step": step, **slots}
+        return updated, {"step": step, **carried, **slots}
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Run the kernel, once where all leaves are alike; the rule where it does not apply."""
         with torch.no_grad():
-            step = state["step"].add_(1)
+            scalars = {"step": state["step"].add_(1), **_carried(state, self.slots)}
+            if len(scalars) > 1:
+                _advance_(self, scalars, lr)
             theirs = [params[path] for path in grads]
-            slots = [[state[name][path] for path in grads] for name in self.slots]
+            slots = [[state[name].get(path) for path in grads] for name in self.slots]
             given = list(grads.values())
             kinds = {(param.dtype, param.device) for param in theirs}
             if len(kinds) == 1 and _fusible(kinds) and _alike(theirs, given, slots):
-                self.kernel(given, slots, theirs, lr, step)
+                self.kernel(given, slots, theirs, lr, scalars)
             else:
-                _by_kind_(self, given, slots, theirs, lr, step)
+                _by_kind_(self, given, slots, theirs, lr, scalars)
+
+
+def write_rule(
+    optimizer: Leafwise,
+    grads: Leaves,
+    slots: list[Leaves],
+    params: Leaves,
+    lr: Rate,
+    scalars: Scalars,
+) -> None:
+    """Write the rule's results into the tensors they came from.
+
+    Args:
+        optimizer: whose rule.
+        grads: the gradients.
+        slots: for each of the optimizer's slots, the tensors of all parameters.
+        params: the parameters.
+        lr: learning rate of this update.
+        scalars: as `Leafwise.kernel` gets them.
+    """
+    scalars = {**scalars, "step": scalars["step"].double()}
+    for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
+        named = zip(optimizer.slots, slots, strict=True)
+        leaf = {name: slot[index] for name, slot in named if slot[index] is not None}
+        new, new_leaf = _apply(optimizer, grad, leaf, param, lr, scalars)
+        param.copy_(new)
+        for name, value in new_leaf.items():
+            leaf[name].copy_(value)
+
+
+def zeros_like(param: Tensor) -> Tensor:
+    """Return zeros of a parameter's shape, dtype, device and memory layout."""
+    return torch.zeros_like(param, memory_format=torch.preserve_format).detach()
+
+
+def _carried(state: OptimizerState, slots: Iterable[str]) -> Scalars:
+    return {name: state[name] for name in state if name != "step" and name not in slots}
+
+
+def _advance_(optimizer: Leafwise, scalars: Scalars, lr: Rate) -> None:
+    carried = {name: value for name, value in scalars.items() if name != "step"}
+    for name, value in optimizer.advance(carried, lr, scalars["step"].double()).items():
+        scalars[name].copy_(value)
 
 
 def _by_kind_(
@@ -103,7 +172,7 @@ def _by_kind_(
     slots: list[Leaves],
     params: Leaves,
     lr: Rate,
-    step: Tensor,
+    scalars: Scalars,
 ) -> None:
     """Run the kernel once for each dtype and device, and the rule where there is no kernel."""
     by_kind: dict[Any, list[int]] = {}
@@ -113,47 +182,29 @@ def _by_kind_(
         own = [params[i] for i in indices]
         own_grads = [_laid_out_as(params[i], grads[i]) for i in indices]
         own_slots = [[slot[i] for i in indices] for slot in slots]
-        count = step.to(kind[1])
+        moved = {name: value.to(kind[1]) for name, value in scalars.items()}
         if _fusible({kind}) and _alike(own, own_grads, own_slots):
-            optimizer.kernel(own_grads, own_slots, own, lr, count)
+            optimizer.kernel(own_grads, own_slots, own, lr, moved)
         else:
-            _rule_(optimizer, own_grads, own_slots, own, lr, count)
-
-
-def _rule_(
-    optimizer: Leafwise,
-    grads: Leaves,
-    slots: list[Leaves],
-    params: Leaves,
-    lr: Rate,
-    step: Tensor,
-) -> None:
-    """Write the rule's results into the tensors they came from."""
-    names, count = optimizer.slots, step.double()
-    for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
-        leaf = {name: slot[index] for name, slot in zip(names, slots, strict=True)}
-        new, new_leaf = _apply(optimizer, grad, leaf, param, lr, count)
-        param.copy_(new)
-        for name, value in new_leaf.items():
-            leaf[name].copy_(value)
+            write_rule(optimizer, own_grads, own_slots, own, lr, moved)
 
 
 def _apply(
     optimizer: Leafwise,
     grad: Tensor,
-    slots: dict[str, Tensor],
+    slots: Slots,
     param: Tensor,
     lr: Rate,
-    step: Tensor,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    scalars: Scalars,
+) -> tuple[Tensor, Slots]:
     """Apply the rule to one leaf; a complex one as pairs of reals, as torch.optim does."""
     if param.is_complex():
         real = torch.view_as_real
         pairs = {name: real(slot) for name, slot in slots.items()}
-        new, pairs = _apply(optimizer, real(grad), pairs, real(param), lr, step)
+        new, pairs = _apply(optimizer, real(grad), pairs, real(param), lr, scalars)
         back = {name: torch.view_as_complex(slot) for name, slot in pairs.items()}
         return torch.view_as_complex(new), back
-    new, new_slots = optimizer.rule(grad, slots, param, lr, step)
+    new, new_slots = optimizer.rule(grad, slots, param, lr, scalars)
     # A parameter without dimensions would take the dtype of a tensor lr of a wider one.
     return new.to(param.dtype), {name: new_slots[name].to(slots[name].dtype) for name in slots}
 
@@ -168,12 +219,12 @@ def _alike(params: Leaves, grads: Leaves, slots: list[Leaves]) -> bool:
     The fused kernels walk the storages side by side and do not look at strides: a transposed
     or expanded gradient would silently update the wrong elements.
     """
-    others = [grads, *slots]
     contiguous = Tensor.is_contiguous
+    others = [grads, *([leaf for leaf in leaves if leaf is not None] for leaves in slots)]
     if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
         return True
     strides = [param.stride() for param in params]
-    return all([leaf.stride() for leaf in leaves] == strides for leaves in others) and all(
+    return all([leaf.stride() for leaf in leaves] == strides for leaves in (grads, *slots)) and all(
         map(_dense, params)
     )
 
@@ -186,7 +237,3 @@ def _laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
 def _dense(tensor: Tensor) -> bool:
     """Whether the elements fill their storage without gaps or overlaps, in some order."""
     return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
-
-
-def _zeros(param: Tensor) -> Tensor:
-    return torch.zeros_like(param, memory_format=torch.preserve_format).detach()

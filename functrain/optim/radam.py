@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain.optim.adam import Betas
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate
 
@@ -56,12 +56,12 @@ class RAdam(Leafwise):
         return ("exp_avg", "exp_avg_sq")
 
     def rule(
-        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
         """Step along the mean gradient, adaptively as far as that is rectified."""
         if self.maximize:
             grad = -grad
-        adaptive, plain, keep = self._step_sizes(lr, step)
+        adaptive, plain, keep = self._step_sizes(lr, scalars["step"])
         if not is_zero(self.weight_decay):
             if self.decoupled_weight_decay:
                 param = param * keep
@@ -75,12 +75,12 @@ class RAdam(Leafwise):
         return param - step_size * exp_avg, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
     def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do what the foreach form of ``torch.optim.RAdam`` does, with scalars computed once."""
         exp_avgs, exp_avg_sqs = slots
         beta1, beta2 = self.betas
-        adaptive, plain, keep = self._step_sizes(lr, step.double())
+        adaptive, plain, keep = self._step_sizes(lr, scalars["step"].double())
         if self.maximize:
             grads = list(torch._foreach_neg(grads))
         if not is_zero(self.weight_decay):

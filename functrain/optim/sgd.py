@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain.errors import HyperparameterError
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate
+from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.protocol import LearningRate
 
 
@@ -55,8 +55,8 @@ class SGD(Leafwise):
         return () if is_zero(self.momentum) else ("momentum_buffer",)
 
     def rule(
-        self, grad: Tensor, slots: dict[str, Tensor], param: Tensor, lr: Rate, step: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
         """Step along the velocity (Sutskever et al., 2013, in torch's form)."""
         if self.maximize:
             grad = -grad
@@ -67,12 +67,12 @@ class SGD(Leafwise):
 
         velocity = self.momentum * slots["momentum_buffer"] + (1 - self.dampening) * grad
         if not is_zero(self.dampening):
-            velocity = torch.where(step == 1, grad, velocity)
+            velocity = torch.where(scalars["step"] == 1, grad, velocity)
         direction = grad + self.momentum * velocity if self.nesterov else velocity
         return param - lr * direction, {"momentum_buffer": velocity}
 
     def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, step: Tensor
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Call the fused form that ``torch.optim.SGD(fused=True)`` calls."""
         torch._fused_sgd_(
@@ -85,7 +85,7 @@ class SGD(Leafwise):
             dampening=self.dampening,  # type: ignore[arg-type]
             nesterov=self.nesterov,
             maximize=self.maximize,
-            is_first_step=bool(slots) and self._is_first(step),
+            is_first_step=bool(slots) and self._is_first(scalars["step"]),
         )
 
     def _is_first(self, step: Tensor) -> bool:
