@@ -36,6 +36,7 @@ class _Flight:
     step: int | None
     # Not the thread's own end: joining one, interrupted, makes a running thread look ended.
     over: threading.Event = attrs.field(factory=threading.Event)
+    thread: threading.Thread | None = None
     owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
@@ -143,7 +144,8 @@ class Saver:
             self._raise()
             return
         # A daemon, so that a disk that hangs cannot hold up the end of the program for ever.
-        threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True).start()
+        flight.thread = threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True)
+        flight.thread.start()
         self._flight = flight
         self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
 
@@ -233,7 +235,12 @@ def _do_first(first: Callable[[], None], step: int | None) -> None:
 
 def _settle(flight: _Flight, deadline: float) -> None:
     """What is left to do for a save that nobody asks about any more: wait for it, and tell."""
-    failure = flight.error if flight.landed(deadline) else CheckpointTimeoutError(None, deadline)
+    landed = flight.landed(deadline)
+    failure = flight.error if landed else CheckpointTimeoutError(None, deadline)
+    if landed and flight.thread is not None and flight.owner == os.getpid():
+        # It may still be letting go of tensors. An interpreter that ends meanwhile ends the
+        # thread in the middle of C++, and that aborts the process.
+        flight.thread.join(deadline)
     if failure is not None:
         warnings.warn(
             f"the checkpoint of step {flight.step} was not saved: {failure}",
