@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import attrs
 from torch import nn
 
 from functrain import learning_rate, step
@@ -13,7 +14,7 @@ from functrain.errors import ConfigurationError
 from functrain.loss import LossFunction
 from functrain.model import Model, take_apart
 from functrain.names import matches
-from functrain.optim import Groups, Optimizer, trainable_paths
+from functrain.optim import Optimizer
 from functrain.program import Program
 from functrain.recipe import Recipe, Trainable
 
@@ -66,8 +67,6 @@ def program(
         1.0
     """
     taken = take_apart(model)
-    if isinstance(optimizer, Groups):
-        optimizer = optimizer.bind(taken.params)
     recipe = Recipe(
         model=type(taken.module).__qualname__,
         loss=loss,
@@ -81,9 +80,10 @@ def program(
         trainable=trainable,
         evaluate=evaluate,
     )
+    recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))
     fixed = step.Fixed(recipe, taken, _trainable(taken, recipe))
     device_step = functools.partial(step.eager, fixed)
-    return Program(fixed, learning_rate.schedules(optimizer), device_step)
+    return Program(fixed, learning_rate.schedules(recipe.optimizer), device_step)
 
 
 def _trainable(taken: Model, recipe: Recipe) -> list[str]:
@@ -99,7 +99,7 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
             + ("none has requires_grad=True" if asked is None else f"nothing matches {asked!r}")
             + f"; the parameters are {list(taken.params)[:8]}"
         )
-    not_frozen = set(trainable_paths(recipe.optimizer, taken.params))
+    not_frozen = set(recipe.optimizer.trained(taken.params))
     trained = [path for path in wanted if path in not_frozen]
     if not trained:
         raise ConfigurationError(

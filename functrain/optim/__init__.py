@@ -3,7 +3,7 @@
 from functrain.optim.adam import Adam, AdamW
 from functrain.optim.from_torch import FromTorch, from_torch
 from functrain.optim.frozen import Frozen
-from functrain.optim.groups import Groups, groups, trainable_paths
+from functrain.optim.groups import Groups, groups
 from functrain.optim.protocol import Optimizer, OptimizerState
 from functrain.optim.radam import RAdam
 from functrain.optim.sgd import SGD
@@ -20,5 +20,4 @@ __all__ = [
     "RAdam",
     "from_torch",
     "groups",
-    "trainable_paths",
 ]

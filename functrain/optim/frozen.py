@@ -24,6 +24,10 @@ class Frozen(Optimizer):
         """Zero, for code that shows one learning rate a group."""
         return 0.0
 
+    def trained(self, params: Params) -> list[str]:
+        """Return no path."""
+        return []
+
     def init(self, params: Params) -> OptimizerState:
         """Return an empty state."""
         return {}

@@ -71,6 +71,29 @@ class Groups(Optimizer):
         members = tuple((name, member.bind(parts[name])) for name, member in self.members)
         return attrs.evolve(bound, members=members)
 
+    def trained(self, params: Params) -> list[str]:
+        """Return the paths that the members train, those of a `Frozen` one left out.
+
+        Args:
+            params: all parameters of the model.
+
+        Raises:
+            UnmatchedParameterError: a parameter matches no pattern.
+            UnusedPatternError: a pattern matches no parameter.
+
+        Example:
+            >>> import torch
+            >>> from functrain.optim import SGD
+            >>> params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
+            >>> groups([("head.*", SGD(0.1)), ("*", Frozen())]).trained(params)
+            ['head.weight']
+        """
+        assignment, trained = self.assign(params), set[str]()
+        for name, member in self.members:
+            own = {path: param for path, param in params.items() if assignment[path] == name}
+            trained.update(member.trained(own))
+        return [path for path in params if path in trained]
+
     def init(self, params: Params) -> OptimizerState:
         """Return the members' states by name.
 
@@ -175,36 +198,6 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
         _check_pair(index, *pair)
     patterns = tuple(pattern for pattern, _ in pairs)
     return Groups(patterns, tuple((str(i), optimizer) for i, (_, optimizer) in enumerate(pairs)))
-
-
-def trainable_paths(optimizer: Optimizer, params: Params) -> list[str]:
-    """Return the paths of the parameters that an optimizer trains: all that are not frozen.
-
-    Args:
-        optimizer: any optimizer; only `groups` can have frozen ones.
-        params: all parameters of the model.
-
-    Raises:
-        UnmatchedParameterError: a parameter matches no pattern.
-        UnusedPatternError: a pattern matches no parameter.
-
-    Example:
-        >>> import torch
-        >>> from functrain.optim import SGD
-        >>> params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
-        >>> trainable_paths(groups([("head.*", SGD(0.1)), ("*", Frozen())]), params)
-        ['head.weight']
-    """
-    if isinstance(optimizer, Frozen):
-        return []
-    if not isinstance(optimizer, Groups):
-        return list(params)
-    assignment = optimizer.assign(params)
-    trained: set[str] = set()
-    for name, member in optimizer.members:
-        own = {path: param for path, param in params.items() if assignment[path] == name}
-        trained.update(trainable_paths(member, own))
-    return [path for path in params if path in trained]
 
 
 def _globs(pattern: Pattern) -> list[str]:

@@ -46,6 +46,14 @@ class Optimizer(Protocol):
         """
         return self
 
+    def trained(self, params: Params) -> list[str]:
+        """Return the paths of the parameters that are not frozen: all, unless overridden.
+
+        Args:
+            params: all parameters of the model.
+        """
+        return list(params)
+
     def init(self, params: Params) -> OptimizerState:
         """Return the state before the first update.
 

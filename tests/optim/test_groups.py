@@ -18,7 +18,6 @@ from functrain.optim import (
     RAdam,
     from_torch,
     groups,
-    trainable_paths,
 )
 
 pytestmark = pytest.mark.row(7)
@@ -101,7 +100,7 @@ def test_equals_torch_param_groups(bound: bool) -> None:
 def test_frozen_parameters_may_be_left_out(bound: bool) -> None:
     params = draw(0)
     optimizer = three().bind(params) if bound else three()
-    trained = {path: params[path] for path in trainable_paths(optimizer, params)}
+    trained = {path: params[path] for path in optimizer.trained(params)}
     assert list(trained) == ["body.weight", "body.bias", "norm.weight", "head.weight"]
     state = optimizer.init(trained)
     grads = {path: torch.ones_like(param) for path, param in trained.items()}
@@ -109,13 +108,13 @@ def test_frozen_parameters_may_be_left_out(bound: bool) -> None:
     assert list(updated) == list(trained)
 
 
-def test_trainable_paths_of_other_optimizers() -> None:
+def test_trained_paths_of_other_optimizers() -> None:
     params = draw(0)
-    assert trainable_paths(SGD(), params) == list(params)
-    assert trainable_paths(Frozen(), params) == []
+    assert SGD().trained(params) == list(params)
+    assert Frozen().trained(params) == []
     inner = groups([("body.*", Frozen()), ("*", SGD())])
     outer = groups([("*.weight", inner), ("*", SGD())])
-    assert trainable_paths(outer, params) == [
+    assert outer.trained(params) == [
         "embed.weight",
         "body.bias",
         "norm.weight",
@@ -147,7 +146,7 @@ def test_a_pattern_without_parameter_is_named() -> None:
     with pytest.raises(UnusedPatternError, match=r"group 0: pattern 'body.bais'.*'body.bias'"):
         groups([(["norm.*", "body.bais"], SGD()), ("*", AdamW())]).init(draw(0))
     with pytest.raises(UnusedPatternError, match=r"group 0: pattern 'x.\*'"):
-        trainable_paths(groups([("x.*", Frozen()), ("*", AdamW())]), draw(0))
+        groups([("x.*", Frozen()), ("*", AdamW())]).trained(draw(0))
     with pytest.raises(UnusedPatternError, match=r"group 0: pattern <function"):
         groups([(lambda path, tensor: False, SGD()), ("*", AdamW())]).assign(draw(0))
 
