@@ -139,6 +139,10 @@ class LogError(FunctrainError, ValueError):
     """The log of a run is shorter than it was, or damaged."""
 
 
+class UnsupportedParameterError(FunctrainError, ValueError):
+    """An optimizer was given a parameter or a gradient of a kind that it is not defined for."""
+
+
 class HyperparameterError(FunctrainError, ValueError):
     """An optimizer was given a hyperparameter outside its range."""
 

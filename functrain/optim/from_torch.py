@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.errors import UnsupportedOptimizerError
+from functrain.errors import HyperparameterError, UnsupportedOptimizerError
 from functrain.optim import hyperparameters, snapshot
 from functrain.optim.protocol import LearningRate, Optimizer, OptimizerState, Params
 
@@ -106,19 +106,19 @@ class FromTorch(Optimizer):
 
 
 def from_torch(
-    cls: type[torch.optim.Optimizer], lr: LearningRate = 1e-3, **options: Any
+    cls: type[torch.optim.Optimizer], lr: LearningRate | None = None, **options: Any
 ) -> FromTorch:
     """Make a pure optimizer of a torch optimizer class.
 
     Args:
         cls: a subclass of ``torch.optim.Optimizer``, from torch or from anyone.
-        lr: learning rate or schedule.
+        lr: learning rate or schedule; by default the class's own default.
         **options: the other arguments of the class.
 
     Raises:
         UnsupportedOptimizerError: it is no such class, its ``step`` needs a closure, or it does
             not take these arguments.
-        HyperparameterError: `lr` is not a learning rate.
+        HyperparameterError: `lr` is not a learning rate, or neither given nor of the class.
 
     Example:
         >>> rmsprop = from_torch(torch.optim.RMSprop, lr=0.1, alpha=0.5)
@@ -137,6 +137,12 @@ def from_torch(
             f"from_torch: {cls.__name__}.step needs a closure that evaluates the loss again, "
             "which an update that is given gradients does not have; choose another optimizer"
         )
+    lr = _default(cls, "lr") if lr is None else lr
+    if lr is None:
+        raise HyperparameterError(
+            f"from_torch: {cls.__name__} has no default learning rate; give one, as in "
+            f"from_torch({cls.__name__}, lr=1e-3)"
+        )
     try:
         inspect.signature(cls).bind([], lr=lr, **options)
     except TypeError as error:
@@ -145,6 +151,13 @@ def from_torch(
             f"it is {cls.__name__}{inspect.signature(cls)}"
         ) from error
     return FromTorch(cls, lr, options)
+
+
+def _default(function: Any, name: str) -> Any:
+    parameter = inspect.signature(function).parameters.get(name)
+    if parameter is None or parameter.default is inspect.Parameter.empty:
+        return None
+    return parameter.default
 
 
 def _required(function: Any, name: str) -> bool:

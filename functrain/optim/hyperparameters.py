@@ -40,6 +40,31 @@ def fraction(instance: object, attribute: Attribute, value: object) -> None:
     _in_range(instance, attribute.name, value, 1.0)
 
 
+def not_positive(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a finite number up to 0, or a 0-dim tensor."""
+    if not isinstance(value, Tensor):
+        number(instance, attribute, value)
+        if value > 0:  # type: ignore[operator]
+            raise _refused(instance, attribute.name, "a number up to 0", value)
+
+
+def at_least_one(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a finite number from 1 up, or a 0-dim tensor."""
+    _in_range(instance, attribute.name, value, math.inf, low=1.0)
+
+
+def count(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a whole number from 1 up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refused(instance, attribute.name, "a whole number from 1 up", value)
+
+
+def whole(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a whole number from 0 up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _refused(instance, attribute.name, "a whole number from 0 up", value)
+
+
 def number(instance: object, attribute: Attribute, value: object) -> None:
     """Accept any finite number, or a 0-dim tensor."""
     _in_range(instance, attribute.name, value, math.inf, low=-math.inf)
@@ -57,6 +82,15 @@ def fractions(instance: object, attribute: Attribute, value: object) -> None:
         raise _refused(instance, attribute.name, "two numbers in [0, 1)", value)
     for position, beta in enumerate(value):
         _in_range(instance, f"{attribute.name}[{position}]", beta, 1.0)
+
+
+def epsilons(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a pair of finite numbers from 0 up, the first of which may be None."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise _refused(instance, attribute.name, "two numbers from 0 up", value)
+    for position, eps in enumerate(value):
+        if position or eps is not None:
+            _in_range(instance, f"{attribute.name}[{position}]", eps, math.inf)
 
 
 def as_tuple(value: Any) -> Any:

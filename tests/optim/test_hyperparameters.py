@@ -11,7 +11,20 @@ import torch
 from torch import Tensor
 
 from functrain.errors import HyperparameterError
-from functrain.optim import SGD, Adam, AdamW, Optimizer, RAdam, from_torch
+from functrain.optim import (
+    LAMB,
+    SGD,
+    Adafactor,
+    Adam,
+    AdamW,
+    Lion,
+    Muon,
+    Optimizer,
+    RAdam,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    from_torch,
+)
 
 ADAM_CHANGES: dict[str, Any] = {
     "betas": [(0.8, 0.999), (0.9, 0.99)],
@@ -36,6 +49,51 @@ CHANGES: list[tuple[Optimizer, dict[str, list[Any]]]] = [
         RAdam(weight_decay=0.1),
         {**ADAM_CHANGES, "decoupled_weight_decay": [True], "degenerated_to_sgd": [False]},
     ),
+    (Lion(), {"betas": [(0.5, 0.99), (0.9, 0.5)], "weight_decay": [0.2], "maximize": [True]}),
+    (LAMB(), ADAM_CHANGES),
+    (
+        Adafactor(),
+        {
+            "beta2_decay": [-0.5],
+            "eps": [(1.0, 1e-3), (None, 5.0)],
+            "weight_decay": [0.2],
+            "maximize": [True],
+        },
+    ),
+    (
+        Muon(),
+        {
+            "weight_decay": [0.0],
+            "momentum": [0.5],
+            "nesterov": [False],
+            "ns_coefficients": [(3.0, -4.0, 2.0)],
+            "eps": [10.0],
+            "ns_steps": [2],
+            "adjust_lr_fn": ["match_rms_adamw"],
+            "ns_dtype": ["float32"],
+        },
+    ),
+    (
+        ScheduleFreeSGD(),
+        {
+            "momentum": [0.5],
+            "weight_decay": [0.2],
+            "warmup_steps": [4],
+            "r": [2.0],
+        },
+    ),
+    (
+        ScheduleFreeAdamW(),
+        {
+            "betas": [(0.5, 0.999), (0.9, 0.8)],
+            "eps": [0.1],
+            "weight_decay": [0.2],
+            "warmup_steps": [4],
+            "r": [2.0],
+        },
+    ),
+    (ScheduleFreeAdamW(warmup_steps=4), {"weight_lr_power": [0.0]}),
+    (ScheduleFreeSGD(warmup_steps=4), {"weight_lr_power": [0.0]}),
 ]
 EACH = [
     (optimizer, name, value)
@@ -47,10 +105,10 @@ EACH = [
 
 def train(optimizer: Optimizer, lr: float = 0.1, kernel: bool = False) -> Tensor:
     torch.manual_seed(0)
-    params = {"w": torch.randn(6)}
+    params = {"w": torch.randn(3, 2)}
     state = optimizer.init(params)
     for step in range(8):
-        grads = {"w": torch.randn(6) * (0.5**step)}
+        grads = {"w": torch.randn(3, 2) * (0.5**step)}
         if kernel:
             optimizer.update_(grads, state, params, lr)
         else:
@@ -63,7 +121,9 @@ def train(optimizer: Optimizer, lr: float = 0.1, kernel: bool = False) -> Tensor
 @pytest.mark.parametrize(("optimizer", "name", "value"), EACH)
 def test_every_hyperparameter_counts(optimizer: Any, name: str, value: Any, kernel: bool) -> None:
     changed = attrs.evolve(optimizer, **{name: value})
-    assert not torch.allclose(train(optimizer, kernel=kernel), train(changed, kernel=kernel))
+    assert not torch.allclose(
+        train(optimizer, kernel=kernel), train(changed, kernel=kernel), rtol=1e-4
+    )
 
 
 @pytest.mark.row(15)
@@ -75,10 +135,25 @@ def test_the_lr_given_counts_and_the_field_does_not(optimizer: Any, kernel: bool
     assert torch.equal(train(optimizer, 0.1, kernel), train(other, 0.1, kernel))
 
 
+@pytest.mark.row(15)
+def test_adafactor_clips_where_gradients_grow() -> None:
+    results = []
+    for d in (1.0, 1.5):
+        params, adafactor = {"w": torch.ones(3, 2)}, Adafactor(d=d)
+        state = adafactor.init(params)
+        for step in range(3):
+            grads = {"w": torch.full((3, 2), 10.0**step)}
+            params, state = adafactor.update(grads, state, params, 0.1)
+        results.append(params["w"])
+    assert not torch.allclose(*results, rtol=1e-3)
+
+
 def test_every_field_is_tested() -> None:
+    tested: dict[type, set[str]] = {Adafactor: {"d"}}
     for optimizer, changes in CHANGES:
-        names = {field.name for field in attrs.fields(type(optimizer))}  # type: ignore[misc]
-        assert names == {"lr", *changes}
+        tested.setdefault(type(optimizer), set()).update({"lr", *changes})
+    for cls, names in tested.items():
+        assert names == {field.name for field in attrs.fields(cls)}
 
 
 @pytest.mark.parametrize(

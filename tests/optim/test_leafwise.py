@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.optim import SGD, Adam, AdamW, Optimizer, RAdam
+from functrain.optim import (
+    LAMB,
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    Optimizer,
+    RAdam,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+)
 
 OPTIMIZERS = [
     SGD(),
@@ -16,6 +26,10 @@ OPTIMIZERS = [
     Adam(amsgrad=True),
     AdamW(weight_decay=0.1),
     RAdam(weight_decay=0.1, decoupled_weight_decay=True),
+    Lion(weight_decay=0.1),
+    LAMB(weight_decay=0.1),
+    ScheduleFreeSGD(weight_decay=0.1),
+    ScheduleFreeAdamW(weight_decay=0.1),
 ]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 
@@ -42,11 +56,15 @@ def test_state_is_one_step_and_slots_like_the_params(optimizer: Optimizer) -> No
     state = optimizer.init(params)
     step = state.pop("step")
     assert (step.shape, step.dtype, step.item()) == ((), torch.float32, 0)
-    for slot in state.values():
+    for name, slot in state.items():
+        if isinstance(slot, Tensor):
+            assert (slot.shape, slot.item()) == ((), 0)
+            continue
         assert list(slot) == list(params)
         for path, value in slot.items():
             assert (value.dtype, value.stride()) == (params[path].dtype, params[path].stride())
-            assert not value.any()
+            assert torch.equal(value, params[path]) if name == "z" else not value.any()
+            assert value.data_ptr() != params[path].data_ptr()
 
 
 @pytest.mark.row(1)
@@ -139,7 +157,8 @@ def test_kernel_takes_mixed_dtypes(optimizer: Optimizer) -> None:
 
 
 def _slots(state: dict[str, dict[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    return [item for name, slot in state.items() if name != "step" for item in slot.items()]
+    slots = [slot for slot in state.values() if not isinstance(slot, Tensor)]
+    return [item for slot in slots for item in slot.items()]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +187,8 @@ def test_complex_params_as_in_torch(ours: Optimizer, theirs: type) -> None:
 @every_optimizer
 def test_eval_params_are_the_params(optimizer: Optimizer) -> None:
     params = draw(0, a=torch.float32)
-    assert optimizer.eval_params(optimizer.init(params), params) is params
+    averages = isinstance(optimizer, ScheduleFreeSGD | ScheduleFreeAdamW)
+    assert (optimizer.eval_params(optimizer.init(params), params) is params) != averages
     assert not optimizer.lazy_state
 
 

@@ -1,0 +1,270 @@
+"""Schedule-Free: averaging in the place of a decay of the learning rate."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.errors import HyperparameterError
+from functrain.optim.adam import Betas
+from functrain.optim.hyperparameters import (
+    as_tuple,
+    fraction,
+    fractions,
+    is_zero,
+    not_negative,
+    number,
+    rate,
+    whole,
+)
+from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots, zeros_like
+from functrain.optim.numerics import power, safe_sqrt
+from functrain.optim.protocol import LearningRate, OptimizerState, Params
+
+
+@attrs.frozen
+class ScheduleFreeSGD(Leafwise):
+    """Schedule-Free SGD (Defazio et al., 2024), as ``schedulefree.SGDScheduleFree``.
+
+    Give it a constant learning rate, at most with a warmup. ``params`` are the sequence y that
+    gradients are taken at; evaluation uses the average x, which ``eval_step`` does by itself.
+    Statistics of BatchNorm belong to y and are slightly off for x.
+
+    Args:
+        lr: learning rate; of SGD it is usually 10 to 50 times larger than with a decay.
+        momentum: how far y is from z towards x, in (0, 1).
+        weight_decay: factor of the L2 penalty at y.
+        warmup_steps: updates over which lr rises in a straight line.
+        r: power of the step in the weights of the average.
+        weight_lr_power: power of the largest lr so far in the weights of the average.
+
+    Raises:
+        HyperparameterError: a value is out of range.
+
+    Example:
+        >>> sgd = ScheduleFreeSGD(lr=1.0)
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> params, state = sgd.update({"w": torch.tensor([0.5])}, sgd.init(params), params, 1.0)
+        >>> params, state = sgd.update({"w": torch.tensor([0.5])}, state, params, 1.0)
+        >>> params["w"], sgd.eval_params(state, params)["w"]
+        (tensor([0.2250]), tensor([0.2500]))
+    """
+
+    lr: LearningRate = attrs.field(default=1.0, validator=rate)
+    momentum: float | Tensor = attrs.field(default=0.9, validator=fraction)
+    weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
+    warmup_steps: int = attrs.field(default=0, validator=whole)
+    r: float = attrs.field(default=0.0, validator=number)
+    weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
+
+    def __attrs_post_init__(self) -> None:
+        _check_interpolation(self, "momentum", self.momentum)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The sequence z of plain steps."""
+        return ("z",)
+
+    def init_leaf(self, param: Tensor) -> Slots:
+        """Return a copy of the parameter as z."""
+        return {"z": param.detach().clone()}
+
+    def init_scalars(self, device: torch.device | None) -> Scalars:
+        """Return the sum of the averages' weights, and the largest lr so far."""
+        return _averaging(device)
+
+    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
+        """Add this update's weight to the sum."""
+        return _advanced(self, scalars, lr, step)
+
+    def rule(
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
+        """Take a plain step from z, and move y towards it."""
+        if not is_zero(self.weight_decay):
+            grad = grad + self.weight_decay * param
+        return _moved(self, self.momentum, grad, slots["z"], param, lr, scalars)
+
+    def kernel(
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
+    ) -> None:
+        """Do the same to lists of tensors."""
+        if is_zero(self.weight_decay):
+            directions = list(torch._foreach_add(grads, 0.0))
+        else:
+            directions = list(torch._foreach_add(grads, params, alpha=self.weight_decay))  # type: ignore[arg-type]
+        _move_(self, self.momentum, directions, slots[0], params, lr, scalars)
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return the average x."""
+        return _average(self.momentum, state, params)
+
+
+@attrs.frozen
+class ScheduleFreeAdamW(Leafwise):
+    """Schedule-Free AdamW (Defazio et al., 2024), as ``schedulefree.AdamWScheduleFree``.
+
+    See `ScheduleFreeSGD` for what evaluation uses.
+
+    Args:
+        lr: learning rate, usually 1 to 10 times that of AdamW with a schedule.
+        betas: how far y is from z towards x, in (0, 1), and the decay of the second moment.
+        eps: added to the denominator.
+        weight_decay: how much of y, times lr, every update takes away.
+        warmup_steps: updates over which lr rises in a straight line.
+        r: power of the step in the weights of the average.
+        weight_lr_power: power of the largest lr so far in the weights of the average.
+
+    Raises:
+        HyperparameterError: a value is out of range.
+
+    Example:
+        >>> adamw = ScheduleFreeAdamW(lr=0.1)
+        >>> params = {"w": torch.tensor([1.0])}
+        >>> grads, state = {"w": torch.tensor([2.0])}, adamw.init(params)
+        >>> for _ in range(2):
+        ...     params, state = adamw.update(grads, state, params, 0.1)
+        >>> params["w"], adamw.eval_params(state, params)["w"]
+        (tensor([0.8450]), tensor([0.8500]))
+    """
+
+    lr: LearningRate = attrs.field(default=0.0025, validator=rate)
+    betas: Betas = attrs.field(default=(0.9, 0.999), converter=as_tuple, validator=fractions)
+    eps: float | Tensor = attrs.field(default=1e-8, validator=not_negative)
+    weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
+    warmup_steps: int = attrs.field(default=0, validator=whole)
+    r: float = attrs.field(default=0.0, validator=number)
+    weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
+
+    def __attrs_post_init__(self) -> None:
+        _check_interpolation(self, "betas[0]", self.betas[0])
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The sequence z of plain steps, and the second moment."""
+        return ("z", "exp_avg_sq")
+
+    def init_leaf(self, param: Tensor) -> Slots:
+        """Return a copy of the parameter as z, and zeros."""
+        return {"z": param.detach().clone(), "exp_avg_sq": zeros_like(param)}
+
+    def init_scalars(self, device: torch.device | None) -> Scalars:
+        """Return the sum of the averages' weights, and the largest lr so far."""
+        return _averaging(device)
+
+    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
+        """Add this update's weight to the sum."""
+        return _advanced(self, scalars, lr, step)
+
+    def rule(
+        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
+    ) -> tuple[Tensor, Slots]:
+        """Take a step of RMSprop with decay from z, and move y towards it."""
+        beta1, beta2 = self.betas
+        exp_avg_sq = beta2 * slots["exp_avg_sq"] + (1 - beta2) * grad * grad
+        bias_correction2 = 1 - power(beta2, scalars["step"])
+        direction = grad / (safe_sqrt(exp_avg_sq / bias_correction2) + self.eps)
+        if not is_zero(self.weight_decay):
+            direction = direction + self.weight_decay * param
+        param, new = _moved(self, beta1, direction, slots["z"], param, lr, scalars)
+        return param, {**new, "exp_avg_sq": exp_avg_sq}
+
+    def kernel(
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
+    ) -> None:
+        """Do the same to lists of tensors."""
+        zs, exp_avg_sqs = slots
+        beta1, beta2 = self.betas
+        torch._foreach_mul_(exp_avg_sqs, beta2)
+        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
+        directions = torch._foreach_div(exp_avg_sqs, 1 - power(beta2, scalars["step"].double()))
+        torch._foreach_sqrt_(directions)
+        torch._foreach_add_(directions, self.eps)
+        torch._foreach_reciprocal_(directions)
+        torch._foreach_mul_(directions, grads)
+        if not is_zero(self.weight_decay):
+            torch._foreach_add_(directions, params, alpha=self.weight_decay)  # type: ignore[arg-type]
+        _move_(self, beta1, list(directions), zs, params, lr, scalars)
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return the average x."""
+        return _average(self.betas[0], state, params)
+
+
+ScheduleFree = ScheduleFreeSGD | ScheduleFreeAdamW
+
+
+def _averaging(device: torch.device | None) -> Scalars:
+    # In float32 a sum of a million small weights would no longer grow.
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    return {"weight_sum": zero, "lr_max": zero.clone()}
+
+
+def _advanced(optimizer: ScheduleFree, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
+    lr_max = torch.maximum(scalars["lr_max"], _warmed_up(optimizer, lr, step))
+    weight_sum = scalars["weight_sum"] + _weight(optimizer, lr_max, step)
+    return {"weight_sum": weight_sum, "lr_max": lr_max}
+
+
+def _warmed_up(optimizer: ScheduleFree, lr: Rate, step: Tensor) -> Tensor:
+    return lr * torch.clamp(step / max(1, optimizer.warmup_steps), max=1.0)
+
+
+def _weight(optimizer: ScheduleFree, lr_max: Tensor, step: Tensor) -> Tensor:
+    return step**optimizer.r * lr_max**optimizer.weight_lr_power
+
+
+def _share(optimizer: ScheduleFree, scalars: Scalars) -> Tensor:
+    """The share of the new z in the average x."""
+    weight = _weight(optimizer, scalars["lr_max"], scalars["step"])
+    total = scalars["weight_sum"]
+    return torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)
+
+
+def _moved(
+    optimizer: ScheduleFree,
+    beta: float | Tensor,
+    direction: Tensor,
+    z: Tensor,
+    param: Tensor,
+    lr: Rate,
+    scalars: Scalars,
+) -> tuple[Tensor, Slots]:
+    """Return y and z after a step of z; x is not kept, it is ``(y - (1 - beta) z) / beta``."""
+    share, lr = _share(optimizer, scalars), _warmed_up(optimizer, lr, scalars["step"])
+    y = param + share * (z - param) + lr * (beta * (1 - share) - 1) * direction
+    return y, {"z": z - lr * direction}
+
+
+def _move_(
+    optimizer: ScheduleFree,
+    beta: float | Tensor,
+    directions: Leaves,
+    zs: Leaves,
+    params: Leaves,
+    lr: Rate,
+    scalars: Scalars,
+) -> None:
+    scalars = {**scalars, "step": scalars["step"].double()}
+    share, lr = _share(optimizer, scalars), _warmed_up(optimizer, lr, scalars["step"])
+    towards = torch._foreach_sub(zs, params)
+    torch._foreach_mul_(towards, share)
+    torch._foreach_add_(params, towards)
+    torch._foreach_mul_(directions, lr)
+    torch._foreach_sub_(zs, directions)
+    torch._foreach_mul_(directions, beta * (1 - share) - 1)
+    torch._foreach_add_(params, directions)
+
+
+def _average(beta: float | Tensor, state: OptimizerState, params: Params) -> Params:
+    share = 1 - 1 / beta
+    return {path: y + share * (state["z"][path] - y) for path, y in params.items()}
+
+
+def _check_interpolation(optimizer: ScheduleFree, name: str, value: float | Tensor) -> None:
+    if is_zero(value):
+        raise HyperparameterError(
+            f"{type(optimizer).__name__}: {name} must be above 0, or the average that evaluation "
+            "uses could not be told from the parameters; got 0"
+        )

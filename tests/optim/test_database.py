@@ -1,0 +1,199 @@
+"""Every configuration in torch's own optimizer test database, over 100 steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import functrain as ft
+from functrain.errors import HyperparameterError, UnsupportedParameterError
+from functrain.optim import Optimizer, from_torch
+
+pytest.importorskip("expecttest")
+from torch.testing._internal.common_optimizers import optim_db
+
+pytestmark = pytest.mark.row(13)
+
+STEPS = 100
+# A step by closures, and one for gradients that a train step refuses by name.
+NOT_OURS = {"LBFGS", "SparseAdam"}
+NAMED = [info for info in optim_db if info.optim_cls.__name__ not in NOT_OURS]
+CASES = [
+    pytest.param(info.optim_cls, case.kwargs, id=f"{info.optim_cls.__name__}-{case.kwargs}")
+    for info in NAMED
+    for case in info.optim_inputs_func(device="cpu")
+]
+FORMS = {
+    cls: "fused" if "fused" in info.supported_impls else "foreach"
+    for info in NAMED
+    for cls in [info.optim_cls]
+    if {"fused", "foreach"} & set(info.supported_impls)
+}
+each_case = pytest.mark.parametrize(("cls", "kwargs"), CASES)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+Leaves = dict[str, Tensor]
+
+
+def draw(cls: type, dtype: torch.dtype) -> tuple[Leaves, list[Leaves]]:
+    shapes = {"weight": (5, 3), "wide": (2, 7)}
+    if cls is not torch.optim.Muon:
+        shapes |= {"bias": (3,), "scale": (), "kernel": (2, 3, 2, 2)}
+    source = torch.Generator().manual_seed(0)
+
+    def leaves() -> Leaves:
+        return {
+            path: torch.randn(shape, dtype=torch.float64, generator=source).to(dtype)
+            for path, shape in shapes.items()
+        }
+
+    return leaves(), [leaves() for _ in range(STEPS)]
+
+
+def run_torch(cls: Any, kwargs: dict[str, Any], params: Leaves, grads: list[Leaves]) -> Leaves:
+    trained = {path: torch.nn.Parameter(param.clone()) for path, param in params.items()}
+    optimizer = cls(trained.values(), **kwargs)
+    for grad in grads:
+        for path, param in trained.items():
+            param.grad = grad[path].clone()
+        optimizer.step()
+    return {path: param.detach() for path, param in trained.items()}
+
+
+def lr_of(optimizer: Any) -> Any:
+    lr = optimizer.lr
+    return lr.item() if isinstance(lr, Tensor) else lr
+
+
+def run_rule(optimizer: Optimizer, params: Leaves, grads: list[Leaves]) -> Leaves:
+    state = optimizer.init(params)
+    for grad in grads:
+        params, state = optimizer.update(grad, state, params, lr_of(optimizer))
+    return params
+
+
+def run_kernel(optimizer: Optimizer, params: Leaves, grads: list[Leaves]) -> Leaves:
+    params = {path: param.clone() for path, param in params.items()}
+    state = optimizer.init(params)
+    for grad in grads:
+        optimizer.update_(grad, state, params, lr_of(optimizer))
+    return params
+
+
+def relative_error(found: Leaves, expected: Leaves) -> float:
+    return max(
+        float((found[path] - expected[path]).norm() / expected[path].norm()) for path in expected
+    )
+
+
+def ours(cls: type, kwargs: dict[str, Any]) -> Any:
+    return getattr(ft.optim, cls.__name__)(**kwargs)
+
+
+@each_case
+@each_dtype
+def test_the_rule_equals_torch(cls: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
+    params, grads = draw(cls, dtype)
+    expected = run_torch(cls, plainly(cls, kwargs), params, grads)
+    bound = 1e-6 if dtype == torch.float32 else 1e-12
+    if cls is torch.optim.Muon:
+        # Its iterations are in bfloat16, to which the last bit of a momentum may matter.
+        bound = 2.0**-9
+    assert relative_error(run_rule(ours(cls, kwargs), params, grads), expected) < bound
+
+
+@each_case
+@each_dtype
+def test_the_kernel_equals_the_fastest_form_of_torch(
+    cls: Any, kwargs: dict[str, Any], dtype: torch.dtype
+) -> None:
+    params, grads = draw(cls, dtype)
+    form = {FORMS[cls]: True} if cls in FORMS else {}
+    expected = run_torch(cls, {**untensored(kwargs), **form}, params, grads)
+    bound = 1e-6 if dtype == torch.float32 else 1e-12
+    assert relative_error(run_kernel(ours(cls, kwargs), params, grads), expected) < bound
+
+
+@each_case
+@each_dtype
+def test_from_torch_equals_torch_in_every_bit(
+    cls: Any, kwargs: dict[str, Any], dtype: torch.dtype
+) -> None:
+    params, grads = draw(cls, dtype)
+    found = run_rule(from_torch(cls, **kwargs), params, grads)
+    expected = run_torch(cls, untensored(kwargs), params, grads)
+    assert all(torch.equal(found[path], expected[path]) for path in params)
+
+
+def untensored(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A tensor lr as the number it holds, which is what a step is given."""
+    return {k: v.item() if isinstance(v, Tensor) else v for k, v in kwargs.items()}
+
+
+def plainly(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**untensored(kwargs), **({"foreach": False} if cls in FORMS else {})}
+
+
+@pytest.mark.parametrize(
+    ("info", "dtype"),
+    [
+        (info, dtype)
+        for info in NAMED
+        if info.supports_complex
+        for dtype in (torch.complex64, torch.complex128)
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_complex_parameters_where_torch_supports_them(info: Any, dtype: torch.dtype) -> None:
+    cls = info.optim_cls
+    params, grads = draw(cls, dtype)
+    bound = 1e-6 if dtype == torch.complex64 else 1e-12
+    for case in info.optim_inputs_func(device="cpu"):
+        expected = run_torch(cls, plainly(cls, case.kwargs), params, grads)
+        for run in (run_rule, run_kernel):
+            assert relative_error(run(ours(cls, case.kwargs), params, grads), expected) < bound
+
+
+# Of lists of parameters and of torch's own implementations; here parameters come in a dict.
+NOT_ASKED = (
+    "invalid param type",
+    "a param group cannot have duplicate parameters",
+    "duplicate parameters should not occur across param groups either",
+    "all optimizer params should be with/without names",
+    "all optimizer param groups should be with/without names.",
+    "lr as Tensor doesn't work with foreach & not capturable",
+    "betas must be either both floats or both Tensors",  # any mix is taken
+    r"betas\[0\] as a Tensor is not supported for capturable=False and foreach=True",
+)
+REFUSED = [
+    pytest.param(info.optim_cls, given, id=f"{info.optim_cls.__name__}-{given.desc}")
+    for info in NAMED
+    for case in info.optim_error_inputs_func(device="cpu", dtype=torch.float32)
+    for given in [case.optimizer_error_input]
+    if given.desc not in NOT_ASKED
+]
+
+
+@pytest.mark.parametrize(("cls", "given"), REFUSED)
+def test_what_torch_refuses_is_refused(cls: Any, given: Any) -> None:
+    if given.kwargs:
+        with pytest.raises(HyperparameterError, match=f"^{cls.__name__}: "):
+            ours(cls, given.kwargs)
+    else:
+        params = {f"leaf{index}": param for index, param in enumerate(given.params)}
+        with pytest.raises(UnsupportedParameterError, match=f"^{cls.__name__} is .*'leaf0'"):
+            ours(cls, {}).init(params)
+
+
+def test_how_many_cases_there_are() -> None:
+    print(f"{len(CASES)} configurations, {len(REFUSED)} errors of {len(NAMED)} optimizers")
+    assert (len(NAMED), len(CASES)) >= (13, 82)
+    assert len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize("name", sorted(NOT_OURS))
+def test_what_is_not_there(name: str) -> None:
+    assert not hasattr(ft.optim, name)
