@@ -1,41 +1,54 @@
 """Learning rates on the host: plain numbers from plain numbers, one schedule a parameter group.
 
 An optimizer without groups has one schedule and its rate is one float; ``groups`` has a dict of
-them by the names of its members.
+them by the names of its members, and groups within groups dicts of dicts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
 
-Schedules = Schedule | dict[str, Schedule]
+Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
 Rate = Any
 SchedulerState = dict[str, Any]
 
 
 def schedules(optimizer: Optimizer) -> Schedules:
     """The schedule of an optimizer, or those of its groups by name."""
-    if isinstance(optimizer.lr, Mapping):
-        return {name: as_schedule(lr) for name, lr in optimizer.lr.items()}
-    return as_schedule(optimizer.lr)
+    return _schedules(optimizer.lr)
 
 
 def init(schedules: Schedules) -> SchedulerState:
     """The tree that ``state.scheduler`` starts with."""
-    if isinstance(schedules, Mapping):
-        return {name: schedule.init() for name, schedule in schedules.items()}
+    if isinstance(schedules, dict):
+        return {name: init(schedule) for name, schedule in schedules.items()}
     return schedules.init()
 
 
 def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
     """The learning rate of update number ``step`` (from 0): a float, or floats by group."""
-    if isinstance(schedules, Mapping):
-        return {name: schedule.lr(state[name], step) for name, schedule in schedules.items()}
+    if isinstance(schedules, dict):
+        return {name: rate(schedule, state[name], step) for name, schedule in schedules.items()}
     return schedules.lr(state, step)
+
+
+def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
+    """Rates for people: ``{"lr": 0.1}``, or the first group's as ``lr`` and each as ``lr.NAME``.
+
+    Example:
+        >>> by_name({"0": 0.1, "1": {"a": 0.2, "b": 0.3}})
+        {'lr': 0.1, 'lr.0': 0.1, 'lr.1': 0.2, 'lr.1.a': 0.2, 'lr.1.b': 0.3}
+    """
+    if not isinstance(rate, dict):
+        return {prefix: rate}
+    named: dict[str, float] = {}
+    for name, own in rate.items():
+        named.update(by_name(own, f"{prefix}.{name}"))
+    return {prefix: next(iter(named.values()), 0.0), **named}
 
 
 def advance(schedules: Schedules, state: SchedulerState) -> SchedulerState:
@@ -53,11 +66,17 @@ def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> Sch
     return _each(schedules, state, lambda schedule, own: schedule.with_horizon(own, steps))
 
 
+def _schedules(lr: Any) -> Schedules:
+    if isinstance(lr, Mapping):
+        return {name: _schedules(own) for name, own in lr.items()}
+    return as_schedule(lr)
+
+
 def _each(
     schedules: Schedules,
     state: SchedulerState,
     function: Callable[[Schedule, SchedulerState], SchedulerState],
 ) -> SchedulerState:
-    if isinstance(schedules, Mapping):
-        return {name: function(schedule, state[name]) for name, schedule in schedules.items()}
+    if isinstance(schedules, dict):
+        return {name: _each(own, state[name], function) for name, own in schedules.items()}
     return function(schedules, state)

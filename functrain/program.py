@@ -273,12 +273,11 @@ def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
 
 def _metrics(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
     """The metrics of a step; the rate of every group where there are several."""
-    rates = lr if isinstance(lr, dict) else {}
-    first = next(iter(rates.values()), 0.0) if isinstance(lr, dict) else lr
+    rates = learning_rate.by_name(lr)
     return {
         "loss": outputs["loss"],
-        "lr": torch.scalar_tensor(first, dtype=torch.float64),
+        "lr": torch.scalar_tensor(rates.pop("lr"), dtype=torch.float64),
         "grad_norm": outputs["grad_norm"],
-        **{f"lr.{name}": torch.scalar_tensor(r, dtype=torch.float64) for name, r in rates.items()},
+        **{name: torch.scalar_tensor(rate, dtype=torch.float64) for name, rate in rates.items()},
         **outputs["metrics"],
     }

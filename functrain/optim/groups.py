@@ -23,11 +23,13 @@ class Groups(Optimizer):
     Args:
         patterns: what each member is for; the first that matches a parameter has it.
         members: name (``"0"``, ``"1"``, ...) and optimizer of each.
+        allow_unused: whether a pattern may match no parameter; its member is then left out.
         assignment: path to member's name, once resolved by `bind`.
     """
 
     patterns: tuple[Pattern, ...]
     members: tuple[tuple[str, Optimizer], ...]
+    allow_unused: bool = attrs.field(default=False, repr=False)
     assignment: Mapping[str, str] | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
@@ -68,8 +70,13 @@ class Groups(Optimizer):
         """
         bound = attrs.evolve(self, assignment=self.assign(params))
         parts = bound._parts(params, params)
-        members = tuple((name, member.bind(parts[name])) for name, member in self.members)
-        return attrs.evolve(bound, members=members)
+        kept = [
+            (pattern, (name, member.bind(parts[name])))
+            for pattern, (name, member) in zip(self.patterns, self.members, strict=True)
+            if parts[name] or not self.allow_unused
+        ]
+        patterns, members = zip(*kept, strict=True) if kept else ((), ())
+        return attrs.evolve(bound, patterns=patterns, members=members)
 
     def trained(self, params: Params) -> list[str]:
         """Return the paths that the members train, those of a `Frozen` one left out.
@@ -161,6 +168,8 @@ class Groups(Optimizer):
 
     def _check_used(self, pattern: Pattern, name: str, params: Params) -> None:
         # A glob among several is checked too: that is where a misspelt name would hide.
+        if self.allow_unused:
+            return
         for part in [pattern] if callable(pattern) else _globs(pattern):
             if not any(matches(part, path, param) for path, param in params.items()):
                 raise UnusedPatternError(
