@@ -25,7 +25,7 @@ from functrain.loss import Loss
 from functrain.program import Program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
-from functrain.transforms import compiled, donated
+from functrain.transforms import compiled, donated, sharpness_aware
 
 if TYPE_CHECKING:
     from functrain.checkpoint import Checkpoints, load, save
@@ -60,6 +60,7 @@ __all__ = [
     "program",
     "save",
     "schedules",
+    "sharpness_aware",
     "tree",
 ]
 

@@ -15,6 +15,7 @@ from functrain.errors import ConfigurationError
 from functrain.loss import LossFunction
 from functrain.names import named
 from functrain.optim import Optimizer
+from functrain.sharpness import Sharpness
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
 NONFINITE = ("raise", "skip", "ignore")
@@ -79,6 +80,7 @@ class Recipe:
         nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
         evaluate: used by ``eval_step`` in the place of ``loss``, or ``None``.
+        sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
     """
 
     model: str
@@ -96,6 +98,7 @@ class Recipe:
     nonfinite: str = attrs.field(default="raise", validator=_one_of(NONFINITE))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
+    sharpness: Sharpness | None = None
 
     @property
     def can_skip(self) -> bool:

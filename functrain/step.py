@@ -53,6 +53,11 @@ class Computed(NamedTuple):
     grad_norm: Tensor
 
 
+def is_eager(device_step: DeviceStep) -> bool:
+    """Whether a device step is that of a program to which nothing has been applied."""
+    return isinstance(device_step, functools.partial) and device_step.func is eager
+
+
 def eager(
     fixed: Fixed,
     state: DeviceState,
@@ -130,6 +135,8 @@ def compute(
     recipe = fixed.recipe
     device = next(iter(state["params"].values())).device
     forward = functools.partial(_forward, recipe, device)
+    if recipe.sharpness is not None:
+        gradient_function = recipe.sharpness.around(gradient_function)
 
     def of_batch(batch: Batch, buffers: Tensors, scale: Tensor | None) -> Gradients:
         return gradient_function(

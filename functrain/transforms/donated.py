@@ -37,8 +37,7 @@ def donated(program: Program) -> Program:
         Traceback (most recent call last):
         functrain.errors.DonatedStateError: state.params was read, but this TrainState ...
     """
-    device_step = program.device_step
-    if not (isinstance(device_step, functools.partial) and device_step.func is step.eager):
+    if not step.is_eager(program.device_step):
         raise ConfigurationError("donated takes an eager program: apply it before anything else")
     donating = functools.partial(step.eager, program.fixed, donate=True)
     return attrs.evolve(program, device_step=donating, donates=True)

@@ -1,0 +1,79 @@
+"""Sharpness-aware gradients: those at the worst point nearby instead of those here."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from attrs import validators
+from torch import Tensor
+
+from functrain.batch import Batch
+from functrain.gradients import Forward, GradientFunction, Gradients
+from functrain.model import Model
+from functrain.state import Tensors
+
+_SMALLEST_NORM = 1e-12
+
+
+@attrs.frozen
+class Sharpness:
+    """How far away the gradients of SAM (Foret et al., 2021) are taken.
+
+    With ``g`` the gradients of a batch, those at ``p + rho * g / |g|`` are used; with
+    ``adaptive`` (ASAM, Kwon et al., 2021) those at ``p + rho * p**2 * g / |abs(p) * g|``.
+
+    Attributes:
+        rho: the distance, from 0 up; 0.05 is the paper's, 2.0 that of ASAM's.
+        adaptive: whether to measure it relative to the size of each weight.
+    """
+
+    rho: float = attrs.field(default=0.05, converter=float, validator=validators.ge(0.0))
+    adaptive: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+
+    def around(self, gradient: GradientFunction) -> GradientFunction:
+        """Make a gradient function sharpness-aware; it then takes two passes instead of one.
+
+        Loss, metrics and buffers are those of the first pass. Each micro-batch has its own worst
+        point, and dropout draws anew in the second pass.
+        """
+
+        def aware(
+            model: Model,
+            forward: Forward,
+            trainable: list[str],
+            params: Tensors,
+            buffers: Tensors,
+            batch: Batch,
+            scale: Tensor | None,
+        ) -> Gradients:
+            here = gradient(model, forward, trainable, params, buffers, batch, scale)
+            worst = {**params, **self.worst(here.grads, params)}
+            # BatchNorm counts a batch once, in the first pass.
+            spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
+            there = gradient(model, forward, trainable, worst, spare, batch, scale)
+            return here._replace(grads=there.grads)
+
+        return aware
+
+    def worst(self, grads: Tensors, params: Tensors) -> Tensors:
+        """Return the parameters at the worst point nearby, to first order.
+
+        Example:
+            >>> p, g = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
+            >>> Sharpness(rho=1.0).worst(g, p)["w"]
+            tensor([0.6000, 0.8000])
+        """
+        with torch.no_grad():
+            sizes = {path: params[path].abs() if self.adaptive else None for path in grads}
+            scaled = {path: _times(grad, sizes[path]) for path, grad in grads.items()}
+            norms = [torch.linalg.vector_norm(grad) for grad in scaled.values()]
+            norm = torch.linalg.vector_norm(torch.stack(norms))
+            factor = self.rho / (norm + _SMALLEST_NORM)
+            return {
+                path: params[path] + _times(grad, sizes[path]) * factor.to(grad.dtype)
+                for path, grad in scaled.items()
+            }
+
+
+def _times(grad: Tensor, size: Tensor | None) -> Tensor:
+    return grad if size is None else grad * size
