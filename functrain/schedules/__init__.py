@@ -8,27 +8,57 @@ is in `state`, which a checkpoint holds.
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.constant import Constant, Lambda
 from functrain.schedules.cosine import Cosine
+from functrain.schedules.cyclic import CosineRestarts, Cyclic
+from functrain.schedules.exponential import Exponential
+from functrain.schedules.exponential_warmup import ExponentialWarmup
 from functrain.schedules.from_torch import TorchSchedule, from_torch
+from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
+from functrain.schedules.inverse_sqrt import InverseSqrt
+from functrain.schedules.joined import Joined
 from functrain.schedules.linear import Linear
+from functrain.schedules.one_cycle import OneCycle
+from functrain.schedules.piecewise import Piecewise
 from functrain.schedules.plateau import Plateau
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.polynomial import Polynomial
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
+from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Sequential
+from functrain.schedules.spike import Spike
+from functrain.schedules.step_decay import MultiStep, Step
 from functrain.schedules.warmup import Warmup
 from functrain.schedules.warmup_decay import WarmupCosine, WarmupLinear
+from functrain.schedules.warmup_stable_decay import WarmupStableDecay
 
 __all__ = [
     "Constant",
     "Cosine",
+    "CosineRestarts",
+    "Cyclic",
+    "ExpHyperbolic",
+    "Exponential",
+    "ExponentialWarmup",
+    "Hyperbolic",
+    "InverseSqrt",
+    "Joined",
     "Lambda",
     "Linear",
+    "MultiStep",
+    "Observed",
+    "OneCycle",
+    "Piecewise",
     "Plateau",
+    "Polynomial",
+    "Scaled",
     "Schedule",
     "ScheduleState",
     "Sequential",
+    "Spike",
+    "Step",
     "TorchSchedule",
     "Warmup",
     "WarmupCosine",
     "WarmupLinear",
+    "WarmupStableDecay",
     "as_schedule",
     "from_torch",
 ]

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.horizon import known_horizon, with_own_horizon
 from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
@@ -49,6 +49,4 @@ class Cosine(Schedule):
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none."""
-        if state["horizon"] is not None:
-            return state
-        return {"horizon": check_horizon(self, steps)}
+        return with_own_horizon(self, state, steps)

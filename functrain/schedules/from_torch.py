@@ -13,7 +13,7 @@ import torch
 
 from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
 from functrain.schedules.plain_state import from_plain, to_plain
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 
@@ -101,6 +101,11 @@ class TorchSchedule(Schedule):
         for _ in range(step):
             state = self.advance(state)
         return self.lr(state, step)
+
+    @property
+    def observes(self) -> Observed:
+        """A metric of evaluations, where the scheduler's `step` wants one."""
+        return "evaluation" if _wants_metric(self._build(self._optimizer())) else None
 
     def init(self) -> ScheduleState:
         """Return the state of the newly made scheduler."""

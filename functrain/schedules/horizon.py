@@ -10,8 +10,13 @@ from functrain.errors import InvalidScheduleError, UnknownHorizonError
 from functrain.schedules.protocol import Schedule, ScheduleState
 
 
-def known_horizon(schedule: Schedule, state: ScheduleState) -> int:
+def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
     """Return the horizon in `state`.
+
+    Args:
+        schedule: whose state it is, for the error.
+        state: it holds the horizon, or None.
+        field: the argument of the schedule that sets the horizon.
 
     Raises:
         UnknownHorizonError: nothing has filled it in.
@@ -20,10 +25,21 @@ def known_horizon(schedule: Schedule, state: ScheduleState) -> int:
     if horizon is None:
         name = type(schedule).__name__
         raise UnknownHorizonError(
-            f"{name} has no steps of its own, and the length of the run is not known here: "
-            f"give {name}(..., steps=N), or run it by ft.fit(until=...), which fills it in"
+            f"{name} has no {field} of its own, and the length of the run is not known here: "
+            f"give {name}(..., {field}=N), or run it by ft.fit(until=...), which fills it in"
         )
     return horizon
+
+
+def with_own_horizon(schedule: Schedule, state: ScheduleState, steps: int) -> ScheduleState:
+    """Return a state that holds the horizon alone, filled in with `steps` if it was open.
+
+    Raises:
+        InvalidScheduleError: `steps` leaves no update.
+    """
+    if state["horizon"] is not None:
+        return state
+    return {"horizon": check_horizon(schedule, steps)}
 
 
 def check_horizon(schedule: Schedule, steps: int, warmup: int = 0) -> int:

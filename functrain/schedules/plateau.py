@@ -8,7 +8,7 @@ import warnings
 import attrs
 
 from functrain.errors import MetricNeededError, MissingMetricWarning
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
 
@@ -30,6 +30,8 @@ class Plateau(Schedule):
         cooldown: evaluations after a reduction in which misses do not count.
         min_lr: the floor of the learning rate.
         eps: a reduction by no more than this is not made.
+        observes: "evaluation", or "step" to be shown the training loss of each step instead; the
+            counts are then of steps.
 
     Example:
         >>> schedule = Plateau(1.0, factor=0.5, patience=1)
@@ -51,6 +53,9 @@ class Plateau(Schedule):
     cooldown: int = attrs.field(default=0, validator=integer(minimum=0))
     min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
     eps: float = attrs.field(default=1e-8, converter=plain_float, validator=real(minimum=0))
+    observes: Observed = attrs.field(
+        default="evaluation", kw_only=True, validator=one_of("evaluation", "step")
+    )
 
     def __call__(self, step: int) -> float:
         """Raise, as no step number determines this lr.
@@ -84,7 +89,7 @@ class Plateau(Schedule):
             MissingMetricWarning: the metric is None.
         """
         if metric is None:
-            notice = "Plateau was shown no metric at this evaluation; its lr stays as it is"
+            notice = f"Plateau was shown no metric at this {self.observes}; its lr stays as it is"
             warnings.warn(notice, MissingMetricWarning, stacklevel=2)
             return state
         metric = float(metric)

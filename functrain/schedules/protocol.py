@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
 ScheduleState: TypeAlias = dict[str, Any]
 """Nested dicts and lists of Python numbers, strings, bools and None: exactly serialisable."""
+
+
+Observed: TypeAlias = Literal["step", "evaluation"] | None
+"""What `observe` wants: the training loss of each step, a metric of evaluations, or nothing."""
+
+_NEEDED = ("__call__", "init", "lr", "advance", "observe", "with_horizon")
 
 
 @runtime_checkable
@@ -17,10 +23,27 @@ class Schedule(Protocol):
     The value itself never changes; what changes is the state that `init` makes, and every
     method returns a new one and leaves the one it was given as it was. A schedule whose lr
     depends on the step alone needs only `lr`; the other methods have the defaults below,
-    which classes inherit by naming this protocol as their base.
+    which classes inherit by naming this protocol as their base. A class that does not name it
+    is a schedule when it has `__call__`, `init`, `lr`, `advance`, `observe` and `with_horizon`.
     """
 
     __slots__ = ()
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        # Without this, isinstance would ask classes of the same shape for `plot` as well.
+        if cls is not Schedule:
+            return NotImplemented
+        return all(callable(getattr(other, name, None)) for name in _NEEDED) or NotImplemented
+
+    @property
+    def observes(self) -> Observed:
+        """What `observe` is to be shown.
+
+        "step" is the training loss after each update, "evaluation" a metric after each
+        evaluation. None is nothing: `observe` returns the state as it is.
+        """
+        return None
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`, from the schedule alone.
@@ -52,7 +75,13 @@ class Schedule(Protocol):
         return state
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Return the state after an evaluation that gave `metric` (None: it gave none)."""
+        """Return the state after a measurement.
+
+        Args:
+            state: the schedule's state.
+            metric: the training loss of the step or the metric of the evaluation, as `observes`
+                says; None where there is none.
+        """
         return state
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
@@ -65,6 +94,34 @@ class Schedule(Protocol):
             steps: the number of updates in the run.
         """
         return state
+
+    def horizon(self) -> int | None:
+        """Return the update at which the schedule ends by itself.
+
+        Returns:
+            None where the length of the run decides, or where it has no end.
+        """
+        horizon: int | None = self.init().get("horizon")
+        return horizon
+
+    def plot(self, steps: int | None = None, ax: Any = None) -> Any:
+        """Draw the learning rate of each update.
+
+        Args:
+            steps: how many updates, as of a run of that length; None is the schedule's horizon.
+            ax: matplotlib's `Axes` to draw on; None makes new ones, in a figure of their own.
+
+        Returns:
+            The `Axes`; `.figure` has `savefig`, and is what a notebook shows.
+
+        Raises:
+            UnknownHorizonError: no steps are given, and the schedule has no horizon of its own.
+            MetricNeededError: the lr depends on metrics that are observed.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from functrain.schedules.drawing import draw  # it needs this module
+
+        return draw(self, steps, ax)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule, for classes of attrs fields."""

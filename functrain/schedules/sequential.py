@@ -11,7 +11,8 @@ import attrs
 
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.coerce import as_schedule
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.inside import check_observed, observed, own_horizon
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 
 
 def _as_schedules(values: Iterable[Any]) -> tuple[Schedule, ...]:
@@ -60,13 +61,18 @@ class Sequential(Schedule):
         [1.0, 1.0, 1.0, 0.5, 0.25]
     """
 
-    schedules: tuple[Schedule, ...] = attrs.field(converter=_as_schedules)
+    schedules: tuple[Schedule, ...] = attrs.field(converter=_as_schedules, validator=check_observed)
     boundaries: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_boundaries)
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`."""
         index = self._in_charge(step)
         return self.schedules[index](step - self._start(index))
+
+    @property
+    def observes(self) -> Observed:
+        """What the schedules observe."""
+        return observed(self, *self.schedules)
 
     def init(self) -> ScheduleState:
         """Return {"step": updates done, "schedules": their states}."""
@@ -95,6 +101,10 @@ class Sequential(Schedule):
         children = zip(self.schedules, state["schedules"], edges, strict=True)
         filled = [child.with_horizon(own, end - start) for child, own, (start, end) in children]
         return {**state, "schedules": filled}
+
+    def horizon(self) -> int | None:
+        """Return the update at which the last schedule ends by itself."""
+        return own_horizon(self.schedules[-1], before=self._start(len(self.boundaries)))
 
     def _in_charge(self, step: int) -> int:
         return bisect_right(self.boundaries, step)

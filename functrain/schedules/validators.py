@@ -19,14 +19,22 @@ def plain_float(value: float) -> float:
     return float(value) if is_number else value
 
 
-def real(*, minimum: float, maximum: float = math.inf, below: float = math.inf) -> Validator:
-    """Accept a finite float from `minimum` to `maximum`, and less than `below`."""
+def real(
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> Validator:
+    """Accept a finite float from `minimum` to `maximum`, more than `above`, less than `below`."""
 
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not (isinstance(value, float) and math.isfinite(value)):
             raise _invalid(instance, attribute, "a finite number", value)
         if not minimum <= value <= maximum:
             raise _invalid(instance, attribute, f"a number {_bounds(minimum, maximum)}", value)
+        if not value > above:
+            raise _invalid(instance, attribute, f"a number above {above:g}", value)
         if not value < below:
             raise _invalid(instance, attribute, f"a number below {below:g}", value)
 
@@ -49,6 +57,20 @@ def one_of(*choices: str) -> Validator:
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in choices:
             raise _invalid(instance, attribute, " or ".join(map(repr, choices)), value)
+
+    return validate
+
+
+def exactly_one(first: str, second: str) -> Validator:
+    """Accept when one of two fields is given and the other is None."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        given = {name: getattr(instance, name) for name in (first, second)}
+        if sum(value is None for value in given.values()) != 1:
+            values = " and ".join(f"{name}={value!r}" for name, value in given.items())
+            raise InvalidScheduleError(
+                f"{type(instance).__name__}: give exactly one of {first} and {second}, got {values}"
+            )
 
     return validate
 

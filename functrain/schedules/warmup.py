@@ -5,7 +5,8 @@ from __future__ import annotations
 import attrs
 
 from functrain.schedules.coerce import as_schedule
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.inside import observed, own_horizon
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
 
@@ -41,6 +42,11 @@ class Warmup(Schedule):
             return self.then(step - self.steps)
         return self.then(0) * self._part(step)
 
+    @property
+    def observes(self) -> Observed:
+        """What `then` observes."""
+        return observed(self, self.then)
+
     def init(self) -> ScheduleState:
         """Return {"step": updates done, "then": the state of `then`}."""
         return {"step": 0, "then": self.then.init()}
@@ -66,6 +72,10 @@ class Warmup(Schedule):
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Give `then` what the climb leaves of the run."""
         return {**state, "then": self.then.with_horizon(state["then"], steps - self.steps)}
+
+    def horizon(self) -> int | None:
+        """Return the update at which `then` ends by itself, the climb included."""
+        return own_horizon(self.then, before=self.steps)
 
     def _part(self, step: int) -> float:
         return self.factor + (1 - self.factor) * step / self.steps

@@ -7,10 +7,9 @@ from typing import Any
 
 import attrs
 
-from functrain.errors import InvalidScheduleError
 from functrain.schedules.horizon import check_horizon, known_horizon
 from functrain.schedules.protocol import Schedule, ScheduleState
-from functrain.schedules.validators import integer, plain_float, real
+from functrain.schedules.validators import exactly_one, integer, plain_float, real
 
 
 def _warmup_state(
@@ -22,15 +21,6 @@ def _warmup_state(
         assert schedule.warmup_proportion is not None
         warmup = round(schedule.warmup_proportion * steps)
     return {"horizon": check_horizon(schedule, steps, warmup), "warmup": warmup}
-
-
-def _check_warmup(schedule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if (schedule.warmup_steps is None) == (schedule.warmup_proportion is None):
-        raise InvalidScheduleError(
-            f"{type(schedule).__name__}: give exactly one of warmup_steps and warmup_proportion, "
-            f"got warmup_steps={schedule.warmup_steps!r} and "
-            f"warmup_proportion={schedule.warmup_proportion!r}"
-        )
 
 
 def _check_fits(schedule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -66,7 +56,10 @@ class WarmupLinear(Schedule):
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
-        validator=[attrs.validators.optional(real(minimum=0, maximum=1)), _check_warmup],
+        validator=[
+            attrs.validators.optional(real(minimum=0, maximum=1)),
+            exactly_one("warmup_steps", "warmup_proportion"),
+        ],
     )
     end: float = attrs.field(
         default=0.0, kw_only=True, converter=plain_float, validator=real(minimum=0)
@@ -127,7 +120,10 @@ class WarmupCosine(Schedule):
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
-        validator=[attrs.validators.optional(real(minimum=0, maximum=1)), _check_warmup],
+        validator=[
+            attrs.validators.optional(real(minimum=0, maximum=1)),
+            exactly_one("warmup_steps", "warmup_proportion"),
+        ],
     )
     end: float = attrs.field(
         default=0.0, kw_only=True, converter=plain_float, validator=real(minimum=0)

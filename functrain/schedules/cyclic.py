@@ -1,0 +1,104 @@
+"""Learning rates that rise again: triangles, and cosine waves with restarts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, one_of, plain_float, real
+
+
+def _check_top(instance: Cyclic, attribute: attrs.Attribute[Any], top: float) -> None:
+    if top < instance.base:
+        raise InvalidScheduleError(
+            f"Cyclic: top must be at least lr={instance.base!r}, got {top!r}"
+        )
+
+
+@attrs.frozen(repr=False)
+class Cyclic(Schedule):
+    """Go up from `lr` to `top` and down again in straight lines, over and over.
+
+    Smith (2017), as `torch.optim.lr_scheduler.CyclicLR` has it; its names are base_lr = lr,
+    max_lr = top, step_size_up = up, step_size_down = down and gamma = factor. Formula:
+    lr + (top - lr) * height * scale, with height going from 0 to 1 in `up` steps and back in
+    `down`. The scale is 1 for "triangular", halves at each cycle for "triangular2", and is
+    factor**step for "exp_range". The momentum stays as it is.
+
+    Args:
+        lr: the learning rate of the first update, the lowest.
+        top: the highest one.
+        up: how many steps a rise takes.
+        down: how many a fall takes; None is as many as `up`.
+        mode: "triangular", "triangular2" or "exp_range".
+        factor: from 0 to 1, for "exp_range".
+
+    Example:
+        >>> schedule = Cyclic(0.0, top=1.0, up=2, mode="triangular2")
+        >>> [schedule(step) for step in range(8)]
+        [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    top: float = attrs.field(converter=plain_float, validator=[real(minimum=0), _check_top])
+    up: int = attrs.field(default=2000, validator=integer(minimum=1))
+    down: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(minimum=1))
+    )
+    mode: str = attrs.field(
+        default="triangular", validator=one_of("triangular", "triangular2", "exp_range")
+    )
+    factor: float = attrs.field(
+        default=1.0, converter=plain_float, validator=real(minimum=0, maximum=1)
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the triangle that `step` is in."""
+        down = self.up if self.down is None else self.down
+        cycle, position = divmod(step, self.up + down)
+        height = min(position / self.up, (self.up + down - position) / down)
+        return self.base + (self.top - self.base) * height * self._scale(cycle, step)
+
+    def _scale(self, cycle: int, step: int) -> float:
+        if self.mode == "triangular":
+            return 1.0
+        return 0.5**cycle if self.mode == "triangular2" else self.factor**step
+
+
+@attrs.frozen(repr=False)
+class CosineRestarts(Schedule):
+    """Half cosine waves from `lr` to `end`, each followed by a jump back to `lr`.
+
+    SGDR (Loshchilov & Hutter, 2017). Formula, at step t of a wave of T steps:
+    end + (lr - end) * (1 + cos(pi * t / T)) / 2, the closed form of
+    `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` with T_0 = period, T_mult = growth
+    and eta_min = end; `optax.sgdr_schedule` joins the same waves one by one.
+
+    Args:
+        lr: the learning rate at the beginning of each wave.
+        period: how many steps the first wave has.
+        growth: how many times longer each wave is than the one before, an integer.
+        end: what each wave falls to.
+
+    Example:
+        >>> schedule = CosineRestarts(1.0, period=2, growth=2)
+        >>> [round(schedule(step), 3) for step in range(7)]
+        [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    period: int = attrs.field(validator=integer(minimum=1))
+    growth: int = attrs.field(default=1, validator=integer(minimum=1))
+    end: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the wave that `step` is in."""
+        length = self.period
+        position = step % length if self.growth == 1 else step
+        while position >= length:  # as often as there were waves: a logarithm of the step
+            position, length = position - length, length * self.growth
+        return self.end + (self.base - self.end) * (1 + math.cos(math.pi * position / length)) / 2

@@ -1,0 +1,71 @@
+"""A picture of a schedule: its learning rate against the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
+from functrain.extras import require
+from functrain.schedules.protocol import Schedule
+
+_COLOR = "#1f5fa8"
+
+
+def draw(schedule: Schedule, steps: int | None, ax: Any) -> Any:
+    """Draw what `Schedule.plot` promises; see there.
+
+    Example:
+        >>> from functrain.schedules import Cosine
+        >>> axes = draw(Cosine(0.1, steps=100), None, None)
+        >>> axes.get_ylabel()
+        'learning rate'
+    """
+    lrs = rates(schedule, steps)
+    if ax is None:
+        figure = require("matplotlib.figure", "plot").Figure((6, 3.2), layout="constrained")
+        ax = figure.subplots()
+    ax.plot(range(len(lrs)), lrs, color=_COLOR)
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
+    """Return the learning rates of a run.
+
+    Args:
+        schedule: it sees no metrics.
+        steps: length of the run in updates; None is the schedule's own horizon.
+
+    Raises:
+        UnknownHorizonError: it has none.
+        MetricNeededError: its lr depends on metrics that are observed.
+        InvalidScheduleError: `steps` is no integer, or less than 1.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> rates(Linear(1.0), steps=4)
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    name = type(schedule).__name__
+    if schedule.observes is not None:
+        raise MetricNeededError(
+            f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
+            "the run: draw the lr that its history holds, or the schedules inside it"
+        )
+    length = schedule.horizon() if steps is None else steps
+    if length is None:
+        raise UnknownHorizonError(
+            f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
+            ".plot(steps=N)"
+        )
+    if not isinstance(length, int) or length < 1:
+        raise InvalidScheduleError(f"{name}.plot: steps must be an integer >= 1, got {length!r}")
+    state = schedule.with_horizon(schedule.init(), length)
+    lrs = []
+    for step in range(length):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.advance(state)
+    return lrs

@@ -1,0 +1,66 @@
+"""A learning rate multiplied by the same number at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import plain_float, real
+
+
+def _check_end(instance: Exponential, attribute: attrs.Attribute[Any], end: float | None) -> None:
+    base, factor = instance.base, instance.factor
+    if end is None and factor > 1:
+        raise InvalidScheduleError(
+            f"Exponential: factor={factor!r} lets the lr grow without bound: give end, the lr at "
+            "which it stops"
+        )
+    if end is not None and (end < base if factor > 1 else end > base):
+        side = "at least" if factor > 1 else "at most"
+        raise InvalidScheduleError(
+            f"Exponential: with factor={factor!r}, end must be {side} lr={base!r}, got {end!r}"
+        )
+
+
+@attrs.frozen(repr=False)
+class Exponential(Schedule):
+    """Multiply the learning rate by `factor` at every step.
+
+    Formula: lr * factor**step, but not beyond `end`; the closed form of
+    `torch.optim.lr_scheduler.ExponentialLR` with gamma = factor, and
+    `optax.exponential_decay` with transition_steps = 1 and decay_rate = factor. To fall to the
+    part p in n steps, give factor = p**(1 / n). A factor above 1 makes the learning rate range
+    test of Smith (2017).
+
+    Args:
+        lr: the learning rate of the first update.
+        factor: what to multiply it with after each update, at least 0.
+        end: where it stops; needed when factor is above 1.
+
+    Example:
+        >>> schedule = Exponential(1.0, factor=0.5, end=0.2)
+        >>> [schedule(step) for step in range(5)]
+        [1.0, 0.5, 0.25, 0.2, 0.2]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(converter=plain_float, validator=real(minimum=0))
+    end: float | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(plain_float),
+        validator=[attrs.validators.optional(real(minimum=0)), _check_end],
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr after `step` multiplications."""
+        if self.end is None:
+            return self.base * self.factor**step
+        if self.factor <= 1:
+            return max(self.base * self.factor**step, self.end)
+        try:
+            return min(self.base * self.factor**step, self.end)
+        except OverflowError:  # the power is beyond what floats hold
+            return self.end if self.base > 0 else 0.0

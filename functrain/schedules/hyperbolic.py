@@ -1,0 +1,137 @@
+"""Learning rates along a hyperbola, whose beginning hardly depends on the length of the run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, plain_float, real
+
+
+def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: float) -> None:
+    if not infimum < schedule.base:
+        raise InvalidScheduleError(
+            f"{type(schedule).__name__}: infimum_lr must be below lr={schedule.base!r}, got "
+            f"{infimum!r}"
+        )
+
+
+def _check_length(schedule: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None:
+        _horizon_state(schedule, value)
+
+
+def _horizon_state(schedule: Hyperbolic | ExpHyperbolic, horizon: int) -> ScheduleState:
+    if check_horizon(schedule, horizon) > schedule.upper_bound:
+        raise InvalidScheduleError(
+            f"{type(schedule).__name__}: upper_bound={schedule.upper_bound} must be at least "
+            f"max_iter, the length of the run where it is not given, got {horizon}"
+        )
+    return {"horizon": horizon}
+
+
+def _drop(step: int, horizon: int, bound: int) -> float:
+    """Return g(step) - g(0), from 0 down to -g(0) where step is the horizon or beyond."""
+    return _height(min(step, horizon), horizon, bound) - _height(0, horizon, bound)
+
+
+def _height(step: int, horizon: int, bound: int) -> float:
+    return math.sqrt((horizon - step) / bound * (2 - (horizon + step) / bound))
+
+
+@attrs.frozen(repr=False)
+class Hyperbolic(Schedule):
+    """A hyperbola from `lr` down towards `infimum_lr`.
+
+    HyperbolicLR of Kim (2024), made to begin much the same in runs of any length. Formula, with
+    N = max_iter and U = upper_bound:
+    lr + (lr - infimum_lr) * (g(step) - g(0)), g(x) = sqrt((N - x) / U * (2 - (N + x) / U)),
+    and from N on its value there; that is infimum_lr where N = U, and above it otherwise.
+
+    Args:
+        lr: the learning rate of the first update.
+        upper_bound: U, the longest run that is thought of, in steps.
+        infimum_lr: what the longest run arrives at, below lr.
+        max_iter: N, from 1 to U; None is the length of the run.
+
+    Example:
+        >>> schedule = Hyperbolic(1.0, upper_bound=8, infimum_lr=0.0, max_iter=4)
+        >>> [round(schedule(step), 3) for step in range(6)]
+        [1.0, 0.852, 0.693, 0.509, 0.134, 0.134]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
+    infimum_lr: float = attrs.field(
+        kw_only=True, converter=plain_float, validator=[real(minimum=0), _check_infimum]
+    )
+    max_iter: int | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=[attrs.validators.optional(integer(minimum=1)), _check_length],
+    )
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": max_iter}."""
+        return {"horizon": self.max_iter}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the hyperbola at `step`, or its last one."""
+        horizon = known_horizon(self, state, "max_iter")
+        drop = _drop(step, horizon, self.upper_bound)
+        return self.base + (self.base - self.infimum_lr) * drop
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        return state if state["horizon"] is not None else _horizon_state(self, steps)
+
+
+@attrs.frozen(repr=False)
+class ExpHyperbolic(Schedule):
+    """The hyperbola of Hyperbolic, of the logarithm of the learning rate.
+
+    ExpHyperbolicLR of Kim (2024). Formula, with N = max_iter and U = upper_bound:
+    lr * (lr / infimum_lr)**(g(step) - g(0)), g(x) = sqrt((N - x) / U * (2 - (N + x) / U)),
+    and from N on its value there; that is infimum_lr where N = U, and above it otherwise.
+
+    Args:
+        lr: the learning rate of the first update.
+        upper_bound: U, the longest run that is thought of, in steps.
+        infimum_lr: what the longest run arrives at, above 0 and below lr.
+        max_iter: N, from 1 to U; None is the length of the run.
+
+    Example:
+        >>> schedule = ExpHyperbolic(1.0, upper_bound=8, infimum_lr=0.01, max_iter=4)
+        >>> [round(schedule(step), 3) for step in range(6)]
+        [1.0, 0.506, 0.243, 0.104, 0.019, 0.019]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
+    infimum_lr: float = attrs.field(
+        kw_only=True, converter=plain_float, validator=[real(above=0), _check_infimum]
+    )
+    max_iter: int | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=[attrs.validators.optional(integer(minimum=1)), _check_length],
+    )
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": max_iter}."""
+        return {"horizon": self.max_iter}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the curve at `step`, or its last one."""
+        horizon = known_horizon(self, state, "max_iter")
+        drop = _drop(step, horizon, self.upper_bound)
+        return self.base * math.pow(self.base / self.infimum_lr, drop)
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        return state if state["horizon"] is not None else _horizon_state(self, steps)

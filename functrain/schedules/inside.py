@@ -1,0 +1,50 @@
+"""What a schedule made of schedules says of them; classes of the same shape may not say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.protocol import Observed, Schedule
+
+
+def observed(outer: Schedule, *inner: Schedule) -> Observed:
+    """Return what the schedules inside observe.
+
+    Raises:
+        InvalidScheduleError: some of them read training losses, others metrics of evaluations.
+    """
+    # A class that only has the shape of a schedule is shown evaluations: that is the rule.
+    wanted: list[Observed] = [getattr(schedule, "observes", "evaluation") for schedule in inner]
+    found = set(wanted) - {None}
+    if len(found) > 1:
+        raise InvalidScheduleError(
+            f"{type(outer).__name__}: some of its schedules observe the training loss of each "
+            "step and others a metric of evaluations; one schedule can be shown only one of them. "
+            "(A class that does not inherit from Schedule counts as one that observes evaluations)"
+        )
+    return found.pop() if found else None
+
+
+def check_observed(outer: Any, attribute: Any, value: Any) -> None:
+    """Validate that the schedules inside observe the same thing."""
+    _ = outer.observes
+
+
+def check_inside_step(outer: Any, attribute: Any, value: Schedule) -> None:
+    """Validate that the schedule inside one of steps does not want evaluations."""
+    if observed(outer, value) == "evaluation":
+        raise InvalidScheduleError(
+            f"{type(outer).__name__} observes the training loss of each step, and the "
+            f"{type(value).__name__} inside it a metric of evaluations; one schedule can be shown "
+            "only one of them. (A class that does not inherit from Schedule counts as one that "
+            "observes evaluations)"
+        )
+
+
+def own_horizon(schedule: Schedule, before: int = 0) -> int | None:
+    """Return where a schedule that begins after so many updates ends by itself, or None."""
+    if not hasattr(schedule, "horizon"):
+        return None
+    own = schedule.horizon()
+    return None if own is None else before + own

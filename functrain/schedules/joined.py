@@ -1,0 +1,143 @@
+"""Schedules one after another, each for a part of the run."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.coerce import as_schedule
+from functrain.schedules.horizon import known_horizon
+from functrain.schedules.inside import check_observed, observed
+from functrain.schedules.protocol import Observed, Schedule, ScheduleState
+from functrain.schedules.validators import integer, plain_float
+
+Part = tuple[float, Schedule]
+
+
+def _as_parts(given: Iterable[Any]) -> Any:
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        return given
+    pairs = [tuple(pair) if isinstance(pair, Iterable) else (pair,) for pair in given]
+    if any(len(pair) != 2 for pair in pairs):
+        return given
+    return tuple((plain_float(share), as_schedule(schedule)) for share, schedule in pairs)
+
+
+def _check_parts(instance: Joined, attribute: attrs.Attribute[Any], parts: Any) -> None:
+    shares = [part[0] for part in parts] if isinstance(parts, tuple) else []
+    good = all(isinstance(share, float) and 0 < share <= 1 for share in shares)
+    if not shares or not good or not math.isclose(math.fsum(shares), 1, abs_tol=1e-9):
+        raise InvalidScheduleError(
+            "Joined: parts must be (proportion, schedule) pairs whose proportions are above 0 and "
+            f"add up to 1, got {parts!r}"
+        )
+
+
+def _check_fits(instance: Joined, attribute: attrs.Attribute[Any], value: Any) -> None:
+    instance.init()
+
+
+@attrs.frozen(repr=False)
+class Joined(Schedule):
+    """Follow each schedule for its part of the run, every one from its own step 0.
+
+    It is Sequential with boundaries that grow with the run: the i-th one is the sum of the
+    first i proportions times the horizon, rounded to the nearest step, so that one recipe
+    serves runs of any length (`optax.join_schedules` and torch's SequentialLR want steps).
+    Only the schedule in charge is advanced and sees metrics. Schedules without a horizon get
+    the length of their own stretch.
+
+    Args:
+        parts: (proportion, schedule) pairs, the proportions adding up to 1; numbers and
+            functions of the step may stand for schedules.
+        steps: the horizon; None is the length of the run.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> schedule = Joined([(0.25, Linear(0.0, end=1.0)), (0.75, Linear(1.0))], steps=8)
+        >>> [round(schedule(step), 3) for step in range(9)]
+        [0.0, 0.5, 1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0]
+    """
+
+    parts: tuple[Part, ...] = attrs.field(
+        converter=_as_parts, validator=[_check_parts, check_observed]
+    )
+    steps: int | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=[attrs.validators.optional(integer(minimum=1)), _check_fits],
+    )
+
+    def __call__(self, step: int) -> float:
+        """Return the lr of update number `step`, advancing the schedule in charge up to it."""
+        state = self.init()
+        index, start = self._in_charge(state, step)
+        schedule, own = self.parts[index][1], state["schedules"][index]
+        if getattr(schedule, "observes", None) is not None:
+            return schedule(step - start)  # it says that it needs metrics
+        for _ in range(step - start):
+            own = schedule.advance(own)
+        return schedule.lr(own, step - start)
+
+    @property
+    def observes(self) -> Observed:
+        """What the schedules observe."""
+        return observed(self, *self._schedules())
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": steps, "step": updates done, "schedules": their states}."""
+        children = [schedule.init() for schedule in self._schedules()]
+        state = {"horizon": None, "step": 0, "schedules": children}
+        return state if self.steps is None else self._filled(state, self.steps)
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr of the schedule in charge."""
+        index, start = self._in_charge(state, step)
+        return self.parts[index][1].lr(state["schedules"][index], step - start)
+
+    def advance(self, state: ScheduleState) -> ScheduleState:
+        """Count the update, and advance the schedule that was in charge of it."""
+        index, _ = self._in_charge(state, state["step"])
+        children = list(state["schedules"])
+        children[index] = self.parts[index][1].advance(children[index])
+        return {**state, "step": state["step"] + 1, "schedules": children}
+
+    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
+        """Show the metric to the schedule in charge of the next update."""
+        index, _ = self._in_charge(state, state["step"])
+        children = list(state["schedules"])
+        children[index] = self.parts[index][1].observe(children[index], metric)
+        return {**state, "schedules": children}
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none, each schedule filled."""
+        return state if state["horizon"] is not None else self._filled(state, steps)
+
+    def _schedules(self) -> list[Schedule]:
+        return [schedule for _, schedule in self.parts]
+
+    def _edges(self, horizon: int) -> list[int]:
+        sums = accumulate((share for share, _ in self.parts), initial=0.0)
+        return [*(round(part * horizon) for part in list(sums)[:-1]), horizon]
+
+    def _filled(self, state: ScheduleState, steps: int) -> ScheduleState:
+        edges = self._edges(steps)
+        if any(end <= start for start, end in pairwise(edges)):
+            raise InvalidScheduleError(
+                f"Joined: in a run of {steps} steps a schedule would get none, the boundaries "
+                f"being {edges}: lengthen the run (or steps=), or give it a larger proportion"
+            )
+        stretches = zip(self._schedules(), state["schedules"], pairwise(edges), strict=True)
+        children = [child.with_horizon(own, end - start) for child, own, (start, end) in stretches]
+        return {**state, "horizon": steps, "schedules": children}
+
+    def _in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
+        edges = self._edges(known_horizon(self, state))
+        index = bisect_right(edges, step, 1, len(self.parts)) - 1
+        return index, edges[index]

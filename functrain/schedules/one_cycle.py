@@ -1,0 +1,99 @@
+"""One rise and one long fall of the learning rate: the 1cycle policy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.horizon import known_horizon, with_own_horizon
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, one_of, plain_float, real
+
+
+def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bool) -> None:
+    if three and instance.warmup_proportion > 0.5:
+        raise InvalidScheduleError(
+            "OneCycle: with three_phase=True the way down is as long as the way up, so "
+            f"warmup_proportion must be at most 0.5, got {instance.warmup_proportion!r}"
+        )
+
+
+@attrs.frozen(repr=False)
+class OneCycle(Schedule):
+    """Rise from lr / div_factor to `lr`, then fall to lr / div_factor / final_div_factor.
+
+    The 1cycle policy of Smith & Topin (2018), as `torch.optim.lr_scheduler.OneCycleLR` has it;
+    its names are max_lr = lr, total_steps = steps, pct_start = warmup_proportion and
+    anneal_strategy = shape. With p = warmup_proportion and T = steps, the top is at update
+    p * T - 1 and the end at T - 1, where it stays. With three phases the way down to
+    lr / div_factor is as long as the way up, and the rest goes on to the end. Between them is
+    half a cosine wave or a straight line. `optax.cosine_onecycle_schedule` is the same policy
+    with the top at int(p * T) and the end at T. The momentum stays as it is.
+
+    Args:
+        lr: the learning rate at the top.
+        warmup_proportion: the part of the steps on the way up; at most 0.5 with three phases.
+        shape: "cosine" or "linear".
+        div_factor: how many times less than at the top the learning rate is at first.
+        final_div_factor: how many times less than at first it is at the end.
+        three_phase: whether to come back to the first learning rate before the last fall.
+        steps: T; None is the length of the run.
+
+    Example:
+        >>> schedule = OneCycle(1.0, warmup_proportion=0.5, shape="linear", div_factor=4, steps=5)
+        >>> [round(schedule(step), 4) for step in range(6)]
+        [0.25, 0.75, 0.8, 0.4, 0.0, 0.0]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    warmup_proportion: float = attrs.field(
+        default=0.3, kw_only=True, converter=plain_float, validator=real(minimum=0, maximum=1)
+    )
+    shape: str = attrs.field(default="cosine", kw_only=True, validator=one_of("cosine", "linear"))
+    div_factor: float = attrs.field(
+        default=25.0, kw_only=True, converter=plain_float, validator=real(minimum=1)
+    )
+    final_div_factor: float = attrs.field(
+        default=1e4, kw_only=True, converter=plain_float, validator=real(above=0)
+    )
+    three_phase: bool = attrs.field(default=False, kw_only=True, validator=_check_phases)
+    steps: int | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=1))
+    )
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": steps}."""
+        return {"horizon": self.steps}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the phase that `step` is in."""
+        horizon = known_horizon(self, state)
+        step, begin = min(step, horizon - 1), 0.0
+        phases = self._phases(horizon)
+        while step > phases[0][0]:
+            begin = phases.pop(0)[0]
+        end, low, high = phases[0]
+        part = (step - begin) / (end - begin) if end > begin else 1.0
+        if self.shape == "linear":
+            return (high - low) * part + low
+        return high + (low - high) / 2 * (math.cos(math.pi * part) + 1)
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        return with_own_horizon(self, state, steps)
+
+    def _phases(self, horizon: int) -> list[tuple[float, float, float]]:
+        """Last step of each phase, the lr it begins with and the lr it ends with."""
+        first = self.base / self.div_factor
+        last = first / self.final_div_factor
+        up = self.warmup_proportion * horizon
+        if not self.three_phase:
+            return [(up - 1, first, self.base), (horizon - 1, self.base, last)]
+        return [
+            (up - 1, first, self.base),
+            (2 * up - 2, self.base, first),
+            (horizon - 1, first, last),
+        ]

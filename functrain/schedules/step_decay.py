@@ -1,0 +1,89 @@
+"""Learning rates that fall at once, every so many steps or at given ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from functrain.errors import InvalidScheduleError
+from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.schedules.validators import integer, plain_float, real
+
+
+@attrs.frozen(repr=False)
+class Step(Schedule):
+    """Multiply the learning rate by `factor` once every so many steps.
+
+    Formula: lr * factor**(step // every), the closed form of
+    `torch.optim.lr_scheduler.StepLR` with step_size = every and gamma = factor, and
+    `optax.exponential_decay` with transition_steps = every and staircase=True.
+
+    Args:
+        lr: the learning rate of the first update.
+        every: how many updates have the same one.
+        factor: what to multiply it with, from 0 to 1.
+
+    Example:
+        >>> schedule = Step(1.0, every=2, factor=0.5)
+        >>> [schedule(step) for step in range(5)]
+        [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    every: int = attrs.field(validator=integer(minimum=1))
+    factor: float = attrs.field(
+        default=0.1, converter=plain_float, validator=real(minimum=0, maximum=1)
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr after the multiplications up to `step`."""
+        return self.base * self.factor ** (step // self.every)
+
+
+def _as_tuple(values: Iterable[int]) -> Any:
+    return tuple(values) if isinstance(values, Iterable) else values
+
+
+def _check_milestones(instance: MultiStep, attribute: attrs.Attribute[Any], value: Any) -> None:
+    def good(step: Any) -> bool:
+        return isinstance(step, int) and not isinstance(step, bool) and step >= 1
+
+    if not isinstance(value, tuple) or not all(map(good, value)) or list(value) != sorted(value):
+        raise InvalidScheduleError(
+            f"MultiStep: milestones must be integers >= 1 in rising order, got {value!r}"
+        )
+
+
+@attrs.frozen(repr=False)
+class MultiStep(Schedule):
+    """Multiply the learning rate by `factor` at each of the milestones.
+
+    Formula: lr * factor**n, with n the number of milestones up to `step`; the closed form of
+    `torch.optim.lr_scheduler.MultiStepLR` with gamma = factor, and
+    `optax.piecewise_constant_schedule` with every scale = factor. For other values at each one
+    see Piecewise.
+
+    Args:
+        lr: the learning rate of the first update.
+        milestones: updates that are the first of a new learning rate, rising; one that is there
+            twice multiplies twice.
+        factor: what to multiply it with, from 0 to 1.
+
+    Example:
+        >>> schedule = MultiStep(1.0, milestones=[2, 3], factor=0.5)
+        >>> [schedule(step) for step in range(5)]
+        [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    milestones: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_milestones)
+    factor: float = attrs.field(
+        default=0.1, converter=plain_float, validator=real(minimum=0, maximum=1)
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr after the milestones up to `step`."""
+        return self.base * self.factor ** bisect_right(self.milestones, step)
