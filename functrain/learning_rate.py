@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from torch import Tensor
+
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
 
@@ -51,19 +53,39 @@ def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
     return {prefix: next(iter(named.values()), 0.0), **named}
 
 
-def advance(schedules: Schedules, state: SchedulerState) -> SchedulerState:
-    """The scheduler state after an update."""
-    return _each(schedules, state, lambda schedule, own: schedule.advance(own))
+def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> SchedulerState:
+    """The scheduler state after an update.
+
+    Args:
+        schedules: one, or one a group.
+        state: before the update.
+        loss: of the update; waited for only where a schedule goes by it.
+    """
+
+    def advanced(schedule: Schedule, own: SchedulerState) -> SchedulerState:
+        after = schedule.advance(own)
+        return schedule.observe(after, loss.item()) if _observes(schedule) == "step" else after
+
+    return _each(schedules, state, advanced)
 
 
 def observe(schedules: Schedules, state: SchedulerState, metric: float | None) -> SchedulerState:
     """The scheduler state after an evaluation gave ``metric``."""
-    return _each(schedules, state, lambda schedule, own: schedule.observe(own, metric))
+
+    def observed(schedule: Schedule, own: SchedulerState) -> SchedulerState:
+        return own if _observes(schedule) == "step" else schedule.observe(own, metric)
+
+    return _each(schedules, state, observed)
 
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
     """The scheduler state with the run's length filled in where it was left open."""
     return _each(schedules, state, lambda schedule, own: schedule.with_horizon(own, steps))
+
+
+def _observes(schedule: Schedule) -> str | None:
+    # A class of the shape of a schedule need not say it; then it is shown evaluations.
+    return getattr(schedule, "observes", "evaluation")
 
 
 def _schedules(lr: Any) -> Schedules:

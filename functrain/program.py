@@ -144,7 +144,7 @@ class Program:
             params=tensors["params"],
             buffers=tensors["buffers"],
             optimizer=tensors["optimizer"],
-            scheduler=learning_rate.advance(self.schedules, state.scheduler),
+            scheduler=learning_rate.advance(self.schedules, state.scheduler, outputs["loss"]),
             ema=tensors["ema"],
             loss_scale=tensors["loss_scale"],
             rng=state.rng,

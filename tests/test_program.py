@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import warnings
 from typing import Any
@@ -627,3 +628,31 @@ def test_no_warnings_of_ours_in_an_ordinary_step(case: Case) -> None:
         warnings.simplefilter("error")
         program = case.program(clip_norm=1.0, ema=0.9)
         program.train_step(program.init(), case.batch(0, 4))
+
+
+@pytest.mark.row(20)
+@pytest.mark.parametrize("transform", [lambda program: program, ft.donated])
+def test_a_spike_of_the_training_loss_lowers_the_learning_rate(transform: Any) -> None:
+    spike = ft.schedules.Spike(0.1, factor=0.5, burn_in=3, cooldown=2, threshold=5.0)
+    scaled = ft.optim.groups([("*bias", ft.optim.SGD(spike)), ("*", ft.optim.SGD(0.01))])
+    program = transform(
+        ft.program(torch.nn.Linear(1, 1), lambda model, b: b.mean() + 0 * model(b).sum(), scaled)
+    )
+    state, rates = program.init(), []
+    for loss in [3.0, 2.9, 2.8, 9.0, 2.7, 2.6]:
+        state, metrics = program.train_step(state, torch.full((2, 1), loss))
+        rates.append(float(metrics["lr.0"]))
+    assert rates == [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
+    assert program.observe(state, 100.0).scheduler == state.scheduler  # evaluations are not shown
+
+
+@pytest.mark.row(20)
+def test_a_plateau_is_not_shown_training_losses() -> None:
+    sgd = ft.optim.SGD(ft.schedules.Plateau(0.1, patience=0))
+    program = ft.program(torch.nn.Linear(1, 1), lambda model, b: model(b).square().mean(), sgd)
+    state = program.init()
+    for _ in range(3):
+        state, _ = program.train_step(state, torch.ones(2, 1))
+    assert state.scheduler["best"] == math.inf
+    state = program.observe(program.observe(state, 1.0), 2.0)
+    assert state.scheduler["lr"] == pytest.approx(0.01)
