@@ -1,35 +1,57 @@
 """Optimizers: frozen hyperparameters, pure rules, and in-place kernels of the same mathematics."""
 
+from functrain.optim.adadelta import Adadelta
 from functrain.optim.adafactor import Adafactor
+from functrain.optim.adagrad import Adagrad
 from functrain.optim.adam import Adam, AdamW
+from functrain.optim.adamax import Adamax
+from functrain.optim.asgd import ASGD
+from functrain.optim.conventions import (
+    is_bias_or_norm,
+    layerwise_lr_decay,
+    no_decay_on_bias_and_norm,
+)
 from functrain.optim.from_torch import FromTorch, from_torch
 from functrain.optim.frozen import Frozen
 from functrain.optim.groups import Groups, groups
 from functrain.optim.lamb import LAMB
 from functrain.optim.lion import Lion
 from functrain.optim.muon import Muon, is_matrix
+from functrain.optim.nadam import NAdam
 from functrain.optim.protocol import Optimizer, OptimizerState
 from functrain.optim.radam import RAdam
+from functrain.optim.rmsprop import RMSprop
+from functrain.optim.rprop import Rprop
 from functrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.sgd import SGD
 
 __all__ = [
+    "ASGD",
     "LAMB",
     "SGD",
+    "Adadelta",
     "Adafactor",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "FromTorch",
     "Frozen",
     "Groups",
     "Lion",
     "Muon",
+    "NAdam",
     "Optimizer",
     "OptimizerState",
     "RAdam",
+    "RMSprop",
+    "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "from_torch",
     "groups",
+    "is_bias_or_norm",
     "is_matrix",
+    "layerwise_lr_decay",
+    "no_decay_on_bias_and_norm",
 ]

@@ -37,6 +37,10 @@ class FromTorch(Optimizer):
 
     lazy_state: ClassVar[bool] = True
 
+    def takes(self, name: str) -> bool:
+        """Tell whether the class has an argument of this name."""
+        return name in inspect.signature(self.cls).parameters
+
     def init(self, params: Params) -> OptimizerState:
         """Return the state of a fresh object, in train mode if it has modes."""
         owned = {path: param.detach().clone() for path, param in params.items()}

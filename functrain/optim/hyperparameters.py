@@ -65,6 +65,13 @@ def whole(instance: object, attribute: Attribute, value: object) -> None:
         raise _refused(instance, attribute.name, "a whole number from 0 up", value)
 
 
+def share(instance: object, attribute: Attribute, value: object) -> None:
+    """Accept a number in [0, 1], or a 0-dim tensor."""
+    not_negative(instance, attribute, value)
+    if not isinstance(value, Tensor) and value > 1:  # type: ignore[operator]
+        raise _refused(instance, attribute.name, "in [0, 1]", value)
+
+
 def number(instance: object, attribute: Attribute, value: object) -> None:
     """Accept any finite number, or a 0-dim tensor."""
     _in_range(instance, attribute.name, value, math.inf, low=-math.inf)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 import torch
 from torch import Tensor
 
 from functrain.optim.adam import Betas
+from functrain.optim.foreach import add_constant_, add_scaled_, constant, directed, update_moments_
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.numerics import power, safe_sqrt
@@ -71,32 +74,34 @@ class LAMB(Leafwise):
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
-        """Do the same to lists of tensors, with scalars computed once."""
-        exp_avgs, exp_avg_sqs = slots
-        beta1, beta2 = self.betas
+        """Do the same with scalars computed once, on the CPU leaf by leaf."""
         step = scalars["step"].double()
-        if self.maximize:
-            grads = list(torch._foreach_neg(grads))
-        torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)  # type: ignore[arg-type]
-        torch._foreach_mul_(exp_avg_sqs, beta2)
-        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
+        bias_correction1 = 1 - power(self.betas[0], step)
+        root = constant(bias_correction1 / (1 - power(self.betas[1], step)) ** 0.5, params)
+        eps = constant(self.eps * bias_correction1, params)
+        decay = constant(self.weight_decay, params)
+        for some, given, exp_avgs, exp_avg_sqs in _one_by_one(params, grads, *slots):
+            given = directed(given, some, 0.0, self.maximize)
+            update_moments_(exp_avgs, exp_avg_sqs, given, self.betas)
+            directions = torch._foreach_sqrt(exp_avg_sqs)
+            torch._foreach_mul_(directions, root)
+            add_constant_(directions, eps)
+            directions = torch._foreach_div(exp_avgs, directions)
+            if not is_zero(self.weight_decay):
+                add_scaled_(list(directions), some, decay)
+            norms = torch._foreach_norm(some), torch._foreach_norm(directions)
+            ratios = _trust_ratio(*map(torch.stack, norms))
+            torch._foreach_mul_(directions, (lr * ratios).unbind())
+            torch._foreach_sub_(some, directions)
 
-        bias_correction1 = 1 - power(beta1, step)
-        directions = torch._foreach_sqrt(exp_avg_sqs)
-        torch._foreach_mul_(directions, bias_correction1 / (1 - power(beta2, step)) ** 0.5)
-        torch._foreach_add_(directions, self.eps * bias_correction1)
-        torch._foreach_reciprocal_(directions)
-        torch._foreach_mul_(directions, exp_avgs)
-        if not is_zero(self.weight_decay):
-            torch._foreach_add_(directions, params, alpha=self.weight_decay)  # type: ignore[arg-type]
 
-        norms = (
-            torch.stack(torch._foreach_norm(params)),
-            torch.stack(torch._foreach_norm(directions)),
-        )
-        step_sizes = (lr * _trust_ratio(*norms)).unbind()
-        torch._foreach_mul_(directions, step_sizes)
-        torch._foreach_sub_(params, directions)
+def _one_by_one(*lists: Leaves) -> Iterator[tuple[Leaves, ...]]:
+    """Yield leaf by leaf on the CPU, whose cache holds one; all on an accelerator."""
+    if not lists[0][0].is_cpu:
+        yield lists
+        return
+    for leaves in zip(*lists, strict=True):
+        yield tuple([leaf] for leaf in leaves)
 
 
 def _trust_ratio(param_norm: Tensor, step_norm: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from functrain.errors import UnsupportedParameterError
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Leaves = list[Tensor]
@@ -94,6 +95,7 @@ class Leafwise(Optimizer, Protocol):
         self, grads: Params, state: OptimizerState, params: Params, lr: Any
     ) -> tuple[Params, OptimizerState]:
         """Map the rule over the leaves that have a gradient."""
+        _refuse_sparse(self, grads)
         step = state["step"] + 1
         slots = {name: dict(state[name]) for name in self.slots}
         count = step.double()
@@ -109,13 +111,15 @@ class Leafwise(Optimizer, Protocol):
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Run the kernel, once where all leaves are alike; the rule where it does not apply."""
+        _refuse_sparse(self, grads)
+        # Everything is looked up first: a path that is not there must not count as a step.
+        theirs = [params[path] for path in grads]
+        slots = [[state[name].get(path) for path in grads] for name in self.slots]
+        given = list(grads.values())
         with torch.no_grad():
             scalars = {"step": state["step"].add_(1), **_carried(state, self.slots)}
             if len(scalars) > 1:
                 _advance_(self, scalars, lr)
-            theirs = [params[path] for path in grads]
-            slots = [[state[name].get(path) for path in grads] for name in self.slots]
-            given = list(grads.values())
             kinds = {(param.dtype, param.device) for param in theirs}
             if len(kinds) == 1 and _fusible(kinds) and _alike(theirs, given, slots):
                 self.kernel(given, slots, theirs, lr, scalars)
@@ -207,6 +211,16 @@ def _apply(
     new, new_slots = optimizer.rule(grad, slots, param, lr, scalars)
     # A parameter without dimensions would take the dtype of a tensor lr of a wider one.
     return new.to(param.dtype), {name: new_slots[name].to(slots[name].dtype) for name in slots}
+
+
+def _refuse_sparse(optimizer: Leafwise, grads: Params) -> None:
+    for path, grad in grads.items():
+        if grad.layout is not torch.strided:
+            raise UnsupportedParameterError(
+                f"{type(optimizer).__name__} takes dense gradients, and that of {path!r} is of "
+                f"layout {grad.layout}: give it grad.to_dense(), or use functrain.optim.from_torch "
+                "with torch.optim.SGD, Adagrad or SparseAdam, which take sparse ones"
+            )
 
 
 def _fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.adam import Betas
+from functrain.optim.foreach import blocks, constant, directed
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.protocol import LearningRate
@@ -62,15 +63,15 @@ class Lion(Leafwise):
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
-        """Do the same to lists of tensors."""
-        (exp_avgs,) = slots
+        """Do the same block by block."""
         beta1, beta2 = self.betas
-        if self.maximize:
-            grads = list(torch._foreach_neg(grads))
-        steps = torch._foreach_lerp(exp_avgs, grads, 1 - beta1)  # type: ignore[arg-type]
-        torch._foreach_lerp_(exp_avgs, grads, 1 - beta2)  # type: ignore[arg-type]
-        torch._foreach_sign_(steps)
-        if not is_zero(self.weight_decay):
-            torch._foreach_mul_(params, 1 - lr * self.weight_decay)
-        torch._foreach_mul_(steps, lr)
-        torch._foreach_sub_(params, steps)
+        keep, step = constant(1 - lr * self.weight_decay, params), constant(lr, params)
+        for some, given, exp_avgs in blocks(params, grads, *slots):
+            given = directed(given, some, 0.0, self.maximize)
+            steps = torch._foreach_lerp(exp_avgs, given, 1 - beta1)  # type: ignore[arg-type]
+            torch._foreach_lerp_(exp_avgs, given, 1 - beta2)  # type: ignore[arg-type]
+            torch._foreach_sign_(steps)
+            if not is_zero(self.weight_decay):
+                torch._foreach_mul_(some, keep)
+            torch._foreach_mul_(steps, step)
+            torch._foreach_sub_(some, steps)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.adam import Betas
+from functrain.optim.foreach import add_constant_, blocks, constant, directed, update_moments_
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.numerics import power, safe_sqrt
@@ -78,27 +79,21 @@ class RAdam(Leafwise):
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do what the foreach form of ``torch.optim.RAdam`` does, with scalars computed once."""
-        exp_avgs, exp_avg_sqs = slots
-        beta1, beta2 = self.betas
-        adaptive, plain, keep = self._step_sizes(lr, scalars["step"].double())
-        if self.maximize:
-            grads = list(torch._foreach_neg(grads))
-        if not is_zero(self.weight_decay):
-            if self.decoupled_weight_decay:
-                torch._foreach_mul_(params, keep)
-            else:
-                grads = list(torch._foreach_add(grads, params, alpha=self.weight_decay))  # type: ignore[arg-type]
-
-        torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)  # type: ignore[arg-type]
-        torch._foreach_mul_(exp_avg_sqs, beta2)
-        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
-
-        step_sizes = torch._foreach_sqrt(exp_avg_sqs)
-        torch._foreach_add_(step_sizes, self.eps)
-        torch._foreach_div_(step_sizes, -adaptive)
-        torch._foreach_reciprocal_(step_sizes)
-        torch._foreach_add_(step_sizes, -plain)
-        torch._foreach_addcmul_(params, exp_avgs, step_sizes)
+        sizes = self._step_sizes(lr, scalars["step"].double())
+        adaptive, plain, keep = (constant(size, params) for size in sizes)
+        decay = 0.0 if self.decoupled_weight_decay else constant(self.weight_decay, params)
+        shrinks = self.decoupled_weight_decay and not is_zero(self.weight_decay)
+        for some, given, exp_avgs, exp_avg_sqs in blocks(params, grads, *slots):
+            if shrinks:
+                torch._foreach_mul_(some, keep)
+            given = directed(given, some, decay, self.maximize)
+            update_moments_(exp_avgs, exp_avg_sqs, given, self.betas)
+            step_sizes = torch._foreach_sqrt(exp_avg_sqs)
+            add_constant_(step_sizes, self.eps)
+            torch._foreach_div_(step_sizes, -adaptive)
+            torch._foreach_reciprocal_(step_sizes)
+            add_constant_(step_sizes, -plain)
+            torch._foreach_addcmul_(some, exp_avgs, step_sizes)
 
     def _step_sizes(self, lr: Rate, step: Tensor) -> tuple[Tensor, Tensor, Tensor | Rate]:
         """Return the factors of m/(sqrt(v)+eps), of m, and of the parameter (decoupled decay)."""

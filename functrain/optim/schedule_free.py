@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain.errors import HyperparameterError
 from functrain.optim.adam import Betas
+from functrain.optim.foreach import add_constant_, add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
     as_tuple,
     fraction,
@@ -89,12 +90,12 @@ class ScheduleFreeSGD(Leafwise):
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
-        """Do the same to lists of tensors."""
-        if is_zero(self.weight_decay):
-            directions = list(torch._foreach_add(grads, 0.0))
-        else:
-            directions = list(torch._foreach_add(grads, params, alpha=self.weight_decay))  # type: ignore[arg-type]
-        _move_(self, self.momentum, directions, slots[0], params, lr, scalars)
+        """Do the same block by block."""
+        towards_z, along_y, along_z = _factors(self, self.momentum, params, lr, scalars)
+        decay = constant(self.weight_decay, params)
+        for some, given, zs in blocks(params, grads, *slots):
+            directions = directed(given, some, decay, maximize=False)
+            _move_(some, zs, directions, towards_z, along_y, along_z)
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the average x."""
@@ -173,19 +174,20 @@ class ScheduleFreeAdamW(Leafwise):
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
-        """Do the same to lists of tensors."""
-        zs, exp_avg_sqs = slots
+        """Do the same block by block."""
         beta1, beta2 = self.betas
-        torch._foreach_mul_(exp_avg_sqs, beta2)
-        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
-        directions = torch._foreach_div(exp_avg_sqs, 1 - power(beta2, scalars["step"].double()))
-        torch._foreach_sqrt_(directions)
-        torch._foreach_add_(directions, self.eps)
-        torch._foreach_reciprocal_(directions)
-        torch._foreach_mul_(directions, grads)
-        if not is_zero(self.weight_decay):
-            torch._foreach_add_(directions, params, alpha=self.weight_decay)  # type: ignore[arg-type]
-        _move_(self, beta1, list(directions), zs, params, lr, scalars)
+        towards_z, along_y, along_z = _factors(self, beta1, params, lr, scalars)
+        decay = constant(self.weight_decay, params)
+        correction = constant(1 - power(beta2, scalars["step"].double()), params)
+        for some, given, zs, exp_avg_sqs in blocks(params, grads, *slots):
+            torch._foreach_mul_(exp_avg_sqs, beta2)
+            torch._foreach_addcmul_(exp_avg_sqs, given, given, 1 - beta2)
+            roots = torch._foreach_div(exp_avg_sqs, correction)
+            torch._foreach_sqrt_(roots)
+            add_constant_(roots, self.eps)
+            directions = list(torch._foreach_div(given, roots))
+            directions = directed(directions, some, decay, maximize=False)
+            _move_(some, zs, directions, towards_z, along_y, along_z)
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the average x."""
@@ -237,24 +239,22 @@ def _moved(
     return y, {"z": z - lr * direction}
 
 
-def _move_(
-    optimizer: ScheduleFree,
-    beta: float | Tensor,
-    directions: Leaves,
-    zs: Leaves,
-    params: Leaves,
-    lr: Rate,
-    scalars: Scalars,
-) -> None:
+def _factors(
+    optimizer: ScheduleFree, beta: float | Tensor, params: Leaves, lr: Rate, scalars: Scalars
+) -> tuple[Rate, Rate, Rate]:
+    """Return the factors of z - y and of the direction in y, and of the direction in z."""
     scalars = {**scalars, "step": scalars["step"].double()}
     share, lr = _share(optimizer, scalars), _warmed_up(optimizer, lr, scalars["step"])
-    towards = torch._foreach_sub(zs, params)
-    torch._foreach_mul_(towards, share)
-    torch._foreach_add_(params, towards)
-    torch._foreach_mul_(directions, lr)
-    torch._foreach_sub_(zs, directions)
-    torch._foreach_mul_(directions, beta * (1 - share) - 1)
-    torch._foreach_add_(params, directions)
+    factors = share, lr * (beta * (1 - share) - 1), -lr
+    return constant(factors[0], params), constant(factors[1], params), constant(factors[2], params)
+
+
+def _move_(
+    params: Leaves, zs: Leaves, directions: Leaves, towards_z: Rate, along_y: Rate, along_z: Rate
+) -> None:
+    add_scaled_(params, list(torch._foreach_sub(zs, params)), towards_z)
+    add_scaled_(params, directions, along_y)
+    add_scaled_(zs, directions, along_z)
 
 
 def _average(beta: float | Tensor, state: OptimizerState, params: Params) -> Params:

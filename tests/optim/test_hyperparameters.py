@@ -12,15 +12,22 @@ from torch import Tensor
 
 from functrain.errors import HyperparameterError
 from functrain.optim import (
+    ASGD,
     LAMB,
     SGD,
+    Adadelta,
     Adafactor,
+    Adagrad,
     Adam,
+    Adamax,
     AdamW,
     Lion,
     Muon,
+    NAdam,
     Optimizer,
     RAdam,
+    RMSprop,
+    Rprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
     from_torch,
@@ -48,6 +55,51 @@ CHANGES: list[tuple[Optimizer, dict[str, list[Any]]]] = [
     (
         RAdam(weight_decay=0.1),
         {**ADAM_CHANGES, "decoupled_weight_decay": [True], "degenerated_to_sgd": [False]},
+    ),
+    (
+        NAdam(weight_decay=0.1),
+        {**ADAM_CHANGES, "momentum_decay": [1.0], "decoupled_weight_decay": [True]},
+    ),
+    (
+        RMSprop(),
+        {
+            "alpha": [0.5],
+            "eps": [1e-2],
+            "weight_decay": [0.2],
+            "momentum": [0.5],
+            "centered": [True],
+            "maximize": [True],
+        },
+    ),
+    (
+        Adagrad(),
+        {
+            "lr_decay": [0.5],
+            "weight_decay": [0.2],
+            "initial_accumulator_value": [1.0],
+            "eps": [1e-2],
+            "maximize": [True],
+        },
+    ),
+    (Adadelta(), {"rho": [0.5], "eps": [1e-2], "weight_decay": [0.2], "maximize": [True]}),
+    (Adamax(), ADAM_CHANGES),
+    (
+        Rprop(),
+        {
+            "etas": [(0.3, 1.2), (0.5, 1.5)],
+            "step_sizes": [(0.09, 50.0), (1e-6, 0.11)],
+            "maximize": [True],
+        },
+    ),
+    (
+        ASGD(lambd=0.1, t0=1),
+        {
+            "lambd": [0.2],
+            "alpha": [0.1],
+            "t0": [3.0],
+            "weight_decay": [0.2],
+            "maximize": [True],
+        },
     ),
     (Lion(), {"betas": [(0.5, 0.99), (0.9, 0.5)], "weight_decay": [0.2], "maximize": [True]}),
     (LAMB(), ADAM_CHANGES),
@@ -113,7 +165,7 @@ def train(optimizer: Optimizer, lr: float = 0.1, kernel: bool = False) -> Tensor
             optimizer.update_(grads, state, params, lr)
         else:
             params, state = optimizer.update(grads, state, params, lr)
-    return params["w"]
+    return torch.cat([params["w"], optimizer.eval_params(state, params)["w"]])
 
 
 @pytest.mark.row(15)

@@ -1,0 +1,182 @@
+"""Hyperparameters of NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop and ASGD."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+from torch.testing._internal.common_optimizers import optim_db
+
+from functrain.errors import HyperparameterError
+from functrain.optim.adadelta import Adadelta
+from functrain.optim.adagrad import Adagrad
+from functrain.optim.adamax import Adamax
+from functrain.optim.asgd import ASGD
+from functrain.optim.nadam import NAdam
+from functrain.optim.rmsprop import RMSprop
+from functrain.optim.rprop import Rprop
+
+CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
+
+
+def refused_by_torch() -> list[Any]:
+    cases = []
+    for cls in CLASSES:
+        theirs = getattr(torch.optim, cls.__name__)
+        (info,) = (info for info in optim_db if info.optim_cls is theirs)
+        for case in info.optim_error_inputs_func(device="cpu", dtype=torch.float32):
+            kwargs = case.optimizer_error_input.kwargs
+            if kwargs and not isinstance(case.optimizer_error_input.params, list):
+                cases.append(pytest.param(cls, kwargs, id=f"{cls.__name__}-{kwargs}"))
+    return cases
+
+
+@pytest.mark.parametrize(("cls", "options"), refused_by_torch())
+def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(HyperparameterError, match=rf"^{cls.__name__}: "):
+        cls(**options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (RMSprop, {"alpha": 1.5}, r"RMSprop: alpha must be in \[0, 1\], got 1.5"),
+        (RMSprop, {"alpha": -0.5}, r"RMSprop: alpha"),
+        (RMSprop, {"centered": 1}, r"RMSprop: centered must be True or False, got 1"),
+        (Adadelta, {"rho": 1.1}, r"Adadelta: rho must be in \[0, 1\], got 1.1"),
+        (Adadelta, {"rho": "0.9"}, r"Adadelta: rho"),
+        (Rprop, {"etas": (1.0, 0.5)}, r"Rprop: etas must be .* 0 < etas\[0\] < 1 < etas\[1\]"),
+        (Rprop, {"etas": (0.0, 1.2)}, r"Rprop: etas"),
+        (Rprop, {"etas": (0.5, 1.0)}, r"Rprop: etas"),
+        (Rprop, {"etas": (torch.tensor(0.5), 1.0)}, r"Rprop: etas"),
+        (Rprop, {"etas": (torch.ones(2), 1.2)}, r"Rprop: etas"),
+        (Rprop, {"etas": 0.5}, r"Rprop: etas"),
+        (Rprop, {"etas": (0.5, math.nan)}, r"Rprop: etas"),
+        (Rprop, {"step_sizes": (1.0, 0.1)}, r"step_sizes\[0\] <= step_sizes\[1\], got \(1.0, 0.1"),
+        (Rprop, {"step_sizes": (-1.0, 0.1)}, r"Rprop: step_sizes"),
+        (Rprop, {"step_sizes": (1e-6, "50")}, r"Rprop: step_sizes"),
+        (ASGD, {"t0": -1}, r"ASGD: t0"),
+        (ASGD, {"lambd": -1.0}, r"ASGD: lambd"),
+        (ASGD, {"alpha": -1.0}, r"ASGD: alpha"),
+        (Adagrad, {"initial_accumulator_value": -1.0}, r"Adagrad: initial_accumulator_value"),
+        (Adagrad, {"lr_decay": -1.0}, r"Adagrad: lr_decay"),
+        (NAdam, {"momentum_decay": -0.1}, r"NAdam: momentum_decay"),
+        (Adamax, {"betas": (0.9, 1.0)}, r"Adamax: betas\[1\]"),
+    ],
+)
+def test_a_bad_value_is_refused(cls: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        cls(**options)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_fields_and_defaults_are_those_of_torch(cls: Any) -> None:
+    ours = attrs.asdict(cls())
+    theirs = dict(getattr(torch.optim, cls.__name__)([torch.zeros(1)]).defaults)
+    for name in ("foreach", "fused", "capturable", "differentiable"):
+        theirs.pop(name, None)
+    assert ours == theirs
+
+
+POINTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (NAdam, {"betas": (0.8, 0.95), "eps": 0.1, "weight_decay": 0.1, "momentum_decay": 0.3}, {}),
+    (NAdam, {"weight_decay": 0.1}, {"decoupled_weight_decay": True}),
+    (RMSprop, {"alpha": 0.8, "eps": 0.1, "weight_decay": 0.1, "momentum": 0.7}, {}),
+    (RMSprop, {"alpha": 0.8, "eps": 0.1, "weight_decay": 0.1}, {"centered": True}),
+    (
+        Adagrad,
+        {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 0.1},
+        {},
+    ),
+    (Adadelta, {"rho": 0.8, "eps": 0.1, "weight_decay": 0.1}, {}),
+    (Adamax, {"betas": (0.8, 0.95), "eps": 0.1, "weight_decay": 0.1}, {}),
+    (Rprop, {"etas": (0.4, 1.3), "step_sizes": (0.01, 0.12)}, {}),
+    (ASGD, {"lambd": 0.1, "alpha": 0.6, "t0": 2.5, "weight_decay": 0.1}, {}),
+]
+
+
+START = {
+    "w": torch.tensor([[1.5, -0.3], [-2.2, 0.6], [-1.1, -1.4]], dtype=torch.float64),
+    "s": torch.tensor(0.4, dtype=torch.float64),
+}
+
+
+def train(optimizer: Any, lr: Any) -> Tensor:
+    params = START
+    state = optimizer.init(params)
+    alive = torch.tensor([1.0, 0.0], dtype=torch.float64)  # half of the gradient is exactly 0
+    for step in range(6):
+        turned = (-1.0) ** (step // 2)  # a gradient that turns, for Rprop
+        grads = {"w": turned * alive * params["w"] ** 3, "s": params["s"] ** 3}
+        params, state = optimizer.update(grads, state, params, lr)
+    final = optimizer.eval_params(state, params)
+    loss: Tensor = final["w"].square().sum() + final["s"].square()
+    return loss
+
+
+def flat(options: dict[str, Any]) -> list[float]:
+    return [each for value in options.values() for each in _several(value)]
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def from_flat(options: dict[str, Any], values: Any) -> dict[str, Any]:
+    rest = iter(values)
+    return {
+        name: (next(rest), next(rest)) if isinstance(value, tuple) else next(rest)
+        for name, value in options.items()
+    }
+
+
+@pytest.mark.row(56)
+@pytest.mark.parametrize(("cls", "options", "flags"), POINTS)
+def test_gradient_to_every_hyperparameter(
+    cls: Any, options: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    def loss(lr: Any, *values: Any) -> Tensor:
+        return train(cls(**from_flat(options, values), **flags), lr)
+
+    at = [torch.tensor(value, dtype=torch.float64) for value in [0.05, *flat(options)]]
+    assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in at])
+
+
+@pytest.mark.row(55)
+@pytest.mark.parametrize(("cls", "options", "flags"), POINTS)
+def test_vmap_over_every_hyperparameter_equals_a_loop(
+    cls: Any, options: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    values = torch.tensor(flat(options), dtype=torch.float64)
+    members = torch.stack([values, values * 0.95, values * 1.02])
+    lrs = torch.tensor([0.05, 0.0, 0.1], dtype=torch.float64)
+
+    def member(lr: Tensor, values: Tensor) -> Tensor:
+        return train(cls(**from_flat(options, values.unbind()), **flags), lr)
+
+    found = torch.func.vmap(member)(lrs, members)
+    for index, lr in enumerate(lrs.tolist()):
+        numbers = from_flat(options, members[index].tolist())
+        expected = train(cls(**numbers, **flags), lr)
+        torch.testing.assert_close(found[index], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.row(50)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_compiles_as_one_graph(cls: Any) -> None:
+    # The limit of recompilations is one for all optimizers.
+    torch._dynamo.reset()
+    optimizer = cls()
+    params = {path: param.float() for path, param in START.items()}
+    state = optimizer.init(params)
+    compiled = torch.compile(optimizer.update, fullgraph=True, backend="aot_eager")
+    for lr in (torch.tensor(0.1), torch.tensor(0.2)):
+        grads = {path: param**3 for path, param in params.items()}
+        found, _ = compiled(grads, state, params, lr)  # type: ignore[no-untyped-call]
+        params, state = optimizer.update(grads, state, params, lr)
+        for path in params:
+            torch.testing.assert_close(found[path], params[path], rtol=1e-6, atol=1e-7)
