@@ -12,24 +12,15 @@ from typing import Any
 import attrs
 from attrs import validators
 
-from functrain.checkpoint import pruning
+from functrain.checkpoint import pruning, sharing
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, union
-from functrain.checkpoint.run_directory import (
-    absolute,
-    check_format,
-    list_steps,
-    locked,
-    step_name,
-)
+from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.errors import (
-    CheckpointCorruptError,
-    NoCheckpointError,
-)
+from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
@@ -55,6 +46,8 @@ class Checkpoints:
         keep_every_minutes: keep one for each span of so many minutes.
         keep: further rules, see :mod:`functrain.checkpoint.retention`.
         background: ``fit`` goes on training while a checkpoint is written.
+        share_frozen: link the file of tensors that do not change from one checkpoint to the next,
+            where the file system can; otherwise each has its own.
 
     Example:
         >>> import tempfile, torch
@@ -79,6 +72,7 @@ class Checkpoints:
     )
     keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     background: bool = attrs.field(default=False, kw_only=True)
+    share_frozen: bool = attrs.field(default=True, kw_only=True)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -128,9 +122,11 @@ class Checkpoints:
 
     def write(self, taken: Snapshot) -> Path:
         """Save what was taken apart already; the other half of :meth:`save`."""
-        path = self.path(taken.step or 0)
+        step = taken.step or 0
+        path, shares = self.path(step), self.share_frozen and taken.frozen
         with self.lock():
-            write(path, taken, overwrite=True)
+            previous = sharing.newest(self.directory, step) if shares else None
+            write(path, taken, overwrite=True, previous=previous)
             pruning.prune(self.directory, self.rules, just_saved=taken.step)
         return path
 

@@ -15,12 +15,14 @@ from typing import Any
 import attrs
 import torch
 
+from functrain.checkpoint import sharing
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode
 from functrain.checkpoint.format.layout import Layout, layouts
 from functrain.checkpoint.format.manifest import FORMAT, MANIFEST, Manifest
 from functrain.checkpoint.format.memory import preserved_stride
-from functrain.checkpoint.format.records import Leaf
+from functrain.checkpoint.format.records import File, Leaf
+from functrain.checkpoint.sharing import Shared
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage import payload
 from functrain.checkpoint.storage.commit import commit
@@ -78,16 +80,27 @@ def save(
     return write(path, taken, overwrite=overwrite)
 
 
-def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path:
-    """Save what was taken apart already; the other half of :func:`save`."""
+def write(
+    path: str | Path, taken: Snapshot, *, overwrite: bool = False, previous: Path | None = None
+) -> Path:
+    """Save what was taken apart already; the other half of :func:`save`.
+
+    Args:
+        path: the directory to make.
+        taken: what is to be saved.
+        overwrite: replace a checkpoint that is at ``path``.
+        previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked,
+            not written again, where that is possible and all bytes are the same.
+    """
     final = Path(path).absolute()
     plan = layouts(taken.tensors, taken.names, taken.same, taken.frozen)
-    needed = sum(layout.length + _ROOM_PER_FILE for layout in plan)
     try:
-        _need_room(final, needed + _ROOM_PER_LEAF * len(taken.tensors))
+        shared = sharing.find(previous, plan, taken.tensors)
+        linked = shared.file.name if shared else None
+        _need_room(final, _room(taken, [each for each in plan if each.name != linked]))
         commit(
             final,
-            fill=lambda directory: _fill(directory, taken, plan),
+            fill=lambda directory: _fill(directory, taken, plan, shared),
             check=lambda present: _refuse_foreign(present, overwrite),
         )
     except (CheckpointExistsError, CheckpointWriteError):
@@ -97,8 +110,8 @@ def write(path: str | Path, taken: Snapshot, *, overwrite: bool = False) -> Path
     return final
 
 
-def _fill(directory: Path, taken: Snapshot, plan: list[Layout]) -> None:
-    files, hashes = payload.write(directory, plan, taken.tensors)
+def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None) -> None:
+    files, hashes = _payload(directory, taken, plan, shared)
     taken.confirm()
     manifest = Manifest(
         format=FORMAT,
@@ -113,6 +126,18 @@ def _fill(directory: Path, taken: Snapshot, plan: list[Layout]) -> None:
     )
     with created(directory / MANIFEST) as descriptor:
         write_all(descriptor, manifest.to_bytes())
+
+
+def _payload(
+    directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None
+) -> tuple[tuple[File, ...], payload.Hashes]:
+    """Write the payload files, or link one that is shared."""
+    if shared is None or not sharing.link(shared, directory):
+        return payload.write(directory, plan, taken.tensors)
+    rest = [layout for layout in plan if layout.name != shared.file.name]
+    written, hashes = payload.write(directory, rest, taken.tensors)
+    by_name = {file.name: file for file in (*written, shared.file)}
+    return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
 
 
 def _leaves(
@@ -168,6 +193,12 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
         raise CheckpointExistsError(errno.EEXIST, f"{path} {reason} {hint}")
     if path.exists() or path.is_symlink():
         raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, where a directory is to be")
+
+
+def _room(taken: Snapshot, plan: list[Layout]) -> int:
+    """How many bytes the files take, roughly."""
+    files = sum(layout.length + _ROOM_PER_FILE for layout in plan)
+    return files + _ROOM_PER_LEAF * len(taken.tensors)
 
 
 def _need_room(path: Path, needed: int) -> None:

@@ -7,15 +7,16 @@ hashing, and stores conjugate views wrongly.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
+from xxhash import xxh3_128
 
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.memory import on_host
 from functrain.checkpoint.format.records import CHUNK, File
-from functrain.checkpoint.storage.blocks import BlockWriter
+from functrain.checkpoint.storage.blocks import PIECE, BlockWriter
 from functrain.tree import Path as TreePath
 
 Hashes = dict[int, tuple[str, ...]]
@@ -37,7 +38,7 @@ def write(
     Raises:
         OSError: the disk is full, or worse.
     """
-    files, hashes = [], {}
+    files, found = [], {}
     with BlockWriter() as writer:
         for layout in plan:
             writer.begin(directory / layout.name, layout.length)
@@ -47,16 +48,30 @@ def write(
             files.append(File(layout.name, layout.length, length, digest))
             for index in layout.indices:
                 held = on_host(tensors[index][1])  # its address does not keep it alive
-                hashes[index] = write_chunks(writer, held.data_ptr(), held.nbytes)
-    return tuple(files), hashes
+                found[index] = in_chunks(writer.write, held.data_ptr(), held.nbytes)
+    return tuple(files), found
 
 
-def write_chunks(writer: BlockWriter, address: int, length: int) -> tuple[str, ...]:
-    """Append memory to a file, and give the hash of each 64 MiB of it."""
+def hashes(tensor: Tensor) -> tuple[str, ...]:
+    """The hashes that :func:`write` gives of a tensor, without writing it."""
+    held = on_host(tensor)  # its address does not keep it alive
+    return in_chunks(_hash, held.data_ptr(), held.nbytes)
+
+
+def in_chunks(take: Callable[[int, int], str], address: int, length: int) -> tuple[str, ...]:
+    """What ``take`` gives of each 64 MiB of memory: its hash, be it written on the way or not."""
     if 0 < length <= CHUNK:
-        return (writer.write(address, length),)
+        return (take(address, length),)
     starts = range(0, length, CHUNK)
-    return tuple(writer.write(address + at, min(CHUNK, length - at)) for at in starts)
+    return tuple(take(address + at, min(CHUNK, length - at)) for at in starts)
+
+
+def _hash(address: int, length: int) -> str:
+    digest = xxh3_128()
+    whole = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
+    for part in slices(whole, PIECE):  # so that other threads get their turn
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def slices(data: memoryview, size: int) -> Iterator[memoryview]:
