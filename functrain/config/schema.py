@@ -43,6 +43,7 @@ class CheckpointOptions:
     keep_every_steps: int | None = None
     keep_every_minutes: float | None = None
     background: bool = False
+    share_frozen: bool = True
 
 
 def _check_threads(instance: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:

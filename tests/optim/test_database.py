@@ -57,7 +57,7 @@ def draw(cls: type, dtype: torch.dtype) -> tuple[Leaves, list[Leaves]]:
 
 @contextlib.contextmanager
 def precise_scalars() -> Iterator[None]:
-    """Let torch keep NAdam's product of momenta and ASGD's rate in double; it goes by the default."""
+    """Torch keeps NAdam's product of momenta and ASGD's rate in the default dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -183,9 +183,9 @@ def test_complex_parameters_where_torch_supports_them(info: Any, dtype: torch.dt
         expected = run_torch(cls, plainly(cls, case.kwargs), params, grads)
         for run in (run_rule, run_kernel):
             found = run(ours(cls, case.kwargs), params, grads)
-            assert relative_error(found, expected) < (
-                3 * bound if cls is torch.optim.ASGD else bound
-            )
+            # Torch's own rounding is the larger one, in ASGD's product with nearly 1.
+            slack = 3 if cls is torch.optim.ASGD else 1
+            assert relative_error(found, expected) < slack * bound
 
 
 # Of lists of parameters and of torch's own implementations; here parameters come in a dict.
