@@ -24,6 +24,15 @@ from functrain.optim.rmsprop import RMSprop
 from functrain.optim.rprop import Rprop
 from functrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.sgd import SGD
+from functrain.optim.wrappers import (
+    AdaptiveGradClip,
+    AddNoise,
+    Centralize,
+    ClipByBlockRms,
+    Float32State,
+    Lookahead,
+    SkipLargeUpdates,
+)
 
 __all__ = [
     "ASGD",
@@ -35,10 +44,16 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "AdaptiveGradClip",
+    "AddNoise",
+    "Centralize",
+    "ClipByBlockRms",
+    "Float32State",
     "FromTorch",
     "Frozen",
     "Groups",
     "Lion",
+    "Lookahead",
     "Muon",
     "NAdam",
     "Optimizer",
@@ -48,6 +63,7 @@ __all__ = [
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "SkipLargeUpdates",
     "from_torch",
     "groups",
     "is_bias_or_norm",

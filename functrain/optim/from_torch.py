@@ -21,9 +21,10 @@ class FromTorch(Optimizer):
 
     Every update builds an object of the class over the given tensors, puts the state into it,
     lets it step, and takes the state out again, without ``load_state_dict`` and its casts. The
-    state is ``{"state": {path: {name: value}}, "group": {name: value}, "attributes": {name:
-    value}}``: what the object keeps for each parameter, for its parameter group, and in plain
-    attributes that differ from those of a fresh object.
+    state is ``{"state": {path: {name: value}}, "shared": {key: value}, "group": {name: value},
+    "attributes": {name: value}, "keyed": {name: {"by": "id", "values": {path: value}}}}``: what the
+    object keeps for each parameter and for all of them, for its parameter group, and in plain
+    attributes that differ from those of a fresh object; apart those that are dicts by parameter.
 
     Args:
         cls: the class.

@@ -22,15 +22,19 @@ def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State
     """
     group = built.param_groups[0]
     names = {id(param): path for param, path in zip(group["params"], paths, strict=True)}
-    now = attributes(built)
+    changed = {
+        name: value
+        for name, value in attributes(built).items()
+        if name not in fresh or not _same(value, fresh[name])
+    }
+    keyed = {name: value for name, value in changed.items() if _is_keyed(value, names)}
+    kept = built.state.items()
     return {
-        "state": {names.get(id(key), key): dict(kept) for key, kept in built.state.items()},
+        "state": {names[id(key)]: dict(own) for key, own in kept if id(key) in names},
+        "shared": {key: value for key, value in kept if id(key) not in names},
         "group": {name: group[name] for name in group if name not in ("params", "lr")},
-        "attributes": {
-            name: value
-            for name, value in now.items()
-            if name not in fresh or not _same(value, fresh[name])
-        },
+        "attributes": {name: value for name, value in changed.items() if name not in keyed},
+        "keyed": {name: _by_path(value, names) for name, value in keyed.items()},
     }
 
 
@@ -46,10 +50,15 @@ def put(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
     params = dict(zip(paths, group["params"], strict=True))
     built.state.clear()
     for path, kept in state["state"].items():
-        built.state[params.get(path, path)] = dict(kept)
+        built.state[params[path]] = dict(kept)
+    built.state.update(state["shared"])
     group.update(state["group"])
     for name, value in state["attributes"].items():
         setattr(built, name, value)
+    for name, keyed in state["keyed"].items():
+        by_id = keyed["by"] == "id"
+        keys = {path: id(param) if by_id else param for path, param in params.items()}
+        setattr(built, name, {keys[path]: value for path, value in keyed["values"].items()})
 
 
 def attributes(built: torch.optim.Optimizer) -> State:
@@ -75,6 +84,20 @@ def copied(value: Any) -> Any:
     if type(value) is tuple:
         return tuple(copied(item) for item in value)
     return value
+
+
+def _is_keyed(value: Any, names: dict[int, str]) -> bool:
+    """Whether a dict has parameters, or their ids, as its keys: another object has other ones."""
+    return isinstance(value, dict) and bool(value) and all(_id(key) in names for key in value)
+
+
+def _by_path(value: dict[Any, Any], names: dict[int, str]) -> State:
+    by = "id" if isinstance(next(iter(value)), int) else "param"
+    return {"by": by, "values": {names[_id(key)]: item for key, item in value.items()}}
+
+
+def _id(key: Any) -> int:
+    return key if isinstance(key, int) else id(key)
 
 
 def _plain(value: Any) -> bool:

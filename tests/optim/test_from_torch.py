@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import random
 from typing import Any
 
 import pytest
 import torch
+from optimizer_runs import draw, grads_at, run_class, run_in_place, run_pure
 from torch import Tensor
 
 from functrain.errors import UnsupportedOptimizerError
-from functrain.optim import FromTorch, from_torch
+from functrain.optim import from_torch
 
 pytestmark = pytest.mark.row(14)
 
@@ -50,61 +50,6 @@ class Third(torch.optim.Optimizer):
                 self.history = [*self.history[-2:], float(self.total)]
                 scale = 1 + sum(self.history) / (10 * state["seen"])
                 p.data = p.data - group["lr"] * scale * state["half"].float()
-
-
-def draw(seed: int) -> dict[str, Tensor]:
-    source = torch.Generator().manual_seed(seed)
-    return {
-        "a.weight": torch.randn(4, 3, generator=source),
-        "b.weight": torch.randn(3, 5, generator=source),
-    }
-
-
-def lr_of(step: int) -> float:
-    return 0.02 / (1 + step)
-
-
-def run_class(cls: Any, options: dict[str, Any], steps: int) -> dict[str, Tensor]:
-    trained = {path: torch.nn.Parameter(param) for path, param in draw(0).items()}
-    optimizer = cls(list(trained.values()), lr=0.02, **options)
-    if hasattr(optimizer, "train"):
-        optimizer.train()
-    for step in range(steps):
-        grads = draw(step + 1)
-        for path, param in trained.items():
-            # One parameter is unused in some steps.
-            param.grad = None if path == "b.weight" and step % 3 == 0 else grads[path]
-        optimizer.param_groups[0]["lr"] = lr_of(step)
-        optimizer.step()
-    if hasattr(optimizer, "eval"):
-        optimizer.eval()
-    return {path: param.detach() for path, param in trained.items()}
-
-
-def grads_at(step: int) -> dict[str, Tensor]:
-    grads = draw(step + 1)
-    if step % 3 == 0:
-        del grads["b.weight"]
-    return grads
-
-
-def run_pure(optimizer: FromTorch, steps: int) -> dict[str, Tensor]:
-    chance = random.Random(0)
-    params = draw(0)
-    state = optimizer.init(params)
-    for step in range(steps):
-        if chance.random() < 0.3:
-            params, state = copy.deepcopy((params, state))
-        params, state = optimizer.update(grads_at(step), state, params, lr_of(step))
-    return optimizer.eval_params(state, params)
-
-
-def run_in_place(optimizer: FromTorch, steps: int) -> dict[str, Tensor]:
-    params = draw(0)
-    state = optimizer.init(params)
-    for step in range(steps):
-        optimizer.update_(grads_at(step), state, params, lr_of(step))
-    return optimizer.eval_params(state, params)
 
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -232,8 +177,10 @@ def test_state_keeps_types_and_dtypes() -> None:
     assert optimizer.lazy_state
     assert optimizer.init(params) == {
         "state": {},
+        "shared": {},
         "group": {"decay": (0.5, 0.25), "calls": 0},
         "attributes": {},
+        "keyed": {},
     }
     _, state = optimizer.update(draw(1), optimizer.init(params), params, 0.1)
     assert state["group"] == {"decay": (0.5, 0.25), "calls": 1}
@@ -277,3 +224,31 @@ def test_a_schedule_is_never_evaluated() -> None:
 def test_what_cannot_be_wrapped_is_refused(cls: Any, options: Any, message: str) -> None:
     with pytest.raises(UnsupportedOptimizerError, match=message):
         from_torch(cls, **options)
+
+
+class Keyed(torch.optim.Optimizer):
+    """Keeps what it knows of each parameter in dicts of its own, and one count for all."""
+
+    def __init__(self, params: Any, lr: float = 0.1):
+        super().__init__(params, {"lr": lr})
+        self.by_id: dict[int, Tensor] = {}
+        self.by_param: dict[Tensor, float] = {}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.state["calls"] = self.state.get("calls", 0) + 1  # type: ignore[index, call-overload]
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                self.by_id[id(p)] = self.by_id.get(id(p), torch.zeros_like(p)) + p.grad
+                self.by_param[p] = self.by_param.get(p, 0.0) + float(p.grad.mean())
+                p -= 0.1 / self.state["calls"] * self.by_id[id(p)] + self.by_param[p]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("run", [run_pure, run_in_place])
+def test_what_is_kept_by_parameter_in_other_places_follows_the_parameters(run: Any) -> None:
+    found, expected = run(from_torch(Keyed), 5), run_class(Keyed, {}, 5)
+    assert all(torch.equal(found[path], expected[path]) for path in expected)
+    optimizer, params = from_torch(Keyed), draw(0)
+    _, state = optimizer.update(grads_at(0), optimizer.init(params), params, 0.1)
+    assert state["shared"] == {"calls": 1}
+    assert list(state["keyed"]["by_id"]["values"]) == ["a.weight"]

@@ -1,0 +1,105 @@
+"""Lookahead: fast weights that explore, slow ones that follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.errors import HyperparameterError
+from functrain.optim.hyperparameters import count, flag, not_negative
+from functrain.optim.protocol import Optimizer, OptimizerState, Params
+from functrain.optim.wrappers.selection import selected
+from functrain.optim.wrappers.validators import an_optimizer
+from functrain.optim.wrapping import Wrapper, write
+
+
+@attrs.frozen
+class Lookahead(Wrapper):
+    """Every few updates go back to between where they began and where they led.
+
+    The parameters are the fast weights. After every `sync_period` updates the slow weights move
+    to ``slow + slow_step_size * (fast - slow)`` and the fast ones are set to them (Zhang et al.,
+    2019). Evaluation uses the slow weights, as the authors and ``optax.lookahead`` advise,
+    whatever the optimizer inside would evaluate with. The slow weights are part of the state:
+    who puts other parameters into a state has to begin with a new one.
+
+    Args:
+        optimizer: what updates the fast weights.
+        sync_period: updates from one synchronisation to the next; the paper has 5 and 10.
+        slow_step_size: how far the slow weights move towards the fast ones; the paper has 0.5
+            and 0.8.
+        reset_state: whether the optimizer inside begins anew after each synchronisation, its
+            count of updates too: put `AddNoise` around, or its noise repeats.
+
+    Raises:
+        HyperparameterError: a value is out of range.
+
+    Example:
+        >>> from functrain.optim import SGD
+        >>> lookahead = Lookahead(SGD(lr=1.0), sync_period=2)
+        >>> params, grads = {"w": torch.tensor(0.0)}, {"w": torch.tensor(-1.0)}
+        >>> state = lookahead.init(params)
+        >>> for _ in range(3):
+        ...     params, state = lookahead.update(grads, state, params, 1.0)
+        ...     print(params["w"].item(), lookahead.eval_params(state, params)["w"].item())
+        1.0 0.0
+        1.0 1.0
+        2.0 1.0
+    """
+
+    optimizer: Optimizer = attrs.field(validator=an_optimizer)
+    sync_period: int = attrs.field(default=5, validator=count)
+    slow_step_size: float | Tensor = attrs.field(default=0.5, validator=not_negative)
+    reset_state: bool = attrs.field(default=False, validator=flag)
+
+    def __attrs_post_init__(self) -> None:
+        if self.reset_state and self.optimizer.lazy_state:
+            raise HyperparameterError(
+                "Lookahead: reset_state=True needs an optimizer inside whose state is whole from "
+                f"the start, got {self.optimizer!r}"
+            )
+
+    def init_own(self, params: Params) -> OptimizerState:
+        """Return the count of updates, and the slow weights."""
+        device = next((param.device for param in params.values()), None)
+        slow = {path: param.detach().clone() for path, param in params.items()}
+        return {"count": torch.zeros((), dtype=torch.int64, device=device), "slow": slow}
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Any
+    ) -> tuple[Params, OptimizerState]:
+        """Update the fast weights, and synchronise where it is time."""
+        fast, inner = self.optimizer.update(grads, state["optimizer"], params, lr)
+        count = state["count"] + 1
+        due = count % self.sync_period == 0
+        moved = {path: self._moved(slow, fast[path]) for path, slow in state["slow"].items()}
+        if self.reset_state:
+            inner = selected(due, self.optimizer.init(moved), inner)
+        slow = selected(due, moved, state["slow"])
+        return selected(due, moved, fast), {"optimizer": inner, "count": count, "slow": slow}
+
+    def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
+        """The same in place; on the CPU the slow weights are touched only when it is time."""
+        self.optimizer.update_(grads, state["optimizer"], params, lr)
+        with torch.no_grad():
+            due = state["count"].add_(1) % self.sync_period == 0
+            if due.is_cpu and not due:
+                return
+            for path, slow in state["slow"].items():
+                moved = self._moved(slow, params[path])
+                params[path].copy_(selected(due, moved, params[path]))
+                slow.copy_(selected(due, moved, slow))
+            if self.reset_state:
+                fresh = self.optimizer.init(params)
+                write(selected(due, fresh, state["optimizer"]), state["optimizer"])
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return the slow weights."""
+        slow: Params = state["slow"]
+        return slow
+
+    def _moved(self, slow: Tensor, fast: Tensor) -> Tensor:
+        return (slow + self.slow_step_size * (fast - slow)).to(slow.dtype)
