@@ -8,7 +8,8 @@ export OMP_NUM_THREADS ?= 1
 # Compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test lint types properties bench bench-checkpoints clean
+.PHONY: help setup train chargpt test lint types properties bench bench-checkpoints \
+	bench-optimizers clean
 
 help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
@@ -17,6 +18,7 @@ help:
 	@echo "make lint types  ruff, mypy"
 	@echo "make properties  the property tests at length"
 	@echo "make bench       time a step beside the plain PyTorch loop"
+	@echo "make bench-optimizers   time optimizers alone beside torch's"
 	@echo "make bench-checkpoints  time saving and loading beside other checkpoint libraries"
 
 $(READY): pyproject.toml constraints.txt
@@ -54,6 +56,9 @@ properties: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py
+
+bench-optimizers: $(READY)
+	$(BIN)/python benchmarks/optimizers.py --compiled
 
 bench-checkpoints: $(READY)
 	@mkdir -p .cache  # on the disk that the repository is on: a save to memory shows nothing

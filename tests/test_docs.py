@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import attrs
+import pytest
 import torch
 
 import functrain as ft
@@ -53,3 +56,39 @@ def test_every_tag_and_field_of_the_format_is_on_its_page(tmp_path: Path) -> Non
             b"turned",
             b"w",
         ), name
+
+
+DOCS = FORMAT.parent
+
+
+@pytest.mark.parametrize("page", ["optimizers.md", "schedules.md"])
+def test_the_code_on_a_page_runs(page: str) -> None:
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The rows of the tables of a page by the name in their first column."""
+    lines = [line for line in (DOCS / page).read_text().splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {re.match(r"`(\w+)", row[0])[1]: row for row in cells}  # type: ignore[index]
+
+
+def test_every_optimizer_is_on_its_page_with_all_its_options() -> None:
+    found = rows("optimizers.md")
+    bases = {"FromTorch", "Groups", "Optimizer", "OptimizerState"}
+    listed = {name for name in ft.optim.__all__ if name[0].isupper()} - bases
+    assert listed | {"from_torch"} == set(found) - {"ft"}
+    for name in listed - {"Frozen"}:
+        fields = [field.alias for field in attrs.fields(getattr(ft.optim, name))]
+        options = next(cell for cell in found[name][2:] if cell.startswith("`") or not cell)
+        shown = options.strip("`").split(", ") if options else []
+        assert shown == [field for field in fields if field not in ("lr", "optimizer")], name
+
+
+def test_every_schedule_is_on_its_page() -> None:
+    bases = {"Observed", "Schedule", "ScheduleState", "TorchSchedule", "as_schedule"}
+    assert set(rows("schedules.md")) - {"ft"} == set(ft.schedules.__all__) - bases
