@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import types
 from typing import Any
 
 import attrs
@@ -28,8 +28,9 @@ def compiled(program: Program, **options: Any) -> Program:
     Returns:
         The compiled program.
     """
-    functional = functools.partial(step.functional, program.fixed)
-    graph = torch.compile(functional, **{"fullgraph": True, "dynamic": False, **options})
+    graph = torch.compile(
+        _functional(program.fixed), **{"fullgraph": True, "dynamic": False, **options}
+    )
 
     def device_step(
         state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
@@ -38,6 +39,22 @@ def compiled(program: Program, **options: Any) -> Program:
         return graph(state, batches, _as_tensors(lr, device), ema_due)
 
     return attrs.evolve(program, device_step=device_step, donates=False)
+
+
+def _functional(fixed: step.Fixed) -> step.DeviceStep:
+    """The functional device step of a program, as a function with a code object of its own.
+
+    torch bounds compilations (to 8) by code object: if programs shared one, the ninth of a process
+    could not be compiled.
+    """
+
+    def functional(
+        state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        return step.functional(fixed, state, batches, lr, ema_due)
+
+    code = functional.__code__.replace()
+    return types.FunctionType(code, globals(), "functional", None, functional.__closure__)
 
 
 def _as_tensors(lr: Any, device: torch.device) -> Any:

@@ -143,3 +143,14 @@ class TestCompiled:
         third, _ = program.train_step(attrs.evolve(state, rng=type(state.rng)(1)), batch())
         assert tree.diff(first, second) == []
         assert tree.diff(first.params, third.params) != []
+
+
+def test_more_programs_than_torch_compiles_of_one_function_can_be_compiled() -> None:
+    torch._dynamo.reset()
+    for width in range(1, torch._dynamo.config.recompile_limit + 3):
+        program = ft.program(
+            torch.nn.Linear(2, width), lambda model, b: model(b).square().mean(), ft.optim.SGD(0.1)
+        )
+        compiled = ft.compiled(program, backend="eager")
+        state, _ = compiled.train_step(compiled.init(), torch.ones(3, 2))
+        assert state.counters.step == 1
