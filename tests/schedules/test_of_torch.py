@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_the_lrs_are_the_same_after_20_saves_at_random_steps(name: str, case: Ca
         for schedule, _ in cases
         if name != "ReduceLROnPlateau"
     ],
-    ids=repr,
+    ids=lambda schedule: re.sub(r" at 0x\w+", "", repr(schedule)),
 )
 def test_any_lr_without_replay(schedule: Schedule) -> None:
     assert [schedule(step) for step in range(STEPS)] == by_ours(schedule)
