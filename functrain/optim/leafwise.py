@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from functrain.errors import UnsupportedParameterError
+from functrain.optim.memory_layout import alike, fusible, laid_out_as
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Leaves = list[Tensor]
 Slots = dict[str, Tensor]
 Rate = float | Tensor
 Scalars = dict[str, Tensor]
-
-_FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-_FUSED_DEVICES = frozenset({"cpu", "cuda", "xpu"})
 
 
 class Leafwise(Optimizer, Protocol):
@@ -121,7 +119,7 @@ class Leafwise(Optimizer, Protocol):
             if len(scalars) > 1:
                 _advance_(self, scalars, lr)
             kinds = {(param.dtype, param.device) for param in theirs}
-            if len(kinds) == 1 and _fusible(kinds) and _alike(theirs, given, slots):
+            if len(kinds) == 1 and fusible(kinds) and alike(theirs, given, slots):
                 self.kernel(given, slots, theirs, lr, scalars)
             else:
                 _by_kind_(self, given, slots, theirs, lr, scalars)
@@ -184,10 +182,10 @@ def _by_kind_(
         by_kind.setdefault((param.dtype, param.device), []).append(index)
     for kind, indices in by_kind.items():
         own = [params[i] for i in indices]
-        own_grads = [_laid_out_as(params[i], grads[i]) for i in indices]
+        own_grads = [laid_out_as(params[i], grads[i]) for i in indices]
         own_slots = [[slot[i] for i in indices] for slot in slots]
         moved = {name: value.to(kind[1]) for name, value in scalars.items()}
-        if _fusible({kind}) and _alike(own, own_grads, own_slots):
+        if fusible({kind}) and alike(own, own_grads, own_slots):
             optimizer.kernel(own_grads, own_slots, own, lr, moved)
         else:
             write_rule(optimizer, own_grads, own_slots, own, lr, moved)
@@ -221,33 +219,3 @@ def _refuse_sparse(optimizer: Leafwise, grads: Params) -> None:
                 f"layout {grad.layout}: give it grad.to_dense(), or use functrain.optim.from_torch "
                 "with torch.optim.SGD, Adagrad or SparseAdam, which take sparse ones"
             )
-
-
-def _fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:
-    return all(dtype in _FUSED_DTYPES and dev.type in _FUSED_DEVICES for dtype, dev in kinds)
-
-
-def _alike(params: Leaves, grads: Leaves, slots: list[Leaves]) -> bool:
-    """Whether each leaf's tensors lie alike in memory.
-
-    The fused kernels walk the storages side by side and do not look at strides: a transposed
-    or expanded gradient would silently update the wrong elements.
-    """
-    contiguous = Tensor.is_contiguous
-    others = [grads, *([leaf for leaf in leaves if leaf is not None] for leaves in slots)]
-    if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
-        return True
-    strides = [param.stride() for param in params]
-    return all([leaf.stride() for leaf in leaves] == strides for leaves in (grads, *slots)) and all(
-        map(_dense, params)
-    )
-
-
-def _laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
-    same = grad.stride() == param.stride()
-    return grad if same else torch.empty_like(param).copy_(grad)
-
-
-def _dense(tensor: Tensor) -> bool:
-    """Whether the elements fill their storage without gaps or overlaps, in some order."""
-    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))

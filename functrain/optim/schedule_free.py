@@ -6,9 +6,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.errors import HyperparameterError
+from functrain.optim import averaging
 from functrain.optim.adam import Betas
-from functrain.optim.foreach import add_constant_, add_scaled_, blocks, constant, directed
+from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
     as_tuple,
     fraction,
@@ -60,7 +60,7 @@ class ScheduleFreeSGD(Leafwise):
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
     def __attrs_post_init__(self) -> None:
-        _check_interpolation(self, "momentum", self.momentum)
+        averaging.check_interpolation(self, "momentum", self.momentum)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -73,11 +73,11 @@ class ScheduleFreeSGD(Leafwise):
 
     def init_scalars(self, device: torch.device | None) -> Scalars:
         """Return the sum of the averages' weights, and the largest lr so far."""
-        return _averaging(device)
+        return averaging.initial(device)
 
     def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
         """Add this update's weight to the sum."""
-        return _advanced(self, scalars, lr, step)
+        return averaging.advanced(self, scalars, lr, step)
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
@@ -85,21 +85,21 @@ class ScheduleFreeSGD(Leafwise):
         """Take a plain step from z, and move y towards it."""
         if not is_zero(self.weight_decay):
             grad = grad + self.weight_decay * param
-        return _moved(self, self.momentum, grad, slots["z"], param, lr, scalars)
+        return averaging.moved(self, self.momentum, grad, slots["z"], param, lr, scalars)
 
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do the same block by block."""
-        towards_z, along_y, along_z = _factors(self, self.momentum, params, lr, scalars)
+        towards_z, along_y, along_z = averaging.factors(self, self.momentum, params, lr, scalars)
         decay = constant(self.weight_decay, params)
         for some, given, zs in blocks(params, grads, *slots):
             directions = directed(given, some, decay, maximize=False)
-            _move_(some, zs, directions, towards_z, along_y, along_z)
+            averaging.move_(some, zs, directions, towards_z, along_y, along_z)
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the average x."""
-        return _average(self.momentum, state, params)
+        return averaging.average(self.momentum, state, params)
 
 
 @attrs.frozen
@@ -139,7 +139,7 @@ class ScheduleFreeAdamW(Leafwise):
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
     def __attrs_post_init__(self) -> None:
-        _check_interpolation(self, "betas[0]", self.betas[0])
+        averaging.check_interpolation(self, "betas[0]", self.betas[0])
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -152,11 +152,11 @@ class ScheduleFreeAdamW(Leafwise):
 
     def init_scalars(self, device: torch.device | None) -> Scalars:
         """Return the sum of the averages' weights, and the largest lr so far."""
-        return _averaging(device)
+        return averaging.initial(device)
 
     def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
         """Add this update's weight to the sum."""
-        return _advanced(self, scalars, lr, step)
+        return averaging.advanced(self, scalars, lr, step)
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
@@ -168,7 +168,7 @@ class ScheduleFreeAdamW(Leafwise):
         direction = grad / (safe_sqrt(exp_avg_sq / bias_correction2) + self.eps)
         if not is_zero(self.weight_decay):
             direction = direction + self.weight_decay * param
-        param, new = _moved(self, beta1, direction, slots["z"], param, lr, scalars)
+        param, new = averaging.moved(self, beta1, direction, slots["z"], param, lr, scalars)
         return param, {**new, "exp_avg_sq": exp_avg_sq}
 
     def kernel(
@@ -176,7 +176,7 @@ class ScheduleFreeAdamW(Leafwise):
     ) -> None:
         """Do the same block by block."""
         beta1, beta2 = self.betas
-        towards_z, along_y, along_z = _factors(self, beta1, params, lr, scalars)
+        towards_z, along_y, along_z = averaging.factors(self, beta1, params, lr, scalars)
         decay = constant(self.weight_decay, params)
         correction = constant(1 - power(beta2, scalars["step"].double()), params)
         for some, given, zs, exp_avg_sqs in blocks(params, grads, *slots):
@@ -187,84 +187,8 @@ class ScheduleFreeAdamW(Leafwise):
             add_constant_(roots, self.eps)
             directions = list(torch._foreach_div(given, roots))
             directions = directed(directions, some, decay, maximize=False)
-            _move_(some, zs, directions, towards_z, along_y, along_z)
+            averaging.move_(some, zs, directions, towards_z, along_y, along_z)
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the average x."""
-        return _average(self.betas[0], state, params)
-
-
-ScheduleFree = ScheduleFreeSGD | ScheduleFreeAdamW
-
-
-def _averaging(device: torch.device | None) -> Scalars:
-    # In float32 a sum of a million small weights would no longer grow.
-    zero = torch.zeros((), dtype=torch.float64, device=device)
-    return {"weight_sum": zero, "lr_max": zero.clone()}
-
-
-def _advanced(optimizer: ScheduleFree, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
-    lr_max = torch.maximum(scalars["lr_max"], _warmed_up(optimizer, lr, step))
-    weight_sum = scalars["weight_sum"] + _weight(optimizer, lr_max, step)
-    return {"weight_sum": weight_sum, "lr_max": lr_max}
-
-
-def _warmed_up(optimizer: ScheduleFree, lr: Rate, step: Tensor) -> Tensor:
-    return lr * torch.clamp(step / max(1, optimizer.warmup_steps), max=1.0)
-
-
-def _weight(optimizer: ScheduleFree, lr_max: Tensor, step: Tensor) -> Tensor:
-    return step**optimizer.r * lr_max**optimizer.weight_lr_power
-
-
-def _share(optimizer: ScheduleFree, scalars: Scalars) -> Tensor:
-    """The share of the new z in the average x."""
-    weight = _weight(optimizer, scalars["lr_max"], scalars["step"])
-    total = scalars["weight_sum"]
-    return torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)
-
-
-def _moved(
-    optimizer: ScheduleFree,
-    beta: float | Tensor,
-    direction: Tensor,
-    z: Tensor,
-    param: Tensor,
-    lr: Rate,
-    scalars: Scalars,
-) -> tuple[Tensor, Slots]:
-    """Return y and z after a step of z; x is not kept, it is ``(y - (1 - beta) z) / beta``."""
-    share, lr = _share(optimizer, scalars), _warmed_up(optimizer, lr, scalars["step"])
-    y = param + share * (z - param) + lr * (beta * (1 - share) - 1) * direction
-    return y, {"z": z - lr * direction}
-
-
-def _factors(
-    optimizer: ScheduleFree, beta: float | Tensor, params: Leaves, lr: Rate, scalars: Scalars
-) -> tuple[Rate, Rate, Rate]:
-    """Return the factors of z - y and of the direction in y, and of the direction in z."""
-    scalars = {**scalars, "step": scalars["step"].double()}
-    share, lr = _share(optimizer, scalars), _warmed_up(optimizer, lr, scalars["step"])
-    factors = share, lr * (beta * (1 - share) - 1), -lr
-    return constant(factors[0], params), constant(factors[1], params), constant(factors[2], params)
-
-
-def _move_(
-    params: Leaves, zs: Leaves, directions: Leaves, towards_z: Rate, along_y: Rate, along_z: Rate
-) -> None:
-    add_scaled_(params, list(torch._foreach_sub(zs, params)), towards_z)
-    add_scaled_(params, directions, along_y)
-    add_scaled_(zs, directions, along_z)
-
-
-def _average(beta: float | Tensor, state: OptimizerState, params: Params) -> Params:
-    share = 1 - 1 / beta
-    return {path: y + share * (state["z"][path] - y) for path, y in params.items()}
-
-
-def _check_interpolation(optimizer: ScheduleFree, name: str, value: float | Tensor) -> None:
-    if is_zero(value):
-        raise HyperparameterError(
-            f"{type(optimizer).__name__}: {name} must be above 0, or the average that evaluation "
-            "uses could not be told from the parameters; got 0"
-        )
+        return averaging.average(self.betas[0], state, params)

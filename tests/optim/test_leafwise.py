@@ -14,6 +14,7 @@ from functrain.optim import (
     LAMB,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -155,6 +156,20 @@ def test_kernel_minds_memory_layout(optimizer: Optimizer, index: int) -> None:
             {"a": grad.contiguous(), "b": torch.ones(2)}, expected_state, expected, 0.1
         )
         optimizer.update_({"a": grad, "b": torch.ones(2)}, state, found, 0.1)
+    torch.testing.assert_close(found["a"], expected["a"], rtol=1e-6, atol=1e-6)
+
+
+def test_adafactor_minds_memory_layout_too() -> None:
+    torch.manual_seed(0)
+    image = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    found, expected = (
+        {"a": image, "b": torch.ones(2)},
+        {"a": image.contiguous(), "b": torch.ones(2)},
+    )
+    adafactor = Adafactor()
+    for params in (found, expected):
+        grads = {"a": torch.ones_like(params["a"]), "b": torch.ones(2)}
+        adafactor.update_(grads, adafactor.init(params), params, 0.1)
     torch.testing.assert_close(found["a"], expected["a"], rtol=1e-6, atol=1e-6)
 
 
