@@ -17,8 +17,8 @@ from functrain.optim.leafwise import Leaves, Rate
 
 Several = Leaves | tuple[Tensor, ...]
 
-_BLOCK_BYTES = 2**21
-"""Of each list: with its half a dozen arrays a kernel stays within a cache of 16 MB."""
+_BLOCK_BYTES = 2**22
+"""Of each list: with its half a dozen arrays a kernel stays within a cache of 32 MB."""
 
 _THREAD_ELEMENTS = 2**15
 """What torch gives a thread at least."""
@@ -39,11 +39,11 @@ def blocks(*lists: Leaves) -> Iterator[tuple[Leaves, ...]]:
         The pieces: leaves as they are, or parts of one, flat, that share its memory.
 
     Example:
-        >>> large, small = torch.zeros(2**20), torch.zeros(3, 2)
+        >>> large, small = torch.zeros(2**21), torch.zeros(3, 2)
         >>> for (piece,) in blocks([large, small, small]):
         ...     print([tuple(part.shape) for part in piece])
-        [(524288,)]
-        [(524288,)]
+        [(1048576,)]
+        [(1048576,)]
         [(3, 2), (3, 2)]
     """
     first = lists[0][0]
