@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 CALLS = ("open", "mkdir", "write", "pwrite", "posix_fallocate", "ftruncate", "fsync", "rename")
-CALLS += ("unlink", "rmdir", "close", "listdir", "fstat", "preadv")
+CALLS += ("link", "unlink", "rmdir", "close", "listdir", "fstat", "preadv")
 
 
 class Failing:

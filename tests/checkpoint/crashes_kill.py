@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 CALLS = ("open", "mkdir", "write", "pwrite", "posix_fallocate", "ftruncate", "fsync", "rename")
-CALLS += ("unlink", "rmdir", "close", "listdir", "scandir")
+CALLS += ("link", "unlink", "rmdir", "close", "listdir", "scandir")
 DONE, FAILED = 0, 3
 
 

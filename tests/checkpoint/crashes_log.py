@@ -49,7 +49,7 @@ class Recorder:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("write", "pwrite", "posix_fallocate", "ftruncate", "truncate", "fsync"):
                 patch.setattr(os, name, self._recorded(getattr(self, "_" + name), name))
-            for name in ("open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir"):
+            for name in ("open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "link"):
                 patch.setattr(os, name, self._recorded(getattr(self, "_" + name), name))
             yield self
 
@@ -135,6 +135,12 @@ class Recorder:
             self._add(Change(((from_, name, None), (to, new_name, moved))))
 
     _replace = _rename
+
+    def _link(self, call: Any, source: Any, place: Any, **options: Any) -> None:
+        call(source, place, **options)
+        shown, (directory, name) = self._shown(source), self._entry(place)
+        assert shown not in (None, NOBODY)
+        self.log.operations.append(Change(((directory, name, shown),)))
 
     def _unlink(self, call: Any, path: Any, **kwargs: Any) -> None:
         directory, name = self._entry(path, kwargs.get("dir_fd"))

@@ -5,7 +5,6 @@ A file is linked from the checkpoint before only if every byte of it is what is 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -20,11 +19,10 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint import crashes_faults, crashes_scenarios
 from checkpoint.crashes_explore import explore
 from checkpoint.crashes_faults import Failing
-from checkpoint.crashes_log import NOBODY, Recorder
-from checkpoint.crashes_operations import Change, Mark
+from checkpoint.crashes_log import Recorder
+from checkpoint.crashes_operations import Mark
 from checkpoint.crashes_place import scratch
 from checkpoint.crashes_scenarios import Scenario, promised
 from torch import Tensor, nn
@@ -431,8 +429,7 @@ def test_no_room_is_asked_for_what_is_linked(
 
 @pytest.mark.row(35)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_every_call_failing(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crashes_faults, "CALLS", (*crashes_faults.CALLS, "link"))
+def test_every_call_failing(tmp_path: Path, code: int) -> None:
     saved(store(tmp_path / "before"), 1)
     run, failures, links = store(tmp_path, keep_last=1, keep_best=0), set(), set()
     for nth in itertools.count(1):
@@ -498,22 +495,6 @@ def test_interrupted_before_and_after_each_call(name: str, tmp_path: Path) -> No
 # -- power cuts --------------------------------------------------------------------------------
 
 
-class LinkRecorder(Recorder):
-    """Records links, too."""
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[Recorder]:
-        with super().installed(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "link", self._recorded(self._link, "link"))
-            yield self
-
-    def _link(self, call: Any, source: Any, place: Any, **options: Any) -> None:
-        call(source, place, **options)
-        shown, (directory, name) = self._shown(source), self._entry(place)
-        assert shown not in (None, NOBODY)
-        self.log.operations.append(Change(((directory, name, shown),)))
-
-
 def check_after_power_cut(root: Path, said: tuple[Mark, ...]) -> None:
     """What had been saved is there, all that is listed is sound, and saving goes on."""
     last, allowed = promised(said)
@@ -552,7 +533,6 @@ def one_saved(root: Path) -> int:
 def test_power_cuts(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crashes_scenarios, "Recorder", LinkRecorder)
     scenario = Scenario("sharing", one_saved, saving(2, 3, **options), check_after_power_cut)
     log = scenario.record(tmp_path / "written")
     run = store(tmp_path / "written")
@@ -587,7 +567,6 @@ def test_a_power_cut_after_going_on_in_a_copied_directory(
     def prepare(root: Path) -> None:
         saved(store(root / "source"), 1)
 
-    monkeypatch.setattr(crashes_scenarios, "Recorder", LinkRecorder)
     scenario = Scenario("copied", prepare, copied_by_hand, check_copy)
     log = scenario.record(tmp_path / "written")
     run = store(tmp_path / "written")
