@@ -57,7 +57,8 @@ def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None
 
 
 def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not all(callable(getattr(value, name, None)) for name in ("init", "update", "update_")):
+    methods = ("init", "update", "update_")
+    if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
         raise ConfigurationError(
             f"optimizer must be one of functrain.optim, came {value!r}. Write "
             "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(torch.optim.X, lr=1e-3)."

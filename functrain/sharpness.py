@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import torch
 from attrs import validators
@@ -27,7 +29,9 @@ class Sharpness:
         adaptive: whether to measure it relative to the size of each weight.
     """
 
-    rho: float = attrs.field(default=0.05, converter=float, validator=validators.ge(0.0))
+    rho: float = attrs.field(
+        default=0.05, converter=float, validator=[validators.ge(0.0), validators.lt(math.inf)]
+    )
     adaptive: bool = attrs.field(default=False, validator=validators.instance_of(bool))
 
     def around(self, gradient: GradientFunction) -> GradientFunction:
@@ -66,13 +70,19 @@ class Sharpness:
         with torch.no_grad():
             sizes = {path: params[path].abs() if self.adaptive else None for path in grads}
             scaled = {path: _times(grad, sizes[path]) for path, grad in grads.items()}
-            norms = [torch.linalg.vector_norm(grad) for grad in scaled.values()]
-            norm = torch.linalg.vector_norm(torch.stack(norms))
+            norm = torch.linalg.vector_norm(torch.stack([_norm(g) for g in scaled.values()]))
             factor = self.rho / (norm + _SMALLEST_NORM)
             return {
                 path: params[path] + _times(grad, sizes[path]) * factor.to(grad.dtype)
                 for path, grad in scaled.items()
             }
+
+
+def _norm(grad: Tensor) -> Tensor:
+    # In float16 the smallest norm would be 0.
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(grad, dtype=wide)
+    return norm
 
 
 def _times(grad: Tensor, size: Tensor | None) -> Tensor:

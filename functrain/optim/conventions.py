@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ def no_decay_on_bias_and_norm(
         pattern: what is left out: a glob over paths, several, or a predicate (path, tensor).
 
     Raises:
-        HyperparameterError: the optimizer has no weight decay.
+        HyperparameterError: it is no optimizer, or has no weight decay.
 
     Example:
         >>> import torch
@@ -52,10 +53,12 @@ def no_decay_on_bias_and_norm(
         >>> [(name, member.weight_decay) for name, member in bound.members]
         [('no_decay', 0.0), ('decay', 0.1)]
     """
+    _require_optimizer("no_decay_on_bias_and_norm", optimizer)
+    given = pattern is not is_bias_or_norm
 
     def split(inner: Optimizer) -> Optimizer:
         members = (("no_decay", _without_decay(inner)), ("decay", inner))
-        return Groups((pattern, "*"), members, allow_unused=True)
+        return Groups((pattern, "*"), members, allow_unused=not given)
 
     return _each(optimizer, split)
 
@@ -72,7 +75,7 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
         layers: a pattern for each layer, from the input to the output; see `groups`.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        HyperparameterError: a value is out of range, or it is no optimizer.
 
     Example:
         >>> from functrain.optim import SGD
@@ -80,11 +83,26 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
         >>> layerwise_lr_decay(SGD(0.8), 0.5, layers).lr
         {'0': 0.1, '1': 0.2, '2': 0.4, '3': 0.8}
     """
-    if not (isinstance(decay, int | float) and decay > 0):
+    _require_optimizer("layerwise_lr_decay", optimizer)
+    if not (isinstance(decay, int | float) and 0 < decay < math.inf):
         raise HyperparameterError(f"layerwise_lr_decay: decay must be above 0, got {decay!r}")
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise HyperparameterError(
+            f"layerwise_lr_decay: layers must be a list with a pattern for each, got {layers!r}"
+        )
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, Optimizer):  # a bound on all gradients stays one on all
+        return attrs.evolve(optimizer, optimizer=layerwise_lr_decay(inner, decay, layers))  # type: ignore[misc]
     factors = [decay ** (len(layers) - 1 - index) for index in range(len(layers))]
     members = [_each(optimizer, functools.partial(_scaled, factor)) for factor in factors]
     return groups(list(zip(layers, members, strict=True)))
+
+
+def _require_optimizer(function: str, optimizer: object) -> None:
+    if isinstance(optimizer, type) or not isinstance(optimizer, Optimizer):
+        raise HyperparameterError(
+            f"{function}: expected an optimizer such as AdamW(lr=1e-3), got {optimizer!r}"
+        )
 
 
 def _each(optimizer: Optimizer, change: Callable[[Any], Optimizer]) -> Optimizer:

@@ -22,9 +22,9 @@ class FromTorch(Optimizer):
     Every update builds an object of the class over the given tensors, puts the state into it,
     lets it step, and takes the state out again, without ``load_state_dict`` and its casts. The
     state is ``{"state": {path: {name: value}}, "shared": {key: value}, "group": {name: value},
-    "attributes": {name: value}, "keyed": {name: {"by": "id", "values": {path: value}}}}``: what the
-    object keeps for each parameter and for all of them, for its parameter group, and in plain
-    attributes that differ from those of a fresh object; apart those that are dicts by parameter.
+    "attributes": {name: value}}``: what the object keeps for each parameter and for all of them,
+    for its parameter group, and in plain attributes that differ from those of a fresh object.
+    Dicts by parameter, or by its id, are ``{"keyed by": "param", "values": {path: value}}``.
 
     Args:
         cls: the class.
@@ -97,7 +97,20 @@ class FromTorch(Optimizer):
             nn.Parameter(param.detach(), param.is_floating_point() or param.is_complex())
             for param in params.values()
         ]
-        return self.cls(wrapped, **options)
+        try:
+            built = self.cls(wrapped, **options)
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise UnsupportedOptimizerError(
+                f"from_torch: {self.cls.__name__} refuses its arguments or the parameters "
+                f"{list(params)[:5]}: {error}"
+            ) from error
+        held = built.param_groups[0]["params"]
+        if len(built.param_groups) > 1 or list(map(id, held)) != list(map(id, wrapped)):
+            raise UnsupportedOptimizerError(
+                f"from_torch: {self.cls.__name__} puts its parameters into groups or an order of "
+                "its own, so that they could not be told apart by name"
+            )
+        return built
 
     def _restored(
         self, state: OptimizerState, params: Params, lr: float | Tensor | None

@@ -196,6 +196,11 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
         Traceback (most recent call last):
         functrain.errors.UnusedPatternError: group 0: pattern 'norm.*' matches none of the 2 ...
     """
+    if isinstance(members, Mapping):
+        raise HyperparameterError(
+            "groups: expected a list of (pattern, optimizer), in the order in which they are "
+            f"tried, got a dict: {members!r}"
+        )
     pairs = list(members)
     if not pairs:
         raise HyperparameterError("groups: expected at least one (pattern, optimizer), got none")

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 
 from functrain.errors import UnsupportedParameterError
+from functrain.names import nearest
 from functrain.optim.memory_layout import alike, fusible, laid_out_as
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
@@ -93,7 +95,7 @@ class Leafwise(Optimizer, Protocol):
         self, grads: Params, state: OptimizerState, params: Params, lr: Any
     ) -> tuple[Params, OptimizerState]:
         """Map the rule over the leaves that have a gradient."""
-        _refuse_sparse(self, grads)
+        _check(self, grads, params)
         step = state["step"] + 1
         slots = {name: dict(state[name]) for name in self.slots}
         count = step.double()
@@ -109,8 +111,7 @@ class Leafwise(Optimizer, Protocol):
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Run the kernel, once where all leaves are alike; the rule where it does not apply."""
-        _refuse_sparse(self, grads)
-        # Everything is looked up first: a path that is not there must not count as a step.
+        _check(self, grads, params)
         theirs = [params[path] for path in grads]
         slots = [[state[name].get(path) for path in grads] for name in self.slots]
         given = list(grads.values())
@@ -119,7 +120,9 @@ class Leafwise(Optimizer, Protocol):
             if len(scalars) > 1:
                 _advance_(self, scalars, lr)
             kinds = {(param.dtype, param.device) for param in theirs}
-            if len(kinds) == 1 and fusible(kinds) and alike(theirs, given, slots):
+            if _has_tensors(self):
+                write_rule(self, given, slots, theirs, lr, scalars)
+            elif len(kinds) == 1 and fusible(kinds) and alike(theirs, given, slots):
                 self.kernel(given, slots, theirs, lr, scalars)
             else:
                 _by_kind_(self, given, slots, theirs, lr, scalars)
@@ -201,7 +204,10 @@ def _apply(
 ) -> tuple[Tensor, Slots]:
     """Apply the rule to one leaf; a complex one as pairs of reals, as torch.optim does."""
     if param.is_complex():
-        real = torch.view_as_real
+
+        def real(tensor: Tensor) -> Tensor:
+            return torch.view_as_real(tensor.resolve_conj())
+
         pairs = {name: real(slot) for name, slot in slots.items()}
         new, pairs = _apply(optimizer, real(grad), pairs, real(param), lr, scalars)
         back = {name: torch.view_as_complex(slot) for name, slot in pairs.items()}
@@ -211,11 +217,33 @@ def _apply(
     return new.to(param.dtype), {name: new_slots[name].to(slots[name].dtype) for name in slots}
 
 
-def _refuse_sparse(optimizer: Leafwise, grads: Params) -> None:
+def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
+    """Refuse gradients that a kernel would read beyond, before anything is changed."""
     for path, grad in grads.items():
+        name, param = type(optimizer).__name__, params.get(path)
+        if param is None:
+            raise UnsupportedParameterError(
+                f"{name}: there is a gradient for {path!r}, which is not among the "
+                f"{len(params)} parameters{nearest(path, params)}"
+            )
         if grad.layout is not torch.strided:
             raise UnsupportedParameterError(
-                f"{type(optimizer).__name__} takes dense gradients, and that of {path!r} is of "
-                f"layout {grad.layout}: give it grad.to_dense(), or use functrain.optim.from_torch "
-                "with torch.optim.SGD, Adagrad or SparseAdam, which take sparse ones"
+                f"{name} takes dense gradients, and that of {path!r} is of layout {grad.layout}: "
+                "give it grad.to_dense(), or use functrain.optim.from_torch with "
+                "torch.optim.SGD, Adagrad or SparseAdam, which take sparse ones"
             )
+        if grad.shape != param.shape:
+            raise UnsupportedParameterError(
+                f"{name}: the gradient of {path!r} has shape {tuple(grad.shape)}, and the "
+                f"parameter {tuple(param.shape)}"
+            )
+
+
+def _has_tensors(optimizer: Leafwise) -> bool:
+    """Whether a hyperparameter besides lr is a tensor; kernels take numbers."""
+    for field in attrs.fields(type(optimizer)):  # type: ignore[arg-type]
+        value = getattr(optimizer, field.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if field.name != "lr" and any(isinstance(item, Tensor) for item in values):
+            return True
+    return False

@@ -17,7 +17,7 @@ def fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:
 
 
 def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor]]) -> bool:
-    """Tell whether each leaf's tensors lie alike in memory.
+    """Tell whether each leaf's tensors have one dtype and size and lie alike in memory.
 
     The fused kernels walk the storages side by side and do not look at strides: a transposed
     or expanded gradient would silently update the wrong elements.
@@ -32,8 +32,10 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
         (True, False)
     """
+    if not all(_match(params, leaves) for leaves in (grads, *slots)):
+        return False
     contiguous = Tensor.is_contiguous
-    others = [grads, *([leaf for leaf in leaves if leaf is not None] for leaves in slots)]
+    others = (grads, *slots)
     if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
         return True
     strides = [param.stride() for param in params]
@@ -45,6 +47,13 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient with the strides of its parameter, copied where it has others."""
     same = grad.stride() == param.stride()
     return grad if same else torch.empty_like(param).copy_(grad)
+
+
+def _match(params: list[Tensor], leaves: list[Tensor]) -> bool:
+    return all(
+        leaf is not None and leaf.dtype is param.dtype and leaf.numel() == param.numel()
+        for param, leaf in zip(params, leaves, strict=True)
+    )
 
 
 def _dense(tensor: Tensor) -> bool:

@@ -143,8 +143,8 @@ class Muon(Leafwise):
         direction = momentum * mean + (1 - momentum) * grad if self.nesterov else mean
         if not is_zero(self.weight_decay):
             param = param * (1 - lr * self.weight_decay)
-        step_size = lr * self._adjustment(*param.shape)
-        return param - step_size * self._orthogonal(direction), {"momentum_buffer": mean}
+        step = self._orthogonal(direction).to(param.dtype)
+        return param - lr * self._adjustment(*param.shape) * step, {"momentum_buffer": mean}
 
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
@@ -165,7 +165,7 @@ class Muon(Leafwise):
     def _adjustment(self, rows: int, columns: int) -> float:
         if self.adjust_lr_fn == "match_rms_adamw":
             return 0.2 * math.sqrt(max(rows, columns))
-        return math.sqrt(max(1, rows / columns))
+        return math.sqrt(max(1, rows / max(1, columns)))
 
     def _orthogonal(self, matrix: Tensor) -> Tensor:
         """Return U S V^T for a matrix U D V^T, with S near 1 (from 0.7 to 1.2 by default)."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import HyperparameterError
+from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.protocol import LearningRate
@@ -75,6 +76,10 @@ class SGD(Leafwise):
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Call the fused form that ``torch.optim.SGD(fused=True)`` calls."""
+        if params[0].is_cpu and params[0].dtype in (torch.float16, torch.bfloat16):
+            # There torch's fused form leaves parameters as they are (pytorch issue 191763).
+            self._in_parts_(grads, slots, params, lr, scalars)
+            return
         torch._fused_sgd_(
             params,
             grads,
@@ -88,9 +93,30 @@ class SGD(Leafwise):
             is_first_step=bool(slots) and self._is_first(scalars["step"]),
         )
 
+    def _in_parts_(
+        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
+    ) -> None:
+        """Do what the foreach form of ``torch.optim.SGD`` does, block by block."""
+        decay, step = constant(self.weight_decay, params), constant(-lr, params)
+        momentum = constant(self.momentum, params)
+        share = 1.0 if self._is_first(scalars["step"]) else 1 - constant(self.dampening, params)
+        for given, some, *velocities in blocks(grads, params, *slots):
+            given = directed(given, some, decay, self.maximize)
+            for velocity in velocities:
+                torch._foreach_mul_(velocity, momentum)
+                add_scaled_(velocity, given, share)
+                given = velocity if not self.nesterov else _ahead(given, velocity, momentum)
+            add_scaled_(some, given, step)
+
     def _is_first(self, step: Tensor) -> bool:
         # The buffer starts at zero, so without dampening the first step is as any other:
         # on an accelerator that saves waiting for the value of the step.
         if not step.is_cpu and is_zero(self.dampening):
             return False
         return step.item() == 1
+
+
+def _ahead(grads: Leaves, velocity: Leaves, momentum: Rate) -> Leaves:
+    ahead = [grad.clone() for grad in grads]
+    add_scaled_(ahead, velocity, momentum)
+    return ahead

@@ -1,14 +1,19 @@
-"""Everything a torch optimizer object remembers, taken out of it and put into another."""
+"""What a torch optimizer object remembers, taken out of it and put into another.
+
+That is its state, its group, and its plain attributes; see `attributes`.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections import deque
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 State = dict[str, Any]
+_KEYED = "keyed by"
 _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
 
 
@@ -27,14 +32,12 @@ def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State
         for name, value in attributes(built).items()
         if name not in fresh or not _same(value, fresh[name])
     }
-    keyed = {name: value for name, value in changed.items() if _is_keyed(value, names)}
     kept = built.state.items()
     return {
         "state": {names[id(key)]: dict(own) for key, own in kept if id(key) in names},
         "shared": {key: value for key, value in kept if id(key) not in names},
         "group": {name: group[name] for name in group if name not in ("params", "lr")},
-        "attributes": {name: value for name, value in changed.items() if name not in keyed},
-        "keyed": {name: _by_path(value, names) for name, value in keyed.items()},
+        "attributes": {name: _by_path(value, names) for name, value in changed.items()},
     }
 
 
@@ -54,17 +57,14 @@ def put(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
     built.state.update(state["shared"])
     group.update(state["group"])
     for name, value in state["attributes"].items():
-        setattr(built, name, value)
-    for name, keyed in state["keyed"].items():
-        by_id = keyed["by"] == "id"
-        keys = {path: id(param) if by_id else param for path, param in params.items()}
-        setattr(built, name, {keys[path]: value for path, value in keyed["values"].items()})
+        _set(built, name, _by_param(value, params))
 
 
 def attributes(built: torch.optim.Optimizer) -> State:
     """Return copies of an object's plain attributes that torch's base class does not have.
 
-    Plain are numbers, strings, None, tensors, and lists, tuples and dicts of them.
+    Plain are numbers, strings, None, tensors, and lists, tuples and dicts of them; deques and sets
+    of them count as lists. What is not plain stays as a fresh object has it.
     """
     return {
         name: copied(value)
@@ -75,6 +75,10 @@ def attributes(built: torch.optim.Optimizer) -> State:
 
 def copied(value: Any) -> Any:
     """Return a deep copy of tensors in dicts, lists and tuples; anything else as it is."""
+    if isinstance(value, deque):
+        value = list(value)
+    elif isinstance(value, set):
+        value = sorted(value, key=repr)
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
@@ -86,14 +90,38 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _is_keyed(value: Any, names: dict[int, str]) -> bool:
-    """Whether a dict has parameters, or their ids, as its keys: another object has other ones."""
-    return isinstance(value, dict) and bool(value) and all(_id(key) in names for key in value)
+def _by_path(value: Any, names: dict[int, str]) -> Any:
+    """Dicts with parameters or their ids as keys, at any depth, as dicts by path that say so."""
+    if not isinstance(value, dict):
+        return value
+    items = {key: _by_path(item, names) for key, item in value.items()}
+    if not items or not all(_id(key) in names for key in items):
+        return items
+    by = "id" if isinstance(next(iter(items)), int) else "param"
+    return {_KEYED: by, "values": {names[_id(key)]: item for key, item in items.items()}}
 
 
-def _by_path(value: dict[Any, Any], names: dict[int, str]) -> State:
-    by = "id" if isinstance(next(iter(value)), int) else "param"
-    return {"by": by, "values": {names[_id(key)]: item for key, item in value.items()}}
+def _by_param(value: Any, params: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    by = value.get(_KEYED)
+    if by is None:
+        return {key: _by_param(item, params) for key, item in value.items()}
+    keys = {path: id(param) if by == "id" else param for path, param in params.items()}
+    return {keys[path]: _by_param(item, params) for path, item in value["values"].items()}
+
+
+def _set(built: torch.optim.Optimizer, name: str, value: Any) -> None:
+    """Set an attribute; a container of another class than dict or list is filled and keeps it."""
+    present = getattr(built, name, None)
+    if isinstance(present, deque):
+        present.clear()
+        present.extend(value)
+    elif isinstance(present, set) or (isinstance(present, dict) and type(present) is not dict):
+        present.clear()
+        present.update(value)
+    else:
+        setattr(built, name, value)
 
 
 def _id(key: Any) -> int:
@@ -105,7 +133,7 @@ def _plain(value: Any) -> bool:
         return False  # the object's own list of parameters is not part of what it remembers
     if isinstance(value, dict):
         return all(_plain(item) for item in value.values())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque | set):
         return all(_plain(item) for item in value)
     return isinstance(value, _PLAIN)
 

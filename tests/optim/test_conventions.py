@@ -15,6 +15,7 @@ from functrain.optim import (
     Groups,
     Optimizer,
     Rprop,
+    SkipLargeUpdates,
     from_torch,
     groups,
     is_bias_or_norm,
@@ -155,6 +156,27 @@ def test_a_schedule_is_scaled_and_the_conventions_combine() -> None:
     assert float(metrics["lr.3.no_decay"]) == pytest.approx(Cosine(0.8, steps=10)(5))
     assert float(metrics["lr.0.decay"]) == pytest.approx(Cosine(0.1, steps=10)(5))
     assert float(metrics["lr.0"]) == float(metrics["lr"]) == float(metrics["lr.0.decay"])
+
+
+def test_a_wrapper_stays_around_all_layers() -> None:
+    optimizer = layerwise_lr_decay(SkipLargeUpdates(SGD(1.0), 5.0), 0.5, ["a", "b"])
+    params = {"a": torch.zeros(()), "b": torch.zeros(())}
+    grads = {"a": torch.tensor(4.0), "b": torch.tensor(4.0)}  # of norm 5.66
+    updated, state = optimizer.update(grads, optimizer.init(params), params, optimizer.lr)
+    assert updated == params
+    assert state["skipped"] == 1
+
+
+def test_what_is_no_optimizer_or_no_list_of_layers_is_refused() -> None:
+    for function in (no_decay_on_bias_and_norm, lambda x: layerwise_lr_decay(x, 0.5, LAYERS)):
+        with pytest.raises(HyperparameterError, match=r"expected an optimizer such as AdamW"):
+            function(AdamW)  # type: ignore[operator]
+    with pytest.raises(HyperparameterError, match="layers must be a list"):
+        layerwise_lr_decay(SGD(0.1), 0.5, "0.*")
+    with pytest.raises(UnusedPatternError, match="biass"):
+        no_decay_on_bias_and_norm(AdamW(0.1), pattern="*.biass").bind(params())
+    with pytest.raises(HyperparameterError, match="got a dict"):
+        groups({"*": SGD(0.1)})  # type: ignore[arg-type]
 
 
 def test_layers_must_cover_the_model_and_be_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict, deque
 from typing import Any
 
 import pytest
@@ -180,7 +181,6 @@ def test_state_keeps_types_and_dtypes() -> None:
         "shared": {},
         "group": {"decay": (0.5, 0.25), "calls": 0},
         "attributes": {},
-        "keyed": {},
     }
     _, state = optimizer.update(draw(1), optimizer.init(params), params, 0.1)
     assert state["group"] == {"decay": (0.5, 0.25), "calls": 1}
@@ -232,7 +232,10 @@ class Keyed(torch.optim.Optimizer):
     def __init__(self, params: Any, lr: float = 0.1):
         super().__init__(params, {"lr": lr})
         self.by_id: dict[int, Tensor] = {}
-        self.by_param: dict[Tensor, float] = {}
+        self.by_param: dict[str, dict[Tensor, float]] = {"means": {}}
+        self.recent: deque[float] = deque([0.0], maxlen=2)
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.seen: set[int] = set()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -240,8 +243,13 @@ class Keyed(torch.optim.Optimizer):
         for p in self.param_groups[0]["params"]:
             if p.grad is not None:
                 self.by_id[id(p)] = self.by_id.get(id(p), torch.zeros_like(p)) + p.grad
-                self.by_param[p] = self.by_param.get(p, 0.0) + float(p.grad.mean())
-                p -= 0.1 / self.state["calls"] * self.by_id[id(p)] + self.by_param[p]  # type: ignore[index]
+                means = self.by_param["means"]
+                means[p] = means.get(p, 0.0) + float(p.grad.mean())
+                self.recent.append(float(p.grad.sum()))
+                self.counts[str(tuple(p.shape))] += 1
+                self.seen.add(self.counts["(4, 3)"])
+                scale = 0.1 / self.state["calls"] + sum(self.recent) + len(self.seen)  # type: ignore[index]
+                p -= scale * self.by_id[id(p)] + means[p]
 
 
 @pytest.mark.parametrize("run", [run_pure, run_in_place])
@@ -251,4 +259,28 @@ def test_what_is_kept_by_parameter_in_other_places_follows_the_parameters(run: A
     optimizer, params = from_torch(Keyed), draw(0)
     _, state = optimizer.update(grads_at(0), optimizer.init(params), params, 0.1)
     assert state["shared"] == {"calls": 1}
-    assert list(state["keyed"]["by_id"]["values"]) == ["a.weight"]
+    assert list(state["attributes"]["by_id"]["values"]) == ["a.weight"]
+
+
+class Reversed(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float = 0.1):
+        super().__init__(list(params)[::-1], lr=lr)
+
+
+class Split(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float = 0.1):
+        first, *others = params
+        super().__init__([{"params": [first]}, {"params": others}], lr=lr)
+
+
+@pytest.mark.parametrize("cls", [Reversed, Split])
+def test_a_class_that_regroups_its_parameters_is_refused(cls: Any) -> None:
+    with pytest.raises(UnsupportedOptimizerError, match="groups or an order of its own"):
+        from_torch(cls).init(draw(0))
+
+
+def test_what_the_class_itself_refuses_is_told_with_its_name() -> None:
+    with pytest.raises(UnsupportedOptimizerError, match=r"Adam refuses .*Invalid beta parameter"):
+        from_torch(torch.optim.Adam, betas=(2, 3)).init(draw(0))
+    with pytest.raises(UnsupportedOptimizerError, match=r"Muon refuses .*'bias'.*2D parameters"):
+        from_torch(torch.optim.Muon).init({"bias": torch.zeros(3)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -252,3 +253,82 @@ def test_from_torch_takes_the_sparse_gradients_that_the_class_takes(cls: type) -
     trained.grad = grads["a"]
     theirs.step()
     assert torch.equal(updated["a"], trained.detach())
+
+
+@every_optimizer
+def test_a_gradient_of_another_shape_or_path_is_refused_before_anything_changes(
+    optimizer: Optimizer,
+) -> None:
+    params = draw(0, a=torch.float32, b=torch.float32)
+    state = optimizer.init(params)
+    before = as_bytes([params, state])
+    good = torch.ones(4, 3)
+    for grads, said in [
+        ({"a": good, "b": torch.ones(2)}, r"'b' has shape \(2,\), and the parameter \(4, 3\)"),
+        ({"a": good, "c": good}, r"a gradient for 'c', which is not among the 2 parameters"),
+    ]:
+        for update in (optimizer.update, optimizer.update_):
+            with pytest.raises(UnsupportedParameterError, match=said):
+                update(grads, state, params, 0.1)
+    assert as_bytes([params, state]) == before
+
+
+@every_optimizer
+def test_a_state_of_another_size_does_not_reach_a_kernel(optimizer: Optimizer) -> None:
+    if not optimizer.slots:  # type: ignore[attr-defined]
+        pytest.skip("it remembers nothing")
+    state = optimizer.init({"a": torch.zeros(2)})
+    params, grads = {"a": torch.zeros(50)}, {"a": torch.ones(50)}
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        optimizer.update_(grads, state, params, 0.1)
+
+
+@every_optimizer
+def test_gradients_of_a_wider_dtype_are_taken(optimizer: Optimizer) -> None:
+    params, wide = draw(0, a=torch.float32), draw(1, a=torch.float64)
+    owned, state = copy.deepcopy(params), optimizer.init(params)
+    optimizer.update_(wide, state, owned, 0.1)
+    expected, _ = optimizer.update(wide, optimizer.init(params), params, 0.1)
+    assert owned["a"].dtype == torch.float32
+    torch.testing.assert_close(owned["a"], expected["a"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [8, 16, 33, 4096])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True}])
+def test_sgd_trains_half_precision(dtype: torch.dtype, size: int, options: dict[str, Any]) -> None:
+    start, grads = torch.linspace(-1, 1, size).to(dtype), torch.linspace(1, 2, size).to(dtype)
+    trained = torch.nn.Parameter(start.clone())
+    theirs = torch.optim.SGD([trained], lr=0.1, foreach=True, **options)
+    params, sgd = {"w": start.clone()}, SGD(0.1, **options)
+    state = sgd.init(params)
+    for _ in range(5):
+        trained.grad = grads.clone()
+        theirs.step()
+        sgd.update_({"w": grads}, state, params, 0.1)
+    assert torch.equal(params["w"], trained.detach())
+    assert (params["w"] < start - 0.3).all()
+
+
+@pytest.mark.parametrize("cls", [RAdam, LAMB, ScheduleFreeAdamW, NAdam, Adam])
+def test_tensors_as_hyperparameters_in_place(cls: Any) -> None:
+    numbers, tensors = cls(betas=(0.9, 0.99)), cls(betas=(torch.tensor(0.9), torch.tensor(0.99)))
+    results = []
+    for optimizer in (numbers, tensors):
+        params = draw(0, a=torch.float32)
+        state = optimizer.init(params)
+        for seed in range(3):
+            optimizer.update_(draw(seed, a=torch.float32), state, params, 0.1)
+        results.append(params["a"])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@every_optimizer
+def test_a_conjugated_gradient(optimizer: Optimizer) -> None:
+    params, grads = draw(0, a=torch.complex64), draw(1, a=torch.complex64)
+    conjugated = {"a": grads["a"].conj()}
+    assert conjugated["a"].is_conj()
+    found, _ = optimizer.update(conjugated, optimizer.init(params), params, 0.1)
+    plain = {"a": grads["a"].conj().resolve_conj()}
+    expected, _ = optimizer.update(plain, optimizer.init(params), params, 0.1)
+    assert torch.equal(found["a"], expected["a"])

@@ -84,6 +84,15 @@ def formula(muon: Muon, params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+@pytest.mark.parametrize("lr", [0.02, torch.tensor(0.02)])
+def test_the_step_is_not_rounded_to_the_dtype_of_the_iterations(lr: Any) -> None:
+    params, muon = draw(0, torch.float32), Muon()
+    by_rule, _ = muon.update(draw(1, torch.float32), muon.init(params), params, lr)
+    muon.update_(draw(1, torch.float32), muon.init(params), params, 0.02)
+    for path in params:
+        torch.testing.assert_close(by_rule[path], params[path], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_equals_the_formula(options: dict[str, Any], kernel: bool) -> None:

@@ -53,5 +53,7 @@ class AdaptiveGradClip(Wrapper):
     def _clipped(self, grad: Tensor, param: Tensor) -> Tensor:
         grad_norm = norm(grad, unitwise=True)
         max_norm = self.clipping * torch.clamp(norm(param, unitwise=True), min=self.eps)
-        factor = torch.where(grad_norm > max_norm, max_norm / grad_norm, 1.0)
+        large = grad_norm > max_norm
+        # What is not chosen is a number too, or a gradient of zero would have no derivative.
+        factor = torch.where(large, max_norm / torch.where(large, grad_norm, 1.0), 1.0)
         return (grad * factor).to(grad.dtype)

@@ -68,7 +68,7 @@ class AddNoise(Wrapper):
 
 def _noisy(grad: Tensor, key: Tensor, count: Tensor, scale: Tensor) -> Tensor:
     if grad.is_complex():
-        real = torch.view_as_real(grad)
+        real = torch.view_as_real(grad.resolve_conj())
         return torch.view_as_complex(_noisy(real, key, count, scale * 0.5**0.5).contiguous())
     wide = torch.promote_types(grad.dtype, torch.float32)
     noise = normal(key, count.to(key.device), grad.numel(), wide).view(grad.shape)

@@ -10,10 +10,18 @@ from torch import Tensor
 
 from functrain.errors import HyperparameterError
 from functrain.optim.hyperparameters import count, flag, not_negative
+from functrain.optim.inside import inside
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
+from functrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from functrain.optim.wrappers.float32_state import Float32State
 from functrain.optim.wrappers.selection import selected
 from functrain.optim.wrappers.validators import an_optimizer
 from functrain.optim.wrapping import Wrapper, write
+
+
+def _keeps_weights(optimizer: Optimizer) -> bool:
+    masters = isinstance(optimizer, Float32State) and optimizer.master_weights
+    return masters or isinstance(optimizer, ScheduleFreeSGD | ScheduleFreeAdamW)
 
 
 @attrs.frozen
@@ -35,7 +43,7 @@ class Lookahead(Wrapper):
             count of updates too: put `AddNoise` around, or its noise repeats.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        HyperparameterError: a value is out of range, or the optimizer inside keeps weights.
 
     Example:
         >>> from functrain.optim import SGD
@@ -56,6 +64,13 @@ class Lookahead(Wrapper):
     reset_state: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
+        keeping = next((one for one in inside(self.optimizer) if _keeps_weights(one)), None)
+        if keeping is not None:
+            raise HyperparameterError(
+                f"Lookahead: {type(keeping).__name__} inside keeps weights of its own, which would "
+                "undo the synchronisation; put Float32State around Lookahead, and use "
+                "Schedule-Free, which averages by itself, without it"
+            )
         if self.reset_state and self.optimizer.lazy_state:
             raise HyperparameterError(
                 "Lookahead: reset_state=True needs an optimizer inside whose state is whole from "

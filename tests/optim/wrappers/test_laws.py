@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.optim import SGD, AdamW, Frozen, Optimizer, ScheduleFreeAdamW, from_torch, groups
+from functrain.optim import ASGD, SGD, AdamW, Frozen, Optimizer, from_torch, groups
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
     AddNoise,
@@ -41,7 +41,7 @@ WRAPPERS: dict[str, Callable[..., Any]] = {
 INNERS: dict[str, Optimizer] = {
     "sgd": SGD(0.1, momentum=0.9, weight_decay=0.01),
     "adamw": AdamW(0.01),
-    "schedule_free": ScheduleFreeAdamW(0.01),
+    "averaged": ASGD(0.01, t0=2),
     "groups": groups([("frozen", Frozen()), ("w*", AdamW(0.01)), ("*", SGD(0.1))]),
     "from_torch": from_torch(torch.optim.RMSprop, lr=0.01, momentum=0.5),
     "wrapped": Lookahead(AddNoise(SkipLargeUpdates(AdamW(0.01), 5.5), 0.01), sync_period=2),

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.optim import Adam, AdamW, from_torch, groups
-from functrain.optim.wrappers import Lookahead
+from functrain.errors import HyperparameterError
+from functrain.optim import SGD, Adam, AdamW, Optimizer, ScheduleFreeAdamW, from_torch, groups
+from functrain.optim.wrappers import Float32State, Lookahead
 
 pytestmark = pytest.mark.row(13)
 
@@ -82,3 +83,27 @@ def test_a_program_evaluates_with_the_slow_weights() -> None:
     before = ft.copy(state)
     program.train_step(state, batch)
     assert ft.tree.equal(before, state)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        Float32State(SGD(1.0), master_weights=True),
+        ScheduleFreeAdamW(0.1),
+        groups([("w*", Float32State(SGD(1.0), master_weights=True)), ("*", SGD(1.0))]),
+    ],
+    ids=["masters", "schedule-free", "in groups"],
+)
+def test_an_optimizer_that_keeps_weights_of_its_own_is_refused(inner: Optimizer) -> None:
+    with pytest.raises(HyperparameterError, match="keeps weights of its own"):
+        Lookahead(inner)
+
+
+def test_around_it_float32_state_follows_the_synchronisation() -> None:
+    wide = Float32State(Lookahead(SGD(1.0), sync_period=2), master_weights=True)
+    params, grads = {"w": torch.ones(1).bfloat16()}, {"w": -torch.ones(1).bfloat16()}
+    state, found = wide.init(params), []
+    for _ in range(6):
+        params, state = wide.update(grads, state, params, 1.0)
+        found.append(params["w"].item())
+    assert found == [2.0, 2.0, 3.0, 3.0, 4.0, 4.0]
