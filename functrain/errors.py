@@ -39,7 +39,7 @@ class NotAScheduleError(FunctrainError, TypeError):
 
 
 class ScheduleStateError(FunctrainError, TypeError):
-    """A torch scheduler keeps something in its state that is not a plain number."""
+    """A schedule's state is not plain numbers, or was made by a schedule of another kind."""
 
 
 class InvalidDurationError(FunctrainError, ValueError):
@@ -157,6 +157,10 @@ class UnusedPatternError(FunctrainError, ValueError):
 
 class UnsupportedOptimizerError(FunctrainError, TypeError):
     """A class cannot be made into a pure optimizer."""
+
+
+class ScheduleEndedWarning(FunctrainWarning):
+    """A run goes on for longer than the learning rate schedule that it was begun with."""
 
 
 class NonFiniteWarning(FunctrainWarning):

@@ -6,13 +6,15 @@ them by the names of its members, and groups within groups dicts of dicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from functrain.errors import ScheduleStateError
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
+from functrain.schedules.from_torch import TORCH_STATE
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
 Rate = Any
@@ -63,8 +65,9 @@ def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> Schedu
     """
 
     def advanced(schedule: Schedule, own: SchedulerState) -> SchedulerState:
-        after = schedule.advance(own)
-        return schedule.observe(after, loss.item()) if _observes(schedule) == "step" else after
+        if _observes(schedule) == "step":
+            own = schedule.observe(own, loss.item())  # shown to whoever was in charge of the update
+        return schedule.advance(own)
 
     return _each(schedules, state, advanced)
 
@@ -81,6 +84,44 @@ def observe(schedules: Schedules, state: SchedulerState, metric: float | None) -
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
     """The scheduler state with the run's length filled in where it was left open."""
     return _each(schedules, state, lambda schedule, own: schedule.with_horizon(own, steps))
+
+
+def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
+    """A saved scheduler state, with what it left open taken from the schedules where they say it.
+
+    Raises:
+        ScheduleStateError: it was made by schedules of another kind.
+    """
+    if isinstance(schedules, dict):
+        _check_same("the lr of groups", schedules.keys(), state)
+        return {name: resumed(own, state[name]) for name, own in schedules.items()}
+    merged: SchedulerState = _merged(schedules.init(), state, type(schedules).__name__)
+    return merged
+
+
+def _merged(made: Any, saved: Any, where: str) -> Any:
+    if isinstance(made, dict) and not made.keys() >= TORCH_STATE:
+        _check_same(where, made.keys(), saved)
+        return {name: _merged(own, saved[name], f"{where}.{name}") for name, own in made.items()}
+    if isinstance(made, list):
+        _check_same(where, range(len(made)), saved)
+        pairs = zip(made, saved, strict=True)
+        return [_merged(*pair, f"{where}[{index}]") for index, pair in enumerate(pairs)]
+    return made if saved is None else saved
+
+
+def _check_same(where: str, expected: Iterable[Any], saved: Any) -> None:
+    found = saved if isinstance(saved, dict) else range(len(saved)) if _listed(saved) else None
+    if found is None or set(expected) != set(found):
+        raise ScheduleStateError(
+            f"{where}: the checkpoint was made with another learning rate schedule (it holds "
+            f"{saved!r}). Go on with the schedule of the run, or begin a new run from its weights: "
+            "program.init(params=state.params)"
+        )
+
+
+def _listed(saved: Any) -> bool:
+    return isinstance(saved, list | tuple)
 
 
 def _observes(schedule: Schedule) -> str | None:

@@ -32,6 +32,7 @@ from functrain.errors import (
 )
 from functrain.evaluation import Interrupted, evaluate
 from functrain.history import History, Row
+from functrain.horizon import scheduled, taken_up
 from functrain.keeping import Keeper
 from functrain.limits import Ending, Limits
 from functrain.position import Position, due
@@ -101,21 +102,23 @@ class Running:
     def begin(self, state: TrainState | None, seed: int, resume: Resume) -> None:
         """Take up a checkpoint, or begin anew."""
         origin, resumed = chosen(self.store, resume), None
+        steps = self.limits.steps(self.source.length, self.program.recipe.accumulate)
         if origin is not None:
-            resumed = self._take_up(*origin, seed)
+            resumed = self._take_up(*origin, seed, steps)
         else:
-            self.train = self.program.init(seed) if state is None else state
+            begun = self.program.init(seed) if state is None else state
+            self.train = scheduled(self.program, begun, steps)
             self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
             self.recorder = Recorder.begin(self.store.directory if self.store else None, 0)
         self.at = self._position()
-        steps = self.limits.steps(self.source.length, self.program.recipe.accumulate)
-        if steps is not None:
-            self.train = self.program.with_horizon(self.train, steps)
         self._send(events.TrainBegin(self.train, steps, self.source.length, resumed))
 
-    def _take_up(self, origin: Checkpoints, which: int | str | Path, seed: int) -> Path:
+    def _take_up(
+        self, origin: Checkpoints, which: int | str | Path, seed: int, steps: int | None
+    ) -> Path:
         saved, info, path = restore(origin, self.program, seed, which)
-        self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data
+        self.train = taken_up(self.program, saved.train, steps)
+        self.loop, self.data_state = saved.loop, saved.data
         self.seconds_before = info.get("seconds", 0.0)
         directory = self.store.directory if self.store else None
         if directory == origin.directory and self.keeper is not None:

@@ -14,6 +14,7 @@ from functrain.checkpoint.format.layout import readable
 from functrain.checkpoint.format.overlaps import aliases
 from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointChangedError, UnsupportedLeafError
+from functrain.names import nearest
 from functrain.tree import Path, Tree, path_string
 
 _MOST_STEPS = 10**18
@@ -86,11 +87,12 @@ def snapshot(
     """
     structure, tensors = encode(tree)
     numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
+    names = [readable(path_string(path)) for path, _ in tensors]
     return Snapshot(
         structure=structure,
         tensors=tensors,
-        names=[readable(path_string(path)) for path, _ in tensors],
-        frozen=frozenset(frozen),
+        names=names,
+        frozen=_named(frozen, names),
         same=aliases(tensors),
         step=None if step is None else _step(step),
         metrics=encode_plain(numbers, "metrics"),
@@ -98,6 +100,16 @@ def snapshot(
         devices=["cpu" if tensor.is_cpu else str(tensor.device) for _, tensor in tensors],
         versions=versions([tensor for _, tensor in tensors]),
     )
+
+
+def _named(frozen: Iterable[str], names: list[str]) -> frozenset[str]:
+    given = frozenset([frozen] if isinstance(frozen, str) else frozen)
+    unknown = sorted(given.difference(names))
+    if unknown:
+        raise ValueError(
+            f"frozen: there is no tensor {unknown[0]!r} in the tree{nearest(unknown[0], names)}"
+        )
+    return given
 
 
 def _number(name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -34,8 +35,8 @@ def as_schedule(value: Any) -> Schedule:
         return value
     if isinstance(value, Tensor) and value.ndim == 0:
         return Constant(float(value.item()))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Constant(value)
+    if type(value) is not bool and isinstance(value, Real):
+        return Constant(float(value))
     if callable(value):
         return Lambda(value)
     raise NotAScheduleError(

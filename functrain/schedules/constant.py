@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
+from functrain.errors import InvalidScheduleError
 from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
@@ -29,6 +32,11 @@ class Constant(Schedule):
         return self.base
 
 
+def _check_callable(instance: Lambda, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidScheduleError(f"Lambda: expected a function of the step, got {value!r}")
+
+
 @attrs.frozen(repr=False)
 class Lambda(Schedule):
     """The learning rate that a function of the step returns.
@@ -42,8 +50,22 @@ class Lambda(Schedule):
         0.02
     """
 
-    function: Callable[[int], float]
+    function: Callable[[int], float] = attrs.field(validator=_check_callable)
 
     def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the function's value at the step."""
-        return float(self.function(step))
+        """Return the function's value at the step.
+
+        Raises:
+            InvalidScheduleError: it is no finite number from 0 up.
+        """
+        value = self.function(step)
+        try:
+            lr = float(value)
+        except (TypeError, ValueError):
+            lr = math.nan
+        if not 0 <= lr < math.inf:
+            raise InvalidScheduleError(
+                f"Lambda: the function must return a finite number from 0 up, and at step {step} "
+                f"it returned {value!r}"
+            )
+        return lr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMet
 from functrain.schedules.plain_state import from_plain, to_plain
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
+
+TORCH_STATE = frozenset({"lr", "group", "scheduler"})
+"""Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""
 
 
 def from_torch(
@@ -50,6 +54,15 @@ def from_torch(
         >>> [round(schedule(step), 3) for step in range(5)]
         [0.5, 0.75, 1.0, 0.1, 0.01]
     """
+    if not callable(factory) or (hasattr(factory, "get_last_lr") and not isinstance(factory, type)):
+        raise InvalidScheduleError(
+            "from_torch: give the class and its arguments without the optimizer, as in "
+            f"from_torch(StepLR, lr=0.1, step_size=30); got {factory!r}"
+        )
+    if "optimizer" in kwargs:
+        raise InvalidScheduleError(
+            "from_torch: leave the optimizer out; functrain's takes the schedule as its lr"
+        )
     schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
     if schedule.base is not None:
         schedule.init()  # so that torch's own complaints about the arguments come here
@@ -105,6 +118,8 @@ class TorchSchedule(Schedule):
     @property
     def observes(self) -> Observed:
         """A metric of evaluations, where the scheduler's `step` wants one."""
+        if isinstance(self.factory, type):
+            return "evaluation" if _class_wants_metric(self.factory) else None
         return "evaluation" if _wants_metric(self._build(self._optimizer())) else None
 
     def init(self) -> ScheduleState:
@@ -193,6 +208,12 @@ def _snapshot(optimizer: torch.optim.Optimizer, scheduler: Any) -> ScheduleState
         "group": to_plain(written, "param_group"),
         "scheduler": to_plain(scheduler.state_dict()),
     }
+
+
+@functools.cache
+def _class_wants_metric(cls: type) -> bool:
+    parameters = list(inspect.signature(cls.step).parameters.values())[1:]  # type: ignore[attr-defined]
+    return any(parameter.default is parameter.empty for parameter in parameters)
 
 
 def _wants_metric(scheduler: Any) -> bool:

@@ -91,9 +91,9 @@ class Joined(Schedule):
         return observed(self, *self._schedules())
 
     def init(self) -> ScheduleState:
-        """Return {"horizon": steps, "step": updates done, "schedules": their states}."""
+        """Return the horizon, the updates at which schedules change, those done, their states."""
         children = [schedule.init() for schedule in self._schedules()]
-        state = {"horizon": None, "step": 0, "schedules": children}
+        state = {"horizon": None, "edges": None, "step": 0, "schedules": children}
         return state if self.steps is None else self._filled(state, self.steps)
 
     def lr(self, state: ScheduleState, step: int) -> float:
@@ -109,7 +109,7 @@ class Joined(Schedule):
         return {**state, "step": state["step"] + 1, "schedules": children}
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Show the metric to the schedule in charge of the next update."""
+        """Show the metric to the schedule in charge of the update at the state's step."""
         index, _ = self._in_charge(state, state["step"])
         children = list(state["schedules"])
         children[index] = self.parts[index][1].observe(children[index], metric)
@@ -135,9 +135,10 @@ class Joined(Schedule):
             )
         stretches = zip(self._schedules(), state["schedules"], pairwise(edges), strict=True)
         children = [child.with_horizon(own, end - start) for child, own, (start, end) in stretches]
-        return {**state, "horizon": steps, "schedules": children}
+        return {**state, "horizon": steps, "edges": edges, "schedules": children}
 
     def _in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
-        edges = self._edges(known_horizon(self, state))
+        known_horizon(self, state)
+        edges: list[int] = state["edges"]
         index = bisect_right(edges, step, 1, len(self.parts)) - 1
         return index, edges[index]

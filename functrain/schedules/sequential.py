@@ -90,16 +90,26 @@ class Sequential(Schedule):
         return {**_replaced(state, index, child), "step": state["step"] + 1}
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Show the metric to the schedule in charge of the next update."""
+        """Show the metric to the schedule in charge of the update at the state's step."""
         index = self._in_charge(state["step"])
         child = self.schedules[index].observe(state["schedules"][index], metric)
         return _replaced(state, index, child)
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Give every schedule the length of its stretch, the last one what is left."""
+        """Give every schedule the length of its stretch, the last one what is left.
+
+        Raises:
+            InvalidScheduleError: that is too little for one of them.
+        """
         edges = pairwise((0, *self.boundaries, steps))
         children = zip(self.schedules, state["schedules"], edges, strict=True)
-        filled = [child.with_horizon(own, end - start) for child, own, (start, end) in children]
+        try:
+            filled = [child.with_horizon(own, end - start) for child, own, (start, end) in children]
+        except InvalidScheduleError as error:
+            raise InvalidScheduleError(
+                f"Sequential: the boundaries of a run of {steps} steps are {self.boundaries}. "
+                f"{error}"
+            ) from error
         return {**state, "schedules": filled}
 
     def horizon(self) -> int | None:

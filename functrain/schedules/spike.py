@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import attrs
 
-from functrain.errors import MetricNeededError, MissingMetricWarning
+from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
+
+
+def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
+    if instance.factor == 0 and instance.recovery > 1 and floor == 0:
+        raise InvalidScheduleError(
+            "Spike: from factor=0 nothing recovers, whatever the recovery: give a floor above 0"
+        )
 
 
 @attrs.frozen(repr=False)
@@ -38,7 +46,8 @@ class Spike(Schedule):
         cooldown: losses after a reduction in which spikes do not count.
         burn_in: finite losses to see before any of them can be a spike.
         recovery: at least 1, by which a reduction shrinks at each loss; 1 keeps it.
-        floor: the least part of the schedule's lr that is left, from 0 to 1.
+        floor: the least part of the schedule's lr that is left, from 0 to 1; of 0 a long row of
+            spikes, such as losses that stay NaN, leaves next to nothing.
         eps: the least standard deviation, as a part of the mean.
 
     Example:
@@ -65,7 +74,9 @@ class Spike(Schedule):
     burn_in: int = attrs.field(default=100, validator=integer(minimum=1))
     recovery: float = attrs.field(default=1.0, converter=plain_float, validator=real(minimum=1))
     floor: float = attrs.field(
-        default=0.0, converter=plain_float, validator=real(minimum=0, maximum=1)
+        default=0.0,
+        converter=plain_float,
+        validator=[real(minimum=0, maximum=1), _check_can_recover],
     )
     eps: float = attrs.field(default=1e-3, converter=plain_float, validator=real(minimum=0))
 
@@ -162,8 +173,8 @@ class Spike(Schedule):
         entering = min(loss, bound) if bound > state["mean"] else loss
         weight = max(1 / (state["seen"] + 1), 1 - self.decay)
         delta = entering - state["mean"]
-        return {
-            "mean": state["mean"] + weight * delta,
-            "variance": (1 - weight) * (state["variance"] + weight * delta * delta),
-            "seen": state["seen"] + 1,
-        }
+        variance = (1 - weight) * (state["variance"] + weight * delta * delta)
+        if not math.isfinite(variance):
+            return {}  # so far away that no average could be taken with it
+        mean = state["mean"] + weight * delta
+        return {"mean": mean, "variance": variance, "seen": state["seen"] + 1}

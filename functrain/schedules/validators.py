@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeAlias
 
 import attrs
@@ -13,9 +14,9 @@ from functrain.errors import InvalidScheduleError
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
-def plain_float(value: float) -> float:
-    """Return an int or float as a float, and anything else unchanged for the validator."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+def plain_float(value: Any) -> Any:
+    """Return a number of any library as a float, and anything else unchanged for the validator."""
+    is_number = type(value) is not bool and isinstance(value, Real)
     return float(value) if is_number else value
 
 

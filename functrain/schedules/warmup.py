@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from functrain.errors import InvalidScheduleError
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import observed, own_horizon
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
@@ -70,8 +71,18 @@ class Warmup(Schedule):
         return {**state, "then": self.then.observe(state["then"], metric)}
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Give `then` what the climb leaves of the run."""
-        return {**state, "then": self.then.with_horizon(state["then"], steps - self.steps)}
+        """Give `then` what the climb leaves of the run.
+
+        Raises:
+            InvalidScheduleError: that is too little for it.
+        """
+        try:
+            then = self.then.with_horizon(state["then"], steps - self.steps)
+        except InvalidScheduleError as error:
+            raise InvalidScheduleError(
+                f"Warmup: {self.steps} of the run's {steps} steps are the climb. {error}"
+            ) from error
+        return {**state, "then": then}
 
     def horizon(self) -> int | None:
         """Return the update at which `then` ends by itself, the climb included."""

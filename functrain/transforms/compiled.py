@@ -10,6 +10,9 @@ import torch
 
 from functrain import step
 from functrain.batch import Batch
+from functrain.errors import ConfigurationError
+from functrain.optim import FromTorch
+from functrain.optim.inside import inside
 from functrain.program import Program
 
 
@@ -19,7 +22,9 @@ def compiled(program: Program, **options: Any) -> Program:
     Forward, backward, clipping, the finite check, the optimizer's rule and the average are one
     graph over plain dicts. Learning rates enter as tensors, so the graph is compiled once; a batch
     of another shape compiles another. Random numbers drawn inside (dropout) differ from those of
-    the eager program, so a run is resumed with the transformation it was started with.
+    the eager program, so a run is resumed with the transformation it was started with. A trained
+    parameter that the loss does not reach has a gradient of zeros here, and decays; eager steps
+    leave it alone.
 
     Args:
         program: any program; its device part is replaced.
@@ -27,7 +32,16 @@ def compiled(program: Program, **options: Any) -> Program:
 
     Returns:
         The compiled program.
+
+    Raises:
+        ConfigurationError: the optimizer is, or has in it, one of ``from_torch``, whose class runs
+            as ordinary Python.
     """
+    if any(isinstance(one, FromTorch) for one in inside(program.recipe.optimizer)):
+        raise ConfigurationError(
+            "compiled cannot take an optimizer of from_torch into its graph; use the one of "
+            "functrain.optim that is the same, or leave the program eager"
+        )
     graph = torch.compile(
         _functional(program.fixed), **{"fullgraph": True, "dynamic": False, **options}
     )

@@ -631,3 +631,10 @@ def test_a_run_that_trains_all_has_no_such_file(tmp_path: Path) -> None:
     program = ft.program(nn.Linear(6, 3), classify, ft.optim.SGD(lr=0.01))
     fit(program, tmp_path / "run", "4 steps")
     assert list((tmp_path / "run").rglob(FILE)) == []
+
+
+def test_a_name_that_is_not_in_the_tree_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no tensor 'params.nope' in the tree"):
+        Checkpoints(tmp_path).save({"params": {"a": torch.ones(2)}}, step=1, frozen=["params.nope"])
+    path = Checkpoints(tmp_path).save({"params": {"a": torch.ones(2)}}, step=1, frozen="params.a")
+    assert (path / "frozen.safetensors").exists()

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from functrain.errors import InvalidScheduleError
-from functrain.schedules import Constant, Lambda, Schedule
+from functrain.schedules import Constant, Lambda, Schedule, as_schedule
 
 
 def test_constant_stays() -> None:
@@ -54,3 +54,20 @@ def test_a_class_that_is_not_of_attrs_may_inherit() -> None:
 def test_errors_name_the_field(lr: Any) -> None:
     with pytest.raises(InvalidScheduleError, match="Constant: lr must be"):
         Constant(lr)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), None, "fast"])
+def test_a_function_that_returns_no_rate_is_told_with_the_step(value: Any) -> None:
+    with pytest.raises(InvalidScheduleError, match=r"Lambda: .* at step 3 it returned"):
+        Lambda(lambda step: value)(3)
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(InvalidScheduleError, match="Lambda: expected a function of the step"):
+        Lambda(3)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    np = pytest.importorskip("numpy")
+    assert as_schedule(np.float32(0.5)) == Constant(0.5)
+    assert Constant(np.float64(0.25))(0) == 0.25

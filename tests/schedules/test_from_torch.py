@@ -338,3 +338,13 @@ def test_a_state_that_is_not_plain_is_named() -> None:
 
     with pytest.raises(ScheduleStateError, match=r"state_dict\.lr_lambdas\[0\]\.memory.*Tensor"):
         from_torch(lr_scheduler.LambdaLR, lr=1.0, lr_lambda=Strange())
+
+
+def test_a_scheduler_itself_is_refused_with_what_to_write() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1)
+    made = lr_scheduler.StepLR(optimizer, 1)
+    for factory in (made, "StepLR"):
+        with pytest.raises(InvalidScheduleError, match=r"give the class and its arguments"):
+            from_torch(factory, lr=0.1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidScheduleError, match="leave the optimizer out"):
+        from_torch(lr_scheduler.StepLR, lr=0.1, step_size=1, optimizer=optimizer)

@@ -196,3 +196,18 @@ def test_losses_and_evaluations_do_not_mix() -> None:
 def test_errors_name_the_field(field: str, value: Any) -> None:
     with pytest.raises(InvalidScheduleError, match=f"Spike: {field} must be"):
         Spike(**({"schedule": 1.0} | {field: value}))
+
+
+def test_one_loss_beyond_all_bounds_does_not_blind_it() -> None:
+    schedule = Spike(1.0, burn_in=2, cooldown=0)
+    state = schedule.init()
+    for loss in [1e200, 1.0, 1.0, 1.0, 1.0, 1e9]:
+        state = schedule.observe(state, loss)
+    assert math.isfinite(state["variance"])
+    assert state["scale"] < 1.0
+
+
+def test_what_could_never_recover_is_refused() -> None:
+    with pytest.raises(InvalidScheduleError, match="give a floor above 0"):
+        Spike(1.0, factor=0.0, recovery=2.0)
+    assert Spike(1.0, factor=0.0, recovery=2.0, floor=0.1).floor == 0.1

@@ -14,6 +14,7 @@ from torch import nn
 
 import functrain as ft
 from functrain import step, tree
+from functrain.errors import ConfigurationError
 
 
 def device_state(state: ft.TrainState) -> step.DeviceState:
@@ -154,3 +155,11 @@ def test_more_programs_than_torch_compiles_of_one_function_can_be_compiled() -> 
         compiled = ft.compiled(program, backend="eager")
         state, _ = compiled.train_step(compiled.init(), torch.ones(3, 2))
         assert state.counters.step == 1
+
+
+def test_an_optimizer_of_from_torch_is_not_compiled() -> None:
+    adam = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
+    optimizer = ft.optim.groups([("bias", ft.optim.SGD(0.1)), ("*", ft.optim.Centralize(adam))])
+    program = ft.program(torch.nn.Linear(2, 1), classify, optimizer)
+    with pytest.raises(ConfigurationError, match="compiled cannot take an optimizer of from_torch"):
+        ft.compiled(program)
