@@ -70,7 +70,7 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
     use 0.65 to 0.9 in fine-tuning).
 
     Args:
-        optimizer: for all layers.
+        optimizer: for all layers; a pattern of groups may match nothing in a layer.
         decay: from one layer to the one before it, above 0.
         layers: a pattern for each layer, from the input to the output; see `groups`.
 
@@ -94,7 +94,8 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
     if isinstance(inner, Optimizer):  # a bound on all gradients stays one on all
         return attrs.evolve(optimizer, optimizer=layerwise_lr_decay(inner, decay, layers))  # type: ignore[misc]
     factors = [decay ** (len(layers) - 1 - index) for index in range(len(layers))]
-    members = [_each(optimizer, functools.partial(_scaled, factor)) for factor in factors]
+    scaled = [_each(optimizer, functools.partial(_scaled, factor)) for factor in factors]
+    members = [_may_miss(member) for member in scaled]
     return groups(list(zip(layers, members, strict=True)))
 
 
@@ -116,6 +117,13 @@ def _each(optimizer: Optimizer, change: Callable[[Any], Optimizer]) -> Optimizer
     if isinstance(inner, Optimizer):
         return attrs.evolve(optimizer, optimizer=_each(inner, change))  # type: ignore[misc]
     return change(optimizer)
+
+
+def _may_miss(optimizer: Optimizer) -> Optimizer:
+    if not isinstance(optimizer, Groups):
+        return optimizer
+    members = tuple((name, _may_miss(member)) for name, member in optimizer.members)
+    return attrs.evolve(optimizer, members=members, allow_unused=True)
 
 
 def _without_decay(optimizer: Any) -> Optimizer:

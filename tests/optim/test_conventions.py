@@ -13,12 +13,14 @@ from functrain.optim import (
     AdamW,
     Frozen,
     Groups,
+    Muon,
     Optimizer,
     Rprop,
     SkipLargeUpdates,
     from_torch,
     groups,
     is_bias_or_norm,
+    is_matrix,
     layerwise_lr_decay,
     no_decay_on_bias_and_norm,
 )
@@ -165,6 +167,16 @@ def test_a_wrapper_stays_around_all_layers() -> None:
     updated, state = optimizer.update(grads, optimizer.init(params), params, optimizer.lr)
     assert updated == params
     assert state["skipped"] == 1
+
+
+def test_groups_need_not_match_in_every_layer() -> None:
+    inner = groups([(is_matrix, Muon(0.02)), ("0.*", Frozen()), ("*", AdamW(0.1))])
+    bound = layerwise_lr_decay(inner, 0.5, LAYERS).bind(params())
+    assert {path for path in params() if path not in bound.trained(params())} == {
+        "0.weight",
+        "0.bias",
+    }
+    assert bound.lr["2"] == {"0": 0.01, "2": 0.05}  # type: ignore[index]
 
 
 def test_what_is_no_optimizer_or_no_list_of_layers_is_refused() -> None:
