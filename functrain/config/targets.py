@@ -33,7 +33,7 @@ def imported(path: str, where: str = "path") -> Any:
 
     Example:
         >>> imported("functrain.optim.SGD", "optimizer")
-        <class 'functrain.optim.sgd.SGD'>
+        <class 'functrain.optim.methods.sgd.SGD'>
     """
     if not isinstance(path, str) or "." not in path:
         raise ConfigError(f"{where}: {path!r} is no import path such as package.module.name")

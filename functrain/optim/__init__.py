@@ -1,11 +1,5 @@
 """Optimizers: frozen hyperparameters, pure rules, and in-place kernels of the same mathematics."""
 
-from functrain.optim.adadelta import Adadelta
-from functrain.optim.adafactor import Adafactor
-from functrain.optim.adagrad import Adagrad
-from functrain.optim.adam import Adam, AdamW
-from functrain.optim.adamax import Adamax
-from functrain.optim.asgd import ASGD
 from functrain.optim.conventions import (
     is_bias_or_norm,
     layerwise_lr_decay,
@@ -14,16 +8,22 @@ from functrain.optim.conventions import (
 from functrain.optim.from_torch import FromTorch, from_torch
 from functrain.optim.frozen import Frozen
 from functrain.optim.groups import Groups, groups
-from functrain.optim.lamb import LAMB
-from functrain.optim.lion import Lion
-from functrain.optim.muon import Muon, is_matrix
-from functrain.optim.nadam import NAdam
+from functrain.optim.methods.adadelta import Adadelta
+from functrain.optim.methods.adafactor import Adafactor
+from functrain.optim.methods.adagrad import Adagrad
+from functrain.optim.methods.adam import Adam, AdamW
+from functrain.optim.methods.adamax import Adamax
+from functrain.optim.methods.asgd import ASGD
+from functrain.optim.methods.lamb import LAMB
+from functrain.optim.methods.lion import Lion
+from functrain.optim.methods.muon import Muon, is_matrix
+from functrain.optim.methods.nadam import NAdam
+from functrain.optim.methods.radam import RAdam
+from functrain.optim.methods.rmsprop import RMSprop
+from functrain.optim.methods.rprop import Rprop
+from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from functrain.optim.methods.sgd import SGD
 from functrain.optim.protocol import Optimizer, OptimizerState
-from functrain.optim.radam import RAdam
-from functrain.optim.rmsprop import RMSprop
-from functrain.optim.rprop import Rprop
-from functrain.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from functrain.optim.sgd import SGD
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
     AddNoise,

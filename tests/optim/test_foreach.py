@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from functrain.optim import foreach
-from functrain.optim.adadelta import Adadelta
-from functrain.optim.adagrad import Adagrad
-from functrain.optim.adamax import Adamax
-from functrain.optim.asgd import ASGD
-from functrain.optim.nadam import NAdam
+from functrain.optim.methods.adadelta import Adadelta
+from functrain.optim.methods.adagrad import Adagrad
+from functrain.optim.methods.adamax import Adamax
+from functrain.optim.methods.asgd import ASGD
+from functrain.optim.methods.nadam import NAdam
+from functrain.optim.methods.rmsprop import RMSprop
+from functrain.optim.methods.rprop import Rprop
 from functrain.optim.protocol import Optimizer
-from functrain.optim.rmsprop import RMSprop
-from functrain.optim.rprop import Rprop
 
 OPTIMIZERS: list[Any] = [
     NAdam(weight_decay=0.1),

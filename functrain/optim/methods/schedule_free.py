@@ -6,8 +6,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.optim import averaging
-from functrain.optim.adam import Betas
 from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
     as_tuple,
@@ -20,6 +18,8 @@ from functrain.optim.hyperparameters import (
     whole,
 )
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots, zeros_like
+from functrain.optim.methods import averaging
+from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate, OptimizerState, Params
 

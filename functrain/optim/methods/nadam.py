@@ -6,7 +6,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.optim.adam import Betas
 from functrain.optim.foreach import (
     add_constant_,
     add_scaled_,
@@ -17,6 +16,7 @@ from functrain.optim.foreach import (
 )
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 from functrain.optim.protocol import LearningRate
 

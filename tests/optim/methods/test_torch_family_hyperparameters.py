@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.testing._internal.common_optimizers import optim_db
 
 from functrain.errors import HyperparameterError
-from functrain.optim.adadelta import Adadelta
-from functrain.optim.adagrad import Adagrad
-from functrain.optim.adamax import Adamax
-from functrain.optim.asgd import ASGD
-from functrain.optim.nadam import NAdam
-from functrain.optim.rmsprop import RMSprop
-from functrain.optim.rprop import Rprop
+from functrain.optim.methods.adadelta import Adadelta
+from functrain.optim.methods.adagrad import Adagrad
+from functrain.optim.methods.adamax import Adamax
+from functrain.optim.methods.asgd import ASGD
+from functrain.optim.methods.nadam import NAdam
+from functrain.optim.methods.rmsprop import RMSprop
+from functrain.optim.methods.rprop import Rprop
 
 CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
 
