@@ -62,6 +62,23 @@ def copied(batch: Batch, device: torch.device) -> Batch:
     return batch
 
 
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch whose tensors are on ``device``: itself where they are, otherwise a copy.
+
+    Args:
+        batch: any nesting of containers.
+        device: where the state is.
+    """
+    if isinstance(batch, Tensor):
+        return batch if batch.device == device else copied(batch, device)
+    kind = type(batch)
+    if kind is tuple or kind is list:
+        return kind([moved(child, device) for child in batch])
+    if tree.is_node(batch):
+        return tree.rebuild(batch, [moved(child, device) for _, child in tree.children(batch)])
+    return batch
+
+
 def size(batch: Batch) -> int:
     """Samples in a batch: the leading size of its first tensor that has one.
 

@@ -61,8 +61,8 @@ def rejected(state: DeviceState, finite: Tensor) -> DeviceState:
 
 def selected(finite: Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
     """``new`` where the step was finite, else ``old``, chosen on the device."""
-    chosen = {name: _where(finite, new[name], old[name]) for name in _CHOSEN}
-    return {**rejected(old, finite), **chosen}
+    parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
+    return {**rejected(old, finite), **parts}
 
 
 def tolerable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
@@ -94,9 +94,16 @@ def raise_for(step: int, outputs: dict[str, Any], grads: Tensors) -> None:
     raise NonFiniteError(step, outputs["loss"].item(), culprits)
 
 
-def _where(finite: Tensor, new: Any, old: Any) -> Any:
+def chosen(which: Tensor, new: Any, old: Any) -> Any:
+    """One of two trees of the same structure, chosen on the device.
+
+    Args:
+        which: bool scalar.
+        new: taken where it is true.
+        old: taken where it is false.
+    """
     if isinstance(new, Tensor):
-        return new if new is old else torch.where(finite, new, old)
+        return new if new is old else torch.where(which, new, old)
     if isinstance(new, dict):
-        return {key: _where(finite, child, old[key]) for key, child in new.items()}
+        return {key: chosen(which, child, old[key]) for key, child in new.items()}
     return new

@@ -170,11 +170,10 @@ class Program:
         ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
         stream = state.rng.stream("step", number)
         with scoped(stream, device):
-            after, outputs = self.device_step(tensors, copied(parts, device), lr, ema_due)
+            after, outputs = self.device_step(tensors, parts, lr, ema_due, self.donates)
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, state.loss_scale):
             with scoped(stream, device):
-                own = copied(parts, device)
-                again = step.compute(self.fixed, by_autograd, global_norm, tensors, own)
+                again = step.compute(self.fixed, by_autograd, global_norm, tensors, parts)
             nonfinite.raise_for(number, outputs, again.grads)
         return after, outputs
 

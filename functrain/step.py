@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from functrain import clipping, nonfinite, precision
-from functrain.batch import Batch
+from functrain.batch import Batch, copied
 from functrain.copying import copy
 from functrain.errors import LossError
 from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
@@ -32,7 +32,23 @@ from functrain.state import Tensors
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
 Outputs = dict[str, Any]
-DeviceStep = Callable[[DeviceState, list[Batch], Any, bool], tuple[DeviceState, Outputs]]
+
+
+class DeviceStep(Protocol):
+    """The device part of a step.
+
+    ``donate`` allows it to write to the tensors of the state it is given, which then are those of
+    the state it returns. It never writes to a batch.
+    """
+
+    def __call__(
+        self,
+        state: DeviceState,
+        batches: list[Batch],
+        lr: Any,
+        ema_due: bool,
+        donate: bool = False,
+    ) -> tuple[DeviceState, Outputs]: ...
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -64,7 +80,6 @@ def eager(
     batches: list[Batch],
     lr: Any,
     ema_due: bool,
-    *,
     donate: bool = False,
 ) -> tuple[DeviceState, Outputs]:
     """One update with autograd and the optimizer's kernel.
@@ -72,7 +87,7 @@ def eager(
     Args:
         fixed: recipe, model shell, trainable paths.
         state: the device part of a state; not changed unless ``donate``.
-        batches: micro-batches on the device, owned by this call.
+        batches: micro-batches, on any device; not changed.
         lr: learning rate, or one by group.
         ema_due: whether this update moves the average.
         donate: the tensors of ``state`` may be overwritten; they become those of the result.
@@ -91,7 +106,7 @@ def eager(
         never = torch.zeros_like(state["skipped"], dtype=torch.bool)
         return nonfinite.rejected(state, never), {**outputs, "finite": finite}
     select = recipe.can_skip and not ask
-    owned = state if donate and not select else _owned(fixed, state)
+    owned = state if donate and not select else copied_state(fixed, state)
     _apply_kernel(fixed, owned, computed, lr, ema_due)
     new = {**owned, "buffers": computed.buffers}
     if select:
@@ -100,23 +115,32 @@ def eager(
 
 
 def functional(
-    fixed: Fixed, state: DeviceState, batches: list[Batch], lr: Any, ema_due: bool
+    fixed: Fixed,
+    state: DeviceState,
+    batches: list[Batch],
+    lr: Any,
+    ema_due: bool | Tensor,
+    donate: bool = False,
+    gradient_function: GradientFunction = by_func,
 ) -> tuple[DeviceState, Outputs]:
     """One update with ``torch.func`` and the optimizer's rule (see :func:`eager`).
 
-    Works under ``torch.func.vmap`` and ``torch.compile(fullgraph=True)``; ``lr`` and
-    hyperparameters may be tensors. Nothing is changed in place.
+    Works under ``torch.func.vmap`` and can be captured as a graph; ``lr``, ``ema_due`` and
+    hyperparameters may be tensors. Nothing is changed in place, whatever ``donate`` allows.
     """
     recipe = fixed.recipe
     norm = functools.partial(clipping.global_norm, foreach=False)
-    computed = compute(fixed, by_func, norm, state, batches)
+    computed = compute(fixed, gradient_function, norm, state, batches)
     trainable = {path: state["params"][path] for path in fixed.trainable}
     grads = clipped(recipe, computed, foreach=False)
     updated, optimizer = recipe.optimizer.update(grads, state["optimizer"], trainable, lr)
     new = {**state, "params": {**state["params"], **updated}, "optimizer": optimizer}
     new["buffers"] = computed.buffers
-    if recipe.ema is not None and ema_due:
-        new["ema"] = recipe.ema.update(state["ema"], new["params"])
+    if recipe.ema is not None and ema_due is not False:
+        average = recipe.ema.update(state["ema"], new["params"])
+        if isinstance(ema_due, Tensor):
+            average = nonfinite.chosen(ema_due, average, state["ema"])
+        new["ema"] = average
     outputs = _outputs(computed)
     if not recipe.can_skip:
         return new, outputs
@@ -146,7 +170,7 @@ def compute(
     scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
     own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
-    grads, buffers, outcome = weighted_mean(of_batch, batches, own, scale)
+    grads, buffers, outcome = weighted_mean(of_batch, copied(batches, device), own, scale)
     if not grads:
         raise LossError(
             "the loss does not depend on any of the trainable parameters: "
@@ -181,8 +205,13 @@ def _apply_kernel(
         recipe.ema.update_(owned["ema"], owned["params"])
 
 
-def _owned(fixed: Fixed, state: DeviceState) -> DeviceState:
-    """Copies of what an update writes to; frozen parameters are shared, nothing writes to them."""
+def copied_state(fixed: Fixed, state: DeviceState) -> DeviceState:
+    """Copies of what an update writes to; frozen parameters are shared, nothing writes to them.
+
+    Args:
+        fixed: whose trainable paths count.
+        state: not changed. Its buffers, which the forward replaces, are kept as they are.
+    """
     trainable = copy({path: state["params"][path] for path in fixed.trainable})
     return {
         **state,

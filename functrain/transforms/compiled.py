@@ -2,77 +2,183 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 
 from functrain import step
-from functrain.batch import Batch
-from functrain.errors import ConfigurationError
+from functrain.batch import Batch, moved
+from functrain.copying import copy
+from functrain.errors import (
+    CaptureError,
+    CompilationError,
+    ConfigurationError,
+    FallbackWarning,
+    RecompileWarning,
+)
+from functrain.graph.inputs import Form, distinct, flatten, form, scalar
+from functrain.graph.known import Known
+from functrain.graph.lowering import Lowering
 from functrain.optim import FromTorch
 from functrain.optim.inside import inside
+from functrain.precision import widest
 from functrain.program import Program
 
+if TYPE_CHECKING:
+    from functrain.graph.train_step import Graph
 
-def compiled(program: Program, **options: Any) -> Program:
-    """A program whose device part runs under ``torch.compile(fullgraph=True)``.
+_MANY = 8  # graphs of one program, from which on it is told
 
-    Forward, backward, clipping, the finite check, the optimizer's rule and the average are one
-    graph over plain dicts. Learning rates enter as tensors, so the graph is compiled once; a batch
-    of another shape compiles another. Random numbers drawn inside (dropout) differ from those of
-    the eager program, so a run is resumed with the transformation it was started with. A trained
-    parameter that the loss does not reach has a gradient of zeros here, and decays; eager steps
-    leave it alone.
+
+def compiled(
+    program: Program,
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    backend: str | Callable[..., Any] = "inductor",
+    fallback: bool = False,
+) -> Program:
+    """A program whose device part is one compiled graph.
+
+    Forward, backward over micro-batches, clipping, the finite check, the optimizer's rule and the
+    average become one graph, captured from one run of their Python without data and compiled for
+    the batch's shapes. Steps go on without compiling again: counters, rates and random numbers are
+    inputs. A batch of another shape, as the last of an epoch may be, has a graph of its own.
+
+    As with ``jax.jit``, Python runs only while a graph is captured: what ``loss`` reads from
+    globals is then built in. Random numbers (dropout) differ from those of the eager program, so a
+    run is resumed with the transformation it was started with.
 
     Args:
-        program: any program; its device part is replaced.
-        options: passed on to ``torch.compile`` (``mode``, ``dynamic``, ``backend``, ...).
+        program: any eager program, donated or not. With ``donated`` the state is updated in place.
+        mode: a mode of ``torch.compile``, such as ``"max-autotune"``.
+        options: settings of Inductor by name, as ``torch.compile(options=...)`` takes them.
+        backend: another backend of ``torch.compile``, or ``"eager"`` for the graph uncompiled.
+        fallback: where the step cannot be captured or compiled, warn and run it eagerly.
 
     Returns:
-        The compiled program.
+        The compiled program. Its first step raises ``CaptureError`` where the step is no graph,
+        with the line of the user's code, and ``CompilationError`` where the backend fails.
 
     Raises:
         ConfigurationError: the optimizer is, or has in it, one of ``from_torch``, whose class runs
-            as ordinary Python.
+            as ordinary Python; or the program is no eager one.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.AdamW(lr=0.1))
+        >>> program = ft.donated(ft.compiled(program, backend="eager"))
+        >>> state, metrics = program.train_step(program.init(), torch.ones(4, 2))
+        >>> state.counters.step
+        1
     """
+    if not step.is_eager(program.device_step):
+        raise ConfigurationError("compiled takes an eager program: apply it before anything else")
     if any(isinstance(one, FromTorch) for one in inside(program.recipe.optimizer)):
         raise ConfigurationError(
             "compiled cannot take an optimizer of from_torch into its graph; use the one of "
             "functrain.optim that is the same, or leave the program eager"
         )
-    graph = torch.compile(
-        _functional(program.fixed), **{"fullgraph": True, "dynamic": False, **options}
-    )
-
-    def device_step(
-        state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
-    ) -> tuple[step.DeviceState, step.Outputs]:
-        device = next(iter(state["params"].values())).device
-        return graph(state, batches, _as_tensors(lr, device), ema_due)
-
-    return attrs.evolve(program, device_step=device_step, donates=False)
+    lowering = Lowering(backend, mode, dict(options or {}))
+    return attrs.evolve(program, device_step=Compiled(program.fixed, lowering, fallback))
 
 
-def _functional(fixed: step.Fixed) -> step.DeviceStep:
-    """The functional device step of a program, as a function with a code object of its own.
+@attrs.frozen(eq=False, repr=False)
+class Compiled:
+    """A device step that keeps a graph for each form of state and batch it was given.
 
-    torch bounds compilations (to 8) by code object: if programs shared one, the ninth of a process
-    could not be compiled.
+    What it remembers changes nothing but the time a step takes.
+
+    Attributes:
+        fixed: of the program.
+        lowering: how graphs are compiled.
+        fallback: whether a step that is no graph runs eagerly.
+        graphs: by the form of the state and of the other inputs; ``None`` stands for eager.
+        forms: numbers of the forms of states.
+        known: the leaves of the last state returned, with its form.
     """
 
-    def functional(
-        state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
-    ) -> tuple[step.DeviceState, step.Outputs]:
-        return step.functional(fixed, state, batches, lr, ema_due)
+    fixed: step.Fixed
+    lowering: Lowering
+    fallback: bool
+    graphs: dict[tuple[int, Form], Graph | None] = attrs.field(factory=dict, init=False)
+    forms: dict[Form, int] = attrs.field(factory=dict, init=False)
+    known: Known = attrs.field(factory=Known, init=False)
 
-    code = functional.__code__.replace()
-    return types.FunctionType(code, globals(), "functional", None, functional.__closure__)
+    def __call__(
+        self,
+        state: step.DeviceState,
+        batches: list[Batch],
+        lr: Any,
+        ema_due: bool,
+        donate: bool = False,
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        """See :class:`functrain.step.DeviceStep`."""
+        large, inputs = self._parted(state, batches, lr, ema_due)
+        leaves = flatten(large)
+        seen = leaves in self.known
+        number = self.known.form if seen else self._number(large)
+        key = (number, form(inputs["batches"]))
+        if key not in self.graphs:
+            self._add(key, large, inputs)
+        graph = self.graphs[key]
+        if graph is None:
+            return step.eager(self.fixed, state, batches, lr, ema_due, donate)
+        if not donate or not (seen or distinct(leaves)):
+            large, seen = step.copied_state(self.fixed, large), False
+            large["buffers"] = copy(large["buffers"])
+            leaves = flatten(large)
+        if not seen:
+            self.known.see(leaves, number)
+        scalars, outputs = graph([*leaves, *flatten(inputs)])
+        return {**large, **scalars}, outputs
+
+    def _parted(
+        self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
+    ) -> tuple[step.DeviceState, dict[str, Any]]:
+        """What a graph writes to, and what is new at each step.
+
+        Numbers are tensors there, or they would be built into the graph.
+        """
+        device = state["skipped"].device
+        ema = self.fixed.recipe.ema
+        always = ema is None or ema.every == 1
+        return {name: state[name] for name in ("params", "buffers", "optimizer", "ema")}, {
+            "batches": moved(batches, device),
+            "lr": _as_tensors(lr, device),
+            "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),
+            "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
+        }
+
+    def _number(self, state: step.DeviceState) -> int:
+        return self.forms.setdefault(form(state), len(self.forms))
+
+    def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
+        if len(self.graphs) == _MANY:
+            warnings.warn(
+                f"this program was compiled for {_MANY} forms of batch and now is for one more. "
+                "Every shape, number or string in a batch has a graph of its own: pad, drop the "
+                "last batch, or leave out of batches what the loss does not use",
+                RecompileWarning,
+                stacklevel=5,
+            )
+        # What compiling needs takes a while to import.
+        from functrain.graph.train_step import captured_step
+
+        try:
+            self.graphs[key] = captured_step(self.fixed, self.lowering, state, inputs)
+        except (CaptureError, CompilationError) as error:
+            if not self.fallback:
+                raise
+            warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=5)
+            self.graphs[key] = None
 
 
 def _as_tensors(lr: Any, device: torch.device) -> Any:
-    """Rates as scalars on the device: a Python float would be a constant of the graph."""
     if isinstance(lr, dict):
         return {name: _as_tensors(rate, device) for name, rate in lr.items()}
-    return torch.tensor(lr, dtype=torch.float32, device=device)
+    return scalar(lr, widest(device), device)

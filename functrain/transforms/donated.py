@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-
 import attrs
 
-from functrain import step
-from functrain.errors import ConfigurationError
 from functrain.program import Program
 
 
@@ -19,13 +15,10 @@ def donated(program: Program) -> Program:
     take a copy before the step with ``functrain.copy(state)``.
 
     Args:
-        program: an eager program.
+        program: any program, compiled or not.
 
     Returns:
         The donating program.
-
-    Raises:
-        ConfigurationError: the program's device part is not the eager one.
 
     Example:
         >>> import functrain as ft, torch
@@ -37,7 +30,4 @@ def donated(program: Program) -> Program:
         Traceback (most recent call last):
         functrain.errors.DonatedStateError: state.params was read, but this TrainState ...
     """
-    if not step.is_eager(program.device_step):
-        raise ConfigurationError("donated takes an eager program: apply it before anything else")
-    donating = functools.partial(step.eager, program.fixed, donate=True)
-    return attrs.evolve(program, device_step=donating, donates=True)
+    return attrs.evolve(program, donates=True)

@@ -39,10 +39,8 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
         >>> program.recipe.sharpness
         Sharpness(rho=0.1, adaptive=False)
     """
-    if program.donates or not step.is_eager(program.device_step):
-        raise ConfigurationError(
-            "sharpness_aware takes an eager program: apply it before donated or compiled"
-        )
+    if not step.is_eager(program.device_step):
+        raise ConfigurationError("sharpness_aware takes an eager program: apply it before compiled")
     recipe = attrs.evolve(program.recipe, sharpness=Sharpness(rho, adaptive))
     fixed = attrs.evolve(program.fixed, recipe=recipe)
     return attrs.evolve(program, fixed=fixed, device_step=functools.partial(step.eager, fixed))

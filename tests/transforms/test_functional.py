@@ -1,4 +1,4 @@
-"""The device part under torch.func.vmap and torch.compile."""
+"""The device part as a function of any tensors: under torch.func.vmap and torch.func.grad."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 
 import functrain as ft
 from functrain import step, tree
-from functrain.errors import ConfigurationError
 
 
 def device_state(state: ft.TrainState) -> step.DeviceState:
@@ -100,66 +99,3 @@ def test_gradients_through_a_step_reach_the_learning_rate() -> None:
     h = 1e-6
     difference = (loss_after(lr + h) - loss_after(lr - h)) / (2 * h)
     torch.testing.assert_close(slope, difference, rtol=1e-4, atol=1e-8)
-
-
-@pytest.mark.slow
-@pytest.mark.row(50)
-class TestCompiled:
-    def test_the_whole_device_part_is_one_graph_equal_to_eager(self) -> None:
-        program = ft.program(network(), classify, ft.optim.AdamW(lr=1e-3), clip_norm=0.5, ema=0.9)
-        compiled = ft.compiled(program)
-        eager_state = compiled_state = program.init()
-        before = ft.copy(eager_state)
-        torch._dynamo.utils.counters.clear()
-        for _ in range(20):
-            eager_state, eager_metrics = program.train_step(eager_state, batch())
-            compiled_state, metrics = compiled.train_step(compiled_state, batch())
-        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        assert graphs == 1
-        assert tree.diff(before, program.init()) == []
-        for path, param in eager_state.params.items():
-            torch.testing.assert_close(compiled_state.params[path], param, rtol=1e-3, atol=1e-5)
-        for path, buffer in eager_state.buffers.items():
-            torch.testing.assert_close(compiled_state.buffers[path], buffer, rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(metrics, eager_metrics, rtol=1e-3, atol=1e-5)
-
-    def test_another_batch_shape_is_another_graph_not_an_error(self) -> None:
-        program = ft.program(network(), classify, ft.optim.SGD(lr=1e-2))
-        compiled = ft.compiled(program, backend="aot_eager")
-        state, _ = compiled.train_step(compiled.init(), batch(5))
-        state, metrics = compiled.train_step(state, batch(3))
-        assert (state.counters.step, state.counters.samples) == (2, 8)
-        assert torch.isfinite(metrics["loss"])
-
-    def test_random_numbers_are_a_function_of_the_state(self) -> None:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), nn.Linear(32, 3))
-        program = ft.compiled(ft.program(model, classify, ft.optim.SGD(lr=0.1)))
-        state = program.init()
-        before = torch.get_rng_state()
-        first, _ = program.train_step(state, batch())
-        assert torch.equal(before, torch.get_rng_state())
-        torch.manual_seed(99)
-        second, _ = program.train_step(state, batch())
-        third, _ = program.train_step(attrs.evolve(state, rng=type(state.rng)(1)), batch())
-        assert tree.diff(first, second) == []
-        assert tree.diff(first.params, third.params) != []
-
-
-def test_more_programs_than_torch_compiles_of_one_function_can_be_compiled() -> None:
-    torch._dynamo.reset()
-    for width in range(1, torch._dynamo.config.recompile_limit + 3):
-        program = ft.program(
-            torch.nn.Linear(2, width), lambda model, b: model(b).square().mean(), ft.optim.SGD(0.1)
-        )
-        compiled = ft.compiled(program, backend="eager")
-        state, _ = compiled.train_step(compiled.init(), torch.ones(3, 2))
-        assert state.counters.step == 1
-
-
-def test_an_optimizer_of_from_torch_is_not_compiled() -> None:
-    adam = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
-    optimizer = ft.optim.groups([("bias", ft.optim.SGD(0.1)), ("*", ft.optim.Centralize(adam))])
-    program = ft.program(torch.nn.Linear(2, 1), classify, optimizer)
-    with pytest.raises(ConfigurationError, match="compiled cannot take an optimizer of from_torch"):
-        ft.compiled(program)

@@ -1,0 +1,124 @@
+"""A Python function of tensors as a graph of tensor operations.
+
+The function runs once, on tensors without data, and every operation it makes is written down
+(``torch.fx.experimental.proxy_tensor.make_fx``, which sees below autograd: the backward pass is
+part of the graph). Nothing of the Python is left at run time, so a captured step costs no guards
+and no interpreter; and what the Python does besides is noticed here, or would be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from traceback import FrameSummary, extract_tb
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from functrain.errors import CaptureError, FunctrainError
+from functrain.graph.effects import Effects
+from functrain.graph.inputs import alike, flatten
+from functrain.graph.randomness import SameDraws
+from functrain.graph.small_products import DECOMPOSITIONS
+from functrain.rng import scoped
+
+_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_EXAMPLES = str(Path(__file__).parent.parent / "examples")
+
+Function = Callable[[list[Tensor]], dict[str, Any]]
+
+
+class Captured(NamedTuple):
+    """A graph, and what it returns.
+
+    Attributes:
+        graph: a function of tensors, one by one, that returns a list of tensors.
+        returned: the tree that they are the leaves of.
+    """
+
+    graph: GraphModule
+    returned: dict[str, Any]
+
+
+def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
+    """Write down what a function does.
+
+    Args:
+        function: a function of a list of tensors that it may write to; it returns a tree of them.
+        inputs: tensors like those it will be given: shapes, dtypes, devices and strides count.
+        module: the module it calls; that nothing in it is changed is checked.
+
+    Returns:
+        The graph as a function of the tensors one by one; it writes to them as the function does.
+
+    Raises:
+        CaptureError: the function looks at the values of tensors, or does something besides
+            computing with them; the line of the user's code is named.
+    """
+    returned: dict[str, Any] = {}
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        with SameDraws():
+            returned.update(function(list(tensors)))
+        return flatten(returned)
+
+    # Without an environment for symbols, whoever looks at a value is told so at once.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        placeholders = list(map(alike, inputs))
+    traced = make_fx(
+        flat,
+        decomposition_table=DECOMPOSITIONS,
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
+    )
+    before = Effects.of(module)
+    try:
+        with _surroundings():
+            graph = traced(*placeholders)
+    except FunctrainError:
+        raise
+    except Exception as error:
+        raise CaptureError(f"{type(error).__name__}: {error}", _where(error)) from error
+    finally:
+        done = before.undone(module)
+    if done:
+        raise CaptureError(done, None)
+    return Captured(graph, returned)
+
+
+@contextlib.contextmanager
+def _surroundings() -> Iterator[None]:
+    """What a capture needs of the process, for as long as it lasts."""
+    with (
+        warnings.catch_warnings(),
+        # A part that the user compiled on their own is taken in.
+        torch.compiler.set_stance("force_eager"),
+        torch._dynamo.config.patch(error_on_nested_fx_trace=False),
+        scoped(0, None),
+    ):
+        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+        # Its recurrent layers need tensors of their own kind, which a graph cannot hold.
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def _where(error: BaseException) -> str | None:
+    """The innermost line of the user's code that an error came from."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if _is_theirs(frame)]
+    if not frames:
+        return None
+    last = frames[-1]
+    return f"{last.filename}:{last.lineno}, in {last.name}: {last.line}"
+
+
+def _is_theirs(frame: FrameSummary) -> bool:
+    path = str(Path(frame.filename).absolute())
+    if frame.filename == "<string>":  # code that torch wrote
+        return False
+    return path.startswith(_EXAMPLES) or not path.startswith(_OWN)

@@ -1,0 +1,67 @@
+"""Graphs as callables: by Inductor, with its results kept on the disk, or by any other backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from functrain.errors import CompilationError
+
+Callee = Callable[..., Any]
+
+
+@attrs.frozen
+class Lowering:
+    """How graphs are compiled.
+
+    Attributes:
+        backend: ``"inductor"``, or a name or function that ``torch.compile`` takes as backend.
+        mode: a mode of ``torch.compile``, for Inductor.
+        options: settings of Inductor by name.
+    """
+
+    backend: str | Callee = "inductor"
+    mode: str | None = None
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def compile(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
+        """A callable that does what a graph does.
+
+        Args:
+            graph: a function of the tensors one by one.
+            inputs: tensors like those it will be given.
+
+        Raises:
+            CompilationError: the backend failed; there may be no C++ compiler.
+        """
+        try:
+            if self.backend == "inductor":
+                return self._by_inductor(graph, inputs)
+            if self.backend == "eager":
+                return graph
+            if callable(self.backend):
+                return cast(Callee, self.backend(graph, inputs))
+            return cast(Callee, torch._dynamo.lookup_backend(self.backend)(graph, inputs))
+        except Exception as error:
+            raise CompilationError(f"{type(error).__name__}: {error}") from error
+
+    def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
+        from functrain.graph.once_each import OnceEach
+
+        options = {
+            # Inputs are checked before the call, at a tenth of the cost.
+            "size_asserts": False,
+            "post_grad_custom_pre_pass": OnceEach(),
+            **(torch._inductor.list_mode_options(self.mode) if self.mode else {}),
+            **self.options,
+        }
+        with torch._inductor.config.patch(options):
+            call: Callee = torch._inductor.standalone_compile(
+                graph, list(inputs), dynamic_shapes="from_example_inputs"
+            )
+        return call

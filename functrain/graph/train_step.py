@@ -1,0 +1,84 @@
+"""A whole train step as one graph that writes its results over its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from functrain import step, tree
+from functrain.errors import CaptureError
+from functrain.gradients import by_autograd
+from functrain.graph.capture import capture
+from functrain.graph.inputs import alike, flatten, with_tensors
+from functrain.graph.lowering import Lowering
+
+# From the leaves of a state and of the other inputs to the outputs of the step; it writes to
+# those of the state, but for what a step that raises must not have changed: that is returned.
+Graph = Callable[[list[Tensor]], tuple[step.DeviceState, step.Outputs]]
+
+
+def captured_step(
+    fixed: step.Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
+) -> Graph:
+    """The graph of a step for inputs like these.
+
+    Args:
+        fixed: of the program.
+        lowering: how to compile it.
+        state: ``params, buffers, optimizer, ema``; not changed here.
+        inputs: ``batches, lr, ema_due`` and ``scalars``, the rest of the device's state.
+
+    Raises:
+        CaptureError: the step cannot be written down as a graph.
+        CompilationError: the backend failed.
+    """
+
+    def function(leaves: list[Tensor]) -> step.Outputs:
+        given = iter(leaves)
+        own, rest = with_tensors(state, given), with_tensors(inputs, given)
+        scalars = rest.pop("scalars")
+        whole = {**own, **scalars}
+        new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
+        for path, old, value in _pairs(own, {name: new[name] for name in own}):
+            _write(path, old, value)
+        # A metric may be a part of the state, which the next step writes over.
+        outputs["metrics"] = {name: one.clone() for name, one in outputs["metrics"].items()}
+        return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
+
+    examples = [*flatten(state), *flatten(inputs)]
+    captured = capture(function, examples, fixed.model.module)
+    # Not the examples themselves: where two of them share memory, that would be built in.
+    call = lowering.compile(captured.graph, list(map(alike, examples)))
+
+    def run(leaves: list[Tensor]) -> tuple[step.DeviceState, step.Outputs]:
+        found = with_tensors(captured.returned, iter(call(*leaves)))
+        return found["scalars"], found["outputs"]
+
+    return run
+
+
+def _pairs(old: Any, new: Any, path: str = "state") -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The leaves of two trees that are not the same, with their path."""
+    if isinstance(old, Tensor) and isinstance(new, Tensor):
+        if old is not new:
+            yield path, old, new
+    elif isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        for key, child in old.items():
+            yield from _pairs(child, new[key], f"{path}.{key}")
+    elif tree.is_node(old) and type(old) is type(new):
+        for (key, one), (_, other) in zip(tree.children(old), tree.children(new), strict=True):
+            yield from _pairs(one, other, f"{path}.{key}")
+    elif old is not new and old != new:
+        raise CaptureError(f"{path} is {old!r} before the step and {new!r} after it", None)
+
+
+def _write(path: str, old: Tensor, new: Tensor) -> None:
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        raise CaptureError(
+            f"{path} is {list(old.shape)} {old.dtype} before the step and {list(new.shape)} "
+            f"{new.dtype} after it; a graph needs them alike",
+            None,
+        )
+    old.copy_(new)

@@ -1,0 +1,378 @@
+"""Steps compiled as one graph, beside the same steps run eagerly."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from models import CASES, Case, classify
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import tree
+from functrain.errors import (
+    CaptureError,
+    CompilationError,
+    ConfigurationError,
+    FallbackWarning,
+    LossError,
+    NonFiniteError,
+    RecompileWarning,
+)
+
+pytestmark = pytest.mark.row(50)
+
+
+def batch(size: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size, 6, generator=generator)
+    return x, torch.randint(0, 3, (size,), generator=generator)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def compiled(loss: Any = classify, model: nn.Module | None = None, **options: Any) -> ft.Program:
+    """The graph of a program, uncompiled: what is captured is what is tested here."""
+    keys = ("mode", "options", "backend", "fallback")
+    how = {"backend": "eager"} | {key: options.pop(key) for key in keys if key in options}
+    optimizer = options.pop("optimizer", ft.optim.AdamW(lr=1e-2))
+    return ft.compiled(ft.program(model or network(), loss, optimizer, **options), **how)
+
+
+class CountingBackend:
+    """Compiles nothing, and counts how often it is asked to."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.count += 1
+        return graph
+
+
+def assert_close(found: ft.TrainState, expected: ft.TrainState, rtol: float, atol: float) -> None:
+    pairs = zip(tree.items(found), tree.items(expected), strict=True)
+    for (path, a), (_, b) in pairs:
+        if isinstance(a, Tensor):
+            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, msg=lambda m, p=path: f"{p} {m}")
+
+
+def run(program: ft.Program, case: Case, steps: int) -> ft.TrainState:
+    state = program.init()
+    for index in range(steps):
+        state, _ = program.train_step(state, case.batch(index, 6))
+    return state
+
+
+# A large epsilon: without it Adam takes the rounding noise of a gradient that ought to be zero
+# (that of a bias before a norm) for a direction.
+CALM = ft.optim.AdamW(lr=1e-2, eps=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_fifty_compiled_steps_are_fifty_eager_steps(case: Case) -> None:
+    program = case.program(CALM, clip_norm=0.5, ema=0.9)
+    graph = ft.compiled(program)
+    pure, donated = run(graph, case, 50), run(ft.donated(graph), case, 50)
+    assert tree.diff(pure, donated) == []
+    if case.name != "transformer":  # whose attention draws its dropout in another order
+        assert_close(pure, run(program, case, 50), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clip_norm": 0.1, "ema": ft.EMA(0.9, every=3), "accumulate": 2},
+        {"nonfinite": "skip", "precision": "bf16"},
+        {"nonfinite": "ignore", "clip_value": 0.01},
+        {"precision": "fp16", "ema": 0.9},
+    ],
+    ids=["accumulated", "bf16", "ignored", "fp16"],
+)
+def test_the_graph_of_a_step_is_the_step(case: Case, options: Any) -> None:
+    if case.name == "lstm" and options.get("precision") == "fp16":
+        pytest.skip("oneDNN has no LSTM in half precision here, so there is no eager step")
+    eager = case.program(CALM, **options)
+    graph = ft.compiled(eager, backend="eager")
+    exact = "precision" not in options
+    expected = state = eager.init()
+    for index in range(6):
+        data = case.batch(index, 6)
+        before = ft.copy(state)
+        following, metrics = graph.train_step(state, data)
+        assert tree.diff(before, state) == []
+        expected, expected_metrics = eager.train_step(expected, data)
+        assert metrics.keys() == expected_metrics.keys()
+        state = following
+    tolerance = 1e-5 if exact else 3e-2
+    assert_close(state, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_two_hundred_steps_are_one_compilation() -> None:
+    backend = CountingBackend()
+    schedule = ft.schedules.Cosine(0.1, steps=200)
+    optimizer = ft.optim.groups([("*.bias", ft.optim.SGD(lr=0.1)), ("*", ft.optim.Adam(schedule))])
+    program = compiled(backend=backend, optimizer=optimizer, ema=ft.EMA(0.9, every=7))
+    state = program.init()
+    for _ in range(200):
+        state, _ = program.train_step(state, batch())
+    state = attrs.evolve(state, counters=state.counters.next_epoch())
+    ft.donated(program).train_step(state, batch())
+    assert backend.count == 1
+
+
+def test_a_short_last_batch_is_one_more_compilation() -> None:
+    backend = CountingBackend()
+    program = compiled(backend=backend)
+    state = program.init()
+    for size in (5, 5, 3, 5, 3):
+        state, metrics = program.train_step(state, batch(size))
+        assert torch.isfinite(metrics["loss"])
+    assert (backend.count, state.counters.samples) == (2, 21)
+
+
+def test_numbers_and_strings_in_a_batch_are_part_of_the_graph() -> None:
+    def loss(model: nn.Module, given: dict[str, Any]) -> Tensor:
+        return model(given["x"]).square().mean() * (2.0 if given["task"] == "double" else 1.0)
+
+    program = compiled(loss)
+    state = program.init()
+    once, twice, again = (
+        program.train_step(state, {"x": batch()[0], "task": task})[1]["loss"]
+        for task in ("single", "double", "single")
+    )
+    assert twice == 2 * once
+    assert again == once
+
+
+def test_many_forms_of_batch_are_told() -> None:
+    program = compiled()
+    state = program.init()
+    for size in range(2, 10):
+        program.train_step(state, batch(size))
+    with pytest.warns(RecompileWarning, match="drop the last batch"):
+        program.train_step(state, batch(10))
+
+
+def test_a_state_of_another_dtype_has_a_graph_of_its_own() -> None:
+    program = compiled(lambda model, x: model(x).square().mean(), optimizer=ft.optim.SGD(0.1))
+    single = program.init()
+    double = attrs.evolve(single, params={p: t.double() for p, t in single.params.items()})
+    x = batch()[0]
+    for state, data in ((single, x), (double, x.double()), (single, x)):
+        after, _ = program.train_step(state, data)
+        assert {t.dtype for t in after.params.values()} == {data.dtype}
+
+
+def test_leaves_that_share_memory_do_not_write_over_each_other() -> None:
+    def program() -> ft.Program:
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+        return ft.program(model, lambda m, x: m(x).square().mean(), ft.optim.SGD(0.1))
+
+    eager = program()
+    graph = ft.donated(ft.compiled(eager, backend="eager"))
+    state = eager.init()
+    shared = attrs.evolve(state, params={**state.params, "1.weight": state.params["0.weight"]})
+    expected, _ = eager.train_step(shared, batch()[0])
+    found, _ = graph.train_step(shared, batch()[0])
+    assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_parameter_the_loss_does_not_reach_is_left_alone() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(6, 3), "unused": nn.Linear(2, 2)})
+    program = compiled(lambda m, x: m["used"](x).square().mean(), model)
+    state, _ = program.train_step(program.init(), batch()[0])
+    before = program.init().params
+    assert torch.equal(state.params["unused.weight"], before["unused.weight"])
+    assert not torch.equal(state.params["used.weight"], before["used.weight"])
+
+
+def test_random_numbers_are_a_function_of_the_state() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), nn.Linear(32, 3))
+    program = compiled(model=model)
+    state = program.init()
+    before = torch.get_rng_state()
+    first, _ = program.train_step(state, batch())
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(99)
+    second, _ = program.train_step(state, batch())
+    third, _ = program.train_step(attrs.evolve(state, rng=type(state.rng)(1)), batch())
+    assert tree.diff(first, second) == []
+    assert tree.diff(first.params, third.params) != []
+
+
+def test_neither_the_batch_nor_metrics_are_written_over() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x.mul_(2)
+            self.seen += 1
+            return self.linear(x)
+
+    def loss(model: Any, x: Tensor) -> ft.Loss:
+        return ft.Loss(model(x).square().mean(), metrics={"seen": model.seen})
+
+    program = ft.donated(compiled(loss, Writing()))
+    x = batch()[0]
+    given = x.clone()
+    state, first = program.train_step(program.init(), x)
+    _, second = program.train_step(state, x)
+    assert torch.equal(x, given)
+    assert (first["seen"], second["seen"]) == (1, 2)
+
+
+@pytest.mark.parametrize("donates", [False, True])
+def test_a_step_that_raises_changes_nothing(donates: bool) -> None:
+    program = compiled(ema=0.9)
+    program = ft.donated(program) if donates else program
+    state, _ = program.train_step(program.init(), batch())
+    before = ft.copy(state)
+    x, y = batch()
+    with pytest.raises(NonFiniteError, match=r"0\.weight"):
+        program.train_step(state, (x * float("nan"), y))
+    assert tree.diff(before, state) == []
+
+
+class TestWhatIsNoGraph:
+    def test_the_line_of_the_user_is_named(self) -> None:
+        class Deciding(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(6, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                if x.sum() > 0:  # the line at fault
+                    x = -x
+                return self.linear(x)
+
+        program = compiled(model=Deciding())
+        with pytest.raises(CaptureError, match=r"the line at fault") as caught:
+            program.train_step(program.init(), batch())
+        assert caught.value.where is not None
+        assert caught.value.where.startswith(str(Path(__file__)))
+        assert ", in forward: " in caught.value.where
+        assert "fallback=True" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "metric",
+        [
+            lambda logits: logits.mean().item(),
+            lambda logits: float(logits.detach().numpy().mean()),
+            lambda logits: logits[logits > 0].mean(),
+        ],
+    )
+    def test_values_cannot_be_looked_at(self, metric: Any) -> None:
+        def loss(model: nn.Module, given: Any) -> ft.Loss:
+            logits = model(given[0])
+            return ft.Loss(logits.square().mean(), metrics={"metric": metric(logits)})
+
+        program = compiled(loss)
+        with pytest.raises(CaptureError, match=r"test_compiled\.py:"):
+            program.train_step(program.init(), batch())
+
+    def test_fallback_runs_it_eagerly_and_says_so_once(self) -> None:
+        def loss(model: nn.Module, given: Any) -> Tensor:
+            value = model(given[0]).square().mean()
+            return value * 2 if value.item() > 0 else value
+
+        eager = ft.program(network(), loss, ft.optim.SGD(0.1))
+        program = ft.donated(ft.compiled(eager, backend="eager", fallback=True))
+        expected, _ = eager.train_step(eager.init(), batch())
+        with pytest.warns(FallbackWarning, match="runs eagerly") as told:
+            state, _ = program.train_step(program.init(), batch())
+        assert tree.diff(state, expected) == []
+        program.train_step(state, batch())
+        assert len(told) == 1
+
+    def test_what_is_done_besides_is_noticed_and_undone(self) -> None:
+        class Counting(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear, self.calls = nn.Linear(6, 3), 0
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.calls += 1
+                return self.linear(x) * self.calls
+
+        program = compiled(model=Counting())
+        with pytest.raises(CaptureError, match="attribute 'calls' of the module was changed"):
+            program.train_step(program.init(), batch())
+        assert program.fixed.model.module.calls == 0
+
+    @pytest.mark.parametrize("draw", [random.random, np.random.rand])
+    def test_random_numbers_of_python_and_numpy_are_noticed(self, draw: Any) -> None:
+        program = compiled(lambda model, given: model(given[0]).mean() * draw())
+        before = random.getstate(), np.random.get_state()[2]
+        with pytest.raises(CaptureError, match="were drawn"):
+            program.train_step(program.init(), batch())
+        assert (random.getstate(), np.random.get_state()[2]) == before
+
+    def test_a_buffer_that_changes_its_shape_is_named(self) -> None:
+        class Growing(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(6, 3)
+                self.register_buffer("seen", torch.zeros(0))
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.seen = torch.cat([self.seen, x[:, 0]])
+                return self.linear(x)
+
+        program = compiled(model=Growing(), nonfinite="ignore")
+        with pytest.raises(CaptureError, match=r"state.buffers.seen is \[0\]"):
+            program.train_step(program.init(), batch())
+
+    def test_an_object_in_a_batch_is_refused(self) -> None:
+        program = compiled(lambda model, given: model(given["x"]).mean())
+        with pytest.raises(CaptureError, match="there is a object in the batch"):
+            program.train_step(program.init(), {"x": batch()[0], "y": object()})
+
+    def test_errors_of_the_loss_are_those_of_an_eager_step(self) -> None:
+        program = compiled(lambda model, given: model(given[0]))
+        with pytest.raises(LossError, match="must be a scalar"):
+            program.train_step(program.init(), batch())
+
+    def test_a_backend_that_fails_is_told(self) -> None:
+        def broken(graph: Any, inputs: Any) -> Any:
+            raise RuntimeError("no compiler")
+
+        program = compiled(backend=broken)
+        with pytest.raises(CompilationError, match="no compiler"):
+            program.train_step(program.init(), batch())
+
+    def test_an_optimizer_of_from_torch_is_refused(self) -> None:
+        adam = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
+        wrapped = ft.optim.groups([("*bias", ft.optim.SGD(0.1)), ("*", ft.optim.Centralize(adam))])
+        with pytest.raises(ConfigurationError, match="cannot take an optimizer of from_torch"):
+            compiled(optimizer=wrapped)
+
+    def test_a_compiled_program_is_not_compiled_again(self) -> None:
+        with pytest.raises(ConfigurationError, match="takes an eager program"):
+            ft.compiled(compiled())
+
+
+def test_a_part_that_the_user_compiled_is_taken_in() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    eager = ft.program(model, classify, ft.optim.SGD(0.1))
+    inner = torch.compile(lambda m, x: m(x), fullgraph=True)
+    graph = compiled(
+        lambda m, given: classify(lambda x: inner(m, x), given), model, optimizer=ft.optim.SGD(0.1)
+    )
+    expected, _ = eager.train_step(eager.init(), batch())
+    found, _ = graph.train_step(graph.init(), batch())
+    assert_close(found, expected, rtol=1e-6, atol=1e-7)
