@@ -39,8 +39,8 @@ class Keeper:
 
     @classmethod
     def of(cls, store: Checkpoints, program: Program) -> Keeper:
-        """For the states of a program; those of a donating one are copied to be saved."""
-        saver = Saver(store, staged=program.donates, inline=not store.background)
+        """For the states of a program, which nobody may write to while they are being saved."""
+        saver = Saver(store, inline=not store.background)
         still = program.fixed.model.params.keys() - set(program.fixed.trainable)
         frozen = frozenset(f"train.params.{path}" for path in still)
         return cls(store, saver, describe(program), frozen)

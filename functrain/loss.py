@@ -109,7 +109,8 @@ def _scalar_loss(value: Any) -> Tensor:
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
         dtype = value.dtype if value.is_floating_point() else torch.float32
-        return value.detach().reshape(()).to(device, dtype)
+        # A copy: it may be a part of the state, which a donated step writes over.
+        return value.detach().reshape(()).to(device, dtype, copy=True)
     if isinstance(value, Real):
         return torch.tensor(float(value), device=device)
     came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

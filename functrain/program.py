@@ -26,7 +26,7 @@ from functrain.loss import Outcome, evaluate
 from functrain.model import load
 from functrain.recipe import Recipe
 from functrain.rng import Rng, scoped
-from functrain.state import Counters, Tensors, TrainState, consume
+from functrain.state import Counters, Donation, Tensors, TrainState
 
 Metrics = dict[str, Tensor]
 
@@ -139,23 +139,29 @@ class Program:
         if not given.parts:
             return _passed_over(state, given)
         lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
-        tensors, outputs = self._on_device(state, given.parts, lr)
+        donation = Donation(state) if self.donates else None
+        scheduler, rng, counters = state.scheduler, state.rng, state.counters
+        tensors, outputs = self._on_device(state, given.parts, lr, donation)
         updated = TrainState(
             params=tensors["params"],
             buffers=tensors["buffers"],
             optimizer=tensors["optimizer"],
-            scheduler=learning_rate.advance(self.schedules, state.scheduler, outputs["loss"]),
+            scheduler=learning_rate.advance(self.schedules, scheduler, outputs["loss"]),
             ema=tensors["ema"],
             loss_scale=tensors["loss_scale"],
-            rng=state.rng,
-            counters=state.counters.after(given, tensors["skipped"]),
+            rng=rng,
+            counters=counters.after(given, tensors["skipped"]),
         )
-        if self.donates:
-            consume(state)
+        if donation is not None:
+            donation.take()
         return updated, _metrics(outputs, lr)
 
     def _on_device(
-        self, state: TrainState, parts: list[Batch], lr: learning_rate.Rate
+        self,
+        state: TrainState,
+        parts: list[Batch],
+        lr: learning_rate.Rate,
+        donation: Donation | None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Run the device part in this step's random stream, on copies of the batch."""
         recipe, number, device = self.recipe, state.counters.step, state.device
@@ -167,11 +173,16 @@ class Program:
             "loss_scale": state.loss_scale,
             "skipped": state.counters.skipped,
         }
-        ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
+        ema_due, loss_scale = (
+            recipe.ema is not None and recipe.ema.due(number + 1),
+            state.loss_scale,
+        )
         stream = state.rng.stream("step", number)
         with scoped(stream, device):
-            after, outputs = self.device_step(tensors, parts, lr, ema_due, self.donates)
-        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, state.loss_scale):
+            after, outputs = self.device_step(tensors, parts, lr, ema_due, donation)
+        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
+            if donation is not None:
+                donation.give_back()
             with scoped(stream, device):
                 again = step.compute(self.fixed, by_autograd, global_norm, tensors, parts)
             nonfinite.raise_for(number, outputs, again.grads)

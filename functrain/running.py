@@ -35,6 +35,7 @@ from functrain.history import History, Row
 from functrain.horizon import scheduled, taken_up
 from functrain.keeping import Keeper
 from functrain.limits import Ending, Limits
+from functrain.ownership import solely_held
 from functrain.position import Position, due
 from functrain.program import Program
 from functrain.recording import Recorder
@@ -42,9 +43,13 @@ from functrain.resumption import Resume, chosen, restore
 from functrain.rewinding import bring_log, set_aside
 from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
-from functrain.state import TrainState
+from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
 
+_LOST = (
+    "the step failed while it wrote its results over the state it was given, so there is no state "
+    "to save; the newest checkpoint stands"
+)
 _GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
 
 
@@ -62,6 +67,7 @@ class Running:
     early_stop: EarlyStop | None
     listeners: tuple[events.Listener, ...]
 
+    donating: Program = attrs.field(init=False)
     train: TrainState = attrs.field(init=False)
     loop: LoopState = attrs.field(init=False)
     at: Position = attrs.field(init=False)
@@ -79,6 +85,8 @@ class Running:
 
     def __enter__(self) -> Running:
         self.sending = events.Listeners.of(self.listeners)
+        self.donating = attrs.evolve(self.program, donates=True)
+        self.program = attrs.evolve(self.program, donates=False)
         if self.store is not None:
             self.exits.enter_context(self.store.lock())
             self.keeper = Keeper.of(self.store, self.program)
@@ -155,6 +163,9 @@ class Running:
             warnings.warn(f"the run ends: {error}", NonFiniteWarning, stacklevel=3)
             return Ending("nonfinite", str(error))
         except BaseException as error:
+            if is_consumed(self.train):
+                error.add_note(_LOST)
+                raise
             try:
                 self.save()
                 self._tell_saved(Saver.close)
@@ -202,7 +213,10 @@ class Running:
             self._send(events.BatchBegin(self.train, batch))
         before, counters = self.at, self.train.counters
         self.between_steps = False
-        self.train, step_metrics = advance(self.program, self.train, batch, ends_epoch)
+        # What nobody else holds may be written over: no listener, no save under way, no caller.
+        donates = solely_held(self, "train", self.program)
+        program = self.donating if donates else self.program
+        self.train, step_metrics = advance(program, self.train, batch, ends_epoch)
         self.between_steps = True
         self.at = self._position()
         made = self.train.counters.step > counters.step

@@ -116,13 +116,37 @@ class TrainState:
 _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
 
 
-def consume(state: TrainState) -> None:
-    """Take the fields of a donated state, so that any later use of it is an error.
+class Donation:
+    """A state on its way into a step that may write to it.
 
-    The tensors themselves live on in the state that the step returned.
+    It is consumed when the first result is about to be written: a step that fails before has
+    changed nothing, and a state that a step failed to finish cannot be used by mistake.
     """
-    for name in _FIELDS:
-        object.__delattr__(state, name)
+
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self._fields: list[Any] = []
+
+    def take(self) -> None:
+        """Take the fields of the state, so that any later use of it is an error."""
+        if not self._fields:
+            self._fields = [getattr(self._state, name) for name in _FIELDS]
+            for name in _FIELDS:
+                object.__delattr__(self._state, name)
+
+    def give_back(self) -> None:
+        """Undo it, where nothing was changed after all."""
+        for name, value in zip(_FIELDS, self._fields, strict=False):
+            object.__setattr__(self._state, name, value)
+        self._fields = []
+
+
+def is_consumed(state: TrainState) -> bool:
+    """Whether a donated step has taken a state."""
+    try:
+        return state.params is None
+    except DonatedStateError:
+        return True
 
 
 def _register(cls: type) -> None:

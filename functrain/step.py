@@ -27,7 +27,7 @@ from functrain.gradients import GradientFunction, Gradients, by_autograd, by_fun
 from functrain.loss import Outcome, evaluate
 from functrain.model import Model
 from functrain.recipe import Recipe
-from functrain.state import Tensors
+from functrain.state import Donation, Tensors
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
@@ -37,8 +37,8 @@ Outputs = dict[str, Any]
 class DeviceStep(Protocol):
     """The device part of a step.
 
-    ``donate`` allows it to write to the tensors of the state it is given, which then are those of
-    the state it returns. It never writes to a batch.
+    With a ``donation`` it may write to the tensors of the state it is given, once it has taken the
+    donation; they then are those of the state it returns. It never writes to a batch.
     """
 
     def __call__(
@@ -47,7 +47,7 @@ class DeviceStep(Protocol):
         batches: list[Batch],
         lr: Any,
         ema_due: bool,
-        donate: bool = False,
+        donation: Donation | None = None,
     ) -> tuple[DeviceState, Outputs]: ...
 
 
@@ -80,17 +80,17 @@ def eager(
     batches: list[Batch],
     lr: Any,
     ema_due: bool,
-    donate: bool = False,
+    donation: Donation | None = None,
 ) -> tuple[DeviceState, Outputs]:
     """One update with autograd and the optimizer's kernel.
 
     Args:
         fixed: recipe, model shell, trainable paths.
-        state: the device part of a state; not changed unless ``donate``.
+        state: the device part of a state; not changed without a ``donation``.
         batches: micro-batches, on any device; not changed.
         lr: learning rate, or one by group.
         ema_due: whether this update moves the average.
-        donate: the tensors of ``state`` may be overwritten; they become those of the result.
+        donation: the tensors of ``state`` may be overwritten; they become those of the result.
 
     Returns:
         (new device state, outputs). Outputs hold ``loss``, ``grad_norm`` and the user's
@@ -106,7 +106,11 @@ def eager(
         never = torch.zeros_like(state["skipped"], dtype=torch.bool)
         return nonfinite.rejected(state, never), {**outputs, "finite": finite}
     select = recipe.can_skip and not ask
-    owned = state if donate and not select else copied_state(fixed, state)
+    if donation is None or select:
+        owned = copied_state(fixed, state)
+    else:
+        donation.take()
+        owned = state
     _apply_kernel(fixed, owned, computed, lr, ema_due)
     new = {**owned, "buffers": computed.buffers}
     if select:
@@ -120,13 +124,13 @@ def functional(
     batches: list[Batch],
     lr: Any,
     ema_due: bool | Tensor,
-    donate: bool = False,
+    donation: Donation | None = None,
     gradient_function: GradientFunction = by_func,
 ) -> tuple[DeviceState, Outputs]:
     """One update with ``torch.func`` and the optimizer's rule (see :func:`eager`).
 
     Works under ``torch.func.vmap`` and can be captured as a graph; ``lr``, ``ema_due`` and
-    hyperparameters may be tensors. Nothing is changed in place, whatever ``donate`` allows.
+    hyperparameters may be tensors. Nothing is changed in place.
     """
     recipe = fixed.recipe
     norm = functools.partial(clipping.global_norm, foreach=False)

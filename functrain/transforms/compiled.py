@@ -26,6 +26,7 @@ from functrain.optim import FromTorch
 from functrain.optim.inside import inside
 from functrain.precision import widest
 from functrain.program import Program
+from functrain.state import Donation
 
 if TYPE_CHECKING:
     from functrain.graph.train_step import Graph
@@ -115,7 +116,7 @@ class Compiled:
         batches: list[Batch],
         lr: Any,
         ema_due: bool,
-        donate: bool = False,
+        donation: Donation | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.step.DeviceStep`."""
         large, inputs = self._parted(state, batches, lr, ema_due)
@@ -127,11 +128,13 @@ class Compiled:
             self._add(key, large, inputs)
         graph = self.graphs[key]
         if graph is None:
-            return step.eager(self.fixed, state, batches, lr, ema_due, donate)
-        if not donate or not (seen or distinct(leaves)):
+            return step.eager(self.fixed, state, batches, lr, ema_due, donation)
+        if donation is None or not (seen or distinct(leaves)):
             large, seen = step.copied_state(self.fixed, large), False
             large["buffers"] = copy(large["buffers"])
             leaves = flatten(large)
+        else:
+            donation.take()
         if not seen:
             self.known.see(leaves, number)
         scalars, outputs = graph([*leaves, *flatten(inputs)])
