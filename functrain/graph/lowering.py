@@ -1,8 +1,9 @@
-"""Graphs as callables: by Inductor, with its results kept on the disk, or by any other backend."""
+"""Graphs as callables: by Inductor, in memory or ahead of time, or by any other backend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -23,11 +24,14 @@ class Lowering:
         backend: ``"inductor"``, or a name or function that ``torch.compile`` takes as backend.
         mode: a mode of ``torch.compile``, for Inductor.
         options: settings of Inductor by name.
+        directory: where to keep what is compiled ahead of time; without one, Inductor compiles in
+            memory and keeps the parts in a cache of its own.
     """
 
     backend: str | Callee = "inductor"
     mode: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    directory: Path | None = None
 
     def compile(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         """A callable that does what a graph does.
@@ -60,6 +64,10 @@ class Lowering:
             **(torch._inductor.list_mode_options(self.mode) if self.mode else {}),
             **self.options,
         }
+        if self.directory is not None:
+            from functrain.graph.ahead import compiled_ahead
+
+            return compiled_ahead(self.directory, graph, inputs, options)
         with torch._inductor.config.patch(options):
             call: Callee = torch._inductor.standalone_compile(
                 graph, list(inputs), dynamic_shapes="from_example_inputs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,6 +41,7 @@ def compiled(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
     backend: str | Callable[..., Any] = "inductor",
+    directory: str | Path | None = None,
     fallback: bool = False,
 ) -> Program:
     """A program whose device part is one compiled graph.
@@ -58,6 +60,9 @@ def compiled(
         mode: a mode of ``torch.compile``, such as ``"max-autotune"``.
         options: settings of Inductor by name, as ``torch.compile(options=...)`` takes them.
         backend: another backend of ``torch.compile``, or ``"eager"`` for the graph uncompiled.
+        directory: compile ahead of time into libraries that are kept there, such as beside a run:
+            that takes longer, a step is faster on the CPU, and the next process that needs the same
+            graph has only to load it. They are code, so trust the directory as you trust code.
         fallback: where the step cannot be captured or compiled, warn and run it eagerly.
 
     Returns:
@@ -84,7 +89,8 @@ def compiled(
             "compiled cannot take an optimizer of from_torch into its graph; use the one of "
             "functrain.optim that is the same, or leave the program eager"
         )
-    lowering = Lowering(backend, mode, dict(options or {}))
+    kept = None if directory is None else Path(directory)
+    lowering = Lowering(backend, mode, dict(options or {}), kept)
     return attrs.evolve(program, device_step=Compiled(program.fixed, lowering, fallback))
 
 

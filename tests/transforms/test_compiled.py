@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def network() -> nn.Module:
 
 def compiled(loss: Any = classify, model: nn.Module | None = None, **options: Any) -> ft.Program:
     """The graph of a program, uncompiled: what is captured is what is tested here."""
-    keys = ("mode", "options", "backend", "fallback")
+    keys = ("mode", "options", "backend", "fallback", "directory")
     how = {"backend": "eager"} | {key: options.pop(key) for key in keys if key in options}
     optimizer = options.pop("optimizer", ft.optim.AdamW(lr=1e-2))
     return ft.compiled(ft.program(model or network(), loss, optimizer, **options), **how)
@@ -376,3 +378,56 @@ def test_a_part_that_the_user_compiled_is_taken_in() -> None:
     expected, _ = eager.train_step(eager.init(), batch())
     found, _ = graph.train_step(graph.init(), batch())
     assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+RUN = """
+import sys, torch, functrain as ft
+from torch import nn
+directory, until, library = sys.argv[1:]
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+loss = lambda model, batch: model(batch).square().mean()
+program = ft.program(model, loss, ft.optim.AdamW(ft.schedules.Cosine(0.1, steps=9)), ema=0.9)
+data = ft.data.Batches(torch.randn(10, 3), 4)  # the last of three batches is a short one
+kept = {"directory": library} if library else {}
+run = ft.fit(ft.compiled(program, **kept), data, until=f"{until} steps", directory=directory)
+"""
+
+
+def in_a_process(*arguments: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ahead", [False, True], ids=["in memory", "ahead"])
+def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, ahead: bool) -> None:
+    library = tmp_path / "compiled" if ahead else ""
+    in_a_process(tmp_path / "whole", 9, library)
+    libraries = {path: path.stat().st_mtime_ns for path in (tmp_path / "compiled").glob("*")}
+    for until in (4, 9):
+        in_a_process(tmp_path / "parts", until, library)
+    whole, parts = (ft.Checkpoints(tmp_path / name) for name in ("whole", "parts"))
+    assert tree.diff(whole.restore()[0], parts.restore()[0]) == []
+    logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    # One for each size of batch, and nothing was compiled again.
+    assert len(libraries) == (2 if ahead else 0)
+    assert libraries == {path: path.stat().st_mtime_ns for path in libraries}
+
+
+@pytest.mark.slow
+def test_a_damaged_library_is_compiled_anew(tmp_path: Path) -> None:
+    def first_step() -> ft.TrainState:
+        program = compiled(backend="inductor", directory=tmp_path)
+        return program.train_step(program.init(), batch())[0]
+
+    expected = first_step()
+    (path,) = tmp_path.glob("*.pt2")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert tree.diff(first_step(), expected) == []
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert path.stat().st_size >= len(whole) // 2 + 1

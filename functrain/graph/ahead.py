@@ -1,0 +1,96 @@
+"""Steps compiled ahead of time: a library in a file, which the next process loads at once.
+
+It takes longer to compile than what is compiled in memory, and less to call: nothing of a call is
+Python. The file's name is a digest of the graph and of all that its code depends on, so what is
+found under it is what would be compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from xxhash import xxh3_128
+
+from functrain.graph.inputs import form
+
+Callee = Callable[..., Any]
+
+
+def compiled_ahead(
+    directory: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+) -> Callee:
+    """Load the library of a graph, which is compiled if it is not there yet.
+
+    Args:
+        directory: where libraries are kept. They are code: load only those that you trust.
+        graph: a function of tensors, one by one.
+        inputs: tensors like those it will be given.
+        options: settings of Inductor by name.
+    """
+    path = directory / f"{digest(graph, inputs, options)}.pt2"
+    if path.exists():
+        try:
+            return _loaded(path)
+        except RuntimeError:
+            path.unlink(missing_ok=True)  # damaged, or of another machine
+    _compile(path, graph, inputs, options)
+    return _loaded(path)
+
+
+def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]) -> str:
+    """A name for what a graph is compiled to: equal ones are the same library."""
+    devices = {str(tensor.device) for tensor in inputs}
+    names = [torch.cuda.get_device_name(name) for name in sorted(devices) if "cuda" in name]
+    surroundings = (
+        torch.__version__,
+        torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),
+        names,
+        sorted((name, str(_identity(value))) for name, value in options.items()),
+        [form(tensor) for tensor in inputs],
+    )
+    found = xxh3_128(f"{graph.code}{surroundings}".encode())
+    for name, constant in sorted(graph.named_buffers()):
+        value = constant.detach().cpu().contiguous()
+        found.update(f"{name}{form(value)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    return value.uuid().hex() if hasattr(value, "uuid") else value
+
+
+def _compile(
+    path: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+) -> None:
+    from torch._inductor.package.package import package_aoti
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # torch 2.13 warns itself of what it does there.
+        warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
+        files: Any = torch._inductor.aot_compile(
+            graph, tuple(inputs), options={"aot_inductor.package": True, **options}
+        )
+    # Beside its name first: whoever finds the name finds the whole of it.
+    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+        package_aoti(str(Path(beside) / "step.pt2"), files)
+        os.replace(Path(beside) / "step.pt2", path)
+
+
+def _loaded(path: Path) -> Callee:
+    loader: Any = torch._inductor.aoti_load_package(str(path)).loader
+
+    def call(*leaves: Tensor) -> Any:
+        return loader.boxed_run(list(leaves))
+
+    return call
