@@ -153,14 +153,19 @@ def weighted_mean(
         part = of_batch(batch, buffers, loss_scale)
         buffers, weight = part.buffers, part.outcome.weight_of(batch)
         for path, grad in part.grads.items():
-            weighted = grad * weight.to(grad.dtype)
-            total[path] = total[path] + weighted if path in total else weighted
+            if path in total:
+                total[path].addcmul_(grad, weight.to(grad.dtype))
+            else:  # not in place: two gradients of autograd may be one tensor
+                total[path] = grad * weight.to(grad.dtype)
         outcomes.append(part.outcome)
         weights.append(weight)
     stacked = torch.stack(weights)
     mean = Gradients(total, buffers, _mean_outcome(outcomes, stacked))
     everything = stacked.sum()
-    return _divided(mean, everything if loss_scale is None else everything * loss_scale)
+    divisor = everything if loss_scale is None else everything * loss_scale
+    for grad in total.values():
+        grad.div_(divisor.to(grad.dtype))
+    return mean
 
 
 def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:

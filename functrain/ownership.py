@@ -7,7 +7,6 @@ not show is another tensor on the same memory (a view, ``detach()``, ``numpy()``
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from functrain.program import Program
 from functrain.state import TrainState
 
+_CONTAINERS = (dict, list, tuple)
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
@@ -28,39 +28,42 @@ def solely_held(holder: object, name: str, program: Program) -> bool:
         name: its attribute that holds the state.
         program: which parameters are trained; others are never written to.
     """
-    if _count(holder, name) > _count(_Holder(), "held"):
+    if _count(holder, name) > _BY_ATTRIBUTE:
         return False
     state: TrainState = getattr(holder, name)
-    return (
-        _held_once(map(functools.partial(getattr, state), _WRITTEN))
-        and _held_once(map(state.params.__getitem__, program.fixed.trainable))
-        and all(_alone(part) for part in (state.buffers, state.optimizer, state.ema))
+    if any(_count(state, part) > _BY_ATTRIBUTE for part in _parts(state)):
+        return False
+    return _most(map(state.params.__getitem__, program.fixed.trainable)) <= _ONCE and all(
+        _alone(part) for part in (state.buffers, state.optimizer, state.ema)
     )
+
+
+def _parts(state: TrainState) -> tuple[str, ...]:
+    return _WRITTEN if state.ema is not None else _WRITTEN[:-1]
 
 
 def _alone(node: Any) -> bool:
     """Whether the parts of a tree have no other holder than the tree."""
+    if not isinstance(node, _CONTAINERS):
+        return True
     parts = node.values() if isinstance(node, dict) else node
-    return not _is_container(node) or (
-        _held_once(parts) and all(_alone(part) for part in parts if not isinstance(part, Tensor))
-    )
+    # Numbers and None are held everywhere, and do not count: they are sorted out where need be.
+    if _most(parts) > _ONCE and _most(filter(_is_part, parts)) > _ONCE:
+        return False
+    return all(_alone(part) for part in parts if type(part) is not Tensor)
 
 
-def _held_once(parts: Iterable[Any]) -> bool:
-    # Through map and filter, which hold nothing themselves.
-    return max(map(sys.getrefcount, filter(_is_part, parts)), default=0) <= _ONCE
+def _most(parts: Iterable[Any]) -> int:
+    """The most references that any of several objects has; to be given what holds none itself."""
+    return max(map(sys.getrefcount, parts), default=0)
 
 
 def _count(holder: object, name: str) -> int:
     return sys.getrefcount(getattr(holder, name))
 
 
-def _is_container(node: Any) -> bool:
-    return isinstance(node, dict | list | tuple)
-
-
 def _is_part(node: Any) -> bool:
-    return isinstance(node, Tensor | dict | list | tuple)
+    return isinstance(node, (Tensor, *_CONTAINERS))
 
 
 class _Holder:
@@ -70,5 +73,5 @@ class _Holder:
         self.held = object()
 
 
-# One by the container, and one by the call that counts.
-_ONCE = max(map(sys.getrefcount, [object()]))
+# One by what holds it, and one by the call that counts.
+_ONCE, _BY_ATTRIBUTE = _most([object()]), _count(_Holder(), "held")

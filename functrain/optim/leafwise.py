@@ -7,6 +7,7 @@ no gradient in some steps, where torch.optim counts for each parameter apart.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -219,8 +220,9 @@ def _apply(
 
 def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
     """Refuse gradients that a kernel would read beyond, before anything is changed."""
+    name = type(optimizer).__name__
     for path, grad in grads.items():
-        name, param = type(optimizer).__name__, params.get(path)
+        param = params.get(path)
         if param is None:
             raise UnsupportedParameterError(
                 f"{name}: there is a gradient for {path!r}, which is not among the "
@@ -241,9 +243,15 @@ def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
 
 def _has_tensors(optimizer: Leafwise) -> bool:
     """Whether a hyperparameter besides lr is a tensor; kernels take numbers."""
-    for field in attrs.fields(type(optimizer)):  # type: ignore[arg-type]
-        value = getattr(optimizer, field.name)
-        values = value if isinstance(value, tuple) else (value,)
-        if field.name != "lr" and any(isinstance(item, Tensor) for item in values):
+    for name in _names(type(optimizer)):
+        value = getattr(optimizer, name)
+        if isinstance(value, Tensor):
+            return True
+        if isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value):
             return True
     return False
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(kind) if field.name != "lr")

@@ -32,10 +32,11 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
         (True, False)
     """
-    if not all(_match(params, leaves) for leaves in (grads, *slots)):
+    others = (grads, *slots)
+    expected = _kinds(params)
+    if not all(_kinds(leaves) == expected for leaves in others):
         return False
     contiguous = Tensor.is_contiguous
-    others = (grads, *slots)
     if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
         return True
     strides = [param.stride() for param in params]
@@ -49,11 +50,8 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
     return grad if same else torch.empty_like(param).copy_(grad)
 
 
-def _match(params: list[Tensor], leaves: list[Tensor]) -> bool:
-    return all(
-        leaf is not None and leaf.dtype is param.dtype and leaf.numel() == param.numel()
-        for param, leaf in zip(params, leaves, strict=True)
-    )
+def _kinds(leaves: list[Tensor]) -> list[tuple[torch.dtype, int]]:
+    return [(leaf.dtype, leaf.numel()) for leaf in leaves if leaf is not None]
 
 
 def _dense(tensor: Tensor) -> bool:
