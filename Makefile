@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test lint types properties bench bench-checkpoints \
+.PHONY: help setup train chargpt test lint types properties bench bench-check bench-checkpoints \
 	bench-optimizers clean
 
 help:
@@ -17,7 +17,8 @@ help:
 	@echo "make test        set up and run all tests"
 	@echo "make lint types  ruff, mypy"
 	@echo "make properties  the property tests at length"
-	@echo "make bench       time a step beside the plain PyTorch loop"
+	@echo "make bench       time a step beside the plain PyTorch loop and other trainers"
+	@echo "make bench-check fail if a step is over its budget"
 	@echo "make bench-optimizers   time optimizers alone beside torch's"
 	@echo "make bench-checkpoints  time saving and loading beside other checkpoint libraries"
 
@@ -55,7 +56,10 @@ properties: $(READY)
 	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python -m benchmarks.steps
+
+bench-check: $(READY)
+	$(BIN)/python -m benchmarks.steps --check
 
 bench-optimizers: $(READY)
 	$(BIN)/python benchmarks/optimizers.py --compiled

@@ -92,3 +92,14 @@ def test_every_optimizer_is_on_its_page_with_all_its_options() -> None:
 def test_every_schedule_is_on_its_page() -> None:
     bases = {"Observed", "Schedule", "ScheduleState", "TorchSchedule", "as_schedule"}
     assert set(rows("schedules.md")) - {"ft"} == set(ft.schedules.__all__) - bases
+
+
+def test_the_page_on_compiled_steps_runs() -> None:
+    page = (FORMAT.parent / "compiled.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(block, found)
+    assert found["state"].counters.step == 1
+    for name in ("CaptureError", "RecompileWarning", "FallbackWarning", "DonatedStateError"):
+        assert f"`{name}`" in page
+        assert hasattr(ft.errors, name)

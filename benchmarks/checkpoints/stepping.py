@@ -11,7 +11,7 @@ from pathlib import Path
 import functrain as ft
 from benchmarks.checkpoints.contenders import Tensors
 from benchmarks.checkpoints.memory import release
-from benchmarks.step import functional, gpt
+from benchmarks.steps.work import WORKS
 from functrain.checkpoint import Saver
 
 _ALONE = 20
@@ -23,9 +23,16 @@ def inflation(tensors: Tensors, directory: Path, repeats: int) -> tuple[list[flo
     Returns:
         (seconds of each step alone, seconds of each step that began while a save was under way).
     """
-    model, loss, (tokens, following) = gpt()
+    work = WORKS["gpt"]
+    tokens, following = work.batch()
     batch = tokens[:2], following[:2]  # short steps: several of them during a save
-    advance = functional(ft.program(model, loss, ft.optim.AdamW(lr=1e-3)), batch)
+    program = ft.program(work.model(), work.loss, ft.optim.AdamW(lr=1e-3))
+    state = program.init()
+
+    def advance() -> None:
+        nonlocal state
+        state, _ = program.train_step(state, batch)
+
     alone: list[float] = []
     during: list[float] = []
     for repeat in range(-1, repeats):

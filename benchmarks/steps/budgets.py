@@ -1,0 +1,76 @@
+"""What a step may cost beside the plain loop, as a ratio of minima; ``--check`` holds it to this.
+
+A budget is the ratio that was measured on a quiet machine with one thread, and 5 to 10 % on top:
+enough that noise does not fail it, little enough that a lost optimization does. When a step gets
+faster its budget follows; when one gets slower on purpose, the change that does so says why here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from benchmarks.steps.contenders import CONTENDERS, PLAIN
+from benchmarks.steps.measuring import Extent, Results, Say, record, session
+from benchmarks.steps.work import WORKS
+
+# By work, then by contender.
+BUDGETS: dict[str, dict[str, float]] = {
+    "mlp": {"pure": 1.30, "donated": 1.15, "compiled-donated": 0.50},
+    "linears": {"pure": 1.30, "donated": 1.08, "compiled-donated": 0.45},
+    "gpt": {"pure": 1.10, "donated": 1.05, "compiled-donated": 0.98},
+}
+
+
+@attrs.frozen
+class Offence:
+    """A contender over its budget, or one that could not be run at all."""
+
+    work: str
+    contender: str
+    budget: float
+    ratio: float | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.work}: {self.contender}"
+        if self.ratio is None:
+            return f"{who} could not be run: {self.reason}"
+        return f"{who} takes {self.ratio:.3f} of the plain loop, its budget is {self.budget:.2f}"
+
+
+def offences(results: Results, budgets: Mapping[str, float]) -> list[Offence]:
+    """Those over their budget, in the order of the budgets."""
+    found = []
+    for name, budget in budgets.items():
+        if name not in results.figures:
+            reason = results.failures.get(name, "it was not measured")
+            found.append(Offence(results.work.name, name, budget, None, reason))
+        elif (ratio := results.ratio(name)) > budget:
+            found.append(Offence(results.work.name, name, budget, ratio))
+    return found
+
+
+def check(name: str, extent: Extent, threads: int, say: Say) -> tuple[Results, list[Offence]]:
+    """Measure what has a budget for a work; whoever is over it is measured once more.
+
+    The second time the offenders race with the plain loop alone, and that ratio counts.
+    """
+    budgets, work = BUDGETS[name], WORKS[name]
+    contenders = [CONTENDERS[each] for each in (PLAIN.name, *budgets)]
+    with session(work, contenders, extent, threads, say) as racing:
+        record(racing, racing.race(extent.turns(work)))
+        found = offences(racing.results, budgets)
+        again = _to_repeat(found)
+        if again:
+            say(f"{work.title}: once more, {', '.join(again)}")
+            record(racing, racing.race(extent.turns(work), (PLAIN.name, *again)))
+            second = {each: budgets[each] for each in again}
+            kept = [offence for offence in found if offence.contender not in again]
+            found = [*kept, *offences(racing.results, second)]
+        return racing.results, found
+
+
+def _to_repeat(found: Sequence[Offence]) -> list[str]:
+    return [offence.contender for offence in found if offence.ratio is not None]

@@ -1,0 +1,59 @@
+"""What people write without a framework: the yardstick, and the same compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.steps.feed import Feed
+from benchmarks.steps.work import LEARNING_RATE, Loss, Work
+
+
+def plain(work: Work, feed: Feed) -> None:
+    """Backward, fused AdamW, zero_grad."""
+    model = work.model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    _loop(work, feed, model, work.loss, optimizer, optimizer.step)
+
+
+def compiled(work: Work, feed: Feed) -> None:
+    """Loss and backward as one compiled graph each, and fused AdamW."""
+    model = work.model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    _loop(work, feed, model, torch.compile(work.loss), optimizer, optimizer.step)
+
+
+def compiled_optimizer(work: Work, feed: Feed) -> None:
+    """The same with a compiled optimizer, as torch's tutorial has it: of the foreach form."""
+    model = work.model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, foreach=True)
+    update = torch.compile(lambda: optimizer.step())
+    _loop(work, feed, model, torch.compile(work.loss), optimizer, update)
+
+
+def _loop(
+    work: Work,
+    feed: Feed,
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    update: Any,
+) -> None:
+    """One loop for all of them; with a single micro-batch nothing is divided."""
+    parts, share = work.parts(), 1 / work.accumulate
+    for batch in feed:
+        optimizer.zero_grad()
+        if share == 1:
+            value = loss(model, batch)
+            value.backward()
+            feed.losses.append(value)
+        else:
+            feed.losses += [_backward(loss(model, part), share) for part in parts]
+        update()
+
+
+def _backward(value: Tensor, share: float) -> Tensor:
+    (value * share).backward()
+    return value
