@@ -50,6 +50,8 @@ def describe(program: Program) -> dict[str, Any]:
     persistent = model.module.state_dict().keys()
     return {
         "recipe": program.recipe.describe(),
+        # Not whether it donates, which changes no bit.
+        "step": getattr(program.device_step, "description", "eager"),
         "params": {path: list(value.shape) for path, value in model.params.items()},
         # What a state_dict of the module has under more names, or not at all.
         "ties": dict(model.aliases),
@@ -91,8 +93,8 @@ def restore(
     now = describe(program)
     changed = [
         f"{path}: {before!r} in the checkpoint, {after!r} now"
-        for part in ("recipe", "environment")
-        for path, before, after in _changes(info.get(part), now[part], part)
+        for part in ("recipe", "step", "environment")
+        for path, before, after in _changes(info.get(part, now[part]), now[part], part)
     ]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)

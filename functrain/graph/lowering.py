@@ -33,6 +33,18 @@ class Lowering:
     options: Mapping[str, Any] = attrs.field(factory=dict)
     directory: Path | None = None
 
+    @property
+    def description(self) -> str:
+        """What may tell its numbers from those of other ways to compile."""
+        parts = [str(getattr(self.backend, "__qualname__", self.backend))]
+        if self.directory is not None:
+            parts.append("ahead of time")
+        if self.mode is not None:
+            parts.append(f"mode={self.mode}")
+        return ", ".join(
+            [*parts, *(f"{key}={self.options[key]!r}" for key in sorted(self.options))]
+        )
+
     def compile(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         """A callable that does what a graph does.
 

@@ -116,6 +116,11 @@ class Compiled:
     forms: dict[Form, int] = attrs.field(factory=dict, init=False)
     known: Known = attrs.field(factory=Known, init=False)
 
+    @property
+    def description(self) -> str:
+        """What tells its numbers from those of other ways to make the step."""
+        return f"compiled({self.lowering.description})"
+
     def __call__(
         self,
         state: step.DeviceState,

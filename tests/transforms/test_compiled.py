@@ -24,6 +24,7 @@ from functrain.errors import (
     FallbackWarning,
     LossError,
     NonFiniteError,
+    RecipeChangedWarning,
     RecompileWarning,
 )
 
@@ -416,6 +417,16 @@ def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, a
     # One for each size of batch, and nothing was compiled again.
     assert len(libraries) == (2 if ahead else 0)
     assert libraries == {path: path.stat().st_mtime_ns for path in libraries}
+
+
+def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) -> None:
+    program = compiled(lambda model, x: model(x).square().mean())
+    data = [batch()[0]] * 3
+    ft.fit(program, data, until="1 epoch", directory=tmp_path)
+    ft.fit(ft.donated(program), data, until="2 epochs", directory=tmp_path)
+    eager = ft.program(network(), program.recipe.loss, ft.optim.AdamW(lr=1e-2))
+    with pytest.warns(RecipeChangedWarning, match=r"step: 'compiled\(eager\)' in the checkpoint"):
+        ft.fit(eager, data, until="3 epochs", directory=tmp_path)
 
 
 @pytest.mark.slow
