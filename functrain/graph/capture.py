@@ -9,6 +9,7 @@ and no interpreter; and what the Python does besides is noticed here, or would b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.errors import CaptureError, FunctrainError
 from functrain.graph.effects import Effects
-from functrain.graph.inputs import alike, flatten
+from functrain.graph.inputs import alike, flatten, with_tensors
 from functrain.graph.randomness import SameDraws
 from functrain.graph.small_products import DECOMPOSITIONS
 from functrain.rng import scoped
@@ -89,7 +90,9 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         done = before.undone(module)
     if done:
         raise CaptureError(done, None)
-    return Captured(graph, returned)
+    # The tensors in it belong to the capture, and would keep the whole of it.
+    anything = itertools.repeat(torch.empty(()))
+    return Captured(graph, with_tensors(returned, anything))
 
 
 @contextlib.contextmanager

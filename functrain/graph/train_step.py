@@ -51,9 +51,10 @@ def captured_step(
     captured = capture(function, examples, fixed.model.module)
     # Not the examples themselves: where two of them share memory, that would be built in.
     call = lowering.compile(captured.graph, list(map(alike, examples)))
+    returned = captured.returned
 
     def run(leaves: list[Tensor]) -> tuple[step.DeviceState, step.Outputs]:
-        found = with_tensors(captured.returned, iter(call(*leaves)))
+        found = with_tensors(returned, iter(call(*leaves)))
         return found["scalars"], found["outputs"]
 
     return run
