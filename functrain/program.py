@@ -163,7 +163,7 @@ class Program:
         lr: learning_rate.Rate,
         donation: Donation | None,
     ) -> tuple[step.DeviceState, step.Outputs]:
-        """Run the device part in this step's random stream, on copies of the batch."""
+        """Run the device part in this step's random stream."""
         recipe, number, device = self.recipe, state.counters.step, state.device
         tensors = {
             "params": state.params,
@@ -178,8 +178,7 @@ class Program:
             state.loss_scale,
         )
         stream = state.rng.stream("step", number)
-        with scoped(stream, device):
-            after, outputs = self.device_step(tensors, parts, lr, ema_due, donation)
+        after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()

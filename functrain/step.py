@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import attrs
@@ -27,6 +28,7 @@ from functrain.gradients import GradientFunction, Gradients, by_autograd, by_fun
 from functrain.loss import Outcome, evaluate
 from functrain.model import Model
 from functrain.recipe import Recipe
+from functrain.rng import scoped
 from functrain.state import Donation, Tensors
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
@@ -38,7 +40,8 @@ class DeviceStep(Protocol):
     """The device part of a step.
 
     With a ``donation`` it may write to the tensors of the state it is given, once it has taken the
-    donation; they then are those of the state it returns. It never writes to a batch.
+    donation; they then are those of the state it returns. It never writes to a batch. Random
+    numbers are drawn from torch's generators, started at ``seed`` where that is given.
     """
 
     def __call__(
@@ -48,6 +51,7 @@ class DeviceStep(Protocol):
         lr: Any,
         ema_due: bool,
         donation: Donation | None = None,
+        seed: int | None = None,
     ) -> tuple[DeviceState, Outputs]: ...
 
 
@@ -81,6 +85,7 @@ def eager(
     lr: Any,
     ema_due: bool,
     donation: Donation | None = None,
+    seed: int | None = None,
 ) -> tuple[DeviceState, Outputs]:
     """One update with autograd and the optimizer's kernel.
 
@@ -91,11 +96,24 @@ def eager(
         lr: learning rate, or one by group.
         ema_due: whether this update moves the average.
         donation: the tensors of ``state`` may be overwritten; they become those of the result.
+        seed: of this step's random stream; without one, torch's generators are used as they are.
 
     Returns:
         (new device state, outputs). Outputs hold ``loss``, ``grad_norm`` and the user's
         ``metrics``.
     """
+    with _stream(seed, state):
+        return _by_kernel(fixed, state, batches, lr, ema_due, donation)
+
+
+def _by_kernel(
+    fixed: Fixed,
+    state: DeviceState,
+    batches: list[Batch],
+    lr: Any,
+    ema_due: bool,
+    donation: Donation | None,
+) -> tuple[DeviceState, Outputs]:
     recipe = fixed.recipe
     norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
     computed = compute(fixed, by_autograd, norm, state, batches)
@@ -125,6 +143,7 @@ def functional(
     lr: Any,
     ema_due: bool | Tensor,
     donation: Donation | None = None,
+    seed: int | None = None,
     gradient_function: GradientFunction = by_func,
 ) -> tuple[DeviceState, Outputs]:
     """One update with ``torch.func`` and the optimizer's rule (see :func:`eager`).
@@ -132,6 +151,18 @@ def functional(
     Works under ``torch.func.vmap`` and can be captured as a graph; ``lr``, ``ema_due`` and
     hyperparameters may be tensors. Nothing is changed in place.
     """
+    with _stream(seed, state):
+        return _by_rule(fixed, state, batches, lr, ema_due, gradient_function)
+
+
+def _by_rule(
+    fixed: Fixed,
+    state: DeviceState,
+    batches: list[Batch],
+    lr: Any,
+    ema_due: bool | Tensor,
+    gradient_function: GradientFunction,
+) -> tuple[DeviceState, Outputs]:
     recipe = fixed.recipe
     norm = functools.partial(clipping.global_norm, foreach=False)
     computed = compute(fixed, gradient_function, norm, state, batches)
@@ -223,6 +254,10 @@ def copied_state(fixed: Fixed, state: DeviceState) -> DeviceState:
         "optimizer": copy(state["optimizer"]),
         "ema": copy(state["ema"]),
     }
+
+
+def _stream(seed: int | None, state: DeviceState) -> AbstractContextManager[object]:
+    return nullcontext() if seed is None else scoped(seed, state["skipped"].device)
 
 
 def _outputs(computed: Computed) -> Outputs:

@@ -656,3 +656,19 @@ def test_a_plateau_is_not_shown_training_losses() -> None:
     assert state.scheduler["best"] == math.inf
     state = program.observe(program.observe(state, 1.0), 2.0)
     assert state.scheduler["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("way", ["eager", "captured"])
+def test_an_optimizer_draws_from_the_stream_of_the_step_too(way: str) -> None:
+    noisy = ft.optim.AddNoise(ft.optim.SGD(0.1), eta=0.1)
+    model = torch.nn.Linear(3, 2)
+    program = ft.program(model, lambda m, x: m(x).square().mean(), noisy)
+    program = ft.compiled(program, backend="eager") if way == "captured" else program
+    state, x = program.init(), torch.ones(4, 3)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(program.train_step(state, x)[0])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert tree.diff(*found) == []

@@ -41,10 +41,12 @@ class Captured(NamedTuple):
     Attributes:
         graph: a function of tensors, one by one, that returns a list of tensors.
         returned: the tree that they are the leaves of.
+        draws: whether random numbers are drawn.
     """
 
     graph: GraphModule
     returned: dict[str, Any]
+    draws: bool
 
 
 def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
@@ -64,8 +66,10 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
     """
     returned: dict[str, Any] = {}
 
+    randomness = SameDraws()
+
     def flat(*tensors: Tensor) -> list[Tensor]:
-        with SameDraws():
+        with randomness:
             returned.update(function(list(tensors)))
         return flatten(returned)
 
@@ -92,7 +96,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         raise CaptureError(done, None)
     # The tensors in it belong to the capture, and would keep the whole of it.
     anything = itertools.repeat(torch.empty(()))
-    return Captured(graph, with_tensors(returned, anything))
+    return Captured(graph, with_tensors(returned, anything), randomness.count > 0)
 
 
 @contextlib.contextmanager

@@ -51,6 +51,8 @@ def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
     """
     if isinstance(node, Tensor):
         return next(given)
+    if type(node) is dict:
+        return {key: with_tensors(child, given) for key, child in node.items()}
     if tree.is_node(node):
         return tree.rebuild(node, [with_tensors(child, given) for _, child in tree.children(node)])
     return node

@@ -21,12 +21,15 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Tensors without data draw nothing, so the generator is moved on here, by seeding it with a
     number that counts the draws; whoever captures must put it back.
+
+    Attributes:
+        count: draws so far.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._drawn: dict[Any, Tensor] = {}
-        self._count = 0
+        self.count = 0
 
     def __torch_dispatch__(
         self,
@@ -43,8 +46,8 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             again = self._drawn[key].clone()
             return args[0].copy_(again) if _in_place(func) else again
         drawn = call()
-        self._count += 1
-        torch.default_generator.manual_seed(self._count)
+        self.count += 1
+        torch.default_generator.manual_seed(self.count)
         if isinstance(drawn, Tensor):
             # The caller may write to what it got.
             self._drawn[key] = drawn.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,14 @@ from functrain.graph.lowering import Lowering
 
 # From the leaves of a state and of the other inputs to the outputs of the step; it writes to
 # those of the state, but for what a step that raises must not have changed: that is returned.
-Graph = Callable[[list[Tensor]], tuple[step.DeviceState, step.Outputs]]
+Run = Callable[[list[Tensor]], tuple[step.DeviceState, step.Outputs]]
+
+
+class Graph(NamedTuple):
+    """A compiled step, and whether it draws random numbers."""
+
+    run: Run
+    draws: bool
 
 
 def captured_step(
@@ -57,7 +64,7 @@ def captured_step(
         found = with_tensors(returned, iter(call(*leaves)))
         return found["scalars"], found["outputs"]
 
-    return run
+    return Graph(run, captured.draws)
 
 
 def _pairs(old: Any, new: Any, path: str = "state") -> Iterator[tuple[str, Tensor, Tensor]]:

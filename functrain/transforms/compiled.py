@@ -27,6 +27,7 @@ from functrain.optim import FromTorch
 from functrain.optim.inside import inside
 from functrain.precision import widest
 from functrain.program import Program
+from functrain.rng import scoped
 from functrain.state import Donation
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Compiled:
         lr: Any,
         ema_due: bool,
         donation: Donation | None = None,
+        seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.step.DeviceStep`."""
         large, inputs = self._parted(state, batches, lr, ema_due)
@@ -139,7 +141,7 @@ class Compiled:
             self._add(key, large, inputs)
         graph = self.graphs[key]
         if graph is None:
-            return step.eager(self.fixed, state, batches, lr, ema_due, donation)
+            return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
         if donation is None or not (seen or distinct(leaves)):
             large, seen = step.copied_state(self.fixed, large), False
             large["buffers"] = copy(large["buffers"])
@@ -148,7 +150,12 @@ class Compiled:
             donation.take()
         if not seen:
             self.known.see(leaves, number)
-        scalars, outputs = graph([*leaves, *flatten(inputs)])
+        leaves += flatten(inputs)
+        if graph.draws and seed is not None:
+            with scoped(seed, state["skipped"].device):
+                scalars, outputs = graph.run(leaves)
+        else:
+            scalars, outputs = graph.run(leaves)
         return {**large, **scalars}, outputs
 
     def _parted(
