@@ -70,7 +70,8 @@ def moved(batch: Batch, device: torch.device) -> Batch:
         device: where the state is.
     """
     if isinstance(batch, Tensor):
-        return batch if batch.device == device else copied(batch, device)
+        own = batch.resolve_conj().resolve_neg()
+        return own if own.device == device else copied(own, device)
     kind = type(batch)
     if kind is tuple or kind is list:
         return kind([moved(child, device) for child in batch])

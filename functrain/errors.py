@@ -394,6 +394,10 @@ class CaptureError(FunctrainError, RuntimeError):
         )
 
 
+class BatchFormError(CaptureError):
+    """There is something in a batch that a graph can neither take nor have built in."""
+
+
 class CompilationError(FunctrainError, RuntimeError):
     """A captured step could not be compiled."""
 

@@ -92,7 +92,8 @@ def by_autograd(
         for path, grad in zip(leaves, found, strict=True)
         if grad is not None
     }
-    return Gradients(grads, after, outcome._replace(value=outcome.value.detach()))
+    # A copy: the loss may be a parameter itself, which a donated step writes over.
+    return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
 
 
 def by_func(

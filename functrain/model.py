@@ -37,6 +37,8 @@ class Model:
         owners: for each path, every place in the shell that holds that tensor.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
+        lists: attributes of submodules that are owners; a forward may put new ones in their place
+            (``nn.LSTM`` does), which would hold on to a state.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
     """
 
@@ -48,6 +50,7 @@ class Model:
     owners: dict[str, list[Owner]]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
+    lists: list[tuple[dict[str, Any], str, Any]]
     modes: list[tuple[dict[str, Any], bool, bool]]
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
@@ -107,6 +110,8 @@ class _Bound:
         for path in self.tensors:
             for container, key in self.model.owners[path]:
                 container[key] = next(previous)
+        for attributes, name, owner in self.model.lists:
+            attributes[name] = owner
 
 
 def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
@@ -141,6 +146,7 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
             for path, p in originals.named_parameters()
             if p._backward_hooks
         },
+        lists=_lists(module, paths),
         modes=_modes(module),
     )
 
@@ -222,6 +228,15 @@ def _owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
                 if isinstance(value, Tensor) and id(value) in paths:
                     owners[paths[id(value)]].append((container, key))
     return owners
+
+
+def _lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any], str, Any]]:
+    return [
+        (vars(submodule), name, value)
+        for submodule in module.modules()
+        for name, value in vars(submodule).items()
+        if isinstance(value, list) and any(id(part) in paths for part in value)
+    ]
 
 
 def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:

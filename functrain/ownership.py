@@ -1,8 +1,8 @@
 """Whether a state is held by anyone but the loop: what nobody else holds may be written over.
 
 CPython counts the references to an object. A state that only the loop refers to, and whose tensors
-only the state refers to, is updated in place without anybody being able to tell. What the counts do
-not show is another tensor on the same memory (a view, ``detach()``, ``numpy()``).
+only the state refers to, is updated in place without anybody being able to tell. And torch
+counts the tensors on the same memory (views, ``detach()``, ``numpy()``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from functrain.memory import unshared
 from functrain.program import Program
 from functrain.state import TrainState
 
@@ -33,6 +34,10 @@ def solely_held(holder: object, name: str, program: Program) -> bool:
     state: TrainState = getattr(holder, name)
     if any(_count(state, part) > _BY_ATTRIBUTE for part in _parts(state)):
         return False
+    trained = [state.params[path] for path in program.fixed.trainable]
+    if not unshared(trained):
+        return False
+    del trained
     return _most(map(state.params.__getitem__, program.fixed.trainable)) <= _ONCE and all(
         _alone(part) for part in (state.buffers, state.optimizer, state.ema)
     )
@@ -50,7 +55,8 @@ def _alone(node: Any) -> bool:
     # Numbers and None are held everywhere, and do not count: they are sorted out where need be.
     if _most(parts) > _ONCE and _most(filter(_is_part, parts)) > _ONCE:
         return False
-    return all(_alone(part) for part in parts if type(part) is not Tensor)
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    return unshared(tensors) and all(_alone(part) for part in parts if type(part) is not Tensor)
 
 
 def _most(parts: Iterable[Any]) -> int:

@@ -26,6 +26,7 @@ from functrain.copying import copy
 from functrain.errors import LossError
 from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
 from functrain.loss import Outcome, evaluate
+from functrain.memory import unshared
 from functrain.model import Model
 from functrain.recipe import Recipe
 from functrain.rng import scoped
@@ -124,7 +125,9 @@ def _by_kernel(
         never = torch.zeros_like(state["skipped"], dtype=torch.bool)
         return nonfinite.rejected(state, never), {**outputs, "finite": finite}
     select = recipe.can_skip and not ask
-    if donation is None or select:
+    # A loss may have kept a view of a parameter; that is left as it was.
+    trained = [state["params"][path] for path in fixed.trainable]
+    if donation is None or select or not unshared(trained):
         owned = copied_state(fixed, state)
     else:
         donation.take()

@@ -54,11 +54,14 @@ def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any])
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),
         names,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch._inductor.config.get_hash().hex(),
         sorted((name, str(_identity(value))) for name, value in options.items()),
         [form(tensor) for tensor in inputs],
     )
     found = xxh3_128(f"{graph.code}{surroundings}".encode())
-    for name, constant in sorted(graph.named_buffers()):
+    for name, constant in sorted([*graph.named_parameters(), *graph.named_buffers()]):
         value = constant.detach().cpu().contiguous()
         found.update(f"{name}{form(value)}".encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().data)

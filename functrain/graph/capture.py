@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import sysconfig
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +26,15 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.errors import CaptureError, FunctrainError
-from functrain.graph.effects import Effects
+from functrain.graph.effects import Effects, written_constant
 from functrain.graph.inputs import alike, flatten, with_tensors
 from functrain.graph.randomness import SameDraws
 from functrain.graph.small_products import DECOMPOSITIONS
 from functrain.rng import scoped
 
-_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_OWN = tuple(str(Path(one).parent) + os.sep for one in (torch.__file__, Path(__file__).parent))
+_ONE_AT_A_TIME = threading.RLock()  # what a capture switches is the process's
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 _EXAMPLES = str(Path(__file__).parent.parent / "examples")
 
 Function = Callable[[list[Tensor]], dict[str, Any]]
@@ -82,21 +87,24 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )
-    before = Effects.of(module)
-    try:
-        with _surroundings():
-            graph = traced(*placeholders)
-    except FunctrainError:
-        raise
-    except Exception as error:
-        raise CaptureError(f"{type(error).__name__}: {error}", _where(error)) from error
-    finally:
-        done = before.undone(module)
-    if done:
+    with _ONE_AT_A_TIME:
+        before = Effects.of(module)
+        constants: set[int] = set()
+        try:
+            with _surroundings():
+                graph = traced(*placeholders)
+            constants = {id(tensor) for tensor in _constants(graph)}
+        except FunctrainError:
+            raise
+        except Exception as error:
+            raise CaptureError(f"{type(error).__name__}: {error}", _where(error)) from error
+        finally:
+            done = before.undone(constants)
+    if done := done or written_constant(graph):
         raise CaptureError(done, None)
     # The tensors in it belong to the capture, and would keep the whole of it.
     anything = itertools.repeat(torch.empty(()))
-    return Captured(graph, with_tensors(returned, anything), randomness.count > 0)
+    return Captured(graph, with_tensors(returned, anything), randomness.draws)
 
 
 @contextlib.contextmanager
@@ -115,17 +123,21 @@ def _surroundings() -> Iterator[None]:
             yield
 
 
+def _constants(graph: GraphModule) -> list[Tensor]:
+    return [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+
+
 def _where(error: BaseException) -> str | None:
     """The innermost line of the user's code that an error came from."""
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_theirs(frame)]
     if not frames:
         return None
-    last = frames[-1]
+    last = next((f for f in reversed(frames) if not f.filename.startswith(_LIBRARIES)), frames[-1])
     return f"{last.filename}:{last.lineno}, in {last.name}: {last.line}"
 
 
 def _is_theirs(frame: FrameSummary) -> bool:
     path = str(Path(frame.filename).absolute())
-    if frame.filename == "<string>":  # code that torch wrote
+    if frame.filename == "<string>" and frame.name == "<lambda>":  # code that torch wrote
         return False
     return path.startswith(_EXAMPLES) or not path.startswith(_OWN)

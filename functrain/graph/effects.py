@@ -8,35 +8,43 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
-_PLAIN = (bool, int, float, str, type(None))
+# Of a module's attributes, those that binding tensors to it changes.
+_BOUND = frozenset({"training", "_parameters", "_buffers", "_modules"})
+_PLAIN = (bool, int, float, str, bytes, type(None))
+_ABSENT: Any = object()
+
+# An attribute, and the parts it had where it is a list or dict.
+Kept = tuple[Any, Any]
 
 
 @attrs.frozen(eq=False)
 class Effects:
-    """The generators of Python and NumPy, and the plain attributes of a module, at one time."""
+    """The generators of Python and NumPy, and the attributes of a module, at one time."""
 
-    attributes: list[tuple[str, dict[str, Any], dict[str, Any]]]
+    attributes: list[tuple[str, nn.Module, dict[str, Kept]]]
     python: object
     numpy: Any
 
     @classmethod
     def of(cls, module: nn.Module) -> Effects:
         """As they are now."""
-        found = [(path, vars(one), _plain(one)) for path, one in module.named_modules()]
+        found = [(path, one, _kept(vars(one))) for path, one in module.named_modules()]
         return cls(found, random.getstate(), _numpy_state())
 
-    def undone(self, module: nn.Module) -> str | None:
-        """Put everything back, and tell what had changed.
+    def undone(self, constants: set[int]) -> str | None:
+        """Put everything back, and tell what a later step would have gone by.
 
         Args:
-            module: the same module.
+            constants: ids of the tensors from outside that were read.
 
         Returns:
-            A sentence, or ``None`` where nothing had.
+            A sentence, or ``None`` where there was nothing: a tensor that a forward leaves in an
+            attribute, for the loss to find, is no harm, unless it was made of the one before.
         """
-        changed = list(self._changed())
+        changed = list(self._changed(constants))
         if random.getstate() != self.python:
             random.setstate(self.python)  # type: ignore[arg-type]
             changed.append("random numbers of Python's `random` were drawn")
@@ -45,17 +53,78 @@ class Effects:
             changed.append("random numbers of `numpy.random` were drawn")
         return "; ".join(changed) or None
 
-    def _changed(self) -> Iterator[str]:
-        for path, own, before in self.attributes:
-            for name, value in before.items():
-                if name in own and own[name] is not value and own[name] != value:
-                    own[name] = value
-                    where = f"{path}.{name}" if path else name
-                    yield f"the attribute {where!r} of the module was changed"
+    def _changed(self, constants: set[int]) -> Iterator[str]:
+        for path, module, before in self.attributes:
+            own = vars(module)
+            for name in [*before, *(key for key in own if key not in before)]:
+                kept = before.get(name, (_ABSENT, None))
+                if name not in _BOUND and not _same(own.get(name, _ABSENT), kept):
+                    old = getattr(type(module), name, _ABSENT) if kept[0] is _ABSENT else kept[0]
+                    if _counts(old, kept[1], own.get(name, _ABSENT), constants):
+                        where = f"{path}.{name}" if path else name
+                        yield f"the attribute {where!r} of the module was changed"
+                    _put_back(own, name, kept)
 
 
-def _plain(module: nn.Module) -> dict[str, Any]:
-    return {k: v for k, v in vars(module).items() if type(v) in _PLAIN and k != "training"}
+def written_constant(graph: GraphModule) -> str | None:
+    """A tensor from outside the step that a graph writes to: a sentence, or ``None``."""
+    constants = {node for node in graph.graph.nodes if node.op == "get_attr"}
+    for node in graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for argument, value in zip(schema.arguments if schema else (), node.args, strict=False):
+            if argument.is_write and value in constants:
+                shape = list(getattr(graph, value.target).shape)
+                return (
+                    f"a tensor of shape {shape} that is neither parameter, buffer nor batch is "
+                    "written to (make it a buffer of the module)"
+                )
+    return None
+
+
+def _kept(own: dict[str, Any]) -> dict[str, Kept]:
+    parts = {name: value for name, value in own.items() if name not in _BOUND}
+    return {name: (value, _copied(value)) for name, value in parts.items()}
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) in (list, dict) else None
+
+
+def _same(now: Any, kept: Kept) -> bool:
+    value, parts = kept
+    if now is value:
+        return parts is None or _same_parts(now, parts)
+    return type(now) is type(value) and isinstance(now, _PLAIN) and bool(now == value)
+
+
+def _same_parts(now: Any, parts: Any) -> bool:
+    if isinstance(parts, dict):
+        return now.keys() == parts.keys() and all(now[key] is parts[key] for key in parts)
+    return len(now) == len(parts) and all(
+        one is other for one, other in zip(now, parts, strict=True)
+    )
+
+
+def _counts(old: Any, parts: Any, now: Any, constants: set[int]) -> bool:
+    """Whether a change is one that a later step would go by."""
+    if isinstance(old, Tensor):
+        return id(old) in constants
+    if now is old and isinstance(parts, dict):  # a cache may be filled with what is computed
+        return any(key not in now or now[key] is not parts[key] for key in parts)
+    return now is old or (isinstance(old, _PLAIN) and isinstance(now, _PLAIN))
+
+
+def _put_back(own: dict[str, Any], name: str, kept: Kept) -> None:
+    value, parts = kept
+    if value is _ABSENT:
+        del own[name]
+        return
+    own[name] = value
+    if isinstance(parts, dict):
+        value.clear()
+        value.update(parts)
+    elif parts is not None:
+        value[:] = parts
 
 
 def _numpy_state() -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import CaptureError
+from functrain.errors import BatchFormError
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
 # tensors dtype, shape, strides and device.
@@ -65,7 +65,7 @@ def form(node: Any) -> Form:
         node: any nesting of containers, tensors and plain values.
 
     Raises:
-        CaptureError: there is a value in it of a kind that cannot be compared.
+        BatchFormError: there is a value in it of a kind that cannot be compared.
     """
     if isinstance(node, Tensor):
         return (node.dtype, node.shape, node.stride(), node.device)
@@ -73,9 +73,9 @@ def form(node: Any) -> Form:
     if kind is tuple or kind is list:
         return (kind, *map(form, node))
     if isinstance(node, _PLAIN):
-        return (kind, node)
+        return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
     if not tree.is_node(node):
-        raise CaptureError(
+        raise BatchFormError(
             f"there is a {kind.__name__} in the batch, where a compiled step takes containers of "
             "tensors, numbers and strings",
             None,
@@ -83,10 +83,30 @@ def form(node: Any) -> Form:
     return (kind, *((key, form(child)) for key, child in tree.children(node)))
 
 
-def distinct(leaves: list[Tensor]) -> bool:
-    """Whether no two of several tensors begin at the same place, so that each can be written to."""
+def writable(leaves: list[Tensor]) -> bool:
+    """Whether each of several tensors can be written to without touching another of them.
+
+    Two that begin at the same place cannot; nor can one that does not fill its memory, whose
+    strides a copy would not have.
+    """
     places = [leaf.data_ptr() for leaf in leaves if leaf.numel()]
-    return len(set(places)) == len(places)
+    dense = torch.ops.aten.is_non_overlapping_and_dense
+    return len(set(places)) == len(places) and all(map(dense, leaves))
+
+
+def apart(batches: Any, places: frozenset[int]) -> Any:
+    """Batches with copies of the tensors whose memory is that of a state.
+
+    Args:
+        batches: any tree.
+        places: where the storages of the state's tensors begin.
+    """
+    leaves = flatten(batches)
+    theirs = [leaf.untyped_storage().data_ptr() in places for leaf in leaves]
+    if not any(theirs):
+        return batches
+    own = [leaf.clone() if shared else leaf for leaf, shared in zip(leaves, theirs, strict=True)]
+    return with_tensors(batches, iter(own))
 
 
 def alike(tensor: Tensor) -> Tensor:

@@ -8,12 +8,17 @@ seen before is, in the graph, the first draw itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from functrain.errors import CaptureError
+
+_FIRST = 1 << 62  # no seed that anybody would choose
 
 
 class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -23,13 +28,20 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     number that counts the draws; whoever captures must put it back.
 
     Attributes:
-        count: draws so far.
+        draws: whether anything was drawn, or may be by an operation that is not torch's own.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._drawn: dict[Any, Tensor] = {}
-        self.count = 0
+        self.draws = False
+        # What was drawn at a state of the generator, and the state afterwards.
+        self._drawn: dict[Any, tuple[Any, int]] = {}
+        self._last = _FIRST
+
+    def __enter__(self) -> SameDraws:
+        torch.default_generator.manual_seed(_FIRST)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(
         self,
@@ -38,21 +50,27 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        call: Callable[[], Any] = lambda: func(*args, **(kwargs or {}))  # noqa: E731
+        kwargs = kwargs or {}
+        self.draws |= func.namespace not in ("aten", "prim", "prims")
         if torch.Tag.nondeterministic_seeded not in func.tags:
-            return call()
-        key = (func, torch.initial_seed())
-        if key in self._drawn:
-            again = self._drawn[key].clone()
-            return args[0].copy_(again) if _in_place(func) else again
-        drawn = call()
-        self.count += 1
-        torch.default_generator.manual_seed(self.count)
-        if isinstance(drawn, Tensor):
+            return func(*args, **kwargs)
+        self.draws = True
+        seed = torch.initial_seed()
+        if not _FIRST <= seed <= self._last:
+            raise CaptureError("torch's generator was seeded within the step", None)
+        key = (func, seed, str(tree_map_only(Tensor, _form, (args, kwargs))))
+        if key not in self._drawn:
+            self._last += 1
+            drawn = func(*args, **kwargs)
             # The caller may write to what it got.
-            self._drawn[key] = drawn.clone()
-        return drawn
+            self._drawn[key] = (tree_map_only(Tensor, Tensor.clone, drawn), self._last)
+            torch.default_generator.manual_seed(self._last)
+            return drawn
+        again, after = self._drawn[key]
+        torch.default_generator.manual_seed(after)
+        again = tree_map_only(Tensor, Tensor.clone, again)
+        return args[0].copy_(again) if func._schema.is_mutable else again
 
 
-def _in_place(func: Any) -> bool:
-    return bool(func._schema.is_mutable)
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return (tensor.shape, tensor.dtype, tensor.device)

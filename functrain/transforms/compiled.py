@@ -14,13 +14,14 @@ from functrain import step
 from functrain.batch import Batch, moved
 from functrain.copying import copy
 from functrain.errors import (
+    BatchFormError,
     CaptureError,
     CompilationError,
     ConfigurationError,
     FallbackWarning,
     RecompileWarning,
 )
-from functrain.graph.inputs import Form, distinct, flatten, form, scalar
+from functrain.graph.inputs import Form, apart, flatten, form, scalar, writable
 from functrain.graph.known import Known
 from functrain.graph.lowering import Lowering
 from functrain.optim import FromTorch
@@ -133,23 +134,20 @@ class Compiled:
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.step.DeviceStep`."""
         large, inputs = self._parted(state, batches, lr, ema_due)
-        leaves = flatten(large)
-        seen = leaves in self.known
+        leaves, mine = flatten(large), donation is not None
+        seen = self.known.holds(leaves, large["params"])
+        if not (mine and (seen or writable(leaves))):
+            large, mine = self._copied(large), False
+            leaves = flatten(large)
         number = self.known.form if seen else self._number(large)
-        key = (number, form(inputs["batches"]))
-        if key not in self.graphs:
-            self._add(key, large, inputs)
-        graph = self.graphs[key]
+        graph = self._graph(number, large, inputs)
         if graph is None:
             return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
-        if donation is None or not (seen or distinct(leaves)):
-            large, seen = step.copied_state(self.fixed, large), False
-            large["buffers"] = copy(large["buffers"])
-            leaves = flatten(large)
-        else:
+        if mine and donation is not None:
             donation.take()
-        if not seen:
-            self.known.see(leaves, number)
+        if not (mine and seen):
+            self.known.see(leaves, large["params"], number)
+        inputs["batches"] = apart(inputs["batches"], self.known.places)
         leaves += flatten(inputs)
         if graph.draws and seed is not None:
             with scoped(seed, state["skipped"].device):
@@ -175,8 +173,23 @@ class Compiled:
             "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
         }
 
+    def _copied(self, state: step.DeviceState) -> step.DeviceState:
+        own = step.copied_state(self.fixed, state)
+        return {**own, "buffers": copy(own["buffers"])}
+
     def _number(self, state: step.DeviceState) -> int:
         return self.forms.setdefault(form(state), len(self.forms))
+
+    def _graph(self, number: int, state: step.DeviceState, inputs: dict[str, Any]) -> Graph | None:
+        """The graph for inputs like these, captured if there is none; ``None`` stands for eager."""
+        try:
+            key = (number, form(inputs["batches"]))
+            if key not in self.graphs:
+                self._add(key, state, inputs)
+            return self.graphs[key]
+        except BatchFormError as error:  # which has no key
+            self._fall_back(error)
+            return None
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
@@ -185,7 +198,7 @@ class Compiled:
                 "Every shape, number or string in a batch has a graph of its own: pad, drop the "
                 "last batch, or leave out of batches what the loss does not use",
                 RecompileWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         # What compiling needs takes a while to import.
         from functrain.graph.train_step import captured_step
@@ -193,10 +206,13 @@ class Compiled:
         try:
             self.graphs[key] = captured_step(self.fixed, self.lowering, state, inputs)
         except (CaptureError, CompilationError) as error:
-            if not self.fallback:
-                raise
-            warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=5)
+            self._fall_back(error)
             self.graphs[key] = None
+
+    def _fall_back(self, error: Exception) -> None:
+        if not self.fallback:
+            raise error
+        warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=7)
 
 
 def _as_tensors(lr: Any, device: torch.device) -> Any:
