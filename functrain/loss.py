@@ -18,7 +18,7 @@ RESERVED = frozenset({"loss", "lr", "grad_norm"})
 class Loss(NamedTuple):
     """A loss with the weight it was averaged over, and metrics to report beside it.
 
-    A named tuple rather than an attrs class: it is made inside compiled graphs, where Dynamo
+    A named tuple rather than an attrs class: a loss may be compiled by ``torch.compile``, and Dynamo
     cannot construct frozen attrs objects.
 
     Attributes:
