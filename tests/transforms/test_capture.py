@@ -218,22 +218,37 @@ def test_fit_leaves_alone_what_a_loss_keeps() -> None:
     assert tree.diff(run.state.params, state.params) == []
 
 
+@pytest.mark.slow
 def test_a_batch_may_hold_tensors_of_the_state_and_lazy_views() -> None:
+    names = [f"{layer}.weight" for layer in (0, 1, 2)]
+
     def loss(m: nn.Module, given: Any) -> Tensor:
-        x, anchors = given
-        near = sum((p - anchors[n]).square().sum() for n, p in m.named_parameters())
-        return mean_square(m, x) + near
+        x, held = given
+        # Each parameter by what is held of the next two: what one update writes, others read.
+        mixed = [
+            own * torch.softmax(one, 0).sum(1).exp() * one.T - 2 * two.sum()
+            for own, one, two in zip(
+                m.parameters(),
+                (held[names[k]] for k in (1, 2, 0)),
+                (held[names[k]] for k in (2, 0, 1)),
+                strict=True,
+            )
+        ]
+        return m(x).mean() + sum(part.square().mean() for part in mixed)
 
     torch.manual_seed(0)
-    eager, captured = both(nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)), loss)
-    donating, state = ft.donated(captured), captured.init()
+    model = nn.Sequential(*(nn.Linear(6, 6, bias=False) for _ in names))
+    # Without the finite check nothing keeps a graph from writing before all is read.
+    eager = ft.program(model, loss, ft.optim.SGD(0.1), nonfinite="ignore")
+    donating = ft.donated(ft.compiled(eager))  # a graph that is not compiled writes last
+    state = donating.init()
     negated = torch.randn(6, 6, dtype=torch.complex64).conj().imag
     expected = eager.init()
     for x in (X, negated):
         expected, metrics = eager.train_step(expected, (x, expected.params))
         state, found = donating.train_step(state, (x, dict(state.params)))
-        torch.testing.assert_close(found["grad_norm"], metrics["grad_norm"])
-    torch.testing.assert_close(state.params, expected.params)
+        torch.testing.assert_close(found["grad_norm"], metrics["grad_norm"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(state.params, expected.params, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("of", [lambda t: t[:, :6], lambda t: t[:1, :6].expand(6, 6)])
