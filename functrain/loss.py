@@ -18,8 +18,8 @@ RESERVED = frozenset({"loss", "lr", "grad_norm"})
 class Loss(NamedTuple):
     """A loss with the weight it was averaged over, and metrics to report beside it.
 
-    A named tuple rather than an attrs class: a loss may be compiled by ``torch.compile``, and Dynamo
-    cannot construct frozen attrs objects.
+    A named tuple rather than an attrs class: a user may put their loss under ``torch.compile``, and
+    Dynamo cannot construct frozen attrs objects.
 
     Attributes:
         value: scalar tensor, the mean loss.

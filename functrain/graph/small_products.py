@@ -1,8 +1,8 @@
 """Products of small matrices on the CPU, written out so that they fuse with what is around them.
 
 To call a matrix library costs more than a product of 16 by 16 does. Written as multiply and sum
-it becomes a loop among the other loops of the step: one of 100 layers of 16 units takes a fifth less
-time.
+it becomes a loop among the other loops of the step: one of 100 layers of 16 units takes a fifth
+less time.
 """
 
 from __future__ import annotations

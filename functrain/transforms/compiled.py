@@ -54,8 +54,8 @@ def compiled(
     inputs. A batch of another shape, as the last of an epoch may be, has a graph of its own.
 
     As with ``jax.jit``, Python runs only while a graph is captured: what ``loss`` reads from
-    globals is then built in. Random numbers (dropout) may differ from those of the eager program, so a
-    run is resumed with the transformation it was started with.
+    globals is then built in. Random numbers may differ from those of the eager program, so a run is
+    resumed with the transformation it was started with.
 
     Args:
         program: any eager program, donated or not. With ``donated`` the state is updated in place.
