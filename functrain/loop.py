@@ -24,6 +24,7 @@ from functrain.run_state import Run
 from functrain.running import Running
 from functrain.state import TrainState
 from functrain.stepping import advance, epoch_batches, position
+from functrain.transforms.beside import beside
 
 
 def fit(
@@ -83,14 +84,15 @@ def fit(
         >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
         ('max_epochs', 80, True)
     """
+    store = _store(directory)
     running = Running(
-        program=program,
+        program=program if store is None else beside(program, store.directory),
         source=as_source(data),
         limits=Limits.of(until),
         eval_data=_named(eval_data),
         eval_every=duration(eval_every or "1 epoch"),
         save_every=duration(save_every or "1 epoch"),
-        store=_store(directory),
+        store=store,
         early_stop=early_stop,
         listeners=tuple(listeners),
     )

@@ -64,7 +64,8 @@ def compiled(
         backend: another backend of ``torch.compile``, or ``"eager"`` for the graph uncompiled.
         directory: compile ahead of time into libraries that are kept there, such as beside a run:
             that takes longer, a step is faster on the CPU, and the next process that needs the same
-            graph has only to load it. They are code, so trust the directory as you trust code.
+            graph has only to load it. They are code, so trust the directory as you trust code. By
+            default ``fit`` keeps them in its run directory, if neither that nor ``mode`` is given.
         fallback: where the step cannot be captured or compiled, warn and run it eagerly.
 
     Returns:

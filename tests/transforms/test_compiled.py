@@ -384,14 +384,14 @@ def test_a_part_that_the_user_compiled_is_taken_in() -> None:
 RUN = """
 import sys, torch, functrain as ft
 from torch import nn
-directory, until, library = sys.argv[1:]
+directory, until, mode = sys.argv[1:]
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 loss = lambda model, batch: model(batch).square().mean()
 program = ft.program(model, loss, ft.optim.AdamW(ft.schedules.Cosine(0.1, steps=9)), ema=0.9)
 data = ft.data.Batches(torch.randn(10, 3), 4)  # the last of three batches is a short one
-kept = {"directory": library} if library else {}
-run = ft.fit(ft.compiled(program, **kept), data, until=f"{until} steps", directory=directory)
+program = ft.compiled(program, mode=mode or None)
+run = ft.fit(program, data, until=f"{until} steps", directory=directory)
 """
 
 
@@ -405,18 +405,19 @@ def in_a_process(*arguments: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ahead", [False, True], ids=["in memory", "ahead"])
 def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, ahead: bool) -> None:
-    library = tmp_path / "compiled" if ahead else ""
-    in_a_process(tmp_path / "whole", 9, library)
-    libraries = {path: path.stat().st_mtime_ns for path in (tmp_path / "compiled").glob("*")}
-    for until in (4, 9):
-        in_a_process(tmp_path / "parts", until, library)
+    mode = "" if ahead else "default"  # to name a mode is to say how to compile
+    in_a_process(tmp_path / "whole", 9, mode)
+    in_a_process(tmp_path / "parts", 4, mode)
+    libraries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/compiled/*")}
+    in_a_process(tmp_path / "parts", 9, mode)
     whole, parts = (ft.Checkpoints(tmp_path / name) for name in ("whole", "parts"))
     assert tree.diff(whole.restore()[0], parts.restore()[0]) == []
     logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
-    # One for each size of batch, and nothing was compiled again.
+    # One for each size of batch, beside the run; nothing was compiled again.
     assert len(libraries) == (2 if ahead else 0)
-    assert libraries == {path: path.stat().st_mtime_ns for path in libraries}
+    found = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/compiled/*")}
+    assert libraries == found
 
 
 def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) -> None:
