@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import attrs
+import torch
 from torch import Tensor
 
 from functrain.errors import ListenerError
@@ -54,7 +55,11 @@ class BatchBegin:
 
 @attrs.frozen
 class BatchEnd:
-    """A step was made. ``metrics`` are 0-dim tensors, not yet fetched from the device."""
+    """A step was made. ``metrics`` are 0-dim tensors, not yet fetched from the device.
+
+    A listener that returns a mapping of more of them (or of numbers) adds to the row of the step in
+    the log, and to the metrics that the listeners after it are given.
+    """
 
     state: TrainState
     metrics: Mapping[str, Tensor]
@@ -196,11 +201,11 @@ class Listeners:
                 methods[event].append((listener, getattr(listener, method_name(event))))
         return cls(methods)
 
-    def send(self, event: Event) -> Stop | None:
+    def send(self, event: Event) -> tuple[Event, Stop | None]:
         """Hand an event to those who listen to it.
 
         Returns:
-            The first request to stop, if any.
+            (the event, with the metrics that listeners added; the first request to stop, if any).
 
         Raises:
             ListenerError: from the exception of a listener; names event and listener.
@@ -215,8 +220,29 @@ class Listeners:
                     f"{event.state.counters.step}: {type(error).__name__}: {error}"
                 ) from error
             stop = stop or (answer if isinstance(answer, Stop) else None)
-        return stop
+            if isinstance(event, BatchEnd) and isinstance(answer, Mapping):
+                event = _with_more(event, answer, listener)
+        return event, stop
 
     def wants(self, event: type) -> bool:
         """Whether anyone listens to this kind of event."""
         return bool(self.methods[event])
+
+
+def _with_more(
+    event: BatchEnd, found: Mapping[str, Tensor | float], listener: Listener
+) -> BatchEnd:
+    """The event with the metrics that a listener returned."""
+    twice = sorted({"step", "epoch", *event.metrics} & found.keys())
+    if twice:
+        raise ListenerError(
+            f"{type(listener).__name__}.on_batch_end returned metrics under names the step has "
+            f"already: {twice}; give them others"
+        )
+    more = {
+        name: value.detach()
+        if isinstance(value, Tensor)
+        else torch.tensor(value, dtype=torch.float64)
+        for name, value in found.items()
+    }
+    return attrs.evolve(event, metrics={**event.metrics, **more})

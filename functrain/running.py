@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -50,6 +50,7 @@ _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "
     "to save; the newest checkpoint stands"
 )
+Sent = TypeVar("Sent", bound=events.Event)
 _GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
 
 
@@ -232,7 +233,7 @@ class Running:
             owed = {"epoch_end": ends_epoch, "evaluate": evaluation, "save": save, "row": None}
             self.loop = attrs.evolve(self.loop, owed=owed)
         if made and self.sending.wants(events.BatchEnd):
-            self._send(events.BatchEnd(self.train, step_metrics))
+            row.update(self._send(events.BatchEnd(self.train, step_metrics)).metrics)
         return self._owed() or self._check(limit)
 
     def _check(self, limit: Ending | None) -> Ending | None:
@@ -396,8 +397,11 @@ class Running:
         self.loop = attrs.evolve(self.loop, sums=sums)
         return last
 
-    def _send(self, event: events.Event) -> None:
-        self.stop = self.sending.send(event) or self.stop
+    def _send(self, event: Sent) -> Sent:
+        """Tell listeners; the event comes back with what they added to it."""
+        sent, stop = self.sending.send(event)
+        self.stop = stop or self.stop
+        return cast(Sent, sent)
 
     def _position(self) -> Position:
         seconds = self._seconds() if self.limits.timed else 0.0

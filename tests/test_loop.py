@@ -203,6 +203,32 @@ class TestEvents:
         assert end.metrics["loss"] == pytest.approx(expected, rel=1e-12)
         assert run.history["epoch/loss"] == [end.metrics["loss"]]
 
+    def test_a_listener_adds_to_the_row_of_its_step(self, tmp_path: Path) -> None:
+        seen: list[dict[str, Any]] = []
+
+        class Adding:
+            def on_batch_end(self, event: Any) -> dict[str, Any]:
+                return {"doubled": 2 * event.metrics["loss"], "number": event.state.counters.step}
+
+        class Seeing:
+            def on_batch_end(self, event: Any) -> None:
+                seen.append(dict(event.metrics))
+
+        listeners = [Seeing(), Adding(), Seeing()]
+        run = ft.fit(program(), batches(), until="3 steps", directory=tmp_path, listeners=listeners)
+        assert run.history["number"] == [1.0, 2.0, 3.0]
+        assert run.history["doubled"] == [2 * loss for loss in run.history["loss"]]
+        assert [row["number"] for row in rows(tmp_path)] == [1.0, 2.0, 3.0]
+        assert ["number" in metrics for metrics in seen] == [False, True] * 3
+
+    def test_a_listener_may_not_change_a_metric_of_the_step(self) -> None:
+        class Rewriting:
+            def on_batch_end(self, event: Any) -> dict[str, float]:
+                return {"loss": 0.0}
+
+        with pytest.raises(errors.ListenerError, match=r"Rewriting.on_batch_end .*: \['loss'\]"):
+            ft.fit(program(), batches(), until="3 steps", listeners=[Rewriting()])
+
     @pytest.mark.row(28)
     def test_a_listener_can_stop_the_run(self) -> None:
         class Enough:
