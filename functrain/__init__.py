@@ -12,7 +12,7 @@ everything that changes, as one immutable tree. Read ``program.py`` for the step
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from functrain import data, optim, schedules, tree
+from functrain import data, metrics, optim, schedules, tree
 from functrain.batch import MicroBatches
 from functrain.constructor import program
 from functrain.copying import copy
@@ -56,6 +56,7 @@ __all__ = [
     "fit",
     "iterate",
     "load",
+    "metrics",
     "optim",
     "program",
     "save",

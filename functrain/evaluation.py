@@ -1,23 +1,77 @@
-"""Weighted means of a program's metrics over a data set."""
+"""A program's metrics over a data set, and what an evaluation set is."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import attrs
 from torch import Tensor
 
 from functrain.batch import Batch, size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
-from functrain.errors import EmptyBatchWarning
-from functrain.precision import widest
+from functrain.durations import Duration, duration
+from functrain.errors import ConfigurationError, EmptyBatchWarning
+from functrain.loss import LossFunction
+from functrain.metrics import Mean, computed, merged
 from functrain.program import Program
 from functrain.state import TrainState
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)
     """Raised inside an evaluation when the run is asked to end."""
+
+
+def _optional_duration(every: Duration | str | None) -> Duration | None:
+    return None if every is None else duration(every)
+
+
+def _names(weights: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if weights is None:
+        return None
+    return (weights,) if isinstance(weights, str) else tuple(weights)
+
+
+def _check_weights(_: Any, __: Any, weights: tuple[str, ...] | None) -> None:
+    if weights is not None and (not weights or set(weights) - {"params", "ema"}):
+        raise ConfigurationError(f'weights must name "params", "ema" or both, came {weights}')
+
+
+def _check_batches(_: Any, __: Any, batches: int | None) -> None:
+    if batches is not None and batches < 1:
+        raise ConfigurationError(f"batches must be at least 1, came {batches}")
+
+
+@attrs.frozen(eq=False)
+class Evaluation:
+    """An evaluation set with its own interval, function and part of the data.
+
+    Attributes:
+        data: anything ``fit`` takes; its first epoch is used.
+        every: when it is evaluated; by default at ``fit``'s ``eval_every``. The last update always
+            is.
+        weights: of ``"params"`` and ``"ema"`` those to evaluate; by default all there are.
+        batches: only so many of the first batches.
+        function: used in place of the program's ``evaluate`` (or ``loss``), with the same
+            signature: it may return other metrics.
+
+    Example:
+        >>> Evaluation([], every="500 steps", batches=10).every
+        Steps(n=500)
+    """
+
+    data: Any
+    every: Duration | None = attrs.field(default=None, kw_only=True, converter=_optional_duration)
+    weights: tuple[str, ...] | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=_names,
+        validator=_check_weights,
+    )
+    batches: int | None = attrs.field(default=None, kw_only=True, validator=_check_batches)
+    function: LossFunction | None = attrs.field(default=None, kw_only=True)
 
 
 def evaluate(
@@ -27,6 +81,7 @@ def evaluate(
     *,
     weights: str = "params",
     batches: int | None = None,
+    function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Loss and metrics over a data set, each sample counted alike.
@@ -37,34 +92,86 @@ def evaluate(
         data: anything ``fit`` takes; its first epoch is used.
         weights: ``"params"`` or ``"ema"``.
         batches: only so many of the first batches.
+        function: used in place of the program's.
         interrupted: asked before each batch.
 
     Returns:
-        Means weighted by ``Loss.weight`` (by default the batch size).
+        Scalars averaged by ``Loss.weight`` (by default the batch size), and what the metrics that
+        are values compute of all samples.
 
     Raises:
         Interrupted: ``interrupted`` said so.
     """
+    return numbers(
+        measure(
+            program,
+            state,
+            data,
+            weights=weights,
+            batches=batches,
+            function=function,
+            interrupted=interrupted,
+        )
+    )
+
+
+def measure(
+    program: Program,
+    state: TrainState,
+    data: object,
+    *,
+    weights: str = "params",
+    batches: int | None = None,
+    function: LossFunction | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """What :func:`evaluate` computes its numbers of: metrics merged over all batches.
+
+    Args:
+        program: see :func:`evaluate`, as for all that follow.
+        state: not changed.
+        data: anything ``fit`` takes.
+        weights: ``"params"`` or ``"ema"``.
+        batches: only so many of the first batches.
+        function: used in place of the program's.
+        interrupted: asked before each batch.
+
+    Returns:
+        Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
+    """
+    if function is not None:
+        recipe = attrs.evolve(program.recipe, evaluate=function)
+        program = attrs.evolve(program, fixed=attrs.evolve(program.fixed, recipe=recipe))
     source = as_source(data)
     loader = getattr(source, "data", None)
     # A loader with its own generator draws its order from it: each evaluation the same one.
     held = generator_states(loader)
     try:
-        return _means(program, state, source, weights, batches, interrupted)
+        return _merged(program, state, source, weights, batches, interrupted)
     finally:
         set_generator_states(loader, held)
 
 
-def _means(
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics that are values as numbers.
+
+    Args:
+        values: from :func:`measure`.
+    """
+    devices = [value.total.device for value in values.values() if isinstance(value, Mean)]
+    found = computed(values, devices[0]) if devices else {}
+    return {name: value.item() for name, value in found.items()}
+
+
+def _merged(
     program: Program,
     state: TrainState,
     source: Source,
     weights: str,
     batches: int | None,
     interrupted: Callable[[], bool],
-) -> dict[str, float]:
-    sums: dict[str, Tensor] = {}
-    total: Tensor | None = None
+) -> dict[str, Any]:
+    so_far: dict[str, Any] = {}
     for index, batch in enumerate(source.epoch(0, 0, 0, None)):
         if interrupted():
             raise Interrupted
@@ -73,15 +180,11 @@ def _means(
         if not _has_samples(batch, index):
             continue
         outcome = program.outcome(state, batch, weights)
-        wide = widest(state.device)
-        weight = outcome.weight_of(batch).to(wide)
-        total = weight if total is None else total + weight
+        weight = outcome.weight_of(batch)
         for name, value in {"loss": outcome.value, **outcome.metrics}.items():
-            term = value.to(wide) * weight
-            sums[name] = sums[name] + term if name in sums else term
-    if total is None:
-        return {}
-    return {name: float(value / total) for name, value in sums.items()}
+            metric = Mean.of(value, weight) if isinstance(value, Tensor) else value
+            so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
+    return so_far
 
 
 def _has_samples(batch: Batch, index: int) -> bool:
@@ -90,6 +193,6 @@ def _has_samples(batch: Batch, index: int) -> bool:
     warnings.warn(
         f"batch {index} of the evaluation data has no samples; it was passed over",
         EmptyBatchWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return False

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from functrain.batch import Batch
 from functrain.errors import CheckpointingError, LossError, SparseGradientError
 from functrain.loss import Outcome
+from functrain.metrics.protocol import merged
 from functrain.model import Model
 from functrain.state import Tensors
 
@@ -174,7 +175,9 @@ def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:
     if any(outcome.metrics.keys() != names for outcome in outcomes):
         raise LossError("every micro-batch of a step must report the same metrics")
 
-    def mean(values: list[Tensor]) -> Tensor:
+    def mean(values: list[Any]) -> Any:
+        if not all(isinstance(value, Tensor) for value in values):
+            return merged(values)
         return (torch.stack(values) * weights).sum() / weights.sum()
 
     metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from functrain import batch as batches
 from functrain.errors import LossError
+from functrain.metrics.protocol import Metric, is_metric
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})
 
@@ -25,7 +26,8 @@ class Loss(NamedTuple):
         value: scalar tensor, the mean loss.
         weight: what the mean was taken over (tokens, say): a number or scalar tensor. ``None``
             stands for the batch size. Micro-batches and evaluation batches are averaged by it.
-        metrics: scalars by name, averaged in the same way.
+        metrics: by name, scalars, averaged in the same way, or values such as
+            ``functrain.metrics.Accuracy.of(...)``, which are merged.
 
     Example:
         >>> Loss(torch.tensor(0.5), weight=128).weight
@@ -34,7 +36,7 @@ class Loss(NamedTuple):
 
     value: Tensor
     weight: Tensor | float | None = None
-    metrics: Mapping[str, Tensor | float] = {}
+    metrics: Mapping[str, Tensor | float | Metric] = {}
 
 
 class Outcome(NamedTuple):
@@ -43,12 +45,12 @@ class Outcome(NamedTuple):
     Attributes:
         value: scalar, still in the graph.
         weight: what it was averaged over, as the user gave it; ``None`` for the batch size.
-        metrics: detached scalars.
+        metrics: detached scalars, and metrics that are values.
     """
 
     value: Tensor
     weight: Tensor | float | None
-    metrics: dict[str, Tensor]
+    metrics: dict[str, Any]
 
     def weight_of(self, batch: Any) -> Tensor:
         """The weight as a scalar tensor on the device of the loss.
@@ -81,7 +83,10 @@ def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch
     returned = function(model, batch)
     loss = returned if isinstance(returned, Loss) else Loss(returned)
     value = _scalar_loss(loss.value)
-    metrics = {name: _scalar(name, metric, device) for name, metric in loss.metrics.items()}
+    metrics = {
+        name: metric if is_metric(metric) else _scalar(name, metric, device)
+        for name, metric in loss.metrics.items()
+    }
     if clash := RESERVED & metrics.keys():
         raise LossError(
             f"Loss.metrics may not use the names {sorted(clash)}: train_step reports its own "

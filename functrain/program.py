@@ -23,6 +23,7 @@ from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
 from functrain.loss import Outcome, evaluate
+from functrain.metrics.protocol import computed
 from functrain.model import load
 from functrain.recipe import Recipe
 from functrain.rng import Rng, scoped
@@ -202,7 +203,7 @@ class Program:
             WeightsError: ``weights`` is unknown, or the program keeps no average.
         """
         outcome = self.outcome(state, batch, weights)
-        return {"loss": outcome.value, **outcome.metrics}
+        return {"loss": outcome.value, **computed(outcome.metrics, state.device)}
 
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """What ``eval_step`` computes, with the weight that averages over batches need."""

@@ -27,6 +27,7 @@ from functrain.errors import LossError
 from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
 from functrain.loss import Outcome, evaluate
 from functrain.memory import unshared
+from functrain.metrics.protocol import computed as metrics_computed
 from functrain.model import Model
 from functrain.recipe import Recipe
 from functrain.rng import scoped
@@ -265,4 +266,5 @@ def _stream(seed: int | None, state: DeviceState) -> AbstractContextManager[obje
 
 def _outputs(computed: Computed) -> Outputs:
     value, _, metrics = computed.outcome
-    return {"loss": value, "grad_norm": computed.grad_norm, "metrics": metrics}
+    found = metrics_computed(metrics, value.device)
+    return {"loss": value, "grad_norm": computed.grad_norm, "metrics": found}

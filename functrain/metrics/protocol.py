@@ -1,0 +1,101 @@
+"""What a metric is: a value that can be merged with another of its kind, and then computed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from functrain.errors import LossError
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A metric over some samples, as a value.
+
+    ``merge`` is associative and changes neither value. A kind of metric has an ``empty`` value too,
+    which leaves what it is merged with as it is.
+    """
+
+    def merge(self, other: Any) -> Any:
+        """The metric over the samples of both."""
+        ...
+
+    def compute(self) -> Any:
+        """A number or 0-dim tensor, or several of them by name."""
+        ...
+
+
+def is_metric(value: object) -> bool:
+    """Whether a value is merged over batches rather than averaged.
+
+    Example:
+        >>> from functrain.metrics import Mean
+        >>> is_metric(Mean.empty()), is_metric(torch.tensor(0.5))
+        (True, False)
+    """
+    return not isinstance(value, Tensor) and isinstance(value, Metric)
+
+
+def merged(values: Sequence[Any]) -> Any:
+    """One metric over the samples of several of the same kind.
+
+    Args:
+        values: at least one.
+
+    Raises:
+        LossError: they are of different kinds.
+    """
+    kinds = {type(value) for value in values}
+    if len(kinds) > 1:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise LossError(f"a metric must be of the same kind for every batch, it was one of {names}")
+    return functools.reduce(lambda one, other: one.merge(other), values)
+
+
+def computed(metrics: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Metrics as 0-dim tensors; one that computes several gives ``name/key`` for each.
+
+    Args:
+        metrics: tensors, which stay as they are, and values with ``compute``.
+        device: where the tensors go.
+
+    Raises:
+        LossError: one computes something else than a number or several by name.
+
+    Example:
+        >>> from functrain.metrics import Mean, Quantiles
+        >>> spread = Quantiles.of(torch.arange(5.0), at=(0.5, 1.0))
+        >>> found = {"mean": Mean.of(torch.ones(3)), "spread": spread}
+        >>> {name: value.item() for name, value in computed(found, torch.device("cpu")).items()}
+        {'mean': 1.0, 'spread/p50': 2.0, 'spread/p100': 4.0}
+    """
+    found: dict[str, Tensor] = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, Tensor):
+            found[name] = metric
+            continue
+        value = metric.compute()
+        several = value if isinstance(value, Mapping) else {"": value}
+        for key, one in several.items():
+            found[f"{name}/{key}" if key else name] = _scalar(name, one, device)
+    return found
+
+
+def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
+    if not isinstance(value, Tensor | int | float):
+        raise LossError(
+            f"metric {name!r} computes a {type(value).__name__}, where a number, a 0-dim tensor or "
+            "a mapping of them by name is expected"
+        )
+    tensor = torch.as_tensor(value, device=device).detach()
+    if tensor.numel() != 1:
+        raise LossError(
+            f"metric {name!r} computes a tensor of shape {list(tensor.shape)}, where a number or "
+            "several by name are expected"
+        )
+    tensor = tensor.reshape(())
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
