@@ -19,9 +19,10 @@ from functrain.copying import copy
 from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.early_stopping import EarlyStop
 from functrain.ema import EMA
-from functrain.evaluation import evaluate
+from functrain.evaluation import Evaluation, evaluate
 from functrain.events import Stop
 from functrain.loss import Loss
+from functrain.overfitting import Overfit
 from functrain.program import Program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
@@ -38,9 +39,11 @@ __all__ = [
     "Checkpoints",
     "EarlyStop",
     "Epochs",
+    "Evaluation",
     "Loss",
     "MicroBatches",
     "Minutes",
+    "Overfit",
     "Program",
     "Run",
     "RunState",

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import attrs
 
 from functrain.errors import ConfigurationError, MissingMetricWarning
 
 State = dict[str, Any]
+
+
+class Rule(Protocol):
+    """When a run ends by its evaluations: a pure reducer, whose state is plain data.
+
+    ``state["stop"]`` says why the run is to end, or is ``None``.
+    """
+
+    def init(self) -> State:
+        """State before the first evaluation."""
+        ...
+
+    def observe(self, state: State, metrics: Mapping[str, float]) -> State:
+        """State after an evaluation."""
+        ...
 
 
 def improves(value: float, best: float | None, mode: str) -> bool:
@@ -49,12 +64,15 @@ def find(metrics: Mapping[str, float], monitor: str) -> float | None:
     return metrics.get(monitor, metrics.get(f"eval/{monitor}"))
 
 
-def _mode(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
+def min_or_max(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    """Validate the mode of a rule."""
     if value not in ("min", "max"):
         raise ConfigurationError(f'{attribute.name} must be "min" or "max", came {value!r}')
 
 
-def _at_least(least: float) -> Any:
+def at_least(least: float) -> Any:
+    """A validator of numbers."""
+
     def check(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if not value >= least:
             raise ConfigurationError(f"{attribute.name} must be at least {least}, came {value!r}")
@@ -84,9 +102,9 @@ class EarlyStop:
     """
 
     monitor: str = "loss"
-    patience: int = attrs.field(default=5, validator=_at_least(1))
-    mode: str = attrs.field(default="min", validator=_mode)
-    min_delta: float = attrs.field(default=0.0, validator=_at_least(0.0))
+    patience: int = attrs.field(default=5, validator=at_least(1))
+    mode: str = attrs.field(default="min", validator=min_or_max)
+    min_delta: float = attrs.field(default=0.0, validator=at_least(0.0))
     relative: bool = False
     lower: float | None = None
     upper: float | None = None
@@ -138,3 +156,48 @@ class EarlyStop:
         if self.upper is not None and not value <= self.upper:
             return f"{self.monitor} is {value}, above the bound {self.upper}"
         return None
+
+
+@attrs.frozen
+class FirstOf:
+    """Several rules, of which the first to stop ends the run.
+
+    Attributes:
+        rules: such as ``EarlyStop`` and ``Overfit``.
+
+    Example:
+        >>> rule = FirstOf((EarlyStop(patience=2), EarlyStop("accuracy", mode="max", upper=0.9)))
+        >>> rule.observe(rule.init(), {"eval/loss": 0.5, "eval/accuracy": 0.95})["stop"]
+        'accuracy is 0.95, above the bound 0.9'
+    """
+
+    rules: tuple[Rule, ...] = attrs.field(converter=tuple)
+
+    @property
+    def monitor(self) -> str:
+        """That of the first rule."""
+        return getattr(self.rules[0], "monitor", "loss") if self.rules else "loss"
+
+    @property
+    def mode(self) -> str:
+        """That of the first rule."""
+        return getattr(self.rules[0], "mode", "min") if self.rules else "min"
+
+    def init(self) -> State:
+        """State before the first evaluation."""
+        return {"stop": None} | {str(at): rule.init() for at, rule in enumerate(self.rules)}
+
+    def observe(self, state: State, metrics: Mapping[str, float]) -> State:
+        """State after an evaluation."""
+        states = {
+            str(at): rule.observe(state[str(at)], metrics) for at, rule in enumerate(self.rules)
+        }
+        stops = (one["stop"] for one in states.values() if one["stop"])
+        return {"stop": next(stops, None)} | states
+
+
+def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
+    """One rule of one or several."""
+    if isinstance(given, Sequence):
+        return FirstOf(tuple(given)) if given else None
+    return given

@@ -99,12 +99,22 @@ class EvalBegin:
 
 @attrs.frozen
 class EvalEnd:
-    """An evaluation ended; ``metrics`` are weighted means over its samples."""
+    """An evaluation ended.
+
+    Attributes:
+        state: what was evaluated.
+        name: the evaluation set.
+        weights: ``params`` or ``ema``.
+        metrics: over its samples, as numbers.
+        values: what these were computed of (:func:`functrain.evaluation.measure`), such as a
+            :class:`functrain.metrics.ConfusionMatrix` with its counts.
+    """
 
     state: TrainState
     name: str
     weights: str
     metrics: Mapping[str, float]
+    values: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen

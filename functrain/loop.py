@@ -8,14 +8,16 @@ are here and in what is called from here; the steps themselves are pure.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from functrain.checkpoint import Checkpoints
-from functrain.data import Source, as_source
+from functrain.data import as_source
 from functrain.durations import Duration, duration
-from functrain.early_stopping import EarlyStop
+from functrain.early_stopping import Rule, as_rule
+from functrain.errors import ConfigurationError
+from functrain.evaluations import Evaluations
 from functrain.events import Listener
 from functrain.limits import Limits, Until
 from functrain.program import Metrics, Program
@@ -39,7 +41,8 @@ def fit(
     save_every: Duration | str | None = None,
     directory: str | Path | Checkpoints | None = None,
     resume: Resume = True,
-    early_stop: EarlyStop | None = None,
+    early_stop: Rule | Sequence[Rule] | None = None,
+    restore_best: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Run:
     """Train a program until a limit, and again from where it was when called again.
@@ -53,7 +56,8 @@ def fit(
         state: where to begin; by default ``program.init(seed)``.
         seed: for ``init``. A checkpoint's own seed counts when the run is resumed.
         eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
-            (its metrics are named ``eval/...``) or several by name.
+            (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an
+            interval, weights, a function or a number of batches of its own.
         eval_every: by default each epoch. The last update is always evaluated.
         save_every: by default each epoch. A new best and the end of the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
@@ -62,7 +66,10 @@ def fit(
             ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
             and sets later ones aside in a directory of their own. A path goes on from a checkpoint
             of another run, whose log so far is copied, in an empty ``directory``.
-        early_stop: rule over the evaluations.
+        early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
+            several, of which the first to stop ends the run.
+        restore_best: give back the state with the best value of the monitored metric instead of the
+            last. What is saved, and how the run goes on when it is called again, stays the same.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
             ``ft.Stop()`` ends the run.
 
@@ -89,11 +96,11 @@ def fit(
         program=program if store is None else beside(program, store.directory),
         source=as_source(data),
         limits=Limits.of(until),
-        eval_data=_named(eval_data),
-        eval_every=duration(eval_every or "1 epoch"),
+        evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
         save_every=duration(save_every or "1 epoch"),
         store=store,
-        early_stop=early_stop,
+        early_stop=as_rule(early_stop),
+        restore_best=_restorable(restore_best, store),
         listeners=tuple(listeners),
     )
     with running:
@@ -148,15 +155,13 @@ def iterate(
                     return
 
 
-def _named(eval_data: Any) -> dict[str, Source]:
-    """Evaluation sets by name; a plain one is called "eval"."""
-    if eval_data is None:
-        return {}
-    several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
-    return {name: as_source(data) for name, data in several.items()}
-
-
 def _store(directory: str | Path | Checkpoints | None) -> Checkpoints | None:
     if directory is None or isinstance(directory, Checkpoints):
         return directory
     return Checkpoints(directory, keep_last=3)
+
+
+def _restorable(restore_best: bool, store: Checkpoints | None) -> bool:
+    if restore_best and store is not None and not store.keep_best:
+        raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
+    return restore_best

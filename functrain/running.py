@@ -22,15 +22,17 @@ from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.stateful import Stateful
 from functrain.durations import Duration
-from functrain.early_stopping import EarlyStop
+from functrain.early_stopping import Rule
 from functrain.errors import (
     CheckpointWriteError,
     ListenerError,
+    MissingMetricWarning,
     NonFiniteError,
     NonFiniteWarning,
     ReplayWarning,
 )
-from functrain.evaluation import Interrupted, evaluate
+from functrain.evaluation import Interrupted, numbers
+from functrain.evaluations import Evaluations
 from functrain.history import History, Row
 from functrain.horizon import scheduled, taken_up
 from functrain.keeping import Keeper
@@ -61,14 +63,15 @@ class Running:
     program: Program
     source: Source
     limits: Limits
-    eval_data: dict[str, Source]
-    eval_every: Duration
+    evaluations: Evaluations
     save_every: Duration
     store: Checkpoints | None
-    early_stop: EarlyStop | None
+    early_stop: Rule | None
+    restore_best: bool
     listeners: tuple[events.Listener, ...]
 
     donating: Program = attrs.field(init=False)
+    best_state: TrainState | None = None
     train: TrainState = attrs.field(init=False)
     loop: LoopState = attrs.field(init=False)
     at: Position = attrs.field(init=False)
@@ -102,7 +105,7 @@ class Running:
             self._close()
 
     def _close(self) -> None:
-        for source in (self.source, *self.eval_data.values()):
+        for source in (self.source, *self.evaluations.sources()):
             source.close()
         self.recorder.close()
 
@@ -119,7 +122,7 @@ class Running:
             self.train = scheduled(self.program, begun, steps)
             self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
             self.recorder = Recorder.begin(self.store.directory if self.store else None, 0)
-        self.at = self._position()
+        self.at = self._position(self.source.length)
         self._send(events.TrainBegin(self.train, steps, self.source.length, resumed))
 
     def _take_up(
@@ -139,8 +142,11 @@ class Running:
             self.loop = attrs.evolve(self.loop, log_bytes=seen)
             if self.keeper is not None:
                 self.keeper.described["parent"] = str(path.absolute())
-        if self.early_stop is not None and not self.loop.early_stop:
-            self.loop = attrs.evolve(self.loop, early_stop=self.early_stop.init())
+        if self.early_stop is not None:
+            begun = self.early_stop.init()
+            # A rule that was added or replaced begins with the evaluations that are to come.
+            if self.loop.early_stop.keys() != begun.keys():
+                self.loop = attrs.evolve(self.loop, early_stop=begun)
         self.recorder = Recorder.begin(directory, self.loop.log_bytes)
         for index, listener in enumerate(self.listeners):
             if str(index) in saved.listeners and hasattr(listener, "load_state_dict"):
@@ -204,7 +210,7 @@ class Running:
                 # The data ended before its own length said so.
                 following = self.train.counters.next_epoch()
                 self.train = attrs.evolve(self.train, counters=following)
-                self.at = self._position()
+                self.at = self._position(self.source.length)
                 limit = self.limits.reached(self.at)
                 if limit is not None:
                     return limit
@@ -219,18 +225,18 @@ class Running:
         program = self.donating if donates else self.program
         self.train, step_metrics = advance(program, self.train, batch, ends_epoch)
         self.between_steps = True
-        self.at = self._position()
+        # Asked for at the first batch, when the data knows its epoch, and at the last.
+        known = before.batch > 0 and not ends_epoch
+        self.at = self._position(before.batches if known else self.source.length)
         made = self.train.counters.step > counters.step
         if made:
             row = {"step": self.train.counters.step, "epoch": counters.epoch, **step_metrics}
             self.recorder.add(row, self.train.counters.samples - counters.samples)
         limit = self.limits.reached(self.at)
-        evaluation = bool(self.eval_data) and (
-            due(self.eval_every, before, self.at) or limit is not None
-        )
+        evaluate = self.evaluations.due(before, self.at, limit is not None)
         save = due(self.save_every, before, self.at) or limit is not None
-        if ends_epoch or evaluation or save:
-            owed = {"epoch_end": ends_epoch, "evaluate": evaluation, "save": save, "row": None}
+        if ends_epoch or evaluate or save:
+            owed = {"epoch_end": ends_epoch, "evaluate": evaluate, "save": save, "row": None}
             self.loop = attrs.evolve(self.loop, owed=owed)
         if made and self.sending.wants(events.BatchEnd):
             row.update(self._send(events.BatchEnd(self.train, step_metrics)).metrics)
@@ -268,7 +274,7 @@ class Running:
         found: dict[str, float] = {}
         if self.loop.owed["evaluate"]:
             try:
-                found = self._evaluate()
+                found = self._evaluate(self.loop.owed["evaluate"])
             except Interrupted:
                 return Ending("interrupted", f"received {self.interrupts.received}")
             self._decide(found)
@@ -294,22 +300,18 @@ class Running:
         self._strike(epoch_end=False, row=row)
         self._send(events.EpochEnd(self.train, self.train.counters.epoch - 1, means, True))
 
-    def _evaluate(self) -> dict[str, float]:
-        """Every evaluation set, with the raw and, if there are any, the averaged weights."""
+    def _evaluate(self, names: list[str]) -> dict[str, float]:
+        """Evaluation sets, with the raw and, if there are any, the averaged weights."""
         found: dict[str, float] = {}
-        for name, data in self.eval_data.items():
-            for weights in ("params",) if self.train.ema is None else ("params", "ema"):
-                self._send(events.EvalBegin(self.train, name, weights))
-                means = evaluate(
-                    self.program,
-                    self.train,
-                    data,
-                    weights=weights,
-                    interrupted=lambda: self.interrupts.received is not None,
-                )
-                self._send(events.EvalEnd(self.train, name, weights, means))
-                prefix = name if weights == "params" else f"{name}/{weights}"
-                found |= {f"{prefix}/{key}": value for key, value in means.items()}
+        for name, weights in self.evaluations.parts(names, self.train):
+            self._send(events.EvalBegin(self.train, name, weights))
+            values = self.evaluations.measure(
+                self.program, self.train, (name, weights), lambda: bool(self.interrupts.received)
+            )
+            means = numbers(values)
+            self._send(events.EvalEnd(self.train, name, weights, means, values))
+            prefix = name if weights == "params" else f"{name}/{weights}"
+            found |= {f"{prefix}/{key}": value for key, value in means.items()}
         return found
 
     def _decide(self, found: dict[str, float]) -> None:
@@ -318,19 +320,39 @@ class Running:
         value = early_stopping.find(found, monitor)
         best = early_stopping.best_after(self.loop.best, value, self.train.counters.step, mode)
         improved = best is not self.loop.best
-        rule = self.loop.early_stop
-        if self.early_stop is not None:
-            rule = self.early_stop.observe(rule, found)
-        self.loop = attrs.evolve(self.loop, best=best, early_stop=rule)
-        self.train = self.program.observe(self.train, value)
+        if improved and self.restore_best and self.store is None:
+            self.best_state = self.train
         owed = self.loop.owed or {}
-        self._strike(evaluate=False, row=self._noted(found), save=owed["save"] or improved)
+        rule = self._observe(found, value, len(owed["evaluate"]) == len(self.evaluations.sets))
+        self.loop = attrs.evolve(self.loop, best=best)
+        self._strike(evaluate=[], row=self._noted(found), save=owed["save"] or improved)
         if rule.get("stop"):
             self._send(events.EarlyStopped(self.train, rule["stop"]))
 
+    def _observe(
+        self, found: dict[str, float], value: float | None, complete: bool
+    ) -> dict[str, Any]:
+        """Show an evaluation to the early-stopping rule and to the schedule.
+
+        Where not all sets were evaluated, the metric that is waited for may be one of the others.
+        """
+        rule = self.loop.early_stop
+        epoch = (self.loop.owed or {}).get("row") or {}
+        seen = {name: epoch[name] for name in epoch if name.startswith("epoch/")} | found
+        with warnings.catch_warnings():
+            if not complete:
+                warnings.simplefilter("ignore", MissingMetricWarning)
+            if self.early_stop is not None:
+                rule = self.early_stop.observe(rule, seen)
+            if value is not None or complete:
+                self.train = self.program.observe(self.train, value)
+        self.loop = attrs.evolve(self.loop, early_stop=rule)
+        return rule
+
     def _monitored(self) -> tuple[str, str]:
         watching = self.store or self.early_stop
-        return ("loss", "min") if watching is None else (watching.monitor, watching.mode)
+        names = (getattr(watching, "monitor", "loss"), getattr(watching, "mode", "min"))
+        return cast(tuple[str, str], names)
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -383,7 +405,7 @@ class Running:
             self._send(events.EpochEnd(self.train, counters.epoch, means, False))
         self._send(events.TrainEnd(self.train, ending.reason, ending.detail))
         return Run(
-            state=self.train,
+            state=self._best() if self.restore_best else self.train,
             history=History(self.recorder.rows),
             reason=ending.reason,
             detail=ending.detail,
@@ -391,6 +413,22 @@ class Running:
             best=self.loop.best,
             seconds=self._seconds(),
         )
+
+    def _best(self) -> TrainState:
+        """The state with the best value of the monitored metric; the last where there is none."""
+        step = self.loop.best["step"]
+        if step is None:
+            warnings.warn(
+                f"restore_best: no evaluation gave a finite {self._monitored()[0]!r}; the state is "
+                "the last one",
+                MissingMetricWarning,
+                stacklevel=4,
+            )
+        if step in (None, self.train.counters.step):
+            return self.train
+        if self.store is None:
+            return self.best_state or self.train
+        return restore(self.store, self.program, self.train.rng.seed, step)[0].train
 
     def _flush(self, hold_last: bool = False) -> Row:
         sums, last = self.recorder.flush(self.loop.sums, hold_last)
@@ -403,9 +441,9 @@ class Running:
         self.stop = stop or self.stop
         return cast(Sent, sent)
 
-    def _position(self) -> Position:
+    def _position(self, batches: int | None) -> Position:
         seconds = self._seconds() if self.limits.timed else 0.0
-        return position(self.train, self.source.length, seconds)
+        return position(self.train, batches, seconds)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

@@ -1,0 +1,90 @@
+"""The evaluation sets of a run: which are due, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from functrain.data import Source, as_source
+from functrain.durations import Duration
+from functrain.evaluation import Evaluation, measure
+from functrain.position import Position, due
+from functrain.program import Program
+from functrain.state import TrainState
+
+
+@attrs.frozen(eq=False)
+class Evaluations:
+    """Evaluation sets by name.
+
+    Attributes:
+        sets: each with its data as a :class:`functrain.data.Source`.
+        every: the interval of those that have none of their own.
+    """
+
+    sets: Mapping[str, Evaluation]
+    every: Duration
+
+    @classmethod
+    def of(cls, eval_data: Any, every: Duration) -> Evaluations:
+        """Read what ``fit`` takes: one set, to be called "eval", several by name, or ``None``."""
+        several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
+        sets = {name: _as_evaluation(given) for name, given in several.items() if given is not None}
+        return cls(sets, every)
+
+    def due(self, before: Position, after: Position, last: bool) -> list[str]:
+        """The sets to be evaluated after a step.
+
+        Args:
+            before: where the run stood before it.
+            after: where it stands.
+            last: whether the run ends here: then all of them are.
+        """
+        return [
+            name
+            for name, each in self.sets.items()
+            if last or due(each.every or self.every, before, after)
+        ]
+
+    def parts(self, names: Sequence[str], state: TrainState) -> Iterator[tuple[str, str]]:
+        """Each set with each kind of weights it is evaluated with.
+
+        Args:
+            names: the sets.
+            state: averaged weights are evaluated where it has any.
+        """
+        there = ("params",) if state.ema is None else ("params", "ema")
+        for name in names:
+            asked = self.sets[name].weights
+            yield from ((name, one) for one in there if asked is None or one in asked)
+
+    def measure(
+        self,
+        program: Program,
+        state: TrainState,
+        part: tuple[str, str],
+        interrupted: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """The metrics of one part, see :func:`functrain.evaluation.measure`."""
+        name, weights = part
+        one = self.sets[name]
+        return measure(
+            program,
+            state,
+            one.data,
+            weights=weights,
+            batches=one.batches,
+            function=one.function,
+            interrupted=interrupted,
+        )
+
+    def sources(self) -> list[Source]:
+        """The data of all sets."""
+        return [each.data for each in self.sets.values()]
+
+
+def _as_evaluation(given: Any) -> Evaluation:
+    one = given if isinstance(given, Evaluation) else Evaluation(given)
+    return attrs.evolve(one, data=as_source(one.data))
