@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import learning_rate, nonfinite, precision, step
+from functrain import learning_rate, nonfinite, out_of_memory, precision, step
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
@@ -179,7 +179,11 @@ class Program:
             state.loss_scale,
         )
         stream = state.rng.stream("step", number)
-        after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
+        try:
+            after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
+        except (RuntimeError, MemoryError) as error:
+            out_of_memory.told(error, number, parts)
+            raise
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()

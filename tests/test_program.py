@@ -672,3 +672,29 @@ def test_an_optimizer_draws_from_the_stream_of_the_step_too(way: str) -> None:
         found.append(program.train_step(state, x)[0])
         assert torch.equal(torch.get_rng_state(), before)
     assert tree.diff(*found) == []
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_memory_that_runs_out_is_told_with_the_batchs_shapes(micro_batches: int) -> None:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return model(batch["x"]).mean() + torch.empty(2**60)[0]
+
+    program = ft.program(nn.Linear(3, 2), loss, ft.optim.SGD(lr=0.1), accumulate=micro_batches)
+    state = program.init()
+    batch = {"x": torch.zeros(8, 3), "label": "text"}
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as caught:
+        program.train_step(state, batch)
+    (note,) = caught.value.__notes__
+    assert f"in the step after step 0, with the batch {{x: f32[{8 // micro_batches},3]}}" in note
+    assert ("the first of 2 micro-batches" in note) == (micro_batches == 2)
+    assert state.counters.step == 0
+
+
+def test_other_errors_of_the_loss_are_left_alone() -> None:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        raise RuntimeError("mine")
+
+    program = ft.program(nn.Linear(3, 2), loss, ft.optim.SGD(lr=0.1))
+    with pytest.raises(RuntimeError, match="mine") as caught:
+        program.train_step(program.init(), torch.zeros(8, 3))
+    assert not hasattr(caught.value, "__notes__")
