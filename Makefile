@@ -8,13 +8,14 @@ export OMP_NUM_THREADS ?= 1
 # Compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test lint types properties bench bench-check bench-checkpoints \
+.PHONY: help setup train chargpt test features lint types properties bench bench-check bench-checkpoints \
 	bench-optimizers clean
 
 help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
 	@echo "make chargpt     the same for the character language model"
 	@echo "make test        set up and run all tests"
+	@echo "make features    run them and write which capability each shows (docs/features.md)"
 	@echo "make lint types  ruff, mypy"
 	@echo "make properties  the property tests at length"
 	@echo "make bench       time a step beside the plain PyTorch loop and other trainers"
@@ -41,6 +42,10 @@ chargpt: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+
+features: $(READY)
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -p tests.features \
+		--features docs/features.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

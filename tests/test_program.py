@@ -130,6 +130,7 @@ class TestAgainstOrdinaryPyTorch:
         }
         assert tree.diff(theirs, {path: ours[path] for path in theirs}) == []
 
+    @pytest.mark.row(12)
     def test_modes_are_those_of_the_step(self) -> None:
         modes = []
 
@@ -146,6 +147,7 @@ class TestAgainstOrdinaryPyTorch:
             program.train_step(state, torch.ones(3, 2))
         assert modes == [(True, True), (False, False), (True, True)]
 
+    @pytest.mark.row(12)
     def test_a_module_that_keeps_its_norms_frozen_keeps_them(self) -> None:
         class FrozenNorm(nn.Sequential):
             def train(self, mode: bool = True) -> FrozenNorm:
@@ -323,6 +325,7 @@ class TestAccumulation:
         assert small.counters.batch == len(sizes)
         assert small.counters.samples == total
 
+    @pytest.mark.row(4)
     def test_one_batch_is_cut_and_counts_as_one(self) -> None:
         seen = []
 
