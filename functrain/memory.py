@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 
 def unshared(tensors: list[Tensor]) -> bool:
@@ -20,14 +20,22 @@ def unshared(tensors: list[Tensor]) -> bool:
         >>> unshared([weight])
         False
     """
-    return max(map(_tensors_on, tensors), default=0) <= _ALONE
+    return _most_on_one(tensors) <= _ALONE
 
 
-def _tensors_on(tensor: Tensor) -> int:
-    if tensor.layout is not torch.strided:
-        return 0
-    return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
+def _most_on_one(tensors: list[Tensor]) -> int:
+    """The most holders that the memory of any tensor has."""
+    users = map(torch._C._storage_Use_Count, [each._cdata for each in _storages(tensors)])
+    return max(users, default=0)
+
+
+def _storages(tensors: list[Tensor]) -> list[UntypedStorage]:
+    try:
+        return list(map(Tensor.untyped_storage, tensors))
+    except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
+        strided = [tensor for tensor in tensors if tensor.layout is torch.strided]
+        return list(map(Tensor.untyped_storage, strided))
 
 
 # The tensor, and the storage that is asked.
-_ALONE = _tensors_on(torch.empty(1))
+_ALONE = _most_on_one([torch.empty(1)])

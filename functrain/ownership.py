@@ -8,7 +8,7 @@ counts the tensors on the same memory (views, ``detach()``, ``numpy()``).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 from torch import Tensor
@@ -16,8 +16,11 @@ from torch import Tensor
 from functrain.memory import unshared
 from functrain.program import Program
 from functrain.state import TrainState
+from functrain.step import is_eager
 
-_CONTAINERS = (dict, list, tuple)
+Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
+
+_CONTAINERS, _TENSOR = (dict, list, tuple), frozenset({Tensor})
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
@@ -32,44 +35,46 @@ def solely_held(holder: object, name: str, program: Program) -> bool:
     if _count(holder, name) > _BY_ATTRIBUTE:
         return False
     state: TrainState = getattr(holder, name)
-    if any(_count(state, part) > _BY_ATTRIBUTE for part in _parts(state)):
+    if max([_count(state, part) for part in _parts(state)]) > _BY_ATTRIBUTE:
         return False
-    trained = [state.params[path] for path in program.fixed.trainable]
-    if not unshared(trained):
+    trained = list(map(state.params.__getitem__, program.fixed.trainable))
+    others: list[Tensor] = []
+    for node in (state.buffers, state.optimizer, state.ema):
+        if node is not None and not _gather(node, others):
+            return False
+    if max(_most(trained), _most(others)) > _IN_TWO:
         return False
-    del trained
-    return _most(map(state.params.__getitem__, program.fixed.trainable)) <= _ONCE and all(
-        _alone(part) for part in (state.buffers, state.optimizer, state.ema)
-    )
+    # Of the parameters the eager step asks that itself, once the loss has seen them.
+    return unshared(others) and (is_eager(program.device_step) or unshared(trained))
 
 
 def _parts(state: TrainState) -> tuple[str, ...]:
     return _WRITTEN if state.ema is not None else _WRITTEN[:-1]
 
 
-def _alone(node: Any) -> bool:
-    """Whether the parts of a tree have no other holder than the tree."""
-    if not isinstance(node, _CONTAINERS):
-        return True
+def _gather(node: Container, tensors: list[Tensor]) -> bool:
+    """Put the tensors of a tree into a list; false where one of its containers has more holders.
+
+    Numbers and ``None`` are held everywhere, and do not count.
+    """
     parts = node.values() if isinstance(node, dict) else node
-    # Numbers and None are held everywhere, and do not count: they are sorted out where need be.
-    if _most(parts) > _ONCE and _most(filter(_is_part, parts)) > _ONCE:
+    if _TENSOR.issuperset(map(type, parts)):
+        tensors += parts
+        return True
+    inner = [part for part in parts if isinstance(part, _CONTAINERS)]
+    if _most(inner) > _IN_TWO:
         return False
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    return unshared(tensors) and all(_alone(part) for part in parts if type(part) is not Tensor)
+    tensors += [part for part in parts if isinstance(part, Tensor)]
+    return all(map(_gather, inner, repeat(tensors)))
 
 
-def _most(parts: Iterable[Any]) -> int:
-    """The most references that any of several objects has; to be given what holds none itself."""
+def _most(parts: list[Any]) -> int:
+    """The most references that any of several objects has."""
     return max(map(sys.getrefcount, parts), default=0)
 
 
 def _count(holder: object, name: str) -> int:
     return sys.getrefcount(getattr(holder, name))
-
-
-def _is_part(node: Any) -> bool:
-    return isinstance(node, (Tensor, *_CONTAINERS))
 
 
 class _Holder:
@@ -79,5 +84,6 @@ class _Holder:
         self.held = object()
 
 
-# One by what holds it, and one by the call that counts.
-_ONCE, _BY_ATTRIBUTE = _most([object()]), _count(_Holder(), "held")
+# By the call that counts, and by the one attribute; or by the container and the list of them all.
+_BY_ATTRIBUTE = _count(_Holder(), "held")
+_IN_TWO = 1 + _most([object()])

@@ -154,7 +154,7 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
         self._python = random.getstate()
         self._numpy = sys.modules.get("numpy")
         if self._numpy is not None:
-            self._numpy_state = self._numpy.random.get_state(legacy=False)
+            self._numpy_state = _numpy_state(self._numpy)
         return self
 
     def seed(self, seed: int) -> None:
@@ -176,3 +176,12 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
         random.setstate(self._python)
         if self._numpy is not None:
             self._numpy.random.set_state(self._numpy_state)
+
+
+def _numpy_state(numpy: Any) -> dict[str, Any]:
+    """The state of NumPy's global generator, in the form in which it is put back the fastest."""
+    state: dict[str, Any] = numpy.random.get_state(legacy=False)
+    if state["bit_generator"] == "MT19937":
+        # Read number by number: from a list in 2 us, from an array in 35 us.
+        state["state"]["key"] = state["state"]["key"].tolist()
+    return state

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +34,7 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         (True, False)
     """
     others = (grads, *slots)
-    expected = _kinds(params)
-    if not all(_kinds(leaves) == expected for leaves in others):
+    if not _agree(_dtypes, params, others) or not _agree(_sizes, params, others):
         return False
     contiguous = Tensor.is_contiguous
     if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
@@ -50,8 +50,20 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
     return grad if same else torch.empty_like(param).copy_(grad)
 
 
-def _kinds(leaves: list[Tensor]) -> list[tuple[torch.dtype, int]]:
-    return [(leaf.dtype, leaf.numel()) for leaf in leaves if leaf is not None]
+def _agree(
+    of: Callable[[list[Tensor]], list[Any]], first: list[Tensor], others: Sequence[list[Tensor]]
+) -> bool:
+    expected = of(first)
+    return all(of(leaves) == expected for leaves in others)
+
+
+# Two lists of plain values a list of leaves: one of pairs takes half as long again.
+def _dtypes(leaves: list[Tensor]) -> list[torch.dtype]:
+    return [leaf.dtype for leaf in leaves if leaf is not None]
+
+
+def _sizes(leaves: list[Tensor]) -> list[int]:
+    return list(map(Tensor.numel, leaves))
 
 
 def _dense(tensor: Tensor) -> bool:
