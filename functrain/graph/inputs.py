@@ -5,13 +5,15 @@ This runs at every step, so the containers that nearly all trees are made of com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.batch import moved
 from functrain.errors import BatchFormError
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
@@ -19,6 +21,7 @@ from functrain.errors import BatchFormError
 Form = tuple[Any, ...]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_TENSORS = {Tensor}
 
 
 def flatten(node: Any) -> list[Tensor]:
@@ -30,10 +33,14 @@ def flatten(node: Any) -> list[Tensor]:
 
 def _collect(node: Any, found: list[Tensor]) -> None:
     if type(node) is dict:
-        for child in node.values():
+        children = node.values()
+        if set(map(type, children)) == _TENSORS:  # parameters, moments: no loop in Python
+            found.extend(children)
+            return
+        for child in children:
             if type(child) is Tensor:
                 found.append(child)
-            elif child is not None:
+            elif type(child) not in _PLAIN:
                 _collect(child, found)
     elif isinstance(node, Tensor):
         found.append(node)
@@ -49,29 +56,47 @@ def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
         node: the tree.
         given: as many tensors as it has, in the order of :func:`flatten`.
     """
+    return builder(node)(given)
+
+
+def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
+    """What :func:`with_tensors` does with one tree, found once for many calls.
+
+    Args:
+        node: the tree.
+    """
     if isinstance(node, Tensor):
-        return next(given)
+        return next
     if type(node) is dict:
-        return {key: with_tensors(child, given) for key, child in node.items()}
+        keys = tuple(node)
+        if all(isinstance(child, Tensor) for child in node.values()):
+            # Not strict: that would take one more of those given.
+            return lambda given: dict(zip(keys, given, strict=False))
+        named = [(key, builder(child)) for key, child in node.items()]
+        return lambda given: {key: build(given) for key, build in named}
     if tree.is_node(node):
-        return tree.rebuild(node, [with_tensors(child, given) for _, child in tree.children(node)])
-    return node
+        parts = [builder(child) for _, child in tree.children(node)]
+        return lambda given: tree.rebuild(node, [build(given) for build in parts])
+    return lambda given: node
 
 
-def form(node: Any) -> Form:
+def form(node: Any, found: list[Tensor] | None = None) -> Form:
     """All that a graph captured with a tree has built in: equal ones can share a graph.
 
     Args:
         node: any nesting of containers, tensors and plain values.
+        found: where to put the tensors, in the order of :func:`flatten`.
 
     Raises:
         BatchFormError: there is a value in it of a kind that cannot be compared.
     """
     if isinstance(node, Tensor):
+        if found is not None:
+            found.append(node)
         return (node.dtype, node.shape, node.stride(), node.device)
     kind = type(node)
     if kind is tuple or kind is list:
-        return (kind, *map(form, node))
+        return (kind, *[form(child, found) for child in node])
     if isinstance(node, _PLAIN):
         return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
     if not tree.is_node(node):
@@ -80,7 +105,7 @@ def form(node: Any) -> Form:
             "tensors, numbers and strings",
             None,
         )
-    return (kind, *((key, form(child)) for key, child in tree.children(node)))
+    return (kind, *[(key, form(child, found)) for key, child in tree.children(node)])
 
 
 def writable(leaves: list[Tensor]) -> bool:
@@ -94,19 +119,31 @@ def writable(leaves: list[Tensor]) -> bool:
     return len(set(places)) == len(places) and all(map(dense, leaves))
 
 
-def apart(batches: Any, places: frozenset[int]) -> Any:
-    """Batches with copies of the tensors whose memory is that of a state.
+def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[Form, list[Tensor]]:
+    """The form of batches, and their tensors as a graph may be given them.
+
+    Those are copies where a tensor is on another device, or its memory is that of a state.
 
     Args:
         batches: any tree.
+        device: where the state is.
         places: where the storages of the state's tensors begin.
+
+    Raises:
+        BatchFormError: see :func:`form`.
     """
-    leaves = flatten(batches)
-    theirs = [leaf.untyped_storage().data_ptr() in places for leaf in leaves]
-    if not any(theirs):
-        return batches
-    own = [leaf.clone() if shared else leaf for leaf, shared in zip(leaves, theirs, strict=True)]
-    return with_tensors(batches, iter(own))
+    leaves: list[Tensor] = []
+    found = form(batches, leaves)
+    own = [_own(leaf, device, places) for leaf in leaves]
+    if not all(map(operator.is_, own, leaves)):
+        found = form(with_tensors(batches, iter(own)))  # a copy may have other strides
+    return found, own
+
+
+def _own(leaf: Tensor, device: torch.device, places: frozenset[int]) -> Tensor:
+    if leaf.device != device or leaf.is_conj() or leaf.is_neg():
+        leaf = cast(Tensor, moved(leaf, device))
+    return leaf.clone() if leaf.untyped_storage().data_ptr() in places else leaf
 
 
 def alike(tensor: Tensor) -> Tensor:

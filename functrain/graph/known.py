@@ -1,13 +1,18 @@
-"""Which tensors were looked at already: a step returns what the next one is given."""
+"""What the last step was given already: most of it comes again."""
 
 from __future__ import annotations
 
 import operator
 import weakref
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
+
+from functrain.graph.inputs import scalar
+from functrain.precision import widest
 
 
 @attrs.define(eq=False)
@@ -38,7 +43,7 @@ class Known:
         references = self.references
         return (
             len(references) == len(leaves)
-            and all(map(operator.is_, [reference() for reference in references], leaves))
+            and all(map(operator.is_, map(operator.call, references), leaves))
             and list(names) == self.names
         )
 
@@ -53,3 +58,35 @@ class Known:
         self.references, self.form = list(map(weakref.ref, leaves)), form
         self.names = list(names)
         self.places = frozenset(leaf.untyped_storage().data_ptr() for leaf in leaves)
+
+
+@attrs.define(eq=False)
+class Rate:
+    """Learning rates as tensors; one that stays is made once. No graph writes to its rates.
+
+    Attributes:
+        last: the rate seen last, and its tensor. They are one value: threads may share a program.
+    """
+
+    last: tuple[float, Tensor] | None = None
+
+    def tensors(self, lr: Any, device: torch.device) -> Any:
+        """A rate, or those of groups, as tensors.
+
+        Args:
+            lr: a number, or a dict of them by group.
+            device: where the state is.
+        """
+        if type(lr) is not float:
+            return _made(lr, device)
+        last = self.last
+        # By identity: 0.0 and -0.0 are equal, but no two numbers are the same object.
+        if last is None or last[0] is not lr or last[1].device != device:
+            self.last = last = (lr, _made(lr, device))
+        return last[1]
+
+
+def _made(lr: Any, device: torch.device) -> Any:
+    if isinstance(lr, dict):
+        return {name: _made(rate, device) for name, rate in lr.items()}
+    return scalar(lr, widest(device), device)

@@ -11,7 +11,7 @@ from functrain import step, tree
 from functrain.errors import CaptureError
 from functrain.gradients import by_autograd
 from functrain.graph.capture import capture
-from functrain.graph.inputs import alike, flatten, with_tensors
+from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
 
 # From the leaves of a state and of the other inputs to the outputs of the step; it writes to
@@ -58,10 +58,10 @@ def captured_step(
     captured = capture(function, examples, fixed.model.module)
     # Not the examples themselves: where two of them share memory, that would be built in.
     call = lowering.compile(captured.graph, list(map(alike, examples)))
-    returned = captured.returned
+    build = builder(captured.returned)
 
     def run(leaves: list[Tensor]) -> tuple[step.DeviceState, step.Outputs]:
-        found = with_tensors(returned, iter(call(*leaves)))
+        found = build(iter(call(*leaves)))
         return found["scalars"], found["outputs"]
 
     return Graph(run, captured.draws)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from functrain import step
-from functrain.batch import Batch, moved
+from functrain.batch import Batch
 from functrain.copying import copy
 from functrain.errors import (
     BatchFormError,
@@ -21,12 +22,19 @@ from functrain.errors import (
     FallbackWarning,
     RecompileWarning,
 )
-from functrain.graph.inputs import Form, apart, flatten, form, scalar, writable
-from functrain.graph.known import Known
+from functrain.graph.inputs import (
+    Form,
+    flatten,
+    form,
+    given,
+    scalar,
+    with_tensors,
+    writable,
+)
+from functrain.graph.known import Known, Rate
 from functrain.graph.lowering import Lowering
 from functrain.optim import FromTorch
 from functrain.optim.inside import inside
-from functrain.precision import widest
 from functrain.program import Program
 from functrain.rng import scoped
 from functrain.state import Donation
@@ -34,6 +42,7 @@ from functrain.state import Donation
 if TYPE_CHECKING:
     from functrain.graph.train_step import Graph
 
+_WRITTEN = ("params", "buffers", "optimizer", "ema")  # what a graph writes to
 _MANY = 8  # graphs of one program, from which on it is told
 
 
@@ -110,6 +119,7 @@ class Compiled:
         graphs: by the form of the state and of the other inputs; ``None`` stands for eager.
         forms: numbers of the forms of states.
         known: the leaves of the last state returned, with its form.
+        rate: the last learning rate.
     """
 
     fixed: step.Fixed
@@ -118,6 +128,7 @@ class Compiled:
     graphs: dict[tuple[int, Form], Graph | None] = attrs.field(factory=dict, init=False)
     forms: dict[Form, int] = attrs.field(factory=dict, init=False)
     known: Known = attrs.field(factory=Known, init=False)
+    rate: Rate = attrs.field(factory=Rate, init=False)
 
     @property
     def description(self) -> str:
@@ -134,22 +145,23 @@ class Compiled:
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.step.DeviceStep`."""
-        large, inputs = self._parted(state, batches, lr, ema_due)
+        large = {name: state[name] for name in _WRITTEN}
         leaves, mine = flatten(large), donation is not None
         seen = self.known.holds(leaves, large["params"])
         if not (mine and (seen or writable(leaves))):
             large, mine = self._copied(large), False
             leaves = flatten(large)
         number = self.known.form if seen else self._number(large)
-        graph = self._graph(number, large, inputs)
-        if graph is None:
+        if not (mine and seen):
+            self.known.see(leaves, large["params"], number)
+        rest = self._rest(state, lr, ema_due)
+        found = self._graph(number, large, batches, rest)
+        if found is None:
             return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
         if mine and donation is not None:
             donation.take()
-        if not (mine and seen):
-            self.known.see(leaves, large["params"], number)
-        inputs["batches"] = apart(inputs["batches"], self.known.places)
-        leaves += flatten(inputs)
+        graph, own = found
+        leaves += [*own, *flatten(rest)]
         if graph.draws and seed is not None:
             with scoped(seed, state["skipped"].device):
                 scalars, outputs = graph.run(leaves)
@@ -157,19 +169,16 @@ class Compiled:
             scalars, outputs = graph.run(leaves)
         return {**large, **scalars}, outputs
 
-    def _parted(
-        self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool
-    ) -> tuple[step.DeviceState, dict[str, Any]]:
-        """What a graph writes to, and what is new at each step.
+    def _rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
+        """What is new at each step besides batches.
 
         Numbers are tensors there, or they would be built into the graph.
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
         always = ema is None or ema.every == 1
-        return {name: state[name] for name in ("params", "buffers", "optimizer", "ema")}, {
-            "batches": moved(batches, device),
-            "lr": _as_tensors(lr, device),
+        return {
+            "lr": self.rate.tensors(lr, device),
             "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),
             "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
         }
@@ -181,16 +190,25 @@ class Compiled:
     def _number(self, state: step.DeviceState) -> int:
         return self.forms.setdefault(form(state), len(self.forms))
 
-    def _graph(self, number: int, state: step.DeviceState, inputs: dict[str, Any]) -> Graph | None:
-        """The graph for inputs like these, captured if there is none; ``None`` stands for eager."""
+    def _graph(
+        self, number: int, state: step.DeviceState, batches: list[Batch], rest: dict[str, Any]
+    ) -> tuple[Graph, list[Tensor]] | None:
+        """The graph for inputs like these, and the tensors of the batches to give it.
+
+        It is captured if there is none; ``None`` stands for eager.
+        """
+        device = rest["scalars"]["skipped"].device
         try:
-            key = (number, form(inputs["batches"]))
-            if key not in self.graphs:
-                self._add(key, state, inputs)
-            return self.graphs[key]
+            kind, own = given(batches, device, self.known.places)
         except BatchFormError as error:  # which has no key
             self._fall_back(error)
             return None
+        key = (number, kind)
+        if key not in self.graphs:
+            batches = with_tensors(batches, iter(own))
+            self._add(key, state, {"batches": batches, **rest})
+        graph = self.graphs[key]
+        return None if graph is None else (graph, own)
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
@@ -214,9 +232,3 @@ class Compiled:
         if not self.fallback:
             raise error
         warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=7)
-
-
-def _as_tensors(lr: Any, device: torch.device) -> Any:
-    if isinstance(lr, dict):
-        return {name: _as_tensors(rate, device) for name, rate in lr.items()}
-    return scalar(lr, widest(device), device)

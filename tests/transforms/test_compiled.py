@@ -27,6 +27,7 @@ from functrain.errors import (
     RecipeChangedWarning,
     RecompileWarning,
 )
+from functrain.graph import inputs
 
 pytestmark = pytest.mark.row(50)
 
@@ -237,6 +238,47 @@ def test_neither_the_batch_nor_metrics_are_written_over() -> None:
     _, second = program.train_step(state, x)
     assert torch.equal(x, given)
     assert (first["seen"], second["seen"]) == (1, 2)
+
+
+def test_a_rate_that_stays_and_then_changes_is_the_rate_of_each_step() -> None:
+    rates = [0.5, 0.5, 0.0, 0.25]  # the first two are one object
+    model = nn.Linear(6, 3, bias=False)
+
+    def weights(program: ft.Program) -> Tensor:
+        state = program.init()
+        for _ in rates:
+            state, _ = program.train_step(state, batch())
+        return state.params["weight"]
+
+    schedule = ft.schedules.Lambda(lambda step: rates[step])
+    program = ft.program(model, classify, ft.optim.SGD(lr=schedule))
+    found = weights(ft.donated(ft.compiled(program, backend="eager")))
+    torch.testing.assert_close(found, weights(program))
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(None, None, 2)])
+def test_a_batch_in_the_memory_of_a_state_is_copied_in_its_new_form(columns: slice) -> None:
+    state, other = torch.randn(4, 6), torch.randn(2)
+    places = frozenset({state.untyped_storage().data_ptr()})
+    mine = {"x": state[:, columns], "y": (other, 3)}
+    form, (x, y) = inputs.given([mine], state.device, places)
+    assert torch.equal(x, mine["x"])
+    assert x.untyped_storage().data_ptr() not in places
+    assert y is other
+    assert form == inputs.form([{"x": x, "y": (y, 3)}])
+
+
+def test_a_tree_is_its_tensors_and_its_builder() -> None:
+    a, b, c, d = (torch.tensor(float(number)) for number in range(4))
+    node = {"all": {"a": a, "b": b}, "none": {}, "some": {"c": c, "n": None}, "in": [(1, d), "x"]}
+    assert [leaf.item() for leaf in inputs.flatten(node)] == [0, 1, 2, 3]
+    build = inputs.builder(node)
+    for first in (10.0, 20.0):  # a builder keeps nothing of a call
+        given = iter(torch.arange(first, first + 5))
+        built = build(given)
+        assert [leaf.item() for leaf in inputs.flatten(built)] == [first + one for one in range(4)]
+        assert next(given) == first + 4  # no more was taken than it has
+        assert tree.diff(node, inputs.with_tensors(built, iter((a, b, c, d)))) == []
 
 
 @pytest.mark.parametrize("donates", [False, True])
