@@ -14,6 +14,7 @@ from typing import Any
 
 from functrain.checkpoint import Checkpoints
 from functrain.data import as_source
+from functrain.deciding import Deciding
 from functrain.durations import Duration, duration
 from functrain.early_stopping import Rule, as_rule
 from functrain.errors import ConfigurationError
@@ -99,7 +100,7 @@ def fit(
         evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
         save_every=duration(save_every or "1 epoch"),
         store=store,
-        early_stop=as_rule(early_stop),
+        deciding=Deciding.of(program, as_rule(early_stop), store),
         restore_best=_restorable(restore_best, store),
         listeners=tuple(listeners),
     )

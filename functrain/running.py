@@ -15,14 +15,14 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from functrain import early_stopping, events, metrics
+from functrain import events, metrics
 from functrain.batch import Batch
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.stateful import Stateful
+from functrain.deciding import Deciding
 from functrain.durations import Duration
-from functrain.early_stopping import Rule
 from functrain.errors import (
     CheckpointWriteError,
     ListenerError,
@@ -66,7 +66,7 @@ class Running:
     evaluations: Evaluations
     save_every: Duration
     store: Checkpoints | None
-    early_stop: Rule | None
+    deciding: Deciding
     restore_best: bool
     listeners: tuple[events.Listener, ...]
 
@@ -120,7 +120,7 @@ class Running:
         else:
             begun = self.program.init(seed) if state is None else state
             self.train = scheduled(self.program, begun, steps)
-            self.loop = LoopState.initial(self.early_stop.init() if self.early_stop else {})
+            self.loop = LoopState.initial(self.deciding.begun())
             self.recorder = Recorder.begin(self.store.directory if self.store else None, 0)
         self.at = self._position(self.source.length)
         self._send(events.TrainBegin(self.train, steps, self.source.length, resumed))
@@ -142,11 +142,7 @@ class Running:
             self.loop = attrs.evolve(self.loop, log_bytes=seen)
             if self.keeper is not None:
                 self.keeper.described["parent"] = str(path.absolute())
-        if self.early_stop is not None:
-            begun = self.early_stop.init()
-            # A rule that was added or replaced begins with the evaluations that are to come.
-            if self.loop.early_stop.keys() != begun.keys():
-                self.loop = attrs.evolve(self.loop, early_stop=begun)
+        self.loop = self.deciding.taken_up(self.loop)
         self.recorder = Recorder.begin(directory, self.loop.log_bytes)
         for index, listener in enumerate(self.listeners):
             if str(index) in saved.listeners and hasattr(listener, "load_state_dict"):
@@ -315,44 +311,17 @@ class Running:
         return found
 
     def _decide(self, found: dict[str, float]) -> None:
-        """Best, early stop and plateau, each a pure function of the metrics so far."""
-        monitor, mode = self._monitored()
-        value = early_stopping.find(found, monitor)
-        best = early_stopping.best_after(self.loop.best, value, self.train.counters.step, mode)
-        improved = best is not self.loop.best
+        """Best, early stop and plateau."""
+        owed, before = self.loop.owed or {}, self.loop.best
+        complete = len(owed["evaluate"]) == len(self.evaluations.sets)
+        epoch = {key: value for key, value in (owed["row"] or {}).items() if key[:6] == "epoch/"}
+        self.loop, self.train = self.deciding.after(self.loop, self.train, epoch | found, complete)
+        improved = self.loop.best is not before
         if improved and self.restore_best and self.store is None:
             self.best_state = self.train
-        owed = self.loop.owed or {}
-        rule = self._observe(found, value, len(owed["evaluate"]) == len(self.evaluations.sets))
-        self.loop = attrs.evolve(self.loop, best=best)
         self._strike(evaluate=[], row=self._noted(found), save=owed["save"] or improved)
-        if rule.get("stop"):
-            self._send(events.EarlyStopped(self.train, rule["stop"]))
-
-    def _observe(
-        self, found: dict[str, float], value: float | None, complete: bool
-    ) -> dict[str, Any]:
-        """Show an evaluation to the early-stopping rule and to the schedule.
-
-        Where not all sets were evaluated, the metric that is waited for may be one of the others.
-        """
-        rule = self.loop.early_stop
-        epoch = (self.loop.owed or {}).get("row") or {}
-        seen = {name: epoch[name] for name in epoch if name.startswith("epoch/")} | found
-        with warnings.catch_warnings():
-            if not complete:
-                warnings.simplefilter("ignore", MissingMetricWarning)
-            if self.early_stop is not None:
-                rule = self.early_stop.observe(rule, seen)
-            if value is not None or complete:
-                self.train = self.program.observe(self.train, value)
-        self.loop = attrs.evolve(self.loop, early_stop=rule)
-        return rule
-
-    def _monitored(self) -> tuple[str, str]:
-        watching = self.store or self.early_stop
-        names = (getattr(watching, "monitor", "loss"), getattr(watching, "mode", "min"))
-        return cast(tuple[str, str], names)
+        if detail := self.loop.early_stop.get("stop"):
+            self._send(events.EarlyStopped(self.train, detail))
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -419,8 +388,8 @@ class Running:
         step = self.loop.best["step"]
         if step is None:
             warnings.warn(
-                f"restore_best: no evaluation gave a finite {self._monitored()[0]!r}; the state is "
-                "the last one",
+                f"restore_best: no evaluation gave a finite {self.deciding.monitor!r}; the state "
+                "is the last one",
                 MissingMetricWarning,
                 stacklevel=4,
             )

@@ -1,0 +1,77 @@
+"""What an evaluation decides: best, early stop and plateau, each a pure function of the past."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from functrain.early_stopping import Rule, best_after, find
+from functrain.errors import MissingMetricWarning
+from functrain.program import Program
+from functrain.run_state import LoopState
+from functrain.state import TrainState
+
+
+@attrs.frozen(eq=False)
+class Deciding:
+    """The rules of a run.
+
+    Attributes:
+        program: whose schedule may react to metrics.
+        rule: of early stopping.
+        monitor: the metric whose best value counts, and which the schedule is shown.
+        mode: whether less or more of it is better.
+    """
+
+    program: Program
+    rule: Rule | None
+    monitor: str
+    mode: str
+
+    @classmethod
+    def of(cls, program: Program, rule: Rule | None, store: Any) -> Deciding:
+        """With the metric that the store watches, or the rule, or the loss."""
+        watching = store or rule
+        monitor, mode = getattr(watching, "monitor", "loss"), getattr(watching, "mode", "min")
+        return cls(program, rule, monitor, mode)
+
+    def begun(self) -> dict[str, Any]:
+        """The state of the rule before the first evaluation."""
+        return {} if self.rule is None else self.rule.init()
+
+    def taken_up(self, loop: LoopState) -> LoopState:
+        """A loop state that goes on; a rule that is not the one it has begins anew."""
+        begun = self.begun()
+        if self.rule is None or loop.early_stop.keys() == begun.keys():
+            return loop
+        return attrs.evolve(loop, early_stop=begun)
+
+    def after(
+        self, loop: LoopState, train: TrainState, found: Mapping[str, float], complete: bool
+    ) -> tuple[LoopState, TrainState]:
+        """The decisions after an evaluation.
+
+        Args:
+            loop: the decisions before; not changed.
+            train: what was evaluated; its schedule may be shown the metric.
+            found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
+            complete: whether all sets were evaluated. If not, a metric that is not there may be
+                one of the others, and is waited for.
+
+        Returns:
+            (loop, train); ``loop.best`` is the same object where nothing improved.
+        """
+        value = find(found, self.monitor)
+        best = best_after(loop.best, value, train.counters.step, self.mode)
+        stopping = loop.early_stop
+        with warnings.catch_warnings():
+            if not complete:
+                warnings.simplefilter("ignore", MissingMetricWarning)
+            if self.rule is not None:
+                stopping = self.rule.observe(stopping, found)
+            if value is not None or complete:
+                train = self.program.observe(train, value)
+        return attrs.evolve(loop, best=best, early_stop=stopping), train
