@@ -167,7 +167,8 @@ class Stop:
     detail: str = "a listener asked for it"
 
 
-# A listener is any object with methods named after events: on_train_begin, on_batch_end, ...
+# A listener is any object with methods named after events: on_train_begin, on_batch_end, ... If it
+# has a method `close`, that is called where an exception ends a run, which then has no TrainEnd.
 Listener: TypeAlias = Any
 
 
@@ -237,6 +238,22 @@ class Listeners:
     def wants(self, event: type) -> bool:
         """Whether anyone listens to this kind of event."""
         return bool(self.methods[event])
+
+
+def close(listeners: Iterable[Listener], error: BaseException) -> None:
+    """Let listeners go whose run an exception has ended; what fails in that is noted on it.
+
+    Args:
+        listeners: those with a method ``close`` count.
+        error: the exception.
+    """
+    for listener in listeners:
+        if callable(getattr(listener, "close", None)):
+            try:
+                listener.close()
+            except Exception as second:  # not hidden: told with the error that came first
+                name = type(listener).__name__
+                error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
 
 
 def _with_more(

@@ -98,11 +98,13 @@ class Running:
         self.exits.enter_context(self.interrupts)
         return self
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         try:
-            self.exits.__exit__(*raised)
+            self.exits.__exit__(kind, error, traceback)
         finally:
             self._close()
+            if error is not None:
+                events.close(self.listeners, error)
 
     def _close(self) -> None:
         for source in (self.source, *self.evaluations.sources()):

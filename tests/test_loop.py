@@ -259,6 +259,28 @@ class TestEvents:
         assert tree.diff(run.state, straight.state) == []
         assert rows(tmp_path) == rows(tmp_path / "other")
 
+    def test_an_error_closes_those_that_have_no_train_end(self) -> None:
+        closed: list[str] = []
+
+        class Failing:
+            def on_batch_end(self, event: Any) -> None:
+                raise KeyError("mine")
+
+        class Closing:
+            def on_train_end(self, event: Any) -> None:
+                closed.append("ended")
+
+            def close(self) -> None:
+                closed.append("closed")
+                raise OSError("disk")
+
+        with pytest.raises(errors.ListenerError) as caught:
+            ft.fit(program(), batches(), until="3 steps", listeners=[Closing(), Failing()])
+        assert closed == ["closed"]
+        assert "Closing.close failed too: OSError: disk" in caught.value.__notes__
+        ft.fit(program(), batches(), until="3 steps", listeners=[Closing()])
+        assert closed == ["closed", "ended"]
+
     def test_an_object_that_listens_to_nothing_is_an_error(self) -> None:
         with pytest.raises(errors.ListenerError, match="on_train_begin"):
             ft.fit(program(), batches(), until="1 steps", listeners=[object()])
