@@ -84,7 +84,7 @@ def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[st
         config = yaml.safe_load((directory / FILE_NAME).read_bytes())
         found = config["checkpoints"]
         told = {"monitor": str(found["monitor"])}
-        told |= {"mode": found["mode"]} if found["mode"] in ("min", "max") else {}
+        told |= {"mode": found["mode"]} if found.get("mode") in ("min", "max") else {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
         told = {}
     asked = {"monitor": monitor, "mode": mode}

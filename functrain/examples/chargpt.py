@@ -6,6 +6,7 @@ embedding and the head.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.generation import generate
+from functrain.errors import PromptError
+from functrain.generation import Sampler, stream
 
 # The printable characters, so that the vocabulary does not depend on the text.
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 _CODES = {character: code for code, character in enumerate(ALPHABET)}
+# Of one block, each [batch, heads, length, width of a head]; and of all blocks.
+KeysValues = tuple[Tensor, Tensor]
+Cache = tuple[KeysValues, ...]
 
 
 class Block(nn.Module):
@@ -36,16 +41,23 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Hidden states, [batch, length, width], to the same."""
+    def forward(self, x: Tensor, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """Hidden states, [batch, length, width], to the same.
+
+        Beside them keys and values, which a continuation of the text takes as its ``past``.
+        """
         batch, length, width = x.shape
         shape = (batch, length, self.heads, width // self.heads)
         projected = self.queries_keys_values(self.attention_norm(x)).chunk(3, dim=-1)
         q, k, v = (part.view(shape).transpose(1, 2) for part in projected)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mask = None
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+            seen = k.shape[2] - length
+            mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=x.device).tril(seen)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=past is None)
         x = x + self.dropout(self.output(mixed.transpose(1, 2).reshape(batch, length, width)))
-        hidden: Tensor = x + self.dropout(self.network(self.network_norm(x)))
-        return hidden
+        return x + self.dropout(self.network(self.network_norm(x))), (k, v)
 
 
 class GPT(nn.Module):
@@ -71,7 +83,7 @@ class GPT(nn.Module):
         self.length = length
         self.characters = nn.Embedding(len(ALPHABET), width)
         self.positions = nn.Embedding(length, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(layers)))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(ALPHABET), bias=False)
         self.apply(_initialised)
@@ -79,10 +91,22 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits, [batch, length, vocabulary], of tokens, [batch, length]."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.forward_cached(tokens, ())[0]
+
+    def initial_cache(self, batch: int, length: int, device: torch.device) -> Cache:
+        """Keys and values of no text; see :class:`functrain.generation.Cached`."""
+        return ()
+
+    def forward_cached(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits of tokens that go on with a text, and keys and values of all of it."""
+        seen = cache[0][0].shape[2] if cache else 0
+        places = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
         x = self.characters(tokens) + self.positions(places)
-        logits: Tensor = self.head(self.norm(self.blocks(x)))
-        return logits
+        kept = []
+        for block, past in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+            x, keys_values = block(x, past)
+            kept.append(keys_values)
+        return self.head(self.norm(x)), tuple(kept)
 
 
 def _initialised(module: nn.Module) -> None:
@@ -142,29 +166,71 @@ def encoded(text: str) -> Tensor:
     return torch.tensor([_CODES.get(character, unknown) for character in text])
 
 
+def codes(prompt: str) -> Tensor:
+    """Codes of the characters of a prompt, each of which the model has to know.
+
+    Raises:
+        PromptError: it is empty, or has another character.
+    """
+    for place, character in enumerate(prompt, 1):
+        if character not in _CODES:
+            raise PromptError(
+                f"character {place} of the prompt is {character!r} (U+{ord(character):04X}), which "
+                "the model does not know: it knows the printable ones of ASCII and the line feed"
+            )
+    if not prompt:
+        raise PromptError("the prompt is empty; give at least one character to go on with")
+    return encoded(prompt)
+
+
+def pieces(
+    program: ft.Program,
+    state: ft.TrainState,
+    prompt: str = "The ",
+    length: int = 300,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
+    temperature: float = 0.8,
+    top_k: int | None = 20,
+    **rules: Any,
+) -> Iterator[str]:
+    """The characters that the model goes on with, one by one; see :func:`sample`."""
+    drawn = stream(
+        program,
+        state,
+        codes(prompt),
+        length,
+        sampler=Sampler(temperature=temperature, top_k=top_k, **rules),
+        weights=weights or ("params" if state.ema is None else "ema"),
+        window=state.params["positions.weight"].shape[0],
+        seed=seed,
+    )
+    return (ALPHABET[token] for _, token in drawn)
+
+
 def sample(
     program: ft.Program,
     state: ft.TrainState,
     prompt: str = "The ",
     length: int = 300,
-    temperature: float = 0.8,
-    top_k: int | None = 20,
+    *,
+    stream: bool = False,
     **options: Any,
-) -> str:
-    """A text that the model goes on with, drawn from the averaged weights where there are any."""
-    weights = "params" if state.ema is None else "ema"
-    tokens = generate(
-        program,
-        state,
-        encoded(prompt),
-        length,
-        weights=weights,
-        window=state.params["positions.weight"].shape[0],
-        temperature=temperature,
-        top_k=top_k,
-        **options,
-    )
-    return "".join(ALPHABET[token] for token in tokens.tolist())
+) -> str | Iterator[str]:
+    """A text that the model goes on with.
+
+    Args:
+        program: of the model.
+        state: holds the weights.
+        prompt: how the text begins.
+        length: characters to add.
+        stream: return an iterator of what is added instead.
+        **options: ``weights`` (by default the averaged ones where there are any), ``seed``, and
+            those of :class:`functrain.generation.Sampler`.
+    """
+    added = pieces(program, state, prompt, length, **options)
+    return added if stream else prompt + "".join(added)
 
 
 def _tokens(path: str | None) -> Tensor:

@@ -1,0 +1,40 @@
+"""Text from a language model: rules on logits, samplers, and continuing a prompt; all pure.
+
+sampler = Sampler(temperature=0.8, top_p=0.95)
+text = generate(program, state, prompt, 100, sampler=sampler, seed=0)
+for row, token in stream(program, state, [first, second], 100):
+    ...
+"""
+
+from functrain.generation.cache import Cached
+from functrain.generation.continuing import Drawn, generate, stream
+from functrain.generation.drawing import draw, uniforms
+from functrain.generation.hugging_face import HuggingFace
+from functrain.generation.rules import (
+    min_p,
+    no_repeat_ngram,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+)
+from functrain.generation.sampler import Sampler
+from functrain.generation.stopping import until
+
+__all__ = [
+    "Cached",
+    "Drawn",
+    "HuggingFace",
+    "Sampler",
+    "draw",
+    "generate",
+    "min_p",
+    "no_repeat_ngram",
+    "repetition_penalty",
+    "stream",
+    "temperature",
+    "top_k",
+    "top_p",
+    "uniforms",
+    "until",
+]

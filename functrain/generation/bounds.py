@@ -1,0 +1,61 @@
+"""What the options of sampling may be, said once for the rules and for the sampler."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from functrain.errors import ConfigurationError
+
+
+@attrs.frozen
+class Bounds:
+    """The numbers an option takes; as a validator of attrs it checks a field.
+
+    Attributes:
+        name: of the option.
+        low: the least.
+        high: the largest.
+        above: whether the least itself is too little.
+        whole: whether it counts something.
+    """
+
+    name: str
+    low: float
+    high: float = math.inf
+    above: bool = False
+    whole: bool = False
+
+    def __call__(self, instance: Any, attribute: Any, value: Any) -> None:
+        """Check a field."""
+        self.check(value)
+
+    def check(self, value: Any) -> None:
+        """Make sure that a value is one of these numbers.
+
+        Raises:
+            ConfigurationError: it is not.
+
+        Example:
+            >>> Bounds("top_p", 0, 1).check(1.5)
+            Traceback (most recent call last):
+            functrain.errors.ConfigurationError: top_p must be a number from 0 to 1, came 1.5
+        """
+        kinds = int if self.whole else int | float
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        if number and self.low <= value <= self.high and not (self.above and value == self.low):
+            return
+        kind = "a whole number" if self.whole else "a number"
+        least = f"above {self.low}" if self.above else f"of at least {self.low}"
+        span = f"from {self.low} to {self.high}" if self.high < math.inf else least
+        raise ConfigurationError(f"{self.name} must be {kind} {span}, came {value!r}")
+
+
+TEMPERATURE = Bounds("temperature", 0)
+TOP_K = Bounds("top_k", 0, whole=True)
+TOP_P = Bounds("top_p", 0, 1)
+MIN_P = Bounds("min_p", 0, 1)
+REPETITION_PENALTY = Bounds("repetition_penalty", 0, above=True)
+NO_REPEAT_NGRAM_SIZE = Bounds("no_repeat_ngram_size", 0, whole=True)

@@ -1,0 +1,262 @@
+"""Continuing prompts: purity, batches, streams, stop tokens, windows, and training beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from models import TinyTransformer, predict_next
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import tree
+from functrain.generation import Drawn, Sampler, generate, stream
+
+# Warm, because the tied weights of a fresh model make it all but sure of repetition.
+WARM = Sampler(temperature=20.0)
+PROMPT = torch.tensor([1, 2, 3])
+WEIGHTS = ("params", "ema")
+
+
+class Causal(nn.Module):
+    """The logits of a token depend on it and on the mean of those before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        self.head = nn.Linear(16, 11)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.dropout(self.embed(tokens))
+        count = torch.arange(1, tokens.shape[1] + 1)[:, None]
+        return self.head(x + x.cumsum(1) / count)
+
+
+@pytest.fixture(scope="module")
+def program() -> ft.Program:
+    return ft.program(Causal, predict_next, ft.optim.SGD(lr=0.1), ema=0.9)
+
+
+@pytest.fixture(scope="module")
+def state(program: ft.Program) -> ft.TrainState:
+    return program.init(seed=1)
+
+
+@pytest.mark.row(45)
+class TestPurity:
+    def test_neither_state_nor_generators_change_and_the_seed_decides(self) -> None:
+        program = ft.program(TinyTransformer, predict_next, ft.optim.SGD(lr=0.1))
+        state = program.init()
+        before, stream_before = ft.copy(state), torch.get_rng_state()
+        texts = [generate(program, state, PROMPT, 12, seed=s, sampler=WARM) for s in (0, 0, 1)]
+        assert torch.equal(texts[0], texts[1])
+        assert not torch.equal(texts[0], texts[2])
+        assert torch.equal(texts[0][:3], PROMPT)
+        assert len(texts[0]) == 15
+        assert tree.diff(before, state) == []
+        assert torch.equal(stream_before, torch.get_rng_state())
+
+    def test_dropout_is_off(self, program: ft.Program, state: ft.TrainState) -> None:
+        text = generate(program, state, PROMPT, 30, sampler=Sampler(temperature=0))
+        with program.evaluating(state) as model:
+            predicted = model(text[None])[0].argmax(-1)
+        assert torch.equal(predicted[2:-1], text[3:])
+
+    def test_training_between_two_tokens_changes_neither(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        batch = {"tokens": torch.arange(10)[None]}
+        alone = [token for _, token in stream(program, state, PROMPT, 8, sampler=WARM)]
+        trained = expected = state
+        beside = []
+        for _, token in stream(program, state, PROMPT, 8, sampler=WARM):
+            assert torch.is_grad_enabled()
+            beside.append(token)
+            trained, _ = program.train_step(trained, batch)
+        for _ in range(8):
+            expected, _ = program.train_step(expected, batch)
+        assert beside == alone
+        assert tree.diff(trained, expected) == []
+
+    def test_a_stream_that_is_left_leaves_nothing(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        before = torch.get_rng_state()
+        left = stream(program, state, PROMPT, 8, sampler=WARM)
+        first = next(left)
+        assert torch.is_grad_enabled()
+        assert torch.equal(before, torch.get_rng_state())
+        del left
+        assert first == next(stream(program, state, PROMPT, 8, sampler=WARM))
+
+    def test_sampling_at_evaluations_leaves_training_bit_equal(self, tmp_path: Path) -> None:
+        program = ft.program(TinyTransformer, predict_next, ft.optim.AdamW(lr=0.01), ema=0.9)
+        tokens = torch.randint(0, 11, (40, 8), generator=torch.Generator().manual_seed(0))
+        data = ft.data.Batches({"tokens": tokens}, 8)
+        texts: list[Tensor] = []
+
+        class Samples:
+            def on_eval_end(self, event: ft.events.EvalEnd) -> None:
+                options: Any = {"sampler": WARM, "weights": event.weights}
+                texts.append(generate(program, event.state, PROMPT, 5, **options))
+
+        def fitted(name: str, *listeners: object) -> ft.Run:
+            return ft.fit(
+                program,
+                data,
+                until="12 steps",
+                eval_data=data,
+                eval_every="3 steps",
+                directory=tmp_path / name,
+                listeners=listeners,
+            )
+
+        plain, sampled = fitted("plain"), fitted("sampled", Samples())
+        assert len(texts) >= 4
+        assert tree.diff(plain.state, sampled.state) == []
+        assert plain.history.rows == sampled.history.rows
+
+
+@pytest.mark.row(45)
+class TestBatches:
+    def test_a_text_does_not_depend_on_its_company(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        mine = torch.tensor([4, 5])
+        companies: list[list[Any]] = [
+            [PROMPT, mine],
+            [[7], mine, [8, 9, 10]],
+            [[7, 7], mine, [1, 2], [3]],
+        ]
+        texts = [generate(program, state, rows, 20, sampler=WARM)[1] for rows in companies]
+        assert torch.equal(texts[0], texts[1])
+        assert torch.equal(texts[0], texts[2])
+
+    def test_equal_prompts_get_texts_of_their_own(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        texts = generate(program, state, [PROMPT] * 4, 20, sampler=WARM)
+        assert len({tuple(text.tolist()) for text in texts}) == 4
+        assert torch.equal(texts[0], generate(program, state, PROMPT, 20, sampler=WARM))
+
+    def test_a_text_that_is_cut_goes_on_as_if_it_had_not_been(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        whole = generate(program, state, PROMPT, 20, sampler=WARM)
+        half = generate(program, state, PROMPT, 9, sampler=WARM)
+        assert torch.equal(generate(program, state, half, 11, sampler=WARM), whole)
+
+    def test_a_stream_gives_what_generate_gives_in_turns(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        prompts = [PROMPT, torch.tensor([4])]
+        texts = generate(program, state, prompts, 4, sampler=WARM)
+        found = list(stream(program, state, prompts, 4, sampler=WARM))
+        assert [drawn.row for drawn in found] == [0, 1] * 4
+        for row, prompt in enumerate(prompts):
+            assert [token for at, token in found if at == row] == texts[row][len(prompt) :].tolist()
+        assert isinstance(found[0], Drawn)
+
+
+@pytest.mark.row(45)
+class TestEnds:
+    def test_one_of_several_stop_tokens_ends_its_text_only(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        prompts = [PROMPT, torch.tensor([4, 5, 6]), torch.tensor([7])]
+        free = generate(program, state, prompts, 30, sampler=WARM)
+        stop = {int(free[0][6]), int(free[2][9])}
+        stopped = generate(program, state, prompts, 30, sampler=WARM, stop=stop)
+        for prompt, long, short in zip(prompts, free, stopped, strict=True):
+            added = long[len(prompt) :].tolist()
+            ends = [place for place, token in enumerate(added) if token in stop]
+            kept = len(prompt) + (ends[0] + 1 if ends else 30)
+            assert short.tolist() == long[:kept].tolist()
+        assert len({len(text) for text in stopped}) > 1
+
+    def test_greedy_with_a_stop_token(self, program: ft.Program, state: ft.TrainState) -> None:
+        greedy = Sampler(temperature=0)
+        text = generate(program, state, PROMPT, 5, sampler=greedy)
+        for stop in (int(text[3]), text[3], text[3:4], {int(text[3])}):
+            stopped = generate(program, state, PROMPT, 5, sampler=greedy, stop=stop)
+            assert stopped.tolist() == text[:4].tolist()
+
+    def test_length_0_gives_the_prompt(self, program: ft.Program, state: ft.TrainState) -> None:
+        assert torch.equal(generate(program, state, PROMPT, 0), PROMPT)
+
+    def test_the_window_is_what_the_model_sees(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        text = generate(program, state, PROMPT, 9, window=4, sampler=Sampler(temperature=0))
+        for end in range(3, 12):
+            with program.evaluating(state) as model:
+                seen = text[max(0, end - 4) : end]
+                assert text[end] == model(seen[None])[0, -1].argmax()
+
+    def test_averaged_weights(self, program: ft.Program, state: ft.TrainState) -> None:
+        other = program.init(seed=9)
+        averaged: Any = {**state.ema, "params": other.params}
+        both = attrs.evolve(state, ema=averaged)
+        found = {
+            weights: generate(program, both, PROMPT, 30, weights=weights) for weights in WEIGHTS
+        }
+        assert torch.equal(found["params"], generate(program, state, PROMPT, 30))
+        assert torch.equal(found["ema"], generate(program, other, PROMPT, 30))
+        assert not torch.equal(found["ema"], found["params"])
+
+
+@pytest.mark.row(45)
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            (torch.tensor([], dtype=torch.int64), "prompt 0 is empty"),
+            ([[1], []], "prompt 1 is empty"),
+            ([], "there is no prompt"),
+            (torch.ones(2, 3, dtype=torch.int64), r"list\(prompt\)"),
+            ([1, 2], "one prompt is given as a tensor"),
+            (torch.ones(3), "prompt 0 is of torch.float32, expected tokens"),
+            ("text", "prompt 0 is no row of tokens"),
+        ],
+    )
+    def test_a_bad_prompt_is_named(
+        self, program: ft.Program, state: ft.TrainState, prompt: Any, message: str
+    ) -> None:
+        with pytest.raises(ft.errors.PromptError, match=message):
+            stream(program, state, prompt, 3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"length": -1}, "length must be a whole number of at least 0, came -1"),
+            ({"length": 1, "window": 0}, "window must be a whole number of at least 1, came 0"),
+        ],
+    )
+    def test_bounds_are_named_before_anything_is_drawn(
+        self, program: ft.Program, state: ft.TrainState, options: Any, message: str
+    ) -> None:
+        with pytest.raises(ft.errors.ConfigurationError, match=message):
+            stream(program, state, PROMPT, **options)
+
+    def test_weights_that_are_nan_name_the_text(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        params = {**state.params, "head.bias": torch.full((11,), float("nan"))}
+        broken = program.init(params=params)
+        with pytest.raises(ft.errors.LogitsError, match=r"row 0: .* NaN"):
+            generate(program, broken, [[1, 2], [3]], 3)
+
+    def test_an_ended_text_can_raise_no_error(
+        self, program: ft.Program, state: ft.TrainState
+    ) -> None:
+        # Once it has had every token the rule leaves none, but it ended before.
+        sampler = Sampler(temperature=0, no_repeat_ngram_size=1)
+        free = generate(program, state, [[1], [2]], 10, sampler=sampler)
+        stopped = generate(program, state, [[1], [2]], 30, sampler=sampler, stop=range(11))
+        assert [text.tolist() for text in stopped] == [text[:2].tolist() for text in free]
+        with pytest.raises(ft.errors.LogitsError, match="leave no token"):
+            generate(program, state, [[1], [2]], 11, sampler=sampler)
