@@ -1,0 +1,7 @@
+"""Search for hyperparameters on Optuna: resumable, pruned at evaluations, over several seeds."""
+
+from functrain.search.pruner import PredictedLossPruner
+from functrain.search.searching import Search, search
+from functrain.search.space import Choices, Range, read_space
+
+__all__ = ["Choices", "PredictedLossPruner", "Range", "Search", "read_space", "search"]

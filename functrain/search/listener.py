@@ -1,0 +1,51 @@
+"""Telling a study how a run goes, and ending the run when the study prunes it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from functrain import events
+from functrain.early_stopping import find
+
+STEPS = "steps"  # attribute of a trial: how long its runs are
+
+
+class Pruning:
+    """A listener that reports a metric at each evaluation and ends the run that is pruned.
+
+    Only the pruner's decision is a pruning: what ends a run otherwise does not set ``detail``.
+
+    Attributes:
+        trial: an ``optuna.Trial``.
+        metric: what is reported; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
+        reported: steps that the study knows already, from before an interruption.
+        detail: why the run was pruned, or ``None``.
+    """
+
+    def __init__(self, trial: Any, metric: str, reported: set[int]) -> None:
+        self.trial = trial
+        self.metric = metric
+        self.reported = reported
+        self.detail: str | None = None
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Note how long the run will be; a pruner may want to predict its end."""
+        if event.steps is not None:
+            self.trial.set_user_attr(STEPS, event.steps)
+
+    def on_eval_end(self, event: events.EvalEnd) -> events.Stop | None:
+        """Report the metric if it is among these, and ask whether to go on."""
+        prefix = event.name if event.weights == "params" else f"{event.name}/{event.weights}"
+        value = find({f"{prefix}/{key}": v for key, v in event.metrics.items()}, self.metric)
+        # NaN is a failure, which is not for the pruner to judge.
+        if value is None or not math.isfinite(value):
+            return None
+        step = event.state.counters.step
+        if step not in self.reported:
+            self.trial.report(value, step)
+            self.reported.add(step)
+        if not self.trial.should_prune():
+            return None
+        self.detail = f"pruned at step {step} with {self.metric} {value:.4g}"
+        return events.Stop(self.detail)

@@ -1,0 +1,69 @@
+"""Pruning by the predicted final value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from functrain.early_stopping import at_least
+from functrain.predicted_stop import worse
+from functrain.prediction import LEAST_POINTS, predict_final
+from functrain.search.listener import STEPS
+
+
+@attrs.frozen(kw_only=True)
+class PredictedLossPruner:
+    """Prune a trial that is predicted to end worse than the best trials did.
+
+    An Optuna pruner: give it to ``search``, or to ``optuna.create_study``. It keeps nothing: what
+    it decides follows from the values that the study has, so it goes on as the study does.
+
+    Attributes:
+        top: the bound is the value of the worst of so many best trials.
+        patience: a trial is pruned at so many bad predictions in a row.
+        warmup: evaluations before the first prediction; four at least.
+        margin: a prediction must be worse than the bound by more than this.
+        at: the step to predict; by default the last of the run, which ``search`` notes.
+    """
+
+    top: int = attrs.field(default=3, validator=at_least(1))
+    patience: int = attrs.field(default=2, validator=at_least(1))
+    warmup: int = attrs.field(default=LEAST_POINTS, validator=at_least(LEAST_POINTS))
+    margin: float = attrs.field(default=0.0, validator=at_least(0.0))
+    at: int | None = None
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        """Whether to end a trial now.
+
+        Args:
+            study: an ``optuna.Study`` with one objective.
+            trial: an ``optuna.trial.FrozenTrial``.
+        """
+        at = trial.user_attrs.get(STEPS) if self.at is None else self.at
+        bound = self._bound(study)
+        if at is None or bound is None:
+            return False
+        mode = "min" if study.direction.name == "MINIMIZE" else "max"
+        bound += self.margin if mode == "min" else -self.margin
+        points = sorted(trial.intermediate_values.items())
+        if len(points) < self.warmup + self.patience - 1:
+            return False
+        lengths = range(len(points) - self.patience + 1, len(points) + 1)
+        return all(_is_worse(points[:length], at, bound, mode) for length in lengths)
+
+    def _bound(self, study: Any) -> float | None:
+        """The value of the last of the best trials; ``None`` while there are not as many."""
+        trials = study.get_trials(deepcopy=False)
+        values = sorted(t.value for t in trials if t.state.name == "COMPLETE")
+        if len(values) < self.top:
+            return None
+        rank = self.top - 1 if study.direction.name == "MINIMIZE" else -self.top
+        return float(values[rank])
+
+
+def _is_worse(points: Sequence[tuple[int, float]], at: int, bound: float, mode: str) -> bool:
+    steps, values = zip(*points, strict=True)
+    found = predict_final(steps, values, at)
+    return found is not None and worse(found.value, bound, mode)

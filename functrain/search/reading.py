@@ -1,0 +1,158 @@
+"""The file of a search: YAML with overrides, checked and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from functrain.errors import SearchError, SearchSpaceError
+from functrain.names import nearest
+from functrain.search.space import Space, read_space
+
+SHIPPED = ("digits_search",)
+
+
+def _is(*kinds: type) -> Any:
+    """Refuse values of other types; ``True`` is no number."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            names = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
+            raise SearchError(f"{attribute.name}: expected {names}, came {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class SearchConfig:
+    """What a file says; see :func:`functrain.search.search` for the options.
+
+    Attributes:
+        base: what ``functrain train`` is given: an example, or a YAML file (found beside this one).
+        overrides: of it, for all trials.
+        space: parameters by their place in the base.
+        name: of the search, by default that of the file.
+        directory: where it is written, by default ``runs/NAME``.
+    """
+
+    base: str = attrs.field(validator=_is(str))
+    overrides: list[str]
+    space: Space
+    metric: str = attrs.field(validator=_is(str))
+    name: str = attrs.field(validator=_is(str))
+    directory: str = attrs.field(validator=_is(str))
+    direction: str = attrs.field(default="minimize", validator=_is(str))
+    value: str = attrs.field(default="last", validator=_is(str))
+    trials: int = attrs.field(default=20, validator=_is(int))
+    timeout: str | None = attrs.field(default=None, validator=_is(str, type(None)))
+    seeds: list[int] = attrs.field(factory=lambda: [0], validator=_is(list))
+    sampler: dict[str, Any] | None = attrs.field(default=None, validator=_is(dict, type(None)))
+    pruner: dict[str, Any] | None = attrs.field(default=None, validator=_is(dict, type(None)))
+    max_failures: int = attrs.field(default=5, validator=_is(int))
+
+
+def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read the file of a search.
+
+    Args:
+        source: the name of a shipped example, or a YAML file.
+        overrides: ``key=value`` of this file, the value in YAML; those of the base are in its
+            ``overrides``.
+
+    Raises:
+        SearchError: anything but the space is wrong; the message is one line with the key.
+        SearchSpaceError: the space is.
+
+    Example:
+        >>> read("digits_search", ["trials=3"]).trials
+        3
+    """
+    text, folder = _text(source)
+    data = _merged(text, source, overrides)
+    known = attrs.fields_dict(SearchConfig)
+    for key in data:
+        if key not in known:
+            raise SearchError(f"{source}: {key}: unknown key{nearest(str(key), known)}")
+    data.setdefault("name", Path(source).stem)
+    data.setdefault("directory", f"runs/{data['name']}")
+    for key in ("base", "space", "metric"):
+        if data.get(key) is None:
+            raise SearchError(f"{source}: {key}: missing")
+    if not isinstance(data["space"], Mapping):
+        raise SearchSpaceError("space: expected parameters by name")
+    try:
+        return SearchConfig(**{
+            **data,
+            "base": _found(data["base"], folder),
+            "overrides": _listed(data.get("overrides")),
+            "space": read_space(data["space"]),
+        })  # fmt: skip
+    except (SearchError, SearchSpaceError) as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _text(source: str) -> tuple[str, Path | None]:
+    if source in SHIPPED:
+        return (resources.files("functrain.examples") / f"{source}.yaml").read_text(), None
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        raise SearchError(
+            f"{source!r} is neither an example ({', '.join(SHIPPED)}) nor a .yaml file"
+            f"{nearest(source, SHIPPED)}"
+        )
+    try:
+        return path.read_text(encoding="utf-8"), path.parent
+    except (OSError, UnicodeDecodeError) as error:
+        raise SearchError(f"{source} cannot be read: {error}") from error
+
+
+def _merged(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        given: Any = OmegaConf.to_container(OmegaConf.create(text))
+        if not isinstance(given, dict):
+            raise SearchError(f"{source}: expected a mapping of options at the top")
+        # By sections, as overrides name them.
+        given["space"] = _nested(given.get("space"))
+        merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(overrides)))
+        plain: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise SearchError(f"{source}: {' '.join(str(error).split())}") from error
+    return {str(key): value for key, value in plain.items()}
+
+
+def _nested(node: Any) -> Any:
+    """Dotted names as sections."""
+    if not isinstance(node, dict):
+        return node
+    made: dict[str, Any] = {}
+    for name, child in node.items():
+        *sections, last = str(name).split(".")
+        place = made
+        for section in sections:
+            place = place.setdefault(section, {})
+        new, before = _nested(child), place.get(last)
+        place[last] = {**before, **new} if isinstance(before, dict) else new
+    return made
+
+
+def _found(base: Any, folder: Path | None) -> Any:
+    """A file beside that of the search, where there is one."""
+    if folder is None or not isinstance(base, str):
+        return base
+    beside = folder / base
+    return str(beside) if beside.suffix in (".yaml", ".yml") and beside.exists() else base
+
+
+def _listed(overrides: Any) -> list[str]:
+    if overrides is None:
+        return []
+    if isinstance(overrides, list) and all(isinstance(one, str) for one in overrides):
+        return overrides
+    raise SearchError(f"overrides: expected a list of key=value, came {overrides!r}")

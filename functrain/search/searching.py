@@ -1,0 +1,196 @@
+"""The search: trial after trial until there are enough, and on from there when called again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.durations import Duration, Minutes, duration
+from functrain.errors import SearchError
+from functrain.names import nearest
+from functrain.search import choosing
+from functrain.search.manifest import settle, trial_directory
+from functrain.search.space import Space, read_space, suggest
+from functrain.search.studies import Queue, open_study
+from functrain.search.trials import Goal, Objective, Outcome, run_trial
+
+_DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
+
+
+@attrs.frozen(eq=False)
+class Search:
+    """The result of ``search``.
+
+    Attributes:
+        study: the ``optuna.Study``, with all trials.
+        directory: of the search.
+        reason: ``trials``, ``exhausted``, ``timeout``, ``failures`` or ``interrupted``.
+        detail: the reason in words.
+    """
+
+    study: Any
+    directory: Path
+    reason: str
+    detail: str
+
+
+def search(
+    objective: Objective,
+    space: Mapping[str, Any],
+    *,
+    metric: str,
+    directory: str | Path,
+    direction: str = "minimize",
+    value: str = "last",
+    trials: int = 20,
+    timeout: Duration | str | None = None,
+    seeds: Sequence[int] = (0,),
+    sampler: Mapping[str, Any] | None = None,
+    pruner: Any = None,
+    max_failures: int = 5,
+    settings: Mapping[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+) -> Search:
+    """Look for the parameters under which a metric is best; again, goes on from where it was.
+
+    Args:
+        objective: ``objective(params, seed, directory, listeners)`` calls ``ft.fit`` with these
+            ``seed``, ``directory`` and ``listeners`` and returns its run.
+        space: see :func:`read_space`.
+        metric: of the run's history, ``"eval/accuracy"`` say.
+        directory: of the search; run directories are ``trial-0003/seed-1`` in it.
+        direction: ``minimize`` or ``maximize``.
+        value: ``last`` or ``best`` value of the metric in a run.
+        trials: how many in all, those of earlier calls included.
+        timeout: no trial is begun after so long in this call, ``"30 minutes"`` say.
+        seeds: each trial is run with all of them; the mean of the metric counts.
+        sampler: ``name`` of an Optuna sampler and its arguments; ``seed`` is 0 if not given.
+        pruner: an Optuna pruner, or ``name`` and arguments of one; by default none.
+        max_failures: the search ends at so many trials that failed by an exception in this call.
+        settings: what else, as plain data, may not change when the search is continued.
+        say: called with a line on each trial.
+
+    Returns:
+        The study, and why it ended.
+
+    Raises:
+        SearchError: an argument makes no sense, or the runs do not measure the metric.
+        SearchSpaceError: ``space`` makes no sense.
+        SearchChangedError: the directory holds a search for something else.
+        MissingExtraError: Optuna is not installed.
+    """
+    where, parameters = Path(directory).absolute(), read_space(space)
+    _check(direction, value, trials, seeds, max_failures)
+    options = {} if sampler is None else dict(sampler)
+    choosing.sampler(options, 0)  # before anything is written
+    judge = pruner if hasattr(pruner, "prune") else choosing.pruner(pruner)
+    limit = _seconds(timeout)
+    settle(where, {
+        "metric": metric,
+        "direction": direction,
+        "value": value,
+        "seeds": list(seeds),
+        **{f"space.{name}": repr(parameter) for name, parameter in parameters.items()},
+        **(settings or {}),
+    })  # fmt: skip
+    queue = Queue(open_study(where, direction, judge), where, options, trials)
+    goal = Goal(metric, direction == "maximize", value == "best")
+    plan = _Plan(objective, goal, parameters, tuple(seeds), queue, max_failures, limit, say)
+    return Search(queue.study, where, *plan.go())
+
+
+@attrs.frozen
+class _Plan:
+    """What the loop over trials needs."""
+
+    objective: Objective
+    goal: Goal
+    space: Space
+    seeds: tuple[int, ...]
+    queue: Queue
+    max_failures: int
+    seconds: float
+    say: Callable[[str], object]
+
+    def go(self) -> tuple[str, str]:
+        """Run trials; why no more are run, in a word and in a sentence."""
+        begin, failures = time.monotonic(), 0
+        while time.monotonic() - begin < self.seconds:
+            try:
+                outcome = self._trial()
+            except KeyboardInterrupt:  # between two runs; one that runs ends by itself
+                return "interrupted", "received SIGINT"
+            if outcome is None and self.queue.exhausted:
+                return "exhausted", "every point of the space was tried"
+            if outcome is None:
+                return "trials", f"{self.queue.trials} trials were begun"
+            if outcome.state == "interrupted":
+                return "interrupted", outcome.detail
+            failures += outcome.error
+            if failures >= self.max_failures:
+                return "failures", f"{failures} trials failed by an exception"
+        return "timeout", f"no trial is begun after {self.seconds:g} s"
+
+    def _trial(self) -> Outcome | None:
+        with self.queue.next() as trial:
+            if trial is None:
+                return None
+            if trial.params:
+                self.say(f"trial {trial.number}: was interrupted, goes on")
+            params = suggest(self.space, trial)
+            directory = trial_directory(self.queue.directory, trial.number)
+            outcome = run_trial(self.objective, self.goal, trial, params, self.seeds, directory)
+            if outcome.state != "interrupted":
+                self.queue.tell(trial, outcome)
+            self.say(_line(trial.number, params, outcome, directory))
+            return outcome
+
+
+def _line(number: int, params: dict[str, Any], outcome: Outcome, directory: Path) -> str:
+    shown = ", ".join(f"{n}={short(value)}" for n, value in params.items())
+    if outcome.state == "complete":
+        spread = "" if outcome.std is None else f" ± {outcome.std:.2g}"
+        what = f"{outcome.value:.5g}{spread}"
+    elif outcome.state == "pruned":
+        what = outcome.detail
+    else:
+        what = f"{outcome.state} ({outcome.detail}); see {directory}"
+    return f"trial {number}: {what}  [{shown}]"
+
+
+def short(value: Any) -> str:
+    """A parameter's value for people.
+
+    Example:
+        >>> short(0.00123456), short("gelu"), short(64)
+        ('0.001235', 'gelu', '64')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _check(direction: str, value: str, trials: int, seeds: Sequence[int], failures: int) -> None:
+    for name, given, known in (("direction", direction, _DIRECTIONS), ("value", value, _VALUES)):
+        if given not in known:
+            raise SearchError(
+                f"{name}: expected {' or '.join(known)}, came {given!r}{nearest(given, known)}"
+            )
+    for name, number in (("trials", trials), ("max_failures", failures)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise SearchError(f"{name}: expected a whole number of at least 1, came {number!r}")
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise SearchError(f"seeds: expected different whole numbers, came {list(seeds)}")
+
+
+def _seconds(timeout: Duration | str | None) -> float:
+    if timeout is None:
+        return math.inf
+    limit = duration(timeout)
+    if not isinstance(limit, Minutes):
+        raise SearchError(f"timeout: expected a time such as '30 minutes', came {timeout!r}")
+    return float(limit.n) * 60

@@ -1,0 +1,221 @@
+"""The space that is searched: for each parameter a range of numbers or a list of choices.
+
+In YAML a parameter is a mapping with ``type`` (or a list: choices), under its dotted name or
+nested by section::
+
+    optimizer.lr: {type: float, min: 1e-4, max: 1e-1, log: true}
+    model:
+      width: {type: int, min: 8, max: 64, step: 8}
+      activation: [relu, gelu]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import attrs
+
+from functrain.errors import SearchSpaceError
+from functrain.names import nearest
+
+# By type, the keys there are, and whether each must be given.
+_NUMBER = {"min": True, "max": True, "log": False, "step": False}
+_KEYS = {"float": _NUMBER, "int": _NUMBER, "categorical": {"choices": True}}
+
+
+@attrs.frozen
+class Range:
+    """Numbers from ``min`` to ``max``, both included.
+
+    Attributes:
+        type: ``"float"`` or ``"int"``.
+        min: the least.
+        max: the greatest; with ``step`` the greatest that steps from ``min`` reach.
+        log: draw evenly in the logarithm.
+        step: distance between neighbours.
+
+    Example:
+        >>> Range("int", 8, 30, step=8)
+        Range(type='int', min=8, max=24, log=False, step=8)
+    """
+
+    type: str
+    min: float
+    max: float
+    log: bool = False
+    step: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.type not in ("float", "int"):
+            raise SearchSpaceError(f"type: expected float or int, came {self.type!r}")
+        for name in ("min", "max", *(() if self.step is None else ("step",))):
+            object.__setattr__(self, name, self._number(name, getattr(self, name)))
+        if not self.min <= self.max:
+            raise SearchSpaceError(f"min is {self.min}, above max, which is {self.max}")
+        if not isinstance(self.log, bool):
+            raise SearchSpaceError(f"log: expected true or false, came {self.log!r}")
+        if self.log and (self.min <= 0 or self.step is not None):
+            raise SearchSpaceError("log: needs min above 0, and no step")
+        if self.step is not None:
+            object.__setattr__(self, "max", self._reached(self.step))
+
+    def _number(self, name: str, value: object) -> float:
+        kinds = int if self.type == "int" else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            raise SearchSpaceError(f"{name}: expected {self.type}, came {value!r}")
+        return value if self.type == "int" else float(value)
+
+    def _reached(self, step: float) -> float:
+        if step <= 0:
+            raise SearchSpaceError(f"step: expected a number above 0, came {step}")
+        # By their digits: 0.3 is three steps of 0.1.
+        low, high, width = (Fraction(repr(value)) for value in (self.min, self.max, step))
+        reached = low + (high - low) // width * width
+        return int(reached) if self.type == "int" else float(reached)
+
+    @property
+    def example(self) -> float:
+        """A value of it."""
+        return self.min
+
+    def read(self, stored: float) -> float:
+        """A value from what Optuna stores of it: the same."""
+        return stored
+
+    def suggest(self, trial: Any, name: str) -> float:
+        """Draw a value; ``trial`` is an ``optuna.Trial``."""
+        if self.type == "int":
+            step = 1 if self.step is None else self.step
+            return int(trial.suggest_int(name, self.min, self.max, step=step, log=self.log))
+        return float(trial.suggest_float(name, self.min, self.max, step=self.step, log=self.log))
+
+
+@attrs.frozen
+class Choices:
+    """One of several values, which may be lists and mappings too.
+
+    Example:
+        >>> Choices([32, [1, 2]]).labels
+        (32, '[1, 2]')
+    """
+
+    options: tuple[Any, ...] = attrs.field(converter=tuple)
+
+    def __attrs_post_init__(self) -> None:
+        labels = [repr(label) for label in self.labels]
+        if not labels:
+            raise SearchSpaceError("choices: there are none")
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice or len(set(self.labels)) < len(labels):
+            raise SearchSpaceError(f"choices: some are equal: {', '.join(twice or labels)}")
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        """The options as Optuna can store them: lists and mappings as JSON."""
+        plain = (type(None), bool, int, float, str)
+        return tuple(o if isinstance(o, plain) else json.dumps(o) for o in self.options)
+
+    @property
+    def example(self) -> Any:
+        """A value of it."""
+        return self.options[0]
+
+    def read(self, stored: Any) -> Any:
+        """An option from what Optuna stores of it."""
+        return self.options[self.labels.index(stored)]
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Draw a value; ``trial`` is an ``optuna.Trial``."""
+        return self.read(trial.suggest_categorical(name, self.labels))
+
+
+Parameter: TypeAlias = Range | Choices
+Space: TypeAlias = dict[str, Parameter]
+
+
+def read_space(given: Mapping[str, Any]) -> Space:
+    """Read a space from plain data.
+
+    Args:
+        given: parameters by dotted name, or nested by section; each a mapping, a list, or a
+            ``Range`` or ``Choices`` already.
+
+    Returns:
+        Parameters by dotted name.
+
+    Raises:
+        SearchSpaceError: one of them makes no sense; the message begins with its name.
+
+    Example:
+        >>> read_space({"optimizer": {"lr": {"type": "float", "min": 0.1, "max": 1}}, "a.b": [1]})
+        {'optimizer.lr': Range(type='float', min=0.1, max=1.0, log=False, step=None),
+         'a.b': Choices(options=(1,))}
+    """
+    space: Space = {}
+    for name, node in _parameters(given, ""):
+        try:
+            parameter = _parameter(node)
+        except SearchSpaceError as error:
+            raise SearchSpaceError(f"space: {name}: {error}") from error
+        if name in space:
+            raise SearchSpaceError(f"space: {name}: given twice")
+        space[name] = parameter
+    if not space:
+        raise SearchSpaceError("space: there are no parameters in it")
+    return space
+
+
+def suggest(space: Space, trial: Any) -> dict[str, Any]:
+    """Draw a value for every parameter; ``trial`` is an ``optuna.Trial``."""
+    return {name: parameter.suggest(trial, name) for name, parameter in space.items()}
+
+
+def _parameters(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, child in node.items():
+        name = f"{path}{key}"
+        if isinstance(child, Mapping) and not _is_parameter(child):
+            yield from _parameters(child, f"{name}.")
+        else:
+            yield name, child
+
+
+def _is_parameter(node: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a parameter, and not a section that has one by the name of "type"."""
+    words = ("type", "min", "max", "choices")
+    given = [node[word] for word in words if word in node]
+    # A section that has a parameter named "min" may have others beside it: mappings or lists.
+    return any(not isinstance(value, Mapping | list) for value in given) or (
+        node.keys() == {"choices"} and isinstance(node["choices"], list)
+    )
+
+
+def _parameter(node: Any) -> Parameter:
+    if isinstance(node, Range | Choices):
+        return node
+    if isinstance(node, list | tuple):
+        return Choices(node)
+    if not isinstance(node, Mapping):
+        raise SearchSpaceError(f"expected a mapping such as {{type: float, ...}}, came {node!r}")
+    options = dict(node)
+    kind = options.pop("type", "categorical" if "choices" in options else None)
+    if kind not in _KEYS:
+        raise SearchSpaceError(f"type: expected one of {', '.join(_KEYS)}, came {kind!r}")
+    _check_keys(options, _KEYS[kind])
+    if kind != "categorical":
+        return Range(kind, **options)
+    if not isinstance(options["choices"], list | tuple):
+        raise SearchSpaceError(f"choices: expected a list, came {options['choices']!r}")
+    return Choices(options["choices"])
+
+
+def _check_keys(options: Mapping[str, Any], known: Mapping[str, bool]) -> None:
+    for key in options:
+        if key not in known:
+            raise SearchSpaceError(f"unknown key {key!r}{nearest(str(key), known)}")
+    for key, needed in known.items():
+        if needed and key not in options:
+            raise SearchSpaceError(f"{key}: missing")

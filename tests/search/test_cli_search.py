@@ -1,0 +1,207 @@
+"""``functrain search`` in real processes: killed, interrupted, two at once, and then read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functrain.cli import main
+
+pytest.importorskip("optuna")
+pytestmark = pytest.mark.slow
+
+SOURCE = """
+import time
+import torch
+import functrain as ft
+
+X = torch.linspace(-1, 1, 16).reshape(-1, 1)
+
+def model(width):
+    return torch.nn.Sequential(torch.nn.Linear(1, width), torch.nn.Linear(width, 1))
+
+def loss(model, batch):
+    if len(model[0].weight) == 7:
+        raise ValueError("seven is no width")
+    return (model(batch[0]) - batch[1]).square().mean()
+
+def data(batch_size=8, wait=0.0):
+    return Slow(ft.data.Batches((X, 3 * X), batch_size), wait)
+
+class Slow:
+    def __init__(self, batches, wait):
+        self.batches, self.wait = batches, wait
+    def __len__(self):
+        return len(self.batches)
+    def __iter__(self):
+        for batch in self.batches:
+            time.sleep(self.wait)
+            yield batch
+"""
+BASE = """
+model: {_target_: mine.model, width: 4}
+loss: mine.loss
+data: {_target_: mine.data, wait: 0.02}
+eval_data: {_target_: mine.data, batch_size: 16}
+optimizer: {_target_: functrain.optim.SGD, lr: 0.1}
+fit: {until: 3 epochs}
+threads: 1
+"""
+SEARCH = """
+base: base.yaml
+metric: eval/loss
+space:
+  optimizer.lr: {type: float, min: 1e-3, max: 0.3, log: true}
+  model.width: [2, 3, 4]
+seeds: [0, 1]
+trials: 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("mine.py", SOURCE), ("base.yaml", BASE), ("search.yaml", SEARCH)):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "functrain", "search", "search.yaml", *arguments]
+    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=environment
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The same command in this process, which is faster."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["functrain", "search", "search.yaml", *arguments])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets its own
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), *capsys.readouterr()
+
+    return run
+
+
+def values(folder: Path, name: str) -> dict[str, Any]:
+    """By trial: parameters, and the values of its seeds."""
+    found = {}
+    for path in sorted((folder / "runs" / name).glob("trial-*/trial.json")):
+        trial = json.loads(path.read_text())
+        seeds = {seed: ended["value"] for seed, ended in trial["seeds"].items()}
+        found[path.parent.name] = (trial["params"], seeds)
+    return found
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    for _ in range(3000):
+        if list(folder.glob(pattern)):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError(f"there is no {pattern}")
+
+
+@pytest.mark.row(47)
+def test_a_search_that_was_ended_goes_on_where_it_was(folder: Path, here: Here) -> None:
+    code, out, err = here("name=whole")
+    assert code == 0, err
+    assert "trials: 3 complete" in out
+
+    process = started(folder, "name=parts")
+    wait_for(folder, "runs/parts/trial-0000/seed-1/step-*", process)
+    process.kill()
+    process.wait()
+    first = folder / "runs/parts/trial-0000/trial.json"
+    assert list(json.loads(first.read_text())["seeds"]) == ["0"]
+
+    process = started(folder, "name=parts")
+    wait_for(folder, "runs/parts/trial-0001/seed-0/step-*", process)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert code == 130, err
+    assert "trial 0: was interrupted, goes on" in out
+    assert "continue with: functrain search search.yaml name=parts" in out
+    assert "trials: 1 complete, 1 unfinished" in out
+    written = first.stat().st_mtime_ns
+
+    code, out, err = here("name=parts")
+    assert code == 0, err
+    assert "trial 1: was interrupted, goes on" in out
+    assert "trials: 3 complete" in out
+    assert first.stat().st_mtime_ns == written
+    assert values(folder, "parts") == values(folder, "whole")  # to the last bit
+
+    code, out, err = here("name=parts", "--report")
+    assert code == 0, err
+    assert "train the best with: functrain train base.yaml optimizer.lr=0." in out
+    assert (folder / "runs/parts/history.png").exists()
+
+
+@pytest.mark.row(47)
+def test_two_processes_share_a_search(folder: Path) -> None:
+    both = [started(folder, "trials=3") for _ in range(2)]
+    outs = []
+    for process in both:
+        code, out, err = ended(process)
+        assert code == 0, err
+        outs.append(out)
+    assert any("trials: 3 complete" in out for out in outs)
+    assert all("failed" not in out for out in outs)
+    found = values(folder, "search")
+    assert len(found) == 3
+    assert all(len(seeds) == 2 for _, seeds in found.values())
+    for trial in found:
+        rows = (folder / f"runs/search/{trial}/seed-0/metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == list(range(1, 7))
+
+
+@pytest.mark.row(47)
+def test_a_mistake_in_the_code_fails_its_trials_and_ends_the_search(here: Here) -> None:
+    code, out, err = here("space.model.width=[7]", "max_failures=2")
+    assert code == 1, err
+    assert "trial 0: failed (seed 0: ValueError: seven is no width (mine.py, line 13)); see" in out
+    assert "trials: 2 failed" in out
+    assert "failures: 2 trials failed by an exception" in out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("space.model.widht=[7]", "widht"),
+        ("space.modle.width=[7]", "modle"),
+        ("sampler.name=TPESmapler", "did you mean 'TPESampler'"),
+        ("--report", "holds no search"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_written(
+    folder: Path, here: Here, argument: str, message: str
+) -> None:
+    code, _, err = here(argument)
+    assert (code, message in err, len(err.splitlines())) == (2, True, 1), err
+    assert not (folder / "runs").exists()

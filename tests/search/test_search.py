@@ -1,0 +1,392 @@
+"""The search from Python: what counts, what is pruned, what fails, and what is never done twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import functrain as ft
+from functrain.errors import SearchChangedError, SearchError
+from functrain.search import PredictedLossPruner, Search, report, search
+from functrain.search.manifest import read_trial
+from functrain.search.plots import draw
+from functrain.search.trials import Objective
+
+optuna = pytest.importorskip("optuna")
+
+X = torch.linspace(-1, 1, 16).reshape(-1, 1)
+SPACE = {"lr": {"type": "float", "min": 1e-3, "max": 0.5, "log": True}, "k": ["a", [1, 2]]}
+Calls = list[tuple[dict[str, Any], int]]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def data(batch_size: int = 8) -> ft.data.Batches:
+    return ft.data.Batches((X, 3 * X), batch_size)
+
+
+def loss(model: Any, batch: Any) -> torch.Tensor:
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def train(
+    params: dict[str, Any],
+    seed: int,
+    directory: Path,
+    listeners: list[Any],
+    stored: bool = False,  # most tests need no checkpoints
+    **options: Any,
+) -> ft.Run:
+    program = ft.program(lambda: torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=params["lr"]))
+    given: dict[str, Any] = {"until": "3 epochs", "directory": directory if stored else None}
+    given |= {"eval_data": data(16), "listeners": listeners, "seed": seed} | options
+    return ft.fit(program, data(), **given)
+
+
+def listening(listener: Any, stored: bool = False) -> Objective:
+    def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
+        return train(params, seed, directory, [*listeners, listener], stored)
+
+    return objective
+
+
+class Recorder:
+    """An objective that notes its calls, and fails where it is told to."""
+
+    def __init__(
+        self, fail: Callable[[int, int], object] = lambda call, seed: None, stored: bool = False
+    ) -> None:
+        self.calls: Calls = []
+        self.fail = fail
+        self.stored = stored
+
+    def __call__(
+        self, params: dict[str, Any], seed: int, directory: Path, listeners: list[Any]
+    ) -> ft.Run:
+        self.calls.append((params, seed))
+        self.fail(len(self.calls), seed)
+        return train(params, seed, directory, listeners, self.stored)
+
+
+def found(objective: Any, directory: Path, **options: Any) -> Search:
+    given = {"metric": "eval/loss", "trials": 4, "seeds": [0, 1], "say": lambda line: None}
+    return search(objective, SPACE, directory=directory, **{**given, **options})
+
+
+def states(result: Search) -> list[str]:
+    return [row.state for row in report.rows(result.study)]
+
+
+@pytest.mark.row(47)
+def test_every_trial_is_run_with_every_seed_and_the_mean_counts(tmp_path: Path) -> None:
+    objective, said = Recorder(stored=True), []
+    result = found(objective, tmp_path, say=said.append)
+    assert (result.reason, states(result)) == ("trials", ["complete"] * 4)
+    assert [seed for _, seed in objective.calls] == [0, 1] * 4
+    for row in report.rows(result.study):
+        seeds = read_trial(tmp_path / f"trial-{row.number:04d}")
+        assert row.value == pytest.approx((seeds[0].value + seeds[1].value) / 2)
+        assert row.std == pytest.approx(abs(seeds[0].value - seeds[1].value) / math.sqrt(2))
+        assert (tmp_path / f"trial-{row.number:04d}" / "seed-1" / "metrics.jsonl").exists()
+    best = report.ranked(result.study)
+    assert best[0].value == min(row.value for row in report.rows(result.study))
+    assert len(said) == 4
+    assert "±" in said[0]
+
+
+@pytest.mark.row(47)
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    found(Recorder(), tmp_path)
+    again = Recorder()
+    assert found(again, tmp_path).reason == "trials"
+    assert again.calls == []
+    more = Recorder()
+    result = found(more, tmp_path, trials=5)
+    assert len(more.calls) == 2
+    assert states(result) == ["complete"] * 5
+
+
+@pytest.mark.row(47)
+@pytest.mark.parametrize("call", [1, 4])
+def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, call: int) -> None:
+    def interrupt(number: int, seed: int) -> None:
+        if number == call:
+            raise KeyboardInterrupt
+
+    whole, first, second = Recorder(), Recorder(interrupt), Recorder()
+    found(whole, tmp_path / "whole")
+    assert found(first, tmp_path / "parts").reason == "interrupted"
+    result = found(second, tmp_path / "parts")
+    assert states(result) == ["complete"] * 4  # no trial is left over or counted twice
+    assert first.calls[:-1] + second.calls == whole.calls
+    assert len({params["lr"] for params, _ in whole.calls}) == 4
+    values = [row.value for row in report.rows(result.study)]
+    assert values == [row.value for row in report.rows(found(whole, tmp_path / "whole").study)]
+
+
+@pytest.mark.row(47)
+def test_a_run_that_is_half_done_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Interrupt:
+        def on_train_begin(self, event: Any) -> None:
+            begun.append(event.state.counters.step)
+
+        def on_epoch_end(self, event: Any) -> None:
+            if event.complete and len(begun) == 1:
+                raise KeyboardInterrupt
+
+    objective = listening(Interrupt(), stored=True)
+    assert found(objective, tmp_path, trials=1).reason == "interrupted"
+    result = found(objective, tmp_path, trials=1)
+    assert states(result) == ["complete"]
+    assert begun == [0, 2, 0]
+
+
+@pytest.mark.row(47)
+def test_bad_trials_are_pruned_in_their_first_seed(tmp_path: Path) -> None:
+    objective = Recorder()
+    pruner = {"name": "ThresholdPruner", "upper": 2.0}
+    result = found(objective, tmp_path, pruner=pruner, trials=6)
+    counted = report.counts(result.study)
+    assert counted.keys() == {"complete", "pruned"}
+    assert len(objective.calls) == 2 * counted["complete"] + counted["pruned"]
+    for row in report.rows(result.study):
+        if row.state == "pruned":
+            assert row.detail.startswith("pruned at step 2 with eval/loss")
+            assert read_trial(tmp_path / f"trial-{row.number:04d}")[0].reason == "pruned"
+
+
+class TestOnlyPruningIsPruning:
+    """The template counted exceptions, NaN and early stops as pruned trials."""
+
+    @pytest.mark.row(47)
+    def test_an_exception_fails_the_trial_and_the_search_goes_on(self, tmp_path: Path) -> None:
+        def fail(call: int, seed: int) -> None:
+            if call == 3:
+                raise ValueError("no such width\nand more")
+
+        said: list[str] = []
+        result = found(Recorder(fail), tmp_path, say=said.append)
+        assert states(result) == ["complete", "failed", "complete", "complete"]
+        row = report.rows(result.study)[1]
+        assert row.detail.startswith("seed 0: ValueError: no such width (test_search.py, line ")
+        assert str(tmp_path / "trial-0001") in said[1]
+        assert "Traceback" in (tmp_path / "trial-0001" / "error.txt").read_text()
+
+    @pytest.mark.row(47)
+    def test_an_exception_in_the_model_fails_the_trial(self, tmp_path: Path) -> None:
+        class Broken:
+            def on_eval_end(self, event: Any) -> None:
+                raise RuntimeError("broken")
+
+        objective = listening(Broken())
+        result = found(objective, tmp_path, trials=1)
+        assert states(result) == ["failed"]
+        assert "broken" in report.rows(result.study)[0].detail
+
+    @pytest.mark.row(47)
+    def test_a_loss_that_is_not_finite_fails_the_trial(self, tmp_path: Path) -> None:
+        def objective(params: dict[str, Any], *given: Any) -> ft.Run:
+            return train({"lr": 1e30}, *given)
+
+        with pytest.warns(ft.errors.NonFiniteWarning):
+            result = found(objective, tmp_path, trials=1, pruner={"name": "MedianPruner"})
+        assert states(result) == ["failed"]
+        assert "seed 0: nonfinite: step" in report.rows(result.study)[0].detail
+
+    @pytest.mark.row(47)
+    def test_a_metric_that_is_not_finite_fails_the_trial(self, tmp_path: Path) -> None:
+        def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
+            def nan(model: Any, batch: Any) -> torch.Tensor:
+                return loss(model, batch) * math.nan
+
+            program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.1), evaluate=nan)
+            return ft.fit(program, data(), until="2 epochs", eval_data=data(), listeners=listeners)
+
+        pruner = {"name": "ThresholdPruner", "upper": 0.5}  # which would prune NaN
+        result = found(objective, tmp_path, trials=1, pruner=pruner)
+        assert states(result) == ["failed"]
+        assert "eval/loss is nan" in report.rows(result.study)[0].detail
+
+    @pytest.mark.row(47)
+    def test_early_stopping_and_limits_complete_the_trial(self, tmp_path: Path) -> None:
+        rule = ft.EarlyStop("loss", upper=1e-9)
+        objective = partial(train, early_stop=rule)
+        assert states(found(objective, tmp_path / "stop", trials=2)) == ["complete"] * 2
+        objective = partial(train, until="1 step")
+        # Worse than allowed at its last step: it is over anyway.
+        pruner = {"name": "ThresholdPruner", "upper": 1e-9}
+        result = found(objective, tmp_path / "limit", trials=2, pruner=pruner)
+        assert states(result) == ["complete"] * 2
+
+    @pytest.mark.row(47)
+    def test_a_listener_of_the_users_that_stops_completes_the_trial(self, tmp_path: Path) -> None:
+        class Enough:
+            def on_eval_end(self, event: Any) -> ft.Stop:
+                return ft.Stop("enough")
+
+        objective = listening(Enough())
+        result = found(objective, tmp_path, trials=1)
+        assert states(result) == ["complete"]
+        assert report.rows(result.study)[0].detail == "enough"
+
+
+def test_the_search_ends_at_too_many_exceptions(tmp_path: Path) -> None:
+    def fail(call: int, seed: int) -> None:
+        raise ValueError("always")
+
+    objective = Recorder(fail)
+    result = found(objective, tmp_path, trials=50, max_failures=3)
+    assert (result.reason, len(objective.calls)) == ("failures", 3)
+
+
+def test_a_small_space_is_searched_once(tmp_path: Path) -> None:
+    given = {"metric": "loss", "directory": tmp_path, "sampler": {"name": "BruteForceSampler"}}
+    space, objective = {"lr": [0.1, 0.2, 0.3]}, Recorder()
+    quiet: dict[str, Any] = {"say": lambda line: None}
+    assert search(objective, space, **given, **quiet).reason == "exhausted"
+    assert sorted(params["lr"] for params, _ in objective.calls) == [0.1, 0.2, 0.3]
+    assert search(objective, space, **given, **quiet).reason == "exhausted"
+    assert len(objective.calls) == 3
+
+
+def test_no_trial_is_begun_after_the_time_is_over(tmp_path: Path) -> None:
+    objective = Recorder()
+    result = found(objective, tmp_path, timeout="0.001 seconds")
+    assert (result.reason, len(objective.calls) <= 2) == ("timeout", True)
+
+
+def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"direction": "maximize", "metric": "loss", "value": "best"}
+    result = found(Recorder(stored=True), tmp_path, **given, trials=2)
+    best, other = report.ranked(result.study)
+    assert best.value >= other.value
+    seed = read_trial(tmp_path / f"trial-{best.number:04d}")[0]
+    from functrain.history import read
+
+    rows = read(tmp_path / f"trial-{best.number:04d}" / "seed-0" / "metrics.jsonl")
+    assert seed.value == max(row["eval/loss"] for row in rows if "eval/loss" in row)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"metric": "eval/acuracy"}, "do not measure 'eval/acuracy'"),
+        ({"direction": "maximise"}, "direction: .*did you mean 'maximize'"),
+        ({"value": "mean"}, "value: expected last or best"),
+        ({"trials": 0}, "trials: expected"),
+        ({"seeds": []}, "seeds: expected"),
+        ({"seeds": [1, 1]}, "seeds: expected"),
+        ({"timeout": "3 epochs"}, "timeout: expected a time"),
+        ({"sampler": {"name": "TPESmapler"}}, "sampler.name: .*did you mean 'TPESampler'"),
+        ({"sampler": {"sede": 1}}, "sampler.sede: unknown key .did you mean 'seed'"),
+        ({"sampler": {"seed": "a"}}, "sampler.seed: expected an int"),
+        ({"pruner": {"name": "MedianPrunner"}}, "pruner.name: .*did you mean 'MedianPruner'"),
+        ({"pruner": {"name": "PredictedLossPruner", "top": 0}}, "pruner: top must be at least 1"),
+        ({"pruner": {"name": "ThresholdPruner"}}, "pruner: "),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        found(train, tmp_path / "s", **changed)
+    if "metric" not in changed:
+        assert not (tmp_path / "s").exists()
+
+
+def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="came float"):
+        found(lambda *given: 0.5, tmp_path)
+
+
+@pytest.mark.row(47)
+def test_another_search_is_refused(tmp_path: Path) -> None:
+    found(train, tmp_path, trials=1)
+    with pytest.raises(SearchChangedError, match=r"direction: 'minimize' there, 'maximize' now"):
+        found(train, tmp_path, direction="maximize")
+    with pytest.raises(SearchChangedError, match=r"seeds: \[0, 1\] there, \[0\] now"):
+        found(train, tmp_path, seeds=[0])
+    pruner = {"name": "PatientPruner", "wrapped_pruner": {"name": "MedianPruner"}, "patience": 1}
+    found(train, tmp_path, trials=1, sampler={"name": "RandomSampler"}, pruner=pruner)
+
+
+@pytest.mark.row(47)
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_pictures_and_importances_of_any_study(tmp_path: Path, count: int) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(2 * count):
+        trial = study.ask()
+        x = trial.suggest_float("x", 1e-3, 1.0, log=True)
+        trial.suggest_int("n", 3, 3)
+        trial.suggest_categorical("c", ["a", None])
+        state = ("COMPLETE", "PRUNED", "FAIL")[(number > 1) * number % 3]
+        value = x if state == "COMPLETE" else None
+        study.tell(trial, value, state=optuna.trial.TrialState[state])
+    study.ask()
+    files = draw(study, tmp_path, "loss")
+    assert [path.name for path in files] == (
+        ["history.png", "slices.png", "parallel.png"] if count else []
+    )
+    shares = report.importances(study)
+    assert bool(shares) == (count == 5)
+    if shares:
+        assert sum(shares.values()) == pytest.approx(1)
+        assert next(iter(shares)) == "x"
+
+
+def curves(study: Any, limits: list[float], steps: int = 20) -> list[int]:
+    """Steps made of trials that fall towards limits."""
+    made = []
+    for limit in limits:
+        trial = study.ask()
+        trial.set_user_attr("steps", steps)
+        for step in range(steps):
+            trial.report(math.exp(-step / 4) + limit, step)
+            if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, limit)
+        made.append(step + 1)
+    return made
+
+
+class TestPredictedLossPruner:
+    @pytest.mark.row(48)
+    def test_prunes_what_will_end_worse_than_the_best(self) -> None:
+        study = optuna.create_study(pruner=PredictedLossPruner(top=2))
+        assert curves(study, [0.3, 0.1, 0.5, 0.2, 0.25, 0.05, 0.15]) == [20, 20, 5, 20, 5, 20, 5]
+
+    @pytest.mark.row(48)
+    def test_more_may_be_better(self) -> None:
+        pruner = PredictedLossPruner(top=1, patience=3, warmup=6)
+        study = optuna.create_study(pruner=pruner, direction="maximize")
+        assert curves(study, [0.3, 0.2, 0.4]) == [20, 8, 20]
+
+    def test_waits_where_it_cannot_know(self) -> None:
+        study = optuna.create_study(pruner=PredictedLossPruner(top=3))
+        assert curves(study, [0.1, 0.1, 0.9]) == [20] * 3
+        trial = study.ask()  # of unknown length
+        for step in range(10):
+            trial.report(5 + math.exp(-step), step)
+            assert not trial.should_prune()
+
+    def test_a_margin_is_granted(self) -> None:
+        study = optuna.create_study(pruner=PredictedLossPruner(top=1, margin=0.1))
+        assert curves(study, [0.1, 0.19, 0.21]) == [20, 20, 5]
+
+    @pytest.mark.row(48)
+    def test_in_a_search(self, tmp_path: Path) -> None:
+        pruner = {"name": "PredictedLossPruner", "top": 1, "patience": 1}
+        objective = partial(train, until="10 epochs")
+        result = found(objective, tmp_path, pruner=pruner, trials=6, seeds=[0])
+        assert report.counts(result.study)["pruned"] > 0
