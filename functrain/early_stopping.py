@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import attrs
 
@@ -198,6 +198,6 @@ class FirstOf:
 
 def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
     """One rule of one or several."""
-    if isinstance(given, Sequence):
-        return FirstOf(tuple(given)) if given else None
-    return given
+    if not isinstance(given, list | tuple):
+        return cast(Rule | None, given)
+    return FirstOf(tuple(given)) if given else None
