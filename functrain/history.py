@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import attrs
 import orjson
 
 from functrain.checkpoint.storage.files import sync_directory
-from functrain.errors import LogError
+from functrain.errors import ConfigurationError, LogError
+from functrain.extras import require
 
 Row = dict[str, Any]
 FILE_NAME = "metrics.jsonl"
@@ -28,14 +28,35 @@ FILE_NAME = "metrics.jsonl"
 class History:
     """Rows of a run in order of steps; each maps metric names to numbers.
 
+    Args:
+        rows: one a step.
+
     Example:
         >>> rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "eval/loss": 1.0}]
         >>> history = History(rows)
-        >>> history["loss"], history.column("eval/loss")
-        ([0.5, 0.25], ([2], [1.0]))
+        >>> history["loss"], history.column("eval/loss"), len(history[-1:])
+        ([0.5, 0.25], ([2], [1.0]), 1)
+        >>> history
+        History: 2 steps, 2 metrics
+             | training | evaluation
+        step |     loss |  eval/loss
+           1 |      0.5 |
+           2 |     0.25 |          1
     """
 
     rows: list[Row]
+
+    @classmethod
+    def read(cls, path: str | Path) -> History:
+        """The history of a run that was written, finished or not.
+
+        Args:
+            path: the run directory, or its ``metrics.jsonl``.
+
+        Raises:
+            LogError: there is no log, or it is damaged.
+        """
+        return cls(list(stream(path)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,16 +64,27 @@ class History:
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
-    def __getitem__(self, name: str) -> list[float]:
-        return self.column(name)[1]
+    @overload
+    def __getitem__(self, which: str) -> list[float]: ...
+    @overload
+    def __getitem__(self, which: slice) -> History: ...
+    @overload
+    def __getitem__(self, which: int) -> Row: ...
+    def __getitem__(self, which: str | slice | int) -> list[float] | History | Row:
+        """A metric's values where it was measured, some of the steps, or one row."""
+        if isinstance(which, str):
+            return self.column(which)[1]
+        return History(self.rows[which]) if isinstance(which, slice) else self.rows[which]
 
     def __repr__(self) -> str:
-        return f"History({len(self)} steps; {', '.join(self.names())})"
+        from functrain.reporting.history_table import text
+
+        return text(self)
 
     def _repr_html_(self) -> str:
-        last = self.rows[-1] if self.rows else {}
-        cells = "".join(f"<tr><td>{escape(k)}</td><td>{v!r}</td></tr>" for k, v in last.items())
-        return f"<b>{escape(repr(self))}</b><table>{cells}</table>"
+        from functrain.reporting.history_table import html
+
+        return html(self)
 
     def names(self) -> list[str]:
         """All metrics that occur, in order of first appearance."""
@@ -69,6 +101,77 @@ class History:
             raise KeyError(f"{name!r} is not in this history; it has {self.names()}")
         return [step for step, _ in found], [value for _, value in found]
 
+    def last(self, name: str) -> float:
+        """The value of a metric when it was last measured.
+
+        Raises:
+            KeyError: it never was.
+        """
+        return self.column(name)[1][-1]
+
+    def best(self, name: str, mode: Literal["min", "max"] = "min") -> tuple[int, float]:
+        """Step and value at which a metric was best, first if several times; never NaN or Inf.
+
+        Args:
+            name: of the metric.
+            mode: whether ``min`` or ``max`` is best.
+
+        Raises:
+            KeyError: it was never measured.
+            LogError: it was never finite.
+            ConfigurationError: the mode is neither.
+
+        Example:
+            >>> rows = [{"step": s, "loss": x} for s, x in enumerate((0.5, math.nan, 0.2), 1)]
+            >>> History(rows).best("loss")
+            (3, 0.2)
+        """
+        if mode not in ("min", "max"):
+            raise ConfigurationError(f"mode={mode!r}: expected 'min' or 'max'")
+        pairs = [pair for pair in zip(*self.column(name), strict=True) if math.isfinite(pair[1])]
+        if not pairs:
+            raise LogError(f"{name!r} was never finite in these {len(self)} steps")
+        return (min if mode == "min" else max)(pairs, key=lambda pair: pair[1])
+
+    def plot(
+        self,
+        *metrics: str,
+        path: str | Path | None = None,
+        title: str = "",
+        x: str = "step",
+        smooth: float = 0.05,
+        log: bool | None = None,
+    ) -> Any:
+        """Draw curves; see :class:`functrain.plotting.Options` for the options.
+
+        Args:
+            metrics: globs of names; by default what is usually looked at.
+            path: where to write the picture; by default it is not written.
+            title: over the figure.
+            x: ``step``, ``epoch``, ``samples`` or ``time``.
+            smooth: training metrics are smoothed over this share of the steps.
+            log: logarithmic values, always or never; by default where it shows more.
+
+        Returns:
+            A ``matplotlib.figure.Figure``; notebooks show it.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from functrain.plotting import Options, curves
+
+        return curves(self, path, title, Options(metrics, x, smooth, log))
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame`` by step, NaN where a metric was not measured.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        names = self.names()
+        frame = require("pandas", "pandas").DataFrame(self.rows, columns=names)
+        return frame.set_index("step") if "step" in names else frame
+
 
 def encode(row: Row) -> bytes:
     r"""A row as one line of JSON; what is not finite is written as a string (JSON has no NaN).
@@ -77,6 +180,9 @@ def encode(row: Row) -> bytes:
         >>> encode({"step": 1, "loss": math.nan})
         b'{"step":1,"loss":"nan"}\n'
     """
+    line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    if b":null" not in line:  # which is what orjson makes of NaN, and of None
+        return line
     plain = {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()
@@ -158,8 +264,30 @@ def read(path: Path) -> list[Row]:
     Raises:
         LogError: a line in the middle is not JSON.
     """
-    *lines, _ = path.read_bytes().split(b"\n")
+    return list(stream(path))
+
+
+def stream(path: str | Path) -> Iterator[Row]:
+    """The rows of a log one after the other, for logs that are too large for lists.
+
+    Args:
+        path: a log, or a run directory that holds one.
+
+    Raises:
+        LogError: there is none, or a line in the middle is damaged; all before it were given.
+    """
+    path = Path(path)
+    log = path / FILE_NAME if path.is_dir() else path
     try:
-        return [decode(line) for line in lines]
-    except orjson.JSONDecodeError as error:
-        raise LogError(f"{path} is damaged: {error}") from error
+        file = open(log, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise LogError(f"{log} cannot be read: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # cut short by a crash
+            try:
+                row = decode(line)
+            except (orjson.JSONDecodeError, AttributeError) as error:
+                raise LogError(f"{log} is damaged in line {number}: {error}") from error
+            yield row

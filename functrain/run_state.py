@@ -90,4 +90,8 @@ class Run:
         return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
 
     def _repr_html_(self) -> str:
-        return f"<b>{escape(repr(self))}</b><br>{escape(self.detail)}{self.history._repr_html_()}"
+        best = self.best["value"]
+        words = [self.detail, f"{self.seconds:.1f} s trained"]
+        words += [] if best is None else [f"best {best:.4g} at step {self.best['step']}"]
+        title = f"<b>{escape(repr(self))}</b><br>{escape(', '.join(words))}<br>"
+        return title + self.history._repr_html_()

@@ -1,0 +1,75 @@
+"""``functrain plot`` and ``functrain report``: curves of runs, and a page about one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from functrain.errors import LogError, MissingExtraError
+from functrain.history import FILE_NAME
+from functrain.plotting import Columns, Options, chart_of, draw
+from functrain.plotting.drawing import check_format
+from functrain.plotting.loading import loaded
+from functrain.plotting.run_names import distinguishing, runs_at
+
+
+def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
+    """Draw the curves of one run, or of several over each other.
+
+    Args:
+        paths: runs, or directories of runs.
+        out: the file to write; by default ``curves.png`` in the only path, or here.
+        options: what to draw.
+        console: where to print.
+
+    Raises:
+        LogError: there is nothing to draw.
+        ConfigurationError: an option makes no sense.
+        MissingExtraError: a picture needs matplotlib.
+    """
+    out = out or (paths[0] if len(paths) == 1 else Path()) / "curves.png"
+    check_format(out)
+    runs, notes = _read(runs_at(paths))
+    title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
+    try:
+        draw(chart_of(runs, options, title), out, notes)
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"{error}, or write --out FILE.html, which needs nothing"
+        ) from error
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    console.print(str(out), soft_wrap=True, highlight=False, markup=False)
+
+
+def report(directory: Path, out: Path | None, console: Console) -> None:
+    """Write a page about a run.
+
+    Args:
+        directory: of the run.
+        out: the file to write; by default ``report.html`` in it.
+        console: where to print.
+
+    Raises:
+        RunDirectoryError: there is no run.
+    """
+    from functrain.reporting import report
+
+    written = report(directory, out)
+    console.print(str(written), soft_wrap=True, highlight=False, markup=False)
+
+
+def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:
+    """Columns by the names that tell runs apart, and what to say of runs that have none."""
+    found = [(path, loaded(path)) for path in paths]
+    drawn = [(path, log.columns) for path, log in found if log.columns.length]
+    if not drawn:
+        log = paths[0] / FILE_NAME
+        raise LogError(f"there is nothing to draw: {log} has no steps")
+    damaged = [log.problem for _, log in found if log.problem and log.columns.length]
+    empty = [f"passed over {path}: no steps" for path, log in found if not log.columns.length]
+    names = distinguishing([path for path, _ in drawn])
+    runs = {name: columns for name, (_, columns) in zip(names, drawn, strict=True)}
+    return runs, (*(f"drawn up to there: {problem}" for problem in damaged), *empty)
