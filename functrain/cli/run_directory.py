@@ -9,11 +9,15 @@ import yaml
 from omegaconf import OmegaConf
 
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
+from functrain.config import Loaded, import_folders
 from functrain.errors import ConfigChangedError, RunDirectoryError
 
 FILE_NAME = "config.yaml"
 # A run may be continued to another end, or elsewhere; anything else makes it another run.
-MAY_CHANGE = ("fit.until", "threads", "directory", "name", "report", "generate")
+MAY_CHANGE = (
+    *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
+    *("seeds", "report", "generate"),
+)
 
 
 def settle(directory: Path, plain: dict[str, Any]) -> None:
@@ -33,13 +37,26 @@ def settle(directory: Path, plain: dict[str, Any]) -> None:
         if before is not None:
             _compare(directory, before, plain)
         if before != plain:
-            _write(path, OmegaConf.to_yaml(plain).encode())
+            write(path, OmegaConf.to_yaml(plain).encode())
     except OSError as error:
         if isinstance(error, RunDirectoryError):
             raise
         raise RunDirectoryError(
             f"{directory} cannot be used as a run directory: {error}"
         ) from error
+
+
+def written(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it is written back: it knows where its own modules were.
+
+    Args:
+        loaded: where it came from.
+        plain: what of it is written.
+    """
+    # Where it was read from there, the file lies beside no modules.
+    own = Path(loaded.config.directory).resolve()
+    folders = [str(folder) for folder in import_folders(loaded) if folder != own]
+    return {**plain, "import_from": folders} if folders else plain
 
 
 def _read(path: Path) -> Any:
@@ -55,10 +72,10 @@ def _read(path: Path) -> Any:
     )
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Wholly or not at all, and durably."""
+def write(path: Path, data: bytes) -> None:
+    """Write a file wholly or not at all, and durably; its folder is made where it is missing."""
     make_directories(path.parent)
-    draft = path.with_name(f".{FILE_NAME}")
+    draft = path.with_name(f".{path.name}")
     draft.unlink(missing_ok=True)
     with created(draft) as descriptor:
         write_all(descriptor, data)
@@ -67,7 +84,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _compare(directory: Path, before: Any, now: dict[str, Any]) -> None:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     changed = [
         f"{key}: {_shown(old, key)} there, {_shown(new, key)} now"
         for key in sorted(old.keys() | new.keys())
@@ -85,7 +102,8 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     return repr(flat[key]) if key in flat else "not set"
 
 
-def _flat(node: Any, path: str = "") -> list[tuple[str, Any]]:
+def flat(node: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every value below a node with its dotted key."""
     if isinstance(node, dict):
         pairs = list(node.items())
     elif isinstance(node, list):
@@ -93,5 +111,5 @@ def _flat(node: Any, path: str = "") -> list[tuple[str, Any]]:
     else:
         return [(path, node)]
     return [
-        leaf for key, child in pairs for leaf in _flat(child, f"{path}.{key}" if path else str(key))
+        leaf for key, child in pairs for leaf in flat(child, f"{path}.{key}" if path else str(key))
     ]

@@ -13,9 +13,9 @@ from rich.table import Table
 
 import functrain as ft
 from functrain import config
-from functrain.cli.run_directory import settle
-from functrain.errors import LogError, MissingExtraError
-from functrain.history import FILE_NAME, History, read
+from functrain.cli import seeds
+from functrain.cli.run_directory import settle, written
+from functrain.errors import MissingExtraError
 from functrain.listeners import ProgressBar
 
 # Exit codes by reason; 128 + the signal's number where one ended the run.
@@ -39,13 +39,33 @@ def train(source: str, overrides: list[str], console: Console) -> int:
     loaded = config.load(source, overrides)
     if loaded.config.threads is not None:
         torch.set_num_threads(loaded.config.threads)
+    if loaded.config.matmul_precision is not None:
+        torch.set_float32_matmul_precision(loaded.config.matmul_precision)
+    if loaded.config.seeds is not None:
+        code = train_seeds(loaded, source, overrides, console)
+    else:
+        code = exit_code(train_one(loaded, console))
+    if code in _SIGNALS.values():
+        again = shlex.join(["functrain", "train", source, *overrides])
+        console.print(f"interrupted and saved; continue with: {again}", soft_wrap=True)
+    return code
+
+
+def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
+    """Train one run, and say how it went.
+
+    Args:
+        loaded: its configuration, of one seed.
+        console: where to print.
+    """
     with config.importable(loaded):
         built = config.build(loaded.config)
         directory = Path(loaded.config.directory)
         with built.store.lock():
             already = built.store.steps()
-            settle(directory, loaded.plain)
-            run = _fit(loaded.config, built, console)
+            state = None if already else built.initial()
+            settle(directory, written(loaded, loaded.plain))
+            run = _fit(loaded.config, built, state, console)
             plot = _plot(run, directory, loaded.config.name, console)
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.state.counters.step == already[-1]:
@@ -57,25 +77,50 @@ def train(source: str, overrides: list[str], console: Console) -> int:
             console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
         if built.report is not None and ended:
             console.print(built.report(built.program, run.state), markup=False, highlight=False)
-    if run.reason == "interrupted":
-        again = shlex.join(["functrain", "train", source, *overrides])
-        console.print(f"interrupted and saved; continue with: {again}", soft_wrap=True)
-    return _exit_code(run)
+    return run
 
 
-def _fit(options: config.RunConfig, built: config.Built, console: Console) -> ft.Run:
+def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], console: Console) -> int:
+    """Train a run for each of several seeds that is not done, and print what they say together.
+
+    Args:
+        loaded: the configuration of all.
+        source: where it comes from.
+        overrides: ``key=value``.
+        console: where to print.
+
+    Returns:
+        The exit code: 0 if every run ended well.
+    """
+    directory, until = Path(loaded.config.directory), loaded.config.fit.until
+    settle(directory, written(loaded, loaded.composed))
+    manifest, code = seeds.read(directory), 0
+    for seed in loaded.config.seeds or ():
+        if manifest.is_done(seed, until):
+            console.print(f"seed {seed}: done before ({directory / seeds.folder(seed)})")
+            continue
+        console.print(f"seed {seed}")
+        run = train_one(config.load(source, seeds.overrides(overrides, directory, seed)), console)
+        if run.reason == "interrupted":
+            return exit_code(run)
+        manifest = manifest.with_run(seed, until, run)
+        seeds.write(manifest)
+        code = max(code, exit_code(run))
+    console.print(seeds.table(manifest.of(loaded.config.seeds or ()), loaded.config.name))
+    console.print(f"runs: {directory}", soft_wrap=True, highlight=False)
+    return code
+
+
+def _fit(
+    options: config.RunConfig, built: config.Built, state: ft.TrainState | None, console: Console
+) -> ft.Run:
     with contextlib.closing(ProgressBar(console)) as progress:
         return ft.fit(
             built.program,
             built.data,
-            until=options.fit.until,
-            seed=options.seed,
-            eval_data=built.eval_data,
-            eval_every=options.fit.eval_every,
-            save_every=options.fit.save_every,
-            directory=built.store,
-            early_stop=options.early_stop,
+            state=state,
             listeners=[progress, *built.listeners],
+            **config.fit_arguments(options, built),
         )
 
 
@@ -112,19 +157,8 @@ def summary(run: ft.Run, name: str) -> Table:
     return table
 
 
-def _exit_code(run: ft.Run) -> int:
+def exit_code(run: ft.Run) -> int:
+    """0, 3 for a loss that is not finite, or 128 and the number of the signal that ended it."""
     if run.reason == "interrupted":
         return next((code for name, code in _SIGNALS.items() if name in run.detail), 130)
     return 3 if run.reason == "nonfinite" else 0
-
-
-def redraw(directory: Path) -> Path:
-    """Draw the curves of a run directory again."""
-    from functrain.plotting import curves
-
-    path, log = directory / "curves.png", directory / FILE_NAME
-    rows = read(log) if log.exists() else []
-    if not rows:
-        raise LogError(f"there is nothing to draw: {log} has no steps")
-    curves(History(rows), path, title=directory.name)
-    return path

@@ -1,7 +1,8 @@
 """Configuration of runs: YAML with overrides, checked, typed, and built into objects."""
 
-from functrain.config.building import Built, build, build_program, importable
-from functrain.config.reading import Loaded, load
+from functrain.config.building import Built, build, fit_arguments, import_folders, importable
+from functrain.config.making import build_program
+from functrain.config.reading import Loaded, load, typed
 from functrain.config.schema import RunConfig
 from functrain.config.targets import imported, instantiated
 
@@ -11,8 +12,11 @@ __all__ = [
     "RunConfig",
     "build",
     "build_program",
+    "fit_arguments",
+    "import_folders",
     "importable",
     "imported",
     "instantiated",
     "load",
+    "typed",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,37 +13,67 @@ import attrs
 
 import functrain as ft
 from functrain import learning_rate
+from functrain.config.making import build_program, called
+from functrain.config.places import joined, located
 from functrain.config.reading import Loaded
 from functrain.config.schema import RunConfig
-from functrain.config.targets import TARGET, imported, instantiated
+from functrain.config.starting import check_weights, initial
+from functrain.config.structuring import shown
+from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.data import as_source
 from functrain.durations import duration
-from functrain.errors import ConfigError, FunctrainError
+from functrain.errors import ConfigError
+from functrain.evaluations import Evaluations
 from functrain.events import Listeners
 from functrain.limits import Limits, Until
 
 
 @attrs.frozen(eq=False)
 class Built:
-    """All that ``fit`` needs."""
+    """All that ``fit`` needs.
+
+    Attributes:
+        program: with its transformations.
+        data: for training.
+        eval_data: one set, several by name, or ``None``.
+        early_stop: the rules, or ``None``.
+        store: the run directory.
+        listeners: in the order in which they are told.
+        report: called at the end, or ``None``.
+        initial: makes the state to begin with where ``init_from`` is given.
+    """
 
     program: ft.Program
     data: Any
     eval_data: Any
+    early_stop: Any
     store: ft.Checkpoints
     listeners: list[Any]
     report: Callable[[ft.Program, ft.TrainState], str] | None
+    initial: Callable[[], ft.TrainState | None]
 
 
 @contextlib.contextmanager
 def importable(loaded: Loaded) -> Iterator[None]:
-    """Let import paths reach modules beside the file and in the working directory."""
+    """A block in which a configuration's import paths can be reached.
+
+    They reach modules beside its file, in its ``import_from`` and in the working directory; errors
+    in the block begin with file and line of the key they name.
+    """
     before = list(sys.path)
-    sys.path[:0] = [str(folder) for folder in (loaded.folder, Path.cwd()) if folder is not None]
+    sys.path[:0] = [str(folder) for folder in [*import_folders(loaded), Path.cwd()]]
     try:
-        yield
+        with located(loaded.places):
+            yield
     finally:
         sys.path[:] = before
+
+
+def import_folders(loaded: Loaded) -> list[Path]:
+    """The folders of a configuration's own modules, from the root of the file system."""
+    own = [] if loaded.folder is None else [loaded.folder]
+    base = loaded.folder or Path.cwd()
+    return [*own, *((base / folder).resolve() for folder in loaded.config.import_from)]
 
 
 def build(config: RunConfig) -> Built:
@@ -51,77 +82,88 @@ def build(config: RunConfig) -> Built:
     Raises:
         ConfigError: one of them cannot be made; the message names its key.
     """
-    _checked("fit.until", lambda: Limits.of(config.fit.until))
-    _checked("fit.eval_every", lambda: duration(config.fit.eval_every))
-    _checked("fit.save_every", lambda: duration(config.fit.save_every))
+    _check_durations(config)
     program = build_program(config)
-    keeping = attrs.asdict(config.checkpoints)
-    data = instantiated(_with_target(config.data, "data"), "data")
+    keeping = instantiated(attrs.asdict(config.checkpoints), "checkpoints")
+    data = instantiated(config.data, "data")
     eval_data = instantiated(config.eval_data, "eval_data")
-    listeners = instantiated(config.listeners, "listeners")
-    _checked("fit.until", lambda: _check_horizon(program, data, config.fit.until))
-    _checked("eval_data", lambda: _check_eval_data(eval_data))
-    _checked("listeners", lambda: Listeners.of(listeners))
+    listeners = _listeners(config, program)
+    early_stop = instantiated(config.early_stop, "early_stop")
+    called("fit.until", lambda: _check_horizon(program, data, config.fit.until))
+    _check_eval_data(eval_data)
+    _check_rules(early_stop)
+    called("listeners", lambda: Listeners.of(listeners))
+    called("init_from", lambda: check_weights(config))
     return Built(
         program=program,
         data=data,
         eval_data=eval_data,
-        store=_checked("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping)),
+        early_stop=early_stop,
+        store=called("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping)),
         listeners=listeners,
         report=None if config.report is None else imported(config.report, "report"),
+        initial=lambda: called("init_from", lambda: initial(config, program)),
     )
 
 
-def build_program(config: RunConfig) -> ft.Program:
-    """Make the program alone: model, loss, optimizer and the options of a step.
+def fit_arguments(config: RunConfig, built: Built) -> dict[str, Any]:
+    """What ``fit`` is called with besides program, data, state and listeners.
 
-    Raises:
-        ConfigError: one of them cannot be made; the message names its key.
+    Example:
+        >>> from functrain.config import load
+        >>> loaded = load("digits").config
+        >>> sorted(fit_arguments(loaded, build(loaded)))
+        ['directory', 'early_stop', 'eval_data', 'eval_every', ... 'seed', 'until']
     """
-    optimizer = instantiated(config.optimizer, "optimizer")
-    loss = imported(config.loss, "loss")
-    evaluate = None if config.evaluate is None else imported(config.evaluate, "evaluate")
-    options = attrs.asdict(config.program, recurse=False)
-    program: ft.Program = _checked(
-        "program",
-        lambda: ft.program(
-            lambda: instantiated(config.model, "model"),
-            loss,
-            optimizer,
-            evaluate=evaluate,
-            **options,
-        ),
-    )
-    return program
+    options = attrs.asdict(config.fit)
+    own = {"seed": config.seed, "early_stop": built.early_stop}
+    return {**options, **own, "eval_data": built.eval_data, "directory": built.store}
+
+
+def _listeners(config: RunConfig, program: ft.Program) -> list[Any]:
+    given = config.listeners
+    pairs = enumerate(given) if isinstance(given, list) else given.items()
+    return [
+        _listener(node, joined("listeners", key), program)
+        for key, node in pairs
+        if node is not None
+    ]
+
+
+def _listener(node: dict[str, Any], where: str, program: ft.Program) -> Any:
+    """A listener; one that looks into the program gets it, which no file could name."""
+    target = imported(node[TARGET], joined(where, TARGET))
+    if "program" in (parameters(target) or {}) and "program" not in node:
+        node = {**node, "program": program}
+    return instantiated(node, where)
+
+
+def _check_durations(config: RunConfig) -> None:
+    called("fit.until", lambda: Limits.of(config.fit.until))
+    called("fit.eval_every", lambda: duration(config.fit.eval_every))
+    called("fit.save_every", lambda: duration(config.fit.save_every))
 
 
 def _check_eval_data(eval_data: Any) -> None:
-    several = eval_data.values() if isinstance(eval_data, Mapping) else [eval_data]
-    for data in several if eval_data is not None else ():
-        as_source(data)
+    several = eval_data if isinstance(eval_data, Mapping) else {"": eval_data}
+    for name, data in several.items():
+        where = joined("eval_data", name)
+        called(where, functools.partial(Evaluations.of, {name: data}, duration("1 epoch")))
+
+
+def _check_rules(early_stop: Any) -> None:
+    for rule in early_stop if isinstance(early_stop, list) else [early_stop]:
+        if rule is not None and not callable(getattr(rule, "observe", None)):
+            raise ConfigError(
+                f"expected a rule such as functrain.EarlyStop, came {shown(rule)}", "early_stop"
+            )
 
 
 def _check_horizon(program: ft.Program, data: Any, until: Until) -> None:
     """See now, before anything is written, whether the schedules fit into the run."""
-    length = _checked("data", lambda: as_source(data).length)
+    length = called("data", lambda: as_source(data).length)
     steps = Limits.of(until).steps(length, program.recipe.accumulate)
     state = learning_rate.init(program.schedules)
     if steps is not None:
         state = learning_rate.with_horizon(program.schedules, state, steps)
     learning_rate.rate(program.schedules, state, 0)
-
-
-def _with_target(node: dict[str, Any], where: str) -> dict[str, Any]:
-    if TARGET not in node:
-        raise ConfigError(f"{where}.{TARGET}: missing; give the import path of what makes it")
-    return node
-
-
-def _checked(where: str, make: Callable[[], Any]) -> Any:
-    """What ``make`` returns; an error of functrain's becomes one line that names the key."""
-    try:
-        return make()
-    except ConfigError:
-        raise
-    except (FunctrainError, ValueError) as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error

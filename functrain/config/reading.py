@@ -1,25 +1,30 @@
-"""From YAML and overrides to a typed configuration; every mistake is one line with its path."""
+"""From YAML and overrides to a typed configuration; every mistake is one line with its place."""
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
-import cattrs
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from functrain.config import overrides as words
+from functrain.config.composing import composed
+from functrain.config.documents import Document, document
+from functrain.config.folders import Folders, shown, text_of
+from functrain.config.places import joined, located
 from functrain.config.schema import RunConfig
+from functrain.config.structuring import structured
 from functrain.errors import ConfigError
 from functrain.names import nearest
 
 SHIPPED = ("digits", "chargpt")
+_SUFFIXES = (".yaml", ".yml")
+_NOT_FOUND = re.compile(r"Interpolation key '([^']+)' not found")
 
 
 @attrs.frozen
@@ -30,19 +35,24 @@ class Loaded:
         config: typed.
         plain: the same as plain data, every reference resolved.
         folder: where the file lies; user modules beside it can be imported.
+        composed: of one piece, but with its references as they were written.
+        places: ``file:line`` by key.
     """
 
     config: RunConfig
     plain: dict[str, Any]
     folder: Path | None
+    composed: dict[str, Any] = attrs.field(factory=dict)
+    places: dict[str, str] = attrs.field(factory=dict, repr=False)
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a configuration.
+    """Read a configuration, with the files that its ``defaults`` include.
 
     Args:
         source: the name of a shipped example, or a YAML file.
-        overrides: ``key.subkey=value``, the value in YAML.
+        overrides: ``key.subkey=value``, the value in YAML; ``+key=value`` adds, ``~key`` removes,
+            ``group=name`` takes another file of a group in ``defaults``.
 
     Returns:
         The configuration, references such as ``${seed}`` resolved.
@@ -54,142 +64,88 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
         >>> load("digits", ["fit.until=2 epochs"]).config.fit.until
         '2 epochs'
     """
-    text, folder = _text(source)
-    try:
-        merged = _parsed(text, source)
-        for override in overrides:
-            _override(merged, override)
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        where = getattr(error, "full_key", None) or source
-        raise ConfigError(f"{where}: {_first_line(error)}") from error
-    data = {str(key): value for key, value in cast(dict[Any, Any], plain).items()}
-    data.setdefault("name", Path(source).stem)
-    data.setdefault("directory", f"runs/{data['name']}")
-    return Loaded(structured(data), data, folder)
+    data, places, folder = compose(source, overrides)
+    with located(places):
+        # Known before references are resolved, so that they can be referred to.
+        known = {"name": Path(source).stem, "directory": "runs/${name}", "seed": 0}
+        data = {**known, **data}
+        plain = resolved(data)
+        return Loaded(typed(plain), plain, folder, data, places)
 
 
-def structured(plain: dict[str, Any]) -> RunConfig:
-    """Plain data as a typed configuration.
+def compose(
+    source: str, overrides: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, str], Path | None]:
+    """A file with all that it includes and the overrides, as plain data of any content.
+
+    Args:
+        source: the name of a shipped example, or a YAML file.
+        overrides: as for :func:`load`.
+
+    Returns:
+        The data, references as they were written; ``file:line`` by key; the file's folder.
+
+    Raises:
+        ConfigError: a file cannot be read, or an override has no place.
+    """
+    root, folder = _root(source)
+    folders = Folders.beside(folder)
+    given = [words.override(text) for text in overrides]
+    whole = composed(root, folders, words.choices(given, folders))
+    changes = words.values(given, whole.keys, folders)
+    places = whole.places | words.places(changes)
+    with located(places):
+        return words.applied(whole.data, changes), places, folder
+
+
+def typed(plain: dict[str, Any]) -> RunConfig:
+    """Plain data as a typed configuration, such as ``OmegaConf.to_container`` gives it.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value is of another type.
+
+    Example:
+        >>> typed({"sede": 1})
+        Traceback (most recent call last):
+        functrain.errors.ConfigError: sede: unknown key (did you mean 'seed'?)
     """
-    _check_keys(RunConfig, plain, "")
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    # Text where a number is expected is a mistake, not a number.
-    for kind in (int, float, str, bool):
-        converter.register_structure_hook(kind, _strictly)
-    converter.register_structure_hook_func(lambda hint: hint == str | list[str], lambda v, _: v)
-    converter.register_structure_hook_func(lambda hint: hint == dict[str, Any], _mapping)
+    return cast(RunConfig, structured(plain, RunConfig))
+
+
+def resolved(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data with every reference replaced by what it refers to.
+
+    Raises:
+        ConfigError: one refers to nothing, or a value is missing (``???``).
+
+    Example:
+        >>> resolved({"seed": 3, "data": {"seed": "${seed}"}})
+        {'seed': 3, 'data': {'seed': 3}}
+    """
     try:
-        return converter.structure(plain, RunConfig)
-    except cattrs.BaseValidationError as error:
-        raise ConfigError(_explained(error)) from error
+        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        sentence = str(error.args[0] if error.args else error).strip().splitlines()[0]
+        match = _NOT_FOUND.match(sentence)
+        hint = nearest(match[1], _keys(data)) if match else ""
+        raise ConfigError(f"{sentence}{hint}", getattr(error, "full_key", None)) from error
+    return cast(dict[str, Any], plain)
 
 
-def _text(source: str) -> tuple[str, Path | None]:
+def _root(source: str) -> tuple[Document, Path | None]:
     if source in SHIPPED:
-        return (resources.files("functrain.examples") / f"{source}.yaml").read_text(), None
+        file = resources.files("functrain.examples") / f"{source}.yaml"
+        return document(text_of(file), shown(file)), None
     path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _SUFFIXES:
         raise ConfigError(
             f"{source!r} is neither an example ({', '.join(SHIPPED)}) nor a .yaml file"
             f"{nearest(source, SHIPPED)}"
         )
-    try:
-        return path.read_text(encoding="utf-8"), path.resolve().parent
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} cannot be read: {error}") from error
+    return document(text_of(path), source), path.resolve().parent
 
 
-def _parsed(text: str, source: str) -> DictConfig:
-    try:
-        created = OmegaConf.create(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {_yaml_line(error)}") from error
-    if not isinstance(created, DictConfig):
-        raise ConfigError(f"{source}: expected a mapping of options at the top")
-    return created
-
-
-def _override(config: DictConfig, override: str) -> None:
-    """Put the value of one ``key=value`` in its place; numbers in a key are places in lists."""
-    key, given, text = override.partition("=")
-    if not key or not given:
-        raise ConfigError(f"override {override!r}: write key=value, such as seed=1")
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-        OmegaConf.update(config, key, cast(dict[str, Any], value)["value"], merge=True)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", error)
-        raise ConfigError(f"override {override!r}: not valid YAML: {problem}") from error
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{key}: {_first_line(error)}") from error
-
-
-def _yaml_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = "" if mark is None else f"line {mark.line + 1}: "
-    return where + str(getattr(error, "problem", error))
-
-
-def _check_keys(cls: type, plain: dict[str, Any], path: str) -> None:
-    """Refuse unknown and missing keys, in this class and in those it holds."""
-    fields = attrs.fields_dict(attrs.resolve_types(cls))
-    for key in plain:
-        if key not in fields:
-            raise ConfigError(f"{path}{key}: unknown key{nearest(key, fields)}")
-    for name, field in fields.items():
-        if name not in plain:
-            if field.default is attrs.NOTHING:
-                raise ConfigError(f"{path}{name}: missing")
-            continue
-        inner, value = _attrs_class(field.type), plain[name]
-        if inner is None or (value is None and isinstance(field.type, types.UnionType)):
-            continue
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}{name}: expected a mapping of options, came {value!r}")
-        _check_keys(inner, value, f"{path}{name}.")
-
-
-def _not_none(hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next(option for option in options if option is not type(None))
-
-
-def _attrs_class(hint: Any) -> type | None:
-    option = _not_none(hint)
-    return option if isinstance(option, type) and attrs.has(option) else None
-
-
-def _strictly(value: Any, kind: type) -> Any:
-    whole_as_float = kind is float and type(value) is int
-    if type(value) is kind or whole_as_float:
-        return kind(value)
-    raise TypeError(f"expected {kind.__name__}, came {value!r}")
-
-
-def _mapping(value: Any, hint: Any) -> Any:
-    if isinstance(value, dict):
-        return value
-    raise TypeError(f"expected a mapping of options, came {value!r}")
-
-
-def _explained(error: cattrs.BaseValidationError) -> str:
-    """The first mistake, with its path."""
-    current: Exception = error
-    path: list[str] = []
-    while isinstance(current, cattrs.BaseValidationError):
-        current = current.exceptions[0]
-        for note in getattr(current, "__notes__", ()):
-            name = getattr(note, "name", getattr(note, "index", None))
-            if name is not None:
-                path.append(str(name))
-    return ": ".join([*(".".join(path),) * bool(path), _first_line(current)])
-
-
-def _first_line(error: Exception) -> str:
-    # Validators of attrs put the attribute and more beside the sentence.
-    sentence = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
-    return sentence.strip().splitlines()[0]
+def _keys(node: Any, where: str = "") -> Iterator[str]:
+    for key, child in node.items() if isinstance(node, dict) else ():
+        yield joined(where, key)
+        yield from _keys(child, joined(where, key))

@@ -7,15 +7,17 @@ import importlib
 import inspect
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from functrain.config.places import joined
 from functrain.errors import ConfigError, FunctrainError
 from functrain.names import nearest
 
-TARGET, PARTIAL = "_target_", "_partial_"
-# Hydra's: whether lists stay those of OmegaConf. Here they are always plain.
-_CONVERT = "_convert_"
+TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
+# Hydra's. Lists and mappings are always plain here, as with ``_convert_: all``.
+_RECURSIVE, _CONVERT = "_recursive_", "_convert_"
+_RESERVED = (TARGET, PARTIAL, ARGUMENTS, _RECURSIVE, _CONVERT)
 
 
 def imported(path: str, where: str = "path") -> Any:
@@ -36,14 +38,14 @@ def imported(path: str, where: str = "path") -> Any:
         <class 'functrain.optim.methods.sgd.SGD'>
     """
     if not isinstance(path, str) or "." not in path:
-        raise ConfigError(f"{where}: {path!r} is no import path such as package.module.name")
+        raise ConfigError(f"{path!r} is no import path such as package.module.name", where)
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = _module(".".join(parts[:cut]), where)
         if module is not None:
             return _attribute(module, parts[cut:], path, where)
     found = nearest(parts[0], _top_level())
-    raise ConfigError(f"{where}: {path!r}: there is no module {parts[0]!r}{found}")
+    raise ConfigError(f"{path!r}: there is no module {parts[0]!r}{found}", where)
 
 
 def instantiated(node: Any, where: str) -> Any:
@@ -55,40 +57,73 @@ def instantiated(node: Any, where: str) -> Any:
 
     Returns:
         The same data with objects in the place of targets; ``_partial_: true`` gives the function
-        with its arguments filled in instead of its result.
+        with its arguments filled in instead of its result, ``_args_`` are positional arguments.
 
     Raises:
         ConfigError: a path does not exist, an argument is unknown or missing, or the target
             refuses its arguments.
     """
     if isinstance(node, list):
-        return [instantiated(child, f"{where}.{index}") for index, child in enumerate(node)]
+        return [instantiated(child, joined(where, i)) for i, child in enumerate(node)]
     if not isinstance(node, dict):
         return node
+    _check_reserved(node, where)
+    recursive = node.get(_RECURSIVE, True)
     arguments = {
-        key: instantiated(child, f"{where}.{key}")
+        key: instantiated(child, joined(where, key)) if recursive else child
         for key, child in node.items()
-        if key not in (TARGET, PARTIAL, _CONVERT)
+        if key not in _RESERVED or key == ARGUMENTS
     }
     if TARGET not in node:
         return arguments
-    target = imported(node[TARGET], f"{where}.{TARGET}")
+    positional = arguments.pop(ARGUMENTS, [])
+    target = imported(node[TARGET], joined(where, TARGET))
     if not callable(target):
-        raise ConfigError(f"{where}.{TARGET}: {node[TARGET]} cannot be called")
-    _check_arguments(target, arguments, where, complete=not node.get(PARTIAL))
-    if node.get(PARTIAL):
-        return functools.partial(target, **arguments)
-    return _called(target, arguments, where)
+        raise ConfigError(f"{node[TARGET]} cannot be called", joined(where, TARGET))
+    partial = bool(node.get(PARTIAL))
+    _check_arguments(target, positional, arguments, where, complete=not partial)
+    if partial:
+        return functools.partial(target, *positional, **arguments)
+    return _called(target, positional, arguments, where)
 
 
-def _called(target: Callable[..., Any], arguments: dict[str, Any], where: str) -> Any:
+def _check_reserved(node: dict[Any, Any], where: str) -> None:
+    """A word between underscores that means nothing is most likely one that is misspelled."""
+    for key in node:
+        dunder = isinstance(key, str) and key.startswith("_") and key.endswith("_")
+        if dunder and key not in _RESERVED:
+            hint = nearest(key, _RESERVED)
+            raise ConfigError(f"unknown key{hint}", joined(where, key))
+    if TARGET not in node and PARTIAL in node:
+        raise ConfigError(f"there is no {TARGET} beside it", joined(where, PARTIAL))
+
+
+def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a function or class, or ``None`` for a builtin that does not tell them."""
     try:
-        return target(**arguments)
+        return inspect.signature(target).parameters
+    except ValueError:
+        return None
+
+
+def _called(
+    target: Callable[..., Any], positional: list[Any], arguments: dict[str, Any], where: str
+) -> Any:
+    try:
+        return target(*positional, **arguments)
+    except ConfigError:
+        raise
     except FunctrainError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{where}: {first}") from error
-    except (OSError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+        raise ConfigError(str(error).strip().splitlines()[0], where) from error
+    except (OSError, TypeError, ValueError, LookupError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{type(error).__name__}: {said}{_origin(error)}", where) from error
+
+
+def _origin(error: BaseException) -> str:
+    """The line of the user's code that an error comes from, where it is not the call itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "" if len(frames) < 2 else f" ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 def _module(name: str, where: str) -> Any:
@@ -97,12 +132,12 @@ def _module(name: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
-        raise ConfigError(f"{where}: importing {name} failed: {error}") from error
+        raise ConfigError(f"importing {name} failed: {error}", where) from error
     except Exception as error:  # whatever a user's module raises, its import path fails
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         problem = f"{type(error).__name__}: {error}{place}"
-        raise ConfigError(f"{where}: importing {name} failed: {problem}") from error
+        raise ConfigError(f"importing {name} failed: {problem}", where) from error
 
 
 def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
@@ -112,9 +147,8 @@ def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
             owner = getattr(found, "__name__", repr(found))
             if name in _modules_in(found):
                 raise _names_a_module(path, where)
-            raise ConfigError(
-                f"{where}: {path!r}: {owner} has no {name!r}{nearest(name, _names_in(found))}"
-            )
+            hint = nearest(name, _names_in(found))
+            raise ConfigError(f"{path!r}: {owner} has no {name!r}{hint}", where)
         found = getattr(found, name)
     if inspect.ismodule(found):
         raise _names_a_module(path, where)
@@ -122,7 +156,7 @@ def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
 
 
 def _names_a_module(path: str, where: str) -> ConfigError:
-    return ConfigError(f"{where}: {path!r} is a module; name something in it")
+    return ConfigError(f"{path!r} is a module; name something in it", where)
 
 
 def _names_in(owner: Any) -> list[str]:
@@ -139,25 +173,28 @@ def _top_level() -> list[str]:
 
 
 def _check_arguments(
-    target: Callable[..., Any], arguments: dict[str, Any], where: str, complete: bool
+    target: Callable[..., Any],
+    positional: list[Any],
+    arguments: dict[str, Any],
+    where: str,
+    complete: bool,
 ) -> None:
-    try:
-        parameters = inspect.signature(target).parameters
-    except ValueError:
-        return  # a builtin that tells nothing of itself
-    kinds = {parameter.kind for parameter in parameters.values()}
+    known = parameters(target)
+    if known is None:
+        return
+    kinds = {parameter.kind for parameter in known.values()}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         for name in arguments:
-            if name not in parameters:
+            if name not in known:
+                hint = nearest(str(name), known)
                 raise ConfigError(
-                    f"{where}.{name}: {_name_of(target)} takes no such argument"
-                    f"{nearest(name, parameters)}"
+                    f"{_name_of(target)} takes no such argument{hint}", joined(where, name)
                 )
-    for name, parameter in parameters.items():
+    for name, parameter in [*known.items()][len(positional) :]:
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         needed = complete and not variadic and parameter.default is parameter.empty
         if needed and name not in arguments:
-            raise ConfigError(f"{where}.{name}: missing; {_name_of(target)} needs it")
+            raise ConfigError(f"missing; {_name_of(target)} needs it", joined(where, name))
 
 
 def _name_of(target: Callable[..., Any]) -> str:

@@ -1,0 +1,89 @@
+"""``functrain config check | show | schema``: what a configuration says, before it is run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from functrain.config import Built, Loaded
+
+app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+Source = Annotated[str, typer.Argument(help="digits, chargpt, or a YAML file")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, +key=value, ~key, group=name ...")
+]
+
+
+@app.command()
+def check(source: Source, overrides: Overrides = None) -> None:
+    """Make all objects of a configuration and say OK; nothing is trained or written."""
+    from functrain import config
+
+    loaded = config.load(source, overrides or [])
+    with config.importable(loaded):
+        print(f"OK {summary(loaded, config.build(loaded.config))}")
+
+
+@app.command()
+def show(
+    source: Source,
+    overrides: Overrides = None,
+    unresolved: Annotated[
+        bool, typer.Option("--unresolved", help="leave references as they are")
+    ] = False,
+    places: Annotated[bool, typer.Option("--places", help="say where each value stands")] = False,
+) -> None:
+    """Print a configuration of one piece, with references resolved."""
+    from omegaconf import OmegaConf
+
+    from functrain import config
+
+    loaded = config.load(source, overrides or [])
+    plain = loaded.composed if unresolved else loaded.plain
+    print(with_places(plain, loaded) if places else OmegaConf.to_yaml(plain).rstrip())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of configurations, for editors."""
+    import orjson
+
+    from functrain.config.json_schema import json_schema
+
+    print(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
+
+
+def summary(loaded: Loaded, built: Built) -> str:
+    """A run on one line.
+
+    Args:
+        loaded: its configuration.
+        built: what that was made into.
+    """
+    config, program = loaded.config, built.program
+    count = sum(program.fixed.model.params[path].numel() for path in program.fixed.trainable)
+    sets = [] if built.eval_data is None else ["eval"]
+    if isinstance(built.eval_data, dict):
+        sets = list(built.eval_data)
+    until = config.fit.until
+    parts = [
+        f"{program.recipe.model} ({count:,} trained parameters)",
+        type(program.recipe.optimizer).__name__,
+        program.recipe.precision,
+        f"until {until if isinstance(until, str) else ' or '.join(until)}",
+        *([f"evaluated on {', '.join(sets)}"] if sets else []),
+        *([f"seeds {', '.join(map(str, config.seeds))}"] if config.seeds else []),
+    ]
+    return f"{config.name}: {', '.join(parts)} -> {config.directory}"
+
+
+def with_places(plain: object, loaded: Loaded) -> str:
+    """Every value on a line of its own, with the file and line that it is from."""
+    from functrain.cli.run_directory import flat
+    from functrain.config.places import place_of
+
+    pairs = [(f"{key}: {value}", place_of(key, loaded.places)) for key, value in flat(plain)]
+    width = min(60, max(len(text) for text, _ in pairs))
+    return "\n".join(f"{text:{width}}  # {place or '-'}" for text, place in pairs)

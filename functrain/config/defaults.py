@@ -1,0 +1,114 @@
+"""The ``defaults`` list of a file: which other files it is made of, as Hydra reads it."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+import attrs
+
+from functrain.config.documents import Document
+from functrain.config.places import joined
+from functrain.errors import ConfigError
+
+SELF = "_self_"
+_GLOBAL, _HERE = "_global_", "_here_"
+_KEYWORDS = ("optional", "override")
+
+
+@attrs.frozen
+class Include:
+    """One entry of the list.
+
+    Attributes:
+        group: folder of the file, relative to that of the including one; with ``/`` absolute.
+        options: names of files in it; none where the choice is ``null``.
+        package: where their content goes (``@package``), or ``None`` for the usual place.
+        selectable: whether ``group=option`` on the command line changes the choice.
+        optional: whether the file may be missing.
+        override: whether this is no file, but the choice for a group that stands elsewhere.
+        place: ``file:line``.
+    """
+
+    group: str
+    options: tuple[str, ...]
+    package: str | None = None
+    selectable: bool = False
+    optional: bool = False
+    override: bool = False
+    place: str = ""
+
+    def folder(self, parent: str) -> str:
+        """The group from the top."""
+        return posixpath.join("/", parent, self.group).strip("/")
+
+    def target(self, parent: str, header: str | None = None) -> str:
+        """The package from the top: of the entry, else of the file's header, else of the group.
+
+        Args:
+            parent: the package of the including file.
+            header: of the included file; it counts from the top.
+        """
+        if self.package is None and header is not None:
+            return header.removeprefix(_GLOBAL).strip(".")
+        package = self.group.strip("/").replace("/", ".") if self.package is None else self.package
+        if package.partition(".")[0] == _GLOBAL:
+            return package.removeprefix(_GLOBAL).strip(".")
+        return joined(parent, package.removeprefix(_HERE).strip("."))
+
+    def key(self, parent_folder: str, parent: str) -> str:
+        """What the command line calls it: ``group``, or ``group@package`` at an unusual place."""
+        folder = self.folder(parent_folder)
+        usual = attrs.evolve(self, package=None).target(parent)
+        package = self.target(parent)
+        return folder if package == usual else f"{folder}@{package or _GLOBAL}"
+
+
+def includes(document: Document) -> list[Include]:
+    """The entries of a file in their order, with ``_self_`` last where it is not named.
+
+    Raises:
+        ConfigError: an entry cannot be read.
+
+    Example:
+        >>> from functrain.config.documents import document
+        >>> [entry.options for entry in includes(document("defaults: [base, {model: gpt}]", "f"))]
+        [('base',), ('gpt',), ('_self_',)]
+    """
+    entries = [
+        _include(entry, document.lines.get(f"defaults.{index}", document.name))
+        for index, entry in enumerate(document.defaults)
+    ]
+    selves = [entry for entry in entries if entry.options == (SELF,) and not entry.group]
+    if len(selves) > 1:
+        raise ConfigError(f"{selves[1].place}: defaults: {SELF} is there twice")
+    return entries if selves else [*entries, Include("", (SELF,), place=document.name)]
+
+
+def _include(entry: Any, place: str) -> Include:
+    if isinstance(entry, str):
+        words, (text, package) = _keywords(entry), _split(entry.split()[-1] if entry else "")
+        group, _, name = text.rpartition("/")
+        group = "/" if text.startswith("/") and not group else group
+        return Include(group, (name,), package, place=place, optional="optional" in words)
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError(
+            f"{place}: defaults: expected a file (base), a choice (optimizer: adamw) or {SELF}, "
+            f"came {entry!r}"
+        )
+    ((key, choice),) = entry.items()
+    words, (group, package) = _keywords(str(key)), _split(str(key).split()[-1])
+    names = choice if isinstance(choice, list) else [] if choice is None else [choice]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{place}: defaults: {key}: expected the name of a file, came {choice!r}")
+    optional, override = (word in words for word in _KEYWORDS)
+    return Include(group, tuple(names), package, True, optional, override, place)
+
+
+def _keywords(text: str) -> list[str]:
+    return [word for word in text.split()[:-1] if word in _KEYWORDS]
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    name, at, package = text.partition("@")
+    return name, package if at else None

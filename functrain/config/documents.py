@@ -1,0 +1,148 @@
+"""One YAML text as plain data, with the line of every key; what it includes is not followed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import yaml
+
+from functrain.config.places import joined
+from functrain.errors import ConfigError
+
+_PACKAGE = re.compile(r"#\s*@package\s+(\S+)\s*$")
+# YAML 1.1 reads 1e-3 as text; everybody means a number. The expression is that of OmegaConf.
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |\.[0-9_]+(?:[eE][-+][0-9]+)?
+    |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML as OmegaConf and Hydra read it: dates stay text, numbers may have an exponent."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+@attrs.frozen
+class Document:
+    """What one file says.
+
+    Attributes:
+        name: of the file, for messages.
+        data: its content without ``defaults``.
+        lines: ``file:line`` by dotted key.
+        defaults: what it includes, as it is written.
+        package: where in a configuration it goes by its own word (``# @package``).
+    """
+
+    name: str
+    data: dict[Any, Any]
+    lines: dict[str, str]
+    defaults: list[Any]
+    package: str | None = None
+
+
+def parsed(text: str) -> Any:
+    """One value in YAML.
+
+    Example:
+        >>> parsed("1e-3"), parsed("[3 steps, null]")
+        (0.001, ['3 steps', None])
+    """
+    return yaml.load(text, _Loader)
+
+
+def document(text: str, name: str) -> Document:
+    """Read the text of a file.
+
+    Args:
+        text: YAML.
+        name: of the file, for messages.
+
+    Raises:
+        ConfigError: it is no YAML, no mapping, or has a key twice; file and line are named.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        lines = {} if node is None else dict(_lines(node, name, "", ()))
+        data = None if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{name}: not valid YAML: {problem(error)}{_hint(text, error)}"
+        ) from error
+    if not isinstance(data, dict | None):
+        raise ConfigError(f"{name}: expected a mapping of options at the top")
+    data = dict(data or {})
+    defaults = data.pop("defaults", None) or []
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{lines['defaults']}: defaults: expected a list of files")
+    return Document(name, data, lines, defaults, _package(text))
+
+
+def problem(error: yaml.YAMLError) -> str:
+    """What YAML says is wrong, and in which line, on one line."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f"line {mark.line + 1}: "
+    return where + " ".join(str(getattr(error, "problem", None) or error).split())
+
+
+def _hint(text: str, error: yaml.YAMLError) -> str:
+    """The mistake that everybody makes once."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else [*text.splitlines(), ""][mark.line]
+    unquoted = re.search(r"\{.*[^\"']\$\{", line)
+    return '; within {...} quote it: "${name}"' if unquoted else ""
+
+
+def _lines(
+    node: yaml.Node, name: str, where: str, above: tuple[yaml.Node, ...]
+) -> Iterator[tuple[str, str]]:
+    """Keys with their places; one that is there twice is an error."""
+    if node in above:
+        raise ConfigError(f"{name}:{_line(node)}: {where}: an alias contains itself")
+    if isinstance(node, yaml.SequenceNode):
+        children = [(str(index), child, child) for index, child in enumerate(node.value)]
+    elif isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), key, child) for key, child in node.value if key.tag != _MERGE]
+    else:
+        children = []
+    seen: dict[str, int] = {}
+    for key, beginning, child in children:
+        path, line = joined(where, key), _line(beginning)
+        if isinstance(node, yaml.MappingNode) and not _is_key(beginning):
+            raise ConfigError(f"{name}:{line}: {joined(where, key)}: a key must be text")
+        if key in seen:
+            raise ConfigError(f"{name}:{line}: {path}: duplicate key, first in line {seen[key]}")
+        seen[key] = line
+        yield path, f"{name}:{line}"
+        yield from _lines(child, name, path, (*above, node))
+
+
+def _is_key(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":null", ":bool"))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _package(text: str) -> str | None:
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    match = _PACKAGE.match(first)
+    return match[1] if match else None

@@ -1,0 +1,164 @@
+"""The JSON Schema (draft 2020-12) of configurations, from the classes that read them.
+
+Editors complete and check YAML with it: ``# yaml-language-server: $schema=FILE`` on the first line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from typing import Any, Literal
+
+import attrs
+
+from functrain.config.kinds import AtLeast, Described
+from functrain.config.schema import RunConfig
+from functrain.config.structuring import bare, fields, options
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_KINDS: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+    list: "array",
+    dict: "object",
+}
+_REFERENCE = {"$ref": "#/$defs/reference"}
+# Where ``_target_`` tells a target from other mappings; elsewhere another file may give it.
+_COMPLETE = {"$ref": "#/$defs/target", "required": ["_target_"]}
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_FIXED: dict[str, Any] = {
+    "reference": {
+        "description": "${key} for another value, ${oc.env:NAME,default} for the environment.",
+        "type": "string",
+        "pattern": r"\$\{.+\}|^\?\?\?$",
+    },
+    "target": {
+        "description": "What makes an object: _target_, an import path, and its arguments.",
+        "type": "object",
+        "properties": {
+            "_target_": {"$ref": "#/$defs/import_path"},
+            "_args_": {"description": "Positional arguments.", "type": "array"},
+            "_partial_": {"description": "The function itself, arguments filled in."},
+            "_recursive_": {"description": "false: targets in the arguments are not made."},
+            "_convert_": {"description": "Read by Hydra only."},
+        },
+    },
+    "targets": {
+        "description": "One target, or several by name.",
+        "type": "object",
+        "anyOf": [
+            _COMPLETE,
+            {
+                "propertyNames": {"not": {"pattern": "^_.*_$"}},
+                "additionalProperties": {"anyOf": [{"$ref": "#/$defs/target"}, _REFERENCE]},
+            },
+        ],
+    },
+    "import_path": {
+        "description": "package.module.name, of a class or function.",
+        "type": "string",
+        "anyOf": [{"pattern": r"^\w+(\.\w+)+$"}, _REFERENCE],
+    },
+    "duration": {
+        "description": "10 epochs, 500 steps, 1e6 samples, 20 minutes.",
+        "type": "string",
+        "anyOf": [{"pattern": r"^\s*[0-9.eE+_,-]+\s*[A-Za-z]+\s*$"}, _REFERENCE],
+    },
+    "defaults": {
+        "description": "Files this one is made of, in order; _self_ stands for its own word.",
+        "type": "array",
+        "items": {"type": ["string", "object"]},
+    },
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of a file that ``functrain train`` takes.
+
+    Example:
+        >>> schema = json_schema()
+        >>> schema["properties"]["seed"]["description"]
+        'root of all randomness.'
+    """
+    definitions: dict[str, Any] = dict(_FIXED)
+    whole = _object(RunConfig, definitions)
+    whole["properties"]["defaults"] = {"$ref": "#/$defs/defaults"}
+    # Another file may give what this one leaves out.
+    needed = whole.pop("required")
+    whole["anyOf"] = [{"required": needed}, {"required": ["defaults"]}]
+    return {"$schema": DRAFT, "title": "functrain", **whole, "$defs": definitions}
+
+
+def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    told = _described(cls)
+    properties = {}
+    for name, field in fields(cls).items():
+        properties[name] = _of(field.type, definitions)
+        if name in told:
+            properties[name] = {"description": told[name], **properties[name]}
+        if field.default not in (attrs.NOTHING, None) and _is_plain(field.default):
+            properties[name]["default"] = field.default
+    needed = [n for n, field in fields(cls).items() if field.default is attrs.NOTHING]
+    sentence = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+    made: dict[str, Any] = {"description": sentence, "type": "object", "properties": properties}
+    return {**made, "required": needed, "additionalProperties": False}
+
+
+def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    found = [_option(option, definitions) for option in options(hint)]
+    if any(attrs.has(bare(option)[0]) for option in options(hint)):
+        target = {"$ref": "#/$defs/target"}
+        found = [_COMPLETE if each == target else each for each in found]
+    if all(_is_text(each) for each in found):
+        return found[0] if len(found) == 1 else {"anyOf": found}
+    return {"anyOf": [*found, _REFERENCE]}
+
+
+def _option(option: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    kind, notes = bare(option)
+    for note in notes:
+        if isinstance(note, Described):
+            return {"$ref": f"#/$defs/{note.definition}"}
+    if attrs.has(kind):
+        definitions.setdefault(kind.__name__, _section(kind, definitions))
+        return {"$ref": f"#/$defs/{kind.__name__}"}
+    if typing.get_origin(kind) is Literal:
+        return {"enum": list(typing.get_args(kind))}
+    plain, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    made: dict[str, Any] = {"type": _KINDS[plain]}
+    if plain is list:
+        made["items"] = _of(arguments[0], definitions)
+    if plain is dict and arguments[1] is not Any:
+        made["additionalProperties"] = _of(arguments[1], definitions)
+    for note in notes:
+        if isinstance(note, AtLeast):
+            made["minimum"] = note.least
+    return made
+
+
+def _section(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    made = _object(cls, definitions)
+    made["properties"]["_target_"] = {"description": "Hydra's; must name this class."}
+    return made
+
+
+def _is_text(schema: dict[str, Any]) -> bool:
+    """Whether a reference is already among what a schema takes."""
+    return schema.get("type") == "string" or schema.get("$ref", "").endswith(
+        ("/import_path", "/duration")
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)
+
+
+def _described(cls: type) -> dict[str, str]:
+    """The ``Attributes`` of a docstring by name."""
+    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+    text = text.partition("\n\n")[0]
+    return {name: " ".join(said.split()) for name, said in _ATTRIBUTE.findall(text)}

@@ -1,0 +1,185 @@
+"""``a.b=c``, ``+a.b=c``, ``++a.b=c`` and ``~a.b`` on the command line, as Hydra reads them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import attrs
+import yaml
+
+from functrain.config.composing import Choices
+from functrain.config.defaults import Include
+from functrain.config.documents import parsed, problem
+from functrain.config.folders import Folders
+from functrain.config.merging import merged
+from functrain.config.places import joined
+from functrain.errors import ConfigError
+from functrain.names import nearest
+
+_FORM = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=+~]+?)(?P<given>=(?P<text>.*))?", re.DOTALL)
+
+
+@attrs.frozen
+class Override:
+    """One word of the command line.
+
+    Attributes:
+        text: as it was written.
+        sign: ``""`` changes, ``"+"`` adds, ``"++"`` does either, ``"~"`` removes.
+        key: dotted; parts that are numbers are places in lists.
+        value: plain data.
+        given: whether there is a value.
+    """
+
+    text: str
+    sign: str
+    key: str
+    value: Any = None
+    given: bool = True
+
+    @property
+    def group(self) -> str:
+        """The key without ``@package``."""
+        return self.key.partition("@")[0]
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The options it chooses where the key is a group, or ``None`` if the value is no name."""
+        values = self.value if isinstance(self.value, list) else [self.value]
+        if self.value is None:
+            return ()
+        return tuple(values) if all(isinstance(value, str) for value in values) else None
+
+
+def override(text: str) -> Override:
+    """Read one override.
+
+    Raises:
+        ConfigError: it has another form, or its value is no YAML.
+
+    Example:
+        >>> override("+program.clip_norm=1e-1")
+        Override(text='+program.clip_norm=1e-1', sign='+', key='program.clip_norm', value=0.1, ...)
+    """
+    match = _FORM.fullmatch(text)
+    if match is None or (match["given"] is None and match["sign"] != "~"):
+        raise ConfigError(f"override {text!r}: write key=value, such as seed=1, or ~key to remove")
+    try:
+        value = parsed(match["text"] or "")
+    except yaml.YAMLError as error:
+        said = problem(error).partition(": ")[2] or problem(error)
+        raise ConfigError(f"override {text!r}: not valid YAML: {said}") from error
+    if isinstance(value, dict) and any(":" in str(k) and v is None for k, v in value.items()):
+        raise ConfigError(f"override {text!r}: YAML wants a space behind each colon")
+    # An empty value is empty text, as for Hydra; null is written out.
+    value = "" if match["text"] == "" else value
+    key = re.sub(r"\[(\w+)\]", r".\1", match["key"].strip())
+    return Override(text, match["sign"] or "", key, value, match["given"] is not None)
+
+
+def choices(overrides: Sequence[Override], folders: Folders) -> Choices:
+    """Those overrides that may be choices of files."""
+    chosen: dict[str, tuple[str, ...]] = {}
+    added: list[Include] = []
+    for each in overrides:
+        names = each.names
+        if names is None or "." in each.group or not folders.options(each.group):
+            continue
+        if each.sign == "~":
+            chosen[each.key] = ()
+        elif each.sign == "":
+            chosen[each.key] = names
+        elif set(names) <= set(folders.options(each.group)):
+            package = each.key.partition("@")[2] or None
+            added.append(Include(each.group, names, package, selectable=True))
+    return Choices(chosen, added)
+
+
+def values(
+    overrides: Sequence[Override], keys: Collection[str], folders: Folders
+) -> list[Override]:
+    """Those overrides that are values rather than choices.
+
+    Args:
+        overrides: all.
+        keys: groups of which there was a choice.
+        folders: where files are looked for.
+
+    Raises:
+        ConfigError: one names a file of a group that the configuration does not include.
+    """
+    left = [each for each in overrides if each.key not in keys or each.names is None]
+    for each in left:
+        wrong_package = "@" in each.key
+        options = folders.options(each.group)
+        if wrong_package or (each.names and set(each.names) <= set(options) and not each.sign):
+            raise ConfigError(
+                f"override {each.text!r}: the defaults list has no {each.key!r}"
+                f"{nearest(each.key, keys)}; +{each.key}=... adds one of {', '.join(options)}"
+            )
+    return left
+
+
+def applied(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """Plain data with values changed, added and removed; the data given stays as it is.
+
+    Raises:
+        ConfigError: a place does not exist, or is there already.
+    """
+    changed = copy.deepcopy(data)
+    for each in overrides:
+        _apply(changed, each)
+    return changed
+
+
+def _apply(data: dict[str, Any], given: Override) -> None:
+    node: Any = data
+    *above, last = given.key.split(".")
+    for count, part in enumerate(above, 1):
+        where = ".".join(above[:count])
+        key = _key(node, part, where)
+        child = node[key] if isinstance(node, list) else node.get(key)
+        if isinstance(child, str) and "${" in child:
+            raise ConfigError(f"is {child}, so it has no keys to override; override those", where)
+        if not isinstance(child, dict | list):
+            if given.sign == "~":
+                raise ConfigError("there is nothing to remove", given.key)
+            child = node[key] = {}
+        node = child
+    _put(node, _key(node, last, given.key), given)
+
+
+def _put(node: Any, key: Any, given: Override) -> None:
+    there = isinstance(node, list) or key in node
+    if given.sign == "~":
+        if not there:
+            raise ConfigError(f"there is nothing to remove{nearest(key, node)}", given.key)
+        if given.given and node[key] != given.value:
+            raise ConfigError(
+                f"is {node[key]!r}, so ~{given.key}={given.value} removes nothing", given.key
+            )
+        del node[key]
+        return
+    if given.sign == "+" and there:
+        raise ConfigError(
+            f"is there already; {given.key}=... changes it, ++{given.key}=... does either",
+            given.key,
+        )
+    both = there and isinstance(node[key], dict) and isinstance(given.value, dict)
+    node[key] = merged(node[key], given.value) if both else given.value
+
+
+def _key(node: Any, part: str, where: str) -> Any:
+    if not isinstance(node, list):
+        return part if part in node or not part.isdigit() or int(part) not in node else int(part)
+    if part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node):
+        return int(part)
+    raise ConfigError(f"the list has {len(node)} entries, numbered from 0", where)
+
+
+def places(overrides: Sequence[Override]) -> dict[str, str]:
+    """What came from the command line has no line in a file."""
+    return {joined(each.key): "" for each in overrides}

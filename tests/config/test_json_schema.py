@@ -1,0 +1,100 @@
+"""The schema for editors says what the reader says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from functrain import config
+from functrain.config.documents import document
+from functrain.config.json_schema import json_schema
+
+jsonschema = pytest.importorskip("jsonschema")
+PACKAGE = Path(config.__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
+WHOLE = [PACKAGE / "digits.yaml", PACKAGE / "chargpt.yaml", *sorted(EXAMPLES.glob("*.yaml"))]
+GROUPS = sorted((PACKAGE / "config").glob("*/*.yaml"))
+
+
+def errors(data: Any, schema: dict[str, Any] | None = None) -> list[str]:
+    validator = jsonschema.Draft202012Validator(schema or json_schema())
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(data)]
+
+
+def read(path: Path) -> Any:
+    # As an editor does, without references resolved; exponents are numbers there.
+    found = document(path.read_text(), path.name)
+    return {**found.data, **({"defaults": found.defaults} if found.defaults else {})}
+
+
+@pytest.mark.row(46)
+def test_it_is_a_schema_of_the_draft_it_names() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.row(46)
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.name)
+def test_shipped_files_are_valid(path: Path) -> None:
+    if "base" in yaml.safe_load(path.read_text()):
+        pytest.skip("a search, which has a schema of its own")
+    assert errors(read(path)) == []
+
+
+@pytest.mark.row(46)
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shipped_groups_are_targets(path: Path) -> None:
+    schema = json_schema()
+    assert errors(read(path), {"$ref": "#/$defs/target", "$defs": schema["$defs"]}) == []
+    made = config.instantiated(read(path), path.parent.name)
+    assert callable(getattr(made, "init", None))
+
+
+@pytest.mark.row(46)
+@pytest.mark.parametrize("name", ["digits", "chargpt"])
+def test_a_resolved_configuration_is_valid(name: str) -> None:
+    assert errors(config.load(name).plain) == []
+
+
+@pytest.mark.row(46)
+def test_every_key_is_described() -> None:
+    schema = json_schema()
+    parts = {"": schema, **{k: v for k, v in schema["$defs"].items() if "properties" in v}}
+    assert {"ProgramOptions", "FitOptions", "EMA", "EarlyStop"} <= set(parts)
+    for name, part in parts.items():
+        for key, value in part["properties"].items():
+            assert "description" in value or "$ref" in value, f"{name}.{key}"
+
+
+@pytest.mark.row(46)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sede": 1},
+        {"seed": "one"},
+        {"program": {"clip_nrom": 1}},
+        {"program": {"accumulate": 0}},
+        {"program": {"precision": "int4"}},
+        {"fit": {"until": "10"}},
+        {"loss": "loss"},
+        {"checkpoints": {"mode": "up"}},
+        {"early_stop": {"patiense": 3}},
+        {"seeds": ["a"]},
+        {"model": 3},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_for_the_schema_too(change: dict[str, Any]) -> None:
+    plain = config.load("digits").plain
+    assert errors({**plain, **change})
+
+
+@pytest.mark.row(46)
+def test_a_reference_may_stand_for_anything() -> None:
+    plain = config.load("digits").plain
+    changes = {"seed": "${x}", "fit": {"until": "${x}"}, "schedule": "${x}", "seeds": ["${x}"]}
+    assert errors({**plain, **changes}) == []

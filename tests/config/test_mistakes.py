@@ -1,0 +1,188 @@
+"""Every mistake is one line with the path in the configuration, and file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from functrain import config
+from functrain.errors import ConfigError
+
+BAD = [
+    (["sede=1"], "sede: unknown key (did you mean 'seed'?)"),
+    (["fit.untill=1 epochs"], "fit.untill: unknown key (did you mean 'until'?)"),
+    (["program.ema.decya=0.1"], "program.ema.decya: unknown key (did you mean 'decay'?)"),
+    (["seed=abc"], "seed: expected a whole number, came 'abc'"),
+    (["program.accumulate=1.5"], "program.accumulate: expected a whole number, came 1.5"),
+    (["program.clip_norm=big"], "program.clip_norm: expected a number or null, came 'big'"),
+    (["program.clip_norm=-1"], "program: clip_norm must be above 0"),
+    (
+        ["program.precision=int4"],
+        "program.precision: expected 'float32', 'bf16' or 'fp16', came 'int4'",
+    ),
+    (["program.ema.decay=2"], "program.ema: "),
+    (["model.widht=3"], "model.widht: ConvNet takes no such argument (did you mean 'width'?)"),
+    (["model._target_=functrain.examples.digits.ConvNt"], "(did you mean 'ConvNet'?)"),
+    (["model._target_=functrain.exmples.digits.ConvNet"], "(did you mean 'examples'?)"),
+    (["model._target_=nowhere.Net"], "there is no module 'nowhere'"),
+    (["loss=nothing"], "loss: 'nothing' is no import path"),
+    (["loss=functrain.examples.digits.los"], "(did you mean 'loss'?)"),
+    (["fit.until=5 parsecs"], "fit.until: '5 parsecs' has the unknown unit"),
+    (["fit.eval_every=often"], "fit.eval_every: 'often' has the unknown unit"),
+    (["data.batch_size=0"], "data: Batches(batch_size=...) must be an int of at least 1"),
+    (["early_stop.patience=0"], "early_stop: patience must be at least 1"),
+    (["checkpoints.mode=up"], "checkpoints.mode: expected 'min' or 'max', came 'up'"),
+    (["optimizer=3"], "optimizer: expected a mapping with _target_, came 3"),
+    (["fit=3"], "fit: expected a mapping of options, came 3"),
+    (["schedule.lr=${nope}"], "schedule.lr: Interpolation key 'nope' not found"),
+    (["schedule.lr=-1"], "optimizer.members.0.1.lr: "),
+    (["fit.until=1 steps", "schedule.warmup_proportion=0.9"], "fit.until: WarmupCosine"),
+    (["seed"], "override 'seed': write key=value"),
+    (["seed={"], "override 'seed={': not valid YAML"),
+    (["seed=???"], "seed: Missing mandatory value"),
+    (["threads=0"], "threads: expected at least 1"),
+    (["model=null"], "model: expected a mapping with _target_, came null"),
+    (["checkpoints=null"], "checkpoints: expected a mapping of options, came null"),
+    (["listeners=[3]"], "listeners.0: expected a mapping with _target_, came 3"),
+    (["listeners=[{a: 1}]"], "listeners.0._target_: missing; give the import path"),
+    (["eval_data._target_=builtins.int"], "eval_data: data must be Batches"),
+    (["loss=functrain.examples.digits"], "is a module; name something in it"),
+    (["optimizer.members.0.0=[zz*]"], "pattern 'zz*' matches none"),
+    (["optimizer.members.9=3"], "optimizer.members.9: "),
+    (["fit.until=1 minute"], "fit.until: WarmupCosine has no steps of its own"),
+    (["fit.until=3"], "fit.until: expected a duration such as '10 epochs' or a list, came 3"),
+    (["optimizer={_target_:torch.optim.SGD}"], "YAML wants a space behind each colon"),
+    (["optimizer._target_=torch.optim.SGD"], "write one of functrain.optim, or _target_: functr"),
+    (["program.ema=2"], "program.ema: 'decay' must be <= 1.0"),
+    (["clip_norm=1"], "clip_norm: unknown key (did you mean 'program.clip_norm'?)"),
+    (["program.ema=true"], "program.ema: expected a number, a mapping of options or null"),
+    (["program.accumulate=0"], "program.accumulate: expected at least 1, came 0"),
+    (["program.compiled.mdoe=x"], "program.compiled.mdoe: unknown key (did you mean 'mode'?)"),
+    (["seeds=[]"], "seeds: expected different numbers, at least one"),
+    (["seeds=[1, 1]"], "seeds: expected different numbers, at least one"),
+    (["seeds=[1, x]"], "seeds.1: expected a whole number, came 'x'"),
+    (["model._traget_=3"], "model._traget_: unknown key (did you mean '_target_'?)"),
+    (["~model._target_"], "model._target_: missing; give the import path of what makes it"),
+    (["model._target_=functrain.optim.SGD", "~model.width", "~model.dropout"], "came SGD"),
+    (["device=gpu"], "device: "),
+    (["matmul_precision=tf32"], "matmul_precision: expected 'highest', 'high', 'medium' or null"),
+    (["init_from=/nowhere"], "init_from: there is no checkpoint and no file at /nowhere"),
+    (["loss={_target_: functrain.EMA}"], "loss._target_: expected a function, came EMA; _partial_"),
+    (["early_stop={_target_: functrain.EMA}"], "early_stop.monitor: EMA takes no such argument"),
+    (["early_stop=[{_target_: functrain.EMA}]"], "early_stop: expected a rule such as"),
+    (["listeners={bar: 3}"], "listeners.bar: expected a mapping with _target_ or null, came 3"),
+    (
+        ["~eval_data", "+eval_data={a: {_target_: builtins.int}}"],
+        "eval_data.a: data must be Batches",
+    ),
+    (["schedule.lr=${sede}"], "'sede' not found (did you mean 'seed'?)"),
+    (["optimizer.members.0.1.lr.x=1"], "optimizer.members.0.1.lr: is ${schedule}, so it has no"),
+    (["+seed=1"], "seed: is there already; seed=... changes it, ++seed=... does either"),
+    (["~sede"], "sede: there is nothing to remove (did you mean 'seed'?)"),
+    (["~seed=3"], "seed: is 0, so ~seed=3 removes nothing"),
+    (["=3"], "write key=value"),
+    (["schedule=cosine"], "the defaults list has no 'schedule'; +schedule=... adds one of"),
+]
+
+
+@pytest.mark.row(46)
+class TestMistakes:
+    @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[bad[0][0] for bad in BAD])
+    def test_are_one_line_with_the_path(self, overrides: list[str], message: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            config.build(config.load("digits", overrides).config)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("seed: 1\nseed: 2\n", "seed"),
+            ("seed: [1\n", "not valid YAML: line"),
+            ("- 1\n", "expected a mapping"),
+            ("seed: 1\n", "model: missing"),
+            ("", "missing"),
+        ],
+    )
+    def test_in_the_file_itself(self, tmp_path: Path, text: str, message: str) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            config.load(str(path))
+
+    @pytest.mark.parametrize("source", ["digts", "/nowhere/run.yaml"])
+    def test_a_source_there_is_not(self, source: str) -> None:
+        with pytest.raises(ConfigError, match=r"digits|cannot be read"):
+            config.load(source)
+
+
+@pytest.mark.row(46)
+class TestPlaces:
+    """An error says in which line of which file its key stands."""
+
+    def build(self) -> None:
+        loaded = config.load("run.yaml")
+        with config.importable(loaded):
+            config.build(loaded.config)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("lr: 0.1", "lrr: 0.1", "run.yaml:4: optimizer.lrr: SGD takes no such argument (did"),
+            ("lr: 0.1", "lr: -1", "run.yaml:4: optimizer: "),
+            (
+                "until: 3",
+                "untill: 3",
+                "run.yaml:5: fit.untill: unknown key (did you mean 'until'?)",
+            ),
+            ("3 steps", "3 stesp", "run.yaml:5: fit.until: '3 stesp' has the unknown unit"),
+            ("functrain.optim.SGD", "functrain.optim.SDG", "run.yaml:4: optimizer._target_: "),
+            ("mine.loss", "mine.los", "run.yaml:2: loss: 'mine.los': mine has no 'los' (did you"),
+            ("mine.data", "mine.fails", "run.yaml:3: data: KeyError: 'no such column' ("),
+            ("torch.nn.Linear", "torch.nn.Linaer", "(did you mean 'Linear'?)"),
+            ("in_features", "in_feature", "run.yaml:1: model.in_feature: Linear takes no such"),
+            ("in_features: 2, ", "", "run.yaml:1: model.in_features: missing; Linear needs it"),
+            ("fit:", "fti:", "run.yaml:5: fti: unknown key (did you mean 'fit'?)"),
+            ("out_features: 1", "out_features: one", "run.yaml:1: model: TypeError: "),
+            ("fit:", "seed: 1\nfit:\n  until: 1\nfit:", "run.yaml:8: fit: duplicate key, first in"),
+            ("until: 3 steps}", "until: 3 steps", "run.yaml: not valid YAML: line 6: "),
+            ("loss: ", "loss ", "run.yaml: not valid YAML: line 3: "),
+            ("lr: 0.1", "lr: ${rate}", "quote it"),
+            ("lr: 0.1", 'lr: "${rate}"', "run.yaml:4: optimizer.lr: Interpolation key 'rate' not"),
+        ],
+    )
+    def test_of_a_mistake(self, folder: Path, old: str, new: str, message: str) -> None:
+        text = (folder / "run.yaml").read_text()
+        assert old in text
+        (folder / "run.yaml").write_text(text.replace(old, new))
+        with pytest.raises(ConfigError) as caught:
+            self.build()
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_duplicate_key_is_found_at_any_depth(self, folder: Path) -> None:
+        (folder / "run.yaml").write_text("listeners:\n- a: 1\n  b:\n    c: 1\n    c: 2\n")
+        with pytest.raises(ConfigError, match=r"^run.yaml:5: listeners.0.b.c: duplicate key"):
+            config.load("run.yaml")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{a: 1}: 3\n", "a key must be text"),
+            ("~: 3\n", "a key must be text"),
+            ("a: \x00\n", "run.yaml: not valid YAML: "),
+            ("a: !!python/object/apply:os.system [echo]\n", "could not determine a constructor"),
+        ],
+    )
+    def test_what_no_file_should_hold(self, folder: Path, text: str, message: str) -> None:
+        (folder / "run.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            config.load("run.yaml")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_an_alias_that_contains_itself(self, folder: Path) -> None:
+        (folder / "run.yaml").write_text("data: &a\n  x: [*a]\n")
+        with pytest.raises(ConfigError, match=r"run.yaml:.*data.x.0: an alias contains itself"):
+            config.load("run.yaml")
