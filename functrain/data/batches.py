@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
-from functrain.data.columns import Columns, columns_of
+from functrain.data import hugging_face
+from functrain.data.columns import Gathering, columns_of
 from functrain.data.permutation import Permutation
+from functrain.data.samplers import Sampler
 from functrain.data.samples import Samples
 from functrain.data.stream import stream
 from functrain.errors import (
@@ -44,7 +46,8 @@ class Batches:
     Args:
         dataset: a map-style dataset or sequence of samples; or columns: a tensor, a
             ``TensorDataset``, or a dict, list or tuple of equally long tensors or NumPy arrays.
-            Columns are indexed as a whole unless ``transform`` or ``collate`` is given.
+            Columns are indexed as a whole unless ``transform`` or ``collate`` is given, and so is
+            a dataset with a method ``batch_at(indices)``, which gives a batch.
         batch_size: samples in a batch.
         seed: root seed of order and augmentation.
         shuffle: whether epochs differ in order; otherwise each is 0, 1, 2, ...
@@ -53,7 +56,10 @@ class Batches:
         prefetch: batches each worker reads ahead.
         pin_memory: put batches of :meth:`stream` into pinned memory, if CUDA is available.
         collate: makes a batch of a list of samples; default ``torch.utils.data.default_collate``.
-        transform: applied to each sample.
+        transform: applied to each sample. If it has a parameter ``generator`` (or ``rng``), it is
+            given a ``torch.Generator`` (a ``numpy.random.Generator``) of the sample's own.
+        sampler: gives the order instead of ``shuffle``; an epoch has as many samples as it has.
+        timeout: seconds in which workers must give a batch; 0 waits for ever.
 
     Raises:
         EmptyDatasetError: the dataset has no samples.
@@ -83,24 +89,28 @@ class Batches:
     pin_memory: bool = attrs.field(default=False, kw_only=True)
     collate: Callable[[list[Any]], Any] | None = attrs.field(default=None, kw_only=True)
     transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
-    _reader: Columns | Samples = attrs.field(init=False)
+    sampler: Sampler | None = attrs.field(default=None, kw_only=True)
+    timeout: float = attrs.field(default=0, kw_only=True)
+    _reader: Gathering | Samples = attrs.field(init=False)
     samples: int = attrs.field(init=False)
 
     @_reader.default
-    def _make_reader(self) -> Columns | Samples:
-        columns = columns_of(self.dataset)
-        if columns is None:
+    def _make_reader(self) -> Gathering | Samples:
+        dataset = columns_of(self.dataset)
+        if dataset is None:
             _check_dataset(self.dataset)
-        elif self.transform is None and self.collate is None:
-            return columns
-        dataset = self.dataset if columns is None else columns
+            dataset = hugging_face.dataset_of(self.dataset)
+        if self.transform is None and self.collate is None and isinstance(dataset, Gathering):
+            return dataset
         return Samples(dataset, self.transform, self.collate or default_collate, self.seed)
 
     @samples.default
     def _count(self) -> int:
-        return len(self._reader)
+        return len(self._reader if self.sampler is None else self.sampler)
 
     def __attrs_post_init__(self) -> None:
+        if self.timeout < 0:
+            raise DataOptionError("timeout", 0, self.timeout)
         if not self.samples:
             raise EmptyDatasetError(f"the dataset has no samples: {type(self.dataset).__name__}")
         if not len(self):
@@ -138,15 +148,17 @@ class Batches:
     def order(self, epoch: int, start: int, stop: int) -> Tensor:
         """The samples of the batches ``start`` to ``stop - 1`` of an epoch, one after another."""
         first, last = start * self.batch_size, min(stop * self.batch_size, self.samples)
+        if self.sampler is not None:
+            return self.sampler.indices(epoch, first, last)
         if self.shuffle:
             return Permutation(self.samples, self.seed, epoch).indices(first, last)
         return torch.arange(first, last)
 
     def read(self, epoch: int, index: int, indices: Tensor) -> Any:
         """Make the batch at ``epoch, index`` of the samples ``indices``."""
-        if isinstance(self._reader, Columns):
-            return self._reader.rows(indices)
-        return self._reader.read(epoch, index, indices.tolist())
+        if isinstance(self._reader, Samples):
+            return self._reader.read(epoch, index, indices.tolist())
+        return self._reader.batch_at(indices)
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:
         """All batches from a position on, without end, epoch after epoch.
@@ -161,6 +173,7 @@ class Batches:
         Raises:
             BatchIndexError: there is no such position.
             WorkerDiedError: a worker process was killed.
+            WorkerTimeoutError: no batch came in ``timeout`` seconds.
         """
         if epoch < 0 or not 0 <= index <= len(self):
             raise BatchIndexError(
@@ -171,11 +184,16 @@ class Batches:
     def __repr__(self) -> str:
         parts = [f"{self.samples} samples", f"batch_size={self.batch_size}"]
         parts.append(f"{len(self)} batches an epoch")
-        parts.append(f"shuffled by seed {self.seed}" if self.shuffle else "in order")
+        parts.append(self._order())
         parts += [f"{name}=True" for name in ("drop_last", "pin_memory") if getattr(self, name)]
         if self.workers:
             parts.append(f"workers={self.workers}")
         return f"Batches({', '.join(parts)})"
+
+    def _order(self) -> str:
+        if self.sampler is not None:
+            return f"in the order of a {type(self.sampler).__name__}"
+        return f"shuffled by seed {self.seed}" if self.shuffle else "in order"
 
 
 def _check_dataset(dataset: Any) -> None:

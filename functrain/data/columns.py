@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -13,6 +13,19 @@ from functrain import tree
 from functrain.errors import ColumnError, ColumnLengthError
 
 _MANY = 8  # a longer list of tensors may well be a list of samples
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A dataset that makes a batch of several samples at once, faster than one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def batch_at(self, indices: Tensor) -> Any:
+        """The samples ``indices`` (int64 of shape ``[samples]``) as one batch."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -33,15 +46,18 @@ class Columns:
     def __getitem__(self, row: int) -> Any:
         """One sample, in memory of its own; a list of columns gives a tuple."""
         # A transform may write into its sample; select() alone is a view of the dataset.
-        return self._filled([tensor.select(0, row).clone() for tensor in self.tensors], tuple)
+        return self.filled([tensor.select(0, row).clone() for tensor in self.tensors], tuple)
 
-    def rows(self, indices: Tensor) -> Any:
+    def batch_at(self, indices: Tensor) -> Any:
         """Several samples as one batch, in a container like the columns' own."""
-        return self._filled(
-            [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors], list
-        )
+        return self.filled(self.gathered(indices))
 
-    def _filled(self, values: list[Tensor], sequence: type) -> Any:
+    def gathered(self, indices: Tensor) -> list[Tensor]:
+        """Rows of each tensor."""
+        return [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors]
+
+    def filled(self, values: list[Any], sequence: type = list) -> Any:
+        """Values in a container like the columns' own; ``sequence`` stands for a list."""
         if isinstance(self.container, Tensor):
             return values[0]
         if isinstance(self.container, list):

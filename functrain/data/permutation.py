@@ -70,12 +70,12 @@ def _network(numbers: Tensor, rows: int, columns: int, keys: list[int]) -> Tenso
     row = numbers // columns
     column = numbers - row * columns
     for k in range(0, len(keys), 2):
-        row = _add(row, _hash(column, keys[k]), rows)
-        column = _add(column, _hash(row, keys[k + 1]), columns)
+        row = _add(row, hashed(column, keys[k]), rows)
+        column = _add(column, hashed(row, keys[k + 1]), columns)
     return row.mul_(columns).add_(column)
 
 
-def _hash(numbers: Tensor, key: int) -> Tensor:
+def hashed(numbers: Tensor, key: int) -> Tensor:
     """Mix each number with a key into 32 bits, the high ones best.
 
     Multipliers have 31 bits, so that no product overflows. They and the shifts are those of

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import attrs
+import torch
 
+from functrain.data.hugging_face import Rows
+from functrain.extras import require
 from functrain.rng import derive, sample_scope
 
 
@@ -23,9 +27,15 @@ class Samples:
     """
 
     dataset: Any
-    transform: Callable[[Any], Any] | None
+    transform: Callable[..., Any] | None
     collate: Callable[[list[Any]], Any]
     seed: int
+    # "generator" or "rng", where the transform takes one.
+    _asks_for: str | None = attrs.field(init=False)
+
+    @_asks_for.default
+    def _look_at_transform(self) -> str | None:
+        return None if self.transform is None else _generator_parameter(self.transform)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -43,15 +53,41 @@ class Samples:
             indices: the samples.
         """
         with sample_scope() as scope, _Place(epoch, index) as place:
+            together = self._together(indices)
             samples = []
-            for sample in indices:
+            for order, sample in enumerate(indices):
                 place.sample = sample
                 scope.seed(derive(self.seed, "sample", epoch, sample))
-                value = self.dataset[sample]
-                samples.append(value if self.transform is None else self.transform(value))
+                value = self.dataset[sample] if together is None else together[order]
+                samples.append(self._transformed(value, epoch, sample))
             place.sample = None
             scope.seed(derive(self.seed, "collate", epoch, index))
             return self.collate(samples)
+
+    def _together(self, indices: Sequence[int]) -> Sequence[Any] | None:
+        """All samples at once, where that is known to draw no random numbers."""
+        return self.dataset.__getitems__(indices) if isinstance(self.dataset, Rows) else None
+
+    def _transformed(self, value: Any, epoch: int, sample: int) -> Any:
+        if self.transform is None:
+            return value
+        if self._asks_for is None:
+            return self.transform(value)
+        seed = derive(self.seed, "transform", epoch, sample)
+        if self._asks_for == "generator":
+            return self.transform(value, generator=torch.Generator().manual_seed(seed))
+        return self.transform(value, rng=require("numpy.random", "examples").default_rng(seed))
+
+
+def _generator_parameter(transform: Callable[..., Any]) -> str | None:
+    """The parameter by which a transform takes a random generator; ``None`` if it has none."""
+    try:
+        parameters = inspect.signature(transform).parameters.values()
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return None
+    # The first one is the sample, whatever its name.
+    named = [p.name for p in [*parameters][1:] if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
+    return next((name for name in ("generator", "rng") if name in named), None)
 
 
 class _Place:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from functrain.data.batches import Batches
+from functrain.data.mixing import MixtureSource
+from functrain.data.mixture import Mixture
 from functrain.data.replay import OneShot, Replay
 from functrain.data.stateful import Stateful
 from functrain.errors import EmptyDatasetError, NotBatchesError
@@ -65,9 +67,9 @@ def as_source(data: Any) -> Source:
     """Read any kind of data through one protocol.
 
     Args:
-        data: :class:`Batches`; a list or tuple of batches; anything with ``state_dict`` and
-            ``load_state_dict``; a torch ``DataLoader`` or other iterable; an iterator, which can
-            be read once; or a :class:`Source`, returned as it is.
+        data: :class:`Batches` or a :class:`Mixture`; a list or tuple of batches; anything with
+            ``state_dict`` and ``load_state_dict``; a torch ``DataLoader`` or other iterable; an
+            iterator, which can be read once; or a :class:`Source`, returned as it is.
 
     Raises:
         NotBatchesError: the data cannot be iterated, or gives samples rather than batches.
@@ -82,6 +84,8 @@ def as_source(data: Any) -> Source:
         return data
     if isinstance(data, Batches):
         return BatchesSource(data)
+    if isinstance(data, Mixture):
+        return MixtureSource(data)
     _check_gives_batches(data)
     if isinstance(data, list | tuple):
         return ListSource(data)

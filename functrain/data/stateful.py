@@ -31,9 +31,10 @@ class Stateful:
     last handed out before ``state_dict``; iterating after a pass has ended begins a new one.
 
     A snapshot is ``{"epoch", "done", "ended", "loader", "generators"}``: what the data said
-    after ``done`` batches of an epoch. Several are kept, for two reasons. A loop that does not
-    know the length asks for a batch before it has used the one before; and after a draw that
-    failed, what the data says of itself cannot be trusted.
+    after ``done`` batches of an epoch. Several are kept, for three reasons. A loop that does not
+    know the length asks for a batch before it has used the one before; after a draw that failed,
+    what the data says of itself cannot be trusted; and a step that failed may have drawn batches
+    that are wanted again.
     """
 
     data: Any
@@ -80,7 +81,7 @@ class Stateful:
     def state(self) -> Any:
         """Snapshots from which the data can be restored; ``None`` before the first batch."""
         if self._at is not None and not self._remembers(*self._at):
-            return {"snapshots": [self._snapshot(*self._at, ended=False)]}
+            return {"snapshots": self._with(self._snapshot(*self._at, ended=False))}
         return {"snapshots": list(self._snapshots)} if self._snapshots else None
 
     def _remembers(self, epoch: int, done: int) -> bool:
@@ -88,7 +89,12 @@ class Stateful:
 
     def _remember(self, epoch: int, done: int, ended: bool) -> None:
         if ended or not self._remembers(epoch, done):
-            self._snapshots = [*self._snapshots[-1:], self._snapshot(epoch, done, ended)]
+            self._snapshots = self._with(self._snapshot(epoch, done, ended))
+
+    def _with(self, snapshot: dict[str, Any]) -> list[dict[str, Any]]:
+        """The snapshots to keep with a new one: the last, and where the epoch began."""
+        begun = [s for s in self._snapshots[:-1] if s["ended"]][-1:]
+        return [*begun, *self._snapshots[-1:], snapshot]
 
     def _snapshot(self, epoch: int, done: int, ended: bool) -> dict[str, Any]:
         with sample_scope():
@@ -96,10 +102,12 @@ class Stateful:
         held = generator_states(self.data)
         return {"epoch": epoch, "done": done, "ended": ended, "loader": loader, "generators": held}
 
-    def _nearest(self, epoch: int, start: int) -> dict[str, Any]:
+    def _nearest(self, epoch: int, start: int) -> dict[str, Any] | None:
         here = [s for s in self._snapshots if s["epoch"] == epoch and s["done"] <= start]
         before = [s for s in self._snapshots if s["epoch"] < epoch]
         if not here and not before:
+            if epoch == 0:
+                return None  # the data as it was made
             raise DataChangedError(
                 f"the saved state of the data is of a later place than batch {start} of epoch "
                 f"{epoch}, where the run stands: {type(self.data).__name__}"
@@ -114,6 +122,8 @@ class Stateful:
             over the data is the whole of it.
         """
         nearest = self._nearest(epoch, start)
+        if nearest is None:
+            return None
         self.data.load_state_dict(copy.deepcopy(nearest["loader"]))
         if not nearest["ended"] or nearest["generators"]:
             # torchdata takes in the state when it is iterated. It restores the order, but not

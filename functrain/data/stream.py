@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from functrain import tree
-from functrain.errors import WorkerDiedError
+from functrain.errors import WorkerDiedError, WorkerTimeoutError
 
 if TYPE_CHECKING:
     from functrain.data.batches import Batches
 
 _BLOCK = 32768  # positions whose order is computed at once
+_Key = tuple[int, int, list[int]]  # epoch, index, samples
 
 
 def stream(
@@ -74,7 +76,7 @@ class _Fetch:
 
     batches: Batches
 
-    def __getitem__(self, key: tuple[int, int, list[int]]) -> _Read:
+    def __getitem__(self, key: _Key) -> _Read:
         epoch, index, indices = key
         return _Read(epoch, index, self.batches.read(epoch, index, torch.tensor(indices)))
 
@@ -87,25 +89,43 @@ def _parallel(
     batches: Batches, keys: Iterator[tuple[int, int, Tensor]], pin: bool
 ) -> Iterator[tuple[int, int, Any]]:
     """Read with the processes of torch's DataLoader, which live until the generator is closed."""
+    asked: deque[_Key] = deque()
     loader: DataLoader[_Read] = DataLoader(
         _Fetch(batches),  # type: ignore[arg-type]
         batch_size=None,
         # Ints travel to the workers in microseconds; a tensor would take a file descriptor.
-        sampler=((epoch, index, indices.tolist()) for epoch, index, indices in keys),
+        sampler=_noted(keys, asked),
         num_workers=batches.workers,
         prefetch_factor=batches.prefetch,
         pin_memory=pin,
+        timeout=batches.timeout,
         collate_fn=_same,  # type: ignore[arg-type]
         generator=torch.Generator(),  # without one, iter() would draw from the global generator
     )
-    for read in _naming_the_dead(iter(loader)):
+    for read in _explaining(iter(loader), asked, batches.timeout):
+        asked.popleft()
         yield read.epoch, read.index, read.batch
 
 
-def _naming_the_dead(reads: Iterator[_Read]) -> Iterator[_Read]:
+def _noted(keys: Iterator[tuple[int, int, Tensor]], asked: deque[_Key]) -> Iterator[_Key]:
+    """What workers are asked for; the first of ``asked`` is what comes next."""
+    for epoch, index, indices in keys:
+        asked.append((epoch, index, indices.tolist()))
+        yield asked[-1]
+
+
+def _explaining(reads: Iterator[_Read], asked: deque[_Key], timeout: float) -> Iterator[_Read]:
+    """Read on, with errors of our own for workers that died or hang."""
     try:
         yield from reads
     except (RuntimeError, ConnectionError, EOFError) as error:
+        if str(error).startswith("DataLoader timed out"):
+            epoch, index, samples = asked[0]
+            raise WorkerTimeoutError(
+                f"workers gave no batch in {timeout:g} s: waited for batch {index} of epoch "
+                f"{epoch}, which is of the samples {_shortened(samples)}. One of them hangs or is "
+                "slow to read: try workers=0 to see where, or a longer timeout."
+            ) from error
         if not _of_a_dead_worker(error):
             raise
         raise WorkerDiedError(
@@ -113,6 +133,10 @@ def _naming_the_dead(reads: Iterator[_Read]) -> Iterator[_Read]:
             "or crashed in native code: try workers=0 to see the error itself, fewer workers, or "
             "a smaller prefetch."
         ) from error
+
+
+def _shortened(samples: list[int]) -> str:
+    return f"{samples[:32]}{f' and {len(samples) - 32} more' if len(samples) > 32 else ''}"
 
 
 def _of_a_dead_worker(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import io
 from typing import Any
 
 from rich.console import Console
@@ -15,43 +15,54 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from functrain import events
+from functrain import events, metrics
+from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay
+from functrain.listeners.rows import evaluation_name
+from functrain.state import Counters
 
-_REFRESH_SECONDS = 0.1
+_TERMINAL_SECONDS = 0.2  # rich takes 1 ms to draw the bar
+_NOTEBOOK_WIDTH = 120
+_FOR_THE_LOG = ("lr", "grad_norm", "update_ratio")  # with the names of groups after a dot
 
 
 class ProgressBar:
-    """A listener that shows epoch, step, remaining time, loss and the last evaluation.
+    """A listener that shows epoch, step, remaining time, metrics and the last evaluation.
 
     On a terminal and in notebooks it is a live bar; elsewhere each evaluation prints one line.
-    Metrics are fetched from the device only when something is shown.
+    Metrics are fetched from the device only when something is shown. The remaining time goes by
+    the pace of the present process, also right after a resumption.
+
+    Args:
+        console: where to; by default the standard output.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean() * 0
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> data, bar = [torch.ones(4, 2)] * 2, ProgressBar(Console(force_terminal=False))
+        >>> run = ft.fit(program, data, until="2 epochs", eval_data=data, listeners=[bar])
+        step 2  eval: loss 0
+        step 4  eval: loss 0
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._progress: Progress | None = None
+        self._notebook: NotebookDisplay | None = None
         self._task: Any = None
         self._measured = ""
         self._shown = 0.0
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Begin where the run begins, also within a resumed one."""
-        step = event.state.counters.step
+        self.close()  # the bar of a run that an exception ended
+        step, self._measured = event.state.counters.step, ""
         if event.resumed is not None:
             self.console.print(f"continuing from step {step} ({event.resumed})", soft_wrap=True)
         if not (self.console.is_terminal or self.console.is_jupyter):
             return
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            console=self.console,
-            auto_refresh=False,
-        )
+        in_notebook = self.console.is_jupyter
+        self._progress = _bar(_page(self.console) if in_notebook else self.console)
         self._task = self._progress.add_task(
             "train",
             total=event.steps,
@@ -59,21 +70,25 @@ class ProgressBar:
             epoch=event.state.counters.epoch,
             metrics="",
         )
-        self._progress.start()
+        if in_notebook:
+            self._notebook = NotebookDisplay()
+        else:
+            self._progress.start()
+        self._show(event.state.counters, "")
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Move the bar, at most ten times a second."""
-        now = time.monotonic()
-        if self._progress is None or now - self._shown < _REFRESH_SECONDS:
+        """Move the bar, at most five times a second, in a notebook twice."""
+        if self._progress is None:
             return
-        self._shown = now
-        self._show(event.state.counters, f"loss {event.metrics['loss'].item():.4g}")
+        now = self.console.get_time()
+        if now - self._shown >= (REFRESH_SECONDS if self._notebook else _TERMINAL_SECONDS):
+            self._shown = now
+            self._show(event.state.counters, _live(event.metrics))
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Remember the evaluation for the bar, or print it."""
-        name = event.name if event.weights == "params" else f"{event.name}/{event.weights}"
         values = "  ".join(f"{key} {value:.4g}" for key, value in event.metrics.items())
-        self._measured = f"{name}: {values}"
+        self._measured = f"{evaluation_name(event)}: {values}"
         if self._progress is None:
             step = event.state.counters.step
             self.console.print(f"step {step}  {self._measured}", soft_wrap=True, highlight=False)
@@ -87,12 +102,58 @@ class ProgressBar:
         """Give the terminal back, also where an exception ended the run."""
         if self._progress is not None:
             self._progress.stop()
-            self._progress = None
+        self._progress = self._notebook = None
 
-    def _show(self, counters: Any, loss: str) -> None:
-        if self._progress is not None:
-            text = "  ".join(part for part in (loss, self._measured) if part)
-            self._progress.update(
-                self._task, completed=counters.step, epoch=counters.epoch, metrics=text
-            )
+    def _show(self, counters: Counters, live: str) -> None:
+        if self._progress is None:
+            return
+        text = "  ".join(part for part in (live, self._measured) if part)
+        self._progress.update(
+            self._task, completed=counters.step, epoch=counters.epoch, metrics=text
+        )
+        if self._notebook is None:
             self._progress.refresh()
+        else:
+            self._notebook.show(_as_text(self._progress))
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        console=console,
+        auto_refresh=False,
+    )
+
+
+def _live(values: Any) -> str:
+    """The loss and the user's metrics; rates and norms are for the log."""
+    shown = {
+        name: value
+        for name, value in values.items()
+        if name.partition(".")[0] not in _FOR_THE_LOG and "/" not in name
+    }
+    (row,) = metrics.fetch([shown])
+    return "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+
+
+def _page(console: Console) -> Console:
+    """A console that prints nowhere: rich's own way in notebooks takes ipywidgets."""
+    return Console(
+        file=io.StringIO(),
+        width=_NOTEBOOK_WIDTH,
+        color_system=None,
+        force_jupyter=False,
+        get_time=console.get_time,
+    )
+
+
+def _as_text(progress: Progress) -> str:
+    with progress.console.capture() as captured:
+        progress.console.print(progress.get_renderable())
+    return captured.get().rstrip()

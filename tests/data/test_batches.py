@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -51,6 +51,7 @@ def global_state() -> list[Any]:
 
 
 @pytest.mark.row(21)
+@settings(deadline=None)
 @given(
     samples=st.integers(1, 200),
     batch_size=st.integers(1, 50),
@@ -80,6 +81,7 @@ def test_epochs_differ_and_seeds_differ() -> None:
     assert len(orders) == 25
 
 
+@settings(deadline=None)
 @given(samples=st.integers(1, 60), batch_size=st.integers(1, 60))
 def test_drop_last_drops_the_short_batch_only(samples: int, batch_size: int) -> None:
     if samples < batch_size:
@@ -92,6 +94,7 @@ def test_drop_last_drops_the_short_batch_only(samples: int, batch_size: int) -> 
     assert [index for _, index, _ in taken] == [*range(len(batches))] * 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(0, 6), st.booleans())
 def test_a_stream_from_anywhere_is_the_tail_of_the_whole(
     epoch: int, index: int, shuffle: bool

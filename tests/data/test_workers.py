@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import functrain as ft
 from functrain import tree
 from functrain.data import Batches
-from functrain.errors import WorkerDiedError
+from functrain.errors import DataOptionError, WorkerDiedError, WorkerTimeoutError
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
@@ -162,3 +163,131 @@ def test_batches_are_pinned(workers: int) -> None:
 def test_pin_memory_without_cuda_changes_nothing() -> None:
     batches = Batches(torch.arange(10), 4, pin_memory=not torch.cuda.is_available())
     assert not tree.diff(list(batches), list(Batches(torch.arange(10), 4)))
+
+
+# -- what goes wrong in workers ------------------------------------------------------------------
+
+
+def test_an_error_in_a_transform_or_collate_in_a_worker_says_where_with_its_traceback() -> None:
+    def bad_transform(sample: Any) -> Any:
+        if sample[1] == 13:
+            raise KeyError("no such label")
+        return sample
+
+    def bad_collate(samples: list[Any]) -> Any:
+        raise ArithmeticError("a bad batch")
+
+    with pytest.raises(KeyError, match="reading sample 13 for batch 3 of epoch 0") as caught:
+        list(Batches(Noisy(), 4, shuffle=False, workers=1, transform=bad_transform))
+    assert 'raise KeyError("no such label")' in str(caught.value)
+    with pytest.raises(ArithmeticError, match="collating batch 0 of epoch 0") as second:
+        list(Batches(Noisy(), 4, shuffle=False, workers=1, collate=bad_collate))
+    assert "in bad_collate" in str(second.value)
+
+
+class Hangs(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 9:
+            time.sleep(600)
+        return super().__getitem__(index)
+
+
+@pytest.mark.slow
+@pytest.mark.row(38)
+def test_a_worker_that_hangs_is_noticed_and_what_it_read_is_named() -> None:
+    stream = Batches(Hangs(), 4, shuffle=False, workers=1, timeout=2).stream()
+    assert [index for _, index, _ in islice(stream, 2)] == [0, 1]
+    before = time.monotonic()
+    with pytest.raises(WorkerTimeoutError, match=r"batch 2 of epoch 0.*\[8, 9, 10, 11\]"):
+        next(stream)
+    assert time.monotonic() - before < 20
+
+
+def test_timeout_is_no_time_for_a_reader_in_this_process() -> None:
+    batches = Batches(Noisy(), 4, timeout=1e-9)
+    assert not tree.diff(list(batches), list(Batches(Noisy(), 4)))
+    with pytest.raises(DataOptionError, match="timeout"):
+        Batches(Noisy(), 4, timeout=-1)
+
+
+class KilledOnce(Noisy):
+    """Its reader dies at sample 13, unless a file says that it already did."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13 and not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+@pytest.mark.row(38)
+def test_a_run_whose_worker_was_killed_goes_on_in_the_same_bytes(tmp_path: Path) -> None:
+    def loss(model: Any, batch: Any) -> Tensor:
+        return model(batch[0]).square().mean()
+
+    program = ft.program(torch.nn.Linear(3, 1), loss, ft.optim.SGD(lr=1e-4))
+
+    def run(file: Path, directory: str) -> ft.Run:
+        data = Batches(KilledOnce(file), 4, seed=2, workers=1, prefetch=1)
+        return ft.fit(program, data, until="2 epochs", directory=tmp_path / directory)
+
+    (tmp_path / "healthy").touch()
+    straight = run(tmp_path / "healthy", "one")
+    with pytest.raises(WorkerDiedError):
+        run(tmp_path / "died", "two")
+    assert list((tmp_path / "two").rglob("manifest.json"))  # of the step before it died
+    resumed = run(tmp_path / "died", "two")
+    assert tree.diff(straight.state, resumed.state) == []
+    assert tree.diff(straight.history.rows, resumed.history.rows) == []
+    assert resumed.state.counters.step == 12
+
+
+# -- random streams given by name ----------------------------------------------------------------
+
+
+def by_generator(sample: Any, *, generator: torch.Generator) -> Tensor:
+    return sample[0] + torch.rand((), generator=generator)
+
+
+def by_rng(sample: Any, rng: np.random.Generator) -> Tensor:
+    return sample[0] + rng.random()
+
+
+class ByMethod:
+    def __call__(self, sample: Any, generator: torch.Generator | None = None) -> Tensor:
+        assert generator is not None
+        return sample[0] + torch.rand((), generator=generator)
+
+
+@pytest.mark.row(33)
+@pytest.mark.parametrize("transform", [by_generator, by_rng, ByMethod()])
+def test_a_transform_may_take_the_samples_own_generator(transform: Any) -> None:
+    alone = Batches(Noisy(), 4, seed=5, transform=transform)
+    helped = Batches(Noisy(), 4, seed=5, transform=transform, workers=2)
+    start = global_state()
+    assert not tree.diff(list(helped), list(alone))
+    assert global_state() == start
+    order = torch.cat([alone.indices(0, k) for k in range(6)]).tolist()
+    one_by_one = Batches(Noisy(), 1, seed=5, transform=transform, shuffle=False)
+    rows = torch.cat(list(alone))
+    for place, sample in enumerate(order):
+        assert not tree.diff(one_by_one[0, sample][0], rows[place])
+    assert tree.diff(alone[1, 0], alone[0, 0])
+
+
+def test_the_generator_is_not_the_stream_of_the_global_ones() -> None:
+    def both(sample: Any, generator: torch.Generator) -> Tensor:
+        return torch.stack([torch.rand(()), torch.rand((), generator=generator)])
+
+    drawn = torch.cat(
+        [batch for _, _, batch in islice(Batches([0, 1], 1, transform=both).stream(), 4)]
+    )
+    assert len(drawn.unique()) == 8  # other numbers for each sample, in each epoch
+
+
+def test_a_transform_whose_sample_is_called_generator_gets_the_sample() -> None:
+    (doubled,) = Batches([1, 2], 2, shuffle=False, transform=lambda rng: 2 * rng)
+    assert doubled.tolist() == [2, 4]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
 
 import functrain as ft
+from functrain import events
 from functrain.listeners import ProgressBar
 
 
@@ -65,3 +69,86 @@ def test_the_terminal_is_given_back_when_the_run_fails() -> None:
         ft.fit(program, [torch.ones(4, 2)], until="8 steps", listeners=[bar])
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert file.getvalue().rfind(shown) > file.getvalue().rfind(hidden) >= 0
+
+
+def at(program: ft.Program, step: int) -> Any:
+    state = program.init()
+    return attrs.evolve(state, counters=attrs.evolve(state.counters, step=step))
+
+
+@pytest.mark.row(42)
+def test_right_after_resumption_the_time_left_goes_by_its_own_pace() -> None:
+    now = [0.0]
+    file = io.StringIO()
+    console = Console(file=file, width=200, force_terminal=True, get_time=lambda: now[0])
+    program = ft.program(nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+    bar = ProgressBar(console)
+    bar.on_train_begin(events.TrainBegin(at(program, 900), 1000, 10, Path("there")))
+    assert "900/1000" in file.getvalue()
+    for step in (901, 902, 903):
+        now[0] += 2.0
+        bar.on_batch_end(events.BatchEnd(at(program, step), {"loss": torch.tensor(0.5)}))
+    bar.close()
+    assert "903/1000" in file.getvalue()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert "left 0:03:14" in plain  # 97 steps of 2 s, not 903 in 6 s
+
+
+@pytest.mark.row(42)
+def test_a_run_of_unknown_length_has_a_bar_too() -> None:
+    file = io.StringIO()
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+    bar = ProgressBar(Console(file=file, width=160, force_terminal=True))
+    ft.fit(program, [torch.ones(4, 2)], until="12 samples", listeners=[bar])
+    assert "3/?" in file.getvalue()
+
+
+@pytest.mark.row(42)
+def test_live_metrics_are_the_users_too() -> None:
+    file = io.StringIO()
+
+    def loss(model: nn.Module, x: torch.Tensor) -> ft.Loss:
+        value = model(x).square().mean()
+        return ft.Loss(value, metrics={"accuracy": value * 0 + 0.25})
+
+    program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+    bar = ProgressBar(Console(file=file, width=160, force_terminal=True))
+    ft.fit(program, [torch.ones(4, 2)], until="3 steps", listeners=[bar])
+    assert "accuracy 0.25" in file.getvalue()
+    assert "grad_norm" not in file.getvalue()
+
+
+@pytest.mark.row(42)
+def test_a_bar_serves_the_run_after_one_that_failed() -> None:
+    def failing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("in the loss")
+
+    file = io.StringIO()
+    bar = ProgressBar(Console(file=file, force_terminal=True, legacy_windows=False))
+    for _ in range(2):
+        program = ft.program(nn.Linear(2, 1), failing, ft.optim.SGD(lr=0.1))
+        with pytest.raises(RuntimeError, match="in the loss"):
+            ft.fit(program, [torch.ones(4, 2)], until="8 steps", listeners=[bar])
+    bar.close()
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert file.getvalue().count(hidden) == file.getvalue().count(shown) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.row(42)
+def test_the_bar_lives_in_a_notebook_without_widgets() -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    code = """
+import functrain as ft, torch
+program = ft.program(torch.nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+bar = ft.listeners.ProgressBar()
+run = ft.fit(program, [torch.ones(4, 2)] * 4, until="8 steps", listeners=[bar])
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    (output,) = notebook.cells[0].outputs  # one place that was written over, and no warning
+    assert output["output_type"] == "display_data"
+    assert "8/8" in output["data"]["text/plain"]
+    assert "\x1b" not in output["data"]["text/plain"]

@@ -1,0 +1,208 @@
+"""How often each source of a mixture is drawn: weights, also such as change in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.errors import MixtureError
+
+Vector = Sequence[float] | Mapping[str, float]
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Weights of sources as a pure function of the batch's number."""
+
+    def at(self, start: int, stop: int) -> Tensor:
+        """The weights for the batches ``start`` to ``stop - 1``.
+
+        Returns:
+            float64 tensor of shape ``[stop - start, sources]``, or ``[1, sources]`` if they are
+            all the same; not negative, and with a positive sum in each row.
+        """
+        ...
+
+
+@attrs.frozen
+class Temperature:
+    """Weights between proportional and uniform: ``p_i ~ min(n_i, cap) ** (1 / temperature)``.
+
+    Temperature 1 is proportional to size, a high one nearly uniform. The formula is that of Raffel
+    et al., "Exploring the Limits of Transfer Learning" (T5, 2020), section 3.5.2, as in jiant.
+
+    Args:
+        temperature: above 0.
+        cap: the most that a source's size counts.
+
+    Raises:
+        MixtureError: a number is not positive.
+
+    Example:
+        >>> Temperature(2.0).of([100, 400]).tolist()
+        [10.0, 20.0]
+    """
+
+    temperature: float
+    cap: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf or (self.cap is not None and self.cap <= 0):
+            raise MixtureError(f"temperature and cap must be positive, got {self}")
+
+    def of(self, sizes: Sequence[int]) -> Tensor:
+        """The weights of sources of these sizes, as a float64 tensor of shape ``[sources]``."""
+        capped = [size if self.cap is None else min(size, self.cap) for size in sizes]
+        return torch.tensor(capped, dtype=torch.float64) ** (1 / self.temperature)
+
+
+@attrs.frozen
+class Interpolated:
+    """Weights that change linearly between given batches and stay as they are outside of them.
+
+    Args:
+        points: weights by batch number, each a list in the order of the sources or a dict by
+            name. They are made to sum to 1 before they are interpolated.
+
+    Raises:
+        MixtureError: there are no points, or one is before batch 0.
+
+    Example:
+        >>> from functrain.data import Mixture
+        >>> annealed = Interpolated({0: [1.0, 0.0], 1000: [0.5, 0.5]})
+        >>> mixture = Mixture([[1], [2]], weights=annealed)
+        >>> mixture.probabilities(500)
+        {'0': 0.75, '1': 0.25}
+    """
+
+    points: Mapping[int, Vector]
+
+    def __attrs_post_init__(self) -> None:
+        if not self.points or min(self.points) < 0:
+            raise MixtureError(f"points must be weights by batch number from 0 on, got {self}")
+
+
+@attrs.frozen(eq=False)
+class Constant:
+    """The same weights for every batch: a float64 tensor of shape ``[1, sources]``."""
+
+    weights: Tensor
+
+    def at(self, start: int, stop: int) -> Tensor:
+        """The one row of weights."""
+        return self.weights
+
+
+@attrs.frozen(eq=False)
+class Piecewise:
+    """Weights on straight lines between points.
+
+    Attributes:
+        places: the points' batch numbers, ascending; float64 of shape ``[points]``.
+        rows: their weights; float64 of shape ``[points, sources]``.
+    """
+
+    places: Tensor
+    rows: Tensor
+
+    def at(self, start: int, stop: int) -> Tensor:
+        """A row of weights for each batch."""
+        first, last = float(self.places[0]), float(self.places[-1])
+        batches = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
+        right = torch.searchsorted(self.places, batches).clamp_(min=1, max=len(self.places) - 1)
+        if len(self.places) == 1:
+            return self.rows
+        left = right - 1
+        part = (batches - self.places[left]) / (self.places[right] - self.places[left])
+        return torch.lerp(self.rows[left], self.rows[right], part[:, None])
+
+
+@attrs.frozen(eq=False)
+class Computed:
+    """Weights that a function of the user's computes, called once for each batch."""
+
+    function: Callable[[int], Vector]
+    names: Sequence[str]
+
+    def at(self, start: int, stop: int) -> Tensor:
+        """A row of weights for each batch."""
+        rows = [_ordered(self.function(batch), self.names) for batch in range(start, stop)]
+        return _checked(rows, self.names)
+
+
+def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) -> Weights:
+    """Read any way to give weights.
+
+    Args:
+        given: ``"uniform"``, ``"proportional"``, a vector (a list in the order of the sources or
+            a dict by name), :class:`Temperature`, :class:`Interpolated`, a function of the
+            batch's number that gives a vector, or :class:`Weights`.
+        names: of the sources.
+        sizes: of the sources; ``None`` where it is not known.
+
+    Raises:
+        MixtureError: the weights cannot be those of these sources, or need unknown sizes.
+    """
+    if isinstance(given, Weights):
+        return given
+    if isinstance(given, str) and given == "uniform":
+        return Constant(torch.ones(1, len(names), dtype=torch.float64))
+    if isinstance(given, str) and given == "proportional":
+        given = Temperature(1.0)
+    if isinstance(given, Temperature):
+        return Constant(given.of(_known(sizes, names, given))[None])
+    if isinstance(given, Interpolated):
+        places = sorted(given.points)
+        rows = _checked([_ordered(given.points[place], names) for place in places], names)
+        return Piecewise(torch.tensor(places, dtype=torch.float64), rows / rows.sum(1, True))
+    if callable(given):
+        return Computed(given, names)
+    return Constant(_checked([_ordered(given, names)], names))
+
+
+def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
+    """A vector as a list in the order of the sources."""
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            raise MixtureError(
+                f"weights must name each source once: the sources are {list(names)}, the weights "
+                f"name {list(given)}"
+            )
+        return [given[name] for name in names]
+    found = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise MixtureError(
+            'weights must be "uniform", "proportional", a list, a dict by name, Temperature, '
+            f"Interpolated or a function of the batch's number, got {given!r}"
+        )
+    if len(found) != len(names):
+        raise MixtureError(f"there must be one weight for each of {list(names)}, got {found}")
+    return found
+
+
+def _checked(rows: Sequence[Sequence[float]], names: Sequence[str]) -> Tensor:
+    """Vectors as the rows of a float64 tensor, if they can be weights."""
+    found = torch.tensor(rows, dtype=torch.float64)
+    bad = ~(found.isfinite().all(1) & (found >= 0).all(1) & (found.sum(1) > 0))
+    if bad.any():
+        raise MixtureError(
+            "weights must be finite, not negative and not all zero, got "
+            f"{found[bad][0].tolist()} for {list(names)}"
+        )
+    return found
+
+
+def _known(sizes: Sequence[int | None], names: Sequence[str], given: Temperature) -> list[int]:
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        unknown = [name for name, size in zip(names, sizes, strict=True) if size is None]
+        raise MixtureError(
+            f"weights by size ({given}) need the length of each source, and {unknown} tell none: "
+            "give a list of weights"
+        )
+    return known

@@ -1,0 +1,212 @@
+"""The learning-rate range test: the loss over a rate that grows from step to step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import learning_rate
+from functrain.data.drawing import generator_states, set_generator_states
+from functrain.durations import Steps
+from functrain.errors import ConfigurationError, FinderError, NonFiniteError
+from functrain.extras import require
+from functrain.learning_rate import Schedules
+from functrain.loop import iterate
+from functrain.program import Program
+from functrain.schedules import Lambda
+from functrain.state import TrainState
+
+_SMOOTHING = 0.98
+_DIVERGED = 4.0
+_UNSETTLED_END = 5
+
+
+@attrs.frozen
+class LearningRateCurve:
+    """What a learning-rate range test saw.
+
+    Attributes:
+        rates: the learning rate of each step.
+        losses: the loss at each, smoothed.
+        raw: the same as it was.
+        diverged: whether the search ended because the loss left its best value far behind.
+    """
+
+    rates: list[float] = attrs.field(repr=False)
+    losses: list[float] = attrs.field(repr=False)
+    raw: list[float] = attrs.field(repr=False)
+    diverged: bool
+
+    @property
+    def suggestion(self) -> float:
+        """The rate at which the smoothed loss falls most steeply over the logarithm of the rate.
+
+        As fastai's ``steep``: the first tenth of the search, in which the mean settles, and the
+        last 5 steps are left out.
+
+        Raises:
+            FinderError: too few steps were made, or the loss fell nowhere.
+        """
+        inner = range(len(self.rates) // 10, len(self.rates) - _UNSETTLED_END)
+        if len(inner) < 3:
+            raise FinderError(
+                f"{len(self.rates)} steps are too few to see a slope: search with more steps=, or "
+                "from a lower low="
+            )
+        slopes = {index: self._slope(index) for index in inner[:-1]}
+        steepest = min(slopes, key=slopes.__getitem__)
+        if slopes[steepest] >= 0:
+            raise FinderError(
+                f"the loss fell at no rate from {self.rates[inner[0]]:.3g} to "
+                f"{self.rates[inner[-1]]:.3g}: search from a lower low="
+            )
+        return self.rates[steepest]
+
+    def _slope(self, index: int) -> float:
+        """Change of the loss over that of the logarithm of the rate."""
+        ratio = self.rates[index + 1] / self.rates[index]
+        return (self.losses[index + 1] - self.losses[index]) / math.log(ratio)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the curve.
+
+        Args:
+            path: where to write the picture; by default it is not written.
+
+        Returns:
+            A ``matplotlib.figure.Figure``; notebooks show it.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.raw, color="#7a7a7a", alpha=0.35, linewidth=1, label="loss")
+        axes.plot(self.rates, self.losses, color="#1f5fa8", label="smoothed")
+        with contextlib.suppress(FinderError):
+            rate = self.suggestion
+            axes.axvline(rate, color="#d1622b", linestyle="--", label=f"suggestion {rate:.3g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.set_ylim(top=max(self.losses[0] * 2, min(self.losses)))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        if path is not None:
+            figure.savefig(path, dpi=130)
+        return figure
+
+
+def find_lr(
+    program: Program,
+    state: TrainState,
+    data: Any,
+    *,
+    low: float = 1e-7,
+    high: float = 10.0,
+    steps: int = 100,
+) -> LearningRateCurve:
+    """Make steps at a learning rate that grows exponentially, and watch the loss.
+
+    The range test of Smith (2017, "Cyclical Learning Rates for Training Neural Networks"), with
+    the rates, smoothing and end of fastai's ``lr_find``. The program's schedule is left out for
+    the search; several groups of parameters all have the same rate.
+
+    Args:
+        program: what is to be trained.
+        state: where it would begin; it is not changed, and neither is ``data``'s random generator.
+        data: whatever ``fit`` takes; read from the state's position on, as often as it takes. A
+            loader with ``state_dict`` goes on where it was, so give it one of its own.
+        low: the first rate, above 0.
+        high: the last one, above ``low``.
+        steps: how many, at least 2.
+
+    Returns:
+        The curve. It ends early where the smoothed loss exceeds 4 times its best value, or is not
+        finite.
+
+    Raises:
+        ConfigurationError: the rates or the number of steps make no sense.
+        FinderError: the loss is not finite at the first step.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> x = torch.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()
+        >>> program = ft.program(lambda: torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=1.0))
+        >>> curve = find_lr(program, program.init(), [(x, 3 * x)])
+        >>> 1e-2 < curve.suggestion < 3
+        True
+    """
+    if not 0 < low < high < math.inf or steps < 2:
+        raise ConfigurationError(
+            f"find_lr expects 0 < low < high and at least 2 steps, came low={low}, high={high}, "
+            f"steps={steps}"
+        )
+    loader = getattr(data, "data", data)
+    held = generator_states(loader)
+    raw: list[float] = []
+    losses: list[float] = []
+    diverged = False
+    rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
+    try:
+        with contextlib.closing(_losses(program, state, data, rates)) as found:
+            for loss in found:
+                diverged = not math.isfinite(loss)
+                if diverged:
+                    break
+                raw.append(loss)
+                losses.append(smoothed(raw))
+                diverged = losses[-1] > min(losses) + (_DIVERGED - 1) * abs(min(losses))
+                if diverged:
+                    break
+    finally:
+        set_generator_states(loader, held)
+    if not raw:
+        raise FinderError(f"the loss is not finite at the first step, at a rate of {low}")
+    return LearningRateCurve(rates[: len(raw)], losses, raw, diverged)
+
+
+def smoothed(losses: list[float]) -> float:
+    """The exponential mean of losses at the last of them, free of bias (fastai: AvgSmoothLoss).
+
+    Example:
+        >>> smoothed([2.0]), round(smoothed([2.0, 1.0]), 3)
+        (2.0, 1.495)
+    """
+    mean = 0.0
+    for loss in losses:
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+    return mean / (1 - _SMOOTHING ** len(losses))
+
+
+def _losses(
+    program: Program, state: TrainState, data: Any, rates: list[float]
+) -> Generator[float, None, None]:
+    """The loss of each step at its rate; infinite where a step could not be made."""
+    first = step = state.counters.step
+    searching = _at(program, Lambda(lambda at: rates[min(at - first, len(rates) - 1)]))
+    scheduler = learning_rate.init(searching.schedules)
+    begun = attrs.evolve(state, scheduler=scheduler)
+    try:
+        for after, metrics in iterate(searching, begun, data, until=Steps(first + len(rates))):
+            if after.counters.step > step:  # else the batch was empty
+                step = after.counters.step
+                yield metrics["loss"].item()
+    except NonFiniteError:
+        yield math.inf
+
+
+def _at(program: Program, schedule: Lambda) -> Program:
+    """The program with one schedule for all groups of parameters; it consumes no state."""
+
+    def everywhere(schedules: Schedules) -> Schedules:
+        if isinstance(schedules, dict):
+            return {name: everywhere(own) for name, own in schedules.items()}
+        return schedule
+
+    return attrs.evolve(program, schedules=everywhere(program.schedules), donates=False)

@@ -1,0 +1,48 @@
+"""What a step would do from a state, without making it."""
+
+from __future__ import annotations
+
+from functrain import step
+from functrain.batch import Batch, split
+from functrain.clipping import global_norm
+from functrain.gradients import by_autograd
+from functrain.program import Program
+from functrain.rng import scoped
+from functrain.state import Tensors, TrainState
+
+
+def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
+    """The gradients that a step from a state would use, before clipping.
+
+    They are taken in the random stream of that step, so dropout draws what it would draw there,
+    and averaged over micro-batches as there. A compiled program's own differ by rounding.
+
+    Args:
+        program: whose loss, precision and micro-batches count.
+        state: where training stands; not changed.
+        batch: what ``train_step`` would be given; not changed.
+
+    Returns:
+        Gradient by path, for the trainable parameters that the loss depends on; unscaled where
+        the precision is ``"fp16"``. Empty for a batch without samples, which makes no step.
+
+    Raises:
+        LossError: the loss is no scalar or does not depend on a trainable parameter.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, x: model(x).sum()
+        >>> program = ft.program(torch.nn.Linear(2, 1, bias=False), loss, ft.optim.SGD(lr=0.1))
+        >>> gradients(program, program.init(), torch.tensor([[3.0, 4.0]]))
+        {'weight': tensor([[3., 4.]])}
+    """
+    parts = split(batch, program.recipe.accumulate).parts
+    if not parts:
+        return {}
+    tensors = {
+        "params": state.params,
+        "buffers": state.buffers,
+        "loss_scale": state.loss_scale,
+    }
+    with scoped(state.rng.stream("step", state.counters.step), state.device):
+        return step.compute(program.fixed, by_autograd, global_norm, tensors, parts).grads

@@ -1,0 +1,138 @@
+"""Plain lines about a run, for terminals, files and batch systems."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import attrs
+
+from functrain import events, metrics
+from functrain.durations import Duration
+from functrain.errors import ConfigurationError
+from functrain.listeners.intervals import Interval
+from functrain.listeners.memory_monitor import peak_memory
+from functrain.listeners.pace import Pace, clock_text
+from functrain.listeners.rows import evaluation_name
+
+STYLES = ("minimal", "standard", "verbose")
+
+
+def _check_style(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in STYLES:
+        raise ConfigurationError(f"Console(style=...) is one of {list(STYLES)}, came {value!r}")
+
+
+@attrs.define(eq=False)
+class Console:
+    """A listener that prints lines.
+
+    Metrics are fetched from the device only when a line is printed.
+
+    Args:
+        style: ``"minimal"`` is a line for each evaluation and the end; ``"standard"`` also where
+            the run begins, and every so often loss, lr, samples a second and the time left;
+            ``"verbose"`` also epochs, checkpoints, the gradient norm and peak memory.
+        every: how often the line about steps comes, a duration.
+        file: where to, by default the standard output.
+
+    Raises:
+        ConfigurationError: there is no such style.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean() * 0
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> data, lines = [torch.ones(4, 2)] * 2, [Console("minimal")]
+        >>> run = ft.fit(program, data, until="2 epochs", eval_data=data, listeners=lines)
+        step 2  eval: loss 0
+        step 4  eval: loss 0
+        ended at step 4: max_epochs (reached 2 epochs)
+    """
+
+    style: str = attrs.field(default="standard", validator=_check_style)
+    every: Duration | str = "100 steps"
+    file: TextIO | None = None
+    _interval: Interval = attrs.field(init=False)
+    _pace: Pace | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._interval = Interval(self.every)
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Say where the run begins."""
+        counters = event.state.counters
+        self._interval.begin(counters, event.batches)
+        self._pace = Pace(event.steps, counters)
+        if self.style != "minimal":
+            to = "" if event.steps is None else f" of {event.steps}"
+            begin = "training" if event.resumed is None else f"continuing {event.resumed}"
+            self._print(f"{begin} from step {counters.step}{to}")
+
+    def on_batch_end(self, event: events.BatchEnd) -> None:
+        """Print a line about a step that is due."""
+        if self.style != "minimal" and self._interval.due(event.state.counters):
+            self._print(self._step_line(event))
+
+    def on_epoch_end(self, event: events.EpochEnd) -> None:
+        """Print the means of an epoch."""
+        if self.style == "verbose":
+            cut = "" if event.complete else " (cut short)"
+            self._print(f"epoch {event.epoch + 1} ended{cut}  {_values(event.metrics)}")
+
+    def on_eval_end(self, event: events.EvalEnd) -> None:
+        """Print an evaluation."""
+        name, step = evaluation_name(event), event.state.counters.step
+        self._print(f"step {step}  {name}: {_values(event.metrics)}")
+
+    def on_checkpoint_saved(self, event: events.CheckpointSaved) -> None:
+        """Print where a checkpoint is."""
+        if self.style == "verbose":
+            self._print(f"step {event.state.counters.step}  saved {event.path}")
+
+    def on_early_stopped(self, event: events.EarlyStopped) -> None:
+        """Print why the run is about to end."""
+        if self.style == "verbose":
+            self._print(f"step {event.state.counters.step}  stopping early: {event.detail}")
+
+    def on_train_end(self, event: events.TrainEnd) -> None:
+        """Print how it ended."""
+        step = event.state.counters.step
+        self._print(f"ended at step {step}: {event.reason} ({event.detail})")
+
+    def _step_line(self, event: events.BatchEnd) -> str:
+        assert self._pace is not None, "a run begins with on_train_begin"
+        counters, pace = event.state.counters, self._pace
+        row = metrics.fetch([dict(event.metrics)])[0]
+        total = "" if pace.steps is None else f"/{pace.steps}"
+        parts = [
+            f"step {counters.step}{total}",
+            f"epoch {counters.epoch + (counters.batch > 0)}",
+            _values({name: row[name] for name in _shown(row, self.style)}),
+            f"{pace.speed(counters):.4g} samples/s",
+        ]
+        if (left := pace.left(counters)) is not None:
+            parts.append(f"{clock_text(left)} left")
+        if self.style == "verbose":
+            used = peak_memory(event.state.device)
+            parts += [f"{place} {size / 2**20:.0f} MiB" for place, size in used.items()]
+        return "  ".join(parts)
+
+    def _print(self, line: str) -> None:
+        # Looked up now: notebooks and test runners put others in its place.
+        print(line, file=self.file or sys.stdout, flush=True)
+
+
+def _shown(row: Mapping[str, float], style: str) -> list[str]:
+    if style == "verbose":
+        return list(row)
+    return [
+        name
+        for name in row
+        if name == "lr" or name.partition(".")[0] not in ("lr", "grad_norm", "update_ratio")
+    ]
+
+
+def _values(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,106 @@
+"""Where a listener's turn comes, at a cost that steps in between do not feel."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from operator import attrgetter
+
+import attrs
+
+from functrain.durations import Duration, Epochs, Samples, Steps, duration
+from functrain.errors import ConfigurationError, UnknownEpochLengthError
+from functrain.state import Counters
+
+Amount = Callable[[Counters], float]
+
+
+@attrs.define(eq=False)
+class Interval:
+    """Says after which steps a duration has passed once more: at N, 2N, ..., never at 0.
+
+    It agrees with :func:`functrain.position.due`, and is one comparison for a step at which
+    nothing is due. Minutes are counted from :meth:`begin` on.
+
+    Args:
+        every: N, a duration or its text.
+
+    Example:
+        >>> import attrs, functrain as ft, torch
+        >>> program = ft.program(torch.nn.Linear(1, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1))
+        >>> counters = program.init().counters
+        >>> interval = Interval("3 steps")
+        >>> interval.begin(counters, batches=None)
+        >>> [n for n in range(1, 8) if interval.due(attrs.evolve(counters, step=n))]
+        [3, 6]
+    """
+
+    every: Duration = attrs.field(converter=duration)
+    _amount: Amount = attrs.field(init=False, default=lambda counters: 0)
+    _size: Fraction = attrs.field(init=False, default=Fraction(1))
+    _next: float = attrs.field(init=False, default=math.inf)
+
+    def begin(self, counters: Counters, batches: int | None) -> None:
+        """Count from here on.
+
+        Args:
+            counters: where the run stands; a resumed one goes on with the multiples of N.
+            batches: loader batches in an epoch, where that is known.
+
+        Raises:
+            UnknownEpochLengthError: N is a fraction of epochs, and their length is unknown.
+        """
+        self._amount, self._size = _measure(self.every, batches)
+        self._await(self._amount(counters))
+
+    def due(self, counters: Counters) -> bool:
+        """Whether N has passed since the last time; to be asked once after each step."""
+        amount = self._amount(counters)
+        if amount < self._next:
+            return False
+        self._await(amount)
+        return True
+
+    def _await(self, amount: float) -> None:
+        after = (math.floor(amount / self._size) + 1) * self._size
+        self._next = math.ceil(after) if isinstance(amount, int) else float(after)
+
+
+def _measure(every: Duration, batches: int | None) -> tuple[Amount, Fraction]:
+    """What a duration counts, and how much of it makes one interval."""
+    if isinstance(every, Steps):
+        return attrgetter("step"), Fraction(every.n)
+    if isinstance(every, Samples):
+        return attrgetter("samples"), Fraction(every.n)
+    if not isinstance(every, Epochs):
+        begun = time.monotonic()
+        return lambda counters: time.monotonic() - begun, every.n * 60
+    if every.n.denominator == 1:
+        return attrgetter("epoch"), every.n
+    if batches is None:
+        raise UnknownEpochLengthError(
+            f'every="{every}" needs the number of batches in an epoch, which this data does not '
+            "tell: use whole epochs, steps or samples"
+        )
+    return lambda counters: counters.epoch * batches + counters.batch, every.n * batches
+
+
+def whole_steps(every: Duration | str, listener: str) -> int:
+    """The N of a listener that must know before a step whether it is due.
+
+    Raises:
+        ConfigurationError: it is not given in steps.
+
+    Example:
+        >>> whole_steps("100 steps", "GradientMonitor")
+        100
+    """
+    given = duration(every)
+    if not isinstance(given, Steps):
+        raise ConfigurationError(
+            f'{listener}(every=...) is told in steps, such as "100 steps", because it looks at a '
+            f'step before it is made; came "{given}"'
+        )
+    return given.n

@@ -1,0 +1,72 @@
+"""Peak memory of the process and of its device."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import attrs
+import torch
+
+from functrain import events
+from functrain.durations import Duration
+from functrain.listeners.intervals import Interval
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """The most memory that was in use at once so far, in bytes.
+
+    Args:
+        device: where the state is.
+
+    Returns:
+        ``host``: of the process (its resident set); ``device``: of torch's tensors on an
+        accelerator, where torch counts them.
+
+    Example:
+        >>> peak_memory(torch.device("cpu"))["host"] > 1_000_000
+        True
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"host": used if sys.platform == "darwin" else used * 1024}
+    if device.type in ("cuda", "xpu"):
+        backend = getattr(torch, device.type)
+        found["device"] = backend.max_memory_allocated(device)
+    return found
+
+
+@attrs.define(eq=False)
+class MemoryMonitor:
+    """A listener that adds peak memory to the log: ``memory/host`` and ``memory/device``, in bytes.
+
+    These numbers are of the process, and so the only ones in the log that a resumed run has not
+    in common with one that was never cut. Put it before the sinks in the list of listeners.
+
+    Args:
+        every: of which steps.
+
+    Example:
+        >>> import functrain as ft
+        >>> program = ft.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1))
+        >>> monitor = MemoryMonitor("2 steps")
+        >>> run = ft.fit(program, [torch.ones(4, 2)], until="4 steps", listeners=[monitor])
+        >>> run.history.column("memory/host")[0]
+        [2, 4]
+    """
+
+    every: Duration | str = "100 steps"
+    _interval: Interval = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._interval = Interval(self.every)
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Count from here on."""
+        self._interval.begin(event.state.counters, event.batches)
+
+    def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
+        """Measure after a step that is due."""
+        if not self._interval.due(event.state.counters):
+            return None
+        found = peak_memory(event.state.device)
+        return {f"memory/{place}": float(used) for place, used in found.items()}

@@ -1,0 +1,70 @@
+"""Groups of parameters that a monitor tells apart, and their norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from torch import Tensor
+
+from functrain.clipping import global_norm
+from functrain.errors import UnusedPatternError
+from functrain.names import matches, nearest
+from functrain.program import Program
+from functrain.state import Tensors
+
+Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
+Patterns: TypeAlias = Mapping[str, Pattern]
+
+
+def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]:
+    """The trainable paths of each group.
+
+    Args:
+        program: whose parameters.
+        patterns: by the group's name a glob, several, or a predicate (path, tensor); the first
+            that matches has a parameter, and one that none matches is left out. By default the
+            groups are the model's direct children.
+
+    Raises:
+        UnusedPatternError: a group would be empty.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> from torch.nn import Linear, Sequential, Tanh
+        >>> model = Sequential(Linear(2, 3), Tanh(), Linear(3, 1))
+        >>> program = ft.program(model, lambda m, b: m(b).mean(), ft.optim.SGD(lr=0.1))
+        >>> grouped(program, {"biases": "*.bias"})
+        {'biases': ['0.bias', '2.bias']}
+        >>> list(grouped(program, None))
+        ['0', '2']
+    """
+    paths = program.fixed.trainable
+    groups: dict[str, list[str]] = {name: [] for name in patterns or {}}
+    for path in paths:
+        if patterns is None:
+            groups.setdefault(path.partition(".")[0], []).append(path)
+            continue
+        tensor = program.fixed.model.params[path]
+        name = next((name for name in groups if matches(patterns[name], path, tensor)), None)
+        if name is not None:
+            groups[name].append(path)
+    for name, pattern in (patterns or {}).items():
+        if not groups[name]:
+            raise UnusedPatternError(
+                f"group {name!r}: {pattern!r} matches none of the {len(paths)} trainable "
+                f"parameters that no earlier group has{nearest(str(pattern), paths)}"
+            )
+    return groups
+
+
+def norms(groups: Mapping[str, list[str]], tensors: Tensors) -> dict[str, Tensor]:
+    """The 2-norm over each group, as 0-dim tensors where the values are; no group without any.
+
+    Example:
+        >>> import torch
+        >>> norms({"all": ["a", "b"]}, {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+        {'all': tensor(5.)}
+    """
+    found = {name: [tensors[p] for p in paths if p in tensors] for name, paths in groups.items()}
+    return {name: global_norm(values) for name, values in found.items() if values}

@@ -1,0 +1,11 @@
+"""Places that the metrics of a run are written to besides its own log."""
+
+from functrain.listeners.sinks.csv import CSV
+from functrain.listeners.sinks.jsonl import JSONL
+from functrain.listeners.sinks.mlflow import MLflow
+from functrain.listeners.sinks.sink import Destination, Sink
+from functrain.listeners.sinks.tensorboard import TensorBoard
+from functrain.listeners.sinks.trackio import Trackio
+from functrain.listeners.sinks.wandb import WandB
+
+__all__ = ["CSV", "JSONL", "Destination", "MLflow", "Sink", "TensorBoard", "Trackio", "WandB"]

@@ -1,0 +1,104 @@
+"""A sink of comma-separated values: one row a step, one column a metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.durations import Duration
+from functrain.errors import LogError
+from functrain.history import Row
+from functrain.listeners.sinks.line_file import LineFile
+from functrain.listeners.sinks.sink import Sink
+
+_FIRST = ["step", "epoch"]
+
+
+def CSV(  # noqa: N802 (reads as the class of what it makes)
+    path: str | Path, *, every: Duration | str = "1 step", required: bool = False
+) -> Sink:
+    """A sink that writes a table; pandas and spreadsheets read it.
+
+    Columns are in the order in which metrics first occur: one that comes later, as evaluations
+    do, is added at the right, for which the file is written anew. A cell is empty where a metric
+    was not measured, and otherwise exact (``float(cell)`` is the number).
+
+    Args:
+        path: the file. A run that begins at step 0 empties it, a resumed one goes on in it.
+        every: of which steps; those with an evaluation or the means of an epoch are always written.
+        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
+
+    Returns:
+        The listener.
+
+    Raises:
+        LogError: at the beginning of the run, if something else stands in the file.
+
+    Example:
+        >>> import functrain as ft, tempfile, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> path = Path(tempfile.mkdtemp(), "metrics.csv")
+        >>> _ = ft.fit(program, [torch.ones(4, 2)] * 8, until="3 steps", listeners=[CSV(path)])
+        >>> path.read_text().splitlines()[0]
+        'step,epoch,loss,lr,grad_norm'
+    """
+    return Sink(_Table(LineFile(path)), f"CSV({str(path)!r})", every, required)
+
+
+@attrs.define(eq=False)
+class _Table:
+    file: LineFile
+    columns: list[str] = attrs.field(factory=list)
+
+    def open(self, after: int, run: str | None) -> None:
+        header, rows = self._read()
+        kept = [row for row in rows if int(row[0]) <= after]
+        # Columns of later steps stand at the right, and go with them.
+        width = max((max(i for i, cell in enumerate(row, 1) if cell) for row in kept), default=0)
+        self.columns = header[:width]
+        if len(kept) < len(rows) or width < len(header):
+            self.file.replace(self._text(kept))
+        else:
+            self.file.open(len(self.file.read()))
+
+    def write(self, rows: list[Row]) -> None:
+        columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
+        if columns != self.columns:
+            _, before = self._read()
+            self.columns = columns
+            self.file.replace(self._text(before))
+        self.file.append(_lines([[row.get(name, "") for name in columns] for row in rows]))
+
+    def flush(self) -> None:
+        self.file.sync()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _read(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows."""
+        lines = list(csv.reader(io.StringIO(self.file.read().decode(errors="replace"))))
+        header, *rows = lines or [[]]
+        if lines and (header[:2] != _FIRST or not all(row and row[0].isdigit() for row in rows)):
+            raise LogError(
+                f"{self.file.path} is no table of a run (it begins with {','.join(header)[:60]!r}) "
+                "and is not written over. Choose another path, or move it away."
+            )
+        return header, rows
+
+    def _text(self, rows: list[list[str]]) -> bytes:
+        """Header and rows, each as long as the header."""
+        width = len(self.columns)
+        padded = [(row + [""] * width)[:width] for row in rows]
+        return _lines([self.columns, *padded]) if self.columns else b""
+
+
+def _lines(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,75 @@
+"""How far a step moves the weights, in relation to their size, by group of parameters."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import events
+from functrain.durations import Duration
+from functrain.listeners.intervals import whole_steps
+from functrain.listeners.parameter_groups import Patterns, grouped, norms
+from functrain.program import Program
+from functrain.state import Tensors
+
+
+@attrs.define(eq=False)
+class UpdateMonitor:
+    """A listener that adds update-to-weight ratios, by group, to the log: ``update_ratio.NAME``.
+
+    The ratio is ``|p_after - p_before| / |p_before|`` in the 2-norm over a group; about 1e-3 is
+    usual (Karpathy, CS231n notes, "Ratio of weights:updates"). The weights before a due step are
+    held until it is made, so ``fit`` makes that step beside them instead of over them. Put it
+    before the sinks in the list of listeners.
+
+    Args:
+        program: what is trained.
+        every: of which steps, in steps.
+        groups: patterns over parameter paths by the group's name; the first that matches counts.
+            By default the model's direct children.
+
+    Raises:
+        ConfigurationError: ``every`` is not given in steps.
+        UnusedPatternError: a pattern matches no parameter.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> program = ft.program(
+        ...     torch.nn.Linear(2, 1), lambda m, b: m(b).square().mean(), ft.optim.SGD(lr=1e-3)
+        ... )
+        >>> monitor = UpdateMonitor(program, "1 step", {"all": "*"})
+        >>> run = ft.fit(program, [torch.ones(4, 2)], until="2 steps", listeners=[monitor])
+        >>> [0 < ratio < 0.1 for ratio in run.history["update_ratio.all"]]
+        [True, True]
+    """
+
+    program: Program
+    every: Duration | str = "100 steps"
+    groups: Patterns | None = None
+    _steps: int = attrs.field(init=False)
+    _paths: dict[str, list[str]] = attrs.field(init=False)
+    _before: Tensors | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._steps = whole_steps(self.every, type(self).__name__)
+        self._paths = grouped(self.program, self.groups)
+
+    def on_batch_begin(self, event: events.BatchBegin) -> None:
+        """Hold the weights before a step that is due."""
+        if (event.state.counters.step + 1) % self._steps == 0:
+            self._before = event.state.params
+
+    def on_batch_end(self, event: events.BatchEnd) -> dict[str, Tensor] | None:
+        """Compare them with those after it."""
+        if self._before is None:
+            return None
+        before, self._before = self._before, None
+        with torch.no_grad():
+            moved = {
+                path: event.state.params[path] - before[path]
+                for paths in self._paths.values()
+                for path in paths
+            }
+            sizes, updates = norms(self._paths, before), norms(self._paths, moved)
+            return {f"update_ratio.{name}": updates[name] / sizes[name] for name in updates}

@@ -1,0 +1,66 @@
+"""Orders of one's own, and batches of samples of about one length."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.data import Batches, ByLength
+from functrain.errors import DataOptionError
+
+
+class Often:
+    """The first sample again and again: an epoch need not hold each sample once."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def indices(self, epoch: int, start: int, stop: int) -> Tensor:
+        return torch.full((stop - start,), epoch)
+
+
+def test_an_order_of_ones_own() -> None:
+    batches = Batches(torch.arange(10, 13), 3, sampler=Often())
+    assert "in the order of a Often" in repr(batches)
+    assert len(batches) == 3
+    assert [batch.tolist() for batch in batches] == [[10] * 3, [10] * 3, [10]]
+    assert batches[2, 1].tolist() == [12] * 3
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 200])
+@pytest.mark.parametrize("pool", [1, 3, 100])
+def test_batches_by_length_hold_each_sample_once(size: int, pool: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 100, (size,), generator=generator)
+    sampler = ByLength(lengths, 8, pool=pool, seed=1)
+    batches = Batches(torch.arange(size), 8, sampler=sampler)
+    orders = []
+    for epoch in range(2):
+        read = [batches[epoch, index] for index in range(len(batches))]
+        orders.append(torch.cat(read).tolist())
+        assert sorted(orders[-1]) == list(range(size))
+    assert size < 8 or orders[0] != orders[1]
+    whole = sampler.indices(1, 0, size)
+    for start in range(0, size, 5):
+        stop = min(start + 5, size)
+        assert not tree.diff(sampler.indices(1, start, stop), whole[start:stop])
+
+
+def test_batches_by_length_need_less_padding() -> None:
+    lengths = torch.randint(1, 100, (2000,), generator=torch.Generator().manual_seed(0))
+
+    def padding(batches: Batches) -> int:
+        return sum(int(batch.max() * len(batch) - batch.sum()) for batch in batches)
+
+    assert 10 * padding(Batches(lengths, 8, sampler=ByLength(lengths, 8))) < padding(
+        Batches(lengths, 8)
+    )
+
+
+def test_a_pool_holds_batches() -> None:
+    with pytest.raises(DataOptionError, match="ByLength"):
+        ByLength([1, 2], 0)
+    with pytest.raises(DataOptionError, match="pool"):
+        ByLength([1, 2], 1, pool=0)

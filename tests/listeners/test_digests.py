@@ -1,0 +1,173 @@
+"""Row 54: a hash of the state at each step, by which runs are compared without their states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_runs
+import torch
+import xxhash
+
+import functrain as ft
+from functrain import errors, tree
+from functrain.listeners import Digests
+from functrain.listeners.digests import read
+from functrain.tree.merkle import merkle
+
+pytestmark = pytest.mark.row(54)
+
+
+def raw(directory: Path) -> bytes:
+    return (directory / "digests.jsonl").read_bytes()
+
+
+class TestMerkle:
+    def test_a_leaf_is_hashed_with_dtype_and_shape(self) -> None:
+        leaf = torch.randn(3, 4)
+        told = f"{leaf.dtype}{tuple(leaf.shape)};".encode() + leaf.numpy().tobytes()
+        assert merkle(leaf).digest == xxhash.xxh3_128(told).digest()
+        assert merkle(leaf).digest != merkle(leaf.reshape(12)).digest
+        assert merkle(leaf).digest != merkle(leaf.view(torch.int32)).digest
+
+    def test_every_layout_of_the_same_values_has_the_same_hash(self) -> None:
+        image = torch.randn(2, 3, 4, 5)
+        turned = image.to(memory_format=torch.channels_last)
+        assert merkle(image) == merkle(turned) == merkle(image.transpose(0, 1).transpose(0, 1))
+        numbers = torch.randn(4, dtype=torch.complex64)
+        assert merkle(numbers.conj()) == merkle(numbers.conj().resolve_conj())
+        assert merkle(torch.eye(3).to_sparse()) == merkle(torch.eye(3))
+
+    def test_the_order_of_keys_does_not_count_but_names_do(self) -> None:
+        assert merkle({"a": 1, "b": 2}).digest == merkle({"b": 2, "a": 1}).digest
+        assert merkle({"a": 1, "b": 2}).digest != merkle({"a": 2, "b": 1}).digest
+        assert merkle([1, 2]).digest != merkle((1, 2)).digest
+        assert merkle({"a": {}}).digest != merkle({"a": []}).digest
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), (None, 0)]
+    )
+    def test_scalars_that_python_calls_equal_differ(self, one: Any, other: Any) -> None:
+        assert merkle(one).digest != merkle(other).digest
+        assert merkle(one).digest == merkle(one).digest
+
+    def test_arrays_count_and_objects_do_not(self) -> None:
+        import numpy as np
+
+        assert merkle(np.arange(3)).digest != merkle(np.arange(1, 4)).digest
+        assert merkle(object()).digest == merkle(object()).digest
+
+
+def test_each_step_has_the_hash_of_its_state_and_training_is_the_same(tmp_path: Path) -> None:
+    seen = []
+
+    class Watch:
+        def on_batch_end(self, event: Any) -> None:
+            seen.append(merkle(event.state).digest.hex())
+
+    run = small_runs.fit([Digests(tmp_path, leaves="5 steps"), Watch()], directory=tmp_path)
+    plain = small_runs.fit(directory=tmp_path / "plain")
+    assert tree.diff(run.state, plain.state) == []
+    rows = list(read(tmp_path))
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert [row["root"] for row in rows] == seen
+    assert [row["step"] for row in rows if "leaves" in row] == [5, 10, 15, 20]
+    assert set(rows[4]["leaves"]) == {tree.path_string(path) for path in tree.flatten(run.state)}
+    assert set(rows[0]["parts"]) == {name for name, _ in tree.children(run.state)}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 11])
+def test_a_run_that_was_cut_has_every_step_once(tmp_path: Path, cut: int) -> None:
+    small_runs.fit([Digests(tmp_path / "a")], directory=tmp_path / "a")
+    digests = Digests(tmp_path / "b")
+    with pytest.raises(errors.ListenerError):
+        small_runs.fit([digests, small_runs.FailAt(cut)], directory=tmp_path / "b")
+    with (tmp_path / "b" / "digests.jsonl").open("ab") as file:
+        file.write(b'{"step":9')  # as a kill may leave it
+    small_runs.fit([Digests(tmp_path / "b")], directory=tmp_path / "b")
+    assert raw(tmp_path / "a") == raw(tmp_path / "b")
+
+
+def test_going_back_cuts_it_and_going_on_elsewhere_brings_it(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    store = ft.Checkpoints(a)
+    small_runs.fit([Digests(a)], directory=store)
+    whole = raw(a)
+    small_runs.fit([Digests(a)], directory=store, resume=9)
+    assert raw(a) == whole
+    small_runs.fit([Digests(b)], directory=b, resume=store.path(9))
+    assert raw(b) == whole
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_row(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    small_runs.fit([Digests(whole)], directory=whole)
+    digests = Digests(tmp_path / "b")
+
+    class Full:
+        """In the place of the file: no space from step 6 to 12."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.full = file, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def append(self, data: bytes) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            self.file.append(data)
+
+    class Switch:
+        def on_batch_begin(self, event: Any) -> None:
+            full.full = 6 <= event.state.counters.step < 12
+
+    full = digests._file = Full(digests._file)  # type: ignore[assignment]
+    with pytest.warns(errors.SinkWarning, match="Training goes on") as told:
+        small_runs.fit([digests, Switch()], directory=tmp_path / "b")
+    assert len(told) == 1
+    assert raw(tmp_path / "b") == raw(whole)
+
+
+def test_rows_that_wait_are_in_the_checkpoint(tmp_path: Path) -> None:
+    """A run ends while the disk is full; half of what it tried to write is there."""
+    small_runs.fit([Digests(tmp_path / "a")], directory=tmp_path / "a")
+    b = tmp_path / "b"
+    digests = Digests(b)
+    file, size = digests._file, 0
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file, name)
+
+        def append(self, data: bytes) -> None:
+            with file.path.open("r+b") as stream:
+                stream.seek(size)
+                stream.write(data[:-20])
+            raise OSError(28, "No space left on device")
+
+    class FromStep6:
+        def on_batch_begin(self, event: Any) -> None:
+            nonlocal size
+            if event.state.counters.step == 6:
+                size = file.path.stat().st_size
+                digests._file = Full()  # type: ignore[assignment]
+
+    with pytest.warns(errors.SinkWarning, match="No space"):
+        small_runs.fit([digests, FromStep6()], directory=b, until="12 steps")
+    assert len(list(read(b))) > 6
+    small_runs.fit([Digests(b)], directory=b)
+    assert raw(tmp_path / "a") == raw(b)
+
+
+def test_something_else_in_the_file_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "digests.jsonl").write_text("my notes\n")
+    with pytest.raises(errors.ListenerError, match="holds no digests of a run"):
+        small_runs.fit([Digests(tmp_path)], directory=tmp_path)
+    assert (tmp_path / "digests.jsonl").read_text() == "my notes\n"
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="told in steps"):
+        Digests(tmp_path, every="1 epoch")

@@ -1,0 +1,141 @@
+"""Rows 32 and 34 with every listener there is: cuts leave no trace in state, log or files."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console as Terminal
+from small_runs import CutAt, FailAt, X, fit, program
+
+from functrain import events, tree
+from functrain.errors import ListenerError
+from functrain.listeners import (
+    CSV,
+    JSONL,
+    Console,
+    Every,
+    GradientMonitor,
+    Profiler,
+    ProgressBar,
+    SampleText,
+    Sink,
+    TensorBoard,
+    UpdateMonitor,
+)
+
+FILES = ("run/metrics.jsonl", "metrics.csv", "some.csv", "some.jsonl", "samples.jsonl")
+Make = Callable[[Path], Any]
+
+
+def text(program: Any, state: Any) -> str:
+    with program.evaluating(state) as module:
+        return str(module(X[:3]).sum().item())
+
+
+MAKERS: dict[str, Make] = {
+    "gradients": lambda at: GradientMonitor(program(), "3 steps"),
+    "updates": lambda at: UpdateMonitor(program(), "2 steps", {"head": "3.*", "body": "*"}),
+    "csv": lambda at: CSV(at / "metrics.csv"),
+    "some.csv": lambda at: CSV(at / "some.csv", every="0.5 epochs"),
+    "jsonl": lambda at: JSONL(at / "some.jsonl", every="3 steps"),
+    "samples": lambda at: SampleText(program(), text, path=at / "samples.jsonl"),
+    "console": lambda at: Console("verbose", every="2 steps", file=StringIO()),
+    "bar": lambda at: ProgressBar(Terminal(file=StringIO(), force_terminal=True)),
+    "profiler": lambda at: Profiler(at / "profile", wait=1, warmup=1, active=1),
+    "every": lambda at: Every("4 steps", lambda state: random.random()),
+}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    found = [directory / name for name in FILES]
+    return {str(file.relative_to(directory)): file.read_bytes() for file in found if file.exists()}
+
+
+def resumed(directory: Path, names: list[str], cuts: list[int], save_every: str) -> Any:
+    """Cut by a listener's wish and by an error in turn, each time with fresh objects."""
+    directory.mkdir()
+
+    def made() -> list[Any]:
+        return [MAKERS[name](directory) for name in names]
+
+    options: Any = {"directory": directory / "run", "save_every": save_every}
+    for number, cut in enumerate(cuts):
+        try:
+            fit([*made(), (CutAt, FailAt)[number % 2](cut)], **options)
+        except ListenerError as error:
+            assert "cut" in str(error)
+    return fit(made(), **options)
+
+
+@pytest.mark.row(32)
+@pytest.mark.row(34)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cut_run_ends_in_the_same_bytes_with_any_listeners(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    names = list(MAKERS) if seed == 0 else draw.sample(list(MAKERS), draw.randint(2, 7))
+    names.sort(key=list(MAKERS).index)  # monitors before sinks
+    cuts = sorted(draw.sample(range(1, 20), draw.randint(1, 4)))
+    save_every = f"{draw.randint(1, 7)} steps"
+    straight = resumed(tmp_path / "a", names, [], "3 steps")
+    cut = resumed(tmp_path / "b", names, cuts, save_every)
+    told = (names, cuts, save_every)
+    assert tree.diff(straight.state, cut.state) == [], told
+    assert straight.history.rows == cut.history.rows, told
+    assert contents(tmp_path / "a") == contents(tmp_path / "b"), told
+    plain = fit()
+    assert tree.diff(straight.state, plain.state) == [], told
+
+
+class Nowhere:
+    """A destination that takes no time."""
+
+    def open(self, after: int, run: str | None) -> None:
+        return None
+
+    def write(self, rows: list[Any]) -> None:
+        pass
+
+    flush = close = lambda self: None
+
+
+@pytest.mark.slow
+@pytest.mark.row(41)
+def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
+    """Measured in process, so the bound is loose; the aim is 5 us."""
+    pytest.importorskip("tensorboard")
+    made, far = program(), "100000 steps"
+    listeners = [
+        GradientMonitor(made, far),
+        UpdateMonitor(made, far),
+        *(MAKERS[name](tmp_path) for name in ("bar", "profiler")),
+        Console(every=far, file=StringIO()),
+        SampleText(made, text, every=far),
+        Every(far, lambda state: None),
+        CSV(tmp_path / "a.csv", every=far),
+        JSONL(tmp_path / "a.jsonl", every=far),
+        TensorBoard(tmp_path / "board", every=far),
+        Sink(Nowhere(), "nowhere", every=far),
+    ]
+    state = made.init()
+    state, metrics = made.train_step(state, (X[:4], X[:4, :1]))
+    sending = events.Listeners.of(listeners)
+    sending.send(events.TrainBegin(state, 10_000, 100, None))
+    for _ in range(8):  # the profiler lets go
+        sending.send(events.BatchEnd(state, metrics))
+    best = min(_seconds(sending, state, metrics) for _ in range(20))
+    print(f"{len(listeners)} listeners: {best * 1e6:.2f} us a step")
+    assert best < 40e-6
+
+
+def _seconds(sending: events.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
+    begin = time.perf_counter()
+    for _ in range(steps):
+        sending.send(events.BatchBegin(state, None))
+        sending.send(events.BatchEnd(state, metrics))
+    return (time.perf_counter() - begin) / steps

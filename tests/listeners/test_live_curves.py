@@ -1,0 +1,132 @@
+"""Curves in a notebook: few updates, few transfers, nothing outside of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import attrs
+import pytest
+import torch
+from small_runs import fit, program
+
+import functrain as ft
+from functrain import errors, events
+from functrain.listeners import LiveCurves, live_curves
+
+Shown = list[tuple[str, str]]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
+    """What a notebook would have been given, as text and as HTML."""
+    found: Shown = []
+
+    class Place:
+        def show(self, text: str, html: str) -> None:
+            found.append((text, html))
+
+    monkeypatch.setattr(live_curves, "in_notebook", lambda: True)
+    monkeypatch.setattr(live_curves, "NotebookDisplay", Place)
+    return found
+
+
+def step(state: ft.TrainState, number: int, **metrics: float) -> events.BatchEnd:
+    counters = attrs.evolve(state.counters, step=number)
+    tensors = {name: torch.tensor(value) for name, value in metrics.items()}
+    return events.BatchEnd(attrs.evolve(state, counters=counters), tensors)
+
+
+def begun(now: list[float], *names: str) -> tuple[LiveCurves, ft.TrainState]:
+    live, state = LiveCurves(names or ("loss",), clock=lambda: now[0]), program().init()
+    live.on_train_begin(events.TrainBegin(state, 100, None, None))
+    return live, state
+
+
+@pytest.mark.row(42)
+class TestInANotebook:
+    def test_at_most_two_pictures_a_second(self, shown: Shown) -> None:
+        now = [0.0]
+        live, state = begun(now)
+        for number in range(1, 301):
+            now[0] = number / 100
+            live.on_batch_end(step(state, number, loss=1 / number))
+        assert 5 <= len(shown) <= 6
+        live.close()
+        assert shown[-1][0] == "loss 0.003333 at step 300"
+
+    def test_metrics_are_fetched_only_with_a_picture_and_all_of_them(
+        self, shown: Shown, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fetched: list[int] = []
+        fetch = live_curves.fetch
+        monkeypatch.setattr(
+            live_curves, "fetch", lambda rows: fetched.append(len(rows)) or fetch(rows)
+        )
+        now = [0.0]
+        live, state = begun(now)
+        for number in range(1, 8):
+            now[0] += 0.2
+            live.on_batch_end(step(state, number, loss=1.0))
+        live.close()
+        assert fetched == [3, 3, 1]
+
+    def test_evaluations_are_in_the_chart_of_their_metric(self, shown: Shown) -> None:
+        run = fit([LiveCurves(("loss", "error"))])
+        text, html = shown[-1]
+        assert html.count("<svg") == 2
+        for name in ("eval/loss", "eval/ema/loss", "eval/error"):
+            assert f"{name} {run.history[name][-1]:.4g} at step" in text
+            assert f"{name} " in html
+
+    def test_losses_that_are_not_finite_are_marked(self, shown: Shown) -> None:
+        live, state = begun([0.0])
+        for number, value in enumerate((1.0, math.nan, math.inf), 1):
+            live.on_batch_end(step(state, number, loss=value))
+        live.close()
+        assert "loss is nan at 2" in shown[-1][1]
+        assert "loss is inf at 3" in shown[-1][1]
+
+    def test_a_run_that_fails_leaves_its_curve(self, shown: Shown) -> None:
+        class Failing:
+            def on_batch_end(self, event: events.BatchEnd) -> None:
+                if event.state.counters.step == 3:
+                    raise RuntimeError("here")
+
+        with pytest.raises(errors.ListenerError, match="here"):
+            fit([LiveCurves(), Failing()])
+        assert "at step 3" in shown[-1][0]
+
+    def test_training_is_the_same_with_it(self, shown: Shown) -> None:
+        assert ft.tree.diff(fit([LiveCurves()]).state, fit().state) == []
+        assert shown
+
+    def test_a_metric_there_is_not_shows_nothing(self, shown: Shown) -> None:
+        fit([LiveCurves("no_such")])
+        assert shown == []
+
+
+def test_anywhere_else_it_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    live = LiveCurves()
+    fit([live])
+    assert capsys.readouterr().out == ""
+    assert live._waiting == []
+
+
+def test_it_does_not_import_ipython() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch, functrain as ft\n"
+        "p = ft.program(torch.nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))\n"
+        "live = [ft.listeners.LiveCurves(), ft.listeners.ProgressBar()]\n"
+        "ft.fit(p, [torch.ones(4, 2)], until='3 steps', listeners=live)\n"
+        "assert 'IPython' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_name_is_needed() -> None:
+    with pytest.raises(errors.ConfigurationError, match="LiveCurves"):
+        LiveCurves(())

@@ -1,0 +1,282 @@
+"""Row 41: TensorBoard, Weights & Biases, MLflow and Trackio, read back by their own means."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import CutAt, FailAt, fit, program
+
+import functrain as ft
+from functrain.errors import ListenerError, MissingExtraError, SinkWarning
+from functrain.history import History
+from functrain.listeners import MLflow, Sink, TensorBoard, Trackio, WandB
+from functrain.listeners.sinks import sink as sink_module
+
+Columns = dict[str, list[tuple[int, float]]]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that destinations have more rows than a checkpoint has seen."""
+    monkeypatch.setattr(sink_module, "_MOST_ROWS", 1)
+
+
+def columns(history: History, without: tuple[str, ...] = ("step",)) -> Columns:
+    names = [name for name in history.names() if name not in without]
+    return {name: list(zip(*history.column(name), strict=True)) for name in names}
+
+
+def cut_and_resumed(make: Callable[[], Sink], directory: Path) -> ft.Run:
+    """Ended once in good order and once by an error, far from a checkpoint."""
+    options = {"directory": directory, "save_every": "6 steps"}
+    fit([make(), CutAt(4)], **options)
+    with pytest.raises(ListenerError):
+        fit([make(), FailAt(11)], **options)
+    return fit([make()], **options)
+
+
+# -- TensorBoard ---------------------------------------------------------------------------------
+
+
+def scalars(directory: Path) -> Columns:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    found.Reload()
+    tags = found.Tags()["scalars"]
+    return {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in tags}
+
+
+def in_float32(expected: Columns) -> Columns:
+    return {
+        name: [(step, float(np.float32(value))) for step, value in values]
+        for name, values in expected.items()
+    }
+
+
+@pytest.mark.row(41)
+@pytest.mark.row(34)
+def test_tensorboard_has_every_step_once(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    board = tmp_path / "board"
+    run = cut_and_resumed(lambda: TensorBoard(board), tmp_path / "run")
+    assert scalars(board) == in_float32(columns(run.history))
+
+
+@pytest.mark.row(34)
+def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("tensorboard")
+    board = tmp_path / "board"
+    fit([TensorBoard(board)], until="9 steps", save_every="50 steps")  # nothing of it is kept
+    run = fit([TensorBoard(board)], until="7 steps")
+    found = scalars(board)
+    assert found["loss"] == in_float32(columns(run.history))["loss"]
+
+
+@pytest.mark.row(41)
+def test_tensorboard_shows_the_recipe_once(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = program().recipe.describe()
+    for until in ("3 steps", "6 steps"):
+        sink = TensorBoard(tmp_path / "board", config=config)
+        fit([sink], directory=tmp_path / "run", until=until)
+    found = accumulator.EventAccumulator(str(tmp_path / "board"))
+    found.Reload()
+    (text,) = found.Tensors("config/text_summary")
+    assert '"clip_norm": 1.0' in text.tensor_proto.string_val[0].decode()
+
+
+# -- Weights & Biases ----------------------------------------------------------------------------
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of a .wandb file: LevelDB's log format after a header of 7 bytes."""
+    data, place, parts = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        rest = 32768 - place % 32768
+        if rest < 7:
+            place += rest
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def logged(directory: Path) -> list[dict[str, Any]]:
+    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    rows = []
+    for file in sorted(directory.glob("wandb/offline-run-*/*.wandb")):
+        for data in records(file):
+            record = pb.Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "history":
+                items = {
+                    item.key or item.nested_key[0]: json.loads(item.value_json)
+                    for item in record.history.item
+                }
+                rows.append({"step": items.pop("_step"), **items})
+    return [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.row(41)
+@pytest.mark.row(34)
+def test_wandb_offline_goes_on_under_the_same_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def make() -> Sink:
+        config = program().recipe.describe()
+        return WandB("tests", mode="offline", dir=str(tmp_path), config=config)
+
+    fit([make()], directory=tmp_path / "run", until="7 steps")
+    run = fit([make()], directory=tmp_path / "run")
+    ids = {file.stem for file in tmp_path.glob("wandb/offline-run-*/*.wandb")}
+    assert len(ids) == 1
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in logged(tmp_path):  # the last row of the first part is made again in the second
+        assert by_step.setdefault(row["step"], row) == row
+    assert list(by_step.values()) == run.history.rows
+
+
+@pytest.mark.row(41)
+def test_wandb_that_cannot_begin_is_told_and_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refused(**options: Any) -> Any:
+        raise wandb.errors.CommError("server away")
+
+    monkeypatch.setattr(wandb, "init", refused)
+    with pytest.warns(SinkWarning, match=r"WandB\('tests'\).*CommError: server away") as told:
+        run = fit([WandB("tests")])
+    assert len(told) == 1
+    assert run.reason == "max_steps"
+
+
+# -- MLflow --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return (tmp_path / "mlruns").as_uri()
+
+
+@pytest.mark.row(41)
+@pytest.mark.row(34)
+def test_mlflow_has_every_step_once_in_one_run(tmp_path: Path, uri: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    config = program().recipe.describe()
+    make = lambda: MLflow("tests", tracking_uri=uri, name="mine", config=config)  # noqa: E731
+    run = cut_and_resumed(make, tmp_path / "run")
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("tests")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert (found.info.run_name, found.info.status) == ("mine", "FINISHED")
+    assert found.data.params["optimizer.type"] == "Adam"
+    for name, values in columns(run.history, ("step", "epoch")).items():
+        history = client.get_metric_history(found.info.run_id, name)
+        assert sorted((each.step, each.value) for each in history) == values, name
+
+
+@pytest.mark.row(41)
+def test_a_request_to_mlflow_that_fails_halfway_leaves_nothing_twice(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setattr(sink_module, "_MOST_ROWS", 64)
+    log_batch, calls = MlflowClient.log_batch, []
+
+    def halfway(self: Any, run_id: str, metrics: Any = (), **options: Any) -> None:
+        calls.append(len(metrics))
+        if len(calls) == 1:
+            log_batch(self, run_id, metrics=metrics[: len(metrics) // 2])
+            raise ConnectionError("cut off")
+        log_batch(self, run_id, metrics=metrics, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", halfway)
+    with pytest.warns(SinkWarning, match="cut off"):
+        run = fit([MLflow("tests", tracking_uri=uri)])
+    client = MlflowClient(tracking_uri=uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    for name, values in columns(run.history, ("step", "epoch")).items():
+        history = client.get_metric_history(found.info.run_id, name)
+        assert sorted((each.step, each.value) for each in history) == values, name
+
+
+# -- Trackio -------------------------------------------------------------------------------------
+
+
+@pytest.mark.row(41)
+def test_trackio_is_logged_to_by_step_and_gone_on_with_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in of its interface (trackio.init, Run.log, Run.finish), as of version 0.27."""
+    begun: list[dict[str, Any]] = []
+    rows: list[Any] = []
+
+    def init(
+        project: str, name: str | None = None, config: Any = None, resume: str = "never"
+    ) -> Any:
+        begun.append({"project": project, "name": name, "resume": resume})
+
+        def log(metrics: dict[str, Any], step: int | None = None) -> None:
+            rows.append({"step": step, **metrics})
+
+        return SimpleNamespace(name=name or "brave-fox-0", log=log, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
+    make = lambda: Trackio("tests", config=program().recipe.describe())  # noqa: E731
+    fit([make()], directory=tmp_path / "run", until="7 steps")
+    run = fit([make()], directory=tmp_path / "run")
+    assert begun == [
+        {"project": "tests", "name": None, "resume": "never"},
+        {"project": "tests", "name": "brave-fox-0", "resume": "allow"},
+    ]
+    assert {row["step"]: row for row in rows} == {row["step"]: row for row in run.history.rows}
+
+
+@pytest.mark.parametrize(
+    ("package", "make"),
+    [
+        ("wandb", lambda: WandB("tests")),
+        ("mlflow", lambda: MLflow("tests")),
+        ("trackio", lambda: Trackio("tests")),
+        ("tensorboard", lambda: TensorBoard("there")),
+    ],
+)
+def test_a_package_that_is_missing_is_told_before_the_first_step(
+    package: str, make: Callable[[], Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    imported = importlib.import_module
+
+    def missing(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return imported(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ListenerError, match=rf"failed at step 0.*functrain\[{package}\]") as caught:
+        fit([make()])
+    assert isinstance(caught.value.__cause__, MissingExtraError)
