@@ -8,6 +8,7 @@ and ``EvalEnd`` of each evaluation, ``EarlyStopped``, ``CheckpointSaved``. A run
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
@@ -230,6 +231,8 @@ class Listeners:
                     f"{type(listener).__name__}.{method_name(type(event))} failed at step "
                     f"{event.state.counters.step}: {type(error).__name__}: {error}"
                 ) from error
+            if answer is None:
+                continue
             stop = stop or (answer if isinstance(answer, Stop) else None)
             if isinstance(event, BatchEnd) and isinstance(answer, Mapping):
                 event = _with_more(event, answer, listener)
@@ -238,6 +241,26 @@ class Listeners:
     def wants(self, event: type) -> bool:
         """Whether anyone listens to this kind of event."""
         return bool(self.methods[event])
+
+
+def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
+    """Listeners by the name under which their state is saved: their ``name``, or their class.
+
+    Several of one name are counted, so that the others find their state when one is taken away.
+
+    Example:
+        >>> class Counting: ...
+        >>> list(named([Counting(), Counting()]))
+        ['Counting', 'Counting-2']
+    """
+    found: dict[str, Listener] = {}
+    seen: Counter[str] = Counter()
+    for listener in listeners:
+        given = getattr(listener, "name", None)
+        name = given if isinstance(given, str) else type(listener).__name__
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name}-{seen[name]}"] = listener
+    return found
 
 
 def close(listeners: Iterable[Listener], error: BaseException) -> None:

@@ -46,7 +46,7 @@ class RunState:
         train: the training state.
         loop: the loop's decisions.
         data: the data source's state, where it has one.
-        listeners: states of listeners that have ``state_dict``, by position in the list.
+        listeners: states of listeners that have ``state_dict``, by name.
     """
 
     train: TrainState

@@ -146,9 +146,9 @@ class Running:
                 self.keeper.described["parent"] = str(path.absolute())
         self.loop = self.deciding.taken_up(self.loop)
         self.recorder = Recorder.begin(directory, self.loop.log_bytes)
-        for index, listener in enumerate(self.listeners):
-            if str(index) in saved.listeners and hasattr(listener, "load_state_dict"):
-                listener.load_state_dict(saved.listeners[str(index)])
+        for name, listener in events.named(self.listeners).items():
+            if name in saved.listeners and hasattr(listener, "load_state_dict"):
+                listener.load_state_dict(saved.listeners[name])
         return path
 
     # -- the loop ----------------------------------------------------------------------------
@@ -354,8 +354,8 @@ class Running:
     def run_state(self) -> RunState:
         """All that a resumed run needs."""
         states = {
-            str(index): listener.state_dict()
-            for index, listener in enumerate(self.listeners)
+            name: listener.state_dict()
+            for name, listener in events.named(self.listeners).items()
             if callable(getattr(listener, "state_dict", None))
         }
         loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)

@@ -259,6 +259,30 @@ class TestEvents:
         assert tree.diff(run.state, straight.state) == []
         assert rows(tmp_path) == rows(tmp_path / "other")
 
+    def test_the_states_of_listeners_find_their_owners(self, tmp_path: Path) -> None:
+        class Counting:
+            def __init__(self, name: str | None = None) -> None:
+                self.count = 0
+                if name is not None:
+                    self.name = name
+
+            def on_batch_end(self, event: Any) -> None:
+                self.count += 1
+
+            def state_dict(self) -> dict[str, int]:
+                return {"count": self.count}
+
+            def load_state_dict(self, state: dict[str, int]) -> None:
+                self.count = state["count"]
+
+        def go(until: str, listeners: list[Any]) -> None:
+            ft.fit(program(), batches(), until=until, directory=tmp_path, listeners=listeners)
+
+        go("2 steps", [Recorder(), Counting(), Counting("a-b"), Counting(), Counting("a-b")])
+        again = [Counting("a-b"), Counting(), Counting("new")]
+        go("3 steps", again)
+        assert [each.count for each in again] == [3, 3, 1]
+
     def test_an_error_closes_those_that_have_no_train_end(self) -> None:
         closed: list[str] = []
 
