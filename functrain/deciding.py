@@ -15,6 +15,15 @@ from functrain.run_state import LoopState
 from functrain.state import TrainState
 
 
+def warn_of_no_best(monitor: str) -> None:
+    """Tell that the best state was asked for, and there is none."""
+    warnings.warn(
+        f"restore_best: no evaluation gave a finite {monitor!r}; the state is the last one",
+        MissingMetricWarning,
+        stacklevel=6,
+    )
+
+
 @attrs.frozen(eq=False)
 class Deciding:
     """The rules of a run.

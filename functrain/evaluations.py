@@ -9,7 +9,8 @@ import attrs
 
 from functrain.data import Source, as_source
 from functrain.durations import Duration
-from functrain.evaluation import Evaluation, measure
+from functrain.evaluation import Evaluation, measure, numbers
+from functrain.events import EvalBegin, EvalEnd
 from functrain.position import Position, due
 from functrain.program import Program
 from functrain.state import TrainState
@@ -60,15 +61,44 @@ class Evaluations:
             asked = self.sets[name].weights
             yield from ((name, one) for one in there if asked is None or one in asked)
 
-    def measure(
+    def evaluated(
         self,
         program: Program,
         state: TrainState,
-        part: tuple[str, str],
+        names: Sequence[str],
+        send: Callable[[EvalBegin | EvalEnd], object],
+        interrupted: Callable[[], bool],
+    ) -> dict[str, float]:
+        """The metrics of several sets, as ``name/metric`` and ``name/ema/metric``.
+
+        Args:
+            program: what to evaluate with.
+            state: what is evaluated.
+            names: the sets.
+            send: told of the beginning and the end of each part.
+            interrupted: asked before each batch.
+
+        Raises:
+            Interrupted: ``interrupted`` said so.
+        """
+        found: dict[str, float] = {}
+        for name, weights in self.parts(names, state):
+            send(EvalBegin(state, name, weights))
+            values = self._measured(program, state, name, weights, interrupted)
+            means = numbers(values)
+            send(EvalEnd(state, name, weights, means, values))
+            prefix = name if weights == "params" else f"{name}/{weights}"
+            found |= {f"{prefix}/{key}": value for key, value in means.items()}
+        return found
+
+    def _measured(
+        self,
+        program: Program,
+        state: TrainState,
+        name: str,
+        weights: str,
         interrupted: Callable[[], bool],
     ) -> dict[str, Any]:
-        """The metrics of one part, see :func:`functrain.evaluation.measure`."""
-        name, weights = part
         one = self.sets[name]
         return measure(
             program,

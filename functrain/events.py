@@ -7,17 +7,13 @@ and ``EvalEnd`` of each evaluation, ``EarlyStopped``, ``CheckpointSaved``. A run
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import attrs
-import torch
 from torch import Tensor
 
-from functrain.errors import ListenerError
 from functrain.state import TrainState
 
 
@@ -171,128 +167,3 @@ class Stop:
 # A listener is any object with methods named after events: on_train_begin, on_batch_end, ... If it
 # has a method `close`, that is called where an exception ends a run, which then has no TrainEnd.
 Listener: TypeAlias = Any
-
-
-def method_name(event: type) -> str:
-    """The listener method that receives an event.
-
-    Example:
-        >>> method_name(CheckpointSaved)
-        'on_checkpoint_saved'
-    """
-    return "on" + re.sub("([A-Z])", lambda match: "_" + match[1].lower(), event.__name__)
-
-
-@attrs.frozen
-class Listeners:
-    """Sends events to listeners in list order.
-
-    A listener has any subset of the methods; which ones is looked up once, so that an event nobody
-    listens to costs a dictionary look-up.
-    """
-
-    methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
-
-    @classmethod
-    def of(cls, listeners: Iterable[Listener]) -> Listeners:
-        """Find out who listens to what.
-
-        Raises:
-            ListenerError: an object has none of the methods.
-        """
-        events = get_args(Event)
-        methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
-            event: [] for event in events
-        }
-        for listener in listeners:
-            found = [e for e in events if callable(getattr(listener, method_name(e), None))]
-            if not found:
-                names = ", ".join(method_name(event) for event in events)
-                raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
-            for event in found:
-                methods[event].append((listener, getattr(listener, method_name(event))))
-        return cls(methods)
-
-    def send(self, event: Event) -> tuple[Event, Stop | None]:
-        """Hand an event to those who listen to it.
-
-        Returns:
-            (the event, with the metrics that listeners added; the first request to stop, if any).
-
-        Raises:
-            ListenerError: from the exception of a listener; names event and listener.
-        """
-        stop = None
-        for listener, method in self.methods[type(event)]:
-            try:
-                answer = method(event)
-            except Exception as error:  # not hidden: raised again with its place named
-                raise ListenerError(
-                    f"{type(listener).__name__}.{method_name(type(event))} failed at step "
-                    f"{event.state.counters.step}: {type(error).__name__}: {error}"
-                ) from error
-            if answer is None:
-                continue
-            stop = stop or (answer if isinstance(answer, Stop) else None)
-            if isinstance(event, BatchEnd) and isinstance(answer, Mapping):
-                event = _with_more(event, answer, listener)
-        return event, stop
-
-    def wants(self, event: type) -> bool:
-        """Whether anyone listens to this kind of event."""
-        return bool(self.methods[event])
-
-
-def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
-    """Listeners by the name under which their state is saved: their ``name``, or their class.
-
-    Several of one name are counted, so that the others find their state when one is taken away.
-
-    Example:
-        >>> class Counting: ...
-        >>> list(named([Counting(), Counting()]))
-        ['Counting', 'Counting-2']
-    """
-    found: dict[str, Listener] = {}
-    seen: Counter[str] = Counter()
-    for listener in listeners:
-        given = getattr(listener, "name", None)
-        name = given if isinstance(given, str) else type(listener).__name__
-        seen[name] += 1
-        found[name if seen[name] == 1 else f"{name}-{seen[name]}"] = listener
-    return found
-
-
-def close(listeners: Iterable[Listener], error: BaseException) -> None:
-    """Let listeners go whose run an exception has ended; what fails in that is noted on it.
-
-    Args:
-        listeners: those with a method ``close`` count.
-        error: the exception.
-    """
-    for listener in listeners:
-        if callable(getattr(listener, "close", None)):
-            try:
-                listener.close()
-            except Exception as second:  # not hidden: told with the error that came first
-                name = type(listener).__name__
-                error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
-
-
-def _with_more(
-    event: BatchEnd, found: Mapping[str, Tensor | float], listener: Listener
-) -> BatchEnd:
-    """The event with the metrics that a listener returned."""
-    twice = sorted({"step", "epoch", *event.metrics} & found.keys())
-    if twice:
-        raise ListenerError(
-            f"{type(listener).__name__}.on_batch_end returned metrics under names the step has "
-            f"already: {twice}; give them others"
-        )
-    more = {
-        name: value.detach()
-        if isinstance(value, Tensor)
-        else torch.tensor(value, dtype=torch.float64)
-        for name, value in found.items()
-    }
-    return attrs.evolve(event, metrics={**event.metrics, **more})

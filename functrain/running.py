@@ -15,23 +15,22 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from functrain import events, metrics
+from functrain import events, listening, metrics
 from functrain.batch import Batch
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.stateful import Stateful
-from functrain.deciding import Deciding
+from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration
 from functrain.errors import (
     CheckpointWriteError,
     ListenerError,
-    MissingMetricWarning,
     NonFiniteError,
     NonFiniteWarning,
     ReplayWarning,
 )
-from functrain.evaluation import Interrupted, numbers
+from functrain.evaluation import Interrupted
 from functrain.evaluations import Evaluations
 from functrain.history import History, Row
 from functrain.horizon import scheduled, taken_up
@@ -75,7 +74,7 @@ class Running:
     train: TrainState = attrs.field(init=False)
     loop: LoopState = attrs.field(init=False)
     at: Position = attrs.field(init=False)
-    sending: events.Listeners = attrs.field(init=False)
+    sending: listening.Listeners = attrs.field(init=False)
     stop: events.Stop | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
@@ -88,7 +87,7 @@ class Running:
     exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
 
     def __enter__(self) -> Running:
-        self.sending = events.Listeners.of(self.listeners)
+        self.sending = listening.Listeners.of(self.listeners)
         self.donating = attrs.evolve(self.program, donates=True)
         self.program = attrs.evolve(self.program, donates=False)
         if self.store is not None:
@@ -104,7 +103,7 @@ class Running:
         finally:
             self._close()
             if error is not None:
-                events.close(self.listeners, error)
+                listening.close(self.listeners, error)
 
     def _close(self) -> None:
         for source in (self.source, *self.evaluations.sources()):
@@ -146,9 +145,7 @@ class Running:
                 self.keeper.described["parent"] = str(path.absolute())
         self.loop = self.deciding.taken_up(self.loop)
         self.recorder = Recorder.begin(directory, self.loop.log_bytes)
-        for name, listener in events.named(self.listeners).items():
-            if name in saved.listeners and hasattr(listener, "load_state_dict"):
-                listener.load_state_dict(saved.listeners[name])
+        listening.load_states(self.listeners, saved.listeners)
         return path
 
     # -- the loop ----------------------------------------------------------------------------
@@ -272,7 +269,9 @@ class Running:
         found: dict[str, float] = {}
         if self.loop.owed["evaluate"]:
             try:
-                found = self._evaluate(self.loop.owed["evaluate"])
+                found = self.evaluations.evaluated(
+                    self.program, self.train, self.loop.owed["evaluate"], self._send, self._asked
+                )
             except Interrupted:
                 return Ending("interrupted", f"received {self.interrupts.received}")
             self._decide(found)
@@ -297,20 +296,6 @@ class Running:
         self.loop = attrs.evolve(self.loop, sums={})
         self._strike(epoch_end=False, row=row)
         self._send(events.EpochEnd(self.train, self.train.counters.epoch - 1, means, True))
-
-    def _evaluate(self, names: list[str]) -> dict[str, float]:
-        """Evaluation sets, with the raw and, if there are any, the averaged weights."""
-        found: dict[str, float] = {}
-        for name, weights in self.evaluations.parts(names, self.train):
-            self._send(events.EvalBegin(self.train, name, weights))
-            values = self.evaluations.measure(
-                self.program, self.train, (name, weights), lambda: bool(self.interrupts.received)
-            )
-            means = numbers(values)
-            self._send(events.EvalEnd(self.train, name, weights, means, values))
-            prefix = name if weights == "params" else f"{name}/{weights}"
-            found |= {f"{prefix}/{key}": value for key, value in means.items()}
-        return found
 
     def _decide(self, found: dict[str, float]) -> None:
         """Best, early stop and plateau."""
@@ -353,11 +338,7 @@ class Running:
 
     def run_state(self) -> RunState:
         """All that a resumed run needs."""
-        states = {
-            name: listener.state_dict()
-            for name, listener in events.named(self.listeners).items()
-            if callable(getattr(listener, "state_dict", None))
-        }
+        states = listening.states(self.listeners)
         loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
         # A saved state that the data has not taken up yet is still what there is.
         data = self.source.state() if self.data_state is None else self.data_state
@@ -386,20 +367,17 @@ class Running:
         )
 
     def _best(self) -> TrainState:
-        """The state with the best value of the monitored metric; the last where there is none."""
         step = self.loop.best["step"]
         if step is None:
-            warnings.warn(
-                f"restore_best: no evaluation gave a finite {self.deciding.monitor!r}; the state "
-                "is the last one",
-                MissingMetricWarning,
-                stacklevel=4,
-            )
+            warn_of_no_best(self.deciding.monitor)
         if step in (None, self.train.counters.step):
             return self.train
         if self.store is None:
             return self.best_state or self.train
         return restore(self.store, self.program, self.train.rng.seed, step)[0].train
+
+    def _asked(self) -> bool:
+        return self.interrupts.received is not None
 
     def _flush(self, hold_last: bool = False) -> Row:
         sums, last = self.recorder.flush(self.loop.sums, hold_last)

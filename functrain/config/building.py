@@ -24,8 +24,8 @@ from functrain.data import as_source
 from functrain.durations import duration
 from functrain.errors import ConfigError
 from functrain.evaluations import Evaluations
-from functrain.events import Listeners
 from functrain.limits import Limits, Until
+from functrain.listening import Listeners
 
 
 @attrs.frozen(eq=False)

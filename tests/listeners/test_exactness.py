@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console as Terminal
 from small_runs import CutAt, FailAt, X, fit, program
 
-from functrain import events, tree
+from functrain import events, listening, tree
 from functrain.errors import ListenerError
 from functrain.listeners import (
     CSV,
@@ -124,7 +124,7 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     ]
     state = made.init()
     state, metrics = made.train_step(state, (X[:4], X[:4, :1]))
-    sending = events.Listeners.of(listeners)
+    sending = listening.Listeners.of(listeners)
     sending.send(events.TrainBegin(state, 10_000, 100, None))
     for _ in range(8):  # the profiler lets go
         sending.send(events.BatchEnd(state, metrics))
@@ -133,7 +133,7 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     assert best < 40e-6
 
 
-def _seconds(sending: events.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
+def _seconds(sending: listening.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
     begin = time.perf_counter()
     for _ in range(steps):
         sending.send(events.BatchBegin(state, None))
