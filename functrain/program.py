@@ -10,7 +10,6 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any
 
 import attrs
@@ -66,11 +65,9 @@ class Program:
         return "\n".join([f"Program({count:,} trained parameters)", *lines])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{name}</td><td><code>{escape(value)}</code></td></tr>"
-            for name, value in self.recipe.rows()
-        )
-        return f"<b>Program</b><table>{cells}</table>"
+        from functrain.display.programs import html
+
+        return html(self)
 
     @property
     def recipe(self) -> Recipe:

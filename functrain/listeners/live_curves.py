@@ -16,6 +16,8 @@ from functrain.listeners.rows import evaluation_name
 from functrain.metrics.rows import fetch
 
 Found = dict[str, dict[str, Series]]
+# Of a long run drawing takes longer, and is done less often: it has at most this share of the time.
+_SHARE = 0.05
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -53,7 +55,7 @@ class LiveCurves:
     metrics: tuple[str, ...] = attrs.field(default=("loss",), converter=_names, validator=_some)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     _place: NotebookDisplay | None = attrs.field(init=False, default=None)
-    _shown: float = attrs.field(init=False, default=0.0)
+    _next: float = attrs.field(init=False, default=0.0)
     _waiting: list[dict[str, Any]] = attrs.field(init=False, factory=list)
     _found: Found = attrs.field(init=False, factory=dict)
 
@@ -61,7 +63,7 @@ class LiveCurves:
         """Begin an empty picture, which is shown with the first values."""
         self._waiting, self._found = [], {name: {} for name in self.metrics}
         self._place = NotebookDisplay() if in_notebook() else None
-        self._shown = self.clock()
+        self._next = self.clock() + REFRESH_SECONDS
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Keep the metrics where they are, and draw if it is time."""
@@ -69,7 +71,7 @@ class LiveCurves:
             return
         chosen = {name: event.metrics[name] for name in self.metrics if name in event.metrics}
         self._waiting.append({"step": event.state.counters.step, **chosen})
-        if self.clock() - self._shown >= REFRESH_SECONDS:
+        if self.clock() >= self._next:
             self._show()
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
@@ -97,14 +99,22 @@ class LiveCurves:
         values.append(value)
 
     def _show(self) -> None:
+        begun = self.clock()
         waiting, self._waiting = self._waiting, []
         for row in fetch(waiting):
             for name in self.metrics:
                 if name in row:
                     self._add(name, name, row["step"], row[name])
         if self._place is not None and any(self._found.values()):
-            self._place.show(_in_words(self._found), html(self._found))
-        self._shown = self.clock()
+            found = {name: _training_first(name, series) for name, series in self._found.items()}
+            self._place.show(_in_words(found), html(found))
+        now = self.clock()
+        self._next = now + max(REFRESH_SECONDS, (now - begun) / _SHARE)
+
+
+def _training_first(name: str, series: dict[str, Series]) -> dict[str, Series]:
+    """The series of a metric in the order in which they are drawn."""
+    return dict(sorted(series.items(), key=lambda item: item[0] != name))
 
 
 def _in_words(found: Found) -> str:

@@ -1,7 +1,8 @@
-"""A picture of a schedule: its learning rate against the step."""
+"""The curve of a schedule, its learning rate against the step: as numbers and as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
@@ -9,6 +10,8 @@ from functrain.extras import require
 from functrain.schedules.protocol import Schedule
 
 _COLOR = "#1f5fa8"
+# A schedule that has to be followed step by step is followed so far at the most.
+_LONGEST = 20_000
 
 
 def draw(schedule: Schedule, steps: int | None, ax: Any) -> Any:
@@ -69,3 +72,36 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
         lrs.append(schedule.lr(state, step))
         state = schedule.advance(state)
     return lrs
+
+
+def outline(schedule: Schedule, steps: int, points: int = 500) -> tuple[Sequence[int], list[float]]:
+    """Return some of the learning rates of a run, enough for a small picture.
+
+    Args:
+        schedule: it sees no metrics.
+        steps: length of the run in updates.
+        points: how many rates will do, where they can be told without those before.
+
+    Returns:
+        (numbers of updates, their learning rates).
+
+    Raises:
+        InvalidScheduleError: the schedule goes from step to step, and there are too many of them.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> outline(Linear(1.0), steps=4096, points=2)
+        ([0, 4095], [1.0, 0.000244140625])
+    """
+    state = schedule.with_horizon(schedule.init(), steps)
+    # What leaves its state as it is at one step does so at all of them.
+    if schedule.advance(state) == state:
+        last = max(1, points - 1)
+        places = sorted({(steps - 1) * point // last for point in range(points)})
+        return places, [schedule.lr(state, place) for place in places]
+    if steps > _LONGEST:
+        raise InvalidScheduleError(
+            f"{type(schedule).__name__} goes from step to step, and {steps:,} of them are too many "
+            f"for a glance; {type(schedule).__name__}(...).plot(steps=N) draws them"
+        )
+    return range(steps), rates(schedule, steps)

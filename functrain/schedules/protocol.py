@@ -123,6 +123,12 @@ class Schedule(Protocol):
 
         return draw(self, steps, ax)
 
+    def _repr_html_(self) -> str:
+        """Return the call that makes it and its curve, for notebooks."""
+        from functrain.display.schedules import html  # it needs this module
+
+        return html(self)
+
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule, for classes of attrs fields."""
         cls = type(self)

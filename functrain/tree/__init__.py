@@ -1,7 +1,8 @@
 """Trees of tensors and scalars: walk, compare bit for bit, show."""
 
-from functrain.tree.compare import Difference, diff, digest, equal, to_bytes
-from functrain.tree.display import html, summary, text, totals
+from functrain.tree.compare import diff, digest, equal, to_bytes
+from functrain.tree.differences import Difference, Differences
+from functrain.tree.display import summary, text, totals
 from functrain.tree.nodes import (
     Leaf,
     Path,
@@ -18,6 +19,7 @@ from functrain.tree.nodes import (
 
 __all__ = [
     "Difference",
+    "Differences",
     "Leaf",
     "Path",
     "Tree",
@@ -26,7 +28,6 @@ __all__ = [
     "digest",
     "equal",
     "flatten",
-    "html",
     "is_node",
     "items",
     "map",

@@ -10,38 +10,13 @@ import ctypes
 import struct
 from collections.abc import Iterator
 
-import attrs
 import torch
 import xxhash
 from torch import Tensor
 
-from functrain.tree.elements import distance
-from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, path_string
-
-
-@attrs.frozen
-class Difference:
-    """One place where two trees differ.
-
-    Attributes:
-        path: where.
-        kind: ``missing`` (only in the first), ``unexpected`` (only in the second), ``type``,
-            ``dtype``, ``shape`` or ``value``.
-        detail: what differs, for people.
-        count: elements that differ (0 where the kind is not ``value``).
-        max_abs: largest absolute difference, ``nan`` where it is not defined.
-        ulps: largest distance in units in the last place; ``None`` for what is not floating point.
-    """
-
-    path: Path
-    kind: str
-    detail: str
-    count: int = 0
-    max_abs: float = float("nan")
-    ulps: int | None = None
-
-    def __str__(self) -> str:
-        return f"{path_string(self.path)}: {self.kind}: {self.detail}"
+from functrain.tree.differences import Difference, Differences
+from functrain.tree.elements import distance, first_unequal, number
+from functrain.tree.nodes import Leaf, Path, Tree, children, is_node
 
 
 def to_bytes(tensor: Tensor) -> Tensor:
@@ -64,7 +39,7 @@ def to_bytes(tensor: Tensor) -> Tensor:
     return dense.as_strided(dense.shape, (1,)).view(torch.uint8)
 
 
-def diff(first: Tree, second: Tree) -> list[Difference]:
+def diff(first: Tree, second: Tree) -> Differences:
     """List where two trees differ, bit for bit.
 
     Args:
@@ -72,14 +47,14 @@ def diff(first: Tree, second: Tree) -> list[Difference]:
         second: the tree that came.
 
     Returns:
-        Differences in tree order; empty when the trees are the same.
+        Differences in tree order, a list that shows itself; empty when the trees are the same.
 
     Example:
         >>> a, b = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([-0.0, 1.0])}
         >>> print(*diff(a, b))
         w: value: 1 of 2 elements differ, at most by 0.0 (1 ulp)
     """
-    return list(_differences(first, second, ()))
+    return Differences(_differences(first, second, ()))
 
 
 def equal(first: Tree, second: Tree) -> bool:
@@ -165,7 +140,8 @@ def _same_scalar(first: Leaf, second: Leaf) -> bool:
 def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:
     numeric = isinstance(first, int | float)
     gap = abs(first - second) if numeric else float("nan")
-    return Difference(path, "value", f"expected {first!r}, came {second!r}", 1, gap)
+    detail = f"expected {first!r}, came {second!r}"
+    return Difference(path, "value", detail, 1, gap, None, (), first, second)
 
 
 def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[Difference]:
@@ -181,11 +157,13 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
 
 
 def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
-    found = distance(
-        *(tensor.resolve_conj().resolve_neg().contiguous() for tensor in (first, second))
-    )
+    ours, theirs = (tensor.resolve_conj().resolve_neg().contiguous() for tensor in (first, second))
+    found = distance(ours, theirs)
     steps = "" if found.ulps is None else f" ({found.ulps} ulp{'s' if found.ulps != 1 else ''})"
     most = "" if found.max_abs is None else f", at most by {found.max_abs!r}{steps}"
     detail = f"{found.count} of {first.numel()} elements differ{most}"
     max_abs = float("nan") if found.max_abs is None else found.max_abs
-    return Difference(path, "value", detail, found.count, max_abs, found.ulps)
+    flat = first_unequal(ours, theirs)
+    index = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), first.shape))
+    values = (number(tensor, flat) for tensor in (ours, theirs))
+    return Difference(path, "value", detail, found.count, max_abs, found.ulps, index, *values)

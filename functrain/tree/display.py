@@ -1,8 +1,6 @@
-"""How a tree shows itself: as indented text in a terminal, as folding lists in a notebook."""
+"""How a tree shows itself in a terminal, as indented text; ``functrain.display`` has notebooks."""
 
 from __future__ import annotations
-
-from html import escape
 
 import torch
 from torch import Tensor
@@ -55,13 +53,23 @@ def totals(tree: Tree) -> str:
     """
     tensors = [leaf for _, leaf in items(tree) if isinstance(leaf, Tensor)]
     elements = sum(tensor.numel() for tensor in tensors)
-    size = float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-    units = iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    size = byte_size(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+    plural = "" if len(tensors) == 1 else "s"
+    return f"{len(tensors)} tensor{plural}, {elements:,} elements, {size}"
+
+
+def byte_size(count: int) -> str:
+    """A number of bytes for people.
+
+    Example:
+        >>> byte_size(40), byte_size(2600), byte_size(5 * 2**30)
+        ('40.0 B', '2.5 KiB', '5.0 GiB')
+    """
+    size, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
     unit = next(units)
     while size >= 1024:
         size, unit = size / 1024, next(units)
-    plural = "" if len(tensors) == 1 else "s"
-    return f"{len(tensors)} tensor{plural}, {elements:,} elements, {size:.1f} {unit}"
+    return f"{size:.1f} {unit}"
 
 
 def text(tree: Tree, indent: int = 0, rows: int = _MOST_ROWS) -> str:
@@ -92,35 +100,6 @@ def text(tree: Tree, indent: int = 0, rows: int = _MOST_ROWS) -> str:
     if len(pairs) > rows:
         lines.append(f"... {len(pairs) - rows} more")
     return "\n".join(" " * indent + line for block in lines for line in block.split("\n"))
-
-
-def html(tree: Tree, title: str) -> str:
-    """A tree as nested ``<details>`` elements for notebooks; nothing is fetched or run.
-
-    Args:
-        tree: any tree.
-        title: the text of the outermost summary line.
-
-    Returns:
-        A self-contained HTML fragment.
-    """
-    note = f' <span style="opacity:.6">{escape(totals(tree))}</span>'
-    body = "".join(_html_row(key, child) for key, child in children(tree))
-    return (
-        '<details open style="font-family:monospace;font-size:13px">'
-        f"<summary><b>{escape(title)}</b>{note}</summary>{body}</details>"
-    )
-
-
-def _html_row(key: object, child: Tree) -> str:
-    style = 'style="margin-left:1.4em"'
-    if not is_node(child):
-        return f"<div {style}>{escape(str(key))} <code>{escape(summary(child))}</code></div>"
-    if not children(child):
-        return f"<div {style}>{escape(str(key))} <i>empty</i></div>"
-    note = f'<span style="opacity:.6">{escape(totals(child))}</span>'
-    body = "".join(_html_row(inner, leaf) for inner, leaf in children(child))
-    return f"<details {style}><summary>{escape(str(key))} {note}</summary>{body}</details>"
 
 
 def _empty(child: Tree) -> str:

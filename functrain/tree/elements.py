@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import torch
@@ -111,6 +112,37 @@ def distance(first: Tensor, second: Tensor) -> Distance:
             if floating and not opaque:
                 ulps = max(ulps, _steps(ours, theirs))
     return Distance(count, None if opaque else max_abs, ulps if floating and not opaque else None)
+
+
+def first_unequal(first: Tensor, second: Tensor) -> int:
+    """Where two contiguous tensors of one dtype and shape first differ, in row-major order.
+
+    Example:
+        >>> first_unequal(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, -0.0]]))
+        1
+    """
+    before = 0
+    for ours, theirs in zip(_parts(first), _parts(second), strict=True):
+        unequal = _unequal(ours, theirs)
+        if unequal.any():
+            return before + int(unequal.to(torch.uint8).argmax())
+        before += len(ours)
+    raise ValueError("first_unequal: the tensors are the same, bit for bit")
+
+
+def number(tensor: Tensor, flat: int) -> Any:
+    """One element as a Python number; of dtypes that torch does not read, its bits.
+
+    Args:
+        tensor: contiguous.
+        flat: which element, in row-major order.
+
+    Example:
+        >>> number(torch.tensor([[0.5, -0.0]]), 1)
+        -0.0
+    """
+    one = tensor.view(-1)[flat : flat + 1]
+    return (as_integers(one) if is_opaque(tensor.dtype) else one).item()
 
 
 def is_opaque(dtype: torch.dtype) -> bool:

@@ -17,6 +17,7 @@ from torch import nn
 import functrain as ft
 from functrain import events
 from functrain.listeners import ProgressBar
+from functrain.listeners.notebook_display import NotebookDisplay
 
 
 def run(console: Console, **options: Any) -> ft.Run:
@@ -133,6 +134,20 @@ def test_a_bar_serves_the_run_after_one_that_failed() -> None:
     bar.close()
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert file.getvalue().count(hidden) == file.getvalue().count(shown) == 2
+
+
+@pytest.mark.row(42)
+def test_in_a_notebook_it_changes_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, shown = [0.0], []
+    monkeypatch.setattr(NotebookDisplay, "show", lambda self, text: shown.append(text))
+    program = ft.program(nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+    bar = ProgressBar(Console(force_jupyter=True, get_time=lambda: now[0]))
+    bar.on_train_begin(events.TrainBegin(at(program, 0), 1000, 10, None))
+    for step in range(1, 101):
+        now[0] += 0.03
+        bar.on_batch_end(events.BatchEnd(at(program, step), {"loss": torch.tensor(0.5)}))
+    bar.close()
+    assert len(shown) == 1 + 5
 
 
 @pytest.mark.slow

@@ -1,0 +1,92 @@
+"""Hashes of a tree at every node (Merkle, 1979): where two trees differ, without either of them.
+
+Equal trees have equal roots. Where roots differ, the nodes below that differ lead to the leaves.
+As in :func:`functrain.tree.diff`, the order of a dict's keys and the device do not count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+from xxhash import xxh3_128
+
+from functrain.tree.compare import to_bytes
+from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
+
+
+@attrs.frozen
+class Merkle:
+    """The hash of a node, and those of what is below it.
+
+    Attributes:
+        digest: xxh3-128, 16 bytes.
+        children: by key; ``None`` for a leaf.
+    """
+
+    digest: bytes
+    children: dict[Key, Merkle] | None = None
+
+    def leaves(self, path: Path = ()) -> Iterator[tuple[Path, bytes]]:
+        """The hash of every leaf with its path, in tree order."""
+        if self.children is None:
+            yield path, self.digest
+            return
+        for key, child in self.children.items():
+            yield from child.leaves((*path, key))
+
+
+def merkle(tree: Tree) -> Merkle:
+    """Hash a tree, node by node.
+
+    Args:
+        tree: of dense tensors and plain values; a leaf of another kind counts by its type alone.
+
+    Returns:
+        The hashes. A leaf is hashed with dtype and shape, a node with its type and keys.
+
+    Example:
+        >>> ours, theirs = merkle({"a": 1, "b": [2.0]}), merkle({"a": 1, "b": [-2.0]})
+        >>> ours.digest == theirs.digest, ours.children["a"] == theirs.children["a"]
+        (False, True)
+        >>> [path for path, _ in ours.leaves()]
+        [('a',), ('b', 0)]
+    """
+    if not is_node(tree):
+        return Merkle(_of_tensor(tree) if isinstance(tree, Tensor) else _of_value(tree))
+    below = {key: merkle(child) for key, child in children(tree)}
+    state = xxh3_128(f"{type(tree).__name__}:{len(below)};".encode())
+    # Sorted: a dict that was loaded may have its keys in another order.
+    for name, digest in sorted((repr(key), child.digest) for key, child in below.items()):
+        state.update(f"{name};".encode())
+        state.update(digest)
+    return Merkle(state.digest(), below)
+
+
+def _of_tensor(tensor: Tensor) -> bytes:
+    state = xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg()
+    dense = tensor if plain and not tensor.is_conj() else to_bytes(tensor).cpu()
+    size = dense.numel() * dense.element_size()
+    if size:
+        # Straight from memory: NumPy, which would do this, is not among what functrain needs.
+        state.update((ctypes.c_char * size).from_address(dense.data_ptr()))
+    return state.digest()
+
+
+def _of_value(leaf: Leaf) -> bytes:
+    kind = type(leaf).__name__
+    if type(leaf).__module__ == "numpy" and hasattr(leaf, "tobytes") and not leaf.dtype.hasobject:
+        return xxh3_128(f"{leaf.dtype}{leaf.shape};".encode() + leaf.tobytes()).digest()
+    if isinstance(leaf, float):
+        leaf = struct.pack("<d", leaf)
+    known = leaf is None or isinstance(
+        leaf, bool | int | complex | str | bytes | torch.dtype | torch.device
+    )
+    return xxh3_128((f"{kind}:{leaf!r};" if known else f"{kind};").encode()).digest()

@@ -1,0 +1,64 @@
+"""Reads a fragment of HTML as a browser would: strictly, and by what a person sees."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+VOID = {"path", "circle", "br", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """Elements and text of a fragment.
+
+    Attributes:
+        tags: opened, in order.
+        rows: of tables, each a list of cells.
+        text: all of it.
+    """
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID, f"<{tag}/> is no empty element of HTML or SVG"
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.rows and self._open and {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    def row(self, first: str) -> list[str]:
+        """The row whose first cell says this."""
+        (found,) = [row for row in self.rows if row and row[0] == first]
+        return found
+
+    def is_self_contained(self) -> bool:
+        """Whether it needs no script, no network and no style sheet."""
+        names = {name for name, _ in self.attributes}
+        values = " ".join(value or "" for _, value in self.attributes)
+        outside = {"src", "href", "class", "id"} & names
+        handlers = [name for name in names if name.startswith("on")]
+        unsafe = {"script", "style", "link", "img", "iframe"} & set(self.tags)
+        return not (outside or handlers or unsafe or "url(" in values or "http" in values)
