@@ -153,7 +153,7 @@ class History:
             log: logarithmic values, always or never; by default where it shows more.
 
         Returns:
-            A ``matplotlib.figure.Figure``; notebooks show it.
+            A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
 
         Raises:
             MissingExtraError: matplotlib is not installed.

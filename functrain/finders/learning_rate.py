@@ -79,7 +79,7 @@ class LearningRateCurve:
             path: where to write the picture; by default it is not written.
 
         Returns:
-            A ``matplotlib.figure.Figure``; notebooks show it.
+            A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -167,7 +167,10 @@ def find_lr(
     finally:
         set_generator_states(loader, held)
     if not raw:
-        raise FinderError(f"the loss is not finite at the first step, at a rate of {low}")
+        raise FinderError(
+            f"the loss is not finite at the first step, at a rate of {low}: see whether weights "
+            "and data are finite, or search from a lower low="
+        )
     return LearningRateCurve(rates[: len(raw)], losses, raw, diverged)
 
 

@@ -35,7 +35,7 @@ def curves(
         options: what to draw.
 
     Returns:
-        A ``matplotlib.figure.Figure``; notebooks show it.
+        A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

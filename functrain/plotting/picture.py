@@ -22,7 +22,7 @@ def picture(chart: Chart) -> Any:
         chart: what to draw.
 
     Returns:
-        A ``matplotlib.figure.Figure``; notebooks show it.
+        A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -35,10 +35,10 @@ def picture(chart: Chart) -> Any:
         figsize=(5.4 * columns, 3.1 * rows + 0.5), layout="constrained"
     )
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, chart.panels, strict=False):
         _panel(axes, panel, chart)
-    for axes in list(grid)[len(chart.panels) :]:
+    for axes in grid[len(chart.panels) :]:
         axes.set_axis_off()
     if chart.title:
         figure.suptitle(_plain(chart.title), fontsize=13, color=_INK)

@@ -50,3 +50,11 @@ def test_runs_are_drawn_over_each_other_with_a_legend(suffix: str, tmp_path: Pat
 
 def test_a_short_run_of_one_metric_is_one_panel() -> None:
     assert len(curves([{"step": 1, "loss": 1.0}]).axes) == 1
+
+
+def test_a_place_without_a_panel_stays_empty() -> None:
+    pytest.importorskip("matplotlib")
+    figure = curves(History([{"step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 2.0}]))
+    shown = [axes.axison for axes in figure.axes]
+    assert len(shown) == 4
+    assert shown == [True, True, True, False]
