@@ -17,7 +17,7 @@ import pytest
 from small_runs import CutAt, FailAt, fit
 
 import functrain as ft
-from functrain.errors import ConfigurationError, ListenerError, LogError, SinkWarning
+from functrain.errors import ListenerError, LogError, SinkWarning
 from functrain.history import Row, decode
 from functrain.listeners import CSV, JSONL, Sink
 
@@ -325,6 +325,29 @@ def test_a_full_disk_leaves_whole_lines_and_is_written_to_again(
 
 
 @pytest.mark.row(41)
+def test_a_disk_that_is_full_when_a_column_is_added_costs_no_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, failed = os.replace, []
+
+    def refused(source: Any, target: Any) -> None:
+        if Path(target).suffix == ".csv" and len(failed) < 2:
+            failed.append(target)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    path = tmp_path / "some.csv"
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.warns(SinkWarning, match="No space left"):
+        run = fit([CSV(path)])
+    with path.open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert len(failed) == 2
+    assert list(written[0]) == list(dict.fromkeys(name for row in run.history.rows for name in row))
+    assert [int(row["step"]) for row in written] == [row["step"] for row in run.history.rows]
+
+
+@pytest.mark.row(41)
 def test_what_gathers_for_a_lasting_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from functrain.listeners.sinks import sink as module
 
@@ -371,11 +394,14 @@ def test_one_object_serves_several_runs(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in table(tmp_path / "a.csv")] == [*range(1, 13)]
 
 
-def test_listeners_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_listeners_in_another_order_find_their_states(tmp_path: Path) -> None:
     one, two = CSV(tmp_path / "a.csv"), JSONL(tmp_path / "a.jsonl")
     fit([one, two], directory=tmp_path / "run", until="5 steps")
-    with pytest.raises(ConfigurationError, match="in their order"):
-        fit([two, one], directory=tmp_path / "run")
+    run = fit([two, FailAt(99), one], directory=tmp_path / "run")
+    steps = [row["step"] for row in run.history.rows]
+    assert [int(row["step"]) for row in table(tmp_path / "a.csv")] == steps
+    lines = (tmp_path / "a.jsonl").read_bytes().splitlines()
+    assert [decode(line) for line in lines] == run.history.rows
 
 
 def test_what_is_not_finite_is_written(tmp_path: Path) -> None:

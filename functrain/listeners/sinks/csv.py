@@ -62,7 +62,7 @@ class _Table:
         width = max((max(i for i, cell in enumerate(row, 1) if cell) for row in kept), default=0)
         self.columns = header[:width]
         if len(kept) < len(rows) or width < len(header):
-            self.file.replace(self._text(kept))
+            self.file.replace(_padded(self.columns, kept))
         else:
             self.file.open(len(self.file.read()))
 
@@ -70,8 +70,8 @@ class _Table:
         columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
         if columns != self.columns:
             _, before = self._read()
-            self.columns = columns
-            self.file.replace(self._text(before))
+            self.file.replace(_padded(columns, before))
+            self.columns = columns  # only now: what failed is tried again
         self.file.append(_lines([[row.get(name, "") for name in columns] for row in rows]))
 
     def flush(self) -> None:
@@ -91,11 +91,12 @@ class _Table:
             )
         return header, rows
 
-    def _text(self, rows: list[list[str]]) -> bytes:
-        """Header and rows, each as long as the header."""
-        width = len(self.columns)
-        padded = [(row + [""] * width)[:width] for row in rows]
-        return _lines([self.columns, *padded]) if self.columns else b""
+
+def _padded(columns: list[str], rows: list[list[str]]) -> bytes:
+    """Header and rows, each as long as the header."""
+    width = len(columns)
+    padded = [(row + [""] * width)[:width] for row in rows]
+    return _lines([columns, *padded]) if columns else b""
 
 
 def _lines(rows: list[list[Any]]) -> bytes:

@@ -56,8 +56,8 @@ class LineFile:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.path)
+        self.open(len(data))  # before anything can fail: what was open is not there any more
         sync_directory(self.path.parent)
-        self.open(len(data))
 
     def sync(self) -> None:
         """Make durable what was written."""

@@ -150,9 +150,8 @@ class Sink:
         kind = type(self.destination).__name__
         if state.get("sink") != kind:
             raise ConfigurationError(
-                f"in the place of {self.name} in the list of listeners the checkpoint has a "
-                f"{state.get('sink', 'listener of another kind')}. Keep the listeners of a run in "
-                "their order, and put new ones at the end."
+                f"under the name {self.name} the checkpoint has the state of a "
+                f"{state.get('sink', 'listener of another kind')}; give one of them another name"
             )
         self.rows, self.after, self.run = Rows.of(state["rows"]), state["after"], state["run"]
         self._resumed = True
