@@ -21,16 +21,22 @@ from functrain.early_stopping import EarlyStop
 from functrain.ema import EMA
 from functrain.evaluation import Evaluation, evaluate
 from functrain.events import Stop
+from functrain.forking import fork
 from functrain.loss import Loss
 from functrain.overfitting import Overfit
+from functrain.predicted_stop import PredictedStop
 from functrain.program import Program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
 from functrain.transforms import compiled, donated, sharpness_aware
 
 if TYPE_CHECKING:
+    from functrain import finders, generation, listeners
+    from functrain.bisection import bisect
     from functrain.checkpoint import Checkpoints, load, save
+    from functrain.history import History
     from functrain.loop import fit, iterate
+    from functrain.transforms.checked import checked
 
 __version__ = "0.1.0"
 
@@ -40,10 +46,12 @@ __all__ = [
     "EarlyStop",
     "Epochs",
     "Evaluation",
+    "History",
     "Loss",
     "MicroBatches",
     "Minutes",
     "Overfit",
+    "PredictedStop",
     "Program",
     "Run",
     "RunState",
@@ -51,13 +59,19 @@ __all__ = [
     "Steps",
     "Stop",
     "TrainState",
+    "bisect",
+    "checked",
     "compiled",
     "copy",
     "data",
     "donated",
     "evaluate",
+    "finders",
     "fit",
+    "fork",
+    "generation",
     "iterate",
+    "listeners",
     "load",
     "metrics",
     "optim",
@@ -73,16 +87,22 @@ _ON_FIRST_USE = {
     "Checkpoints": "functrain.checkpoint",
     "load": "functrain.checkpoint",
     "save": "functrain.checkpoint",
+    "checked": "functrain.transforms.checked",
+    "History": "functrain.history",
+    "bisect": "functrain.bisection",
     "fit": "functrain.loop",
     "iterate": "functrain.loop",
 }
+_MODULES = ("finders", "generation", "listeners")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"functrain.{name}")
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'functrain' has no attribute {name!r}")
     return getattr(import_module(_ON_FIRST_USE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*globals(), *_ON_FIRST_USE, *_MODULES})

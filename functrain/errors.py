@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 
 class FunctrainError(Exception):
     """Base of all errors raised by functrain itself."""
@@ -77,6 +80,10 @@ class LossError(FunctrainError, ValueError):
 
 class PrecisionError(FunctrainError, ValueError):
     """The precision is not one there is."""
+
+
+class NotAStateError(FunctrainError, TypeError):
+    """A step was given something else in the place of a state."""
 
 
 class MicroBatchError(FunctrainError, ValueError):
@@ -201,13 +208,21 @@ class CheckpointReadError(FunctrainError, OSError):
     def __init__(self, path: object, cause: OSError) -> None:
         super().__init__(
             cause.errno,
-            f"checkpoint {path} could not be read: {cause.strerror or cause}",
+            f"checkpoint {path} could not be read: {cause.strerror or cause}. It may be sound: "
+            "mend what the system says and read it again",
             cause.filename,
         )
 
 
 class CheckpointCorruptError(FunctrainError, ValueError):
     """A checkpoint is damaged: its bytes are not those that were saved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # A note, because the message is listed among others where several are damaged.
+        self.add_note(
+            "Take another checkpoint of the run (functrain ls RUN), or a copy of this one"
+        )
 
 
 class CheckpointFormatError(FunctrainError, ValueError):
@@ -229,6 +244,10 @@ class CheckpointMismatchError(FunctrainError, ValueError):
         super().__init__(
             f"checkpoint {path} does not fit in {len(problems)} "
             f"place{'s' if len(problems) != 1 else ''}:\n{listed}"
+        )
+        self.add_note(
+            "Load it into the structure it was saved from, or with rename=, cast=, partial= or "
+            "only= of functrain.load; a run of another model needs another directory"
         )
 
 
@@ -267,10 +286,11 @@ class NoFullBatchError(FunctrainError, ValueError):
 
 
 class DataOptionError(FunctrainError, ValueError):
-    """An option of Batches has a value it cannot have."""
+    """An option of a kind of data has a value it cannot have."""
 
-    def __init__(self, name: str, least: int, value: object) -> None:
-        super().__init__(f"Batches({name}=...) must be an int of at least {least}, got {value!r}")
+    def __init__(self, name: str, least: int, value: object, of: str = "Batches") -> None:
+        kind = "a number" if isinstance(value, float) else "an int"
+        super().__init__(f"{of}({name}=...) must be {kind} of at least {least}, got {value!r}")
 
 
 class ColumnError(FunctrainError, TypeError):
@@ -299,6 +319,18 @@ class WorkerDiedError(FunctrainError, RuntimeError):
     """A worker process that reads data ended without being asked to."""
 
 
+class WorkerTimeoutError(FunctrainError, TimeoutError):
+    """Worker processes that read data gave no batch in the time given."""
+
+
+class MixtureError(FunctrainError, ValueError):
+    """A mixture cannot be made of such sources, weights or options."""
+
+
+class PackingError(FunctrainError, ValueError):
+    """Documents cannot be packed into rows of the length asked for."""
+
+
 class NotBatchesError(FunctrainError, TypeError):
     """What was given as data does not give batches."""
 
@@ -320,11 +352,31 @@ class MissingExtraError(FunctrainError, ImportError):
 
 
 class ConfigError(FunctrainError, ValueError):
-    """A configuration is wrong; the message is one line that names the key."""
+    """A configuration is wrong; the message is one line that names the key.
+
+    Attributes:
+        where: the key, where one is at fault; the message begins with it.
+    """
+
+    def __init__(self, message: str, where: str | None = None) -> None:
+        self.where = where
+        super().__init__(f"{where}: {message}" if where else message)
 
 
 class ConfigChangedError(FunctrainError, ValueError):
     """A run directory holds a run of another configuration."""
+
+
+class SearchSpaceError(FunctrainError, ValueError):
+    """A parameter of a search is no range of numbers and no list of choices."""
+
+
+class SearchError(FunctrainError, ValueError):
+    """A search cannot begin or go on as it was asked to; the message names the option."""
+
+
+class SearchChangedError(FunctrainError, ValueError):
+    """A directory holds a search for something else."""
 
 
 class CheckpointingError(FunctrainError, RuntimeError):
@@ -409,9 +461,72 @@ class CompilationError(FunctrainError, RuntimeError):
         )
 
 
+class PromptError(FunctrainError, ValueError):
+    """A text to go on with is empty, or is not made of what the model knows."""
+
+
+class LogitsError(FunctrainError, ValueError):
+    """No token can be drawn: logits are NaN or ``+inf``, or ``-inf`` everywhere."""
+
+    def __init__(self, row: int, largest: float) -> None:
+        self.row = row
+        self.largest = largest
+        reason = {
+            math.inf: "reach +inf. A temperature close to 0 does that (0 takes the most likely)",
+            -math.inf: "are -inf everywhere: the rules of sampling leave no token. Loosen them",
+        }
+        found = reason.get(largest, "are NaN. See whether the weights are finite: functrain show")
+        super().__init__(f"row {row}: no token can be drawn, for its logits {found}")
+
+
 class FallbackWarning(FunctrainWarning):
     """A program that was to be compiled runs eagerly."""
 
 
 class RecompileWarning(FunctrainWarning):
     """A step is compiled for one more shape of batch."""
+
+
+class SinkWarning(FunctrainWarning):
+    """A sink of metrics could not be written to; training goes on without it."""
+
+
+class FinderError(FunctrainError, ValueError):
+    """A search for a hyperparameter came to nothing."""
+
+
+class ImpurityError(FunctrainError, AssertionError):
+    """Something that should be a pure function has changed, shared or read what it must not.
+
+    Attributes:
+        findings: one sentence for each thing found, the place first.
+    """
+
+    def __init__(self, subject: str, findings: list[str]) -> None:
+        self.findings = findings
+        lines = "".join(f"\n  {finding}" for finding in findings)
+        super().__init__(f"{subject} is not pure:{lines}")
+
+
+class ResumptionError(FunctrainError, AssertionError):
+    """A run that was cut and resumed is not the run that was never cut.
+
+    Attributes:
+        step: the first step whose row in the log differs, or ``None`` where none does.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        self.step = step
+        super().__init__(message)
+
+
+class IncompleteError(FunctrainError, AssertionError):
+    """Something outside the state influences a step and changes from step to step.
+
+    Attributes:
+        influences: these, as :class:`functrain.testing.Influence`.
+    """
+
+    def __init__(self, message: str, influences: list[Any]) -> None:
+        self.influences = influences
+        super().__init__(message)

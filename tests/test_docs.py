@@ -61,7 +61,23 @@ def test_every_tag_and_field_of_the_format_is_on_its_page(tmp_path: Path) -> Non
 DOCS = FORMAT.parent
 
 
-@pytest.mark.parametrize("page", ["optimizers.md", "schedules.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "configuration.md",
+        "data.md",
+        "evaluation.md",
+        "generation.md",
+        "listeners.md",
+        "notebooks.md",
+        "optimizers.md",
+        "plots.md",
+        "rewind.md",
+        "schedules.md",
+        "search.md",
+        "testing.md",
+    ],
+)
 def test_the_code_on_a_page_runs(page: str) -> None:
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
@@ -103,3 +119,9 @@ def test_the_page_on_compiled_steps_runs() -> None:
     for name in ("CaptureError", "RecompileWarning", "FallbackWarning", "DonatedStateError"):
         assert f"`{name}`" in page
         assert hasattr(ft.errors, name)
+
+
+def test_every_listener_is_on_its_page() -> None:
+    text = (DOCS / "listeners.md").read_text()
+    for name in ft.listeners.__all__:
+        assert f"`{name}(" in text or f"`ft.listeners.{name}" in text, name

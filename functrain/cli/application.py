@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from functrain.cli.config import app as configuration
 from functrain.errors import FunctrainError, FunctrainWarning, ListenerError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(configuration, name="config")
 Directory = Annotated[Path, typer.Argument(help="a run directory")]
 Place = Annotated[Path, typer.Argument(help="a run or a checkpoint, or RUN@STEP")]
 At = Annotated[Path, typer.Argument(help="a run, RUN@STEP, RUN@best, or a checkpoint")]
@@ -43,12 +45,19 @@ def train(
 
 @app.command()
 def ls(
-    directory: Place, monitor: Monitor = None, mode: Mode = None, as_json: AsJson = False
+    directory: Place,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="the runs below a directory, and their origins")
+    ] = False,
+    monitor: Monitor = None,
+    mode: Mode = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints of a run."""
+    """List the checkpoints of a run, or a family of runs."""
+    from functrain.cli.family import show_family
     from functrain.cli.listing import list_checkpoints
 
-    list_checkpoints(directory, _console(), as_json, monitor, mode)
+    (show_family if tree else list_checkpoints)(directory, _console(), as_json, monitor, mode)
 
 
 @app.command()
@@ -71,11 +80,18 @@ def show(
 
 
 @app.command()
-def diff(first: At, second: At, as_json: AsJson = False) -> None:
+def diff(
+    first: At,
+    second: At,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="make both again, to the leaf at which they part")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say whether two runs or checkpoints are equal, and if not, where they part (exit code 1)."""
     from functrain.cli.diff import diff
 
-    raise typer.Exit(0 if diff(first, second, _console(), as_json) else 1)
+    raise typer.Exit(0 if diff(first, second, _console(), as_json, replay) else 1)
 
 
 @app.command()
@@ -128,35 +144,80 @@ def prune(
 
 
 @app.command()
-def plot(directory: Directory) -> None:
-    """Draw the curves of a run again."""
-    from functrain.cli.train import redraw
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="runs, or directories of runs")],
+    metric: Annotated[list[str] | None, typer.Option(help="metrics, such as 'eval/*'")] = None,
+    out: Annotated[Path | None, typer.Option(help="FILE.png, .svg, .pdf or .html")] = None,
+    x: Annotated[str, typer.Option(help="step, epoch, samples or time")] = "step",
+    smooth: Annotated[float, typer.Option(help="over this share of the steps; 0 not")] = 0.05,
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="scale of values")] = None,
+) -> None:
+    """Draw the curves of runs, several over each other."""
+    from functrain.cli.plot import plot
+    from functrain.plotting import Options
 
-    _console().print(redraw(directory), soft_wrap=True)
+    plot(runs, out, Options(metric or (), x, smooth, log), _console())
+
+
+@app.command()
+def report(
+    directory: Directory,
+    out: Annotated[Path | None, typer.Option(help="FILE.html; else RUN/report.html")] = None,
+) -> None:
+    """Write a page about a run: how it stands, its curves, recipe, checkpoints."""
+    from functrain.cli.plot import report
+
+    report(directory, out, _console())
+
+
+@app.command()
+def search(
+    source: Annotated[str, typer.Argument(help="digits_search, or a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    report: Annotated[bool, typer.Option("--report", help="run nothing, only print")] = False,
+) -> None:
+    """Search for hyperparameters; the same command again continues."""
+    from functrain.cli.search import run
+
+    raise typer.Exit(run(source, overrides or [], _console(), report))
 
 
 @app.command()
 def generate(
-    directory: Directory,
+    path: At,
     prompt: Annotated[str, typer.Argument(help="how the text begins")],
     length: Annotated[int, typer.Option(help="how much to add")] = 300,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most likely")] = None,
-    top_k: Annotated[int | None, typer.Option(help="draw from so many only")] = None,
+    top_k: Annotated[int | None, typer.Option(help="draw from so many only; 0 from all")] = None,
     top_p: Annotated[float | None, typer.Option(help="draw from so much probability")] = None,
+    min_p: Annotated[float | None, typer.Option(help="draw from what is likely enough")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="above 1: vary more")] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="no such stretch twice")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="a text that ends it")] = None,
+    count: Annotated[int, typer.Option(help="texts, of seeds one after the other")] = 1,
     seed: Annotated[int | None, typer.Option(help="of the random stream")] = None,
+    weights: Annotated[str | None, typer.Option(help="params or ema")] = None,
+    step: Step = None,
+    best: Best = False,
+    monitor: Monitor = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Let the newest state of a run go on with a prompt."""
+    """Let a run go on with a prompt; the newest state unless told otherwise."""
     from functrain.cli.generate import generate
+    from functrain.cli.targets import open_target
 
     options = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
         "seed": seed,
+        "weights": weights,
     }
-    print(generate(directory, prompt, length, options))
+    target = open_target(path, step, best, monitor)
+    generate(target, prompt, length, options, count=count, stop=stop or (), json=as_json)
 
 
 def main() -> None:

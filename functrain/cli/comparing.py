@@ -1,4 +1,4 @@
-"""Where two saved trees differ, by their manifests; only leaves that differ are read."""
+"""Where two saved trees, or runs, differ, by their manifests; only leaves that differ are read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain.checkpoint import Manifest
+from functrain import tree
+from functrain.bisection.records import by_digests, common
+from functrain.checkpoint import Manifest, verify
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
-from functrain.cli.targets import Target
+from functrain.cli.targets import Target, open_target
 from functrain.cli.values import value_of
+from functrain.history import FILE_NAME, read
 from functrain.tree import Path
 from functrain.tree.elements import Distance, distance
 
@@ -35,6 +38,40 @@ class Difference:
     detail: str
     elements: int = 0
     distance: Distance | None = None
+
+
+@attrs.frozen(eq=False)
+class Apart:
+    """Where a record of two runs parts: the step, if it does at one, and what to say."""
+
+    text: str
+    step: int | None = None
+
+
+@attrs.frozen(eq=False)
+class Comparison:
+    """Two checkpoints, or two runs.
+
+    Attributes:
+        targets: the checkpoints that are compared.
+        differences: where they differ.
+        of_runs: whether runs were named.
+        logs: where their logs part.
+        digests: where the hashes of their states part.
+        step: the first step of which their checkpoints differ.
+    """
+
+    targets: list[Target]
+    differences: list[Difference]
+    of_runs: bool = False
+    logs: Apart | None = None
+    digests: Apart | None = None
+    step: int | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences and self.logs is None and self.digests is None
 
 
 def differences(first: Target, second: Target, measured: bool = True) -> Iterator[Difference]:
@@ -64,10 +101,57 @@ def differences(first: Target, second: Target, measured: bool = True) -> Iterato
     yield from _unexpected(list(theirs), seen)
 
 
+def compared(first: Location, second: Location) -> Comparison:
+    """What differs between two checkpoints or runs, by what is written there."""
+    targets = [_sound(open_target(path)) for path in (first, second)]
+    found = list(differences(targets[0], targets[1]))
+    runs = [target.run for target in targets if target.run is not None]
+    if len(runs) < 2:
+        return Comparison(targets, found)
+    digests = by_digests(*runs)
+    return Comparison(
+        targets,
+        found,
+        of_runs=True,
+        logs=parting_of_logs(*(run / FILE_NAME for run in runs)),
+        digests=None if digests is None else Apart(digests.text, digests.step),
+        step=parting_of_checkpoints(*runs) if found else None,
+    )
+
+
+def parting_of_logs(first: Location, second: Location) -> Apart | None:
+    """Where two logs part; nothing if they are the same bytes."""
+    rows = [read(log) if log.exists() else [] for log in (first, second)]
+    for ours, theirs in zip(*rows, strict=False):
+        for name in {**ours, **theirs}:
+            if tree.diff(ours.get(name), theirs.get(name)):
+                values = f"{ours.get(name)!r} and {theirs.get(name)!r}"
+                step = ours.get("step")
+                return Apart(f"the logs part at step {step}: {name} is {values}", step)
+    lengths = [len(log) for log in rows]
+    if lengths[0] != lengths[1]:
+        return Apart(f"the logs have {lengths[0]} and {lengths[1]} steps", min(lengths) + 1)
+    if lengths[0] and first.read_bytes() != second.read_bytes():
+        return Apart("the logs have the same values in other bytes")
+    return None
+
+
+def parting_of_checkpoints(first: Location, second: Location) -> int | None:
+    """The first step of which two runs have checkpoints that differ, by their manifests."""
+    different = (step for step, *pair in common(first, second) if not is_same(*pair))
+    return next(different, None)
+
+
 def is_same(first: Manifest, second: Manifest) -> bool:
     """Whether two manifests tell of the same tree, without reading payload."""
     ours, theirs = (Target(Location(), manifest) for manifest in (first, second))
     return next(differences(ours, theirs, measured=False), None) is None
+
+
+def _sound(target: Target) -> Target:
+    if target.run is None:  # of a run, the choice was made by verifying
+        verify(target.path)
+    return target
 
 
 def _unexpected(theirs: list[Path], seen: set[Path]) -> Iterator[Difference]:

@@ -8,29 +8,20 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from functrain import tree
-from functrain.checkpoint import Checkpoints, read_manifest, verify
+from functrain.bisection import Parting, bisect
 from functrain.cli import output
-from functrain.cli.comparing import Difference, differences, is_same
-from functrain.cli.targets import Target, open_target
-from functrain.errors import FunctrainError
-from functrain.history import FILE_NAME, read
+from functrain.cli.comparing import Comparison, Difference, compared
+from functrain.errors import ConfigurationError
 from functrain.tree import path_string
 
 # Characters of the column that may go on in the next line, so that names get the room.
 _MOST_WIDE = 20
 
 
-@attrs.frozen(eq=False)
-class Parting:
-    """Where the logs of two runs part: the step, if they do at one, and what to say."""
-
-    text: str
-    step: int | None = None
-
-
-def diff(first: Path, second: Path, console: Console, json: bool = False) -> bool:
-    """Compare two checkpoints, or the newest ones of two runs and their logs.
+def diff(
+    first: Path, second: Path, console: Console, json: bool = False, replay: bool = False
+) -> bool:
+    """Compare two checkpoints, or the newest ones of two runs, their digests and their logs.
 
     Metrics, versions and times of saving do not count; every bit of the trees does.
 
@@ -39,6 +30,7 @@ def diff(first: Path, second: Path, console: Console, json: bool = False) -> boo
         second: another.
         console: where to print.
         json: print a document instead.
+        replay: make both runs again from where they are the same, to say where they part.
 
     Returns:
         Whether they are equal.
@@ -46,87 +38,58 @@ def diff(first: Path, second: Path, console: Console, json: bool = False) -> boo
     Raises:
         NoCheckpointError: there is none.
         CheckpointCorruptError: what is to be compared is damaged.
+        ConfigurationError: ``replay``, of what is no run of ``functrain train``.
     """
-    targets = ours, theirs = [_sound(open_target(path)) for path in (first, second)]
-    found = list(differences(ours, theirs))
-    runs = [target.run for target in targets if target.run is not None]
-    of_runs = len(runs) == 2
-    parting = parting_of_logs(*(run / FILE_NAME for run in runs)) if of_runs else None
-    step = parting_of_checkpoints(*runs) if of_runs and found else None
-    equal = not found and parting is None
+    found = compared(first, second)
+    made = _replayed(found) if replay and not found.equal else None
     if json:
-        output.print_json(_document(targets, found, parting, step))
-    elif equal:
-        console.print(_equal(ours, of_runs))
+        output.print_json(_document(found, made))
+    elif found.equal:
+        console.print(_equal(found))
     else:
-        _print(targets, found, parting, step, console)
-    return equal
+        _print(found, made, console)
+    return found.equal
 
 
-def parting_of_logs(first: Path, second: Path) -> Parting | None:
-    """Where two logs part; nothing if they are the same bytes."""
-    rows = [read(log) if log.exists() else [] for log in (first, second)]
-    for ours, theirs in zip(*rows, strict=False):
-        for name in {**ours, **theirs}:
-            if tree.diff(ours.get(name), theirs.get(name)):
-                values = f"{ours.get(name)!r} and {theirs.get(name)!r}"
-                step = ours.get("step")
-                return Parting(f"the logs part at step {step}: {name} is {values}", step)
-    lengths = [len(log) for log in rows]
-    if lengths[0] != lengths[1]:
-        return Parting(f"the logs have {lengths[0]} and {lengths[1]} steps", min(lengths) + 1)
-    if lengths[0] and first.read_bytes() != second.read_bytes():
-        return Parting("the logs have the same values in other bytes")
-    return None
+def _replayed(found: Comparison) -> Parting | None:
+    if not found.of_runs:
+        raise ConfigurationError("--replay makes runs again: name two runs, not checkpoints")
+    return bisect(*(target.run or target.path for target in found.targets))
 
 
-def parting_of_checkpoints(first: Path, second: Path) -> int | None:
-    """The first step of which two runs have checkpoints that differ, by their manifests."""
-    stores = ours, theirs = Checkpoints(first), Checkpoints(second)
-    for step in sorted(set(ours.steps()) & set(theirs.steps())):
-        try:
-            manifests = [read_manifest(store.path(step)) for store in stores]
-        except FunctrainError:  # a damaged one tells nothing of where the runs part
-            continue
-        if not is_same(*manifests):
-            return step
-    return None
+def _equal(found: Comparison) -> str:
+    manifest = found.targets[0].manifest
+    if found.of_runs:
+        return f"the runs are equal: state and log of {manifest.step} steps, bit for bit"
+    return f"the checkpoints are equal: {len(manifest.leaves):,} tensors, bit for bit"
 
 
-def _sound(target: Target) -> Target:
-    if target.run is None:  # of a run, the choice was made by verifying
-        verify(target.path)
-    return target
+def _print(found: Comparison, made: Parting | None, console: Console) -> None:
+    for line in _lines(found):
+        console.print(output.cell(line), soft_wrap=True)
+    if made is not None:
+        console.print()
+        for line in str(attrs.evolve(made, records=())).splitlines():
+            indent = line[: len(line) - len(line.lstrip())]
+            console.print(indent, output.cell(line.lstrip()), sep="", soft_wrap=True)
+    if found.differences:
+        console.print()
+        console.print(_table(found.differences))
 
 
-def _equal(ours: Target, of_runs: bool) -> str:
-    if of_runs:
-        return f"the runs are equal: state and log of {ours.manifest.step} steps, bit for bit"
-    return f"the checkpoints are equal: {len(ours.manifest.leaves):,} tensors, bit for bit"
-
-
-def _print(
-    targets: list[Target],
-    found: list[Difference],
-    parting: Parting | None,
-    step: int | None,
-    console: Console,
-) -> None:
-    steps = [target.manifest.step for target in targets]
-    lines = [] if parting is None else [parting.text]
-    if step is not None:
-        lines.append(f"the checkpoints part at step {step}, of those both runs have")
+def _lines(found: Comparison) -> list[str]:
+    """What there is to say before the table."""
+    lines = [parting.text for parting in (found.digests, found.logs) if parting is not None]
+    if found.step is not None:
+        lines.append(f"the checkpoints part at step {found.step}, of those both runs have")
+    steps = [target.manifest.step for target in found.targets]
     if steps[0] != steps[1]:
         lines.append(f"the checkpoints compared are of steps {steps[0]} and {steps[1]}")
-    if found:
-        first = found[0]
-        count = "1 place differs" if len(found) == 1 else f"{len(found):,} places differ"
+    if found.differences:
+        first, total = found.differences[0], len(found.differences)
+        count = "1 place differs" if total == 1 else f"{total:,} places differ"
         lines.append(f"{count}, first {path_string(first.path)}: {_sentence(first)}")
-    for line in lines:
-        console.print(output.cell(line), soft_wrap=True)
-    if found:
-        console.print()
-        console.print(_table(found))
+    return lines
 
 
 def _sentence(found: Difference) -> str:
@@ -166,16 +129,17 @@ def _short(count: int) -> str:
     return f"{count:,}" if count < 10**7 else f"{count:.2e}"
 
 
-def _document(
-    targets: list[Target], found: list[Difference], parting: Parting | None, step: int | None
-) -> dict[str, Any]:
+def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:
     return {
-        "equal": not found and parting is None,
-        "paths": [target.path for target in targets],
-        "steps": [target.manifest.step for target in targets],
-        "logs_part_at": None if parting is None else parting.step,
-        "logs": None if parting is None else parting.text,
-        "checkpoints_part_at": step,
+        "equal": found.equal,
+        "paths": [target.path for target in found.targets],
+        "steps": [target.manifest.step for target in found.targets],
+        "digests_part_at": None if found.digests is None else found.digests.step,
+        "digests": None if found.digests is None else found.digests.text,
+        "logs_part_at": None if found.logs is None else found.logs.step,
+        "logs": None if found.logs is None else found.logs.text,
+        "checkpoints_part_at": found.step,
+        "replay": None if made is None else _place(made),
         "differences": [
             {
                 "path": path_string(each.path),
@@ -186,6 +150,21 @@ def _document(
                 "max_abs": None if each.distance is None else each.distance.max_abs,
                 "ulps": None if each.distance is None else each.distance.ulps,
             }
-            for each in found
+            for each in found.differences
         ],
+    }
+
+
+def _place(made: Parting) -> dict[str, Any]:
+    element = made.element
+    return {
+        "from_step": made.start,
+        "step": made.step,
+        "part": made.part,
+        "entered": made.entered,
+        "leaf": made.leaf or None,
+        "detail": made.detail or None,
+        "index": None if element is None else list(element.index),
+        "values": None if element is None else [element.first, element.second],
+        "ulps": None if element is None else element.ulps,
     }

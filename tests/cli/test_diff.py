@@ -179,3 +179,57 @@ class TestRuns:
         assert ended.json["differences"] == []
         assert ended.json["logs"] == "the logs have 6 and 7 steps"
         assert ended.json["logs_part_at"] == 7
+
+
+DIGITS = (
+    *("model.width=4", "data.augment=false", "data.batch_size=256", "threads=1", "eval_data=null"),
+    *("fit.until=9 steps", "fit.save_every=3 steps", "early_stop=null", "checkpoints.keep_last=9"),
+)
+
+
+@pytest.mark.row(54)
+@pytest.mark.slow
+class TestReplay:
+    """Runs of ``functrain train`` are made again from their own configurations."""
+
+    @pytest.fixture
+    def runs(self, functrain: Run, tmp_path: Path) -> list[Path]:
+        places = [tmp_path / "a", tmp_path / "b"]
+        for place, schedule in zip(places, ("WarmupCosine", "WarmupLinear"), strict=True):
+            target = f"schedule._target_=functrain.schedules.{schedule}"
+            digests = f"listeners=[{{_target_: functrain.listeners.Digests, directory: {place}}}]"
+            options = (*DIGITS, target, "schedule.warmup_proportion=0.5", digests)
+            ended = functrain("train", "digits", *options, f"directory={place}")
+            assert ended.code == 0, ended.err
+        return places
+
+    def test_the_first_step_and_leaf_from_the_nearest_checkpoint(
+        self, functrain: Run, runs: list[Path]
+    ) -> None:
+        before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")}
+        ended = functrain("diff", *runs, "--replay")
+        assert ended.code == 1
+        text = " ".join(ended.out.split())
+        step = int(text.split("the digests part at step ")[1].split(":")[0])
+        assert f"made again from step {(step - 1) // 3 * 3}, part at step {step}, at the lr" in text
+        assert "the schedule gave another learning rate" in text
+        assert "first lr: 1 of 1 elements differ" in text
+        document = functrain("diff", *runs, "--replay", "--json").json
+        assert document["digests_part_at"] == step
+        assert (document["replay"]["step"], document["replay"]["part"]) == (step, "lr")
+        assert document["replay"]["index"] == []
+        assert document["replay"]["values"][0] != document["replay"]["values"][1]
+        assert document["replay"]["ulps"] > 0
+        assert {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")} == before
+
+    def test_what_cannot_be_made_again_is_one_line(
+        self, functrain: Run, runs: list[Path], tmp_path: Path
+    ) -> None:
+        ended = functrain("diff", f"{runs[0]}@3", f"{runs[0]}@6", "--replay")
+        assert (ended.code, ended.out) == (2, "")
+        assert "name two runs" in ended.err
+        assert functrain("diff", runs[0], runs[0], "--replay").code == 0
+        (runs[1] / "config.yaml").unlink()
+        ended = functrain("diff", *runs, "--replay")
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "has no config.yaml" in ended.err

@@ -1,0 +1,10 @@
+"""Where two runs part: at which step, in which part of it, at which leaf and element.
+
+``records`` reads what the runs wrote down, ``sides`` knows how to make them again, ``replaying``
+does so, ``steps`` compares one step of both in the order in which a step happens.
+"""
+
+from functrain.bisection.searching import bisect
+from functrain.bisection.steps import Element, Parting
+
+__all__ = ["Element", "Parting", "bisect"]

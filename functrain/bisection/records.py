@@ -1,0 +1,121 @@
+"""What two run directories tell of where the runs part: digests, logs, common checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import tree
+from functrain.bisection.manifests import is_same_training
+from functrain.checkpoint import Checkpoints, Manifest, read_manifest
+from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
+from functrain.history import FILE_NAME, read
+from functrain.listeners import digests
+
+_UNREADABLE = (CheckpointCorruptError, CheckpointFormatError, NoCheckpointError)
+
+
+@attrs.frozen
+class Record:
+    """The first step at which one kind of record differs.
+
+    Attributes:
+        kind: ``digests``, ``logs`` or ``checkpoints``.
+        step: the update after which it differs; an earlier one may have been the cause, except
+            where digests were written at each step.
+        text: what differs, in words.
+        after: the last step before at which this record is the same in both, if there is one.
+    """
+
+    kind: str
+    step: int
+    text: str
+    after: int | None = None
+
+
+def records(first: Path, second: Path) -> list[Record]:
+    """All that tells of a difference, digests before logs before checkpoints.
+
+    Args:
+        first: a run directory.
+        second: another.
+    """
+    found = [look(first, second) for look in (by_digests, by_logs, by_checkpoints)]
+    return [record for record in found if record is not None]
+
+
+def by_digests(first: Path, second: Path) -> Record | None:
+    """Where the hashes of the states part; names the parts of the state that differ."""
+    after = None
+    ours, theirs = (
+        {row["step"]: row for row in digests.read(directory)} for directory in (first, second)
+    )
+    for step in sorted(ours.keys() & theirs.keys()):
+        if ours[step]["root"] != theirs[step]["root"]:
+            parts = ", ".join(_parts(ours[step], theirs[step])) or "its structure"
+            text = f"the digests part at step {step}{_since(after, step)}: {parts}"
+            return Record("digests", step, text, after)
+        after = step
+    return None
+
+
+def by_logs(first: Path, second: Path) -> Record | None:
+    """Where a value in the logs differs, bit for bit, of the steps that both have."""
+    after = None
+    ours, theirs = ({row["step"]: row for row in _rows(path)} for path in (first, second))
+    for step in sorted(ours.keys() & theirs.keys()):
+        one, other = ours[step], theirs[step]
+        # The last step of a run is evaluated, which it need not be in a longer one.
+        ends = step in (max(ours), max(theirs))
+        names = [name for name in {**one, **other} if not ends or (name in one and name in other)]
+        for name in names:
+            if not tree.equal(one.get(name), other.get(name)):
+                values = f"{one.get(name)!r} and {other.get(name)!r}"
+                return Record(
+                    "logs", step, f"the logs part at step {step}: {name} is {values}", after
+                )
+        after = step
+    return None
+
+
+def by_checkpoints(first: Path, second: Path) -> Record | None:
+    """The first step of which both have a checkpoint, and of other training states."""
+    after = None
+    for step, ours, theirs in common(first, second):
+        if not is_same_training(ours, theirs):
+            text = f"the checkpoints part at step {step}{_since(after, step)}"
+            return Record("checkpoints", step, text, after)
+        after = step
+    return None
+
+
+def common(first: Path, second: Path) -> Iterator[tuple[int, Manifest, Manifest]]:
+    """The manifests of the steps of which both runs have one that can be read, in order."""
+    stores = [Checkpoints(directory) for directory in (first, second)]
+    for step in sorted(set(stores[0].steps()) & set(stores[1].steps())):
+        try:
+            ours, theirs = (read_manifest(store.path(step)) for store in stores)
+        except _UNREADABLE:  # a damaged one tells nothing of where the runs part
+            continue
+        yield step, ours, theirs
+
+
+def _parts(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """What differs of two rows of digests: parts of the state, and leaves where they are told."""
+    if one.get("batch") != other.get("batch"):
+        yield "batch"
+    ours, theirs = one.get("parts", {}), other.get("parts", {})
+    yield from (name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+
+
+def _since(after: int | None, step: int) -> str:
+    """Where between two records the runs have parted."""
+    return "" if after in (None, step - 1) else f" (the same at {after})"
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    log = directory / FILE_NAME
+    return [row for row in read(log) if "step" in row] if log.exists() else []

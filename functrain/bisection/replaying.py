@@ -1,0 +1,195 @@
+"""Making a run again from a checkpoint: hashes of each step, or all of one step."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import events
+from functrain.bisection.sides import Side
+from functrain.checkpoint import Checkpoints
+from functrain.copying import copy
+from functrain.durations import Steps
+from functrain.errors import NonFiniteWarning, ReplayWarning
+from functrain.history import encode
+from functrain.listeners.rows import evaluation_name
+from functrain.loop import fit
+from functrain.metrics import fetch
+from functrain.program import Program
+from functrain.resumption import parent_of
+from functrain.state import TrainState
+from functrain.tree.merkle import merkle
+
+_NEVER = Steps(10**15)
+
+
+@attrs.frozen
+class Trace:
+    """One step in hashes: what it had, what it made, what was measured of it.
+
+    Attributes:
+        before: of the state before, where the trace begins; else of its scheduler alone, the only
+            part that an evaluation changes.
+        batch: of the batch.
+        metrics: the row of the step.
+        after: of the state after.
+    """
+
+    before: bytes
+    batch: bytes
+    metrics: bytes
+    after: bytes
+
+
+@attrs.define(eq=False)
+class Tracer:
+    """A listener that keeps the trace of each step, up to one or until it parts from another.
+
+    Attributes:
+        last: the step to end with, if there is one.
+        other: the traces of the run that is compared.
+        steps: by number.
+        evaluations: metrics by step and evaluation.
+        first: the step that the trace begins after.
+    """
+
+    last: int | None
+    other: Tracer | None = None
+    steps: dict[int, Trace] = attrs.field(factory=dict)
+    evaluations: dict[int, dict[str, float]] = attrs.field(factory=dict)
+    first: int | None = None
+    ending: str = ""
+    _before: bytes = b""
+    _batch: bytes = b""
+
+    def on_batch_begin(self, event: events.BatchBegin) -> None:
+        """Hash what the step is given."""
+        whole = self.first is None
+        if self.first is None:
+            self.first = event.state.counters.step
+        self._before = merkle(event.state if whole else event.state.scheduler).digest
+        self._batch = merkle(event.batch).digest
+
+    def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
+        """Hash what it made of it."""
+        step = event.state.counters.step
+        row = encode(fetch([dict(event.metrics)])[0])
+        self.steps[step] = Trace(self._before, self._batch, row, merkle(event.state).digest)
+        if step == self.last or (self.other is not None and self.parted(step)):
+            return events.Stop()
+        return None
+
+    def on_eval_end(self, event: events.EvalEnd) -> None:
+        """Keep what was measured."""
+        found = self.evaluations.setdefault(event.state.counters.step, {})
+        prefix = evaluation_name(event)
+        found |= {f"{prefix}/{name}": value for name, value in event.metrics.items()}
+
+    def on_train_end(self, event: events.TrainEnd) -> None:
+        """Keep why it ended."""
+        self.ending = f"{event.reason}: {event.detail}"
+
+    def parted(self, step: int) -> bool:
+        """Whether a step is another one than in the run that is compared."""
+        assert self.other is not None
+        if step <= (self.other.first or 0):  # not made there again
+            return False
+        ours, theirs = self.steps[step], self.other.steps.get(step)
+        if theirs is None:
+            return True
+        if (self.first == step - 1) != (self.other.first == step - 1):
+            ours = attrs.evolve(ours, before=theirs.before)  # of other things
+        return ours != theirs
+
+
+@attrs.define(eq=False)
+class Capture:
+    """A listener that keeps all of one step, and ends the run there.
+
+    Attributes:
+        step: which one.
+        program: that makes it.
+        before: the state it is given.
+        batch: and the batch.
+        after: the state it makes.
+        metrics: its metrics.
+    """
+
+    step: int
+    program: Program
+    before: TrainState | None = None
+    batch: Any = None
+    after: TrainState | None = None
+    metrics: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def on_batch_begin(self, event: events.BatchBegin) -> None:
+        """Hold the state, so that the step is made beside it, and copy the batch."""
+        if event.state.counters.step + 1 == self.step:
+            self.before, self.batch = event.state, copy(event.batch)
+
+    def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
+        """Hold what came of it."""
+        if event.state.counters.step != self.step:
+            return None
+        self.after, self.metrics = event.state, dict(event.metrics)
+        return events.Stop()
+
+
+def trace(side: Side, start: int | None, last: int | None, other: Tracer | None = None) -> Tracer:
+    """The hashes of the steps after ``start``, or from the beginning.
+
+    Args:
+        side: the run.
+        start: the step of one of its checkpoints.
+        last: the step to end with.
+        other: ends at the first step that differs from this one.
+    """
+    tracer = Tracer(last, other)
+    _replay(side.make(), side, start, tracer)
+    return tracer
+
+
+def capture(side: Side, start: int | None, step: int) -> Capture:
+    """States and batch of one step, made again from ``start`` on."""
+    arguments = side.make()
+    kept = Capture(step, arguments["program"])
+    _replay(arguments, side, start, kept)
+    return kept
+
+
+def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listener: Any) -> None:
+    """Run ``fit`` as it was run, in a directory of its own, with one listener that only looks."""
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        for category in (ReplayWarning, NonFiniteWarning):
+            warnings.simplefilter("ignore", category)
+        options = {
+            **arguments,
+            "directory": _store(arguments.get("directory"), Path(place)),
+            "resume": _origin(arguments, side, start),
+            "listeners": [listener],
+            "save_every": _NEVER,
+            "restore_best": False,
+        }
+        fit(options.pop("program"), options.pop("data"), **options)
+
+
+def _store(given: Any, place: Path) -> Checkpoints:
+    """A directory in the place of the run's own; what it monitors decides what is best."""
+    if not isinstance(given, Checkpoints):
+        given = Checkpoints(place)
+    return Checkpoints(place, keep_last=1, keep_best=0, monitor=given.monitor, mode=given.mode)
+
+
+def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:
+    """The checkpoint to go on from; ``True`` where the run began anew."""
+    store = None if side.directory is None else Checkpoints(side.directory)
+    if store is not None and start is not None:
+        return store.path(start)
+    asked = arguments.get("resume", True)
+    told = asked if isinstance(asked, str | Path) and asked not in ("latest", "best") else True
+    return (None if store is None or not side.recorded else parent_of(store)) or told

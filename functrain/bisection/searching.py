@@ -1,0 +1,135 @@
+"""``bisect``: from what two runs wrote down to the step, the leaf and the element."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import attrs
+
+from functrain import tree
+from functrain.bisection.records import Record, common, records
+from functrain.bisection.replaying import Tracer, capture, trace
+from functrain.bisection.sides import Make, Side, opened
+from functrain.bisection.steps import Parting, compared, parting
+from functrain.checkpoint import Checkpoints
+from functrain.errors import CheckpointCorruptError, NoCheckpointError
+
+
+def bisect(first: str | Path | Make, second: str | Path | Make) -> Parting | None:
+    """Find the first step at which two runs differ, and the first leaf and element there.
+
+    What the runs wrote down (digests, logs, checkpoints) narrows the step down. Then both are made
+    again from the nearest checkpoint before it that they have in common, else from their
+    beginning, without listeners; the first step that differs is compared part by part, in the
+    order in which a step happens. Nothing is written to the directories of the runs.
+
+    Args:
+        first: a function that returns the arguments of ``fit``, made anew at each call:
+            ``dict(program=..., data=..., until=..., directory=...)``; ``directory``, where the run
+            was written, may be left out. Or the directory of a run of ``functrain train``.
+        second: the other run.
+
+    Returns:
+        Where they part; ``None`` if nothing differs.
+
+    Raises:
+        ConfigurationError: how to make a run again is not known.
+        CheckpointMismatchError: a program does not fit the checkpoints of its run.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> def make(decay):
+        ...     loss = lambda model, batch: model(batch).square().mean()
+        ...     optimizer = ft.optim.AdamW(lr=0.1, weight_decay=decay)
+        ...     program = ft.program(lambda: torch.nn.Linear(2, 1), loss, optimizer)
+        ...     return dict(program=program, data=[torch.ones(4, 2)], until="5 steps")
+        >>> found = bisect(lambda: make(0.0), lambda: make(0.1))
+        >>> found.step, found.part, found.leaf
+        (1, 'params', 'params.weight')
+        >>> bisect(lambda: make(0.1), lambda: make(0.1)) is None
+        True
+    """
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(opened(given)) for given in (first, second))
+        told = _told(ours, theirs)
+        if told is not None and not told:
+            return None
+        bound = min((record.step for record in told or ()), default=None)
+        start = _start(ours, theirs, bound)
+        found = _replayed(ours, theirs, start, bound)
+        if found is None and bound is not None:
+            found = Parting(bound, "records", "", "")
+        texts = tuple(record.text for record in told or ())
+        return found and attrs.evolve(found, records=texts, start=start or 0)
+
+
+def _told(ours: Side, theirs: Side) -> list[Record] | None:
+    """What the records tell: nothing where they agree to the end, ``None`` if there are none."""
+    if ours.directory is None or theirs.directory is None:
+        return None
+    if not (ours.recorded and theirs.recorded):
+        return None
+    found = records(ours.directory, theirs.directory)
+    if found:
+        return found
+    ends = [Checkpoints(side.directory).steps()[-1:] for side in (ours, theirs) if side.directory]
+    return [] if ends[0] and ends[0] == ends[1] else None
+
+
+def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
+    """The last step before the bound of which both have a sound checkpoint.
+
+    Their states are the same there: the first that are not have set the bound.
+    """
+    if ours.directory is None or theirs.directory is None:
+        return None
+    if not (ours.recorded and theirs.recorded):
+        return None
+    both = [step for step, *_ in common(ours.directory, theirs.directory)]
+    same = [step for step in both if bound is None or step < bound]
+    stores = [Checkpoints(directory) for directory in (ours.directory, theirs.directory)]
+    return next((step for step in reversed(same) if all(_sound(s, step) for s in stores)), None)
+
+
+def _sound(store: Checkpoints, step: int) -> bool:
+    try:
+        store.verify(step)
+    except (CheckpointCorruptError, NoCheckpointError):
+        return False
+    return True
+
+
+def _replayed(ours: Side, theirs: Side, start: int | None, bound: int | None) -> Parting | None:
+    """Make both again, and compare the first step that differs."""
+    first = trace(ours, start, bound)
+    second = trace(theirs, start, bound, first)
+    step = next((step for step in second.steps if second.parted(step)), None)
+    measured = _evaluations(first, second)
+    if measured is not None and (step is None or measured.step < step):
+        return measured
+    ended = second if step is None else first
+    step = _one_more(first, second) if step is None else step
+    if step is None:
+        return None
+    goes_on = step in first.steps and step in second.steps
+    if not goes_on and not ended.ending.startswith("nonfinite"):
+        return Parting(step, "end", "", ended.ending)
+    one, other = (capture(side, start, step) for side in (ours, theirs))
+    return compared(one, other, given=not goes_on) or Parting(step, "end", "", ended.ending)
+
+
+def _evaluations(first: Tracer, second: Tracer) -> Parting | None:
+    """The first step that both evaluated, with other results."""
+    for step in sorted(first.evaluations.keys() & second.evaluations.keys()):
+        ours, theirs = first.evaluations[step], second.evaluations[step]
+        found = tree.diff(ours, theirs)
+        if found:
+            return parting(step, "evaluation", found, ours, theirs)
+    return None
+
+
+def _one_more(first: Tracer, second: Tracer) -> int | None:
+    """The first step that the first run has and the second, which ended before, has not."""
+    more = sorted(set(first.steps) - set(second.steps))
+    return next((step for step in more if second.first is None or step > second.first), None)

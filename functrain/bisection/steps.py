@@ -1,0 +1,224 @@
+"""One step of two runs, compared in the order in which a step happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.bisection.replaying import Capture
+from functrain.inspection import gradients
+from functrain.tree import Difference, to_bytes
+from functrain.tree.elements import distance, is_opaque
+
+# What is to blame where the first difference of a step is there, everything before it the same.
+ENTERED = {
+    "state before": "the runs stand at different states before it",
+    "batch": "the data gave another batch",
+    "lr": "the schedule gave another learning rate",
+    "loss": "from the same state and batch: the forward pass, or the loss, differs",
+    "metrics": "the loss is the same, a metric is not",
+    "gradients": "the loss is the same: the backward pass differs",
+    "optimizer": "the gradients are the same: clipping or the optimizer differs",
+    "params": "gradients and moments are the same: the optimizer's update differs",
+    "ema": "the weights are the same: the average differs",
+    "buffers": "the weights are the same: what the forward pass writes to buffers differs",
+    "scheduler": "only what the schedule remembers differs",
+    "loss_scale": "only the scale of the loss differs",
+    "rng": "only the root seed differs",
+    "counters": "only what is counted differs",
+    "evaluation": "the step is the same, its evaluation is not",
+    "end": "one run goes on, the other does not",
+    "records": "they are the same, so it was neither the program nor the data as they are now: an "
+    "earlier version of either, the machine, or chance",
+}
+
+
+@attrs.frozen
+class Element:
+    """The first element of a tensor that differs.
+
+    Attributes:
+        index: where in the tensor.
+        first: its value in the first run.
+        second: and in the second.
+        ulps: how far apart, in units in the last place, of floating dtypes.
+    """
+
+    index: tuple[int, ...]
+    first: Any
+    second: Any
+    ulps: int | None
+
+    def __str__(self) -> str:
+        ulps = "" if self.ulps is None else f", {self.ulps:,} ulp{'' if self.ulps == 1 else 's'}"
+        return f"element {list(self.index)} is {self.first!r} and {self.second!r}{ulps}"
+
+
+@attrs.frozen(eq=False)
+class Parting:
+    """Where two runs part.
+
+    Attributes:
+        step: the first update that differs; its row in the log has this number.
+        part: where in the step: a key of ``functrain.bisection.steps.ENTERED``.
+        leaf: the first place there that differs, as a dotted path.
+        detail: how it differs, in words.
+        element: the first element of that leaf that differs, where it is a tensor.
+        differences: all places of that part.
+        records: what the run directories tell, in sentences.
+        start: the step of the checkpoint from which both were made again; 0 for the beginning.
+    """
+
+    step: int
+    part: str
+    leaf: str
+    detail: str
+    element: Element | None = None
+    differences: tuple[Difference, ...] = ()
+    records: tuple[str, ...] = ()
+    start: int = 0
+
+    @property
+    def entered(self) -> str:
+        """What this says of the cause."""
+        return ENTERED[self.part]
+
+    def __str__(self) -> str:
+        made = f"made again from {f'step {self.start}' if self.start else 'the start'}"
+        text = f"the runs, {made}, part at step {self.step}, at the {self.part}: {self.entered}"
+        if self.part == "records":
+            text = f"the records of the runs part at step {self.step}; {made}, {self.entered}"
+        lines = [f"first {self.leaf}: {self.detail}" if self.leaf else self.detail]
+        lines += [] if self.element is None else [str(self.element)]
+        count = len(self.differences)
+        lines += [f"and {count - 1:,} more of {self.part}"] if count > 1 else []
+        return "\n".join([text, *(f"  {line}" for line in lines if line), *self.records])
+
+
+def compared(first: Capture, second: Capture, given: bool = False) -> Parting | None:
+    """The first part of a step that differs, with the leaves that do.
+
+    Args:
+        first: of one run.
+        second: the same step of the other.
+        given: compare only what the step was given, for one that did not succeed.
+    """
+    for part, look in _PARTS.items():
+        if given and part not in _GIVEN:
+            break
+        ours, theirs = _plain(look(first)), _plain(look(second))
+        found = tree.diff(ours, theirs)
+        if found:
+            return parting(first.step, part, found, ours, theirs)
+    return None
+
+
+def parting(
+    step: int, part: str, found: list[Difference], ours: tree.Tree, theirs: tree.Tree
+) -> Parting:
+    """The differences of two trees as the place where runs part."""
+    first = found[0]
+    element = _element(*(_at(each, first.path) for each in (ours, theirs)))
+    leaf = tree.path_string(first.path)
+    return Parting(step, part, leaf, first.detail, element, tuple(found))
+
+
+def _gradients(side: Capture) -> Any:
+    return None if side.before is None else gradients(side.program, side.before, side.batch)
+
+
+def _after(name: str) -> Callable[[Capture], Any]:
+    return lambda side: {name: getattr(side.after, name, None)}
+
+
+def _measured(*names: str) -> Callable[[Capture], Any]:
+    """Some of the metrics of the step; the rates of several groups are ``lr.NAME``."""
+    return lambda side: {
+        name: value for name, value in side.metrics.items() if name.split(".")[0] in names
+    }
+
+
+_GIVEN = ("state before", "batch")
+# In the order of the step; gradients are computed once more when it comes to them.
+_PARTS: dict[str, Callable[[Capture], Any]] = {
+    "state before": lambda side: {"state": side.before},
+    "batch": lambda side: {"batch": side.batch},
+    "lr": _measured("lr"),
+    "loss": _measured("loss"),
+    "gradients": lambda side: {"gradients": _gradients(side)},
+    **{
+        name: _after(name)
+        for name in ("optimizer", "params", "ema", "buffers", "scheduler", "loss_scale", "rng")
+    },
+    "counters": _after("counters"),
+    "metrics": lambda side: dict(side.metrics),
+}
+
+
+def _plain(value: Any) -> Any:
+    """A tree in which everything can be compared: arrays as tensors, objects as their fields."""
+    if isinstance(value, Tensor):
+        return value if value.layout is torch.strided else value.to_dense()
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    if tree.is_node(value):
+        return tree.rebuild(value, [_plain(child) for _, child in tree.children(value)])
+    if type(value).__module__ == "numpy":
+        return _array(value)
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    return {key: _plain(child) for key, child in vars(value).items()} if _has_fields(value) else ""
+
+
+def _has_fields(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not callable(value)
+
+
+def _array(value: Any) -> Any:
+    try:
+        return torch.as_tensor(value)
+    except TypeError:  # of strings or objects
+        return repr(value.tolist())
+
+
+def _at(node: tree.Tree, path: tree.Path) -> Any:
+    for key in path:
+        below = dict(tree.children(node)) if tree.is_node(node) else {}
+        if key not in below:
+            return None
+        node = below[key]
+    return node
+
+
+def _element(ours: Any, theirs: Any) -> Element | None:
+    """The first element that differs of two tensors that can be compared, else nothing."""
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return None
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype or not ours.numel():
+        return None
+    bits = [to_bytes(each).cpu().view(ours.numel(), -1) for each in (ours, theirs)]
+    unequal = (bits[0] != bits[1]).any(dim=1).nonzero()
+    if not len(unequal):
+        return None
+    flat = int(unequal[0])
+    pair = [each.detach().cpu().reshape(-1)[flat : flat + 1].clone() for each in (ours, theirs)]
+    index = _index(flat, tuple(ours.shape))
+    if is_opaque(ours.dtype):
+        return Element(index, bits[0][flat].tolist(), bits[1][flat].tolist(), None)
+    return Element(index, pair[0].item(), pair[1].item(), distance(*pair).ulps)
+
+
+def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of an element by its number in row-major order.
+
+    Example:
+        >>> _index(5, (2, 3)), _index(0, ())
+        ((1, 2), ())
+    """
+    return tuple(flat // math.prod(shape[axis + 1 :]) % shape[axis] for axis in range(len(shape)))

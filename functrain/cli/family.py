@@ -1,0 +1,212 @@
+"""``functrain ls --tree``: which run goes back to which, and what was set aside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.markup import escape
+
+from functrain.checkpoint import Checkpoints
+from functrain.cli import output
+from functrain.cli.targets import is_checkpoint, monitored, step_of
+from functrain.errors import FunctrainError, NoCheckpointError
+from functrain.resumption import parent_of
+
+_ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
+
+
+@attrs.frozen(eq=False)
+class Member:
+    """A run directory, and where it comes from.
+
+    Attributes:
+        path: absolute, without links.
+        kind: ``run``; ``fork``, begun at a checkpoint of another run; or ``set aside``, steps that
+            were left behind when the run went back.
+        parent: the run it comes from.
+        step: where it left that one; of what was set aside, the last step that both have.
+        steps: of its first and last checkpoint, if it has any.
+        monitor: the metric by which it is judged.
+        best: step and value, where any checkpoint has the metric.
+        last: of the newest checkpoint that has it.
+        problem: what is wrong with its origin.
+    """
+
+    path: Path
+    kind: str
+    parent: Path | None
+    step: int | None
+    steps: tuple[int, int] | None
+    monitor: str
+    best: tuple[int, Any] | None
+    last: tuple[int, Any] | None
+    problem: str | None = None
+
+
+def show_family(
+    directory: Path, console: Console, json: bool, monitor: str | None, mode: str | None
+) -> None:
+    """Print the runs below a directory as a tree.
+
+    Args:
+        directory: of runs, or a run.
+        console: where to print.
+        json: print a document instead.
+        monitor: the metric that says what is best; by default what each run's configuration says.
+        mode: ``min`` or ``max`` of it is best.
+
+    Raises:
+        NoCheckpointError: there is no run.
+    """
+    members = family(directory, monitor, mode)
+    if not members:
+        raise NoCheckpointError(errno.ENOENT, f"there are no runs in {directory}")
+    if json:
+        runs = [_document(member) for member in members]
+        output.print_json({"directory": directory, "runs": runs})
+        return
+    for line in _lines(members, directory.resolve()):
+        # One a run, however long: other programs search and cut them.
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def family(directory: Path, monitor: str | None = None, mode: str | None = None) -> list[Member]:
+    """All runs below a directory, with their origins; those in a cycle are told."""
+    places = sorted(path.resolve() for path in _runs(directory))
+    members = {path: _member(path, monitor, mode) for path in places}
+    return [_checked(member, members) for member in members.values()]
+
+
+def _runs(directory: Path) -> Iterator[Path]:
+    """Directories that hold checkpoints, the directory itself among them."""
+    for place, folders, _ in os.walk(directory):
+        if any(step_of(Path(name)) is not None for name in folders):
+            yield Path(place)
+        hidden = [name for name in folders if name.startswith(".")]
+        # In place: these are not gone into.
+        folders[:] = [
+            name for name in folders if name not in hidden and not is_checkpoint(Path(place, name))
+        ]
+
+
+def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
+    aside = _ASIDE.fullmatch(path.name)
+    run = path.parent if aside else path
+    by = {"monitor": "loss", "mode": "min"} | monitored(run, monitor, mode)
+    store = Checkpoints(path, **by)
+    steps = store.steps()
+    entries = store.entries()
+    best = store.best()
+    measured = [step for step in sorted(entries) if by["monitor"] in entries[step].metrics]
+
+    def of(step: int | None) -> tuple[int, Any] | None:
+        return None if step is None else (step, entries[step].metrics[by["monitor"]])
+
+    kind, parent, step = _origin(store, aside)
+    return Member(
+        path,
+        kind,
+        parent,
+        step,
+        (steps[0], steps[-1]) if steps else None,
+        by["monitor"],
+        of(best),
+        of(measured[-1] if measured else None),
+    )
+
+
+def _origin(store: Checkpoints, aside: re.Match[str] | None) -> tuple[str, Path | None, int | None]:
+    """Kind, parent and step of a run."""
+    if aside is not None:
+        run = store.directory.parent
+        before = [step for step in Checkpoints(run).steps() if step < int(aside[1])]
+        return "set aside", run.resolve(), max(before, default=None)
+    try:
+        parent = parent_of(store)
+    except FunctrainError:  # of a newer version; it says nothing of where it comes from
+        parent = None
+    if parent is None:
+        return "run", None, None
+    checkpoint = Path(parent)
+    return "fork", checkpoint.parent.resolve(), step_of(checkpoint)
+
+
+def _checked(member: Member, members: dict[Path, Member]) -> Member:
+    """The member with what is wrong with its origin."""
+    if member.parent is None:
+        return member
+    if not member.parent.is_dir():
+        return attrs.evolve(member, problem=f"{member.parent} is missing")
+    if member.parent not in members:
+        return attrs.evolve(member, problem=f"{member.parent} is not below this directory")
+    seen, at = [member.path], member.parent
+    while at in members and at not in seen:
+        seen.append(at)
+        at = members[at].parent or Path()
+    if at != member.path:
+        return member
+    names = " <- ".join(path.name for path in [*seen, at])
+    return attrs.evolve(member, problem=f"it goes back to itself: {names}")
+
+
+def _lines(members: list[Member], base: Path) -> Iterator[str]:
+    """A line for each run, below the run that it goes back to."""
+    below: dict[Path | None, list[Member]] = {}
+    for member in members:
+        below.setdefault(member.parent if member.problem is None else None, []).append(member)
+
+    def grown(member: Member, first: str, rest: str) -> Iterator[str]:
+        yield first + _line(member, base)
+        children = sorted(below.get(member.path, []), key=lambda each: each.step or 0)
+        for child in children:
+            fork, along = ("└── ", "    ") if child is children[-1] else ("├── ", "│   ")
+            yield from grown(child, rest + fork, rest + along)
+
+    for member in below.get(None, []):
+        yield from grown(member, "", "")
+
+
+def _line(member: Member, base: Path) -> str:
+    path = member.path
+    name = path.name if path == base or member.kind == "set aside" else path.relative_to(base)
+    words = [f"[bold]{escape(output.printable(name))}[/bold]", *_whence(member)]
+    if member.steps is not None:
+        words.append(f"steps {member.steps[0]} to {member.steps[1]}")
+    for title, found in (("best", member.best), ("last", member.last)):
+        if found is not None:
+            monitor = escape(output.printable(member.monitor))
+            words.append(f"{title} {monitor}={output.number(found[1])} at {found[0]}")
+    if member.problem is not None:
+        words.append(f"[red]{escape(output.printable(member.problem))}[/red]")
+    return "  ".join(words)
+
+
+def _whence(member: Member) -> list[str]:
+    at = "" if member.step is None else f" at step {member.step}"
+    if member.kind == "set aside":
+        return [f"set aside{at.replace('at', 'after')}"]
+    return [f"forked{at}"] if member.kind == "fork" else []
+
+
+def _document(member: Member) -> dict[str, Any]:
+    def measured(found: tuple[int, Any] | None) -> dict[str, Any] | None:
+        return None if found is None else {"step": found[0], "value": found[1]}
+
+    return {
+        "path": member.path,
+        "kind": member.kind,
+        "parent": member.parent,
+        "step": member.step,
+        "steps": member.steps,
+        "monitor": member.monitor,
+        "best": measured(member.best),
+        "last": measured(member.last),
+        "problem": member.problem,
+    }

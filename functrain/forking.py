@@ -1,0 +1,42 @@
+"""A second run from one state."""
+
+from __future__ import annotations
+
+import attrs
+
+from functrain.copying import copy
+from functrain.rng import Rng
+from functrain.state import TrainState
+
+
+def fork(state: TrainState, seed: int | None = None) -> TrainState:
+    """A copy of a state with memory of its own and, if one is given, another root seed.
+
+    Another seed changes what steps draw from now on: dropout and all other randomness of model
+    and loss, and the order of data that takes its seed from the run (a ``DataLoader`` and other
+    iterables). Everything else stays: weights, moments, averages, the schedule with its horizon,
+    and the counters, so that the fork goes on at the same place of the same epoch. The order of
+    ``ft.data.Batches`` has a seed of its own and stays too.
+
+    Args:
+        state: not changed; it may be donated afterwards.
+        seed: root of all randomness in training from here on.
+
+    Returns:
+        The copy.
+
+    Raises:
+        DonatedStateError: the state was given to a donated step.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.donated(ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1)))
+        >>> state = program.init(seed=0)
+        >>> other = ft.fork(state, seed=1)
+        >>> state, _ = program.train_step(state, torch.ones(4, 2))
+        >>> (other.counters.step, other.rng), (state.counters.step, state.rng)
+        ((0, Rng(seed=1)), (1, Rng(seed=0)))
+    """
+    copied = copy(state)
+    return copied if seed is None else attrs.evolve(copied, rng=Rng(seed))
