@@ -262,8 +262,7 @@ class Running:
         """
         if self.loop.owed is None:
             return None
-        if self.loop.owed["row"] is None:
-            self._strike(row=self._flush(hold_last=True))
+        self._settle()
         if self.loop.owed["epoch_end"]:
             self._end_epoch()
         found: dict[str, float] = {}
@@ -318,7 +317,7 @@ class Running:
         Args:
             found: metrics of this step's evaluation; they decide what is best.
         """
-        self._flush()
+        self._settle()
         if self.keeper is None or self.keeper.has(self.train, self.loop):
             return
         if not self.between_steps and isinstance(self.source, Stateful):
@@ -375,6 +374,13 @@ class Running:
         if self.store is None:
             return self.best_state or self.train
         return restore(self.store, self.program, self.train.rng.seed, step)[0].train
+
+    def _settle(self) -> None:
+        """Fetch and write the rows so far, but for one that what is owed will add to."""
+        if self.loop.owed is not None and self.loop.owed["row"] is None:
+            self._strike(row=self._flush(hold_last=True))
+        else:
+            self._flush()
 
     def _asked(self) -> bool:
         return self.interrupts.received is not None

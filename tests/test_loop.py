@@ -259,6 +259,37 @@ class TestEvents:
         assert tree.diff(run.state, straight.state) == []
         assert rows(tmp_path) == rows(tmp_path / "other")
 
+    @pytest.mark.row(38)
+    @pytest.mark.parametrize("step", [PER_EPOCH, PER_EPOCH + 2, PER_EPOCH + 3])
+    def test_an_error_at_an_evaluated_step_costs_nothing_of_its_row(
+        self, tmp_path: Path, step: int
+    ) -> None:
+        class FailOnce:
+            def __init__(self, at: int) -> None:
+                self.at = at
+
+            def on_batch_end(self, event: Any) -> None:
+                if event.state.counters.step == self.at:
+                    raise KeyError("mine")
+
+        def go(name: str, at: int = -1) -> None:
+            options: Any = {"eval_data": batches(), "eval_every": "2 steps"}
+            listeners = [FailOnce(at)]
+            ft.fit(
+                program(),
+                batches(),
+                until="2 epochs",
+                directory=tmp_path / name,
+                listeners=listeners,
+                **options,
+            )
+
+        go("whole")
+        with pytest.raises(errors.ListenerError):
+            go("parts", step)
+        go("parts")
+        assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
     def test_the_states_of_listeners_find_their_owners(self, tmp_path: Path) -> None:
         class Counting:
             def __init__(self, name: str | None = None) -> None:

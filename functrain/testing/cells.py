@@ -1,0 +1,151 @@
+"""Places in which Python holds values outside the state, and how they are put back."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from pickle import PicklingError
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from functrain.testing.comparing import changes, snapshot
+from functrain.testing.walking import is_generator
+
+_OF_ALL_MODULES = frozenset(vars(nn.Module()))
+_NOT_DATA = (ModuleType, type, nn.Module, FunctionType, MethodType, BuiltinFunctionType)
+_UNCOPIABLE = (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Error, PicklingError)
+
+
+@attrs.frozen(eq=False)
+class Cell:
+    """A named place that holds a value.
+
+    Attributes:
+        name: for people.
+        kind: ``attribute``, ``global``, ``closure variable`` or ``default of an argument``.
+        read: the present value.
+        write: puts another one there.
+    """
+
+    name: str
+    kind: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+@attrs.frozen(eq=False)
+class Held:
+    """What a cell held at a time: the object, and a copy of what was in it."""
+
+    cell: Cell
+    original: Any
+    content: Any
+
+    @classmethod
+    def by(cls, cell: Cell) -> Held | None:
+        """What a cell holds now; ``None`` for what cannot be copied."""
+        value = cell.read()
+        try:
+            return cls(cell, value, copied(value))
+        except _UNCOPIABLE:
+            return None
+
+    def differs(self) -> bool:
+        """Whether the cell holds something else by now."""
+        now = self.cell.read()
+        changed = changes(snapshot(self.content, ""), snapshot(now, ""))
+        return now is not self.original or bool(changed)
+
+    def put(self, value: Any) -> None:
+        """Another value, in place where that can be, so that whoever else holds it sees it."""
+        if type(value) is type(self.original) and filled(self.original, copied(value)):
+            value = self.original
+        if self.cell.read() is not value:
+            self.cell.write(value)
+
+    def put_back(self) -> None:
+        """The same object again with the same content."""
+        if self.differs():
+            if type(self.content) is type(self.original):
+                filled(self.original, copied(self.content))
+            self.cell.write(self.original)
+
+
+def copied(value: Any) -> Any:
+    """A copy that shares nothing; of a generator one that draws the same."""
+    if isinstance(value, torch.Generator):
+        return torch.Generator(value.device).set_state(value.get_state())
+    return copy.deepcopy(value)
+
+
+def filled(target: Any, content: Any) -> bool:
+    """Give an object the content of another of its kind in place; false where it cannot change."""
+    if isinstance(target, Tensor):
+        if target.shape != content.shape:
+            return False
+        with torch.no_grad():
+            target.copy_(content)
+    elif isinstance(target, list | deque):
+        target.clear()
+        target.extend(content)
+    elif isinstance(target, dict | set):
+        target.clear()
+        target.update(content)
+    elif is_generator(target):
+        _set_state(target, content)
+    elif attrs.has(type(target)):
+        for field in attrs.fields(type(target)):
+            object.__setattr__(target, field.name, getattr(content, field.name))
+    elif hasattr(target, "__dict__"):
+        vars(target).clear()
+        vars(target).update(vars(content))
+    else:
+        return False
+    return True
+
+
+def _set_state(target: Any, content: Any) -> None:
+    """Let a generator draw what another one of its kind would."""
+    if isinstance(target, torch.Generator):
+        target.set_state(content.get_state())
+    elif isinstance(target, random.Random):
+        target.setstate(content.getstate())
+    else:  # of NumPy, old or new
+        old, new = (
+            getattr(x, "bit_generator", None) or x._bit_generator for x in (content, target)
+        )
+        new.state = old.state
+
+
+def of_module(module: nn.Module) -> Iterator[Cell]:
+    """The attributes of a module and those in it, beside tensors and children."""
+    for path, part in module.named_modules():
+        prefix = f"module.{path}" if path else "module"
+        for name, value in vars(part).items():
+            if name not in _OF_ALL_MODULES and is_data(value):
+                yield attribute(vars(part), name, f"{prefix}.{name}")
+
+
+def of_object(value: Any, name: str) -> Iterator[Cell]:
+    """The attributes of an object that is no module."""
+    if hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type, FunctionType)):
+        for key, held in vars(value).items():
+            if is_data(held):
+                yield attribute(vars(value), key, f"{name}.{key}")
+
+
+def attribute(scope: dict[str, Any], key: str, name: str, kind: str = "attribute") -> Cell:
+    """The cell of a key in a dict, such as the attributes of an object."""
+    return Cell(name, kind, lambda: scope.get(key), functools.partial(scope.__setitem__, key))
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value is neither code nor a module."""
+    return not isinstance(value, _NOT_DATA)

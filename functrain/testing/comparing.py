@@ -1,0 +1,174 @@
+"""Snapshots of any value, and what differs between two of them, in words."""
+
+from __future__ import annotations
+
+import copy
+import random
+import struct
+import weakref
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.testing.walking import is_array, is_generator, leaves
+from functrain.tree.elements import distance, is_opaque
+
+Snapshot = dict[str, Any]
+
+
+@attrs.frozen
+class Change:
+    """One place at which two snapshots differ.
+
+    Attributes:
+        place: as Python would reach it.
+        kind: ``value``, ``form`` (type, dtype or shape), ``gone`` or ``new``.
+        detail: what differs, in words.
+    """
+
+    place: str
+    kind: Literal["value", "form", "gone", "new"]
+    detail: str
+
+
+def snapshot(value: Any, name: str) -> Snapshot:
+    """Copies of all leaves of a value by place.
+
+    Args:
+        value: anything :func:`functrain.testing.walking.leaves` walks.
+        name: how the value itself is called.
+
+    Example:
+        >>> snapshot({"w": 1.0}, "state")
+        {"state['w']": 1.0}
+    """
+    return {place: _kept(leaf) for place, leaf in leaves(value, name)}
+
+
+def changes(before: Snapshot, after: Snapshot, words: str = "{} became {}") -> list[Change]:
+    """Where two snapshots differ, bit for bit, in the order of the first.
+
+    Args:
+        before: the values that are expected.
+        after: the values that came.
+        words: into which the two values are put.
+
+    Example:
+        >>> changes({"x": 1}, {"x": 2})
+        [Change(place='x', kind='value', detail='1 became 2')]
+    """
+    found = []
+    for place, expected in before.items():
+        if place not in after:
+            found.append(Change(place, "gone", f"{_shown(expected)} is gone"))
+        elif not same(expected, after[place]):
+            found.append(_change(place, expected, after[place], words))
+    new = [place for place in after if place not in before]
+    return found + [Change(place, "new", f"{_shown(after[place])} is new") for place in new]
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two leaves of snapshots have the same type and the same bits."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return _form(first) == _form(second) and all(
+            map(_same_bytes, *map(_parts, (first, second)))
+        )
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, float):
+        return struct.pack("<d", first) == struct.pack("<d", second)
+    if is_array(first):
+        form = (first.dtype, first.shape) == (second.dtype, second.shape)
+        return form and (first.tobytes() == second.tobytes())
+    if first is second:
+        return True
+    plain = (bool, int, complex, str, bytes, torch.Size, torch.device, set, frozenset, _State)
+    return isinstance(first, plain) and bool(first == second)
+
+
+@attrs.frozen
+class _State:
+    """What a generator would draw next."""
+
+    bits: str
+
+
+def _kept(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.detach().clone()
+    if is_array(leaf):
+        return leaf.copy()
+    if isinstance(leaf, torch.Generator):
+        return _State(tree.digest(leaf.get_state()))
+    if isinstance(leaf, random.Random):
+        return _State(repr(leaf.getstate()))
+    if is_generator(leaf):  # of NumPy, old or new
+        return _State(repr(getattr(leaf, "bit_generator", leaf._bit_generator).state))
+    if isinstance(leaf, weakref.ref):  # torch's own memory of what it has flattened
+        return weakref.ref
+    return copy.copy(leaf) if isinstance(leaf, set) else leaf
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.layout
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The dense tensors that make up one of any layout."""
+    if tensor.layout is torch.strided:
+        return [tensor]
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    names = ("crow_indices", "col_indices", "ccol_indices", "row_indices", "values")
+    rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    chosen = (names[0], names[1], names[4]) if rows else (names[2], names[3], names[4])
+    return [getattr(tensor, name)() for name in chosen]
+
+
+def _same_bytes(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    return torch.equal(tree.to_bytes(first), tree.to_bytes(second).to(first.device))
+
+
+def _change(place: str, before: Any, after: Any, words: str) -> Change:
+    dense = all(isinstance(x, Tensor) and x.layout is torch.strided for x in (before, after))
+    if dense and _form(before) == _form(after):
+        return Change(place, "value", elements(before, after, words))
+    if isinstance(before, _State):
+        return Change(place, "value", "it was advanced")
+    alike = type(before) is type(after) and not isinstance(before, Tensor)
+    return Change(place, "value" if alike else "form", words.format(_shown(before), _shown(after)))
+
+
+def elements(before: Tensor, after: Tensor, words: str = "{} became {}") -> str:
+    """How two dense tensors of one form differ: how many elements, where first, how far.
+
+    Example:
+        >>> elements(torch.zeros(2, 2), torch.tensor([[0.0, 1.0], [0.0, 0.5]]))
+        '2 of 4 elements, first at [0, 1]: 0.0 became 1.0 (1065353216 ulps)'
+    """
+    ours, theirs = before.contiguous(), after.to(before.device).contiguous()
+    width = before.element_size()
+    rows = [tree.to_bytes(each).view(-1, width) for each in (ours, theirs)]
+    differing = torch.ne(*rows).any(dim=1).nonzero().flatten()
+    first = int(differing[0])
+    index = [int(each) for each in torch.unravel_index(torch.tensor(first), before.shape)]
+    where = f"{len(differing)} of {before.numel()} elements, first at {index}"
+    if is_opaque(before.dtype):
+        return where
+    one, other = ours.reshape(-1)[first], theirs.reshape(-1)[first]
+    ulps = distance(one.reshape(1), other.reshape(1)).ulps
+    far = "" if ulps is None else f" ({ulps} ulp{'' if ulps == 1 else 's'})"
+    return f"{where}: {words.format(repr(one.item()), repr(other.item()))}{far}"
+
+
+def _shown(value: Any) -> str:
+    return tree.summary(value) if isinstance(value, Tensor) else _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

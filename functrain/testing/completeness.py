@@ -1,0 +1,148 @@
+"""Whether the state is all that a step goes by, by varying everything else one by one."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import tree
+from functrain.data import as_source
+from functrain.errors import ConfigurationError, IncompleteError
+from functrain.program import Program
+from functrain.testing.conditions import Conditions
+from functrain.testing.fresh import fresh_process
+from functrain.testing.influences import ADVICE, Influence
+from functrain.testing.making import Importable, Make, importable, is_importable, made
+from functrain.testing.varying import Varying
+
+_CLOCK = "time.time, monotonic, perf_counter"
+
+
+def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Influence]:
+    """Find whatever outside the state influences a step, and refuse what changes by itself.
+
+    With all else held fixed, one thing at a time is varied, and a step is made: the global random
+    generators, the clock, the environment variables that the step reads, the working directory,
+    numbers in attributes of the module, globals, closure variables and defaults that the loss and
+    the module use, and, where ``make`` can be imported, the hash seed, in fresh processes. What a
+    step itself changes is put to what the step made of it. All is put back.
+
+    Args:
+        make: makes a program, or the keyword arguments of ``fit``; or these themselves.
+        state: where the step begins; by default ``program.init()``.
+        batch: what it is given; by default the first of the data.
+
+    Returns:
+        The influences. All are ``"constant"``, such as a number in a global: they belong in the
+        configuration, as they are not in a checkpoint.
+
+    Raises:
+        IncompleteError: some are ``"hidden state"``: a step changes them, or they change by
+            themselves. A resumed run would be another.
+        ConfigurationError: there is no batch.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> import os
+        >>> def loss(model, batch):
+        ...     return model(batch).square().mean() * float(os.environ.get("SCALE", "1"))
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> for influence in check_complete(program, batch=torch.ones(3, 2)):
+        ...     print(influence.name, influence.kind, influence.verdict)
+        SCALE environment variable constant
+    """
+    arguments = made(make)
+    program: Program = arguments["program"]
+    given = _first_batch(arguments) if batch is None else batch
+    varying = Varying.of(program, program.init() if state is None else state, given)
+    found = [*_by_itself(varying)]
+    # What differs anyway shows nothing when it is varied.
+    found += [] if found else [*varying.cells(), *_around(varying)]
+    if is_importable(make) and not any(each.kind == "unknown" for each in found):
+        found += _of_the_hash_seed(make, state, batch)
+    hidden = [influence for influence in found if influence.verdict == "hidden state"]
+    if hidden:
+        lines = "".join(f"\n  {each}. {ADVICE.get(each.kind, ADVICE[''])}" for each in hidden)
+        raise IncompleteError(f"a step is influenced by what is not in the state:{lines}", found)
+    return found
+
+
+def _first_batch(arguments: dict[str, Any]) -> Any:
+    if arguments.get("data") is None:
+        raise ConfigurationError("check_complete needs a batch, or data that make gives with it")
+    source = as_source(arguments["data"])
+    try:
+        return next(iter(source.epoch(0, 0, 0, None)))
+    finally:
+        source.close()
+
+
+def _by_itself(varying: Varying) -> Iterator[Influence]:
+    """Two steps under the same conditions must give the same."""
+    found = varying.differs(Conditions())
+    if found is not None:
+        detail = f"two steps under the same conditions differ: {found}"
+        yield Influence("something that was not found", "unknown", "hidden state", detail)
+
+
+def _around(varying: Varying) -> Iterator[Influence]:
+    """The generators, the clock, the environment, the working directory."""
+    for name in ("torch", "random", "numpy"):
+        seeds = {**Conditions().seeds, name: 1}
+        yield from _if_differs(
+            varying, Conditions(seeds=seeds), f"the global generator of {name}", "generator"
+        )
+    yield from _if_differs(varying, Conditions(now=2e9 + 0.7), _CLOCK, "clock")
+    for name in sorted(varying.environment):
+        changed = Conditions(environment={name: varying.other_value(name)})
+        yield from _if_differs(varying, changed, name, "environment variable")
+    with tempfile.TemporaryDirectory() as directory:
+        elsewhere = Conditions(directory=directory)
+        yield from _if_differs(varying, elsewhere, "the working directory", "directory")
+
+
+def _if_differs(
+    varying: Varying, conditions: Conditions, name: str, kind: str
+) -> Iterator[Influence]:
+    found = varying.differs(conditions)
+    if found is not None:
+        hidden = kind in ("generator", "clock")
+        yield Influence(name, kind, "hidden state" if hidden else "constant", found)
+
+
+def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "given")
+        file.write_bytes(pickle.dumps((state, batch)))
+        told = {"make": attrs.asdict(importable(make)), "file": str(file)}
+        module = "functrain.testing.completeness"
+
+        def digest(seed: int) -> str:
+            done = fresh_process(module, "child", told, seed)
+            if done.returncode:
+                raise ConfigurationError(f"make failed in a fresh process:\n{done.stderr[-2000:]}")
+            return done.stdout
+
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(digest, (1, 2))
+    if first == second:
+        return []
+    detail = "processes with PYTHONHASHSEED 1 and 2 give different bytes"
+    return [Influence("the hash seed", "hash seed", "hidden state", detail)]
+
+
+def child(told: dict[str, Any]) -> None:
+    """What a fresh process does: print a digest of a step."""
+    arguments = made(Importable(**told["make"]).load())
+    program: Program = arguments["program"]
+    state, batch = pickle.loads(Path(told["file"]).read_bytes())
+    state = program.init() if state is None else state
+    batch = _first_batch(arguments) if batch is None else batch
+    varying = Varying.of(program, state, batch)
+    print(tree.digest(varying.step(Conditions())))

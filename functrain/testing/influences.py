@@ -1,0 +1,46 @@
+"""What influences a step from outside the state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+Verdict = Literal["constant", "hidden state"]
+
+ADVICE = {
+    "attribute": "Make it a buffer (register_buffer), which is part of the state",
+    "clock": "Leave time to listeners, or give it with the batch",
+    "generator": "Draw from torch's global generator, which has a stream of its own in each step",
+    "hash seed": "Put sets in order (sorted) before their order counts",
+    "unknown": "Look for other clocks (datetime), os.urandom, iterators and C extensions",
+    "": "Make it a buffer of the module, or part of the batch",
+}
+"""What to do about hidden state, by the kind of influence."""
+
+
+@attrs.frozen
+class Influence:
+    """Something outside the state that a step goes by.
+
+    Attributes:
+        name: what it is.
+        kind: ``attribute``, ``global``, ``closure variable``, ``default of an argument``,
+            ``clock``, ``generator``, ``environment variable``, ``directory``, ``hash seed`` or
+            ``unknown``.
+        verdict: ``constant`` if only its owner changes it, ``hidden state`` if a step does or if
+            it changes by itself.
+        detail: what it was varied to, or what differed then.
+
+    Example:
+        >>> print(Influence("model.SCALE", "global", "constant", "2 became 3"))
+        model.SCALE (global): 2 became 3
+    """
+
+    name: str
+    kind: str
+    verdict: Verdict
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}): {self.detail}"

@@ -1,0 +1,96 @@
+"""Whether a listener leaves training as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functrain import tree
+from functrain.durations import Steps
+from functrain.errors import ImpurityError, ListenerError
+from functrain.events import Listener
+from functrain.program import Program
+from functrain.testing.comparing import changes
+from functrain.testing.observing import observed, refuse, snapshots
+
+
+def check_listener(
+    listener: Listener, program: Program, data: Any, *, steps: int = 8, **options: Any
+) -> None:
+    """Check that a run has the same bytes with a listener and without it.
+
+    Of each event the listener is sent, none of the state, batch and metrics may be changed, nor
+    the global state; then state and history of the two runs are compared. A listener may return
+    metrics of its own and may end the run.
+
+    Args:
+        listener: one with its first run before it; what it keeps and writes is its own affair.
+        program: what is trained.
+        data: whatever ``fit`` takes and can be iterated again.
+        steps: updates in the run.
+        **options: of ``functrain.fit``, such as ``eval_data``.
+
+    Raises:
+        ImpurityError: with the method and what it changed.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> class Rounding:
+        ...     def on_batch_end(self, event):
+        ...         event.state.params["weight"].round_()
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1, bias=False), loss, ft.optim.SGD(lr=0.1))
+        >>> check_listener(Rounding(), program, [torch.ones(4, 2)])
+        Traceback (most recent call last):
+        functrain.errors.ImpurityError: Rounding.on_batch_end is not pure:
+          event.state.params['weight'] was changed: 2 of 2 elements, first at [0, 0]: ...
+    """
+    from functrain.loop import fit
+
+    try:
+        heard = fit(program, data, until=Steps(steps), listeners=[Watching(listener)], **options)
+    except ListenerError as error:
+        if isinstance(error.__cause__, ImpurityError):
+            raise error.__cause__ from None
+        raise
+    made = heard.state.counters.step
+    if not made:
+        return
+    alone = fit(program, data, until=Steps(made), **options)
+    expected = snapshots({"state": alone.state, "history": _rows(alone.history, None)})
+    names = [set(row) for row in alone.history.rows]
+    found = snapshots({"state": heard.state, "history": _rows(heard.history, names)})
+    refuse(
+        f"{type(listener).__name__}",
+        [
+            f"{change.place} differs between a run without and with it: {change.detail}"
+            for change in changes(expected, found, "{} and {}")
+        ],
+    )
+
+
+class Watching:
+    """A listener that hands events on to another one and sees what becomes of them."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._listener, name)
+        if not name.startswith("on_") or not callable(method):
+            return method
+
+        def watched(event: Any) -> Any:
+            call = observed(lambda: {"answer": method(event)}, {"event": event})
+            refuse(f"{type(self._listener).__name__}.{name}", call.findings)
+            return call.result["answer"]
+
+        return watched
+
+
+def _rows(history: Any, names: list[set[str]] | None) -> list[dict[str, Any]]:
+    """The rows of a history, each with these of its names only."""
+    rows: list[dict[str, Any]] = tree.map(lambda leaf: leaf, history.rows)
+    if names is None:
+        return rows
+    kept = [*names, *[set[str]()] * max(0, len(rows) - len(names))]
+    return [{k: v for k, v in row.items() if k in own} for row, own in zip(rows, kept, strict=True)]

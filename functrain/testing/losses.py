@@ -1,0 +1,76 @@
+"""Whether a loss is a function of the module's tensors and the batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from functrain.loss import LossFunction, evaluate
+from functrain.rng import scoped
+from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
+
+_SEED = 7
+
+
+def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
+    """Check that a loss, its metrics and its gradients depend on module and batch alone.
+
+    It is called three times on copies of the module, in training mode and with the same random
+    stream of torch, as a step does it. It may write to buffers, which a step hands on, and draw
+    from torch's global generator; not from those of ``random`` and NumPy, which a step does not
+    seed. It may not write to the batch, to parameters or ``.grad``, nor to attributes.
+
+    Args:
+        loss: ``loss(model, batch)``, as ``functrain.program`` takes it.
+        module: what it is called with; its device counts.
+        batch: on that device.
+
+    Raises:
+        ImpurityError: with one line for each thing found.
+        LossError: it returns neither a scalar tensor nor a :class:`functrain.Loss`.
+
+    Example:
+        >>> check_loss(lambda model, x: model(x.mul_(2)).mean(), nn.Linear(2, 1), torch.ones(1, 2))
+        Traceback (most recent call last):
+        functrain.errors.ImpurityError: the loss is not pure:
+          batch was changed: 2 of 2 elements, first at [0, 0]: 1.0 became 2.0 (8388608 ulps)
+    """
+    spares = [(copy.deepcopy(module), copy.deepcopy(batch)) for _ in range(2)]
+    inner = copy.deepcopy(module)
+    inner.train()
+    watched = {"module": inner, "batch": batch}
+    first = observed(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
+    findings = first.findings + repeated(first, lambda: _called(loss, *spares[0]))
+    findings += [] if findings else repeated_elsewhere(first, lambda: _called(loss, *spares[1]))
+    refuse("the loss", findings)
+
+
+def _called(loss: LossFunction, module: nn.Module, batch: Any) -> dict[str, Any]:
+    module.train()
+    params = {path: p for path, p in module.named_parameters() if p.requires_grad}
+    device = next(iter([*params.values(), *module.buffers()]), torch.empty(0)).device
+    with scoped(_SEED, device), torch.enable_grad():
+        outcome = evaluate(loss, module, batch, device)
+        grads = _gradients(outcome.value, list(params.values()))
+    return {
+        "loss": outcome.value,
+        "weight": outcome.weight,
+        "metrics": outcome.metrics,
+        "gradients": dict(zip(params, grads, strict=True)),
+        "buffers": dict(module.named_buffers()),
+    }
+
+
+def _gradients(value: Tensor, params: list[Tensor]) -> list[Tensor | None]:
+    if not value.requires_grad:
+        return [None] * len(params)
+    return list(torch.autograd.grad(value, params, allow_unused=True))
+
+
+def _is_buffer(module: nn.Module) -> Callable[[str], bool]:
+    buffers = {f"module.{path}" for path, _ in module.named_buffers(remove_duplicate=False)}
+    return buffers.__contains__

@@ -1,0 +1,139 @@
+"""What a check is told to run: a function that makes it, the name of one, or the thing itself."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from functrain.errors import ConfigurationError
+from functrain.program import Program
+
+# Makes the keyword arguments of ``fit``, or a program.
+Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[Program, Any] | Program
+
+
+@attrs.frozen
+class Importable:
+    """Where a process finds the function that makes a run.
+
+    Attributes:
+        module: its name.
+        name: of the function in it.
+        file: of the module, for one that cannot be imported by its name, such as a test.
+    """
+
+    module: str
+    name: str
+    file: str | None
+
+    def load(self) -> Callable[[], Any]:
+        """Import the function.
+
+        Raises:
+            ConfigurationError: the module has no such function.
+        """
+        module = _imported(self.module, self.file)
+        found = getattr(module, self.name, None)
+        if not callable(found):
+            raise ConfigurationError(f"{self.module} has no function {self.name!r} to call")
+        return found  # type: ignore[no-any-return]
+
+
+def importable(make: Make) -> Importable:
+    """Find out how another process gets at a function.
+
+    Args:
+        make: a function at the top level of a module, or ``"module:name"``.
+
+    Raises:
+        ConfigurationError: it is another kind of thing; the message says what to give.
+
+    Example:
+        >>> importable("package.module:make_run")
+        Importable(module='package.module', name='make_run', file=None)
+    """
+    if isinstance(make, str):
+        module, _, name = make.partition(":")
+        if not name:
+            raise ConfigurationError(f'{make!r} names no function: write "module:name"')
+        return Importable(module, name, None)
+    name = getattr(make, "__qualname__", "")
+    at_top = getattr(sys.modules.get(getattr(make, "__module__", "")), name, None) is make
+    if not inspect.isfunction(make) or not at_top:
+        raise ConfigurationError(
+            f"a fresh process cannot import {make!r}. Give a function at the top level of a "
+            'module, or its name as "module:name", that takes nothing and makes the run'
+        )
+    return Importable(make.__module__, name, inspect.getsourcefile(make))
+
+
+def is_importable(make: Make) -> bool:
+    """Whether :func:`importable` has an answer."""
+    try:
+        importable(make)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def made(make: Make) -> dict[str, Any]:
+    """The keyword arguments of ``fit``, or of a program those it is part of.
+
+    Args:
+        make: a function is called, and a name imported; of anything else copies are made, so that
+            each run has data and listeners as they were at first.
+
+    Raises:
+        ConfigurationError: it makes something else, or cannot be copied.
+    """
+    if isinstance(make, str):
+        make = importable(make).load()
+    given = _copied(make) if isinstance(make, Mapping | tuple | Program) else make()
+    if isinstance(given, Program):
+        return {"program": given}
+    if isinstance(given, tuple) and len(given) == 2:
+        return dict(zip(("program", "data"), given, strict=True))
+    if isinstance(given, Mapping) and "program" in given:
+        return dict(given)
+    raise ConfigurationError(
+        "expected the keyword arguments of functrain.fit as a dict (program, data, ...), or "
+        f"(program, data), came {type(given).__name__}"
+    )
+
+
+def _copied(given: Any) -> Any:
+    if isinstance(given, Program):
+        return given
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    try:
+        own = {k: v if isinstance(v, Program) else copy.deepcopy(v) for k, v in pairs}
+    except (TypeError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"what was given cannot be copied for each run ({error}). Give a function that makes it"
+        ) from error
+    return own if isinstance(given, Mapping) else tuple(own.values())
+
+
+def _imported(name: str, file: str | None) -> Any:
+    if name in sys.modules and name != "__main__":
+        return sys.modules[name]
+    if file is None:
+        return importlib.import_module(name)
+    # By its file: how test modules are called depends on how pytest imports them.
+    sys.path.insert(0, str(Path(file).parent))
+    alias = "__functrain_made__" if name == "__main__" else name
+    spec = importlib.util.spec_from_file_location(alias, file)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{file} is no Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    spec.loader.exec_module(module)
+    return module

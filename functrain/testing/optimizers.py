@@ -1,0 +1,167 @@
+"""Whether an optimizer is pure, its two forms agree, and its state is all that it remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import learning_rate
+from functrain.copying import copy
+from functrain.optim import Optimizer
+from functrain.optim.protocol import OptimizerState, Params
+from functrain.rng import scoped
+from functrain.testing.comparing import changes
+from functrain.testing.observing import (
+    observed,
+    refuse,
+    repeated,
+    repeated_elsewhere,
+    shared,
+    snapshots,
+)
+
+_STEPS = 3
+_SEED = 7
+# How far the rule and the kernel may be apart, relative and absolute, after a few updates.
+_BOUNDS = {torch.float64: 1e-9, torch.float32: 5e-4, torch.float16: 5e-2, torch.bfloat16: 1e-1}
+
+
+def check_optimizer(optimizer: Optimizer, params: Params) -> None:
+    """Check ``init``, ``update`` and ``update_`` with random gradients, over three updates.
+
+    * ``init`` and ``update`` change none of their inputs, share no memory with them that a later
+      update writes to, and give the same bytes each time, whatever the global generators are at
+      (torch's has a stream of its own in each step);
+    * ``update_`` changes neither gradients nor the optimizer, and gives what ``update`` gives,
+      up to rounding;
+    * the state is complete: going on from a copy gives what going on gave before.
+
+    Args:
+        optimizer: one of ``functrain.optim``, of ``from_torch``, or any of that protocol.
+        params: floating-point tensors by path; not changed.
+
+    Raises:
+        ImpurityError: with one line for each thing found.
+
+    Example:
+        >>> import functrain as ft
+        >>> check_optimizer(ft.optim.AdamW(lr=0.1), {"w": torch.zeros(3)})
+    """
+    optimizer = optimizer.bind(params)
+    name = type(optimizer).__name__
+    _check_init(optimizer, params)
+    rule = [(copy(params), copy(optimizer.init(params)))]
+    kernel = list(rule)
+    for step in range(_STEPS):
+        rule.append(_check_update(optimizer, *rule[-1], step))
+        kernel.append(_check_kernel(optimizer, *kernel[-1], step))
+    refuse(f"{name}.update_", _apart(rule[-1][0], kernel[-1][0]))
+    for start in range(_STEPS):
+        refuse(f"{name}'s state", _incomplete(optimizer, rule, start))
+
+
+def gradients(params: Params, step: int) -> Params:
+    """Normal random gradients, a function of the step.
+
+    Args:
+        params: whose shapes, dtypes and devices count.
+        step: number of the update.
+    """
+    generator = torch.Generator().manual_seed(step)
+    return {
+        path: torch.randn(param.shape, generator=generator).to(param)
+        for path, param in params.items()
+    }
+
+
+def _rate(optimizer: Optimizer, step: int) -> Any:
+    schedules = learning_rate.schedules(optimizer)
+    state = learning_rate.with_horizon(schedules, learning_rate.init(schedules), 100)
+    return learning_rate.rate(schedules, state, step)
+
+
+def _check_init(optimizer: Optimizer, params: Params) -> None:
+    def call() -> dict[str, Any]:
+        return {"state": optimizer.init(params)}
+
+    watched = {"params": params, "optimizer": optimizer}
+    first = observed(call, watched)
+    findings = first.findings + shared(first.result, watched)
+    refuse(f"{type(optimizer).__name__}.init", findings + repeated(first, call))
+
+
+def _check_update(
+    optimizer: Optimizer, params: Params, state: OptimizerState, step: int
+) -> tuple[Params, OptimizerState]:
+    grads, lr = gradients(params, step), _rate(optimizer, step)
+
+    def call(params: Params, state: OptimizerState) -> dict[str, Any]:
+        with scoped(_SEED):
+            new, after = optimizer.update(grads, state, params, lr)
+        return {"new_params": new, "new_state": after}
+
+    spare = copy((params, state))
+    watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
+    first = observed(lambda: call(params, state), watched)
+    inputs = {name: watched[name] for name in ("params", "state", "grads")}
+    # What stays as it is may stay where it is.
+    findings = first.findings + shared(first.result, inputs, lambda one, two: one == f"new_{two}")
+    findings += repeated(first, lambda: call(*spare))
+    findings += [] if findings else repeated_elsewhere(first, lambda: call(*spare))
+    refuse(f"{type(optimizer).__name__}.update", findings)
+    return first.result["new_params"], first.result["new_state"]
+
+
+def _check_kernel(
+    optimizer: Optimizer, params: Params, state: OptimizerState, step: int
+) -> tuple[Params, OptimizerState]:
+    grads, lr = gradients(params, step), _rate(optimizer, step)
+
+    def call(params: Params, state: OptimizerState) -> dict[str, Any]:
+        own, owned = copy(params), copy(state)
+        with scoped(_SEED):
+            optimizer.update_(grads, owned, own, lr)
+        return {"new_params": own, "new_state": owned}
+
+    watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
+    first = observed(lambda: call(params, state), watched)
+    findings = first.findings + shared(first.result, {"grads": grads})
+    findings += repeated(first, lambda: call(params, state))
+    findings += [] if findings else repeated_elsewhere(first, lambda: call(params, state))
+    refuse(f"{type(optimizer).__name__}.update_", findings)
+    return first.result["new_params"], first.result["new_state"]
+
+
+def _apart(rule: Params, kernel: Params) -> list[str]:
+    found = []
+    for path, ours in rule.items():
+        bound = _BOUNDS.get(ours.dtype, 0.0)
+        if not torch.allclose(ours, kernel[path], rtol=bound, atol=bound, equal_nan=True):
+            gap = _gap(ours, kernel[path])
+            found.append(f"params[{path!r}] is another than by update: at most by {gap:.3g}")
+    return found
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs.double()).abs().max())
+
+
+def _incomplete(
+    optimizer: Optimizer, path: list[tuple[Params, OptimizerState]], start: int
+) -> list[str]:
+    """What differs where updates are made again from a copy of an earlier state."""
+    params, state = copy(path[start])
+    for step in range(start, _STEPS):
+        with scoped(_SEED):
+            params, state = optimizer.update(
+                gradients(params, step), state, params, _rate(optimizer, step)
+            )
+    then = {"params": path[-1][0], "state": path[-1][1]}
+    again = {"params": params, "state": state}
+    return [
+        f"{change.place} is another where the updates from {start} on are made again: "
+        f"{change.detail}. Something is remembered outside the state"
+        for change in changes(snapshots(then), snapshots(again), "{} and {}")
+    ]

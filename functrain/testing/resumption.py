@@ -1,0 +1,146 @@
+"""Whether a run that is cut and resumed is the run that is never cut, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+
+from functrain.checkpoint import Checkpoints
+from functrain.errors import ConfigurationError, NoCheckpointError, ResumptionError
+from functrain.resumption import TYPES
+from functrain.testing.comparing import changes, snapshot
+from functrain.testing.cutting import Cut, as_cuts
+from functrain.testing.making import Make, importable
+from functrain.testing.parts import Part, in_a_fresh_process, in_this_process
+
+_MOST = 8
+
+
+def check_resumes(
+    make: Make,
+    *,
+    steps: int,
+    cuts: Sequence[int | Cut],
+    fresh: bool = False,
+    kill: bool = False,
+    workers_after: int | None = None,
+) -> None:
+    """Check that a run which is cut and resumed ends in the bytes of one that is never cut.
+
+    The run is made twice, in directories of its own: straight, and in parts. Compared are the final
+    state, the loop's decisions (best, early stopping, means), the state of the data, and
+    ``metrics.jsonl``, which is the history.
+
+    Args:
+        make: makes the keyword arguments of ``fit`` (``program``, ``data``, ``eval_data``,
+            ``save_every``, ...); ``until``, ``directory`` and ``resume`` are filled in. Without
+            fresh processes the arguments themselves or ``(program, data)`` will do; all but the
+            program are copied for each part, as if it began in a new process.
+        steps: updates in the run.
+        cuts: after which of them it is cut. Plain numbers by a clean stop and by an exception in a
+            listener in turn; a :class:`Cut` says how, and with how many workers it goes on.
+        fresh: each part in a process of its own, with another hash seed. ``make`` is then a
+            function at the top level of a module, or ``"module:name"``.
+        kill: plain numbers are cut by SIGKILL; parts are then in processes of their own. What is
+            after the last checkpoint is done again, so give ``save_every``.
+        workers_after: worker processes of ``functrain.data.Batches`` after the first cut.
+
+    Raises:
+        ResumptionError: with the first step that differs, and the leaves that do.
+        ConfigurationError: a cut is outside the run, or ``make`` cannot be imported.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.Adam(lr=0.1))
+        >>> check_resumes((program, ft.data.Batches(torch.randn(12, 2), 4)), steps=7, cuts=[2, 5])
+    """
+    ordered = as_cuts(cuts, kill, workers_after)
+    outside = [cut.step for cut in ordered if cut.step >= steps]
+    if outside or not ordered:
+        raise ConfigurationError(f"cuts must be steps from 1 to {steps - 1}, came {list(cuts)}")
+    begin = in_this_process
+    if fresh or any(cut.how == "kill" for cut in ordered):
+        importable(make)
+        begin = in_a_fresh_process
+    with TemporaryDirectory() as one, TemporaryDirectory() as two:
+        straight, *rest = _parts(one, two, steps, ordered)
+        # Processes of their own may run beside one another; here the runs would mix.
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(begin, make, straight) if begin is in_a_fresh_process else None
+            if running is None:
+                begin(make, straight)
+            for part in rest:
+                begin(make, part)
+            if running is not None:
+                running.result()
+        same_data = all(cut.workers is None for cut in ordered)
+        _compare(Path(one), Path(two), ordered, same_data)
+
+
+def _parts(one: str, two: str, steps: int, cuts: list[Cut]) -> list[Part]:
+    """The run that is never cut, and the parts of the one that is."""
+    workers = [None, *(cut.workers for cut in cuts)]
+    ends: list[Cut | None] = [*cuts, None]
+    parts = [
+        Part(two, steps, cut, count, number)
+        for number, (cut, count) in enumerate(zip(ends, workers, strict=True), start=1)
+    ]
+    return [Part(one, steps, None, None, 0), *parts]
+
+
+def _compare(straight: Path, resumed: Path, cuts: list[Cut], with_data: bool) -> None:
+    """Raise where two run directories do not hold the same run."""
+    step, told = _first_difference(*(_rows(each) for each in (straight, resumed)))
+    lines = [] if told is None else [told]
+    runs = [_run_state(each) for each in (straight, resumed)]
+    names = ["train", "loop", *(["data"] if with_data else [])]
+    for name in names:
+        one, two = (snapshot(getattr(run, name), _CALLED[name]) for run in runs)
+        lines += [f"{c.place}: {c.detail}" for c in changes(one, two, "{} straight, {} resumed")]
+    logs = [(each / "metrics.jsonl").read_bytes() for each in (straight, resumed)]
+    if not lines and logs[0] != logs[1]:
+        lines.append("metrics.jsonl: the same rows are written in other bytes")
+    if lines:
+        more = [f"... and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
+        found = "".join(f"\n  {line}" for line in [*lines[:_MOST], *more])
+        where = "; ".join(map(str, cuts))
+        raise ResumptionError(
+            f"the run with {where} is not the run that was never cut:{found}",
+            step,
+        )
+
+
+_CALLED = {"train": "state", "loop": "decisions", "data": "data"}
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    lines = (directory / "metrics.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line) for line in lines]
+
+
+def _first_difference(
+    straight: list[dict[str, Any]], resumed: list[dict[str, Any]]
+) -> tuple[int | None, str | None]:
+    for one, two in zip(straight, resumed, strict=False):
+        found = changes(snapshot(one, "row"), snapshot(two, "row"), "{} straight, {} resumed")
+        if found:
+            step = one.get("step")
+            name = found[0].place.removeprefix("row['").removesuffix("']")
+            return step, f"the first step that differs is {step}: {name}: {found[0].detail}"
+    if len(straight) != len(resumed):
+        step = min(len(straight), len(resumed)) + 1
+        return step, f"metrics.jsonl has {len(straight)} rows straight, {len(resumed)} resumed"
+    return None, None
+
+
+def _run_state(directory: Path) -> Any:
+    try:
+        return Checkpoints(directory).restore("latest", types=TYPES)[0]
+    except NoCheckpointError as error:
+        raise ResumptionError(f"a run left no checkpoint: {error}") from error

@@ -1,0 +1,114 @@
+"""Whether a schedule is a function of its state and the step."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+from functrain.schedules import Schedule, ScheduleState, as_schedule
+from functrain.testing.comparing import changes
+from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere, snapshots
+
+Rates = dict[str, float]
+
+
+def check_schedule(
+    schedule: Schedule | Callable[[int], float] | float, steps: int, *, seed: int = 0
+) -> None:
+    """Check that a schedule gives the same rate at a step in any order, and remembers nothing.
+
+    It is led through a run with losses that fall, stall, jump and are NaN. Asked again, from the
+    states it was at and from copies, forwards, backwards and shuffled, it must give the rates it
+    gave; ``advance`` and ``observe`` must leave the state they are given as it is.
+
+    Args:
+        schedule: one of ``functrain.schedules``, of that protocol, or a function of the step.
+        steps: updates in the run.
+        seed: of the losses and of the shuffled order.
+
+    Raises:
+        ImpurityError: with one line for each thing found.
+
+    Example:
+        >>> import functrain as ft
+        >>> check_schedule(ft.schedules.Cosine(lr=0.1), steps=20)
+        >>> rates = iter([0.3, 0.2, 0.1] * 9)
+        >>> check_schedule(lambda step: next(rates), steps=3)
+        Traceback (most recent call last):
+        functrain.errors.ImpurityError: the schedule is not pure:
+          lr at step 2 was 0.1 and is 0.3 when asked again ...
+    """
+    schedule = as_schedule(schedule)
+    subject = "the schedule"
+    losses = _losses(steps, random.Random(seed))
+    first = observed(lambda: {"followed": _followed(schedule, losses)}, {"schedule": schedule})
+    states, rates = first.result["followed"]
+    refuse(subject, first.findings + _in_any_order(schedule, states, rates, seed))
+    refuse(subject, _writes(schedule, states, losses))
+    again = repeated(first, lambda: {"followed": _followed(schedule, losses)})
+    again += repeated_elsewhere(first, lambda: {"followed": _followed(schedule, losses)})
+    refuse(subject, again + _resumed(schedule, states, rates, losses))
+
+
+def _losses(steps: int, chance: random.Random) -> list[float]:
+    special = {steps // 3: float("nan"), steps // 2: 50.0}
+    return [special.get(step, 2.0 / (1 + step % 7) + chance.random()) for step in range(steps)]
+
+
+def _followed(
+    schedule: Schedule, losses: list[float], state: ScheduleState | None = None, start: int = 0
+) -> tuple[list[ScheduleState], list[float]]:
+    """The states before each step, and the rate of each."""
+    if state is None:
+        state = schedule.with_horizon(schedule.init(), len(losses))
+    states, rates = [], []
+    for step in range(start, len(losses)):
+        states.append(state)
+        rates.append(schedule.lr(state, step))
+        state = schedule.observe(schedule.advance(state), losses[step])
+    return states, rates
+
+
+def _in_any_order(
+    schedule: Schedule, states: list[ScheduleState], rates: list[float], seed: int
+) -> list[str]:
+    backwards = list(reversed(range(len(rates))))
+    shuffled = random.Random(seed).sample(backwards, len(backwards))
+    found: dict[int, str] = {}
+    for step in [*backwards, *shuffled]:
+        again = schedule.lr(copy.deepcopy(states[step]), step)
+        if repr(again) != repr(rates[step]):
+            told = f"lr at step {step} was {rates[step]!r} and is {again!r} when asked again"
+            found.setdefault(step, f"{told} with an equal state")
+    return list(found.values())
+
+
+def _writes(schedule: Schedule, states: list[ScheduleState], losses: list[float]) -> list[str]:
+    found: list[str] = []
+    for step, state in enumerate(states):
+        calls: dict[str, Callable[[], Any]] = {
+            "advance": lambda state=state: schedule.advance(state),  # type: ignore[misc]
+            "observe": lambda state=state, loss=losses[step]: schedule.observe(state, loss),  # type: ignore[misc]
+        }
+        for name, call in calls.items():
+            before = snapshots({"state": state})
+            call()
+            found += [
+                f"{change.place} was changed by {name}: {change.detail}"
+                for change in changes(before, snapshots({"state": state}))
+            ]
+    return found
+
+
+def _resumed(
+    schedule: Schedule, states: list[ScheduleState], rates: list[float], losses: list[float]
+) -> list[str]:
+    """What differs where the run goes on from a copy of a state halfway."""
+    half = len(states) // 2
+    _, again = _followed(schedule, losses, copy.deepcopy(states[half]), half)
+    for step, (then, now) in enumerate(zip(rates[half:], again, strict=True), start=half):
+        if repr(then) != repr(now):
+            return [f"lr at step {step} was {then!r} and is {now!r} in a run resumed at {half}"]
+    return []

@@ -1,0 +1,92 @@
+"""Which tensors of two values lie on the same memory, views included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from functrain.testing.walking import is_array, leaves
+
+
+class Extent(NamedTuple):
+    """The bytes that a leaf spans.
+
+    Attributes:
+        device: where.
+        start: address of its first byte.
+        stop: address after its last byte.
+        place: which leaf it is.
+    """
+
+    device: str
+    start: int
+    stop: int
+    place: str
+
+
+def extents(value: Any, name: str) -> list[Extent]:
+    """The bytes that the tensors and arrays of a value span.
+
+    Args:
+        value: anything :func:`functrain.testing.walking.leaves` walks.
+        name: how the value itself is called.
+    """
+    found = [_extent(place, leaf) for place, leaf in leaves(value, name)]
+    return [extent for extent in found if extent is not None]
+
+
+def overlaps(first: Iterable[Extent], second: Iterable[Extent]) -> list[tuple[str, str]]:
+    """Pairs of places, one of each side, whose bytes overlap.
+
+    Args:
+        first: of one value.
+        second: of the other.
+
+    Example:
+        >>> weight = torch.zeros(4)
+        >>> overlaps(extents({"w": weight}, "new"), extents([weight[2:]], "old"))
+        [("new['w']", 'old[0]')]
+    """
+    events = sorted(
+        [(extent, 0) for extent in first] + [(extent, 1) for extent in second],
+        key=lambda event: event[0][:3],
+    )
+    active: tuple[list[Extent], list[Extent]] = ([], [])
+    found = []
+    for extent, side in events:
+        other = active[1 - side]
+        other[:] = [each for each in other if _reaches(each, extent)]
+        pairs = [(extent, each) if side == 0 else (each, extent) for each in other]
+        found += [(one.place, two.place) for one, two in pairs]
+        active[side].append(extent)
+    return sorted(found)
+
+
+def _reaches(earlier: Extent, later: Extent) -> bool:
+    return earlier.device == later.device and earlier.stop > later.start
+
+
+def _extent(place: str, leaf: Any) -> Extent | None:
+    if is_array(leaf):
+        leaf = _as_tensor(leaf)
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or not leaf.numel():
+        return None
+    try:
+        start = leaf.data_ptr()
+    except RuntimeError:  # a subclass without memory of its own
+        return None
+    last = sum((size - 1) * step for size, step in zip(leaf.shape, leaf.stride(), strict=True))
+    return Extent(str(leaf.device), start, start + (last + 1) * leaf.element_size(), place)
+
+
+def _as_tensor(array: Any) -> Tensor | None:
+    # Only where it lies is wanted; from_numpy warns of arrays that may not be written to.
+    if not array.flags.writeable or not array.size:
+        return None
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError):  # text, objects, reversed views
+        return None

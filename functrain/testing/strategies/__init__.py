@@ -1,0 +1,39 @@
+"""Hypothesis strategies for whatever training is made of: states, models, recipes, cuts.
+
+What is drawn is small, prints as code where it can, and shrinks to fewer blocks, plainer options
+and zeros. Needs Hypothesis: ``pip install 'functrain[testing]'``.
+"""
+
+from functrain.extras import require
+
+require("hypothesis", "testing")
+
+from functrain.testing.strategies.events import events  # noqa: E402  (after the question for it)
+from functrain.testing.strategies.models import (  # noqa: E402
+    Architecture,
+    Case,
+    architectures,
+    batches,
+    cases,
+)
+from functrain.testing.strategies.recipes import optimizers, recipes  # noqa: E402
+from functrain.testing.strategies.runs import cuts, durations  # noqa: E402
+from functrain.testing.strategies.schedules import schedules  # noqa: E402
+from functrain.testing.strategies.trees import scalars, tensors, trees  # noqa: E402
+
+__all__ = [
+    "Architecture",
+    "Case",
+    "architectures",
+    "batches",
+    "cases",
+    "cuts",
+    "durations",
+    "events",
+    "optimizers",
+    "recipes",
+    "scalars",
+    "schedules",
+    "tensors",
+    "trees",
+]

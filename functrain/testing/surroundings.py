@@ -1,0 +1,193 @@
+"""The global state of the process that a pure function neither changes nor reads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import torch
+
+from functrain import tree
+
+# What torch's compiler (where its cache is) and pytest (which test runs) note down for themselves.
+_NOTED_DOWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_", "PYTEST_")
+
+
+@attrs.frozen
+class Setting:
+    """A piece of global state.
+
+    Attributes:
+        name: for people.
+        read: its present value.
+        write: puts a value back.
+        is_generator: whether it is the state of a random generator.
+    """
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    is_generator: bool = False
+
+
+def settings() -> list[Setting]:
+    """All pieces of global state that are watched."""
+    return [*generators(), *_of_torch(), *_of_the_process()]
+
+
+def generators() -> list[Setting]:
+    """The global random generators, CUDA's where it is in use and NumPy's where it is imported."""
+    found = [
+        Setting(
+            "torch's global generator",
+            torch.default_generator.get_state,
+            torch.default_generator.set_state,
+            True,
+        )
+    ]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for index, each in enumerate(torch.cuda.default_generators):
+            name = f"torch's global generator of cuda:{index}"
+            found.append(Setting(name, each.get_state, each.set_state, True))
+    found.append(
+        Setting("random's global generator", random.getstate, random.setstate, is_generator=True)
+    )
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        read, write = numpy.random.get_state, numpy.random.set_state
+        found.append(Setting("NumPy's global generator", read, write, True))
+    return found
+
+
+def captured() -> dict[str, Any]:
+    """The present values by name.
+
+    Example:
+        >>> before = captured()
+        >>> _ = torch.rand(1)
+        >>> changed(before, captured())
+        ["torch's global generator was advanced"]
+        >>> restore(before)
+    """
+    return {setting.name: setting.read() for setting in settings()}
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two captures, in sentences."""
+    drawn = {setting.name for setting in generators()}
+    found = []
+    for name, value in before.items():
+        if name not in after or _same(value, after[name]):
+            continue
+        if name in drawn:
+            found.append(f"{name} was advanced")
+        else:
+            found.append(f"{name} was changed{_from_to(value, after[name])}")
+    return found
+
+
+def restore(values: dict[str, Any]) -> None:
+    """Put back what was captured."""
+    for setting in settings():
+        if setting.name in values:
+            setting.write(values[setting.name])
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[dict[str, Any]]:
+    """Whatever happens within, afterwards the global state is as it was."""
+    before = captured()
+    try:
+        yield before
+    finally:
+        restore(before)
+
+
+@contextlib.contextmanager
+def other_generators(seed: int) -> Iterator[None]:
+    """All global generators in another state, and put back afterwards.
+
+    Args:
+        seed: what they start at.
+    """
+    with put_back():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed(seed)
+        yield
+
+
+def _of_torch() -> list[Setting]:
+    algorithms = "torch's choice of deterministic algorithms"
+    precision = "torch's float32 matmul precision"
+    return [
+        Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+        Setting("torch's grad mode", torch.is_grad_enabled, torch._C._set_grad_enabled),
+        Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
+        Setting(
+            algorithms,
+            torch.are_deterministic_algorithms_enabled,
+            torch.use_deterministic_algorithms,
+        ),
+        Setting(precision, torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        Setting(
+            "autocast on the CPU",
+            functools.partial(torch.is_autocast_enabled, "cpu"),
+            functools.partial(torch.set_autocast_enabled, "cpu"),
+        ),
+        *map(_of_cudnn, ("deterministic", "benchmark")),
+    ]
+
+
+def _of_cudnn(name: str) -> Setting:
+    cudnn: Any = torch.backends.cudnn
+    return Setting(
+        f"cudnn.{name}",
+        functools.partial(getattr, cudnn, name),
+        functools.partial(setattr, cudnn, name),
+    )
+
+
+def _of_the_process() -> list[Setting]:
+    return [
+        Setting("the working directory", os.getcwd, os.chdir),
+        Setting("the environment", _environment, _set_environment),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(_NOTED_DOWN)}
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    present = _environment()
+    for name in present.keys() - values.keys():
+        del os.environ[name]
+    os.environ.update({name: v for name, v in values.items() if present.get(name) != v})
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return tree.equal(first, second)
+    if isinstance(first, tuple):  # NumPy's state has an array in it
+        return repr(first) == repr(second) and all(map(_same, first, second))
+    if type(first).__module__ == "numpy":
+        return bool((first == second).all())
+    return bool(first == second)
+
+
+def _from_to(before: Any, after: Any) -> str:
+    if not isinstance(before, dict):
+        return f" from {before!r} to {after!r}"
+    differing = sorted(
+        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+    )
+    return f": {', '.join(differing)}"

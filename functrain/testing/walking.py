@@ -1,0 +1,106 @@
+"""Every leaf of a Python value by its place, modules, objects and generators included.
+
+``functrain.tree`` walks states and batches; checks must also see what a module, an optimizer or a
+listener keeps in attributes. A place is written as Python would reach it: ``state.params['w']``.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+_DEEPEST = 12
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_OPAQUE = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, torch.dtype)
+# What every module has: tensors, children and hooks, not attributes of its own.
+_OF_ALL_MODULES = frozenset(vars(nn.Module()))
+
+
+def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Walk the leaves of any value in order.
+
+    Args:
+        value: containers, attrs instances, modules, objects with attributes, nested at will.
+        name: how the value itself is called.
+
+    Returns:
+        An iterator of (place, leaf). Leaves are tensors (their ``.grad`` follows them), arrays,
+        generators, plain values and what cannot be looked into, such as functions.
+
+    Example:
+        >>> list(leaves({"w": [1.0, None]}, "state"))
+        [("state['w'][0]", 1.0), ("state['w'][1]", None)]
+        >>> [place for place, _ in leaves(nn.Linear(2, 1), "module")][:2]
+        ['module.weight', 'module.bias']
+    """
+    return _walk(value, name, frozenset())
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a NumPy array (NumPy is not imported for the question)."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def is_generator(value: Any) -> bool:
+    """Whether a value is a source of random numbers with a state that can be read."""
+    numpy = sys.modules.get("numpy")
+    kinds: tuple[Any, ...] = (torch.Generator, random.Random)
+    if numpy is not None:
+        kinds += (numpy.random.Generator, numpy.random.RandomState)
+    return isinstance(value, kinds)
+
+
+def _walk(value: Any, place: str, within: frozenset[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Tensor):
+        yield place, value
+        if value.is_leaf and value.grad is not None:
+            yield f"{place}.grad", value.grad
+        return
+    if _is_leaf(value) or id(value) in within or len(within) >= _DEEPEST:
+        yield place, value
+        return
+    for step, child in _children(value):
+        yield from _walk(child, place + step, within | {id(value)})
+
+
+def _is_leaf(value: Any) -> bool:
+    if isinstance(value, (*_PLAIN, *_OPAQUE)) or is_array(value) or is_generator(value):
+        return True
+    return not _has_children(value)
+
+
+def _has_children(value: Any) -> bool:
+    containers = (Mapping, list, tuple, deque)
+    return isinstance(value, containers) or attrs.has(type(value)) or hasattr(value, "__dict__")
+
+
+def _children(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, nn.Module):
+        return _of_module(value)
+    if isinstance(value, Mapping):
+        return [(f"[{key!r}]", child) for key, child in list(value.items())]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return [(f".{name}", getattr(value, name)) for name in value._fields]
+    if isinstance(value, list | tuple | deque):
+        return [(f"[{index}]", child) for index, child in enumerate(value)]
+    own = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    if attrs.has(type(value)):
+        names = [field.name for field in attrs.fields(type(value))]
+        own = {name: getattr(value, name) for name in names if hasattr(value, name)} | own
+    return [(f".{name}", child) for name, child in own.items()]
+
+
+def _of_module(module: nn.Module) -> list[tuple[str, Any]]:
+    held = {**module._parameters, **module._buffers, **module._modules}
+    own = {name: value for name, value in vars(module).items() if name not in _OF_ALL_MODULES}
+    everything = {**held, "training": module.training, **own}
+    return [(f".{name}", value) for name, value in everything.items()]

@@ -1,0 +1,126 @@
+"""A program that checks itself at each step, for finding the step that is not pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from functrain.batch import Batch
+from functrain.copying import copy
+from functrain.program import Program
+from functrain.state import Donation
+from functrain.step import DeviceState, DeviceStep, Fixed, Outputs
+from functrain.testing.observing import (
+    Call,
+    observed,
+    refuse,
+    repeated,
+    repeated_elsewhere,
+    shared,
+)
+from functrain.testing.purity import may_share
+
+_SUBJECT = "the device part of this step"
+
+
+def checked(program: Program) -> Program:
+    """A program that checks at every step that its device part is pure.
+
+    A step is made three times, the last with the global random generators in another state, and
+    with donation once more, so that it takes four times as long: for hunting, also under ``fit``.
+    See :func:`functrain.testing.check_pure` for what is compared. The numbers are the same.
+
+    Args:
+        program: any program, donated or compiled ones too. Apply this last, or before ``donated``.
+
+    Returns:
+        The checking program. Its ``train_step`` raises :class:`functrain.errors.ImpurityError`.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> seen = []
+        >>> def loss(model, batch):
+        ...     seen.append(batch)
+        ...     return model(batch).square().mean() * len(seen)
+        >>> program = ft.checked(ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1)))
+        >>> program.train_step(program.init(), torch.ones(4, 2))
+        Traceback (most recent call last):
+        functrain.errors.ImpurityError: the device part of this step is not pure:
+          new_state.params['weight'] differs between two calls: ...
+    """
+    return attrs.evolve(program, device_step=Checked(program.device_step, program.fixed))
+
+
+@attrs.frozen(eq=False, repr=False)
+class Checked:
+    """A device step that makes each step of another one several times and compares.
+
+    Attributes:
+        device_step: the other.
+        fixed: of the program.
+    """
+
+    device_step: DeviceStep
+    fixed: Fixed
+
+    @property
+    def description(self) -> str:
+        """That of the device step which is checked: the numbers are the same."""
+        return str(getattr(self.device_step, "description", "eager"))
+
+    def __call__(
+        self,
+        state: DeviceState,
+        batches: list[Batch],
+        lr: Any,
+        ema_due: bool,
+        donation: Donation | None = None,
+        seed: int | None = None,
+    ) -> tuple[DeviceState, Outputs]:
+        """See :class:`functrain.step.DeviceStep`."""
+
+        def call(state: DeviceState, donation: Donation | None = None) -> dict[str, Any]:
+            after, outputs = self.device_step(state, batches, lr, ema_due, donation, seed)
+            return {**_named("new_state", after), "outputs": outputs}
+
+        spare = copy(state)
+        first = self._checked_pure(call, state, batches)
+        findings = repeated(first, lambda: call(spare))
+        if not findings and seed is not None:
+            findings = repeated_elsewhere(first, lambda: call(spare))
+        refuse(_SUBJECT, first.findings + findings)
+        if donation is None:
+            return _taken(first)
+        donated = observed(lambda: call(state, donation), {"batches": batches})
+        same = repeated(donated, lambda: call(spare), "is another with donation than without")
+        refuse(_SUBJECT, donated.findings + same)
+        return _taken(donated)
+
+    def _checked_pure(self, call: Any, state: DeviceState, batches: list[Batch]) -> Call:
+        """One call without donation, and what it changed or shares."""
+        watched = {
+            **_named("state", state),
+            "batches": batches,
+            "module": self.fixed.model.module,
+        }
+        first = observed(lambda: call(state), watched, lambda place: place.endswith(".training"))
+        rejected = not bool(first.result["outputs"].get("finite", True))
+        new = {name: part for name, part in first.result.items() if name != "outputs"}
+        aliased = shared(new, watched, may_share(self.fixed, rejected))
+        aliased += shared({"outputs": first.result["outputs"]}, {**watched, **new})
+        return attrs.evolve(first, findings=first.findings + aliased)
+
+
+def _named(prefix: str, state: DeviceState) -> dict[str, Any]:
+    return {f"{prefix}.{name}": part for name, part in state.items()}
+
+
+def _taken(call: Call) -> tuple[DeviceState, Outputs]:
+    prefix = "new_state."
+    after = {
+        name.removeprefix(prefix): part
+        for name, part in call.result.items()
+        if name.startswith(prefix)
+    }
+    return after, call.result["outputs"]

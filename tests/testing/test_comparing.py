@@ -1,0 +1,175 @@
+"""Snapshots, what differs between two of them, and shared memory."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from functrain.testing import surroundings
+from functrain.testing.cells import Held, attribute
+from functrain.testing.comparing import changes, snapshot
+from functrain.testing.sharing import extents, overlaps
+
+
+class Holder:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@attrs.define
+class Slotted:
+    value: Any
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+# A value, a change to it, and how it is told.
+CHANGED: list[tuple[Any, Any, str]] = [
+    ({"a": 1}, lambda v: v.update(a=2), "v['a']: 1 became 2"),
+    ({"a": 1}, lambda v: v.pop("a"), "v['a']: 1 is gone"),
+    ([], lambda v: v.append(None), "v[0]: None is new"),
+    (deque([1]), lambda v: v.appendleft(1), "v[1]: 1 is new"),
+    ({"a": {1}}, lambda v: v["a"].add(2), "v['a']: {1} became {1, 2}"),
+    (Holder(0.0), lambda v: setattr(v, "value", -0.0), "v.value: 0.0 became -0.0"),
+    (Slotted([1]), lambda v: v.value.append(2), "v.value[1]: 2 is new"),
+    (Holder(seeded()), lambda v: torch.rand(1, generator=v.value), "v.value: it was advanced"),
+    (Holder(random.Random(0)), lambda v: v.value.random(), "v.value: it was advanced"),
+    ([np.random.default_rng(0)], lambda v: v[0].random(), "v[0]: it was advanced"),
+    ([np.random.RandomState(0)], lambda v: v[0].rand(), "v[0]: it was advanced"),
+    (
+        [torch.zeros(2, 3)],
+        lambda v: v[0][1].add_(1),
+        "v[0]: 3 of 6 elements, first at [1, 0]: 0.0 became 1.0 (1065353216 ulps)",
+    ),
+    ([torch.zeros(2)], lambda v: v.__setitem__(0, torch.zeros(3)), "v[0]: f32[2] became f32[3]"),
+    (
+        [torch.tensor([1, 2])],
+        lambda v: v[0].fill_(1),
+        "v[0]: 1 of 2 elements, first at [1]: 2 became 1",
+    ),
+    (nn.Linear(1, 1, bias=False), lambda v: v.weight.sum().backward(), "v.weight.grad: "),
+    (nn.ReLU(), lambda v: v.eval(), "v.training: True became False"),
+    (nn.Sequential(nn.ReLU()), lambda v: setattr(v[0], "seen", 1), "v.0.seen: 1 is new"),
+    (
+        [torch.eye(2).to_sparse()],
+        lambda v: v[0].values().mul_(2),
+        "v[0]: f32[2,2] became f32[2,2]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "change", "told"), CHANGED, ids=lambda each: str(each)[:24])
+def test_a_change_is_told(value: Any, change: Any, told: str) -> None:
+    before = snapshot(value, "v")
+    assert changes(before, snapshot(value, "v")) == []
+    change(value)
+    (found,) = changes(before, snapshot(value, "v"))
+    assert f"{found.place}: {found.detail}".startswith(told)
+
+
+def test_a_nan_is_the_same_as_itself() -> None:
+    value = {"a": float("nan"), "b": torch.tensor([float("nan")]), "c": np.array([np.nan])}
+    assert changes(snapshot(value, ""), snapshot(value, "")) == []
+
+
+def test_what_contains_itself_is_walked_once() -> None:
+    value: list[Any] = [1]
+    value.append(value)
+    assert changes(snapshot(value, "v"), snapshot(value, "v")) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "shares"),
+    [
+        (lambda x: x, True),
+        (lambda x: x.t(), True),
+        (lambda x: x.detach()[2:], True),
+        (lambda x: x.numpy(), True),
+        (lambda x: x.clone(), False),
+        (lambda x: x[:0], False),
+    ],
+)
+def test_views_are_found(view: Any, shares: bool) -> None:
+    x = torch.zeros(4, 4)
+    found = overlaps(extents({"view": view(x)}, "new"), extents(x[:, 1:], "old"))
+    assert found == ([("new['view']", "old")] if shares else [])
+
+
+def test_parts_of_one_memory_that_do_not_meet_are_no_overlap() -> None:
+    flat = torch.zeros(10)
+    assert overlaps(extents(flat[:5], "a"), extents(flat[5:], "b")) == []
+    assert overlaps(extents(flat[:6], "a"), extents(flat[5:], "b")) == [("a", "b")]
+
+
+def test_many_overlaps_are_all_found() -> None:
+    flat = torch.zeros(100)
+    parts = [flat[start : start + 10] for start in range(0, 90, 5)]
+    found = overlaps(extents(parts, "a"), extents(parts, "b"))
+    expected = [(f"a[{i}]", f"b[{j}]") for i in range(18) for j in range(18) if abs(i - j) < 2]
+    assert found == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda: torch.rand(1), "torch's global generator was advanced"),
+        (random.random, "random's global generator was advanced"),
+        (np.random.rand, "NumPy's global generator was advanced"),
+        (
+            lambda: torch.use_deterministic_algorithms(True),
+            "torch's choice of deterministic algorithms was changed from False to True",
+        ),
+        (lambda: torch.set_num_threads(2), "torch's number of threads was changed from 1 to 2"),
+        (
+            lambda: surroundings.os.environ.update(PLANTED="1"),
+            "the environment was changed: PLANTED",
+        ),
+        (lambda: surroundings.os.chdir("/"), "the working directory was changed from"),
+    ],
+)
+def test_global_state_is_told_and_put_back(change: Any, told: str) -> None:
+    before = surroundings.captured()
+    with surroundings.put_back():
+        change()
+        (found,) = surroundings.changed(before, surroundings.captured())
+    assert found.startswith(told)
+    assert surroundings.changed(before, surroundings.captured()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ([1, [2]], lambda v: v[1].append(3)),
+        ({"a": {1}}, lambda v: v.clear()),
+        (deque([1], maxlen=2), lambda v: v.extend([2, 3])),
+        (Holder([0]), lambda v: v.value.append(1)),
+        (Slotted([0]), lambda v: setattr(v, "value", None)),
+        (seeded(), lambda v: torch.rand(1, generator=v)),
+        (random.Random(0), lambda v: v.random()),
+        (np.random.default_rng(0), lambda v: v.random()),
+        (np.random.RandomState(0), lambda v: v.rand()),
+        (torch.zeros(3), lambda v: v.add_(1)),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_cell_is_put_back_in_the_same_object(value: Any, change: Any) -> None:
+    scope, before = {"x": value}, snapshot(value, "v")
+    held = Held.by(attribute(scope, "x", "x"))
+    assert held is not None
+    change(value)
+    assert held.differs()
+    held.put_back()
+    assert scope["x"] is value
+    assert changes(before, snapshot(value, "v")) == []
+    scope["x"] = None
+    held.put_back()
+    assert scope["x"] is value

@@ -1,0 +1,115 @@
+"""The plugin in a pytest of its own, and what it costs those who do not use it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import functrain as ft
+import functrain_pytest
+from functrain import tree
+
+ROOT = Path(__file__).parent.parent.parent
+
+SEEDED = """
+import random, numpy, torch
+
+def test_one():
+    torch.rand(3)
+    numpy.random.rand(2)
+
+def test_two():
+    print("drawn", torch.rand(1).item(), random.random(), numpy.random.rand())
+
+def test_three():
+    print("drawn", torch.rand(1).item(), random.random(), numpy.random.rand())
+"""
+STATES = """
+import torch
+import functrain as ft
+
+loss = lambda model, batch: model(batch).square().mean()
+program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+
+def test_states():
+    state, _ = program.train_step(program.init(), torch.ones(3, 2))
+    assert program.init() == state
+
+def test_diff():
+    assert ft.tree.diff({"w": torch.zeros(2)}, {"w": torch.tensor([0.0, -0.0])}) == []
+"""
+
+
+def pytested(path: Path, source: str, *options: str) -> str:
+    (path / "test_it.py").write_text(source)
+    command = [sys.executable, "-m", "pytest", "-p", "functrain_pytest", *options, "test_it.py"]
+    first = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+    command[1:3] = ["-c", f"{first}import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
+    done = subprocess.run(command, cwd=path, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_each_test_begins_with_the_seed_and_states_are_told_leaf_by_leaf(tmp_path: Path) -> None:
+    shown = pytested(tmp_path, SEEDED + STATES, "--functrain-seed=7", "-s")
+    assert "functrain: --functrain-seed=7 before each test" in shown
+    drawn = [line.partition("drawn")[2] for line in shown.splitlines() if "drawn 0" in line]
+    assert len(drawn) == 2
+    assert drawn[0] == drawn[1]
+    assert "the trees differ in" in shown
+    assert "params.weight: value: 2 of 2 elements differ" in shown
+    assert "w: value: 1 of 2 elements differ, at most by 0.0 (1 ulp)" in shown
+    assert "2 failed" in shown
+
+
+def test_it_is_loaded_without_torch_and_at_once() -> None:
+    code = (
+        "import sys, time, pytest; began = time.perf_counter(); import functrain_pytest; "
+        "print(time.perf_counter() - began); assert not {'torch', 'functrain'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    seconds = []
+    for _ in range(3):  # the best of a few: other processes run beside
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        seconds.append(float(done.stdout))
+    assert min(seconds) < 0.005
+
+
+class TestComparison:
+    def told(self, left: Any, right: Any, op: str = "==") -> list[str] | None:
+        return functrain_pytest.pytest_assertrepr_compare(op, left, right)
+
+    def test_of_plain_values_is_left_to_pytest(self) -> None:
+        assert self.told([1, 2], [1, 3]) is None
+        assert self.told({"w": torch.zeros(1)}, {}, "!=") is None
+        assert self.told("a", {"w": torch.zeros(1)}) is None
+
+    def test_of_equal_states_says_what_to_write(self) -> None:
+        loss = lambda model, batch: model(batch).mean()  # noqa: E731
+        program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        (line,) = self.told(program.init(), program.init()) or []
+        assert "functrain.tree.diff(left, right) == []" in line
+
+    def test_of_many_differences_is_cut(self) -> None:
+        left = {str(index): torch.zeros(1) for index in range(20)}
+        right = tree.map(lambda leaf: leaf + 1, left)
+        found = self.told(tree.diff(left, right), []) or []
+        assert found[0] == "the trees differ in 20 places"
+        assert found[-1] == "... and 8 more"
+
+
+@pytest.mark.parametrize("asked", ["-1", "seven", "1.5"])
+def test_a_seed_that_is_none_is_refused(asked: str) -> None:
+    class Config:
+        @staticmethod
+        def getoption(name: str) -> str:
+            return asked
+
+    with pytest.raises(pytest.UsageError, match="a whole number or 'random'"):
+        functrain_pytest.pytest_configure(Config())  # type: ignore[arg-type]
