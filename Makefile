@@ -8,8 +8,8 @@ export OMP_NUM_THREADS ?= 1
 # Compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test features lint types properties bench bench-check bench-checkpoints \
-	bench-optimizers clean
+.PHONY: help setup train chargpt test features lint types properties defects bench bench-check bench-checkpoints \
+	bench-optimizers torture site clean
 
 help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
@@ -17,7 +17,10 @@ help:
 	@echo "make test        set up and run all tests"
 	@echo "make features    run them and write which capability each shows (docs/features.md)"
 	@echo "make lint types  ruff, mypy"
+	@echo "make site        build the documentation into site/"
 	@echo "make properties  the property tests at length"
+	@echo "make defects     plant mistakes in copies of the package; the laws must notice them"
+	@echo "make torture     runs that are killed, starved and damaged for MINUTES=10 (SEED=... repeats)"
 	@echo "make bench       time a step beside the plain PyTorch loop and other trainers"
 	@echo "make bench-check fail if a step is over its budget"
 	@echo "make bench-optimizers   time optimizers alone beside torch's"
@@ -54,11 +57,24 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Builds without the network.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # Tests with a long form besides those in property_tests.
 LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_readers.py)
 
 properties: $(READY)
 	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)
+
+# Defects that are planted, each of which a law must notice; DEFECT=word takes those named so.
+defects: $(READY)
+	$(BIN)/python -m property_tests.defects $(DEFECT)
+
+# Where root may mount a small tmpfs, disks fill up too.
+torture: $(READY)
+	PYTHONPATH=tests nice -n 10 $(BIN)/python -m torture --minutes $(or $(MINUTES),10) \
+		$(if $(SEED),--seed $(SEED))
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.steps

@@ -198,6 +198,13 @@ class FirstOf:
 
 def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
     """One rule of one or several."""
-    if not isinstance(given, list | tuple):
+    rules: list[Any] | tuple[Any, ...] = given if isinstance(given, list | tuple) else [given]
+    for rule in rules if given is not None else ():
+        if isinstance(rule, type) or not callable(getattr(rule, "observe", None)):
+            raise ConfigurationError(
+                "early_stop must be a rule such as functrain.EarlyStop('eval/loss', patience=5), "
+                f"or a list of them, came {rule!r}"
+            )
+    if rules is not given:
         return cast(Rule | None, given)
-    return FirstOf(tuple(given)) if given else None
+    return FirstOf(tuple(rules)) if rules else None

@@ -11,9 +11,9 @@ from typing import Any
 
 import attrs
 import torch
-from attrs import validators
 from torch import Tensor
 
+from functrain.fields import between, whole
 from functrain.precision import widest
 from functrain.state import Tensors
 
@@ -34,10 +34,8 @@ class EMA:
         EMA(decay=0.999, every=1, warmup=False)
     """
 
-    decay: float = attrs.field(
-        default=0.999, converter=float, validator=[validators.ge(0.0), validators.le(1.0)]
-    )
-    every: int = attrs.field(default=1, validator=[validators.instance_of(int), validators.ge(1)])
+    decay: float = attrs.field(default=0.999, converter=float, validator=between(0, 1))
+    every: int = attrs.field(default=1, validator=whole(1))
     warmup: bool = False
 
     def init(self, params: Tensors) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Listeners:
             event: [] for event in events
         }
         for listener in listeners:
+            if isinstance(listener, type):
+                name = listener.__name__
+                raise ListenerError(f"{name} is a class; a listener is an object: {name}(...)")
             found = [e for e in events if callable(getattr(listener, method_name(e), None))]
             if not found:
                 names = ", ".join(method_name(event) for event in events)
@@ -69,10 +72,7 @@ class Listeners:
             try:
                 answer = method(event)
             except Exception as error:  # not hidden: raised again with its place named
-                raise ListenerError(
-                    f"{type(listener).__name__}.{method_name(type(event))} failed at step "
-                    f"{event.state.counters.step}: {type(error).__name__}: {error}"
-                ) from error
+                raise _failure(listener, event, error) from error
             if answer is None:
                 continue
             stop = stop or (answer if isinstance(answer, Stop) else None)
@@ -121,6 +121,19 @@ def load_states(listeners: Iterable[Listener], states: Mapping[str, Any]) -> Non
             listener.load_state_dict(states[name])
 
 
+def several(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    """Listeners in their order.
+
+    Raises:
+        ListenerError: there is one by itself, and no list.
+    """
+    if not isinstance(listeners, Iterable):
+        raise ListenerError(
+            f"listeners must be a list, came a {type(listeners).__name__}: write listeners=[...]"
+        )
+    return tuple(listeners)
+
+
 def close(listeners: Iterable[Listener], error: BaseException) -> None:
     """Let listeners go whose run an exception has ended; what fails in that is noted on it.
 
@@ -135,6 +148,19 @@ def close(listeners: Iterable[Listener], error: BaseException) -> None:
             except Exception as second:  # not hidden: told with the error that came first
                 name = type(listener).__name__
                 error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
+
+
+def _failure(listener: Listener, event: Event, error: Exception) -> ListenerError:
+    """What is told of the exception of a listener."""
+    failure = ListenerError(
+        f"{type(listener).__name__}.{method_name(type(event))} failed at step "
+        f"{event.state.counters.step}: {type(error).__name__}: {error}"
+    )
+    failure.add_note(
+        "The exception above is the listener's own. Mend it and call fit again: with a directory "
+        "the run goes on from the last good state"
+    )
+    return failure
 
 
 def _with_more(

@@ -21,6 +21,7 @@ from functrain.errors import ConfigurationError
 from functrain.evaluations import Evaluations
 from functrain.events import Listener
 from functrain.limits import Limits, Until
+from functrain.listening import several
 from functrain.program import Metrics, Program
 from functrain.resumption import Resume
 from functrain.run_state import Run
@@ -102,7 +103,7 @@ def fit(
         store=store,
         deciding=Deciding.of(program, as_rule(early_stop), store),
         restore_best=_restorable(restore_best, store),
-        listeners=tuple(listeners),
+        listeners=several(listeners),
     )
     with running:
         running.begin(state, seed, resume)

@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import learning_rate, nonfinite, out_of_memory, precision, step
+from functrain import arguments, learning_rate, nonfinite, out_of_memory, precision, step
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
@@ -95,7 +95,9 @@ class Program:
 
         Raises:
             ParameterMismatchError: names or shapes of ``params`` do not fit; all are listed.
+            ConfigurationError: the seed is no whole number.
         """
+        seed = arguments.seed(seed)
         own, buffers = self.fixed.model.initial(seed)
         if params is not None:
             loaded = load(self.fixed.model, {**own, **buffers}, params)
@@ -130,9 +132,12 @@ class Program:
             clipping) on the state's device, ``lr`` on the host, and those of ``Loss.metrics``.
 
         Raises:
+            NotAStateError: ``state`` is something else.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
         """
+        if not isinstance(state, TrainState):
+            raise arguments.not_a_state(state, batch)
         given = split(batch, self.recipe.accumulate)
         if not given.parts:
             return _passed_over(state, given)
@@ -208,6 +213,8 @@ class Program:
 
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """What ``eval_step`` computes, with the weight that averages over batches need."""
+        if not isinstance(state, TrainState):
+            raise arguments.not_a_state(state, batch)
         device = state.device
         own = copied(batch, device)
         function = self.recipe.evaluate or self.recipe.loss

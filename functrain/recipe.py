@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import attrs
-from attrs import validators
 from torch import Tensor, nn
 
 from functrain import precision
@@ -24,7 +23,11 @@ NONFINITE = ("raise", "skip", "ignore")
 def _as_ema(value: EMA | float | None) -> EMA | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return EMA(value)
-    return cast("EMA | None", value)
+    if value is not None and not isinstance(value, EMA):
+        raise ConfigurationError(
+            f"ema must be a decay such as 0.999, functrain.EMA(...) or None, came {value!r}"
+        )
+    return value
 
 
 def _positive(_: Recipe, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -59,8 +62,11 @@ def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None
 def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
     methods = ("init", "update", "update_")
     if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
+        kind = type(value)
+        plain = isinstance(value, type | str | None)
+        came = repr(value) if plain else f"a {kind.__module__}.{kind.__qualname__}"
         raise ConfigurationError(
-            f"optimizer must be one of functrain.optim, came {value!r}. Write "
+            f"optimizer must be one of functrain.optim, came {came}. Write "
             "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(torch.optim.X, lr=1e-3)."
         )
 
@@ -91,11 +97,7 @@ class Recipe:
     clip_value: float | None = attrs.field(default=None, validator=_positive)
     accumulate: int = attrs.field(default=1, validator=_count)
     precision: str = attrs.field(default="float32", converter=precision.checked)
-    ema: EMA | None = attrs.field(
-        default=None,
-        converter=_as_ema,
-        validator=validators.optional(validators.instance_of(EMA)),
-    )
+    ema: EMA | None = attrs.field(default=None, converter=_as_ema)
     nonfinite: str = attrs.field(default="raise", validator=_one_of(NONFINITE))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)

@@ -68,6 +68,7 @@ DOCS = FORMAT.parent
         "data.md",
         "evaluation.md",
         "generation.md",
+        "laws.md",
         "listeners.md",
         "notebooks.md",
         "optimizers.md",

@@ -144,4 +144,5 @@ def test_what_others_own_is_copied_at_once(tmp_path: Path, monkeypatch: pytest.M
 
     slowly(monkeypatch, 0.02)
     run(tmp_path, background=True, listeners=[Counting()])
-    assert [int(each.listeners["0"]["seen"]) == step for step, each in saved(tmp_path).items()]
+    for step, each in saved(tmp_path).items():
+        assert int(each.listeners["Counting"]["seen"]) == step

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import validators
 
 from functrain.checkpoint import pruning, sharing
 from functrain.checkpoint.format.manifest import Manifest
@@ -21,6 +20,7 @@ from functrain.checkpoint.run_directory import absolute, check_format, list_step
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
+from functrain.fields import one_of, whole
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
@@ -63,9 +63,9 @@ class Checkpoints:
 
     directory: Path = attrs.field(converter=absolute)
     keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
-    keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
+    keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
+    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")), kw_only=True)
     keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_every_minutes: float | None = attrs.field(
         default=None, validator=check_positive, kw_only=True

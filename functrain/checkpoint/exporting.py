@@ -109,7 +109,10 @@ def export(
         raise
     except OSError as error:
         raise ExportError(
-            error.errno, f"{final} was not written: {error.strerror or error}", error.filename
+            error.errno,
+            f"{final} was not written: {error.strerror or error}. What stood there is untouched; "
+            "mend the disk or choose another place",
+            error.filename,
         ) from error
     return final
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from functrain.checkpoint.adapting import Adaption
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.guards import readable, well_formed
-from functrain.checkpoint.run_directory import list_steps, step_name
+from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import opened, read_into
@@ -223,17 +222,13 @@ def manifest_at(place: Path) -> Manifest:
 def manifest_bytes(place: Path) -> bytes:
     """The manifest of a checkpoint as it stands in its file."""
     if not place.is_dir():
-        raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint at {place}")
+        raise missing(place)
     with readable(place):
         try:
             return _contents(place / MANIFEST)
         except FileNotFoundError as error:
-            steps = list_steps(place)
-            if steps:
-                newest = place / step_name(steps[-1])
-                raise NoCheckpointError(
-                    errno.ENOENT, f"{place} is a run directory; its newest checkpoint is {newest}"
-                ) from error
+            if list_steps(place):
+                raise missing(place) from error
             raise CheckpointCorruptError(f"{place} has no {MANIFEST}") from error
 
 

@@ -113,7 +113,8 @@ def _removed(path: Path) -> bool:
 
 def _warn_kept(path: Path, error: OSError) -> None:
     warnings.warn(
-        f"what is no longer needed in {path} could not be removed: {error}",
+        f"what is no longer needed in {path} could not be removed: {error}. It takes room "
+        "until it is; the next save tries again",
         CheckpointNotRemovedWarning,
         stacklevel=3,
     )

@@ -11,6 +11,7 @@ from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
 from functrain.errors import ConfigurationError
+from functrain.fields import one_of, whole
 
 Mode = Literal["min", "max"]
 
@@ -37,7 +38,7 @@ class Last:
         [20, 30]
     """
 
-    count: int = attrs.field(default=1, validator=validators.ge(1))
+    count: int = attrs.field(default=1, validator=whole(1))
 
     def kept(self, entries: Entries) -> set[int]:
         """The highest steps."""
@@ -60,8 +61,8 @@ class Best:
     """
 
     metric: str = "loss"
-    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")))
-    count: int = attrs.field(default=1, validator=validators.ge(0))
+    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")))
+    count: int = attrs.field(default=1, validator=whole(0))
 
     def ranked(self, entries: Entries) -> list[int]:
         """All steps that have the metric, from best to worst."""
@@ -87,7 +88,7 @@ class EverySteps:
         [20, 40]
     """
 
-    steps: int = attrs.field(validator=validators.ge(1))
+    steps: int = attrs.field(validator=whole(1))
 
     def kept(self, entries: Entries) -> set[int]:
         """Multiples of ``steps``."""

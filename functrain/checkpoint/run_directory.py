@@ -21,7 +21,12 @@ from functrain.checkpoint.storage.files import (
     unlock,
     write_all,
 )
-from functrain.errors import CheckpointFormatError, RunDirectoryBusyError, RunDirectoryError
+from functrain.errors import (
+    CheckpointFormatError,
+    NoCheckpointError,
+    RunDirectoryBusyError,
+    RunDirectoryError,
+)
 
 _MARK = "functrain run directory, format "
 _VERSION = "1.0"
@@ -83,6 +88,24 @@ def check_format(directory: Path) -> None:
             f"{directory / 'FORMAT'} says {text.strip()!r}, but this version of functrain works "
             f"with {_MARK + _VERSION!r}; install a newer functrain or choose another directory"
         )
+
+
+def missing(place: Path) -> NoCheckpointError:
+    """What to raise where a checkpoint was asked for and there is something else, or nothing."""
+    steps = list_steps(place) if place.is_dir() else []
+    if steps:
+        newest = place / step_name(steps[-1])
+        told = f"{place} is a run directory; its newest checkpoint is {newest}"
+        return NoCheckpointError(errno.ENOENT, told)
+    told = f"there is no checkpoint at {place}"
+    if place.is_file():
+        told += (
+            ": it is a file, and a checkpoint is a directory; functrain.checkpoint.weights reads "
+            "files of weights"
+        )
+    elif place.parent.is_dir() and (beside := list_steps(place.parent)):
+        told += f"; there are those of the steps {beside}"
+    return NoCheckpointError(errno.ENOENT, told)
 
 
 @contextlib.contextmanager
@@ -176,6 +199,7 @@ def _prepare(directory: Path) -> None:
 def _unusable(directory: Path, error: OSError) -> RunDirectoryError:
     return RunDirectoryError(
         error.errno,
-        f"the run directory {directory} cannot be used: {error.strerror or error}",
+        f"the run directory {directory} cannot be used: {error.strerror or error}. Choose "
+        "another, or mend what the system says of this one",
         error.filename,
     )

@@ -6,6 +6,7 @@ A tensor may be traced, vmapped or on another device, so its value is not looked
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -26,6 +27,9 @@ def rate(instance: object, attribute: Attribute, value: object) -> None:
     """Accept a learning rate: a number from 0 up, a 0-dim tensor, or a schedule."""
     if isinstance(value, type):
         raise _refused(instance, attribute.name, "a number or a schedule, not a class", value)
+    if isinstance(value, Iterable) and not isinstance(value, str | Tensor):
+        expected = "a number or a schedule (parameters are in the state, not in the optimizer)"
+        raise _refused(instance, attribute.name, expected, value)
     if not callable(value):
         not_negative(instance, attribute, value)
 

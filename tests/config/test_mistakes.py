@@ -54,7 +54,7 @@ BAD = [
     (["fit.until=3"], "fit.until: expected a duration such as '10 epochs' or a list, came 3"),
     (["optimizer={_target_:torch.optim.SGD}"], "YAML wants a space behind each colon"),
     (["optimizer._target_=torch.optim.SGD"], "write one of functrain.optim, or _target_: functr"),
-    (["program.ema=2"], "program.ema: 'decay' must be <= 1.0"),
+    (["program.ema=2"], "program.ema: EMA: decay must be a finite number from 0 to 1, came 2.0"),
     (["clip_norm=1"], "clip_norm: unknown key (did you mean 'program.clip_norm'?)"),
     (["program.ema=true"], "program.ema: expected a number, a mapping of options or null"),
     (["program.accumulate=0"], "program.accumulate: expected at least 1, came 0"),

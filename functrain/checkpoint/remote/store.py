@@ -29,6 +29,7 @@ from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointReadError, CheckpointWriteError
+from functrain.fields import one_of, whole
 from functrain.tree import Tree
 
 
@@ -65,9 +66,9 @@ class RemoteCheckpoints:
 
     url: str = attrs.field(validator=validators.instance_of(str), repr=without_secrets)
     keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
-    keep_best: int = attrs.field(default=1, validator=validators.ge(0), kw_only=True)
+    keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode = attrs.field(default="min", validator=validators.in_(("min", "max")), kw_only=True)
+    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")), kw_only=True)
     keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_every_minutes: float | None = attrs.field(
         default=None, validator=check_positive, kw_only=True

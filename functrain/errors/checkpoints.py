@@ -1,0 +1,127 @@
+"""Failures in saving, loading and keeping checkpoints."""
+
+from __future__ import annotations
+
+from functrain.errors.base import FunctrainError, FunctrainWarning
+
+
+class NoCheckpointError(FunctrainError, FileNotFoundError):
+    """There is no checkpoint where one was asked for."""
+
+
+class CheckpointMismatchError(FunctrainError, ValueError):
+    """A checkpoint is sound, but of another structure than asked for."""
+
+    def __init__(self, path: object, problems: list[str]) -> None:
+        self.problems = problems
+        shown = problems[:40]
+        rest = [f"... and {len(problems) - 40} more"] if len(problems) > 40 else []
+        listed = "\n".join(f"  {problem}" for problem in [*shown, *rest])
+        super().__init__(
+            f"checkpoint {path} does not fit in {len(problems)} "
+            f"place{'s' if len(problems) != 1 else ''}:\n{listed}"
+        )
+        self.add_note(
+            "Load it into the structure it was saved from, or with rename=, cast=, partial= or "
+            "only= of functrain.load; a run of another model needs another directory"
+        )
+
+
+class CheckpointTypeError(FunctrainError, TypeError):
+    """A checkpoint names a class that the caller did not allow."""
+
+
+class CheckpointCorruptError(FunctrainError, ValueError):
+    """A checkpoint is damaged: its bytes are not those that were saved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # A note, because the message is listed among others where several are damaged.
+        self.add_note(
+            "Take another checkpoint of the run (functrain ls RUN), or a copy of this one"
+        )
+
+
+class CheckpointFormatError(FunctrainError, ValueError):
+    """A checkpoint is written in a format that this version cannot read."""
+
+
+class CheckpointReadError(FunctrainError, OSError):
+    """A checkpoint could not be read for a reason that is not damage."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        super().__init__(
+            cause.errno,
+            f"checkpoint {path} could not be read: {cause.strerror or cause}. It may be sound: "
+            "mend what the system says and read it again",
+            cause.filename,
+        )
+
+
+class CheckpointDeviceError(FunctrainError, RuntimeError):
+    """A checkpoint holds a generator of a device that is not here."""
+
+
+class UnsupportedLeafError(FunctrainError, TypeError):
+    """A tree holds something that a checkpoint cannot give back exactly."""
+
+
+class CheckpointWriteError(FunctrainError, OSError):
+    """A checkpoint could not be written."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        super().__init__(
+            cause.errno,
+            f"checkpoint {path} was not saved: {cause.strerror or cause}. "
+            "Older checkpoints are untouched; mend the disk or choose another place and save again",
+            cause.filename,
+        )
+
+
+class CheckpointSpaceError(CheckpointWriteError):
+    """The disk has no room for a checkpoint; nothing was written."""
+
+
+class CheckpointExistsError(FunctrainError, FileExistsError):
+    """Something that may not be replaced stands where a checkpoint was to be saved."""
+
+
+class CheckpointChangedError(FunctrainError, RuntimeError):
+    """A tensor was changed in place while it was being saved."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was changed in place while it was being saved, so nothing was saved. Save in "
+            "the background only what is not changed any more, or copies of it: "
+            "Saver(store, staged=True)"
+        )
+
+
+class CheckpointTimeoutError(FunctrainError, TimeoutError):
+    """A checkpoint was not on the disk in the time given."""
+
+    def __init__(self, step: int | None, seconds: float) -> None:
+        super().__init__(
+            f"the checkpoint of step {step} is still being written after {seconds:g} s; it counts "
+            "only if the process lives until it is done. Older checkpoints are untouched"
+        )
+
+
+class ExportError(FunctrainError, OSError):
+    """The weights of a checkpoint could not be written to a file."""
+
+
+class CheckpointSkippedWarning(FunctrainWarning):
+    """A damaged checkpoint was passed over."""
+
+
+class CheckpointNotRemovedWarning(FunctrainWarning):
+    """An old checkpoint could not be removed."""
+
+
+class CheckpointNotSavedWarning(FunctrainWarning):
+    """A save in the background failed, and nobody asked how it went."""
+
+
+class CheckpointNotMirroredWarning(FunctrainWarning):
+    """A checkpoint is on the disk, but its copy did not get to the remote store."""

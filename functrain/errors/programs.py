@@ -1,0 +1,108 @@
+"""Failures in making a program and a step."""
+
+from __future__ import annotations
+
+from functrain.errors.base import FunctrainError, FunctrainWarning
+
+
+class DonatedStateError(FunctrainError, RuntimeError):
+    """A state was used after a donated step had consumed it."""
+
+    def __init__(self, name: str = "state") -> None:
+        super().__init__(
+            f"state.{name} was read, but this TrainState was given to a donated step, which "
+            "reuses its memory. Keep the state that the step returned, or take a copy first: "
+            "functrain.copy(state)."
+        )
+
+
+class NotAStateError(FunctrainError, TypeError):
+    """A step was given something else in the place of a state."""
+
+
+class ModelError(FunctrainError, TypeError):
+    """The model is not a module, cannot be copied, or is not ready."""
+
+
+class ParameterMismatchError(FunctrainError, ValueError):
+    """Names or shapes of given tensors do not fit the model."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        self.problems = problems
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{what}:\n{listed}")
+
+
+class LossError(FunctrainError, ValueError):
+    """The loss function returned something that cannot be trained on."""
+
+
+class PrecisionError(FunctrainError, ValueError):
+    """The precision is not one there is."""
+
+
+class MicroBatchError(FunctrainError, ValueError):
+    """More micro-batches were given to a step than the program accumulates."""
+
+    def __init__(self, came: int, accumulate: int) -> None:
+        super().__init__(
+            f"{came} micro-batches were given to a step of a program with accumulate={accumulate}. "
+            "Give at most that many, or wrap them to say that they are one step: "
+            "functrain.MicroBatches([...])."
+        )
+
+
+class SparseGradientError(FunctrainError, TypeError):
+    """A parameter received a sparse gradient."""
+
+    def __init__(self, path: str, layout: object) -> None:
+        super().__init__(
+            f"parameter {path!r} received a gradient of layout {layout}; functrain's steps take "
+            "dense gradients only. Make the layer with sparse=False."
+        )
+
+
+class CheckpointingError(FunctrainError, RuntimeError):
+    """The model uses reentrant activation checkpointing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give "
+            "gradients as values (it writes them into .grad). Pass use_reentrant=False: the same "
+            "memory is saved, and torch recommends it."
+        )
+
+
+class NonFiniteError(FunctrainError, FloatingPointError):
+    """Loss or gradients of a step were NaN or infinite, and the program's policy is to raise."""
+
+    def __init__(self, step: int, loss: float, culprits: list[str]) -> None:
+        self.step = step
+        self.culprits = culprits
+        named = ", ".join(culprits[:8]) + (", ..." if len(culprits) > 8 else "")
+        where = (
+            f"non-finite gradients in {len(culprits)} leaves: {named}"
+            if culprits
+            else "every gradient is finite by itself, but their common norm or the loss is not"
+        )
+        super().__init__(
+            f"step {step}: the loss is {loss} and the update was not made ({where}). The state "
+            "given to train_step is unchanged. Lower the learning rate, clip gradients "
+            '(clip_norm=1.0), or choose nonfinite="skip".'
+        )
+
+
+class WeightsError(FunctrainError, ValueError):
+    """eval_step was asked for weights that the state does not hold."""
+
+
+class ConfigurationError(FunctrainError, ValueError):
+    """A value given to a constructor makes no sense."""
+
+
+class EmptyBatchWarning(FunctrainWarning):
+    """A batch without samples was passed over."""
+
+
+class NonFiniteWarning(FunctrainWarning):
+    """A run ended because of a non-finite loss or gradient."""

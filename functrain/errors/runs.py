@@ -1,0 +1,37 @@
+"""Failures of a run, its listeners, its directory and its log."""
+
+from __future__ import annotations
+
+from functrain.errors.base import FunctrainError, FunctrainWarning
+
+
+class ListenerError(FunctrainError, RuntimeError):
+    """A listener raised an exception, or is none."""
+
+
+class LogError(FunctrainError, ValueError):
+    """The log of a run is shorter than it was, or damaged."""
+
+
+class RunDirectoryError(FunctrainError, OSError):
+    """A run directory cannot be used: no directory, unreadable or unwritable."""
+
+
+class RunDirectoryBusyError(RunDirectoryError):
+    """Another process is writing to the run directory."""
+
+
+class RecipeChangedWarning(FunctrainWarning):
+    """A run is continued with another recipe or in another environment."""
+
+
+class MissingExtraError(FunctrainError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class SinkWarning(FunctrainWarning):
+    """A sink of metrics could not be written to; training goes on without it."""
+
+
+class FinderError(FunctrainError, ValueError):
+    """A search for a hyperparameter came to nothing."""

@@ -1,0 +1,45 @@
+"""Failures of schedules, durations and positions."""
+
+from __future__ import annotations
+
+from functrain.errors.base import FunctrainError, FunctrainWarning
+
+
+class InvalidScheduleError(FunctrainError, ValueError):
+    """A schedule was given a field it cannot work with."""
+
+
+class UnknownHorizonError(FunctrainError, ValueError):
+    """A schedule that ends with the run was asked for an lr before the run's length was known."""
+
+
+class MetricNeededError(FunctrainError, TypeError):
+    """A metric-driven schedule was asked for the lr at a step, which no step number determines."""
+
+
+class NotAScheduleError(FunctrainError, TypeError):
+    """A value given as a learning rate is neither a number nor a schedule."""
+
+
+class ScheduleStateError(FunctrainError, TypeError):
+    """A schedule's state is not plain numbers, or was made by a schedule of another kind."""
+
+
+class InvalidDurationError(FunctrainError, ValueError):
+    """A duration is not a positive amount of steps, epochs, samples or minutes."""
+
+
+class InvalidPositionError(FunctrainError, ValueError):
+    """A position in a run cannot exist: a negative count, or a batch beyond its epoch's end."""
+
+
+class UnknownEpochLengthError(FunctrainError, ValueError):
+    """A fraction of an epoch was asked for where the number of batches in an epoch is unknown."""
+
+
+class ScheduleEndedWarning(FunctrainWarning):
+    """A run goes on for longer than the learning rate schedule that it was begun with."""
+
+
+class MissingMetricWarning(FunctrainWarning):
+    """A rule waits for a metric that the evaluation did not give."""

@@ -1,0 +1,30 @@
+"""Mistakes that users make, each with the error it should be told by."""
+
+from mistakes import (
+    around,
+    checkpoints,
+    configurations,
+    data,
+    optimizers,
+    programs,
+    runs,
+    saving,
+    schedules,
+    transformations,
+)
+from mistakes.mistake import Mistake
+
+MISTAKES: list[Mistake] = [
+    *programs.MISTAKES,
+    *transformations.MISTAKES,
+    *optimizers.MISTAKES,
+    *schedules.MISTAKES,
+    *data.MISTAKES,
+    *runs.MISTAKES,
+    *checkpoints.MISTAKES,
+    *saving.MISTAKES,
+    *configurations.MISTAKES,
+    *around.MISTAKES,
+]
+
+__all__ = ["MISTAKES", "Mistake"]

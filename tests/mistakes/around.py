@@ -1,0 +1,93 @@
+"""Mistakes in generating, searching for a learning rate, logging, and missing packages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import errors, generation
+from mistakes.mistake import Mistake, batches, fit, program, squared, step
+
+
+class Bigram(nn.Module):
+    """Logits of the next token from a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens)
+
+
+def infinite(model: nn.Module, batch: Tensor) -> Tensor:
+    return squared(model, batch) / 0
+
+
+def generate(prompt: object, scale: float = 1.0) -> None:
+    made = program(model=Bigram)
+    state = made.init(params={"table.weight": torch.ones(4, 4) * scale})
+    generation.generate(made, state, prompt, 2)  # type: ignore[call-overload]
+
+
+def without_pandas(_: Path, patches: pytest.MonkeyPatch) -> None:
+    patches.setitem(sys.modules, "pandas", None)
+    fit().history.to_pandas()
+
+
+def unwritable(path: Path, _: object) -> None:
+    (path / "log").mkdir()
+    fit(listeners=[ft.listeners.JSONL(path / "log")])
+
+
+MISTAKES = [
+    Mistake(
+        errors.PromptError,
+        lambda *_: generate(torch.tensor([], dtype=torch.int64)),
+        ("is empty",),
+        ("at least one token",),
+    ),
+    Mistake(
+        errors.PromptError,
+        lambda *_: generate(torch.tensor([0.5])),
+        ("torch.float32",),
+        ("expected tokens: whole numbers",),
+    ),
+    Mistake(
+        errors.LogitsError,
+        lambda *_: generate(torch.tensor([0]), float("nan")),
+        ("row 0", "NaN"),
+        ("See whether the weights are finite",),
+    ),
+    Mistake(
+        errors.FinderError,
+        lambda *_: ft.finders.find_lr(
+            program(infinite, nonfinite="ignore"), program().init(), batches()
+        ),
+        ("the loss is not finite at the first step",),
+        ("lower low=",),
+    ),
+    Mistake(
+        errors.MissingExtraError,
+        without_pandas,
+        ("package pandas",),
+        ("pip install 'functrain[pandas]'",),
+    ),
+    Mistake(
+        errors.SinkWarning,
+        unwritable,
+        ("could not be written to", "Is a directory"),
+        ("Training goes on, and it is tried again",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: step(ft.compiled(ft.donated(ft.compiled(program())))),
+        ("compiled takes an eager program",),
+        ("apply it before anything else",),
+    ),
+]

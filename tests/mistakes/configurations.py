@@ -1,0 +1,114 @@
+"""Mistakes in configurations and searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functrain import config, errors
+from mistakes.mistake import Mistake, batches, fit
+
+RUN = """\
+model: {_target_: torch.nn.Linear, in_features: 2, out_features: 1}
+loss: mine.loss
+data: {_target_: mine.data}
+optimizer: {_target_: functrain.optim.SGD, lr: 0.1}
+fit: {until: 2 steps}
+directory: run
+"""
+MINE = """\
+import torch, functrain as ft
+loss = lambda model, batch: model(batch).square().mean()
+data = lambda: ft.data.Batches(torch.ones(8, 2), 2)
+"""
+
+
+def load(path: Path, old: str, new: str, *overrides: str) -> Any:
+    (path / "mine.py").write_text(MINE)
+    (path / "run.yaml").write_text(RUN.replace(old, new))
+    loaded = config.load(str(path / "run.yaml"), list(overrides))
+    with config.importable(loaded):
+        return config.build(loaded.config)
+
+
+def changed(path: Path, patches: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from functrain.cli.train import train
+
+    patches.chdir(path)
+    (path / "mine.py").write_text(MINE)
+    (path / "run.yaml").write_text(RUN)
+    for rate in (0.1, 0.2):
+        train("run.yaml", [f"optimizer.lr={rate}"], Console(quiet=True))
+
+
+def objective(params: dict[str, Any], seed: int, directory: Path, listeners: list[Any]) -> Any:
+    return fit("1 step", eval_data=batches(), seed=seed, listeners=listeners)
+
+
+def search(path: Path, space: Any = None, **options: Any) -> None:
+    pytest.importorskip("optuna")
+    from functrain.search import search
+
+    given = {"metric": "eval/loss", "directory": path / "s", "trials": 1, "say": lambda line: None}
+    search(objective, space or {"lr": {"type": "float", "min": 0, "max": 1}}, **given | options)
+
+
+def another(path: Path, _: object) -> None:
+    search(path)
+    search(path, direction="maximize")
+
+
+MISTAKES = [
+    Mistake(
+        errors.ConfigError,
+        lambda path, _: load(path, "fit:", "fti:"),
+        ("run.yaml", "fti: unknown key"),
+        ("did you mean 'fit'",),
+    ),
+    Mistake(
+        errors.ConfigError,
+        lambda path, _: load(path, "torch.nn.Linear", "torch.nn.Linaer"),
+        ("model", "torch.nn has no 'Linaer'"),
+        ("'Linear'",),
+    ),
+    Mistake(
+        errors.ConfigError,
+        lambda path, _: load(path, "", "", "fit.until=many"),
+        ("fit.until", "'many'"),
+        ("500 steps",),
+    ),
+    Mistake(
+        errors.ConfigError,
+        lambda path, _: load(path, "in_features: 2", "in_feature: 2"),
+        ("model.in_feature", "takes no such argument"),
+        ("'in_features'",),
+    ),
+    Mistake(
+        errors.ConfigChangedError,
+        changed,
+        ("optimizer.lr: 0.1 there, 0.2 now",),
+        ("Choose another directory=..., or remove that one",),
+    ),
+    Mistake(
+        errors.SearchSpaceError,
+        lambda path, _: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
+        ("lr: type", "came 'flaot'"),
+        ("expected one of",),
+    ),
+    Mistake(
+        errors.SearchError,
+        lambda path, _: search(path, direction="minimise"),
+        ("direction", "came 'minimise'"),
+        ("minimize or maximize",),
+    ),
+    Mistake(
+        errors.SearchChangedError,
+        another,
+        ("direction: 'minimize' there, 'maximize' now",),
+        ("Choose another directory",),
+    ),
+]

@@ -1,0 +1,218 @@
+"""Mistakes in making a program and a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import functrain as ft
+from functrain import errors
+from mistakes.mistake import Mistake, X, linear, program, squared, step
+
+
+class Reentrant(nn.Linear):
+    def forward(self, x: torch.Tensor) -> Any:
+        return checkpoint(super().forward, x.requires_grad_(), use_reentrant=True)
+
+
+def unready_model() -> None:
+    program(model=nn.LazyLinear(1))
+
+
+def changing_factory() -> None:
+    sizes = iter([(4, 1), (4, 1, 1)])
+    made = program(model=lambda: nn.ModuleList([nn.Linear(size, 1) for size in next(sizes)]))
+    made.init()
+
+
+def sparse() -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    step(program(model=table), torch.tensor([0, 1]))
+
+
+def consumed() -> None:
+    made = ft.donated(program())
+    state = made.init()
+    made.train_step(state, X)
+    state.params  # noqa: B018
+
+
+def infinite(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return squared(model, batch) / 0
+
+
+def unknown_weights() -> None:
+    made = program()
+    made.eval_step(made.init(), X, weights="averaged")
+
+
+def no_average() -> None:
+    made = program()
+    made.eval_step(made.init(), X, weights="ema")
+
+
+MISTAKES = [
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(accumulate=0),
+        ("accumulate", "came 0"),
+        ("whole number from 1",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(optimizer=torch.optim.AdamW),
+        ("came <class 'torch.optim.adamw.AdamW'>",),
+        ("functrain.optim.AdamW(lr=1e-3)", "from_torch(torch.optim.X, lr=1e-3)"),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(trainable=["haed.*"]),
+        ("['haed.*']", "['weight', 'bias']"),
+        ("no parameter is trainable",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(nonfinite="stop"),
+        ("nonfinite", "came 'stop'"),
+        ("'raise', 'skip', 'ignore'",),
+    ),
+    Mistake(
+        errors.ModelError,
+        lambda *_: program(model="resnet"),
+        ("came 'resnet'",),
+        ("nn.Module or a callable that returns one",),
+    ),
+    Mistake(
+        errors.ModelError,
+        lambda *_: unready_model(),
+        ("'weight' has no shape yet",),
+        ("Run one forward pass",),
+    ),
+    Mistake(
+        errors.ModelError,
+        lambda *_: changing_factory(),
+        ("2.bias", "2.weight"),
+        ("build the same structure each time",),
+    ),
+    Mistake(
+        errors.ParameterMismatchError,
+        lambda *_: program().init(params={"weigth": torch.ones(1, 4), "bias": torch.ones(2)}),
+        ("'weigth'", "has shape [2], expected [1]"),
+        ("did you mean 'weight'",),
+    ),
+    Mistake(
+        errors.LossError,
+        lambda *_: step(program(lambda model, batch: [1.0])),
+        ("returned list",),
+        ("scalar tensor or functrain.Loss",),
+    ),
+    Mistake(
+        errors.LossError,
+        lambda *_: step(program(lambda model, batch: model(batch))),
+        ("shape [8, 1]",),
+        (".mean()",),
+    ),
+    Mistake(
+        errors.LossError,
+        lambda *_: step(program(lambda model, batch: model(batch).mean().detach())),
+        ("does not depend on any",),
+        ("model that is passed to loss(model, batch)", "without .detach()"),
+    ),
+    Mistake(
+        errors.LossError,
+        lambda *_: step(
+            program(lambda model, batch: ft.Loss(squared(model, batch), metrics={"lr": 1.0}))
+        ),
+        ("['lr']",),
+        ("Give yours other names",),
+    ),
+    Mistake(
+        errors.NotAStateError,
+        lambda *_: program().train_step(X, program().init()),  # type: ignore[arg-type]
+        ("came a Tensor",),
+        ("the state comes first, the batch second",),
+    ),
+    Mistake(
+        errors.NotAStateError,
+        lambda *_: program().eval_step(step(program()), X),
+        ("came a tuple",),
+        ("state, metrics = program.train_step(state, batch)",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program().init({"weight": X}),  # type: ignore[arg-type]
+        ("seed", "came a dict"),
+        ("pretrained weights go to params=",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(ema=True),
+        ("ema", "came True"),
+        ("a decay such as 0.999, functrain.EMA(...) or None",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: program(optimizer=torch.optim.AdamW(linear().parameters())),
+        ("came a torch.optim.adamw.AdamW",),
+        ("from_torch(torch.optim.X, lr=1e-3)",),
+    ),
+    Mistake(
+        errors.PrecisionError,
+        lambda *_: program(precision="fp8"),
+        ("came 'fp8'",),
+        ("'float32', 'bf16', 'fp16'",),
+    ),
+    Mistake(
+        errors.MicroBatchError,
+        lambda *_: step(
+            program(lambda model, batch: squared(model, batch[0]), accumulate=2), [(X,)] * 3
+        ),
+        ("3 micro-batches", "accumulate=2"),
+        ("functrain.MicroBatches([...])",),
+    ),
+    Mistake(
+        errors.SparseGradientError,
+        lambda *_: sparse(),
+        ("'weight'", "torch.sparse_coo"),
+        ("sparse=False",),
+    ),
+    Mistake(
+        errors.CheckpointingError,
+        lambda *_: step(program(model=Reentrant(4, 1)), X.clone()),
+        ("use_reentrant=True",),
+        ("Pass use_reentrant=False",),
+    ),
+    Mistake(
+        errors.NonFiniteError,
+        lambda *_: step(program(infinite)),
+        ("step 0", "loss is inf", "weight"),
+        ("Lower the learning rate", "clip_norm=1.0", 'nonfinite="skip"'),
+    ),
+    Mistake(
+        errors.WeightsError,
+        lambda *_: unknown_weights(),
+        ("came 'averaged'",),
+        ('"params" or "ema"',),
+    ),
+    Mistake(
+        errors.WeightsError,
+        lambda *_: no_average(),
+        ('weights="ema"',),
+        ("functrain.program(..., ema=0.999)",),
+    ),
+    Mistake(
+        errors.DonatedStateError,
+        lambda *_: consumed(),
+        ("state.params was read",),
+        ("Keep the state that the step returned", "functrain.copy(state)"),
+    ),
+    Mistake(
+        errors.EmptyBatchWarning,
+        lambda *_: step(program(model=linear), X[:0]),
+        ("the batch has no samples", "step 0"),
+        ("passed over", "state.counters.empty"),
+    ),
+]

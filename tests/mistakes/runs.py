@@ -1,0 +1,176 @@
+"""Mistakes in running: listeners, directories, limits, and going on with something changed."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import errors
+from functrain.events import BatchEnd
+from mistakes.mistake import Mistake, X, fit, program, squared
+
+
+class Failing:
+    def on_batch_end(self, event: BatchEnd) -> None:
+        raise KeyError("accuracy")
+
+
+def nan_later(model: nn.Module, batch: Tensor) -> Tensor:
+    return squared(model, batch) * (float("nan") if batch[0, 0] > 0.5 else 1.0)
+
+
+def another_recipe(path: Path) -> None:
+    fit("2 steps", directory=path)
+    fit("4 steps", directory=path, program=program(clip_norm=1.0))
+
+
+def another_architecture(path: Path) -> None:
+    fit("2 steps", directory=path)
+    fit("4 steps", directory=path, program=program(model=lambda: nn.Linear(4, 2)))
+
+
+def shortened_log(path: Path) -> None:
+    fit("2 steps", directory=path)
+    (path / "metrics.jsonl").write_text("")
+    fit("4 steps", directory=path)
+
+
+def again(path: Path, **options: Any) -> None:
+    fit("2 steps", directory=path)
+    fit("4 steps", directory=path, **options)
+
+
+def busy(path: Path, patches: pytest.MonkeyPatch) -> None:
+    # On another file system of the same name: there the lock of this process is not its own.
+    with ft.Checkpoints(path).lock():
+        patches.setattr(socket, "gethostname", lambda: "elsewhere")
+        fit(directory=path)
+
+
+def file_there(path: Path) -> Path:
+    (path / "file").write_text("")
+    return path / "file"
+
+
+MISTAKES = [
+    Mistake(
+        errors.ListenerError,
+        lambda *_: fit(listeners=[Failing()]),
+        ("Failing.on_batch_end failed at step 1", "KeyError: 'accuracy'"),
+        ("Mend it and call fit again",),
+    ),
+    Mistake(
+        errors.ListenerError,
+        lambda *_: fit(listeners=[print]),
+        ("<built-in function print>",),
+        ("none of the methods of a listener: on_train_begin",),
+    ),
+    Mistake(
+        errors.ListenerError,
+        lambda *_: fit(listeners=[Failing]),
+        ("Failing is a class",),
+        ("Failing(...)",),
+    ),
+    Mistake(
+        errors.ListenerError,
+        lambda *_: fit(listeners=Failing()),
+        ("came a Failing",),
+        ("listeners=[...]",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: fit(early_stop="eval/loss"),
+        ("early_stop", "came 'eval/loss'"),
+        ("functrain.EarlyStop('eval/loss', patience=5)",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda path, _: ft.Checkpoints(path, mode="lowest"),  # type: ignore[arg-type]
+        ("Checkpoints: mode", "came 'lowest'"),
+        ("['min', 'max']",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: fit(until=[]),  # type: ignore[arg-type]
+        ("until is empty",),
+        ("'10 epochs'",),
+    ),
+    Mistake(
+        errors.NonFiniteWarning,
+        lambda *_: fit(program=program(nan_later), data=[X, X[-2:]]),
+        ("step 1: the loss is nan", "weight"),
+        ("Lower the learning rate", 'nonfinite="skip"'),
+    ),
+    Mistake(
+        errors.MissingMetricWarning,
+        lambda *_: fit(restore_best=True),
+        ("'loss'",),
+        ("restore_best", "the state is the last one"),
+    ),
+    Mistake(
+        errors.RecipeChangedWarning,
+        lambda path, _: another_recipe(path),
+        ("clip_norm",),
+        ("from here on it is not the run that was started",),
+    ),
+    Mistake(
+        errors.CheckpointMismatchError,
+        lambda path, _: another_architecture(path),
+        ("weight", "[1, 4]", "[2, 4]"),
+        ("a run of another model needs another directory",),
+    ),
+    Mistake(
+        errors.LogError,
+        lambda path, _: shortened_log(path),
+        ("metrics.jsonl has 0 bytes", "rows were lost"),
+        ("Restore the file, or move the run directory away",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda path, _: again(path, resume=False),
+        ("holds a run already",),
+        ("Choose another directory", "resume=True"),
+    ),
+    Mistake(
+        errors.NoCheckpointError,
+        lambda path, _: again(path, resume=7),
+        ("there is no checkpoint at", "step-00000007"),
+        ("there are those of the steps [2]",),
+    ),
+    Mistake(
+        errors.RunDirectoryError,
+        lambda path, _: fit(directory=file_there(path)),
+        ("file cannot be used: Not a directory",),
+        ("Choose another",),
+    ),
+    Mistake(
+        errors.RunDirectoryBusyError,
+        busy,
+        ("is writing to",),
+        ("wait for it, end it, or choose another directory",),
+    ),
+    Mistake(
+        errors.UnsupportedLeafError,
+        lambda path, _: ft.save(path / "c", {"params": torch.ones(1), "loss": squared}),
+        ("loss is a builtins.function",),
+        ("a checkpoint holds tensors",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda path, _: ft.Checkpoints(path, keep_last=0),
+        ("keep_last=0",),
+        ("expected 1 or more, or None",),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: ft.EarlyStop("eval/loss", patience=0),
+        ("patience", "came 0"),
+        ("at least 1",),
+    ),
+]

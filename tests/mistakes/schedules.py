@@ -1,0 +1,124 @@
+"""Mistakes with schedules, durations and positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+import functrain as ft
+from functrain import errors
+from functrain.position import Position
+from functrain.schedules import Cosine, Plateau, Sequential, WarmupCosine
+from mistakes.mistake import Mistake, X, batches, fit, program
+
+
+class Unknown:
+    """Batches of which nobody knows how many there are."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from (X, X, X)
+
+
+def rated(rate: object) -> ft.Program:
+    return program(optimizer=ft.optim.SGD(lr=rate))  # type: ignore[arg-type]
+
+
+def another_schedule(path: Path) -> None:
+    fit("2 steps", program=rated(Cosine(lr=0.1)), directory=path)
+    fit("4 steps", program=rated(Plateau(lr=0.1)), directory=path)
+
+
+def longer(path: Path) -> None:
+    fit("2 steps", program=rated(Cosine(lr=0.1)), directory=path)
+    fit("4 steps", program=rated(Cosine(lr=0.1)), directory=path)
+
+
+MISTAKES = [
+    Mistake(
+        errors.InvalidScheduleError,
+        lambda *_: WarmupCosine(lr=0.1, warmup_steps=5, warmup_proportion=0.1),
+        ("WarmupCosine",),
+        ("exactly one of warmup_steps and warmup_proportion",),
+    ),
+    Mistake(
+        errors.InvalidScheduleError,
+        lambda *_: Cosine(lr=-0.1),
+        ("Cosine: lr", "-0.1"),
+        (">= 0",),
+    ),
+    Mistake(
+        errors.InvalidScheduleError,
+        lambda *_: fit(program=rated(WarmupCosine(lr=0.1, warmup_steps=10))),
+        ("warmup_steps=10", "horizon of 4 steps"),
+        ("lengthen the run", "shorten the warmup"),
+    ),
+    Mistake(
+        errors.UnknownHorizonError,
+        lambda *_: Cosine(lr=0.1)(3),
+        ("Cosine has no steps of its own",),
+        ("give Cosine(..., steps=N)", "ft.fit(until=...)"),
+    ),
+    Mistake(
+        errors.MetricNeededError,
+        lambda *_: Plateau(lr=0.1)(0),
+        ("Plateau's lr depends on the metrics",),
+        ("schedule.lr(state, step)",),
+    ),
+    Mistake(
+        errors.NotAScheduleError,
+        lambda *_: Sequential(["0.1"], []),
+        ("got str: '0.1'",),
+        ("expected a number, a function step -> lr, or a schedule",),
+    ),
+    Mistake(
+        errors.NotAScheduleError,
+        lambda *_: Sequential([Cosine], []),
+        ("Cosine is a class",),
+        ("call it, as in Cosine(...)",),
+    ),
+    Mistake(
+        errors.ScheduleStateError,
+        lambda path, _: another_schedule(path),
+        ("made with another learning rate schedule",),
+        ("Go on with the schedule of the run", "program.init(params=state.params)"),
+    ),
+    Mistake(
+        errors.ScheduleEndedWarning,
+        lambda path, _: longer(path),
+        ("ends at update 2", "goes on to 4"),
+        ("begin a new run from these weights",),
+    ),
+    Mistake(
+        errors.InvalidDurationError,
+        lambda *_: fit("10"),
+        ("'10'",),
+        ("a number and a unit", "500 steps"),
+    ),
+    Mistake(
+        errors.InvalidDurationError,
+        lambda *_: fit("10 epcohs"),
+        ("unknown unit 'epcohs'",),
+        ("epochs",),
+    ),
+    Mistake(errors.InvalidDurationError, lambda *_: ft.Steps(0), ("got 0",), ("above 0",)),
+    Mistake(
+        errors.InvalidPositionError,
+        lambda *_: Position(step=-1, epoch=0, batch=0, samples=0, batches=4, minutes=0.0),
+        ("step=-1",),
+        ("at least 0",),
+    ),
+    Mistake(
+        errors.UnknownEpochLengthError,
+        lambda *_: fit("0.5 epochs", Unknown()),
+        ('"0.5 epochs"',),
+        ("use whole epochs, steps or samples",),
+    ),
+    Mistake(
+        errors.MissingMetricWarning,
+        lambda *_: fit(eval_data=batches(), early_stop=ft.EarlyStop("valid/loss", patience=1)),
+        ("'valid/loss'",),
+        ("eval/loss",),
+    ),
+]

@@ -1,0 +1,98 @@
+"""Mistakes under compilation, and what checks of a program find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import errors, testing
+from mistakes import counting
+from mistakes.mistake import Mistake, X, linear, program, squared, step
+
+
+def looking(model: nn.Module, batch: Tensor) -> Tensor:
+    return squared(model, batch) * (2.0 if batch.sum().item() > 0 else 1.0)
+
+
+def with_object(model: nn.Module, batch: Any) -> Tensor:
+    return squared(model, batch["x"])
+
+
+def broken(graph: object, inputs: object) -> Any:
+    raise RuntimeError("no compiler")
+
+
+def many_shapes() -> None:
+    made = ft.compiled(program(), backend="eager")
+    state = made.init()
+    for rows in range(1, 11):
+        state, _ = made.train_step(state, torch.ones(rows, 4))
+
+
+def in_place(state: dict[str, Tensor], batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    state["w"] += batch.mean()
+    return state, {"loss": batch.sum()}
+
+
+MISTAKES = [
+    Mistake(
+        errors.CaptureError,
+        lambda *_: step(ft.compiled(program(looking), backend="eager")),
+        ("transformations.py",),
+        (".item()", "fallback=True"),
+    ),
+    Mistake(
+        errors.BatchFormError,
+        lambda *_: step(
+            ft.compiled(program(with_object), backend="eager"), {"x": X, "y": object()}
+        ),
+        ("a object in the batch",),
+        ("containers of tensors, numbers and strings",),
+    ),
+    Mistake(
+        errors.CompilationError,
+        lambda *_: step(ft.compiled(program(), backend=broken)),
+        ("RuntimeError: no compiler",),
+        ("apt install g++", "fallback=True"),
+    ),
+    Mistake(
+        errors.FallbackWarning,
+        lambda *_: step(ft.compiled(program(looking), backend="eager", fallback=True)),
+        ("transformations.py",),
+        ("runs eagerly",),
+    ),
+    Mistake(
+        errors.RecompileWarning,
+        lambda *_: many_shapes(),
+        ("8 forms of batch",),
+        ("pad, drop the last batch",),
+    ),
+    Mistake(
+        errors.ImpurityError,
+        lambda *_: testing.check_pure(in_place, {"w": torch.zeros(2)}, torch.ones(3)),
+        ("train_step is not pure", "state['w'] was changed: 2 of 2 elements"),
+        ("new_state['w'] shares memory with state['w']",),
+    ),
+    Mistake(
+        errors.ResumptionError,
+        lambda *_: testing.check_resumes(counting.make, steps=4, cuts=[2]),
+        ("is not the run that was never cut", "step"),
+        ("params",),
+    ),
+    Mistake(
+        errors.IncompleteError,
+        lambda *_: testing.check_complete(counting.make),
+        ("influenced by what is not in the state",),
+        ("CALLS",),
+        slow=True,
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: ft.sharpness_aware(ft.compiled(program(model=linear))),
+        ("sharpness_aware takes an eager program",),
+        ("apply it before compiled",),
+    ),
+]

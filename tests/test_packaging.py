@@ -1,0 +1,104 @@
+"""The wheel holds what the tree holds, its command runs, and its types are seen from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BUILT_FROM = ["pyproject.toml", "setup.cfg", "README.md", "LICENSE", "functrain_pytest.py"]
+
+OUTSIDE = """\
+import torch
+import functrain as ft
+
+program = ft.program(torch.nn.Linear(4, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+state, metrics = program.train_step(program.init(seed=0), torch.ones(2, 4))
+reveal_type(state)
+program.init(seed="0")
+"""
+
+
+def ended(command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build")
+    source = tmp_path_factory.mktemp("source")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "functrain", source / "functrain", ignore=ignored)
+    for name in BUILT_FROM:
+        shutil.copy(ROOT / name, source)
+    arguments = ["-m", "build", "--wheel", "--no-isolation", "--outdir", "out"]
+    done = ended([sys.executable, *arguments], source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next((source / "out").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that has the wheel and, for the rest, borrows what is installed here."""
+    place = tmp_path_factory.mktemp("clean")
+    venv.create(place, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(place)}))
+    zipfile.ZipFile(wheel).extractall(packages)
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return place / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "functrain").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert held == there | {"functrain_pytest.py"}
+    assert "functrain/py.typed" in held
+
+
+@pytest.mark.slow
+def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    code = (
+        "import functrain, sys; print(functrain.__file__); from functrain.cli import main; main()"
+    )
+    options = ["fit.until=5 steps", "directory=run"]
+    done = ended([clean, "-c", code, "train", "digits", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(clean.parent.parent))
+    assert (tmp_path / "run" / "step-00000005" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_its_types_are_seen_from_outside(clean: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    arguments = ["--strict", "--config-file", os.devnull, "--python-executable", clean]
+    done = ended([sys.executable, "-m", "mypy", *arguments, "outside.py"], tmp_path)
+    assert 'Revealed type is "functrain.state.TrainState"' in done.stdout
+    assert 'outside.py:7: error: Argument "seed" to "init"' in done.stdout
+    assert "Found 1 error" in done.stdout
+
+
+def test_versions_agree() -> None:
+    import tomllib
+
+    import functrain
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert functrain.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,124 @@
+"""The documentation is whole, runs, and builds without a warning and without the network."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+# These are run, or read, by the tests of their own matter.
+ELSEWHERE = {"checkpoint-format.md", "compiled.md", "measurements.md"}
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def listed() -> list[str]:
+    """The pages that test_docs.py runs."""
+    text = (Path(__file__).parent / "test_docs.py").read_text()
+    return re.findall(r'^ +"([\w/-]+\.md)",$', text, re.MULTILINE)
+
+
+OWN = [page for page in PAGES if blocks(page) and page not in {*listed(), *ELSEWHERE}]
+
+
+@pytest.mark.parametrize("page", OWN)
+def test_the_code_on_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), names)
+
+
+def test_no_block_of_python_goes_by_another_name() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
+        for language in re.findall(r"^```(\w*)$", path.read_text(), re.MULTILINE):
+            assert language in ("", "python", "yaml"), path
+
+
+def test_the_first_program_is_that_of_the_readme() -> None:
+    (first, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks("index.md") == [first]
+
+
+def pages(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    children = nav.values() if isinstance(nav, dict) else nav
+    return [page for child in children for page in pages(child)]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(pages(nav)) == PAGES
+
+
+def test_every_public_module_has_a_page_of_the_reference() -> None:
+    shown = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+    }
+    # Of these the names are listed elsewhere, or they are commands and not for calling.
+    inner = {"functrain.cli"}
+    found = set()
+    for path in (ROOT / "functrain").glob("*/__init__.py"):
+        names = [
+            node.targets[0].id
+            for node in ast.parse(path.read_text()).body  # type: ignore[attr-defined]
+            if isinstance(node, ast.Assign)
+        ]
+        if "__all__" in names:
+            found.add(f"functrain.{path.parent.name}")
+    assert found - inner <= shown
+
+
+def test_nothing_that_the_guides_name_is_missing() -> None:
+    import functrain as ft
+
+    for page in [*OWN, "index.md", "errors.md"]:
+        for name in set(re.findall(r"\bft((?:\.[A-Za-z]\w+)+)", (DOCS / page).read_text())):
+            found: Any = ft
+            for part in name[1:].split("."):
+                assert hasattr(found, part), (page, name)
+                found = getattr(found, part)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    pytest.importorskip("material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [*command, "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    optimizers = (tmp_path / "reference" / "optim.html").read_text()
+    assert "Loshchilov" in optimizers
+    assert "betas" in optimizers
+    for page in tmp_path.rglob("*.html"):  # nothing is fetched from elsewhere
+        fetched = re.findall(
+            r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', page.read_text()
+        )
+        assert not fetched, page
