@@ -122,6 +122,11 @@ class Batches:
 
     def __getitem__(self, position: tuple[int, int]) -> Any:
         """The batch at ``epoch, index``; a pure function, the same in any process."""
+        if not isinstance(position, tuple):
+            raise BatchIndexError(
+                f"Batches[epoch, index] gives a batch, came [{position!r}]: the third batch of the "
+                "first epoch is batches[0, 2]"
+            )
         epoch, index = position
         return self.read(epoch, index, self.indices(epoch, index))
 

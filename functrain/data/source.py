@@ -105,6 +105,12 @@ def _check_gives_batches(data: Any) -> None:
             f"data must give batches one after another, and a {kind} does not: give "
             "functrain.data.Batches(data, batch_size), or [data] if it is one batch"
         )
+    if isinstance(data, tuple) and data and all(isinstance(part, Tensor) for part in data):
+        raise NotBatchesError(
+            "a tuple of tensors may be the columns of a data set or its batches: give "
+            "functrain.data.Batches((x, y), batch_size), [(x, y)] if it is one batch, or a list of "
+            "batches"
+        )
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise NotBatchesError(
             f"data must be Batches, a DataLoader or another iterable of batches, got {kind}"

@@ -297,6 +297,11 @@ def test_a_position_that_is_not_there(position: tuple[int, int]) -> None:
         Batches(X, 4)[position]
 
 
+def test_a_batch_has_two_numbers() -> None:
+    with pytest.raises(BatchIndexError, match=r"came \[3\]: the third batch .* batches\[0, 2\]"):
+        Batches(X, 4)[3]  # type: ignore[index]
+
+
 @pytest.mark.parametrize("position", [(0, 4), (0, -1), (-1, 0)])
 def test_a_stream_cannot_begin_where_nothing_is(position: tuple[int, int]) -> None:
     with pytest.raises(BatchIndexError, match=r"no stream from batch"):

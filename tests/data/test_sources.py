@@ -224,6 +224,7 @@ def test_an_iterator_goes_on_where_it_was_left() -> None:
         TensorDataset(torch.zeros(3)),
         torch.zeros(3, 2),
         {"x": torch.zeros(3)},
+        (torch.zeros(3, 2), torch.zeros(3)),
         "path/to/data",
         None,
         5,
