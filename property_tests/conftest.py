@@ -1,4 +1,4 @@
-"""How many examples a law is tried with: few and the same each time, or many.
+"""How many examples a law is tried with: few and the same each time, or many; and the counts.
 
 FUNCTRAIN_EXAMPLES=long tries many, drawn anew each time (``make properties``); the seed that
 Hypothesis prints on failure repeats them.
@@ -6,24 +6,68 @@ Hypothesis prints on failure repeats them.
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-_QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-_COMMON = {"deadline": None, "suppress_health_check": _QUIET}
-settings.register_profile("short", max_examples=25, derandomize=True, **_COMMON)
-settings.register_profile("long", max_examples=400, print_blob=True, **_COMMON)
-settings.load_profile(os.environ.get("FUNCTRAIN_EXAMPLES", "short"))
+from tally import Counts, Tally, counting, table  # noqa: E402  (after their place)
+from trying import load_profile  # noqa: E402
+
+COUNTS = pytest.StashKey[Counts]()
+load_profile()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    """What a law counts itself: resumptions, fresh processes, kills."""
+    found = Tally()
+    yield found
+    request.node.user_properties.extend(found.properties())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Count the examples that Hypothesis tries."""
+    with counting(getattr(item, "obj", None)) as tried:
+        result = yield
+    if tried:
+        item.user_properties.append(("examples", len(tried)))
+    return result
+
+
+# The counts travel with the reports, which come to one process from all those of pytest-xdist.
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTS] = Counts()
+    config.pluginmanager.register(Adding(config.stash[COUNTS]), "functrain-counts")
+
+
+class Adding:
+    """Adds up what the reports of all tests say, those outside this directory too."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self.counts.add(report.nodeid, report.user_properties)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say them, law by law."""
+    counts = config.stash[COUNTS]
+    if counts.laws:
+        terminalreporter.section("laws")
+        for line in table(counts):
+            terminalreporter.write_line(line)

@@ -21,6 +21,7 @@ from checkpoint.crashes_place import LONG, say, scratch
 from checkpoint.crashes_scenarios import LARGE, SCENARIOS, Scenario
 from checkpoint.crashes_states import digest, materialise, points, states
 from models import CASES
+from tally import Tally
 
 import functrain as ft
 from functrain import tree
@@ -96,7 +97,7 @@ def train(program: ft.Program, case: Any, directory: Path) -> ft.Run:
 
 @pytest.mark.row(32)
 def test_a_run_goes_on_as_if_nothing_had_been(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], tally: Tally
 ) -> None:
     """Its log is recorded too: no checkpoint may be there before the rows that it has seen."""
     case = CASES[0]
@@ -121,5 +122,6 @@ def test_a_run_goes_on_as_if_nothing_had_been(
             assert tree.diff(straight.state, resumed.state) == [], index
             assert (place / "crashed" / "metrics.jsonl").read_bytes() == lines
             shutil.rmtree(place / "crashed")
+    tally.resumptions += len(seen)
     say(capsys, f"{len(seen)} runs went on after a crash")
     assert len(seen) >= (100 if LONG else 10)

@@ -6,24 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ends import CutAt
 from hypothesis import given
 from hypothesis import strategies as st
 from recipes import programs
+from tally import Tally
 
 import functrain as ft
 from functrain import tree
 
 STEPS = 10
-
-
-class CutAt:
-    """Ends a run after a step; has nothing that a resumed run would need."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_batch_end(self, event: Any) -> ft.Stop | None:
-        return ft.Stop() if event.state.counters.step >= self.step else None
 
 
 def run(program: ft.Program, case: Any, directory: Path, cuts: list[int]) -> ft.Run:
@@ -49,7 +41,7 @@ def run(program: ft.Program, case: Any, directory: Path, cuts: list[int]) -> ft.
     made=programs(),
     cuts=st.lists(st.integers(1, STEPS - 1), max_size=3, unique=True).map(sorted),
 )
-def test_cuts_leave_no_trace(made: tuple[Any, ft.Program], cuts: list[int]) -> None:
+def test_cuts_leave_no_trace(made: tuple[Any, ft.Program], cuts: list[int], tally: Tally) -> None:
     case, program = made
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         straight = run(program, case, Path(one), [])
@@ -59,3 +51,4 @@ def test_cuts_leave_no_trace(made: tuple[Any, ft.Program], cuts: list[int]) -> N
         assert straight.best == resumed.best
         logs = [Path(each, "metrics.jsonl").read_bytes() for each in (one, two)]
         assert logs[0] == logs[1]
+    tally.resumptions += bool(cuts)

@@ -15,6 +15,11 @@ from functrain import tree
 from functrain.errors import ConfigurationError
 
 
+def begun(program: ft.Program, seed: int = 0) -> ft.TrainState:
+    """As ``fit`` begins a run of 40 steps, which schedules that end with the run wait for."""
+    return program.with_horizon(program.init(seed), 40)
+
+
 @given(
     made=programs(),
     seed=st.integers(0, 2**63 - 1),
@@ -22,7 +27,7 @@ from functrain.errors import ConfigurationError
 )
 def test_a_step_is_pure(made: tuple[Any, ft.Program], seed: int, sizes: list[int]) -> None:
     case, program = made
-    state = program.init(seed)
+    state = begun(program, seed)
     for number, size in enumerate(sizes):
         batch = case.batch(number, size)
         before = copy.deepcopy([tree.flatten(state), batch, torch.get_rng_state()])
@@ -38,7 +43,7 @@ def test_a_step_is_pure(made: tuple[Any, ft.Program], seed: int, sizes: list[int
 def test_donated_is_pure_bit_for_bit(made: tuple[Any, ft.Program], seed: int) -> None:
     case, program = made
     donating = ft.donated(program)
-    pure, given_away = program.init(seed), program.init(seed)
+    pure, given_away = begun(program, seed), begun(program, seed)
     for number in range(3):
         pure, _ = program.train_step(pure, case.batch(number, 4))
         given_away, _ = donating.train_step(given_away, case.batch(number, 4))
@@ -55,7 +60,7 @@ def test_a_captured_step_is_pure_and_donation_changes_no_bit(
     except ConfigurationError:  # an optimizer of from_torch
         assume(False)
     donating = ft.donated(captured)
-    eager = pure = program.init(seed)
+    eager = pure = begun(program, seed)
     given_away = ft.copy(pure)
     for number in range(3):
         batch = case.batch(number, 4)
@@ -73,7 +78,7 @@ def test_a_captured_step_is_pure_and_donation_changes_no_bit(
 @given(made=programs())
 def test_a_saved_state_is_the_state(made: tuple[Any, ft.Program], tmp_path_factory: Any) -> None:
     case, program = made
-    state, _ = program.train_step(program.init(), case.batch(0, 4))
+    state, _ = program.train_step(begun(program), case.batch(0, 4))
     path = tmp_path_factory.mktemp("tree") / "state"
     ft.save(path, state)
     assert tree.diff(state, ft.load(path, like=state)) == []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,17 @@ def killed(name: str, directory: Path, delay: float) -> bool:
 @pytest.mark.row(32)
 @pytest.mark.row(34)
 @pytest.mark.parametrize("name", list(RUNS))
-def test_killed_runs_end_in_the_same_bytes(name: str, tmp_path: Path) -> None:
+def test_killed_runs_end_in_the_same_bytes(
+    name: str, tmp_path: Path, record_property: Callable[[str, int], None]
+) -> None:
     generator = random.Random(0)
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
     finish(name, straight)
     kills = sum(killed(name, disturbed, generator.uniform(0, 0.25)) for _ in range(KILLS))
     finish(name, disturbed)
-    print(f"{name}: {kills} kills")
+    for counted in ("resumptions", "fresh"):
+        record_property(counted, 1)
+    record_property("kills", kills)
     assert kills >= 5  # the last start may find little left to do
     logs = [(run / "metrics.jsonl").read_bytes() for run in (straight, disturbed)]
     assert logs[0] == logs[1]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def killed_writer(directory: Path, step: int, seconds: float) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.row(35)
-def test_sigkill_at_random_times(tmp_path: Path) -> None:
+def test_sigkill_at_random_times(
+    tmp_path: Path, record_property: Callable[[str, int], None]
+) -> None:
     directory, last, same = tmp_path / "run", 0, 0
     chance = random.Random(0)
     for _ in range(12):
@@ -74,3 +77,4 @@ def test_sigkill_at_random_times(tmp_path: Path) -> None:
         pass
     assert [name for name in os.listdir(directory) if name.startswith(".step")] == []
     assert last > 12
+    record_property("kills", 12)

@@ -1,0 +1,107 @@
+"""What may go wrong in a run: decisions, events, means, data."""
+
+from __future__ import annotations
+
+from .defect import LAWS, Defect, defect
+
+DECISIONS = (
+    defect(
+        "a run stops one miss too late",
+        "early_stopping.py",
+        "        if misses >= self.patience:\n",
+        "        if misses > self.patience:\n",
+        "early_stopping",
+        "a_run_stops_where_a_plain_loop_says",
+    ),
+    defect(
+        "NaN is the best value",
+        "early_stopping.py",
+        "    if not math.isfinite(value):\n",
+        "    if math.isinf(value):\n",
+        "early_stopping",
+        "the_best_is_the_first_of_the_finite_extremes",
+    ),
+    defect(
+        "an equal value is an improvement",
+        "early_stopping.py",
+        '(value < best if mode == "min" else value > best)',
+        '(value <= best if mode == "min" else value >= best)',
+        "early_stopping",
+        "the_best_is_the_first_of_the_finite_extremes",
+    ),
+    defect(
+        "the last step is evaluated twice",
+        "running.py",
+        "        if limit is not None:\n            return limit\n        if self.loop.early",
+        "        if limit is not None:\n            names = [*self.evaluations.sets]\n"
+        "            self.evaluations.evaluated(\n"
+        "                self.program, self.train, names, self._send, self._asked\n"
+        "            )\n"
+        "            return limit\n        if self.loop.early",
+        "events",
+        "events_come_in_one_order",
+    ),
+    Defect(
+        "the beginning of an evaluation is told at its end",
+        "evaluations.py",
+        (
+            ("            send(EvalBegin(state, name, weights))\n", ""),
+            (
+                "            prefix = name if weights",
+                "            send(EvalBegin(state, name, weights))\n"
+                "            prefix = name if weights",
+            ),
+        ),
+        LAWS.format("events", "events_come_in_one_order"),
+    ),
+    defect(
+        "an evaluation weighs its batches alike",
+        "evaluation.py",
+        "Mean.of(value, weight) if",
+        "Mean.of(value, weight * 0 + 1) if",
+        "run",
+        "an_evaluation_weighs_every_sample_alike",
+    ),
+    defect(
+        "an epoch weighs its steps alike",
+        "recording.py",
+        "metrics.added(sums, numbers, samples)",
+        "metrics.added(sums, numbers, 1)",
+        "run",
+        "the_mean_of_an_epoch_weighs_its_steps_by_their_samples",
+    ),
+)
+
+DATA = (
+    defect(
+        "every epoch has the order of the first",
+        "data/batches.py",
+        "Permutation(self.samples, self.seed, epoch)",
+        "Permutation(self.samples, self.seed, 0)",
+        "data",
+        "epochs_and_seeds_differ",
+    ),
+    defect(
+        "samples draw from the generators as they come",
+        "data/samples.py",
+        '                scope.seed(derive(self.seed, "sample", epoch, sample))\n',
+        "",
+        "data",
+        "a_batch_is_a_function_of_its_place",
+    ),
+    defect(
+        "an epoch goes on one batch too late",
+        "data/source.py",
+        "            self._stream, self._at = self.batches.stream(epoch, start), (epoch, start)\n",
+        "            self._stream = self.batches.stream(epoch, start + (start > 0))\n"
+        "            self._at = (epoch, start)\n",
+        "data",
+        "parts_make_the_whole",
+    ),
+    Defect(
+        "a mixture's sources begin anew",
+        "data/mixing.py",
+        (("            self._cursors[name].seek(count)\n", ""),),
+        "property_tests/test_data.py::test_a_mixture_begins_anywhere_without_a_saved_state",
+    ),
+)

@@ -1,0 +1,123 @@
+"""What may go wrong in a step: purity, accumulation, clipping, averages, optimizers."""
+
+from __future__ import annotations
+
+from .defect import defect
+
+PURITY = (
+    defect(
+        "the global random generator is not put back",
+        "rng.py",
+        "        torch.default_generator.set_state(self._state)\n",
+        "        del self._state\n",
+        "purity",
+        "a_step_is_pure",
+    ),
+    defect(
+        "old and new state share the optimizer's tensors",
+        "step.py",
+        '        "optimizer": copy(state["optimizer"]),\n',
+        '        "optimizer": state["optimizer"],\n',
+        "purity",
+        "a_step_is_pure",
+    ),
+    defect(
+        "the forward writes into the buffers of the old state",
+        "step.py",
+        'own = {path: buffer.clone() for path, buffer in state["buffers"].items()}',
+        'own = dict(state["buffers"])',
+        "purity",
+        "a_step_is_pure",
+    ),
+    defect(
+        "a fork shares its memory",
+        "forking.py",
+        "    copied = copy(state)\n",
+        "    copied = attrs.evolve(state)\n",
+        "purity",
+        "forks_go_their_own_ways",
+    ),
+    defect(
+        "a state that is held is donated",
+        "running.py",
+        '        donates = solely_held(self, "train", self.program)\n',
+        "        donates = True\n",
+        "run",
+        "states_that_someone_holds_stay",
+    ),
+    defect(
+        "every step draws what the first draws",
+        "program.py",
+        '        stream = state.rng.stream("step", number)\n',
+        '        stream = state.rng.stream("step", 0)\n',
+        "run",
+        "every_step_draws_anew",
+    ),
+)
+
+STEP = (
+    defect(
+        "accumulated gradients are not clipped",
+        "step.py",
+        "    if recipe.clip_norm is not None:\n        flat = ",
+        "    if recipe.clip_norm is not None and recipe.accumulate == 1:\n        flat = ",
+        "accumulation",
+        "micro_batches_are_one_batch_of_plain_pytorch",
+    ),
+    defect(
+        "micro-batches weigh alike",
+        "gradients.py",
+        "part.buffers, part.outcome.weight_of(batch)\n",
+        "part.buffers, torch.ones(())\n",
+        "accumulation",
+        "micro_batches_are_one_batch_of_plain_pytorch",
+    ),
+    defect(
+        "micro-batches count as steps",
+        "state.py",
+        "            step=self.step + (given.samples > 0),\n",
+        "            step=self.step + len(given.parts),\n",
+        "accumulation",
+        "a_batch_that_is_cut_is_the_batch",
+    ),
+    defect(
+        "the first update of the average does not copy",
+        "ema.py",
+        "        return torch.where(updates == 0, 1.0, 1.0 - decay)\n",
+        "        return 1.0 - decay\n",
+        "accumulation",
+        "the_average_is_that_of_a_plain_loop",
+    ),
+    defect(
+        "the average moves at every step",
+        "ema.py",
+        "        return step % self.every == 0\n",
+        "        return step > 0\n",
+        "accumulation",
+        "the_average_is_that_of_a_plain_loop",
+    ),
+    defect(
+        "a step that is not finite is made all the same",
+        "step.py",
+        "    if ask and not (finite := nonfinite.finite_on_host(outputs)):\n",
+        "    if ask and not (finite := True):\n",
+        "run",
+        "steps_that_are_skipped_leave_no_trace",
+    ),
+    defect(
+        "eps is ignored",
+        "optim/methods/adam.py",
+        " / bias_correction2**0.5 + adam.eps\n",
+        " / bias_correction2**0.5 + 1e-8\n",
+        "from_torch",
+        "every_option_counts_as_in_torch",
+    ),
+    defect(
+        "torch's optimizer is given the rate that it was made with",
+        "optim/from_torch.py",
+        "        if lr is not None:\n            built.param",
+        "        if lr is None:\n            built.param",
+        "from_torch",
+        "it_is_the_class_itself",
+    ),
+)

@@ -1,0 +1,39 @@
+"""Listeners that end a run before its time, and keep nothing that a resumed run would need."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import attrs
+
+import functrain as ft
+
+
+@attrs.frozen
+class CutAt:
+    """Asks the run to end after a step."""
+
+    step: int
+
+    def on_batch_end(self, event: Any) -> ft.Stop | None:
+        return ft.Stop() if event.state.counters.step >= self.step else None
+
+
+@attrs.define
+class FailsAt:
+    """Raises at the n-th event of whatever kind, or ends its process without a word."""
+
+    left: int
+    kills: bool = False
+
+    def _strike(self, event: Any) -> None:
+        self.left -= 1
+        if self.left == 0 and self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.left == 0:
+            raise ZeroDivisionError("planned")
+
+    on_batch_begin = on_batch_end = on_epoch_end = _strike
+    on_eval_begin = on_eval_end = on_checkpoint_saved = _strike

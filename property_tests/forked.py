@@ -1,0 +1,49 @@
+"""Processes that are new and cost little: children of a server that has imported and run nothing.
+
+What such a process has in memory is what the modules have after their import; it has another
+hash seed than the one that asks. A child that dies leaves the server as it was.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["functrain", "functrain.testing.strategies"])
+KILLED = -9
+
+
+def forked(function: Callable[..., Any], *arguments: Any) -> int:
+    """Call a function in a new process; how that ended: 0, or less than 0 for a signal.
+
+    Raises:
+        AssertionError: the function raised; with its traceback.
+    """
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_called, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        told = ours.recv()
+    except EOFError:  # killed before it could tell
+        told = ""
+    process.join()
+    assert not told, f"the new process failed:\n{told}"
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _called(end: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        function(*arguments)
+    except BaseException:
+        end.send(traceback.format_exc())
+        raise SystemExit(1) from None
+    end.send("")
