@@ -58,11 +58,15 @@ class Listeners:
                 methods[event].append((listener, getattr(listener, method_name(event))))
         return cls(methods)
 
-    def send(self, event: Event) -> tuple[Event, Stop | None]:
+    def send(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
         """Hand an event to those who listen to it.
 
+        Args:
+            event: what happened.
+            row: that of the step; metrics that listeners return are put into it.
+
         Returns:
-            (the event, with the metrics that listeners added; the first request to stop, if any).
+            The first request to stop, if any.
 
         Raises:
             ListenerError: from the exception of a listener; names event and listener.
@@ -78,7 +82,9 @@ class Listeners:
             stop = stop or (answer if isinstance(answer, Stop) else None)
             if isinstance(event, BatchEnd) and isinstance(answer, Mapping):
                 event = _with_more(event, answer, listener)
-        return event, stop
+                if row is not None:
+                    row.update(event.metrics)
+        return stop
 
     def wants(self, event: type) -> bool:
         """Whether anyone listens to this kind of event."""

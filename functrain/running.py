@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import attrs
 
@@ -51,7 +51,6 @@ _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "
     "to save; the newest checkpoint stands"
 )
-Sent = TypeVar("Sent", bound=events.Event)
 _GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
 
 
@@ -187,9 +186,10 @@ class Running:
             )
 
     def _already_over(self) -> Ending | None:
-        if self.loop.early_stop.get("stop"):
+        limit = self.limits.reached(self.at)
+        if limit is None and self.loop.early_stop.get("stop"):
             return Ending("early_stop", self.loop.early_stop["stop"])
-        return self.limits.reached(self.at)
+        return limit
 
     def _epochs(self) -> Ending:
         accumulate = self.program.recipe.accumulate
@@ -234,7 +234,7 @@ class Running:
             owed = {"epoch_end": ends_epoch, "evaluate": evaluate, "save": save, "row": None}
             self.loop = attrs.evolve(self.loop, owed=owed)
         if made and self.sending.wants(events.BatchEnd):
-            row.update(self._send(events.BatchEnd(self.train, step_metrics)).metrics)
+            self._send(events.BatchEnd(self.train, step_metrics), row)
         return self._owed() or self._check(limit)
 
     def _check(self, limit: Ending | None) -> Ending | None:
@@ -390,11 +390,9 @@ class Running:
         self.loop = attrs.evolve(self.loop, sums=sums)
         return last
 
-    def _send(self, event: Sent) -> Sent:
-        """Tell listeners; the event comes back with what they added to it."""
-        sent, stop = self.sending.send(event)
-        self.stop = stop or self.stop
-        return cast(Sent, sent)
+    def _send(self, event: events.Event, row: Row | None = None) -> None:
+        """Tell listeners; what they add to a step goes into its row."""
+        self.stop = self.sending.send(event, row) or self.stop
 
     def _position(self, batches: int | None) -> Position:
         seconds = self._seconds() if self.limits.timed else 0.0

@@ -167,6 +167,22 @@ class TestDecisions:
         resumed = go(tmp_path / "parts", "9 epochs")
         assert (resumed.detail, resumed.state.counters.step) == (whole.detail, 8)
 
+    @pytest.mark.row(29)
+    def test_a_limit_and_a_rule_at_one_step_are_the_same_ending_each_time(
+        self, tmp_path: Path
+    ) -> None:
+        def go() -> str:
+            return ft.fit(
+                program(),
+                batches(),
+                until="3 steps",
+                eval_data=batches(1),
+                early_stop=ft.EarlyStop(upper=0.0),
+                directory=tmp_path,
+            ).reason
+
+        assert (go(), go()) == ("max_steps", "max_steps")
+
     def test_a_rule_that_is_added_begins_anew(self, tmp_path: Path) -> None:
         def go(until: str, rule: Any) -> ft.Run:
             given = {"eval_data": batches(1), "eval_every": "1 step", "directory": tmp_path}

@@ -290,6 +290,26 @@ class TestEvents:
         go("parts")
         assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
+    def test_what_a_listener_added_stays_where_a_later_one_fails(self, tmp_path: Path) -> None:
+        class Adding:
+            def on_batch_end(self, event: Any) -> dict[str, float]:
+                return {"added": 1.0}
+
+        class FailOnce:
+            def on_batch_end(self, event: Any) -> None:
+                if event.state.counters.step == 2:
+                    raise KeyError("mine")
+
+        with pytest.raises(errors.ListenerError):
+            ft.fit(
+                program(),
+                batches(),
+                until="4 steps",
+                directory=tmp_path,
+                listeners=[Adding(), FailOnce()],
+            )
+        assert [row["added"] for row in rows(tmp_path)] == [1.0, 1.0]
+
     def test_the_states_of_listeners_find_their_owners(self, tmp_path: Path) -> None:
         class Counting:
             def __init__(self, name: str | None = None) -> None:

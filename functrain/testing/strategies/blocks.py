@@ -72,7 +72,10 @@ VECTOR: Blocks = {
 }
 IMAGE: Blocks = {
     "Conv": lambda: nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-    "ReLU": lambda: nn.ReLU(inplace=True),
+    # Two in place, one after the other, autograd refuses; one behind a convolution it does not.
+    "Conv in place": lambda: nn.Sequential(
+        nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(inplace=True)
+    ),
     "BatchNorm": lambda: nn.BatchNorm2d(WIDTH),
     "Dropout": lambda: nn.Dropout2d(0.1),
 }
