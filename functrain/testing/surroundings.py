@@ -148,12 +148,9 @@ def _of_torch() -> list[Setting]:
 
 
 def _of_cudnn(name: str) -> Setting:
-    cudnn: Any = torch.backends.cudnn
-    return Setting(
-        f"cudnn.{name}",
-        functools.partial(getattr, cudnn, name),
-        functools.partial(setattr, cudnn, name),
-    )
+    # Not by `torch.backends.cudnn`, which may have been told to refuse (`disable_global_flags`).
+    read, write = (getattr(torch._C, f"_{verb}_cudnn_{name}") for verb in ("get", "set"))
+    return Setting(f"cudnn.{name}", read, write)
 
 
 def _of_the_process() -> list[Setting]:

@@ -106,6 +106,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets its own
         with pytest.raises(SystemExit) as ended:
             main()
+        sys.modules.pop("mine", None)  # which is another module in the folder of another test
         code = ended.value.code
         return (code if isinstance(code, int) else 0), *capsys.readouterr()
 
