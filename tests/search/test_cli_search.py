@@ -55,7 +55,7 @@ class Slow:
 BASE = """
 model: {_target_: mine.model, width: 4}
 loss: mine.loss
-data: {_target_: mine.data, wait: 0.02}
+data: {_target_: mine.data, wait: 0.1}
 eval_data: {_target_: mine.data, batch_size: 16}
 optimizer: {_target_: functrain.optim.SGD, lr: 0.1}
 fit: {until: 3 epochs}
