@@ -48,7 +48,7 @@ test: $(READY)
 
 features: $(READY)
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -p tests.features \
-		--features docs/features.md
+		--features=docs/features.md
 
 lint: $(READY)
 	$(BIN)/ruff check .
