@@ -37,6 +37,12 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     request.node.user_properties.extend(found.properties())
 
 
+# A law takes its settings as its module is imported. By then torch's own test utilities, which
+# other tests import, may have loaded a profile of theirs.
+def pytest_collectstart() -> None:
+    load_profile()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Count the examples that Hypothesis tries."""

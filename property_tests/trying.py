@@ -25,4 +25,4 @@ def load_profile() -> None:
 
 def tried(short: int) -> settings:
     """So many examples in short, ten times as many at length."""
-    return settings(max_examples=10 * short if LONG else short)
+    return settings(settings.get_profile(ASKED), max_examples=10 * short if LONG else short)
