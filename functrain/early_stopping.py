@@ -64,6 +64,22 @@ def find(metrics: Mapping[str, float], monitor: str) -> float | None:
     return metrics.get(monitor, metrics.get(f"eval/{monitor}"))
 
 
+def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
+    """The metric that a rule waits for; a warning names those there are where it is not one.
+
+    Warns:
+        MissingMetricWarning: it is not there.
+    """
+    value = find(metrics, monitor)
+    if value is None:
+        warnings.warn(
+            f"early stopping waits for {monitor!r}, but the evaluation gave only {sorted(metrics)}",
+            MissingMetricWarning,
+            stacklevel=3,
+        )
+    return value
+
+
 def min_or_max(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
     """Validate the mode of a rule."""
     if value not in ("min", "max"):
@@ -124,14 +140,8 @@ class EarlyStop:
         Returns:
             The new state; ``stop`` says why the run is to end, or is ``None``.
         """
-        value = find(metrics, self.monitor)
+        value = awaited(metrics, self.monitor)
         if value is None:
-            warnings.warn(
-                f"early stopping waits for {self.monitor!r}, but the evaluation gave only "
-                f"{sorted(metrics)}",
-                MissingMetricWarning,
-                stacklevel=2,
-            )
             return state
         if outside := self._outside(value):
             return {**state, "stop": outside}

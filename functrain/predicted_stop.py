@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from functrain.early_stopping import State, at_least, find, min_or_max
-from functrain.errors import MissingMetricWarning
+from functrain.early_stopping import State, at_least, awaited, min_or_max
 from functrain.prediction import LEAST_POINTS, Prediction, predict_final
 
 
@@ -59,14 +57,8 @@ class PredictedStop:
         Returns:
             The new state; ``stop`` says why the run is to end, or is ``None``.
         """
-        value = find(metrics, self.monitor)
+        value = awaited(metrics, self.monitor)
         if value is None:
-            warnings.warn(
-                f"the rule waits for {self.monitor!r}, but the evaluation gave only "
-                f"{sorted(metrics)}",
-                MissingMetricWarning,
-                stacklevel=2,
-            )
             return state
         values = [*state["values"], value]
         found = self._predicted(values)
