@@ -167,7 +167,9 @@ class TestChart:
         Page(svg)
 
     def test_nothing_finite_at_all(self) -> None:
-        Page(chart([Curve("loss", [1], [math.inf])], "step", log=True))
+        page = Page(chart([Curve("loss", [1], [math.inf])], "step", log=True))
+        assert page.is_self_contained()
+        assert page.text.endswith("loss is inf at 1")
 
 
 def test_the_legend_is_what_a_person_reads() -> None:
