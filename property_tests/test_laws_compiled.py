@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from described_runs import differences
 from ends import CutAt
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import differences
 from tally import Tally
 from trying import tried
 

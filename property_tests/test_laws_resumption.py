@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 import attrs
 import pytest
+from described_runs import DATA, STEPS, Described, described, differences, fit
 from ends import CutAt, FailsAt
 from forked import KILLED, forked
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import DATA, STEPS, Described, described, differences, fit
 from tally import Tally
 from trying import tried
 
