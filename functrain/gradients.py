@@ -7,7 +7,9 @@ supports activation checkpointing and backward hooks and is faster. Under ``vmap
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,13 +23,16 @@ from functrain.model import Model
 from functrain.state import Tensors
 
 Forward = Callable[[nn.Module, Batch], Outcome]
+# Takes up (weight of the micro-batch, path, gradient); the gradient need not be kept after that.
+Take = Callable[[Tensor, str, Tensor], None]
 
 
 class Gradients(NamedTuple):
     """What one batch, or several averaged, gave.
 
     Attributes:
-        grads: gradient by path; a parameter the loss does not depend on has none.
+        grads: gradient by path; a parameter the loss does not depend on has none. Empty where
+            they were handed to a ``take``.
         buffers: buffers after the forward.
         outcome: loss value (detached), weight, metrics.
     """
@@ -38,7 +43,11 @@ class Gradients(NamedTuple):
 
 
 class GradientFunction(Protocol):
-    """Gradients of ``forward`` with respect to the trainable parameters, for one batch."""
+    """Gradients of ``forward`` with respect to the trainable parameters, for one batch.
+
+    With a ``take`` they are not returned but handed to it, so that those of two micro-batches need
+    not be in memory together.
+    """
 
     def __call__(
         self,
@@ -49,6 +58,7 @@ class GradientFunction(Protocol):
         buffers: Tensors,
         batch: Batch,
         scale: Tensor | None,
+        take: Take | None = None,
     ) -> Gradients: ...
 
 
@@ -60,8 +70,9 @@ def by_autograd(
     buffers: Tensors,
     batch: Batch,
     scale: Tensor | None,
+    take: Take | None = None,
 ) -> Gradients:
-    """Gradients by ``torch.autograd.grad`` (see :class:`GradientFunction`).
+    """Gradients by ``torch.autograd`` (see :class:`GradientFunction`).
 
     Args:
         model: the shell.
@@ -71,13 +82,14 @@ def by_autograd(
         buffers: buffers that the forward may write to.
         batch: one batch on the device.
         scale: factor on the loss before the backward pass, or ``None``.
+        take: is handed each gradient while the backward pass goes on.
 
     Returns:
         Gradients (of the scaled loss), buffers after the forward, outcome.
     """
     if not torch.is_grad_enabled():
         with torch.enable_grad():
-            return by_autograd(model, forward, trainable, params, buffers, batch, scale)
+            return by_autograd(model, forward, trainable, params, buffers, batch, scale, take)
     leaves = {path: params[path].detach().requires_grad_() for path in trainable}
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
@@ -86,13 +98,12 @@ def by_autograd(
         outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
-        found = _differentiated(loss, list(leaves.values()))
+        if take is None:
+            grads = _differentiated(loss, leaves)
+        else:
+            grads = {}
+            _hand_over(loss, leaves, functools.partial(take, outcome.weight_of(batch)))
         after = model.current_buffers()
-    grads = {
-        path: _dense(path, grad)
-        for path, grad in zip(leaves, found, strict=True)
-        if grad is not None
-    }
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
 
@@ -105,6 +116,7 @@ def by_func(
     buffers: Tensors,
     batch: Batch,
     scale: Tensor | None,
+    take: Take | None = None,
 ) -> Gradients:
     """Gradients by ``torch.func.grad_and_value``; every trainable parameter has one (or zeros)."""
     leaves = {path: params[path] for path in trainable}
@@ -123,12 +135,22 @@ def by_func(
 
     differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
     grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
-    return Gradients(grads, after, outcome)
+    found = Gradients(grads, after, outcome)
+    return found if take is None else handed_over(found, batch, take)
+
+
+def handed_over(found: Gradients, batch: Batch, take: Take) -> Gradients:
+    """Gradients that are there already, handed to a ``take``."""
+    weight = found.outcome.weight_of(batch)
+    for path, grad in found.grads.items():
+        take(weight, path, grad)
+    return found._replace(grads={})
 
 
 def weighted_mean(
-    of_batch: Callable[[Batch, Tensors, Tensor | None], Gradients],
+    of_batch: Callable[[Batch, Tensors, Tensor | None, Take | None], Gradients],
     batches: list[Batch],
+    trainable: list[str],
     buffers: Tensors,
     loss_scale: Tensor | None,
 ) -> Gradients:
@@ -138,8 +160,9 @@ def weighted_mean(
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
     Args:
-        of_batch: (batch, buffers, scale) -> gradients of one micro-batch.
+        of_batch: (batch, buffers, scale, take) -> gradients of one micro-batch.
         batches: at least one.
+        trainable: paths in the order that the result has.
         buffers: handed from one micro-batch to the next.
         loss_scale: fp16's scale; divided out of the result.
 
@@ -147,27 +170,30 @@ def weighted_mean(
         Gradients as one batch of all samples would give them.
     """
     if len(batches) == 1:
-        only = of_batch(batches[0], buffers, loss_scale)
+        only = of_batch(batches[0], buffers, loss_scale, None)
         return only if loss_scale is None else _divided(only, loss_scale)
     outcomes, weights = [], []
     total: Tensors = {}
     for batch in batches:
-        part = of_batch(batch, buffers, loss_scale)
-        buffers, weight = part.buffers, part.outcome.weight_of(batch)
-        for path, grad in part.grads.items():
-            if path in total:
-                total[path].addcmul_(grad, weight.to(grad.dtype))
-            else:  # not in place: two gradients of autograd may be one tensor
-                total[path] = grad * weight.to(grad.dtype)
+        part = of_batch(batch, buffers, loss_scale, functools.partial(_add, total))
+        buffers = part.buffers
         outcomes.append(part.outcome)
-        weights.append(weight)
+        weights.append(part.outcome.weight_of(batch))
     stacked = torch.stack(weights)
-    mean = Gradients(total, buffers, _mean_outcome(outcomes, stacked))
     everything = stacked.sum()
     divisor = everything if loss_scale is None else everything * loss_scale
-    for grad in total.values():
+    # A backward pass finds them in its own order, and a norm depends on the order.
+    ordered = {path: total[path] for path in trainable if path in total}
+    for grad in ordered.values():
         grad.div_(divisor.to(grad.dtype))
-    return mean
+    return Gradients(ordered, buffers, _mean_outcome(outcomes, stacked))
+
+
+def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
+    if path in total:
+        total[path].addcmul_(grad, weight.to(grad.dtype))
+    else:  # not in place: two gradients of autograd may be one tensor
+        total[path] = grad * weight.to(grad.dtype)
 
 
 def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:
@@ -199,23 +225,50 @@ def _require_graph(loss: Tensor, trainable: list[str]) -> None:
         )
 
 
-def _differentiated(loss: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradients of a loss, refusing the one construct that would lose some of them.
+def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
+    """The gradients of a loss, all at once."""
+    graph = loss.grad_fn
+    with _reentrant_refused():
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
+        raise CheckpointingError
+    pairs = zip(leaves, found, strict=True)
+    return {path: _dense(path, grad) for path, grad in pairs if grad is not None}
+
+
+def _hand_over(loss: Tensor, leaves: Tensors, take: Callable[[str, Tensor], None]) -> None:
+    """Hand over the gradients of a loss, each as soon as the backward pass has it."""
+    graph, handed = loss.grad_fn, set()
+
+    def hand_over(path: str, leaf: Tensor) -> None:
+        grad, leaf.grad = leaf.grad, None
+        assert grad is not None
+        take(path, _dense(path, grad))
+        handed.add(path)
+
+    for path, leaf in leaves.items():
+        hook = functools.partial(hand_over, path)
+        leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    with _reentrant_refused():
+        torch.autograd.backward(loss, inputs=list(leaves.values()))
+    if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
+        raise CheckpointingError
+
+
+@contextlib.contextmanager
+def _reentrant_refused() -> Iterator[None]:
+    """Refuses the one construct that would lose gradients, with a message that says so.
 
     Reentrant checkpointing finds its gradients by a backward pass of its own, which writes into
-    ``.grad``. Asked for gradients as values it raises, or, where nothing that is trained lies
+    ``.grad``. Asked for certain gradients it raises, or, where nothing that is trained lies
     before it, is passed over without a word.
     """
-    graph = loss.grad_fn
     try:
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        yield
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise CheckpointingError from error
         raise
-    if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
-        raise CheckpointingError
-    return found
 
 
 def _has_reentrant_checkpoint(graph: Any) -> bool:

@@ -10,7 +10,7 @@ from attrs import validators
 from torch import Tensor
 
 from functrain.batch import Batch
-from functrain.gradients import Forward, GradientFunction, Gradients
+from functrain.gradients import Forward, GradientFunction, Gradients, Take, handed_over
 from functrain.model import Model
 from functrain.state import Tensors
 
@@ -49,13 +49,15 @@ class Sharpness:
             buffers: Tensors,
             batch: Batch,
             scale: Tensor | None,
+            take: Take | None = None,
         ) -> Gradients:
             here = gradient(model, forward, trainable, params, buffers, batch, scale)
             worst = {**params, **self.worst(here.grads, params)}
             # BatchNorm counts a batch once, in the first pass.
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
             there = gradient(model, forward, trainable, worst, spare, batch, scale)
-            return here._replace(grads=there.grads)
+            found = here._replace(grads=there.grads)
+            return found if take is None else handed_over(found, batch, take)
 
         return aware
 

@@ -24,7 +24,14 @@ from functrain import clipping, nonfinite, precision
 from functrain.batch import Batch, copied
 from functrain.copying import copy
 from functrain.errors import LossError
-from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
+from functrain.gradients import (
+    GradientFunction,
+    Gradients,
+    Take,
+    by_autograd,
+    by_func,
+    weighted_mean,
+)
 from functrain.loss import Outcome, evaluate
 from functrain.memory import unshared
 from functrain.metrics.protocol import computed as metrics_computed
@@ -201,15 +208,19 @@ def compute(
     if recipe.sharpness is not None:
         gradient_function = recipe.sharpness.around(gradient_function)
 
-    def of_batch(batch: Batch, buffers: Tensors, scale: Tensor | None) -> Gradients:
+    def of_batch(
+        batch: Batch, buffers: Tensors, scale: Tensor | None, take: Take | None
+    ) -> Gradients:
         return gradient_function(
-            fixed.model, forward, fixed.trainable, state["params"], buffers, batch, scale
+            fixed.model, forward, fixed.trainable, state["params"], buffers, batch, scale, take
         )
 
     scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
     own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
-    grads, buffers, outcome = weighted_mean(of_batch, copied(batches, device), own, scale)
+    grads, buffers, outcome = weighted_mean(
+        of_batch, copied(batches, device), fixed.trainable, own, scale
+    )
     if not grads:
         raise LossError(
             "the loss does not depend on any of the trainable parameters: "

@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import warnings
+import weakref
 from typing import Any
 
 import attrs
@@ -355,6 +356,24 @@ class TestAccumulation:
         new, metrics = program.train_step(state, torch.tensor([10.0, -10.0]))
         assert metrics["grad_norm"].item() == 0.0
         assert tree.diff(state.params, new.params) == []
+
+    def test_gradients_of_a_micro_batch_are_let_go_as_they_come(self) -> None:
+        module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(5)))
+        seen: list[weakref.ref[torch.Tensor]] = []
+        together: list[int] = []
+
+        def look(grad: torch.Tensor) -> None:
+            together.append(sum(other() is not None for other in seen))
+            seen.append(weakref.ref(grad))
+
+        for param in module.parameters():
+            param.register_hook(look)
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.SGD(lr=0.1), accumulate=3)
+        program.train_step(program.init(), torch.randn(6, 4))
+        assert len(together) == 30
+        # Of one layer weight and bias come together; of all three micro-batches there were 29.
+        assert max(together) <= 2
 
     def test_buffers_pass_from_one_micro_batch_to_the_next(self) -> None:
         module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
