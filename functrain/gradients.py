@@ -148,7 +148,7 @@ def handed_over(found: Gradients, batch: Batch, take: Take) -> Gradients:
 
 
 def weighted_mean(
-    of_batch: Callable[[Batch, Tensors, Tensor | None, Take | None], Gradients],
+    of_batch: Callable[[Tensors, Batch, Tensor | None, Take | None], Gradients],
     batches: list[Batch],
     trainable: list[str],
     buffers: Tensors,
@@ -160,7 +160,7 @@ def weighted_mean(
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
     Args:
-        of_batch: (batch, buffers, scale, take) -> gradients of one micro-batch.
+        of_batch: (buffers, batch, scale, take) -> gradients of one micro-batch.
         batches: at least one.
         trainable: paths in the order that the result has.
         buffers: handed from one micro-batch to the next.
@@ -170,23 +170,21 @@ def weighted_mean(
         Gradients as one batch of all samples would give them.
     """
     if len(batches) == 1:
-        only = of_batch(batches[0], buffers, loss_scale, None)
+        only = of_batch(buffers, batches[0], loss_scale, None)
         return only if loss_scale is None else _divided(only, loss_scale)
     outcomes, weights = [], []
     total: Tensors = {}
     for batch in batches:
-        part = of_batch(batch, buffers, loss_scale, functools.partial(_add, total))
+        part = of_batch(buffers, batch, loss_scale, functools.partial(_add, total))
         buffers = part.buffers
         outcomes.append(part.outcome)
         weights.append(part.outcome.weight_of(batch))
-    stacked = torch.stack(weights)
-    everything = stacked.sum()
-    divisor = everything if loss_scale is None else everything * loss_scale
+    outcome, divisor = mean_outcome(outcomes, weights, loss_scale)
     # A backward pass finds them in its own order, and a norm depends on the order.
     ordered = {path: total[path] for path in trainable if path in total}
     for grad in ordered.values():
         grad.div_(divisor.to(grad.dtype))
-    return Gradients(ordered, buffers, _mean_outcome(outcomes, stacked))
+    return Gradients(ordered, buffers, outcome)
 
 
 def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
@@ -196,8 +194,20 @@ def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
         total[path] = grad * weight.to(grad.dtype)
 
 
-def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:
-    names = outcomes[0].metrics.keys()
+def mean_outcome(
+    outcomes: list[Outcome], each: list[Tensor], loss_scale: Tensor | None
+) -> tuple[Outcome, Tensor]:
+    """The outcome of several micro-batches, and what the sum of their gradients is divided by.
+
+    Args:
+        outcomes: one for each.
+        each: their weights, scalars.
+        loss_scale: fp16's scale.
+
+    Raises:
+        LossError: they report different metrics.
+    """
+    weights, names = torch.stack(each), outcomes[0].metrics.keys()
     if any(outcome.metrics.keys() != names for outcome in outcomes):
         raise LossError("every micro-batch of a step must report the same metrics")
 
@@ -207,7 +217,9 @@ def _mean_outcome(outcomes: list[Outcome], weights: Tensor) -> Outcome:
         return (torch.stack(values) * weights).sum() / weights.sum()
 
     metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
-    return Outcome(mean([outcome.value for outcome in outcomes]), weights.sum(), metrics)
+    everything = weights.sum()
+    divisor = everything if loss_scale is None else everything * loss_scale
+    return Outcome(mean([outcome.value for outcome in outcomes]), everything, metrics), divisor
 
 
 def _divided(gradients: Gradients, divisor: Tensor) -> Gradients:

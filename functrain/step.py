@@ -12,7 +12,7 @@ and never asks for one on the host.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -163,10 +163,10 @@ def functional(
     hyperparameters may be tensors. Nothing is changed in place.
     """
     with _stream(seed, state):
-        return _by_rule(fixed, state, batches, lr, ema_due, gradient_function)
+        return _functional(fixed, state, batches, lr, ema_due, gradient_function)
 
 
-def _by_rule(
+def _functional(
     fixed: Fixed,
     state: DeviceState,
     batches: list[Batch],
@@ -174,9 +174,16 @@ def _by_rule(
     ema_due: bool | Tensor,
     gradient_function: GradientFunction,
 ) -> tuple[DeviceState, Outputs]:
-    recipe = fixed.recipe
     norm = functools.partial(clipping.global_norm, foreach=False)
     computed = compute(fixed, gradient_function, norm, state, batches)
+    return by_rule(fixed, state, computed, lr, ema_due)
+
+
+def by_rule(
+    fixed: Fixed, state: DeviceState, computed: Computed, lr: Any, ema_due: bool | Tensor
+) -> tuple[DeviceState, Outputs]:
+    """What follows the gradients, with the optimizer's rule; nothing is changed in place."""
+    recipe = fixed.recipe
     trainable = {path: state["params"][path] for path in fixed.trainable}
     grads = clipped(recipe, computed, foreach=False)
     updated, optimizer = recipe.optimizer.update(grads, state["optimizer"], trainable, lr)
@@ -202,31 +209,40 @@ def compute(
     batches: list[Batch],
 ) -> Computed:
     """Forward, backward over micro-batches, unscaling and norm; nothing is updated."""
-    recipe = fixed.recipe
     device = next(iter(state["params"].values())).device
-    forward = functools.partial(_forward, recipe, device)
-    if recipe.sharpness is not None:
-        gradient_function = recipe.sharpness.around(gradient_function)
-
-    def of_batch(
-        batch: Batch, buffers: Tensors, scale: Tensor | None, take: Take | None
-    ) -> Gradients:
-        return gradient_function(
-            fixed.model, forward, fixed.trainable, state["params"], buffers, batch, scale, take
-        )
-
+    of_batch = differentiation(fixed, gradient_function, state["params"], device)
     scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
     own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
     grads, buffers, outcome = weighted_mean(
         of_batch, copied(batches, device), fixed.trainable, own, scale
     )
+    require_gradients(fixed, grads)
+    return Computed(grads, buffers, outcome, norm(list(grads.values())))
+
+
+def differentiation(
+    fixed: Fixed, gradient_function: GradientFunction, params: Tensors, device: torch.device
+) -> Callable[[Tensors, Batch, Tensor | None, Take | None], Gradients]:
+    """From (buffers, batch, scale, take) to the gradients that the recipe asks for."""
+    recipe = fixed.recipe
+    forward = functools.partial(_forward, recipe, device)
+    if recipe.sharpness is not None:
+        gradient_function = recipe.sharpness.around(gradient_function)
+    return functools.partial(gradient_function, fixed.model, forward, fixed.trainable, params)
+
+
+def require_gradients(fixed: Fixed, grads: Collection[str]) -> None:
+    """Refuse a loss that no trainable parameter had a part in.
+
+    Raises:
+        LossError: there is no gradient.
+    """
     if not grads:
         raise LossError(
             "the loss does not depend on any of the trainable parameters: "
             f"{fixed.trainable[:5]}. Compute it from the model passed to loss(model, batch)."
         )
-    return Computed(grads, buffers, outcome, norm(list(grads.values())))
 
 
 def clipped(recipe: Recipe, computed: Computed, foreach: bool = True) -> Tensors:

@@ -14,9 +14,11 @@ from functrain.graph.capture import capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
 
+# Called when writing to the state begins: until then a step that fails has changed nothing.
+Take = Callable[[], None]
 # From the leaves of a state and of the other inputs to the outputs of the step; it writes to
 # those of the state, but for what a step that raises must not have changed: that is returned.
-Run = Callable[[list[Tensor]], tuple[step.DeviceState, step.Outputs]]
+Run = Callable[[list[Tensor], Take], tuple[step.DeviceState, step.Outputs]]
 
 
 class Graph(NamedTuple):
@@ -48,8 +50,7 @@ def captured_step(
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
         new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
-        for path, old, value in _pairs(own, {name: new[name] for name in own}):
-            _write(path, old, value)
+        write(own, {name: new[name] for name in own})
         # A metric may be a part of the state, which the next step writes over.
         outputs["metrics"] = {name: one.clone() for name, one in outputs["metrics"].items()}
         return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
@@ -60,11 +61,22 @@ def captured_step(
     call = lowering.compile(captured.graph, list(map(alike, examples)))
     build = builder(captured.returned)
 
-    def run(leaves: list[Tensor]) -> tuple[step.DeviceState, step.Outputs]:
+    def run(leaves: list[Tensor], take: Take) -> tuple[step.DeviceState, step.Outputs]:
+        take()
         found = build(iter(call(*leaves)))
         return found["scalars"], found["outputs"]
 
     return Graph(run, captured.draws)
+
+
+def write(old: Any, new: Any) -> None:
+    """Write the tensors of one tree over those of another.
+
+    Raises:
+        CaptureError: they differ in more than values.
+    """
+    for path, target, value in _pairs(old, new):
+        _write(path, target, value)
 
 
 def _pairs(old: Any, new: Any, path: str = "state") -> Iterator[tuple[str, Tensor, Tensor]]:

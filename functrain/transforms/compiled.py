@@ -33,6 +33,7 @@ from functrain.graph.inputs import (
 )
 from functrain.graph.known import Known, Rate
 from functrain.graph.lowering import Lowering
+from functrain.graph.micro_batches import Parts
 from functrain.optim import FromTorch
 from functrain.optim.inside import inside
 from functrain.program import Program
@@ -57,10 +58,12 @@ def compiled(
 ) -> Program:
     """A program whose device part is one compiled graph.
 
-    Forward, backward over micro-batches, clipping, the finite check, the optimizer's rule and the
-    average become one graph, captured from one run of their Python without data and compiled for
-    the batch's shapes. Steps go on without compiling again: counters, rates and random numbers are
-    inputs. A batch of another shape, as the last of an epoch may be, has a graph of its own.
+    Forward, backward, clipping, the finite check, the optimizer's rule and the average become one
+    graph, captured from one run of their Python without data and compiled for the batch's shapes.
+    Where there are several micro-batches, all of them go through a graph that adds their gradients
+    up, and the rest is a second one. Steps go on without compiling again: counters, rates and
+    random numbers are inputs. A batch of another shape, as the last of an epoch may be, has a graph
+    of its own.
 
     As with ``jax.jit``, Python runs only while a graph is captured: what ``loss`` reads from
     globals is then built in. Random numbers may differ from those of the eager program, so a run is
@@ -117,6 +120,7 @@ class Compiled:
         lowering: how graphs are compiled.
         fallback: whether a step that is no graph runs eagerly.
         graphs: by the form of the state and of the other inputs; ``None`` stands for eager.
+        parts: the graphs that steps of several micro-batches are made of.
         forms: numbers of the forms of states.
         known: the leaves of the last state returned, with its form.
         rate: the last learning rate.
@@ -126,6 +130,10 @@ class Compiled:
     lowering: Lowering
     fallback: bool
     graphs: dict[tuple[int, Form], Graph | None] = attrs.field(factory=dict, init=False)
+    parts: Parts = attrs.field(
+        default=attrs.Factory(lambda own: Parts(own.fixed, own.lowering), takes_self=True),
+        init=False,
+    )
     forms: dict[Form, int] = attrs.field(factory=dict, init=False)
     known: Known = attrs.field(factory=Known, init=False)
     rate: Rate = attrs.field(factory=Rate, init=False)
@@ -158,15 +166,14 @@ class Compiled:
         found = self._graph(number, large, batches, rest)
         if found is None:
             return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
-        if mine and donation is not None:
-            donation.take()
         graph, own = found
         leaves += [*own, *flatten(rest)]
+        take = donation.take if mine and donation is not None else _nothing
         if graph.draws and seed is not None:
             with scoped(seed, state["skipped"].device):
-                scalars, outputs = graph.run(leaves)
+                scalars, outputs = graph.run(leaves, take)
         else:
-            scalars, outputs = graph.run(leaves)
+            scalars, outputs = graph.run(leaves, take)
         return {**large, **scalars}, outputs
 
     def _rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
@@ -223,7 +230,11 @@ class Compiled:
         from functrain.graph.train_step import captured_step
 
         try:
-            self.graphs[key] = captured_step(self.fixed, self.lowering, state, inputs)
+            found = None
+            if len(inputs["batches"]) > 1:
+                found = self.parts.assembled(key[0], state, inputs)
+            whole = self.fixed, self.lowering, state, inputs
+            self.graphs[key] = captured_step(*whole) if found is None else found
         except (CaptureError, CompilationError) as error:
             self._fall_back(error)
             self.graphs[key] = None
@@ -232,3 +243,7 @@ class Compiled:
         if not self.fallback:
             raise error
         warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=7)
+
+
+def _nothing() -> None:
+    """Take no donation: the step writes to copies."""

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from compiling import CountingBackend, assert_close
 from models import CASES, Case, classify
 from torch import Tensor, nn
 
@@ -49,24 +50,6 @@ def compiled(loss: Any = classify, model: nn.Module | None = None, **options: An
     how = {"backend": "eager"} | {key: options.pop(key) for key in keys if key in options}
     optimizer = options.pop("optimizer", ft.optim.AdamW(lr=1e-2))
     return ft.compiled(ft.program(model or network(), loss, optimizer, **options), **how)
-
-
-class CountingBackend:
-    """Compiles nothing, and counts how often it is asked to."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, graph: Any, inputs: Any) -> Any:
-        self.count += 1
-        return graph
-
-
-def assert_close(found: ft.TrainState, expected: ft.TrainState, rtol: float, atol: float) -> None:
-    pairs = zip(tree.items(found), tree.items(expected), strict=True)
-    for (path, a), (_, b) in pairs:
-        if isinstance(a, Tensor):
-            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, msg=lambda m, p=path: f"{p} {m}")
 
 
 def run(program: ft.Program, case: Case, steps: int) -> ft.TrainState:

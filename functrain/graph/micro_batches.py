@@ -1,0 +1,158 @@
+"""A step of several micro-batches: a graph that each of them goes through, and one that updates.
+
+In one graph they would be written out one after another: compiling would take as many times as
+long, and another number of them would be another graph.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import step
+from functrain.gradients import mean_outcome
+from functrain.graph.inputs import Form, builder, form
+from functrain.graph.lowering import Lowering
+from functrain.loss import Outcome
+from functrain.metrics.protocol import computed
+
+if TYPE_CHECKING:  # what capturing needs takes a while to import
+    from functrain.graph.parts import Gradients, Update
+    from functrain.graph.train_step import Graph, Run, Take
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """The graphs of parts of steps, which steps of other numbers of micro-batches share.
+
+    Attributes:
+        fixed: of the program.
+        lowering: how to compile them.
+        gradients: by the forms of state and micro-batch; ``None`` where its metrics are no trees of
+            tensors, which a graph could return.
+        updates: by the form of the state, the paths that have gradients, and the loss's dtype.
+    """
+
+    fixed: step.Fixed
+    lowering: Lowering
+    gradients: dict[tuple[int, Form], Gradients | None] = attrs.field(factory=dict, init=False)
+    updates: dict[tuple[int, tuple[str, ...], torch.dtype], Update] = attrs.field(
+        factory=dict, init=False
+    )
+
+    def assembled(
+        self, number: int, state: step.DeviceState, inputs: dict[str, Any]
+    ) -> Graph | None:
+        """A step for inputs like these; ``None`` where it must be one graph.
+
+        Args:
+            number: of the form of the state.
+            state: ``params, buffers, optimizer, ema``; not changed here.
+            inputs: ``batches, lr, ema_due`` and ``scalars``, the rest of the device's state.
+
+        Raises:
+            CaptureError: the step cannot be written down as graphs.
+            CompilationError: the backend failed.
+            LossError: the loss depends on nothing that is trained.
+        """
+        from functrain.graph.train_step import Graph
+
+        found = [self._gradients(number, state, inputs, batch) for batch in inputs["batches"]]
+        each = [part for part in found if part is not None]
+        if len(each) < len(found):
+            return None
+        used = frozenset[str]().union(*(part.paths for part in each))
+        paths = tuple(path for path in self.fixed.trainable if path in used)
+        step.require_gradients(self.fixed, paths)
+        dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
+        update = self._update((number, paths, dtype), state, inputs)
+        draws = update.draws or any(part.draws for part in each)
+        return Graph(self._in_turn(each, update, paths, dtype, builder([state, inputs])), draws)
+
+    def _gradients(
+        self, number: int, state: step.DeviceState, inputs: dict[str, Any], batch: Any
+    ) -> Gradients | None:
+        from functrain.graph.parts import captured_gradients
+
+        key = (number, form(batch))
+        if key not in self.gradients:
+            given = {**self._sums(state), "scale": _scale(inputs), "batch": batch}
+            self.gradients[key] = captured_gradients(self.fixed, self.lowering, given)
+        return self.gradients[key]
+
+    def _update(
+        self,
+        key: tuple[int, tuple[str, ...], torch.dtype],
+        state: step.DeviceState,
+        inputs: dict[str, Any],
+    ) -> Update:
+        from functrain.graph.parts import captured_update
+
+        if key not in self.updates:
+            number = inputs["scalars"]["skipped"].new_zeros((), dtype=key[2])
+            given = _given(state, self._sums(state), key[1], number, number, inputs)
+            self.updates[key] = captured_update(self.fixed, self.lowering, given)
+        return self.updates[key]
+
+    def _sums(self, state: step.DeviceState) -> dict[str, Any]:
+        """What micro-batches begin with: no gradients, and the buffers as they are."""
+        trainable = {path: state["params"][path] for path in self.fixed.trainable}
+        return {
+            "params": state["params"],
+            "total": {path: torch.zeros_like(param) for path, param in trainable.items()},
+            "buffers": {path: buffer.clone() for path, buffer in state["buffers"].items()},
+        }
+
+    def _in_turn(
+        self,
+        each: list[Gradients],
+        update: Update,
+        paths: tuple[str, ...],
+        dtype: torch.dtype,
+        build: Callable[[Any], Any],
+    ) -> Run:
+        def run(leaves: list[Tensor], take: Take) -> tuple[step.DeviceState, step.Outputs]:
+            state, inputs = build(iter(leaves))
+            sums, scale = self._sums(state), _scale(inputs)
+            found = [
+                part.call({**sums, "scale": scale, "batch": batch})
+                for part, batch in zip(each, inputs["batches"], strict=True)
+            ]
+            outcomes = [Outcome(one["loss"], None, one["metrics"]) for one in found]
+            mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
+            metrics = computed(mean.metrics, mean.value.device)
+            loss, divisor = mean.value.to(dtype), divisor.to(dtype)
+            take()
+            done = update.call(_given(state, sums, paths, loss, divisor, inputs))
+            return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}
+
+        return run
+
+
+def _scale(inputs: dict[str, Any]) -> Tensor | None:
+    loss_scale = inputs["scalars"]["loss_scale"]
+    return None if loss_scale is None else loss_scale["scale"]
+
+
+def _given(
+    state: step.DeviceState,
+    sums: dict[str, Any],
+    paths: tuple[str, ...],
+    loss: Tensor,
+    divisor: Tensor,
+    inputs: dict[str, Any],
+) -> dict[str, Any]:
+    """What the update is given."""
+    return {
+        "state": state,
+        "after": sums["buffers"],
+        "total": {path: sums["total"][path] for path in paths},
+        "loss": loss,
+        "divisor": divisor,
+        "rest": {name: value for name, value in inputs.items() if name != "batches"},
+    }

@@ -1,0 +1,127 @@
+"""The parts of a step as graphs of their own: the gradients of one micro-batch, and the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import step, tree
+from functrain.clipping import global_norm
+from functrain.copying import copy
+from functrain.gradients import by_autograd
+from functrain.graph.capture import Captured, capture
+from functrain.graph.inputs import alike, builder, flatten, with_tensors
+from functrain.graph.lowering import Lowering
+from functrain.graph.train_step import write
+from functrain.loss import Outcome
+
+_RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
+# Takes a tree like the one a graph was captured with, and returns one.
+Call = Callable[[Any], dict[str, Any]]
+
+
+@attrs.frozen(eq=False)
+class Gradients:
+    """The graph of one micro-batch: it adds its gradients to sums, and returns its outcome.
+
+    Attributes:
+        call: takes ``params, buffers, total, scale, batch``; writes to buffers and total.
+        draws: whether random numbers are drawn.
+        paths: of the parameters that have gradients.
+        dtype: of loss and weight together.
+    """
+
+    call: Call
+    draws: bool
+    paths: frozenset[str]
+    dtype: torch.dtype
+
+
+@attrs.frozen(eq=False)
+class Update:
+    """The graph of what follows: it writes to the state, and returns outputs and scalars.
+
+    Attributes:
+        call: takes ``state, after, total, loss, divisor, rest``; ``after`` are the new buffers.
+        draws: whether random numbers are drawn.
+    """
+
+    call: Call
+    draws: bool
+
+
+def captured_gradients(
+    fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]
+) -> Gradients | None:
+    """The graph of a micro-batch; ``None`` where no graph can return its metrics.
+
+    Args:
+        fixed: of the program.
+        lowering: how to compile it.
+        given: what it will be given; not changed here.
+
+    Raises:
+        CaptureError: the loss cannot be written down as a graph.
+        CompilationError: the backend failed.
+    """
+    seen: dict[str, Any] = {}
+
+    def function(tensors: list[Tensor]) -> dict[str, Any]:
+        own = with_tensors(given, iter(tensors))
+        total, buffers, batch = own["total"], own["buffers"], own["batch"]
+        device = next(iter(own["params"].values())).device
+        of_batch = step.differentiation(fixed, by_autograd, own["params"], device)
+        spare = {path: buffer.clone() for path, buffer in buffers.items()}
+        grads, after, outcome = of_batch(spare, batch, own["scale"], None)
+        weight = outcome.weight_of(batch)
+        added = {
+            path: total[path].addcmul(grad, weight.to(grad.dtype)) for path, grad in grads.items()
+        }
+        write([{path: total[path] for path in grads}, buffers], [added, after])
+        seen["paths"] = frozenset(grads)
+        seen["dtype"] = torch.promote_types(outcome.value.dtype, weight.dtype)
+        leaves = [leaf for _, leaf in tree.items(outcome.metrics)]
+        seen["returned"] = all(isinstance(leaf, _RETURNED) for leaf in leaves)
+        # They may be parts of what is written to.
+        metrics = copy(outcome.metrics) if seen["returned"] else {}
+        return {"loss": outcome.value, "weight": weight, "metrics": metrics}
+
+    captured = capture(function, flatten(given), fixed.model.module)
+    if not seen["returned"]:
+        return None
+    call = _lowered(lowering, captured, given)
+    return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
+
+
+def captured_update(fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]) -> Update:
+    """The graph of what follows the gradients (see :func:`captured_gradients`)."""
+
+    def function(tensors: list[Tensor]) -> dict[str, Any]:
+        own = with_tensors(given, iter(tensors))
+        state, scalars = own["state"], own["rest"]["scalars"]
+        divisor = own["divisor"]
+        grads = {path: total / divisor.to(total.dtype) for path, total in own["total"].items()}
+        norm = global_norm(list(grads.values()), foreach=False)
+        found = step.Computed(grads, own["after"], Outcome(own["loss"], None, {}), norm)
+        rates = own["rest"]["lr"], own["rest"]["ema_due"]
+        new, outputs = step.by_rule(fixed, {**state, **scalars}, found, *rates)
+        write(state, {name: new[name] for name in state})
+        return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
+
+    captured = capture(function, flatten(given), fixed.model.module)
+    return Update(_lowered(lowering, captured, given), captured.draws)
+
+
+def _lowered(lowering: Lowering, captured: Captured, given: dict[str, Any]) -> Call:
+    call = lowering.compile(captured.graph, list(map(alike, flatten(given))))
+    build = builder(captured.returned)
+
+    def run(tree_of_tensors: Any) -> dict[str, Any]:
+        found: dict[str, Any] = build(iter(call(*flatten(tree_of_tensors))))
+        return found
+
+    return run
