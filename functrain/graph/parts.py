@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain import step, tree
+from functrain.batch import copied
 from functrain.clipping import global_norm
 from functrain.copying import copy
 from functrain.gradients import by_autograd
@@ -72,8 +73,9 @@ def captured_gradients(
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:
         own = with_tensors(given, iter(tensors))
-        total, buffers, batch = own["total"], own["buffers"], own["batch"]
+        total, buffers = own["total"], own["buffers"]
         device = next(iter(own["params"].values())).device
+        (batch,) = copied([own["batch"]], device)  # which a model may write to
         of_batch = step.differentiation(fixed, by_autograd, own["params"], device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
         grads, after, outcome = of_batch(spare, batch, own["scale"], None)

@@ -149,6 +149,15 @@ def test_each_draws_random_numbers_of_its_own() -> None:
     assert metrics["square"] > metrics["drawn"] ** 2 + 1e-6  # they vary, so they are two
 
 
+def test_a_model_that_writes_to_its_input_leaves_the_batch() -> None:
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    eager, graphs, _ = programs(loss, nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 1)))
+    x = batch(8)[0]
+    before = x.clone()
+    assert_same(eager, graphs, [x])
+    assert torch.equal(x, before)
+
+
 def test_metrics_of_any_class_make_it_one_graph() -> None:
     def loss(model: nn.Module, x: Tensor) -> ft.Loss:
         return ft.Loss(model(x).square().mean(), metrics={"largest": Largest(x.max())})
