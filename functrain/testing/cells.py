@@ -32,12 +32,14 @@ class Cell:
         kind: ``attribute``, ``global``, ``closure variable`` or ``default of an argument``.
         read: the present value.
         write: puts another one there.
+        remove: leaves the place empty, where it can be.
     """
 
     name: str
     kind: str
     read: Callable[[], Any]
     write: Callable[[Any], object]
+    remove: Callable[[], object] = lambda: None
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +49,11 @@ class Held:
     cell: Cell
     original: Any
     content: Any
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether what is in the cell is spent by reading it, and cannot be put back."""
+        return hasattr(type(self.original), "__next__")
 
     @classmethod
     def by(cls, cell: Cell) -> Held | None:
@@ -124,26 +131,62 @@ def _set_state(target: Any, content: Any) -> None:
         new.state = old.state
 
 
-def of_module(module: nn.Module) -> Iterator[Cell]:
+def of_module(module: nn.Module, called: str = "module") -> Iterator[Cell]:
     """The attributes of a module and those in it, beside tensors and children."""
     for path, part in module.named_modules():
-        prefix = f"module.{path}" if path else "module"
+        prefix = f"{called}.{path}" if path else called
         for name, value in vars(part).items():
             if name not in _OF_ALL_MODULES and is_data(value):
                 yield attribute(vars(part), name, f"{prefix}.{name}")
 
 
+def of_outer_module(module: nn.Module, name: str) -> Iterator[Cell]:
+    """The same and the tensors, of a module that is no part of the state.
+
+    Args:
+        module: such as a criterion or a teacher.
+        name: how it is called.
+    """
+    yield from of_module(module, name)
+    for path, part in module.named_modules():
+        prefix = f"{name}.{path}" if path else name
+        for held in (part._parameters, part._buffers):
+            for key, tensor in held.items():
+                if tensor is not None:
+                    yield attribute(held, key, f"{prefix}.{key}")
+
+
 def of_object(value: Any, name: str) -> Iterator[Cell]:
-    """The attributes of an object that is no module."""
-    if hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type, FunctionType)):
+    """The attributes of an object, those of modules in it too."""
+    if isinstance(value, nn.Module):
+        yield from of_outer_module(value, name)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, FunctionType)):
         for key, held in vars(value).items():
-            if is_data(held):
+            if isinstance(held, nn.Module):
+                yield from of_outer_module(held, f"{name}.{key}")
+            elif is_data(held):
                 yield attribute(vars(value), key, f"{name}.{key}")
+
+
+def of_class(cls: type) -> Iterator[Cell]:
+    """The attributes of a class that are neither code nor descriptors."""
+    for key, value in vars(cls).items():
+        if key.startswith("__") or not is_data(value) or hasattr(type(value), "__get__"):
+            continue
+        read = functools.partial(vars(cls).get, key)
+        write = functools.partial(setattr, cls, key)
+        yield Cell(f"{cls.__qualname__}.{key}", "attribute", read, write)
+
+
+def of_argument(value: Any, name: str) -> Cell:
+    """What a ``functools.partial`` gives to its function: changed in place or not at all."""
+    return Cell(name, "attribute", lambda: value, lambda other: None)
 
 
 def attribute(scope: dict[str, Any], key: str, name: str, kind: str = "attribute") -> Cell:
     """The cell of a key in a dict, such as the attributes of an object."""
-    return Cell(name, kind, lambda: scope.get(key), functools.partial(scope.__setitem__, key))
+    write = functools.partial(scope.__setitem__, key)
+    return Cell(name, kind, lambda: scope.get(key), write, lambda: scope.pop(key, None))
 
 
 def is_data(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import tempfile
 from collections.abc import Iterator
@@ -19,19 +20,24 @@ from functrain.testing.conditions import Conditions
 from functrain.testing.fresh import fresh_process
 from functrain.testing.influences import ADVICE, Influence
 from functrain.testing.making import Importable, Make, importable, is_importable, made
+from functrain.testing.system import FILE, URANDOM, System
 from functrain.testing.varying import Varying
 
-_CLOCK = "time.time, monotonic, perf_counter"
+# Another year, and another half of the day.
+_MOMENTS = (2e9 + 0.7, 1e9 + 44_919.5)
+_NO_CLOCKS = (URANDOM, "os.getpid", FILE)
 
 
 def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Influence]:
     """Find whatever outside the state influences a step, and refuse what changes by itself.
 
     With all else held fixed, one thing at a time is varied, and a step is made: the global random
-    generators, the clock, the environment variables that the step reads, the working directory,
-    numbers in attributes of the module, globals, closure variables and defaults that the loss and
-    the module use, and, where ``make`` can be imported, the hash seed, in fresh processes. What a
-    step itself changes is put to what the step made of it. All is put back.
+    generators and the system's random bytes, the clocks, the number of the process, the environment
+    variables that the step reads, the working directory, numbers in attributes of the module and of
+    classes, globals, closure variables and defaults that the user's code in loss, model, optimizer
+    and schedule uses, and, where ``make`` can be imported, the hash seed, in fresh processes. What
+    a step itself changes is put to what the step made of it, and to what another step, on another
+    state and batch, makes of it. All is put back; ``functools.lru_cache`` is left empty.
 
     Args:
         make: makes a program, or the keyword arguments of ``fit``; or these themselves.
@@ -63,7 +69,7 @@ def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Inf
     varying = Varying.of(program, program.init() if state is None else state, given)
     found = [*_by_itself(varying)]
     # What differs anyway shows nothing when it is varied.
-    found += [] if found else [*varying.cells(), *_around(varying)]
+    found += [] if found else [*varying.cells(), *varying.caches(), *_around(varying)]
     if is_importable(make) and not any(each.kind == "unknown" for each in found):
         found += _of_the_hash_seed(make, state, batch)
     hidden = [influence for influence in found if influence.verdict == "hidden state"]
@@ -88,17 +94,20 @@ def _by_itself(varying: Varying) -> Iterator[Influence]:
     found = varying.differs(Conditions())
     if found is not None:
         detail = f"two steps under the same conditions differ: {found}"
+        seen = [f"{cell.name} ({type(cell.read()).__name__})" for cell in varying.unheld]
+        seen += sorted(each for each in varying.asked if each.startswith(FILE))
+        detail += f". Seen, and cannot be held: {', '.join(seen)}" if seen else ""
         yield Influence("something that was not found", "unknown", "hidden state", detail)
 
 
 def _around(varying: Varying) -> Iterator[Influence]:
-    """The generators, the clock, the environment, the working directory."""
+    """The generators, the system, the environment, the working directory."""
     for name in ("torch", "random", "numpy"):
         seeds = {**Conditions().seeds, name: 1}
         yield from _if_differs(
             varying, Conditions(seeds=seeds), f"the global generator of {name}", "generator"
         )
-    yield from _if_differs(varying, Conditions(now=2e9 + 0.7), _CLOCK, "clock")
+    yield from _of_the_system(varying)
     for name in sorted(varying.environment):
         changed = Conditions(environment={name: varying.other_value(name)})
         yield from _if_differs(varying, changed, name, "environment variable")
@@ -107,12 +116,24 @@ def _around(varying: Varying) -> Iterator[Influence]:
         yield from _if_differs(varying, elsewhere, "the working directory", "directory")
 
 
+def _of_the_system(varying: Varying) -> Iterator[Influence]:
+    clocks = ", ".join(sorted(each for each in varying.asked if not each.startswith(_NO_CLOCKS)))
+    moments = [Conditions(system=System(now=now)) for now in _MOMENTS]
+    yield from itertools.islice(
+        (found for each in moments for found in _if_differs(varying, each, clocks, "clock")), 1
+    )
+    another = Conditions(system=System(process=4343))
+    yield from _if_differs(varying, another, "os.getpid", "process")
+    drawn = f"{URANDOM}, for uuid4, secrets and SystemRandom"
+    yield from _if_differs(varying, Conditions(system=System(seed=1)), drawn, "generator")
+
+
 def _if_differs(
     varying: Varying, conditions: Conditions, name: str, kind: str
 ) -> Iterator[Influence]:
     found = varying.differs(conditions)
     if found is not None:
-        hidden = kind in ("generator", "clock")
+        hidden = kind in ("generator", "clock", "process")
         yield Influence(name, kind, "hidden state" if hidden else "constant", found)
 
 
@@ -131,8 +152,11 @@ def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
 
         with ThreadPoolExecutor(2) as pool:
             first, second = pool.map(digest, (1, 2))
-    if first == second:
-        return []
+        if first == second:
+            return []
+        if digest(1) != first:
+            detail = "two processes with the same PYTHONHASHSEED give different bytes"
+            return [Influence("something that was not found", "process", "hidden state", detail)]
     detail = "processes with PYTHONHASHSEED 1 and 2 give different bytes"
     return [Influence("the hash seed", "hash seed", "hidden state", detail)]
 

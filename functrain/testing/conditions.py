@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import sys
-import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from types import FunctionType
 from unittest import mock
 
@@ -16,9 +14,7 @@ import attrs
 import torch
 
 from functrain.testing import surroundings
-from functrain.testing.reach import CLOCKS, clocks
-
-_TICK = 1e-6
+from functrain.testing.system import System
 
 
 @attrs.frozen
@@ -26,26 +22,28 @@ class Conditions:
     """All that is held fixed while one thing is varied.
 
     Attributes:
-        now: seconds that every clock shows at first; it ticks once each time it is read.
+        system: what clocks show, the number of the process, and the system's random bytes.
         seeds: of the global generators ``torch``, ``random`` and ``numpy``.
         environment: variables that are other than they are; ``None`` for one that is not set.
         directory: the working directory, or ``None`` for the present one.
     """
 
-    now: float = 1e9 + 0.25
+    system: System = attrs.field(factory=System)
     seeds: dict[str, int] = attrs.field(factory=lambda: {"torch": 0, "random": 0, "numpy": 0})
     environment: dict[str, str] = attrs.field(factory=dict)
     directory: str | None = None
 
     @contextlib.contextmanager
-    def hold(self, functions: list[FunctionType], names: set[str]) -> Iterator[None]:
+    def hold(
+        self, functions: list[FunctionType], names: set[str], asked: set[str]
+    ) -> Iterator[None]:
         """Make it so for the body of a ``with``.
 
         Args:
             functions: those of the user's; a clock that they imported by name is replaced there.
             names: takes up the environment variables that are read.
+            asked: takes up what the system is asked.
         """
-        by_name = clocks(functions)
         with contextlib.ExitStack() as held:
             held.enter_context(surroundings.put_back())
             self._seed()
@@ -53,11 +51,7 @@ class Conditions:
                 os.chdir(self.directory)
             os.environ.update(self.environment)
             held.enter_context(mock.patch.object(os, "environ", Recording(os.environ, names)))
-            fakes = {name: _clock(name, self.now) for name in CLOCKS}
-            for name, fake in fakes.items():
-                held.enter_context(mock.patch.object(time, name, fake))
-            for scope, name, real in by_name:
-                held.enter_context(mock.patch.dict(scope, {name: fakes[real]}))
+            held.enter_context(self.system.hold(functions, asked))
             yield
 
     def _seed(self) -> None:
@@ -99,10 +93,3 @@ class Recording(MutableMapping[str, str]):
     def copy(self) -> dict[str, str]:
         """As ``os.environ`` has it."""
         return dict(self._environment)
-
-
-def _clock(name: str, now: float) -> Callable[[], float | int]:
-    ticks = itertools.count()
-    if name.endswith("_ns"):
-        return lambda: int(now * 1e9) + 1000 * next(ticks)
-    return lambda: now + _TICK * next(ticks)

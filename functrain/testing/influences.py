@@ -9,11 +9,13 @@ import attrs
 Verdict = Literal["constant", "hidden state"]
 
 ADVICE = {
+    "cache": "Cache what its arguments alone decide",
     "attribute": "Make it a buffer (register_buffer), which is part of the state",
     "clock": "Leave time to listeners, or give it with the batch",
     "generator": "Draw from torch's global generator, which has a stream of its own in each step",
     "hash seed": "Put sets in order (sorted) before their order counts",
-    "unknown": "Look for other clocks (datetime), os.urandom, iterators and C extensions",
+    "process": "Look for os.getpid, id(), addresses, files and what another process has not",
+    "unknown": "Look for datetime imported in a function, iterators, files, id() and C extensions",
     "": "Make it a buffer of the module, or part of the batch",
 }
 """What to do about hidden state, by the kind of influence."""
@@ -26,8 +28,8 @@ class Influence:
     Attributes:
         name: what it is.
         kind: ``attribute``, ``global``, ``closure variable``, ``default of an argument``,
-            ``clock``, ``generator``, ``environment variable``, ``directory``, ``hash seed`` or
-            ``unknown``.
+            ``cache``, ``clock``, ``generator``, ``process``, ``environment variable``,
+            ``directory``, ``hash seed`` or ``unknown``.
         verdict: ``constant`` if only its owner changes it, ``hidden state`` if a step does or if
             it changes by itself.
         detail: what it was varied to, or what differed then.

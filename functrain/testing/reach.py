@@ -1,46 +1,71 @@
-"""What the functions of a user can reach: other functions, globals, closures, defaults, clocks."""
+"""What the functions of a user can reach: other functions, classes, globals, closures, defaults."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from functrain.testing.cells import Cell, attribute, is_data
+from torch import nn
 
-CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
+from functrain.testing.cells import Cell, attribute, is_data, of_class, of_outer_module
+
+_CACHED = type(functools.lru_cache(lambda: None))
 
 
 def of_functions(functions: list[FunctionType]) -> Iterator[Cell]:
     """Globals, closure variables, defaults and attributes that functions use."""
     seen = set()
     for function in functions:
-        module = function.__module__
         for scope, name in _globals(function):
-            if is_data(scope[name]) and (id(scope), name) not in seen:
+            if (id(scope), name) not in seen:
                 seen.add((id(scope), name))
-                yield attribute(scope, name, f"{scope.get('__name__', module)}.{name}", "global")
+                full = f"{scope.get('__name__', function.__module__)}.{name}"
+                yield from _held(scope, name, full, "global")
         yield from _closure(function)
         for index, value in enumerate(function.__defaults__ or ()):
             if is_data(value):
                 yield _default(function, index)
+        keywords = function.__kwdefaults__ or {}
+        for name in keywords:
+            full = f"{function.__qualname__}: {name}"
+            yield from _held(keywords, name, full, "default of an argument")
         for name in vars(function):
             yield attribute(vars(function), name, f"{function.__qualname__}.{name}")
 
 
-def clocks(functions: list[FunctionType]) -> list[tuple[dict[str, Any], str, str]]:
-    """Where functions have imported a clock by its name: scope, name there, name in ``time``."""
-    real = {getattr(time, name): name for name in CLOCKS}
-    found = []
-    for function in functions:
-        for scope, name in _globals(function):
-            value = scope[name]
-            if callable(value) and getattr(value, "__module__", None) == "time" and value in real:
-                found.append((scope, name, real[value]))
-    return found
+def of_classes(roots: list[Any], functions: list[FunctionType]) -> Iterator[Cell]:
+    """Attributes of the user's classes that functions or roots are of, or name."""
+    values = [*roots, *(value for each in functions for value in _named(each))]
+    classes = [value if isinstance(value, type) else type(value) for value in values]
+    for each in dict.fromkeys(part for cls in classes for part in cls.__mro__):
+        if is_users(each):
+            yield from of_class(each)
+
+
+def caches(functions: list[FunctionType]) -> dict[str, Any]:
+    """What functions call through ``functools.lru_cache`` or ``cache``, by name."""
+    named = [value for each in functions for value in _named(each)]
+    members = [v for value in named if isinstance(value, type) for v in vars(value).values()]
+    return {
+        f"{each.__module__}.{each.__qualname__}": each
+        for each in (*named, *members)
+        if isinstance(each, _CACHED)
+    }
+
+
+def naming(functions: list[FunctionType], ids: Container[int]) -> list[tuple[dict[str, Any], str]]:
+    """Where functions name something as a global: scope, name there.
+
+    Args:
+        functions: of the user's.
+        ids: of what is looked for.
+    """
+    places = [place for function in functions for place in _globals(function)]
+    return [(scope, name) for scope, name in places if id(scope[name]) in ids]
 
 
 def reached(roots: list[Any]) -> list[FunctionType]:
@@ -56,8 +81,7 @@ def reached(roots: list[Any]) -> list[FunctionType]:
         for function in _functions(value):
             if id(function) not in found and is_users(function):
                 found[id(function)] = function
-                waiting += [scope[name] for scope, name in _globals(function)]
-                waiting += [value for _, value in _cells(function)]
+                waiting += _named(function)
     return list(found.values())
 
 
@@ -73,8 +97,10 @@ def is_users(value: Any) -> bool:
 def _functions(value: Any) -> list[FunctionType]:
     """The functions behind something that may be called."""
     if isinstance(value, functools.partial):
-        return _functions(value.func)
+        return [found for each in (value.func, *value.args) for found in _functions(each)]
     value = getattr(value, "__func__", value)
+    if callable(value) and not isinstance(value, type):
+        value = inspect.unwrap(value, stop=lambda each: isinstance(each, FunctionType))
     if isinstance(value, FunctionType):
         return [value]
     cls = value if isinstance(value, type) else type(value)
@@ -82,8 +108,14 @@ def _functions(value: Any) -> list[FunctionType]:
         return []
     members = [vars(each) for each in cls.__mro__ if is_users(each)]
     parts = [getattr(each, "fget", each) for own in members for each in own.values()]
-    parts = [getattr(each, "__func__", each) for each in parts]
+    parts = [getattr(each, "__func__", getattr(each, "__wrapped__", each)) for each in parts]
     return [each for each in parts if isinstance(each, FunctionType)]
+
+
+def _named(function: FunctionType) -> list[Any]:
+    """The globals and closure variables that a function names."""
+    found = [scope[name] for scope, name in _globals(function)]
+    return found + [value for _, value in _cells(function)]
 
 
 def _globals(function: FunctionType) -> list[tuple[dict[str, Any], str]]:
@@ -122,15 +154,24 @@ def _cells(function: FunctionType) -> list[tuple[str, Any]]:
     return found
 
 
+def _held(scope: dict[str, Any], name: str, full: str, kind: str) -> Iterator[Cell]:
+    """The cell of a value, or those of the module that it is."""
+    if isinstance(scope[name], nn.Module):
+        yield from of_outer_module(scope[name], full)
+    elif is_data(scope[name]):
+        yield attribute(scope, name, full, kind)
+
+
 def _closure(function: FunctionType) -> Iterator[Cell]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if any(name == each and is_data(value) for each, value in _cells(function)):
-            yield Cell(
-                f"{function.__qualname__}: {name}",
-                "closure variable",
-                functools.partial(getattr, cell, "cell_contents"),
-                functools.partial(setattr, cell, "cell_contents"),
-            )
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    for name, value in _cells(function):
+        full = f"{function.__qualname__}: {name}"
+        if isinstance(value, nn.Module):
+            yield from of_outer_module(value, full)
+        elif is_data(value):
+            read = functools.partial(getattr, cells[name], "cell_contents")
+            write = functools.partial(setattr, cells[name], "cell_contents")
+            yield Cell(full, "closure variable", read, write)
 
 
 def _default(function: FunctionType, index: int) -> Cell:

@@ -15,12 +15,14 @@ import attrs
 from functrain import tree
 from functrain.copying import copy
 from functrain.program import Program
-from functrain.testing.cells import Cell, Held, of_module, of_object
+from functrain.testing.another import ANOTHER, thinned
+from functrain.testing.cells import Cell, Held
 from functrain.testing.comparing import Snapshot, changes
 from functrain.testing.conditions import Conditions
 from functrain.testing.influences import Influence
 from functrain.testing.observing import snapshots
-from functrain.testing.reach import is_users, names_in, of_functions, reached
+from functrain.testing.owned import of_program, roots_of
+from functrain.testing.reach import caches, names_in, of_classes, of_functions, reached
 
 
 @attrs.frozen(eq=False)
@@ -33,10 +35,14 @@ class Varying:
         batch: what it is given.
         functions: of the user's, that it may call.
         held: what the cells outside the state held at first.
-        environment: variables that it was seen to read.
+        unheld: cells that cannot be put back.
         names: that occur in the code of the functions.
+        environment: variables that it was seen to read.
+        asked: what it was seen to ask of the system.
         usual: the bytes of its result.
         changed: for each cell that it changes, what it makes of it, by index in ``held``.
+        changed_by_another: the same for a step on another state and batch.
+        later: the state after it.
     """
 
     program: Program
@@ -44,26 +50,58 @@ class Varying:
     batch: Any
     functions: list[FunctionType]
     held: list[Held]
-    environment: set[str]
+    unheld: list[Cell]
     names: frozenset[str]
+    environment: set[str] = attrs.field(factory=set)
+    asked: set[str] = attrs.field(factory=set)
     usual: Snapshot = attrs.field(factory=dict)
     changed: dict[int, Any] = attrs.field(factory=dict)
+    changed_by_another: dict[int, Any] = attrs.field(factory=dict)
+    later: list[Any] = attrs.field(factory=list)
 
     @classmethod
     def of(cls, program: Program, state: Any, batch: Any) -> Varying:
         """Find what there is to vary, and make the step under the usual conditions."""
-        functions = reached(_roots(program))
+        roots = roots_of(program)
+        functions = reached(roots)
         names = frozenset(name for each in functions for name in names_in(each.__code__))
 
         def found() -> Varying:
-            cells = [*_cells(program), *of_functions(functions)]
-            held = [each for each in map(Held.by, cells) if each is not None]
-            return cls(program, state, batch, functions, held, set(), names)
+            cells = [*of_program(program), *of_functions(functions), *of_classes(roots, functions)]
+            tried = [(cell, Held.by(cell)) for cell in cells]
+            held = [each for _, each in tried if each is not None and not each.is_used_up]
+            unheld = [cell for cell, each in tried if each is None or each.is_used_up]
+            return cls(program, state, batch, functions, held, unheld, names)
 
-        found().step(Conditions())  # some attributes are made by the first step
+        first = found()
+        first.step(Conditions())  # some attributes are made by the first step
         made = found()
-        made.usual.update(snapshots(made.step(Conditions(), made.changed)))
+        result = made.step(Conditions(), made.changed)
+        made.usual.update(snapshots(result))
+        made.later.append(result["new_state"])
+        before = {each.cell.name for each in first.held}
+        made.another_step([each.cell for each in made.held if each.cell.name not in before])
         return made
+
+    def another_step(self, emptied: list[Cell]) -> bool:
+        """Make a step from a later state, on another batch, at another time.
+
+        Args:
+            emptied: cells that are left empty before it, as they were before any step.
+
+        Returns:
+            Whether there is such a step: not every batch can be changed.
+        """
+        other = attrs.evolve(
+            self, state=self.later[0], batch=thinned(self.batch), changed_by_another={}
+        )
+        for cell in emptied:
+            cell.remove()
+        try:
+            other.step(ANOTHER, self.changed_by_another)
+        except Exception:  # not hidden: the step itself has been made, this batch is our own
+            return False
+        return True
 
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:
         """New state and metrics under some conditions; afterwards all cells are put back.
@@ -73,7 +111,8 @@ class Varying:
             changed: takes up what the step makes of cells.
         """
         state, batch = copy(self.state), python.deepcopy(self.batch)
-        with conditions.hold(self.functions, self.environment), warnings.catch_warnings():
+        held = conditions.hold(self.functions, self.environment, self.asked)
+        with held, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 new, metrics = self.program.train_step(state, batch)
@@ -81,8 +120,8 @@ class Varying:
             finally:
                 if changed is not None:
                     changed.update(self._changed())
-                for held in self.held:
-                    held.put_back()
+                for each in self.held:
+                    each.put_back()
 
     def differs(self, conditions: Conditions) -> str | None:
         """What is another under some conditions than usual, in words; ``None`` if nothing is."""
@@ -94,16 +133,34 @@ class Varying:
         return f"{found[0].place} differs: {found[0].detail}" if found else None
 
     def cells(self) -> Iterator[Influence]:
-        """Each cell put to another value, and those that make a difference."""
+        """Each cell put to other values, and those that make a difference."""
         for index, held in enumerate(self.held):
-            stepped = index in self.changed
-            value = self.changed[index] if stepped else self._other_number(held)
-            if value is None and not stepped:
-                continue
-            held.put(value)
-            found = self.differs(Conditions())
+            for value, by in self._other_values(index):
+                held.put(value)
+                if self.differs(Conditions()) is not None:
+                    yield _influence(held, value, by)
+                    break
+
+    def caches(self) -> Iterator[Influence]:
+        """Caches of functions, where it counts which step filled them."""
+        for name, cached in caches(self.functions).items():
+            cached.cache_clear()
+            found = self.differs(Conditions()) if self.another_step([]) else None
             if found is not None:
-                yield _influence(held, value, stepped)
+                detail = f"when another step has filled it, {found}"
+                yield Influence(name, "cache", "hidden state", detail)
+            cached.cache_clear()
+
+    def _other_values(self, index: int) -> Iterator[tuple[Any, str]]:
+        """What steps make of a cell, or another number; and which step it was."""
+        if index in self.changed:
+            yield self.changed[index], "a step"
+        if index in self.changed_by_another:
+            yield self.changed_by_another[index], "a step on another state and batch"
+        if index not in self.changed:
+            value = self._other_number(self.held[index])
+            if value is not None:
+                yield value, ""
 
     def _other_number(self, held: Held) -> Any:
         """Another value for a number that code of the user's reads; ``None`` for anything else.
@@ -129,11 +186,11 @@ class Varying:
         }
 
 
-def _influence(held: Held, value: Any, stepped: bool) -> Influence:
+def _influence(held: Held, value: Any, by: str) -> Influence:
     cell, (one, other) = held.cell, (_short(held.content), _short(value))
-    if stepped:
+    if by:
         told = " object at 0x" not in one
-        what = f"a step makes {other} of {one}" if told else "a step changes what is in it"
+        what = f"{by} makes {other} of {one}" if told else f"{by} changes what is in it"
         detail = f"{what}, and goes by it"
         return Influence(cell.name, cell.kind, "hidden state", detail)
     return Influence(cell.name, cell.kind, "constant", f"{other} instead of {one} makes a change")
@@ -152,29 +209,3 @@ def _other_number(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = tree.summary(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _roots(program: Program) -> list[Any]:
-    """What a step calls of the user's."""
-    recipe, module = program.recipe, program.fixed.model.module
-    hooks = [
-        hook
-        for part in module.modules()
-        for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
-    ]
-    return [
-        recipe.loss,
-        recipe.optimizer,
-        recipe.optimizer.lr,
-        *hooks,
-        *map(type, module.modules()),
-    ]
-
-
-def _cells(program: Program) -> Iterator[Cell]:
-    """What is kept in objects: the module, and a loss or an optimizer that are the user's own."""
-    yield from of_module(program.fixed.model.module)
-    loss = getattr(program.recipe.loss, "__self__", program.recipe.loss)
-    for name, value in (("loss", loss), ("optimizer", program.recipe.optimizer)):
-        if is_users(type(value)):
-            yield from of_object(value, name)

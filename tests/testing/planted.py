@@ -5,7 +5,6 @@ Functions that fresh processes import are here too.
 
 from __future__ import annotations
 
-import datetime
 import os
 import random
 import time
@@ -81,6 +80,8 @@ def reads_the_clock(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 def reads_another_clock(model: nn.Module, batch: Tensor) -> Tensor:
+    import datetime
+
     return model(batch).square().mean() * (1.0 + datetime.datetime.now().microsecond)
 
 
@@ -535,7 +536,7 @@ TABLE = [
     Planted(
         "a step that goes by the clock",
         complete(reads_the_clock),
-        r"time.time, monotonic, perf_counter \(clock\)",
+        r"time.perf_counter \(clock\)",
     ),
     Planted(
         "a step that goes by a clock nobody can hold",

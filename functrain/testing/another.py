@@ -1,0 +1,39 @@
+"""Another step than the one that is checked, as a run makes it before or after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.testing.conditions import Conditions
+from functrain.testing.system import System
+
+ANOTHER = Conditions(
+    system=System(now=2e9 + 0.7, process=4343, seed=1),
+    seeds={"torch": 1, "random": 1, "numpy": 1},
+)
+"""The circumstances of another step."""
+
+
+def thinned(batch: Any) -> Any:
+    """A batch of the same form with every other sample of a batch, each twice.
+
+    Its means are others, and it holds nothing that such a batch may not hold.
+
+    Args:
+        batch: any tree; tensors hold a sample a row.
+
+    Example:
+        >>> thinned({"x": torch.arange(5), "name": "a"})
+        {'x': tensor([0, 0, 2, 2, 4]), 'name': 'a'}
+    """
+    return tree.map(_every_other, batch)
+
+
+def _every_other(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.dim():
+        return leaf
+    return leaf[torch.arange(len(leaf), device=leaf.device) // 2 * 2]
