@@ -14,9 +14,9 @@ class ImpurityError(FunctrainError, AssertionError):
         findings: one sentence for each thing found, the place first.
     """
 
-    def __init__(self, subject: str, findings: list[str]) -> None:
+    def __init__(self, subject: str, findings: list[str], advice: str = "") -> None:
         self.findings = findings
-        lines = "".join(f"\n  {finding}" for finding in findings)
+        lines = "".join(f"\n  {line}" for line in [*findings, advice] if line)
         super().__init__(f"{subject} is not pure:{lines}")
 
 

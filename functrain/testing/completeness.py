@@ -20,12 +20,8 @@ from functrain.testing.conditions import Conditions
 from functrain.testing.fresh import fresh_process
 from functrain.testing.influences import ADVICE, Influence
 from functrain.testing.making import Importable, Make, importable, is_importable, made
-from functrain.testing.system import FILE, URANDOM, System
+from functrain.testing.system import FILE, MOMENTS, URANDOM, System, clocks
 from functrain.testing.varying import Varying
-
-# Another year, and another half of the day.
-_MOMENTS = (2e9 + 0.7, 1e9 + 44_919.5)
-_NO_CLOCKS = (URANDOM, "os.getpid", FILE)
 
 
 def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Influence]:
@@ -117,11 +113,10 @@ def _around(varying: Varying) -> Iterator[Influence]:
 
 
 def _of_the_system(varying: Varying) -> Iterator[Influence]:
-    clocks = ", ".join(sorted(each for each in varying.asked if not each.startswith(_NO_CLOCKS)))
-    moments = [Conditions(system=System(now=now)) for now in _MOMENTS]
-    yield from itertools.islice(
-        (found for each in moments for found in _if_differs(varying, each, clocks, "clock")), 1
-    )
+    moments = [Conditions(system=System(now=now)) for now in MOMENTS]
+    name = clocks(varying.asked)
+    found = (each for when in moments for each in _if_differs(varying, when, name, "clock"))
+    yield from itertools.islice(found, 1)
     another = Conditions(system=System(process=4343))
     yield from _if_differs(varying, another, "os.getpid", "process")
     drawn = f"{URANDOM}, for uuid4, secrets and SystemRandom"

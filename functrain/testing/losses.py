@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from functrain.loss import LossFunction, evaluate
 from functrain.rng import scoped
+from functrain.testing.another import thinned
+from functrain.testing.caching import Attributes, constants, without
 from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
 
 _SEED = 7
@@ -20,9 +22,10 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     """Check that a loss, its metrics and its gradients depend on module and batch alone.
 
     It is called three times on copies of the module, in training mode and with the same random
-    stream of torch, as a step does it. It may write to buffers, which a step hands on, and draw
-    from torch's global generator; not from those of ``random`` and NumPy, which a step does not
-    seed. It may not write to the batch, to parameters or ``.grad``, nor to attributes.
+    stream of torch, as a step does it, and on a thinned batch in between. It may write to buffers,
+    which a step hands on, fill attributes with the same constant in any call, and draw from torch's
+    global generator; not from those of ``random`` and NumPy, which a step does not seed. It may not
+    write to the batch, to parameters or ``.grad``, nor to attributes.
 
     Args:
         loss: ``loss(model, batch)``, as ``functrain.program`` takes it.
@@ -42,18 +45,33 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     spares = [(copy.deepcopy(module), copy.deepcopy(batch)) for _ in range(2)]
     inner = copy.deepcopy(module)
     inner.train()
-    watched = {"module": inner, "batch": batch}
+    watched, attributes = {"module": inner, "batch": batch}, Attributes.of(inner)
     first = observed(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
-    findings = first.findings + repeated(first, lambda: _called(loss, *spares[0]))
+    constant = _constants(loss, module, batch, attributes.changed())
+    findings = without(first.findings, constant)
+    findings += repeated(first, lambda: _called(loss, *spares[0]))
     findings += [] if findings else repeated_elsewhere(first, lambda: _called(loss, *spares[1]))
     refuse("the loss", findings)
 
 
-def _called(loss: LossFunction, module: nn.Module, batch: Any) -> dict[str, Any]:
+def _constants(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> set[str]:
+    """Attributes that other calls fill as the first one did."""
+    other = copy.deepcopy(module)
+    attributes = Attributes.of(other)
+    thin, whole = thinned(copy.deepcopy(batch)), copy.deepcopy(batch)
+    return constants(
+        attributes,
+        filled,
+        lambda: _called(loss, other, thin, _SEED + 1),
+        lambda: _called(loss, other, whole),
+    )
+
+
+def _called(loss: LossFunction, module: nn.Module, batch: Any, seed: int = _SEED) -> dict[str, Any]:
     module.train()
     params = {path: p for path, p in module.named_parameters() if p.requires_grad}
     device = next(iter([*params.values(), *module.buffers()]), torch.empty(0)).device
-    with scoped(_SEED, device), torch.enable_grad():
+    with scoped(seed, device), torch.enable_grad():
         outcome = evaluate(loss, module, batch, device)
         grads = _gradients(outcome.value, list(params.values()))
     return {

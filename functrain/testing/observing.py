@@ -15,6 +15,8 @@ from functrain.testing.sharing import Extent, extents, overlaps
 Inputs = Mapping[str, Any]
 _OTHER_SEED = 0x5EED
 _MOST = 12  # findings told; the rest is counted
+_DIFFERS = "differs between two calls"
+_ADVICE = "check_complete(program, batch=...) names what a step goes by besides its arguments"
 
 
 @attrs.frozen
@@ -59,9 +61,7 @@ def observed(
     return Call(result, [*found, *globally], snapshots(result))
 
 
-def repeated(
-    first: Call, call: Callable[[], dict[str, Any]], shows: str = "differs between two calls"
-) -> list[str]:
+def repeated(first: Call, call: Callable[[], dict[str, Any]], shows: str = _DIFFERS) -> list[str]:
     """Make the same call again, with equal inputs, and compare the results bit for bit.
 
     Args:
@@ -107,7 +107,8 @@ def refuse(subject: str, findings: list[str]) -> None:
     if findings:
         more = len(findings) - _MOST
         shown = findings[:_MOST] + ([f"... and {more} more"] if more > 0 else [])
-        raise ImpurityError(subject, shown)
+        unexplained = any(f" {_DIFFERS}: " in each for each in findings)
+        raise ImpurityError(subject, shown, _ADVICE if unexplained else "")
 
 
 def snapshots(values: Inputs) -> Snapshot:

@@ -22,7 +22,7 @@ def roots_of(program: Program) -> list[Any]:
         for part in module.modules()
         for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
     ]
-    own = [value for name, given in _given(program) for _, value in _users(given, name)]
+    own = [value for name, given in _given(program) for _, value in users_in(given, name)]
     return [*own, *hooks, *map(type, module.modules())]
 
 
@@ -30,7 +30,7 @@ def of_program(program: Program) -> Iterator[Cell]:
     """What is kept in objects: the module, and all of the user's own in loss and optimizer."""
     yield from of_module(program.fixed.model.module)
     for name, given in _given(program):
-        for place, value in _users(given, name):
+        for place, value in users_in(given, name):
             if isinstance(value, functools.partial):
                 parts = [(f"{place}.args[{i}]", each) for i, each in enumerate(value.args)]
                 parts += [(f"{place}.keywords[{k!r}]", v) for k, v in value.keywords.items()]
@@ -44,23 +44,23 @@ def _given(program: Program) -> list[tuple[str, Any]]:
     return [("loss", recipe.loss), ("optimizer", recipe.optimizer), ("lr", recipe.optimizer.lr)]
 
 
-def _users(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def users_in(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     """The user's functions and objects in a value, through what a library wraps around them."""
     if isinstance(value, MethodType):
         yield place, value
-        yield from _users(value.__self__, place)
+        yield from users_in(value.__self__, place)
     elif isinstance(value, functools.partial):
         yield place, value
         for index, each in enumerate((value.func, *value.args)):
-            yield from _users(each, f"{place}.args[{index - 1}]" if index else place)
+            yield from users_in(each, f"{place}.args[{index - 1}]" if index else place)
     elif isinstance(value, FunctionType) or is_users(type(value)):
         yield place, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _users(each, f"{place}[{key!r}]")
+            yield from users_in(each, f"{place}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
-            yield from _users(each, f"{place}[{index}]")
+            yield from users_in(each, f"{place}[{index}]")
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
-            yield from _users(getattr(value, field.name), f"{place}.{field.name}")
+            yield from users_in(getattr(value, field.name), f"{place}.{field.name}")

@@ -11,6 +11,8 @@ from torch import nn
 from functrain.copying import copy
 from functrain.program import Program
 from functrain.step import Fixed
+from functrain.testing.another import thinned
+from functrain.testing.caching import Attributes, constants, unchanged, without
 from functrain.testing.observing import (
     Call,
     observed,
@@ -44,11 +46,13 @@ def check_pure(
     """Check that a step changes nothing, shares nothing and reads nothing but its arguments.
 
     The step is made once on what is given and twice on copies, the last time with the global
-    random generators in another state. Compared are bytes: of state, batch and module (attributes
+    random generators in another state, and between them from the new state on a thinned batch,
+    for what a call remembers. Compared are bytes: of state, batch and module (attributes
     and ``.grad`` too), of the global state (generators, default dtype, threads, environment, ...),
     and of the three results. No tensor of the new state may lie on memory of the old one, of the
     batch or of the module, and no metric on memory of either state; frozen parameters and counters
-    may. ``eval_step`` is checked likewise. Whatever was changed globally is put back.
+    may, and attributes of the module that are filled with the same constant by any step.
+    ``eval_step`` is checked likewise. Whatever was changed globally is put back.
 
     Args:
         program: a program, donated and compiled ones too; anything else with a ``train_step``; or
@@ -82,9 +86,16 @@ def check_pure(
     given = spares[2][0] if donates else state
     watched = {} if donates else {"state": state}
     watched |= {"batch": batch, "module": _shell(program) if module is None else module}
+    attributes = Attributes.of(watched["module"])
     first = observed(lambda: call(given, batch), watched, _mode(module))
-    findings = first.findings + _shared(first, watched, _may_share(program, first, state))
-    findings += repeated(first, lambda: call(*spares[0]))
+    filled, later = attributes.changed(), copy(first.result["new_state"])
+    attributes.put_back()
+    another = python.deepcopy(batch)
+    constant = constants(attributes, filled, lambda: call(later, thinned(another)))
+    repeat = repeated(first, lambda: call(*spares[0]))
+    constant &= unchanged(attributes, filled)
+    findings = without(first.findings, constant)
+    findings += _shared(first, watched, _may_share(program, first, state)) + repeat
     findings += [] if findings else repeated_elsewhere(first, lambda: call(*spares[1]))
     refuse("train_step", findings)
     if isinstance(program, Program):

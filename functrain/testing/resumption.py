@@ -19,6 +19,10 @@ from functrain.testing.making import Make, importable
 from functrain.testing.parts import Part, in_a_fresh_process, in_this_process
 
 _MOST = 8
+_ADVICE = (
+    "check_complete(make) names what a step goes by that is in no checkpoint; if it finds nothing, "
+    "look at what data and listeners remember"
+)
 
 
 def check_resumes(
@@ -113,7 +117,7 @@ def _compare(straight: Path, resumed: Path, cuts: list[Cut]) -> None:
         found = "".join(f"\n  {line}" for line in [*lines[:_MOST], *more])
         where = "; ".join(map(str, cuts))
         raise ResumptionError(
-            f"the run with {where} is not the run that was never cut:{found}",
+            f"the run with {where} is not the run that was never cut:{found}\n  {_ADVICE}",
             step,
         )
 

@@ -10,6 +10,9 @@ from typing import Any
 from functrain.schedules import Schedule, ScheduleState, as_schedule
 from functrain.testing.comparing import changes
 from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere, snapshots
+from functrain.testing.owned import users_in
+from functrain.testing.reach import reached
+from functrain.testing.system import MOMENTS, System, clocks
 
 Rates = dict[str, float]
 
@@ -22,6 +25,7 @@ def check_schedule(
     It is led through a run with losses that fall, stall, jump and are NaN. Asked again, from the
     states it was at and from copies, forwards, backwards and shuffled, it must give the rates it
     gave; ``advance`` and ``observe`` must leave the state they are given as it is.
+    Other times of day and year must make no difference.
 
     Args:
         schedule: one of ``functrain.schedules``, of that protocol, or a function of the step.
@@ -50,6 +54,7 @@ def check_schedule(
     again = repeated(first, lambda: {"followed": _followed(schedule, losses)})
     again += repeated_elsewhere(first, lambda: {"followed": _followed(schedule, losses)})
     refuse(subject, again + _resumed(schedule, states, rates, losses))
+    refuse(subject, _by_the_clock(schedule, losses))
 
 
 def _losses(steps: int, chance: random.Random) -> list[float]:
@@ -83,6 +88,22 @@ def _in_any_order(
             told = f"lr at step {step} was {rates[step]!r} and is {again!r} when asked again"
             found.setdefault(step, f"{told} with an equal state")
     return list(found.values())
+
+
+def _by_the_clock(schedule: Schedule, losses: list[float]) -> list[str]:
+    """The first step at which another time of day or year gives another rate."""
+    functions = reached([value for _, value in users_in(schedule, "schedule")])
+    asked: set[str] = set()
+    rates = []
+    for now in (System().now, *MOMENTS):
+        with System(now=now).hold(functions, asked):
+            rates.append(_followed(schedule, losses)[1])
+    for step, (usual, *others) in enumerate(zip(*rates, strict=True)):
+        for other in others:
+            if repr(other) != repr(usual):
+                told = f"lr at step {step} depends on the clock ({clocks(asked)})"
+                return [f"{told}: {usual!r} and {other!r}"]
+    return []
 
 
 def _writes(schedule: Schedule, states: list[ScheduleState], losses: list[float]) -> list[str]:

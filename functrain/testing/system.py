@@ -24,6 +24,8 @@ Clock = Callable[[], float]
 
 URANDOM = "os.urandom"
 FILE = "the file"
+# Other than the usual one: another year, and another half of the day.
+MOMENTS = (2e9 + 0.7, 1e9 + 44_919.5)
 _NUMBERS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 _MOMENTS = ("localtime", "gmtime", "ctime")
 _TICK = 1e-6
@@ -97,6 +99,12 @@ class System:
         module = ModuleType("datetime")
         vars(module).update({**vars(datetime), "datetime": moment, "date": day})
         return {id(datetime): module, id(datetime.datetime): moment, id(datetime.date): day}
+
+
+def clocks(asked: set[str]) -> str:
+    """The clocks among what was asked, for people."""
+    others = (URANDOM, "os.getpid", FILE)
+    return ", ".join(sorted(each for each in asked if not each.startswith(others)))
 
 
 def _files(asked: set[str]) -> Iterator[tuple[ModuleType, str, Any]]:

@@ -1,0 +1,90 @@
+"""Attributes that a module fills with a constant when it is first called, which is no fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from torch import nn
+
+from functrain.testing.cells import Cell, Held, of_module
+from functrain.testing.comparing import Snapshot, changes, snapshot
+from functrain.testing.surroundings import put_back
+
+
+@attrs.frozen(eq=False)
+class Attributes:
+    """The attributes of a module, tensors aside, as they were at a time.
+
+    Attributes:
+        module: whose; ``None`` has none.
+        held: by name.
+    """
+
+    module: nn.Module | None
+    held: dict[str, Held]
+
+    @classmethod
+    def of(cls, module: nn.Module | None) -> Attributes:
+        """The present ones."""
+        tried = {name: Held.by(cell) for name, cell in _cells(module).items()}
+        return cls(module, {name: each for name, each in tried.items() if each is not None})
+
+    def changed(self) -> dict[str, Snapshot]:
+        """What is by now in those that are new or were changed."""
+        return {
+            name: snapshot(cell.read(), name)
+            for name, cell in _cells(self.module).items()
+            if name not in self.held or self.held[name].differs()
+        }
+
+    def put_back(self) -> None:
+        """Leave them as they were; new ones are gone."""
+        for name, cell in _cells(self.module).items():
+            if name not in self.held:
+                cell.remove()
+        for held in self.held.values():
+            held.put_back()
+
+
+def constants(
+    attributes: Attributes, first: dict[str, Snapshot], *calls: Callable[[], object]
+) -> set[str]:
+    """The attributes that each call leaves as the first one did.
+
+    Args:
+        attributes: as they are before the calls.
+        first: what the first call, on other arguments, left in attributes.
+        calls: made one after another; none are constant where one of them fails.
+    """
+    found = set(first)
+    with put_back():
+        for call in calls:
+            try:
+                call()
+            except Exception:  # not hidden: the first call was made, these arguments are our own
+                return set()
+            found &= unchanged(attributes, first)
+    return found
+
+
+def unchanged(attributes: Attributes, first: dict[str, Snapshot]) -> set[str]:
+    """The attributes that are still as the first call left them."""
+    now = attributes.changed()
+    return {name for name, left in first.items() if not changes(left, now.get(name, {}))}
+
+
+def without(findings: list[str], names: set[str]) -> list[str]:
+    """Findings but those of certain attributes.
+
+    Example:
+        >>> without(["module.a was changed: 1", "module.ab was changed: 1"], {"module.a"})
+        ['module.ab was changed: 1']
+    """
+    starts = tuple(name + after for name in names for after in (" ", "[", "."))
+    return [each for each in findings if not (starts and each.startswith(starts))]
+
+
+def _cells(module: Any) -> dict[str, Cell]:
+    return {} if module is None else {cell.name: cell for cell in of_module(module)}
