@@ -1,4 +1,8 @@
-"""Attributes that a module fills with a constant when it is first called, which is no fault."""
+"""Attributes that a call fills alike whatever was called before, which is no fault.
+
+Tables that are made at the first call are such, and outputs and auxiliary losses that are kept for
+whoever looks at them after the call.
+"""
 
 from __future__ import annotations
 
@@ -48,29 +52,23 @@ class Attributes:
             held.put_back()
 
 
-def constants(
-    attributes: Attributes, first: dict[str, Snapshot], *calls: Callable[[], object]
-) -> set[str]:
-    """The attributes that each call leaves as the first one did.
-
-    Args:
-        attributes: as they are before the calls.
-        first: what the first call, on other arguments, left in attributes.
-        calls: made one after another; none are constant where one of them fails.
-    """
-    found = set(first)
+def attempted(call: Callable[[], object]) -> bool:
+    """Whether another call can be made: not all arguments that are made up will do."""
     with put_back():
-        for call in calls:
-            try:
-                call()
-            except Exception:  # not hidden: the first call was made, these arguments are our own
-                return set()
-            found &= unchanged(attributes, first)
-    return found
+        try:
+            call()
+        except Exception:  # not hidden: the call with the user's arguments has been made
+            return False
+    return True
 
 
 def unchanged(attributes: Attributes, first: dict[str, Snapshot]) -> set[str]:
-    """The attributes that are still as the first call left them."""
+    """The attributes that are as an earlier call left them.
+
+    Args:
+        attributes: as they were before any call.
+        first: what the earlier call left in those that it changed.
+    """
     now = attributes.changed()
     return {name for name, left in first.items() if not changes(left, now.get(name, {}))}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from functrain.loss import LossFunction, evaluate
 from functrain.rng import scoped
 from functrain.testing.another import thinned
-from functrain.testing.caching import Attributes, constants, without
+from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
 
 _SEED = 7
@@ -23,9 +23,9 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
 
     It is called three times on copies of the module, in training mode and with the same random
     stream of torch, as a step does it, and on a thinned batch in between. It may write to buffers,
-    which a step hands on, fill attributes with the same constant in any call, and draw from torch's
-    global generator; not from those of ``random`` and NumPy, which a step does not seed. It may not
-    write to the batch, to parameters or ``.grad``, nor to attributes.
+    which a step hands on, fill attributes, if alike whatever was called before, and draw from
+    torch's global generator; not from those of ``random`` and NumPy, which a step does not seed.
+    It may not write to the batch, to parameters or ``.grad``, nor to other attributes.
 
     Args:
         loss: ``loss(model, batch)``, as ``functrain.program`` takes it.
@@ -47,24 +47,29 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     inner.train()
     watched, attributes = {"module": inner, "batch": batch}, Attributes.of(inner)
     first = observed(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
-    constant = _constants(loss, module, batch, attributes.changed())
-    findings = without(first.findings, constant)
+    alike = _alike(loss, module, batch, attributes.changed())
+    findings = without(first.findings, alike)
     findings += repeated(first, lambda: _called(loss, *spares[0]))
     findings += [] if findings else repeated_elsewhere(first, lambda: _called(loss, *spares[1]))
     refuse("the loss", findings)
 
 
-def _constants(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> set[str]:
-    """Attributes that other calls fill as the first one did."""
+def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> set[str]:
+    """Attributes that are filled as the first call did, when another call came before."""
     other = copy.deepcopy(module)
     attributes = Attributes.of(other)
-    thin, whole = thinned(copy.deepcopy(batch)), copy.deepcopy(batch)
-    return constants(
-        attributes,
-        filled,
-        lambda: _called(loss, other, thin, _SEED + 1),
-        lambda: _called(loss, other, whole),
-    )
+    thin = thinned(copy.deepcopy(batch))
+    if not attempted(lambda: _called(loss, other, thin, _SEED + 1)):
+        return set()
+    with torch.no_grad():
+        for mine, given in zip(_tensors(other), _tensors(module), strict=True):
+            mine.copy_(given)
+    _called(loss, other, copy.deepcopy(batch))
+    return unchanged(attributes, filled)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _called(loss: LossFunction, module: nn.Module, batch: Any, seed: int = _SEED) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functrain.copying import copy
 from functrain.program import Program
 from functrain.step import Fixed
 from functrain.testing.another import thinned
-from functrain.testing.caching import Attributes, constants, unchanged, without
+from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,
     observed,
@@ -51,7 +51,7 @@ def check_pure(
     and ``.grad`` too), of the global state (generators, default dtype, threads, environment, ...),
     and of the three results. No tensor of the new state may lie on memory of the old one, of the
     batch or of the module, and no metric on memory of either state; frozen parameters and counters
-    may, and attributes of the module that are filled with the same constant by any step.
+    may, and a step may fill attributes of the module, if alike whatever was called before.
     ``eval_step`` is checked likewise. Whatever was changed globally is put back.
 
     Args:
@@ -91,10 +91,10 @@ def check_pure(
     filled, later = attributes.changed(), copy(first.result["new_state"])
     attributes.put_back()
     another = python.deepcopy(batch)
-    constant = constants(attributes, filled, lambda: call(later, thinned(another)))
+    tried = attempted(lambda: call(later, thinned(another)))
     repeat = repeated(first, lambda: call(*spares[0]))
-    constant &= unchanged(attributes, filled)
-    findings = without(first.findings, constant)
+    alike = unchanged(attributes, filled) if tried else set()
+    findings = without(first.findings, alike)
     findings += _shared(first, watched, _may_share(program, first, state)) + repeat
     findings += [] if findings else repeated_elsewhere(first, lambda: call(*spares[1]))
     refuse("train_step", findings)
@@ -112,9 +112,13 @@ def _check_evaluation(
     def call() -> dict[str, Any]:
         return {"metrics": program.eval_step(state, batch)}
 
-    watched = {**watched, "state": state}
+    watched, attributes = {**watched, "state": state}, Attributes.of(watched["module"])
     first = observed(call, watched, unwatched)
-    findings = first.findings + shared(first.result, watched) + repeated(first, call)
+    filled, another = attributes.changed(), thinned(python.deepcopy(batch))
+    tried = attempted(lambda: program.eval_step(state, another))
+    repeat = repeated(first, call)
+    alike = unchanged(attributes, filled) if tried else set()
+    findings = without(first.findings, alike) + shared(first.result, watched) + repeat
     findings += [] if findings else repeated_elsewhere(first, call)
     refuse("eval_step", findings)
 

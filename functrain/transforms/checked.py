@@ -12,7 +12,7 @@ from functrain.program import Program
 from functrain.state import Donation
 from functrain.step import DeviceState, DeviceStep, Fixed, Outputs
 from functrain.testing.another import thinned
-from functrain.testing.caching import Attributes, constants, unchanged, without
+from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,
     observed,
@@ -94,10 +94,10 @@ class Checked:
         first = self._checked_pure(call, state, batches)
         filled = attributes.changed()
         attributes.put_back()
-        constant = constants(attributes, filled, another)
+        tried = attempted(another)
         findings = repeated(first, lambda: call(spare))
-        constant &= unchanged(attributes, filled)
-        first = attrs.evolve(first, findings=without(first.findings, constant))
+        alike = unchanged(attributes, filled) if tried else set()
+        first = attrs.evolve(first, findings=without(first.findings, alike))
         if not findings and seed is not None:
             findings = repeated_elsewhere(first, lambda: call(spare))
         refuse(_SUBJECT, first.findings + findings)
