@@ -10,7 +10,7 @@ Verdict = Literal["constant", "hidden state"]
 
 ADVICE = {
     "cache": "Cache what its arguments alone decide",
-    "attribute": "Make it a buffer (register_buffer), which is part of the state",
+    "attribute": "Make it a buffer (register_buffer), or part of the optimizer's state",
     "clock": "Leave time to listeners, or give it with the batch",
     "generator": "Draw from torch's global generator, which has a stream of its own in each step",
     "hash seed": "Put sets in order (sorted) before their order counts",

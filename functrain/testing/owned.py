@@ -11,7 +11,7 @@ import attrs
 
 from functrain.program import Program
 from functrain.testing.cells import Cell, is_data, of_argument, of_module, of_object
-from functrain.testing.reach import is_users
+from functrain.testing.reach import is_cached, is_users
 
 
 def roots_of(program: Program) -> list[Any]:
@@ -41,7 +41,10 @@ def of_program(program: Program) -> Iterator[Cell]:
 
 def _given(program: Program) -> list[tuple[str, Any]]:
     recipe = program.recipe
-    return [("loss", recipe.loss), ("optimizer", recipe.optimizer), ("lr", recipe.optimizer.lr)]
+    given = [("loss", recipe.loss), ("optimizer", recipe.optimizer)]
+    # The schedule of a library's optimizer is found in it, as a field.
+    own = is_users(type(recipe.optimizer))
+    return [*given, ("optimizer.lr", recipe.optimizer.lr)] if own else given
 
 
 def users_in(value: Any, place: str) -> Iterator[tuple[str, Any]]:
@@ -53,7 +56,7 @@ def users_in(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield place, value
         for index, each in enumerate((value.func, *value.args)):
             yield from users_in(each, f"{place}.args[{index - 1}]" if index else place)
-    elif isinstance(value, FunctionType) or is_users(type(value)):
+    elif isinstance(value, FunctionType) or is_cached(value) or is_users(type(value)):
         yield place, value
     elif isinstance(value, Mapping):
         for key, each in value.items():

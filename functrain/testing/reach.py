@@ -46,15 +46,20 @@ def of_classes(roots: list[Any], functions: list[FunctionType]) -> Iterator[Cell
             yield from of_class(each)
 
 
-def caches(functions: list[FunctionType]) -> dict[str, Any]:
-    """What functions call through ``functools.lru_cache`` or ``cache``, by name."""
-    named = [value for each in functions for value in _named(each)]
+def caches(roots: list[Any], functions: list[FunctionType]) -> dict[str, Any]:
+    """What is called through ``functools.lru_cache`` or ``cache``, by name."""
+    named = [*roots, *(value for each in functions for value in _named(each))]
     members = [v for value in named if isinstance(value, type) for v in vars(value).values()]
     return {
         f"{each.__module__}.{each.__qualname__}": each
         for each in (*named, *members)
-        if isinstance(each, _CACHED)
+        if is_cached(each)
     }
+
+
+def is_cached(value: Any) -> bool:
+    """Whether a function is one of ``functools.lru_cache`` or ``cache``."""
+    return isinstance(value, _CACHED)
 
 
 def naming(functions: list[FunctionType], ids: Container[int]) -> list[tuple[dict[str, Any], str]]:

@@ -36,6 +36,8 @@ class Varying:
         functions: of the user's, that it may call.
         held: what the cells outside the state held at first.
         unheld: cells that cannot be put back.
+        made: cells that were empty before the first step.
+        cached: functions with a cache, by name.
         names: that occur in the code of the functions.
         environment: variables that it was seen to read.
         asked: what it was seen to ask of the system.
@@ -51,6 +53,7 @@ class Varying:
     functions: list[FunctionType]
     held: list[Held]
     unheld: list[Cell]
+    cached: dict[str, Any]
     names: frozenset[str]
     environment: set[str] = attrs.field(factory=set)
     asked: set[str] = attrs.field(factory=set)
@@ -58,12 +61,14 @@ class Varying:
     changed: dict[int, Any] = attrs.field(factory=dict)
     changed_by_another: dict[int, Any] = attrs.field(factory=dict)
     later: list[Any] = attrs.field(factory=list)
+    made: list[Cell] = attrs.field(factory=list)
 
     @classmethod
     def of(cls, program: Program, state: Any, batch: Any) -> Varying:
         """Find what there is to vary, and make the step under the usual conditions."""
         roots = roots_of(program)
         functions = reached(roots)
+        cached = caches(roots, functions)
         names = frozenset(name for each in functions for name in names_in(each.__code__))
 
         def found() -> Varying:
@@ -71,7 +76,7 @@ class Varying:
             tried = [(cell, Held.by(cell)) for cell in cells]
             held = [each for _, each in tried if each is not None and not each.is_used_up]
             unheld = [cell for cell, each in tried if each is None or each.is_used_up]
-            return cls(program, state, batch, functions, held, unheld, names)
+            return cls(program, state, batch, functions, held, unheld, cached, names)
 
         first = found()
         first.step(Conditions())  # some attributes are made by the first step
@@ -80,14 +85,24 @@ class Varying:
         made.usual.update(snapshots(result))
         made.later.append(result["new_state"])
         before = {each.cell.name for each in first.held}
-        made.another_step([each.cell for each in made.held if each.cell.name not in before])
+        made.made.extend(each.cell for each in made.held if each.cell.name not in before)
+        made.empty()
+        made.another_step()
         return made
 
-    def another_step(self, emptied: list[Cell]) -> bool:
-        """Make a step from a later state, on another batch, at another time.
+    def empty(self) -> None:
+        """Leave what the first step made as it was before it, and caches empty."""
+        for cell in self.made:
+            cell.remove()
+        self.empty_caches()
 
-        Args:
-            emptied: cells that are left empty before it, as they were before any step.
+    def empty_caches(self) -> None:
+        """Have functions of ``functools.lru_cache`` compute anew."""
+        for each in self.cached.values():
+            each.cache_clear()
+
+    def another_step(self) -> bool:
+        """Make a step from a later state, on another batch, at another time.
 
         Returns:
             Whether there is such a step: not every batch can be changed.
@@ -95,8 +110,7 @@ class Varying:
         other = attrs.evolve(
             self, state=self.later[0], batch=thinned(self.batch), changed_by_another={}
         )
-        for cell in emptied:
-            cell.remove()
+        self.empty_caches()
         try:
             other.step(ANOTHER, self.changed_by_another)
         except Exception:  # not hidden: the step itself has been made, this batch is our own
@@ -123,8 +137,15 @@ class Varying:
                 for each in self.held:
                     each.put_back()
 
-    def differs(self, conditions: Conditions) -> str | None:
-        """What is another under some conditions than usual, in words; ``None`` if nothing is."""
+    def differs(self, conditions: Conditions, cached: bool = False) -> str | None:
+        """What is another under some conditions than usual, in words; ``None`` if nothing is.
+
+        Args:
+            conditions: that are held meanwhile.
+            cached: whether caches of functions keep what is in them.
+        """
+        if not cached:
+            self.empty_caches()
         try:
             result = self.step(conditions)
         except Exception as error:  # not hidden: that it fails is what was asked for
@@ -143,13 +164,12 @@ class Varying:
 
     def caches(self) -> Iterator[Influence]:
         """Caches of functions, where it counts which step filled them."""
-        for name, cached in caches(self.functions).items():
-            cached.cache_clear()
-            found = self.differs(Conditions()) if self.another_step([]) else None
-            if found is not None:
-                detail = f"when another step has filled it, {found}"
-                yield Influence(name, "cache", "hidden state", detail)
-            cached.cache_clear()
+        if not self.cached or not self.another_step():
+            return
+        found = self.differs(Conditions(), cached=True)
+        if found is not None:
+            detail = f"when another step has filled it, {found}"
+            yield Influence(", ".join(self.cached), "cache", "hidden state", detail)
 
     def _other_values(self, index: int) -> Iterator[tuple[Any, str]]:
         """What steps make of a cell, or another number; and which step it was."""

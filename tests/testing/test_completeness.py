@@ -179,6 +179,19 @@ def reports_a_running_mean() -> Any:
     return loss
 
 
+@functools.lru_cache
+def a_cached_rate(step: int) -> float:
+    return random.random()
+
+
+# Differs now and then.
+CHANCES = itertools.cycle([1.0] * 3 + [2.0])
+
+
+def by_chance(model: nn.Module, batch: Tensor) -> Tensor:
+    return square(model, batch) * next(CHANCES)
+
+
 class LatestStep:
     """A schedule that remembers the latest step it was asked for."""
 
@@ -237,7 +250,9 @@ KEPT: list[tuple[Callable[[], ft.Program], str]] = [
     (lambda: program(model=KeepsItsFirstMask(2, 1)), r"module.mask \(attribute\)"),
     (lambda: program(model=KeepsItsFirstMean(2, 1)), r"module.mean \(attribute\)"),
     (lambda: program(reports_a_running_mean()), r"running \(closure variable\)"),
-    (lambda: program(lr=LatestStep()), r"latest \(attribute\)"),
+    (lambda: program(lr=LatestStep()), r"optimizer.lr.latest \(attribute\)"),
+    (lambda: program(lr=a_cached_rate), r"the global generator of random \(generator\)"),
+    (lambda: program(by_chance), r"not found \(unknown\)"),
     (lambda: program(optimizer=Momentum()), r"optimizer.moments \(attribute\)"),
     (
         lambda: program(optimizer=ft.optim.Lookahead(Momentum(), sync_period=2)),
@@ -315,13 +330,14 @@ def test_a_cache_of_constants_is_left_alone(make: Callable[[], ft.Program]) -> N
 
 
 def test_all_is_put_back() -> None:
-    module = Lazy(2, 1)
-    checked = program(model=module)
+    checked = program(model=Lazy(2, 1))
     CountsInItsClass.calls = 5
     with pytest.raises(IncompleteError):
         check_complete(program(model=CountsInItsClass(2, 1)), batch=BATCH)
     check_complete(checked, batch=BATCH)
     assert CountsInItsClass.calls == 5
+    assert "grid" not in vars(checked.fixed.model.module)
+    assert table.cache_info().currsize == 0
     assert datetime.datetime is imported_datetime
     assert time.time() > 1.5e9
 
