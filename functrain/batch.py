@@ -1,8 +1,8 @@
 """Batches as trees: copied to the state's device, counted, cut into micro-batches.
 
-A batch is any nesting of dicts, lists and tuples with tensors and anything else (strings,
-``None``) in it. The user's batch is never handed to the model itself: models that write into
-their input, or pop keys from it, would change what the caller holds.
+A batch is any nesting of mappings, lists, tuples, dataclasses and attrs classes with tensors and
+anything else (strings, ``None``) in it. The user's batch is never handed to the model itself:
+models that write into their input, or pop keys from it, would change what the caller holds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from functrain import tree
-from functrain.errors import MicroBatchError
+from functrain import containers
+from functrain.errors import MicroBatchError, PackedBatchError
 
 Batch = Any
 
@@ -57,9 +58,18 @@ def copied(batch: Batch, device: torch.device) -> Batch:
     kind = type(batch)
     if kind is tuple or kind is list:
         return kind([copied(child, device) for child in batch])
-    if tree.is_node(batch):
-        return tree.rebuild(batch, [copied(child, device) for _, child in tree.children(batch)])
+    if isinstance(batch, PackedSequence):
+        return _packed_copy(batch, device)
+    if containers.is_container(batch):
+        parts = [copied(child, device) for _, child in containers.children(batch)]
+        return containers.rebuild(batch, parts)
     return batch
+
+
+def _packed_copy(batch: PackedSequence, device: torch.device) -> PackedSequence:
+    """A copy whose lengths stay on the host, where torch wants them."""
+    parts = {name: copied(part, device) for name, part in batch._asdict().items()}
+    return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
@@ -75,8 +85,9 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     kind = type(batch)
     if kind is tuple or kind is list:
         return kind([moved(child, device) for child in batch])
-    if tree.is_node(batch):
-        return tree.rebuild(batch, [moved(child, device) for _, child in tree.children(batch)])
+    if containers.is_container(batch):
+        parts = [moved(child, device) for _, child in containers.children(batch)]
+        return containers.rebuild(batch, parts)
     return batch
 
 
@@ -87,8 +98,9 @@ def size(batch: Batch) -> int:
         batch: any nesting of containers.
 
     Returns:
-        The size of dimension 0 of the first tensor with dimensions; without one, the length of
-        the first list of strings or numbers; otherwise 1.
+        The size of dimension 0 of the first tensor with dimensions, or the number of sequences of
+        the first packed one; without either, the length of the first list of strings or numbers;
+        otherwise 1.
 
     Example:
         >>> size({"text": ["a", "b"], "x": torch.zeros(2, 5)}), size(["a", "b", "c"])
@@ -104,9 +116,12 @@ def size(batch: Batch) -> int:
 def _first_length(batch: Batch) -> int | None:
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else None
-    if not tree.is_node(batch):
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
+    if not containers.is_container(batch):
         return None
-    children = batch if type(batch) in (tuple, list) else [c for _, c in tree.children(batch)]
+    plain = type(batch) in (tuple, list)
+    children = batch if plain else [child for _, child in containers.children(batch)]
     for child in children:
         length = _first_length(child)
         if length is not None:
@@ -135,7 +150,8 @@ def split(batch: Batch, accumulate: int) -> Split:
 
     Args:
         batch: :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
-            batches (tuples, lists or dicts); or one batch, which is cut along dimension 0.
+            batches (tuples, lists, dicts and their like); or one batch, which is cut along
+            dimension 0.
         accumulate: how many micro-batches make a step.
 
     Returns:
@@ -143,6 +159,7 @@ def split(batch: Batch, accumulate: int) -> Split:
 
     Raises:
         MicroBatchError: the list is longer than ``accumulate``.
+        PackedBatchError: there is a packed sequence in the batch that is to be cut.
 
     Example:
         >>> [len(part) for part in split(torch.zeros(7, 2), 3).parts]
@@ -165,7 +182,7 @@ def split(batch: Batch, accumulate: int) -> Split:
 
 def _is_list_of_batches(batch: Batch) -> bool:
     # A loader's own batch is often the list [inputs, targets]; its elements are tensors.
-    return isinstance(batch, list) and all(isinstance(part, (tuple, list, dict)) for part in batch)
+    return isinstance(batch, list) and all(map(containers.is_container, batch))
 
 
 def _cut(batch: Batch, parts: int) -> list[Batch]:
@@ -182,9 +199,11 @@ def _between(batch: Batch, start: int, stop: int, total: int) -> Batch:
         return batch[start:stop] if batch.ndim and len(batch) == total else batch
     if _is_column(batch) and len(batch) == total:
         return batch[start:stop]
-    if tree.is_node(batch):
-        cut = [_between(child, start, stop, total) for _, child in tree.children(batch)]
-        return tree.rebuild(batch, cut)
+    if isinstance(batch, PackedSequence):
+        raise PackedBatchError
+    if containers.is_container(batch):
+        cut = [_between(child, start, stop, total) for _, child in containers.children(batch)]
+        return containers.rebuild(batch, cut)
     return batch
 
 
@@ -200,10 +219,10 @@ def _is_column(batch: Batch) -> bool:
 def _columns(batch: Batch) -> list[Sequence[Any]]:
     if _is_column(batch):
         return [batch]
-    if not tree.is_node(batch):
+    if not containers.is_container(batch):
         return []
-    return [column for _, child in tree.children(batch) for column in _columns(child)]
+    return [column for _, child in containers.children(batch) for column in _columns(child)]
 
 
 def _no_samples(batch: Batch) -> int:
-    return 0 if tree.is_node(batch) and not tree.children(batch) else 1
+    return 0 if containers.is_container(batch) and not containers.children(batch) else 1

@@ -52,6 +52,17 @@ class MicroBatchError(FunctrainError, ValueError):
         )
 
 
+class PackedBatchError(FunctrainError, TypeError):
+    """A batch with a packed sequence in it was to be cut into micro-batches."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
+            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
+            "lengths, and pack them in the loss."
+        )
+
+
 class SparseGradientError(FunctrainError, TypeError):
     """A parameter received a sparse gradient."""
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import containers
 from functrain.batch import moved
 from functrain.errors import BatchFormError
 
@@ -44,8 +44,8 @@ def _collect(node: Any, found: list[Tensor]) -> None:
                 _collect(child, found)
     elif isinstance(node, Tensor):
         found.append(node)
-    elif tree.is_node(node):
-        for _, child in tree.children(node):
+    elif containers.is_container(node):
+        for _, child in containers.children(node):
             _collect(child, found)
 
 
@@ -74,9 +74,9 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
             return lambda given: dict(zip(keys, given, strict=False))
         named = [(key, builder(child)) for key, child in node.items()]
         return lambda given: {key: build(given) for key, build in named}
-    if tree.is_node(node):
-        parts = [builder(child) for _, child in tree.children(node)]
-        return lambda given: tree.rebuild(node, [build(given) for build in parts])
+    if containers.is_container(node):
+        parts = [builder(child) for _, child in containers.children(node)]
+        return lambda given: containers.rebuild(node, [build(given) for build in parts])
     return lambda given: node
 
 
@@ -99,13 +99,13 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
         return (kind, *[form(child, found) for child in node])
     if isinstance(node, _PLAIN):
         return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
-    if not tree.is_node(node):
+    if not containers.is_container(node):
         raise BatchFormError(
             f"there is a {kind.__name__} in the batch, where a compiled step takes containers of "
             "tensors, numbers and strings",
             None,
         )
-    return (kind, *[(key, form(child, found)) for key, child in tree.children(node)])
+    return (kind, *[(key, form(child, found)) for key, child in containers.children(node)])
 
 
 def writable(leaves: list[Tensor]) -> bool:
