@@ -166,6 +166,15 @@ MISTAKES = [
         ("'float32', 'bf16', 'fp16'",),
     ),
     Mistake(
+        errors.PackedBatchError,
+        lambda *_: step(
+            program(lambda model, batch: squared(model, X), accumulate=2),
+            torch.nn.utils.rnn.pack_sequence([X, X]),
+        ),
+        ("PackedSequence",),
+        ("MicroBatches",),
+    ),
+    Mistake(
         errors.MicroBatchError,
         lambda *_: step(
             program(lambda model, batch: squared(model, batch[0]), accumulate=2), [(X,)] * 3
