@@ -13,7 +13,7 @@ from functrain.ema import EMA
 from functrain.errors import ConfigurationError
 from functrain.loss import LossFunction
 from functrain.model import Model, take_apart
-from functrain.names import matches
+from functrain.names import matches, nearest
 from functrain.optim import Optimizer
 from functrain.program import Program
 from functrain.recipe import Recipe, Trainable
@@ -57,7 +57,8 @@ def program(
         The program.
 
     Raises:
-        ConfigurationError: a value makes no sense.
+        ConfigurationError: a value makes no sense, or the loss is a module with parameters of its
+            own, which nothing would train.
         ModelError: the model cannot be used.
 
     Example:
@@ -66,6 +67,7 @@ def program(
         >>> ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), clip_norm=1.0).recipe.clip_norm
         1.0
     """
+    _refuse_own_parameters(loss)
     taken = take_apart(model)
     recipe = Recipe(
         model=type(taken.module).__qualname__,
@@ -86,6 +88,19 @@ def program(
     return Program(fixed, learning_rate.schedules(recipe.optimizer), device_step)
 
 
+def _refuse_own_parameters(loss: LossFunction) -> None:
+    """Refuse a loss with parameters: they are not in the state, so they would stay as they are."""
+    if not isinstance(loss, nn.Module):
+        return
+    own = [path for path, parameter in loss.named_parameters() if parameter.requires_grad]
+    if own:
+        raise ConfigurationError(
+            f"the loss is a {type(loss).__qualname__} with parameters of its own, {own[:8]}, which "
+            "would not be trained. Make them a part of the model, nn.ModuleDict({'net': net, "
+            "'loss': loss}), and use them from there; or freeze them: loss.requires_grad_(False)"
+        )
+
+
 def _trainable(taken: Model, recipe: Recipe) -> list[str]:
     asked = recipe.trainable
     wanted = [
@@ -99,6 +114,7 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
             + ("none has requires_grad=True" if asked is None else f"nothing matches {asked!r}")
             + f"; the parameters are {list(taken.params)[:8]}"
         )
+    _check_used(asked, taken)
     not_frozen = set(recipe.optimizer.trained(taken.params))
     trained = [path for path in wanted if path in not_frozen]
     if not trained:
@@ -107,3 +123,13 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
             f"could be: {wanted[:8]}"
         )
     return trained
+
+
+def _check_used(asked: Trainable | None, taken: Model) -> None:
+    """Refuse a misspelt name among several patterns, which would leave its part untrained."""
+    for pattern in () if asked is None or isinstance(asked, str) or callable(asked) else asked:
+        if not any(matches(pattern, path, tensor) for path, tensor in taken.params.items()):
+            raise ConfigurationError(
+                f"trainable: pattern {pattern!r} matches none of the {len(taken.params)} "
+                f"parameters{nearest(pattern, taken.params)}"
+            )

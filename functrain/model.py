@@ -18,6 +18,7 @@ from functrain.errors import ModelError, ParameterMismatchError
 from functrain.names import nearest
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
+from functrain.unfilled import Unfilled, refuse_filled, unfilled
 
 Factory = Callable[[], nn.Module]
 # A mutable container of the module that holds a tensor, and the key it is held under.
@@ -40,6 +41,7 @@ class Model:
         lists: attributes of submodules that are owners; a forward may put new ones in their place
             (``nn.LSTM`` does), which would hold on to a state.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
+        unfilled: persistent buffers that are ``None``, and must stay so.
     """
 
     module: nn.Module
@@ -52,6 +54,7 @@ class Model:
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
     modes: list[tuple[dict[str, Any], bool, bool]]
+    unfilled: list[Unfilled]
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Copies of the initial parameters and buffers.
@@ -105,13 +108,15 @@ class _Bound:
             attributes["training"] = in_training if self.training else in_evaluation
         return self.model.module
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         previous = iter(self.previous)
         for path in self.tensors:
             for container, key in self.model.owners[path]:
                 container[key] = next(previous)
         for attributes, name, owner in self.model.lists:
             attributes[name] = owner
+        if kind is None:
+            refuse_filled(self.model.unfilled)
 
 
 def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
@@ -148,6 +153,7 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         },
         lists=_lists(module, paths),
         modes=_modes(module),
+        unfilled=unfilled(module),
     )
 
 

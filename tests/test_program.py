@@ -604,6 +604,60 @@ class TestBadLosses:
         with pytest.raises(errors.ConfigurationError, match=next(iter(options)) + "|trainable"):
             ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), **options)
 
+    def test_a_misspelt_pattern_among_several_is_refused(self) -> None:
+        with pytest.raises(
+            errors.ConfigurationError, match=r"'0\.wieght' .*did you mean '0.weight'"
+        ):
+            ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), trainable=["*.bias", "0.wieght"])
+
+    def test_a_loss_with_parameters_of_its_own_is_refused(self) -> None:
+        class Temperature(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(()))
+
+            def forward(self, model: nn.Module, batch: Any) -> torch.Tensor:
+                return F.cross_entropy(model(batch[0]) * self.scale, batch[1])
+
+        loss = Temperature()
+        with pytest.raises(errors.ConfigurationError, match=r"Temperature .*\['scale'\]"):
+            ft.program(mlp(), loss, ft.optim.SGD(lr=0.1))
+        ft.program(mlp(), loss.requires_grad_(False), ft.optim.SGD(lr=0.1))
+
+
+class Centered(nn.Module):
+    """Fills a buffer in its first forward."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        self.register_buffer("mean", None, persistent=persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mean is None:
+            self.mean = x.mean(0).detach()
+        return self.linear(x - self.mean)
+
+
+class TestBuffersThatAreNone:
+    def test_filling_one_is_refused_at_each_step(self) -> None:
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(Centered(True), loss, ft.optim.SGD(lr=0.1))
+        for step in (program.train_step, program.eval_step, program.train_step):
+            with pytest.raises(errors.ModelError, match=r"filled \['mean'\]"):
+                step(program.init(), torch.ones(3, 2))
+
+    def test_a_cache_may_be_filled(self) -> None:
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(Centered(False), loss, ft.optim.SGD(lr=0.1))
+        program.train_step(program.init(), torch.ones(3, 2))
+
+    def test_statistics_that_are_not_tracked(self) -> None:
+        module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.SGD(lr=0.1))
+        program.train_step(program.init(), torch.rand(3, 2))
+
 
 class TestGroups:
     def test_members_have_their_own_rates(self) -> None:
