@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from functrain import learning_rate
 from functrain.early_stopping import Rule, best_after, find
 from functrain.errors import MissingMetricWarning
 from functrain.program import Program
@@ -24,6 +25,15 @@ def warn_of_no_best(monitor: str) -> None:
     )
 
 
+def _warn_of_unknown_best(monitor: str, found: Mapping[str, float]) -> None:
+    warnings.warn(
+        f"the best checkpoint is to be told by {monitor!r}, but the evaluation gave only "
+        f"{sorted(found)}",
+        MissingMetricWarning,
+        stacklevel=7,
+    )
+
+
 @attrs.frozen(eq=False)
 class Deciding:
     """The rules of a run.
@@ -33,19 +43,41 @@ class Deciding:
         rule: of early stopping.
         monitor: the metric whose best value counts, and which the schedule is shown.
         mode: whether less or more of it is better.
+        keeps_best: whether a store was told to keep the best by a metric other than the loss.
     """
 
     program: Program
     rule: Rule | None
     monitor: str
     mode: str
+    keeps_best: bool = False
 
     @classmethod
     def of(cls, program: Program, rule: Rule | None, store: Any) -> Deciding:
         """With the metric that the store watches, or the rule, or the loss."""
         watching = store or rule
         monitor, mode = getattr(watching, "monitor", "loss"), getattr(watching, "mode", "min")
-        return cls(program, rule, monitor, mode)
+        # The loss is what a store watches that was not told; it may be missing without harm.
+        keeps_best = store is not None and store.keep_best > 0 and monitor != "loss"
+        return cls(program, rule, monitor, mode, keeps_best)
+
+    def warn_without_evaluations(self) -> None:
+        """Tell what waits in vain in a run that evaluates nothing."""
+        waiting = {
+            "early_stop": self.rule is not None,
+            f"the best checkpoint by {self.monitor!r}": self.keeps_best,
+            "the learning rate schedule": learning_rate.waits_for_evaluations(
+                self.program.schedules
+            ),
+        }
+        in_vain = [what for what, waits in waiting.items() if waits]
+        if in_vain:
+            warnings.warn(
+                f"without eval_data nothing is evaluated, so what waits for evaluations never "
+                f"acts: {', '.join(in_vain)}. Give fit eval_data=",
+                MissingMetricWarning,
+                stacklevel=3,
+            )
 
     def begun(self) -> dict[str, Any]:
         """The state of the rule before the first evaluation."""
@@ -76,6 +108,8 @@ class Deciding:
         value = find(found, self.monitor)
         best = best_after(loop.best, value, train.counters.step, self.mode)
         stopping = loop.early_stop
+        if complete and value is None and self.keeps_best:
+            _warn_of_unknown_best(self.monitor, found)
         with warnings.catch_warnings():
             if not complete:
                 warnings.simplefilter("ignore", MissingMetricWarning)

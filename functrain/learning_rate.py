@@ -81,6 +81,13 @@ def observe(schedules: Schedules, state: SchedulerState, metric: float | None) -
     return _each(schedules, state, observed)
 
 
+def waits_for_evaluations(schedules: Schedules) -> bool:
+    """Whether a schedule goes by what evaluations give, and says so."""
+    if isinstance(schedules, dict):
+        return any(waits_for_evaluations(own) for own in schedules.values())
+    return getattr(schedules, "observes", None) == "evaluation"
+
+
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
     """The scheduler state with the run's length filled in where it was left open."""
     return _each(schedules, state, lambda schedule, own: schedule.with_horizon(own, steps))

@@ -94,14 +94,18 @@ def fit(
         ('max_epochs', 80, True)
     """
     store = _store(directory)
+    evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
+    deciding = Deciding.of(program, as_rule(early_stop), store)
+    if not evaluations.sets:
+        deciding.warn_without_evaluations()
     running = Running(
         program=program if store is None else beside(program, store.directory),
         source=as_source(data),
         limits=Limits.of(until),
-        evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
+        evaluations=evaluations,
         save_every=duration(save_every or "1 epoch"),
         store=store,
-        deciding=Deciding.of(program, as_rule(early_stop), store),
+        deciding=deciding,
         restore_best=_restorable(restore_best, store),
         listeners=several(listeners),
     )

@@ -38,7 +38,7 @@ def program(lr: Any) -> ft.Program:
 
 
 def fit(lr: Any, until: Any, directory: Path) -> ft.Run:
-    return ft.fit(program(lr), BATCHES, until=until, directory=directory)
+    return ft.fit(program(lr), BATCHES, until=until, eval_data=BATCHES[:1], directory=directory)
 
 
 def test_a_run_whose_length_is_unknown_is_refused_before_anything_is_written(

@@ -417,6 +417,31 @@ class TestEarlyStop:
             )
 
 
+class TestWhatWaitsInVain:
+    def test_a_rule_without_evaluations(self) -> None:
+        with pytest.warns(errors.MissingMetricWarning, match="never acts: early_stop"):
+            ft.fit(program(), batches(), until="2 steps", early_stop=ft.EarlyStop())
+
+    def test_a_schedule_without_evaluations(self) -> None:
+        made = program(optimizer=ft.optim.SGD(lr=ft.schedules.Plateau(0.1)))
+        with pytest.warns(errors.MissingMetricWarning, match="the learning rate schedule"):
+            ft.fit(made, batches(), until="2 steps")
+
+    def test_a_schedule_that_goes_by_steps_needs_none(self) -> None:
+        schedule = ft.schedules.Plateau(0.1, observes="step")
+        ft.fit(program(optimizer=ft.optim.SGD(lr=schedule)), batches(), until="2 steps")
+
+    def test_a_best_without_evaluations(self, tmp_path: Path) -> None:
+        store = ft.Checkpoints(tmp_path, monitor="eval/loss")
+        with pytest.warns(errors.MissingMetricWarning, match="best checkpoint by 'eval/loss'"):
+            ft.fit(program(), batches(), until="2 steps", directory=store)
+
+    def test_a_best_by_a_misspelt_metric(self, tmp_path: Path) -> None:
+        store = ft.Checkpoints(tmp_path, monitor="eval/los")
+        with pytest.warns(errors.MissingMetricWarning, match=r"'eval/los'.*only.*'eval/loss'"):
+            ft.fit(program(), batches(), until="2 steps", eval_data=batches(5), directory=store)
+
+
 class TestCheckpoints:
     @pytest.mark.row(26)
     def test_the_best_is_kept_and_restored(self, tmp_path: Path) -> None:
