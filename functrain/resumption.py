@@ -70,7 +70,11 @@ def expected(program: Program, seed: int) -> RunState:
 
 
 def restore(
-    store: Checkpoints, program: Program, seed: int, which: int | str | Path = "latest"
+    store: Checkpoints,
+    program: Program,
+    seed: int,
+    which: int | str | Path = "latest",
+    data: dict[str, Any] | None = None,
 ) -> tuple[RunState, dict[str, Any], Path]:
     """A run state, and what was written beside it.
 
@@ -79,9 +83,10 @@ def restore(
         program: what the checkpoint must fit.
         seed: only its structure counts.
         which: ``"latest"`` or ``"best"`` that verifies, a step, or the path of any checkpoint.
+        data: what is known of the data that the run goes on with, if it does.
 
     Returns:
-        (run state, info, path). A recipe or environment that differs is told in a
+        (run state, info, path). A recipe, environment or data that differ are told in a
         :class:`RecipeChangedWarning`; training goes on with the present program.
 
     Raises:
@@ -90,11 +95,12 @@ def restore(
     saved, manifest = store.restore(which, like=expected(program, seed), types=TYPES)
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
-    now = describe(program)
+    now = describe(program) | ({} if data is None else {"data": data})
     changed = [
         f"{path}: {before!r} in the checkpoint, {after!r} now"
-        for part in ("recipe", "step", "environment")
-        for path, before, after in _changes(info.get(part, now[part]), now[part], part)
+        for part in ("recipe", "step", "environment", "data")
+        for path, before, after in _changes(info.get(part, now.get(part)), now.get(part), part)
+        if part in now
     ]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)

@@ -20,6 +20,7 @@ from functrain.batch import Batch
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.copying import copy
 from functrain.data import Source
+from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
 from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration
@@ -92,6 +93,7 @@ class Running:
         if self.store is not None:
             self.exits.enter_context(self.store.lock())
             self.keeper = Keeper.of(self.store, self.program)
+            self.keeper.described["data"] = describe(self.source)
             self.exits.enter_context(self.keeper.saver)
         self.exits.enter_context(self.interrupts)
         return self
@@ -128,7 +130,8 @@ class Running:
     def _take_up(
         self, origin: Checkpoints, which: int | str | Path, seed: int, steps: int | None
     ) -> Path:
-        saved, info, path = restore(origin, self.program, seed, which)
+        data = describe(self.source)
+        saved, info, path = restore(origin, self.program, seed, which, data)
         self.train = taken_up(self.program, saved.train, steps)
         self.loop, self.data_state = saved.loop, saved.data
         self.seconds_before = info.get("seconds", 0.0)

@@ -492,6 +492,25 @@ class TestCheckpoints:
         with pytest.warns(errors.RecipeChangedWarning, match=r"optimizer\.lr: 0\.01 .* 0\.5 now"):
             ft.fit(other, batches(), until="4 steps", directory=tmp_path)
 
+    @pytest.mark.row(39)
+    @pytest.mark.parametrize(
+        ("other", "told"),
+        [
+            (
+                ft.data.Batches(columns(SAMPLES), SIZE // 2),
+                rf"data\.batch_size: {SIZE} .* {SIZE // 2} now",
+            ),
+            (batches(seed=5), r"data\.seed: 0 in the checkpoint, 5 now"),
+            (batches(2 * SAMPLES), r"data\.batches_in_an_epoch"),
+            (ft.data.prefetched(batches(seed=5), "cpu"), r"data\.seed"),
+        ],
+        ids=["batch size", "seed", "length", "prefetched"],
+    )
+    def test_changed_data_is_told(self, tmp_path: Path, other: Any, told: str) -> None:
+        ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
+        with pytest.warns(errors.RecipeChangedWarning, match=told):
+            ft.fit(program(), other, until="4 steps", directory=tmp_path)
+
     @pytest.mark.row(35)
     def test_a_damaged_newest_is_passed_over(self, tmp_path: Path) -> None:
         options: Any = {"save_every": "2 steps", "directory": tmp_path}
