@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from functrain.errors import ModelError, ParameterMismatchError
 from functrain.names import nearest
+from functrain.owners import Owner, lists, owners, refuse_closures
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
 from functrain.unfilled import Unfilled, refuse_filled, unfilled
 
 Factory = Callable[[], nn.Module]
-# A mutable container of the module that holds a tensor, and the key it is held under.
-Owner = tuple[Any, Any]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -144,14 +143,14 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         params={path: p.detach() for path, p in module.named_parameters()},
         buffers={path: b.detach() for path, b in module.named_buffers()},
         requires_grad=frozenset(path for path, p in module.named_parameters() if p.requires_grad),
-        owners=_owners(module, paths),
+        owners=owners(module, paths),
         aliases=_aliases(module, paths),
         hooks={
             path: list(p._backward_hooks.values())
             for path, p in originals.named_parameters()
             if p._backward_hooks
         },
-        lists=_lists(module, paths),
+        lists=lists(module, paths),
         modes=_modes(module),
         unfilled=unfilled(module),
     )
@@ -192,6 +191,7 @@ def _copies(tensors: Tensors) -> Tensors:
 
 
 def _copy(module: nn.Module) -> nn.Module:
+    refuse_closures(module)
     try:
         return copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
@@ -220,29 +220,6 @@ def _refuse_lazy(module: nn.Module) -> None:
                 f"parameter {path!r} has no shape yet (a lazy module). Run one forward pass "
                 "through the module before making a program of it."
             )
-
-
-def _owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
-    owners: dict[str, list[Owner]] = {path: [] for path in paths.values()}
-    for submodule in module.modules():
-        containers: list[Any] = [submodule._parameters, submodule._buffers]
-        # Modules may keep their own lists of parameters (nn.LSTM's `_flat_weights` is one).
-        containers += [v for v in vars(submodule).values() if isinstance(v, list | dict)]
-        for container in {id(c): c for c in containers}.values():
-            pairs = container.items() if isinstance(container, dict) else enumerate(container)
-            for key, value in pairs:
-                if isinstance(value, Tensor) and id(value) in paths:
-                    owners[paths[id(value)]].append((container, key))
-    return owners
-
-
-def _lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any], str, Any]]:
-    return [
-        (vars(submodule), name, value)
-        for submodule in module.modules()
-        for name, value in vars(submodule).items()
-        if isinstance(value, list) and any(id(part) in paths for part in value)
-    ]
 
 
 def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:

@@ -639,6 +639,79 @@ class Centered(nn.Module):
         return self.linear(x - self.mean)
 
 
+class Held(nn.Module):
+    """Reads its weight from where nn.Module does not keep it."""
+
+    def __init__(self, hold: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        weight = self.linear.weight
+        if hold == "attribute":
+            object.__setattr__(self, "own", weight)
+        elif hold == "nested list":
+            self.own = [[weight]]
+        elif hold == "tuple":
+            self.own = [(weight, 1)]
+        elif hold == "method":
+            self.own = self.weight
+        else:
+            self.own = lambda: self.linear.weight
+
+    def weight(self) -> torch.Tensor:
+        return self.linear.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        own: Any = self.own
+        while isinstance(own, list | tuple):
+            own = own[0]
+        return self.linear(x) + F.linear(x, own() if callable(own) else own)
+
+
+class TestTensorsHeldElsewhere:
+    @pytest.mark.parametrize("factory", [False, True])
+    @pytest.mark.parametrize("hold", ["attribute", "nested list", "method", "function"])
+    def test_they_are_the_state_s(self, hold: str, factory: bool) -> None:
+        if hold == "function" and not factory:
+            pytest.skip("refused")
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        make = lambda: Held(hold)  # noqa: E731
+        program = ft.program(make if factory else make(), loss, ft.optim.SGD(lr=0.1))
+        state, x = program.init(), torch.ones(3, 2)
+        module = Held("method")
+        for _ in range(2):
+            module.load_state_dict(state.params)
+            expected = torch.autograd.grad(loss(module, x), list(module.parameters()))
+            after, _ = program.train_step(state, x)
+            for old, new, grad in zip(
+                state.params.values(), after.params.values(), expected, strict=True
+            ):
+                torch.testing.assert_close(old - 0.1 * grad, new)
+            state = after
+
+    def test_a_function_that_a_copy_would_share_is_refused(self) -> None:
+        with pytest.raises(errors.ModelError, match=r"'own' of 'Held'.*pass a factory"):
+            ft.program(Held("function"), classify, ft.optim.SGD(lr=0.1))
+
+    def test_a_forward_that_was_put_around_another_is_refused(self) -> None:
+        module = nn.Sequential(nn.Linear(2, 1))
+        before = module[0].forward
+        module[0].forward = lambda x: 2 * before(x)
+        with pytest.raises(errors.ModelError, match=r"'forward' of '?0'?.*pass a factory"):
+            ft.program(module, classify, ft.optim.SGD(lr=0.1))
+
+    @pytest.mark.parametrize("factory", [False, True])
+    def test_a_tuple_is_refused(self, factory: bool) -> None:
+        made = Held("tuple")
+        with pytest.raises(errors.ModelError, match=r"'linear.weight'.*Make it a list"):
+            ft.program((lambda: made) if factory else made, classify, ft.optim.SGD(lr=0.1))
+
+    def test_a_hook_that_only_listens_is_none_of_these(self) -> None:
+        seen: list[torch.Tensor] = []
+        module = nn.Sequential(nn.Linear(2, 1))
+        module[0].register_forward_hook(lambda _, __, out: seen.append(out.detach()))
+        ft.program(module, classify, ft.optim.SGD(lr=0.1))
+
+
 class TestBuffersThatAreNone:
     def test_filling_one_is_refused_at_each_step(self) -> None:
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
