@@ -16,7 +16,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import arguments, learning_rate, nonfinite, out_of_memory, precision, step
+from functrain import (
+    arguments,
+    foreign_state,
+    learning_rate,
+    nonfinite,
+    out_of_memory,
+    precision,
+    step,
+)
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
@@ -185,6 +193,9 @@ class Program:
             after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
         except (RuntimeError, MemoryError) as error:
             out_of_memory.told(error, number, parts)
+            raise
+        except (KeyError, AttributeError, TypeError) as error:
+            foreign_state.told(error, self, state)
             raise
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
             if donation is not None:

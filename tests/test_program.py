@@ -712,6 +712,36 @@ class TestTensorsHeldElsewhere:
         ft.program(module, classify, ft.optim.SGD(lr=0.1))
 
 
+class TestStatesOfOtherPrograms:
+    @pytest.mark.parametrize(
+        ("model", "optimizer", "ema", "parts"),
+        [
+            (2, ft.optim.Adam(lr=0.1), 0.9, "optimizer"),
+            (2, ft.optim.SGD(lr=0.1, momentum=0.9), None, "ema"),
+            (None, ft.optim.SGD(lr=0.1, momentum=0.9), 0.9, "params, optimizer, ema"),
+        ],
+        ids=["optimizer", "average", "model"],
+    )
+    def test_one_is_told(self, model: Any, optimizer: Any, ema: Any, parts: str) -> None:
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        momentum = ft.optim.SGD(lr=0.1, momentum=0.9)
+        other = nn.Linear(3, 2) if model else nn.Sequential(nn.Linear(3, 2))
+        state = ft.program(other, loss, optimizer, ema=ema).init()
+        program = ft.program(nn.Linear(3, 2), loss, momentum, ema=0.9)
+        with pytest.raises((KeyError, AttributeError, TypeError)) as caught:
+            program.train_step(state, torch.ones(4, 3))
+        assert f"not one of this program: its {parts} are" in caught.value.__notes__[0]
+
+    def test_another_error_is_left_alone(self) -> None:
+        def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+            return {}["mine"]  # type: ignore[no-any-return]
+
+        program = ft.program(mlp(), loss, ft.optim.SGD(lr=0.1))
+        with pytest.raises(KeyError, match="mine") as caught:
+            program.train_step(program.init(), torch.ones(2, 4))
+        assert not hasattr(caught.value, "__notes__")
+
+
 class TestBuffersThatAreNone:
     def test_filling_one_is_refused_at_each_step(self) -> None:
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
