@@ -62,9 +62,12 @@ def clip_by_norm(
         New gradients.
     """
     coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    if foreach:
-        return list(torch._foreach_mul(grads, coefficient))
-    return [grad * coefficient.to(grad.dtype) for grad in grads]
+    scaled = torch._foreach_mul(grads, coefficient) if foreach else [x * coefficient for x in grads]
+    # One without dimensions takes on the dtype of the norm where that is the wider.
+    return [
+        new if new.dtype is grad.dtype else new.to(grad.dtype)
+        for new, grad in zip(scaled, grads, strict=True)
+    ]
 
 
 def clip_by_value(grads: list[Tensor], bound: float, foreach: bool = True) -> list[Tensor]:

@@ -54,6 +54,21 @@ def test_clipping_by_norm_is_torchs(max_norm: float, foreach: bool) -> None:
 
 @pytest.mark.row(6)
 @pytest.mark.parametrize("foreach", [True, False])
+@pytest.mark.parametrize("half_at", [0, 2])  # 2 has no dimensions: dtypes are promoted otherwise
+def test_clipping_gradients_of_several_dtypes_is_torchs(half_at: int, foreach: bool) -> None:
+    grads = gradients(torch.float32)
+    grads[half_at] = gradients(torch.bfloat16)[half_at]
+    params = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad.clone()
+    norm = nn.utils.clip_grad_norm_(params, 0.1)
+    clipped = clipping.clip_by_norm(grads, 0.1, norm, foreach)
+    assert all(a.dtype is b.dtype for a, b in zip(clipped, params, strict=True))
+    assert all(torch.equal(a, b.grad) for a, b in zip(clipped, params, strict=True))
+
+
+@pytest.mark.row(6)
+@pytest.mark.parametrize("foreach", [True, False])
 def test_clipping_by_value_is_torchs(foreach: bool) -> None:
     grads = gradients(torch.float32)
     clipped = clipping.clip_by_value(grads, 0.3, foreach)
