@@ -153,6 +153,11 @@ def test_reached_exactly(limit: Duration, short: Position, enough: Position) -> 
     assert reached(limit, enough)
 
 
+def test_a_limit_that_was_overshot_is_reached() -> None:
+    assert reached(Samples(10), Position(samples=64))
+    assert reached(Minutes(1), Position(minutes=2.5))
+
+
 @pytest.mark.parametrize(
     "interval", [Steps(1), Samples(1), Minutes(Fraction(1, 10**6)), Epochs(1), Epochs(0.1)]
 )
@@ -171,6 +176,10 @@ def test_a_step_longer_than_the_interval_is_due_once() -> None:
     ("fields", "said"),
     [
         ({"step": -1}, "at least 0"),
+        ({"samples": -1}, "at least 0"),
+        ({"epoch": -1}, "at least 0"),
+        ({"batch": -1}, "at least 0"),
+        ({"minutes": -0.5}, "at least 0"),
         ({"batch": 8, "batches": 7}, "7 batches"),
         ({"batches": 0}, "0 batches"),
         ({"minutes": float("nan")}, "finite"),
