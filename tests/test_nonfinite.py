@@ -1,0 +1,95 @@
+"""What becomes of a step that is not finite: the same answer on the host and on the device."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import functrain as ft
+from functrain import errors, nonfinite, tree
+
+VALUES = [1.0, math.nan, math.inf, -math.inf]
+
+
+def outputs(loss: float, norm: float) -> dict[str, Any]:
+    return {"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)}
+
+
+@pytest.mark.row(10)
+@pytest.mark.parametrize(("loss", "norm"), [*itertools.product(VALUES, VALUES)])
+def test_a_step_is_finite_where_its_loss_and_its_norm_are(loss: float, norm: float) -> None:
+    expected = (loss, norm) == (1.0, 1.0)
+    found = nonfinite.finite(outputs(loss, norm))
+    assert (found.dtype, found.item()) == (torch.bool, expected)
+    assert nonfinite.finite_on_host(outputs(loss, norm)) is expected
+
+
+@pytest.mark.row(8)
+@pytest.mark.parametrize(
+    ("finite", "loss", "scale", "expected"),
+    [
+        (True, 1.0, None, True),
+        (False, 1.0, None, False),
+        (False, 1.0, 2.0, True),
+        (False, 1.0, 1.0, False),  # a scale that cannot be lowered
+        (False, 1.0, 0.5, False),
+        (False, math.nan, 2.0, False),  # no scale makes this loss finite
+    ],
+)
+def test_only_an_overflow_is_tolerated(
+    finite: bool, loss: float, scale: float | None, expected: bool
+) -> None:
+    scales = None if scale is None else {"scale": torch.tensor(scale)}
+    found = {"finite": torch.tensor(finite), "loss": torch.tensor(loss)}
+    assert nonfinite.tolerable(found, scales) is expected
+
+
+def normed(**options: Any) -> ft.Program:
+    """On the device "meta" its tensors have no values: who asks for one gets an error."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    return ft.program(module, loss, ft.optim.AdamW(lr=0.1), **options)
+
+
+@pytest.mark.row(10)
+@pytest.mark.parametrize("transform", [lambda program: program, ft.donated])
+@pytest.mark.parametrize("policy", ["skip", "ignore"])
+def test_a_step_that_may_go_on_never_waits_for_the_device(policy: str, transform: Any) -> None:
+    program = transform(normed(nonfinite=policy, clip_norm=1.0, ema=0.9))
+    state = program.init(device="meta")
+    for number in (1, 2):
+        state, metrics = program.train_step(state, torch.ones(4, 3, device="meta"))
+        assert state.counters.step == number
+        leaves = [*state.params.values(), state.counters.skipped, metrics["loss"]]
+        assert all(leaf.is_meta for leaf in leaves)
+
+
+@pytest.mark.row(10)
+def test_a_step_that_may_raise_waits_for_any_device() -> None:
+    program = normed(nonfinite="raise")
+    with pytest.raises(RuntimeError, match="meta"):
+        program.train_step(program.init(device="meta"), torch.ones(4, 3, device="meta"))
+
+
+@pytest.mark.row(10)
+def test_only_the_gradients_that_are_not_finite_are_named() -> None:
+    bad = torch.tensor([0.0, math.inf])
+    grads = {"good": torch.ones(2), "bad": bad, "worse": torch.tensor(math.nan)}
+    with pytest.raises(errors.NonFiniteError, match=r"step 7: the loss is 2\.5 ") as caught:
+        nonfinite.raise_for(7, outputs(2.5, math.nan), grads)
+    assert (caught.value.step, caught.value.culprits) == (7, ["bad", "worse"])
+
+
+def test_one_of_two_trees_is_chosen_leaf_by_leaf() -> None:
+    shared = torch.zeros(2)
+    new = {"a": torch.ones(2), "b": {"c": torch.ones(1), "n": 3, "d": shared}}
+    old = {"a": torch.zeros(2), "b": {"c": torch.zeros(1), "n": 3, "d": shared}}
+    for which, expected in ((True, new), (False, old)):
+        found = nonfinite.chosen(torch.tensor(which), new, old)
+        assert tree.diff(found, expected) == []
+        assert found["b"]["d"] is shared
