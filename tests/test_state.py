@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import torch
@@ -114,3 +116,17 @@ class TestDonation:
         with pytest.raises(errors.NonFiniteError):
             donating.train_step(state, torch.full((2, 2), float("nan")))
         assert tree.diff(before, state) == []
+
+    def test_a_step_that_fails_while_it_writes_consumes_the_state(self) -> None:
+        class Failing(ft.EMA):
+            def update_(self, ema: Any, params: Any) -> None:
+                raise KeyError("mine")
+
+        loss = lambda model, x: model(x).mean()  # noqa: E731
+        sgd = ft.optim.SGD(lr=0.1)
+        donating = ft.donated(ft.program(torch.nn.Linear(2, 1), loss, sgd, ema=Failing(0.9)))
+        state = donating.init()
+        with pytest.raises(KeyError, match="mine"):
+            donating.train_step(state, torch.ones(3, 2))
+        with pytest.raises(errors.DonatedStateError):
+            _ = state.params
