@@ -40,6 +40,31 @@ class TestFrozen:
         assert "2.num_batches_tracked  i64[] = 0" in text
         assert "params: 6 tensors" in text
 
+    def test_repr_is_a_tree_of_what_holds_tensors_and_the_rest_in_a_line(self) -> None:
+        sgd = ft.optim.SGD(lr=0.1, momentum=0.9)
+        program = ft.program(torch.nn.Linear(2, 3, bias=False), classify, sgd)
+        assert repr(program.init(seed=3)).splitlines() == [
+            "TrainState(step=0, epoch=0, batch=0; 4 tensors, 14 elements, 60.0 B)",
+            "  params: 1 tensor, 6 elements, 24.0 B",
+            "    weight  f32[3,2]",
+            "  buffers: {}",
+            "  optimizer: 2 tensors, 7 elements, 28.0 B",
+            "    step  f32[] = 0.0",
+            "    momentum_buffer",
+            "      weight  f32[3,2]",
+            "  scheduler: {}",
+            "  ema: None",
+            "  loss_scale: None",
+            "  rng: Rng(seed=3)",
+            "  counters: 1 tensor, 1 elements, 8.0 B",
+            "    step     0",
+            "    epoch    0",
+            "    batch    0",
+            "    samples  0",
+            "    empty    0",
+            "    skipped  i64[] = 0",
+        ]
+
     def test_html_is_complete(self, state: ft.TrainState) -> None:
         html = state._repr_html_()
         assert html.count("<details") == html.count("</details>")
@@ -69,6 +94,20 @@ class TestPytree:
         axes = pytree.tree_map(lambda _: None, state)
         out = torch.func.vmap(shrink, in_dims=(axes, 0))(state, torch.tensor([1.0, 2.0]))
         torch.testing.assert_close(out[1], 2 * out[0])
+
+
+class TestCounters:
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_batch_is_a_step_however_small(self, size: int) -> None:
+        loss = lambda model, x: model(x).mean()  # noqa: E731
+        program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        state, _ = program.train_step(program.init(), torch.ones(size, 2))
+        assert (state.counters.step, state.counters.samples, state.counters.batch) == (1, size, 1)
+
+    def test_an_epoch_begins_with_its_first_batch(self, state: ft.TrainState) -> None:
+        counters = attrs.evolve(state.counters, step=5, epoch=2, batch=3, samples=9, empty=1)
+        found = counters.next_epoch()
+        assert attrs.asdict(found) == {**attrs.asdict(counters), "epoch": 3, "batch": 0}
 
 
 @pytest.mark.row(58)
