@@ -70,6 +70,24 @@ def test_a_step_that_may_go_on_never_waits_for_the_device(policy: str, transform
 
 
 @pytest.mark.row(10)
+@pytest.mark.parametrize("transform", [lambda program: program, ft.donated])
+def test_what_is_chosen_on_the_device_is_what_the_host_decides(
+    transform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    program = normed(nonfinite="skip", clip_norm=1.0, ema=0.9)
+    batches = [torch.randn(4, 3), torch.full((4, 3), math.nan), torch.randn(4, 3)]
+    decided = chosen = program.init()
+    for batch in batches:
+        decided, _ = program.train_step(decided, batch)
+    assert decided.counters.skipped.item() == 1
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)  # as it is on any other device
+    for batch in batches:
+        chosen, _ = transform(program).train_step(chosen, batch)
+    assert tree.diff(decided, chosen) == []
+
+
+@pytest.mark.row(10)
 def test_a_step_that_may_raise_waits_for_any_device() -> None:
     program = normed(nonfinite="raise")
     with pytest.raises(RuntimeError, match="meta"):

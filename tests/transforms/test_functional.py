@@ -38,6 +38,7 @@ def batch(size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     [
         {},
         {"clip_norm": 0.1, "ema": 0.9},
+        {"ema": ft.EMA(0.9, every=2)},
         {"nonfinite": "skip"},
         {"nonfinite": "ignore", "clip_value": 0.01},
         {"precision": "fp16"},
@@ -56,6 +57,18 @@ def test_the_functional_form_is_the_eager_one(options: Any) -> None:
                 torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, msg=str(path))
         torch.testing.assert_close(first_metrics, second_metrics)
         state = first
+
+
+def test_the_functional_form_draws_from_the_stream_of_the_step() -> None:
+    module = nn.Sequential(network(), nn.Dropout(0.5))
+    program = ft.program(module, classify, ft.optim.SGD(lr=1e-2))
+    functional = functools.partial(step.functional, program.fixed)
+    state = program.init()
+    expected, _ = program.train_step(state, batch())
+    before = torch.get_rng_state()
+    found, _ = attrs.evolve(program, device_step=functional).train_step(state, batch())
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(found.params, expected.params)
 
 
 def test_a_population_by_vmap_is_a_loop_over_its_members() -> None:
