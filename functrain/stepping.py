@@ -49,9 +49,8 @@ def epoch_batches(
     """
     counters = state.counters
     batches = source.epoch(state.rng.seed, counters.epoch, counters.batch, saved)
-    index, group = counters.batch, []
+    group: list[Batch] = []
     for batch, last in _with_last(batches, source.length, counters.batch):
-        index += 1
         group.append(batch)
         if last or len(group) == accumulate:
             yield (MicroBatches(group) if accumulate > 1 else batch), last
