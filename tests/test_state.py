@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -28,6 +29,14 @@ class TestFrozen:
                 setattr(state, name, None)
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             state.counters.step = 3
+
+    def test_two_states_are_equal_only_where_they_are_one(self, state: ft.TrainState) -> None:
+        # Equality of their leaves is a question of tolerances: functrain.tree.diff.
+        again = ft.copy(state)
+        for one, other in ((state, again), (state.counters, again.counters)):
+            assert one == one
+            assert one != other
+            assert len({one, other}) == 2
 
     def test_an_unknown_attribute_is_an_ordinary_error(self, state: ft.TrainState) -> None:
         with pytest.raises(AttributeError, match="no attribute 'parms'"):
@@ -67,6 +76,8 @@ class TestFrozen:
 
     def test_html_is_complete(self, state: ft.TrainState) -> None:
         html = state._repr_html_()
+        assert "<b>TrainState</b>" in html
+        assert re.search(r"<details[^>]* open[^>]*><summary[^>]*>params", html)
         assert html.count("<details") == html.count("</details>")
         for name in state.params:
             assert name in html
