@@ -214,7 +214,9 @@ def mean_outcome(
     def mean(values: list[Any]) -> Any:
         if not all(isinstance(value, Tensor) for value in values):
             return merged(values)
-        return (torch.stack(values) * weights).sum() / weights.sum()
+        # The mean over no tokens is NaN, and none of them counts.
+        weighed = (torch.stack(values) * weights).masked_fill(weights == 0, 0)
+        return weighed.sum() / weights.sum()
 
     metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
     everything = weights.sum()

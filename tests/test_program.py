@@ -357,6 +357,25 @@ class TestAccumulation:
         assert metrics["grad_norm"].item() == 0.0
         assert tree.diff(state.params, new.params) == []
 
+    @pytest.mark.row(5)
+    def test_a_micro_batch_without_tokens_does_not_count(self) -> None:
+        def loss(model: nn.Module, given: Any) -> ft.Loss:
+            x, y = given
+            value = F.cross_entropy(model(x), y, ignore_index=-100)
+            return ft.Loss(value, weight=(y != -100).sum(), metrics={"copy": value})
+
+        x, y = torch.randn(6, 6), torch.tensor([0, 2, 1, -100, -100, -100])
+        found, model = [], mlp()
+        for parts in (1, 2):
+            program = ft.program(model, loss, ft.optim.SGD(lr=0.1), accumulate=parts)
+            found.append(program.train_step(program.init(), (x, y)))
+        (big, big_metrics), (small, small_metrics) = found
+        torch.testing.assert_close(small.params, big.params, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(small_metrics, big_metrics)
+        data = [(x[:3], y[:3]), (x[3:], y[3:])]
+        evaluated = ft.evaluate(program, big, data)
+        assert evaluated["loss"] == pytest.approx(program.eval_step(big, (x, y))["loss"].item())
+
     def test_gradients_of_a_micro_batch_are_let_go_as_they_come(self) -> None:
         module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(5)))
         seen: list[weakref.ref[torch.Tensor]] = []

@@ -36,11 +36,12 @@ class Mean(NamedTuple):
 
         Args:
             values: of any shape.
-            weights: of the same shape, or one that broadcasts to it; by default all 1.
+            weights: of the same shape, or one that broadcasts to it; by default all 1. What has
+                none does not count, NaN or not: the mean over a batch without tokens, say.
         """
         wide = values.detach().to(widest(values.device))
         each = torch.ones_like(wide) if weights is None else weights.detach().to(wide)
-        return cls((wide * each).sum(), each.expand_as(wide).sum())
+        return cls((wide * each).masked_fill(each == 0, 0).sum(), each.expand_as(wide).sum())
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> Mean:
