@@ -65,7 +65,7 @@ class TestFrozen:
             "  ema: None",
             "  loss_scale: None",
             "  rng: Rng(seed=3)",
-            "  counters: 1 tensor, 1 elements, 8.0 B",
+            "  counters: 1 tensor, 1 element, 8.0 B",
             "    step     0",
             "    epoch    0",
             "    batch    0",

@@ -19,7 +19,7 @@ from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, uni
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.errors import CheckpointCorruptError, NoCheckpointError
+from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.fields import one_of, whole
 from functrain.tree import Tree
 
@@ -168,6 +168,8 @@ class Checkpoints:
         self,
         which: int | str | Path | None = None,
         like: Any = None,
+        *,
+        step: int | None = None,
         **options: Any,
     ) -> tuple[Tree, Manifest]:
         """Load a checkpoint. Of several the first that verifies wins.
@@ -178,6 +180,7 @@ class Checkpoints:
         Args:
             which: ``"latest"`` (also ``None``), ``"best"``, a step, or a path.
             like: see :func:`functrain.checkpoint.load`.
+            step: instead of ``which``.
             options: of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``.
 
         Returns:
@@ -186,9 +189,14 @@ class Checkpoints:
         Raises:
             NoCheckpointError: there is none.
             CheckpointCorruptError: the one asked for, or every one, is damaged.
+            ConfigurationError: both ``which`` and ``step`` are given.
             The other errors of :func:`functrain.checkpoint.load`.
         """
         check_format(self.directory)
+        if step is not None:
+            if which is not None:
+                raise ConfigurationError(f"restore takes which={which!r} or step={step}, not both")
+            which = step
         if which not in (None, "latest", "best"):
             if isinstance(which, str | Path):
                 return read(which, like, **options)

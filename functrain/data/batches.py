@@ -154,7 +154,7 @@ class Batches:
         """The samples of the batches ``start`` to ``stop - 1`` of an epoch, one after another."""
         first, last = start * self.batch_size, min(stop * self.batch_size, self.samples)
         if self.sampler is not None:
-            return self.sampler.indices(epoch, first, last)
+            return torch.as_tensor(self.sampler.indices(epoch, first, last), dtype=torch.int64)
         if self.shuffle:
             return Permutation(self.samples, self.seed, epoch).indices(first, last)
         return torch.arange(first, last)

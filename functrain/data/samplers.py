@@ -22,11 +22,11 @@ class Sampler(Protocol):
         """Samples in an epoch."""
         ...
 
-    def indices(self, epoch: int, start: int, stop: int) -> Tensor:
+    def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:
         """The samples at the places ``start`` to ``stop - 1`` of an epoch.
 
         Returns:
-            int64 tensor of shape ``[stop - start]``.
+            int64 tensor of shape ``[stop - start]``, or a sequence of so many integers.
         """
         ...
 
@@ -75,7 +75,7 @@ class ByLength:
         """Samples in an epoch."""
         return len(self._lengths)
 
-    def indices(self, epoch: int, start: int, stop: int) -> Tensor:
+    def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:
         """The samples at the places ``start`` to ``stop - 1`` of an epoch."""
         if start >= stop:
             return torch.empty(0, dtype=torch.int64)

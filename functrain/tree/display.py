@@ -54,8 +54,12 @@ def totals(tree: Tree) -> str:
     tensors = [leaf for _, leaf in items(tree) if isinstance(leaf, Tensor)]
     elements = sum(tensor.numel() for tensor in tensors)
     size = byte_size(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-    plural = "" if len(tensors) == 1 else "s"
-    return f"{len(tensors)} tensor{plural}, {elements:,} elements, {size}"
+    counts = _counted(len(tensors), "tensor"), _counted(elements, "element"), size
+    return ", ".join(counts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def byte_size(count: int) -> str:

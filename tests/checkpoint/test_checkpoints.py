@@ -192,8 +192,11 @@ def test_latest_best_step_and_path(tmp_path: Path) -> None:
         loaded, manifest = store.restore(which, like=make(0))
         assert manifest.step == step
         assert tree.equal(loaded, make(step))
+    assert store.restore(step=2)[1].step == 2
     with pytest.raises(NoCheckpointError, match="step-00000007"):
         store.restore(7)
+    with pytest.raises(ConfigurationError, match="not both"):
+        store.restore("best", step=2)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -29,6 +29,18 @@ def test_an_order_of_ones_own() -> None:
     assert batches[2, 1].tolist() == [12] * 3
 
 
+def test_an_order_as_a_list() -> None:
+    class Backwards:
+        def __len__(self) -> int:
+            return 5
+
+        def indices(self, epoch: int, start: int, stop: int) -> list[int]:
+            return [4 - place for place in range(start, stop)]
+
+    batches = Batches(torch.arange(5), 2, sampler=Backwards())
+    assert [batch.tolist() for batch in batches] == [[4, 3], [2, 1], [0]]
+
+
 @pytest.mark.parametrize("size", [1, 7, 64, 200])
 @pytest.mark.parametrize("pool", [1, 3, 100])
 def test_batches_by_length_hold_each_sample_once(size: int, pool: int) -> None:
