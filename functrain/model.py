@@ -191,14 +191,15 @@ def _copies(tensors: Tensors) -> Tensors:
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    refuse_closures(module)
     try:
-        return copy.deepcopy(module)
+        copied = copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"{type(module).__name__} cannot be copied ({error}). functrain works on a private "
             "copy of the module; pass a factory instead: functrain.program(lambda: Model(...), ...)"
         ) from error
+    refuse_closures(module, copied)
+    return copied
 
 
 def _make(factory: Factory, seed: int) -> nn.Module:

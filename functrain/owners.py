@@ -52,26 +52,27 @@ def lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any]
     ]
 
 
-def refuse_closures(source: nn.Module) -> None:
-    """Refuse a module with functions of which a copy would go on to use the original.
+def refuse_closures(source: nn.Module, copied: nn.Module) -> None:
+    """Refuse a copy of a module with functions that go on to use the original.
 
     Args:
-        source: that is to be copied.
+        source: the original.
+        copied: the copy; some modules make such functions anew for it.
 
     Raises:
-        ModelError: a function in an attribute or a hook holds on to a part of it.
+        ModelError: a function in an attribute or a hook holds on to a part of the original.
     """
     parts: dict[int, Any] = {id(part): part for part in source.modules()}
     parts |= {id(tensor): tensor for tensor in (*source.parameters(), *source.buffers())}
     seen: set[int] = set()
-    for path, submodule in source.named_modules():
+    for path, submodule in copied.named_modules():
         for _, key, value in _places(vars(submodule), seen):
             held = _held(value) if isinstance(value, FunctionType) else ()
             if any(id(one) in parts for one in held):
                 raise ModelError(
                     f"{value.__qualname__}, {key!r} of {path or type(source).__name__!r}, holds on "
-                    "to a part of the module, which a copy of it would go on to use. functrain "
-                    "works on a private copy of the module; pass a factory instead: "
+                    "to a part of the module, which a copy of it goes on to use. functrain works "
+                    "on a private copy of the module; pass a factory instead: "
                     "functrain.program(lambda: Model(...), ...)"
                 )
 

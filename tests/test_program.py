@@ -896,3 +896,23 @@ def test_other_errors_of_the_loss_are_left_alone() -> None:
     with pytest.raises(RuntimeError, match="mine") as caught:
         program.train_step(program.init(), torch.zeros(8, 3))
     assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_a_module_that_was_compiled_by_its_owner(how: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(4, 2)
+    module: nn.Module = copy.deepcopy(plain)
+    if how == "wrapped":
+        module = torch.compile(module, backend="eager")  # type: ignore[assignment]
+    else:
+        module.compile(backend="eager")
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    found = []
+    for one in (plain, module):
+        program = ft.program(one, loss, ft.optim.SGD(lr=0.1))
+        state = program.init()
+        for _ in range(3):
+            state, metrics = program.train_step(state, torch.ones(3, 4))
+        found.append(metrics["loss"])
+    torch.testing.assert_close(found[0], found[1])
