@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +89,6 @@ class Run:
         return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
 
     def _repr_html_(self) -> str:
-        best = self.best["value"]
-        words = [self.detail, f"{self.seconds:.1f} s trained"]
-        words += [] if best is None else [f"best {best:.4g} at step {self.best['step']}"]
-        title = f"<b>{escape(repr(self))}</b><br>{escape(', '.join(words))}<br>"
-        return title + self.history._repr_html_()
+        from functrain.display.runs import html
+
+        return html(self)

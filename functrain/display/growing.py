@@ -28,14 +28,16 @@ def html(metrics: Mapping[str, Mapping[str, Series]]) -> Markup:
         >>> shown.count("<svg"), "eval/loss" in shown
         (1, True)
     """
-    return block(*(_chart(series) for series in metrics.values() if series))
+    # A learning rate is what it is: there is no noise to be taken out.
+    charts = (_chart(series, name != "lr") for name, series in metrics.items() if series)
+    return block(*charts)
 
 
-def _chart(series: Mapping[str, Series]) -> Markup:
+def _chart(series: Mapping[str, Series], noisy: bool) -> Markup:
     curves = [
         curve
         for color, (label, (steps, values)) in enumerate(series.items())
-        for curve in _curves(label, steps, values, color)
+        for curve in _curves(label, steps, values, color, noisy)
     ]
     shown = [value for _, values in series.values() for value in values if drawable(value)]
     log = bool(shown) and 0 < min(shown) * _MAGNITUDES < max(shown)
@@ -43,11 +45,13 @@ def _chart(series: Mapping[str, Series]) -> Markup:
     return element("div", legend(curves), svg, style="display:inline-block;margin-right:1em")
 
 
-def _curves(label: str, steps: list[int], values: list[float], color: int) -> Iterator[Curve]:
-    """A series, behind its mean if it is long."""
+def _curves(
+    label: str, steps: list[int], values: list[float], color: int, noisy: bool
+) -> Iterator[Curve]:
+    """A series, behind its mean if it is long and noisy."""
     many = len(values) >= _MANY
-    yield Curve(label, steps, values, faint=many, color=color, dots=not many)
-    if many:
+    yield Curve(label, steps, values, faint=many and noisy, color=color, dots=not many)
+    if many and noisy:
         kept = decimated(values, PIXELS)
         means = smoothed(values, at=kept)
         yield Curve(label, [steps[index] for index in kept], means, color=color)
