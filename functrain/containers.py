@@ -51,8 +51,8 @@ def rebuild(container: Any, values: list[Any]) -> Any:
 
     Example:
         >>> from collections import OrderedDict
-        >>> rebuild(OrderedDict(x=1), [2])
-        OrderedDict({'x': 2})
+        >>> rebuild(OrderedDict(x=1), [2]) == OrderedDict(x=2)
+        True
     """
     if type(container) is dict:
         return dict(zip(container, values, strict=True))

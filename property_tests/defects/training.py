@@ -67,8 +67,8 @@ STEP = (
     defect(
         "micro-batches weigh alike",
         "gradients.py",
-        "part.buffers, part.outcome.weight_of(batch)\n",
-        "part.buffers, torch.ones(())\n",
+        "        weights.append(part.outcome.weight_of(batch))\n",
+        "        weights.append(torch.ones(()))\n",
         "accumulation",
         "micro_batches_are_one_batch_of_plain_pytorch",
     ),

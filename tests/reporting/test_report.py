@@ -130,7 +130,7 @@ def test_a_damaged_payload_is_said(run: Path) -> None:
 
 
 def test_skipped_updates_and_the_parent_of_a_fork_are_said(run: Path, tmp_path: Path) -> None:
-    bad = [DATA[0], (torch.full((4, 2), torch.nan), torch.ones(4, 1)), DATA[1]]
+    bad = [DATA[0], (torch.full((4, 2), torch.nan), torch.ones(4, 1))]
     program = ft.program(nn.Linear(2, 1), loss, ft.optim.AdamW(lr=0.1), nonfinite="skip")
     parent, fork = run / "step-00000002", tmp_path / "fork"
     forked = ft.fit(program, bad, until="9 steps", directory=fork, resume=parent, eval_data=DATA)
