@@ -56,7 +56,9 @@ def _panel(panel: Any, results: Results) -> None:
     panel.barh(places, [min(ratio, _LIMIT) for ratio in ratios], color=colours, height=0.72)
     for place, ratio in zip(places, ratios, strict=True):
         label = f"{ratio:.2f}" if ratio <= _LIMIT else f"{ratio:.2f} \u2192"
-        panel.text(min(ratio, _LIMIT) + 0.02, place, label, va="center", fontsize=8.5)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        at = min(ratio, _LIMIT) + 0.02
+        panel.text(at, place, label, va="center", fontsize=8.5, bbox=box, zorder=4)
     panel.axvline(1, color="black", linewidth=0.8, linestyle="--", zorder=3)
     panel.set_yticks(places, [CONTENDERS[name].title for name in names], fontsize=9)
     panel.set_ylim(len(names) - 0.4, -0.6)
