@@ -141,8 +141,8 @@ class TestEachWay:
         self, way: GradientFunction
     ) -> None:
         made = program(nn.Linear(2, 1, bias=False), lambda model, x: model(x).mean())
-        found = gradients(made, way, [torch.zeros(3, 2), torch.ones(1, 2)])
-        assert found.grads["weight"].tolist() == [[0.25, 0.25]]
+        found = gradients(made, way, [torch.zeros(1, 2), torch.ones(3, 2)])
+        assert found.grads["weight"].tolist() == [[0.75, 0.75]]
         assert float(found.outcome.weight) == 4.0
 
     @PARTS
@@ -165,6 +165,19 @@ class TestEachWay:
         of_batch = step.differentiation(made.fixed, way, params, torch.device("cpu"))
         found = of_batch({}, torch.ones(1, 2), None, None)
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
+
+    def test_what_was_handed_to_a_taker_is_not_returned(self, way: GradientFunction) -> None:
+        made, taken = program(layers(), weighed), {}
+        state, (batch,) = made.init(), weighed_batches(3.0)
+
+        def take(weight: Tensor, path: str, grad: Tensor) -> None:
+            taken[path] = (float(weight), grad)
+
+        of_batch = step.differentiation(made.fixed, way, dict(state.params), torch.device("cpu"))
+        found = of_batch(dict(state.buffers), batch, None, take)
+        assert found.grads == {}
+        assert sorted(taken) == sorted(made.fixed.trainable)
+        assert {weight for weight, _ in taken.values()} == {3.0}
 
     def test_gradients_may_be_of_half_precision(self, way: GradientFunction) -> None:
         module = nn.Linear(2, 1, bias=False).bfloat16()

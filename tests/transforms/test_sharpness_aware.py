@@ -123,3 +123,15 @@ def test_what_has_been_transformed_already_is_refused() -> None:
     assert ft.sharpness_aware(ft.donated(plain())).donates
     with pytest.raises(ValueError, match="'rho' must be >= 0"):
         ft.sharpness_aware(plain(), rho=-1.0)
+
+
+def test_micro_batches_of_other_sizes_weigh_by_their_samples() -> None:
+    """At a distance of nothing the worst point is the point itself, so it is the plain step."""
+    made = ft.program(
+        nn.Linear(2, 1, bias=False), lambda m, x: m(x).mean(), ft.optim.SGD(lr=1.0), accumulate=2
+    )
+    parts = ft.MicroBatches([torch.zeros(1, 2), torch.ones(3, 2)])
+    state = made.init()
+    moved, _ = ft.sharpness_aware(made, rho=0.0).train_step(state, parts)
+    change = state.params["weight"] - moved.params["weight"]
+    torch.testing.assert_close(change, torch.full((1, 2), 0.75))
