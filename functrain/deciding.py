@@ -34,6 +34,11 @@ def _warn_of_unknown_best(monitor: str, found: Mapping[str, float]) -> None:
     )
 
 
+def watched(by: Any) -> dict[str, Any]:
+    """``monitor`` and ``mode`` of a rule or a store; those of the loss where it has none."""
+    return {"monitor": getattr(by, "monitor", "loss"), "mode": getattr(by, "mode", "min")}
+
+
 @attrs.frozen(eq=False)
 class Deciding:
     """The rules of a run.
@@ -55,11 +60,13 @@ class Deciding:
     @classmethod
     def of(cls, program: Program, rule: Rule | None, store: Any) -> Deciding:
         """With the metric that the store watches, or the rule, or the loss."""
-        watching = store or rule
-        monitor, mode = getattr(watching, "monitor", "loss"), getattr(watching, "mode", "min")
-        # The loss is what a store watches that was not told; it may be missing without harm.
-        keeps_best = store is not None and store.keep_best > 0 and monitor != "loss"
-        return cls(program, rule, monitor, mode, keeps_best)
+        by_rule = watched(rule)
+        watching = by_rule if store is None else watched(store)
+        # The loss is what a store watches that was not told; it may be missing without harm. Of
+        # what the rule waits for, the rule tells.
+        told = watching["monitor"] not in ("loss", by_rule["monitor"])
+        keeps_best = store is not None and store.keep_best > 0 and told
+        return cls(program, rule, **watching, keeps_best=keeps_best)
 
     def warn_without_evaluations(self) -> None:
         """Tell what waits in vain in a run that evaluates nothing."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from functrain.checkpoint import Checkpoints
 from functrain.data import as_source
-from functrain.deciding import Deciding
+from functrain.deciding import Deciding, watched
 from functrain.durations import Duration, duration
 from functrain.early_stopping import Rule, as_rule
 from functrain.errors import ConfigurationError
@@ -64,7 +64,8 @@ def fit(
         eval_every: by default each epoch. The last update is always evaluated.
         save_every: by default each epoch. A new best and the end of the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
-            Without one nothing is written. A path alone keeps the last 3 and the best.
+            Without one nothing is written. A path alone keeps the last 3 and the best by what
+            ``early_stop`` monitors, or by the loss.
         resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
             ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
             and sets later ones aside in a directory of their own. A path goes on from a checkpoint
@@ -94,9 +95,10 @@ def fit(
         >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
         ('max_epochs', 80, True)
     """
-    store = _store(directory)
+    rule = as_rule(early_stop)
+    store = _store(directory, rule)
     evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
-    deciding = Deciding.of(program, as_rule(early_stop), store)
+    deciding = Deciding.of(program, rule, store)
     if not evaluations.sets:
         deciding.warn_without_evaluations()
     running = Running(
@@ -162,10 +164,11 @@ def iterate(
                     return
 
 
-def _store(directory: str | Path | Checkpoints | None) -> Checkpoints | None:
+def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:
     if directory is None or isinstance(directory, Checkpoints):
         return directory
-    return Checkpoints(directory, keep_last=3)
+    # A run decides the same whether it is written or not.
+    return Checkpoints(directory, keep_last=3, **watched(rule))
 
 
 def _restorable(restore_best: bool, store: Checkpoints | None) -> bool:

@@ -51,6 +51,22 @@ class TestWhatIsWatched:
         watched = Deciding.of(program(), None, None)
         assert (watched.monitor, watched.mode) == ("loss", "min")
 
+    def test_a_run_decides_the_same_whether_it_is_written_or_not(self, tmp_path: Path) -> None:
+        def loss(model: torch.nn.Module, x: torch.Tensor) -> ft.Loss:
+            value = model(x).square().mean()
+            return ft.Loss(value, metrics={"accuracy": -(value - 0.5).abs()})
+
+        torch.manual_seed(0)
+        plateau = ft.optim.SGD(lr=ft.schedules.Plateau(0.1, patience=0, mode="max"))
+        made = ft.program(torch.nn.Linear(2, 1), loss, plateau)
+        data = [torch.ones(4, 2)] * 2
+        options = {"until": "8 epochs", "eval_data": data, "early_stop": PATIENT}
+        alone, written = (ft.fit(made, data, directory=d, **options) for d in (None, tmp_path))
+        assert written.best == alone.best
+        assert written.best["value"] <= 0  # an accuracy of this loss is; its loss is not
+        assert written.history.rows == alone.history.rows
+        assert ft.tree.diff(written.state, alone.state) == []
+
     def test_a_rule_that_does_not_say_what_it_watches(self) -> None:
         class Own:
             def init(self) -> dict[str, Any]:
