@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain import clipping, nonfinite, precision
+from functrain.accumulation import weighted_mean
 from functrain.batch import Batch, copied
 from functrain.copying import copy
 from functrain.errors import LossError
@@ -30,7 +31,6 @@ from functrain.gradients import (
     Take,
     by_autograd,
     by_func,
-    weighted_mean,
 )
 from functrain.loss import Outcome, evaluate
 from functrain.memory import unshared

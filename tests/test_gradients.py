@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import step, tree
+from functrain.accumulation import weighted_mean
 from functrain.errors import CheckpointingError, LossError, SparseGradientError
-from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func, weighted_mean
+from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func
 
 WAYS = pytest.mark.parametrize("way", [by_autograd, by_func])
 PARTS = pytest.mark.parametrize("parts", [1, 2])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from functrain import step
-from functrain.gradients import mean_outcome
+from functrain.accumulation import mean_outcome
 from functrain.graph.inputs import Form, builder, form
 from functrain.graph.lowering import Lowering
 from functrain.loss import Outcome

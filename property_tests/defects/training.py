@@ -66,7 +66,7 @@ STEP = (
     ),
     defect(
         "micro-batches weigh alike",
-        "gradients.py",
+        "accumulation.py",
         "        weights.append(part.outcome.weight_of(batch))\n",
         "        weights.append(torch.ones(()))\n",
         "accumulation",
