@@ -728,7 +728,10 @@ class TestTensorsHeldElsewhere:
         seen: list[torch.Tensor] = []
         module = nn.Sequential(nn.Linear(2, 1))
         module[0].register_forward_hook(lambda _, __, out: seen.append(out.detach()))
-        ft.program(module, classify, ft.optim.SGD(lr=0.1))
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        program = ft.program(module, loss, ft.optim.SGD(lr=0.1))
+        program.train_step(program.init(), torch.ones(3, 2))
+        assert len(seen) == 1
 
 
 class TestStatesOfOtherPrograms:
@@ -772,13 +775,15 @@ class TestBuffersThatAreNone:
     def test_a_cache_may_be_filled(self) -> None:
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
         program = ft.program(Centered(False), loss, ft.optim.SGD(lr=0.1))
-        program.train_step(program.init(), torch.ones(3, 2))
+        state, _ = program.train_step(program.init(), torch.ones(3, 2))
+        assert state.counters.step == 1
 
     def test_statistics_that_are_not_tracked(self) -> None:
         module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
         program = ft.program(module, loss, ft.optim.SGD(lr=0.1))
-        program.train_step(program.init(), torch.rand(3, 2))
+        state, _ = program.train_step(program.init(), torch.rand(3, 2))
+        assert state.buffers == {}
 
 
 class TestGroups:
