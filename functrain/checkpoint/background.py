@@ -7,6 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import attrs
 
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import References, Staging
+from functrain.checkpoint.storage.beside import Beside
 from functrain.errors import (
     CheckpointNotSavedWarning,
     CheckpointTimeoutError,
@@ -31,12 +33,10 @@ class Store(Protocol):
 
 @attrs.define(eq=False)
 class _Flight:
-    """One save under way. Its outcome is asked for once."""
+    """One save, if any, under way or over. Its outcome is asked for once."""
 
     step: int | None
-    # Not the thread's own end: joining one, interrupted, makes a running thread look ended.
-    over: threading.Event = attrs.field(factory=threading.Event)
-    thread: threading.Thread | None = None
+    beside: Beside | None = None
     owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
@@ -44,7 +44,7 @@ class _Flight:
     def landed(self, timeout: float | None) -> bool:
         """Wait for the end of it."""
         # In a forked child there is no thread that could end it.
-        return self.owner != os.getpid() or self.over.wait(timeout)
+        return self.beside is None or self.owner != os.getpid() or self.beside.wait(timeout)
 
 
 class Saver:
@@ -80,7 +80,7 @@ class Saver:
     ) -> None:
         self._store, self._deadline, self._inline = store, deadline, inline
         self._holding = Staging() if staged and not inline else References(inline)
-        self._flight = _landed()
+        self._flight = _Flight(None)
         self._one_at_a_time = threading.RLock()  # a signal handler may save, too
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
@@ -136,17 +136,16 @@ class Saver:
     ) -> None:
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         self.wait()  # only now: what is called on the way may have saved, too
-        flight = _Flight(step)
-        work = flight, self._store, self._holding.hold(taken), self._holding, first
+        flight = self._flight = _Flight(step)
+        held = self._holding.hold(taken)
+        work = partial(_fly, flight, self._store, held, self._holding, first)
         if self._inline:
-            self._flight = flight
-            _fly(*work)
+            work()
             self._raise()
             return
-        # A daemon, so that a disk that hangs cannot hold up the end of the program for ever.
-        flight.thread = threading.Thread(target=_fly, args=work, name="checkpoint", daemon=True)
-        flight.thread.start()
-        self._flight = flight
+        flight.beside = Beside(work)
+        if not flight.beside.start():
+            work()
         self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
 
     def poll(self) -> Path | str | None:
@@ -196,16 +195,9 @@ class Saver:
             raise error
 
     def _forget(self) -> None:
-        self._flight = _landed()
+        self._flight = _Flight(None)
         if self._at_exit is not None:
             self._at_exit.detach()
-
-
-def _landed() -> _Flight:
-    """What stands for no save."""
-    flight = _Flight(None)
-    flight.over.set()
-    return flight
 
 
 def _fly(
@@ -222,8 +214,6 @@ def _fly(
             flight.path = store.write(taken)
     except BaseException as error:  # raised in the thread that asks
         flight.error = error
-    finally:
-        flight.over.set()
 
 
 def _do_first(first: Callable[[], None], step: int | None) -> None:
@@ -237,10 +227,6 @@ def _settle(flight: _Flight, deadline: float) -> None:
     """What is left to do for a save that nobody asks about any more: wait for it, and tell."""
     landed = flight.landed(deadline)
     failure = flight.error if landed else CheckpointTimeoutError(None, deadline)
-    if landed and flight.thread is not None and flight.owner == os.getpid():
-        # It may still be letting go of tensors. An interpreter that ends meanwhile ends the
-        # thread in the middle of C++, and that aborts the process.
-        flight.thread.join(deadline)
     if failure is not None:
         warnings.warn(
             f"the checkpoint of step {flight.step} was not saved: {failure}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
@@ -19,6 +20,7 @@ import torch
 from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver, load
 from functrain.checkpoint.snapshot import Snapshot
+from functrain.checkpoint.storage import beside
 from functrain.errors import (
     CheckpointChangedError,
     CheckpointNotSavedWarning,
@@ -261,14 +263,52 @@ def test_waiting_has_a_limit(held: Held) -> None:
 
 
 def test_inline_saves_and_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saver = Saver(Checkpoints(tmp_path), inline=True, staged=True)
+    store = Checkpoints(tmp_path)
+    threads, write = [], store.write
+
+    class Watched:
+        def write(self, taken: Snapshot) -> Path:
+            threads.append(threading.get_ident())
+            return write(taken)
+
+    saver = Saver(Watched(), inline=True, staged=True)
     saver.save(make(1), step=1)
-    assert "checkpoint" not in [thread.name for thread in threading.enumerate()]
+    assert threads == [threading.get_ident()]
     assert saver.poll() == tmp_path / "step-00000001"
     failing(monkeypatch)
     with pytest.raises(CheckpointWriteError, match="broken"):
         saver.save(make(2), step=2)
     assert saver.poll() is None
+
+
+def no_threads(function: Any, arguments: tuple[Any, ...]) -> int:
+    raise RuntimeError("can't start new thread")
+
+
+def without_memory(function: Any, arguments: tuple[Any, ...]) -> int:
+    return START(lambda: None, ())
+
+
+START = _thread.start_new_thread
+
+
+@pytest.mark.parametrize("start", [no_threads, without_memory])
+def test_a_checkpoint_is_written_also_where_no_thread_comes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any
+) -> None:
+    monkeypatch.setattr(beside, "_PATIENCE", 0.1)
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    store = Checkpoints(tmp_path / "run")
+    value = {"w": torch.arange(3 << 20)}  # so large that blocks are written beside, too
+    with Saver(store) as saver:
+        saver.save(value, step=1)
+        assert store.steps() == [1]
+        with monkeypatch.context() as patch:
+            failing(patch)
+            saver.save(value, step=2)
+        with pytest.raises(CheckpointWriteError, match="broken"):
+            saver.wait()
+    assert tree.equal(load(store.path(1)), value)
 
 
 def test_what_is_to_be_done_first_may_fail(tmp_path: Path) -> None:

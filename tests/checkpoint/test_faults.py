@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import threading
 import warnings
 from collections import namedtuple
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from checkpoint.crashes_place import scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
+from functrain.checkpoint.storage.beside import Beside
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointSpaceError,
@@ -112,7 +112,7 @@ def test_every_call_failing_in_a_run(tmp_path: Path, code: int) -> None:
 
 
 @pytest.mark.row(35)
-def test_every_call_failing_while_blocks_are_written(tmp_path: Path) -> None:
+def test_every_call_failing_while_blocks_are_written(tmp_path: Path, workers: list[Beside]) -> None:
     nth, failures = 0, []
     save(tmp_path / "run" / "new", OLD)
     while True:
@@ -134,7 +134,8 @@ def test_every_call_failing_while_blocks_are_written(tmp_path: Path) -> None:
         save(tmp_path / "run" / "new", OLD, overwrite=True)
         assert hidden(tmp_path / "run") == []
     assert failures.count("pwrite") >= 3
-    assert not [each for each in threading.enumerate() if each.name == "checkpoint blocks"]
+    assert workers
+    assert all(each.wait(0.0) for each in workers)
 
 
 def test_disk_full_is_known_before_anything_is_written(

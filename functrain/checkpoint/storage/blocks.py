@@ -13,13 +13,13 @@ import errno
 import fcntl
 import mmap
 import os
-import threading
 from pathlib import Path
 from queue import SimpleQueue
 
 import attrs
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
+from functrain.checkpoint.storage.beside import Beside
 from functrain.checkpoint.storage.files import close, create, preallocate, sync
 
 BLOCK = 4 << 20
@@ -105,7 +105,7 @@ class BlockWriter:
     def __init__(self) -> None:
         self._free: SimpleQueue[_Block] = SimpleQueue()
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._beside: Beside | None = None
         self._error: BaseException | None = None
         self._targets: list[_Target] = []
         for block in _blocks():
@@ -120,9 +120,9 @@ class BlockWriter:
             if kind is None:
                 self._end()
         finally:
-            if self._thread is not None:
+            if self._beside is not None:
                 self._orders.put(None)
-                self._thread.join()
+                self._beside.wait()
             for target in self._targets:
                 if target.descriptor >= 0:
                     close(target.descriptor)
@@ -185,7 +185,7 @@ class BlockWriter:
 
     def _hand_over(self, ends: bool) -> None:
         order = _Order(self._targets[-1], self._block, self._filled, ends)
-        if self._thread is None:
+        if self._beside is None:
             self._carry_out(order)
         else:
             self._orders.put(order)
@@ -193,9 +193,10 @@ class BlockWriter:
         self._check()
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="checkpoint blocks")
-            self._thread.start()
+        if self._beside is None:
+            beside = Beside(self._work)
+            if beside.start():
+                self._beside = beside
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from xxhash import xxh3_128_hexdigest
 
+from functrain.checkpoint.storage.beside import Beside
 from functrain.checkpoint.storage.blocks import BLOCK, BlockWriter
 
 LENGTHS = [0, 1, 4095, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 4096, 9 * BLOCK + 77]
@@ -38,10 +39,12 @@ def assert_whole(directory: Path, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("piece", [1000, 70_001, BLOCK, 3 * BLOCK])
-def test_every_length_in_pieces_of_every_size(tmp_path: Path, piece: int) -> None:
+def test_every_length_in_pieces_of_every_size(
+    tmp_path: Path, workers: list[Beside], piece: int
+) -> None:
     write(tmp_path, LENGTHS, piece)
     assert_whole(tmp_path, LENGTHS)
-    assert [thread.name for thread in threading.enumerate()].count("checkpoint blocks") == 0
+    assert all(each.wait(0.0) for each in workers)
 
 
 def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +97,11 @@ def test_past_the_cache_declined_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["pwrite", "fsync", "close", "posix_fallocate"])
 @pytest.mark.parametrize("lengths", [[100, 100], [5 * BLOCK, 9 * BLOCK, 3]])
 def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lengths: list[int]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: list[Beside],
+    name: str,
+    lengths: list[int],
 ) -> None:
     real: Callable[..., Any] = getattr(os, name)
     calls: list[int] = []
@@ -111,7 +118,7 @@ def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
     monkeypatch.undo()
     if name != "close":
         assert len(calls) == 2
-    assert [thread.name for thread in threading.enumerate()].count("checkpoint blocks") == 0
+    assert all(each.wait(0.0) for each in workers)
 
 
 def test_a_full_disk_is_known_before_a_byte_is_written(

@@ -1,0 +1,102 @@
+"""Work beside is begun once or never, and its end is known, whatever becomes of the thread."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+
+from functrain.checkpoint.storage import beside
+from functrain.checkpoint.storage.beside import Beside
+
+START = _thread.start_new_thread
+
+
+class Gate:
+    """Work that goes on when it is let, and notes in which thread it was done."""
+
+    def __init__(self) -> None:
+        self.go, self.done = threading.Event(), list[int]()
+
+    def __call__(self) -> None:
+        assert self.go.wait(10)
+        self.done.append(threading.get_ident())
+
+
+def test_it_runs_in_another_thread_and_holds_nothing_at_its_end() -> None:
+    gate = Gate()
+    work = Beside(gate)
+    assert work.start()
+    assert not work.wait(0.01)
+    gate.go.set()
+    assert work.wait()
+    assert work.wait(0.0)
+    assert gate.done != [threading.get_ident()]
+    assert len(gate.done) == 1
+    gone = weakref.ref(gate)
+    del gate
+    assert gone() is None
+
+
+def test_a_thread_that_ends_before_it_begins_does_not_hold_anyone_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(beside, "_PATIENCE", 0.05)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: START(lambda: None, ()))
+    work = Beside(Gate())
+    assert not work.start()
+    assert work.wait()
+
+
+def test_a_thread_that_comes_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[Any] = []
+    monkeypatch.setattr(beside, "_PATIENCE", 0.05)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda run, _: late.append(run))
+    gate = Gate()
+    gate.go.set()
+    work = Beside(gate)
+    assert not work.start()
+    late[0]()
+    assert gate.done == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_while_it_starts_leaves_its_end_known(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    def interrupted(run: Any, arguments: Any) -> None:
+        if begun:
+            START(run, arguments)
+        raise KeyboardInterrupt
+
+    gate = Gate()
+    gate.go.set()
+    monkeypatch.setattr(_thread, "start_new_thread", interrupted)
+    work = Beside(gate)
+    with pytest.raises(KeyboardInterrupt):
+        work.start()
+    assert work.wait(10)
+    assert len(gate.done) in ((0, 1) if begun else (0,))
+
+
+def test_waiting_can_be_interrupted_and_taken_up_again() -> None:
+    gate = Gate()
+    work = Beside(gate)
+    work.start()
+
+    def interrupt() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        work.wait()
+    other.join()
+    gate.go.set()
+    assert work.wait(10)
