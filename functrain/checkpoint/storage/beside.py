@@ -82,8 +82,8 @@ class Beside:
             return  # too late, it was given up
         self._begun.release()
         try:
-            if self._work is not None:
-                self._work()
+            assert self._work is not None  # who holds the claim is the first to let go of it
+            self._work()
         finally:
             self._work = None
             self._over = True
