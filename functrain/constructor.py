@@ -11,6 +11,7 @@ from torch import nn
 from functrain import learning_rate, step
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError
+from functrain.freed_memory import keep_freed_memory
 from functrain.loss import LossFunction
 from functrain.model import Model, take_apart
 from functrain.names import matches, nearest
@@ -68,6 +69,7 @@ def program(
         1.0
     """
     _refuse_own_parameters(loss)
+    keep_freed_memory()
     taken = take_apart(model)
     recipe = Recipe(
         model=type(taken.module).__qualname__,
