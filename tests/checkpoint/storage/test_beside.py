@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
-import time
 import weakref
 from typing import Any
 
@@ -85,18 +84,18 @@ def test_a_signal_while_it_starts_leaves_its_end_known(
 
 
 def test_waiting_can_be_interrupted_and_taken_up_again() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
     gate = Gate()
-    work = Beside(gate)
-    work.start()
-
-    def interrupt() -> None:
-        time.sleep(0.1)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    other = threading.Thread(target=interrupt)
-    other.start()
-    with pytest.raises(KeyboardInterrupt):
-        work.wait()
-    other.join()
+    work, before = Beside(gate), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        work.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            work.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not work.wait(0.0)
     gate.go.set()
     assert work.wait(10)
