@@ -59,6 +59,7 @@ class Contender:
 PLAIN = Contender("plain", "plain loop", "plain:plain", "plain")
 _ALL = (
     PLAIN,
+    Contender("plain-checked", "plain, norm and finite check", "plain:checked", "plain"),
     Contender(
         "plain-compiled", "plain, compiled + fused", "plain:compiled", "plain", compiles=True
     ),

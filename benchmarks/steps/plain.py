@@ -18,6 +18,21 @@ def plain(work: Work, feed: Feed) -> None:
     _loop(work, feed, model, work.loss, optimizer, optimizer.step)
 
 
+def checked(work: Work, feed: Feed) -> None:
+    """The same with what every step of functrain does besides: gradient norm and finite check."""
+    model = work.model()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+
+    def update() -> None:
+        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        if not norm.isfinite():
+            raise FloatingPointError(f"the gradients have the norm {norm}")
+        optimizer.step()
+
+    _loop(work, feed, model, work.loss, optimizer, update)
+
+
 def compiled(work: Work, feed: Feed) -> None:
     """Loss and backward as one compiled graph each, and fused AdamW."""
     model = work.model()
