@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 # glibc does not go beyond 32 MiB; some of it is the block's own header and alignment.
@@ -22,4 +24,7 @@ def keep_freed_memory() -> None:
     Example:
         >>> keep_freed_memory()
     """
-    torch.empty(_LARGEST, dtype=torch.uint8, device="cpu")
+    # A storage, since new tensors are filled where algorithms are to be deterministic. Where
+    # there is no room for it, there is nothing to keep either.
+    with contextlib.suppress(RuntimeError):
+        torch.UntypedStorage(_LARGEST, device="cpu")  # type: ignore[no-untyped-call]
