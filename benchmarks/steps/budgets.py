@@ -56,7 +56,7 @@ def check(name: str, extent: Extent, threads: int, say: Say) -> tuple[Results, l
     """Measure what has a budget for a work; whoever is over it is measured once more.
 
     The second time the offenders race with the plain loop alone, and that ratio counts. They do so
-    in new processes: where a state lies in memory is decided once in each, and moves a ratio too.
+    in new processes, since what a process does to a ratio by itself stays with it.
     """
     budgets, work = BUDGETS[name], WORKS[name]
     results = _raced(work, (PLAIN.name, *budgets), extent, threads, say)

@@ -73,7 +73,7 @@ class Lowering:
             # Inputs are checked before the call, at a tenth of the cost.
             "size_asserts": False,
             "post_grad_custom_pre_pass": OnceEach(),
-            **(torch._inductor.list_mode_options(self.mode) if self.mode else {}),
+            **_of_mode(self.mode),
             **self.options,
         }
         if self.directory is not None:
@@ -85,3 +85,13 @@ class Lowering:
                 graph, list(inputs), dynamic_shapes="from_example_inputs"
             )
         return call
+
+
+def _of_mode(mode: str | None) -> dict[str, Any]:
+    """What a mode sets, but for CUDA graphs.
+
+    Those of Inductor keep what they return in memory of their own until the next call of
+    ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
+    """
+    found: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
+    return {name: value for name, value in found.items() if name != "triton.cudagraphs"}

@@ -13,8 +13,7 @@ from functrain.transforms.compiled import Compiled
 def beside(program: Program, directory: Path) -> Program:
     """A program that keeps in a run directory what it compiles, unless it was told how to compile.
 
-    Only Inductor for the processor does so: CUDA graphs (``mode="reduce-overhead"``) and other
-    backends have no libraries to keep.
+    Only Inductor for the processor does so; other backends have no libraries to keep.
 
     Args:
         program: any program.

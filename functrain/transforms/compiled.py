@@ -71,7 +71,8 @@ def compiled(
 
     Args:
         program: any eager program, donated or not. With ``donated`` the state is updated in place.
-        mode: a mode of ``torch.compile``, such as ``"max-autotune"``.
+        mode: a mode of ``torch.compile``, such as ``"max-autotune"``. Inductor's CUDA graphs, which
+            some modes ask for, are not used: what they return does not last as long as a state.
         options: settings of Inductor by name, as ``torch.compile(options=...)`` takes them.
         backend: another backend of ``torch.compile``, or ``"eager"`` for the graph uncompiled.
         directory: compile ahead of time into libraries that are kept there, such as beside a run:

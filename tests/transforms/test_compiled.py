@@ -455,6 +455,22 @@ def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) 
         ft.fit(eager, data, until="3 epochs", directory=tmp_path)
 
 
+def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they return is written over by the next step, and a state may be kept."""
+    seen: list[tuple[bool, bool]] = []
+
+    def noted(graph: Any, inputs: Any, **_: Any) -> Any:
+        config = torch._inductor.config
+        seen.append((config.triton.cudagraphs, config.max_autotune))
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", noted)
+    for mode in ("reduce-overhead", "max-autotune"):
+        program = compiled(backend="inductor", mode=mode)
+        program.train_step(program.init(), batch())
+    assert seen == [(False, False), (False, True)]
+
+
 @pytest.mark.slow
 def test_a_damaged_library_is_compiled_anew(tmp_path: Path) -> None:
     def first_step() -> ft.TrainState:
