@@ -38,7 +38,7 @@ class Beside:
         self._begun, self._ended = threading.Lock(), threading.Lock()
         self._begun.acquire()
         self._ended.acquire()
-        self._over = False
+        self._over = True  # until it is begun
 
     def start(self) -> bool:
         """Begin.
@@ -47,6 +47,7 @@ class Beside:
             Whether a thread has begun the work; if not, none will.
         """
         try:
+            self._over = False
             _thread.start_new_thread(self._run, ())
             if self._begun.acquire(timeout=_PATIENCE):
                 return True

@@ -42,6 +42,11 @@ def test_it_runs_in_another_thread_and_holds_nothing_at_its_end() -> None:
     assert gone() is None
 
 
+def test_what_was_never_begun_is_not_waited_for() -> None:
+    """A signal may come before the start."""
+    assert Beside(Gate()).wait()
+
+
 def test_a_thread_that_ends_before_it_begins_does_not_hold_anyone_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
