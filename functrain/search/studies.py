@@ -112,10 +112,14 @@ class Queue:
         optuna = require("optuna", "search")
         running = optuna.trial.TrialState.RUNNING
         for frozen in self.study.get_trials(deepcopy=False, states=(running,)):
-            try:
-                held.enter_context(locked(trial_directory(self.directory, frozen.number)))
-            except RunDirectoryBusyError:
-                continue
+            with contextlib.ExitStack() as mine:
+                try:
+                    mine.enter_context(locked(trial_directory(self.directory, frozen.number)))
+                except RunDirectoryBusyError:
+                    continue
+                if self._of(frozen.number).state.is_finished():
+                    continue  # whoever held it has told it since the study was read
+                held.enter_context(mine.pop_all())
             self.study.sampler = choosing.sampler(self.sampler, frozen.number)
             # Optuna has no other way to take up a running trial: enqueue_trial would make a new
             # one, with another number and directory.
