@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +19,12 @@ from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.commit import present
-from functrain.checkpoint.storage.files import opened, read_into
+from functrain.checkpoint.storage.files import opened, read_into, turn
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
 _LARGEST_MANIFEST = 1 << 28
-_MOST_ATTEMPTS = 20
+_MOST_ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -192,16 +193,23 @@ def locate(path: str | Path) -> Path:
 
 
 def undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
-    """Read a checkpoint, again if another one took its place meanwhile."""
+    """Read a checkpoint, again if another one took its place meanwhile.
+
+    Where others come faster than it can be read, they have to wait for the last attempt.
+    """
     for _ in range(_MOST_ATTEMPTS):
         place = locate(path)
         before = _identity(place)
         try:
             return attempt(place)
         except (CheckpointCorruptError, NoCheckpointError):
-            if before == _identity(locate(path)):
+            # The same may have been renamed, to make room for the next.
+            if before is not None and place == locate(path) and before == _identity(place):
                 raise
-    return attempt(locate(path))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no such directory, or none that may be listed
+            stack.enter_context(turn(Path(path).absolute().parent))
+        return attempt(locate(path))
 
 
 def _identity(place: Path) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from functrain import tree
 from functrain.checkpoint import load, save
-from functrain.checkpoint.storage import payload
+from functrain.checkpoint.storage import payload, reading
 from functrain.checkpoint.storage.commit import commit, sweep
 from functrain.errors import CheckpointExistsError
 
@@ -124,3 +125,60 @@ def test_savers_of_the_same_path(tmp_path: Path) -> None:
     loaded = load(place)
     assert tree.equal(loaded["w"], torch.full((100,), float(loaded["by"])))
     assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
+
+
+def test_room_is_asked_for_while_another_saver_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, aside, ask = tmp_path / "c", tmp_path / "aside", shutil.disk_usage
+    save(place, TREE)
+
+    def asked(path: Path) -> Any:
+        os.rename(place, aside)
+        try:
+            return ask(path)
+        finally:
+            os.rename(aside, place)
+
+    monkeypatch.setattr(shutil, "disk_usage", asked)
+    save(place, {"by": "the second"}, overwrite=True)
+    assert load(place) == {"by": "the second"}
+
+
+def test_what_is_renamed_while_it_is_read_is_read_where_it_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another saver is between its two renames."""
+    place, read = save(tmp_path / "c", TREE), reading.read
+    older = place.parent / f".c.{os.getpid()}.0123456789abcdef.replaced"
+
+    def disturbed(*args: Any, **options: Any) -> Any:
+        if place.exists():
+            os.rename(place, older)
+        return read(*args, **options)
+
+    monkeypatch.setattr(reading, "read", disturbed)
+    assert tree.equal(load(place), TREE)
+
+
+def test_a_reader_slower_than_the_savers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the end they wait for it."""
+    place, read = save(tmp_path / "c", {"w": torch.tensor(0.0)}), reading.read
+    savers: list[threading.Thread] = []
+
+    def disturbed(*args: Any, **options: Any) -> Any:
+        other = {"w": torch.tensor(1.0 + len(savers))}
+        savers.append(
+            threading.Thread(target=save, args=(place, other), kwargs={"overwrite": True})
+        )
+        savers[-1].start()
+        savers[-1].join(timeout=1.0)
+        return read(*args, **options)
+
+    monkeypatch.setattr(reading, "read", disturbed)
+    loaded = load(place)
+    for saver in savers:
+        saver.join()
+    monkeypatch.undo()
+    assert loaded == {"w": torch.tensor(len(savers) - 1.0)}
+    assert load(place) == {"w": torch.tensor(float(len(savers)))}
