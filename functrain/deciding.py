@@ -14,23 +14,22 @@ from functrain.errors import MissingMetricWarning
 from functrain.program import Program
 from functrain.run_state import LoopState
 from functrain.state import TrainState
+from functrain.warning import warn
 
 
 def warn_of_no_best(monitor: str) -> None:
     """Tell that the best state was asked for, and there is none."""
-    warnings.warn(
+    warn(
         f"restore_best: no evaluation gave a finite {monitor!r}; the state is the last one",
         MissingMetricWarning,
-        stacklevel=6,
     )
 
 
 def _warn_of_unknown_best(monitor: str, found: Mapping[str, float]) -> None:
-    warnings.warn(
+    warn(
         f"the best checkpoint is to be told by {monitor!r}, but the evaluation gave only "
         f"{sorted(found)}",
         MissingMetricWarning,
-        stacklevel=7,
     )
 
 
@@ -79,11 +78,10 @@ class Deciding:
         }
         in_vain = [what for what, waits in waiting.items() if waits]
         if in_vain:
-            warnings.warn(
+            warn(
                 f"without eval_data nothing is evaluated, so what waits for evaluations never "
                 f"acts: {', '.join(in_vain)}. Give fit eval_data=",
                 MissingMetricWarning,
-                stacklevel=3,
             )
 
     def begun(self) -> dict[str, Any]:

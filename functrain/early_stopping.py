@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import attrs
 
 from functrain.errors import ConfigurationError, MissingMetricWarning
+from functrain.warning import warn
 
 State = dict[str, Any]
 
@@ -72,10 +72,9 @@ def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
     """
     value = find(metrics, monitor)
     if value is None:
-        warnings.warn(
+        warn(
             f"early stopping waits for {monitor!r}, but the evaluation gave only {sorted(metrics)}",
             MissingMetricWarning,
-            stacklevel=3,
         )
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from functrain.loss import LossFunction
 from functrain.metrics import Mean, computed, merged
 from functrain.program import Program
 from functrain.state import TrainState
+from functrain.warning import warn
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)
@@ -190,9 +190,8 @@ def _merged(
 def _has_samples(batch: Batch, index: int) -> bool:
     if size(batch):
         return True
-    warnings.warn(
+    warn(
         f"batch {index} of the evaluation data has no samples; it was passed over",
         EmptyBatchWarning,
-        stacklevel=4,
     )
     return False

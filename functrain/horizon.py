@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import attrs
@@ -11,6 +10,7 @@ from functrain import learning_rate
 from functrain.errors import ScheduleEndedWarning
 from functrain.program import Program
 from functrain.state import TrainState
+from functrain.warning import warn
 
 
 def scheduled(program: Program, state: TrainState, steps: int | None) -> TrainState:
@@ -44,12 +44,11 @@ def taken_up(program: Program, state: TrainState, steps: int | None) -> TrainSta
     state = scheduled(program, attrs.evolve(state, scheduler=scheduler), steps)
     ends = [end for end in _horizons(state.scheduler) if steps is not None and end < steps]
     if ends:
-        warnings.warn(
+        warn(
             f"the learning rate schedule ends at update {min(ends)}, as the run was begun, and the "
             f"run now goes on to {steps}: the updates from {min(ends)} on have its last rate. For "
             "a longer curve begin a new run from these weights",
             ScheduleEndedWarning,
-            stacklevel=2,
         )
     return state
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +34,7 @@ from functrain.model import load
 from functrain.recipe import Recipe
 from functrain.rng import Rng, scoped
 from functrain.state import Counters, Donation, Tensors, TrainState
+from functrain.warning import warn
 
 Metrics = dict[str, Tensor]
 
@@ -289,11 +289,10 @@ class Program:
 def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
     """A batch without samples: counted, warned of, and otherwise as if it had not been."""
     counters = state.counters.after(given, state.counters.skipped)
-    warnings.warn(
+    warn(
         f"step {counters.step}: the batch has no samples; it was passed over and counted in "
         "state.counters.empty",
         EmptyBatchWarning,
-        stacklevel=3,
     )
     nothing = torch.tensor(math.nan)
     metrics = {"loss": nothing, "lr": nothing, "grad_norm": nothing}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import platform
-import warnings
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -26,6 +25,7 @@ from functrain.program import Program
 from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
+from functrain.warning import warn
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path
@@ -104,11 +104,10 @@ def restore(
     ]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)
-        warnings.warn(
+        warn(
             "the run is continued with something changed; from here on it is not the run that was "
             f"started:\n{listed}",
             RecipeChangedWarning,
-            stacklevel=3,
         )
     return saved, info, path
 

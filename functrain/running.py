@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from functrain.run_state import LoopState, Run, RunState
 from functrain.signals import Interrupts
 from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
+from functrain.warning import warn
 
 _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "
@@ -164,7 +164,7 @@ class Running:
                 ending = self._epochs()
             return ending
         except NonFiniteError as error:
-            warnings.warn(f"the run ends: {error}", NonFiniteWarning, stacklevel=3)
+            warn(f"the run ends: {error}", NonFiniteWarning)
             return Ending("nonfinite", str(error))
         except BaseException as error:
             if is_consumed(self.train):
@@ -180,12 +180,11 @@ class Running:
     def _notice_replay(self) -> None:
         done = self.train.counters.batch
         if done and self.source.replays:
-            warnings.warn(
+            warn(
                 f"this data can only be read from its beginning: to go on in epoch "
                 f"{self.train.counters.epoch}, {done} batches are drawn and dropped. "
                 "functrain.data.Batches, or a loader with state_dict, goes there at once.",
                 ReplayWarning,
-                stacklevel=5,
             )
 
     def _already_over(self) -> Ending | None:

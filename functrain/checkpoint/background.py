@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -22,6 +21,7 @@ from functrain.errors import (
     CheckpointWriteError,
 )
 from functrain.tree import Tree
+from functrain.warning import warn
 
 
 class Store(Protocol):
@@ -228,8 +228,7 @@ def _settle(flight: _Flight, deadline: float) -> None:
     landed = flight.landed(deadline)
     failure = flight.error if landed else CheckpointTimeoutError(None, deadline)
     if failure is not None:
-        warnings.warn(
+        warn(
             f"the checkpoint of step {flight.step} was not saved: {failure}",
             CheckpointNotSavedWarning,
-            stacklevel=2,
         )

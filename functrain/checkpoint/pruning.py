@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from functrain.errors import (
     CheckpointSkippedWarning,
     NoCheckpointError,
 )
+from functrain.warning import warn
 
 _MOST_LISTINGS = 20
 
@@ -91,7 +91,7 @@ def check_step(path: Path, step: int, said: int | None) -> None:
 
 def warn_skipped(path: Path, damage: Exception) -> None:
     """Tell of a checkpoint that was passed over."""
-    warnings.warn(f"passed over {path}: {damage}", CheckpointSkippedWarning, stacklevel=3)
+    warn(f"passed over {path}: {damage}", CheckpointSkippedWarning)
 
 
 def _to_spare(directory: Path, kept: set[int], leaving: list[int]) -> int | None:
@@ -112,9 +112,8 @@ def _removed(path: Path) -> bool:
 
 
 def _warn_kept(path: Path, error: OSError) -> None:
-    warnings.warn(
+    warn(
         f"what is no longer needed in {path} could not be removed: {error}. It takes room "
         "until it is; the next save tries again",
         CheckpointNotRemovedWarning,
-        stacklevel=3,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from functrain.errors import (
     ConfigurationError,
     NoCheckpointError,
 )
+from functrain.warning import warn
 
 _NAME = re.compile(r"step-(\d+)")
 _AT = re.compile(r"(?P<run>.+)@(?P<which>\d+|best)")
@@ -184,6 +184,6 @@ def _newest(store: Checkpoints, run: Path) -> Target:
             return Target(present(path), check_step(path, verify(path)), run)
         except CheckpointCorruptError as damage:
             damages.append(str(damage))
-            warnings.warn(f"passed over {path}: {damage}", CheckpointSkippedWarning, stacklevel=3)
+            warn(f"passed over {path}: {damage}", CheckpointSkippedWarning)
     listed = "\n".join(f"  {damage}" for damage in damages)
     raise CheckpointCorruptError(f"every checkpoint in {run} is damaged:\n{listed}")

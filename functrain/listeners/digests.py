@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from functrain.errors import LogError, SinkWarning
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.tree.merkle import Merkle, merkle
+from functrain.warning import warn
 
 FILE_NAME = "digests.jsonl"
 
@@ -134,11 +134,10 @@ class Digests:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                warnings.warn(
+                warn(
                     f"{self.path} could not be written to: {error}. Training goes on, and it is "
                     "tried again",
                     SinkWarning,
-                    stacklevel=4,
                 )
             self._failing = True
 

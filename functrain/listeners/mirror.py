@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import attrs
@@ -17,6 +16,7 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.history import FILE_NAME
+from functrain.warning import warn
 
 # The local checkpoint may be gone already, where many are saved and few are kept.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)
@@ -68,4 +68,4 @@ class Mirror:
 
     def _warn(self, path: Path, error: Exception) -> None:
         message = f"{path} is on the disk, but was not copied: {error}"
-        warnings.warn(message, CheckpointNotMirroredWarning, stacklevel=3)
+        warn(message, CheckpointNotMirroredWarning)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMet
 from functrain.schedules.plain_state import from_plain, to_plain
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
+from functrain.warning import warn
 
 TORCH_STATE = frozenset({"lr", "group", "scheduler"})
 """Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""
@@ -151,7 +151,7 @@ class TorchSchedule(Schedule):
             return state
         if metric is None:
             notice = f"{self._name} was shown no metric at this evaluation; its lr stays as it is"
-            warnings.warn(notice, MissingMetricWarning, stacklevel=2)
+            warn(notice, MissingMetricWarning)
             return state
         scheduler.step(float(metric))
         return _snapshot(optimizer, scheduler)

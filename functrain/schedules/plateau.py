@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import attrs
 
 from functrain.errors import MetricNeededError, MissingMetricWarning
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
+from functrain.warning import warn
 
 
 @attrs.frozen(repr=False)
@@ -90,7 +90,7 @@ class Plateau(Schedule):
         """
         if metric is None:
             notice = f"Plateau was shown no metric at this {self.observes}; its lr stays as it is"
-            warnings.warn(notice, MissingMetricWarning, stacklevel=2)
+            warn(notice, MissingMetricWarning)
             return state
         metric = float(metric)
         better = self._is_better(metric, state["best"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import attrs
@@ -13,6 +12,7 @@ from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
+from functrain.warning import warn
 
 
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
@@ -129,7 +129,7 @@ class Spike(Schedule):
         """
         if metric is None:
             notice = "Spike was shown no loss at this step; its lr stays as it is"
-            warnings.warn(notice, MissingMetricWarning, stacklevel=2)
+            warn(notice, MissingMetricWarning)
             return state
         loss, bound = float(metric), self._bound(state)
         finite = math.isfinite(loss)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from functrain.optim.inside import inside
 from functrain.program import Program
 from functrain.rng import scoped
 from functrain.state import Donation
+from functrain.warning import warn
 
 if TYPE_CHECKING:
     from functrain.graph.train_step import Graph
@@ -220,12 +220,11 @@ class Compiled:
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
-            warnings.warn(
+            warn(
                 f"this program was compiled for {_MANY} forms of batch and now is for one more. "
                 "Every shape, number or string in a batch has a graph of its own: pad, drop the "
                 "last batch, or leave out of batches what the loss does not use",
                 RecompileWarning,
-                stacklevel=6,
             )
         # What compiling needs takes a while to import.
         from functrain.graph.train_step import captured_step
@@ -243,7 +242,7 @@ class Compiled:
     def _fall_back(self, error: Exception) -> None:
         if not self.fallback:
             raise error
-        warnings.warn(f"this step runs eagerly: {error}", FallbackWarning, stacklevel=7)
+        warn(f"this step runs eagerly: {error}", FallbackWarning)
 
 
 def _nothing() -> None:

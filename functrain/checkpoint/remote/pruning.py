@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from functrain.errors import (
     CheckpointSkippedWarning,
     NoCheckpointError,
 )
+from functrain.warning import warn
 
 Entries = dict[int, tuple[Attempt, Entry]]
 
@@ -87,7 +87,7 @@ def prune(objects: Objects, rules: Sequence[Rule], just_saved: Attempt | None = 
 def warn_skipped(objects: Objects, attempt: Attempt, damage: Exception) -> None:
     """Tell of a checkpoint that was passed over."""
     message = f"passed over {objects.url}/{attempt.name}: {damage}"
-    warnings.warn(message, CheckpointSkippedWarning, stacklevel=3)
+    warn(message, CheckpointSkippedWarning)
 
 
 def _cleared(objects: Objects, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
@@ -112,8 +112,7 @@ def _entry(objects: Objects, attempt: Attempt) -> Entry:
 
 
 def _warn_kept(url: str, error: OSError) -> None:
-    warnings.warn(
+    warn(
         f"what is no longer needed in {url} could not be removed: {error}",
         CheckpointNotRemovedWarning,
-        stacklevel=3,
     )

@@ -7,7 +7,6 @@ delivered, what a resumed run takes up, and what happens when a destination fail
 from __future__ import annotations
 
 import time
-import warnings
 from typing import Any, Protocol
 
 import attrs
@@ -18,6 +17,7 @@ from functrain.errors import ConfigurationError, LogError, MissingExtraError, Si
 from functrain.history import Row
 from functrain.listeners.intervals import Interval
 from functrain.listeners.rows import Rows, evaluation_name
+from functrain.warning import warn
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0
@@ -194,9 +194,8 @@ class Sink:
         self._failing = True
         step = self.after if self.rows.last is None else self.rows.last["step"]
         lost = f"; the oldest {excess} rows that waited for it are lost" if excess > 0 else ""
-        warnings.warn(
+        warn(
             f"{self.name} could not be written to at step {step}: {type(error).__name__}: {error}. "
             f"Training goes on, and it is tried again{lost}",
             SinkWarning,
-            stacklevel=4,
         )
