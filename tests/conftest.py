@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+# What is summed by several threads has other last bits: processes that tests start use as many.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Test modules share helper modules that lie beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
