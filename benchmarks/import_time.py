@@ -1,4 +1,6 @@
-"""What ``import functrain`` adds to ``import torch``: minimum over fresh processes.
+"""What ``import functrain`` adds to ``import torch``, and what its pytest plugin adds to pytest.
+
+Minimum over fresh processes.
 
 python benchmarks/import_time.py
 """
@@ -11,22 +13,29 @@ import sys
 CODE = """
 import time
 begin = time.perf_counter()
-import torch
+import {first}
 middle = time.perf_counter()
-import functrain
+import {second}
 end = time.perf_counter()
 print(middle - begin, end - middle)
 """
 
 
-def main() -> None:
+def seconds(first: str, second: str) -> list[float]:
+    """The time of importing one module, and then another."""
+    command = [sys.executable, "-c", CODE.format(first=first, second=second)]
     runs = []
     for _ in range(7):
-        done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, check=True)
+        done = subprocess.run(command, capture_output=True, check=True)
         runs.append([float(part) for part in done.stdout.split()])
-    torch_seconds, ours = (min(column) for column in zip(*runs, strict=True))
-    print(f"import torch: {torch_seconds * 1e3:.0f} ms")
-    print(f"import functrain on top: {ours * 1e3:.0f} ms")
+    return [min(column) for column in zip(*runs, strict=True)]
+
+
+def main() -> None:
+    for first, second in (("torch", "functrain"), ("pytest", "functrain_pytest")):
+        before, added = seconds(first, second)
+        print(f"import {first}: {before * 1e3:.1f} ms")
+        print(f"import {second} on top: {added * 1e3:.1f} ms")
 
 
 if __name__ == "__main__":

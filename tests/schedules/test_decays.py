@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from functrain.errors import InvalidScheduleError, UnknownHorizonError
-from functrain.schedules import Constant, Cosine, Linear, Schedule, WarmupCosine, WarmupLinear
+from functrain.schedules import Cosine, Linear, Schedule, WarmupCosine, WarmupLinear
 
 STEPS = 300
 MAKERS: list[Callable[..., Schedule]] = [
@@ -212,12 +211,3 @@ def test_errors_name_the_field(make: Callable[..., Schedule], field: str, value:
 def test_errors_name_the_warmup(cls: Any, field: str, value: Any) -> None:
     with pytest.raises(InvalidScheduleError, match=f"{cls.__name__}: {field} must be"):
         cls(1.0, **{field: value})
-
-
-@pytest.mark.parametrize(
-    "schedule", [Constant(0.1), WarmupCosine(0.1, warmup_steps=10, steps=1000)], ids=repr
-)
-def test_an_lr_costs_less_than_two_microseconds(schedule: Schedule) -> None:
-    state, calls = schedule.init(), 2000
-    seconds = min(timeit.repeat(lambda: schedule.lr(state, 500), number=calls, repeat=10))
-    assert seconds / calls < 2e-6
