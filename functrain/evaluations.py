@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.data import Source, as_source
+from functrain.data import as_source
 from functrain.durations import Duration
 from functrain.evaluation import Evaluation, measure, numbers
 from functrain.events import EvalBegin, EvalEnd
@@ -110,9 +110,10 @@ class Evaluations:
             interrupted=interrupted,
         )
 
-    def sources(self) -> list[Source]:
-        """The data of all sets."""
-        return [each.data for each in self.sets.values()]
+    def close(self) -> None:
+        """Let go of the data of all sets."""
+        for each in self.sets.values():
+            each.data.close()
 
 
 def _as_evaluation(given: Any) -> Evaluation:

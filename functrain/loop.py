@@ -12,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from functrain.checkpoint import Checkpoints
+from functrain.course import Course
 from functrain.data import as_source
 from functrain.deciding import Deciding, watched
 from functrain.durations import Duration, duration
@@ -101,21 +104,22 @@ def fit(
     deciding = Deciding.of(program, rule, store)
     if not evaluations.sets:
         deciding.warn_without_evaluations()
+    program = program if store is None else beside(program, store.directory)
+    pure = attrs.evolve(program, donates=False)
+    course = Course.of(pure, as_source(data), store, several(listeners))
     running = Running(
-        program=program if store is None else beside(program, store.directory),
-        source=as_source(data),
+        program=pure,
+        donating=attrs.evolve(program, donates=True),
+        course=course,
         limits=Limits.of(until),
         evaluations=evaluations,
         save_every=duration(save_every or "1 epoch"),
-        store=store,
         deciding=deciding,
         restore_best=_restorable(restore_best, store),
-        listeners=several(listeners),
     )
-    with running:
-        running.begin(state, seed, resume)
-        ending = running.go()
-        return running.end(ending)
+    with course, contextlib.closing(evaluations):
+        running.begin(store, state, seed, resume)
+        return running.end(running.go())
 
 
 def iterate(

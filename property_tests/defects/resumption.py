@@ -4,52 +4,57 @@ from __future__ import annotations
 
 from .defect import LAWS, Defect, defect
 
-_TAKEN = "        self.train = taken_up(self.program, saved.train, steps)\n"
-_LOOP = "        self.loop, self.data_state = saved.loop, saved.data\n"
+_TRAIN = "            train = taken_up(self.program, saved.train, steps)\n"
+_LOOP = "        self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data\n"
 
 
-def _resumed(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") -> Defect:
-    return defect(name, "running.py", old, new, "resumption", law)
-
-
-def _anew(part: str) -> str:
+def _anew(part: str) -> Defect:
     """A part of the training state is as it was when the run began."""
-    return _TAKEN.replace(
+    new = _TRAIN.replace(
         "saved.train", f"attrs.evolve(saved.train, {part}=self.program.init(seed).{part})"
     )
+    name = f"{part} begins anew on resumption"
+    return defect(name, "running.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
+
+
+def _forgotten(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") -> Defect:
+    return defect(name, "course.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
 
 
 RESUMPTION = (
-    _resumed("the average begins anew on resumption", _TAKEN, _anew("ema")),
-    _resumed("the loss scale begins anew on resumption", _TAKEN, _anew("loss_scale")),
-    _resumed("moments begin anew on resumption", _TAKEN, _anew("optimizer")),
-    _resumed("buffers begin anew on resumption", _TAKEN, _anew("buffers")),
-    _resumed(
+    _anew("ema"),
+    _anew("loss_scale"),
+    _anew("optimizer"),
+    _anew("buffers"),
+    _forgotten(
         "what the last step owed is forgotten",
-        _LOOP,
-        _LOOP.replace("saved.loop", "attrs.evolve(saved.loop, owed=None)"),
+        "saved.loop",
+        "attrs.evolve(saved.loop, owed=None)",
         "exceptions_at_any_event_leave_no_trace",
     ),
-    _resumed(
+    _forgotten(
         "the means of the epoch are forgotten",
-        _LOOP,
-        _LOOP.replace("saved.loop", "attrs.evolve(saved.loop, sums={})"),
+        "saved.loop",
+        "attrs.evolve(saved.loop, sums={})",
     ),
-    _resumed(
+    _forgotten(
         "the best value is forgotten",
-        _LOOP,
-        _LOOP.replace("saved.loop", 'attrs.evolve(saved.loop, best={"value": None, "step": None})'),
+        "saved.loop",
+        'attrs.evolve(saved.loop, best={"value": None, "step": None})',
     ),
-    _resumed(
+    _forgotten(
         "the state of the data is forgotten",
-        _LOOP,
-        _LOOP.replace("saved.data", "None"),
+        "saved.data",
+        "None",
         "loaders_with_a_state_go_on",
     ),
-    _resumed(
+    defect(
         "the rule of early stopping begins anew",
-        "        self.loop = self.deciding.taken_up(self.loop)\n",
-        "        self.loop = attrs.evolve(self.loop, early_stop=self.deciding.begun())\n",
+        "running.py",
+        "loop=self.deciding.taken_up(saved.loop)",
+        "loop=attrs.evolve(saved.loop, early_stop=self.deciding.begun())",
+        "resumption",
+        "cuts_leave_no_trace",
     ),
     defect(
         "the state of a listener is saved and not loaded",
@@ -64,16 +69,16 @@ RESUMPTION = (
         "running.py",
         (
             (
-                "        if self.loop.owed is None:\n            return None\n",
-                "        if self.loop.owed is None:\n            return None\n"
-                "        unobserved = self.train.scheduler\n",
+                "        if course.loop.owed is None:\n            return None\n",
+                "        if course.loop.owed is None:\n            return None\n"
+                "        unobserved = course.train.scheduler\n",
             ),
             (
-                "            self.save(found)\n        return None\n",
-                "            after = self.train\n"
-                "            self.train = attrs.evolve(after, scheduler=unobserved)\n"
-                "            self.save(found)\n"
-                "            self.train = after\n"
+                "            course.save(found)\n        return None\n",
+                "            after = course.train\n"
+                "            course.train = attrs.evolve(after, scheduler=unobserved)\n"
+                "            course.save(found)\n"
+                "            course.train = after\n"
                 "        return None\n",
             ),
         ),

@@ -32,12 +32,12 @@ DECISIONS = (
     defect(
         "the last step is evaluated twice",
         "running.py",
-        "        if limit is not None:\n            return limit\n        if self.loop.early",
+        "        if limit is not None:\n            return limit\n        if course.loop.early",
         "        if limit is not None:\n            names = [*self.evaluations.sets]\n"
         "            self.evaluations.evaluated(\n"
-        "                self.program, self.train, names, self._send, self._asked\n"
+        "                self.program, course.train, names, course.send, bool\n"
         "            )\n"
-        "            return limit\n        if self.loop.early",
+        "            return limit\n        if course.loop.early",
         "events",
         "events_come_in_one_order",
     ),
