@@ -20,9 +20,9 @@ from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
-from functrain.history import Row
 from functrain.keeping import Keeper
 from functrain.listening import Listeners
+from functrain.log import Row
 from functrain.program import Program
 from functrain.recording import Recorder
 from functrain.rewinding import bring_log, set_aside

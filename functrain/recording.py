@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from functrain import metrics
-from functrain.history import Log, Row
+from functrain.log import Log, Row
 from functrain.metrics import Sums
 
 _MOST_ROWS = 64
@@ -87,7 +87,7 @@ class Recorder:
             self.log.append(rows)
 
     def syncing(self) -> Callable[[], None] | None:
-        """A call that makes durable what was written, see :meth:`functrain.history.Log.syncing`."""
+        """A call that makes durable what was written, see :meth:`functrain.log.Log.syncing`."""
         return None if self.log is None else self.log.syncing()
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ from functrain.checkpoint import Checkpoints
 from functrain.copying import copy
 from functrain.durations import Steps
 from functrain.errors import NonFiniteWarning, ReplayWarning
-from functrain.history import encode
 from functrain.listeners.rows import evaluation_name
+from functrain.log import encode
 from functrain.loop import fit
 from functrain.metrics import fetch
 from functrain.program import Program

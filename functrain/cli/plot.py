@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from functrain.errors import LogError, MissingExtraError
-from functrain.history import FILE_NAME
+from functrain.log import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of, draw
 from functrain.plotting.drawing import check_format
 from functrain.plotting.loading import loaded

@@ -15,7 +15,7 @@ from functrain.errors import (
     CheckpointWriteError,
     NoCheckpointError,
 )
-from functrain.history import FILE_NAME
+from functrain.log import FILE_NAME
 from functrain.warning import warn
 
 # The local checkpoint may be gone already, where many are saved and few are kept.

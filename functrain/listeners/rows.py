@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from functrain import events, metrics
-from functrain.history import Row
+from functrain.log import Row
 
 
 def evaluation_name(event: events.EvalEnd | events.EvalBegin) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from functrain.history import Row
+from functrain.log import Row
 
 
 @attrs.frozen(eq=False)

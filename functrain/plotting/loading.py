@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from functrain.errors import LogError
-from functrain.history import Row, stream
+from functrain.log import Row, stream
 from functrain.plotting.columns import Columns
 
 

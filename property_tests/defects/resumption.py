@@ -86,7 +86,7 @@ RESUMPTION = (
     ),
     defect(
         "rows after the checkpoint stay in the log",
-        "history.py",
+        "log.py",
         "        if self.size > size:\n",
         "        if self.size > size + (1 << 60):\n",
         "resumption",

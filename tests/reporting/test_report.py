@@ -15,7 +15,7 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import RunDirectoryError
-from functrain.history import encode
+from functrain.log import encode
 from functrain.reporting import report
 
 

@@ -11,9 +11,9 @@ import attrs
 
 from functrain.durations import Duration
 from functrain.errors import LogError
-from functrain.history import Row
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
+from functrain.log import Row
 
 _FIRST = ["step", "epoch"]
 

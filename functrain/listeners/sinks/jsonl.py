@@ -8,9 +8,9 @@ import attrs
 
 from functrain.durations import Duration
 from functrain.errors import LogError
-from functrain.history import Row, decode, encode
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
+from functrain.log import Row, decode, encode
 
 
 def JSONL(  # noqa: N802 (reads as the class of what it makes)

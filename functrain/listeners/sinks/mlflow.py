@@ -10,8 +10,8 @@ import attrs
 
 from functrain.durations import Duration
 from functrain.extras import require
-from functrain.history import Row
 from functrain.listeners.sinks.sink import Sink
+from functrain.log import Row
 
 _MOST_METRICS = 1000  # of one request, MLflow's own limit
 _MOST_PARAMS = 100

@@ -14,9 +14,9 @@ import attrs
 from functrain import events
 from functrain.durations import Duration
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
-from functrain.history import Row
 from functrain.listeners.intervals import Interval
 from functrain.listeners.rows import Rows, evaluation_name
+from functrain.log import Row
 from functrain.warning import warn
 
 _MOST_ROWS = 64

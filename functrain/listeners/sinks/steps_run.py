@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.history import Row
+from functrain.log import Row
 
 
 @attrs.define(eq=False)

@@ -11,8 +11,8 @@ import orjson
 
 from functrain.durations import Duration
 from functrain.extras import require
-from functrain.history import Row
 from functrain.listeners.sinks.sink import Sink
+from functrain.log import Row
 
 
 def TensorBoard(  # noqa: N802 (reads as the class of what it makes)
