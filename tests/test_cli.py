@@ -89,7 +89,7 @@ class TestTrain:
 
     def test_sigterm_saves_and_says_how_to_continue(self, tmp_path: Path) -> None:
         directory, straight = tmp_path / "run", tmp_path / "straight"
-        options = ["fit.until=60 steps", "fit.eval_every=20 steps", "threads=1"]
+        options = ["fit.until=200 steps", "fit.eval_every=50 steps", "threads=1"]
         command = [sys.executable, "-m", "functrain", "train", "digits", *options]
         process = subprocess.Popen(
             [*command, f"directory={directory}", "fit.save_every=10 steps"],

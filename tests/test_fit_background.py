@@ -117,13 +117,13 @@ def test_an_interrupted_run_waits_for_its_checkpoint_but_not_for_ever(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(running, "_GRACE", 0.05)
-    slowly(monkeypatch, 0.3)
-    began = time.monotonic()
+    slowly(monkeypatch, 0.5)
     with pytest.raises(errors.CheckpointTimeoutError, match="step 1 is still being written"):
         run(tmp_path, background=True, listeners=[Interrupt()])
-    assert time.monotonic() - began < 2
+    assert ft.Checkpoints(tmp_path).steps() == []
     # It goes on while the process lives.
-    while not ft.Checkpoints(tmp_path).steps() and time.monotonic() - began < 10:
+    deadline = time.monotonic() + 60
+    while not ft.Checkpoints(tmp_path).steps() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert read_manifest(ft.Checkpoints(tmp_path).path(1)).step == 1
 

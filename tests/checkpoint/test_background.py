@@ -346,7 +346,7 @@ store = Checkpoints(sys.argv[1])
 class Slow:
     def write(self, taken):
         import time
-        time.sleep(0.5)
+        time.sleep(float(sys.argv[3]))
         return store.write(taken)
 saver = Saver(Slow(), deadline=float(sys.argv[2]))
 saver.save({"w": torch.zeros(3 << 20)}, step=7)
@@ -354,11 +354,11 @@ saver.save({"w": torch.zeros(3 << 20)}, step=7)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("deadline", "steps"), [("60", [7]), ("0.05", [])])
+@pytest.mark.parametrize(("deadline", "slow", "steps"), [("60", "0.5", [7]), ("0.05", "30", [])])
 def test_the_end_of_the_interpreter_waits_up_to_the_deadline(
-    tmp_path: Path, deadline: str, steps: list[int]
+    tmp_path: Path, deadline: str, slow: str, steps: list[int]
 ) -> None:
-    command = [sys.executable, "-c", EXITING, str(tmp_path / "run"), deadline]
+    command = [sys.executable, "-c", EXITING, str(tmp_path / "run"), deadline, slow]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert ended.returncode == 0

@@ -57,9 +57,10 @@ def killed_writer(directory: Path, step: int, seconds: float) -> dict[str, int]:
 def test_sigkill_at_random_times(
     tmp_path: Path, record_property: Callable[[str, int], None]
 ) -> None:
-    directory, last, same = tmp_path / "run", 0, 0
+    directory, last, same, kills = tmp_path / "run", 0, 0, 0
     chance = random.Random(0)
-    for _ in range(12):
+    while kills < 12 or (last <= 12 and kills < 100):  # a disk may be slow
+        kills += 1
         said = killed_writer(directory, last, chance.uniform(0.0, 0.15))
         tree: Any = {"step": 0, "params": {}}
         if said or last:
@@ -77,4 +78,4 @@ def test_sigkill_at_random_times(
         pass
     assert [name for name in os.listdir(directory) if name.startswith(".step")] == []
     assert last > 12
-    record_property("kills", 12)
+    record_property("kills", kills)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,15 +64,22 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_the_lock_of_a_dead_writer_may_live_on_in_its_children(tmp_path: Path) -> None:
     orphaning = HOLDER.replace(
-        "time.sleep(60)", "import os; os.fork() or time.sleep(1); os._exit(0)"
+        "time.sleep(60)",
+        "import os; child = os.fork() or time.sleep(60); print(child, flush=True); os._exit(0)",
     )
+    store = Checkpoints(tmp_path)
+    saver = threading.Thread(target=store.save, args=(TREE,), kwargs={"step": 1})
     with started(orphaning, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
+        child = int(process.stdout.readline())
         process.wait()
-        start = time.monotonic()
-        Checkpoints(tmp_path).save(TREE, step=1)
-        assert 0.2 < time.monotonic() - start < 5
+        saver.start()
+        saver.join(timeout=0.2)
+        assert store.steps() == []
+        os.kill(child, signal.SIGKILL)
+    saver.join()
+    assert store.steps() == [1]
 
 
 def test_the_lock_may_be_taken_again_by_its_holder(tmp_path: Path) -> None:

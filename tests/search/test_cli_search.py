@@ -134,6 +134,8 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.row(47)
 def test_a_search_that_was_ended_goes_on_where_it_was(folder: Path, here: Here) -> None:
+    # Long enough to be ended in the middle by whoever looks only now and then.
+    (folder / "base.yaml").write_text(BASE.replace("3 epochs", "10 epochs"))
     code, out, err = here("name=whole")
     assert code == 0, err
     assert "trials: 3 complete" in out
