@@ -18,9 +18,9 @@ from functrain import resumption, tree
 
 # Every option is an ordinary override of the example's configuration.
 RUNS = {
-    "digits": ["fit.until=160 steps", "fit.eval_every=20 steps", "fit.save_every=7 steps"],
+    "digits": ["fit.until=300 steps", "fit.eval_every=20 steps", "fit.save_every=7 steps"],
     "chargpt": [
-        "fit.until=40 steps",
+        "fit.until=60 steps",
         "fit.eval_every=20 steps",
         "fit.save_every=6 steps",
     ],
