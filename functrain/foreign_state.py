@@ -1,14 +1,35 @@
-"""A step that failed because its state is of another program, told so."""
+"""A state of another program: refused where a run begins, told of where a step failed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from functrain import tree
+from functrain import arguments, tree
+from functrain.errors import ParameterMismatchError
+from functrain.model import mismatches
 from functrain.state import TrainState, is_consumed
 
 if TYPE_CHECKING:
     from functrain.program import Program
+
+
+def refuse(program: Program, state: object) -> None:
+    """Refuse to begin a run with a state whose parameters are not those of the program.
+
+    Raises:
+        NotAStateError: it is no state at all.
+        ParameterMismatchError: names or shapes do not fit; all of them are listed.
+    """
+    if not isinstance(state, TrainState):
+        raise arguments.not_a_state(state, None)
+    params = program.fixed.model.params
+    problems = mismatches(state.params, params, params)
+    if problems:
+        raise ParameterMismatchError(
+            "the state is of another model than the program's; begin with one that the program "
+            "made, program.init()",
+            problems,
+        )
 
 
 def told(error: Exception, program: Program, state: TrainState) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from functrain import foreign_state
 from functrain.checkpoint import Checkpoints
 from functrain.course import Course
 from functrain.data import as_source
@@ -88,6 +89,8 @@ def fit(
             checkpoint of the last good state behind.
         ConfigurationError: arguments contradict each other.
         CheckpointMismatchError: the directory holds a run of another architecture.
+        ParameterMismatchError: ``state`` is of another architecture.
+        NotAStateError: it is none at all.
 
     Example:
         >>> import functrain as ft, torch
@@ -138,6 +141,10 @@ def iterate(
     Yields:
         (state after the step, its metrics).
 
+    Raises:
+        ParameterMismatchError: the state is of another architecture.
+        NotAStateError: it is none at all.
+
     Example:
         >>> import functrain as ft, torch
         >>> loss = lambda model, batch: model(batch).square().mean()
@@ -148,6 +155,7 @@ def iterate(
         >>> state.counters.step, state.counters.epoch, state.counters.batch
         (3, 1, 0)
     """
+    foreign_state.refuse(program, state)
     source, first = as_source(data), state.counters.epoch
     limits = None if until is None else Limits.of(until)
     if limits is not None:

@@ -8,7 +8,7 @@ each. The user's own module is never touched: the shell is a copy, or comes from
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -171,19 +171,31 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
         ParameterMismatchError: names or shapes do not fit; all of them are listed.
     """
     given = {model.aliases.get(path, path): value for path, value in values.items()}
-    problems = [f"unexpected {path!r}{nearest(path, into)}" for path in given if path not in into]
-    problems += [f"missing {path!r}" for path in model.params if path not in given]
-    problems += [
-        f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
-        for path, tensor in into.items()
-        if path in given and given[path].shape != tensor.shape
-    ]
+    problems = mismatches(given, into, model.params)
     if problems:
         raise ParameterMismatchError("the given params do not fit the model", problems)
     return {
         path: given[path].detach().to(tensor).clone() if path in given else tensor
         for path, tensor in into.items()
     }
+
+
+def mismatches(given: Tensors, known: Tensors, needed: Iterable[str]) -> list[str]:
+    """What keeps tensors from being those of a model, in words.
+
+    Args:
+        given: by path.
+        known: what the model has.
+        needed: paths that must be there.
+    """
+    problems = [f"unexpected {path!r}{nearest(path, known)}" for path in given if path not in known]
+    problems += [f"missing {path!r}" for path in needed if path not in given]
+    problems += [
+        f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
+        for path, tensor in known.items()
+        if path in given and given[path].shape != tensor.shape
+    ]
+    return problems
 
 
 def _copies(tensors: Tensors) -> Tensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from functrain import events, metrics
+from functrain import events, foreign_state, metrics
 from functrain.batch import Batch
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.course import Course
@@ -75,6 +75,8 @@ class Running:
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)
         if origin is None:
+            if state is not None:
+                foreign_state.refuse(self.program, state)
             begun = self.program.init(seed) if state is None else state
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps), loop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import re
 import warnings
 import weakref
 from typing import Any
@@ -734,6 +735,12 @@ class TestTensorsHeldElsewhere:
         assert len(seen) == 1
 
 
+BEGINNINGS = [
+    pytest.param(lambda made, state, x: ft.fit(made, [x], until="1 step", state=state), id="fit"),
+    pytest.param(lambda made, state, x: next(ft.iterate(made, state, [x])), id="iterate"),
+]
+
+
 class TestStatesOfOtherPrograms:
     @pytest.mark.parametrize(
         ("model", "optimizer", "ema", "parts"),
@@ -753,6 +760,30 @@ class TestStatesOfOtherPrograms:
         with pytest.raises((KeyError, AttributeError, TypeError)) as caught:
             program.train_step(state, torch.ones(4, 3))
         assert f"not one of this program: its {parts} are" in caught.value.__notes__[0]
+
+    @pytest.mark.parametrize("run", BEGINNINGS)
+    @pytest.mark.parametrize(
+        ("other", "said"),
+        [
+            (nn.Linear(3, 4), "'weight' has shape [4, 3], expected [2, 3]"),
+            (nn.Sequential(nn.Linear(3, 2)), "unexpected '0.weight'"),
+            (nn.Linear(3, 2, bias=False), "missing 'bias'"),
+        ],
+        ids=["shapes", "names", "fewer"],
+    )
+    def test_no_run_begins_with_one(self, other: nn.Module, said: str, run: Any) -> None:
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        made = ft.program(nn.Linear(3, 2), loss, ft.optim.SGD(lr=0.1))
+        state = ft.program(other, loss, ft.optim.SGD(lr=0.1)).init()
+        with pytest.raises(errors.ParameterMismatchError, match=re.escape(said)):
+            run(made, state, torch.ones(4, 3))
+
+    @pytest.mark.parametrize("run", BEGINNINGS)
+    def test_no_run_begins_with_what_is_no_state(self, run: Any) -> None:
+        made = ft.program(nn.Linear(3, 2), lambda *_: 0, ft.optim.SGD(lr=0.1))
+        weights: Any = nn.Linear(3, 2).state_dict()
+        with pytest.raises(errors.NotAStateError, match="expected a TrainState, came a"):
+            run(made, weights, torch.ones(4, 3))
 
     def test_another_error_is_left_alone(self) -> None:
         def loss(model: nn.Module, batch: Any) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import errors
-from mistakes.mistake import Mistake, X, linear, program, squared, step
+from mistakes.mistake import Mistake, X, fit, linear, program, squared, step
 
 
 class Reentrant(nn.Linear):
@@ -102,6 +102,12 @@ MISTAKES = [
         lambda *_: program().init(params={"weigth": torch.ones(1, 4), "bias": torch.ones(2)}),
         ("'weigth'", "has shape [2], expected [1]"),
         ("did you mean 'weight'",),
+    ),
+    Mistake(
+        errors.ParameterMismatchError,
+        lambda *_: fit(state=program(model=lambda: nn.Linear(4, 2)).init()),
+        ("the state is of another model", "'weight' has shape [2, 4], expected [1, 4]"),
+        ("begin with one that the program made, program.init()",),
     ),
     Mistake(
         errors.LossError,
