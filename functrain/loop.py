@@ -60,7 +60,7 @@ def fit(
         until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several of which the
             first ends the run.
         state: where a new run begins; by default ``program.init(seed)``. A run that is resumed goes
-            on from its checkpoint.
+            on from its checkpoint, and warns if a state with steps behind it is not used thereby.
         seed: for ``init``. A checkpoint's own seed counts when the run is resumed.
         eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
             (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an

@@ -20,6 +20,7 @@ from functrain.errors import (
     NoCheckpointError,
     RecipeChangedWarning,
     UnsupportedLeafError,
+    UnusedStateWarning,
 )
 from functrain.program import Program
 from functrain.rng import Rng
@@ -145,6 +146,24 @@ def chosen(
         where = "without a directory" if store is None else f"in {store.directory}"
         raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
     return None
+
+
+def notice_unused(state: TrainState | None, saved: TrainState) -> None:
+    """Tell that a state with steps behind it is not what the run goes on from.
+
+    Args:
+        state: what ``fit`` was given; one that has made no step is where the run once began.
+        saved: what it goes on from.
+    """
+    if state is None or state.counters.step == 0:
+        return
+    if not tree.equal(state, saved):
+        warn(
+            f"the state of step {state.counters.step} that was given as state= is not used: the "
+            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
+            "directory to go on from the state, or leave state= out",
+            UnusedStateWarning,
+        )
 
 
 def parent_of(store: Checkpoints) -> str | None:

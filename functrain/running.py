@@ -26,7 +26,7 @@ from functrain.limits import Ending, Limits
 from functrain.ownership import solely_held
 from functrain.position import Position, due
 from functrain.program import Program
-from functrain.resumption import Resume, chosen, restore
+from functrain.resumption import Resume, chosen, notice_unused, restore
 from functrain.run_state import LoopState, Run
 from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
@@ -71,18 +71,19 @@ class Running:
         self, store: Checkpoints | None, state: TrainState | None, seed: int, resume: Resume
     ) -> None:
         """Take up a checkpoint, or begin anew."""
+        if state is not None:
+            foreign_state.refuse(self.program, state)
         course, origin, path = self.course, chosen(store, resume), None
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)
         if origin is None:
-            if state is not None:
-                foreign_state.refuse(self.program, state)
             begun = self.program.init(seed) if state is None else state
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps), loop)
         else:
             store, which = origin
             saved, info, path = restore(store, self.program, seed, which, describe(source))
+            notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps)
             saved = attrs.evolve(saved, train=train, loop=self.deciding.taken_up(saved.loop))
             course.take_up(saved, store, info, path)

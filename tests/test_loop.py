@@ -473,6 +473,24 @@ class TestCheckpoints:
         assert done.reason == "max_steps"
         assert sorted(path.name for path in tmp_path.iterdir()) == before
 
+    def test_the_state_that_a_run_began_with_or_stands_at_may_be_given_again(
+        self, tmp_path: Path
+    ) -> None:
+        """Warnings are errors here."""
+        began = program().init(seed=3)
+        run = ft.fit(program(), batches(), until="2 steps", directory=tmp_path, state=began)
+        run = ft.fit(program(), batches(), until="3 steps", directory=tmp_path, state=run.state)
+        run = ft.fit(program(), batches(), until="4 steps", directory=tmp_path, state=began)
+        assert run.state.counters.step == 4
+
+    @pytest.mark.parametrize("step", [2, 3])
+    def test_another_state_is_told_not_to_be_used(self, tmp_path: Path, step: int) -> None:
+        own = ft.fit(program(), batches(), until="2 steps", directory=tmp_path).state
+        other = ft.fit(program(), batches(), until=f"{step} steps", seed=1).state
+        with pytest.warns(errors.UnusedStateWarning, match=f"state of step {step}.*of step 2"):
+            run = ft.fit(program(), batches(), until="2 steps", directory=tmp_path, state=other)
+        assert tree.diff(run.state, own) == []
+
     def test_without_resume_a_directory_that_holds_a_run_is_refused(self, tmp_path: Path) -> None:
         ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
         with pytest.raises(errors.ConfigurationError, match="holds a run already"):

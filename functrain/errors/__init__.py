@@ -97,6 +97,7 @@ from functrain.errors.runs import (
     RunDirectoryBusyError,
     RunDirectoryError,
     SinkWarning,
+    UnusedStateWarning,
 )
 from functrain.errors.schedules import (
     InvalidDurationError,
@@ -197,6 +198,7 @@ __all__ = [
     "UnsupportedOptimizerError",
     "UnsupportedParameterError",
     "UnusedPatternError",
+    "UnusedStateWarning",
     "WeightsError",
     "WorkerDiedError",
     "WorkerTimeoutError",

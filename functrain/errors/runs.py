@@ -25,6 +25,10 @@ class RecipeChangedWarning(FunctrainWarning):
     """A run is continued with another recipe or in another environment."""
 
 
+class UnusedStateWarning(FunctrainWarning):
+    """A state was given to a run that goes on from its own checkpoint."""
+
+
 class MissingExtraError(FunctrainError, ImportError):
     """An optional package is needed and not installed."""
 

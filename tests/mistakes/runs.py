@@ -30,6 +30,12 @@ def another_recipe(path: Path) -> None:
     fit("4 steps", directory=path, program=program(clip_norm=1.0))
 
 
+def another_state(path: Path) -> None:
+    state = fit("3 steps").state
+    fit("2 steps", directory=path)
+    fit("4 steps", directory=path, state=state)
+
+
 def another_architecture(path: Path) -> None:
     fit("2 steps", directory=path)
     fit("4 steps", directory=path, program=program(model=lambda: nn.Linear(4, 2)))
@@ -118,6 +124,12 @@ MISTAKES = [
         lambda path, _: another_recipe(path),
         ("clip_norm",),
         ("from here on it is not the run that was started",),
+    ),
+    Mistake(
+        errors.UnusedStateWarning,
+        lambda path, _: another_state(path),
+        ("the state of step 3", "its own checkpoint of step 2"),
+        ("Choose another directory", "leave state= out"),
     ),
     Mistake(
         errors.CheckpointMismatchError,
