@@ -203,7 +203,8 @@ def _room(taken: Snapshot, plan: list[Layout]) -> int:
 
 def _need_room(path: Path, needed: int) -> None:
     # Written beside the final name, which another saver may be replacing at the moment.
-    existing = next(parent for parent in path.parents if parent.is_dir())
+    beside = path.parent
+    existing = next(place for place in (beside, *beside.parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")

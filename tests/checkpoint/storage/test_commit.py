@@ -145,6 +145,11 @@ def test_room_is_asked_for_while_another_saver_renames(
     assert load(place) == {"by": "the second"}
 
 
+def test_the_root_is_not_replaced() -> None:
+    with pytest.raises(CheckpointExistsError, match="not replaced"):
+        save("/", TREE, overwrite=True)
+
+
 def test_what_is_renamed_while_it_is_read_is_read_where_it_went(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
