@@ -103,9 +103,14 @@ class Course:
                 listening.close(self.listeners, error)
 
     @property
+    def store(self) -> Checkpoints | None:
+        """The run directory, and what is kept in it."""
+        return None if self.keeper is None else self.keeper.store
+
+    @property
     def directory(self) -> Path | None:
-        """The run directory."""
-        return None if self.keeper is None else self.keeper.store.directory
+        """Where that is."""
+        return None if self.store is None else self.store.directory
 
     @property
     def seconds(self) -> float:

@@ -121,7 +121,7 @@ def fit(
         restore_best=_restorable(restore_best, store),
     )
     with course, contextlib.closing(evaluations):
-        running.begin(store, state, seed, resume)
+        running.begin(state, seed, resume)
         return running.end(running.go())
 
 

@@ -6,7 +6,7 @@ import attrs
 
 from functrain import events, foreign_state, metrics
 from functrain.batch import Batch
-from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint import Saver
 from functrain.course import Course
 from functrain.data.describing import describe
 from functrain.deciding import Deciding, warn_of_no_best
@@ -67,13 +67,11 @@ class Running:
     best_state: TrainState | None = None
     at: Position = attrs.field(init=False)
 
-    def begin(
-        self, store: Checkpoints | None, state: TrainState | None, seed: int, resume: Resume
-    ) -> None:
+    def begin(self, state: TrainState | None, seed: int, resume: Resume) -> None:
         """Take up a checkpoint, or begin anew."""
         if state is not None:
             foreign_state.refuse(self.program, state)
-        course, origin, path = self.course, chosen(store, resume), None
+        course, origin, path = self.course, chosen(self.course.store, resume), None
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)
         if origin is None:
@@ -81,12 +79,12 @@ class Running:
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps), loop)
         else:
-            store, which = origin
-            saved, info, path = restore(store, self.program, seed, which, describe(source))
+            there, which = origin
+            saved, info, path = restore(there, self.program, seed, which, describe(source))
             notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps)
             saved = attrs.evolve(saved, train=train, loop=self.deciding.taken_up(saved.loop))
-            course.take_up(saved, store, info, path)
+            course.take_up(saved, there, info, path)
         self.at = self._position(source.length)
         course.send(events.TrainBegin(course.train, steps, source.length, path))
 
@@ -254,7 +252,7 @@ class Running:
             course.loop, course.train, epoch | found, complete
         )
         improved = course.loop.best is not before
-        if improved and self.restore_best and course.keeper is None:
+        if improved and self.restore_best and course.store is None:
             self.best_state = course.train
         course.strike(evaluate=[], row=course.noted(found), save=owed["save"] or improved)
         if detail := course.loop.early_stop.get("stop"):
@@ -291,9 +289,9 @@ class Running:
             warn_of_no_best(self.deciding.monitor)
         if step in (None, course.train.counters.step):
             return course.train
-        if course.keeper is None:
+        if course.store is None:
             return self.best_state or course.train
-        return restore(course.keeper.store, self.program, course.train.rng.seed, step)[0].train
+        return restore(course.store, self.program, course.train.rng.seed, step)[0].train
 
     def _position(self, batches: int | None) -> Position:
         seconds = self.course.seconds if self.limits.timed else 0.0
