@@ -34,7 +34,12 @@ from functrain.errors import (
 )
 
 Format: TypeAlias = Literal["safetensors", "state_dict"]
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+_FORMATS: dict[str, Format] = {
+    ".safetensors": "safetensors",
+    ".pt": "state_dict",
+    ".pth": "state_dict",
+    ".bin": "state_dict",
+}
 
 
 @attrs.frozen(eq=False)
@@ -73,15 +78,16 @@ def export(
         what: ``"params"``: parameters and persistent buffers by module path, for
             ``load_state_dict``. ``"ema"``: the same with averaged parameters where there is an
             average. ``"all"``: every tensor by its dotted path.
-        format: by default what the suffix of ``out`` says, ``"state_dict"`` for ``.pt``, ``.pth``
-            and ``.bin``.
+        format: by default what the suffix of ``out`` says: ``"safetensors"`` for
+            ``.safetensors``, ``"state_dict"`` for ``.pt``, ``.pth`` and ``.bin``.
         overwrite: replace a file that is at ``out``.
 
     Returns:
         The absolute path of the file.
 
     Raises:
-        ConfigurationError: the checkpoint has no such weights, or the format cannot hold them.
+        ConfigurationError: the suffix names no format, the checkpoint has no such weights, or the
+            format cannot hold them.
         CheckpointExistsError: something is at ``out`` that may not be replaced.
         ExportError: the file could not be written; nothing is left behind.
         The errors of :func:`functrain.checkpoint.verify`.
@@ -95,12 +101,11 @@ def export(
         >>> load_file(export(saved, place / "weights.safetensors"))
         {'w': tensor([1., 1.])}
     """
-    _check_options(what, format)
     final = Path(out).absolute()
     _may_be_made(final, overwrite)
+    as_torch = _format(final, format) == "state_dict"
     manifest = verify(path)
     source = _Source(present(Path(path).absolute()), manifest, chosen(manifest, what))
-    as_torch = format == "state_dict" or (format is None and final.suffix in _TORCH_SUFFIXES)
     if not as_torch:
         _check_fits_safetensors(source.weights)
     try:
@@ -117,9 +122,19 @@ def export(
     return final
 
 
-def _check_options(what: What, format: Format | None) -> None:
-    if format not in (None, "safetensors", "state_dict"):
+def _format(out: Path, format: Format | None) -> Format:
+    """Return the format that was asked for, or the one that the suffix names."""
+    chosen = _FORMATS.get(out.suffix.lower()) if format is None else format
+    if chosen in ("safetensors", "state_dict"):
+        return chosen
+    if format is not None:
         raise ConfigurationError(f"format={format!r}: expected 'safetensors' or 'state_dict'")
+    raise ConfigurationError(
+        f"{out.name}: expected a name that ends in {', '.join(_FORMATS)}, got "
+        f"{out.suffix or 'no suffix'!r}. Weights are written as safetensors or as a torch "
+        "state_dict; choose such a name, or say which by format='safetensors' or "
+        "format='state_dict' (on the command line: --format)"
+    )
 
 
 def _may_be_made(final: Path, overwrite: bool) -> None:

@@ -266,6 +266,23 @@ def test_what_cannot_be_exported_is_2_and_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("name", ["w.onnx", "w.gguf", "w.h5", "weights", "w.safetensor", ".pt"])
+def test_a_name_of_another_format_is_refused_with_the_formats(
+    functrain: Run, tmp_path: Path, name: str
+) -> None:
+    place = save(tmp_path / "x", {"params": {"w": torch.ones(2)}})
+    ended = functrain("export", place, tmp_path / name)
+    assert ended.code == 2
+    assert ".safetensors, .pt, .pth, .bin" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_format_in_words_allows_any_name(tmp_path: Path) -> None:
+    place = save(tmp_path / "x", {"params": {"w": torch.ones(2)}})
+    assert load_file(export(place, tmp_path / "weights", format="safetensors")).keys() == {"w"}
+    assert load_file(export(place, tmp_path / "W.SAFETENSORS")).keys() == {"w"}
+
+
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
     tree = {"params": {"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}}}
     with pytest.raises(ConfigurationError, match=r"two tensors are called 'params\.a\.b'"):
