@@ -46,6 +46,13 @@ class Composed:
     places: dict[str, str]
     keys: frozenset[str]
 
+    def replaced(self, key: str, other: Composed) -> Composed:
+        """Return this configuration with everything below ``key`` from another one."""
+        kept = {at: place for at, place in self.places.items() if at.split(".")[0] != key}
+        return Composed(
+            {**self.data, key: other.data[key]}, kept | other.places, self.keys | other.keys
+        )
+
 
 def composed(root: Document, folders: Folders, choices: Choices) -> Composed:
     """Follow what a file includes, and put all layers over one another.

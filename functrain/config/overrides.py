@@ -98,6 +98,38 @@ def choices(overrides: Sequence[Override], folders: Folders) -> Choices:
     return Choices(chosen, added)
 
 
+def replacements(
+    overrides: Sequence[Override], data: dict[str, Any], keys: Collection[str], folders: Folders
+) -> list[Include]:
+    """Return the files that replace what a configuration writes out in the place of a group.
+
+    Hydra refuses ``optimizer=sgd`` where the file has no ``optimizer`` in its defaults list.
+    Merging the chosen file into what is written out would leave a mixture of both.
+
+    Args:
+        overrides: all.
+        data: the composed configuration.
+        keys: groups in the defaults list, whose choices are already made.
+        folders: where files are looked for.
+
+    Raises:
+        ConfigError: the group has no file of that name.
+    """
+    found = []
+    for each in overrides:
+        written_out = each.key not in keys and isinstance(data.get(each.key), dict)
+        options = folders.options(each.key) if written_out and not each.sign else []
+        if not options or not each.names:
+            continue
+        for name in set(each.names) - set(options):
+            raise ConfigError(
+                f"override {each.text!r}: {each.key} has no file {name!r}{nearest(name, options)}; "
+                f"there are {', '.join(options)}"
+            )
+        found.append(Include(each.key, each.names, selectable=True))
+    return found
+
+
 def values(
     overrides: Sequence[Override], keys: Collection[str], folders: Folders
 ) -> list[Override]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from functrain.config import overrides as words
-from functrain.config.composing import composed
+from functrain.config.composing import Choices, composed
 from functrain.config.documents import Document, document
 from functrain.config.folders import Folders, shown, text_of
 from functrain.config.places import joined, located
@@ -52,7 +52,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
     Args:
         source: the name of a shipped example, or a YAML file.
         overrides: ``key.subkey=value``, the value in YAML; ``+key=value`` adds, ``~key`` removes,
-            ``group=name`` takes another file of a group in ``defaults``.
+            ``group=name`` takes another file of a group in ``defaults``, or replaces what the file
+            writes out in its place.
 
     Returns:
         The configuration, references such as ``${seed}`` resolved.
@@ -91,7 +92,11 @@ def compose(
     root, folder = _root(source)
     folders = Folders.beside(folder)
     given = [words.override(text) for text in overrides]
-    whole = composed(root, folders, words.choices(given, folders))
+    choices = words.choices(given, folders)
+    whole = composed(root, folders, choices)
+    for include in words.replacements(given, whole.data, whole.keys, folders):
+        chosen = Choices(choices.chosen, [include])
+        whole = whole.replaced(include.group, composed(document("", source), folders, chosen))
     changes = words.values(given, whole.keys, folders)
     places = whole.places | words.places(changes)
     with located(places):

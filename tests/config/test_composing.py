@@ -184,3 +184,28 @@ def test_a_value_of_an_included_file_is_located_there(tmp_path: Path) -> None:
     (tmp_path / "program" / "mine.yaml").write_text("ema: 0.9\nclip_nrom: 3\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml:2: program.clip_nrom: unknown key .did"):
         config.load(str(tmp_path / "run.yaml"))
+
+
+class TestAGroupThatTheFileWritesOut:
+    def test_is_replaced_as_a_whole(self) -> None:
+        loaded = config.load("digits", ["optimizer=sgd", "optimizer.lr=0.3"])
+        assert loaded.plain["optimizer"] == {
+            "_target_": "functrain.optim.SGD",
+            "lr": 0.3,
+            "momentum": 0.9,
+            "nesterov": True,
+        }
+
+    def test_that_others_refer_to(self) -> None:
+        plain = config.load("digits", ["schedule=linear"]).plain
+        rates = [member[1]["lr"] for member in plain["optimizer"]["members"]]
+        assert plain["schedule"]["_target_"] == "functrain.schedules.Linear"
+        assert rates == [plain["schedule"]] * 2
+
+    def test_mistakes_are_located_in_the_chosen_file(self, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "small.yaml").write_text("_target_: torch.nn.Linear\nwidht: 3\n")
+        (tmp_path / "run.yaml").write_text("model:\n  _target_: torch.nn.Linear\n")
+        _, places, _ = compose(str(tmp_path / "run.yaml"), ["model=small"])
+        assert places["model.widht"].endswith("small.yaml:2")
+        assert "run.yaml" not in places["model._target_"]

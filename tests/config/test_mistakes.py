@@ -82,7 +82,8 @@ BAD = [
     (["~sede"], "sede: there is nothing to remove (did you mean 'seed'?)"),
     (["~seed=3"], "seed: is 0, so ~seed=3 removes nothing"),
     (["=3"], "write key=value"),
-    (["schedule=cosine"], "the defaults list has no 'schedule'; +schedule=... adds one of"),
+    (["optimizer=sdg"], "optimizer has no file 'sdg' (did you mean 'sgd'?); there are adafactor,"),
+    (["schedule@optimizer.lr=cosine"], "has no 'schedule@optimizer.lr'; +schedule@optimizer.lr="),
 ]
 
 
