@@ -12,7 +12,7 @@ from functrain import learning_rate, step
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError
 from functrain.freed_memory import keep_freed_memory
-from functrain.loss import LossFunction
+from functrain.loss import LossFunction, refuse_criterion
 from functrain.model import Model, take_apart
 from functrain.names import matches, nearest
 from functrain.optim import Optimizer
@@ -58,8 +58,9 @@ def program(
         The program.
 
     Raises:
-        ConfigurationError: a value makes no sense, or the loss is a module with parameters of its
-            own, which nothing would train.
+        ConfigurationError: a value makes no sense, the loss takes predictions and targets in the
+            place of (model, batch), or it is a module with parameters of its own, which nothing
+            would train.
         ModelError: the model cannot be used.
 
     Example:
@@ -68,7 +69,9 @@ def program(
         >>> ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), clip_norm=1.0).recipe.clip_norm
         1.0
     """
-    _refuse_own_parameters(loss)
+    for function in (loss, evaluate):
+        refuse_criterion(function)
+        _refuse_own_parameters(function)
     keep_freed_memory()
     taken = take_apart(model)
     recipe = Recipe(
@@ -90,7 +93,7 @@ def program(
     return Program(fixed, learning_rate.schedules(recipe.optimizer), device_step)
 
 
-def _refuse_own_parameters(loss: LossFunction) -> None:
+def _refuse_own_parameters(loss: LossFunction | None) -> None:
     """Refuse a loss with parameters: they are not in the state, so they would stay as they are."""
     if not isinstance(loss, nn.Module):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain import batch as batches
-from functrain.errors import LossError
+from functrain.errors import ConfigurationError, LossError
 from functrain.metrics.protocol import Metric, is_metric
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})
@@ -63,6 +64,41 @@ class Outcome(NamedTuple):
 
 
 LossFunction = Callable[[nn.Module, Any], Tensor | Loss]
+
+
+# How the first argument begins where predictions are compared with targets.
+_PREDICTIONS = ("input", "output", "pred", "logit", "y_pred", "y_hat", "yhat", "y_true")
+
+
+def refuse_criterion(function: LossFunction | None) -> None:
+    """Refuse ``nn.CrossEntropyLoss()`` and its like where ``loss(model, batch)`` is expected.
+
+    Args:
+        function: what was given as ``loss`` or ``evaluate``.
+
+    Raises:
+        ConfigurationError: it takes predictions and targets.
+
+    Example:
+        >>> refuse_criterion(nn.functional.mse_loss)
+        Traceback (most recent call last):
+        functrain.errors.ConfigurationError: mse_loss takes (input, target, ...), but functrain ...
+    """
+    called: Any = function.forward if isinstance(function, nn.Module) else function
+    try:
+        names = list(inspect.signature(called).parameters)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    if not names or not names[0].startswith(_PREDICTIONS):
+        return
+    inner = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(inner, "__name__", type(inner).__name__)
+    takes = ", ".join([*names[:2], "..."] if len(names) > 2 else names)
+    raise ConfigurationError(
+        f"{name} takes ({takes}), but functrain calls loss(model, batch). Write the forward pass "
+        f"as in a loop of your own: def loss(model, batch): x, y = batch; return {name}(model(x), "
+        "y), with an instance of it where it is a class"
+    )
 
 
 def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch.device) -> Outcome:

@@ -1,0 +1,59 @@
+"""What may be given as a loss."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain.errors import ConfigurationError
+
+
+class Focal(nn.Module):
+    """As packages of losses write them."""
+
+    def forward(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
+        return (y_pred - y_true).square().mean()
+
+
+class OfModelAndBatch(nn.Module):
+    def forward(self, net: nn.Module, inputs: Tensor) -> Tensor:
+        return net(inputs).square().mean()
+
+
+CRITERIA = [
+    (nn.CrossEntropyLoss(), "CrossEntropyLoss takes"),
+    (nn.MSELoss(), "MSELoss takes"),
+    (F.cross_entropy, "cross_entropy takes"),
+    (functools.partial(F.cross_entropy, label_smoothing=0.1), "cross_entropy takes"),
+    (Focal(), "Focal takes (y_pred, y_true)"),
+    (lambda logits, target: (logits - target).mean(), "takes (logits, target)"),
+]
+
+
+class TestCriteria:
+    @pytest.mark.parametrize(("criterion", "message"), CRITERIA)
+    def test_are_refused_with_the_form_of_a_loss(
+        self, criterion: Callable[..., Any], message: str
+    ) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            ft.program(nn.Linear(2, 1), criterion, ft.optim.SGD(lr=0.1))
+        assert message in str(caught.value)
+        assert "def loss(model, batch)" in str(caught.value)
+
+    def test_are_refused_for_evaluation_too(self) -> None:
+        loss = OfModelAndBatch()
+        with pytest.raises(ConfigurationError, match="MSELoss takes"):
+            ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), evaluate=nn.MSELoss())
+
+
+def test_a_module_of_model_and_batch_is_a_loss() -> None:
+    program = ft.program(nn.Linear(2, 1), OfModelAndBatch(), ft.optim.SGD(lr=0.1))
+    _, metrics = program.train_step(program.init(), torch.ones(3, 2))
+    assert metrics["loss"].isfinite()
