@@ -65,7 +65,7 @@ class Counters:
 
 @attrs.frozen(eq=False, repr=False)
 class TrainState:
-    """All that changes, and nothing else.
+    """All that changes, and nothing else; its mappings are read-only.
 
     Attributes:
         params: parameters by module path, frozen ones included.
@@ -78,12 +78,12 @@ class TrainState:
         counters: step, epoch, batch, samples, and what was skipped.
     """
 
-    params: Tensors
-    buffers: Tensors
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    ema: dict[str, Any] | None
-    loss_scale: Tensors | None
+    params: Tensors = attrs.field(converter=tree.frozen)
+    buffers: Tensors = attrs.field(converter=tree.frozen)
+    optimizer: dict[str, Any] = attrs.field(converter=tree.frozen)
+    scheduler: dict[str, Any] = attrs.field(converter=tree.frozen)
+    ema: dict[str, Any] | None = attrs.field(converter=tree.frozen)
+    loss_scale: Tensors | None = attrs.field(converter=tree.frozen)
     rng: Rng
     counters: Counters
 
@@ -97,6 +97,10 @@ class TrainState:
         if name in _FIELDS:
             raise DonatedStateError(name)
         raise AttributeError(f"TrainState has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, so that copies and pickles are read-only too.
+        return TrainState, tuple(tree.thawed(getattr(self, name)) for name in _FIELDS)
 
     def __repr__(self) -> str:
         counters = self.counters

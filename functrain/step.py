@@ -20,7 +20,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import clipping, nonfinite, precision
+from functrain import clipping, nonfinite, precision, tree
 from functrain.accumulation import weighted_mean
 from functrain.batch import Batch, copied
 from functrain.copying import copy
@@ -139,7 +139,7 @@ def _by_kernel(
         owned = copied_state(fixed, state)
     else:
         donation.take()
-        owned = state
+        owned = {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
     _apply_kernel(fixed, owned, computed, lr, ema_due)
     new = {**owned, "buffers": computed.buffers}
     if select:

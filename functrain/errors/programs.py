@@ -16,6 +16,17 @@ class DonatedStateError(FunctrainError, RuntimeError):
         )
 
 
+class FrozenStateError(FunctrainError, TypeError):
+    """A mapping of a state was written to."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a state is a value, and its mappings are read-only. Make another state from it: "
+            "attrs.evolve(state, params={**state.params, path: tensor}); dict(state.params) is a "
+            "copy that can be written to"
+        )
+
+
 class NotAStateError(FunctrainError, TypeError):
     """A step was given something else in the place of a state."""
 

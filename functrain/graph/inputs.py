@@ -15,6 +15,7 @@ from torch import Tensor
 from functrain import containers
 from functrain.batch import moved
 from functrain.errors import BatchFormError
+from functrain.tree import FrozenDict
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
 # tensors dtype, shape, strides and device.
@@ -22,6 +23,7 @@ Form = tuple[Any, ...]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TENSORS = {Tensor}
+_DICTS = (dict, FrozenDict)
 
 
 def flatten(node: Any) -> list[Tensor]:
@@ -32,7 +34,7 @@ def flatten(node: Any) -> list[Tensor]:
 
 
 def _collect(node: Any, found: list[Tensor]) -> None:
-    if type(node) is dict:
+    if type(node) in _DICTS:
         children = node.values()
         if set(map(type, children)) == _TENSORS:  # parameters, moments: no loop in Python
             found.extend(children)
@@ -67,7 +69,7 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
     """
     if isinstance(node, Tensor):
         return next
-    if type(node) is dict:
+    if type(node) in _DICTS:
         keys = tuple(node)
         if all(isinstance(child, Tensor) for child in node.values()):
             # Not strict: that would take one more of those given.

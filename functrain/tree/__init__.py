@@ -3,6 +3,7 @@
 from functrain.tree.compare import diff, digest, equal, to_bytes
 from functrain.tree.differences import Difference, Differences
 from functrain.tree.display import summary, text, totals
+from functrain.tree.frozen_dict import FrozenDict, frozen, thawed
 from functrain.tree.nodes import (
     Leaf,
     Path,
@@ -20,6 +21,7 @@ from functrain.tree.nodes import (
 __all__ = [
     "Difference",
     "Differences",
+    "FrozenDict",
     "Leaf",
     "Path",
     "Tree",
@@ -28,6 +30,7 @@ __all__ = [
     "digest",
     "equal",
     "flatten",
+    "frozen",
     "is_node",
     "items",
     "map",
@@ -36,6 +39,7 @@ __all__ = [
     "rebuild",
     "summary",
     "text",
+    "thawed",
     "to_bytes",
     "totals",
 ]

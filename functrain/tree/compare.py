@@ -16,6 +16,7 @@ from torch import Tensor
 
 from functrain.tree.differences import Difference, Differences
 from functrain.tree.elements import distance, first_unequal, number
+from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Leaf, Path, Tree, children, is_node
 
 
@@ -85,7 +86,7 @@ def digest(tree: Tree) -> str:
 def _feed(state: xxhash.xxh3_128, tree: Tree) -> None:
     if is_node(tree):
         pairs = children(tree)
-        state.update(f"{type(tree).__name__}:{len(pairs)};".encode())
+        state.update(f"{kind(tree).__name__}:{len(pairs)};".encode())
         for key, child in pairs:
             state.update(f"{key!r};".encode())
             _feed(state, child)
@@ -104,7 +105,7 @@ def _scalar_bits(leaf: Leaf) -> object:
 
 
 def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
-    if type(first) is not type(second) and not _both_tensors(first, second):
+    if kind(first) is not kind(second) and not _both_tensors(first, second):
         detail = f"expected {type(first).__name__}, came {type(second).__name__}"
         yield Difference(path, "type", detail)
     elif is_node(first):

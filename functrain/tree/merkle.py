@@ -16,6 +16,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from functrain.tree.compare import to_bytes
+from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
 
 
@@ -59,7 +60,7 @@ def merkle(tree: Tree) -> Merkle:
     if not is_node(tree):
         return Merkle(_of_tensor(tree) if isinstance(tree, Tensor) else _of_value(tree))
     below = {key: merkle(child) for key, child in children(tree)}
-    state = xxh3_128(f"{type(tree).__name__}:{len(below)};".encode())
+    state = xxh3_128(f"{kind(tree).__name__}:{len(below)};".encode())
     # Sorted: a dict that was loaded may have its keys in another order.
     for name, digest in sorted((repr(key), child.digest) for key, child in below.items()):
         state.update(f"{name};".encode())

@@ -136,6 +136,12 @@ MISTAKES = [
         ("Give yours other names",),
     ),
     Mistake(
+        errors.FrozenStateError,
+        lambda *_: program().init().params.update(weight=X),
+        ("its mappings are read-only",),
+        ("attrs.evolve(state, params={**state.params, path: tensor})",),
+    ),
+    Mistake(
         errors.NotAStateError,
         lambda *_: program().train_step(X, program().init()),  # type: ignore[arg-type]
         ("came a Tensor",),

@@ -46,7 +46,7 @@ def is_anything(like: Any) -> bool:
 
 def expected_below(like: Any) -> Mapping[Any, Any]:
     """What is expected at each key of ``like``; empty where nothing particular is."""
-    if type(like) is dict:
+    if isinstance(like, dict):
         return like
     if isinstance(like, Tensor):
         flatten = getattr(like, "__tensor_flatten__", None)

@@ -17,11 +17,17 @@ import attrs
 
 from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar
 from functrain.errors import UnsupportedLeafError
-from functrain.tree import Path, Tree, children, path_string
+from functrain.tree import FrozenDict, Path, Tree, children, path_string
 from functrain.tree.nodes import Key
 
 _CLASSES = ("attrs", "namedtuple")
-_PLAIN: dict[type, str] = {dict: "dict", OrderedDict: "OrderedDict", list: "list", tuple: "tuple"}
+_PLAIN: dict[type, str] = {
+    dict: "dict",
+    FrozenDict: "dict",
+    OrderedDict: "OrderedDict",
+    list: "list",
+    tuple: "tuple",
+}
 _PLAIN_KINDS = frozenset(_PLAIN.values())
 COMPOSITES: dict[str, str] = {
     "sparse_coo": "a sparse COO tensor",

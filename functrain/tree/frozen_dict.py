@@ -1,0 +1,116 @@
+"""A dict that refuses to be changed: the mappings of a state, which is a value."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any, NoReturn
+
+import torch.utils._pytree as pytree
+
+from functrain.errors import FrozenStateError
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict without the methods that change one.
+
+    Reading is that of a plain dict, at its speed. ``dict(frozen)``, ``{**frozen, key: value}``,
+    ``frozen | other`` and copies are plain dicts; a pickle is an ``OrderedDict``, so that saved
+    ``params`` need no functrain to be read.
+
+    Example:
+        >>> params = FrozenDict(w=1)
+        >>> {**params, "w": 2}
+        {'w': 2}
+        >>> params["w"] = 2
+        Traceback (most recent call last):
+        functrain.errors.FrozenStateError: a state is a value, and its mappings are read-only. ...
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise FrozenStateError
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = _refuse
+
+    def update(self, *given: Any, **more: Any) -> None:
+        """Accept what is here already: ``torch.func.functional_call`` writes back what it got."""
+        if any(self.get(key, self) is not value for key, value in dict(*given, **more).items()):
+            raise FrozenStateError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What a state_dict is, so torch.load reads it with weights_only=True.
+        return OrderedDict, (), None, None, iter(self.items())
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(dict(self), memo)
+
+
+def kind(value: Any) -> type:
+    """Return the class of a node or leaf; the read-only form of a dict counts as a dict.
+
+    Example:
+        >>> kind(FrozenDict(w=1)), kind([1])
+        (<class 'dict'>, <class 'list'>)
+    """
+    return dict if type(value) is FrozenDict else type(value)
+
+
+def frozen(value: Any) -> Any:
+    """Return a tree whose dicts are read-only; lists are copied, other nodes and leaves kept.
+
+    Args:
+        value: a dict of tensors by path, a nesting of dicts and lists, or any leaf. Subclasses
+            of ``dict`` such as ``OrderedDict`` are kept as they are.
+
+    Example:
+        >>> type(frozen({"exp_avg": {"w": 0.0}})["exp_avg"]).__name__
+        'FrozenDict'
+    """
+    if type(value) in (list, tuple):
+        return type(value)(map(frozen, value))
+    if type(value) is not dict:
+        return value
+    if _is_flat(value):
+        return FrozenDict(value)
+    return FrozenDict({key: frozen(child) for key, child in value.items()})
+
+
+def thawed(value: Any) -> Any:
+    """Return the same tree of plain dicts, for code that writes to a state it owns.
+
+    Example:
+        >>> type(thawed(frozen({"exp_avg": {"w": 0.0}}))["exp_avg"]).__name__
+        'dict'
+    """
+    if type(value) in (dict, FrozenDict):
+        flat = _is_flat(value)
+        return dict(value) if flat else {key: thawed(child) for key, child in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(thawed, value))
+    return value
+
+
+# Most dicts of a state hold tensors only; to ask for all types at once is the fast way.
+_NODES = frozenset({dict, FrozenDict, list, tuple})
+
+
+def _is_flat(mapping: dict[str, Any]) -> bool:
+    return _NODES.isdisjoint(map(type, mapping.values()))
+
+
+pytree.register_pytree_node(
+    FrozenDict,
+    lambda node: (list(node.values()), list(node)),
+    lambda values, keys: FrozenDict(zip(keys, values, strict=True)),
+    flatten_with_keys_fn=lambda node: (
+        [(pytree.MappingKey(key), value) for key, value in node.items()],
+        list(node),
+    ),
+    serialized_type_name="functrain.FrozenDict",
+)
