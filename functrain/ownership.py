@@ -1,8 +1,9 @@
-"""Whether a state is held by anyone but the loop: what nobody else holds may be written over.
+"""Whether anyone else can see a state: what nobody else holds may be written over.
 
-CPython counts the references to an object. A state that only the loop refers to, and whose tensors
-only the state refers to, is updated in place without anybody being able to tell. And torch
-counts the tensors on the same memory (views, ``detach()``, ``numpy()``).
+CPython counts the references to an object. Where only a state refers to its tensors, they can be
+updated in place without anybody being able to tell. And torch counts the tensors on the same memory
+(views, ``detach()``, ``numpy()``). Tensors that somebody else does hold, another state made by
+``attrs.evolve`` or a target network, are left alone: the step then writes to copies.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from functrain.memory import unshared
-from functrain.program import Program
 from functrain.state import TrainState
-from functrain.step import is_eager
 
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
@@ -24,28 +23,35 @@ _CONTAINERS, _TENSOR = (dict, list, tuple), frozenset({Tensor})
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
-def solely_held(holder: object, name: str, program: Program) -> bool:
-    """Whether nobody but one object holds a state, or any tensor that a step writes to.
+def solely_held(holder: object, name: str) -> bool:
+    """Return whether one attribute is the only reference to an object.
 
     Args:
-        holder: the object.
-        name: its attribute that holds the state.
-        program: which parameters are trained; others are never written to.
+        holder: the object with the attribute.
+        name: of the attribute.
     """
-    if _count(holder, name) > _BY_ATTRIBUTE:
-        return False
-    state: TrainState = getattr(holder, name)
+    return _count(holder, name) <= _BY_ATTRIBUTE
+
+
+def owns_its_tensors(state: TrainState, trainable: list[str], eager: bool) -> bool:
+    """Return whether nothing but a state holds any tensor that a step writes to.
+
+    Args:
+        state: who holds the state itself does not matter; a donated step consumes it.
+        trainable: paths of the trained parameters; others are never written to.
+        eager: whether the step asks for views of the parameters itself, once the loss has seen
+            them.
+    """
     if max([_count(state, part) for part in _parts(state)]) > _BY_ATTRIBUTE:
         return False
-    trained = list(map(state.params.__getitem__, program.fixed.trainable))
+    trained = list(map(state.params.__getitem__, trainable))
     others: list[Tensor] = []
     for node in (state.buffers, state.optimizer, state.ema):
         if node is not None and not _gather(node, others):
             return False
     if max(_most(trained), _most(others)) > _IN_TWO:
         return False
-    # Of the parameters the eager step asks that itself, once the loss has seen them.
-    return unshared(others) and (is_eager(program.device_step) or unshared(trained))
+    return unshared(others) and (eager or unshared(trained))
 
 
 def _parts(state: TrainState) -> tuple[str, ...]:
@@ -53,7 +59,7 @@ def _parts(state: TrainState) -> tuple[str, ...]:
 
 
 def _gather(node: Container, tensors: list[Tensor]) -> bool:
-    """Put the tensors of a tree into a list; false where one of its containers has more holders.
+    """Put the tensors of a tree into a list; return false where a container has more holders.
 
     Numbers and ``None`` are held everywhere, and do not count.
     """

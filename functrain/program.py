@@ -31,6 +31,7 @@ from functrain.gradients import by_autograd
 from functrain.loss import Outcome, evaluate
 from functrain.metrics.protocol import computed
 from functrain.model import load
+from functrain.ownership import owns_its_tensors
 from functrain.recipe import Recipe
 from functrain.rng import Rng, scoped
 from functrain.state import Counters, Donation, Tensors, TrainState
@@ -151,8 +152,9 @@ class Program:
             return _passed_over(state, given)
         lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
         donation = Donation(state) if self.donates else None
+        lent = donation if donation is not None and self._may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        tensors, outputs = self._on_device(state, given.parts, lr, donation)
+        tensors, outputs = self._on_device(state, given.parts, lr, lent)
         updated = TrainState(
             params=tensors["params"],
             buffers=tensors["buffers"],
@@ -166,6 +168,10 @@ class Program:
         if donation is not None:
             donation.take()
         return updated, _metrics(outputs, lr)
+
+    def _may_write(self, state: TrainState) -> bool:
+        """Return whether a donated step can write over a state unseen, or must write to copies."""
+        return owns_its_tensors(state, self.fixed.trainable, step.is_eager(self.device_step))
 
     def _on_device(
         self,

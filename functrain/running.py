@@ -159,8 +159,8 @@ class Running:
             course.send(events.BatchBegin(course.train, batch))
         before, counters = self.at, course.train.counters
         course.between_steps = False
-        # What nobody else holds may be written over: no listener, no save under way, no caller.
-        donates = solely_held(course, "train", self.program)
+        # A state that someone else holds must not be consumed: a listener, a save, the caller.
+        donates = solely_held(course, "train")
         program = self.donating if donates else self.program
         course.train, step_metrics = advance(program, course.train, batch, ends_epoch)
         course.between_steps = True

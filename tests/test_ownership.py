@@ -14,7 +14,7 @@ import functrain as ft
 from functrain import tree
 from functrain.errors import DonatedStateError
 from functrain.listeners import ProgressBar
-from functrain.ownership import solely_held
+from functrain.ownership import owns_its_tensors, solely_held
 
 pytestmark = pytest.mark.row(51)
 
@@ -88,26 +88,115 @@ def test_the_state_that_fit_was_given_stays_as_it_was() -> None:
     assert tree.diff(before, state) == []
 
 
+def owns(made: ft.Program, state: ft.TrainState) -> bool:
+    return owns_its_tensors(state, made.fixed.trainable, eager=True)
+
+
 def test_a_reference_anywhere_counts() -> None:
     made = program()
-
-    @attrs.define
-    class Loop:
-        state: Any
-
-    loop = Loop(made.init())
-    assert solely_held(loop, "state", made)
+    state = made.init()
+    assert owns(made, state)
     for of in (
-        lambda: loop.state,
-        lambda: loop.state.optimizer,
-        lambda: loop.state.optimizer["exp_avg"],
-        lambda: loop.state.optimizer["step"],
-        lambda: loop.state.ema["params"]["0.weight"],
+        lambda: state.params,
+        lambda: state.optimizer,
+        lambda: state.optimizer["exp_avg"],
+        lambda: state.optimizer["exp_avg"]["0.weight"].detach(),
+        lambda: state.optimizer["step"],
+        lambda: state.ema["params"]["0.weight"],
+        lambda: attrs.evolve(state, counters=state.counters.next_epoch()),
+        lambda: attrs.evolve(state, params={**state.params}),
     ):
         kept = of()
-        assert not solely_held(loop, "state", made)
+        assert not owns(made, state)
         del kept
-        assert solely_held(loop, "state", made)
+        assert owns(made, state)
+
+
+class Loop:
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+
+def test_a_second_reference_to_the_state_counts_for_fit() -> None:
+    loop = Loop(program().init())
+    assert solely_held(loop, "state")
+    kept = loop.state
+    assert not solely_held(loop, "state")
+    del kept
+
+
+SHARED = {
+    "target network": lambda state: attrs.evolve(state, params={**state.params}),
+    "same mappings": lambda state: attrs.evolve(state, counters=state.counters.next_epoch()),
+    "views": lambda state: attrs.evolve(
+        state, params={path: tensor[...] for path, tensor in state.params.items()}
+    ),
+    "moments": lambda state: attrs.evolve(state, optimizer={**state.optimizer}),
+    "NumPy": lambda state: torch.from_numpy(state.params["0.weight"].numpy()),
+    "average": lambda state: list(state.ema["params"].values()),
+    "one tensor": lambda state: state.params["0.bias"],
+}
+COMPILED = [
+    pytest.param(lambda made: made, id="eager"),
+    pytest.param(lambda made: ft.compiled(made, backend="eager"), id="compiled"),
+]
+
+
+class TestDonatedStatesThatShareTensors:
+    @pytest.mark.parametrize("compiled", COMPILED)
+    @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
+    def test_the_others_keep_their_values(self, share: Any, compiled: Any) -> None:
+        donating = ft.donated(compiled(program()))
+        state, _ = donating.train_step(donating.init(), DATA[0])
+        pure, _ = compiled(program()).train_step(ft.copy(state), DATA[1])
+        kept = share(state)
+        before = ft.copy(kept)
+        after, _ = donating.train_step(state, DATA[1])
+        assert tree.diff(kept, before) == []
+        assert tree.diff(after, pure) == []
+
+    @pytest.mark.parametrize("compiled", COMPILED)
+    def test_an_average_that_is_the_parameters_moves_by_itself(self, compiled: Any) -> None:
+        def synced(state: ft.TrainState) -> ft.TrainState:
+            return attrs.evolve(state, ema={**state.ema, "params": {**state.params}})
+
+        made = compiled(program())
+        state, _ = made.train_step(made.init(), DATA[0])
+        pure, _ = made.train_step(ft.copy(synced(state)), DATA[1])
+        after, _ = ft.donated(made).train_step(synced(state), DATA[1])
+        assert tree.diff(after, pure) == []
+
+    def test_the_donated_state_is_consumed_all_the_same(self) -> None:
+        donating = ft.donated(program())
+        state = donating.init()
+        kept = state.params
+        donating.train_step(state, DATA[0])
+        with pytest.raises(DonatedStateError):
+            state.params  # noqa: B018
+        assert kept.keys() == donating.init().params.keys()
+
+
+def test_a_target_network_of_q_learning_stays_until_it_is_synced() -> None:
+    """The loop of DQN: the target is the online state of some steps ago."""
+
+    def trained(made: ft.Program) -> list[Any]:
+        online, weights = made.init(), []
+        target = attrs.evolve(online, params=dict(online.params))
+        for count in range(6):
+            with made.evaluating(target) as model:
+                goal = model(DATA[count])
+            online, _ = made.train_step(online, {"x": DATA[count], "goal": goal + 1})
+            if count == 3:
+                target = attrs.evolve(target, params=dict(online.params))
+            weights.append(ft.copy([dict(online.params), dict(target.params)]))
+        return weights
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return (model(batch["x"]) - batch["goal"]).square().mean()
+
+    torch.manual_seed(0)
+    made = ft.program(nn.Linear(3, 1), loss, ft.optim.Adam(lr=0.1))
+    assert tree.diff(trained(ft.donated(made)), trained(made)) == []
 
 
 def test_frozen_parameters_may_be_held_by_anyone() -> None:

@@ -12,7 +12,9 @@ def donated(program: Program) -> Program:
 
     The numbers are those of the pure program, bit for bit. The state passed in is consumed: any
     later use of it raises :class:`functrain.errors.DonatedStateError`. Keep the returned state, or
-    take a copy before the step with ``functrain.copy(state)``.
+    take a copy before the step with ``functrain.copy(state)``. Tensors of the state that something
+    else holds too (another state, a variable, a view) keep their values: that step writes to
+    copies, at the price of a pure one.
 
     Args:
         program: any program, compiled or not.

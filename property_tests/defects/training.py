@@ -40,7 +40,7 @@ PURITY = (
     defect(
         "a state that is held is donated",
         "running.py",
-        '        donates = solely_held(course, "train", self.program)\n',
+        '        donates = solely_held(course, "train")\n',
         "        donates = True\n",
         "run",
         "states_that_someone_holds_stay",
