@@ -12,10 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from functrain import containers
+from functrain import containers, tree
 from functrain.batch import moved
 from functrain.errors import BatchFormError
-from functrain.tree import FrozenDict
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
 # tensors dtype, shape, strides and device.
@@ -23,7 +22,7 @@ Form = tuple[Any, ...]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _TENSORS = {Tensor}
-_DICTS = (dict, FrozenDict)
+_DICTS = (dict, tree.FrozenDict)
 
 
 def flatten(node: Any) -> list[Tensor]:
@@ -96,7 +95,7 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
         if found is not None:
             found.append(node)
         return (node.dtype, node.shape, node.stride(), node.device)
-    kind = type(node)
+    kind = tree.kind(node)
     if kind is tuple or kind is list:
         return (kind, *[form(child, found) for child in node])
     if isinstance(node, _PLAIN):

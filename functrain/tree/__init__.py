@@ -3,7 +3,7 @@
 from functrain.tree.compare import diff, digest, equal, to_bytes
 from functrain.tree.differences import Difference, Differences
 from functrain.tree.display import summary, text, totals
-from functrain.tree.frozen_dict import FrozenDict, frozen, thawed
+from functrain.tree.frozen_dict import FrozenDict, frozen, kind, thawed
 from functrain.tree.nodes import (
     Leaf,
     Path,
@@ -33,6 +33,7 @@ __all__ = [
     "frozen",
     "is_node",
     "items",
+    "kind",
     "map",
     "map_with_path",
     "path_string",
