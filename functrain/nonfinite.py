@@ -100,10 +100,14 @@ def chosen(which: Tensor, new: Any, old: Any) -> Any:
     Args:
         which: bool scalar.
         new: taken where it is true.
-        old: taken where it is false.
+        old: taken where it is false. What it lacks is taken from `new`: an optimizer's scalars of
+            a parameter that was skipped first in this step, which are the same either way.
     """
     if isinstance(new, Tensor):
         return new if new is old else torch.where(which, new, old)
     if isinstance(new, dict):
-        return {key: chosen(which, child, old[key]) for key, child in new.items()}
+        return {
+            key: chosen(which, child, old[key]) if key in old else child
+            for key, child in new.items()
+        }
     return new

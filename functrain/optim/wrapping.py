@@ -88,9 +88,11 @@ def own_state(state: OptimizerState) -> OptimizerState:
 
 
 def write(source: OptimizerState, target: OptimizerState) -> None:
-    """Copy tensors by name, or by name and path, into those of the same names."""
+    """Copy tensors by name, or by name and path, into those of the same names, or add them."""
     for name, value in source.items():
-        if isinstance(value, Tensor):
+        if name not in target:
+            target[name] = value
+        elif isinstance(value, Tensor):
             if value is not target[name]:
                 target[name].copy_(value)
         else:

@@ -45,6 +45,11 @@ class Adagrad(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     @property
+    def counts_each(self) -> bool:
+        """Only the decay of the learning rate depends on the count."""
+        return not is_zero(self.lr_decay)
+
+    @property
     def slots(self) -> tuple[str, ...]:
         """The sum of the squared gradients."""
         return ("sum",)

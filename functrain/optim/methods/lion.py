@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -41,6 +43,8 @@ class Lion(Leafwise):
     betas: Betas = attrs.field(default=(0.9, 0.99), converter=as_tuple, validator=fractions)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    counts_each: ClassVar[bool] = False  # no formula has the count
 
     @property
     def slots(self) -> tuple[str, ...]:

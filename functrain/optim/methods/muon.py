@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -113,6 +113,8 @@ class Muon(Leafwise):
     ns_steps: int = attrs.field(default=5, validator=[count, _below_a_hundred])
     adjust_lr_fn: str | None = attrs.field(default=None, validator=_one_of_adjustments)
     ns_dtype: str | None = attrs.field(default="bfloat16", validator=_dtype)
+
+    counts_each: ClassVar[bool] = False  # no formula has the count
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -48,6 +50,8 @@ class RMSprop(Leafwise):
     momentum: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     centered: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    counts_each: ClassVar[bool] = False  # no formula has the count
 
     @property
     def slots(self) -> tuple[str, ...]:

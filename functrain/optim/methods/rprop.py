@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from numbers import Real
 from operator import le, lt
+from typing import ClassVar
 
 import attrs
 import torch
@@ -83,12 +84,13 @@ class Rprop(Leafwise):
     step_sizes: Pair = attrs.field(default=(1e-6, 50), converter=as_tuple, validator=_bounds)
     maximize: bool = attrs.field(default=False, validator=flag)
 
+    counts_each: ClassVar[bool] = False  # no formula has the count
+
     @property
     def slots(self) -> tuple[str, ...]:
         """The sign of the last gradient, 0 where it turned, and the step size, 0 at the start.
 
-        The step size says whether a parameter has begun, because the count of updates is shared
-        by all, and its first gradient may come late.
+        The step size says whether a parameter has begun: its first gradient may come late.
         """
         return ("prev", "step_size")
 

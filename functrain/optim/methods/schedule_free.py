@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -61,6 +63,8 @@ class ScheduleFreeSGD(Leafwise):
 
     def __attrs_post_init__(self) -> None:
         averaging.check_interpolation(self, "momentum", self.momentum)
+
+    counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -140,6 +144,8 @@ class ScheduleFreeAdamW(Leafwise):
 
     def __attrs_post_init__(self) -> None:
         averaging.check_interpolation(self, "betas[0]", self.betas[0])
+
+    counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -51,6 +51,11 @@ class SGD(Leafwise):
             )
 
     @property
+    def counts_each(self) -> bool:
+        """Only the first update with dampening depends on the count."""
+        return not (is_zero(self.momentum) or is_zero(self.dampening))
+
+    @property
     def slots(self) -> tuple[str, ...]:
         """The velocity, where there is momentum."""
         return () if is_zero(self.momentum) else ("momentum_buffer",)

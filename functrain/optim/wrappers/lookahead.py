@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import HyperparameterError
+from functrain.optim.counts import aligned
 from functrain.optim.hyperparameters import count, flag, not_negative
 from functrain.optim.inside import inside
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
@@ -92,7 +93,7 @@ class Lookahead(Wrapper):
         due = count % self.sync_period == 0
         moved = {path: self._moved(slow, fast[path]) for path, slow in state["slow"].items()}
         if self.reset_state:
-            inner = selected(due, self.optimizer.init(moved), inner)
+            inner = selected(due, aligned(self.optimizer.init(moved), inner), inner)
         slow = selected(due, moved, state["slow"])
         return selected(due, moved, fast), {"optimizer": inner, "count": count, "slow": slow}
 
@@ -108,7 +109,7 @@ class Lookahead(Wrapper):
                 params[path].copy_(selected(due, moved, params[path]))
                 slow.copy_(selected(due, moved, slow))
             if self.reset_state:
-                fresh = self.optimizer.init(params)
+                fresh = aligned(self.optimizer.init(params), state["optimizer"])
                 write(selected(due, fresh, state["optimizer"]), state["optimizer"])
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
