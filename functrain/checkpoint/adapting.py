@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -147,6 +147,12 @@ def placed(
             if adaption.wants(name) and not name.startswith(below)
         ]
     return slots, problems
+
+
+def names(json: Json, adaption: Adaption) -> Collection[str]:
+    """The dotted paths of a structure, as `like` calls them."""
+    entries = list(_entries(json))
+    return _renamed(dict(entries), adaption.rename, Counter(name for name, _ in entries))[0]
 
 
 def indices(json: Json) -> Iterator[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.adapting import Adaption, Slot, indices, placed, plain, pruned
+from functrain.checkpoint.adapting import Adaption, Slot, indices, names, placed, plain, pruned
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
@@ -19,6 +19,7 @@ from functrain.checkpoint.format.matching import Anything, devices, mismatches
 from functrain.checkpoint.format.memory import is_here
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.guards import readable, well_formed
+from functrain.checkpoint.skipped import with_skipped
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointMismatchError
 from functrain.tree import Tree
@@ -96,6 +97,8 @@ def fitted(
     """
     if migrate is not None:
         return migrated(source, like, migrate, adaption)
+    if like is not None:
+        like = _with_skipped(source, source.manifest.structure, like, adaption)
     if adaption == Adaption():
         return exact(source, Anything if like is None else like)
     return part(source, adaption) if like is None else adapted(source, like, adaption)
@@ -144,11 +147,17 @@ def migrated(
     if like is None:
         return after
     json, tensors = encode(after)
+    like = _with_skipped(source, json, like, adaption)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
     slots, problems = placed(json, leaves, like, adaption)
     if problems:
         raise CheckpointMismatchError(source.path, problems)
     return _filled(source, like, slots, [tensor for _, tensor in tensors], adaption.cast)
+
+
+def _with_skipped(source: Source, json: Json, like: Any, adaption: Adaption) -> Any:
+    with well_formed(source.path):
+        return with_skipped(like, names(json, adaption), adaption.wants)
 
 
 @attrs.frozen

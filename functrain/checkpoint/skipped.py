@@ -1,0 +1,79 @@
+"""Scalars that an optimizer keeps for parameters it skipped: their places in ``like``.
+
+The optimizers of ``functrain.optim`` give a parameter a step count of its own when it first has
+no gradient (``functrain.optim.counts``). So a state has such entries or has none, and both are of
+one structure: a new state fits a checkpoint of one that skipped parameters, and the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from functrain import tree
+from functrain.tree import Tree
+
+_NAME = "per_parameter"
+# Paths of parameters by scalar, by the place of the optimizer's state.
+_Saved = dict[str, dict[str, list[str]]]
+
+
+def with_skipped(like: Tree, names: Iterable[str], wants: Callable[[str], bool]) -> Tree:
+    """Return ``like`` with the entries that a checkpoint has, and without those it lacks.
+
+    Args:
+        like: the tree expected; not changed.
+        names: dotted paths of what was saved, as they are called in ``like``.
+        wants: whether a leaf of a path is to be loaded.
+
+    Example:
+        >>> import torch
+        >>> like = {"step": torch.tensor(0.0), "exp_avg": {"w": torch.zeros(2)}}
+        >>> names = ["step", "exp_avg.w", "per_parameter.step.w"]
+        >>> with_skipped(like, names, lambda name: True)["per_parameter"]
+        {'step': {'w': tensor(0.)}}
+    """
+    saved: _Saved = {}
+    for name in names:
+        place, found, entry = f".{name}".partition(f".{_NAME}.")
+        scalar, dot, path = entry.partition(".")
+        if found and dot:
+            saved.setdefault(place, {}).setdefault(scalar, []).append(path)
+    return _walked(like, "", saved, wants)
+
+
+def _walked(node: Tree, place: str, saved: _Saved, wants: Callable[[str], bool]) -> Tree:
+    if not tree.is_node(node):
+        return node
+    old = tree.children(node)
+    new = [_walked(child, f"{place}.{key}", saved, wants) for key, child in old]
+    if any(one is not child for one, (_, child) in zip(new, old, strict=True)):
+        node = tree.rebuild(node, new)
+    if isinstance(node, dict) and isinstance(node.get("step"), Tensor):
+        return _fitted(node, place, saved.get(place, {}), wants)
+    return node
+
+
+def _fitted(
+    state: dict[str, Any],
+    place: str,
+    saved: dict[str, list[str]],
+    wants: Callable[[str], bool],
+) -> dict[str, Any]:
+    own, found = state.get(_NAME, {}), dict[str, dict[str, Tensor]]()
+
+    def wanted(scalar: str, paths: Collection[str]) -> set[str]:
+        prefix = f"{place}.{_NAME}.{scalar}."[1:]
+        return {path for path in paths if wants(prefix + path)}
+
+    for scalar in {**own, **saved}:
+        if isinstance(state.get(scalar), Tensor):
+            ours, theirs = own.get(scalar, {}), saved.get(scalar, [])
+            kept, loaded = ours.keys() - wanted(scalar, ours), wanted(scalar, theirs)
+            paths = [path for path in [*ours, *theirs] if path in kept or path in loaded]
+            found[scalar] = {path: ours.get(path, state[scalar]) for path in paths}
+    found = {scalar: entries for scalar, entries in found.items() if entries}
+    rest = {name: value for name, value in state.items() if name != _NAME}
+    return {**rest, _NAME: found} if found else rest
