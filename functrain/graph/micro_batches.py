@@ -18,6 +18,7 @@ from functrain import step
 from functrain.accumulation import mean_outcome
 from functrain.graph.inputs import Form, builder, form
 from functrain.graph.lowering import Lowering
+from functrain.graph.skipping import Skipping
 from functrain.loss import Outcome
 from functrain.metrics.protocol import computed
 
@@ -33,22 +34,22 @@ class Parts:
     Attributes:
         fixed: of the program.
         lowering: how to compile them.
-        gradients: by the forms of state and micro-batch; ``None`` where its metrics are no trees of
-            tensors, which a graph could return.
+        gradients: by the forms of weights and micro-batch; ``None`` where its metrics are no trees
+            of tensors, which a graph could return.
         updates: by the form of the state, the paths that have gradients, and the loss's dtype.
     """
 
     fixed: step.Fixed
     lowering: Lowering
-    gradients: dict[tuple[int, Form], Gradients | None] = attrs.field(factory=dict, init=False)
-    updates: dict[tuple[int, tuple[str, ...], torch.dtype], Update] = attrs.field(
+    gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
+    updates: dict[tuple[int, tuple[str, ...], torch.dtype], Update | Skipping] = attrs.field(
         factory=dict, init=False
     )
 
     def assembled(
         self, number: int, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Graph | None:
-        """A step for inputs like these; ``None`` where it must be one graph.
+    ) -> Graph | Skipping | None:
+        """A step for inputs like these, or what their state lacks; ``None``: it must be one graph.
 
         Args:
             number: of the form of the state.
@@ -62,7 +63,7 @@ class Parts:
         """
         from functrain.graph.train_step import Graph
 
-        found = [self._gradients(number, state, inputs, batch) for batch in inputs["batches"]]
+        found = [self._gradients(state, inputs, batch) for batch in inputs["batches"]]
         each = [part for part in found if part is not None]
         if len(each) < len(found):
             return None
@@ -71,15 +72,17 @@ class Parts:
         step.require_gradients(self.fixed, paths)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         update = self._update((number, paths, dtype), state, inputs)
+        if isinstance(update, Skipping):
+            return update
         draws = update.draws or any(part.draws for part in each)
         return Graph(self._in_turn(each, update, paths, dtype, builder([state, inputs])), draws)
 
     def _gradients(
-        self, number: int, state: step.DeviceState, inputs: dict[str, Any], batch: Any
+        self, state: step.DeviceState, inputs: dict[str, Any], batch: Any
     ) -> Gradients | None:
         from functrain.graph.parts import captured_gradients
 
-        key = (number, form(batch))
+        key = (form([state["params"], state["buffers"], _scale(inputs)]), form(batch))
         if key not in self.gradients:
             given = {**self._sums(state), "scale": _scale(inputs), "batch": batch}
             self.gradients[key] = captured_gradients(self.fixed, self.lowering, given)
@@ -90,7 +93,7 @@ class Parts:
         key: tuple[int, tuple[str, ...], torch.dtype],
         state: step.DeviceState,
         inputs: dict[str, Any],
-    ) -> Update:
+    ) -> Update | Skipping:
         from functrain.graph.parts import captured_update
 
         if key not in self.updates:

@@ -17,6 +17,7 @@ from functrain.gradients import by_autograd
 from functrain.graph.capture import Captured, capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
+from functrain.graph.skipping import Skipping, skipping
 from functrain.graph.train_step import write
 from functrain.loss import Outcome
 
@@ -99,8 +100,11 @@ def captured_gradients(
     return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
 
 
-def captured_update(fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]) -> Update:
+def captured_update(
+    fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]
+) -> Update | Skipping:
     """The graph of what follows the gradients (see :func:`captured_gradients`)."""
+    lacks: list[Skipping] = []
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:
         own = with_tensors(given, iter(tensors))
@@ -111,10 +115,15 @@ def captured_update(fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]
         found = step.Computed(grads, own["after"], Outcome(own["loss"], None, {}), norm)
         rates = own["rest"]["lr"], own["rest"]["ema_due"]
         new, outputs = step.by_rule(fixed, {**state, **scalars}, found, *rates)
+        if lacking := skipping(state["optimizer"], new["optimizer"]):
+            lacks.append(lacking)
+            return {}
         write(state, {name: new[name] for name in state})
         return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
 
     captured = capture(function, flatten(given), fixed.model.module)
+    if lacks:
+        return lacks[0]
     return Update(_lowered(lowering, captured, given), captured.draws)
 
 

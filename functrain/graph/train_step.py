@@ -13,6 +13,7 @@ from functrain.gradients import by_autograd
 from functrain.graph.capture import capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
+from functrain.graph.skipping import Skipping, skipping
 
 # Called when writing to the state begins: until then a step that fails has changed nothing.
 Take = Callable[[], None]
@@ -30,8 +31,8 @@ class Graph(NamedTuple):
 
 def captured_step(
     fixed: step.Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
-) -> Graph:
-    """The graph of a step for inputs like these.
+) -> Graph | Skipping:
+    """The graph of a step for inputs like these, or what their state lacks.
 
     Args:
         fixed: of the program.
@@ -43,6 +44,7 @@ def captured_step(
         CaptureError: the step cannot be written down as a graph.
         CompilationError: the backend failed.
     """
+    lacks: list[Skipping] = []
 
     def function(leaves: list[Tensor]) -> step.Outputs:
         given = iter(leaves)
@@ -50,6 +52,9 @@ def captured_step(
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
         new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
+        if lacking := skipping(own["optimizer"], new["optimizer"]):
+            lacks.append(lacking)
+            return {}
         write(own, {name: new[name] for name in own})
         # A metric may be a part of the state, which the next step writes over.
         outputs["metrics"] = {name: one.clone() for name, one in outputs["metrics"].items()}
@@ -57,6 +62,8 @@ def captured_step(
 
     examples = [*flatten(state), *flatten(inputs)]
     captured = capture(function, examples, fixed.model.module)
+    if lacks:
+        return lacks[0]
     # Not the examples themselves: where two of them share memory, that would be built in.
     call = lowering.compile(captured.graph, list(map(alike, examples)))
     build = builder(captured.returned)

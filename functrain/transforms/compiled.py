@@ -33,7 +33,9 @@ from functrain.graph.inputs import (
 from functrain.graph.known import Known, Rate
 from functrain.graph.lowering import Lowering
 from functrain.graph.micro_batches import Parts
+from functrain.graph.skipping import Skipping
 from functrain.optim import FromTorch
+from functrain.optim.counts import aligned
 from functrain.optim.inside import inside
 from functrain.program import Program
 from functrain.rng import scoped
@@ -120,7 +122,8 @@ class Compiled:
         fixed: of the program.
         lowering: how graphs are compiled.
         fallback: whether a step that is no graph runs eagerly.
-        graphs: by the form of the state and of the other inputs; ``None`` stands for eager.
+        graphs: by the form of the state and of the other inputs; ``None`` stands for eager, and
+            ``Skipping`` for a state that lacks counts of the parameters that the step skips.
         parts: the graphs that steps of several micro-batches are made of.
         forms: numbers of the forms of states.
         known: the leaves of the last state returned, with its form.
@@ -130,7 +133,7 @@ class Compiled:
     fixed: step.Fixed
     lowering: Lowering
     fallback: bool
-    graphs: dict[tuple[int, Form], Graph | None] = attrs.field(factory=dict, init=False)
+    graphs: dict[tuple[int, Form], Graph | Skipping | None] = attrs.field(factory=dict, init=False)
     parts: Parts = attrs.field(
         default=attrs.Factory(lambda own: Parts(own.fixed, own.lowering), takes_self=True),
         init=False,
@@ -167,6 +170,9 @@ class Compiled:
         found = self._graph(number, large, batches, rest)
         if found is None:
             return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
+        if isinstance(found, Skipping):
+            whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
+            return self(whole, batches, lr, ema_due, donation, seed)
         graph, own = found
         leaves += [*own, *flatten(rest)]
         take = donation.take if mine and donation is not None else _nothing
@@ -200,7 +206,7 @@ class Compiled:
 
     def _graph(
         self, number: int, state: step.DeviceState, batches: list[Batch], rest: dict[str, Any]
-    ) -> tuple[Graph, list[Tensor]] | None:
+    ) -> tuple[Graph, list[Tensor]] | Skipping | None:
         """The graph for inputs like these, and the tensors of the batches to give it.
 
         It is captured if there is none; ``None`` stands for eager.
@@ -216,7 +222,7 @@ class Compiled:
             batches = with_tensors(batches, iter(own))
             self._add(key, state, {"batches": batches, **rest})
         graph = self.graphs[key]
-        return None if graph is None else (graph, own)
+        return (graph, own) if graph is not None and not isinstance(graph, Skipping) else graph
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
