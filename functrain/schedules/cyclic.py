@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidScheduleError
+from functrain.schedules.multiplied import multiplied
 from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
@@ -35,7 +36,7 @@ class Cyclic(Schedule):
         up: how many steps a rise takes.
         down: how many a fall takes; None is as many as `up`.
         mode: "triangular", "triangular2" or "exp_range".
-        factor: from 0 to 1, for "exp_range".
+        factor: at least 0, for "exp_range"; above 1 the triangles grow beyond `top`.
 
     Example:
         >>> schedule = Cyclic(0.0, top=1.0, up=2, mode="triangular2")
@@ -52,21 +53,20 @@ class Cyclic(Schedule):
     mode: str = attrs.field(
         default="triangular", validator=one_of("triangular", "triangular2", "exp_range")
     )
-    factor: float = attrs.field(
-        default=1.0, converter=plain_float, validator=real(minimum=0, maximum=1)
-    )
+    factor: float = attrs.field(default=1.0, converter=plain_float, validator=real(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the triangle that `step` is in."""
         down = self.up if self.down is None else self.down
         cycle, position = divmod(step, self.up + down)
         height = min(position / self.up, (self.up + down - position) / down)
-        return self.base + (self.top - self.base) * height * self._scale(cycle, step)
+        factor, times = self._scale(cycle, step)
+        return self.base + multiplied((self.top - self.base) * height, factor, times)
 
-    def _scale(self, cycle: int, step: int) -> float:
+    def _scale(self, cycle: int, step: int) -> tuple[float, int]:
         if self.mode == "triangular":
-            return 1.0
-        return 0.5**cycle if self.mode == "triangular2" else self.factor**step
+            return 1.0, 0
+        return (0.5, cycle) if self.mode == "triangular2" else (self.factor, step)
 
 
 @attrs.frozen(repr=False)

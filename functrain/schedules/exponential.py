@@ -7,17 +7,13 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidScheduleError
+from functrain.schedules.multiplied import multiplied
 from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 
 def _check_end(instance: Exponential, attribute: attrs.Attribute[Any], end: float | None) -> None:
     base, factor = instance.base, instance.factor
-    if end is None and factor > 1:
-        raise InvalidScheduleError(
-            f"Exponential: factor={factor!r} lets the lr grow without bound: give end, the lr at "
-            "which it stops"
-        )
     if end is not None and (end < base if factor > 1 else end > base):
         side = "at least" if factor > 1 else "at most"
         raise InvalidScheduleError(
@@ -38,7 +34,7 @@ class Exponential(Schedule):
     Args:
         lr: the learning rate of the first update.
         factor: what to multiply it with after each update, at least 0.
-        end: where it stops; needed when factor is above 1.
+        end: where it stops; without it a factor above 1 lets it grow without bound.
 
     Example:
         >>> schedule = Exponential(1.0, factor=0.5, end=0.2)
@@ -56,11 +52,7 @@ class Exponential(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr after `step` multiplications."""
+        lr = multiplied(self.base, self.factor, step)
         if self.end is None:
-            return self.base * self.factor**step
-        if self.factor <= 1:
-            return max(self.base * self.factor**step, self.end)
-        try:
-            return min(self.base * self.factor**step, self.end)
-        except OverflowError:  # the power is beyond what floats hold
-            return self.end if self.base > 0 else 0.0
+            return lr
+        return max(lr, self.end) if self.factor <= 1 else min(lr, self.end)

@@ -37,8 +37,8 @@ class OneCycle(Schedule):
         lr: the learning rate at the top.
         warmup_proportion: the part of the steps on the way up; at most 0.5 with three phases.
         shape: "cosine" or "linear".
-        div_factor: how many times less than at the top the learning rate is at first.
-        final_div_factor: how many times less than at first it is at the end.
+        div_factor: how many times less than at the top the learning rate is at first, above 0.
+        final_div_factor: how many times less than at first it is at the end, above 0.
         three_phase: whether to come back to the first learning rate before the last fall.
         steps: T; None is the length of the run.
 
@@ -54,7 +54,7 @@ class OneCycle(Schedule):
     )
     shape: str = attrs.field(default="cosine", kw_only=True, validator=one_of("cosine", "linear"))
     div_factor: float = attrs.field(
-        default=25.0, kw_only=True, converter=plain_float, validator=real(minimum=1)
+        default=25.0, kw_only=True, converter=plain_float, validator=real(above=0)
     )
     final_div_factor: float = attrs.field(
         default=1e4, kw_only=True, converter=plain_float, validator=real(above=0)

@@ -1,4 +1,4 @@
-"""Learning rates that fall at once, every so many steps or at given ones."""
+"""Learning rates that jump, every so many steps or at given ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidScheduleError
+from functrain.schedules.multiplied import multiplied
 from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
@@ -24,7 +25,7 @@ class Step(Schedule):
     Args:
         lr: the learning rate of the first update.
         every: how many updates have the same one.
-        factor: what to multiply it with, from 0 to 1.
+        factor: what to multiply it with, at least 0; above 1 the learning rate grows.
 
     Example:
         >>> schedule = Step(1.0, every=2, factor=0.5)
@@ -34,13 +35,11 @@ class Step(Schedule):
 
     base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
     every: int = attrs.field(validator=integer(minimum=1))
-    factor: float = attrs.field(
-        default=0.1, converter=plain_float, validator=real(minimum=0, maximum=1)
-    )
+    factor: float = attrs.field(default=0.1, converter=plain_float, validator=real(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr after the multiplications up to `step`."""
-        return self.base * self.factor ** (step // self.every)
+        return multiplied(self.base, self.factor, step // self.every)
 
 
 def _as_tuple(values: Iterable[int]) -> Any:
@@ -49,11 +48,11 @@ def _as_tuple(values: Iterable[int]) -> Any:
 
 def _check_milestones(instance: MultiStep, attribute: attrs.Attribute[Any], value: Any) -> None:
     def good(step: Any) -> bool:
-        return isinstance(step, int) and not isinstance(step, bool) and step >= 1
+        return isinstance(step, int) and not isinstance(step, bool) and step >= 0
 
     if not isinstance(value, tuple) or not all(map(good, value)) or list(value) != sorted(value):
         raise InvalidScheduleError(
-            f"MultiStep: milestones must be integers >= 1 in rising order, got {value!r}"
+            f"MultiStep: milestones must be integers >= 0 in rising order, got {value!r}"
         )
 
 
@@ -70,7 +69,7 @@ class MultiStep(Schedule):
         lr: the learning rate of the first update.
         milestones: updates that are the first of a new learning rate, rising; one that is there
             twice multiplies twice.
-        factor: what to multiply it with, from 0 to 1.
+        factor: what to multiply it with, at least 0; above 1 the learning rate grows.
 
     Example:
         >>> schedule = MultiStep(1.0, milestones=[2, 3], factor=0.5)
@@ -80,10 +79,8 @@ class MultiStep(Schedule):
 
     base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
     milestones: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_milestones)
-    factor: float = attrs.field(
-        default=0.1, converter=plain_float, validator=real(minimum=0, maximum=1)
-    )
+    factor: float = attrs.field(default=0.1, converter=plain_float, validator=real(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr after the milestones up to `step`."""
-        return self.base * self.factor ** bisect_right(self.milestones, step)
+        return multiplied(self.base, self.factor, bisect_right(self.milestones, step))

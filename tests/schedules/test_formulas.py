@@ -12,15 +12,18 @@ import torch
 from functrain.errors import InvalidScheduleError, UnknownHorizonError
 from functrain.schedules import (
     CosineRestarts,
+    Cyclic,
     ExpHyperbolic,
     Exponential,
     ExponentialWarmup,
     Hyperbolic,
     InverseSqrt,
     Linear,
+    MultiStep,
     OneCycle,
     Piecewise,
     Schedule,
+    Step,
     Warmup,
     WarmupStableDecay,
     from_torch,
@@ -224,3 +227,18 @@ def test_waves_that_grow_are_found_at_any_step() -> None:
     schedule = CosineRestarts(1.0, period=1, growth=2)
     assert schedule(2**60 - 1) == 1.0  # exactly the first step of a wave
     assert schedule(2**60 - 2) == pytest.approx(0.0, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Step(0.1, every=1, factor=2.0),
+        MultiStep(0.1, range(3000), factor=2.0),
+        Exponential(0.1, 2.0),
+        Cyclic(0.1, 0.2, up=7, mode="exp_range", factor=2.0),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_a_rate_beyond_what_floats_hold_is_infinite(schedule: Schedule) -> None:
+    assert schedule(100) > 1e28
+    assert schedule(2999) == math.inf

@@ -57,10 +57,13 @@ CASES: dict[str, list[Case]] = {
     "StepLR": [
         (Step(LR, every=7), {"step_size": 7}),
         (Step(LR, every=30, factor=0.7), {"step_size": 30, "gamma": 0.7}),
+        (Step(LR, every=30, factor=2.0), {"step_size": 30, "gamma": 2.0}),
+        (Step(LR, every=90, factor=0.0), {"step_size": 90, "gamma": 0.0}),
     ],
     "MultiStepLR": [
         (MultiStep(LR, [30, 80, 80, 200], 0.5), {"milestones": [30, 80, 80, 200], "gamma": 0.5}),
         (MultiStep(LR, [1]), {"milestones": [1]}),
+        (MultiStep(LR, [0, 9, 90], 1.5), {"milestones": [0, 9, 90], "gamma": 1.5}),
     ],
     "ConstantLR": [
         (Piecewise({0: LR * 0.5, 40: LR}), {"factor": 0.5, "total_iters": 40}),
@@ -74,13 +77,17 @@ CASES: dict[str, list[Case]] = {
     "ExponentialLR": [
         (Exponential(LR, 0.98), {"gamma": 0.98}),
         (Exponential(LR, 1.01, end=1e9), {"gamma": 1.01}),
+        (Exponential(LR, 1.01), {"gamma": 1.01}),
     ],
     "PolynomialLR": [
         (Polynomial(LR, steps=5), {}),
         (Polynomial(LR, power=2.5, steps=250), {"total_iters": 250, "power": 2.5}),
         (Polynomial(LR, power=0.5, steps=300), {"total_iters": 300, "power": 0.5}),
     ],
-    "CosineAnnealingLR": [(Cosine(LR, end=0.01, steps=300), {"T_max": 300, "eta_min": 0.01})],
+    "CosineAnnealingLR": [
+        (Cosine(LR, end=0.01, steps=300), {"T_max": 300, "eta_min": 0.01}),
+        (Cosine(LR, end=0.9, steps=300), {"T_max": 300, "eta_min": 0.9}),
+    ],
     "CosineAnnealingWarmRestarts": [
         (CosineRestarts(LR, period=25), {"T_0": 25}),
         (CosineRestarts(LR, 10, growth=2, end=1e-3), {"T_0": 10, "T_mult": 2, "eta_min": 1e-3}),
@@ -98,6 +105,11 @@ CASES: dict[str, list[Case]] = {
             {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "gamma": 0.99}
             | {"mode": "exp_range"},
         ),
+        (
+            Cyclic(0.01, 0.5, up=13, mode="exp_range", factor=1.01),
+            {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "gamma": 1.01}
+            | {"mode": "exp_range"},
+        ),
     ],
     "OneCycleLR": [
         (OneCycle(1.0, steps=STEPS), {"max_lr": 1.0, "total_steps": STEPS}),
@@ -110,6 +122,10 @@ CASES: dict[str, list[Case]] = {
             OneCycle(0.7, steps=STEPS, three_phase=True, div_factor=3, final_div_factor=50),
             {"max_lr": 0.7, "total_steps": STEPS, "three_phase": True}
             | {"div_factor": 3, "final_div_factor": 50},
+        ),
+        (
+            OneCycle(0.7, steps=STEPS, div_factor=0.5, final_div_factor=0.1),
+            {"max_lr": 0.7, "total_steps": STEPS, "div_factor": 0.5, "final_div_factor": 0.1},
         ),
         (
             OneCycle(0.7, steps=STEPS, warmup_proportion=0.0),
