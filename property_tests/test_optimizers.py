@@ -101,6 +101,37 @@ def test_a_leaf_does_not_see_the_others(
     assert tree.diff(together[alone], only[alone]) == []
 
 
+@given(
+    optimizer=optimizers(without=(ft.optim.ScheduleFreeSGD, ft.optim.ScheduleFreeAdamW)),
+    dtype=dtypes,
+    kernel=kernels,
+    data=st.data(),
+)
+def test_a_leaf_that_is_skipped_is_trained_as_if_it_were_alone(
+    optimizer: Any, dtype: torch.dtype, kernel: bool, data: st.DataObject, tmp_path_factory: Any
+) -> None:
+    chosen = data.draw(shapes(optimizer))
+    alone = data.draw(st.sampled_from(sorted(chosen)))
+    having = data.draw(st.lists(st.sets(st.sampled_from(sorted(chosen))), max_size=8))
+    start = leaves(chosen, 0, dtype)
+    params, state = copy(start), optimizer.init(start)
+    only, own = copy({alone: start[alone]}), optimizer.init({alone: start[alone]})
+    for step, paths in enumerate(having):
+        grads = {p: g for p, g in leaves(chosen, step + 1, dtype).items() if p in paths}
+        mine = {path: grad for path, grad in grads.items() if path == alone}
+        if kernel:
+            optimizer.update_(grads, state, params, 0.05)
+        else:
+            params, state = optimizer.update(grads, state, params, 0.05)
+        if mine and kernel:
+            optimizer.update_(mine, own, only, 0.05)
+        elif mine:
+            only, own = optimizer.update(mine, own, only, 0.05)
+    assert tree.diff(params[alone], only[alone]) == []
+    path = ft.save(tmp_path_factory.mktemp("tree") / "state", state)
+    assert tree.diff(ft.load(path, like=optimizer.init(start)), state) == []
+
+
 @given(optimizer=optimizers(), data=st.data())
 def test_the_rule_under_vmap_over_lr_and_decay_equals_a_loop(
     optimizer: Any, data: st.DataObject
