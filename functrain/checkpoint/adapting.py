@@ -6,7 +6,6 @@ Nothing of this happens unless it is asked for. The leaves of a checkpoint then 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -19,9 +18,12 @@ from torch.nn import Parameter
 
 from functrain import tree
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.format.matching import Declared, is_anything, mismatches
+from functrain.checkpoint.format.matching import is_anything, mismatches
+from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
-from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, encode_node
+from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
+from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
+from functrain.checkpoint.renaming import ambiguous, renamed
 from functrain.names import nearest
 from functrain.tree import Path, Tree, path_string
 
@@ -66,11 +68,18 @@ class Adaption:
 
 
 @attrs.frozen(eq=False)
-class Slot:
-    """A leaf of ``like`` that will be filled from the checkpoint."""
+class Placed:
+    """Which parts of a checkpoint go where in ``like``.
 
-    json: Json
-    like: Any
+    Attributes:
+        slots: what fills the leaves of ``like``, and the states of torch's classes, by path.
+        problems: what does not fit, in words.
+        left: what only one side has and ``partial`` leaves out, in words.
+    """
+
+    slots: dict[Path, Json] = attrs.field(factory=dict)
+    problems: list[str] = attrs.field(factory=list)
+    left: list[str] = attrs.field(factory=list)
 
 
 def plain(json: Json) -> Json:
@@ -80,7 +89,7 @@ def plain(json: Json) -> Json:
         >>> plain({"$attrs": "somewhere.State", "fields": {"step": 1}})
         {'step': 1}
     """
-    node = _inner(json)
+    node = inner_node(json)
     if node is None:
         return json
     kind = "dict" if node.kind in _CLASSES else node.kind
@@ -98,9 +107,7 @@ def pruned(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
     return {} if left is _DROPPED else left
 
 
-def placed(
-    json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption
-) -> tuple[dict[Path, Slot], list[str]]:
+def placed(json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption) -> Placed:
     """Find the places in ``like`` for the leaves of a checkpoint.
 
     Args:
@@ -108,51 +115,94 @@ def placed(
         leaves: dtype and shape of its tensors.
         like: the tree expected.
         adaption: what may differ.
-
-    Returns:
-        (what is to be filled by its path in ``like``, problems in words).
     """
     entries = list(_entries(json))
     counts = Counter(name for name, _ in entries)
-    saved, problems = _renamed(dict(entries), adaption.rename, counts)
+    saved, problems = renamed(dict(entries), adaption.rename, counts)
+    result = Placed(problems=problems)
     used: set[str] = set()
-    slots: dict[Path, Slot] = {}
-    for path, leaf in tree.items(like):
+    for path, leaf in _places(like, saved, adaption):
         name, anything = path_string(path), is_anything(leaf)
-        if not adaption.wants(name) and not anything:
+        if not adaption.wants(name) and not (anything or is_torch_state(leaf)):
             continue
         if name not in saved:
-            if not adaption.partial:
-                hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
-                problems.append(f"{name}: missing in the checkpoint{hint}")
+            _miss(path, saved, adaption, result)
             continue
         found = _pruned(saved[name], adaption.wants, path) if anything else saved[name]
         if found is _DROPPED:
             continue
         used.add(name)
         if counts[name] > 1:
-            problems.append(_ambiguous(name, counts))
+            problems.append(ambiguous(name, counts))
         problems.extend(_problems(path, found, leaves, leaf, adaption.cast))
-        slots[path] = Slot(found, leaf)
+        result.slots[path] = found
     if not used:
         problems.append("nothing in the checkpoint has the path of anything that is expected")
-    elif not adaption.partial:
-        extra = (
-            name for name, entry in saved.items() if _inner(entry) is None and name not in used
-        )
-        below = tuple(f"{name}." for name in used)
-        problems += [
-            f"{name}: unexpected, only in the checkpoint"
-            for name in extra
-            if adaption.wants(name) and not name.startswith(below)
-        ]
-    return slots, problems
+    _report_extra(saved, used, adaption, result)
+    return result
+
+
+def _places(
+    like: Tree, saved: Mapping[str, Json], adaption: Adaption, path: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """Every leaf, and the states of torch's classes as one: what they will hold is not known."""
+    if is_torch_state(like) and is_of_layout(saved.get(path_string(path)), like):
+        whole = all(adaption.wants(path_string((*path, key))) for key in like)
+    else:
+        whole = not tree.is_node(like)
+    if whole:
+        yield path, like
+        return
+    for key, child in tree.children(like):
+        yield from _places(child, saved, adaption, (*path, key))
+
+
+def _miss(path: Path, saved: Mapping[str, Json], adaption: Adaption, result: Placed) -> None:
+    name = path_string(path)
+    if not adaption.partial:
+        hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
+        result.problems.append(f"{name}: missing in the checkpoint{hint}")
+        return
+    names = (path_string(path[:length]) for length in range(1, len(path) + 1))
+    highest = next(name for name in names if name not in saved)
+    line = f"{highest}: not in the checkpoint, left as it is in like"
+    if line not in result.left[-1:]:
+        result.left.append(line)
+
+
+def _report_extra(
+    saved: Mapping[str, Json], used: set[str], adaption: Adaption, result: Placed
+) -> None:
+    below = tuple(f"{name}." for name in used)
+    extra = [
+        name
+        for name, entry in saved.items()
+        if inner_node(entry) is None and name not in used
+        if adaption.wants(name) and not name.startswith(below)
+    ]
+    if not adaption.partial:
+        lines = (f"{name}: unexpected, only in the checkpoint" for name in extra)
+        result.problems.extend(lines if used else ())
+        return
+    # A node that is left out wholly is one line.
+    listed = tuple[str, ...]()
+    nodes = {name[:end] for name in used for end in _dots(name)}
+    for name in extra:
+        if not name.startswith(listed):
+            prefixes = (name[:end] for end in _dots(name))
+            highest = next((one for one in prefixes if one in saved and one not in nodes), name)
+            listed = (*listed, f"{highest}.")
+            result.left.append(f"{highest}: only in the checkpoint, not loaded")
+
+
+def _dots(name: str) -> list[int]:
+    return [index for index, letter in enumerate(name) if letter == "."]
 
 
 def names(json: Json, adaption: Adaption) -> Collection[str]:
     """The dotted paths of a structure, as `like` calls them."""
     entries = list(_entries(json))
-    return _renamed(dict(entries), adaption.rename, Counter(name for name, _ in entries))[0]
+    return renamed(dict(entries), adaption.rename, Counter(name for name, _ in entries))[0]
 
 
 def indices(json: Json) -> Iterator[int]:
@@ -166,7 +216,7 @@ def indices(json: Json) -> Iterator[int]:
 
 
 def _pruned(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
-    node = _inner(json)
+    node = inner_node(json)
     if node is None or not node.children:
         return json if wants(path_string(path)) else _DROPPED
     below = [(key, _pruned(child, wants, (*path, key))) for key, child in node.children]
@@ -179,45 +229,9 @@ def _pruned(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
 def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
     """Every node and leaf of a structure by its dotted path."""
     yield path_string(path), json
-    node = _inner(json)
+    node = inner_node(json)
     for key, child in node.children if node is not None else ():
         yield from _entries(child, (*path, key))
-
-
-def _renamed(
-    saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
-) -> tuple[dict[str, Json], list[str]]:
-    problems: list[str] = []
-    left, result = dict(saved), dict[str, Json]()
-    # All at once, so that two names can be exchanged.
-    for old, new in rename.items():
-        pattern = re.compile(re.escape(old).replace(r"\*", "(.*)") + r"(\..*)?", re.DOTALL)
-        hits = {name: match for name in left if (match := pattern.fullmatch(name))}
-        if not hits:
-            problems.append(f"rename: {old!r} is not in the checkpoint{nearest(old, saved)}")
-        values = {_substituted(new, hit): left.pop(name) for name, hit in hits.items()}
-        if len(values) < len(hits):
-            problems.append(f"rename: {old!r} gives several leaves the same name")
-        problems += [_ambiguous(name, counts) for name in hits if counts[name] > 1]
-        problems += [_occupied(name) for name in values if name in result]
-        result |= values
-    problems += [_occupied(name) for name in result if name in left]
-    return left | result, problems
-
-
-def _ambiguous(name: str, counts: Mapping[str, int]) -> str:
-    return f"{name}: {counts[name]} places in the checkpoint have this path"
-
-
-def _occupied(name: str) -> str:
-    return f"{name}: there already, so nothing can be renamed to it"
-
-
-def _substituted(new: str, match: re.Match[str]) -> str:
-    *texts, rest = match.groups()
-    for text in texts:
-        new = new.replace("*", text, 1)
-    return new + (rest or "")
 
 
 def _problems(
@@ -236,9 +250,3 @@ def _problems(
 
 def _is_dense(json: Json) -> bool:
     return type(json) is dict and "$tensor" in json
-
-
-def _inner(json: Json) -> Node | None:
-    """The node that JSON stands for, unless that is a leaf of several tensors."""
-    node = decode_node(json)
-    return None if node is None or node.kind in COMPOSITES else node

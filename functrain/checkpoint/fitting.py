@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.adapting import Adaption, Slot, indices, names, placed, plain, pruned
+from functrain.checkpoint.adapting import (
+    Adaption,
+    Placed,
+    indices,
+    names,
+    placed,
+    plain,
+    pruned,
+)
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
@@ -21,8 +29,12 @@ from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.skipped import with_skipped
 from functrain.checkpoint.storage import reading
-from functrain.errors import CheckpointMismatchError
+from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.tree import Tree
+from functrain.tree.nodes import Key
+from functrain.warning import warn
+
+_MOST_SHOWN = 20
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -129,12 +141,11 @@ def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
     """``like`` with the leaves of the checkpoint in their places."""
     structure, leaves = source.manifest.structure, source.manifest.leaves
     with well_formed(source.path):
-        slots, problems = placed(structure, leaves, like, adaption)
-        wanted = {index for slot in slots.values() for index in indices(slot.json)}
-    if problems:
-        raise CheckpointMismatchError(source.path, problems)
+        found = placed(structure, leaves, like, adaption)
+        wanted = {index for json in found.slots.values() for index in indices(json)}
+    _check(source, found)
     tensors = source.tensors(Anything, wanted)
-    return _filled(source, like, slots, tensors, adaption.cast)
+    return _filled(source, like, found.slots, tensors, adaption.cast)
 
 
 def migrated(
@@ -149,10 +160,21 @@ def migrated(
     json, tensors = encode(after)
     like = _with_skipped(source, json, like, adaption)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
-    slots, problems = placed(json, leaves, like, adaption)
-    if problems:
-        raise CheckpointMismatchError(source.path, problems)
-    return _filled(source, like, slots, [tensor for _, tensor in tensors], adaption.cast)
+    found = placed(json, leaves, like, adaption)
+    _check(source, found)
+    return _filled(source, like, found.slots, [tensor for _, tensor in tensors], adaption.cast)
+
+
+def _check(source: Source, found: Placed) -> None:
+    """Refuse what does not fit, and say what is left out."""
+    if found.problems:
+        raise CheckpointMismatchError(source.path, found.problems)
+    if found.left:
+        shown = [f"  {line}" for line in found.left[:_MOST_SHOWN]]
+        rest = len(found.left) - len(shown)
+        more = [f"  ... and {rest} more"] if rest else []
+        listed = "\n".join([*shown, *more])
+        warn(f"checkpoint {source.path} was loaded in part:\n{listed}", PartialLoadWarning)
 
 
 def _with_skipped(source: Source, json: Json, like: Any, adaption: Adaption) -> Any:
@@ -167,7 +189,7 @@ class _Shown:
 
 
 def _filled(
-    source: Source, like: Any, slots: dict[tree.Path, Slot], tensors: list[Any], cast: bool
+    source: Source, like: Any, slots: dict[tree.Path, Json], tensors: list[Any], cast: bool
 ) -> Tree:
     """``like`` with its slots filled; dense tensors as they are in ``like`` as to device and dtype.
 
@@ -178,8 +200,9 @@ def _filled(
 
     def fill(path: tree.Path, leaf: Any) -> Any:
         if path not in slots:
-            return leaf
-        value = source.made(slots[path].json, tensors, leaf)
+            below = [fill((*path, key), child) for key, child in _children(leaf)]
+            return tree.rebuild(leaf, below) if tree.is_node(leaf) else leaf
+        value = source.made(slots[path], tensors, leaf)
         if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
             return value
         place = source.device or (value.device if leaf.is_meta else leaf.device)
@@ -190,7 +213,11 @@ def _filled(
             moved[key] = value, value.to(place, dtype)
         return moved[key][1]
 
-    return tree.map_with_path(fill, like)
+    return fill((), like)
+
+
+def _children(node: Any) -> list[tuple[Key, Any]]:
+    return tree.children(node) if tree.is_node(node) else []
 
 
 def _here(name: str) -> torch.device:

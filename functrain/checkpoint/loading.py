@@ -50,7 +50,8 @@ def load(
         path: the checkpoint's directory.
         like: a tree of the structure expected; ``Anything`` in it stands for whatever was saved.
             Only classes, keys, shapes and dtypes count, so meta tensors will do. dtypes come back
-            as saved, never cast unless asked.
+            as saved, never cast unless asked. A state of a ``from_torch`` optimizer or schedule
+            may have gained entries since: ``program.init()`` fits a state after any step.
         device: where all tensors go. By default each goes to the device it has in ``like``, else
             to the one it was saved from if that is there, else to the CPU.
         types: attrs, NamedTuple and Enum classes that may be made besides those in ``like`` and
@@ -61,7 +62,7 @@ def load(
         rename: new path by saved path, for a leaf or all below a node; ``*`` stands for any text.
         cast: convert tensors to the dtype in ``like`` as ``Tensor.to`` does, but never complex
             numbers to real ones or fractions to integers. Values may be rounded, or be too large.
-        partial: pass over leaves that only ``like`` or only the checkpoint has.
+        partial: leave out what only ``like`` or only the checkpoint has, and warn with a list.
         migrate: pure function from the saved tree, in which classes are dicts of their fields, to
             one that fits ``like``.
         verify: compare all bytes that are read with the hashes they were saved with.
@@ -77,14 +78,17 @@ def load(
         CheckpointTypeError: it holds a class that was not shown.
         CheckpointReadError: the system refused to read it.
 
+    Warns:
+        PartialLoadWarning: with ``partial``, what was left out.
+
     Example:
         >>> import tempfile
         >>> from functrain.checkpoint import save
         >>> place = save(Path(tempfile.mkdtemp()) / "weights", {"w": torch.ones(2), "lr": 0.1})
         >>> load(place, like={"w": torch.zeros(2), "lr": 0.0})
         {'w': tensor([1., 1.]), 'lr': 0.1}
-        >>> load(place, like={"weight": torch.zeros(2)}, rename={"w": "weight"}, partial=True)
-        {'weight': tensor([1., 1.])}
+        >>> load(place, like={"weight": torch.zeros(2), "lr": 0.0}, rename={"w": "weight"})
+        {'weight': tensor([1., 1.]), 'lr': 0.1}
     """
     return read(
         path,

@@ -22,6 +22,7 @@ from functrain.errors.checkpoints import (
     CheckpointWriteError,
     ExportError,
     NoCheckpointError,
+    PartialLoadWarning,
     UnsupportedLeafError,
 )
 from functrain.errors.compilation import (
@@ -178,6 +179,7 @@ __all__ = [
     "PackedBatchError",
     "PackingError",
     "ParameterMismatchError",
+    "PartialLoadWarning",
     "PrecisionError",
     "PromptError",
     "RecipeChangedWarning",

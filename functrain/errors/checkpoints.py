@@ -111,6 +111,10 @@ class ExportError(FunctrainError, OSError):
     """The weights of a checkpoint could not be written to a file."""
 
 
+class PartialLoadWarning(FunctrainWarning):
+    """Only a part of a checkpoint was loaded, or only a part of ``like`` was found in it."""
+
+
 class CheckpointSkippedWarning(FunctrainWarning):
     """A damaged checkpoint was passed over."""
 

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from functrain.errors import ParameterMismatchError
+from functrain.names import nearest
+
 State = dict[str, Any]
+TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})
+"""Keys of what `taken` returns; what is below them, the class of the object alone knows."""
+
 _KEYED = "keyed by"
 _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
 
@@ -48,9 +54,18 @@ def put(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
         built: a fresh object over the same parameters.
         paths: names of its parameters, in order.
         state: what `taken` returned. Its tensors are used, and changed by the object's next step.
+
+    Raises:
+        ParameterMismatchError: the state holds values of a parameter that is not one of these.
     """
     group = built.param_groups[0]
     params = dict(zip(paths, group["params"], strict=True))
+    unknown = sorted(state["state"].keys() - params.keys())
+    if unknown:
+        raise ParameterMismatchError(
+            f"the state of {type(built).__name__} is that of other parameters",
+            [f"unexpected {path!r}{nearest(path, params)}" for path in unknown],
+        )
     built.state.clear()
     for path, kept in state["state"].items():
         built.state[params[path]] = dict(kept)

@@ -16,6 +16,7 @@ from functrain.errors import (
     CheckpointMismatchError,
     CheckpointTypeError,
     ConfigurationError,
+    PartialLoadWarning,
 )
 
 
@@ -80,7 +81,8 @@ class TestRename:
 
     def test_a_path_stands_for_all_below_it(self, saved: Path) -> None:
         like = {"weights": {"head.bias": torch.zeros(2)}, "step": 0}
-        found = load(saved, like=like, rename={"params": "weights"}, partial=True)
+        with pytest.warns(PartialLoadWarning):
+            found = load(saved, like=like, rename={"params": "weights"}, partial=True)
         assert (found["weights"]["head.bias"] == 1).all()
         assert found["step"] == 7
 
@@ -131,7 +133,12 @@ class TestPartial:
         like = {"params": {"head.bias": torch.zeros(2), "head.scale": torch.full((2,), 9.0)}}
         with pytest.raises(CheckpointMismatchError, match=r"head\.scale: missing"):
             load(saved, like=like, cast=True)
-        found = load(saved, like=like, partial=True)
+        with pytest.warns(PartialLoadWarning) as caught:
+            found = load(saved, like=like, partial=True)
+        told = str(caught[0].message)
+        assert "params.head.scale: not in the checkpoint, left as it is in like" in told
+        assert "moments: only in the checkpoint, not loaded" in told
+        assert "params.encoder.0.weight: only in the checkpoint, not loaded" in told
         assert found["params"]["head.bias"].tolist() == [1, 1]
         assert found["params"]["head.scale"] is like["params"]["head.scale"]
 
@@ -148,11 +155,13 @@ class TestPartial:
     def test_aliases_stay_aliases(self, tmp_path: Path) -> None:
         weight = torch.randn(3)
         path = save(tmp_path / "c", {"a": weight, "b": weight, "c": torch.ones(2)})
-        found = load(path, like={"a": torch.zeros(3), "b": torch.zeros(3)}, partial=True)
+        with pytest.warns(PartialLoadWarning, match="c: only in the checkpoint"):
+            found = load(path, like={"a": torch.zeros(3), "b": torch.zeros(3)}, partial=True)
         assert found["a"] is found["b"]
 
     def test_anything_stands_for_what_was_saved(self, saved: Path) -> None:
-        found = load(saved, like={"moments": Anything(), "new": 3}, partial=True)
+        with pytest.warns(PartialLoadWarning, match="new: not in the checkpoint"):
+            found = load(saved, like={"moments": Anything(), "new": 3}, partial=True)
         assert tree.equal(found, {"moments": made().moments, "new": 3})
 
 
@@ -186,7 +195,8 @@ class TestOddTrees:
         path = save(tmp_path / "c", {"a": {"b": 1}, "a.b": 2, "c": 3})
         with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
             load(path, like={"a": {"b": 0}}, partial=True)
-        assert load(path, like={"c": 0}, partial=True) == {"c": 3}
+        with pytest.warns(PartialLoadWarning, match="a: only in the checkpoint"):
+            assert load(path, like={"c": 0}, partial=True) == {"c": 3}
         with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
             load(path, like={"x": 0}, rename={"a.b": "x"}, partial=True)
 

@@ -134,6 +134,12 @@ MISTAKES = [
         ("not those saved",),
     ),
     Mistake(
+        errors.PartialLoadWarning,
+        lambda path, _: ft.load(ft.save(path / "c", TREE), like={"w": TREE["w"]}, partial=True),
+        ("loaded in part", "b: only in the checkpoint"),
+        ("not loaded",),
+    ),
+    Mistake(
         errors.CheckpointReadError,
         refused,
         ("c could not be read", "Permission denied"),

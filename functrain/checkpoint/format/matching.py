@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.composites import composite_kind, outline
 from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json, is_scalar
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
+from functrain.checkpoint.format.torch_states import (
+    growth_mismatches,
+    is_of_layout,
+    is_torch_state,
+)
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key
 
@@ -28,15 +34,6 @@ class Anything:
         >>> list(mismatches({"step": 1, "moments": [2.0]}, [], {"step": 0, "moments": Anything()}))
         []
     """
-
-
-class Declared(Protocol):
-    """What a manifest says of a tensor."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def is_anything(like: Any) -> bool:
@@ -108,6 +105,9 @@ def _compare(
         if fits and like.layout == torch.strided:
             return
     if is_anything(like):
+        return
+    if is_torch_state(like) and is_of_layout(json, like):
+        growth_mismatches(json, leaves, like, path, found)
         return
     node = decode_node(json)
     came, expected = _kind(json, node), _kind_of(like, path)

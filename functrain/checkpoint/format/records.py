@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from functrain.checkpoint.format.scalars import Json
 
 CHUNK = 64 << 20
+
+
+class Declared(Protocol):
+    """What a manifest says of a tensor."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @attrs.frozen

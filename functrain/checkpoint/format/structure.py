@@ -144,6 +144,12 @@ def decode_node(json: Json) -> Node | None:
     return Node(kind, [_pair(kind, each) for each in values])
 
 
+def inner_node(json: Json) -> Node | None:
+    """Return the node that JSON stands for, unless that is a leaf of several tensors."""
+    node = decode_node(json)
+    return None if node is None or node.kind in COMPOSITES else node
+
+
 def _named(kind: str, json: dict[str, Json], field: str) -> list[tuple[Key, Json]]:
     if set(json) != {f"${kind}", field} or type(json[field]) is not dict:
         raise ValueError(f"malformed {kind} node")

@@ -1,0 +1,82 @@
+"""States of torch's optimizers and schedulers: their classes add entries as they are used.
+
+A state of ``from_torch`` before the first step has no moments yet, so what is saved later has
+more. No class says what it will add. Of two such states one may have grown from the other where
+it has every entry of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from functrain.checkpoint.format.records import Declared
+from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.format.structure import decode_node
+from functrain.optim.snapshot import TORCH_STATE as OPTIMIZER
+from functrain.schedules.from_torch import TORCH_STATE as SCHEDULER
+from functrain.tree import Path, path_string
+
+_MAPPINGS = ("dict", "OrderedDict")
+
+
+def is_torch_state(like: Any) -> bool:
+    """Whether a tree is the state of a ``from_torch`` optimizer or schedule.
+
+    Example:
+        >>> is_torch_state({"state": {}, "shared": {}, "group": {}, "attributes": {}})
+        True
+        >>> is_torch_state({"state": {}})
+        False
+    """
+    return type(like) is dict and (like.keys() == OPTIMIZER or like.keys() == SCHEDULER)
+
+
+def is_of_layout(json: Json, like: dict[str, Any]) -> bool:
+    """Whether a saved structure has the entries of such a state, whatever is below them."""
+    return type(json) is dict and json.keys() == like.keys()
+
+
+def growth_mismatches(
+    json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
+) -> None:
+    """Say where neither of two such states can have grown from the other.
+
+    Args:
+        json: the saved structure.
+        leaves: dtype and shape of its tensors.
+        like: the state expected.
+        path: where both stand.
+        found: one line a place is added to it.
+
+    Example:
+        >>> found = []
+        >>> growth_mismatches({"momentum": 0.9}, [], {"betas": 0.9}, ("group",), found)
+        >>> found
+        ["group: expected 'betas', the checkpoint has 'momentum': the state of another class"]
+    """
+    if isinstance(like, Tensor):
+        saved = leaves[json["$tensor"]] if type(json) is dict and "$tensor" in json else None
+        if saved is not None and saved.shape != like.shape:
+            shapes = f"expected shape {list(like.shape)}, the checkpoint has {list(saved.shape)}"
+            found.append(f"{path_string(path)}: {shapes}")
+        return
+    node = decode_node(json)
+    if type(like) is not dict or node is None or node.kind not in _MAPPINGS:
+        return  # values may change their type: None becomes a number, a number a tensor
+    theirs = dict(node.children)
+    missing, added = _listed(like.keys() - theirs.keys()), _listed(theirs.keys() - like.keys())
+    if missing and added:
+        found.append(
+            f"{path_string(path)}: expected {missing}, the checkpoint has {added}: the state of "
+            "another class"
+        )
+        return
+    for key in (key for key in like if key in theirs):
+        growth_mismatches(theirs[key], leaves, like[key], (*path, key), found)
+
+
+def _listed(keys: set[Any]) -> str:
+    return ", ".join(sorted(map(repr, keys)))
