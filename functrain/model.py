@@ -8,18 +8,18 @@ each. The user's own module is never touched: the shell is a copy, or comes from
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
 
+from functrain.buffers import KnownBuffers, may_become, removed
 from functrain.errors import ModelError, ParameterMismatchError
 from functrain.names import nearest
 from functrain.owners import Owner, lists, owners, refuse_closures
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
-from functrain.unfilled import Unfilled, refuse_filled, unfilled
 
 Factory = Callable[[], nn.Module]
 
@@ -40,7 +40,7 @@ class Model:
         lists: attributes of submodules that are owners; a forward may put new ones in their place
             (``nn.LSTM`` does), which would hold on to a state.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
-        unfilled: persistent buffers that are ``None``, and must stay so.
+        known_buffers: the names of all buffers; a forward must not add a persistent one.
     """
 
     module: nn.Module
@@ -53,7 +53,7 @@ class Model:
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
     modes: list[tuple[dict[str, Any], bool, bool]]
-    unfilled: list[Unfilled]
+    known_buffers: KnownBuffers
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Copies of the initial parameters and buffers.
@@ -78,12 +78,24 @@ class Model:
         return _Bound(self, params, buffers, training)
 
     def current_buffers(self) -> Tensors:
-        """The buffers the shell holds now; a forward may have replaced some by assignment."""
-        found = {}
-        for path in self.buffers:
-            container, key = self.owners[path][0]
-            found[path] = container[key].detach()
+        """The buffers the shell holds now; a forward may have replaced some by assignment.
+
+        Raises:
+            ModelError: it has removed one.
+        """
+        found: Tensors = {}
+        try:
+            for path in self.buffers:
+                container, key = self.owners[path][0]
+                found[path] = container[key].detach()
+        except (AttributeError, KeyError):
+            raise removed([p for p in self.buffers if self._buffer(p) is None]) from None
         return found
+
+    def _buffer(self, path: str) -> Tensor | None:
+        container, key = self.owners[path][0]
+        held: Tensor | None = container.get(key)
+        return held
 
 
 class _Bound:
@@ -115,7 +127,7 @@ class _Bound:
         for attributes, name, owner in self.model.lists:
             attributes[name] = owner
         if kind is None:
-            refuse_filled(self.model.unfilled)
+            self.model.known_buffers.refuse_others()
 
 
 def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
@@ -152,7 +164,7 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         },
         lists=lists(module, paths),
         modes=_modes(module),
-        unfilled=unfilled(module),
+        known_buffers=KnownBuffers.of(module),
     )
 
 
@@ -166,6 +178,7 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
 
     Returns:
         A new dict like ``into``; dtypes stay those of the model, as ``load_state_dict`` does it.
+        A buffer that a forward gave its shape keeps it.
 
     Raises:
         ParameterMismatchError: names or shapes do not fit; all of them are listed.
@@ -175,18 +188,25 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     if problems:
         raise ParameterMismatchError("the given params do not fit the model", problems)
     return {
-        path: given[path].detach().to(tensor).clone() if path in given else tensor
+        path: _taken(given[path].detach(), tensor) if path in given else tensor
         for path, tensor in into.items()
     }
 
 
-def mismatches(given: Tensors, known: Tensors, needed: Iterable[str]) -> list[str]:
+def _taken(value: Tensor, into: Tensor) -> Tensor:
+    # The dtype of an empty buffer, which stands for what a forward makes of it, says nothing.
+    placeholder = into.numel() == 0 and value.numel() > 0
+    return value.to(into.device if placeholder else into).clone()
+
+
+def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[str]:
     """What keeps tensors from being those of a model, in words.
 
     Args:
         given: by path.
         known: what the model has.
-        needed: paths that must be there.
+        needed: paths that must be there. The other ones are buffers, which may have taken their
+            shape in a forward.
     """
     problems = [f"unexpected {path!r}{nearest(path, known)}" for path in given if path not in known]
     problems += [f"missing {path!r}" for path in needed if path not in given]
@@ -194,6 +214,7 @@ def mismatches(given: Tensors, known: Tensors, needed: Iterable[str]) -> list[st
         f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
         for path, tensor in known.items()
         if path in given and given[path].shape != tensor.shape
+        if path in needed or not may_become(tensor, given[path].shape)
     ]
     return problems
 

@@ -104,7 +104,11 @@ def chosen(which: Tensor, new: Any, old: Any) -> Any:
             a parameter that was skipped first in this step, which are the same either way.
     """
     if isinstance(new, Tensor):
-        return new if new is old else torch.where(which, new, old)
+        if new is old:
+            return new
+        if new.shape != old.shape or new.dtype != old.dtype:  # a buffer that the forward changed
+            return new if bool(which) else old
+        return torch.where(which, new, old)
     if isinstance(new, dict):
         return {
             key: chosen(which, child, old[key]) if key in old else child

@@ -14,6 +14,7 @@ import torch
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
+from functrain.checkpoint.format.buffers import described
 from functrain.errors import (
     CheckpointCorruptError,
     ConfigurationError,
@@ -54,6 +55,8 @@ def describe(program: Program) -> dict[str, Any]:
         # Not whether it donates, which changes no bit.
         "step": getattr(program.device_step, "description", "eager"),
         "params": {path: list(value.shape) for path, value in model.params.items()},
+        # Forwards may change them; so it is known whether a program begins with the same ones.
+        "buffers": {path: described(value) for path, value in model.buffers.items()},
         # What a state_dict of the module has under more names, or not at all.
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],

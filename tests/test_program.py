@@ -817,6 +817,60 @@ class TestBuffersThatAreNone:
         assert state.buffers == {}
 
 
+class Changing(nn.Module):
+    """A linear layer that does something to its buffers in the forward."""
+
+    table: torch.Tensor
+
+    def __init__(self, change: Any, persistent: bool = True) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(2, 2), change
+        self.register_buffer("table", torch.ones(2), persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.change(self)
+        return self.linear(x)
+
+
+def _removed(module: nn.Module) -> None:
+    del module.table
+
+
+class TestBuffersThatComeAndGo:
+    """A buffer without a place in the state would be lost by every checkpoint, without a word."""
+
+    def program(self, change: Any, persistent: bool = True) -> ft.Program:
+        loss = lambda model, x: model(x).square().mean()  # noqa: E731
+        return ft.program(Changing(change, persistent), loss, ft.optim.SGD(lr=0.1))
+
+    def test_one_that_is_registered(self) -> None:
+        program = self.program(lambda model: model.register_buffer("mean", torch.ones(2)))
+        for step in (program.train_step, program.eval_step, program.train_step):
+            with pytest.raises(errors.ModelError, match=r"registered \['mean'\]"):
+                step(program.init(), torch.ones(3, 2))
+
+    def test_one_that_is_registered_below(self) -> None:
+        program = self.program(lambda model: model.linear.register_buffer("mean", torch.ones(2)))
+        with pytest.raises(errors.ModelError, match=r"registered \['linear\.mean'\]"):
+            program.train_step(program.init(), torch.ones(3, 2))
+
+    def test_a_cache_may_be_registered(self) -> None:
+        change = lambda model: model.register_buffer("mask", torch.ones(2), persistent=False)  # noqa: E731
+        program = self.program(change)
+        state = program.init()
+        for _ in range(2):
+            state, _ = program.train_step(state, torch.ones(3, 2))
+        assert list(state.buffers) == ["table"]
+
+    @pytest.mark.parametrize("persistent", [True, False])
+    @pytest.mark.parametrize("change", [lambda model: setattr(model, "table", None), _removed])
+    def test_one_that_goes(self, change: Any, persistent: bool) -> None:
+        program = self.program(change, persistent)
+        for _ in range(2):
+            with pytest.raises(errors.ModelError, match=r"removed \['table'\]"):
+                program.train_step(program.init(), torch.ones(3, 2))
+
+
 class TestGroups:
     def test_members_have_their_own_rates(self) -> None:
         optimizer = ft.optim.groups(

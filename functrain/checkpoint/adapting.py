@@ -17,18 +17,21 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from functrain import tree
+from functrain.checkpoint.format.buffers import Began, changed_by_use
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.format.matching import is_anything, mismatches
+from functrain.checkpoint.format.matching import Anything, is_anything, mismatches
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
 from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
 from functrain.checkpoint.renaming import ambiguous, renamed
 from functrain.names import nearest
+from functrain.state import TrainState
 from functrain.tree import Path, Tree, path_string
 
 _CLASSES = ("attrs", "namedtuple")
 _DROPPED = object()
+_ANYTHING = Anything()
 _MOST_COMPARED = 300
 
 
@@ -107,7 +110,9 @@ def pruned(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
     return {} if left is _DROPPED else left
 
 
-def placed(json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption) -> Placed:
+def placed(
+    json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption, began: Began
+) -> Placed:
     """Find the places in ``like`` for the leaves of a checkpoint.
 
     Args:
@@ -115,13 +120,14 @@ def placed(json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaptio
         leaves: dtype and shape of its tensors.
         like: the tree expected.
         adaption: what may differ.
+        began: what a run noted of its buffers.
     """
     entries = list(_entries(json))
     counts = Counter(name for name, _ in entries)
     saved, problems = renamed(dict(entries), adaption.rename, counts)
     result = Placed(problems=problems)
     used: set[str] = set()
-    for path, leaf in _places(like, saved, adaption):
+    for path, leaf in _places(like, saved, leaves, adaption, began):
         name, anything = path_string(path), is_anything(leaf)
         if not adaption.wants(name) and not (anything or is_torch_state(leaf)):
             continue
@@ -143,9 +149,17 @@ def placed(json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaptio
 
 
 def _places(
-    like: Tree, saved: Mapping[str, Json], adaption: Adaption, path: Path = ()
+    like: Tree,
+    saved: Mapping[str, Json],
+    leaves: Sequence[Declared],
+    adaption: Adaption,
+    began: Began,
+    path: Path = (),
 ) -> Iterator[tuple[Path, Any]]:
-    """Every leaf, and the states of torch's classes as one: what they will hold is not known."""
+    """Every leaf, and the states of torch's classes as one: what they will hold is not known.
+
+    ``Anything`` stands for the buffers of a state that use has changed.
+    """
     if is_torch_state(like) and is_of_layout(saved.get(path_string(path)), like):
         whole = all(adaption.wants(path_string((*path, key))) for key in like)
     else:
@@ -154,7 +168,12 @@ def _places(
         yield path, like
         return
     for key, child in tree.children(like):
-        yield from _places(child, saved, adaption, (*path, key))
+        below = (*path, key)
+        if key == "buffers" and isinstance(like, TrainState) and isinstance(child, Mapping):
+            theirs = {name: saved.get(path_string((*below, name))) for name in child}
+            changed = changed_by_use(child, theirs, leaves, began)
+            child = {**child, **dict.fromkeys(changed, _ANYTHING)}
+        yield from _places(child, saved, leaves, adaption, began, below)
 
 
 def _miss(path: Path, saved: Mapping[str, Json], adaption: Adaption, result: Placed) -> None:

@@ -20,6 +20,7 @@ from functrain.checkpoint.adapting import (
     plain,
     pruned,
 )
+from functrain.checkpoint.format.buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
@@ -54,6 +55,11 @@ class Source:
     types: Sequence[type]
     device: torch.device | None
     verify: bool
+
+    @property
+    def began(self) -> Began:
+        """What the run that was saved noted of its buffers."""
+        return noted(self.manifest.info)
 
     def tensors(self, like: Any, wanted: Collection[int] | None = None) -> list[Any]:
         """The tensors by index; ``None`` for those not wanted."""
@@ -120,9 +126,9 @@ def exact(source: Source, like: Any) -> Tree:
     """The tree as it was saved; it must be of the structure of ``like``."""
     structure = source.manifest.structure
     with well_formed(source.path):
-        problems = list(mismatches(structure, source.manifest.leaves, like))
+        problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
-        raise CheckpointMismatchError(source.path, problems)
+        raise _mismatch(source, problems)
     return source.made(structure, source.tensors(like), like)
 
 
@@ -141,7 +147,7 @@ def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
     """``like`` with the leaves of the checkpoint in their places."""
     structure, leaves = source.manifest.structure, source.manifest.leaves
     with well_formed(source.path):
-        found = placed(structure, leaves, like, adaption)
+        found = placed(structure, leaves, like, adaption, source.began)
         wanted = {index for json in found.slots.values() for index in indices(json)}
     _check(source, found)
     tensors = source.tensors(Anything, wanted)
@@ -160,7 +166,7 @@ def migrated(
     json, tensors = encode(after)
     like = _with_skipped(source, json, like, adaption)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
-    found = placed(json, leaves, like, adaption)
+    found = placed(json, leaves, like, adaption, source.began)
     _check(source, found)
     return _filled(source, like, found.slots, [tensor for _, tensor in tensors], adaption.cast)
 
@@ -168,7 +174,7 @@ def migrated(
 def _check(source: Source, found: Placed) -> None:
     """Refuse what does not fit, and say what is left out."""
     if found.problems:
-        raise CheckpointMismatchError(source.path, found.problems)
+        raise _mismatch(source, found.problems)
     if found.left:
         shown = [f"  {line}" for line in found.left[:_MOST_SHOWN]]
         rest = len(found.left) - len(shown)
@@ -186,6 +192,17 @@ def _with_skipped(source: Source, json: Json, like: Any, adaption: Adaption) -> 
 class _Shown:
     dtype: str
     shape: tuple[int, ...]
+
+
+def _mismatch(source: Source, problems: list[str]) -> CheckpointMismatchError:
+    error = CheckpointMismatchError(source.path, problems)
+    if all("buffers." in problem.partition(":")[0] for problem in problems):
+        error.add_note(
+            "Only buffers differ. If it is the forward that changes them, program.init() fits as "
+            "like= where they begin empty or as one number, and anything does with "
+            "attrs.evolve(like, buffers=functrain.checkpoint.Anything())"
+        )
+    return error
 
 
 def _filled(
@@ -206,7 +223,8 @@ def _filled(
         if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
             return value
         place = source.device or (value.device if leaf.is_meta else leaf.device)
-        dtype = leaf.dtype if cast else value.dtype
+        # A buffer that the forward gave its shape has its dtype from there too.
+        dtype = leaf.dtype if cast and value.shape == leaf.shape else value.dtype
         # Leaves that are one tensor stay one.
         key = id(value), place, dtype
         if key not in moved:

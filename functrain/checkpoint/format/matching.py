@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from functrain.checkpoint.format.buffers import Began, changed_by_use
 from functrain.checkpoint.format.composites import composite_kind, outline
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.records import Declared
@@ -19,6 +21,7 @@ from functrain.checkpoint.format.torch_states import (
     is_of_layout,
     is_torch_state,
 )
+from functrain.state import TrainState
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key
 
@@ -51,7 +54,13 @@ def expected_below(like: Any) -> Mapping[Any, Any]:
     return dict(children(like)) if is_node(like) and not is_scalar(like) else {}
 
 
-def mismatches(json: Json, leaves: Sequence[Declared], like: Any, path: Path = ()) -> Iterator[str]:
+def mismatches(
+    json: Json,
+    leaves: Sequence[Declared],
+    like: Any,
+    path: Path = (),
+    began: Began = MappingProxyType({}),
+) -> Iterator[str]:
     r"""Say where a saved structure differs from the expected one.
 
     Scalars may be of any type and value: they are what was saved, whatever ``like`` has. Of sparse
@@ -62,6 +71,7 @@ def mismatches(json: Json, leaves: Sequence[Declared], like: Any, path: Path = (
         leaves: dtype and shape of its tensors.
         like: the tree expected; only structure, shapes and dtypes count.
         path: where both stand.
+        began: what a run noted of its buffers, which may have changed since.
 
     Yields:
         One line a difference, which begins with the path.
@@ -72,7 +82,7 @@ def mismatches(json: Json, leaves: Sequence[Declared], like: Any, path: Path = (
         bais: unexpected, only in the checkpoint
     """
     found: list[str] = []
-    _compare(json, leaves, like, path, found)
+    _compare(json, _Saved(leaves, began), like, path, found)
     return iter(found)
 
 
@@ -95,34 +105,48 @@ def devices(json: Json, like: Any) -> Iterator[tuple[int, torch.device]]:
             yield from devices(child, below[key])
 
 
-def _compare(
-    json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
-) -> None:
+class _Saved(NamedTuple):
+    leaves: Sequence[Declared]
+    began: Began
+
+
+def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str]) -> None:
     if type(like) in _DENSE and type(json) is dict and "$tensor" in json:
-        saved = leaves[json["$tensor"]]
+        leaf = saved.leaves[json["$tensor"]]
         # Nearly all leaves are plain tensors that fit, so they are done with first.
-        fits = saved.shape == like.shape and saved.dtype == dtype_name(like.dtype)
+        fits = leaf.shape == like.shape and leaf.dtype == dtype_name(like.dtype)
         if fits and like.layout == torch.strided:
             return
     if is_anything(like):
         return
     if is_torch_state(like) and is_of_layout(json, like):
-        growth_mismatches(json, leaves, like, path, found)
+        growth_mismatches(json, saved.leaves, like, path, found)
         return
     node = decode_node(json)
     came, expected = _kind(json, node), _kind_of(like, path)
     if came != expected:
         found.append(f"{path_string(path)}: expected {expected}, the checkpoint has {came}")
     elif isinstance(like, Tensor) and node is None:
-        saved = leaves[json["$tensor"]]
-        _compare_outlines(
-            {"shape": [*saved.shape], "dtype": saved.dtype}, _facts(like), path, found
-        )
+        leaf = saved.leaves[json["$tensor"]]
+        _compare_outlines({"shape": [*leaf.shape], "dtype": leaf.dtype}, _facts(like), path, found)
     elif node is not None:
         if node.kind in COMPOSITES:
             _compare_outlines(node.scalars, outline(node.kind, like, path), path, found)
         if node.kind not in COMPOSITES or node.kind == "subclass":
-            _compare_children(node, leaves, expected_below(like), path, found)
+            _compare_children(node, saved, _expected(node, saved, like), path, found)
+
+
+def _expected(node: Node, saved: _Saved, like: Any) -> Mapping[Any, Any]:
+    """What is below ``like``; of a state, ``Anything`` for the buffers that use has changed."""
+    below = expected_below(like)
+    if not isinstance(like, TrainState) or not isinstance(like.buffers, Mapping):
+        return below
+    theirs = decode_node(dict(node.children).get("buffers"))
+    if theirs is None:
+        return below
+    structure = {str(name): child for name, child in theirs.children}
+    changed = changed_by_use(like.buffers, structure, saved.leaves, saved.began)
+    return {**below, "buffers": {**like.buffers, **dict.fromkeys(changed, Anything)}}
 
 
 def _compare_outlines(
@@ -144,7 +168,7 @@ def _facts(tensor: Tensor) -> dict[str, Any]:
 
 def _compare_children(
     node: Node,
-    leaves: Sequence[Declared],
+    saved: _Saved,
     ours: Mapping[Any, Any],
     path: Path,
     found: list[str],
@@ -153,7 +177,7 @@ def _compare_children(
     unexpected = [key for key in theirs if key not in ours]
     for key, child in ours.items():
         if key in theirs:
-            _compare(theirs[key], leaves, child, (*path, key), found)
+            _compare(theirs[key], saved, child, (*path, key), found)
         else:
             near = _nearest(key, unexpected)
             found.append(f"{path_string((*path, key))}: missing in the checkpoint{near}")
