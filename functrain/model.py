@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
+from functrain import pretrained
 from functrain.buffers import KnownBuffers, may_become, removed
 from functrain.errors import ModelError, ParameterMismatchError
 from functrain.names import nearest
@@ -182,11 +183,15 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
 
     Raises:
         ParameterMismatchError: names or shapes do not fit; all of them are listed.
+        ConfigurationError: the values are no dict of tensors.
     """
+    names = into.keys() | model.aliases.keys()
+    pretrained.check(values, names)
     given = {model.aliases.get(path, path): value for path, value in values.items()}
     problems = mismatches(given, into, model.params)
     if problems:
-        raise ParameterMismatchError("the given params do not fit the model", problems)
+        hint = pretrained.prefix_hint(values, names)
+        raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)
     return {
         path: _taken(given[path].detach(), tensor) if path in given else tensor
         for path, tensor in into.items()

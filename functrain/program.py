@@ -96,7 +96,8 @@ class Program:
 
         Args:
             seed: root of all randomness in training; with a model factory also of the weights.
-            params: pretrained values by path, such as a ``state_dict()``.
+            params: pretrained values by path, such as a ``state_dict()``; those of a file or a
+                run are read by :func:`functrain.checkpoint.weights`.
             device: where the state goes; by default where the module's parameters are.
 
         Returns:
@@ -104,7 +105,7 @@ class Program:
 
         Raises:
             ParameterMismatchError: names or shapes of ``params`` do not fit; all are listed.
-            ConfigurationError: the seed is no whole number.
+            ConfigurationError: the seed is no whole number, or ``params`` no dict of tensors.
         """
         seed = arguments.seed(seed)
         own, buffers = self.fixed.model.initial(seed)

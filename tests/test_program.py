@@ -8,6 +8,7 @@ import random
 import re
 import warnings
 import weakref
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from models import Case, classify, convnet, mlp
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import errors, tree
+from functrain.checkpoint import weights
 
 
 def everything_global() -> dict[str, Any]:
@@ -815,6 +818,93 @@ class TestBuffersThatAreNone:
         program = ft.program(module, loss, ft.optim.SGD(lr=0.1))
         state, _ = program.train_step(program.init(), torch.rand(3, 2))
         assert state.buffers == {}
+
+
+class TestPretrainedValues:
+    """What else is at hand in the place of a state_dict is refused with what to give instead."""
+
+    @pytest.fixture
+    def program(self) -> ft.Program:
+        return ft.program(mlp(), classify, ft.optim.SGD(lr=0.1))
+
+    @pytest.mark.parametrize("path", ["file.pt", "model.safetensors", Path("runs/mine")])
+    def test_a_path(self, program: ft.Program, path: Any) -> None:
+        remedy = f"functrain.checkpoint.weights({str(path)!r})"
+        with pytest.raises(errors.ConfigurationError, match=re.escape(remedy)):
+            program.init(params=path)
+
+    def test_the_remedy_for_a_path(self, program: ft.Program, tmp_path: Path) -> None:
+        values = program.init().params
+        torch.save(dict(values), tmp_path / "file.pt")
+        state = program.init(params=weights(tmp_path / "file.pt"))
+        assert tree.equal(dict(state.params), dict(values))
+
+    def test_a_module(self, program: ft.Program) -> None:
+        with pytest.raises(errors.ConfigurationError, match=r"module\.state_dict\(\)"):
+            program.init(params=mlp())  # type: ignore[arg-type]
+
+    def test_a_state(self, program: ft.Program) -> None:
+        with pytest.raises(errors.ConfigurationError, match=r"\*\*state\.params"):
+            program.init(params=program.init())  # type: ignore[arg-type]
+
+    def test_names_and_tensors_in_pairs(self, program: ft.Program) -> None:
+        with pytest.raises(errors.ConfigurationError, match="got a generator"):
+            program.init(params=mlp().named_parameters())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("given", "remedy"),
+        [
+            ({"model": mlp().state_dict(), "optimizer": {"state": {}}}, "checkpoint['model']"),
+            ({"epoch": 3, "state_dict": mlp().state_dict()}, "checkpoint['state_dict']"),
+            ({"epoch": 3, "model": mlp()}, "checkpoint['model'].state_dict()"),
+            ({"generator": mlp().state_dict()}, "checkpoint['generator']"),
+            (
+                {"params": mlp().state_dict(), "buffers": {"a": torch.ones(1)}},
+                "{**checkpoint['params'], **checkpoint['buffers']}",
+            ),
+        ],
+    )
+    def test_a_checkpoint_with_more_in_it(
+        self, program: ft.Program, given: Any, remedy: str
+    ) -> None:
+        with pytest.raises(errors.ConfigurationError, match=re.escape(f"(params={remedy})")):
+            program.init(params=given)
+
+    def test_an_array(self, program: ft.Program) -> None:
+        given: Any = {name: value.numpy() for name, value in program.init().params.items()}
+        with pytest.raises(errors.ConfigurationError, match=r"must be a tensor, got a ndarray"):
+            program.init(params=given)
+
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "net.body."])
+    def test_a_prefix(self, program: ft.Program, prefix: str) -> None:
+        given = {prefix + name: value for name, value in program.init().params.items()}
+        with pytest.raises(errors.ParameterMismatchError, match="consume_prefix_in_") as caught:
+            program.init(params=given)
+        assert f"begin with {prefix!r}" in str(caught.value)
+        consume_prefix_in_state_dict_if_present(given, prefix)
+        program.init(params=given)
+
+    def test_a_prefix_of_the_model(self) -> None:
+        inner = mlp()
+        wrapped = nn.ModuleDict({"backbone": inner})
+        program = ft.program(wrapped, classify, ft.optim.SGD(lr=0.1))
+        with pytest.raises(errors.ParameterMismatchError, match=r"names begin with 'backbone\.'"):
+            program.init(params=inner.state_dict())
+
+    def test_a_wrapper_within_the_names(self) -> None:
+        model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+        program = ft.program(model, classify, ft.optim.SGD(lr=0.1))
+        given = {
+            name.replace("body.", "body._orig_mod."): value
+            for name, value in model.state_dict().items()
+        }
+        with pytest.raises(errors.ParameterMismatchError, match=r"'_orig_mod\.' is in the names"):
+            program.init(params=given)
+
+    def test_other_names_have_no_such_hint(self, program: ft.Program) -> None:
+        with pytest.raises(errors.ParameterMismatchError) as caught:
+            program.init(params={"other": torch.ones(1)})
+        assert str(caught.value).startswith("the given params do not fit the model:")
 
 
 class Changing(nn.Module):

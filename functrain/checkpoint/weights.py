@@ -20,6 +20,7 @@ from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
+from functrain.pretrained import state_dicts
 
 What: TypeAlias = Literal["params", "ema", "all"]
 # Where a training state is in its tree: that of a run, or saved by itself.
@@ -163,8 +164,11 @@ def _from_file(place: Path, device: str | torch.device) -> dict[str, Tensor]:
             f"loads without running code ({type(error).__name__})"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        nested = state_dicts(found) if isinstance(found, dict) else {}
+        hint = f" (checkpoint = torch.load(...); weights may be {', '.join(nested.values())})"
         raise ConfigurationError(
             f"{place} holds a {type(found).__name__} that is no state_dict (names and tensors); "
             "load it with torch.load and give the weights in it to program.init(params=...)"
+            f"{hint if nested else ''}"
         )
     return dict(found)

@@ -1,0 +1,127 @@
+"""What is given as pretrained values and is not tensors by name: errors that say what to give."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from functrain.errors import ConfigurationError
+from functrain.state import TrainState
+
+# Modules around a module, each with the name under which it holds the one inside.
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+def check(given: Any, known: Collection[str]) -> None:
+    """Refuse what is not a dict of tensors.
+
+    Args:
+        given: as ``params=`` of ``init``.
+        known: the names of the model.
+
+    Raises:
+        ConfigurationError: it is a path, a module, a state, a nested checkpoint or the like.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"params must be a dict of tensors by name, {_instead(given)}")
+    others = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
+    nested = state_dicts(others)
+    if nested:
+        raise ConfigurationError(
+            "params must be a dict of tensors by name, got one with dicts or modules in it: "
+            f"{', '.join(map(repr, nested))}. Give the weights alone: "
+            f"program.init(params={_best(nested)})"
+        )
+    for name in others.keys() & set(known):
+        raise ConfigurationError(
+            f"params[{name!r}] must be a tensor, got a {type(given[name]).__name__}; "
+            "torch.as_tensor makes one of an array or a list"
+        )
+
+
+def state_dicts(values: Mapping[Any, Any]) -> dict[str, str]:
+    """Return which entries of a checkpoint hold weights, each with the code to get them.
+
+    Args:
+        values: what ``torch.load`` gave, say.
+
+    Example:
+        >>> import torch
+        >>> state_dicts({"model": {"weight": torch.ones(2)}, "epoch": 3})
+        {'model': "checkpoint['model']"}
+    """
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, nn.Module):
+            found[name] = f"checkpoint[{name!r}].state_dict()"
+        elif isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values()):
+            found[name] = f"checkpoint[{name!r}]"
+    return found
+
+
+def prefix_hint(given: Collection[str], known: Collection[str]) -> str:
+    """Say how the names that are given differ from those of the model, where all do alike.
+
+    Example:
+        >>> prefix_hint(["module.weight", "module.bias"], ["weight", "bias"])
+        "; the names begin with 'module.': take it off first, as with
+        torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(params, 'module.')"
+        >>> prefix_hint(["weight"], ["weight", "bias"])
+        ''
+    """
+    prefix = _prefix(given, known)
+    if prefix:
+        return (
+            f"; the names begin with {prefix!r}: take it off first, as with "
+            f"torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(params, {prefix!r})"
+        )
+    prefix = _prefix(known, given)
+    if prefix:
+        renamed = f"{{{prefix!r} + name: value for name, value in params.items()}}"
+        return f"; the model's names begin with {prefix!r}: put it before those given: {renamed}"
+    for wrapper in _WRAPPERS:
+        if {name.replace(wrapper, "") for name in given} >= set(known):
+            renamed = f"{{name.replace({wrapper!r}, ''): value for name, value in params.items()}}"
+            return f"; {wrapper!r} is in the names: take it out first: {renamed}"
+    return ""
+
+
+def _prefix(longer: Collection[str], shorter: Collection[str]) -> str:
+    """The prefix by which most names of one side become names of the other."""
+    names, found = set(shorter), Counter[str]()
+    for name in longer:
+        ends = [0, *(index + 1 for index, letter in enumerate(name) if letter == ".")]
+        found[next((name[:end] for end in ends if name[end:] in names), "")] += 1
+    prefix, count = found.most_common(1)[0] if found else ("", 0)
+    return prefix if 2 * count > len(longer) else ""
+
+
+def _instead(given: object) -> str:
+    if isinstance(given, str | os.PathLike):
+        path = os.fspath(given)
+        return (
+            "got a path. Read it first: "
+            f"program.init(params=functrain.checkpoint.weights({path!r})), which takes a run "
+            "directory, a checkpoint, or a file (.safetensors, .pt, .pth)"
+        )
+    if isinstance(given, nn.Module):
+        return "got a module. Give its values: program.init(params=module.state_dict())"
+    if isinstance(given, TrainState):
+        return (
+            "got a TrainState. Give its weights: "
+            "program.init(params={**state.params, **state.buffers})"
+        )
+    return f"got a {type(given).__name__}; program.init(params=module.state_dict()) is one"
+
+
+def _best(nested: Mapping[str, str]) -> str:
+    """The code for the weights; a state has its buffers beside the parameters."""
+    if nested.keys() >= {"params", "buffers"}:
+        return "{**checkpoint['params'], **checkpoint['buffers']}"
+    likely = ("model", "state_dict", "model_state_dict", "params", "module", "net")
+    name = next((name for name in likely if name in nested), next(iter(nested)))
+    return nested[name]
