@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from functrain import arguments, tree
 from functrain.errors import ParameterMismatchError
-from functrain.model import mismatches
+from functrain.pretrained import mismatches
 from functrain.state import TrainState, is_consumed
 
 if TYPE_CHECKING:

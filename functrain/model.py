@@ -8,16 +8,14 @@ each. The user's own module is never touched: the shell is a copy, or comes from
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
 
-from functrain import pretrained
-from functrain.buffers import KnownBuffers, may_become, removed
-from functrain.errors import ModelError, ParameterMismatchError
-from functrain.names import nearest
+from functrain.buffers import KnownBuffers, removed
+from functrain.errors import ModelError
 from functrain.owners import Owner, lists, owners, refuse_closures
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
@@ -167,61 +165,6 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         modes=_modes(module),
         known_buffers=KnownBuffers.of(module),
     )
-
-
-def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
-    """Replace initial parameters by pretrained ones.
-
-    Args:
-        model: whose names count; the second names of tied tensors are accepted too.
-        into: the initial parameters and buffers by path.
-        values: the pretrained values, for example a ``state_dict()``; buffers may be left out.
-
-    Returns:
-        A new dict like ``into``; dtypes stay those of the model, as ``load_state_dict`` does it.
-        A buffer that a forward gave its shape keeps it.
-
-    Raises:
-        ParameterMismatchError: names or shapes do not fit; all of them are listed.
-        ConfigurationError: the values are no dict of tensors.
-    """
-    names = into.keys() | model.aliases.keys()
-    pretrained.check(values, names)
-    given = {model.aliases.get(path, path): value for path, value in values.items()}
-    problems = mismatches(given, into, model.params)
-    if problems:
-        hint = pretrained.prefix_hint(values, names)
-        raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)
-    return {
-        path: _taken(given[path].detach(), tensor) if path in given else tensor
-        for path, tensor in into.items()
-    }
-
-
-def _taken(value: Tensor, into: Tensor) -> Tensor:
-    # The dtype of an empty buffer, which stands for what a forward makes of it, says nothing.
-    placeholder = into.numel() == 0 and value.numel() > 0
-    return value.to(into.device if placeholder else into).clone()
-
-
-def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[str]:
-    """What keeps tensors from being those of a model, in words.
-
-    Args:
-        given: by path.
-        known: what the model has.
-        needed: paths that must be there. The other ones are buffers, which may have taken their
-            shape in a forward.
-    """
-    problems = [f"unexpected {path!r}{nearest(path, known)}" for path in given if path not in known]
-    problems += [f"missing {path!r}" for path in needed if path not in given]
-    problems += [
-        f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
-        for path, tensor in known.items()
-        if path in given and given[path].shape != tensor.shape
-        if path in needed or not may_become(tensor, given[path].shape)
-    ]
-    return problems
 
 
 def _copies(tensors: Tensors) -> Tensors:

@@ -1,4 +1,4 @@
-"""What is given as pretrained values and is not tensors by name: errors that say what to give."""
+"""Pretrained values in the place of initial ones, and what to give where they do not fit."""
 
 from __future__ import annotations
 
@@ -9,38 +9,69 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from functrain.errors import ConfigurationError
-from functrain.state import TrainState
+from functrain.buffers import may_become
+from functrain.errors import ConfigurationError, ParameterMismatchError
+from functrain.model import Model
+from functrain.names import nearest
+from functrain.state import Tensors, TrainState
 
 # Modules around a module, each with the name under which it holds the one inside.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
-def check(given: Any, known: Collection[str]) -> None:
-    """Refuse what is not a dict of tensors.
+def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
+    """Replace initial parameters by pretrained ones.
 
     Args:
-        given: as ``params=`` of ``init``.
-        known: the names of the model.
+        model: whose names count; the second names of tied tensors are accepted too.
+        into: the initial parameters and buffers by path.
+        values: the pretrained values, for example a ``state_dict()``; buffers may be left out.
+
+    Returns:
+        A new dict like ``into``; dtypes stay those of the model, as ``load_state_dict`` does it.
+        A buffer that a forward gave its shape keeps it.
 
     Raises:
-        ConfigurationError: it is a path, a module, a state, a nested checkpoint or the like.
+        ParameterMismatchError: names or shapes do not fit; all of them are listed.
+        ConfigurationError: the values are no dict of tensors.
     """
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"params must be a dict of tensors by name, {_instead(given)}")
-    others = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
-    nested = state_dicts(others)
-    if nested:
-        raise ConfigurationError(
-            "params must be a dict of tensors by name, got one with dicts or modules in it: "
-            f"{', '.join(map(repr, nested))}. Give the weights alone: "
-            f"program.init(params={_best(nested)})"
-        )
-    for name in others.keys() & set(known):
-        raise ConfigurationError(
-            f"params[{name!r}] must be a tensor, got a {type(given[name]).__name__}; "
-            "torch.as_tensor makes one of an array or a list"
-        )
+    names = into.keys() | model.aliases.keys()
+    _check(values, names)
+    given = {model.aliases.get(path, path): value for path, value in values.items()}
+    problems = mismatches(given, into, model.params)
+    if problems:
+        hint = prefix_hint(values, names)
+        raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)
+    return {
+        path: _taken(given[path].detach(), tensor) if path in given else tensor
+        for path, tensor in into.items()
+    }
+
+
+def _taken(value: Tensor, into: Tensor) -> Tensor:
+    # The dtype of an empty buffer, which stands for what a forward makes of it, says nothing.
+    placeholder = into.numel() == 0 and value.numel() > 0
+    return value.to(into.device if placeholder else into).clone()
+
+
+def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[str]:
+    """What keeps tensors from being those of a model, in words.
+
+    Args:
+        given: by path.
+        known: what the model has.
+        needed: paths that must be there. The other ones are buffers, which may have taken their
+            shape in a forward.
+    """
+    problems = [f"unexpected {path!r}{nearest(path, known)}" for path in given if path not in known]
+    problems += [f"missing {path!r}" for path in needed if path not in given]
+    problems += [
+        f"{path!r} has shape {list(given[path].shape)}, expected {list(tensor.shape)}"
+        for path, tensor in known.items()
+        if path in given and given[path].shape != tensor.shape
+        if path in needed or not may_become(tensor, given[path].shape)
+    ]
+    return problems
 
 
 def state_dicts(values: Mapping[Any, Any]) -> dict[str, str]:
@@ -88,6 +119,25 @@ def prefix_hint(given: Collection[str], known: Collection[str]) -> str:
             renamed = f"{{name.replace({wrapper!r}, ''): value for name, value in params.items()}}"
             return f"; {wrapper!r} is in the names: take it out first: {renamed}"
     return ""
+
+
+def _check(given: Any, known: Collection[str]) -> None:
+    """Refuse a path, a module, a state, a nested checkpoint and the like."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"params must be a dict of tensors by name, {_instead(given)}")
+    others = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
+    nested = state_dicts(others)
+    if nested:
+        raise ConfigurationError(
+            "params must be a dict of tensors by name, got one with dicts or modules in it: "
+            f"{', '.join(map(repr, nested))}. Give the weights alone: "
+            f"program.init(params={_best(nested)})"
+        )
+    for name in others.keys() & set(known):
+        raise ConfigurationError(
+            f"params[{name!r}] must be a tensor, got a {type(given[name]).__name__}; "
+            "torch.as_tensor makes one of an array or a list"
+        )
 
 
 def _prefix(longer: Collection[str], shorter: Collection[str]) -> str:

@@ -30,8 +30,8 @@ from functrain.errors import EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
 from functrain.loss import Outcome, evaluate
 from functrain.metrics.protocol import computed
-from functrain.model import load
 from functrain.ownership import owns_its_tensors
+from functrain.pretrained import load
 from functrain.recipe import Recipe
 from functrain.rng import Rng, scoped
 from functrain.state import Counters, Donation, Tensors, TrainState

@@ -31,6 +31,7 @@ from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.skipped import with_skipped
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
+from functrain.state import TrainState
 from functrain.tree import Tree
 from functrain.tree.nodes import Key
 from functrain.warning import warn
@@ -128,7 +129,7 @@ def exact(source: Source, like: Any) -> Tree:
     with well_formed(source.path):
         problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
-        raise _mismatch(source, problems)
+        raise _mismatch(source, problems, like)
     return source.made(structure, source.tensors(like), like)
 
 
@@ -149,7 +150,7 @@ def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
     with well_formed(source.path):
         found = placed(structure, leaves, like, adaption, source.began)
         wanted = {index for json in found.slots.values() for index in indices(json)}
-    _check(source, found)
+    _check(source, found, like)
     tensors = source.tensors(Anything, wanted)
     return _filled(source, like, found.slots, tensors, adaption.cast)
 
@@ -167,14 +168,14 @@ def migrated(
     like = _with_skipped(source, json, like, adaption)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
     found = placed(json, leaves, like, adaption, source.began)
-    _check(source, found)
+    _check(source, found, like)
     return _filled(source, like, found.slots, [tensor for _, tensor in tensors], adaption.cast)
 
 
-def _check(source: Source, found: Placed) -> None:
+def _check(source: Source, found: Placed, like: Any) -> None:
     """Refuse what does not fit, and say what is left out."""
     if found.problems:
-        raise _mismatch(source, found.problems)
+        raise _mismatch(source, found.problems, like)
     if found.left:
         shown = [f"  {line}" for line in found.left[:_MOST_SHOWN]]
         rest = len(found.left) - len(shown)
@@ -194,9 +195,14 @@ class _Shown:
     shape: tuple[int, ...]
 
 
-def _mismatch(source: Source, problems: list[str]) -> CheckpointMismatchError:
+def _mismatch(source: Source, problems: list[str], like: Any) -> CheckpointMismatchError:
     error = CheckpointMismatchError(source.path, problems)
-    if all("buffers." in problem.partition(":")[0] for problem in problems):
+    saved = plain(source.manifest.structure)
+    if isinstance(like, TrainState) and isinstance(saved, dict) and "train" in saved:
+        error.add_note(
+            "It is the checkpoint of a run, whose state is a part of it: functrain.load(path).train"
+        )
+    elif all("buffers." in problem.partition(":")[0] for problem in problems):
         error.add_note(
             "Only buffers differ. If it is the forward that changes them, program.init() fits as "
             "like= where they begin empty or as one number, and anything does with "

@@ -194,6 +194,16 @@ def test_through_the_store_of_a_run(tmp_path: Path) -> None:
     assert ft.tree.equal(state.train, run.state)
 
 
+def test_the_checkpoint_of_a_run_is_more_than_a_state(tmp_path: Path) -> None:
+    made, store = program(ADAM), ft.Checkpoints(tmp_path / "run")
+    run = ft.fit(made, batches(4), until="2 steps", directory=store)
+    for options in ({}, {"partial": True}):
+        with pytest.raises(CheckpointMismatchError) as caught:
+            store.restore(like=made.init(), **options)
+        assert "functrain.load(path).train" in "\n".join(caught.value.__notes__)
+    assert ft.tree.equal(ft.load(store.path(2)).train, run.state)
+
+
 def run_state(made: ft.Program) -> ft.RunState:
     from functrain.checkpoint import Anything
 
