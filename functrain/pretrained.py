@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from functrain.buffers import may_become
 from functrain.errors import ConfigurationError, ParameterMismatchError
-from functrain.model import Model
+from functrain.model import Model, take_apart
 from functrain.names import nearest
 from functrain.state import Tensors, TrainState
 
@@ -38,13 +40,30 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     names = into.keys() | model.aliases.keys()
     _check(values, names)
     given = {model.aliases.get(path, path): value for path, value in values.items()}
-    problems = mismatches(given, into, model.params)
+    buffers = [path for path in given if path in into and path not in model.params]
+    other = {path for path in buffers if given[path].shape != into[path].shape}
+    resized = _resized_by_module(model, values) & other if other else set[str]()
+    known = {path: given[path] if path in resized else own for path, own in into.items()}
+    problems = mismatches(given, known, model.params)
     if problems:
         hint = prefix_hint(values, names)
         raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)
     return {
         path: _taken(given[path].detach(), tensor) if path in given else tensor
         for path, tensor in into.items()
+    }
+
+
+def _resized_by_module(model: Model, values: Tensors) -> set[str]:
+    """The buffers that have the shapes given after the module's own ``load_state_dict``."""
+    own = model.factory
+    module = copy.deepcopy(model.module) if own is None else take_apart(own).module
+    with contextlib.suppress(RuntimeError):  # raised at the end, for all that it did not take
+        module.load_state_dict(values, strict=False)
+    loaded = dict(module.named_buffers(remove_duplicate=False))
+    shared = loaded.keys() & values.keys()
+    return {
+        model.aliases.get(path, path) for path in shared if loaded[path].shape == values[path].shape
     }
 
 

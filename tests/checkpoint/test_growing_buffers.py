@@ -102,6 +102,30 @@ def test_a_state_dict_of_torch() -> None:
     assert ft.tree.equal(dict(state.buffers), dict(module.named_buffers()))
 
 
+class Resizing(Remembering):
+    """Takes a memory of any length when it is loaded, as torch's observers do."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(torch.zeros(length, 3))
+
+    def _load_from_state_dict(self, values: Any, prefix: str, *rest: Any) -> None:
+        if prefix + "memory" in values:
+            self.memory = torch.zeros_like(values[prefix + "memory"])
+        super()._load_from_state_dict(values, prefix, *rest)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_state_dict_that_the_module_itself_makes_room_for(inside: bool) -> None:
+    def made(length: int) -> nn.Module:
+        return nn.Sequential(Resizing(length)) if inside else Resizing(length)
+
+    values = made(5).state_dict()
+    state = program(lambda: made(2)).init(params=values)
+    assert ft.tree.equal({**state.params, **state.buffers}, dict(values))
+    with pytest.raises(ParameterMismatchError, match=r"memory' has shape \[5, 3\]"):
+        program(lambda: Remembering(torch.zeros(2, 3))).init(params=Resizing(5).state_dict())
+
+
 def test_the_average_is_evaluated_with_them() -> None:
     made = program(Quantized, ema=0.9)
     state = stepped(made, 3)
