@@ -292,8 +292,9 @@ class TestOthers:
     def test_moments_of_other_shapes_are_refused(self, tmp_path: Path) -> None:
         made = program(ADAM)
         state = stepped(made, made.init(), batches(1))
-        state.optimizer["state"]["0.bias"]["exp_avg"] = torch.zeros(9)
-        path = ft.save(tmp_path / "c", state)
+        moments = {**state.optimizer["state"], "0.bias": {"exp_avg": torch.zeros(9)}}
+        optimizer = {**state.optimizer, "state": moments}
+        path = ft.save(tmp_path / "c", attrs.evolve(state, optimizer=optimizer))
         like = stepped(made, made.init(), batches(1))
         with pytest.raises(CheckpointMismatchError, match=r"0\.bias\.exp_avg: expected shape"):
             ft.load(path, like=like)

@@ -31,7 +31,7 @@ def is_torch_state(like: Any) -> bool:
         >>> is_torch_state({"state": {}})
         False
     """
-    return type(like) is dict and (like.keys() == OPTIMIZER or like.keys() == SCHEDULER)
+    return isinstance(like, dict) and (like.keys() == OPTIMIZER or like.keys() == SCHEDULER)
 
 
 def is_of_layout(json: Json, like: dict[str, Any]) -> bool:
@@ -64,7 +64,7 @@ def growth_mismatches(
             found.append(f"{path_string(path)}: {shapes}")
         return
     node = decode_node(json)
-    if type(like) is not dict or node is None or node.kind not in _MAPPINGS:
+    if not isinstance(like, dict) or node is None or node.kind not in _MAPPINGS:
         return  # values may change their type: None becomes a number, a number a tensor
     theirs = dict(node.children)
     missing, added = _listed(like.keys() - theirs.keys()), _listed(theirs.keys() - like.keys())
