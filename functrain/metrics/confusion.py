@@ -24,6 +24,11 @@ class ConfusionMatrix(NamedTuple):
 
     counts: Tensor
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better, of all numbers it computes: it is."""
+        return True
+
     @classmethod
     def of(
         cls, predictions: Tensor, targets: Tensor, classes: int, *, ignore_index: int = -100

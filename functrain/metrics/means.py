@@ -74,6 +74,11 @@ class Accuracy(NamedTuple):
     right: Tensor
     answers: Tensor
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better: it is."""
+        return True
+
     @classmethod
     def of(
         cls, logits: Tensor, targets: Tensor, *, top: int = 1, ignore_index: int = -100
@@ -121,6 +126,11 @@ class Perplexity(NamedTuple):
 
     total: Tensor
     tokens: Tensor
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better: less is."""
+        return False
 
     @classmethod
     def of(cls, logits: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Perplexity:

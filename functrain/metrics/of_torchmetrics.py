@@ -22,6 +22,13 @@ class TorchMetric:
     seen: Any
     updates: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...] = ()
 
+    @property
+    def higher_is_better(self) -> Any:
+        """What the metric says of itself; of a collection, what each of its metrics says."""
+        if not _is_collection(self.seen):
+            return getattr(self.seen, "higher_is_better", None)
+        return {name: metric.higher_is_better for name, metric in self.seen.items()}
+
     def merge(self, other: TorchMetric) -> TorchMetric:
         """The metric over the samples of both, in their order."""
         metric = _forked(self.seen)

@@ -17,7 +17,9 @@ class Metric(Protocol):
     """A metric over some samples, as a value.
 
     ``merge`` is associative and changes neither value. A kind of metric has an ``empty`` value too,
-    which leaves what it is merged with as it is.
+    which leaves what it is merged with as it is. It may say in ``higher_is_better`` (a bool, or a
+    mapping of them by the names that it computes) which of two values is better: ``mode`` need not
+    be given where it is monitored.
     """
 
     def merge(self, other: Any) -> Any:

@@ -1,0 +1,122 @@
+"""Whether less or more of a metric is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import functrain as ft
+from functrain.errors import ConfigurationError
+from functrain.metrics import direction
+
+
+def names(text: str) -> list[str]:
+    return text.split()
+
+
+MORE = names(
+    """
+    accuracy eval/accuracy eval/ema/accuracy eval/ema/top5_accuracy val_acc valAcc acc1
+    acc@1 macro_f1 f1_macro eval/accuracy@5 auroc roc_auc AUROC BinaryAUROC
+    MulticlassF1Score f1_score bleu bleu4 rouge1 rougeL rougeLsum ROUGE-2 iou IoU mIoU
+    mean_iou dice dice_score ndcg nDCG@10 recall recall_at_5 precision_at_recall_90
+    precision psnr ssim success_rate reward episode_return mean_reward mcc kappa
+    cohen_kappa r2 R2 R2Score r_squared log_likelihood mAP map_50 map50 exact_match
+    mnli/accuracy mnli_accuracy worst_group_accuracy eval/f1/macro eval/accuracy/class_3
+    win_rate hits@10 reward_per_episode true_positive_rate cosine_similarity
+    explained_variance balanced_accuracy top-1-accuracy accuracy_top5 average_precision
+    eval/confusion/f1 eval/accuracy_sum
+    """
+)
+LESS = names(
+    """
+    loss eval/loss epoch/loss val_loss valLoss nll nll_loss loss_mean total_loss error err
+    top1_err error_rate word_error_rate perplexity ppl bits_per_byte bpb bpc mse mae rmse
+    MeanSquaredError mean_squared_error wer cer fid fid_score kl kl_loss kl_divergence
+    distance ece brier brier_score hinge cross_entropy xent log_loss logloss
+    neg_log_likelihood negative_log_likelihood loss_per_token dice_loss iou_loss
+    triplet_margin_loss L1Loss eval/loss/mean false_positive_rate relative_error max_error
+    loss1
+    """
+)
+UNKNOWN = names(
+    """
+    score eval/score elbo loss_scale accuracy_loss accuracy_error negative_accuracy
+    neg_loss 1-accuracy one_minus_accuracy -loss accuracy_gap loss_std eval/loss/std
+    eval/loss/p95 loss_reduction time_to_accuracy error_recall attack_success_rate
+    learning_rate lr grad_norm rate hard_errors/score accuracy_set/value eval x z
+    delta_acc samples_per_second entropy neg_mean_squared_error inverse_accuracy
+    eval/ema/score quality accuracy/score errors/f accuracies_of_loss
+    """
+)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_is_better(name: str) -> None:
+    assert direction.of_name(name) == "max"
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_less_is_better(name: str) -> None:
+    assert direction.of_name(name) == "min"
+
+
+@pytest.mark.parametrize("name", [*UNKNOWN, "", "/", "eval/", "1 - accuracy", "a metric"])
+def test_nothing_is_assumed_of_other_names(name: str) -> None:
+    assert direction.of_name(name) is None
+
+
+def test_metric_objects_say_it_of_what_they_compute() -> None:
+    matrix = ft.metrics.ConfusionMatrix.of(torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
+    found = direction.of_metrics({
+        "a": ft.metrics.Accuracy.empty(),
+        "b": ft.metrics.Perplexity.empty(),
+        "c": ft.metrics.Mean.empty(),
+        "d": matrix,
+        "e": ft.metrics.Quantiles.empty(),
+        "f": torch.tensor(1.0),
+    })  # fmt: skip
+    assert found == {"a": "max", "b": "min", "d": "max"}
+    for name in matrix.compute():
+        assert direction.resolved(f"d/{name}", None, found) == "max"
+
+
+def test_metrics_of_torchmetrics_say_it() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    x, y = torch.tensor([0.2, 0.9]), torch.tensor([0, 1])
+    both = torchmetrics.MetricCollection(
+        {"roc": torchmetrics.AUROC("binary"), "off": torchmetrics.MeanSquaredError()}, prefix="b_"
+    )
+    found = direction.of_metrics({
+        "one": ft.metrics.from_torchmetrics(torchmetrics.MeanAbsoluteError(), x, y),
+        "both": ft.metrics.from_torchmetrics(both, x, y),
+        "silent": ft.metrics.from_torchmetrics(torchmetrics.MeanMetric(), x),
+    })  # fmt: skip
+    assert found == {"one": "min", "both/b_roc": "max", "both/b_off": "min"}
+
+
+def test_own_metrics_may_say_it_of_each_number() -> None:
+    class Own:
+        def __init__(self, said: Any) -> None:
+            self.higher_is_better = said
+
+    values = {"a": Own(True), "b": Own({"x": False, "y": None}), "c": Own(None), "d": Own("yes")}
+    assert direction.of_metrics(values) == {"a": "max", "b/x": "min"}
+
+
+def test_the_users_word_comes_first_then_the_object_then_the_name() -> None:
+    objects: Any = {"eval/a": "max", "eval/error": "max"}
+    assert direction.resolved("eval/accuracy", "min") == "min"
+    assert direction.resolved("error", "min", objects) == "min"
+    assert direction.resolved("a", None, objects) == "max"
+    assert direction.resolved("eval/a", None, objects) == "max"
+    assert direction.resolved("eval/f1", None, objects) == "max"
+
+
+def test_what_is_not_known_or_contradicts_itself_is_an_error_with_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match=r"EarlyStop: 'eval/score' .*Give mode='min'"):
+        direction.resolved("eval/score", None, {"eval/other": "max"}, "EarlyStop")
+    with pytest.raises(ConfigurationError, match=r"'error' implies mode='min', but .*mode='max'"):
+        direction.resolved("error", None, {"eval/error": "max"})
