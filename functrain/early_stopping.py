@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import attrs
 
 from functrain.errors import ConfigurationError, MissingMetricWarning
+from functrain.metrics.direction import Mode, resolved
 from functrain.warning import warn
 
 State = dict[str, Any]
@@ -17,7 +18,9 @@ State = dict[str, Any]
 class Rule(Protocol):
     """When a run ends by its evaluations: a pure reducer, whose state is plain data.
 
-    ``state["stop"]`` says why the run is to end, or is ``None``.
+    ``state["stop"]`` says why the run is to end, or is ``None``. A rule with ``monitor`` is refused
+    where no evaluation gives that metric. One with ``directed(directions)`` is given what metric
+    objects say of themselves, ``{"eval/accuracy": "max"}``, and returns the rule to go by.
     """
 
     def init(self) -> State:
@@ -29,7 +32,7 @@ class Rule(Protocol):
         ...
 
 
-def improves(value: float, best: float | None, mode: str) -> bool:
+def improves(value: float, best: float | None, mode: Mode) -> bool:
     """Whether a value is strictly better than the best so far; what is not finite never is.
 
     Example:
@@ -41,7 +44,7 @@ def improves(value: float, best: float | None, mode: str) -> bool:
     return best is None or (value < best if mode == "min" else value > best)
 
 
-def best_after(best: State, value: float | None, step: int, mode: str) -> State:
+def best_after(best: State, value: float | None, step: int, mode: Mode) -> State:
     """The best value and its step after an evaluation.
 
     Args:
@@ -79,10 +82,10 @@ def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
     return value
 
 
-def min_or_max(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
+def min_or_max(_: object, attribute: attrs.Attribute[Any], value: Mode | None) -> None:
     """Validate the mode of a rule."""
-    if value not in ("min", "max"):
-        raise ConfigurationError(f'{attribute.name} must be "min" or "max", came {value!r}')
+    if value not in ("min", "max", None):
+        raise ConfigurationError(f'{attribute.name} must be "min" or "max", got {value!r}')
 
 
 def at_least(least: float) -> Any:
@@ -102,7 +105,9 @@ class EarlyStop:
     Attributes:
         monitor: metric of an evaluation, such as ``"loss"`` or ``"eval/ema/accuracy"``.
         patience: the run ends at this many evaluations in a row without improvement.
-        mode: whether less (``"min"``) or more (``"max"``) is better.
+        mode: whether less (``"min"``) or more (``"max"``) is better. By default what the metric
+            says (``higher_is_better``), or what a well-known name implies (accuracy, loss); of any
+            other metric it must be given.
         min_delta: an improvement must exceed this.
         relative: ``min_delta`` is a share of the absolute best value.
         lower: a value below this ends the run at once.
@@ -118,7 +123,7 @@ class EarlyStop:
 
     monitor: str = "loss"
     patience: int = attrs.field(default=5, validator=at_least(1))
-    mode: str = attrs.field(default="min", validator=min_or_max)
+    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
     min_delta: float = attrs.field(default=0.0, validator=at_least(0.0))
     relative: bool = False
     lower: float | None = None
@@ -127,6 +132,17 @@ class EarlyStop:
     def init(self) -> State:
         """State before the first evaluation."""
         return {"best": None, "misses": 0, "stop": None}
+
+    def directed(self, directions: Mapping[str, Mode]) -> EarlyStop:
+        """The rule with its mode.
+
+        Args:
+            directions: what metric objects say of themselves, by full name.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
+        """
+        return attrs.evolve(self, mode=resolved(self.monitor, self.mode, directions, "EarlyStop"))
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """State after an evaluation.
@@ -138,13 +154,17 @@ class EarlyStop:
 
         Returns:
             The new state; ``stop`` says why the run is to end, or is ``None``.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
         """
         value = awaited(metrics, self.monitor)
         if value is None:
             return state
+        mode = resolved(self.monitor, self.mode, where="EarlyStop")
         if outside := self._outside(value):
             return {**state, "stop": outside}
-        if self._improved(value, state["best"]):
+        if self._improved(value, state["best"], mode):
             return {"best": value, "misses": 0, "stop": None}
         misses = state["misses"] + 1
         stop = None
@@ -153,11 +173,11 @@ class EarlyStop:
             stop = f"{self.monitor} has not improved on {best} in {misses} evaluations"
         return {**state, "misses": misses, "stop": stop}
 
-    def _improved(self, value: float, best: float | None) -> bool:
+    def _improved(self, value: float, best: float | None, mode: Mode) -> bool:
         if best is None:
-            return improves(value, None, self.mode)
+            return improves(value, None, mode)
         margin = self.min_delta * abs(best) if self.relative else self.min_delta
-        return improves(value, best - margin if self.mode == "min" else best + margin, self.mode)
+        return improves(value, best - margin if mode == "min" else best + margin, mode)
 
     def _outside(self, value: float) -> str | None:
         if self.lower is not None and value < self.lower:
@@ -175,7 +195,7 @@ class FirstOf:
         rules: such as ``EarlyStop`` and ``Overfit``.
 
     Example:
-        >>> rule = FirstOf((EarlyStop(patience=2), EarlyStop("accuracy", mode="max", upper=0.9)))
+        >>> rule = FirstOf((EarlyStop(patience=2), EarlyStop("accuracy", upper=0.9)))
         >>> rule.observe(rule.init(), {"eval/loss": 0.5, "eval/accuracy": 0.95})["stop"]
         'accuracy is 0.95, above the bound 0.9'
     """
@@ -188,9 +208,9 @@ class FirstOf:
         return getattr(self.rules[0], "monitor", "loss") if self.rules else "loss"
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode | None:
         """That of the first rule."""
-        return getattr(self.rules[0], "mode", "min") if self.rules else "min"
+        return getattr(self.rules[0], "mode", None) if self.rules else None
 
     def init(self) -> State:
         """State before the first evaluation."""
@@ -203,6 +223,33 @@ class FirstOf:
         }
         stops = (one["stop"] for one in states.values() if one["stop"])
         return {"stop": next(stops, None)} | states
+
+
+def directed(rule: Rule, metrics: Mapping[str, float], directions: Mapping[str, Mode]) -> Rule:
+    """Return a rule whose mode is settled, once its metric is there.
+
+    Args:
+        rule: one without ``directed`` stays as it is.
+        metrics: of an evaluation; a rule whose metric is not among them stays as it is.
+        directions: what metric objects say of themselves, by full name.
+
+    Raises:
+        ConfigurationError: nothing says whether less or more of its metric is better.
+    """
+    if isinstance(rule, FirstOf):
+        rules: list[Any] = [directed(one, metrics, directions) for one in rule.rules]
+        return FirstOf(tuple(rules))
+    make = getattr(rule, "directed", None)
+    if make is None or find(metrics, getattr(rule, "monitor", "")) is None:
+        return rule
+    return cast(Rule, make(directions))
+
+
+def each_rule(rule: Rule | None) -> list[Any]:
+    """The rules that a rule is made of, in order."""
+    if isinstance(rule, FirstOf):
+        return [one for own in rule.rules for one in each_rule(own)]
+    return [] if rule is None else [rule]
 
 
 def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:

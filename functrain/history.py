@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import attrs
 
 from functrain.errors import ConfigurationError, LogError
 from functrain.extras import require
 from functrain.log import Row, stream
+from functrain.metrics.direction import Mode, resolved
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -99,29 +100,30 @@ class History:
         """
         return self.column(name)[1][-1]
 
-    def best(self, name: str, mode: Literal["min", "max"] = "min") -> tuple[int, float]:
+    def best(self, name: str, mode: Mode | None = None) -> tuple[int, float]:
         """Step and value at which a metric was best, first if several times; never NaN or Inf.
 
         Args:
             name: of the metric.
-            mode: whether ``min`` or ``max`` is best.
+            mode: whether ``min`` or ``max`` is best; by default what a well-known name implies.
 
         Raises:
             KeyError: it was never measured.
             LogError: it was never finite.
-            ConfigurationError: the mode is neither.
+            ConfigurationError: the mode is neither, or not given where the name implies none.
 
         Example:
             >>> rows = [{"step": s, "loss": x} for s, x in enumerate((0.5, math.nan, 0.2), 1)]
             >>> History(rows).best("loss")
             (3, 0.2)
         """
-        if mode not in ("min", "max"):
+        if mode not in ("min", "max", None):
             raise ConfigurationError(f"mode={mode!r}: expected 'min' or 'max'")
         pairs = [pair for pair in zip(*self.column(name), strict=True) if math.isfinite(pair[1])]
         if not pairs:
             raise LogError(f"{name!r} was never finite in these {len(self)} steps")
-        return (min if mode == "min" else max)(pairs, key=lambda pair: pair[1])
+        better = min if resolved(name, mode, where="best") == "min" else max
+        return better(pairs, key=lambda pair: pair[1])
 
     def plot(
         self,

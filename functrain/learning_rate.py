@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from functrain.errors import ScheduleStateError
+from functrain.metrics.direction import Mode
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
+from functrain.schedules.direction import directed, left_open
 from functrain.schedules.from_torch import TORCH_STATE
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
@@ -72,11 +74,23 @@ def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> Schedu
     return _each(schedules, state, advanced)
 
 
-def observe(schedules: Schedules, state: SchedulerState, metric: float | None) -> SchedulerState:
-    """The scheduler state after an evaluation gave ``metric``."""
+def observe(
+    schedules: Schedules, state: SchedulerState, metric: float | None, mode: Mode | None = None
+) -> SchedulerState:
+    """Return the scheduler state after an evaluation gave ``metric``.
+
+    Args:
+        schedules: one, or one a group.
+        state: before the evaluation.
+        metric: ``None`` where it was not measured.
+        mode: whether less or more of it is better, for schedules that were not told.
+    """
 
     def observed(schedule: Schedule, own: SchedulerState) -> SchedulerState:
-        return own if _observes(schedule) == "step" else schedule.observe(own, metric)
+        if _observes(schedule) == "step":
+            return own
+        told: Schedule = directed(schedule, mode)
+        return told.observe(own, metric)
 
     return _each(schedules, state, observed)
 
@@ -86,6 +100,26 @@ def waits_for_evaluations(schedules: Schedules) -> bool:
     if isinstance(schedules, dict):
         return any(waits_for_evaluations(own) for own in schedules.values())
     return getattr(schedules, "observes", None) == "evaluation"
+
+
+def is_open(schedules: Schedules) -> bool:
+    """Whether a schedule goes by a metric and was not told which of two values is better."""
+    if isinstance(schedules, dict):
+        return any(is_open(own) for own in schedules.values())
+    return any(left_open(schedules))
+
+
+def check_directed(schedules: Schedules, mode: Mode | None) -> None:
+    """Refuse schedules that would take less for better of a metric of which more is.
+
+    Raises:
+        InvalidScheduleError: there is one that cannot be told.
+    """
+    for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
+        if isinstance(schedule, dict):
+            check_directed(schedule, mode)
+        elif waits_for_evaluations(schedule):
+            directed(schedule, mode)
 
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.early_stopping import State, at_least, find, improves, min_or_max
+from functrain.metrics.direction import Mode, of_name, resolved
 
 
 @attrs.frozen
@@ -20,7 +21,10 @@ class Overfit:
         monitor: metric of an evaluation.
         training: the same of training, as the log names it.
         patience: the run ends at this many such evaluations in a row.
-        mode: whether less (``"min"``) or more (``"max"``) is better.
+        mode: whether less (``"min"``) or more (``"max"``) is better; by default as in
+            ``EarlyStop``.
+        training_mode: the same of ``training``. By default ``mode`` where both have one name, else
+            what its name implies, else ``mode``.
 
     Example:
         >>> rule = Overfit(patience=2)
@@ -34,11 +38,17 @@ class Overfit:
     monitor: str = "loss"
     training: str = "epoch/loss"
     patience: int = attrs.field(default=3, validator=at_least(1))
-    mode: str = attrs.field(default="min", validator=min_or_max)
+    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
+    training_mode: Mode | None = attrs.field(default=None, validator=min_or_max)
 
     def init(self) -> State:
         """State before the first evaluation."""
         return {"evaluated": None, "trained": None, "misses": 0, "stop": None}
+
+    def directed(self, directions: Mapping[str, Mode]) -> Overfit:
+        """The rule with its modes; see :meth:`EarlyStop.directed`."""
+        mode = resolved(self.monitor, self.mode, directions, "Overfit")
+        return attrs.evolve(self, mode=mode, training_mode=self._training_mode(mode))
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """State after an evaluation; unchanged where one of the two metrics is not there.
@@ -46,12 +56,17 @@ class Overfit:
         Args:
             state: from :meth:`init` or an earlier call; not changed.
             metrics: of the evaluation and, as ``epoch/...``, of the epoch that has ended.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
         """
         evaluated, trained = find(metrics, self.monitor), metrics.get(self.training)
         if evaluated is None or trained is None:
             return state
-        worse = self._better(state["evaluated"], evaluated)
-        misses = state["misses"] + 1 if worse and self._better(trained, state["trained"]) else 0
+        mode = resolved(self.monitor, self.mode, where="Overfit")
+        worse = _better(state["evaluated"], evaluated, mode)
+        better = _better(trained, state["trained"], self._training_mode(mode))
+        misses = state["misses"] + 1 if worse and better else 0
         stop = None
         if misses >= self.patience:
             stop = (
@@ -60,5 +75,10 @@ class Overfit:
             )
         return {"evaluated": evaluated, "trained": trained, "misses": misses, "stop": stop}
 
-    def _better(self, value: Any, other: Any) -> bool:
-        return value is not None and other is not None and improves(value, other, self.mode)
+    def _training_mode(self, mode: Mode) -> Mode:
+        same = self.monitor.rpartition("/")[2] == self.training.rpartition("/")[2]
+        return self.training_mode or (mode if same else of_name(self.training) or mode)
+
+
+def _better(value: Any, other: Any, mode: Mode) -> bool:
+    return value is not None and other is not None and improves(value, other, mode)

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.early_stopping import State, at_least, awaited, min_or_max
+from functrain.metrics.direction import Mode, resolved
 from functrain.prediction import LEAST_POINTS, Prediction, predict_final
 
 
@@ -21,7 +22,8 @@ class PredictedStop:
         bound: what the final value must not be worse than, such as the best of earlier runs.
         evaluations: how many the whole run will have; the last one is predicted.
         monitor: metric of an evaluation.
-        mode: whether less (``"min"``) or more (``"max"``) is better.
+        mode: whether less (``"min"``) or more (``"max"``) is better; by default as in
+            ``EarlyStop``.
         patience: the run ends at this many bad predictions in a row.
         warmup: evaluations before the first prediction; four at least.
 
@@ -38,13 +40,18 @@ class PredictedStop:
     bound: float
     evaluations: int = attrs.field(validator=at_least(1))
     monitor: str = "loss"
-    mode: str = attrs.field(default="min", validator=min_or_max)
+    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
     patience: int = attrs.field(default=2, validator=at_least(1))
     warmup: int = attrs.field(default=LEAST_POINTS, validator=at_least(LEAST_POINTS))
 
     def init(self) -> State:
         """State before the first evaluation."""
         return {"values": [], "misses": 0, "stop": None}
+
+    def directed(self, directions: Mapping[str, Mode]) -> PredictedStop:
+        """The rule with its mode; see :meth:`EarlyStop.directed`."""
+        mode = resolved(self.monitor, self.mode, directions, "PredictedStop")
+        return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """State after an evaluation.
@@ -56,13 +63,17 @@ class PredictedStop:
 
         Returns:
             The new state; ``stop`` says why the run is to end, or is ``None``.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
         """
         value = awaited(metrics, self.monitor)
         if value is None:
             return state
+        mode = resolved(self.monitor, self.mode, where="PredictedStop")
         values = [*state["values"], value]
         found = self._predicted(values)
-        if found is None or not worse(found.value, self.bound, self.mode):
+        if found is None or not worse(found.value, self.bound, mode):
             return {"values": values, "misses": 0, "stop": None}
         misses = state["misses"] + 1
         stop: Any = None
@@ -79,7 +90,7 @@ class PredictedStop:
         return predict_final(range(len(values)), values, self.evaluations - 1)
 
 
-def worse(value: float, bound: float, mode: str) -> bool:
+def worse(value: float, bound: float, mode: Mode) -> bool:
     """Whether a value is strictly worse than a bound.
 
     Example:

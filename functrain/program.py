@@ -29,6 +29,7 @@ from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
 from functrain.gradients import by_autograd
 from functrain.loss import Outcome, evaluate
+from functrain.metrics.direction import Mode
 from functrain.metrics.protocol import computed
 from functrain.ownership import owns_its_tensors
 from functrain.pretrained import load
@@ -269,9 +270,22 @@ class Program:
         ):
             yield module
 
-    def observe(self, state: TrainState, metric: float | None) -> TrainState:
-        """Tell the schedule a metric of an evaluation (``Plateau`` and its like react to it)."""
-        scheduler = learning_rate.observe(self.schedules, state.scheduler, metric)
+    def observe(
+        self, state: TrainState, metric: float | None, mode: Mode | None = None
+    ) -> TrainState:
+        """Tell the schedule a metric of an evaluation (``Plateau`` and its like react to it).
+
+        Args:
+            state: not changed.
+            metric: ``None`` where it was not measured.
+            mode: whether less (``"min"``) or more (``"max"``) of it is better, for a schedule whose
+                own ``mode`` was not given; it is taken for a loss otherwise.
+
+        Raises:
+            InvalidScheduleError: more is better, and a schedule of torch, or one within a schedule
+                of your own, was not told.
+        """
+        scheduler = learning_rate.observe(self.schedules, state.scheduler, metric, mode)
         return attrs.evolve(state, scheduler=scheduler)
 
     def with_horizon(self, state: TrainState, steps: int) -> TrainState:

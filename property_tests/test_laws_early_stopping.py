@@ -99,7 +99,7 @@ def test_the_best_is_the_first_of_the_finite_extremes(values: list[float], mode:
 
 
 def test_what_a_rule_is_when_nothing_is_said() -> None:
-    plain = ft.EarlyStop("loss", patience=5, mode="min", min_delta=0.0, relative=False)
+    plain = ft.EarlyStop("loss", patience=5, mode=None, min_delta=0.0, relative=False)
     assert plain == ft.EarlyStop()
     assert plain.lower is plain.upper is None
 

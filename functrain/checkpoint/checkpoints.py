@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs import validators
 
 from functrain.checkpoint import pruning, sharing
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, union
+from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, union
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
-from functrain.fields import one_of, whole
+from functrain.fields import whole
+from functrain.metrics.direction import Mode
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
@@ -41,7 +43,9 @@ class Checkpoints:
         keep_best: how many of the best to keep besides.
         monitor: the metric that says what is best. Checkpoints without it are never best, nor are
             those where it is NaN or infinite.
-        mode: whether ``"min"`` or ``"max"`` of it is best; the earlier one of equals.
+        mode: whether ``"min"`` or ``"max"`` of it is best; the earlier one of equals. By default
+            what the metric says (``higher_is_better``), or what a well-known name implies
+            (accuracy, loss); of any other metric it must be given.
         keep_every_steps: keep those at multiples of so many steps.
         keep_every_minutes: keep one for each span of so many minutes.
         keep: further rules, see :mod:`functrain.checkpoint.retention`.
@@ -65,7 +69,9 @@ class Checkpoints:
     keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")), kw_only=True)
+    mode: Mode | None = attrs.field(
+        default=None, validator=validators.optional(MODES), kw_only=True
+    )
     keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_every_minutes: float | None = attrs.field(
         default=None, validator=check_positive, kw_only=True
@@ -115,8 +121,10 @@ class Checkpoints:
             The checkpoint's directory.
 
         Raises:
+            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
+        self._best.check(metrics or {})
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         return self.write(taken)
 
@@ -146,7 +154,11 @@ class Checkpoints:
         return list_steps(self.directory)
 
     def best(self) -> int | None:
-        """The step whose metrics are best, ``None`` where none has the metric."""
+        """The step whose metrics are best, ``None`` where none has the metric.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
+        """
         return next(iter(self._best.ranked(self.entries())), None)
 
     def entries(self) -> dict[int, Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import attrs
 from attrs import validators
@@ -12,11 +12,10 @@ from attrs import validators
 from functrain.checkpoint.format.records import Entry
 from functrain.errors import ConfigurationError
 from functrain.fields import one_of, whole
-
-Mode = Literal["min", "max"]
-
+from functrain.metrics.direction import Mode, of_name, resolved
 
 Entries = Mapping[int, Entry]
+MODES = one_of(("min", "max"))
 
 
 class Rule(Protocol):
@@ -51,7 +50,8 @@ class Best:
 
     Args:
         metric: its name. A checkpoint without it, or where it is NaN or infinite, is never best.
-        mode: whether ``"min"`` or ``"max"`` of it is best; of equal ones the earlier.
+        mode: whether ``"min"`` or ``"max"`` of it is best; of equal ones the earlier. By default
+            what the run that saved them went by, else what the metric's name implies.
         count: how many.
 
     Example:
@@ -61,22 +61,54 @@ class Best:
     """
 
     metric: str = "loss"
-    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")))
+    mode: Mode | None = attrs.field(default=None, validator=validators.optional(MODES))
     count: int = attrs.field(default=1, validator=whole(0))
 
+    def direction(self, entries: Entries) -> Mode | None:
+        """The mode; ``None`` where nothing says it."""
+        if self.mode is not None:
+            return self.mode
+        for step in sorted(entries, reverse=True):
+            said = entries[step].monitored
+            if said.get("monitor") == self.metric and said.get("mode") in ("min", "max"):
+                mode: Mode = said["mode"]
+                return mode
+        return of_name(self.metric)
+
+    def check(self, metrics: Mapping[str, Any]) -> None:
+        """Refuse a metric of which nothing says whether less or more is better.
+
+        Raises:
+            ConfigurationError: it is among these, and its name implies nothing.
+        """
+        if self.count and self.metric in metrics:
+            resolved(self.metric, self.mode, where="Checkpoints")
+
     def ranked(self, entries: Entries) -> list[int]:
-        """All steps that have the metric, from best to worst."""
-        values = {
+        """All steps that have the metric, from best to worst.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
+        """
+        values = self._values(entries)
+        if not values:
+            return []
+        mode = resolved(self.metric, self.direction(entries), where="mode of the best")
+        sign = 1 if mode == "min" else -1
+        return sorted(values, key=lambda step: (sign * values[step], step))
+
+    def kept(self, entries: Entries) -> set[int]:
+        """The first of :meth:`ranked`; all that have the metric where nothing says what is best."""
+        if self.direction(entries) is None:
+            return set(self._values(entries)) if self.count else set()
+        return set(self.ranked(entries)[: self.count])
+
+    def _values(self, entries: Entries) -> dict[int, Any]:
+        return {
             step: entry.metrics[self.metric]
             for step, entry in entries.items()
             if _is_finite(entry.metrics.get(self.metric))
         }
-        sign = 1 if self.mode == "min" else -1
-        return sorted(values, key=lambda step: (sign * values[step], step))
-
-    def kept(self, entries: Entries) -> set[int]:
-        """The first of :meth:`ranked`."""
-        return set(self.ranked(entries)[: self.count])
 
 
 @attrs.frozen
@@ -130,7 +162,7 @@ def union(
 
     Example:
         >>> union(Best()), union(Best(), last=2)
-        ((), (Last(count=2), Last(count=1), Best(metric='loss', mode='min', count=1)))
+        ((), (Last(count=2), Last(count=1), Best(metric='loss', mode=None, count=1)))
     """
     rules: list[Rule] = [] if last is None else [Last(last)]
     rules += [] if steps is None else [EverySteps(steps)]

@@ -7,6 +7,7 @@ import math
 import attrs
 
 from functrain.errors import MetricNeededError, MissingMetricWarning
+from functrain.metrics.direction import Mode
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 from functrain.warning import warn
@@ -26,7 +27,9 @@ class Plateau(Schedule):
         patience: how many misses in a row are borne.
         threshold: by how much a metric must beat the best one.
         threshold_mode: "rel", as a part of the best one, or "abs".
-        mode: "min" when less is better, "max" when more is.
+        mode: "min" when less is better, "max" when more is. By default `fit` takes it from the
+            metric that it monitors; a number without a name, as the training loss or in a loop of
+            your own, is taken for a loss.
         cooldown: evaluations after a reduction in which misses do not count.
         min_lr: the floor of the learning rate.
         eps: a reduction by no more than this is not made.
@@ -49,7 +52,9 @@ class Plateau(Schedule):
     patience: int = attrs.field(default=10, validator=integer(minimum=0))
     threshold: float = attrs.field(default=1e-4, converter=plain_float, validator=real(minimum=0))
     threshold_mode: str = attrs.field(default="rel", validator=one_of("rel", "abs"))
-    mode: str = attrs.field(default="min", validator=one_of("min", "max"))
+    mode: Mode | None = attrs.field(
+        default=None, validator=attrs.validators.optional(one_of("min", "max"))
+    )
     cooldown: int = attrs.field(default=0, validator=integer(minimum=0))
     min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
     eps: float = attrs.field(default=1e-8, converter=plain_float, validator=real(minimum=0))
@@ -70,7 +75,7 @@ class Plateau(Schedule):
 
     def init(self) -> ScheduleState:
         """Return the lr, the best metric so far, the misses in a row, the cooldown left."""
-        best = math.inf if self.mode == "min" else -math.inf
+        best = None if self.mode is None else self._worst
         return {"lr": self.base, "best": best, "misses": 0, "cooldown": 0}
 
     def lr(self, state: ScheduleState, step: int) -> float:
@@ -93,8 +98,9 @@ class Plateau(Schedule):
             warn(notice, MissingMetricWarning)
             return state
         metric = float(metric)
-        better = self._is_better(metric, state["best"])
-        best = metric if better else state["best"]
+        best = self._worst if state["best"] is None else state["best"]
+        better = self._is_better(metric, best)
+        best = metric if better else best
         misses = 0 if better else state["misses"] + 1
         cooldown = state["cooldown"]
         if cooldown > 0:
@@ -103,6 +109,10 @@ class Plateau(Schedule):
             return {"lr": state["lr"], "best": best, "misses": misses, "cooldown": cooldown}
         lr = self._reduced(state["lr"])
         return {"lr": lr, "best": best, "misses": 0, "cooldown": self.cooldown}
+
+    @property
+    def _worst(self) -> float:
+        return -math.inf if self.mode == "max" else math.inf
 
     def _is_better(self, metric: float, best: float) -> bool:
         sign = 1 if self.mode == "max" else -1

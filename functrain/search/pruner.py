@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.early_stopping import at_least
+from functrain.metrics.direction import Mode
 from functrain.predicted_stop import worse
 from functrain.prediction import LEAST_POINTS, predict_final
 from functrain.search.listener import STEPS
@@ -45,7 +46,7 @@ class PredictedLossPruner:
         bound = self._bound(study)
         if at is None or bound is None:
             return False
-        mode = "min" if study.direction.name == "MINIMIZE" else "max"
+        mode: Mode = "min" if study.direction.name == "MINIMIZE" else "max"
         bound += self.margin if mode == "min" else -self.margin
         points = sorted(trial.intermediate_values.items())
         if len(points) < self.warmup + self.patience - 1:
@@ -63,7 +64,7 @@ class PredictedLossPruner:
         return float(values[rank])
 
 
-def _is_worse(points: Sequence[tuple[int, float]], at: int, bound: float, mode: str) -> bool:
+def _is_worse(points: Sequence[tuple[int, float]], at: int, bound: float, mode: Mode) -> bool:
     steps, values = zip(*points, strict=True)
     found = predict_final(steps, values, at)
     return found is not None and worse(found.value, bound, mode)

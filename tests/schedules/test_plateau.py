@@ -55,9 +55,13 @@ def test_defaults_are_those_of_torch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
     oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     schedule = Plateau(0.5)
-    for name in ("factor", "patience", "threshold", "threshold_mode", "mode", "cooldown", "eps"):
+    for name in ("factor", "patience", "threshold", "threshold_mode", "cooldown", "eps"):
         assert getattr(schedule, name) == getattr(oracle, name)
     assert schedule.min_lr == oracle.default_min_lr
+    assert (schedule.mode, oracle.mode) == (None, "min")  # what numbers without a name are taken by
+    assert schedule.observe(schedule.init(), 1.0) == Plateau(0.5, mode="min").observe(
+        Plateau(0.5, mode="min").init(), 1.0
+    )
 
 
 @pytest.mark.row(20)

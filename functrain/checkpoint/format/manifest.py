@@ -93,7 +93,8 @@ def parse(data: bytes) -> Manifest:
 def parse_entry(data: bytes) -> tuple[int | None, Entry]:
     """Step and entry alone, which is quick for any number of leaves; errors as of :func:`parse`."""
     fields = _opened(data)
-    return fields["step"], Entry(decode(fields["metrics"], []), fields.get("saved_at"))
+    metrics, info = decode(fields["metrics"], []), fields.get("info")
+    return fields["step"], Entry.of(metrics, fields.get("saved_at"), info)
 
 
 def _opened(data: bytes) -> Json:

@@ -108,7 +108,15 @@ class Entry:
     Attributes:
         metrics: by name.
         saved_at: seconds since 1970, or ``None`` if that is not known.
+        monitored: ``monitor`` and ``mode`` by which its run judged, where it says so.
     """
 
     metrics: Mapping[str, Any]
     saved_at: float | None = None
+    monitored: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any], saved_at: float | None, info: Any) -> Entry:
+        """Make an entry of the parts of a manifest."""
+        said = info.get("monitored") if isinstance(info, Mapping) else None
+        return cls(metrics, saved_at, said if isinstance(said, Mapping) else {})

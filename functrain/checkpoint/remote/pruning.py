@@ -108,7 +108,7 @@ def _cleared(objects: Objects, mine: list[Attempt], last: Attempt | None, whole:
 def _entry(objects: Objects, attempt: Attempt) -> Entry:
     with tempfile.TemporaryDirectory(prefix="functrain-") as place:
         manifest = receive_manifest(objects, attempt, Path(place))
-    return Entry(manifest.metrics, manifest.saved_at)
+    return Entry.of(manifest.metrics, manifest.saved_at, manifest.info)
 
 
 def _warn_kept(url: str, error: OSError) -> None:

@@ -24,12 +24,13 @@ from functrain.checkpoint.remote.attempts import (
     send,
 )
 from functrain.checkpoint.remote.objects import Objects, without_secrets
-from functrain.checkpoint.retention import Best, Mode, Rule, check_positive, union
+from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, union
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointReadError, CheckpointWriteError
-from functrain.fields import one_of, whole
+from functrain.fields import whole
+from functrain.metrics.direction import Mode
 from functrain.tree import Tree
 
 
@@ -46,7 +47,7 @@ class RemoteCheckpoints:
         keep_last: how many of the newest to keep.
         keep_best: how many of the best to keep besides.
         monitor: the metric that says what is best.
-        mode: whether ``"min"`` or ``"max"`` of it is best.
+        mode: whether ``"min"`` or ``"max"`` of it is best; by default as in ``ft.Checkpoints``.
         keep_every_steps: keep those at multiples of so many steps.
         keep_every_minutes: keep one for each span of so many minutes.
         keep: further rules, see :mod:`functrain.checkpoint.retention`.
@@ -68,7 +69,9 @@ class RemoteCheckpoints:
     keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
     monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode = attrs.field(default="min", validator=one_of(("min", "max")), kw_only=True)
+    mode: Mode | None = attrs.field(
+        default=None, validator=validators.optional(MODES), kw_only=True
+    )
     keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
     keep_every_minutes: float | None = attrs.field(
         default=None, validator=check_positive, kw_only=True
@@ -120,8 +123,10 @@ class RemoteCheckpoints:
 
         Raises:
             CheckpointWriteError: it did not get there; older ones are untouched.
+            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
             The other errors of :func:`functrain.checkpoint.save`.
         """
+        self._best.check(metrics or {})
         return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
 
     def write(self, taken: Snapshot) -> str:
