@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,6 +11,7 @@ from functrain.data import as_source
 from functrain.durations import Duration
 from functrain.evaluation import Evaluation, measure, numbers
 from functrain.events import EvalBegin, EvalEnd
+from functrain.metrics.direction import Mode, of_metrics
 from functrain.position import Position, due
 from functrain.program import Program
 from functrain.state import TrainState
@@ -49,17 +50,21 @@ class Evaluations:
             if last or due(each.every or self.every, before, after)
         ]
 
-    def parts(self, names: Sequence[str], state: TrainState) -> Iterator[tuple[str, str]]:
+    def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, str]]:
         """Each set with each kind of weights it is evaluated with.
 
         Args:
             names: the sets.
-            state: averaged weights are evaluated where it has any.
+            averaged: whether there are averaged weights.
         """
-        there = ("params",) if state.ema is None else ("params", "ema")
+        there = ("params", "ema") if averaged else ("params",)
         for name in names:
             asked = self.sets[name].weights
             yield from ((name, one) for one in there if asked is None or one in asked)
+
+    def prefixes(self, averaged: bool) -> dict[str, str]:
+        """How the names of all metrics begin, each with its set; see :meth:`parts`."""
+        return {_prefix(name, kind): name for name, kind in self.parts(self.sets, averaged)}
 
     def evaluated(
         self,
@@ -68,7 +73,7 @@ class Evaluations:
         names: Sequence[str],
         send: Callable[[EvalBegin | EvalEnd], object],
         interrupted: Callable[[], bool],
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], dict[str, Mode]]:
         """The metrics of several sets, as ``name/metric`` and ``name/ema/metric``.
 
         Args:
@@ -78,18 +83,23 @@ class Evaluations:
             send: told of the beginning and the end of each part.
             interrupted: asked before each batch.
 
+        Returns:
+            (metrics, what metric objects say of which value is better), both by name.
+
         Raises:
             Interrupted: ``interrupted`` said so.
         """
         found: dict[str, float] = {}
-        for name, weights in self.parts(names, state):
+        directions: dict[str, Mode] = {}
+        for name, weights in self.parts(names, state.ema is not None):
             send(EvalBegin(state, name, weights))
             values = self._measured(program, state, name, weights, interrupted)
             means = numbers(values)
             send(EvalEnd(state, name, weights, means, values))
-            prefix = name if weights == "params" else f"{name}/{weights}"
+            prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}
-        return found
+            directions |= {f"{prefix}/{key}": one for key, one in of_metrics(values).items()}
+        return found, directions
 
     def _measured(
         self,
@@ -114,6 +124,10 @@ class Evaluations:
         """Let go of the data of all sets."""
         for each in self.sets.values():
             each.data.close()
+
+
+def _prefix(name: str, weights: str) -> str:
+    return name if weights == "params" else f"{name}/{weights}"
 
 
 def _as_evaluation(given: Any) -> Evaluation:

@@ -75,7 +75,8 @@ def fit(
             and sets later ones aside in a directory of their own. A path goes on from a checkpoint
             of another run, whose log so far is copied, in an empty ``directory``.
         early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
-            several, of which the first to stop ends the run.
+            several, of which the first to stop ends the run. A metric that no evaluation can give,
+            here or as ``monitor`` of ``directory``, is an error.
         restore_best: give back the state with the best value of the monitored metric instead of the
             last. What is saved, and how the run goes on when it is called again, stays the same.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
@@ -87,7 +88,9 @@ def fit(
     Raises:
         ListenerError: a listener failed. Like any exception from loss or data it leaves a
             checkpoint of the last good state behind.
-        ConfigurationError: arguments contradict each other.
+        ConfigurationError: arguments contradict each other, or nothing says whether less or more of
+            the monitored metric is better.
+        MissingMetricError: what is monitored is a metric that no evaluation gives.
         CheckpointMismatchError: the directory holds a run of another architecture.
         ParameterMismatchError: ``state`` is of another architecture.
         NotAStateError: it is none at all.
@@ -104,9 +107,8 @@ def fit(
     rule = as_rule(early_stop)
     store = _store(directory, rule)
     evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
-    deciding = Deciding.of(program, rule, store)
-    if not evaluations.sets:
-        deciding.warn_without_evaluations()
+    deciding = Deciding.of(program, rule, store, _restorable(restore_best, store))
+    deciding.check(evaluations)
     program = program if store is None else beside(program, store.directory)
     pure = attrs.evolve(program, donates=False)
     course = Course.of(pure, as_source(data), store, several(listeners))
@@ -118,7 +120,7 @@ def fit(
         evaluations=evaluations,
         save_every=duration(save_every or "1 epoch"),
         deciding=deciding,
-        restore_best=_restorable(restore_best, store),
+        restore_best=restore_best,
     )
     with course, contextlib.closing(evaluations):
         running.begin(state, seed, resume)

@@ -23,6 +23,8 @@ from functrain.evaluations import Evaluations
 from functrain.history import History
 from functrain.horizon import scheduled, taken_up
 from functrain.limits import Ending, Limits
+from functrain.metrics.direction import Mode
+from functrain.monitoring import check_given
 from functrain.ownership import solely_held
 from functrain.position import Position, due
 from functrain.program import Program
@@ -78,13 +80,15 @@ class Running:
             begun = self.program.init(seed) if state is None else state
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps), loop)
+            self._describe()
         else:
             there, which = origin
             saved, info, path = restore(there, self.program, seed, which, describe(source))
             notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps)
-            saved = attrs.evolve(saved, train=train, loop=self.deciding.taken_up(saved.loop))
-            course.take_up(saved, there, info, path)
+            loop = self.deciding.taken_up(saved.loop, info.get("monitored"))
+            course.take_up(attrs.evolve(saved, train=train, loop=loop), there, info, path)
+            self._describe()
         self.at = self._position(source.length)
         course.send(events.TrainBegin(course.train, steps, source.length, path))
 
@@ -217,7 +221,7 @@ class Running:
         found: dict[str, float] = {}
         if course.loop.owed["evaluate"]:
             try:
-                found = self.evaluations.evaluated(
+                found, directions = self.evaluations.evaluated(
                     self.program,
                     course.train,
                     course.loop.owed["evaluate"],
@@ -226,7 +230,7 @@ class Running:
                 )
             except Interrupted:
                 return Ending("interrupted", f"received {course.interrupts.received}")
-            self._decide(found)
+            self._decide(found, directions)
         row, save = course.loop.owed["row"], course.loop.owed["save"]
         course.loop = attrs.evolve(course.loop, owed=None)
         course.recorder.write([row] if row else [])
@@ -242,21 +246,34 @@ class Running:
         course.strike(epoch_end=False, row=row)
         course.send(events.EpochEnd(course.train, course.train.counters.epoch - 1, means, True))
 
-    def _decide(self, found: dict[str, float]) -> None:
+    def _decide(self, found: dict[str, float], directions: dict[str, Mode]) -> None:
         """Best, early stop and plateau."""
         course = self.course
         owed, before = course.loop.owed or {}, course.loop.best
         complete = len(owed["evaluate"]) == len(self.evaluations.sets)
         epoch = {key: value for key, value in (owed["row"] or {}).items() if key[:6] == "epoch/"}
-        course.loop, course.train = self.deciding.after(
-            course.loop, course.train, epoch | found, complete
-        )
+        seen = epoch | found
+        self._check_given(seen)
+        self.deciding = self.deciding.directed(seen, directions)
+        self._describe()
+        course.loop, course.train = self.deciding.after(course.loop, course.train, seen, complete)
         improved = course.loop.best is not before
         if improved and self.restore_best and course.store is None:
             self.best_state = course.train
         course.strike(evaluate=[], row=course.noted(found), save=owed["save"] or improved)
         if detail := course.loop.early_stop.get("stop"):
             course.send(events.EarlyStopped(course.train, detail))
+
+    def _check_given(self, seen: dict[str, float]) -> None:
+        owed = self.course.loop.owed or {}
+        prefixes = self.evaluations.prefixes(self.course.train.ema is not None)
+        rows = self.course.recorder.rows
+        check_given(self.deciding.monitored(), seen, owed["evaluate"], prefixes, rows)
+
+    def _describe(self) -> None:
+        """Let checkpoints say what is decided by which metric."""
+        if self.course.keeper is not None:
+            self.course.keeper.described["monitored"] = self.deciding.record()
 
     # -- the end -----------------------------------------------------------------------------
 

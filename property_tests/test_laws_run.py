@@ -56,7 +56,6 @@ class Keeping:
 
 
 @pytest.mark.row(51)
-@pytest.mark.filterwarnings("ignore::functrain.errors.MissingMetricWarning")  # of a Plateau
 @tried(25)
 @given(case=trainable())
 def test_states_that_someone_holds_stay(case: Case) -> None:

@@ -13,10 +13,14 @@ import torch
 
 import functrain as ft
 from functrain.deciding import Deciding
+from functrain.durations import Steps
 from functrain.early_stopping import FirstOf
-from functrain.errors import MissingMetricWarning
+from functrain.errors import MissingMetricError, MissingMetricWarning
+from functrain.evaluations import Evaluations
+from functrain.monitoring import Monitored
 from functrain.run_state import LoopState
 
+NOTHING = Evaluations({}, Steps(1))
 PATIENT = ft.EarlyStop("accuracy", patience=2, mode="max")
 
 
@@ -49,7 +53,7 @@ class TestWhatIsWatched:
         watched = Deciding.of(program(), PATIENT, None)
         assert (watched.monitor, watched.mode) == ("accuracy", "max")
         watched = Deciding.of(program(), None, None)
-        assert (watched.monitor, watched.mode) == ("loss", "min")
+        assert (watched.monitor, watched.mode) == ("loss", None)
 
     def test_a_run_decides_the_same_whether_it_is_written_or_not(self, tmp_path: Path) -> None:
         def loss(model: torch.nn.Module, x: torch.Tensor) -> ft.Loss:
@@ -76,47 +80,46 @@ class TestWhatIsWatched:
                 return state
 
         watched = Deciding.of(program(), Own(), None)
-        assert (watched.monitor, watched.mode) == ("loss", "min")
+        assert (watched.monitor, watched.mode) == ("loss", None)
 
     @pytest.mark.parametrize(
         ("options", "missed"),
         [
-            ({"monitor": "eval/f1"}, 2),
-            ({"monitor": "a metric before 'loss' in the alphabet"}, 2),
-            ({"monitor": "eval/f1", "keep_best": 1}, 2),
-            ({"monitor": "z"}, 2),
-            ({"monitor": "eval/f1", "keep_best": 0}, 0),
-            ({}, 0),
+            ({"monitor": "eval/f1"}, True),
+            ({"monitor": "a metric before 'loss' in the alphabet"}, True),
+            ({"monitor": "eval/f1", "keep_best": 1}, True),
+            ({"monitor": "z"}, True),
+            ({"monitor": "eval/f1", "keep_best": 0}, False),
+            ({}, False),
         ],
     )
     def test_only_a_best_by_a_metric_that_was_named_is_missed(
-        self, options: dict[str, Any], missed: int, tmp_path: Path
+        self, options: dict[str, Any], missed: bool, tmp_path: Path
     ) -> None:
         watched = Deciding.of(program(), None, ft.Checkpoints(tmp_path, **options))
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            decided(watched, {"eval/accuracy": 1.0})
-            watched.warn_without_evaluations()
-        assert [warning.category for warning in told] == missed * [MissingMetricWarning]
+        expected = [Monitored("checkpoints", options.get("monitor"))] if missed else []
+        assert watched.monitored() == expected
 
 
 class TestWhatWaitsInVain:
     def test_all_of_it_is_named_at_once(self, tmp_path: Path) -> None:
         store = ft.Checkpoints(tmp_path, monitor="eval/f1")
-        watched = Deciding.of(program(ft.schedules.Plateau(0.1)), PATIENT, store)
-        waiting = "early_stop, the best checkpoint by 'eval/f1', the learning rate schedule"
-        with pytest.warns(MissingMetricWarning, match=f"never acts: {waiting}"):
-            watched.warn_without_evaluations()
+        watched = Deciding.of(program(ft.schedules.Plateau(0.1)), PATIENT, store, True)
+        waiting = (
+            "early_stop, the best checkpoint by 'eval/f1', the learning rate schedule, restore_best"
+        )
+        with pytest.raises(MissingMetricError, match=rf"never acts: {waiting}\. Give"):
+            watched.check(NOTHING)
 
     def test_one_alone_is_named_alone(self) -> None:
-        with pytest.warns(MissingMetricWarning, match=r"never acts: early_stop\. Give"):
-            Deciding.of(program(), PATIENT, None).warn_without_evaluations()
+        with pytest.raises(MissingMetricError, match=r"never acts: early_stop\. Give"):
+            Deciding.of(program(), PATIENT, None).check(NOTHING)
         watched = Deciding.of(program(ft.schedules.Plateau(0.1)), None, None)
-        with pytest.warns(MissingMetricWarning, match=r"never acts: the learning rate schedule\."):
-            watched.warn_without_evaluations()
+        with pytest.raises(MissingMetricError, match=r"never acts: the learning rate schedule\. G"):
+            watched.check(NOTHING)
 
     def test_a_run_in_which_nothing_waits_is_quiet(self) -> None:
-        Deciding.of(program(), None, None).warn_without_evaluations()
+        Deciding.of(program(), None, None).check(NOTHING)
 
 
 class TestTakenUp:
@@ -126,7 +129,8 @@ class TestTakenUp:
     ) -> None:
         loop = attrs.evolve(LoopState.initial(saved), best={"value": 0.5, "step": 3}, log_bytes=9)
         for rule in (PATIENT, FirstOf([PATIENT, PATIENT])):
-            taken = Deciding.of(program(), rule, None).taken_up(loop)
+            deciding = Deciding.of(program(), rule, None)
+            taken = deciding.taken_up(loop, deciding.record())
             assert taken.early_stop == rule.init()
             assert (taken.best, taken.log_bytes) == ({"value": 0.5, "step": 3}, 9)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import events, tree
 from functrain.early_stopping import FirstOf
-from functrain.errors import ConfigurationError, MissingMetricWarning
+from functrain.errors import ConfigurationError, MissingMetricError, MissingMetricWarning
 
 PER_EPOCH = 6
 
@@ -133,9 +133,9 @@ class TestDecisions:
         assert run.best["step"] in (PER_EPOCH, 2 * PER_EPOCH, 3 * PER_EPOCH)
 
     @pytest.mark.row(25)
-    def test_a_metric_that_no_set_gives_is_noticed(self) -> None:
+    def test_a_metric_that_no_set_gives_is_an_error(self) -> None:
         sets = {"one": batches(1), "two": ft.Evaluation(batches(2), every="1 step")}
-        with pytest.warns(MissingMetricWarning, match="waits for 'typo'"):
+        with pytest.raises(MissingMetricError, match=r"'typo'.* called one/\.\.\. or two/\.\.\."):
             ft.fit(
                 program(),
                 batches(),
@@ -242,7 +242,7 @@ class TestRestoreBest:
         # A rate at which the loss goes up and down.
         made = program(optimizer=ft.optim.SGD(lr=60.0))
         given = {"eval_data": batches(1), "eval_every": "1 step", "directory": directory}
-        return ft.fit(made, batches(), until=until, **given, **options)
+        return ft.fit(made, batches(), until=until, **{**given, **options})
 
     @pytest.mark.parametrize("kept", [False, True])
     def test_is_the_state_of_that_step(self, kept: bool, tmp_path: Path) -> None:
@@ -264,8 +264,12 @@ class TestRestoreBest:
         assert parts.history.rows == whole.history.rows
 
     def test_without_a_best_the_last_is_given_and_told(self) -> None:
+        def nan(model: nn.Module, batch: Any) -> Tensor:
+            return torch.tensor(math.nan)
+
+        sets = {"eval": ft.Evaluation(batches(1), function=nan)}
         with pytest.warns(MissingMetricWarning, match="restore_best: no evaluation gave"):
-            run = ft.fit(program(), batches(), until="3 steps", restore_best=True)
+            run = self.go("3 steps", restore_best=True, eval_data=sets)
         assert run.state.counters.step == 3
 
     def test_a_store_that_keeps_no_best_is_refused(self, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ OTHERS = [
     (Cosine(0.01), Warmup(0.1, steps=3, then=Cosine(0.01))),
     (Cosine(0.01), WarmupCosine(0.01, warmup_steps=2)),
     (Cosine(0.01), Spike(Cosine(0.01))),
-    (Cosine(0.01), Plateau(0.01)),
+    (Cosine(0.01), Plateau(0.01, observes="step")),
     (0.01, Cosine(0.01)),
     (Cosine(0.01), Constant(0.01)),
     (Sequential([0.1, 0.01], [3]), Sequential([0.1, 0.01, 0.001], [3, 5])),

@@ -406,8 +406,8 @@ class TestEarlyStop:
                 found = number
         assert found == stops
 
-    def test_a_missing_target_is_noticed(self) -> None:
-        with pytest.warns(errors.MissingMetricWarning, match="'f1'"):
+    def test_a_missing_target_is_an_error(self) -> None:
+        with pytest.raises(errors.MissingMetricError, match="early_stop goes by 'f1'"):
             ft.fit(
                 program(),
                 batches(),
@@ -419,12 +419,12 @@ class TestEarlyStop:
 
 class TestWhatWaitsInVain:
     def test_a_rule_without_evaluations(self) -> None:
-        with pytest.warns(errors.MissingMetricWarning, match="never acts: early_stop"):
+        with pytest.raises(errors.MissingMetricError, match="never acts: early_stop"):
             ft.fit(program(), batches(), until="2 steps", early_stop=ft.EarlyStop())
 
     def test_a_schedule_without_evaluations(self) -> None:
         made = program(optimizer=ft.optim.SGD(lr=ft.schedules.Plateau(0.1)))
-        with pytest.warns(errors.MissingMetricWarning, match="the learning rate schedule"):
+        with pytest.raises(errors.MissingMetricError, match="the learning rate schedule"):
             ft.fit(made, batches(), until="2 steps")
 
     def test_a_schedule_that_goes_by_steps_needs_none(self) -> None:
@@ -438,7 +438,7 @@ class TestWhatWaitsInVain:
 
     def test_a_best_by_a_misspelt_metric(self, tmp_path: Path) -> None:
         store = ft.Checkpoints(tmp_path, monitor="eval/los")
-        with pytest.warns(errors.MissingMetricWarning, match=r"'eval/los'.*only.*'eval/loss'"):
+        with pytest.raises(errors.MissingMetricError, match=r"'eval/los'.*mean 'eval/loss'"):
             ft.fit(program(), batches(), until="2 steps", eval_data=batches(5), directory=store)
 
 

@@ -14,7 +14,9 @@ from functrain import events
 from functrain.bisection.sides import Side
 from functrain.checkpoint import Checkpoints
 from functrain.copying import copy
+from functrain.deciding import watched
 from functrain.durations import Steps
+from functrain.early_stopping import as_rule
 from functrain.errors import NonFiniteWarning, ReplayWarning
 from functrain.listeners.rows import evaluation_name
 from functrain.log import encode
@@ -169,7 +171,7 @@ def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listene
             warnings.simplefilter("ignore", category)
         options = {
             **arguments,
-            "directory": _store(arguments.get("directory"), Path(place)),
+            "directory": _store(arguments, Path(place)),
             "resume": _origin(arguments, side, start),
             "listeners": [listener],
             "save_every": _NEVER,
@@ -178,11 +180,11 @@ def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listene
         fit(options.pop("program"), options.pop("data"), **options)
 
 
-def _store(given: Any, place: Path) -> Checkpoints:
+def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:
     """A directory in the place of the run's own; what it monitors decides what is best."""
-    if not isinstance(given, Checkpoints):
-        given = Checkpoints(place)
-    return Checkpoints(place, keep_last=1, keep_best=0, monitor=given.monitor, mode=given.mode)
+    given = arguments.get("directory")
+    by = given if isinstance(given, Checkpoints) else as_rule(arguments.get("early_stop"))
+    return Checkpoints(place, keep_last=1, keep_best=0, **watched(by))
 
 
 def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:

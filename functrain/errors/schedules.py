@@ -41,5 +41,9 @@ class ScheduleEndedWarning(FunctrainWarning):
     """A run goes on for longer than the learning rate schedule that it was begun with."""
 
 
+class MissingMetricError(FunctrainError, LookupError):
+    """Early stopping, best checkpoint or schedule go by a metric that no evaluation gives."""
+
+
 class MissingMetricWarning(FunctrainWarning):
-    """A rule waits for a metric that the evaluation did not give."""
+    """An evaluation did not give a metric that earlier ones gave, or none was ever finite."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import errors
 from functrain.events import BatchEnd
-from mistakes.mistake import Mistake, X, fit, program, squared
+from mistakes.mistake import Mistake, X, batches, fit, program, squared
 
 
 class Failing:
@@ -23,6 +23,10 @@ class Failing:
 
 def nan_later(model: nn.Module, batch: Tensor) -> Tensor:
     return squared(model, batch) * (float("nan") if batch[0, 0] > 0.5 else 1.0)
+
+
+def no_number(model: nn.Module, batch: Tensor) -> Tensor:
+    return torch.tensor(float("nan"))
 
 
 def another_recipe(path: Path) -> None:
@@ -114,8 +118,14 @@ MISTAKES = [
         ("Lower the learning rate", 'nonfinite="skip"'),
     ),
     Mistake(
+        errors.ConfigurationError,
+        lambda *_: ft.EarlyStop("eval/score").observe({"best": None}, {"eval/score": 0.5}),
+        ("EarlyStop: 'eval/score'",),
+        ("Give mode='min' (less is better) or mode='max'",),
+    ),
+    Mistake(
         errors.MissingMetricWarning,
-        lambda *_: fit(restore_best=True),
+        lambda *_: fit(eval_data=batches(), restore_best=True, program=program(evaluate=no_number)),
         ("'loss'",),
         ("restore_best", "the state is the last one"),
     ),

@@ -27,7 +27,7 @@ def rated(rate: object) -> ft.Program:
 
 def another_schedule(path: Path) -> None:
     fit("2 steps", program=rated(Cosine(lr=0.1)), directory=path)
-    fit("4 steps", program=rated(Plateau(lr=0.1)), directory=path)
+    fit("4 steps", program=rated(Plateau(lr=0.1, observes="step")), directory=path)
 
 
 def longer(path: Path) -> None:
@@ -116,7 +116,7 @@ MISTAKES = [
         ("use whole epochs, steps or samples",),
     ),
     Mistake(
-        errors.MissingMetricWarning,
+        errors.MissingMetricError,
         lambda *_: fit(eval_data=batches(), early_stop=ft.EarlyStop("valid/loss", patience=1)),
         ("'valid/loss'",),
         ("eval/loss",),

@@ -54,7 +54,8 @@ def _closed(lr: Schedules, steps: Schedules) -> list[Schedules]:
 def _observing(lr: Schedules) -> list[Schedules]:
     inner = st.builds(fs.CosineRestarts, lr=lr, period=st.integers(3, 8))
     return [
-        st.builds(fs.Plateau, lr=lr, patience=st.integers(0, 2)),
+        # By steps: one that goes by evaluations is refused in a run that has none.
+        st.builds(fs.Plateau, lr=lr, patience=st.integers(0, 2), observes=st.just("step")),
         st.builds(fs.Spike, inner, burn_in=st.just(2), threshold=st.just(0.1)),
     ]
 

@@ -1,0 +1,176 @@
+"""The metrics that a run goes by: which evaluation can give them, and whether it did."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from functrain.errors import MissingMetricError, MissingMetricWarning
+from functrain.names import nearest
+from functrain.warning import warn
+
+By: TypeAlias = Literal["early_stop", "checkpoints", "schedule", "restore_best"]
+_WORDS: dict[By, str] = {
+    "early_stop": "early_stop",
+    "checkpoints": "the best checkpoint",
+    "schedule": "the learning rate schedule",
+    "restore_best": "restore_best",
+}
+_EPOCH = "epoch"
+_USUAL_SETS = [
+    "eval",
+    "evaluation",
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "test",
+    "train",
+    "training",
+]
+
+
+@attrs.frozen
+class Monitored:
+    """A metric that a part of a run goes by.
+
+    Attributes:
+        by: which part.
+        metric: its name; ``None`` where a rule of the user's own does not say it.
+        exact: whether ``"loss"`` does not stand for ``"eval/loss"``.
+    """
+
+    by: By
+    metric: str | None
+    exact: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What goes by it, in words."""
+        return _WORDS[self.by] + (f" by {self.metric!r}" if self.by == "checkpoints" else "")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names that are meant."""
+        if self.metric is None:
+            return ()
+        return (self.metric,) if self.exact else (self.metric, f"eval/{self.metric}")
+
+    def among(self, names: Iterable[str]) -> bool:
+        """Whether it is one of some names."""
+        return not set(self.names).isdisjoint(names)
+
+    def like(self, names: Iterable[str]) -> list[str]:
+        """Names as they would be written in its place: in full, or short as it is."""
+        short = [] if self.exact else [name.removeprefix("eval/") for name in names]
+        return [*names, *short]
+
+    def givers(self, prefixes: Mapping[str, str]) -> set[str]:
+        """The evaluation sets that may give it, and ``"epoch"`` for a mean over an epoch.
+
+        Args:
+            prefixes: of the metrics of evaluations, each with its set.
+        """
+        names = self.names[:1] if self._names_a_set(set(prefixes.values())) else self.names
+        found = {
+            name
+            for prefix, name in prefixes.items()
+            for full in names
+            if full.startswith(f"{prefix}/") and not full[len(prefix) :].startswith("/ema/")
+        }
+        epoch = self.metric is not None and self.metric.startswith(f"{_EPOCH}/")
+        return found | ({_EPOCH} if epoch else set())
+
+    def _names_a_set(self, sets: Iterable[str]) -> bool:
+        """Whether it begins with a set, or with what is meant for one: "confusion/f1" does not."""
+        head, slash, _ = (self.metric or "").partition("/")
+        meant = difflib.get_close_matches(head, sets, cutoff=0.75)
+        return bool(slash) and (bool(meant) or head in _USUAL_SETS)
+
+
+def check_possible(all_monitored: Sequence[Monitored], prefixes: Mapping[str, str]) -> None:
+    """Refuse what no evaluation can give, before anything is trained.
+
+    Args:
+        all_monitored: what the run goes by.
+        prefixes: of the metrics of its evaluations, each with its set.
+
+    Raises:
+        MissingMetricError: there is such a metric, or no evaluation at all.
+
+    Warns:
+        MissingMetricWarning: there is no evaluation, and only a best checkpoint goes by one.
+    """
+    if not prefixes:
+        _check_nothing(all_monitored)
+        return
+    for each in all_monitored:
+        if each.metric is None or each.givers(prefixes):
+            continue
+        tails = {each.metric.split("/", cut)[-1] for cut in range(each.metric.count("/") + 1)}
+        known = {f"{prefix}/{tail}" for prefix in prefixes for tail in tails - {each.metric}}
+        known = known - {each.metric} or {f"{prefix}/{each.metric}" for prefix in prefixes}
+        begin = " or ".join(f"{prefix}/..." for prefix in prefixes)
+        raise MissingMetricError(
+            f"{_WORDS[each.by]} goes by {each.metric!r}, which no evaluation of this run can give"
+            f"{nearest(each.metric, known)}: their metrics are called {begin}"
+            f"{_of_averages(each.metric, prefixes)}"
+        )
+
+
+def check_given(
+    all_monitored: Sequence[Monitored],
+    found: Mapping[str, float],
+    evaluated: Iterable[str],
+    prefixes: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Refuse what an evaluation did not give though it should have.
+
+    Args:
+        all_monitored: what the run goes by.
+        found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
+        evaluated: the sets that it was of.
+        prefixes: see :func:`check_possible`.
+        rows: of the run so far; a metric that was there once may be missing later.
+
+    Raises:
+        MissingMetricError: there is such a metric.
+    """
+    there = set(evaluated) | {_EPOCH for name in found if name.startswith(f"{_EPOCH}/")}
+    for each in all_monitored:
+        givers = each.givers(prefixes)
+        if each.among(found) or not givers or not givers <= there:
+            continue
+        if any(each.among(row) for row in reversed(rows)):
+            continue
+        gave = ", ".join(sorted(found)) or "nothing"
+        raise MissingMetricError(
+            f"{_WORDS[each.by]} goes by {each.metric!r}, but the evaluation gave only {gave}"
+            f"{nearest(str(each.metric), each.like(found))}. Correct the name and call fit again: "
+            "with a directory the run goes on from here"
+        )
+
+
+def _check_nothing(all_monitored: Sequence[Monitored]) -> None:
+    """Refuse what would never act in a run that evaluates nothing; of a best it is told."""
+    if not all_monitored:
+        return
+    listed = ", ".join(dict.fromkeys(each.shown for each in all_monitored))
+    message = (
+        "without eval_data nothing is evaluated, so what waits for evaluations never acts: "
+        f"{listed}. Give fit eval_data="
+    )
+    if any(each.by != "checkpoints" for each in all_monitored):
+        raise MissingMetricError(message)
+    warn(message, MissingMetricWarning)
+
+
+def _of_averages(metric: str, prefixes: Mapping[str, str]) -> str:
+    averaged = any(prefix.endswith("/ema") for prefix in prefixes)
+    if "/ema/" not in f"/{metric}" or averaged:
+        return ""
+    return ". It keeps no averaged weights: give functrain.program(..., ema=0.999)"
