@@ -21,11 +21,22 @@ from functrain.config.starting import check_weights, initial
 from functrain.config.structuring import shown
 from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.data import as_source
+from functrain.deciding import Deciding
 from functrain.durations import duration
+from functrain.early_stopping import as_rule
 from functrain.errors import ConfigError
 from functrain.evaluations import Evaluations
 from functrain.limits import Limits, Until
 from functrain.listening import Listeners
+from functrain.monitoring import By, check_possible
+
+# The keys of what goes by a metric.
+_KEYS: dict[By, str] = {
+    "early_stop": "early_stop",
+    "checkpoints": "checkpoints.monitor",
+    "schedule": "optimizer",
+    "restore_best": "fit.restore_best",
+}
 
 
 @attrs.frozen(eq=False)
@@ -94,12 +105,15 @@ def build(config: RunConfig) -> Built:
     _check_rules(early_stop)
     called("listeners", lambda: Listeners.of(listeners))
     called("init_from", lambda: check_weights(config))
+    store = called("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
+    deciding = Deciding.of(program, as_rule(early_stop), store, config.fit.restore_best)
+    _check_monitored(deciding, Evaluations.of(eval_data, duration(config.fit.eval_every)))
     return Built(
         program=program,
         data=data,
         eval_data=eval_data,
         early_stop=early_stop,
-        store=called("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping)),
+        store=store,
         listeners=listeners,
         report=None if config.report is None else imported(config.report, "report"),
         initial=lambda: called("init_from", lambda: initial(config, program)),
@@ -157,6 +171,15 @@ def _check_rules(early_stop: Any) -> None:
             raise ConfigError(
                 f"expected a rule such as functrain.EarlyStop, came {shown(rule)}", "early_stop"
             )
+
+
+def _check_monitored(deciding: Deciding, evaluations: Evaluations) -> None:
+    """See now whether an evaluation can give what the run goes by."""
+    prefixes = evaluations.prefixes(deciding.program.recipe.ema is not None)
+    for each in deciding.monitored():
+        if prefixes or each.by != "checkpoints":  # without evaluations fit warns of these
+            called(_KEYS[each.by], functools.partial(check_possible, [each], prefixes))
+    called("optimizer", deciding.check_schedule)
 
 
 def _check_horizon(program: ft.Program, data: Any, until: Until) -> None:

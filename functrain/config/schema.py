@@ -101,7 +101,7 @@ class CheckpointOptions:
         keep_last: so many of the newest are kept; ``null`` keeps all.
         keep_best: so many of the best are kept besides.
         monitor: the metric that says what is best, such as ``eval/ema/accuracy``.
-        mode: whether less or more of it is better.
+        mode: whether less or more of it is better; by default as the metric or its name says.
         keep_every_steps: each one at a multiple of so many steps is kept for good.
         keep_every_minutes: one in so many minutes is kept for good.
         keep: targets of further rules, see ``functrain.checkpoint.retention``.
@@ -112,7 +112,7 @@ class CheckpointOptions:
     keep_last: Annotated[int, AtLeast(1)] | None = 3
     keep_best: Annotated[int, AtLeast(0)] = 1
     monitor: str = "loss"
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = None
     keep_every_steps: Annotated[int, AtLeast(1)] | None = None
     keep_every_minutes: float | None = None
     keep: list[Target] = attrs.field(factory=list)
