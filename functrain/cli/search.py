@@ -24,7 +24,7 @@ from functrain.extras import require
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
 from functrain.search.reading import SearchConfig, read
-from functrain.search.searching import short
+from functrain.search.searching import direction_of, short
 from functrain.search.space import Space
 from functrain.search.studies import open_study
 
@@ -55,7 +55,8 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     logging = require("optuna.logging", "search")
     logging.set_verbosity(logging.WARNING)
     if only_report:
-        study = open_study(Path(options.directory), options.direction, None, new=False)
+        direction = direction_of(options.metric, options.direction)
+        study = open_study(Path(options.directory), direction, None, new=False)
         _print(study, options, console)
         return 0
     base = _load(options, options.overrides)

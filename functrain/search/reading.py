@@ -48,7 +48,7 @@ class SearchConfig:
     metric: str = attrs.field(validator=_is(str))
     name: str = attrs.field(validator=_is(str))
     directory: str = attrs.field(validator=_is(str))
-    direction: str = attrs.field(default="minimize", validator=_is(str))
+    direction: Any = attrs.field(default=None, validator=_is(str, type(None)))
     value: str = attrs.field(default="last", validator=_is(str))
     trials: int = attrs.field(default=20, validator=_is(int))
     timeout: str | None = attrs.field(default=None, validator=_is(str, type(None)))

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from functrain.durations import Duration, Minutes, duration
 from functrain.errors import SearchError
+from functrain.metrics.direction import like_known, of_name
 from functrain.names import nearest
 from functrain.search import choosing
 from functrain.search.manifest import settle, trial_directory
@@ -19,6 +20,7 @@ from functrain.search.space import Space, read_space, suggest
 from functrain.search.studies import Queue, open_study
 from functrain.search.trials import Goal, Objective, Outcome, run_trial
 
+Direction: TypeAlias = Literal["minimize", "maximize"]
 _DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
 
 
@@ -45,7 +47,7 @@ def search(
     *,
     metric: str,
     directory: str | Path,
-    direction: str = "minimize",
+    direction: Direction | None = None,
     value: str = "last",
     trials: int = 20,
     timeout: Duration | str | None = None,
@@ -64,7 +66,8 @@ def search(
         space: see :func:`read_space`.
         metric: of the run's history, ``"eval/accuracy"`` say.
         directory: of the search; run directories are ``trial-0003/seed-1`` in it.
-        direction: ``minimize`` or ``maximize``.
+        direction: ``minimize`` or ``maximize``; by default what a well-known name implies
+            (accuracy, loss). Of any other metric it must be given.
         value: ``last`` or ``best`` value of the metric in a run.
         trials: how many in all, those of earlier calls included.
         timeout: no trial is begun after so long in this call, ``"30 minutes"`` say.
@@ -85,6 +88,7 @@ def search(
         MissingExtraError: Optuna is not installed.
     """
     where, parameters = Path(directory).absolute(), read_space(space)
+    direction = direction_of(metric, direction)
     _check(direction, value, trials, seeds, max_failures)
     options = {} if sampler is None else dict(sampler)
     choosing.sampler(options, 0)  # before anything is written
@@ -102,6 +106,31 @@ def search(
     goal = Goal(metric, direction == "maximize", value == "best")
     plan = _Plan(objective, goal, parameters, tuple(seeds), queue, max_failures, limit, say)
     return Search(queue.study, where, *plan.go())
+
+
+def direction_of(metric: str, direction: Direction | None) -> Direction:
+    """Return the direction of a search.
+
+    Args:
+        metric: whose name implies it, if it is well known.
+        direction: the user's word, which decides if there is one.
+
+    Raises:
+        SearchError: nothing says it.
+
+    Example:
+        >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
+        ('maximize', 'minimize')
+    """
+    if direction is not None:
+        return direction
+    mode = of_name(metric)
+    if mode is None:
+        raise SearchError(
+            f"direction: {metric!r} is no well-known name{like_known(metric)}, so nothing says "
+            "whether less or more of it is better. Give minimize or maximize"
+        )
+    return "minimize" if mode == "min" else "maximize"
 
 
 @attrs.frozen

@@ -110,6 +110,8 @@ def run_trial(
             try:
                 run = objective(dict(params), seed, directory / f"seed-{seed}", listeners)
             except Exception as error:  # not hidden: told with its place, and kept whole
+                if isinstance(error.__cause__, SearchError):  # no other trial would do better
+                    raise error.__cause__ from None
                 return _failed(error, directory, seed)
             if _checked(run).reason == "interrupted":
                 return Outcome("interrupted", run.detail)

@@ -281,7 +281,10 @@ def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"metric": "eval/acuracy"}, "do not measure 'eval/acuracy'"),
+        ({"metric": "eval/acuracy", "direction": "maximize"}, "do not measure 'eval/acuracy'"),
+        ({"metric": "eval/lss", "direction": "minimize"}, "did you mean 'eval/loss'"),
+        ({"metric": "eval/acuracy", "say": print}, "direction: .*did you mean 'accuracy'"),
+        ({"metric": "eval/score", "value": "best"}, "direction: 'eval/score' is no well-known"),
         ({"direction": "maximise"}, "direction: .*did you mean 'maximize'"),
         ({"value": "mean"}, "value: expected last or best"),
         ({"trials": 0}, "trials: expected"),
@@ -299,8 +302,41 @@ def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None
 def test_mistakes_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         found(train, tmp_path / "s", **changed)
-    if "metric" not in changed:
+    if "metric" not in changed or "direction" not in changed:
         assert not (tmp_path / "s").exists()
+
+
+def test_the_name_of_the_metric_says_the_direction(tmp_path: Path) -> None:
+    def measured(model: Any, batch: Any) -> ft.Loss:
+        return ft.Loss(loss(model, batch), metrics={"accuracy": -loss(model, batch)})
+
+    def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
+        sets = {"eval": ft.Evaluation(data(16), function=measured)}
+        return train(params, seed, directory, listeners, eval_data=sets)
+
+    result = found(objective, tmp_path, metric="eval/accuracy", value="best")
+    values = [row.value for row in report.rows(result.study)]
+    assert result.study.direction.name == "MAXIMIZE"
+    assert report.ranked(result.study)[0].value == max(values)
+
+
+@pytest.mark.parametrize("metric", ["eval/lss", "eval/ema/lss"])
+def test_a_metric_that_is_missing_ends_the_first_evaluation(metric: str, tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Watching:
+        def on_eval_begin(self, event: ft.events.EvalBegin) -> None:
+            begun.append(event.state.counters.step)
+
+    def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
+        program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.1), ema=0.5)
+        given = {"eval_data": data(16), "listeners": [*listeners, Watching()]}
+        return ft.fit(program, data(), until="3 epochs", **given)
+
+    message = f"'{metric}'.*did you mean '{metric.replace('lss', 'loss')}'"
+    with pytest.raises(SearchError, match=message):
+        found(objective, tmp_path, metric=metric, direction="minimize")
+    assert set(begun) == {2}
 
 
 def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
