@@ -70,13 +70,14 @@ def show(
     step: Step = None,
     best: Best = False,
     monitor: Monitor = None,
+    mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the tree of a checkpoint; of a run the newest one."""
     from functrain.cli.show import show
     from functrain.cli.targets import open_target
 
-    show(open_target(path, step, best, monitor), _console(), as_json, only or (), stats)
+    show(open_target(path, step, best, monitor, mode), _console(), as_json, only or (), stats)
 
 
 @app.command()
@@ -115,13 +116,14 @@ def export(
     step: Step = None,
     best: Best = False,
     monitor: Monitor = None,
+    mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
     """Write weights as a safetensors file or a torch state_dict."""
     from functrain.cli.export import write
     from functrain.cli.targets import open_target
 
-    target = open_target(path, step, best, monitor)
+    target = open_target(path, step, best, monitor, mode)
     write(target, out, _console(), as_json, what, format, overwrite)
 
 
@@ -200,6 +202,7 @@ def generate(
     step: Step = None,
     best: Best = False,
     monitor: Monitor = None,
+    mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a run go on with a prompt; the newest state unless told otherwise."""
@@ -216,7 +219,7 @@ def generate(
         "seed": seed,
         "weights": weights,
     }
-    target = open_target(path, step, best, monitor)
+    target = open_target(path, step, best, monitor, mode)
     generate(target, prompt, length, options, count=count, stop=stop or (), json=as_json)
 
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from functrain.checkpoint import Checkpoints
 from functrain.cli import output
-from functrain.cli.targets import is_checkpoint, monitored, step_of
+from functrain.cli.targets import best_step, is_checkpoint, monitored, step_of
 from functrain.errors import FunctrainError, NoCheckpointError
 from functrain.resumption import parent_of
 
@@ -99,11 +99,11 @@ def _runs(directory: Path) -> Iterator[Path]:
 def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
     aside = _ASIDE.fullmatch(path.name)
     run = path.parent if aside else path
-    by = {"monitor": "loss", "mode": "min"} | monitored(run, monitor, mode)
+    by = monitored(run, monitor, mode)
     store = Checkpoints(path, **by)
     steps = store.steps()
     entries = store.entries()
-    best = store.best()
+    best = best_step(entries, by, asked=monitor is not None)
     measured = [step for step in sorted(entries) if by["monitor"] in entries[step].metrics]
 
     def of(step: int | None) -> tuple[int, Any] | None:

@@ -15,7 +15,14 @@ from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.retention import Best
 from functrain.checkpoint.storage.commit import present
 from functrain.cli import output
-from functrain.cli.targets import check_step, is_checkpoint, monitored, paths_of, step_of
+from functrain.cli.targets import (
+    best_step,
+    check_step,
+    is_checkpoint,
+    monitored,
+    paths_of,
+    step_of,
+)
 from functrain.errors import FunctrainError
 
 
@@ -51,10 +58,11 @@ def list_checkpoints(
     """
     rows = [row_of(path) for path in paths_of(directory)]
     run = directory.absolute().parent if is_checkpoint(directory) else directory
-    by = {"monitor": "loss", "mode": "min"} | monitored(run, monitor, mode)
+    by = monitored(run, monitor, mode)
     # Of a single one nothing is best.
     entries = {} if is_checkpoint(directory) else entries_of(rows)
-    best = next(iter(Best(by["monitor"], by["mode"]).ranked(entries)), None)
+    best = best_step(entries, by, asked=monitor is not None)
+    by["mode"] = Best(by["monitor"], by["mode"]).direction(entries)
     if json:
         output.print_json({"directory": directory, **by, "checkpoints": _documents(rows, best)})
     else:
@@ -73,7 +81,7 @@ def row_of(path: Path) -> Row:
 def entries_of(rows: Iterable[Row]) -> dict[int, Entry]:
     """What retention looks at, of the checkpoints that can be read, by step."""
     return {
-        row.step: Entry(row.metrics, row.manifest.saved_at)
+        row.step: Entry.of(row.metrics, row.manifest.saved_at, row.manifest.info)
         for row in rows
         if row.step is not None and row.manifest is not None
     }

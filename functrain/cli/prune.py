@@ -11,7 +11,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.retention import Best, EverySteps, Rule
 from functrain.cli import output
 from functrain.cli.listing import Row, entries_of, row_of
-from functrain.cli.targets import is_checkpoint, monitored, store_of
+from functrain.cli.targets import best_step, is_checkpoint, monitored, store_of
 from functrain.errors import ConfigurationError
 
 
@@ -43,6 +43,8 @@ def prune(
     if is_checkpoint(directory):
         raise ConfigurationError(f"{directory} is a checkpoint; name the run it belongs to")
     store = store_of(directory, **rules, **monitored(directory, monitor, mode))
+    if monitor is not None:
+        best_step(store.entries(), {"monitor": monitor, "mode": store.mode}, asked=True)
     rows = {step: row_of(store.path(step)) for step in store.steps()}
     going = set(store.prune(dry_run=dry_run))
     freed = sum(rows[step].size for step in going if step in rows)

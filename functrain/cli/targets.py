@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 
 from functrain.checkpoint import Checkpoints, Manifest, read_manifest, verify
 from functrain.checkpoint.format.manifest import MANIFEST
+from functrain.checkpoint.format.records import Entry
+from functrain.checkpoint.retention import Best
 from functrain.checkpoint.storage.commit import present
 from functrain.cli.run_directory import FILE_NAME
 from functrain.errors import (
@@ -22,6 +25,7 @@ from functrain.errors import (
 )
 from functrain.warning import warn
 
+_MODES = ("min", "max")
 _NAME = re.compile(r"step-(\d+)")
 _AT = re.compile(r"(?P<run>.+)@(?P<which>\d+|best)")
 
@@ -68,7 +72,7 @@ def store_of(directory: Path, **options: Any) -> Checkpoints:
 
 
 def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[str, Any]:
-    """What "best" means: what was asked for, else what the run's configuration says.
+    """Return what "best" means: what was asked for, else what the run itself went by.
 
     Args:
         directory: of the run.
@@ -76,19 +80,66 @@ def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[st
         mode: ``min`` or ``max``, if it was given.
 
     Returns:
-        ``monitor`` and ``mode`` for :class:`~functrain.checkpoint.Checkpoints`.
+        ``monitor`` and ``mode`` for :class:`~functrain.checkpoint.Checkpoints`. The mode is
+        ``None`` where metric and name have to say it.
+
+    Raises:
+        ConfigurationError: the mode is another word.
     """
     if mode not in (None, "min", "max"):
         raise ConfigurationError(f"--mode {mode}: expected min or max")
+    own = _configured(directory) or _recorded(directory) or {"monitor": "loss"}
+    # A mode is that of its metric, and of no other.
+    same = monitor is None or monitor == own["monitor"]
+    return {
+        "monitor": monitor or own["monitor"],
+        "mode": mode or (own.get("mode") if same else None),
+    }
+
+
+def best_step(entries: Mapping[int, Entry], by: Mapping[str, Any], asked: bool) -> int | None:
+    """Return the step of the best checkpoint, if there is one.
+
+    Args:
+        entries: what the checkpoints say of themselves.
+        by: ``monitor`` and ``mode``, see :func:`monitored`.
+        asked: whether somebody asked for it; if not, a metric of which nothing says what is best
+            has none.
+
+    Raises:
+        ConfigurationError: it was asked for, and nothing says whether less or more is better.
+    """
+    rule = Best(by["monitor"], by["mode"])
+    if not asked and rule.direction(entries) is None:
+        return None
+    return next(iter(rule.ranked(entries)), None)
+
+
+def _configured(directory: Path) -> dict[str, Any]:
+    """What the configuration of a run says, of those by ``functrain train``."""
     try:
         config = yaml.safe_load((directory / FILE_NAME).read_bytes())
         found = config["checkpoints"]
-        told = {"monitor": str(found["monitor"])}
-        told |= {"mode": found["mode"]} if found.get("mode") in ("min", "max") else {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        told = {}
-    asked = {"monitor": monitor, "mode": mode}
-    return {**told, **{name: value for name, value in asked.items() if value is not None}}
+        mode = found.get("mode")
+        return {"monitor": str(found["monitor"]), "mode": mode if mode in _MODES else None}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _recorded(directory: Path) -> dict[str, Any]:
+    """What the newest checkpoint says that the run went by."""
+    try:
+        entries = Checkpoints(directory).entries() if directory.is_dir() else {}
+    except OSError:
+        return {}
+    said = [entries[step].monitored for step in sorted(entries) if entries[step].monitored]
+    found = dict(said[-1]) if said else {}
+    if not isinstance(found.get("monitor"), str):
+        return {}
+    return {
+        "monitor": found["monitor"],
+        "mode": found.get("mode") if found.get("mode") in _MODES else None,
+    }
 
 
 def paths_of(path: Path) -> list[Path]:
@@ -104,7 +155,11 @@ def paths_of(path: Path) -> list[Path]:
 
 
 def open_target(
-    text: Path, step: int | None = None, best: bool = False, monitor: str | None = None
+    text: Path,
+    step: int | None = None,
+    best: bool = False,
+    monitor: str | None = None,
+    mode: str | None = None,
 ) -> Target:
     """The checkpoint that a path means.
 
@@ -114,22 +169,28 @@ def open_target(
         step: the one of this step.
         best: the best one.
         monitor: the metric that says what is best.
+        mode: ``min`` or ``max`` of it.
 
     Raises:
         NoCheckpointError: there is none.
+        ConfigurationError: nothing says whether less or more of the metric is better.
         CheckpointCorruptError: every one is damaged, or the one that was asked for.
     """
     match = _AT.fullmatch(str(text))
     if match is not None and not text.exists():
         asked = match["which"]
         return open_target(
-            Path(match["run"]), None if asked == "best" else int(asked), asked == "best", monitor
+            Path(match["run"]),
+            None if asked == "best" else int(asked),
+            asked == "best",
+            monitor,
+            mode,
         )
     if is_checkpoint(text):
         if step is not None or best:
             raise ConfigurationError(f"{text} is a checkpoint; --step and --best choose in a run")
         return Target(present(text.absolute()), read_manifest(text))
-    store = store_of(text, **monitored(text, monitor, None))
+    store = store_of(text, **monitored(text, monitor, mode))
     if best:
         step = store.best()
         if step is None:

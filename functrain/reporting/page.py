@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from functrain.checkpoint.retention import Best
 from functrain.cli import output
 from functrain.cli.listing import entries_of
-from functrain.cli.targets import monitored
+from functrain.cli.targets import best_step, monitored
 from functrain.plotting.charts import chart_of
 from functrain.plotting.decimation import drawable
 from functrain.plotting.markup import Markup, element, joined
@@ -82,7 +81,7 @@ def _counts(facts: Facts) -> Iterator[tuple[str, object]]:
         yield "saved (UTC)", output.moment(facts.newest.saved_at)
     best = facts.values.get("loop.best.value")
     if isinstance(best, float):
-        monitor = monitored(facts.directory, None, None).get("monitor", "")
+        monitor = monitored(facts.directory, None, None)["monitor"]
         yield f"best {monitor}", f"{best:.5g} at step {facts.values.get('loop.best.step')}"
 
 
@@ -130,9 +129,8 @@ def _metric(facts: Facts, name: str) -> list[str]:
 def _checkpoints(facts: Facts) -> Markup:
     if not facts.checkpoints:
         return joined()
-    by = {"monitor": "loss", "mode": "min"} | monitored(facts.directory, None, None)
-    ranked = Best(by["monitor"], by["mode"]).ranked(entries_of(facts.checkpoints))
-    best = next(iter(ranked), None)
+    by = monitored(facts.directory, None, None)
+    best = best_step(entries_of(facts.checkpoints), by, asked=False)
     rows = [
         (
             "-" if row.step is None else f"{row.step:,}",

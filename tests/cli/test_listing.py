@@ -65,8 +65,54 @@ class TestLs:
         (run / "config.yaml").write_text("checkpoints: {monitor: accuracy, mode: max}\n")
         assert best() == [100]
         assert best("--monitor", "loss", "--mode", "min") == [10]
+        assert best("--monitor", "loss") == [10]  # the mode is that of the accuracy
+        (run / "config.yaml").write_text("checkpoints: {monitor: accuracy}\n")
+        assert best() == [100]
+        assert best("--mode", "min") == [5]
         (run / "config.yaml").write_text("checkpoints: [\n")
         assert best() == [10]
+        assert best("--monitor", "accuracy") == [100]
+
+    def test_of_a_metric_of_which_nothing_says_what_is_best(
+        self, functrain: Run, tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        store = Checkpoints(run, monitor="score", mode="max")
+        for step, score in ((1, 0.5), (2, 0.7), (3, 0.6)):
+            store.save({"w": torch.ones(1)}, step=step, metrics={"score": score})
+        (run / "config.yaml").write_text("checkpoints: {monitor: score}\n")
+        found = functrain("ls", run, "--json").json
+        assert ([each["best"] for each in found["checkpoints"]], found["mode"]) == (
+            [False] * 3,
+            None,
+        )
+        for command in (
+            ("ls", run, "--monitor", "score"),
+            ("ls", "--tree", run, "--monitor", "score"),
+            ("show", run, "--best"),
+            ("show", f"{run}@best"),
+            ("prune", run, "--keep-last", 1, "--monitor", "score"),
+        ):
+            ended = functrain(*command)
+            assert (ended.code, "'score' is no well-known name" in ended.err) == (2, True)
+        assert functrain("ls", "--tree", run).code == 0
+        assert len(store.steps()) == 3
+        shown = functrain("show", run, "--best", "--mode", "max", "--json")
+        assert shown.json["step"] == 2
+
+    def test_what_a_run_went_by_stands_in_its_checkpoints(
+        self, functrain: Run, tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        store = Checkpoints(run, monitor="score", mode="max")
+        info = {"monitored": {"monitor": "score", "mode": "max"}}
+        for step, score in ((1, 0.5), (2, 0.7), (3, 0.6)):
+            store.save({"w": torch.ones(1)}, step=step, metrics={"score": score}, info=info)
+        found = functrain("ls", run, "--json").json
+        assert (found["monitor"], found["mode"]) == ("score", "max")
+        assert [each["step"] for each in found["checkpoints"] if each["best"]] == [2]
+        assert functrain("show", f"{run}@best", "--json").json["step"] == 2
+        assert functrain("show", run, "--best", "--mode", "min", "--json").json["step"] == 1
 
     def test_what_cannot_be_read_is_listed_with_the_reason(
         self, functrain: Run, run: Path, rewrite: Any
