@@ -187,7 +187,8 @@ def resolved(
 
 def like_known(name: str) -> str:
     """Return a hint for a message: the well-known word that the last part of a name is like."""
-    return nearest(name.rpartition("/")[2].lower(), _LESS | _MORE)
+    word = name.rpartition("/")[2].lower()
+    return "" if word in _QUALIFIERS else nearest(word, _LESS | _MORE)
 
 
 def _said(name: str, directions: Mapping[str, Mode]) -> Mode | None:
