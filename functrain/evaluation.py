@@ -12,7 +12,7 @@ from functrain.batch import Batch, size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Duration, duration
-from functrain.errors import ConfigurationError, EmptyBatchWarning
+from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.loss import LossFunction
 from functrain.metrics import Mean, computed, merged
 from functrain.program import Program
@@ -101,6 +101,7 @@ def evaluate(
 
     Raises:
         Interrupted: ``interrupted`` said so.
+        EmptyDatasetError: the data has no samples.
     """
     return numbers(
         measure(
@@ -137,7 +138,11 @@ def measure(
         interrupted: asked before each batch.
 
     Returns:
-        Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
+        Metrics by name; scalars as :class:`functrain.metrics.Mean`.
+
+    Raises:
+        Interrupted: ``interrupted`` said so.
+        EmptyDatasetError: the data has no samples.
     """
     if function is not None:
         recipe = attrs.evolve(program.recipe, evaluate=function)
@@ -184,6 +189,11 @@ def _merged(
         for name, value in {"loss": outcome.value, **outcome.metrics}.items():
             metric = Mean.of(value, weight) if isinstance(value, Tensor) else value
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
+    if not so_far:
+        raise EmptyDatasetError(
+            "no batch of the evaluation data has samples, so there is nothing to average: look at "
+            "what its dataset, sampler or filter, and collate function give"
+        )
     return so_far
 
 

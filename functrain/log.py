@@ -7,6 +7,7 @@ step stands in it exactly once.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -87,6 +88,8 @@ class Log:
         data = b"".join(encode(row) for row in rows)
         while data:
             written = self._file.write(data)
+            if not written:
+                raise OSError(errno.EIO, f"the system wrote nothing to {self.path}")
             self.size += written
             data = data[written:]
 

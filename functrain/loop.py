@@ -8,6 +8,7 @@ are here and in what is called from here; the steps themselves are pure.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from functrain.data import as_source
 from functrain.deciding import Deciding, watched
 from functrain.durations import Duration, duration
 from functrain.early_stopping import Rule, as_rule
+from functrain.epochs import Progress, count_epochs, warn_of_replay
 from functrain.errors import ConfigurationError
 from functrain.evaluations import Evaluations
 from functrain.events import Listener
@@ -158,7 +160,8 @@ def iterate(
         (3, 1, 0)
     """
     foreign_state.refuse(program, state)
-    source, first = as_source(data), state.counters.epoch
+    source = as_source(data)
+    state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)
     if limits is not None:
         steps = limits.steps(source.length, program.recipe.accumulate)
@@ -167,15 +170,26 @@ def iterate(
     def ended() -> bool:
         if limits is None:
             return state.counters.epoch != first
-        return limits.reached(position(state, source.length)) is not None
+        seconds = time.monotonic() - began if limits.timed else 0.0
+        return limits.reached(position(state, source.length, seconds)) is not None
 
     with contextlib.closing(source):
+        warn_of_replay(state, source)
+        first = state.counters.epoch
         while not ended():
+            epoch, step = state.counters.epoch, state.counters.step
+            progress = Progress.begin(state.counters)
             for batch, ends_epoch in epoch_batches(source, state, program.recipe.accumulate, None):
                 state, metrics = advance(program, state, batch, ends_epoch)
+                progress.after(state.counters, ends_epoch)
                 yield state, metrics
                 if ended():
                     return
+            if state.counters.epoch == epoch:
+                # The data ended before its own length said so, or had no more of this epoch.
+                progress.end()
+                state = attrs.evolve(state, counters=state.counters.next_epoch())
+                first += state.counters.step == step
 
 
 def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:

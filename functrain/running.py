@@ -11,12 +11,12 @@ from functrain.course import Course
 from functrain.data.describing import describe
 from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration
+from functrain.epochs import Progress, check_place, count_epochs, warn_of_replay
 from functrain.errors import (
     CheckpointWriteError,
     ListenerError,
     NonFiniteError,
     NonFiniteWarning,
-    ReplayWarning,
 )
 from functrain.evaluation import Interrupted
 from functrain.evaluations import Evaluations
@@ -77,13 +77,14 @@ class Running:
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)
         if origin is None:
-            begun = self.program.init(seed) if state is None else state
+            begun = self.program.init(seed) if state is None else count_epochs(state, source)
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps), loop)
             self._describe()
         else:
             there, which = origin
             saved, info, path = restore(there, self.program, seed, which, describe(source))
+            check_place(saved.train, source.length)
             notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps)
             loop = self.deciding.taken_up(saved.loop, info.get("monitored"))
@@ -103,7 +104,7 @@ class Running:
         try:
             ending = self._owed() or self._already_over()
             if ending is None:
-                self._notice_replay()
+                warn_of_replay(course.train, course.source)
                 ending = self._epochs()
             return ending
         except NonFiniteError as error:
@@ -120,17 +121,6 @@ class Running:
                 error.add_note(f"the last state could not be saved: {second}")
             raise
 
-    def _notice_replay(self) -> None:
-        course = self.course
-        done = course.train.counters.batch
-        if done and course.source.replays:
-            warn(
-                f"this data can only be read from its beginning: to go on in epoch "
-                f"{course.train.counters.epoch}, {done} batches are drawn and dropped. "
-                "functrain.data.Batches, or a loader with state_dict, goes there at once.",
-                ReplayWarning,
-            )
-
     def _already_over(self) -> Ending | None:
         limit = self.limits.reached(self.at)
         if limit is None and self.course.loop.early_stop.get("stop"):
@@ -144,12 +134,15 @@ class Running:
             epoch = course.train.counters.epoch
             course.send(events.EpochBegin(course.train, epoch))
             saved, course.data_state = course.data_state, None
+            progress = Progress.begin(course.train.counters)
             for batch, ends in epoch_batches(course.source, course.train, accumulate, saved):
                 ending = self._step(batch, ends)
+                progress.after(course.train.counters, ends)
                 if ending is not None:
                     return ending
             if course.train.counters.epoch == epoch:
-                # The data ended before its own length said so.
+                # The data ended before its own length said so, or had no more of this epoch.
+                progress.end()
                 following = course.train.counters.next_epoch()
                 course.train = attrs.evolve(course.train, counters=following)
                 self.at = self._position(course.source.length)

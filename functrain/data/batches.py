@@ -112,7 +112,10 @@ class Batches:
         if self.timeout < 0:
             raise DataOptionError("timeout", 0, self.timeout)
         if not self.samples:
-            raise EmptyDatasetError(f"the dataset has no samples: {type(self.dataset).__name__}")
+            what, part = (
+                ("dataset", self.dataset) if self.sampler is None else ("sampler", self.sampler)
+            )
+            raise EmptyDatasetError(f"the {what} has no samples: {type(part).__name__}")
         if not len(self):
             raise NoFullBatchError(self.samples, self.batch_size)
 
@@ -154,7 +157,10 @@ class Batches:
         """The samples of the batches ``start`` to ``stop - 1`` of an epoch, one after another."""
         first, last = start * self.batch_size, min(stop * self.batch_size, self.samples)
         if self.sampler is not None:
-            return torch.as_tensor(self.sampler.indices(epoch, first, last), dtype=torch.int64)
+            found = torch.as_tensor(self.sampler.indices(epoch, first, last), dtype=torch.int64)
+            if found.shape != (last - first,):
+                raise _of_the_sampler(self.sampler, epoch, first, last, found)
+            return found
         if self.shuffle:
             return Permutation(self.samples, self.seed, epoch).indices(first, last)
         return torch.arange(first, last)
@@ -199,6 +205,17 @@ class Batches:
         if self.sampler is not None:
             return f"in the order of a {type(self.sampler).__name__}"
         return f"shuffled by seed {self.seed}" if self.shuffle else "in order"
+
+
+def _of_the_sampler(
+    sampler: Sampler, epoch: int, first: int, last: int, found: Tensor
+) -> BatchIndexError:
+    kind = type(sampler).__name__
+    return BatchIndexError(
+        f"{kind}.indices({epoch}, {first}, {last}) must give {last - first} samples, one for each "
+        f"place, and gave {list(found.shape)}: with a length of {len(sampler)} it has to fill the "
+        "places 0 to its length in every epoch"
+    )
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -60,8 +60,11 @@ def drop(batches: Iterator[Any], seed: int, epoch: int, start: int, stop: int) -
     for index in range(start, stop):
         if draw(batches, seed, epoch, index) is END:
             raise DataChangedError(
-                f"the run was saved after {stop} batches of epoch {epoch}, but now that epoch ends "
-                f"after {index}. Give the data the run was started with."
+                f"the state stands after {stop} batches of epoch {epoch}, but that epoch of the "
+                f"data ends after {index}. Give the data the run was started with. If these are "
+                "whole epochs that were stepped by hand, turn each where it ends, state = "
+                "attrs.evolve(state, counters=state.counters.next_epoch()), or give the data a "
+                "length (__len__), so that they can be counted."
             )
 
 
@@ -119,4 +122,9 @@ def set_generator_states(data: Any, states: dict[str, Tensor]) -> None:
 
 def refuse_empty(data: Any, epoch: int) -> NoReturn:
     """Raise for an epoch without batches."""
-    raise EmptyDatasetError(f"the data gave no batch in epoch {epoch}: {type(data).__name__}")
+    kind = type(data).__name__
+    if isinstance(data, Iterator):
+        why = f"this {kind} was read to its end before; give something that can be iterated again"
+    else:
+        why = f"look at what this {kind} gives each time it is iterated"
+    raise EmptyDatasetError(f"the data gave no batch in epoch {epoch}: {why}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from functrain.errors import DataChangedError
+from functrain.errors import DataChangedError, EmptyDatasetError
 from functrain.rng import derive
 
 if TYPE_CHECKING:
@@ -60,9 +60,14 @@ class Cursor:
             self._turn()
         batch = next(self._opened(), _END)
         if batch is _END:
-            # The length was unknown, or not what the data said. An epoch of no batches raises.
+            # The length was unknown, or not what the data said.
             self._turn()
-            batch = next(self._opened())
+            batch = next(self._opened(), _END)
+        if batch is _END:
+            raise EmptyDatasetError(
+                f"a source of the mixture gave no batch in its epoch {self.turns[-1].epoch}: "
+                f"{type(self.source).__name__}. Leave it out, or see what it reads"
+            )
         self.count += 1
         return batch
 

@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.errors import BatchIndexError
 from functrain.rng import derive
 
 _ROUNDS = 8
@@ -48,7 +49,13 @@ class Permutation:
 
         Returns:
             int64 tensor of shape ``[stop - start]``.
+
+        Raises:
+            BatchIndexError: there are no such positions.
         """
+        # From a number beyond the size the walk below need not lead back.
+        if start < stop and not 0 <= start < stop <= self.size:
+            raise BatchIndexError(f"no positions {start} to {stop - 1} of {self.size} samples")
         # A number below rows * columns is split into (row, column). The rows are even in number,
         # so that odd permutations occur as well.
         rows = math.isqrt(max(self.size - 1, 0)) + 1

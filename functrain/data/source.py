@@ -73,13 +73,23 @@ def as_source(data: Any) -> Source:
 
     Raises:
         NotBatchesError: the data cannot be iterated, or gives samples rather than batches.
-        EmptyDatasetError: a list or tuple is empty.
+        EmptyDatasetError: an epoch of the data has no batches.
 
     Example:
         >>> source = as_source(["first", "second", "third"])
         >>> source.length, list(source.epoch(seed=0, epoch=4, start=1, saved=None))
         (3, ['second', 'third'])
     """
+    source = _source_of(data)
+    if source.length == 0:
+        raise EmptyDatasetError(
+            f"the data is an empty {type(data).__name__}: an epoch needs at least one batch. Look "
+            "at the dataset, its sampler or filter, and drop_last"
+        )
+    return source
+
+
+def _source_of(data: Any) -> Source:
     if isinstance(data, Source):
         return data
     if isinstance(data, Batches):
@@ -161,10 +171,6 @@ class ListSource:
     batches: list[Batch] | tuple[Batch, ...]
 
     replays = False
-
-    def __attrs_post_init__(self) -> None:
-        if not self.batches:
-            raise EmptyDatasetError(f"the data is an empty {type(self.batches).__name__}")
 
     @property
     def length(self) -> int:

@@ -258,7 +258,7 @@ def test_an_epoch_without_batches_is_an_error(make: Callable[[], Any]) -> None:
 
 def test_data_that_became_shorter_is_named() -> None:
     source = as_source(DataLoader(TensorDataset(torch.zeros(6)), 2))
-    with pytest.raises(DataChangedError, match=r"saved after 5 batches.*ends after 3"):
+    with pytest.raises(DataChangedError, match=r"stands after 5 batches.*ends after 3"):
         list(source.epoch(7, 0, 5, None))
     saved = {"snapshots": [{"epoch": 2, "done": 1, "ended": False, "loader": {}}]}
     with pytest.raises(DataChangedError, match="later place"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from functrain.checkpoint.storage.files import sync_directory
+from functrain.checkpoint.storage.files import sync_directory, write_all
 
 
 @attrs.define(eq=False)
@@ -42,9 +42,7 @@ class LineFile:
         """Write lines, all or none of them."""
         assert self._descriptor is not None, "open comes first"
         os.ftruncate(self._descriptor, self._size)  # of what an earlier attempt left behind
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        write_all(self._descriptor, data)
         self._size += len(data)
 
     def replace(self, data: bytes) -> None:
