@@ -15,7 +15,7 @@ from functrain.errors import (
 from functrain.state import Counters, TrainState
 from functrain.warning import warn
 
-_MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
+MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
 _REMEDY = (
     "To begin with the next epoch of this data: attrs.evolve(state, "
     "counters=state.counters.next_epoch()); at another place: attrs.evolve(state, "
@@ -152,7 +152,7 @@ class Progress:
             self.step, self.untrained, self.empty = counters.step, False, 0
             return
         self.empty += 1
-        if ends_epoch or self.empty >= _MOST_EMPTY:
+        if ends_epoch or self.empty >= MOST_EMPTY:
             self.end()
 
     def end(self) -> None:
@@ -161,7 +161,7 @@ class Progress:
         Raises:
             EmptyDatasetError: it has.
         """
-        if self.untrained or self.empty >= _MOST_EMPTY:
+        if self.untrained or self.empty >= MOST_EMPTY:
             what = f"{self.empty} batches in a row without samples" if self.empty else "no batch"
             raise EmptyDatasetError(
                 f"the data gave {what} in epoch {self.epoch}, so nothing can be trained on: "

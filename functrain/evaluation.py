@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from functrain import epochs
 from functrain.batch import Batch, size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
@@ -101,7 +102,7 @@ def evaluate(
 
     Raises:
         Interrupted: ``interrupted`` said so.
-        EmptyDatasetError: the data has no samples.
+        EmptyDatasetError: the data has no batches, or only such without samples and no end.
     """
     return numbers(
         measure(
@@ -138,11 +139,11 @@ def measure(
         interrupted: asked before each batch.
 
     Returns:
-        Metrics by name; scalars as :class:`functrain.metrics.Mean`.
+        Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
 
     Raises:
         Interrupted: ``interrupted`` said so.
-        EmptyDatasetError: the data has no samples.
+        EmptyDatasetError: the data has no batches, or only such without samples and no end.
     """
     if function is not None:
         recipe = attrs.evolve(program.recipe, evaluate=function)
@@ -177,22 +178,30 @@ def _merged(
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     so_far: dict[str, Any] = {}
+    index: int | None = None
+    empty = 0
     for index, batch in enumerate(source.epoch(0, 0, 0, None)):
         if interrupted():
             raise Interrupted
         if batches is not None and index >= batches:
             break
         if not _has_samples(batch, index):
+            empty += 1
+            if empty >= epochs.MOST_EMPTY:
+                raise EmptyDatasetError(
+                    f"{empty} batches of the evaluation data in a row have no samples: look at "
+                    "what it gives, or limit it, functrain.Evaluation(data, batches=...)"
+                )
             continue
+        empty = 0
         outcome = program.outcome(state, batch, weights)
         weight = outcome.weight_of(batch)
         for name, value in {"loss": outcome.value, **outcome.metrics}.items():
             metric = Mean.of(value, weight) if isinstance(value, Tensor) else value
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
-    if not so_far:
+    if index is None:
         raise EmptyDatasetError(
-            "no batch of the evaluation data has samples, so there is nothing to average: look at "
-            "what its dataset, sampler or filter, and collate function give"
+            "the evaluation data gave no batch: look at what its dataset, sampler or filter gives"
         )
     return so_far
 

@@ -73,7 +73,7 @@ class Lying(Unknown):
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guarded, "guard", Askable())
-    monkeypatch.setattr(epochs, "_MOST_EMPTY", 100)
+    monkeypatch.setattr(epochs, "MOST_EMPTY", 100)
 
 
 def batches(**options: Any) -> Batches:
@@ -449,7 +449,7 @@ EMPTY: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         errors.EmptyDatasetError,
         "3 batches in a row without samples in epoch 0",
     ),
-    "batches without end": (without_end, errors.EmptyDatasetError, "in a row without samples"),
+    "batches without end": (without_end, errors.EmptyDatasetError, "batches .*in a row"),
     "mixture of lists": (
         lambda: Mixture([[], []], weights="uniform", length=5),
         errors.EmptyDatasetError,
@@ -491,12 +491,13 @@ WAYS: dict[str, Callable[[ft.Program, Any], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", EMPTY)
 def test_data_without_samples_is_refused(kind: str, way: str) -> None:
-    if kind == "batches without end" and way == "evaluate":
-        pytest.skip("an evaluation reads its data to the end")
     made = program()
     data, error, said = EMPTY[kind]
-    if way == "evaluate":
-        said += "|no batch of the evaluation data has samples"
+    if way == "evaluate" and "no batch" in said:
+        said = "evaluation data gave no batch"
+    elif way == "evaluate" and said[0].isdigit():
+        assert ft.evaluate(made, made.init(), data()) == {}  # with a warning each
+        return
     with pytest.raises(error, match=said):
         WAYS[way](made, data())
 

@@ -6,7 +6,7 @@ from functrain.errors.base import FunctrainError, FunctrainWarning
 
 
 class EmptyDatasetError(FunctrainError, ValueError):
-    """Data has no samples, or gives no batches."""
+    """Data has no samples, gives no batches, or only empty ones."""
 
 
 class NoFullBatchError(FunctrainError, ValueError):
@@ -46,7 +46,7 @@ class NotADatasetError(FunctrainError, TypeError):
 
 
 class BatchIndexError(FunctrainError, IndexError):
-    """There is no batch at a position."""
+    """There is no batch at a position, or a sampler gives too few samples."""
 
 
 class WorkerDiedError(FunctrainError, RuntimeError):
@@ -74,7 +74,7 @@ class DataExhaustedError(FunctrainError, RuntimeError):
 
 
 class DataChangedError(FunctrainError, RuntimeError):
-    """The data is not what it was when the run was saved."""
+    """The data is not what it was when the run was saved, or ends before the state's place."""
 
 
 class ReplayWarning(FunctrainWarning):

@@ -36,7 +36,7 @@ class ModelError(FunctrainError, TypeError):
 
 
 class ParameterMismatchError(FunctrainError, ValueError):
-    """Names or shapes of given tensors do not fit the model."""
+    """Names or shapes of given tensors do not fit the model, or a state is of another program."""
 
     def __init__(self, what: str, problems: list[str]) -> None:
         self.problems = problems

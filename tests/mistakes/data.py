@@ -53,6 +53,16 @@ class Anew:
         yield from [X] * self.count
 
 
+class Few:
+    """A sampler with fewer samples than it says."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def indices(self, epoch: int, start: int, stop: int) -> list[int]:
+        return [0, 1, 2]
+
+
 def cut(path: Path, first: int, then: int) -> None:
     fit("2 steps", Anew(first), directory=path)
     fit("4 steps", Anew(then), directory=path)
@@ -66,6 +76,18 @@ MISTAKES = [
         ("no samples",),
     ),
     Mistake(errors.EmptyDatasetError, lambda *_: fit(data=[]), ("an empty list",), ("empty",)),
+    Mistake(
+        errors.EmptyDatasetError,
+        lambda *_: fit(data=Anew(0)),
+        ("no batch in epoch 0", "Anew"),
+        ("look at what this Anew gives",),
+    ),
+    Mistake(
+        errors.BatchIndexError,
+        lambda *_: read(Batches(X, 2, sampler=Few())),
+        ("Few.indices(0, 0, 8)", "gave [3]"),
+        ("must give 8 samples",),
+    ),
     Mistake(
         errors.NoFullBatchError,
         lambda *_: Batches(X, 9, drop_last=True),

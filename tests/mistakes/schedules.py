@@ -35,6 +35,13 @@ def longer(path: Path) -> None:
     fit("4 steps", program=rated(Cosine(lr=0.1)), directory=path)
 
 
+def by_hand(steps: int, batch: Tensor) -> ft.TrainState:
+    state = program().init()
+    for _ in range(steps):
+        state, _ = program().train_step(state, batch)
+    return state
+
+
 MISTAKES = [
     Mistake(
         errors.InvalidScheduleError,
@@ -108,6 +115,12 @@ MISTAKES = [
         lambda *_: Position(step=-1, epoch=0, batch=0, samples=0, batches=4, minutes=0.0),
         ("step=-1",),
         ("at least 0",),
+    ),
+    Mistake(
+        errors.InvalidPositionError,
+        lambda *_: fit(state=by_hand(11, X[:1])),
+        ("batch 11 of epoch 0", "4 batches", "22 samples", "has seen 11"),
+        ("attrs.evolve(state, counters=state.counters.next_epoch())",),
     ),
     Mistake(
         errors.UnknownEpochLengthError,
