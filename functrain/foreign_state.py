@@ -1,24 +1,33 @@
-"""A state of another program: refused where a run begins, told of where a step failed."""
+"""A state of another program: refused where a run begins, and named where a step failed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from functrain import arguments, tree
 from functrain.errors import ParameterMismatchError
+from functrain.precision import initial_loss_scale
 from functrain.pretrained import mismatches
-from functrain.state import TrainState, is_consumed
+from functrain.state import Tensors, TrainState, is_consumed
 
 if TYPE_CHECKING:
     from functrain.program import Program
 
+_SHOWN = 12
+_REMEDY = (
+    "Train on with a state that the program made, program.init(). Weights are taken over by "
+    "program.init(params={**state.params, **state.buffers}), and with them "
+    "attrs.evolve(..., counters=state.counters, rng=state.rng) goes on at the same step"
+)
+
 
 def refuse(program: Program, state: object) -> None:
-    """Refuse to begin a run with a state whose parameters are not those of the program.
+    """Refuse to begin a run with a state whose tensors are not those of the program.
 
     Raises:
         NotAStateError: it is no state at all.
-        ParameterMismatchError: names or shapes do not fit; all of them are listed.
+        ParameterMismatchError: names or shapes do not fit; they are listed.
     """
     if not isinstance(state, TrainState):
         raise arguments.not_a_state(state, None)
@@ -30,35 +39,75 @@ def refuse(program: Program, state: object) -> None:
             "made, program.init()",
             problems,
         )
+    problems = _problems(program, state)
+    if problems:
+        raise _mismatch(problems)
 
 
-def told(error: Exception, program: Program, state: TrainState) -> None:
-    """Add to an error in which parts a state is not one that the program makes.
+def explain(error: Exception, program: Program, state: TrainState) -> None:
+    """Raise an error of our own in place of another where the state is not one of the program.
 
     Args:
-        error: that a step with the state raised; left alone where the state fits.
+        error: that a step with the state raised.
         program: whose step it was.
         state: that it was given.
+
+    Raises:
+        ParameterMismatchError: the state has other tensors than those that the program makes.
     """
     if is_consumed(state):
         return
-    expected = program.init(state.rng.seed)
-    parts = [
-        name for name in ("params", "buffers", "optimizer", "ema") if _differ(name, expected, state)
+    known = program.fixed.model.params
+    problems = mismatches(state.params, known, known) or _problems(program, state)
+    if problems:
+        raise _mismatch(problems) from error
+
+
+def _mismatch(problems: list[str]) -> ParameterMismatchError:
+    shown, more = problems[:_SHOWN], len(problems) - _SHOWN
+    return ParameterMismatchError(
+        "the state is of a program that trains other parameters, or has another model, optimizer, "
+        f"ema= or precision=. {_REMEDY}. What differs",
+        [*shown, f"and {more} more"] if more > 0 else shown,
+    )
+
+
+def _problems(program: Program, state: TrainState) -> list[str]:
+    """What the state lacks, or has besides, of what the program makes for its parameters."""
+    return [
+        f"{kind} {tree.path_string((part, *path))!r}"
+        for part, expected in _expected(program, state).items()
+        for kind, path in _differences(expected, getattr(state, part))
     ]
-    if parts:
-        error.add_note(
-            f"The state is not one of this program: its {', '.join(parts)} are of another model, "
-            "optimizer or ema=. To go on from its weights: "
-            "program.init(params={**state.params, **state.buffers})"
-        )
 
 
-def _differ(name: str, expected: TrainState, state: TrainState) -> bool:
-    ours, theirs = getattr(expected, name), getattr(state, name)
-    return _paths(ours) != _paths(theirs)
+def _expected(program: Program, state: TrainState) -> dict[str, Any]:
+    """The parts of a state that depend on what is trained, made without memory where possible."""
+    recipe = program.recipe
+    trained = {path: state.params[path] for path in program.fixed.trainable}
+    parts: dict[str, Any] = {"loss_scale": initial_loss_scale(recipe.precision, state.device)}
+    try:
+        parts |= _of(program, {path: value.to("meta") for path, value in trained.items()})
+    except RuntimeError:  # an optimizer may look at values, which "meta" tensors do not have
+        parts |= _of(program, trained)
+    return parts
 
 
-def _paths(part: Any) -> list[tree.Path]:
+def _of(program: Program, trained: Tensors) -> dict[str, Any]:
+    recipe = program.recipe
+    parts = {"ema": None if recipe.ema is None else recipe.ema.init(trained)}
+    if getattr(recipe.optimizer, "lazy_state", False):  # its entries appear with the steps
+        return parts
+    return {"optimizer": recipe.optimizer.init(trained), **parts}
+
+
+def _differences(expected: Any, given: Any) -> Iterator[tuple[str, tree.Path]]:
+    ours, theirs = _paths(expected), _paths(given)
+    yield from (("missing", path) for path in sorted(ours - theirs, key=repr))
+    yield from (("unexpected", path) for path in sorted(theirs - ours, key=repr))
+
+
+def _paths(part: Any) -> set[tree.Path]:
     """Where the leaves are, but for the counts of skipped parameters, which come and go."""
-    return [path for path, _ in tree.items(part) if "per_parameter" not in path]
+    leaves = () if part is None else tree.items(part)
+    return {path for path, _ in leaves if "per_parameter" not in path}

@@ -144,6 +144,7 @@ class Program:
 
         Raises:
             NotAStateError: ``state`` is something else.
+            ParameterMismatchError: the step failed, and the state is of another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
         """
@@ -152,7 +153,11 @@ class Program:
         given = split(batch, self.recipe.accumulate)
         if not given.parts:
             return _passed_over(state, given)
-        lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
+        try:
+            lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
+        except KeyError as error:  # groups that the state does not know
+            foreign_state.explain(error, self, state)
+            raise
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self._may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
@@ -203,7 +208,7 @@ class Program:
             out_of_memory.told(error, number, parts)
             raise
         except (KeyError, AttributeError, TypeError) as error:
-            foreign_state.told(error, self, state)
+            foreign_state.explain(error, self, state)
             raise
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
             if donation is not None:

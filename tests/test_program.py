@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import weights
+from functrain.optim.protocol import Optimizer
 
 
 def everything_global() -> dict[str, Any]:
@@ -744,25 +745,113 @@ BEGINNINGS = [
 ]
 
 
-class TestStatesOfOtherPrograms:
-    @pytest.mark.parametrize(
-        ("model", "optimizer", "ema", "parts"),
-        [
-            (2, ft.optim.Adam(lr=0.1), 0.9, "optimizer"),
-            (2, ft.optim.SGD(lr=0.1, momentum=0.9), None, "ema"),
-            (None, ft.optim.SGD(lr=0.1, momentum=0.9), 0.9, "params, optimizer, ema"),
-        ],
-        ids=["optimizer", "average", "model"],
+class Weighted(Optimizer):
+    """An optimizer of someone's own, whose ``init`` looks at values."""
+
+    lr = 0.1
+
+    def init(self, params: Any) -> Any:
+        return {"sizes": {path: torch.tensor(value.sum().item()) for path, value in params.items()}}
+
+    def update(self, grads: Any, state: Any, params: Any, lr: Any) -> Any:
+        new = {
+            path: params[path] - lr * grad * state["sizes"][path] for path, grad in grads.items()
+        }
+        return {**params, **new}, state
+
+    def update_(self, grads: Any, state: Any, params: Any, lr: Any) -> None:
+        for path, grad in grads.items():
+            params[path].sub_(lr * grad * state["sizes"][path])
+
+    def eval_params(self, state: Any, params: Any) -> Any:
+        return params
+
+
+def square(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x).square().mean()  # type: ignore[no-any-return]
+
+
+def one_and_another(
+    ours: dict[str, Any], theirs: dict[str, Any]
+) -> tuple[ft.Program, ft.TrainState]:
+    """A program, and the state of another with the same model."""
+    adam = ft.optim.Adam(lr=0.1)
+    first, second = (
+        ft.program(nn.Linear(3, 2), square, options.pop("optimizer", adam), **options)
+        for options in (dict(ours), dict(theirs))
     )
-    def test_one_is_told(self, model: Any, optimizer: Any, ema: Any, parts: str) -> None:
-        loss = lambda model, x: model(x).square().mean()  # noqa: E731
-        momentum = ft.optim.SGD(lr=0.1, momentum=0.9)
-        other = nn.Linear(3, 2) if model else nn.Sequential(nn.Linear(3, 2))
-        state = ft.program(other, loss, optimizer, ema=ema).init()
-        program = ft.program(nn.Linear(3, 2), loss, momentum, ema=0.9)
-        with pytest.raises((KeyError, AttributeError, TypeError)) as caught:
+    return first, second.init()
+
+
+FEWER = {"trainable": ["bias"]}
+ADAPTIVE = ft.optim.groups([("bias", ft.optim.SGD(lr=0.1)), ("*", ft.optim.Adam(lr=0.1))])
+OTHERS = [
+    pytest.param({}, FEWER, "missing 'optimizer.exp_avg.weight'", True, id="trains fewer"),
+    pytest.param(FEWER, {}, "unexpected 'optimizer.exp_avg.weight'", False, id="trains more"),
+    pytest.param(
+        {}, {"optimizer": ft.optim.SGD(lr=0.1)}, "missing 'optimizer.exp_avg.bias'", True, id="SGD"
+    ),
+    pytest.param(
+        {"optimizer": ADAPTIVE}, {}, "unexpected 'optimizer.exp_avg.bias'", True, id="groups"
+    ),
+    pytest.param(
+        {"optimizer": Weighted()},
+        {},
+        "missing 'optimizer.sizes.bias'",
+        True,
+        id="a class of one's own",
+    ),
+    pytest.param({"ema": 0.9}, {}, "missing 'ema.params.bias'", True, id="no average"),
+    pytest.param({}, {"ema": 0.9}, "unexpected 'ema.params.bias'", False, id="an average"),
+    pytest.param({"precision": "fp16"}, {}, "missing 'loss_scale.scale'", False, id="precision"),
+]
+
+
+class TestStatesOfOtherPrograms:
+    @pytest.mark.parametrize("run", BEGINNINGS)
+    @pytest.mark.parametrize(("ours", "theirs", "said", "fails"), OTHERS)
+    def test_no_run_begins_with_the_tensors_of_another_optimizer(
+        self, ours: Any, theirs: Any, said: str, fails: bool, run: Any
+    ) -> None:
+        program, state = one_and_another(ours, theirs)
+        with pytest.raises(errors.ParameterMismatchError) as caught:
+            run(program, state, torch.ones(4, 3))
+        assert said in str(caught.value)
+        assert "program.init(params={**state.params, **state.buffers})" in str(caught.value)
+
+    @pytest.mark.parametrize(("ours", "theirs", "said", "fails"), OTHERS)
+    def test_a_step_that_fails_names_the_difference(
+        self, ours: Any, theirs: Any, said: str, fails: bool
+    ) -> None:
+        program, state = one_and_another(ours, theirs)
+        if not fails:
             program.train_step(state, torch.ones(4, 3))
-        assert f"not one of this program: its {parts} are" in caught.value.__notes__[0]
+            return
+        with pytest.raises(errors.ParameterMismatchError) as caught:
+            program.train_step(state, torch.ones(4, 3))
+        assert said in str(caught.value)
+        assert isinstance(caught.value.__cause__, KeyError | TypeError | AttributeError)
+
+    def test_a_step_with_the_state_of_another_model_names_the_parameters(self) -> None:
+        program, _ = one_and_another({}, {})
+        other = ft.program(nn.Sequential(nn.Linear(3, 2)), square, ft.optim.Adam(lr=0.1))
+        with pytest.raises(errors.ParameterMismatchError, match=r"unexpected '0\.weight'"):
+            program.train_step(other.init(), torch.ones(4, 3))
+
+    @pytest.mark.parametrize(("ours", "theirs", "said", "fails"), OTHERS)
+    def test_the_remedy_helps(self, ours: Any, theirs: Any, said: str, fails: bool) -> None:
+        program, state = one_and_another(ours, theirs)
+        begun = program.init(params={**state.params, **state.buffers})
+        begun = attrs.evolve(begun, counters=state.counters, rng=state.rng)
+        assert (
+            ft.fit(program, [torch.ones(4, 3)], until="1 step", state=begun).reason == "max_steps"
+        )
+
+    def test_an_optimizer_whose_state_grows_is_left_alone(self) -> None:
+        made = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
+        program, state = one_and_another({"optimizer": made}, {"optimizer": made})
+        run = ft.fit(program, [torch.ones(4, 3)], until="2 steps", state=state)
+        assert ft.fit(program, [torch.ones(4, 3)], until="4 steps", state=run.state).reason
 
     @pytest.mark.parametrize("run", BEGINNINGS)
     @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ def no_average() -> None:
     made.eval_step(made.init(), X, weights="ema")
 
 
+def adam(**options: Any) -> ft.Program:
+    return program(optimizer=ft.optim.Adam(lr=0.1), **options)
+
+
 MISTAKES = [
     Mistake(
         errors.ConfigurationError,
@@ -108,6 +112,12 @@ MISTAKES = [
         lambda *_: fit(state=program(model=lambda: nn.Linear(4, 2)).init()),
         ("the state is of another model", "'weight' has shape [2, 4], expected [1, 4]"),
         ("begin with one that the program made, program.init()",),
+    ),
+    Mistake(
+        errors.ParameterMismatchError,
+        lambda *_: fit(program=adam(), state=adam(trainable=["bias"]).init()),
+        ("trains other parameters", "missing 'optimizer.exp_avg.weight'"),
+        ("program.init(params={**state.params, **state.buffers})",),
     ),
     Mistake(
         errors.LossError,
