@@ -51,7 +51,7 @@ def fit(
     resume: Resume = True,
     early_stop: Rule | Sequence[Rule] | None = None,
     restore_best: bool = False,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] | None = (),
 ) -> Run:
     """Train a program until a limit, and again from where it was when called again.
 
@@ -75,7 +75,8 @@ def fit(
         resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
             ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
             and sets later ones aside in a directory of their own. A path goes on from a checkpoint
-            of another run, whose log so far is copied, in an empty ``directory``.
+            of another run, or from the newest that verifies in its directory; its log so far is
+            copied, and ``directory`` must be empty.
         early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
             several, of which the first to stop ends the run. A metric that no evaluation can give,
             here or as ``monitor`` of ``directory``, is an error.
@@ -94,7 +95,7 @@ def fit(
             the monitored metric is better.
         MissingMetricError: what is monitored is a metric that no evaluation gives.
         CheckpointMismatchError: the directory holds a run of another architecture.
-        ParameterMismatchError: ``state`` is of another architecture.
+        ParameterMismatchError: ``state`` is of another program.
         NotAStateError: it is none at all.
 
     Example:
@@ -146,7 +147,9 @@ def iterate(
         (state after the step, its metrics).
 
     Raises:
-        ParameterMismatchError: the state is of another architecture.
+        ParameterMismatchError: the state is of another program.
+        InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
+        EmptyDatasetError: the data has no samples.
         NotAStateError: it is none at all.
 
     Example:

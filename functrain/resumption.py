@@ -15,6 +15,7 @@ import torch
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
 from functrain.checkpoint.format.buffers import described
+from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.errors import (
     CheckpointCorruptError,
     ConfigurationError,
@@ -128,16 +129,20 @@ def chosen(
     holds = store is not None and bool(store.steps())
     if is_path(resume):
         path = Path(str(resume)).absolute()
+        run = _run_at(path)
+        if run is not None and store is not None and path.resolve() == store.directory.resolve():
+            return store, "latest"
         if store is not None and path.resolve().parent == store.directory.resolve():
             return store, path
-        if store is not None and holds and parent_of(store) == str(path):
-            return store, "latest"  # the same call again
         if store is not None and holds:
+            parent = parent_of(store)
+            if parent is not None and str(path) in (parent, str(Path(parent).parent)):
+                return store, "latest"  # the same call again
             raise ConfigurationError(
                 f"{store.directory} holds a run already. To go on from {path}, choose an empty "
                 "directory, or take one of its own checkpoints."
             )
-        return Checkpoints(path.parent), path
+        return (Checkpoints(path.parent), path) if run is None else (run, "latest")
     if holds and store is not None:
         if resume is False:
             raise ConfigurationError(
@@ -149,6 +154,14 @@ def chosen(
         where = "without a directory" if store is None else f"in {store.directory}"
         raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
     return None
+
+
+def _run_at(path: Path) -> Checkpoints | None:
+    """The run directory at a path; ``None`` for a checkpoint, and for anything else."""
+    if (path / MANIFEST).exists() or not path.is_dir():
+        return None
+    store = Checkpoints(path)
+    return store if store.steps() else None
 
 
 def notice_unused(state: TrainState | None, saved: TrainState) -> None:

@@ -130,6 +130,54 @@ def test_a_path_to_a_checkpoint_of_its_own(tmp_path: Path) -> None:
         assert tree.diff(again.state, first.state) == []
 
 
+class TestARunDirectory:
+    """Its newest checkpoint that verifies is meant."""
+
+    def test_into_an_empty_directory_and_again(self, tmp_path: Path) -> None:
+        run(tmp_path / "a", until="8 steps")
+        whole = run(tmp_path / "whole")
+        second = run(tmp_path / "b", resume=str(tmp_path / "a"), until="9 steps")
+        assert second.history["step"] == list(range(1, 10))
+        info = read_manifest(tmp_path / "b" / "step-00000009").info
+        assert info["parent"] == str(tmp_path / "a" / "step-00000008")
+        again = run(tmp_path / "b", resume=str(tmp_path / "a"))
+        assert tree.diff(again.state, whole.state) == []
+        assert again.history["step"] == list(range(1, 13))
+        assert ft.Checkpoints(tmp_path / "a").steps()[-1] == 8
+
+    def test_without_a_directory(self, tmp_path: Path) -> None:
+        run(tmp_path / "a", until="8 steps")
+        assert run(None, resume=tmp_path / "a").state.counters.step == 12
+
+    def test_a_damaged_checkpoint_is_skipped(self, tmp_path: Path) -> None:
+        run(tmp_path / "a", until="8 steps")
+        (tmp_path / "a" / "step-00000008" / "manifest.json").write_text("{")
+        with pytest.warns(errors.CheckpointSkippedWarning, match="step-00000008"):
+            run(tmp_path / "b", resume=tmp_path / "a")
+        info = read_manifest(tmp_path / "b" / "step-00000012").info
+        assert info["parent"] == str(tmp_path / "a" / "step-00000006")
+
+    def test_its_own(self, tmp_path: Path) -> None:
+        first = run(tmp_path / "a", until="8 steps")
+        (tmp_path / "link").symlink_to(tmp_path / "a")
+        for path in (tmp_path / "a", tmp_path / "link"):
+            again = run(tmp_path / "a", until="8 steps", resume=path)
+            assert tree.diff(again.state, first.state) == []
+
+    def test_of_another_run_where_there_is_one(self, tmp_path: Path) -> None:
+        run(tmp_path / "a", until="4 steps")
+        run(tmp_path / "b", until="4 steps")
+        with pytest.raises(errors.ConfigurationError, match="choose an empty directory"):
+            run(tmp_path / "b", resume=tmp_path / "a")
+
+    def test_without_a_checkpoint(self, tmp_path: Path) -> None:
+        with pytest.raises(errors.NoCheckpointError, match="/a"):
+            run(tmp_path / "b", resume=tmp_path / "a")
+        (tmp_path / "a").mkdir()
+        with pytest.raises(errors.CheckpointCorruptError, match=r"/a has no manifest\.json"):
+            run(tmp_path / "b", resume=tmp_path / "a")
+
+
 def test_what_cannot_be(tmp_path: Path) -> None:
     for resume in ("best", 3, 1, 0):
         with pytest.raises(errors.NoCheckpointError, match=f"resume={resume!r}"):
