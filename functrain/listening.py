@@ -127,12 +127,14 @@ def load_states(listeners: Iterable[Listener], states: Mapping[str, Any]) -> Non
             listener.load_state_dict(states[name])
 
 
-def several(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
-    """Listeners in their order.
+def several(listeners: Iterable[Listener] | None) -> tuple[Listener, ...]:
+    """Listeners in their order; none for ``None``.
 
     Raises:
         ListenerError: there is one by itself, and no list.
     """
+    if listeners is None:
+        return ()
     if not isinstance(listeners, Iterable):
         raise ListenerError(
             f"listeners must be a list, came a {type(listeners).__name__}: write listeners=[...]"

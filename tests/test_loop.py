@@ -162,6 +162,9 @@ class TestEvaluation:
 
 @pytest.mark.row(27)
 class TestEvents:
+    def test_none_listens(self) -> None:
+        assert ft.fit(program(), batches(), until="2 steps", listeners=None).reason == "max_steps"
+
     def test_order(self, tmp_path: Path) -> None:
         recorder = Recorder()
         ft.fit(

@@ -135,7 +135,7 @@ def fit_arguments(config: RunConfig, built: Built) -> dict[str, Any]:
 
 
 def _listeners(config: RunConfig, program: ft.Program) -> list[Any]:
-    given = config.listeners
+    given = config.listeners or []
     pairs = enumerate(given) if isinstance(given, list) else given.items()
     return [
         _listener(node, joined("listeners", key), program)

@@ -82,7 +82,7 @@ class FitOptions:
         eval_every: how often the evaluation sets are.
         save_every: how often a checkpoint is written.
         resume: ``true`` goes on from the newest checkpoint, ``false`` refuses a directory that has
-            any; ``best``, a step or a checkpoint's path go on from there.
+            any; ``best``, a step or the path of a checkpoint or run go on from there.
         restore_best: end with the best weights instead of the last.
     """
 
@@ -196,6 +196,6 @@ class RunConfig:
     program: ProgramOptions = ProgramOptions()
     early_stop: EarlyStop | Target | list[EarlyStop | Target] | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()
-    listeners: list[Target] | dict[str, Target | None] = attrs.field(factory=list)
+    listeners: list[Target] | dict[str, Target | None] | None = attrs.field(factory=list)
     report: ImportPath | None = None
     generate: ImportPath | None = None

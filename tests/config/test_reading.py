@@ -159,6 +159,10 @@ class TestWhatFitAndProgramTake:
         train("listeners={a: {_target_: mine.Listener, word: x}, b: null}")
         assert capsys.readouterr().out == "listener x\n"
 
+    def test_no_listeners(self, train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        train("listeners=null")
+        assert capsys.readouterr().out == ""
+
     def test_a_listener_that_takes_the_program_is_given_it(self, train: Any) -> None:
         monitor = "{_target_: functrain.listeners.GradientMonitor, every: 1 step}"
         run = train(f"listeners=[{monitor}]")
