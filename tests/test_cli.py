@@ -33,18 +33,25 @@ def train(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 class TestTrain:
     def test_writes_continues_and_says_that_it_is_done(self, tmp_path: Path) -> None:
-        directory = tmp_path / "run"
-        first = train(directory)
+        directory, often = tmp_path / "run", ["fit.save_every=4 steps"]
+        first = train(directory, *often)
         assert first.returncode == 0, first.stderr
         assert "max_steps" in first.stdout
         assert str(directory / "curves.png") in first.stdout
         assert {"config.yaml", "metrics.jsonl", "curves.png", "FORMAT"} <= {
             path.name for path in directory.iterdir()
         }
-        again = train(directory)
+        again = train(directory, *often)
         assert again.returncode == 0
         assert "nothing was left to do" in again.stdout
-        longer = train(directory, "fit.until=12 steps")
+        # Going back is no less work, even where the end is the same.
+        back = train(directory, *often, "fit.resume=4")
+        assert back.returncode == 0, back.stderr
+        assert "nothing was left to do" not in back.stdout
+        assert "made 4 steps, from the checkpoint of step 4 on; those up to 8 a second time" in (
+            " ".join(back.stdout.split())
+        )
+        longer = train(directory, *often, "fit.until=12 steps")
         assert longer.returncode == 0, longer.stderr
         assert "continuing from step 8" in longer.stdout
         rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -7,12 +7,13 @@ import shlex
 import textwrap
 from pathlib import Path
 
+import attrs
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import functrain as ft
-from functrain import config
+from functrain import config, events
 from functrain.cli import seeds
 from functrain.cli.run_directory import settle, written
 from functrain.errors import MissingExtraError
@@ -20,6 +21,29 @@ from functrain.listeners import ProgressBar
 
 # Exit codes by reason; 128 + the signal's number where one ended the run.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+
+
+@attrs.define
+class _Span:
+    """From which step to which a call of ``fit`` goes; a listener."""
+
+    begin: int = 0
+    end: int = 0
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        self.begin = event.state.counters.step
+
+    def on_train_end(self, event: events.TrainEnd) -> None:
+        self.end = event.state.counters.step
+
+    def summary(self, newest: int) -> str:
+        """Say what was done in a directory whose newest checkpoint was of a step."""
+        made = self.end - self.begin
+        if not made:
+            return "the run is done; nothing was left to do"
+        said = f"made {made} steps, from the checkpoint of step {self.begin} on"
+        again = min(self.end, newest)
+        return said if again <= self.begin else f"{said}; those up to {again} a second time"
 
 
 def train(source: str, overrides: list[str], console: Console) -> int:
@@ -65,11 +89,12 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
             already = built.store.steps()
             state = None if already else built.initial()
             settle(directory, written(loaded, loaded.plain))
-            run = _fit(loaded.config, built, state, console)
+            span = _Span()
+            run = _fit(loaded.config, built, state, span, console)
             plot = _plot(run, directory, loaded.config.name, console)
         ended = run.reason not in ("interrupted", "nonfinite")
-        if ended and already and run.state.counters.step == already[-1]:
-            console.print("the run is done; nothing was left to do")
+        if ended and already:
+            console.print(span.summary(already[-1]))
         console.print(summary(run, loaded.config.name))
         # Not in the table, which would cut long paths.
         console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
@@ -112,14 +137,18 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
 
 
 def _fit(
-    options: config.RunConfig, built: config.Built, state: ft.TrainState | None, console: Console
+    options: config.RunConfig,
+    built: config.Built,
+    state: ft.TrainState | None,
+    span: _Span,
+    console: Console,
 ) -> ft.Run:
     with contextlib.closing(ProgressBar(console)) as progress:
         return ft.fit(
             built.program,
             built.data,
             state=state,
-            listeners=[progress, *built.listeners],
+            listeners=[progress, span, *built.listeners],
             **config.fit_arguments(options, built),
         )
 
