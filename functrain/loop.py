@@ -19,6 +19,7 @@ from functrain import foreign_state
 from functrain.checkpoint import Checkpoints
 from functrain.course import Course
 from functrain.data import as_source
+from functrain.data.replay import OneShot
 from functrain.deciding import Deciding, watched
 from functrain.durations import Duration, duration
 from functrain.early_stopping import Rule, as_rule
@@ -177,7 +178,8 @@ def iterate(
         return limits.reached(position(state, source.length, seconds)) is not None
 
     with contextlib.closing(source):
-        warn_of_replay(state, source)
+        if isinstance(source, OneShot):  # what it drops cannot be read again
+            warn_of_replay(state, source)
         first = state.counters.epoch
         while not ended():
             epoch, step = state.counters.epoch, state.counters.step
