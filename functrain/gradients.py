@@ -21,6 +21,9 @@ from functrain.loss import Outcome
 from functrain.model import Model
 from functrain.state import Tensors
 
+# What torch says of grad and backward, of hooks, and of retain_grad.
+_WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
+
 Forward = Callable[[nn.Module, Batch], Outcome]
 # Takes up (weight of the micro-batch, path, gradient); the gradient need not be kept after that.
 Take = Callable[[Tensor, str, Tensor], None]
@@ -146,6 +149,19 @@ def handed_over(found: Gradients, batch: Batch, take: Take) -> Gradients:
     return found._replace(grads={})
 
 
+def needs_gradients(error: RuntimeError) -> bool:
+    """Whether code failed because it differentiates, and nothing it computed could be.
+
+    Example:
+        >>> try:
+        ...     torch.ones(()).backward()
+        ... except RuntimeError as error:
+        ...     needs_gradients(error)
+        True
+    """
+    return any(words in str(error) for words in _WITHOUT_GRADIENTS)
+
+
 def _require_graph(loss: Tensor, trainable: list[str]) -> None:
     if not trainable:
         raise LossError("no parameter is trainable: all are frozen, so there is nothing to train")
@@ -163,8 +179,15 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
         raise CheckpointingError
-    pairs = zip(leaves, found, strict=True)
-    return {path: _dense(path, grad) for path, grad in pairs if grad is not None}
+    grads = {}
+    for (path, leaf), grad in zip(leaves.items(), found, strict=True):
+        # A backward pass within the forward or the backward writes here, as that of reversible
+        # layers (Reformer) does; the plain loop would find both in one place.
+        if leaf.grad is not None:
+            grad = leaf.grad if grad is None else grad + leaf.grad
+        if grad is not None:
+            grads[path] = _dense(path, grad)
+    return grads
 
 
 def _hand_over(loss: Tensor, leaves: Tensors, take: Callable[[str, Tensor], None]) -> None:

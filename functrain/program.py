@@ -27,14 +27,14 @@ from functrain import (
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
-from functrain.gradients import by_autograd
+from functrain.gradients import by_autograd, needs_gradients
 from functrain.loss import Outcome, evaluate
 from functrain.metrics.direction import Mode
 from functrain.metrics.protocol import computed
 from functrain.ownership import owns_its_tensors
 from functrain.pretrained import load
 from functrain.recipe import Recipe
-from functrain.rng import Rng, scoped
+from functrain.rng import Rng, refuse_system_seed, scoped
 from functrain.state import Counters, Donation, Tensors, TrainState
 from functrain.warning import warn
 
@@ -221,6 +221,9 @@ class Program:
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Loss and metrics of a batch, in evaluation mode and without gradients.
 
+        A loss that differentiates by itself, as one with forces or a gradient penalty does, is
+        evaluated with gradients.
+
         Args:
             state: where training stands; not changed.
             batch: whatever ``loss`` (or ``evaluate``) takes.
@@ -239,23 +242,43 @@ class Program:
         """What ``eval_step`` computes, with the weight that averages over batches need."""
         if not isinstance(state, TrainState):
             raise arguments.not_a_state(state, batch)
+        try:
+            return self._outcome(state, batch, weights)
+        except RuntimeError as error:
+            if not needs_gradients(error):
+                raise
+        # The loss differentiates by itself. Nothing was changed, so it is begun again.
+        return self._outcome(state, batch, weights, gradients=True)
+
+    def _outcome(
+        self, state: TrainState, batch: Batch, weights: str, gradients: bool = False
+    ) -> Outcome:
         device = state.device
-        own = copied(batch, device)
         function = self.recipe.evaluate or self.recipe.loss
-        with self.evaluating(state, weights) as module:
-            return evaluate(function, module, own, device)
+        with self.evaluating(state, weights, gradients=gradients) as module:
+
+            def computing() -> Outcome:
+                return evaluate(function, module, copied(batch, device), device)
+
+            outcome = computing()
+            refuse_system_seed(_evaluation_stream(state), computing)
+        return outcome._replace(value=outcome.value.detach())
 
     @contextlib.contextmanager
-    def evaluating(self, state: TrainState, weights: str = "params") -> Iterator[nn.Module]:
+    def evaluating(
+        self, state: TrainState, weights: str = "params", *, gradients: bool = False
+    ) -> Iterator[nn.Module]:
         """The module with a state's weights, in evaluation mode, for the length of a block.
 
         Args:
             state: not changed; buffers that the module writes to are copies.
             weights: ``"params"`` or ``"ema"``.
+            gradients: whether torch follows what is computed, for a block that differentiates:
+                the trained parameters are then leaves that require gradients.
 
         Yields:
-            A private shell of the user's module; without gradients, in the program's precision,
-            and in a random stream of its own.
+            A private shell of the user's module; in the program's precision, and in a random
+            stream of its own.
 
         Example:
             >>> import functrain as ft
@@ -266,10 +289,13 @@ class Program:
             torch.Size([3, 1])
         """
         params = self._weights(state, weights)
+        if gradients:
+            trained = set(self.fixed.trainable)
+            params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
         buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
         with (
-            torch.no_grad(),
-            scoped(state.rng.stream("evaluate", state.counters.step), state.device),
+            torch.set_grad_enabled(gradients),
+            scoped(_evaluation_stream(state), state.device),
             precision.autocast(self.recipe.precision, state.device),
             self.fixed.model.bound(params, buffers, training=False) as module,
         ):
@@ -310,6 +336,10 @@ class Program:
                 "functrain.program(..., ema=0.999)"
             )
         return {**state.params, **state.ema["params"]}
+
+
+def _evaluation_stream(state: TrainState) -> int:
+    return state.rng.stream("evaluate", state.counters.step)
 
 
 def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,9 @@ import attrs
 import torch
 from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
+
+from functrain.errors import RandomnessError
+from functrain.global_generators import Lent
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
@@ -79,21 +83,24 @@ def device_generator(device: torch.device) -> Generator | None:
 
 
 class Scope:
-    """Torch's default generators, lent to the body of a ``with`` and then put back."""
+    """The global generators, lent to the body of a ``with`` and then put back."""
 
-    __slots__ = ("_device", "_device_state", "_seed", "_state")
+    __slots__ = ("_device", "_device_state", "_lent", "_seed", "_state")
 
     def __init__(self, seed: int, device: Generator | None) -> None:
         self._seed = seed
         self._device = device
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Scope:
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
+        self._lent = Lent()
         torch.default_generator.manual_seed(self._seed)
+        self._lent.start()
         if self._device is not None:
             self._device_state = self._device.get_state()
             self._device.manual_seed(self._seed)
+        return self
 
     def __exit__(
         self,
@@ -104,10 +111,11 @@ class Scope:
         torch.default_generator.set_state(self._state)
         if self._device is not None:
             self._device.set_state(self._device_state)
+        self._lent.give_back()
 
 
 def scoped(seed: int, device: torch.device | None = None) -> Scope:
-    """Seed torch's default generators for the body of a ``with``; then put them back.
+    """Seed torch's, Python's and NumPy's global generators for the body of a ``with``.
 
     Args:
         seed: the seed inside, usually from :func:`derive`.
@@ -118,13 +126,41 @@ def scoped(seed: int, device: torch.device | None = None) -> Scope:
 
     Example:
         >>> with scoped(7):
-        ...     a = torch.rand(())
+        ...     a = torch.rand(()), random.random()
         >>> with scoped(7):
-        ...     b = torch.rand(())
-        >>> bool(a == b)
+        ...     b = torch.rand(()), random.random()
+        >>> a == b
         True
     """
     return Scope(seed, None if device is None else device_generator(device))
+
+
+def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
+    """Refuse code that seeded torch's generator from the operating system, by ``torch.seed()``.
+
+    What it draws then does not follow from the seed of its scope. Torch reports the seed last set,
+    not who set it; but where a second call ends with another seed, it was the system.
+
+    Args:
+        seed: of the scope that the code runs in.
+        again: calls the code once more; only where a seed looks like one of the system's.
+
+    Raises:
+        RandomnessError: the code did so.
+    """
+    last = torch.default_generator.initial_seed()
+    if last == seed or last <= _MASK32:  # people choose small ones; torch.seed() takes 64 bits
+        return
+    with scoped(seed):
+        again()
+        if torch.default_generator.initial_seed() == last:
+            return
+    raise RandomnessError(
+        "the loss or the model seeded torch's generator from the operating system (torch.seed()), "
+        "so what it drew after that does not follow from the state: the same step gives another "
+        "result next time, also when a run is resumed. The generator is seeded for each step; "
+        "where a seed is needed, take int(torch.randint(2**31, ())) in the place of torch.seed()."
+    )
 
 
 class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope)
@@ -144,26 +180,25 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
         True
     """
 
-    __slots__ = ("_generators", "_numpy", "_numpy_state", "_python", "_states")
+    __slots__ = ("_generators", "_lent", "_states")
 
     def __enter__(self) -> sample_scope:
         self._generators = [torch.default_generator]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
         self._states: list[Tensor] = [generator.get_state() for generator in self._generators]
-        self._python = random.getstate()
-        self._numpy = sys.modules.get("numpy")
-        if self._numpy is not None:
-            self._numpy_state = _numpy_state(self._numpy)
+        self._lent = Lent()
         return self
 
     def seed(self, seed: int) -> None:
         """Start all the generators at ``seed`` (NumPy's takes its low 32 bits)."""
         for generator in self._generators:
             generator.manual_seed(seed)
+        # Not as `scoped` starts them: runs of earlier versions must resume with the same samples.
         random.seed(seed)
-        if self._numpy is not None:
-            self._numpy.random.seed(seed & _MASK32)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed(seed & _MASK32)
 
     def __exit__(
         self,
@@ -173,15 +208,4 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
     ) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
-        random.setstate(self._python)
-        if self._numpy is not None:
-            self._numpy.random.set_state(self._numpy_state)
-
-
-def _numpy_state(numpy: Any) -> dict[str, Any]:
-    """The state of NumPy's global generator, in the form in which it is put back the fastest."""
-    state: dict[str, Any] = numpy.random.get_state(legacy=False)
-    if state["bit_generator"] == "MT19937":
-        # Read number by number: from a list in 2 us, from an array in 35 us.
-        state["state"]["key"] = state["state"]["key"].tolist()
-    return state
+        self._lent.give_back()

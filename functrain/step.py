@@ -37,7 +37,7 @@ from functrain.memory import unshared
 from functrain.metrics.protocol import computed as metrics_computed
 from functrain.model import Model
 from functrain.recipe import Recipe
-from functrain.rng import scoped
+from functrain.rng import refuse_system_seed, scoped
 from functrain.state import Donation, Tensors
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
@@ -112,7 +112,7 @@ def eager(
         ``metrics``.
     """
     with _stream(seed, state):
-        return _by_kernel(fixed, state, batches, lr, ema_due, donation)
+        return _by_kernel(fixed, state, batches, lr, ema_due, donation, seed)
 
 
 def _by_kernel(
@@ -122,10 +122,14 @@ def _by_kernel(
     lr: Any,
     ema_due: bool,
     donation: Donation | None,
+    seed: int | None,
 ) -> tuple[DeviceState, Outputs]:
     recipe = fixed.recipe
     norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
-    computed = compute(fixed, by_autograd, norm, state, batches)
+    computing = functools.partial(compute, fixed, by_autograd, norm, state, batches)
+    computed = computing()
+    if seed is not None:
+        refuse_system_seed(seed, computing)
     outputs = _outputs(computed)
     # The host may ask the CPU at no cost, and must ask any device before it can raise.
     ask = recipe.can_skip and (recipe.nonfinite == "raise" or computed.grad_norm.is_cpu)

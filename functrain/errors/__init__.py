@@ -87,6 +87,7 @@ from functrain.errors.programs import (
     PackedBatchError,
     ParameterMismatchError,
     PrecisionError,
+    RandomnessError,
     SparseGradientError,
     WeightsError,
 )
@@ -184,6 +185,7 @@ __all__ = [
     "PartialLoadWarning",
     "PrecisionError",
     "PromptError",
+    "RandomnessError",
     "RecipeChangedWarning",
     "RecompileWarning",
     "ReplayWarning",

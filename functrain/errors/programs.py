@@ -48,6 +48,10 @@ class LossError(FunctrainError, ValueError):
     """The loss function returned something that cannot be trained on."""
 
 
+class RandomnessError(FunctrainError, RuntimeError):
+    """A step drew random numbers that do not follow from its state."""
+
+
 class PrecisionError(FunctrainError, ValueError):
     """The precision is not one there is."""
 

@@ -87,12 +87,12 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )
-    with _ONE_AT_A_TIME:
+    constants: set[int] = set()
+    with _ONE_AT_A_TIME, _surroundings():
+        # Within, for what is drawn there is put back at the end.
         before = Effects.of(module)
-        constants: set[int] = set()
         try:
-            with _surroundings():
-                graph = traced(*placeholders)
+            graph = traced(*placeholders)
             constants = {id(tensor) for tensor in _constants(graph)}
         except FunctrainError:
             raise

@@ -35,7 +35,9 @@ class Effects:
         return cls(found, random.getstate(), _numpy_state())
 
     def undone(self, constants: set[int]) -> str | None:
-        """Put everything back, and tell what a later step would have gone by.
+        """Put the attributes back, and tell what a later step would have gone by.
+
+        The generators are put back by the scope that a capture runs in.
 
         Args:
             constants: ids of the tensors from outside that were read.
@@ -46,10 +48,8 @@ class Effects:
         """
         changed = list(self._changed(constants))
         if random.getstate() != self.python:
-            random.setstate(self.python)  # type: ignore[arg-type]
             changed.append("random numbers of Python's `random` were drawn")
         if self.numpy is not None and str(_numpy_state()) != str(self.numpy):
-            sys.modules["numpy"].random.set_state(self.numpy)
             changed.append("random numbers of `numpy.random` were drawn")
         return "; ".join(changed) or None
 

@@ -12,7 +12,7 @@ ADVICE = {
     "cache": "Cache what its arguments alone decide",
     "attribute": "Make it a buffer (register_buffer), or part of the optimizer's state",
     "clock": "Leave time to listeners, or give it with the batch",
-    "generator": "Draw from torch's global generator, which has a stream of its own in each step",
+    "generator": "Draw from a global generator (of torch, random or NumPy): each step seeds them",
     "hash seed": "Put sets in order (sorted) before their order counts",
     "process": "Look for os.getpid, id(), addresses, files and what another process has not",
     "unknown": "Look for datetime imported in a function, iterators, files, id() and C extensions",

@@ -21,11 +21,11 @@ _SEED = 7
 def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     """Check that a loss, its metrics and its gradients depend on module and batch alone.
 
-    It is called three times on copies of the module, in training mode and with the same random
-    stream of torch, as a step does it, and on a thinned batch in between. It may write to buffers,
-    which a step hands on, fill attributes, if alike whatever was called before, and draw from
-    torch's global generator; not from those of ``random`` and NumPy, which a step does not seed.
-    It may not write to the batch, to parameters or ``.grad``, nor to other attributes.
+    It is called three times on copies of the module, in training mode and in the same random
+    stream, as a step does it, and on a thinned batch in between. It may write to buffers, which a
+    step hands on, fill attributes, if alike whatever was called before, and draw from the global
+    generators of torch, ``random`` and NumPy; not from generators of its own. It may not write to
+    the batch, to parameters or ``.grad``, nor to other attributes.
 
     Args:
         loss: ``loss(model, batch)``, as ``functrain.program`` takes it.

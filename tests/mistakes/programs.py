@@ -44,6 +44,11 @@ def infinite(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return squared(model, batch) / 0
 
 
+def seeded_by_the_system(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    torch.seed()
+    return squared(model, batch) * torch.rand(())
+
+
 def unknown_weights() -> None:
     made = program()
     made.eval_step(made.init(), X, weights="averaged")
@@ -180,6 +185,12 @@ MISTAKES = [
         lambda *_: program(optimizer=torch.optim.AdamW(linear().parameters())),
         ("came a torch.optim.adamw.AdamW",),
         ("from_torch(torch.optim.X, lr=1e-3)",),
+    ),
+    Mistake(
+        errors.RandomnessError,
+        lambda *_: step(program(seeded_by_the_system)),
+        ("torch.seed()",),
+        ("take int(torch.randint(2**31, ()))",),
     ),
     Mistake(
         errors.PrecisionError,

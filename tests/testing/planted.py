@@ -67,12 +67,12 @@ def draws_from_its_own_generator(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch).square().mean() * torch.rand((), generator=OWN)
 
 
-def draws_from_random(model: nn.Module, batch: Tensor) -> Tensor:
-    return model(batch).square().mean() * random.random()
+def draws_from_a_new_random(model: nn.Module, batch: Tensor) -> Tensor:
+    return model(batch).square().mean() * random.Random().random()
 
 
-def draws_from_numpy(model: nn.Module, batch: Tensor) -> Tensor:
-    return model(batch).square().mean() * float(np.random.rand())
+def draws_from_a_new_numpy(model: nn.Module, batch: Tensor) -> Tensor:
+    return model(batch).square().mean() * float(np.random.default_rng().random())
 
 
 def reads_the_clock(model: nn.Module, batch: Tensor) -> Tensor:
@@ -397,14 +397,14 @@ TABLE = [
         "loss differs between two calls: 1 of 1 elements",
     ),
     Planted(
-        "a loss that draws from random",
-        of_loss(draws_from_random),
-        "random's global generator was advanced",
+        "a loss that makes a generator of random's, seeded by the system",
+        of_loss(draws_from_a_new_random),
+        "loss differs between two calls: 1 of 1 elements",
     ),
     Planted(
-        "a loss that draws from NumPy",
-        of_loss(draws_from_numpy),
-        "NumPy's global generator was advanced",
+        "a loss that makes a generator of NumPy's, seeded by the system",
+        of_loss(draws_from_a_new_numpy),
+        "loss differs between two calls: 1 of 1 elements",
     ),
     Planted(
         "a loss that reads the clock",
@@ -544,14 +544,14 @@ TABLE = [
         "two steps under the same conditions differ(.|\n)*datetime",
     ),
     Planted(
-        "a step that goes by random",
-        complete(draws_from_random),
-        r"the global generator of random \(generator\)",
+        "a step that goes by a generator of random's, seeded by the system",
+        complete(draws_from_a_new_random),
+        "two steps under the same conditions differ",
     ),
     Planted(
-        "a step that goes by NumPy",
-        complete(draws_from_numpy),
-        r"the global generator of numpy \(generator\)",
+        "a step that goes by a generator of NumPy's, seeded by the system",
+        complete(draws_from_a_new_numpy),
+        r"os.urandom, for uuid4, secrets and SystemRandom \(generator\)",
     ),
     Planted(
         "a loader that forgets its position",
