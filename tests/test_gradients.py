@@ -342,3 +342,63 @@ def test_the_value_of_a_loss_that_is_a_parameter_is_a_copy() -> None:
     made = ft.donated(program(Single(), lambda model, x: model.only))
     _, metrics = made.train_step(made.init(), torch.ones(1))
     assert metrics["loss"].item() == 2.0
+
+
+class Reversible(torch.autograd.Function):
+    """Computes its forward again in the backward, as layers that keep no activations do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer(x).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            again = x.detach().requires_grad_()
+            torch.autograd.backward(ctx.layer(again), given[0])
+        return again.grad, None
+
+
+class WithReversible(nn.Module):
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Any:
+        x = Reversible.apply(self.first(x), self.second)  # type: ignore[no-untyped-call]
+        return self.second(x) if self.twice else x
+
+
+def with_backward_inside(model: nn.Module, batch: Tensor) -> Tensor:
+    model(batch).sin().mean().backward()
+    return model(batch).square().mean()
+
+
+class TestGradientsThatABackwardWithinWrites:
+    """The plain loop finds them in ``.grad``; so must a step."""
+
+    @pytest.mark.parametrize("twice", [False, True])
+    @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"clip_norm": 0.1}])
+    @pytest.mark.parametrize(
+        "loss", [lambda model, x: model(x).square().mean(), with_backward_inside]
+    )
+    def test_a_step_is_that_of_the_plain_loop(self, loss: Any, options: Any, twice: bool) -> None:
+        torch.manual_seed(0)
+        model, batch = WithReversible(twice), torch.randn(8, 3)
+        program = ft.program(model, loss, ft.optim.SGD(lr=0.1), **options)
+        state, _ = program.train_step(program.init(), batch)
+        parts = batch.chunk(options.get("accumulate", 1))
+        for part in parts:
+            loss(model, part).backward()
+        for parameter in model.parameters():
+            parameter.grad.div_(len(parts))  # type: ignore[union-attr]
+        if options.get("clip_norm"):
+            nn.utils.clip_grad_norm_(model.parameters(), options["clip_norm"])
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        for path, parameter in model.named_parameters():
+            torch.testing.assert_close(state.params[path], parameter.detach(), msg=path)
+            assert not torch.equal(state.params[path], program.init().params[path])
