@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,6 +33,27 @@ def thinned(batch: Any) -> Any:
         {'x': tensor([0, 0, 2, 2, 4]), 'name': 'a'}
     """
     return tree.map(_every_other, batch)
+
+
+def others(batch: Any) -> Iterator[Any]:
+    """Batches like a given one, from the least to the most like it, to try one after the other.
+
+    Not every batch may be thinned: where one sample has all the images, the other has to stay.
+
+    Args:
+        batch: any tree; tensors hold a sample a row.
+
+    Example:
+        >>> [other.tolist() for other in others(torch.arange(4))]
+        [[0, 0, 2, 2], [3, 0, 1, 2], [0, 1, 2, 3]]
+    """
+    yield thinned(batch)
+    yield tree.map(_rolled, batch)
+    yield copy.deepcopy(batch)
+
+
+def _rolled(leaf: Any) -> Any:
+    return leaf.roll(1, 0) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
 def _every_other(leaf: Any) -> Any:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from functrain.testing.comparing import changes, snapshot
-from functrain.testing.walking import is_generator
+from functrain.testing.walking import is_compilers, is_generator
 
-_OF_ALL_MODULES = frozenset(vars(nn.Module()))
+OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _NOT_DATA = (ModuleType, type, nn.Module, FunctionType, MethodType, BuiltinFunctionType)
 _UNCOPIABLE = (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Error, PicklingError)
 
@@ -136,7 +136,7 @@ def of_module(module: nn.Module, called: str = "module") -> Iterator[Cell]:
     for path, part in module.named_modules():
         prefix = f"{called}.{path}" if path else called
         for name, value in vars(part).items():
-            if name not in _OF_ALL_MODULES and is_data(value):
+            if name not in OF_ALL_MODULES and is_data(value):
                 yield attribute(vars(part), name, f"{prefix}.{name}")
 
 
@@ -191,4 +191,4 @@ def attribute(scope: dict[str, Any], key: str, name: str, kind: str = "attribute
 
 def is_data(value: Any) -> bool:
     """Whether a value is neither code nor a module."""
-    return not isinstance(value, _NOT_DATA)
+    return not (isinstance(value, _NOT_DATA) or is_compilers(value))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from functrain.loss import LossFunction, evaluate
 from functrain.rng import scoped
-from functrain.testing.another import thinned
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
 
@@ -58,8 +57,7 @@ def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> se
     """Attributes that are filled as the first call did, when another call came before."""
     other = copy.deepcopy(module)
     attributes = Attributes.of(other)
-    thin = thinned(copy.deepcopy(batch))
-    if not attempted(lambda: _called(loss, other, thin, _SEED + 1)):
+    if not attempted(lambda made: _called(loss, other, made, _SEED + 1), batch, attributes):
         return set()
     with torch.no_grad():
         for mine, given in zip(_tensors(other), _tensors(module), strict=True):

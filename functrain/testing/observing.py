@@ -77,9 +77,13 @@ def repeated(first: Call, call: Callable[[], dict[str, Any]], shows: str = _DIFF
 
 
 def repeated_elsewhere(first: Call, call: Callable[[], dict[str, Any]]) -> list[str]:
-    """Like :func:`repeated`, with the global random generators in another state."""
+    """Like :func:`repeated`, with the global random generators in another state.
+
+    That they are the cause is said only where a call with the same ones gives the same.
+    """
     with surroundings.other_generators(_OTHER_SEED):
-        return repeated(first, call, "depends on the state of a global random generator")
+        found = repeated(first, call, "depends on the state of a global random generator")
+    return found and (repeated(first, call) or found)
 
 
 def shared(

@@ -11,7 +11,6 @@ from torch import nn
 from functrain.copying import copy
 from functrain.program import Program
 from functrain.step import Fixed
-from functrain.testing.another import thinned
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,
@@ -90,8 +89,7 @@ def check_pure(
     first = observed(lambda: call(given, batch), watched, _mode(module))
     filled, later = attributes.changed(), copy(first.result["new_state"])
     attributes.put_back()
-    another = python.deepcopy(batch)
-    tried = attempted(lambda: call(later, thinned(another)))
+    tried = attempted(lambda other: call(later, other), batch, attributes)
     repeat = repeated(first, lambda: call(*spares[0]))
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike)
@@ -114,8 +112,8 @@ def _check_evaluation(
 
     watched, attributes = {**watched, "state": state}, Attributes.of(watched["module"])
     first = observed(call, watched, unwatched)
-    filled, another = attributes.changed(), thinned(python.deepcopy(batch))
-    tried = attempted(lambda: program.eval_step(state, another))
+    filled = attributes.changed()
+    tried = attempted(lambda other: program.eval_step(state, other), batch, attributes)
     repeat = repeated(first, call)
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike) + shared(first.result, watched) + repeat

@@ -15,7 +15,8 @@ import attrs
 from functrain import tree
 from functrain.copying import copy
 from functrain.program import Program
-from functrain.testing.another import ANOTHER, thinned
+from functrain.testing.another import ANOTHER
+from functrain.testing.caching import Attributes, Structure, attempted
 from functrain.testing.cells import Cell, Held
 from functrain.testing.comparing import Snapshot, changes
 from functrain.testing.conditions import Conditions
@@ -37,6 +38,8 @@ class Varying:
         held: what the cells outside the state held at first.
         unheld: cells that cannot be put back.
         made: cells that were empty before the first step.
+        structure: hooks and children of the module, as they go with what is held.
+        beginning: the same before the first step.
         cached: functions with a cache, by name.
         names: that occur in the code of the functions.
         environment: variables that it was seen to read.
@@ -62,6 +65,8 @@ class Varying:
     changed_by_another: dict[int, Any] = attrs.field(factory=dict)
     later: list[Any] = attrs.field(factory=list)
     made: list[Cell] = attrs.field(factory=list)
+    structure: list[Structure] = attrs.field(factory=list)
+    beginning: list[Structure] = attrs.field(factory=list)
 
     @classmethod
     def of(cls, program: Program, state: Any, batch: Any) -> Varying:
@@ -78,9 +83,10 @@ class Varying:
             unheld = [cell for cell, each in tried if each is None or each.is_used_up]
             return cls(program, state, batch, functions, held, unheld, cached, names)
 
-        first = found()
+        module, first = program.fixed.model.module, found()
+        beginning = Structure.of_all(module)
         first.step(Conditions())  # some attributes are made by the first step
-        made = found()
+        made = attrs.evolve(found(), structure=Structure.of_all(module), beginning=beginning)
         result = made.step(Conditions(), made.changed)
         made.usual.update(snapshots(result))
         made.later.append(result["new_state"])
@@ -94,6 +100,8 @@ class Varying:
         """Leave what the first step made as it was before it, and caches empty."""
         for cell in self.made:
             cell.remove()
+        for each in self.beginning:
+            each.put_back()
         self.empty_caches()
 
     def empty_caches(self) -> None:
@@ -107,15 +115,13 @@ class Varying:
         Returns:
             Whether there is such a step: not every batch can be changed.
         """
-        other = attrs.evolve(
-            self, state=self.later[0], batch=thinned(self.batch), changed_by_another={}
-        )
         self.empty_caches()
-        try:
+
+        def call(batch: Any) -> None:
+            other = attrs.evolve(self, state=self.later[0], batch=batch, changed_by_another={})
             other.step(ANOTHER, self.changed_by_another)
-        except Exception:  # not hidden: the step itself has been made, this batch is our own
-            return False
-        return True
+
+        return attempted(call, self.batch, Attributes.of(self.program.fixed.model.module))
 
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:
         """New state and metrics under some conditions; afterwards all cells are put back.
@@ -134,7 +140,7 @@ class Varying:
             finally:
                 if changed is not None:
                     changed.update(self._changed())
-                for each in self.held:
+                for each in (*self.structure, *self.held):
                     each.put_back()
 
     def differs(self, conditions: Conditions, cached: bool = False) -> str | None:

@@ -72,8 +72,15 @@ def _walk(value: Any, place: str, within: frozenset[int]) -> Iterator[tuple[str,
         yield from _walk(child, place + step, within | {id(value)})
 
 
+def is_compilers(value: Any) -> bool:
+    """Whether a value is of torch's compiler, whose caches are no state of a module's."""
+    return type(value).__module__.startswith(("torch._dynamo.", "torch._inductor."))
+
+
 def _is_leaf(value: Any) -> bool:
     if isinstance(value, (*_PLAIN, *_OPAQUE)) or is_array(value) or is_generator(value):
+        return True
+    if is_compilers(value):
         return True
     return not _has_children(value)
 

@@ -11,7 +11,6 @@ from functrain.copying import copy
 from functrain.program import Program
 from functrain.state import Donation
 from functrain.step import DeviceState, DeviceStep, Fixed, Outputs
-from functrain.testing.another import thinned
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,
@@ -86,15 +85,15 @@ class Checked:
             after, outputs = self.device_step(state, batches, lr, ema_due, donation, seed)
             return {**_named("new_state", after), "outputs": outputs}
 
-        def another() -> None:
+        def another(batches: list[Batch]) -> None:
             other = None if seed is None else seed + 1
-            self.device_step(copy(state), thinned(batches), lr, ema_due, None, other)
+            self.device_step(copy(state), batches, lr, ema_due, None, other)
 
         spare, attributes = copy(state), Attributes.of(self.fixed.model.module)
         first = self._checked_pure(call, state, batches)
         filled = attributes.changed()
         attributes.put_back()
-        tried = attempted(another)
+        tried = attempted(another, batches, attributes)
         findings = repeated(first, lambda: call(spare))
         alike = unchanged(attributes, filled) if tried else set()
         first = attrs.evolve(first, findings=without(first.findings, alike))
