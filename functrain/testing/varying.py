@@ -140,8 +140,10 @@ class Varying:
             finally:
                 if changed is not None:
                     changed.update(self._changed())
-                for each in (*self.structure, *self.held):
-                    each.put_back()
+                for structure in self.structure:
+                    structure.put_back()
+                for held_cell in self.held:
+                    held_cell.put_back()
 
     def differs(self, conditions: Conditions, cached: bool = False) -> str | None:
         """What is another under some conditions than usual, in words; ``None`` if nothing is.
