@@ -2,60 +2,159 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Literal, TypeAlias
 
 import attrs
 
 from functrain import learning_rate
-from functrain.errors import ScheduleEndedWarning
+from functrain.errors import (
+    ConfigurationError,
+    InvalidScheduleError,
+    ScheduleEndedError,
+    ScheduleEndedWarning,
+)
+from functrain.learning_rate import SchedulerState, Schedules
 from functrain.program import Program
+from functrain.schedules.curve import Curve
 from functrain.state import TrainState
 from functrain.warning import warn
 
+# What happens where a run goes on beyond the end of its schedule.
+ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None
+_CHOICES = ("keep", "stretch", "restart")
 
-def scheduled(program: Program, state: TrainState, steps: int | None) -> TrainState:
+
+def scheduled(
+    program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
+) -> TrainState:
     """The state with the run's length filled in where its schedule was left open.
 
     Args:
         program: whose schedules they are.
-        state: where the run begins.
+        state: where the run begins, or goes on.
         steps: the run's length in updates, ``None`` where it is unknown.
+        schedule_end: what happens beyond the end of a schedule.
 
     Raises:
         UnknownHorizonError: the schedule ends with the run, whose length is unknown.
         InvalidScheduleError: the schedule does not fit into the run.
+        ScheduleEndedError: the rest of the run would have a rate of zero.
+        ConfigurationError: ``schedule_end`` is something else.
+
+    Warns:
+        ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
     if steps is not None:
         state = program.with_horizon(state, steps)
-    learning_rate.rate(program.schedules, state.scheduler, state.counters.step)
-    return state
+    at, scheduler = state.counters.step, state.scheduler
+    learning_rate.rate(program.schedules, scheduler, at)
+    scheduler = continued(program.schedules, scheduler, at, steps, schedule_end)
+    return attrs.evolve(state, scheduler=scheduler)
 
 
-def taken_up(program: Program, state: TrainState, steps: int | None) -> TrainState:
-    """The same for a state from a checkpoint, which keeps the curve that it was begun with.
+def continued(
+    schedules: Schedules,
+    scheduler: SchedulerState,
+    at: int,
+    steps: int | None,
+    schedule_end: ScheduleEnd,
+) -> SchedulerState:
+    """The scheduler state of a run that goes on to ``steps`` after ``at`` updates.
+
+    It depends on nothing else, so that a run that was killed and is called again goes on alike.
+
+    Raises:
+        ScheduleEndedError: the rest of the run would have a rate of zero.
+        ConfigurationError: ``schedule_end`` is none.
 
     Warns:
-        ScheduleEndedWarning: the run is longer than that curve.
+        ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
+    """
+    if schedule_end not in (None, *_CHOICES):
+        raise ConfigurationError(
+            f"schedule_end must be one of {list(_CHOICES)} or None, got {schedule_end!r}"
+        )
+    if steps is None or at >= steps or schedule_end == "keep":
+        return scheduler
+    if schedule_end is None:
+        for name, curve in learning_rate.curves(schedules, scheduler):
+            _check(name, curve, at, steps)
+        return scheduler
+    function = functools.partial(_continued, at=at, steps=steps, choice=schedule_end)
+    return learning_rate.each_curve(schedules, scheduler, function)
+
+
+def taken_up(
+    program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
+) -> TrainState:
+    """The same for a state from a checkpoint, which keeps the curve that it was begun with.
 
     Raises:
         ScheduleStateError: the state was made by another schedule.
     """
     scheduler = learning_rate.resumed(program.schedules, state.scheduler)
-    state = scheduled(program, attrs.evolve(state, scheduler=scheduler), steps)
-    ends = [end for end in _horizons(state.scheduler) if steps is not None and end < steps]
-    if ends:
+    return scheduled(program, attrs.evolve(state, scheduler=scheduler), steps, schedule_end)
+
+
+def guarded(program: Program, steps: int | None, schedule_end: ScheduleEnd) -> Program:
+    """The program of a run, which refuses a rate of zero that :func:`scheduled` cannot foresee."""
+    foreseen = steps is not None or schedule_end == "keep"
+    return attrs.evolve(program, zero_rate="ignore" if foreseen else "raise")
+
+
+def _check(name: str, curve: Curve, at: int, steps: int) -> None:
+    """Refuse a rest of the run at a rate of zero; warn of one at another last rate."""
+    kind, longer = type(curve.schedule).__name__, curve.is_longer(steps)
+    ends = curve.end(steps)
+    if curve.ends_at_zero(at, steps):
+        own = "" if longer else f", or give {kind} no length of its own, so that it ends with it"
+        where = "before the run does" if ends is None else f"at update {ends}"
+        raise ScheduleEndedError(
+            f"{name}: {kind} ends {where} with a learning rate of exactly 0, and the run goes on "
+            f"to update {steps}: the rest of it would train nothing. End the run there{own}; or "
+            f"say what is to happen:\n{_remedies(curve, at, steps)}"
+        )
+    if longer:
         warn(
-            f"the learning rate schedule ends at update {min(ends)}, as the run was begun, and the "
-            f"run now goes on to {steps}: the updates from {min(ends)} on have its last rate. For "
-            "a longer curve begin a new run from these weights",
+            f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now goes on "
+            f"to {steps}: the updates from {ends} on have its last rate. Say what is to happen:\n"
+            f"{_remedies(curve, at, steps)}",
             ScheduleEndedWarning,
         )
+
+
+def _remedies(curve: Curve, at: int, steps: int) -> str:
+    """The choices that this schedule can follow, a line each."""
+    choices = {
+        "stretch": f"from here on the curve of a run of {steps} updates",
+        "restart": f"a new curve over the {steps - at} updates from update {at} on",
+        "keep": "the curve as it is, and its last rate after it",
+    }
+    return "\n".join(
+        f'  schedule_end="{choice}" (fit.schedule_end={choice} on the command line): {meaning}'
+        for choice, meaning in choices.items()
+        if choice == "keep" or _can(curve, at, steps, choice)
+    )
+
+
+def _can(curve: Curve, at: int, steps: int, choice: str) -> bool:
+    try:
+        _continued(curve, at, steps, choice)
+    except (ScheduleEndedError, InvalidScheduleError):
+        return False
+    return True
+
+
+def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState:
+    if not curve.ends_before(at, steps):
+        return curve.state
+    state = curve.stretched(at, steps) if choice == "stretch" else curve.restarted(at, steps)
+    # Otherwise the same call again would do it again, from where the run then stands.
+    if Curve(curve.schedule, state).ends_before(at, steps):
+        raise ScheduleEndedError(
+            f'schedule_end="{choice}": {curve.schedule!r} has a length of its own and ends before '
+            f"the run, which goes on to update {steps}. Give it no length, so that it ends with "
+            'the run, or one that reaches so far; or schedule_end="keep" for its last rate'
+        )
     return state
-
-
-def _horizons(scheduler: Any) -> list[int]:
-    """The horizons of a run's schedules; those within composites end before the run does."""
-    if "horizon" in scheduler:
-        return [] if scheduler["horizon"] is None else [scheduler["horizon"]]
-    groups = [own for own in scheduler.values() if isinstance(own, dict)]
-    return [end for own in groups if "horizon" in own for end in _horizons(own)]

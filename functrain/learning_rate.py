@@ -6,7 +6,7 @@ them by the names of its members, and groups within groups dicts of dicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from functrain.errors import ScheduleStateError
 from functrain.metrics.direction import Mode
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
+from functrain.schedules.curve import RESTARTED, Curve
 from functrain.schedules.direction import directed, left_open
 from functrain.schedules.from_torch import TORCH_STATE
 
@@ -39,7 +40,34 @@ def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
     """The learning rate of update number ``step`` (from 0): a float, or floats by group."""
     if isinstance(schedules, dict):
         return {name: rate(schedule, state[name], step) for name, schedule in schedules.items()}
+    if RESTARTED in state:
+        return schedules.lr(state["schedule"], step - state[RESTARTED])
     return schedules.lr(state, step)
+
+
+def has_zero(rate: Rate) -> bool:
+    """Whether a rate, or that of any group, is exactly zero."""
+    return any(map(has_zero, rate.values())) if isinstance(rate, dict) else not rate
+
+
+def curves(
+    schedules: Schedules, state: SchedulerState, prefix: str = "lr"
+) -> Iterator[tuple[str, Curve]]:
+    """Each schedule with its state, by the names of :func:`by_name`."""
+    if isinstance(schedules, dict):
+        for name, schedule in schedules.items():
+            yield from curves(schedule, state[name], f"{prefix}.{name}")
+    else:
+        yield prefix, Curve(schedules, state)
+
+
+def each_curve(
+    schedules: Schedules, state: SchedulerState, function: Callable[[Curve], SchedulerState]
+) -> SchedulerState:
+    """The scheduler state that a function gives for each schedule."""
+    if isinstance(schedules, dict):
+        return {name: each_curve(own, state[name], function) for name, own in schedules.items()}
+    return function(Curve(schedules, state))
 
 
 def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
@@ -124,7 +152,11 @@ def check_directed(schedules: Schedules, mode: Mode | None) -> None:
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
     """The scheduler state with the run's length filled in where it was left open."""
-    return _each(schedules, state, lambda schedule, own: schedule.with_horizon(own, steps))
+
+    def filled(curve: Curve) -> SchedulerState:
+        return curve.with_own(curve.schedule.with_horizon(curve.own, steps - curve.begun))
+
+    return each_curve(schedules, state, filled)
 
 
 def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
@@ -136,8 +168,9 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
     if isinstance(schedules, dict):
         _check_same("the lr of groups", schedules.keys(), state)
         return {name: resumed(own, state[name]) for name, own in schedules.items()}
-    merged: SchedulerState = _merged(schedules.init(), state, type(schedules).__name__)
-    return merged
+    curve = Curve(schedules, state)
+    merged: SchedulerState = _merged(schedules.init(), curve.own, type(schedules).__name__)
+    return curve.with_own(merged)
 
 
 def _merged(made: Any, saved: Any, where: str) -> Any:
@@ -183,4 +216,6 @@ def _each(
 ) -> SchedulerState:
     if isinstance(schedules, dict):
         return {name: _each(own, state[name], function) for name, own in schedules.items()}
+    if RESTARTED in state:
+        return {**state, "schedule": function(schedules, state["schedule"])}
     return function(schedules, state)

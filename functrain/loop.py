@@ -27,6 +27,7 @@ from functrain.epochs import Progress, count_epochs, warn_of_replay
 from functrain.errors import ConfigurationError
 from functrain.evaluations import Evaluations
 from functrain.events import Listener
+from functrain.horizon import ScheduleEnd, guarded, scheduled
 from functrain.limits import Limits, Until
 from functrain.listening import several
 from functrain.program import Metrics, Program
@@ -53,6 +54,7 @@ def fit(
     early_stop: Rule | Sequence[Rule] | None = None,
     restore_best: bool = False,
     listeners: Sequence[Listener] | None = (),
+    schedule_end: ScheduleEnd = None,
 ) -> Run:
     """Train a program until a limit, and again from where it was when called again.
 
@@ -85,6 +87,12 @@ def fit(
             last. What is saved, and how the run goes on when it is called again, stays the same.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
             ``ft.Stop()`` ends the run.
+        schedule_end: what happens where the run goes on beyond the end of its learning rate
+            schedule, as when it is called again with a longer ``until``: ``"stretch"`` goes on
+            with the curve of a run of the new length, ``"restart"`` with a new curve over the
+            updates that remain, ``"keep"`` with the curve as it was begun and its last rate after
+            it. The same call again changes nothing more. By default a last rate above zero is
+            kept with a warning, and one of zero is an error.
 
     Returns:
         The run: last state, history, reason.
@@ -98,6 +106,7 @@ def fit(
         CheckpointMismatchError: the directory holds a run of another architecture.
         ParameterMismatchError: ``state`` is of another program.
         NotAStateError: it is none at all.
+        ScheduleEndedError: the rest of the run would have a learning rate of zero.
 
     Example:
         >>> import functrain as ft, torch
@@ -127,12 +136,17 @@ def fit(
         restore_best=restore_best,
     )
     with course, contextlib.closing(evaluations):
-        running.begin(state, seed, resume)
+        running.begin(state, seed, resume, schedule_end)
         return running.end(running.go())
 
 
 def iterate(
-    program: Program, state: TrainState, data: Any, *, until: Until | None = None
+    program: Program,
+    state: TrainState,
+    data: Any,
+    *,
+    until: Until | None = None,
+    schedule_end: ScheduleEnd = None,
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Steps through data from the state's position on, one at a time.
 
@@ -143,6 +157,7 @@ def iterate(
             own generator, say) is not in ``state``: to go on within an epoch of it use ``fit``.
         until: where to end; by default at the end of the present epoch, so that calling again with
             the last state goes through the next one.
+        schedule_end: as for ``fit``, where ``until`` is given.
 
     Yields:
         (state after the step, its metrics).
@@ -152,6 +167,7 @@ def iterate(
         InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
         EmptyDatasetError: the data has no samples.
         NotAStateError: it is none at all.
+        ScheduleEndedError: the steps up to ``until`` would have a learning rate of zero.
 
     Example:
         >>> import functrain as ft, torch
@@ -169,7 +185,8 @@ def iterate(
     limits = None if until is None else Limits.of(until)
     if limits is not None:
         steps = limits.steps(source.length, program.recipe.accumulate)
-        state = state if steps is None else program.with_horizon(state, steps)
+        state = scheduled(program, state, steps, schedule_end)
+        program = guarded(program, steps, schedule_end)
 
     def ended() -> bool:
         if limits is None:

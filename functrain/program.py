@@ -23,6 +23,7 @@ from functrain import (
     out_of_memory,
     precision,
     step,
+    zero_rate,
 )
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
@@ -53,6 +54,7 @@ class Program:
         schedules: the learning-rate schedule, or one by parameter group.
         device_step: the device part of ``train_step``.
         donates: whether ``train_step`` consumes the state it is given.
+        zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
 
     Example:
         >>> import functrain as ft
@@ -68,6 +70,7 @@ class Program:
     schedules: learning_rate.Schedules
     device_step: step.DeviceStep
     donates: bool = False
+    zero_rate: str = "warn"
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {value}" for name, value in self.recipe.rows()]
@@ -147,6 +150,9 @@ class Program:
             ParameterMismatchError: the step failed, and the state is of another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
+
+        Warns:
+            ScheduleEndedWarning: a schedule has ended with a rate of zero.
         """
         if not isinstance(state, TrainState):
             raise arguments.not_a_state(state, batch)
@@ -158,6 +164,8 @@ class Program:
         except KeyError as error:  # groups that the state does not know
             foreign_state.explain(error, self, state)
             raise
+        if learning_rate.has_zero(lr) and self.zero_rate != "ignore":
+            zero_rate.tell(self.schedules, state, self.zero_rate)
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self._may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters

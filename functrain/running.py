@@ -21,7 +21,7 @@ from functrain.errors import (
 from functrain.evaluation import Interrupted
 from functrain.evaluations import Evaluations
 from functrain.history import History
-from functrain.horizon import scheduled, taken_up
+from functrain.horizon import ScheduleEnd, guarded, scheduled, taken_up
 from functrain.limits import Ending, Limits
 from functrain.metrics.direction import Mode
 from functrain.monitoring import check_given
@@ -69,7 +69,9 @@ class Running:
     best_state: TrainState | None = None
     at: Position = attrs.field(init=False)
 
-    def begin(self, state: TrainState | None, seed: int, resume: Resume) -> None:
+    def begin(
+        self, state: TrainState | None, seed: int, resume: Resume, schedule_end: ScheduleEnd
+    ) -> None:
         """Take up a checkpoint, or begin anew."""
         if state is not None:
             foreign_state.refuse(self.program, state)
@@ -79,17 +81,19 @@ class Running:
         if origin is None:
             begun = self.program.init(seed) if state is None else count_epochs(state, source)
             loop = LoopState.initial(self.deciding.begun())
-            course.begin(scheduled(self.program, begun, steps), loop)
+            course.begin(scheduled(self.program, begun, steps, schedule_end), loop)
             self._describe()
         else:
             there, which = origin
             saved, info, path = restore(there, self.program, seed, which, describe(source))
             check_place(saved.train, source.length)
             notice_unused(state, saved.train)
-            train = taken_up(self.program, saved.train, steps)
+            train = taken_up(self.program, saved.train, steps, schedule_end)
             loop = self.deciding.taken_up(saved.loop, info.get("monitored"))
             course.take_up(attrs.evolve(saved, train=train, loop=loop), there, info, path)
             self._describe()
+        self.program = guarded(self.program, steps, schedule_end)
+        self.donating = guarded(self.donating, steps, schedule_end)
         self.at = self._position(source.length)
         course.send(events.TrainBegin(course.train, steps, source.length, path))
 

@@ -82,10 +82,17 @@ def test_a_schedule_of_another_kind_is_refused_by_name(
 
 
 def test_a_longer_run_is_told_that_its_curve_has_ended(tmp_path: Path) -> None:
-    fit(Cosine(0.01), ft.Steps(10), tmp_path)
+    fit(Cosine(0.01, end=0.001), ft.Steps(10), tmp_path)
     with pytest.warns(ScheduleEndedWarning, match=r"ends at update 10.*now goes on to 20"):
-        run = fit(Cosine(0.01), ft.Steps(20), tmp_path)
+        run = fit(Cosine(0.01, end=0.001), ft.Steps(20), tmp_path)
     assert run.state.scheduler == {"horizon": 10}
+
+
+def test_a_schedule_within_another_has_not_ended_before_its_run(tmp_path: Path) -> None:
+    """Its horizon is that of its own stretch. Warnings are errors here."""
+    for until in (4, 10, 10):
+        lr = Warmup(0.1, steps=3, then=Cosine(0.01, end=0.001))
+        fit(lr, [ft.Steps(10), ft.Samples(2 * until)], tmp_path)
 
 
 def test_a_changed_proportion_does_not_move_the_boundaries_of_a_run() -> None:

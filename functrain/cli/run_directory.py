@@ -16,7 +16,7 @@ FILE_NAME = "config.yaml"
 # A run may be continued to another end, or elsewhere; anything else makes it another run.
 MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
-    *("seeds", "report", "generate"),
+    *("fit.schedule_end", "seeds", "report", "generate"),
 )
 
 

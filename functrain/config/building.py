@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 
 import functrain as ft
-from functrain import learning_rate
+from functrain import horizon, learning_rate
 from functrain.config.making import build_program, called
 from functrain.config.places import joined, located
 from functrain.config.reading import Loaded
-from functrain.config.schema import RunConfig
+from functrain.config.schema import FitOptions, RunConfig
 from functrain.config.starting import check_weights, initial
 from functrain.config.structuring import shown
 from functrain.config.targets import TARGET, imported, instantiated, parameters
@@ -26,7 +26,7 @@ from functrain.durations import duration
 from functrain.early_stopping import as_rule
 from functrain.errors import ConfigError
 from functrain.evaluations import Evaluations
-from functrain.limits import Limits, Until
+from functrain.limits import Limits
 from functrain.listening import Listeners
 from functrain.monitoring import By, check_possible
 
@@ -100,7 +100,7 @@ def build(config: RunConfig) -> Built:
     eval_data = instantiated(config.eval_data, "eval_data")
     listeners = _listeners(config, program)
     early_stop = instantiated(config.early_stop, "early_stop")
-    called("fit.until", lambda: _check_horizon(program, data, config.fit.until))
+    called("fit.until", lambda: _check_horizon(program, data, config.fit))
     _check_eval_data(eval_data)
     _check_rules(early_stop)
     called("listeners", lambda: Listeners.of(listeners))
@@ -182,11 +182,13 @@ def _check_monitored(deciding: Deciding, evaluations: Evaluations) -> None:
     called("optimizer", deciding.check_schedule)
 
 
-def _check_horizon(program: ft.Program, data: Any, until: Until) -> None:
+def _check_horizon(program: ft.Program, data: Any, fit: FitOptions) -> None:
     """See now, before anything is written, whether the schedules fit into the run."""
     length = called("data", lambda: as_source(data).length)
-    steps = Limits.of(until).steps(length, program.recipe.accumulate)
+    steps = Limits.of(fit.until).steps(length, program.recipe.accumulate)
     state = learning_rate.init(program.schedules)
     if steps is not None:
         state = learning_rate.with_horizon(program.schedules, state, steps)
     learning_rate.rate(program.schedules, state, 0)
+    if fit.schedule_end is None:
+        horizon.continued(program.schedules, state, 0, steps, None)

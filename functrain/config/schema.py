@@ -84,6 +84,8 @@ class FitOptions:
         resume: ``true`` goes on from the newest checkpoint, ``false`` refuses a directory that has
             any; ``best``, a step or the path of a checkpoint or run go on from there.
         restore_best: end with the best weights instead of the last.
+        schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
+            ``stretch`` the curve to the run's new length, or ``restart`` it for what remains.
     """
 
     until: Duration | list[Duration]
@@ -91,6 +93,7 @@ class FitOptions:
     save_every: Duration = "1 epoch"
     resume: bool | int | str = True
     restore_best: bool = False
+    schedule_end: Literal["keep", "stretch", "restart"] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -37,8 +37,12 @@ class UnknownEpochLengthError(FunctrainError, ValueError):
     """A fraction of an epoch was asked for where the number of batches in an epoch is unknown."""
 
 
+class ScheduleEndedError(FunctrainError, ValueError):
+    """The rest of a run would train at a rate of exactly zero, its schedule having ended."""
+
+
 class ScheduleEndedWarning(FunctrainWarning):
-    """A run goes on for longer than the learning rate schedule that it was begun with."""
+    """A run goes on for longer than its learning rate schedule, or a loop does at a rate of zero."""
 
 
 class MissingMetricError(FunctrainError, LookupError):

@@ -110,10 +110,7 @@ class TorchSchedule(Schedule):
                 f"{self._name}'s lr depends on the metrics it has observed, not on the step: "
                 "use schedule.lr(state, step) with the state that observe returned"
             )
-        state = self.init()
-        for _ in range(step):
-            state = self.advance(state)
-        return self.lr(state, step)
+        return self.lr(self.advanced(self.init(), step), step)
 
     @property
     def observes(self) -> Observed:
@@ -134,10 +131,20 @@ class TorchSchedule(Schedule):
 
     def advance(self, state: ScheduleState) -> ScheduleState:
         """Return the state after one `scheduler.step()`."""
+        return self.advanced(state, 1)
+
+    def advanced(self, state: ScheduleState, count: int) -> ScheduleState:
+        """Return the state after so many calls of `scheduler.step()`.
+
+        Args:
+            state: the schedule's state.
+            count: how many; the scheduler is built once for all.
+        """
         optimizer, scheduler = self._restore(state)
         if _wants_metric(scheduler):
             return state
-        scheduler.step()
+        for _ in range(count):
+            scheduler.step()
         return _snapshot(optimizer, scheduler)
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:

@@ -30,9 +30,9 @@ def another_schedule(path: Path) -> None:
     fit("4 steps", program=rated(Plateau(lr=0.1, observes="step")), directory=path)
 
 
-def longer(path: Path) -> None:
-    fit("2 steps", program=rated(Cosine(lr=0.1)), directory=path)
-    fit("4 steps", program=rated(Cosine(lr=0.1)), directory=path)
+def longer(path: Path, end: float) -> None:
+    fit("2 steps", program=rated(Cosine(lr=0.1, end=end)), directory=path)
+    fit("4 steps", program=rated(Cosine(lr=0.1, end=end)), directory=path)
 
 
 def by_hand(steps: int, batch: Tensor) -> ft.TrainState:
@@ -92,10 +92,16 @@ MISTAKES = [
         ("Go on with the schedule of the run", "program.init(params=state.params)"),
     ),
     Mistake(
+        errors.ScheduleEndedError,
+        lambda path, _: longer(path, 0.0),
+        ("Cosine ends at update 2", "exactly 0", "goes on to update 4"),
+        ('schedule_end="stretch"', 'schedule_end="restart"', "fit.schedule_end=keep"),
+    ),
+    Mistake(
         errors.ScheduleEndedWarning,
-        lambda path, _: longer(path),
+        lambda path, _: longer(path, 0.01),
         ("ends at update 2", "goes on to 4"),
-        ("begin a new run from these weights",),
+        ('schedule_end="stretch"', "fit.schedule_end=restart"),
     ),
     Mistake(
         errors.InvalidDurationError,
