@@ -113,6 +113,14 @@ class Course:
         return None if self.store is None else self.store.directory
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What a checkpoint says of the data."""
+        if self.keeper is None:
+            return describe(self.source)
+        described: dict[str, Any] = self.keeper.described["data"]
+        return described
+
+    @property
     def seconds(self) -> float:
         """Time trained so far, over all resumptions."""
         return self.seconds_before + time.monotonic() - self._started

@@ -26,12 +26,14 @@ class TrainBegin:
         steps: updates it is limited to, where that is known.
         batches: loader batches in an epoch, where that is known.
         resumed: the checkpoint it goes on from, if any.
+        ended: how the run there has ended, where nothing is left to train.
     """
 
     state: TrainState
     steps: int | None
     batches: int | None
     resumed: Path | None
+    ended: str | None = None
 
 
 @attrs.frozen

@@ -45,7 +45,7 @@ def fit(
     *,
     until: Until,
     state: TrainState | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     eval_data: Any = None,
     eval_every: Duration | str | None = None,
     save_every: Duration | str | None = None,
@@ -66,7 +66,8 @@ def fit(
             first ends the run.
         state: where a new run begins; by default ``program.init(seed)``. A run that is resumed goes
             on from its checkpoint, and warns if a state with steps behind it is not used thereby.
-        seed: for ``init``. A checkpoint's own seed counts when the run is resumed.
+        seed: for ``init``, by default 0. A run that is resumed, and a state that is given, have
+            their own: another one is an error.
         eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
             (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an
             interval, weights, a function or a number of batches of its own.
@@ -107,6 +108,8 @@ def fit(
         ParameterMismatchError: ``state`` is of another program.
         NotAStateError: it is none at all.
         ScheduleEndedError: the rest of the run would have a learning rate of zero.
+        RunChangedError: the run in the directory has another seed; or nothing is left to do, and
+            it was made with another recipe or other data.
 
     Example:
         >>> import functrain as ft, torch

@@ -67,6 +67,7 @@ class Run:
         directory: where the run was written, or ``None``.
         best: ``{"value", "step"}`` of the monitored metric.
         seconds: time trained, over all resumptions.
+        new_steps: updates made by this call; 0 where nothing was left to train.
     """
 
     state: TrainState
@@ -76,6 +77,7 @@ class Run:
     directory: Path | None
     best: dict[str, Any]
     seconds: float
+    new_steps: int | None = None
 
     def __repr__(self) -> str:
         step = self.state.counters.step
@@ -85,6 +87,8 @@ class Run:
             for name, value in last.items()
             if name == "loss" or name.startswith("eval")
         )
+        if self.new_steps == 0:
+            shown = f"nothing was trained by this call, {shown}"
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import attrs
 
 from functrain import events, foreign_state, metrics
 from functrain.batch import Batch
 from functrain.checkpoint import Saver
 from functrain.course import Course
-from functrain.data.describing import describe
 from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration
 from functrain.epochs import Progress, check_place, count_epochs, warn_of_replay
 from functrain.errors import (
+    BeyondLimitWarning,
     CheckpointWriteError,
     ListenerError,
     NonFiniteError,
@@ -28,8 +31,15 @@ from functrain.monitoring import check_given
 from functrain.ownership import solely_held
 from functrain.position import Position, due
 from functrain.program import Program
-from functrain.resumption import Resume, chosen, notice_unused, restore
-from functrain.run_state import LoopState, Run
+from functrain.resumption import (
+    Resume,
+    chosen,
+    notice_unused,
+    refuse_another_seed,
+    restore,
+    tell_changes,
+)
+from functrain.run_state import LoopState, Run, RunState
 from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
 from functrain.warning import warn
@@ -56,6 +66,7 @@ class Running:
         restore_best: whether the best state is given back.
         best_state: the best so far, where no checkpoint holds it.
         at: where the run stands.
+        first: the step at which this call began.
     """
 
     program: Program
@@ -68,25 +79,37 @@ class Running:
     restore_best: bool
     best_state: TrainState | None = None
     at: Position = attrs.field(init=False)
+    first: int = attrs.field(init=False)
 
     def begin(
-        self, state: TrainState | None, seed: int, resume: Resume, schedule_end: ScheduleEnd
+        self,
+        state: TrainState | None,
+        seed: int | None,
+        resume: Resume,
+        schedule_end: ScheduleEnd,
     ) -> None:
         """Take up a checkpoint, or begin anew."""
         if state is not None:
             foreign_state.refuse(self.program, state)
-        course, origin, path = self.course, chosen(self.course.store, resume), None
+        course, origin, path, ended = self.course, chosen(self.course.store, resume), None, None
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)
         if origin is None:
-            begun = self.program.init(seed) if state is None else count_epochs(state, source)
+            if state is None:
+                begun = self.program.init(0 if seed is None else seed)
+            else:
+                begun = count_epochs(state, source)
+                refuse_another_seed(seed, state, None)
             loop = LoopState.initial(self.deciding.begun())
             course.begin(scheduled(self.program, begun, steps, schedule_end), loop)
             self._describe()
         else:
             there, which = origin
-            saved, info, path = restore(there, self.program, seed, which, describe(source))
+            saved, info, path = restore(there, self.program, which)
             check_place(saved.train, source.length)
+            refuse_another_seed(seed, saved.train, path)
+            ended = self._ended(saved, info, steps, path)
+            tell_changes(self.program, course.data, info, path, ended)
             notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps, schedule_end)
             loop = self.deciding.taken_up(saved.loop, info.get("monitored"))
@@ -94,8 +117,28 @@ class Running:
             self._describe()
         self.program = guarded(self.program, steps, schedule_end)
         self.donating = guarded(self.donating, steps, schedule_end)
-        self.at = self._position(source.length)
-        course.send(events.TrainBegin(course.train, steps, source.length, path))
+        self.at, self.first = self._position(source.length), course.train.counters.step
+        course.send(events.TrainBegin(course.train, steps, source.length, path, ended))
+
+    def _ended(
+        self, saved: RunState, info: dict[str, Any], steps: int | None, path: Path
+    ) -> str | None:
+        """How a run from a checkpoint has ended, where nothing is left to do."""
+        if saved.loop.owed is not None:
+            return None
+        at, done = position(saved.train, self.course.source.length, info.get("seconds", 0.0)), None
+        if (limit := self.limits.reached(at)) is not None:
+            done = f"{limit.reason}: {limit.detail}"
+        elif saved.loop.early_stop.get("stop"):
+            done = f"early_stop: {saved.loop.early_stop['stop']}"
+        if limit is not None and steps is not None and at.step > steps:
+            warn(
+                f"the run in {path.parent} stands at step {at.step}, beyond the {steps} of this "
+                "until: nothing is trained, and what it gives is the state of that step. Choose "
+                "another directory for a shorter run, or go back by resume=STEP",
+                BeyondLimitWarning,
+            )
+        return done
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -294,6 +337,7 @@ class Running:
             directory=course.directory,
             best=course.loop.best,
             seconds=course.seconds,
+            new_steps=counters.step - self.first,
         )
 
     def _best(self) -> TrainState:
@@ -305,7 +349,7 @@ class Running:
             return course.train
         if course.store is None:
             return self.best_state or course.train
-        return restore(course.store, self.program, course.train.rng.seed, step)[0].train
+        return restore(course.store, self.program, step)[0].train
 
     def _position(self, batches: int | None) -> Position:
         seconds = self.course.seconds if self.limits.timed else 0.0

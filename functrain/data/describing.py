@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from functrain.data.contents import fingerprint
+from functrain.data.mixing import MixtureSource
 from functrain.data.source import Source
 
 
-def describe(source: Source) -> dict[str, int | None]:
-    """Batches in an epoch, batch size and seed, as far as the data has them.
+def describe(source: Source) -> dict[str, int | str | None]:
+    """Batches in an epoch, batch size, seed, order and contents, as far as the data has them.
 
     A position counts batches, so that a run that goes on with others reads other samples than it
     would have: some twice, some not at all in that epoch.
@@ -18,18 +21,44 @@ def describe(source: Source) -> dict[str, int | None]:
 
     Example:
         >>> from functrain.data import as_source
-        >>> describe(as_source([1, 2, 3]))
-        {'batches_in_an_epoch': 3, 'batch_size': None, 'seed': None}
+        >>> described = describe(as_source([1, 2, 3]))
+        >>> described["batches_in_an_epoch"], described["batch_size"], described["seed"]
+        (3, None, None)
     """
     data = _innermost(source)
     return {
         "batches_in_an_epoch": source.length,
         "batch_size": _whole(getattr(data, "batch_size", None)),
         "seed": _whole(getattr(data, "seed", None)),
+        "order": _order(data),
+        "contents": fingerprint(data),
     }
 
 
+def differences(before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two descriptions, where both say it.
+
+    Yields:
+        (name, before, now).
+    """
+    for name in now if isinstance(before, dict) else ():
+        # What an earlier version did not describe, or cannot be known, is no difference.
+        unknown = name not in before or (name in ("order", "contents") and now[name] is None)
+        if not unknown and before[name] != now[name] and before[name] is not None:
+            yield name, before[name], now[name]
+
+
+def _order(data: Any) -> str | None:
+    sampler = getattr(data, "sampler", None)
+    if sampler is not None:
+        return type(sampler).__name__
+    shuffle = getattr(data, "shuffle", None)
+    return {True: "shuffled", False: "in order"}.get(shuffle) if shuffle in (True, False) else None
+
+
 def _innermost(source: Any) -> Any:
+    if isinstance(source, MixtureSource):
+        return source.mixture
     held = getattr(source, "batches", getattr(source, "data", None))
     return _innermost(held) if hasattr(held, "replays") else held
 

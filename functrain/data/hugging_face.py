@@ -46,7 +46,7 @@ class TorchRows(Rows):
 
 def dataset_of(dataset: Any) -> Any:
     """The dataset as it is best read; itself, if it is none of Hugging Face."""
-    if not _is_hugging_face(dataset):
+    if not is_dataset(dataset):
         return dataset
     kind = dataset.format["type"]
     if kind == "custom":  # its transform may draw random numbers, and has a stream for each sample
@@ -54,6 +54,7 @@ def dataset_of(dataset: Any) -> Any:
     return TorchRows(dataset) if kind == "torch" else Rows(dataset)
 
 
-def _is_hugging_face(dataset: Any) -> bool:
+def is_dataset(dataset: Any) -> bool:
+    """Whether it is a ``datasets.Dataset``."""
     kind = type(dataset)
     return kind.__module__.partition(".")[0] == "datasets" and kind.__name__ == "Dataset"

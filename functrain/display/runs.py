@@ -37,6 +37,8 @@ def html(run: Run) -> Markup:
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
     counters, best = run.state.counters, run.best["value"]
     yield "steps, epochs, samples", f"{counters.step:,}, {counters.epoch:,}, {counters.samples:,}"
+    if run.new_steps == 0:
+        yield "by this call", "nothing was trained: the run had ended"
     yield "time trained", f"{run.seconds:.1f} s"
     if best is not None:
         yield "best", f"{best:.4g} at step {run.best['step']:,}"

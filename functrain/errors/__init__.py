@@ -92,11 +92,13 @@ from functrain.errors.programs import (
     WeightsError,
 )
 from functrain.errors.runs import (
+    BeyondLimitWarning,
     FinderError,
     ListenerError,
     LogError,
     MissingExtraError,
     RecipeChangedWarning,
+    RunChangedError,
     RunDirectoryBusyError,
     RunDirectoryError,
     SinkWarning,
@@ -120,6 +122,7 @@ from functrain.errors.schedules import (
 __all__ = [
     "BatchFormError",
     "BatchIndexError",
+    "BeyondLimitWarning",
     "CaptureError",
     "CheckpointChangedError",
     "CheckpointCorruptError",
@@ -191,6 +194,7 @@ __all__ = [
     "RecompileWarning",
     "ReplayWarning",
     "ResumptionError",
+    "RunChangedError",
     "RunDirectoryBusyError",
     "RunDirectoryError",
     "ScheduleEndedError",

@@ -21,8 +21,16 @@ class RunDirectoryBusyError(RunDirectoryError):
     """Another process is writing to the run directory."""
 
 
+class RunChangedError(FunctrainError, ValueError):
+    """A directory holds a run of another seed, or an ended one of another recipe or other data."""
+
+
 class RecipeChangedWarning(FunctrainWarning):
-    """A run is continued with another recipe or in another environment."""
+    """A run is continued with another recipe, with other data or in another environment."""
+
+
+class BeyondLimitWarning(FunctrainWarning):
+    """A run had gone on for longer already than it is now asked to."""
 
 
 class UnusedStateWarning(FunctrainWarning):

@@ -42,7 +42,7 @@ class ScheduleEndedError(FunctrainError, ValueError):
 
 
 class ScheduleEndedWarning(FunctrainWarning):
-    """A run goes on for longer than its learning rate schedule, or a loop does at a rate of zero."""
+    """A run goes on for longer than its learning rate schedule, or a loop at a rate of zero."""
 
 
 class MissingMetricError(FunctrainError, LookupError):

@@ -14,7 +14,7 @@ from functrain.errors import ConfigurationError
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
 from functrain.listeners.pace import Pace, clock_text
-from functrain.listeners.rows import evaluation_name
+from functrain.listeners.rows import evaluation_name, nothing_to_train
 
 STYLES = ("minimal", "standard", "verbose")
 
@@ -66,6 +66,9 @@ class Console:
         self._interval.begin(counters, event.batches)
         self._pace = Pace(event.steps, counters)
         if self.style != "minimal":
+            if event.ended is not None:
+                self._print(nothing_to_train(event))
+                return
             to = "" if event.steps is None else f" of {event.steps}"
             begin = "training" if event.resumed is None else f"continuing {event.resumed}"
             self._print(f"{begin} from step {counters.step}{to}")

@@ -17,7 +17,7 @@ from rich.progress import (
 
 from functrain import events, metrics
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay
-from functrain.listeners.rows import evaluation_name
+from functrain.listeners.rows import evaluation_name, nothing_to_train
 from functrain.state import Counters
 
 _TERMINAL_SECONDS = 0.2  # rich takes 1 ms to draw the bar
@@ -57,7 +57,9 @@ class ProgressBar:
         """Begin where the run begins, also within a resumed one."""
         self.close()  # the bar of a run that an exception ended
         step, self._measured = event.state.counters.step, ""
-        if event.resumed is not None:
+        if event.ended is not None:
+            self.console.print(nothing_to_train(event), soft_wrap=True)
+        elif event.resumed is not None:
             self.console.print(f"continuing from step {step} ({event.resumed})", soft_wrap=True)
         if not (self.console.is_terminal or self.console.is_jupyter):
             return

@@ -15,6 +15,13 @@ def evaluation_name(event: events.EvalEnd | events.EvalBegin) -> str:
     return event.name if event.weights == "params" else f"{event.name}/{event.weights}"
 
 
+def nothing_to_train(event: events.TrainBegin) -> str:
+    """A line about a run that had ended before it was called again."""
+    where = "" if event.resumed is None else f" in {event.resumed.parent}"
+    step = event.state.counters.step
+    return f"nothing to train: the run{where} ended at step {step} already ({event.ended})"
+
+
 @attrs.define(eq=False)
 class Rows:
     """Rows on their way to a sink: settled ones, and that of the last step, which may grow.

@@ -34,6 +34,21 @@ def another_recipe(path: Path) -> None:
     fit("4 steps", directory=path, program=program(clip_norm=1.0))
 
 
+def another_seed(path: Path) -> None:
+    fit("2 steps", directory=path)
+    fit("4 steps", directory=path, seed=3)
+
+
+def nothing_left(path: Path) -> None:
+    fit("2 steps", directory=path)
+    fit("2 steps", directory=path, program=program(clip_norm=1.0), data=[-X, X])
+
+
+def shorter(path: Path) -> None:
+    fit("4 steps", directory=path)
+    fit("2 steps", directory=path)
+
+
 def another_state(path: Path) -> None:
     state = fit("3 steps").state
     fit("2 steps", directory=path)
@@ -134,6 +149,30 @@ MISTAKES = [
         lambda path, _: another_recipe(path),
         ("clip_norm",),
         ("from here on it is not the run that was started",),
+    ),
+    Mistake(
+        errors.RunChangedError,
+        lambda path, _: nothing_left(path),
+        ("nothing is left to train", "recipe.clip_norm: None in", "1.0 now", "data.contents"),
+        ("Choose another directory", "remove", "a longer until"),
+    ),
+    Mistake(
+        errors.RunChangedError,
+        lambda path, _: another_seed(path),
+        ("seed=3 has no effect", "whose seed is 0"),
+        ("leave seed= out", "Choose another directory", "ft.fork(state, seed=3)"),
+    ),
+    Mistake(
+        errors.ConfigurationError,
+        lambda *_: fit(state=program().init(seed=1), seed=2),
+        ("seed=2 has no effect", "whose seed is 1"),
+        ("leave seed= out", "ft.fork(state, seed=2)"),
+    ),
+    Mistake(
+        errors.BeyondLimitWarning,
+        lambda path, _: shorter(path),
+        ("stands at step 4", "beyond the 2 of this until"),
+        ("another directory", "resume=STEP"),
     ),
     Mistake(
         errors.UnusedStateWarning,
