@@ -44,6 +44,8 @@ class TestTrain:
         again = train(directory, *often)
         assert again.returncode == 0
         assert "nothing was left to do" in again.stdout
+        assert "nothing to train: the run in" in again.stdout
+        assert "continuing" not in again.stdout
         # Going back is no less work, even where the end is the same.
         back = train(directory, *often, "fit.resume=4")
         assert back.returncode == 0, back.stderr
@@ -51,11 +53,17 @@ class TestTrain:
         assert "made 4 steps, from the checkpoint of step 4 on; those up to 8 a second time" in (
             " ".join(back.stdout.split())
         )
-        longer = train(directory, *often, "fit.until=12 steps")
+        ended = train(directory, *often, "fit.until=12 steps")
+        assert ended.returncode == 2
+        assert "WarmupCosine ends at update 8 with a learning rate of exactly 0" in ended.stderr
+        assert "fit.schedule_end=stretch" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        longer = train(directory, *often, "fit.until=12 steps", "fit.schedule_end=stretch")
         assert longer.returncode == 0, longer.stderr
         assert "continuing from step 8" in longer.stdout
         rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == list(range(1, 13))
+        assert all(row["lr"] > 0 for row in rows[1:])
 
     def test_another_configuration_in_the_directory_is_refused(self, tmp_path: Path) -> None:
         train(tmp_path / "run")
