@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import platform
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,17 +11,14 @@ from typing import Any, TypeAlias
 import attrs
 import torch
 
-from functrain import arguments, tree
+from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
 from functrain.checkpoint.format.buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
-from functrain.data.describing import differences
 from functrain.errors import (
     CheckpointCorruptError,
     ConfigurationError,
     NoCheckpointError,
-    RecipeChangedWarning,
-    RunChangedError,
     UnsupportedLeafError,
     UnusedStateWarning,
 )
@@ -96,76 +92,6 @@ def restore(
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     return saved, info, path
-
-
-def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
-    """Refuse a seed that would have no effect.
-
-    Args:
-        seed: what ``fit`` was given, if anything.
-        train: where the run begins or goes on.
-        path: the checkpoint that it is of, ``None`` if ``fit`` was given it.
-
-    Raises:
-        RunChangedError: the run of the checkpoint has another seed.
-        ConfigurationError: the state has.
-    """
-    if seed is None or arguments.seed(seed) == train.rng.seed:
-        return
-    own = f"whose seed is {train.rng.seed}: leave seed= out to go on with that"
-    other = f"state=ft.fork(state, seed={seed})"
-    if path is None:
-        raise ConfigurationError(
-            f"seed={seed} has no effect on the given state, {own}, or give {other}"
-        )
-    raise RunChangedError(
-        f"seed={seed} has no effect on the run in {path.parent}, {own}. Choose another directory "
-        f"for a run of that seed, or for one that goes on from a state of this run by {other}"
-    )
-
-
-def tell_changes(
-    program: Program, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
-) -> None:
-    """Tell what differs from what the checkpoint was made with.
-
-    Args:
-        program: with which the run goes on.
-        data: what is known of the data with which it does.
-        info: what was written beside the checkpoint.
-        path: of the checkpoint.
-        ended: how the run has ended, where nothing is left to do.
-
-    Raises:
-        RunChangedError: the run has ended, so that its result would be that of another program or
-            of other data.
-
-    Warns:
-        RecipeChangedWarning: training goes on with the present program and data.
-    """
-    now = describe(program)
-    parts = ("recipe", "step") if ended else ("recipe", "step", "environment")
-    changed = [
-        *(each for part in parts for each in _changes(info.get(part, now[part]), now[part], part)),
-        *((f"data.{name}", *both) for name, *both in differences(info.get("data"), data)),
-    ]
-    if not changed:
-        return
-    listed = "\n".join(
-        f"  {name}: {before!r} in the checkpoint, {after!r} now" for name, before, after in changed
-    )
-    if ended:
-        raise RunChangedError(
-            f"nothing is left to train: the run in {path.parent} has ended ({ended}), and it was "
-            f"another one than this:\n{listed}\nChoose another directory for a new run, or remove "
-            "that one; go back to what it was made with for its result; or give a longer until to "
-            "train on with what changed"
-        )
-    warn(
-        "the run is continued with something changed; from here on it is not the run that was "
-        f"started:\n{listed}",
-        RecipeChangedWarning,
-    )
 
 
 def chosen(
@@ -265,11 +191,3 @@ def refuse_unknown(value: Any, path: tree.Path) -> None:
 def is_path(which: object) -> bool:
     """Whether a checkpoint is named by its path, rather than by its place among others."""
     return isinstance(which, str | Path) and which not in ("latest", "best")
-
-
-def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            yield from _changes(before.get(key), after.get(key), f"{path}.{key}")
-    elif before != after:
-        yield path, before, after

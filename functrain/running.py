@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import attrs
 
 from functrain import events, foreign_state, metrics
 from functrain.batch import Batch
+from functrain.changed import ended_before, refuse_another_seed, tell_changes
 from functrain.checkpoint import Saver
 from functrain.course import Course
 from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration
 from functrain.epochs import Progress, check_place, count_epochs, warn_of_replay
 from functrain.errors import (
-    BeyondLimitWarning,
     CheckpointWriteError,
     ListenerError,
     NonFiniteError,
@@ -31,15 +28,8 @@ from functrain.monitoring import check_given
 from functrain.ownership import solely_held
 from functrain.position import Position, due
 from functrain.program import Program
-from functrain.resumption import (
-    Resume,
-    chosen,
-    notice_unused,
-    refuse_another_seed,
-    restore,
-    tell_changes,
-)
-from functrain.run_state import LoopState, Run, RunState
+from functrain.resumption import Resume, chosen, notice_unused, restore
+from functrain.run_state import LoopState, Run
 from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
 from functrain.warning import warn
@@ -108,7 +98,7 @@ class Running:
             saved, info, path = restore(there, self.program, which)
             check_place(saved.train, source.length)
             refuse_another_seed(seed, saved.train, path)
-            ended = self._ended(saved, info, steps, path)
+            ended = ended_before(saved, info, path, self.limits, source.length, steps)
             tell_changes(self.program, course.data, info, path, ended)
             notice_unused(state, saved.train)
             train = taken_up(self.program, saved.train, steps, schedule_end)
@@ -119,26 +109,6 @@ class Running:
         self.donating = guarded(self.donating, steps, schedule_end)
         self.at, self.first = self._position(source.length), course.train.counters.step
         course.send(events.TrainBegin(course.train, steps, source.length, path, ended))
-
-    def _ended(
-        self, saved: RunState, info: dict[str, Any], steps: int | None, path: Path
-    ) -> str | None:
-        """How a run from a checkpoint has ended, where nothing is left to do."""
-        if saved.loop.owed is not None:
-            return None
-        at, done = position(saved.train, self.course.source.length, info.get("seconds", 0.0)), None
-        if (limit := self.limits.reached(at)) is not None:
-            done = f"{limit.reason}: {limit.detail}"
-        elif saved.loop.early_stop.get("stop"):
-            done = f"early_stop: {saved.loop.early_stop['stop']}"
-        if limit is not None and steps is not None and at.step > steps:
-            warn(
-                f"the run in {path.parent} stands at step {at.step}, beyond the {steps} of this "
-                "until: nothing is trained, and what it gives is the state of that step. Choose "
-                "another directory for a shorter run, or go back by resume=STEP",
-                BeyondLimitWarning,
-            )
-        return done
 
     # -- the loop ----------------------------------------------------------------------------
 
