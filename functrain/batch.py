@@ -1,14 +1,12 @@
 """Batches as trees: copied to the state's device, counted, cut into micro-batches.
 
-A batch is any nesting of mappings, lists, tuples, dataclasses and attrs classes with tensors and
-anything else (strings, ``None``) in it. The user's batch is never handed to the model itself:
-models that write into their input, or pop keys from it, would change what the caller holds.
+A batch is any nesting of containers (see ``containers.py``) with tensors and anything else
+(strings, ``None``) in it. The user's batch is never handed to the model itself: models that write
+into their input, or pop keys from it, would change what the caller holds.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import attrs
@@ -16,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain import containers
-from functrain.errors import MicroBatchError, PackedBatchError
+from functrain import containers, objects, splitting
+from functrain.errors import MicroBatchError
+from functrain.sizes import count
+from functrain.unknown_sizes import DURATION, known_size
 
 Batch = Any
 
@@ -41,32 +41,86 @@ class MicroBatches:
     batches: list[Batch] = attrs.field(converter=list)
 
 
-def copied(batch: Batch, device: torch.device) -> Batch:
-    """A copy of a batch whose tensors are on ``device``; leaves that are no tensors are kept.
+def copied(batch: Batch, device: torch.device | None) -> Batch:
+    """A copy of a batch whose tensors are on ``device``.
 
     Args:
-        batch: any nesting of containers.
-        device: where the state is.
+        batch: any nesting of containers and objects.
+        device: where the state is; ``None`` leaves each tensor where it is.
 
     Returns:
-        New containers and new tensors; host copies from pinned memory do not block.
+        New containers, tensors and arrays, and new objects where there are tensors in them; other
+        leaves are kept. Host copies from pinned memory do not block.
+
+    Raises:
+        BatchCopyError: an object with tensors in it cannot be copied.
     """
     if isinstance(batch, Tensor):
-        if batch.device == device:
+        if device is None or batch.device == device:
             return batch.clone()
         return batch.to(device, non_blocking=batch.is_pinned())
     kind = type(batch)
+    if kind is dict:
+        return {key: copied(child, device) for key, child in batch.items()}
     if kind is tuple or kind is list:
         return kind([copied(child, device) for child in batch])
+    if kind is str or batch is None:
+        return batch
     if isinstance(batch, PackedSequence):
         return _packed_copy(batch, device)
-    if containers.is_container(batch):
+    if containers.is_structure(batch) and not objects.is_registered(batch):
         parts = [copied(child, device) for _, child in containers.children(batch)]
         return containers.rebuild(batch, parts)
-    return batch
+    return _object_copy(batch, device)
 
 
-def _packed_copy(batch: PackedSequence, device: torch.device) -> PackedSequence:
+def _object_copy(batch: Any, device: torch.device | None) -> Any:
+    """A copy of what is no container of Python: on its own device first, then moved by its ``to``.
+
+    Only its class knows what else depends on the device; ``to`` may write to the object or return
+    another. A ``clone`` is relied on where the class is known to torch's pytree, as TensorDict is,
+    or nothing can be seen of what it holds.
+    """
+    if objects.is_array(batch):
+        return batch.copy()
+    if objects.is_registered(batch):
+        return _registered_copy(batch, device)
+    inside = objects.contents(batch)
+    if not inside.tensors:
+        return _moved(batch.clone(), device) if objects.moves(batch) else batch
+    parts = [leaf for _, leaf in inside.leaves if objects.is_part(leaf)]
+    moves = _moves_itself(batch, parts, device)
+    leaves = [
+        copied(leaf, None if moves else device) if objects.is_part(leaf) else leaf
+        for _, leaf in inside.leaves
+    ]
+    fresh = objects.rebuilt(batch, inside, leaves)
+    return _moved(fresh, device) if moves else fresh
+
+
+def _registered_copy(batch: Any, device: torch.device | None) -> Any:
+    parts = [child for _, child in containers.children(batch)]
+    moves = _moves_itself(batch, parts, device)
+    if objects.moves(batch):
+        fresh = batch.clone()
+    else:
+        fresh = containers.rebuild(batch, [copied(p, None if moves else device) for p in parts])
+    return _moved(fresh, device) if moves else fresh
+
+
+def _moves_itself(batch: Any, parts: list[Any], device: torch.device | None) -> bool:
+    """Whether an object has to move, and a method to do so."""
+    if device is None or not callable(getattr(type(batch), "to", None)):
+        return False
+    return any(tensor.device != device for part in parts for tensor in containers.tensors(part))
+
+
+def _moved(batch: Any, device: torch.device | None) -> Any:
+    moved = batch if device is None else batch.to(device)
+    return batch if moved is None else moved
+
+
+def _packed_copy(batch: PackedSequence, device: torch.device | None) -> PackedSequence:
     """A copy whose lengths stay on the host, where torch wants them."""
     parts = {name: copied(part, device) for name, part in batch._asdict().items()}
     return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})
@@ -91,44 +145,6 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     return batch
 
 
-def size(batch: Batch) -> int:
-    """Samples in a batch: the leading size of its first tensor that has one.
-
-    Args:
-        batch: any nesting of containers.
-
-    Returns:
-        The size of dimension 0 of the first tensor with dimensions, or the number of sequences of
-        the first packed one; without either, the length of the first list of strings or numbers;
-        otherwise 1.
-
-    Example:
-        >>> size({"text": ["a", "b"], "x": torch.zeros(2, 5)}), size(["a", "b", "c"])
-        (2, 3)
-    """
-    length = _first_length(batch)
-    if length is not None:
-        return length
-    columns = _columns(batch)
-    return len(columns[0]) if columns else _no_samples(batch)
-
-
-def _first_length(batch: Batch) -> int | None:
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else None
-    if isinstance(batch, PackedSequence):
-        return int(batch.batch_sizes[0])
-    if not containers.is_container(batch):
-        return None
-    plain = type(batch) in (tuple, list)
-    children = batch if plain else [child for _, child in containers.children(batch)]
-    for child in children:
-        length = _first_length(child)
-        if length is not None:
-            return length
-    return None
-
-
 class Split(NamedTuple):
     """The micro-batches of one step.
 
@@ -150,8 +166,8 @@ def split(batch: Batch, accumulate: int) -> Split:
 
     Args:
         batch: :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
-            batches (tuples, lists, dicts and their like); or one batch, which is cut along
-            dimension 0.
+            batches (tuples, lists, dicts and their like); or one batch, which is cut along its
+            samples (see :func:`functrain.data.split`).
         accumulate: how many micro-batches make a step.
 
     Returns:
@@ -159,6 +175,7 @@ def split(batch: Batch, accumulate: int) -> Split:
 
     Raises:
         MicroBatchError: the list is longer than ``accumulate``.
+        BatchSplitError: the batch does not tell how it is to be cut.
         PackedBatchError: there is a packed sequence in the batch that is to be cut.
 
     Example:
@@ -171,58 +188,29 @@ def split(batch: Batch, accumulate: int) -> Split:
         given = batch
         if len(given) > accumulate:
             raise MicroBatchError(len(given), accumulate)
-    elif samples := size(batch):
-        return Split(_cut(batch, min(accumulate, samples)), samples, 1, 0)
+    elif samples := count(batch):
+        parts = [batch] if accumulate < 2 else splitting.into(batch, accumulate)
+        return Split(parts, samples, 1, 0)
     else:
         return Split([], 0, 1, 1)
-    sizes = [size(part) for part in given]
-    parts = [part for part, samples in zip(given, sizes, strict=True) if samples]
-    return Split(parts, sum(sizes), len(given), len(given) - len(parts))
+    counts = [count(part) for part in given]
+    parts = [part for part, samples in zip(given, counts, strict=True) if samples]
+    return Split(parts, sum(counts), len(given), len(given) - len(parts))
+
+
+def require_sizes(batch: Batch) -> None:
+    """Refuse what a step was given where a duration is in samples and their number is a guess.
+
+    Args:
+        batch: see :func:`split`.
+
+    Raises:
+        BatchSizeError: the size of a batch is not evident.
+    """
+    for each in batch.batches if isinstance(batch, MicroBatches) else [batch]:
+        known_size(each, DURATION)
 
 
 def _is_list_of_batches(batch: Batch) -> bool:
     # A loader's own batch is often the list [inputs, targets]; its elements are tensors.
     return isinstance(batch, list) and all(map(containers.is_container, batch))
-
-
-def _cut(batch: Batch, parts: int) -> list[Batch]:
-    if parts < 2:
-        return [batch]
-    total = size(batch)
-    base, extra = divmod(total, parts)
-    bounds = [part * base + min(part, extra) for part in range(parts + 1)]
-    return [_between(batch, start, stop, total) for start, stop in itertools.pairwise(bounds)]
-
-
-def _between(batch: Batch, start: int, stop: int, total: int) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.ndim and len(batch) == total else batch
-    if _is_column(batch) and len(batch) == total:
-        return batch[start:stop]
-    if isinstance(batch, PackedSequence):
-        raise PackedBatchError
-    if containers.is_container(batch):
-        cut = [_between(child, start, stop, total) for _, child in containers.children(batch)]
-        return containers.rebuild(batch, cut)
-    return batch
-
-
-def _is_column(batch: Batch) -> bool:
-    """Whether this is one list of plain values, one a sample (texts, names, file paths)."""
-    return (
-        isinstance(batch, (list, tuple))
-        and bool(batch)
-        and all(isinstance(value, (str, bytes, int, float)) for value in batch)
-    )
-
-
-def _columns(batch: Batch) -> list[Sequence[Any]]:
-    if _is_column(batch):
-        return [batch]
-    if not containers.is_container(batch):
-        return []
-    return [column for _, child in containers.children(batch) for column in _columns(child)]
-
-
-def _no_samples(batch: Batch) -> int:
-    return 0 if containers.is_container(batch) and not containers.children(batch) else 1

@@ -1,17 +1,22 @@
-"""What a batch may be nested in: the nodes of trees, and other mappings and dataclasses too.
+"""What a batch may be nested in: the nodes of trees, and what other packages and people make.
 
 A state is made of plain containers. Batches are not ours: tokenizers give mappings that are no
-dicts, and people write dataclasses and dicts with attributes. Each comes back as what it was.
+dicts, graphs are objects with tensors in their attributes, people write dataclasses and dicts with
+attributes. Each is rebuilt as what it was.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from functrain import tree
+import attrs
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from functrain import objects, tree
 
 
 def is_container(value: Any) -> bool:
@@ -25,21 +30,64 @@ def is_container(value: Any) -> bool:
         >>> is_container(UserDict(x=1)), is_container("text")
         (True, False)
     """
-    return tree.is_node(value) or isinstance(value, Mapping) or _is_record(value)
+    return is_structure(value) or objects.holds_tensors(value)
+
+
+def is_structure(value: Any) -> bool:
+    """Whether a value is a container by its class, whatever is in it.
+
+    Args:
+        value: any part of a batch.
+    """
+    return (
+        tree.is_node(value)
+        or isinstance(value, Mapping)
+        or _is_record(value)
+        or objects.is_registered(value)
+    )
 
 
 def children(container: Any) -> list[tuple[Any, Any]]:
-    """The keyed children of a container, in order; those of a dataclass are its fields.
+    """The keyed children of a container, in order.
+
+    Those of a dataclass or attrs class are its fields and other attributes, those of a class that
+    torch's pytree knows are what it flattens to, and those of any other object all leaves in it.
 
     Args:
         container: for which :func:`is_container` is true.
     """
-    if isinstance(container, Mapping):
-        return list(container.items())
-    if tree.is_node(container):
+    if type(container) is dict or isinstance(container, (list, tuple)):
         return tree.children(container)
-    names = [field.name for field in dataclasses.fields(container)]
-    return [(name, getattr(container, name)) for name in names if hasattr(container, name)]
+    if objects.is_registered(container):
+        return list(enumerate(_flattened(container)[0]))
+    if isinstance(container, Mapping):
+        return [*container.items(), *_beside_items(container)]
+    if is_structure(container):
+        return [(name, getattr(container, name)) for name in _fields(container)]
+    return list(objects.contents(container).leaves)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in any part of a batch.
+
+    Args:
+        value: any part of a batch.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif is_container(value):
+        for _, child in children(value):
+            yield from tensors(child)
+
+
+def constants(container: Any) -> Any:
+    """What a container that torch's pytree knows has besides children; ``None`` of any other.
+
+    Args:
+        container: for which :func:`is_container` is true.
+    """
+    plain = isinstance(container, (dict, list, tuple))
+    return None if plain or not objects.is_registered(container) else _flattened(container)[1]
 
 
 def rebuild(container: Any, values: list[Any]) -> Any:
@@ -49,6 +97,9 @@ def rebuild(container: Any, values: list[Any]) -> Any:
         container: not changed; what it holds besides its children is kept.
         values: in the order of :func:`children`.
 
+    Raises:
+        BatchCopyError: it is an object whose class cannot be copied.
+
     Example:
         >>> from collections import OrderedDict
         >>> rebuild(OrderedDict(x=1), [2]) == OrderedDict(x=2)
@@ -56,14 +107,19 @@ def rebuild(container: Any, values: list[Any]) -> Any:
     """
     if type(container) is dict:
         return dict(zip(container, values, strict=True))
+    if objects.is_registered(container):
+        node = pytree.SUPPORTED_NODES[type(container)]
+        return node.unflatten_fn(values, _flattened(container)[1])
     if isinstance(container, MutableMapping):
         return _mapping(container, values)
     if isinstance(container, Mapping):
-        return type(container)(dict(zip(container, values, strict=True)))  # type: ignore[call-arg]
-    if tree.is_node(container):
+        return type(container)(dict(zip(container, values, strict=False)))  # type: ignore[call-arg]
+    if isinstance(container, (list, tuple)):
         return tree.rebuild(container, values)
+    if not is_structure(container):
+        return objects.rebuilt(container, objects.contents(container), values)
     fresh = copy.copy(container)
-    for (name, _), value in zip(children(container), values, strict=True):
+    for name, value in zip(_fields(container), values, strict=True):
         object.__setattr__(fresh, name, value)  # also where it is frozen
     return fresh
 
@@ -71,8 +127,9 @@ def rebuild(container: Any, values: list[Any]) -> Any:
 def _mapping(container: MutableMapping[Any, Any], values: list[Any]) -> Any:
     """A copy with other items; attributes that are items under another view follow them."""
     fresh = copy.copy(container)
-    following = {id(old): new for old, new in zip(container.values(), values, strict=True)}
-    for key, value in zip(container, values, strict=True):
+    old = [child for _, child in children(container)]
+    following = {id(one): other for one, other in zip(old, values, strict=True)}
+    for key, value in zip(container, values, strict=False):  # attributes are the last of them
         fresh[key] = value
     attributes = getattr(fresh, "__dict__", {})
     for name, value in attributes.items():
@@ -80,5 +137,26 @@ def _mapping(container: MutableMapping[Any, Any], values: list[Any]) -> Any:
     return fresh
 
 
+def _beside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Tensors in the attributes of a mapping that are none of its items."""
+    own = getattr(container, "__dict__", {})
+    found = [(f".{name}", value) for name, value in own.items() if isinstance(value, Tensor)]
+    items = {id(value) for value in container.values()} if found else set()
+    return [(name, value) for name, value in found if id(value) not in items]
+
+
 def _is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _fields(record: Any) -> list[str]:
+    """The fields of an attrs or dataclass instance that are set, then its other attributes."""
+    known = attrs.fields if attrs.has(type(record)) else dataclasses.fields
+    names = [field.name for field in known(type(record))]
+    names += [name for name in getattr(record, "__dict__", ()) if name not in names]
+    return [name for name in names if hasattr(record, name)]
+
+
+def _flattened(container: Any) -> tuple[list[Any], Any]:
+    found, context = pytree.SUPPORTED_NODES[type(container)].flatten_fn(container)
+    return list(found), context

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain import epochs
-from functrain.batch import Batch, size
+from functrain.batch import Batch
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Duration, duration
@@ -17,7 +17,9 @@ from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDataset
 from functrain.loss import LossFunction
 from functrain.metrics import Mean, computed, merged
 from functrain.program import Program
+from functrain.sizes import count, size
 from functrain.state import TrainState
+from functrain.unknown_sizes import known_size
 from functrain.warning import warn
 
 
@@ -101,6 +103,8 @@ def evaluate(
         are values compute of all samples.
 
     Raises:
+        BatchSizeError: there are several batches, and the weight of one is unknown: its size is
+            not evident, and the loss returned none.
         Interrupted: ``interrupted`` said so.
         EmptyDatasetError: the data has no batches, or only such without samples and no end.
     """
@@ -180,6 +184,7 @@ def _merged(
     so_far: dict[str, Any] = {}
     index: int | None = None
     empty = 0
+    alone: list[Batch] = []  # a batch whose weight is only needed if there is another
     for index, batch in enumerate(source.epoch(0, 0, 0, None)):
         if interrupted():
             raise Interrupted
@@ -195,7 +200,12 @@ def _merged(
             continue
         empty = 0
         outcome = program.outcome(state, batch, weights)
-        weight = outcome.weight_of(batch)
+        if not so_far and outcome.weight is None and size(batch) is None:
+            alone, weight = [batch], outcome.value.new_ones(())
+        else:
+            for first in alone:
+                known_size(first)
+            weight = outcome.weight_of(batch)
         for name, value in {"loss": outcome.value, **outcome.metrics}.items():
             metric = Mean.of(value, weight) if isinstance(value, Tensor) else value
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
@@ -207,7 +217,7 @@ def _merged(
 
 
 def _has_samples(batch: Batch, index: int) -> bool:
-    if size(batch):
+    if count(batch):
         return True
     warn(
         f"batch {index} of the evaluation data has no samples; it was passed over",

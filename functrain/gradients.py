@@ -132,11 +132,14 @@ def by_func(
             outcome = forward(module, batch)
             after = model.current_buffers()
         loss = outcome.value if scale is None else outcome.value * scale
-        # What is returned beside the loss must be tensors.
-        return loss, (outcome._replace(weight=outcome.weight_of(batch)), after)
+        # What is returned beside the loss must be tensors: a weight that is asked for later, of the
+        # batch, is an empty list.
+        weight = [] if outcome.weight is None else [outcome.weight_of(batch)]
+        return loss, (outcome._replace(weight=weight), after)  # type: ignore[arg-type]
 
     differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
     grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
+    outcome = outcome._replace(weight=next(iter(outcome.weight), None))
     found = Gradients(grads, after, outcome)
     return found if take is None else handed_over(found, batch, take)
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from functrain import batch as batches
 from functrain.errors import ConfigurationError, LossError
 from functrain.metrics.protocol import Metric, is_metric
+from functrain.unknown_sizes import known_size
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})
 
@@ -26,7 +26,8 @@ class Loss(NamedTuple):
     Attributes:
         value: scalar tensor, the mean loss.
         weight: what the mean was taken over (tokens, say): a number or scalar tensor. ``None``
-            stands for the batch size. Micro-batches and evaluation batches are averaged by it.
+            stands for the batch size (:func:`functrain.data.size`). Micro-batches and evaluation
+            batches are averaged by it.
         metrics: by name, scalars, averaged in the same way, or values such as
             ``functrain.metrics.Accuracy.of(...)``, which are merged.
 
@@ -58,8 +59,11 @@ class Outcome(NamedTuple):
 
         Args:
             batch: what the loss was computed from.
+
+        Raises:
+            BatchSizeError: the loss returned no weight, and the size of the batch is not evident.
         """
-        weight = batches.size(batch) if self.weight is None else self.weight
+        weight = known_size(batch) if self.weight is None else self.weight
         return _scalar("weight", weight, self.value.device)
 
 

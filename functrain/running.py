@@ -5,12 +5,12 @@ from __future__ import annotations
 import attrs
 
 from functrain import events, foreign_state, metrics
-from functrain.batch import Batch
+from functrain.batch import Batch, require_sizes
 from functrain.changed import ended_before, refuse_another_seed, tell_changes
 from functrain.checkpoint import Saver
 from functrain.course import Course
 from functrain.deciding import Deciding, warn_of_no_best
-from functrain.durations import Duration
+from functrain.durations import Duration, Samples
 from functrain.epochs import Progress, check_place, count_epochs, warn_of_replay
 from functrain.errors import (
     CheckpointWriteError,
@@ -70,6 +70,13 @@ class Running:
     best_state: TrainState | None = None
     at: Position = attrs.field(init=False)
     first: int = attrs.field(init=False)
+    counts_samples: bool = attrs.field(init=False)
+
+    @counts_samples.default
+    def _in_samples(self) -> bool:
+        own = [each.every for each in self.evaluations.sets.values()]
+        durations = (*self.limits.durations, self.save_every, self.evaluations.every, *own)
+        return any(isinstance(each, Samples) for each in durations)
 
     def begin(
         self,
@@ -171,6 +178,8 @@ class Running:
         course = self.course
         if course.sending.wants(events.BatchBegin):
             course.send(events.BatchBegin(course.train, batch))
+        if self.counts_samples:
+            require_sizes(batch)
         before, counters = self.at, course.train.counters
         course.between_steps = False
         # A state that someone else holds must not be consumed: a listener, a save, the caller.

@@ -9,6 +9,8 @@ from functrain.data.prefetched import prefetched
 from functrain.data.samplers import ByLength, Sampler
 from functrain.data.source import Source, as_source
 from functrain.data.weights import Interpolated, Temperature
+from functrain.sizes import size
+from functrain.splitting import split
 
 __all__ = [
     "Batches",
@@ -24,4 +26,6 @@ __all__ = [
     "as_source",
     "mixed_samples",
     "prefetched",
+    "size",
+    "split",
 ]

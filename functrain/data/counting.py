@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
 
-from functrain.batch import size
 from functrain.data.prefetched import Prefetched
 from functrain.data.replay import Replay
 from functrain.data.source import BatchesSource, ListSource, Source
+from functrain.sizes import count
 
 
 def samples_in(source: Source, batches: int) -> int | None:
@@ -31,7 +31,7 @@ def samples_in(source: Source, batches: int) -> int | None:
     if isinstance(source, Prefetched):
         return samples_in(source.data, batches)
     if isinstance(source, ListSource):
-        return sum(size(batch) for batch in source.batches[:batches])
+        return sum(count(batch) for batch in source.batches[:batches])
     if isinstance(source, BatchesSource):
         data = source.batches
         if data.collate is not None or hasattr(data.dataset, "batch_at"):

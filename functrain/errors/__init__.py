@@ -73,6 +73,9 @@ from functrain.errors.optimizers import (
     UnusedPatternError,
 )
 from functrain.errors.programs import (
+    BatchCopyError,
+    BatchSizeError,
+    BatchSplitError,
     CheckpointingError,
     ConfigurationError,
     DonatedStateError,
@@ -120,8 +123,11 @@ from functrain.errors.schedules import (
 )
 
 __all__ = [
+    "BatchCopyError",
     "BatchFormError",
     "BatchIndexError",
+    "BatchSizeError",
+    "BatchSplitError",
     "BeyondLimitWarning",
     "CaptureError",
     "CheckpointChangedError",

@@ -78,6 +78,44 @@ class PackedBatchError(FunctrainError, TypeError):
         )
 
 
+class BatchSizeError(FunctrainError, ValueError):
+    """A number depends on how many samples are in a batch, which the batch does not tell."""
+
+    def __init__(self, purpose: str, reason: str, remedy: str, kind: type | None) -> None:
+        super().__init__(
+            f"{purpose}, and it is not evident how many there are in this one: {reason}. {remedy}"
+            f"{_or_register('its size', 'size', kind)}."
+        )
+
+
+class BatchSplitError(FunctrainError, TypeError):
+    """A batch cannot be cut into micro-batches."""
+
+    def __init__(self, reason: str, kind: type | None = None) -> None:
+        super().__init__(
+            f"this batch cannot be cut into micro-batches: {reason}. Give the step the "
+            "micro-batches, functrain.MicroBatches([...]), as fit does"
+            f"{_or_register('how it is cut', 'split', kind)}."
+        )
+
+
+class BatchCopyError(FunctrainError, TypeError):
+    """An object with tensors in a batch cannot be copied for the model."""
+
+    def __init__(self, kind: type, reason: str) -> None:
+        super().__init__(
+            f"a step hands a copy of its batch to the model, and the {kind.__qualname__} in this "
+            f"batch cannot be copied: {reason}. Register what it is made of with "
+            "torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
+        )
+
+
+def _or_register(what: str, function: str, kind: type | None) -> str:
+    if kind is None:
+        return ""
+    return f", or register {what}: @functrain.data.{function}.register({kind.__qualname__})"
+
+
 class SparseGradientError(FunctrainError, TypeError):
     """A parameter received a sparse gradient."""
 

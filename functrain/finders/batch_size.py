@@ -9,8 +9,7 @@ from collections.abc import Callable
 import attrs
 import torch
 
-from functrain import batch as batches
-from functrain import tree
+from functrain import containers, objects, sizes, tree, unknown_sizes
 from functrain.batch import Batch
 from functrain.errors import ConfigurationError, FinderError
 from functrain.out_of_memory import is_out_of_memory
@@ -18,6 +17,7 @@ from functrain.program import Program
 from functrain.state import TrainState
 
 _REFINED = 8
+_FUNCTION = "Give a function (samples) -> batch in its place."
 
 
 @attrs.frozen
@@ -67,7 +67,8 @@ def find_batch_size(
         The sizes and their speeds.
 
     Raises:
-        ConfigurationError: ``start`` and ``limit`` make no sense, or the batch has no samples.
+        ConfigurationError: ``start`` and ``limit`` make no sense, the batch has no samples, or it
+            is not evident how to repeat them.
         FinderError: not even ``start`` fits.
 
     Example:
@@ -155,7 +156,12 @@ def _wait(device: torch.device) -> None:
 
 def _repeating(batch: Batch) -> Callable[[int], Batch]:
     """Batches of any size from the samples of one."""
-    samples = batches.size(batch)
+    samples = sizes.size(batch)
+    if samples is None:
+        raise ConfigurationError(
+            "find_batch_size repeats the samples of a batch, and it is not evident which they are: "
+            f"{unknown_sizes.reason(batch)}. {_FUNCTION}"
+        )
     if not samples:
         raise ConfigurationError("find_batch_size was given a batch without samples")
 
@@ -170,8 +176,14 @@ def _repeated(batch: Batch, samples: int, order: list[int]) -> Batch:
         return batch[order] if batch.ndim and len(batch) == samples else batch
     if isinstance(batch, list | tuple) and len(batch) == samples and not _has_tensors(batch):
         return type(batch)([batch[index] for index in order])
-    if tree.is_node(batch):
-        return tree.rebuild(batch, [_repeated(c, samples, order) for _, c in tree.children(batch)])
+    if containers.is_structure(batch) and not objects.is_registered(batch):
+        children = [_repeated(child, samples, order) for _, child in containers.children(batch)]
+        return containers.rebuild(batch, children)
+    if containers.is_container(batch):
+        kind = type(batch).__qualname__
+        raise ConfigurationError(
+            f"find_batch_size cannot repeat the samples of a {kind}. {_FUNCTION}"
+        )
     return batch
 
 

@@ -5,14 +5,16 @@ This runs at every step, so the containers that nearly all trees are made of com
 
 from __future__ import annotations
 
+import enum
 import operator
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from functrain import containers, tree
+from functrain import containers, objects, tree
 from functrain.batch import moved
 from functrain.errors import BatchFormError
 
@@ -21,6 +23,8 @@ from functrain.errors import BatchFormError
 Form = tuple[Any, ...]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+# Not looked into, and the same only if they are equal or one and the same.
+_NAMED = (type, FunctionType, torch.dtype, torch.device, enum.Enum)
 _TENSORS = {Tensor}
 _DICTS = (dict, tree.FrozenDict)
 
@@ -100,13 +104,31 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
         return (kind, *[form(child, found) for child in node])
     if isinstance(node, _PLAIN):
         return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
+    if isinstance(node, _NAMED):
+        return (kind, node)
     if not containers.is_container(node):
-        raise BatchFormError(
-            f"there is a {kind.__name__} in the batch, where a compiled step takes containers of "
-            "tensors, numbers and strings",
-            None,
-        )
-    return (kind, *[(key, form(child, found)) for key, child in containers.children(node)])
+        raise _refused(kind)
+    constants = containers.constants(node)
+    beside = () if constants is None else (_constant(constants),)
+    children = containers.children(node)
+    return (kind, *beside, *[(key, form(child, found)) for key, child in children])
+
+
+def _refused(kind: type) -> BatchFormError:
+    return BatchFormError(
+        f"there is a {kind.__name__} in the batch, where a compiled step takes containers of "
+        "tensors, numbers and strings",
+        None,
+    )
+
+
+def _constant(value: Any) -> Any:
+    """What torch's pytree keeps beside the children of a class, so that it can be compared."""
+    if isinstance(value, (dict, list, tuple)):
+        return (type(value), *[(key, _constant(child)) for key, child in tree.children(value)])
+    if isinstance(value, Tensor) or objects.is_array(value):
+        raise _refused(type(value))
+    return value if isinstance(value, _NAMED) else (type(value), repr(value))
 
 
 def writable(leaves: list[Tensor]) -> bool:

@@ -17,6 +17,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.objects import in_slots, slots_of
+
 _DEEPEST = 12
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, torch.dtype)
@@ -87,7 +89,8 @@ def _is_leaf(value: Any) -> bool:
 
 def _has_children(value: Any) -> bool:
     containers = (Mapping, list, tuple, deque)
-    return isinstance(value, containers) or attrs.has(type(value)) or hasattr(value, "__dict__")
+    known = isinstance(value, containers) or attrs.has(type(value)) or hasattr(value, "__dict__")
+    return known or bool(slots_of(value))
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
@@ -100,6 +103,7 @@ def _children(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple | deque):
         return [(f"[{index}]", child) for index, child in enumerate(value)]
     own = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    own |= in_slots(value)
     if attrs.has(type(value)):
         names = [field.name for field in attrs.fields(type(value))]
         own = {name: getattr(value, name) for name in names if hasattr(value, name)} | own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -16,6 +17,16 @@ from mistakes.mistake import Mistake, X, fit, linear, program, squared, step
 class Reentrant(nn.Linear):
     def forward(self, x: torch.Tensor) -> Any:
         return checkpoint(super().forward, x.requires_grad_(), use_reentrant=True)
+
+
+class Graph:
+    def __init__(self) -> None:
+        self.nodes, self.edges = X, torch.zeros(2, 5, dtype=torch.int64)
+
+
+class Local(threading.local):
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
 
 
 def unready_model() -> None:
@@ -197,6 +208,31 @@ MISTAKES = [
         lambda *_: program(precision="fp8"),
         ("came 'fp8'",),
         ("'float32', 'bf16', 'fp16'",),
+    ),
+    Mistake(
+        errors.BatchSizeError,
+        lambda *_: ft.evaluate(
+            program(lambda model, graph: squared(model, graph.nodes)),
+            program().init(),
+            [Graph(), Graph()],
+        ),
+        ("batch.nodes has 8", "batch.edges has 2"),
+        ("functrain.Loss(value, weight=n)", "@functrain.data.size.register(Graph)"),
+    ),
+    Mistake(
+        errors.BatchSplitError,
+        lambda *_: step(
+            program(lambda model, batch: squared(model, batch["x"]), accumulate=2),
+            {"x": X, "weights": X[:3]},
+        ),
+        ("batch['x'] has 8", "batch['weights'] has 3"),
+        ("functrain.MicroBatches([...])",),
+    ),
+    Mistake(
+        errors.BatchCopyError,
+        lambda *_: step(program(lambda model, batch: squared(model, batch.x)), Local(X)),
+        ("the Local in this batch", "cannot be copied"),
+        ("register_pytree_node", "dict of tensors"),
     ),
     Mistake(
         errors.PackedBatchError,

@@ -1,0 +1,134 @@
+"""How a batch is cut into micro-batches."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from functrain import containers, objects, sizes, unknown_sizes
+from functrain.errors import BatchSplitError, PackedBatchError
+
+
+@functools.singledispatch
+def split(batch: Any, sizes: Sequence[int]) -> list[Any]:
+    """Cut a batch along its samples.
+
+    Register a function for a class that is to be cut in another way, or is an object that says
+    nothing of how it is cut: ``@functrain.data.split.register(Graphs)``.
+
+    Args:
+        batch: containers of tensors, arrays and lists; a TensorDict or tensorclass; a batch of
+            PyTorch Geometric; or what a function was registered for. Tensors without dimensions
+            and plain values go into each part.
+        sizes: of the parts, in order; they add up to the size of the batch.
+
+    Returns:
+        As many batches.
+
+    Raises:
+        BatchSplitError: the leading size of a part is another than the batch's, or there is an
+            object in it for which no function is registered.
+        PackedBatchError: there is a packed sequence in it.
+
+    Example:
+        >>> split({"x": torch.arange(3), "name": ["a", "b", "c"]}, [2, 1])
+        [{'x': tensor([0, 1]), 'name': ['a', 'b']}, {'x': tensor([2]), 'name': ['c']}]
+    """
+    return _parts(batch, sizes)
+
+
+_BY_PARTS = split.dispatch(object)
+
+
+def into(batch: Any, parts: int) -> list[Any]:
+    """Cut a batch into micro-batches of nearly equal size, of one sample or more each.
+
+    Args:
+        batch: at least one sample.
+        parts: how many.
+
+    Raises:
+        BatchSplitError: see :func:`split`.
+    """
+    total = sizes.size(batch)
+    if total is None:
+        raise BatchSplitError(unknown_sizes.reason(batch), unknown_sizes.culprit(batch))
+    base, extra = divmod(total, min(parts, total))
+    wanted = [base + (part < extra) for part in range(min(parts, total))]
+    if len(wanted) == 1:
+        return [batch]
+    found = split(batch, wanted)
+    if len(found) != len(wanted):
+        raise BatchSplitError(
+            f"{len(found)} parts were returned for sizes={wanted}", unknown_sizes.culprit(batch)
+        )
+    return found
+
+
+def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    """The parts of a batch, or of a part of it."""
+    if type(batch) is not Tensor and split.dispatch(type(batch)) is not _BY_PARTS:
+        return split(batch, wanted)
+    if isinstance(batch, Tensor) or objects.is_array(batch):
+        return _slices(batch, wanted) if batch.ndim else [batch] * len(wanted)
+    if isinstance(batch, PackedSequence):
+        raise PackedBatchError
+    if _is_list_of_samples(batch, sum(wanted)):
+        return _slices(batch, wanted)
+    if type(batch) in (tuple, list, dict) or not containers.is_container(batch):
+        return _filled(batch, wanted)
+    return _of_object(batch, wanted)
+
+
+def _of_object(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    if isinstance(sizes.attribute(batch, "batch_size"), torch.Size):  # a TensorDict or tensorclass
+        return _slices(batch, wanted)
+    if _has_graphs(batch):
+        return _of_graphs(batch, wanted)
+    known = containers.is_structure(batch) and not objects.is_registered(batch)
+    if not known or sizes.declared(batch) is not None:
+        kind = type(batch)
+        raise BatchSplitError(f"nothing says how a {kind.__qualname__} is cut", kind)
+    return _filled(batch, wanted)
+
+
+def _filled(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    """Containers like ``batch`` with the parts of its children; a leaf is in each."""
+    if not containers.is_container(batch):
+        return [batch] * len(wanted)
+    cut = [_parts(child, wanted) for _, child in containers.children(batch)]
+    return [
+        containers.rebuild(batch, [child[index] for child in cut]) for index in range(len(wanted))
+    ]
+
+
+def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    if len(batch) != sum(wanted):
+        raise BatchSplitError(f"a part of it has {len(batch)} samples, not {sum(wanted)}")
+    bounds = itertools.pairwise([0, *itertools.accumulate(wanted)])
+    return [batch[start:stop] for start, stop in bounds]
+
+
+def _is_list_of_samples(batch: Any, total: int) -> bool:
+    """Whether a list in a batch is one of samples rather than one of fields."""
+    if type(batch) not in (list, tuple) or len(batch) != total:
+        return False
+    return {n for _, n in sizes.all_votes(batch)} != {total}
+
+
+def _has_graphs(batch: Any) -> bool:
+    """Whether this is a batch of PyTorch Geometric."""
+    methods = ("to_data_list", "from_data_list")
+    return all(callable(getattr(type(batch), name, None)) for name in methods)
+
+
+def _of_graphs(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    # The class of a batch is made for its graphs; the one to make a batch with is its base.
+    bases: list[Any] = [base for base in type(batch).__mro__ if "from_data_list" in vars(base)]
+    return [bases[0].from_data_list(part) for part in _slices(batch.to_data_list(), wanted)]
