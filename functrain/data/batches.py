@@ -45,9 +45,11 @@ class Batches:
 
     Args:
         dataset: a map-style dataset or sequence of samples; or columns: a tensor, a
-            ``TensorDataset``, or a dict, list or tuple of equally long tensors or NumPy arrays.
-            Columns are indexed as a whole unless ``transform`` or ``collate`` is given, and so is
-            a dataset with a method ``batch_at(indices)``, which gives a batch.
+            ``TensorDataset``, a table (a DataFrame of pandas or polars, a pyarrow table, a
+            structured array; a batch is a dict of its columns), or a dict, list or tuple of equally
+            long tensors, NumPy arrays or parts of tables. Columns are indexed as a whole unless
+            ``transform`` or ``collate`` is given, and so is a dataset with a method
+            ``batch_at(indices)``, which gives a batch.
         batch_size: samples in a batch.
         seed: root seed of order and augmentation.
         shuffle: whether epochs differ in order; otherwise each is 0, 1, 2, ...

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from functrain import tree
+from functrain.data.tables import as_array, columns_by_name, is_table
 from functrain.errors import ColumnError, ColumnLengthError
 
 _MANY = 8  # a longer list of tensors may well be a list of samples
@@ -69,8 +70,8 @@ def columns_of(dataset: Any) -> Columns | None:
     """Read a dataset as columns, if that is what it is.
 
     Args:
-        dataset: a tensor, a ``TensorDataset``, or a dict, list or tuple of tensors; NumPy arrays
-            count as tensors and share their memory where they can.
+        dataset: a tensor, a ``TensorDataset``, a table, or a dict, list or tuple of tensors; NumPy
+            arrays count as tensors and share their memory where they can.
 
     Returns:
         The columns, or ``None`` if the samples are to be taken from the dataset one by one.
@@ -82,6 +83,7 @@ def columns_of(dataset: Any) -> Columns | None:
     """
     if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
         dataset = list(dataset.tensors)
+    dataset = columns_by_name(dataset)
     if _is_column(dataset):
         tensor = _tensor("the dataset", dataset)
         return Columns(tensor, [tensor])
@@ -101,18 +103,19 @@ def _is_plain(dataset: Any, kind: Any) -> bool:
 
 
 def _is_column(column: Any) -> bool:
-    return isinstance(column, Tensor) or type(column).__module__.partition(".")[0] == "numpy"
+    numpy = type(column).__module__.partition(".")[0] == "numpy"
+    return isinstance(column, Tensor) or numpy or is_table(column)
 
 
 def _holds_columns(dataset: Any) -> bool:
     """Whether the tensors in a tuple or list are columns; in a long list they may be samples."""
     if not (_is_plain(dataset, list) or _is_plain(dataset, tuple)):
         return False
-    if not any(_is_column(column) and column.ndim for column in dataset[:_MANY]):
+    if not any(_has_rows(column) for column in dataset[:_MANY]):
         return False
     if isinstance(dataset, tuple) or len(dataset) <= _MANY:
         return True
-    if not all(_is_column(column) and column.ndim for column in dataset):
+    if not all(_has_rows(column) for column in dataset):
         return False
     if len({(column.shape, column.dtype) for column in dataset}) == 1:
         raise ColumnError(
@@ -122,22 +125,34 @@ def _holds_columns(dataset: Any) -> bool:
     return len({len(column) for column in dataset}) == 1
 
 
+def _has_rows(column: Any) -> bool:
+    return _is_column(column) and (is_table(column) or column.ndim > 0)
+
+
 def _tensor(name: str, column: Any) -> Tensor:
-    if not _is_column(column) or not column.ndim:
+    if not _has_rows(column):
         raise ColumnError(
-            f"{name} of the dataset must be a tensor or array with rows, got "
-            f"{'a scalar' if _is_column(column) else type(column).__name__}. A dataset of samples "
-            "needs __len__ and __getitem__(index), as torch.utils.data.Dataset has."
+            f"{name} must be a tensor or array with rows, got "
+            f"{'a scalar' if _is_column(column) else type(column).__name__}. Give "
+            "torch.tensor(values) if it is a list of numbers. A dataset of samples needs __len__ "
+            "and __getitem__(index), as torch.utils.data.Dataset has."
         )
     if isinstance(column, Tensor):
         return column
-    if not column.flags.writeable or any(stride < 0 for stride in column.strides):
-        column = column.copy()  # torch cannot share such memory
+    array = as_array(column)
+    if getattr(array, "mask", False) is not False and array.mask.any():
+        raise ColumnError(
+            f"{name} is a masked array, and a tensor has no mask: fill what is masked"
+        )
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()  # torch cannot share such memory
     try:
-        return torch.from_numpy(column)
+        return torch.from_numpy(array)
     except TypeError as error:
         raise ColumnError(
-            f"{name} of the dataset is an array torch cannot hold: {error}"
+            f"{name} is of {array.dtype}, which torch cannot hold: leave it out or encode it as "
+            "numbers (texts by .astype('category').cat.codes, missing values by .fillna, dates by "
+            ".astype('int64')), or give samples in the place of columns: frame.to_dict('records')"
         ) from error
 
 

@@ -14,7 +14,9 @@ from functrain.data.mixing import MixtureSource
 from functrain.data.mixture import Mixture
 from functrain.data.replay import OneShot, Replay
 from functrain.data.stateful import Stateful
+from functrain.data.tables import is_table
 from functrain.errors import EmptyDatasetError, NotBatchesError
+from functrain.objects import is_array
 
 Batch = Any
 
@@ -110,7 +112,7 @@ def _check_gives_batches(data: Any) -> None:
         raise NotBatchesError(
             f"{kind} holds samples, not batches: give functrain.data.Batches(dataset, batch_size)"
         )
-    if isinstance(data, Tensor | dict | str | bytes):
+    if isinstance(data, Tensor | dict | str | bytes) or is_table(data) or is_array(data):
         raise NotBatchesError(
             f"data must give batches one after another, and a {kind} does not: give "
             "functrain.data.Batches(data, batch_size), or [data] if it is one batch"

@@ -1,0 +1,90 @@
+"""Tables of pandas, polars, pyarrow and NumPy as columns, rows by position.
+
+They are known by their class's module, so that none of these packages need be imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functrain.errors import ColumnError
+
+_PACKAGES = ("pandas", "polars", "pyarrow")
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value is a table or a column of one.
+
+    Args:
+        value: anything.
+    """
+    return _is_frame(value) or _is_series(value)
+
+
+def columns_by_name(dataset: Any) -> Any:
+    """A table as a dict of its columns, the column of a table as an array; others as they are.
+
+    Args:
+        dataset: what ``Batches`` was given.
+
+    Raises:
+        ColumnError: two columns have one name.
+
+    Example:
+        >>> import numpy
+        >>> rows = numpy.array([(1, 0.5), (2, 1.5)], dtype=[("id", "i8"), ("x", "f4")])
+        >>> columns_by_name(rows)["x"]
+        array([0.5, 1.5], dtype=float32)
+    """
+    if _is_series(dataset):
+        return dataset.to_numpy()
+    if _is_structured(dataset):
+        return {name: dataset[name].copy() for name in dataset.dtype.names}
+    if not _is_frame(dataset):
+        return dataset
+    names, columns = _names(dataset), _columns(dataset)
+    if repeated := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise ColumnError(
+            f"two columns of the {type(dataset).__name__} have the name {repeated[0]!r}: rename one"
+        )
+    return {name: column.to_numpy() for name, column in zip(names, columns, strict=True)}
+
+
+def as_array(column: Any) -> Any:
+    """A column of a dataset as an array, of a table two-dimensional; others as they are.
+
+    Args:
+        column: one value of a dict, list or tuple.
+    """
+    return column.to_numpy() if is_table(column) and hasattr(column, "to_numpy") else column
+
+
+def _is_frame(value: Any) -> bool:
+    return _is_of(value, ("DataFrame", "Table", "RecordBatch"))
+
+
+def _is_series(value: Any) -> bool:
+    return _is_of(value, ("Series", "ChunkedArray"))
+
+
+def _is_of(value: Any, names: tuple[str, ...]) -> bool:
+    # Subclasses too, such as those of geopandas.
+    return any(
+        kind.__module__.partition(".")[0] in _PACKAGES and kind.__name__ in names
+        for kind in type(value).__mro__
+    )
+
+
+def _is_structured(value: Any) -> bool:
+    numpy = type(value).__module__.partition(".")[0] == "numpy"
+    return numpy and getattr(getattr(value, "dtype", None), "names", None) is not None
+
+
+def _names(frame: Any) -> list[Any]:
+    return list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
+
+
+def _columns(frame: Any) -> list[Any]:
+    if hasattr(frame, "iloc"):
+        return [frame.iloc[:, index] for index in range(frame.shape[1])]
+    return [frame[name] for name in _names(frame)]
