@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.errors import PromptError
+from functrain.errors import EmptyDatasetError, PromptError
 from functrain.generation import Sampler, stream
 
 # The printable characters, so that the vocabulary does not depend on the text.
@@ -144,20 +144,40 @@ def training_data(
     seed: int = 0,
     stride: int = 16,
 ) -> ft.data.Batches:
-    """Windows over the first nine tenths of the text."""
+    """Windows over the first nine tenths of the text.
+
+    Raises:
+        EmptyDatasetError: there is not one window in it.
+    """
     tokens = _tokens(path)
-    windows = Windows(tokens[: len(tokens) * 9 // 10], length, stride)
-    return ft.data.Batches(windows, batch_size, seed=seed)
+    part = _long_enough(tokens[: len(tokens) * 9 // 10], length, len(tokens))
+    return ft.data.Batches(Windows(part, length, stride), batch_size, seed=seed)
 
 
 def validation_data(
     path: str | None = None, length: int = 64, batch_size: int = 64, windows: int = 512
 ) -> ft.data.Batches:
-    """Windows spread evenly over the last tenth of the text."""
+    """Windows spread evenly over the last tenth of the text.
+
+    Raises:
+        EmptyDatasetError: there is not one window in it.
+    """
     tokens = _tokens(path)
-    rest = tokens[len(tokens) * 9 // 10 :]
+    rest = _long_enough(tokens[len(tokens) * 9 // 10 :], length, len(tokens))
     stride = max(1, (len(rest) - length - 1) // windows)
     return ft.data.Batches(Windows(rest, length, stride), batch_size, shuffle=False)
+
+
+def _long_enough(part: Tensor, length: int, characters: int) -> Tensor:
+    """A part of a text, if there is at least one window in it."""
+    if len(part) > length:
+        return part
+    alone = -(-10 * (length + 1) // 9)
+    raise EmptyDatasetError(
+        f"the text has {characters} characters, and a window takes length + 1 = {length + 1}: the "
+        f"text must have {alone} to train on its first nine tenths, and {10 * length + 1} to "
+        "evaluate on its last tenth too. Give a longer text or a smaller length="
+    )
 
 
 def encoded(text: str) -> Tensor:
