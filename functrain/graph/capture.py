@@ -15,6 +15,7 @@ import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from traceback import FrameSummary, extract_tb
 from typing import Any, NamedTuple
@@ -114,6 +115,8 @@ def _surroundings() -> Iterator[None]:
         warnings.catch_warnings(),
         # A part that the user compiled on their own is taken in.
         torch.compiler.set_stance("force_eager"),
+        # Packages ask torch.compiler.is_compiling() before they look at values.
+        _is_compiling(),
         torch._dynamo.config.patch(error_on_nested_fx_trace=False),
         scoped(0, None),
     ):
@@ -121,6 +124,16 @@ def _surroundings() -> Iterator[None]:
         # Its recurrent layers need tensors of their own kind, which a graph cannot hold.
         with torch.backends.mkldnn.flags(enabled=False):
             yield
+
+
+def _is_compiling() -> AbstractContextManager[None]:
+    """Let ``torch.compiler.is_compiling()`` be true: torch has no public context that does."""
+    if hasattr(torch.compiler, "_compile_session_context"):  # torch 2.13
+        found: AbstractContextManager[None] = torch.compiler._compile_session_context()
+        return found
+    from torch._export.utils import _compiling_state_context
+
+    return _compiling_state_context()
 
 
 def _constants(graph: GraphModule) -> list[Tensor]:
