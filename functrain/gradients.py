@@ -80,7 +80,7 @@ def by_autograd(
         model: the shell.
         forward: (module, batch) -> outcome.
         trainable: paths to differentiate.
-        params: all parameters.
+        params: all parameters; one that the forward gave other values by assignment is replaced.
         buffers: buffers that the forward may write to.
         batch: one batch on the device.
         scale: factor on the loss before the backward pass, or ``None``.
@@ -96,7 +96,8 @@ def by_autograd(
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
-    with model.bound({**params, **leaves}, buffers, training=True) as module:
+    bound = model.written.bound(params, leaves)
+    with model.bound(bound, buffers, training=True) as module:
         outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
@@ -106,6 +107,7 @@ def by_autograd(
             grads = {}
             _hand_over(loss, leaves, functools.partial(take, outcome.weight_of(batch)))
         after = model.current_buffers()
+        model.written.take_over(params, bound, model.owners)
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
 

@@ -8,7 +8,7 @@ each. The user's own module is never touched: the shell is a copy, or comes from
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -19,6 +19,7 @@ from functrain.errors import ModelError
 from functrain.owners import Owner, lists, owners, refuse_closures
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
+from functrain.written import Written
 
 Factory = Callable[[], nn.Module]
 
@@ -40,6 +41,7 @@ class Model:
             (``nn.LSTM`` does), which would hold on to a state.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
+        written: the parameters that forwards were seen to write to.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class Model:
     lists: list[tuple[dict[str, Any], str, Any]]
     modes: list[tuple[dict[str, Any], bool, bool]]
     known_buffers: KnownBuffers
+    written: Written
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Copies of the initial parameters and buffers.
@@ -164,6 +167,7 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         lists=lists(module, paths),
         modes=_modes(module),
         known_buffers=KnownBuffers.of(module),
+        written=Written.of(module),
     )
 
 

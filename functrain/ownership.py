@@ -33,18 +33,18 @@ def solely_held(holder: object, name: str) -> bool:
     return _count(holder, name) <= _BY_ATTRIBUTE
 
 
-def owns_its_tensors(state: TrainState, trainable: list[str], eager: bool) -> bool:
+def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool:
     """Return whether nothing but a state holds any tensor that a step writes to.
 
     Args:
         state: who holds the state itself does not matter; a donated step consumes it.
-        trainable: paths of the trained parameters; others are never written to.
+        updated: paths of the parameters that a step writes to.
         eager: whether the step asks for views of the parameters itself, once the loss has seen
             them.
     """
     if max([_count(state, part) for part in _parts(state)]) > _BY_ATTRIBUTE:
         return False
-    trained = list(map(state.params.__getitem__, trainable))
+    trained = list(map(state.params.__getitem__, updated))
     others: list[Tensor] = []
     for node in (state.buffers, state.optimizer, state.ema):
         if node is not None and not _gather(node, others):

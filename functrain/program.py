@@ -186,7 +186,7 @@ class Program:
 
     def _may_write(self, state: TrainState) -> bool:
         """Return whether a donated step can write over a state unseen, or must write to copies."""
-        return owns_its_tensors(state, self.fixed.trainable, step.is_eager(self.device_step))
+        return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step))
 
     def _on_device(
         self,
@@ -296,7 +296,7 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
-        params = self._weights(state, weights)
+        params = self.fixed.model.written.owned(self._weights(state, weights))
         if gradients:
             trained = set(self.fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}

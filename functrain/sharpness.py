@@ -52,8 +52,10 @@ class Sharpness:
             take: Take | None = None,
         ) -> Gradients:
             here = gradient(model, forward, trainable, params, buffers, batch, scale)
+            # What a forward writes, to BatchNorm's buffers as to parameters, counts once.
+            frozen = model.written.suspects(params, trainable, donated=True)
             worst = {**params, **self.worst(here.grads, params)}
-            # BatchNorm counts a batch once, in the first pass.
+            worst = model.written.owned(worst, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
             there = gradient(model, forward, trainable, worst, spare, batch, scale)
             found = here._replace(grads=there.grads)

@@ -72,11 +72,18 @@ class Fixed:
     model: Model
     trainable: list[str]
 
+    @property
+    def updated(self) -> list[str]:
+        """The parameters that a step writes to: those it trains, and what its forward writes to."""
+        frozen = self.model.written.paths.difference(self.trainable)
+        return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
+
 
 class Computed(NamedTuple):
-    """Gradients before clipping, and what was seen on the way."""
+    """Gradients before clipping, parameters and buffers after the forward, and the rest."""
 
     grads: Tensors
+    params: Tensors
     buffers: Tensors
     outcome: Outcome
     grad_norm: Tensor
@@ -125,8 +132,7 @@ def _by_kernel(
     seed: int | None,
 ) -> tuple[DeviceState, Outputs]:
     recipe = fixed.recipe
-    norm = clipping.reported_norm if recipe.clip_norm is None else clipping.global_norm
-    computing = functools.partial(compute, fixed, by_autograd, norm, state, batches)
+    computing = functools.partial(_watched, fixed, state, batches, donation)
     computed = computing()
     if seed is not None:
         refuse_system_seed(seed, computing)
@@ -138,17 +144,35 @@ def _by_kernel(
         return nonfinite.rejected(state, never), {**outputs, "finite": finite}
     select = recipe.can_skip and not ask
     # A loss may have kept a view of a parameter; that is left as it was.
-    trained = [state["params"][path] for path in fixed.trainable]
+    owned = {**state, "params": computed.params}
+    trained = [computed.params[path] for path in fixed.trainable]
     if donation is None or select or not unshared(trained):
-        owned = copied_state(fixed, state)
+        owned = copied_state(owned, fixed.trainable)
     else:
         donation.take()
-        owned = {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
+        owned = {**owned, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
     _apply_kernel(fixed, owned, computed, lr, ema_due)
     new = {**owned, "buffers": computed.buffers}
     if select:
         return nonfinite.selected(nonfinite.finite(outputs), new, state), outputs
     return nonfinite.accepted(new), {**outputs, "finite": True}
+
+
+def _watched(
+    fixed: Fixed, state: DeviceState, batches: list[Batch], donation: Donation | None
+) -> Computed:
+    """The gradients of an eager step, whose first ones tell what the forward writes to."""
+    norm = clipping.reported_norm if fixed.recipe.clip_norm is None else clipping.global_norm
+    written = fixed.model.written
+    params = state["params"]
+    copied = written.suspects(params, fixed.trainable, donated=donation is not None)
+    computed = compute(fixed, by_autograd, norm, state, batches, copied)
+    if not copied:
+        return computed
+    written.notice(params, computed.params)
+    untouched = copied.difference(fixed.updated)  # states go on to share them
+    after = {**computed.params, **{path: params[path] for path in untouched}}
+    return computed._replace(params=after)
 
 
 def functional(
@@ -188,10 +212,10 @@ def by_rule(
 ) -> tuple[DeviceState, Outputs]:
     """What follows the gradients, with the optimizer's rule; nothing is changed in place."""
     recipe = fixed.recipe
-    trainable = {path: state["params"][path] for path in fixed.trainable}
+    trainable = {path: computed.params[path] for path in fixed.trainable}
     grads = clipped(recipe, computed, foreach=False)
     updated, optimizer = recipe.optimizer.update(grads, state["optimizer"], trainable, lr)
-    new = {**state, "params": {**state["params"], **updated}, "optimizer": optimizer}
+    new = {**state, "params": {**computed.params, **updated}, "optimizer": optimizer}
     new["buffers"] = computed.buffers
     if recipe.ema is not None and ema_due is not False:
         average = recipe.ema.update(state["ema"], new["params"])
@@ -211,10 +235,16 @@ def compute(
     norm: Callable[[list[Tensor]], Tensor],
     state: DeviceState,
     batches: list[Batch],
+    watched: Collection[str] = (),
 ) -> Computed:
-    """Forward, backward over micro-batches, unscaling and norm; nothing is updated."""
-    device = next(iter(state["params"].values())).device
-    of_batch = differentiation(fixed, gradient_function, state["params"], device)
+    """Forward, backward over micro-batches, unscaling and norm; nothing is updated.
+
+    The forward may write to parameters: those that it is known to write to are copied first, and
+    those that are ``watched``.
+    """
+    params = fixed.model.written.owned(state["params"], watched)
+    device = next(iter(params.values())).device
+    of_batch = differentiation(fixed, gradient_function, params, device)
     scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
     own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
@@ -222,7 +252,7 @@ def compute(
         of_batch, copied(batches, device), fixed.trainable, own, scale
     )
     require_gradients(fixed, grads)
-    return Computed(grads, buffers, outcome, norm(list(grads.values())))
+    return Computed(grads, params, buffers, outcome, norm(list(grads.values())))
 
 
 def differentiation(
@@ -275,14 +305,14 @@ def _apply_kernel(
         recipe.ema.update_(owned["ema"], owned["params"])
 
 
-def copied_state(fixed: Fixed, state: DeviceState) -> DeviceState:
-    """Copies of what an update writes to; frozen parameters are shared, nothing writes to them.
+def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
+    """Copies of what an update writes to; other parameters are shared, nothing writes to them.
 
     Args:
-        fixed: whose trainable paths count.
         state: not changed. Its buffers, which the forward replaces, are kept as they are.
+        paths: of the parameters that are written to.
     """
-    trainable = copy({path: state["params"][path] for path in fixed.trainable})
+    trainable = copy({path: state["params"][path] for path in paths})
     return {
         **state,
         "params": {**state["params"], **trainable},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 import torch
@@ -27,6 +27,22 @@ if TYPE_CHECKING:  # what capturing needs takes a while to import
     from functrain.graph.train_step import Graph, Run, Take
 
 
+class Kind(NamedTuple):
+    """What one graph of an update is for.
+
+    Attributes:
+        form: the number of the state's form.
+        trained: the paths that have gradients.
+        written: those that the forward writes to.
+        dtype: of the loss.
+    """
+
+    form: int
+    trained: tuple[str, ...]
+    written: tuple[str, ...]
+    dtype: torch.dtype
+
+
 @attrs.frozen(eq=False)
 class Parts:
     """The graphs of parts of steps, which steps of other numbers of micro-batches share.
@@ -36,15 +52,13 @@ class Parts:
         lowering: how to compile them.
         gradients: by the forms of weights and micro-batch; ``None`` where its metrics are no trees
             of tensors, which a graph could return.
-        updates: by the form of the state, the paths that have gradients, and the loss's dtype.
+        updates: by what they are for.
     """
 
     fixed: step.Fixed
     lowering: Lowering
     gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
-    updates: dict[tuple[int, tuple[str, ...], torch.dtype], Update | Skipping] = attrs.field(
-        factory=dict, init=False
-    )
+    updates: dict[Kind, Update | Skipping] = attrs.field(factory=dict, init=False)
 
     def assembled(
         self, number: int, state: step.DeviceState, inputs: dict[str, Any]
@@ -71,11 +85,12 @@ class Parts:
         paths = tuple(path for path in self.fixed.trainable if path in used)
         step.require_gradients(self.fixed, paths)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
-        update = self._update((number, paths, dtype), state, inputs)
+        kind = Kind(number, paths, tuple(sorted(self.fixed.model.written.paths)), dtype)
+        update = self._update(kind, state, inputs)
         if isinstance(update, Skipping):
             return update
         draws = update.draws or any(part.draws for part in each)
-        return Graph(self._in_turn(each, update, paths, dtype, builder([state, inputs])), draws)
+        return Graph(self._in_turn(each, update, kind, builder([state, inputs])), draws)
 
     def _gradients(
         self, state: step.DeviceState, inputs: dict[str, Any], batch: Any
@@ -89,24 +104,21 @@ class Parts:
         return self.gradients[key]
 
     def _update(
-        self,
-        key: tuple[int, tuple[str, ...], torch.dtype],
-        state: step.DeviceState,
-        inputs: dict[str, Any],
+        self, kind: Kind, state: step.DeviceState, inputs: dict[str, Any]
     ) -> Update | Skipping:
         from functrain.graph.parts import captured_update
 
-        if key not in self.updates:
-            number = inputs["scalars"]["skipped"].new_zeros((), dtype=key[2])
-            given = _given(state, self._sums(state), key[1], number, number, inputs)
-            self.updates[key] = captured_update(self.fixed, self.lowering, given)
-        return self.updates[key]
+        if kind not in self.updates:
+            number = inputs["scalars"]["skipped"].new_zeros((), dtype=kind.dtype)
+            given = _given(kind, state, self._sums(state), number, number, inputs)
+            self.updates[kind] = captured_update(self.fixed, self.lowering, given)
+        return self.updates[kind]
 
     def _sums(self, state: step.DeviceState) -> dict[str, Any]:
-        """What micro-batches begin with: no gradients, and the buffers as they are."""
+        """What micro-batches begin with: no gradients, and copies of what a forward writes to."""
         trainable = {path: state["params"][path] for path in self.fixed.trainable}
         return {
-            "params": state["params"],
+            "params": self.fixed.model.written.owned(state["params"]),
             "total": {path: torch.zeros_like(param) for path, param in trainable.items()},
             "buffers": {path: buffer.clone() for path, buffer in state["buffers"].items()},
         }
@@ -115,8 +127,7 @@ class Parts:
         self,
         each: list[Gradients],
         update: Update,
-        paths: tuple[str, ...],
-        dtype: torch.dtype,
+        kind: Kind,
         build: Callable[[Any], Any],
     ) -> Run:
         def run(leaves: list[Tensor], take: Take) -> tuple[step.DeviceState, step.Outputs]:
@@ -129,9 +140,9 @@ class Parts:
             outcomes = [Outcome(one["loss"], None, one["metrics"]) for one in found]
             mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
             metrics = computed(mean.metrics, mean.value.device)
-            loss, divisor = mean.value.to(dtype), divisor.to(dtype)
+            loss, divisor = mean.value.to(kind.dtype), divisor.to(kind.dtype)
             take()
-            done = update.call(_given(state, sums, paths, loss, divisor, inputs))
+            done = update.call(_given(kind, state, sums, loss, divisor, inputs))
             return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}
 
         return run
@@ -143,9 +154,9 @@ def _scale(inputs: dict[str, Any]) -> Tensor | None:
 
 
 def _given(
+    kind: Kind,
     state: step.DeviceState,
     sums: dict[str, Any],
-    paths: tuple[str, ...],
     loss: Tensor,
     divisor: Tensor,
     inputs: dict[str, Any],
@@ -154,7 +165,8 @@ def _given(
     return {
         "state": state,
         "after": sums["buffers"],
-        "total": {path: sums["total"][path] for path in paths},
+        "written": {path: sums["params"][path] for path in kind.written},
+        "total": {path: sums["total"][path] for path in kind.trained},
         "loss": loss,
         "divisor": divisor,
         "rest": {name: value for name, value in inputs.items() if name != "batches"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
 from functrain.graph.skipping import Skipping, skipping
 from functrain.graph.train_step import write
+from functrain.graph.writes import Writes, settled
 from functrain.loss import Outcome
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
@@ -31,7 +33,8 @@ class Gradients:
     """The graph of one micro-batch: it adds its gradients to sums, and returns its outcome.
 
     Attributes:
-        call: takes ``params, buffers, total, scale, batch``; writes to buffers and total.
+        call: takes ``params, buffers, total, scale, batch``; writes to buffers, total, and the
+            parameters that the forward writes to.
         draws: whether random numbers are drawn.
         paths: of the parameters that have gradients.
         dtype: of loss and weight together.
@@ -48,7 +51,8 @@ class Update:
     """The graph of what follows: it writes to the state, and returns outputs and scalars.
 
     Attributes:
-        call: takes ``state, after, total, loss, divisor, rest``; ``after`` are the new buffers.
+        call: takes ``state, after, written, total, loss, divisor, rest``; ``after`` are the new
+            buffers, ``written`` the parameters that the forward wrote to.
         draws: whether random numbers are drawn.
     """
 
@@ -77,14 +81,17 @@ def captured_gradients(
         total, buffers = own["total"], own["buffers"]
         device = next(iter(own["params"].values())).device
         (batch,) = copied([own["batch"]], device)  # which a model may write to
-        of_batch = step.differentiation(fixed, by_autograd, own["params"], device)
+        params = fixed.model.written.owned(own["params"])
+        of_batch = step.differentiation(fixed, by_autograd, params, device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
-        grads, after, outcome = of_batch(spare, batch, own["scale"], None)
+        with Writes(own["params"], fixed.model.written):
+            grads, after, outcome = of_batch(spare, batch, own["scale"], None)
         weight = outcome.weight_of(batch)
         added = {
             path: total[path].addcmul(grad, weight.to(grad.dtype)) for path, grad in grads.items()
         }
-        write([{path: total[path] for path in grads}, buffers], [added, after])
+        old = [{path: total[path] for path in grads}, buffers, own["params"]]
+        write(old, [added, after, params])
         seen["paths"] = frozenset(grads)
         seen["dtype"] = torch.promote_types(outcome.value.dtype, weight.dtype)
         leaves = [leaf for _, leaf in tree.items(outcome.metrics)]
@@ -93,7 +100,8 @@ def captured_gradients(
         metrics = copy(outcome.metrics) if seen["returned"] else {}
         return {"loss": outcome.value, "weight": weight, "metrics": metrics}
 
-    captured = capture(function, flatten(given), fixed.model.module)
+    made = functools.partial(capture, function, flatten(given), fixed.model.module)
+    captured = settled(made, fixed.model.written)
     if not seen["returned"]:
         return None
     call = _lowered(lowering, captured, given)
@@ -112,7 +120,8 @@ def captured_update(
         divisor = own["divisor"]
         grads = {path: total / divisor.to(total.dtype) for path, total in own["total"].items()}
         norm = global_norm(list(grads.values()), foreach=False)
-        found = step.Computed(grads, own["after"], Outcome(own["loss"], None, {}), norm)
+        params = {**state["params"], **own["written"]}
+        found = step.Computed(grads, params, own["after"], Outcome(own["loss"], None, {}), norm)
         rates = own["rest"]["lr"], own["rest"]["ema_due"]
         new, outputs = step.by_rule(fixed, {**state, **scalars}, found, *rates)
         if lacking := skipping(state["optimizer"], new["optimizer"]):

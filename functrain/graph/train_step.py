@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from functrain.graph.capture import capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering
 from functrain.graph.skipping import Skipping, skipping
+from functrain.graph.writes import Writes, settled
 
 # Called when writing to the state begins: until then a step that fails has changed nothing.
 Take = Callable[[], None]
@@ -51,7 +53,8 @@ def captured_step(
         own, rest = with_tensors(state, given), with_tensors(inputs, given)
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
-        new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
+        with Writes(own["params"], fixed.model.written):
+            new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
         if lacking := skipping(own["optimizer"], new["optimizer"]):
             lacks.append(lacking)
             return {}
@@ -61,7 +64,8 @@ def captured_step(
         return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
 
     examples = [*flatten(state), *flatten(inputs)]
-    captured = capture(function, examples, fixed.model.module)
+    made = functools.partial(capture, function, examples, fixed.model.module)
+    captured = settled(made, fixed.model.written)
     if lacks:
         return lacks[0]
     # Not the examples themselves: where two of them share memory, that would be built in.

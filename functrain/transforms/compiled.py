@@ -157,7 +157,7 @@ class Compiled:
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.step.DeviceStep`."""
-        large = {name: state[name] for name in _WRITTEN}
+        given = large = {name: state[name] for name in _WRITTEN}
         leaves, mine = flatten(large), donation is not None
         seen = self.known.holds(leaves, large["params"])
         if not (mine and (seen or writable(leaves))):
@@ -167,12 +167,16 @@ class Compiled:
         if not (mine and seen):
             self.known.see(leaves, large["params"], number)
         rest = self._rest(state, lr, ema_due)
+        paths = self.fixed.updated
         found = self._graph(number, large, batches, rest)
         if found is None:
             return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
         if isinstance(found, Skipping):
             whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
             return self(whole, batches, lr, ema_due, donation, seed)
+        if not mine and paths != self.fixed.updated:  # as its capture has shown
+            large = self._copied(given)
+            leaves = flatten(large)
         graph, own = found
         leaves += [*own, *flatten(rest)]
         take = donation.take if mine and donation is not None else _nothing
@@ -198,7 +202,7 @@ class Compiled:
         }
 
     def _copied(self, state: step.DeviceState) -> step.DeviceState:
-        own = step.copied_state(self.fixed, state)
+        own = step.copied_state(state, self.fixed.updated)
         return {**own, "buffers": copy(own["buffers"])}
 
     def _number(self, state: step.DeviceState) -> int:

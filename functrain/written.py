@@ -1,0 +1,154 @@
+"""Parameters that a forward writes to: momentum encoders, ``nn.Embedding(max_norm=...)``.
+
+What a forward writes belongs to the next state, and the state that a step was given must stay as
+it is. Buffers are copied before each forward for that reason. Parameters are many and are nearly
+never written to, so only those that were seen to be written to are copied. What is not seen this
+way costs the old state its values, never the new one.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from functrain import tree
+from functrain.errors import ModelError
+from functrain.state import Tensors
+
+# By path, the containers of a module that hold a tensor, and the keys.
+Places = dict[str, list[tuple[Any, Any]]]
+
+# A momentum encoder that begins as a copy of another one changes in the second step.
+_WATCHED = 3
+# Frozen parameters of at most so many times the size of the others are copied to watch them: a
+# momentum encoder is as large as what it follows, a model with adapters is far larger than they.
+_SIZE = 2
+
+
+@attrs.define(eq=False)
+class Written:
+    """The parameters that forwards were seen to write to.
+
+    What it remembers changes no result of a step, only what is copied before it.
+
+    Attributes:
+        paths: of those parameters.
+        watched: how many forwards were compared with what they were given.
+    """
+
+    paths: set[str] = attrs.field(factory=set)
+    watched: int = 0
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Written:
+        """Begin with the parameters that torch's own layers write to."""
+        renormed = [
+            id(one.weight)
+            for one in module.modules()
+            if isinstance(one, nn.Embedding | nn.EmbeddingBag) and one.max_norm is not None
+        ]
+        return cls({path for path, one in module.named_parameters() if id(one) in renormed})
+
+    def suspects(self, params: Tensors, trainable: Collection[str], donated: bool) -> set[str]:
+        """Choose the parameters to copy in order to see whether a forward writes to them.
+
+        Args:
+            params: all parameters.
+            trainable: paths of those that are trained.
+            donated: whether the step may write to the trained ones anyway.
+
+        Returns:
+            Paths; none where enough forwards were watched.
+        """
+        if self.watched >= _WATCHED:
+            return set()
+        trained = {path: params[path] for path in trainable}
+        frozen = {path: tensor for path, tensor in params.items() if path not in trained}
+        small = _size(frozen) <= _SIZE * _size(trained)
+        return {*(() if donated else trained), *(frozen if small else ())}
+
+    def owned(self, params: Tensors, paths: Collection[str] = ()) -> Tensors:
+        """Return parameters of which those that are written to are copies.
+
+        Args:
+            params: all parameters; not changed.
+            paths: more of them to copy.
+        """
+        known = self.paths
+        if not known and not paths:
+            return dict(params)
+        return {
+            path: tensor.clone() if path in known or path in paths else tensor
+            for path, tensor in params.items()
+        }
+
+    def bound(self, params: Tensors, leaves: Tensors) -> Tensors:
+        """Return the tensors to bind: aliases, where ``.data =`` is to be seen afterwards.
+
+        Args:
+            params: all parameters.
+            leaves: the aliases of those that are trained.
+        """
+        paths = params.keys() if self.watched < _WATCHED else self.paths
+        frozen = {path: params[path].detach() for path in paths if path not in leaves}
+        return {**params, **frozen, **leaves}
+
+    def notice(self, before: Tensors, after: Tensors) -> None:
+        """Remember what a forward wrote to.
+
+        Args:
+            before: the parameters that the step was given.
+            after: those that the forward had; the same tensors where they were not copied.
+        """
+        pairs = [(path, before[path], tensor) for path, tensor in after.items()]
+        self.paths |= {
+            path for path, old, new in pairs if new is not old and not tree.equal(old, new)
+        }
+        self.watched += 1
+
+    def take_over(self, params: Tensors, bound: Tensors, places: Places) -> None:
+        """Take over the values that a forward gave parameters by ``.data =`` or by assignment.
+
+        Args:
+            params: all parameters, as the step has them; those with other values are replaced here.
+            bound: the tensors that the module was given for them.
+            places: where in the module they were put.
+
+        Raises:
+            ModelError: the forward put another tensor in the place of one that is trained.
+        """
+        given = list(bound.values())
+        now = [container[key] for container, key in [places[path][0] for path in bound]]
+        if all(map(operator.is_, now, given)) and _unmoved(given, [params[path] for path in bound]):
+            return
+        for path, held, one in zip(bound, now, given, strict=True):
+            if held is not one and one.requires_grad:
+                raise ModelError(
+                    "the forward put another tensor in the place of the trained parameter "
+                    f"{path!r}, where no gradient reaches it. Write to the parameter that is there "
+                    "instead: with torch.no_grad(): parameter.copy_(values)"
+                )
+            if held is not one or not _unmoved([held], [params[path]]):
+                params[path] = held.detach().clone()
+                self.paths.add(path)
+
+
+def _unmoved(now: list[Tensor], before: list[Tensor]) -> bool:
+    """Whether tensors are on the memory of others; ``.data =`` gives them that of a third."""
+    if torch.compiler.is_compiling():  # where they have storages, but no addresses
+        pairs = zip(now, before, strict=True)
+        return all(a.untyped_storage()._cdata == b.untyped_storage()._cdata for a, b in pairs)
+    try:
+        return all(map(operator.eq, map(Tensor.data_ptr, now), map(Tensor.data_ptr, before)))
+    except RuntimeError:  # of a layout that has no memory of its own
+        pairs = zip(now, before, strict=True)
+        return all(a.data_ptr() == b.data_ptr() for a, b in pairs if a.layout is torch.strided)
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
