@@ -107,7 +107,7 @@ def by_autograd(
             grads = {}
             _hand_over(loss, leaves, functools.partial(take, outcome.weight_of(batch)))
         after = model.current_buffers()
-        model.written.take_over(params, bound, model.owners)
+        model.written.take_over(params, bound, model.current_params(bound))
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
 

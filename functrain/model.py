@@ -35,6 +35,7 @@ class Model:
         buffers: initial buffers by path.
         requires_grad: paths that the user's module marks as trainable.
         owners: for each path, every place in the shell that holds that tensor.
+        places: the first of them for each parameter.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
         lists: attributes of submodules that are owners; a forward may put new ones in their place
@@ -50,6 +51,7 @@ class Model:
     buffers: Tensors
     requires_grad: frozenset[str]
     owners: dict[str, list[Owner]]
+    places: dict[str, Owner]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
@@ -78,6 +80,10 @@ class Model:
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> _Bound:
         """A context in which the shell computes with these tensors, in this mode."""
         return _Bound(self, params, buffers, training)
+
+    def current_params(self, paths: Iterable[str]) -> list[Tensor]:
+        """The parameters the shell holds now, in the order of their paths."""
+        return [container[key] for container, key in map(self.places.__getitem__, paths)]
 
     def current_buffers(self) -> Tensors:
         """The buffers the shell holds now; a forward may have replaced some by assignment.
@@ -151,13 +157,15 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
     originals = source if isinstance(source, nn.Module) else module
     named = dict(module.named_parameters()) | dict(module.named_buffers())
     paths = {id(tensor): path for path, tensor in named.items()}
+    found, params = owners(module, paths), dict(module.named_parameters())
     return Model(
         module=module,
         factory=factory,
-        params={path: p.detach() for path, p in module.named_parameters()},
+        params={path: p.detach() for path, p in params.items()},
         buffers={path: b.detach() for path, b in module.named_buffers()},
-        requires_grad=frozenset(path for path, p in module.named_parameters() if p.requires_grad),
-        owners=owners(module, paths),
+        requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
+        owners=found,
+        places={path: found[path][0] for path in params},
         aliases=_aliases(module, paths),
         hooks={
             path: list(p._backward_hooks.values())

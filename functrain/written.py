@@ -8,9 +8,7 @@ way costs the old state its values, never the new one.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import attrs
 import torch
@@ -19,9 +17,6 @@ from torch import Tensor, nn
 from functrain import tree
 from functrain.errors import ModelError
 from functrain.state import Tensors
-
-# By path, the containers of a module that hold a tensor, and the keys.
-Places = dict[str, list[tuple[Any, Any]]]
 
 # A momentum encoder that begins as a copy of another one changes in the second step.
 _WATCHED = 3
@@ -111,43 +106,39 @@ class Written:
         }
         self.watched += 1
 
-    def take_over(self, params: Tensors, bound: Tensors, places: Places) -> None:
+    def take_over(self, params: Tensors, bound: Tensors, now: list[Tensor]) -> None:
         """Take over the values that a forward gave parameters by ``.data =`` or by assignment.
 
         Args:
             params: all parameters, as the step has them; those with other values are replaced here.
             bound: the tensors that the module was given for them.
-            places: where in the module they were put.
+            now: those that it has.
 
         Raises:
             ModelError: the forward put another tensor in the place of one that is trained.
         """
-        given = list(bound.values())
-        now = [container[key] for container, key in [places[path][0] for path in bound]]
-        if all(map(operator.is_, now, given)) and _unmoved(given, [params[path] for path in bound]):
+        if _places(now) == _places(params.values()):
             return
-        for path, held, one in zip(bound, now, given, strict=True):
+        for held, (path, one) in zip(now, bound.items(), strict=True):
             if held is not one and one.requires_grad:
                 raise ModelError(
                     "the forward put another tensor in the place of the trained parameter "
                     f"{path!r}, where no gradient reaches it. Write to the parameter that is there "
                     "instead: with torch.no_grad(): parameter.copy_(values)"
                 )
-            if held is not one or not _unmoved([held], [params[path]]):
+            if _places([held]) != _places([params[path]]):
                 params[path] = held.detach().clone()
                 self.paths.add(path)
 
 
-def _unmoved(now: list[Tensor], before: list[Tensor]) -> bool:
-    """Whether tensors are on the memory of others; ``.data =`` gives them that of a third."""
-    if torch.compiler.is_compiling():  # where they have storages, but no addresses
-        pairs = zip(now, before, strict=True)
-        return all(a.untyped_storage()._cdata == b.untyped_storage()._cdata for a, b in pairs)
+def _places(tensors: Iterable[Tensor]) -> list[int]:
+    """Where the memory of tensors is, which ``.data =`` changes and nothing else."""
+    if torch.compiler.is_compiling():  # where there are storages, but no addresses
+        return [tensor.untyped_storage()._cdata for tensor in tensors]
     try:
-        return all(map(operator.eq, map(Tensor.data_ptr, now), map(Tensor.data_ptr, before)))
+        return list(map(Tensor.data_ptr, tensors))
     except RuntimeError:  # of a layout that has no memory of its own
-        pairs = zip(now, before, strict=True)
-        return all(a.data_ptr() == b.data_ptr() for a, b in pairs if a.layout is torch.strided)
+        return [tensor.data_ptr() for tensor in tensors if tensor.layout is torch.strided]
 
 
 def _size(tensors: Tensors) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -186,6 +187,18 @@ def test_frozen_parameters_that_nothing_writes_to_are_shared_between_states(kind
         state, _ = made.train_step(state, X)
     if kind is not KINDS["compiled, donated"]:  # which copies the state that it is given first
         assert state.params["key.weight"].data_ptr() == frozen
+
+
+@EACH_KIND
+def test_parameters_in_another_order(kind: Any) -> None:
+    does = WAYS["query.data ="]
+    made = kind(program(does))
+    state = made.init()
+    state = attrs.evolve(state, params=dict(reversed(state.params.items())))
+    for _ in range(5):
+        state, _ = made.train_step(state, X)
+    expected = of_plain_loop(Momentum(does), 5)
+    torch.testing.assert_close({**state.params, **state.buffers}, expected)
 
 
 @EACH_KIND
