@@ -36,7 +36,7 @@ from functrain.run_state import Run
 from functrain.running import Running
 from functrain.state import TrainState
 from functrain.stepping import advance, epoch_batches, position
-from functrain.transforms.beside import beside
+from functrain.transforms.compile_cache import cached
 
 
 def fit(
@@ -125,7 +125,7 @@ def fit(
     evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
     deciding = Deciding.of(program, rule, store, _restorable(restore_best, store))
     deciding.check(evaluations)
-    program = program if store is None else beside(program, store.directory)
+    program = program if store is None else cached(program)
     pure = attrs.evolve(program, donates=False)
     course = Course.of(pure, as_source(data), store, several(listeners))
     running = Running(

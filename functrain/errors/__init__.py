@@ -29,6 +29,7 @@ from functrain.errors.compilation import (
     BatchFormError,
     CaptureError,
     CompilationError,
+    CompileCacheWarning,
     FallbackWarning,
     RecompileWarning,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "ColumnError",
     "ColumnLengthError",
     "CompilationError",
+    "CompileCacheWarning",
     "ConfigChangedError",
     "ConfigError",
     "ConfigurationError",

@@ -39,6 +39,10 @@ class CompilationError(FunctrainError, RuntimeError):
         )
 
 
+class CompileCacheWarning(FunctrainWarning):
+    """What is compiled cannot be kept for later processes."""
+
+
 class FallbackWarning(FunctrainWarning):
     """A program that was to be compiled runs eagerly."""
 

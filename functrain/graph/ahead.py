@@ -7,6 +7,7 @@ found under it is what would be compiled.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import warnings
@@ -38,11 +39,32 @@ def compiled_ahead(
     path = directory / f"{digest(graph, inputs, options)}.pt2"
     if path.exists():
         try:
-            return _loaded(path)
+            call = _loaded(path)
+            with contextlib.suppress(OSError):  # it may be another user's, or removed by now
+                os.utime(path)  # which says that it is used
+            return call
         except RuntimeError:
             path.unlink(missing_ok=True)  # damaged, or of another machine
     _compile(path, graph, inputs, options)
     return _loaded(path)
+
+
+def prune(directory: Path, limit: int) -> None:
+    """Remove the libraries that were used longest ago until the rest is within a limit.
+
+    Args:
+        directory: where they are.
+        limit: their size in bytes; the last one used stays.
+    """
+    found = []
+    for path in directory.glob("*.pt2"):
+        with contextlib.suppress(FileNotFoundError):  # another process may prune too
+            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    total = 0
+    for number, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        total += size
+        if number and total > limit:
+            path.unlink(missing_ok=True)
 
 
 def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]) -> str:

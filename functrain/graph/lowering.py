@@ -26,12 +26,14 @@ class Lowering:
         options: settings of Inductor by name.
         directory: where to keep what is compiled ahead of time; without one, Inductor compiles in
             memory and keeps the parts in a cache of its own.
+        limit: how many bytes to keep there; what was used longest ago goes first.
     """
 
     backend: str | Callee = "inductor"
     mode: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
     directory: Path | None = None
+    limit: int | None = None
 
     @property
     def description(self) -> str:
@@ -76,12 +78,16 @@ class Lowering:
             **_of_mode(self.mode),
             **self.options,
         }
+        call: Callee
         if self.directory is not None:
-            from functrain.graph.ahead import compiled_ahead
+            from functrain.graph.ahead import compiled_ahead, prune
 
-            return compiled_ahead(self.directory, graph, inputs, options)
+            call = compiled_ahead(self.directory, graph, inputs, options)
+            if self.limit is not None:
+                prune(self.directory, self.limit)
+            return call
         with torch._inductor.config.patch(options):
-            call: Callee = torch._inductor.standalone_compile(
+            call = torch._inductor.standalone_compile(
                 graph, list(inputs), dynamic_shapes="from_example_inputs"
             )
         return call

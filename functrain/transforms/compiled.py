@@ -77,10 +77,11 @@ def compiled(
             some modes ask for, are not used: what they return does not last as long as a state.
         options: settings of Inductor by name, as ``torch.compile(options=...)`` takes them.
         backend: another backend of ``torch.compile``, or ``"eager"`` for the graph uncompiled.
-        directory: compile ahead of time into libraries that are kept there, such as beside a run:
-            that takes longer, a step is faster on the CPU, and the next process that needs the same
-            graph has only to load it. They are code, so trust the directory as you trust code. By
-            default ``fit`` keeps them in its run directory, if neither that nor ``mode`` is given.
+        directory: compile ahead of time into libraries that are kept there: that takes longer, a
+            step is faster on the CPU, and the next process that needs the same graph has only to
+            load it. Anyone who can write there can run code as you. By default a run that has a
+            directory keeps its libraries in a cache of your own, if neither this nor ``mode`` is
+            given.
         fallback: where the step cannot be captured or compiled, warn and run it eagerly.
 
     Returns:

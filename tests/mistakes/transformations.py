@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import functrain as ft
 from functrain import errors, testing
+from functrain.transforms.compile_cache import cached
 from mistakes import counting
 from mistakes.mistake import Mistake, X, linear, program, squared, step
 
@@ -30,6 +33,12 @@ def many_shapes() -> None:
     state = made.init()
     for rows in range(1, 11):
         state, _ = made.train_step(state, torch.ones(rows, 4))
+
+
+def open_cache(directory: Path, patches: pytest.MonkeyPatch) -> None:
+    directory.chmod(0o777)
+    patches.setenv("FUNCTRAIN_CACHE_DIR", str(directory))
+    cached(ft.compiled(program()))
 
 
 def in_place(state: dict[str, Tensor], batch: Tensor) -> tuple[Any, dict[str, Tensor]]:
@@ -63,6 +72,12 @@ MISTAKES = [
         lambda *_: step(ft.compiled(program(looking), backend="eager", fallback=True)),
         ("transformations.py",),
         ("runs eagerly",),
+    ),
+    Mistake(
+        errors.CompileCacheWarning,
+        open_cache,
+        ("others can write to",),
+        ("FUNCTRAIN_CACHE_DIR=",),
     ),
     Mistake(
         errors.RecompileWarning,

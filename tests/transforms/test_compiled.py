@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -421,9 +422,13 @@ run = ft.fit(program, data, until=f"{until} steps", directory=directory)
 """
 
 
-def in_a_process(*arguments: Any) -> None:
+def in_a_process(directory: Path, *arguments: Any) -> None:
+    cache = str(directory.parent / "cache" / directory.name)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", RUN, str(directory), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FUNCTRAIN_CACHE_DIR": cache},
     )
     assert done.returncode == 0, done.stderr
 
@@ -434,15 +439,16 @@ def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, a
     mode = "" if ahead else "default"  # to name a mode is to say how to compile
     in_a_process(tmp_path / "whole", 9, mode)
     in_a_process(tmp_path / "parts", 4, mode)
-    libraries = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/compiled/*")}
+    libraries = {path: path.stat().st_ino for path in tmp_path.glob("cache/parts/compiled/*")}
     in_a_process(tmp_path / "parts", 9, mode)
     whole, parts = (ft.Checkpoints(tmp_path / name) for name in ("whole", "parts"))
     assert tree.diff(whole.restore()[0], parts.restore()[0]) == []
     logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
-    # One for each size of batch, beside the run; nothing was compiled again.
+    # One for each size of batch, outside of the run; nothing was compiled again.
+    assert not (tmp_path / "parts" / "compiled").exists()
     assert len(libraries) == (2 if ahead else 0)
-    found = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/compiled/*")}
+    found = {path: path.stat().st_ino for path in tmp_path.glob("cache/parts/compiled/*")}
     assert libraries == found
 
 

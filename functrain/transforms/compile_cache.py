@@ -1,0 +1,93 @@
+"""Where runs keep what they compile: in a directory of the user's own, outside of run directories.
+
+Libraries are code. A run directory may be of someone else, and to continue or read one must not run
+what lies in it; so nothing is loaded from there, whatever its name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import attrs
+
+from functrain.errors import CompileCacheWarning
+from functrain.graph.lowering import Lowering
+from functrain.program import Program
+from functrain.transforms.compiled import Compiled
+from functrain.warning import warn
+
+_VARIABLE = "FUNCTRAIN_CACHE_DIR"
+_LIMIT = 4 << 30  # bytes; a library of a small step has 0.1 MB
+
+
+def cached(program: Program) -> Program:
+    """Let a program keep what it compiles for later processes, unless it says how to compile.
+
+    Only Inductor for the processor does so; other backends have no libraries to keep.
+
+    Args:
+        program: any program.
+
+    Returns:
+        The program; as it was, with a ``CompileCacheWarning``, where the cache cannot be used.
+    """
+    made = program.device_step
+    if not isinstance(made, Compiled) or not _may_be_kept(made.lowering, program):
+        return program
+    try:
+        directory = private(cache_directory() / "compiled")
+    except OSError as error:
+        warn(
+            f"what this run compiles is not kept, so a resumed run compiles again: {error}. Name a "
+            f"directory that is yours alone: {_VARIABLE}=...",
+            CompileCacheWarning,
+        )
+        return program
+    lowering = attrs.evolve(made.lowering, directory=directory, limit=_LIMIT)
+    return attrs.evolve(program, device_step=attrs.evolve(made, lowering=lowering))
+
+
+def _may_be_kept(lowering: Lowering, program: Program) -> bool:
+    device = next(iter(program.fixed.model.params.values())).device
+    chosen = lowering.directory is not None or lowering.mode is not None
+    return not chosen and lowering.backend == "inductor" and device.type == "cpu"
+
+
+def cache_directory() -> Path:
+    """Return the user's cache: ``FUNCTRAIN_CACHE_DIR``, else that of the XDG specification.
+
+    Raises:
+        OSError: there is no home directory.
+    """
+    if named := os.environ.get(_VARIABLE):
+        return Path(named).absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        # The specification says to ignore a relative path.
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "functrain"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def private(directory: Path) -> Path:
+    """Make a directory that only this user can write to, or make sure that it is one.
+
+    Args:
+        directory: made with mode 0700, and the one above it.
+
+    Raises:
+        OSError: it cannot be made or written to, or others can write to it.
+    """
+    for one in (directory.parent, directory):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.stat(one)
+        if hasattr(os, "geteuid"):  # elsewhere a home directory has access lists of its own
+            if found.st_uid != os.geteuid():
+                raise PermissionError(f"{one} belongs to another user, who could put code there")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"others can write to {one}, and so put code there")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written to")
+    return directory

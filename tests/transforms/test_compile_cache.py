@@ -1,0 +1,142 @@
+"""Where runs keep compiled libraries, and that nothing in a run directory is run as code."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import tree
+from functrain.errors import CompileCacheWarning
+from functrain.graph.ahead import prune
+from functrain.transforms.compile_cache import cache_directory, cached, private
+
+pytestmark = pytest.mark.row(50)
+
+X = torch.linspace(-1, 1, 12).reshape(4, 3)
+
+
+def program(scale: float = 1.0, **options: Any) -> ft.Program:
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).square().mean() * scale
+
+    torch.manual_seed(0)
+    return ft.compiled(ft.program(nn.Linear(3, 1), loss, ft.optim.SGD(0.1)), **options)
+
+
+def directory_of(made: ft.Program) -> Any:
+    return made.device_step.lowering.directory  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_library_planted_in_a_run_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "mine" / "cache"))
+    planted = tmp_path / "run" / "compiled"
+    steps = [
+        made.train_step(made.init(), X)[0]
+        for made in (
+            program(directory=planted),
+            program(scale=-7.0, directory=tmp_path / "theirs"),
+        )
+    ]
+    assert tree.diff(*steps) != []
+    (name,) = planted.glob("*.pt2")
+    (other,) = (tmp_path / "theirs").glob("*.pt2")
+    name.write_bytes(other.read_bytes())  # under the name that the run would look for
+    os.utime(name, (0, 0))
+    run = ft.fit(program(), [X], until="1 step", directory=tmp_path / "run")
+    torch.testing.assert_close(run.state.params, steps[0].params)
+    assert name.stat().st_mtime == 0
+    kept = list((tmp_path / "mine" / "cache" / "compiled").glob("*.pt2"))
+    assert [path.name for path in kept] == [name.name]
+    inode = kept[0].stat().st_ino
+    again = ft.fit(program(), [X], until="1 step", directory=tmp_path / "again")
+    assert tree.diff(again.state, run.state) == []
+    assert kept[0].stat().st_ino == inode  # loaded, not compiled again
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"FUNCTRAIN_CACHE_DIR": "/here", "XDG_CACHE_HOME": "/x"}, "/here"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/functrain"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/functrain"),
+        ({"HOME": "/h"}, "/h/.cache/functrain"),
+    ],
+)
+def test_where_the_cache_is(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("FUNCTRAIN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_directory() == Path(expected)
+
+
+def test_it_is_made_for_one_user_only(tmp_path: Path) -> None:
+    found = private(tmp_path / "a" / "b" / "c")
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    assert stat.S_IMODE(found.parent.stat().st_mode) == 0o700
+    assert private(found) == found
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+@pytest.mark.parametrize("which", ["", "compiled"])
+def test_a_cache_that_others_can_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, which: str
+) -> None:
+    private(tmp_path / "cache" / "compiled")
+    (tmp_path / "cache" / which).chmod(mode)
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.warns(CompileCacheWarning, match="others can write to"):
+        made = cached(program())
+    assert directory_of(made) is None
+
+
+def test_a_cache_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(private(tmp_path / "cache" / "x")))
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.warns(CompileCacheWarning, match="belongs to another user"):
+        assert directory_of(cached(program())) is None
+
+
+def test_without_a_home_that_can_be_written_to_runs_compile_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.warns(CompileCacheWarning, match="a resumed run compiles again"):
+        assert directory_of(cached(program())) is None
+
+
+def test_what_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
+    assert directory_of(cached(program(directory=tmp_path / "d"))) == tmp_path / "d"
+    assert directory_of(cached(program(mode="default"))) is None
+    assert directory_of(cached(program(backend="eager"))) is None
+    assert not (tmp_path / "cache").exists()
+    assert directory_of(cached(program())) == tmp_path / "cache" / "compiled"
+
+
+def test_what_was_used_longest_ago_is_pruned(tmp_path: Path) -> None:
+    for age, name in enumerate("dcba"):
+        path = tmp_path / f"{name}.pt2"
+        path.write_bytes(bytes(100))
+        os.utime(path, (age, age))
+    (tmp_path / "other").write_bytes(bytes(1000))
+    prune(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "b.pt2", "other"]
+    prune(tmp_path, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "other"]
