@@ -19,6 +19,7 @@ from functrain.errors import ModelError
 from functrain.owners import Owner, lists, owners, refuse_closures
 from functrain.rng import derive, scoped
 from functrain.state import Tensors
+from functrain.wrapped import plain_paths, refuse
 from functrain.written import Written
 
 Factory = Callable[[], nn.Module]
@@ -155,27 +156,30 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
     module = _copy(source) if isinstance(source, nn.Module) else _make(source, seed)
     _refuse_lazy(module)
     originals = source if isinstance(source, nn.Module) else module
-    named = dict(module.named_parameters()) | dict(module.named_buffers())
-    paths = {id(tensor): path for path, tensor in named.items()}
-    found, params = owners(module, paths), dict(module.named_parameters())
+    params, buffers = _named(module.named_parameters()), _named(module.named_buffers())
+    plain = plain_paths(module, [*params, *buffers])
+    params = {plain[path]: p for path, p in params.items()}
+    buffers = {plain[path]: b for path, b in buffers.items()}
+    paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
+    found = owners(module, paths)
     return Model(
         module=module,
         factory=factory,
         params={path: p.detach() for path, p in params.items()},
-        buffers={path: b.detach() for path, b in module.named_buffers()},
+        buffers={path: b.detach() for path, b in buffers.items()},
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
         owners=found,
         places={path: found[path][0] for path in params},
         aliases=_aliases(module, paths),
         hooks={
-            path: list(p._backward_hooks.values())
+            plain[path]: list(p._backward_hooks.values())
             for path, p in originals.named_parameters()
             if p._backward_hooks
         },
         lists=lists(module, paths),
         modes=_modes(module),
         known_buffers=KnownBuffers.of(module),
-        written=Written.of(module),
+        written=Written.of(module, params),
     )
 
 
@@ -184,6 +188,7 @@ def _copies(tensors: Tensors) -> Tensors:
 
 
 def _copy(module: nn.Module) -> nn.Module:
+    refuse(module)
     try:
         copied = copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
@@ -204,7 +209,12 @@ def _make(factory: Factory, seed: int) -> nn.Module:
         module = factory()
     if not isinstance(module, nn.Module):
         raise ModelError(f"the model factory must return an nn.Module, it returned {module!r}")
+    refuse(module)
     return module
+
+
+def _named(pairs: Iterable[tuple[str, Tensor]]) -> Tensors:
+    return dict(pairs)
 
 
 def _refuse_lazy(module: nn.Module) -> None:
@@ -221,7 +231,9 @@ def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),
     ]
-    return {name: paths[id(t)] for name, t in everything if paths[id(t)] != name}
+    plain = plain_paths(module, [name for name, _ in everything])
+    names = [(plain[name], paths[id(tensor)]) for name, tensor in everything]
+    return {name: path for name, path in names if path != name}
 
 
 def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:

@@ -16,6 +16,7 @@ from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.model import Model, take_apart
 from functrain.names import nearest
 from functrain.state import Tensors, TrainState
+from functrain.wrapped import plain_paths
 
 # Modules around a module, each with the name under which it holds the one inside.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -39,7 +40,8 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     """
     names = into.keys() | model.aliases.keys()
     _check(values, names)
-    given = {model.aliases.get(path, path): value for path, value in values.items()}
+    plain = plain_paths(model.module, list(values))  # those of a wrapped model have its names
+    given = {model.aliases.get(plain[path], plain[path]): values[path] for path in values}
     buffers = [path for path in given if path in into and path not in model.params]
     other = {path for path in buffers if given[path].shape != into[path].shape}
     resized = _resized_by_module(model, values) & other if other else set[str]()

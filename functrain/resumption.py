@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import attrs
 import torch
+from torch import nn
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
@@ -17,6 +18,7 @@ from functrain.checkpoint.format.buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.errors import (
     CheckpointCorruptError,
+    CheckpointMismatchError,
     ConfigurationError,
     NoCheckpointError,
     UnsupportedLeafError,
@@ -27,6 +29,7 @@ from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
 from functrain.warning import warn
+from functrain.wrapped import all_paths, plain_paths
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path
@@ -48,7 +51,7 @@ def environment() -> dict[str, Any]:
 def describe(program: Program) -> dict[str, Any]:
     """What a checkpoint says it was made with: recipe, shapes, transformations, environment."""
     model = program.fixed.model
-    persistent = model.module.state_dict().keys()
+    persistent = plain_paths(model.module, list(model.module.state_dict())).values()
     return {
         "recipe": program.recipe.describe(),
         # Not whether it donates, which changes no bit.
@@ -88,10 +91,34 @@ def restore(
     Raises:
         CheckpointMismatchError: it is of another architecture; all paths are listed.
     """
-    saved, manifest = store.restore(which, like=expected(program, seed=0), types=TYPES)
+    saved, manifest = _fitted(store, which, expected(program, seed=0), program.fixed.model.module)
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     return saved, info, path
+
+
+def _fitted(
+    store: Checkpoints, which: int | str | Path, like: RunState, module: nn.Module
+) -> tuple[Any, Any]:
+    """A checkpoint, also one of an earlier version, whose paths have the names of wrappers."""
+    try:
+        return store.restore(which, like=like, types=TYPES)
+    except CheckpointMismatchError:
+        full = {plain: path for path, plain in plain_paths(module, all_paths(module)).items()}
+        before = _renamed(like, full)
+        if tree.equal(before, like):
+            raise
+        saved, manifest = store.restore(which, like=before, types=TYPES)
+        return _renamed(saved, {path: plain for plain, path in full.items()}), manifest
+
+
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    """A tree with other keys in its dicts."""
+    if isinstance(node, dict):
+        return {names.get(key, key): _renamed(child, names) for key, child in node.items()}
+    if tree.is_node(node):
+        return tree.rebuild(node, [_renamed(child, names) for _, child in tree.children(node)])
+    return node
 
 
 def chosen(

@@ -40,14 +40,19 @@ class Written:
     watched: int = 0
 
     @classmethod
-    def of(cls, module: nn.Module) -> Written:
-        """Begin with the parameters that torch's own layers write to."""
+    def of(cls, module: nn.Module, params: Tensors) -> Written:
+        """Begin with the parameters that torch's own layers write to.
+
+        Args:
+            module: with those layers.
+            params: its parameters by path.
+        """
         renormed = [
             id(one.weight)
             for one in module.modules()
             if isinstance(one, nn.Embedding | nn.EmbeddingBag) and one.max_norm is not None
         ]
-        return cls({path for path, one in module.named_parameters() if id(one) in renormed})
+        return cls({path for path, one in params.items() if id(one) in renormed})
 
     def suspects(self, params: Tensors, trainable: Collection[str], donated: bool) -> set[str]:
         """Choose the parameters to copy in order to see whether a forward writes to them.
