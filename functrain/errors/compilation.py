@@ -10,11 +10,14 @@ class CaptureError(FunctrainError, RuntimeError):
 
     Attributes:
         where: the line of the user's code, where one is at fault.
+        inside: the line of an installed package that it led to, if there is one.
     """
 
-    def __init__(self, reason: str, where: str | None) -> None:
-        self.where = where
-        at = "" if where is None else f"\n  at {where}\n"
+    def __init__(self, reason: str, where: str | None, inside: str | None = None) -> None:
+        self.where, self.inside = where, inside
+        lines = [f"  at {where}\n"] if where else []
+        lines += [f"  in {inside}\n"] if inside else []
+        at = "\n" + "".join(lines) if lines else ""
         super().__init__(
             f"compiled cannot take this step into one graph: {reason}.{at}"
             "  A graph is captured from one run of the loss and the model without data: they may "

@@ -35,7 +35,8 @@ from functrain.rng import scoped
 
 _OWN = tuple(str(Path(one).parent) + os.sep for one in (torch.__file__, Path(__file__).parent))
 _ONE_AT_A_TIME = threading.RLock()  # what a capture switches is the process's
-_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+_PACKAGES = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib"))
+_LIBRARIES = (sysconfig.get_paths()["stdlib"], *_PACKAGES)
 _EXAMPLES = str(Path(__file__).parent.parent / "examples")
 
 Function = Callable[[list[Tensor]], dict[str, Any]]
@@ -98,7 +99,8 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         except FunctrainError:
             raise
         except Exception as error:
-            raise CaptureError(f"{type(error).__name__}: {error}", _where(error)) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise CaptureError(reason, *_lines_at_fault(error)) from error
         finally:
             done = before.undone(constants)
     if done := done or written_constant(graph):
@@ -140,13 +142,20 @@ def _constants(graph: GraphModule) -> list[Tensor]:
     return [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
 
 
-def _where(error: BaseException) -> str | None:
-    """The innermost line of the user's code that an error came from."""
+def _lines_at_fault(error: BaseException) -> tuple[str | None, str | None]:
+    """The innermost lines of the user's code, and of a package it called, that an error is from."""
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_theirs(frame)]
-    if not frames:
-        return None
-    last = next((f for f in reversed(frames) if not f.filename.startswith(_LIBRARIES)), frames[-1])
-    return f"{last.filename}:{last.lineno}, in {last.name}: {last.line}"
+    theirs = [n for n, frame in enumerate(frames) if not frame.filename.startswith(_LIBRARIES)]
+    packages = [n for n, frame in enumerate(frames) if frame.filename.startswith(_PACKAGES)]
+    last = theirs[-1] if theirs else -1
+    inside = packages[-1] if packages and packages[-1] > last else None
+    lines = (n if n is not None and n >= 0 else None for n in (last, inside))
+    where, package = (None if n is None else _line(frames[n]) for n in lines)
+    return where, package
+
+
+def _line(frame: FrameSummary) -> str:
+    return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
 
 
 def _is_theirs(frame: FrameSummary) -> bool:

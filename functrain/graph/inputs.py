@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from functrain import containers, objects, tree
 from functrain.batch import moved
@@ -93,9 +94,15 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
         found: where to put the tensors, in the order of :func:`flatten`.
 
     Raises:
-        BatchFormError: there is a value in it of a kind that cannot be compared.
+        BatchFormError: there is a value in it of a kind that cannot be compared, or a tensor that
+            is not dense.
     """
     if isinstance(node, Tensor):
+        if (unlike := unlike_dense(node)) is not None:
+            raise BatchFormError(
+                f"there is a {unlike} tensor in the batch, where a compiled step takes dense ones",
+                None,
+            )
         if found is not None:
             found.append(node)
         return (node.dtype, node.shape, node.stride(), node.device)
@@ -129,6 +136,20 @@ def _constant(value: Any) -> Any:
     if isinstance(value, Tensor) or objects.is_array(value):
         raise _refused(type(value))
     return value if isinstance(value, _NAMED) else (type(value), repr(value))
+
+
+def unlike_dense(tensor: Tensor) -> str | None:
+    """What kind of tensor it is, if it is none that lies in memory by sizes and strides."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    kind = type(tensor)
+    if kind is not Tensor and is_traceable_wrapper_subclass(cast(Any, tensor)):
+        return kind.__name__
+    return None
 
 
 def writable(leaves: list[Tensor]) -> bool:

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import step
+from functrain import step, tree
 from functrain.batch import Batch
 from functrain.copying import copy
 from functrain.errors import (
@@ -27,6 +27,7 @@ from functrain.graph.inputs import (
     form,
     given,
     scalar,
+    unlike_dense,
     with_tensors,
     writable,
 )
@@ -161,6 +162,9 @@ class Compiled:
         given = large = {name: state[name] for name in _WRITTEN}
         leaves, mine = flatten(large), donation is not None
         seen = self.known.holds(leaves, large["params"])
+        if not seen and (reason := _not_dense(large)) is not None:
+            self._fall_back(CaptureError(reason, None))
+            return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
         if not (mine and (seen or writable(leaves))):
             large, mine = self._copied(large), False
             leaves = flatten(large)
@@ -254,6 +258,14 @@ class Compiled:
         if not self.fallback:
             raise error
         warn(f"this step runs eagerly: {error}", FallbackWarning)
+
+
+def _not_dense(state: step.DeviceState) -> str | None:
+    """A sentence, if a graph cannot take one of the tensors of a state."""
+    for path, leaf in tree.items(state):
+        if isinstance(leaf, Tensor) and (kind := unlike_dense(leaf)) is not None:
+            return f"state.{tree.path_string(path)} is a {kind} tensor; a graph takes dense ones"
+    return None
 
 
 def _nothing() -> None:
