@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import functrain as ft
 from functrain.errors import CheckpointSkippedWarning
@@ -20,6 +20,14 @@ from functrain.errors import CheckpointSkippedWarning
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+
+
+def program() -> ft.Program:
+    return ft.program(nn.Linear(3, 1), loss, ft.optim.SGD(lr=0.1))
+
+
+def loss(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).square().mean()
 
 
 class Payload:
@@ -36,10 +44,7 @@ class Payload:
 def hostile(tmp_path: Path, rewrite: Callable[..., None]) -> Path:
     """A run with code planted wherever something might import, build or unpickle it."""
     run, marker = tmp_path / "run", tmp_path / "executed"
-    program = ft.program(
-        nn.Linear(3, 1), lambda model, x: model(x).square().mean(), ft.optim.SGD(lr=0.1)
-    )
-    ft.fit(program, [torch.ones(2, 3)] * 2, until="4 steps", directory=run)
+    ft.fit(program(), [torch.ones(2, 3)] * 2, until="4 steps", directory=run)
     code = f"import pathlib\npathlib.Path({str(marker)!r}).touch()\ndef made(**k): return None\n"
     names = ["planted", "sitecustomize", "usercustomize", "conftest", "functrain", "torch"]
     config = (
@@ -97,11 +102,8 @@ def test_nothing_in_a_run_directory_is_run(hostile: Path, arguments: tuple[str, 
 
 
 def test_neither_does_a_run_that_goes_on_there(hostile: Path) -> None:
-    program = ft.program(
-        nn.Linear(3, 1), lambda model, x: model(x).square().mean(), ft.optim.SGD(lr=0.1)
-    )
     with pytest.warns(CheckpointSkippedWarning, match="were saved"):
-        ft.fit(program, [torch.ones(2, 3)] * 2, until="6 steps", directory=hostile)
+        ft.fit(program(), [torch.ones(2, 3)] * 2, until="6 steps", directory=hostile)
     assert not (hostile.parent / "executed").exists()
 
 
