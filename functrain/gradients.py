@@ -191,7 +191,7 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
         if leaf.grad is not None:
             grad = leaf.grad if grad is None else grad + leaf.grad
         if grad is not None:
-            grads[path] = _dense(path, grad)
+            grads[path] = _accumulated(path, grad, leaf)
     return grads
 
 
@@ -202,7 +202,7 @@ def _hand_over(loss: Tensor, leaves: Tensors, take: Callable[[str, Tensor], None
     def hand_over(path: str, leaf: Tensor) -> None:
         grad, leaf.grad = leaf.grad, None
         assert grad is not None
-        take(path, _dense(path, grad))
+        take(path, _accumulated(path, grad, leaf))
         handed.add(path)
 
     for path, leaf in leaves.items():
@@ -243,7 +243,14 @@ def _has_reentrant_checkpoint(graph: Any) -> bool:
     return False
 
 
-def _dense(path: str, grad: Tensor) -> Tensor:
+def _accumulated(path: str, grad: Tensor, leaf: Tensor) -> Tensor:
+    """A gradient as ``backward`` would leave it in ``.grad``: in memory it lies as its parameter.
+
+    The order of its elements is that in which a norm adds them up (torch's "gradient layout
+    contract"; transposed convolutions and permuted inputs give other strides).
+    """
     if grad.layout is not torch.strided:
         raise SparseGradientError(path, grad.layout)
-    return grad
+    if (grad.is_contiguous() and leaf.is_contiguous()) or grad.stride() == leaf.stride():
+        return grad
+    return torch.empty_like(leaf, requires_grad=False).copy_(grad)

@@ -402,3 +402,30 @@ class TestGradientsThatABackwardWithinWrites:
         for path, parameter in model.named_parameters():
             torch.testing.assert_close(state.params[path], parameter.detach(), msg=path)
             assert not torch.equal(state.params[path], program.init().params[path])
+
+
+def test_a_norm_adds_up_gradients_in_the_order_of_the_plain_loop() -> None:
+    """``backward`` lays a gradient out in memory as its parameter; the norm depends on that."""
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(37, 53))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x @ self.weight.t().contiguous()).square().mean()
+
+    torch.manual_seed(0)
+    module, x = Transposed(), torch.randn(11, 53)
+    made = ft.program(module, lambda m, x: m(x), ft.optim.AdamW(lr=1e-2), clip_norm=0.01)
+    state, optimizer = made.init(), torch.optim.AdamW(module.parameters(), lr=1e-2, fused=True)
+    for _ in range(3):
+        state, metrics = made.train_step(state, x)
+        module(x).backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), 0.01)
+        assert metrics["grad_norm"] == norm
+        optimizer.step()
+        optimizer.zero_grad()
+    assert tree.equal(state.params["weight"], module.weight.detach())
+    (grad,) = torch.autograd.grad(module(x), module.weight)
+    assert grad.stride() != module.weight.stride()  # or this shows nothing
