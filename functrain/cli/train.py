@@ -38,10 +38,7 @@ class _Span:
 
     def summary(self, newest: int) -> str:
         """Say what was done in a directory whose newest checkpoint was of a step."""
-        made = self.end - self.begin
-        if not made:
-            return "the run is done; nothing was left to do"
-        said = f"made {made} steps, from the checkpoint of step {self.begin} on"
+        said = f"made {self.end - self.begin} steps, from the checkpoint of step {self.begin} on"
         again = min(self.end, newest)
         return said if again <= self.begin else f"{said}; those up to {again} a second time"
 
@@ -93,7 +90,7 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
             run = _fit(loaded.config, built, state, span, console)
             plot = _plot(run, directory, loaded.config.name, console)
         ended = run.reason not in ("interrupted", "nonfinite")
-        if ended and already:
+        if ended and already and run.new_steps:  # or the progress bar has said that it was over
             console.print(span.summary(already[-1]))
         console.print(summary(run, loaded.config.name))
         # Not in the table, which would cut long paths.

@@ -129,7 +129,7 @@ class TestBadEnds:
         with pytest.raises(RunDirectoryError, match=r"seeds.json is damaged .* Remove that file"):
             run("seeds=[0]")
         Path("runs/run/seeds.json").unlink()
-        assert "nothing was left to do" in run("seeds=[0]")
+        assert "nothing to train" in run("seeds=[0]")
 
 
 def test_spread_is_over_finite_values() -> None:
