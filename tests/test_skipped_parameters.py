@@ -244,6 +244,31 @@ class TestLoading:
             renamed = {path.replace("adapter", "plugin"): count for path, count in counts.items()}
             assert tree.diff(renamed, {path: theirs[name][path] for path in renamed}) == []
 
+    def test_a_parameter_that_joins_by_a_partial_load_counts_from_zero(
+        self, tmp_path: Path
+    ) -> None:
+        """As in torch, where one optimizer has them all and some require no gradient at first."""
+        module, joined = made(Late), lambda path, _: not path.startswith("body")
+        optimizer = ft.optim.AdamW(0.01)
+        some = ft.program(module, loss, optimizer, trainable=joined, ema=0.9)
+        every = ft.program(module, loss, optimizer, ema=0.9)
+        state = some.init()
+        theirs = torch.optim.AdamW(module.parameters(), 0.01, fused=True)
+        for param in module.body.parameters():
+            param.requires_grad_(False)
+        for step in range(STEPS):
+            if step == STOP:
+                ft.save(tmp_path / "some", state)
+                with pytest.warns(ft.errors.PartialLoadWarning):
+                    state = ft.load(tmp_path / "some", like=every.init(), partial=True)
+                module.requires_grad_(True)
+            state, _ = (some if step < STOP else every).train_step(state, batch(step))
+            theirs.zero_grad()
+            loss(module, batch(step)).backward()
+            theirs.step()
+        expected = {path: param.detach() for path, param in module.named_parameters()}
+        assert tree.diff(expected, dict(state.params)) == []
+
     def test_a_count_of_no_parameter_is_still_refused(self, tmp_path: Path) -> None:
         saved = self.stepped()
         optimizer = tree.thawed(saved.optimizer)

@@ -186,7 +186,7 @@ def _check(source: Source, found: Placed, like: Any) -> None:
 
 def _with_skipped(source: Source, json: Json, like: Any, adaption: Adaption) -> Any:
     with well_formed(source.path):
-        return with_skipped(like, names(json, adaption), adaption.wants)
+        return with_skipped(like, names(json, adaption), adaption.wants, adaption.partial)
 
 
 @attrs.frozen

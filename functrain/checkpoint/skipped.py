@@ -3,11 +3,13 @@
 The optimizers of ``functrain.optim`` give a parameter a step count of its own when it first has
 no gradient (``functrain.optim.counts``). So a state has such entries or has none, and both are of
 one structure: a new state fits a checkpoint of one that skipped parameters, and the reverse.
+Where a checkpoint is loaded in part, a parameter whose moments it lacks keeps its own count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -20,13 +22,16 @@ _NAME = "per_parameter"
 _Saved = dict[str, dict[str, list[str]]]
 
 
-def with_skipped(like: Tree, names: Iterable[str], wants: Callable[[str], bool]) -> Tree:
+def with_skipped(
+    like: Tree, names: Collection[str], wants: Callable[[str], bool], partial: bool = False
+) -> Tree:
     """Return ``like`` with the entries that a checkpoint has, and without those it lacks.
 
     Args:
         like: the tree expected; not changed.
         names: dotted paths of what was saved, as they are called in ``like``.
         wants: whether a leaf of a path is to be loaded.
+        partial: whether parameters may be missing in the checkpoint.
 
     Example:
         >>> import torch
@@ -41,19 +46,42 @@ def with_skipped(like: Tree, names: Iterable[str], wants: Callable[[str], bool])
         scalar, dot, path = entry.partition(".")
         if found and dot:
             saved.setdefault(place, {}).setdefault(scalar, []).append(path)
-    return _walked(like, "", saved, wants)
+    loaded = {name for name in names if wants(name)} if partial else None
+    return _walked(like, "", saved, wants, loaded)
 
 
-def _walked(node: Tree, place: str, saved: _Saved, wants: Callable[[str], bool]) -> Tree:
+def _walked(
+    node: Tree,
+    place: str,
+    saved: _Saved,
+    wants: Callable[[str], bool],
+    loaded: Collection[str] | None,
+) -> Tree:
     if not tree.is_node(node):
         return node
     old = tree.children(node)
-    new = [_walked(child, f"{place}.{key}", saved, wants) for key, child in old]
+    new = [_walked(child, f"{place}.{key}", saved, wants, loaded) for key, child in old]
     if any(one is not child for one, (_, child) in zip(new, old, strict=True)):
         node = tree.rebuild(node, new)
     if isinstance(node, dict) and isinstance(node.get("step"), Tensor):
-        return _fitted(node, place, saved.get(place, {}), wants)
+        fresh = _fresh(node, place, loaded) if loaded is not None else []
+        return _fitted(node, place, saved.get(place, {}), wants, fresh)
     return node
+
+
+def _fresh(state: dict[str, Any], place: str, loaded: Collection[str]) -> list[str]:
+    """Return the parameters of which no moment is loaded, though the shared count is."""
+    if f"{place}.step"[1:] not in loaded or "params" in state:  # the latter is an average
+        return []
+    slots = {
+        name: values
+        for name, values in state.items()
+        if name != _NAME and isinstance(values, Mapping)
+    }
+    found = {
+        path for name in slots for path in slots[name] if f"{place}.{name}.{path}"[1:] in loaded
+    }
+    return [path for path in dict.fromkeys(chain(*slots.values())) if path not in found]
 
 
 def _fitted(
@@ -61,6 +89,7 @@ def _fitted(
     place: str,
     saved: dict[str, list[str]],
     wants: Callable[[str], bool],
+    fresh: list[str],
 ) -> dict[str, Any]:
     own, found = state.get(_NAME, {}), dict[str, dict[str, Tensor]]()
 
@@ -68,11 +97,13 @@ def _fitted(
         prefix = f"{place}.{_NAME}.{scalar}."[1:]
         return {path for path in paths if wants(prefix + path)}
 
-    for scalar in {**own, **saved}:
+    scalars = [name for name, value in state.items() if isinstance(value, Tensor) and fresh]
+    for scalar in dict.fromkeys([*own, *saved, *scalars]):
         if isinstance(state.get(scalar), Tensor):
             ours, theirs = own.get(scalar, {}), saved.get(scalar, [])
             kept, loaded = ours.keys() - wanted(scalar, ours), wanted(scalar, theirs)
-            paths = [path for path in [*ours, *theirs] if path in kept or path in loaded]
+            places = dict.fromkeys([*ours, *theirs, *fresh])
+            paths = [path for path in places if path in {*kept, *loaded, *fresh}]
             found[scalar] = {path: ours.get(path, state[scalar]) for path in paths}
     found = {scalar: entries for scalar, entries in found.items() if entries}
     rest = {name: value for name, value in state.items() if name != _NAME}
