@@ -136,7 +136,8 @@ def prefix_hint(given: Collection[str], known: Collection[str]) -> str:
         renamed = f"{{{prefix!r} + name: value for name, value in params.items()}}"
         return f"; the model's names begin with {prefix!r}: put it before those given: {renamed}"
     for wrapper in _WRAPPERS:
-        if {name.replace(wrapper, "") for name in given} >= set(known):
+        names = {name.replace(wrapper, "") for name in given}
+        if names != set(given) and names >= set(known):
             renamed = f"{{name.replace({wrapper!r}, ''): value for name, value in params.items()}}"
             return f"; {wrapper!r} is in the names: take it out first: {renamed}"
     return ""

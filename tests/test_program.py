@@ -972,6 +972,11 @@ class TestPretrainedValues:
         consume_prefix_in_state_dict_if_present(given, prefix)
         program.init(params=given)
 
+    def test_only_a_shape_that_differs(self, program: ft.Program) -> None:
+        given = {**program.init().params, "3.bias": torch.zeros(99)}
+        with pytest.raises(errors.ParameterMismatchError, match=r"do not fit the model:\n"):
+            program.init(params=given)
+
     def test_a_prefix_of_the_model(self) -> None:
         inner = mlp()
         wrapped = nn.ModuleDict({"backbone": inner})
