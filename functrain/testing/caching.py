@@ -13,7 +13,7 @@ import attrs
 from torch import nn
 
 from functrain.testing.another import others
-from functrain.testing.cells import OF_ALL_MODULES, Cell, Held, is_data, of_module
+from functrain.testing.cells import OF_ALL_MODULES, Cell, Held, is_data, of_caches, of_module
 from functrain.testing.comparing import Snapshot, changes, snapshot
 from functrain.testing.surroundings import put_back
 
@@ -152,4 +152,6 @@ def without(findings: list[str], names: set[str]) -> list[str]:
 
 
 def _cells(module: Any) -> dict[str, Cell]:
-    return {} if module is None else {cell.name: cell for cell in of_module(module)}
+    if module is None:
+        return {}
+    return {cell.name: cell for cell in (*of_module(module), *of_caches(module))}

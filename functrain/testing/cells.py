@@ -140,6 +140,17 @@ def of_module(module: nn.Module, called: str = "module") -> Iterator[Cell]:
                 yield attribute(vars(part), name, f"{prefix}.{name}")
 
 
+def of_caches(module: nn.Module, called: str = "module") -> Iterator[Cell]:
+    """The buffers of a module and those in it that are not saved.
+
+    One that is ``None`` when a program is made has no place in its states.
+    """
+    for path, part in module.named_modules():
+        prefix = f"{called}.{path}" if path else called
+        for name in part._non_persistent_buffers_set & part._buffers.keys():
+            yield attribute(part._buffers, name, f"{prefix}.{name}")
+
+
 def of_outer_module(module: nn.Module, name: str) -> Iterator[Cell]:
     """The same and the tensors, of a module that is no part of the state.
 

@@ -59,15 +59,24 @@ def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> se
     attributes = Attributes.of(other)
     if not attempted(lambda made: _called(loss, other, made, _SEED + 1), batch, attributes):
         return set()
-    with torch.no_grad():
-        for mine, given in zip(_tensors(other), _tensors(module), strict=True):
-            mine.copy_(given)
+    _put_values(other, module)
     _called(loss, other, copy.deepcopy(batch))
     return unchanged(attributes, filled)
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+@torch.no_grad()
+def _put_values(module: nn.Module, source: nn.Module) -> None:
+    """Give a module the parameters and buffers of another, also where calls gave them a shape."""
+    for param, given in zip(module.parameters(), source.parameters(), strict=True):
+        param.copy_(given)
+    buffers = dict(module.named_buffers())
+    for path, buffer in source.named_buffers():
+        held = buffers.get(path)
+        if held is not None and (held.shape, held.dtype) == (buffer.shape, buffer.dtype):
+            held.copy_(buffer)  # in place, for a buffer may have several names
+        else:
+            owner, _, name = path.rpartition(".")
+            module.get_submodule(owner)._buffers[name] = buffer.clone()
 
 
 def _called(loss: LossFunction, module: nn.Module, batch: Any, seed: int = _SEED) -> dict[str, Any]:

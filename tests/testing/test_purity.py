@@ -37,6 +37,24 @@ class Lazy(nn.Linear):
         return super().forward(x + self.grid + self.by_length[len(x)])
 
 
+class LazyBuffers(nn.Linear):
+    """The same in buffers that are not saved, as bias and position tables often are."""
+
+    grid: Any
+    shift: Any
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.register_buffer("grid", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grid is None or len(self.grid) != len(x):
+            self.grid = torch.arange(len(x)).unsqueeze(1) / 8
+        if "shift" not in self._buffers:
+            self.register_buffer("shift", torch.ones(2), persistent=False)
+        return super().forward(x + self.grid + self.shift)
+
+
 class KeepsItsFirstMask(nn.Linear):
     mask: Any = None
 
@@ -47,6 +65,34 @@ class KeepsItsFirstMask(nn.Linear):
         if self.mask is None:
             self.mask = torch.rand(x.shape[1])
         return super().forward(x * self.mask)
+
+
+class KeepsItsFirstMaskInABuffer(nn.Linear):
+    mask: Any
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.register_buffer("mask", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mask is None:
+            self.mask = torch.rand(x.shape[1])
+        return super().forward(x * self.mask)
+
+
+class FillsASavedBuffer(nn.Linear):
+    """Takes the shape of its first batch, which goes with the state."""
+
+    mean: Any
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.register_buffer("mean", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.mean if self.mean.numel() else torch.zeros_like(x)
+        self.mean = 0.9 * before + 0.1 * x
+        return super().forward(x - self.mean)
 
 
 class KeepsItsLastOutput(nn.Linear):
@@ -95,7 +141,9 @@ def program(model: nn.Module | None = None, loss: Any = square) -> ft.Program:
 
 @pytest.mark.row(52)
 class TestCaches:
-    @pytest.mark.parametrize("model", [Lazy, KeepsItsLastOutput, normed])
+    @pytest.mark.parametrize(
+        "model", [Lazy, LazyBuffers, FillsASavedBuffer, KeepsItsLastOutput, normed]
+    )
     def test_what_any_call_fills_alike_is_pure(self, model: Any) -> None:
         made = program(model())
         check_pure(made, made.init(), BATCH)
@@ -105,7 +153,11 @@ class TestCaches:
 
     @pytest.mark.parametrize(
         ("model", "name"),
-        [(KeepsItsFirstMask, "mask"), (CountsForPeople, "calls")],
+        [
+            (KeepsItsFirstMask, "mask"),
+            (KeepsItsFirstMaskInABuffer, "mask"),
+            (CountsForPeople, "calls"),
+        ],
     )
     def test_one_of_anything_else_is_not(self, model: Any, name: str) -> None:
         made = program(model())
