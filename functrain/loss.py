@@ -71,7 +71,10 @@ LossFunction = Callable[[nn.Module, Any], Tensor | Loss]
 
 
 # How the first argument begins where predictions are compared with targets.
-_PREDICTIONS = ("input", "output", "pred", "logit", "y_pred", "y_hat", "yhat", "y_true")
+_PREDICTIONS = (
+    *("input", "output", "pred", "logit", "log_", "anchor"),
+    *("y_pred", "y_hat", "yhat", "y_true"),
+)
 
 
 def refuse_criterion(function: LossFunction | None) -> None:
@@ -88,9 +91,11 @@ def refuse_criterion(function: LossFunction | None) -> None:
         Traceback (most recent call last):
         functrain.errors.ConfigurationError: mse_loss takes (input, target, ...), but functrain ...
     """
-    called: Any = function.forward if isinstance(function, nn.Module) else function
+    is_class = isinstance(function, type) and issubclass(function, nn.Module)
+    given: Any = function
+    called = given.forward if is_class or isinstance(given, nn.Module) else given
     try:
-        names = list(inspect.signature(called).parameters)
+        names = list(inspect.signature(called).parameters)[is_class:]  # without self
     except (TypeError, ValueError):  # some builtins have no signature
         return
     if not names or not names[0].startswith(_PREDICTIONS):

@@ -147,6 +147,12 @@ def _check(given: Any, known: Collection[str]) -> None:
     """Refuse a path, a module, a state, a nested checkpoint and the like."""
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"params must be a dict of tensors by name, {_instead(given)}")
+    for name in given:
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"params must be a dict of tensors by name, got one with the key {name!r}; "
+                "program.init(params=module.state_dict()) is one"
+            )
     others = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
     nested = state_dicts(others)
     if nested:
@@ -159,6 +165,12 @@ def _check(given: Any, known: Collection[str]) -> None:
         raise ConfigurationError(
             f"params[{name!r}] must be a tensor, got a {type(given[name]).__name__}; "
             "torch.as_tensor makes one of an array or a list"
+        )
+    meta = [name for name, value in given.items() if isinstance(value, Tensor) and value.is_meta]
+    if meta:
+        raise ConfigurationError(
+            f"params[{meta[0]!r}] has no values: it is on the meta device, as {len(meta)} of "
+            f"{len(given)} are. Load them first: module.load_state_dict(values, assign=True)"
         )
 
 

@@ -53,7 +53,8 @@ def _count(_: Recipe, attribute: attrs.Attribute[Any], value: int) -> None:
 
 
 def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
+    is_left_out = value is None and attribute.default is None
+    if not is_left_out and not callable(value):
         raise ConfigurationError(
             f"{attribute.name} must be a function (model, batch), came {value!r}"
         )

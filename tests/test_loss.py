@@ -30,6 +30,10 @@ class OfModelAndBatch(nn.Module):
 CRITERIA = [
     (nn.CrossEntropyLoss(), "CrossEntropyLoss takes"),
     (nn.MSELoss(), "MSELoss takes"),
+    (nn.CrossEntropyLoss, "CrossEntropyLoss takes (input, target)"),
+    (nn.CTCLoss(), "CTCLoss takes (log_probs, targets, ...)"),
+    (nn.PoissonNLLLoss(), "PoissonNLLLoss takes (log_input, target)"),
+    (nn.TripletMarginLoss(), "TripletMarginLoss takes (anchor, positive, ...)"),
     (F.cross_entropy, "cross_entropy takes"),
     (functools.partial(F.cross_entropy, label_smoothing=0.1), "cross_entropy takes"),
     (Focal(), "Focal takes (y_pred, y_true)"),
@@ -51,6 +55,11 @@ class TestCriteria:
         loss = OfModelAndBatch()
         with pytest.raises(ConfigurationError, match="MSELoss takes"):
             ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), evaluate=nn.MSELoss())
+
+
+def test_no_loss_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="loss must be a function"):
+        ft.program(nn.Linear(2, 1), None, ft.optim.SGD(lr=0.1))  # type: ignore[arg-type]
 
 
 def test_a_module_of_model_and_batch_is_a_loss() -> None:

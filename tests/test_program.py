@@ -972,6 +972,16 @@ class TestPretrainedValues:
         consume_prefix_in_state_dict_if_present(given, prefix)
         program.init(params=given)
 
+    def test_a_number_as_name(self, program: ft.Program) -> None:
+        given: Any = dict(enumerate(mlp().state_dict().values()))
+        with pytest.raises(errors.ConfigurationError, match="with the key 0"):
+            program.init(params=given)
+
+    def test_tensors_without_values(self, program: ft.Program) -> None:
+        given = {name: value.to("meta") for name, value in program.init().params.items()}
+        with pytest.raises(errors.ConfigurationError, match=r"'0\.weight'\] has no values"):
+            program.init(params=given)
+
     def test_only_a_shape_that_differs(self, program: ft.Program) -> None:
         given = {**program.init().params, "3.bias": torch.zeros(99)}
         with pytest.raises(errors.ParameterMismatchError, match=r"do not fit the model:\n"):
