@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from functrain import arguments, tree
 from functrain.errors import ParameterMismatchError
+from functrain.optim.snapshot import TORCH_STATE
 from functrain.precision import initial_loss_scale
 from functrain.pretrained import mismatches
 from functrain.state import Tensors, TrainState, is_consumed
@@ -96,18 +97,26 @@ def _expected(program: Program, state: TrainState) -> dict[str, Any]:
 def _of(program: Program, trained: Tensors) -> dict[str, Any]:
     recipe = program.recipe
     parts = {"ema": None if recipe.ema is None else recipe.ema.init(trained)}
-    if getattr(recipe.optimizer, "lazy_state", False):  # its entries appear with the steps
-        return parts
     return {"optimizer": recipe.optimizer.init(trained), **parts}
 
 
 def _differences(expected: Any, given: Any) -> Iterator[tuple[str, tree.Path]]:
     ours, theirs = _paths(expected), _paths(given)
+    unexpected = {path for path in theirs - ours if "group" not in path}  # steps may add to it
     yield from (("missing", path) for path in sorted(ours - theirs, key=repr))
-    yield from (("unexpected", path) for path in sorted(theirs - ours, key=repr))
+    yield from (("unexpected", path) for path in sorted(unexpected, key=repr))
 
 
 def _paths(part: Any) -> set[tree.Path]:
     """Where the leaves are, but for the counts of skipped parameters, which come and go."""
-    leaves = () if part is None else tree.items(part)
+    leaves = () if part is None else tree.items(_lasting(part))
     return {path for path, _ in leaves if "per_parameter" not in path}
+
+
+def _lasting(part: Any) -> Any:
+    """What has its place before the first step: of a torch optimizer's state only its group."""
+    if not isinstance(part, Mapping):
+        return part
+    if part.keys() == TORCH_STATE:
+        return {"group": part["group"]}
+    return {key: _lasting(value) for key, value in part.items()}

@@ -803,6 +803,20 @@ OTHERS = [
     pytest.param({"ema": 0.9}, {}, "missing 'ema.params.bias'", True, id="no average"),
     pytest.param({}, {"ema": 0.9}, "unexpected 'ema.params.bias'", False, id="an average"),
     pytest.param({"precision": "fp16"}, {}, "missing 'loss_scale.scale'", False, id="precision"),
+    pytest.param(
+        {"optimizer": ft.optim.from_torch(torch.optim.Adam, lr=0.1)},
+        {},
+        "missing 'optimizer.group.amsgrad'",
+        True,
+        id="a class of torch",
+    ),
+    pytest.param(
+        {"optimizer": ft.optim.from_torch(torch.optim.SGD, lr=0.1)},
+        {"optimizer": ft.optim.from_torch(torch.optim.Adam, lr=0.1)},
+        "missing 'optimizer.group.momentum'",
+        False,
+        id="another class of torch",
+    ),
 ]
 
 
