@@ -84,6 +84,15 @@ class Monitored:
         epoch = self.metric is not None and self.metric.startswith(f"{_EPOCH}/")
         return found | ({_EPOCH} if epoch else set())
 
+    def evaluated(self, prefixes: Iterable[str]) -> set[str]:
+        """Those of the full names that no metric of a training step has.
+
+        Args:
+            prefixes: of the metrics of evaluations.
+        """
+        begin = tuple(f"{prefix}/" for prefix in (_EPOCH, *prefixes))
+        return {name for name in self.names if name.startswith(begin)}
+
     def _names_a_set(self, sets: Iterable[str]) -> bool:
         """Whether it begins with a set, or with what is meant for one: "confusion/f1" does not."""
         head, slash, _ = (self.metric or "").partition("/")
@@ -145,7 +154,7 @@ def check_given(
         givers = each.givers(prefixes)
         if each.among(found) or not givers or not givers <= there:
             continue
-        if any(each.among(row) for row in reversed(rows)):
+        if any(each.evaluated(prefixes).intersection(row) for row in reversed(rows)):
             continue
         gave = ", ".join(sorted(found)) or "nothing"
         raise MissingMetricError(

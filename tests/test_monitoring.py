@@ -423,6 +423,17 @@ class TestMissing:
         assert run.history["step"] == [1, 2, 3, 4, 5, 6]
         assert run.history.column("eval/loss")[0] == [2, 4, 6]
 
+    @pytest.mark.parametrize("monitor", ["loss_of_training", "grad_norm", "lr"])
+    def test_a_name_that_only_training_steps_have_is_missing(self, monitor: str) -> None:
+        def loss(model: nn.Module, x: torch.Tensor) -> ft.Loss:
+            value = model(x).square().mean()
+            return ft.Loss(value, metrics={"loss_of_training": value} if model.training else {})
+
+        trained = ft.program(nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.1))
+        stop = ft.EarlyStop(monitor, mode="min")
+        with pytest.raises(errors.MissingMetricError, match=f"'{monitor}', but the evaluation"):
+            ft.fit(trained, [X] * 3, until="3 epochs", eval_data=[X], early_stop=stop)
+
     def test_a_set_that_is_evaluated_later_is_not_missing_yet(self) -> None:
         sets = {"eval": ft.Evaluation([X]), "slow": ft.Evaluation([X], every="3 epochs")}
         with pytest.raises(errors.MissingMetricError, match="did you mean 'slow/loss'"):
