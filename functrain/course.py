@@ -62,6 +62,7 @@ class Course:
     interrupts: Interrupts = attrs.field(factory=Interrupts)
     recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
     seconds_before: float = 0.0
+    _contents_known: bool = False
     _started: float = attrs.field(factory=time.monotonic)
     _exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
 
@@ -146,6 +147,8 @@ class Course:
         if self.keeper is not None and self.directory == origin.directory:
             self.keeper.taken_up(self.train, self.loop)
             self.keeper.described |= {key: info[key] for key in ("parent",) if key in info}
+            if (info.get("data") or {}).get("contents", "") is None:
+                self.data["contents"] = None
             set_aside(origin, self.train.counters.step)
         else:
             seen = 0
@@ -208,10 +211,19 @@ class Course:
             # Its state has a batch behind it that made no step: an older checkpoint is exact.
             return
         self.tell_saved(Saver.wait)
+        self._forget_contents_that_change()
         # The log must be on the disk before a checkpoint that has seen it.
         first = self.recorder.syncing()
         self.keeper.save(self.run_state(), found or {}, self.seconds, first)
         self.tell_saved(Saver.poll)
+
+    def _forget_contents_that_change(self) -> None:
+        """Say nothing of contents that are others once they were read: logs, lazy samples."""
+        if self.keeper is None or self._contents_known:
+            return
+        self._contents_known = True
+        if self.data["contents"] not in (None, describe(self.source)["contents"]):
+            self.data["contents"] = None
 
     def tell_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
         """Tell listeners of the checkpoint under way, if it is saved; its errors are raised."""

@@ -21,6 +21,7 @@ from functrain.errors import (
     CheckpointMismatchError,
     ConfigurationError,
     NoCheckpointError,
+    RunChangedError,
     UnsupportedLeafError,
     UnusedStateWarning,
 )
@@ -169,13 +170,29 @@ def _run_at(path: Path) -> Checkpoints | None:
 
 
 def notice_unused(state: TrainState | None, saved: TrainState) -> None:
-    """Tell that a state with steps behind it is not what the run goes on from.
+    """Tell that a state is not what the run goes on from.
 
     Args:
-        state: what ``fit`` was given; one that has made no step is where the run once began.
+        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
+            once began.
         saved: what it goes on from.
+
+    Raises:
+        RunChangedError: a state that has made no step is of another seed.
+
+    Warns:
+        UnusedStateWarning: a state with steps behind it is another one.
     """
-    if state is None or state.counters.step == 0:
+    if state is None:
+        return
+    if state.counters.step == 0:
+        if state.rng.seed != saved.rng.seed:
+            raise RunChangedError(
+                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
+                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
+                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
+                "state= out"
+            )
         return
     if not tree.equal(state, saved):
         warn(

@@ -145,6 +145,13 @@ class TestASeed:
             fit(None, state=state, seed=0)
         assert fit(None, state=ft.fork(state, seed=0), seed=0).state.rng.seed == 0
 
+    @pytest.mark.parametrize("until", ["1 epoch", "2 epochs"])
+    def test_of_a_state_is_refused_where_it_has_no_effect(self, until: str, tmp_path: Path) -> None:
+        fit(tmp_path, state=program().init(seed=2))
+        with pytest.raises(errors.RunChangedError, match=r"state= has the seed 7, .* seed is 2\."):
+            fit(tmp_path, until, state=program().init(seed=7))
+        assert fit(tmp_path, until, state=program().init(seed=2)).state.rng.seed == 2
+
 
 def test_a_checkpoint_that_says_nothing_of_contents_is_taken_up(tmp_path: Path) -> None:
     """As earlier versions wrote them. Warnings are errors here."""
@@ -175,6 +182,19 @@ class Augmented(Dataset[Tensor]):
         self.calls += 1
         self.cache[str(index)] = self._last = self.rows[index] + torch.rand(3)
         return self._last
+
+
+class Lazy(Augmented):
+    """Samples that are read when they are asked for, and kept."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__(rows)
+        self.read: dict[str, Tensor] = {}
+        self.order: list[int] = []
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.order.append(index)
+        return self.read.setdefault(str(index), self.rows[index] * 2)
 
 
 class Files(Dataset[Tensor]):
@@ -260,6 +280,15 @@ class TestContents:
             before = contents(data)
             list(data)
             assert contents(data) == before
+
+    def test_that_change_as_they_are_read_are_unknown(self, tmp_path: Path) -> None:
+        """The same call again gives the run back, and goes on. Warnings are errors here."""
+        data = ft.data.Batches(Lazy(X), 4)
+        fit(tmp_path, data=data)
+        assert fit(tmp_path, data=data).new_steps == 0
+        assert fit(tmp_path, "2 epochs", data=data).new_steps == 4
+        for until, made in (("2 epochs", 0), ("3 epochs", 4), ("3 epochs", 0)):
+            assert fit(tmp_path, until, data=ft.data.Batches(Lazy(X), 4)).new_steps == made
 
     def test_do_not_depend_on_where_files_lie(self) -> None:
         names = ["one.png", "two.png"]
