@@ -107,8 +107,19 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     """Refuse a rest of the run at a rate of zero; warn of one at another last rate."""
     kind, longer = type(curve.schedule).__name__, curve.is_longer(steps)
     ends = curve.end(steps)
-    if curve.ends_at_zero(at, steps):
-        own = "" if longer else f", or give {kind} no length of its own, so that it ends with it"
+    try:
+        at_zero = curve.ends_at_zero(at, steps)
+    except InvalidScheduleError:
+        raise
+    except ValueError as error:
+        others = _remedies(curve, at, steps, without="keep")
+        raise ScheduleEndedError(
+            f"{name}: {kind} takes no steps up to update {steps}, to which the run goes on: "
+            f"{error}. End the run before, or give it a length that reaches so far"
+            + (f"; and say what is to happen:\n{others}" if others else "")
+        ) from error
+    if at_zero:
+        own = "" if longer else _longer(curve, at)
         where = "before the run does" if ends is None else f"at update {ends}"
         raise ScheduleEndedError(
             f"{name}: {kind} ends {where} with a learning rate of exactly 0, and the run goes on "
@@ -124,7 +135,17 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
         )
 
 
-def _remedies(curve: Curve, at: int, steps: int) -> str:
+def _longer(curve: Curve, at: int) -> str:
+    """How a schedule whose length the user gave may reach to the end of the run."""
+    kind = type(curve.schedule).__name__
+    if getattr(curve.schedule, "horizon", lambda: None)() is None:
+        return f", or give {kind} what reaches so far"
+    if at:
+        return f', or give {kind} no length of its own, and schedule_end="stretch" or "restart"'
+    return f", or give {kind} no length of its own, so that it ends with it"
+
+
+def _remedies(curve: Curve, at: int, steps: int, without: str = "") -> str:
     """The choices that this schedule can follow, a line each."""
     choices = {
         "stretch": f"from here on the curve of a run of {steps} updates",
@@ -134,7 +155,7 @@ def _remedies(curve: Curve, at: int, steps: int) -> str:
     return "\n".join(
         f'  schedule_end="{choice}" (fit.schedule_end={choice} on the command line): {meaning}'
         for choice, meaning in choices.items()
-        if choice == "keep" or _can(curve, at, steps, choice)
+        if choice != without and (choice == "keep" or _can(curve, at, steps, choice))
     )
 
 
@@ -149,9 +170,14 @@ def _can(curve: Curve, at: int, steps: int, choice: str) -> bool:
 def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState:
     if not curve.ends_before(at, steps):
         return curve.state
-    state = curve.stretched(at, steps) if choice == "stretch" else curve.restarted(at, steps)
+    try:
+        state = curve.stretched(at, steps) if choice == "stretch" else curve.restarted(at, steps)
+    except InvalidScheduleError:
+        raise
+    except ValueError:
+        state = None
     # Otherwise the same call again would do it again, from where the run then stands.
-    if Curve(curve.schedule, state).ends_before(at, steps):
+    if state is None or Curve(curve.schedule, state).ends_before(at, steps):
         raise ScheduleEndedError(
             f'schedule_end="{choice}": {curve.schedule!r} has a length of its own and ends before '
             f"the run, which goes on to update {steps}. Give it no length, so that it ends with "

@@ -322,6 +322,45 @@ class TestALoopOfOnesOwn:
         assert {float(metrics["lr"]) for _, metrics in steps} == {0.0}
 
 
+class TestOneOfTorchThatTakesNoMoreSteps:
+    """OneCycleLR raises a ValueError of its own at the step after its last."""
+
+    @staticmethod
+    def made(steps: int) -> Any:
+        return from_torch(lr_scheduler.OneCycleLR, lr=0.1, max_lr=0.1, total_steps=steps)
+
+    @pytest.mark.parametrize("choice", [None, "stretch", "restart"])
+    def test_is_refused(self, choice: Any, tmp_path: Path) -> None:
+        with pytest.raises(ScheduleEndedError):
+            fit(self.made(FIRST), LAST, tmp_path / "at once", schedule_end=choice)
+        run = fit(self.made(FIRST), FIRST)
+        with pytest.raises(ScheduleEndedError):
+            fit(self.made(FIRST), LAST, state=run.state, schedule_end=choice)
+
+    def test_goes_on_by_a_longer_one(self) -> None:
+        run = fit(self.made(FIRST), FIRST)
+        with pytest.raises(ScheduleEndedError, match=r'="stretch".*\n.*="restart"') as told:
+            fit(self.made(LAST), LAST, state=run.state)
+        assert "keep" not in str(told.value)
+        longer = fit(self.made(LAST), LAST, state=run.state, schedule_end="stretch")
+        assert longer.history["lr"] == curve(self.made(LAST), LAST)[FIRST:]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (FIXED["own steps"], 'no length of its own, and schedule_end="stretch"'),
+        (FIXED["lambda"], "give Lambda what reaches so far"),
+        (FIXED["torch's linear"], "give TorchSchedule what reaches so far"),
+    ],
+    ids=["own steps", "lambda", "torch's linear"],
+)
+def test_the_remedy_is_one_that_the_schedule_can_follow(make: Callable[[], Any], told: str) -> None:
+    run = fit(make(), FIRST)
+    with pytest.raises(ScheduleEndedError, match=told):
+        fit(make(), LAST, state=run.state)
+
+
 def test_a_restarted_schedule_is_taken_up_by_name_where_it_is_another() -> None:
     made = program(Cosine(0.1))
     state = scheduled(made, fit(Cosine(0.1), FIRST).state, LAST, "restart")

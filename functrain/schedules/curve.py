@@ -59,7 +59,14 @@ class Curve:
         """
         length = getattr(self.schedule, "horizon", lambda: None)()
         shorter = length is not None and self.begun + length < steps
-        return shorter or self.is_longer(steps) or self.ends_at_zero(at, steps)
+        if shorter or self.is_longer(steps):
+            return True
+        try:
+            return self.ends_at_zero(at, steps)
+        except InvalidScheduleError:
+            raise
+        except ValueError:  # one of torch that takes no more steps
+            return True
 
     def is_longer(self, steps: int) -> bool:
         """Whether the run has become longer than it was when the curve was begun."""
@@ -75,6 +82,9 @@ class Curve:
 
         One such update at the end of a run is how some curves end. A rate that is zero throughout
         is what the user gave.
+
+        Raises:
+            ValueError: a scheduler of torch, such as OneCycleLR, takes no more steps before.
         """
         last = self._last(at, steps)
         return not any(last) and (len(last) > 1 or self.is_longer(steps)) and self._rose(steps)
