@@ -107,7 +107,10 @@ def tell_changes(
         RecipeChangedWarning: training goes on with the present program and data.
     """
     now = describe(program)
-    parts = ("recipe", "step") if ended else ("recipe", "step", "environment")
+    parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
+    # Another version of torch may print the same layers in other words.
+    if info.get("environment", now["environment"]).get("torch") == now["environment"]["torch"]:
+        parts.append("modules")
     changed = [
         *(each for part in parts for each in _changes(info.get(part, now[part]), now[part], part)),
         *((f"data.{name}", *both) for name, *both in differences(info.get("data"), data)),

@@ -30,7 +30,7 @@ from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
 from functrain.warning import warn
-from functrain.wrapped import all_paths, plain_paths
+from functrain.wrapped import all_paths, plain_paths, shown_layers
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path
@@ -58,6 +58,7 @@ def describe(program: Program) -> dict[str, Any]:
         # Not whether it donates, which changes no bit.
         "step": getattr(program.device_step, "description", "eager"),
         "params": {path: list(value.shape) for path, value in model.params.items()},
+        "modules": shown_layers(model.module),
         # Forwards may change them; so it is known whether a program begins with the same ones.
         "buffers": {path: described(value) for path, value in model.buffers.items()},
         # What a state_dict of the module has under more names, or not at all.

@@ -6,6 +6,8 @@ states, checkpoints and state dicts of one are those of the other.
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -33,6 +35,17 @@ def plain_paths(module: nn.Module, paths: list[str]) -> dict[str, str]:
 def all_paths(module: nn.Module) -> list[str]:
     """Return the paths of all parameters and buffers of a module, as the module has them."""
     return [path for path, _ in (*module.named_parameters(), *module.named_buffers())]
+
+
+def shown_layers(module: nn.Module) -> dict[str, str]:
+    """Return what the modules that have none within them print, by path without wrappers.
+
+    Those that print an address or the values of tensors are left out.
+    """
+    leaves = {f"{path}.": each for path, each in module.named_modules() if not any(each.children())}
+    plain = plain_paths(module, list(leaves))
+    shown = {plain[path].rstrip("."): repr(each) for path, each in leaves.items()}
+    return {path: text for path, text in shown.items() if not re.search(r" at 0x|tensor\(", text)}
 
 
 def _wrappers(module: nn.Module) -> list[str]:

@@ -23,9 +23,9 @@ from functrain.data.describing import describe
 X = torch.linspace(-1, 1, 48).reshape(16, 3)
 
 
-def program(lr: float = 0.01, **options: Any) -> ft.Program:
+def program(lr: float = 0.01, p: float = 0.1, **options: Any) -> ft.Program:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.1))
+    model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(p))
     return ft.program(model, lambda m, x: m(x).square().mean(), ft.optim.SGD(lr=lr), **options)
 
 
@@ -69,6 +69,7 @@ class TestARunThatIsOver:
                 {"program": lambda: program(lr=0.5)},
                 r"recipe\.optimizer\.lr: 0\.01 in the checkpoint, 0\.5 now",
             ),
+            ({"program": lambda: program(p=0.5)}, r"modules\.1: 'Dropout\(p=0\.1.* .*p=0\.5.* now"),
             ({"program": lambda: program(clip_norm=1.0)}, r"recipe\.clip_norm: None .* 1\.0 now"),
             (
                 {"program": lambda: ft.compiled(program(), backend="eager")},
@@ -79,7 +80,16 @@ class TestARunThatIsOver:
             ({"data": lambda: ft.data.Batches(X, 2)}, r"data\.batch_size: 4 .* 2 now"),
             ({"data": lambda: ft.data.Batches(X, 4, shuffle=False)}, r"data\.order: 'shuffled'"),
         ],
-        ids=["lr", "clip", "transformation", "contents", "data seed", "batch size", "order"],
+        ids=[
+            "lr",
+            "layer",
+            "clip",
+            "transformation",
+            "contents",
+            "data seed",
+            "batch size",
+            "order",
+        ],
     )
     def test_refuses_what_changed(
         self, changed: dict[str, Callable[[], Any]], told: str, tmp_path: Path

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import tree
+from functrain import tree, wrapped
 from functrain.errors import ModelError
 from functrain.model import Model, take_apart
 
@@ -166,6 +166,13 @@ def test_a_run_of_an_earlier_version_goes_on(
     run = ft.fit(program(compiled(network())), [X] * 3, until="2 epochs", directory=tmp_path)
     whole = ft.fit(program(network()), [X] * 3, until="2 epochs")
     assert tree.diff(run.state, whole.state) == []
+
+
+def test_layers_have_the_same_paths_too() -> None:
+    found = wrapped.shown_layers(network())
+    assert found["0"] == "Linear(in_features=6, out_features=4, bias=True)"
+    assert wrapped.shown_layers(compiled(network())) == found
+    assert wrapped.shown_layers(compiled(nn.GELU("tanh"))) == {"": "GELU(approximate='tanh')"}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
