@@ -31,6 +31,11 @@ def after(program: ft.Program, state: ft.TrainState, batches: list[Any]) -> ft.T
     return state
 
 
+def memory(state: ft.TrainState) -> set[int]:
+    tensors = [leaf for leaf in tree.flatten(state).values() if isinstance(leaf, torch.Tensor)]
+    return {each.untyped_storage().data_ptr() for each in tensors if each.numel()}
+
+
 @pytest.mark.row(52)
 @tried(80)
 @given(case=trainable(), seed=seeds, size=sizes, donates=st.booleans())
@@ -60,6 +65,8 @@ def test_forks_go_their_own_ways(case: Case, seed: int, other: int, at: int) -> 
     expected = after(program, begun(program, seed), batches)
     trunk = after(program, begun(program, seed), batches[:at])
     same, apart = ft.fork(trunk), ft.fork(trunk, seed=other)
+    assert memory(trunk).isdisjoint(memory(same))
+    assert memory(trunk).isdisjoint(memory(apart))
     after(donating, apart, batches[at:])  # writes over its own memory
     assert tree.diff(expected, after(donating, same, batches[at:])) == []
     assert tree.diff(expected, after(program, trunk, batches[at:])) == []

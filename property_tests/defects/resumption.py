@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .defect import LAWS, Defect, defect
 
-_TRAIN = "            train = taken_up(self.program, saved.train, steps)\n"
+_TRAIN = "            train = taken_up(self.program, saved.train, steps, schedule_end)\n"
 _LOOP = "        self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data\n"
 
 
 def _anew(part: str) -> Defect:
     """A part of the training state is as it was when the run began."""
     new = _TRAIN.replace(
-        "saved.train", f"attrs.evolve(saved.train, {part}=self.program.init(seed).{part})"
+        "saved.train", f"attrs.evolve(saved.train, {part}=self.program.init(0).{part})"
     )
     name = f"{part} begins anew on resumption"
     return defect(name, "running.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
@@ -51,8 +51,8 @@ RESUMPTION = (
     defect(
         "the rule of early stopping begins anew",
         "running.py",
-        "loop=self.deciding.taken_up(saved.loop)",
-        "loop=attrs.evolve(saved.loop, early_stop=self.deciding.begun())",
+        'loop = self.deciding.taken_up(saved.loop, info.get("monitored"))',
+        "loop = attrs.evolve(saved.loop, early_stop=self.deciding.begun())",
         "resumption",
         "cuts_leave_no_trace",
     ),

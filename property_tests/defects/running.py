@@ -47,9 +47,9 @@ DECISIONS = (
         (
             ("            send(EvalBegin(state, name, weights))\n", ""),
             (
-                "            prefix = name if weights",
+                "            prefix = _prefix(name, weights)",
                 "            send(EvalBegin(state, name, weights))\n"
-                "            prefix = name if weights",
+                "            prefix = _prefix(name, weights)",
             ),
         ),
         LAWS.format("events", "events_come_in_one_order"),
