@@ -114,7 +114,7 @@ def test_a_configuration_that_resumes_from_a_path_is_a_fork(functrain: Run, tmp_
     origin = f"fit.resume={runs}/a/step-00000002"
     for more in (
         ["fit.until=4 steps", f"directory={runs}/a"],
-        ["fit.until=6 steps", f"directory={runs}/b", origin],
+        ["fit.until=6 steps", f"directory={runs}/b", origin, "fit.schedule_end=keep"],
     ):
         assert functrain("train", "digits", *options, *more).code == 0
     found = functrain("ls", "--tree", runs, "--json").json["runs"]
