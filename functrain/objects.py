@@ -91,8 +91,10 @@ def contents(value: Any) -> Contents:
 
 
 def holds_tensors(value: Any) -> bool:
-    """Whether there are tensors or arrays in the attributes of an object of any class."""
-    return not isinstance(value, (*_PLAIN, *_CLOSED)) and contents(value).tensors
+    """Whether there are tensors or arrays in the attributes of an object that is none itself."""
+    if isinstance(value, (*_PLAIN, *_CLOSED, Tensor)) or is_array(value):
+        return False
+    return contents(value).tensors
 
 
 def rebuilt(value: Any, inside: Contents, leaves: Sequence[Any]) -> Any:

@@ -109,6 +109,9 @@ def _filled(batch: Any, wanted: Sequence[int]) -> list[Any]:
 
 
 def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
+    if isinstance(batch, Tensor) and (batch.is_nested or batch.layout is not torch.strided):
+        kind = "nested" if batch.is_nested else str(batch.layout).removeprefix("torch.")
+        raise BatchSplitError(f"there is a {kind} tensor in it")
     if len(batch) != sum(wanted):
         raise BatchSplitError(f"a part of it has {len(batch)} samples, not {sum(wanted)}")
     bounds = itertools.pairwise([0, *itertools.accumulate(wanted)])

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -147,6 +148,33 @@ class TestContainers:
         parts = [Record(X[:5], Y[:5]), Record(X[5:], Y[5:])]
         one, _ = program(accumulate=2).train_step(program().init(), parts)
         assert one.counters.samples == 6
+
+    @pytest.mark.parametrize("kind", [torch.asarray, np.asarray])
+    def test_a_list_of_tensors_is_one_batch(self, kind: Any) -> None:
+        def pairs(model: nn.Module, batch: Any) -> Tensor:
+            x, y = map(torch.as_tensor, batch)
+            return (model(x) - y).square().mean()
+
+        made = ft.program(lambda: nn.Linear(4, 1), pairs, ft.optim.SGD(lr=0.01), accumulate=3)
+        cut, _ = made.train_step(made.init(), [kind(X), kind(Y)])  # as a DataLoader gives it
+        whole, _ = program().train_step(program().init(), {"x": X, "y": Y})
+        assert cut.counters.samples == 6
+        torch.testing.assert_close(whole.params, cut.params)
+
+    def test_an_array_is_refused_by_a_compiled_step(self) -> None:
+        compiled = ft.compiled(program(), backend="eager")
+        with pytest.raises(errors.BatchFormError, match="ndarray"):
+            compiled.train_step(compiled.init(), {"x": X.numpy(), "y": Y.numpy()})
+
+    @pytest.mark.parametrize(
+        "tensor",
+        [X.to_sparse(), X.to_sparse_csr(), torch.nested.nested_tensor([X[:2], X])],
+        ids=["coo", "csr", "nested"],
+    )
+    def test_a_tensor_that_is_not_dense_is_not_cut(self, tensor: Tensor) -> None:
+        made = program(accumulate=2)
+        with pytest.raises(errors.BatchSplitError, match="MicroBatches"):
+            made.train_step(made.init(), {"x": tensor})
 
     def test_what_has_no_known_parts_is_handed_over_as_it_is(self) -> None:
         batch = object()
