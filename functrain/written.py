@@ -65,7 +65,7 @@ class Written:
         Returns:
             Paths; none where enough forwards were watched.
         """
-        if self.watched >= _WATCHED:
+        if self.watched >= _WATCHED or (donated and len(trainable) == len(params)):
             return set()
         trained = {path: params[path] for path in trainable}
         frozen = {path: tensor for path, tensor in params.items() if path not in trained}
@@ -94,7 +94,8 @@ class Written:
             params: all parameters.
             leaves: the aliases of those that are trained.
         """
-        paths = params.keys() if self.watched < _WATCHED else self.paths
+        watching = self.watched < _WATCHED and len(leaves) < len(params)
+        paths = params.keys() if watching else self.paths
         frozen = {path: params[path].detach() for path in paths if path not in leaves}
         return {**params, **frozen, **leaves}
 
