@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
-from functrain.errors import RandomnessError
+from functrain.errors import FunctrainWarning, RandomnessError
 from functrain.global_generators import Lent
+from functrain.warning import warn
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
+_lately: deque[int] = deque(maxlen=64)  # seeds around and in scopes, of whatever thread
 
 
 def derive(root: int, *path: int | str) -> int:
@@ -95,6 +98,7 @@ class Scope:
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
         self._lent = Lent()
+        _lately.extend((torch.default_generator.initial_seed(), self._seed))
         torch.default_generator.manual_seed(self._seed)
         self._lent.start()
         if self._device is not None:
@@ -147,14 +151,27 @@ def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
 
     Raises:
         RandomnessError: the code did so.
+
+    Warns:
+        FunctrainWarning: another thread has seeded the generator for a step of its own.
     """
     last = torch.default_generator.initial_seed()
     if last == seed or last <= _MASK32:  # people choose small ones; torch.seed() takes 64 bits
         return
+    elsewhere = last in _lately
     with scoped(seed):
         again()
         if torch.default_generator.initial_seed() == last:
             return
+    if elsewhere:
+        warn(
+            "another thread made a step at the same time. Torch has one random generator for all "
+            "threads, so what this step drew from it does not follow from its state, and two "
+            "threads must not share a program. Train in processes of their own, or hold a "
+            "threading.Lock around init, train_step and eval_step",
+            FunctrainWarning,
+        )
+        return
     raise RandomnessError(
         "the loss or the model seeded torch's generator from the operating system (torch.seed()), "
         "so what it drew after that does not follow from the state: the same step gives another "
