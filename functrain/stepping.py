@@ -47,8 +47,9 @@ def epoch_batches(
         accumulate: loader batches in a step; a shorter rest at the end makes a step too.
         saved: the source's own saved state, on resumption.
     """
-    counters = state.counters
-    batches = source.epoch(state.rng.seed, counters.epoch, counters.batch, saved)
+    counters, seed = state.counters, state.rng.seed
+    del state  # or it would be held, and could not be donated, for as long as the epoch lasts
+    batches = source.epoch(seed, counters.epoch, counters.batch, saved)
     group: list[Batch] = []
     for batch, last in _with_last(batches, source.length, counters.batch):
         group.append(batch)

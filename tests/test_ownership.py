@@ -61,6 +61,12 @@ def test_fit_updates_its_own_state_in_place(transform: Any, tmp_path: Path) -> N
     assert len(set(places.seen)) <= 5
 
 
+def test_fit_holds_no_state_but_the_present_one_through_an_epoch() -> None:
+    places = Places()
+    ft.fit(program(), DATA, until="4 epochs", listeners=[places])
+    assert len(set(places.seen)) == 1
+
+
 @pytest.mark.parametrize(
     "what",
     [
