@@ -61,10 +61,10 @@ def cache_directory() -> Path:
     Raises:
         OSError: there is no home directory.
     """
-    if named := os.environ.get(_VARIABLE):
-        return Path(named).absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
+        if named := os.environ.get(_VARIABLE):
+            return Path(named).expanduser().absolute()
         # The specification says to ignore a relative path.
         return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "functrain"
     except RuntimeError as error:

@@ -67,6 +67,7 @@ def test_a_library_planted_in_a_run_directory_is_not_run(
     ("variables", "expected"),
     [
         ({"FUNCTRAIN_CACHE_DIR": "/here", "XDG_CACHE_HOME": "/x"}, "/here"),
+        ({"FUNCTRAIN_CACHE_DIR": "~/mine", "HOME": "/h"}, "/h/mine"),
         ({"XDG_CACHE_HOME": "/x"}, "/x/functrain"),
         ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/functrain"),
         ({"HOME": "/h"}, "/h/.cache/functrain"),
