@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 import functrain as ft
-from functrain.errors import RunDirectoryError
+from functrain.errors import RecipeChangedWarning, RunDirectoryError
 from functrain.log import encode
 from functrain.reporting import report
 
@@ -133,7 +133,10 @@ def test_skipped_updates_and_the_parent_of_a_fork_are_said(run: Path, tmp_path: 
     bad = [DATA[0], (torch.full((4, 2), torch.nan), torch.ones(4, 1))]
     program = ft.program(nn.Linear(2, 1), loss, ft.optim.AdamW(lr=0.1), nonfinite="skip")
     parent, fork = run / "step-00000002", tmp_path / "fork"
-    forked = ft.fit(program, bad, until="9 steps", directory=fork, resume=parent, eval_data=DATA)
+    with pytest.warns(RecipeChangedWarning, match=r"data\.contents"):
+        forked = ft.fit(
+            program, bad, until="9 steps", directory=fork, resume=parent, eval_data=DATA
+        )
     page = Page(report(fork))
     assert f"goes back to {parent}" in page.text
     skipped = int(forked.state.counters.skipped)
