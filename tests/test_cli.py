@@ -72,6 +72,14 @@ class TestTrain:
         assert "model.width: 32 there, 16 now" in other.stderr
         assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
+    def test_a_corrected_monitor_goes_on(self, tmp_path: Path) -> None:
+        wrong = train(tmp_path / "run", "fit.eval_every=4 steps", "early_stop.monitor=eval/los")
+        assert wrong.returncode != 0
+        assert "did you mean 'eval/loss'?" in wrong.stderr
+        right = train(tmp_path / "run", "fit.eval_every=4 steps", "early_stop.monitor=eval/loss")
+        assert right.returncode == 0, right.stderr
+        assert "continuing from step 4" in right.stdout
+
     def test_diff_tells_equal_from_different(self, tmp_path: Path) -> None:
         a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
         for directory, options in ((a, []), (b, []), (c, ["seed=1"])):

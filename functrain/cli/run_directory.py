@@ -13,10 +13,12 @@ from functrain.config import Loaded, import_folders
 from functrain.errors import ConfigChangedError, RunDirectoryError
 
 FILE_NAME = "config.yaml"
-# A run may be continued to another end, or elsewhere; anything else makes it another run.
+# A run may be continued to another end, by another metric, or elsewhere; anything else makes it
+# another run.
 MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
-    *("fit.schedule_end", "seeds", "report", "generate"),
+    *("fit.schedule_end", "early_stop", "checkpoints.monitor", "checkpoints.mode"),
+    *("seeds", "report", "generate"),
 )
 
 
