@@ -327,7 +327,9 @@ class TestOneOfTorchThatTakesNoMoreSteps:
 
     @staticmethod
     def made(steps: int) -> Any:
-        return from_torch(lr_scheduler.OneCycleLR, lr=0.1, max_lr=0.1, total_steps=steps)
+        return from_torch(
+            lr_scheduler.OneCycleLR, lr=0.1, max_lr=0.1, total_steps=steps, cycle_momentum=False
+        )
 
     @pytest.mark.parametrize("choice", [None, "stretch", "restart"])
     def test_is_refused(self, choice: Any, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def from_torch(
         A schedule; see TorchSchedule for what it costs and keeps.
 
     Raises:
-        InvalidScheduleError: schedulers inside this one have other learning rates.
+        InvalidScheduleError: schedulers inside this one have other learning rates, or it sets
+            another hyperparameter of the optimizer too, as OneCycleLR does with the momentum.
 
     Example:
         >>> from torch.optim.lr_scheduler import LinearLR, SequentialLR, StepLR
@@ -65,8 +66,21 @@ def from_torch(
         )
     schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
     if schedule.base is not None:
-        schedule.init()  # so that torch's own complaints about the arguments come here
+        _refuse_other_hyperparameters(schedule)
     return schedule
+
+
+def _refuse_other_hyperparameters(schedule: TorchSchedule) -> None:
+    """Make the scheduler once: torch's own complaints about its arguments belong here too."""
+    moved = schedule.init()["group"].keys() & schedule._optimizer().defaults.keys()
+    if moved:
+        hint = "give it cycle_momentum=False, " if "momentum" in moved else ""
+        names = ", ".join(sorted(moved))
+        raise InvalidScheduleError(
+            f"{schedule._name} also sets {names} of the optimizer, and functrain's schedules give "
+            "the learning rate alone: the optimizer would train with the value that it was made "
+            f"with, unlike torch. To train so, {hint}or choose another scheduler"
+        )
 
 
 @attrs.frozen(repr=False)
@@ -81,9 +95,7 @@ class TorchSchedule(Schedule):
     that many advances.
 
     A scheduler whose `step` wants a metric, as ReduceLROnPlateau's, moves at `observe`, any
-    other one at `advance`. Only the learning rate is used: OneCycleLR and CyclicLR with
-    cycle_momentum=True also move the momentum, here of the unused optimizer alone; the training
-    optimizer's momentum stays as it was configured.
+    other one at `advance`.
 
     Args:
         factory: called with an optimizer and `kwargs`, returns a scheduler.

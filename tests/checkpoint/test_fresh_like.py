@@ -132,7 +132,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "PolynomialLR": {},
     "CosineAnnealingLR": {"T_max": 4},
     "CosineAnnealingWarmRestarts": {"T_0": 2},
-    "OneCycleLR": {"max_lr": 0.1, "total_steps": 10},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 10, "cycle_momentum": False},
     "CyclicLR": {"base_lr": 0.0, "max_lr": 0.1, "step_size_up": 1, "cycle_momentum": False},
     "ReduceLROnPlateau": {"patience": 0},
 }

@@ -64,14 +64,16 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "CosineAnnealingLR": [{"T_max": 300}, {"T_max": 37, "eta_min": 0.01}],
     "CosineAnnealingWarmRestarts": [{"T_0": 25}, {"T_0": 10, "T_mult": 2, "eta_min": 1e-3}],
     "CyclicLR": [
-        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 17},
+        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 17, "cycle_momentum": False},
         {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 9, "step_size_down": 20}
         | {"mode": "triangular2", "cycle_momentum": False},
-        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "mode": "exp_range", "gamma": 0.99},
-        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "scale_fn": inverse},
+        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "mode": "exp_range", "gamma": 0.99}
+        | {"cycle_momentum": False},
+        {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 13, "scale_fn": inverse}
+        | {"cycle_momentum": False},
     ],
     "OneCycleLR": [
-        {"max_lr": 1.0, "total_steps": STEPS + 1},
+        {"max_lr": 1.0, "total_steps": STEPS + 1, "cycle_momentum": False},
         {"max_lr": 1.0, "epochs": 11, "steps_per_epoch": 40, "anneal_strategy": "linear"}
         | {"three_phase": True, "cycle_momentum": False},
     ],
@@ -253,8 +255,9 @@ def test_what_the_state_says_outweighs_changed_arguments() -> None:
 
 
 def test_what_the_state_says_of_the_parameter_group_outweighs_changed_arguments() -> None:
-    begun = from_torch(lr_scheduler.OneCycleLR, lr=1.0, max_lr=0.5, total_steps=20)
-    changed = from_torch(lr_scheduler.OneCycleLR, lr=1.0, max_lr=0.9, total_steps=20)
+    cycle = {"total_steps": 20, "cycle_momentum": False}
+    begun = from_torch(lr_scheduler.OneCycleLR, lr=1.0, max_lr=0.5, **cycle)
+    changed = from_torch(lr_scheduler.OneCycleLR, lr=1.0, max_lr=0.9, **cycle)
     state = begun.init()
     for step in range(20):
         assert changed.lr(state, step) == begun(step)
@@ -348,3 +351,27 @@ def test_a_scheduler_itself_is_refused_with_what_to_write() -> None:
             from_torch(factory, lr=0.1)  # type: ignore[arg-type]
     with pytest.raises(InvalidScheduleError, match="leave the optimizer out"):
         from_torch(lr_scheduler.StepLR, lr=0.1, step_size=1, optimizer=optimizer)
+
+
+class DecaysToo(lr_scheduler.StepLR):
+    """A scheduler that sets the weight decay beside the learning rate."""
+
+    def get_lr(self) -> list[float]:
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.1 * group["lr"]
+        return super().get_lr()
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments", "moved"),
+    [
+        (lr_scheduler.OneCycleLR, {"max_lr": 0.1, "total_steps": 9}, "sets momentum of"),
+        (lr_scheduler.CyclicLR, {"base_lr": 0.1, "max_lr": 0.5}, "cycle_momentum=False"),
+        (DecaysToo, {"step_size": 2}, "sets weight_decay of the optimizer"),
+    ],
+)
+def test_a_scheduler_of_more_than_the_learning_rate_is_refused(
+    factory: Any, arguments: dict[str, Any], moved: str
+) -> None:
+    with pytest.raises(InvalidScheduleError, match=moved):
+        from_torch(factory, lr=0.1, **arguments)
