@@ -197,6 +197,10 @@ class Program:
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Run the device part in this step's random stream."""
         recipe, number, device = self.recipe, state.counters.step, state.device
+        # An average that stays behind, or no loss scale, would be no error and wrong numbers.
+        scaled = recipe.precision == "fp16"
+        if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
+            foreign_state.refuse(self, state)
         tensors = {
             "params": state.params,
             "buffers": state.buffers,

@@ -801,8 +801,8 @@ OTHERS = [
         id="a class of one's own",
     ),
     pytest.param({"ema": 0.9}, {}, "missing 'ema.params.bias'", True, id="no average"),
-    pytest.param({}, {"ema": 0.9}, "unexpected 'ema.params.bias'", False, id="an average"),
-    pytest.param({"precision": "fp16"}, {}, "missing 'loss_scale.scale'", False, id="precision"),
+    pytest.param({}, {"ema": 0.9}, "unexpected 'ema.params.bias'", True, id="an average"),
+    pytest.param({"precision": "fp16"}, {}, "missing 'loss_scale.scale'", True, id="precision"),
     pytest.param(
         {"optimizer": ft.optim.from_torch(torch.optim.Adam, lr=0.1)},
         {},
@@ -833,7 +833,7 @@ class TestStatesOfOtherPrograms:
         assert "program.init(params={**state.params, **state.buffers})" in str(caught.value)
 
     @pytest.mark.parametrize(("ours", "theirs", "said", "fails"), OTHERS)
-    def test_a_step_that_fails_names_the_difference(
+    def test_a_step_that_cannot_be_made_names_the_difference(
         self, ours: Any, theirs: Any, said: str, fails: bool
     ) -> None:
         program, state = one_and_another(ours, theirs)
@@ -843,7 +843,8 @@ class TestStatesOfOtherPrograms:
         with pytest.raises(errors.ParameterMismatchError) as caught:
             program.train_step(state, torch.ones(4, 3))
         assert said in str(caught.value)
-        assert isinstance(caught.value.__cause__, KeyError | TypeError | AttributeError)
+        cause = caught.value.__cause__  # none where the step saw it by itself
+        assert cause is None or isinstance(cause, KeyError | TypeError | AttributeError)
 
     def test_a_step_with_the_state_of_another_model_names_the_parameters(self) -> None:
         program, _ = one_and_another({}, {})
