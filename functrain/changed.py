@@ -14,13 +14,13 @@ from functrain.errors import (
     RecipeChangedWarning,
     RunChangedError,
 )
+from functrain.errors.warning import warn
 from functrain.limits import Limits
 from functrain.program import Program
 from functrain.resumption import describe
 from functrain.run_state import RunState
 from functrain.state import TrainState
 from functrain.stepping import position
-from functrain.warning import warn
 
 
 def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 from functrain import learning_rate, step
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError
+from functrain.errors.nearest import matches, nearest
 from functrain.freed_memory import keep_freed_memory
 from functrain.loss import LossFunction, refuse_criterion
 from functrain.model import Model, take_apart
-from functrain.names import matches, nearest
 from functrain.optim import Optimizer
 from functrain.program import Program
 from functrain.recipe import Recipe, Trainable

@@ -11,13 +11,13 @@ import attrs
 from functrain import learning_rate
 from functrain.early_stopping import Rule, best_after, directed, each_rule, find
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
+from functrain.errors.warning import warn
 from functrain.evaluations import Evaluations
 from functrain.metrics.direction import Mode, of_name, resolved
 from functrain.monitoring import By, Monitored, check_possible
 from functrain.program import Program
 from functrain.run_state import LoopState
 from functrain.state import TrainState
-from functrain.warning import warn
 
 
 def warn_of_no_best(monitor: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Protocol, cast
 import attrs
 
 from functrain.errors import ConfigurationError, MissingMetricWarning
+from functrain.errors.warning import warn
 from functrain.metrics.direction import Mode, resolved
-from functrain.warning import warn
 
 State = dict[str, Any]
 

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.fields import between, whole
+from functrain.errors.validators import between, whole
 from functrain.precision import widest
 from functrain.state import Tensors
 

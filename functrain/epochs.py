@@ -12,8 +12,8 @@ from functrain.errors import (
     InvalidPositionError,
     ReplayWarning,
 )
+from functrain.errors.warning import warn
 from functrain.state import Counters, TrainState
-from functrain.warning import warn
 
 MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
 _REMEDY = (

@@ -14,13 +14,13 @@ from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Duration, duration
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
+from functrain.errors.warning import warn
 from functrain.loss import LossFunction
 from functrain.metrics import Mean, computed, merged
 from functrain.program import Program
 from functrain.sizes import count, size
 from functrain.state import TrainState
 from functrain.unknown_sizes import known_size
-from functrain.warning import warn
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)

@@ -10,7 +10,7 @@ from typing import Any, overload
 import attrs
 
 from functrain.errors import ConfigurationError, LogError
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.log import Row, stream
 from functrain.metrics.direction import Mode, resolved
 

@@ -14,11 +14,11 @@ from functrain.errors import (
     ScheduleEndedError,
     ScheduleEndedWarning,
 )
+from functrain.errors.warning import warn
 from functrain.learning_rate import SchedulerState, Schedules
 from functrain.program import Program
 from functrain.schedules.curve import Curve
 from functrain.state import TrainState
-from functrain.warning import warn
 
 # What happens where a run goes on beyond the end of its schedule.
 ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None

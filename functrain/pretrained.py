@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from functrain.buffers import may_become
 from functrain.errors import ConfigurationError, ParameterMismatchError
+from functrain.errors.nearest import nearest
 from functrain.model import Model, take_apart
-from functrain.names import nearest
 from functrain.state import Tensors, TrainState
 from functrain.wrapped import plain_paths
 

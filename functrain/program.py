@@ -28,6 +28,7 @@ from functrain import (
 from functrain.batch import Batch, Split, copied, split
 from functrain.clipping import global_norm
 from functrain.errors import EmptyBatchWarning, WeightsError
+from functrain.errors.warning import warn
 from functrain.gradients import by_autograd, needs_gradients
 from functrain.loss import Outcome, evaluate
 from functrain.metrics.direction import Mode
@@ -37,7 +38,6 @@ from functrain.pretrained import load
 from functrain.recipe import Recipe
 from functrain.rng import Rng, refuse_system_seed, scoped
 from functrain.state import Counters, Donation, Tensors, TrainState
-from functrain.warning import warn
 
 Metrics = dict[str, Tensor]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from functrain import precision
 from functrain.ema import EMA
 from functrain.errors import ConfigurationError
+from functrain.errors.nearest import named
 from functrain.loss import LossFunction
-from functrain.names import named
 from functrain.optim import Optimizer
 from functrain.sharpness import Sharpness
 

@@ -25,11 +25,11 @@ from functrain.errors import (
     UnsupportedLeafError,
     UnusedStateWarning,
 )
+from functrain.errors.warning import warn
 from functrain.program import Program
 from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
 from functrain.state import Counters, TrainState
-from functrain.warning import warn
 from functrain.wrapped import all_paths, plain_paths, shown_layers
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.

@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
 from functrain.errors import FunctrainWarning, RandomnessError
+from functrain.errors.warning import warn
 from functrain.global_generators import Lent
-from functrain.warning import warn
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1

@@ -18,6 +18,7 @@ from functrain.errors import (
     NonFiniteError,
     NonFiniteWarning,
 )
+from functrain.errors.warning import warn
 from functrain.evaluation import Interrupted
 from functrain.evaluations import Evaluations
 from functrain.history import History
@@ -32,7 +33,6 @@ from functrain.resumption import Resume, chosen, notice_unused, restore
 from functrain.run_state import LoopState, Run
 from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
-from functrain.warning import warn
 
 _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functrain import learning_rate
 from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
+from functrain.errors.warning import warn
 from functrain.state import TrainState
-from functrain.warning import warn
 
 
 def tell(schedules: learning_rate.Schedules, state: TrainState, how: str) -> None:

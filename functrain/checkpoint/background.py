@@ -20,8 +20,8 @@ from functrain.errors import (
     CheckpointTimeoutError,
     CheckpointWriteError,
 )
+from functrain.errors.warning import warn
 from functrain.tree import Tree
-from functrain.warning import warn
 
 
 class Store(Protocol):

@@ -21,7 +21,7 @@ from functrain.checkpoint.run_directory import absolute, check_format, list_step
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
-from functrain.fields import whole
+from functrain.errors.validators import whole
 from functrain.metrics.direction import Mode
 from functrain.tree import Tree
 

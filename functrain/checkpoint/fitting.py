@@ -31,10 +31,10 @@ from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.skipped import with_skipped
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
+from functrain.errors.warning import warn
 from functrain.state import TrainState
 from functrain.tree import Tree
 from functrain.tree.nodes import Key
-from functrain.warning import warn
 
 _MOST_SHOWN = 20
 

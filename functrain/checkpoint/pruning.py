@@ -18,7 +18,7 @@ from functrain.errors import (
     CheckpointSkippedWarning,
     NoCheckpointError,
 )
-from functrain.warning import warn
+from functrain.errors.warning import warn
 
 _MOST_LISTINGS = 20
 

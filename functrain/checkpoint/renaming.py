@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, encode_node, inner_node
 from functrain.checkpoint.format.torch_states import is_torch_state
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.tree.nodes import Key
 
 

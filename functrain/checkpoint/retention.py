@@ -11,7 +11,7 @@ from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
 from functrain.errors import ConfigurationError
-from functrain.fields import one_of, whole
+from functrain.errors.validators import one_of, whole
 from functrain.metrics.direction import Mode, of_name, resolved
 
 Entries = Mapping[int, Entry]

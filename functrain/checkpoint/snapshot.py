@@ -14,7 +14,7 @@ from functrain.checkpoint.format.layout import readable
 from functrain.checkpoint.format.overlaps import aliases
 from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointChangedError, UnsupportedLeafError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
 
 _MOST_STEPS = 10**18

@@ -19,8 +19,8 @@ from functrain import config
 from functrain.cli import output
 from functrain.cli.run_directory import settle, written
 from functrain.errors import MissingExtraError
+from functrain.errors.optional import require
 from functrain.events import Listener
-from functrain.extras import require
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
 from functrain.search.reading import SearchConfig, read

@@ -23,7 +23,7 @@ from functrain.errors import (
     ConfigurationError,
     NoCheckpointError,
 )
-from functrain.warning import warn
+from functrain.errors.warning import warn
 
 _MODES = ("min", "max")
 _NAME = re.compile(r"step-(\d+)")

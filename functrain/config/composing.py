@@ -16,7 +16,7 @@ from functrain.config.folders import Folders
 from functrain.config.merging import merged, wrapped
 from functrain.config.places import joined
 from functrain.errors import ConfigError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import attrs
 import functrain
 from functrain.config.documents import Document, document
 from functrain.errors import ConfigError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 SUFFIX = ".yaml"
 _PACKAGE = Path(functrain.__file__).parent

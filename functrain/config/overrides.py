@@ -17,7 +17,7 @@ from functrain.config.folders import Folders
 from functrain.config.merging import merged
 from functrain.config.places import joined
 from functrain.errors import ConfigError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 _FORM = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=+~]+?)(?P<given>=(?P<text>.*))?", re.DOTALL)
 

@@ -20,7 +20,7 @@ from functrain.config.places import joined, located
 from functrain.config.schema import RunConfig
 from functrain.config.structuring import structured
 from functrain.errors import ConfigError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 SHIPPED = ("digits", "chargpt")
 _SUFFIXES = (".yaml", ".yml")

@@ -7,7 +7,7 @@ from functrain.checkpoint.loading import locate
 from functrain.checkpoint.weights import weights
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
-from functrain.names import matches
+from functrain.errors.nearest import matches
 
 
 def check_weights(config: RunConfig) -> None:

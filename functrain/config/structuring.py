@@ -13,7 +13,7 @@ from functrain.config.kinds import AtLeast, Described
 from functrain.config.places import joined
 from functrain.config.targets import TARGET, instantiated
 from functrain.errors import ConfigError, FunctrainError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 _WORDS: dict[Any, str] = {
     str: "text",

@@ -12,7 +12,7 @@ from typing import Any
 
 from functrain.config.places import joined
 from functrain.errors import ConfigError, FunctrainError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
 # Hydra's. Lists and mappings are always plain here, as with ``_convert_: all``.

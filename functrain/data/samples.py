@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from functrain.data.hugging_face import Rows
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.rng import derive, sample_scope
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.extras import require
+from functrain.errors.optional import require
 
 TRAINING = 1437
 

@@ -14,7 +14,7 @@ from functrain import learning_rate
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Steps
 from functrain.errors import ConfigurationError, FinderError, NonFiniteError
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.learning_rate import Schedules
 from functrain.loop import iterate
 from functrain.program import Program

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.extras import require
+from functrain.errors.optional import require
 
 KeysValues = tuple[tuple[Tensor, Tensor], ...]
 

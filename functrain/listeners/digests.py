@@ -12,10 +12,10 @@ import orjson
 
 from functrain import events, tree
 from functrain.errors import LogError, SinkWarning
+from functrain.errors.warning import warn
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.tree.merkle import Merkle, merkle
-from functrain.warning import warn
 
 FILE_NAME = "digests.jsonl"
 

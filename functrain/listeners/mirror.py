@@ -15,8 +15,8 @@ from functrain.errors import (
     CheckpointWriteError,
     NoCheckpointError,
 )
+from functrain.errors.warning import warn
 from functrain.log import FILE_NAME
-from functrain.warning import warn
 
 # The local checkpoint may be gone already, where many are saved and few are kept.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)

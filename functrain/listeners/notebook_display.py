@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from functrain.extras import require
+from functrain.errors.optional import require
 
 # How often a place is written over at the most: each time goes to the browser and back.
 REFRESH_SECONDS = 0.5

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain.clipping import global_norm
 from functrain.errors import UnusedPatternError
-from functrain.names import matches, nearest
+from functrain.errors.nearest import matches, nearest
 from functrain.program import Program
 from functrain.state import Tensors
 

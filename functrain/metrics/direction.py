@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from functrain.errors import ConfigurationError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 Mode: TypeAlias = Literal["min", "max"]
 

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain.errors import HyperparameterError, UnmatchedParameterError, UnusedPatternError
-from functrain.names import matches, nearest
+from functrain.errors.nearest import matches, nearest
 from functrain.optim.frozen import Frozen
 from functrain.optim.protocol import Optimizer, OptimizerState, Params
 

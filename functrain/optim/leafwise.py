@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import UnsupportedParameterError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.optim.counts import (
     PER_PARAMETER,
     advance_,

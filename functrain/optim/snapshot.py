@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.errors import ParameterMismatchError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 State = dict[str, Any]
 TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})

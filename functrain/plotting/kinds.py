@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from functrain.errors import ConfigurationError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.plotting.progress import PLACES
 
 TITLES = {"lr": "learning rate", "grad_norm": "gradient norm"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.plotting.axes import Axis
 from functrain.plotting.charts import Chart, Line, Panel, Points
 from functrain.plotting.colors import DASHES, LIGHT

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 
 from functrain.errors import ConfigurationError, LogError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.plotting.columns import Columns
 
 LABELS = {"step": "step", "epoch": "epoch", "samples": "samples", "time": "time (s)"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.schedules.protocol import Schedule
 
 _COLOR = "#1f5fa8"

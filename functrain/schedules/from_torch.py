@@ -12,10 +12,10 @@ import attrs
 import torch
 
 from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors.warning import warn
 from functrain.schedules.plain_state import from_plain, to_plain
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
-from functrain.warning import warn
 
 TORCH_STATE = frozenset({"lr", "group", "scheduler"})
 """Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""

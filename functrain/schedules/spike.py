@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors.warning import warn
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
 from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
-from functrain.warning import warn
 
 
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from functrain.errors import FunctrainError, SearchError
-from functrain.extras import require
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
+from functrain.errors.optional import require
 from functrain.search.pruner import PredictedLossPruner
 
 # Their seed lays out the whole search; others draw from it anew for each trial.

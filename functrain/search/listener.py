@@ -8,8 +8,8 @@ from typing import Any
 from functrain import events
 from functrain.early_stopping import find
 from functrain.errors import SearchError
+from functrain.errors.nearest import nearest
 from functrain.listeners.rows import evaluation_name
-from functrain.names import nearest
 
 STEPS = "steps"  # attribute of a trial: how long its runs are
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.search.report import Row, ranked, rows
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d1622b", "#7a7a7a"

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from functrain.errors import SearchError, SearchSpaceError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 from functrain.search.space import Space, read_space
 
 SHIPPED = ("digits_search",)

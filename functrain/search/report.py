@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.extras import require
+from functrain.errors.optional import require
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 UNFINISHED = "unfinished"

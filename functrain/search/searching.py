@@ -12,8 +12,8 @@ import attrs
 
 from functrain.durations import Duration, Minutes, duration
 from functrain.errors import SearchError
+from functrain.errors.nearest import nearest
 from functrain.metrics.direction import like_known, of_name
-from functrain.names import nearest
 from functrain.search import choosing
 from functrain.search.manifest import settle, trial_directory
 from functrain.search.space import Space, read_space, suggest

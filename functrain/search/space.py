@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from functrain.errors import SearchSpaceError
-from functrain.names import nearest
+from functrain.errors.nearest import nearest
 
 # By type, the keys there are, and whether each must be given.
 _NUMBER = {"min": True, "max": True, "log": False, "step": False}

@@ -16,7 +16,7 @@ import attrs
 from functrain.checkpoint.run_directory import locked
 from functrain.checkpoint.storage.files import make_directories, turn
 from functrain.errors import RunDirectoryBusyError, SearchError
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.search import choosing
 from functrain.search.manifest import trial_directory
 from functrain.search.trials import Outcome

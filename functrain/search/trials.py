@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import attrs
 
 from functrain.errors import SearchError
+from functrain.errors.nearest import nearest
 from functrain.events import Listener
 from functrain.history import History
-from functrain.names import nearest
 from functrain.run_state import Run
 from functrain.search.listener import Pruning
 from functrain.search.manifest import Ended, read_trial, write_trial

@@ -13,10 +13,10 @@ from pathlib import Path
 import attrs
 
 from functrain.errors import CompileCacheWarning
+from functrain.errors.warning import warn
 from functrain.graph.lowering import Lowering
 from functrain.program import Program
 from functrain.transforms.compiled import Compiled
-from functrain.warning import warn
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"
 _LIMIT = 4 << 30  # bytes; a library of a small step has 0.1 MB

@@ -21,6 +21,7 @@ from functrain.errors import (
     FallbackWarning,
     RecompileWarning,
 )
+from functrain.errors.warning import warn
 from functrain.graph.inputs import (
     Form,
     flatten,
@@ -41,7 +42,6 @@ from functrain.optim.inside import inside
 from functrain.program import Program
 from functrain.rng import scoped
 from functrain.state import Donation
-from functrain.warning import warn
 
 if TYPE_CHECKING:
     from functrain.graph.train_step import Graph

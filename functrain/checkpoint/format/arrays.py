@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.extras import require
+from functrain.errors.optional import require
 
 Json = Any
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from functrain.errors import MissingExtraError
-from functrain.extras import require
+from functrain.errors.optional import require
 
 # What file systems without error numbers mean.
 _NUMBERS: tuple[tuple[type[OSError], int], ...] = (

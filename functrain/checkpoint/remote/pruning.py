@@ -23,7 +23,7 @@ from functrain.errors import (
     CheckpointSkippedWarning,
     NoCheckpointError,
 )
-from functrain.warning import warn
+from functrain.errors.warning import warn
 
 Entries = dict[int, tuple[Attempt, Entry]]
 

@@ -29,7 +29,7 @@ from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors import CheckpointReadError, CheckpointWriteError
-from functrain.fields import whole
+from functrain.errors.validators import whole
 from functrain.metrics.direction import Mode
 from functrain.tree import Tree
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.durations import Duration
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.log import Row
 

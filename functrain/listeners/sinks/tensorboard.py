@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from functrain.durations import Duration
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.log import Row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from functrain.durations import Duration
-from functrain.extras import require
+from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.listeners.sinks.steps_run import StepsRun
 

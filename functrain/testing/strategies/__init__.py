@@ -4,7 +4,7 @@ What is drawn is small, prints as code where it can, and shrinks to fewer blocks
 and zeros. Needs Hypothesis: ``pip install 'functrain[testing]'``.
 """
 
-from functrain.extras import require
+from functrain.errors.optional import require
 
 require("hypothesis", "testing")
 

@@ -8,7 +8,7 @@ import warnings
 
 from functrain.errors import FunctrainWarning
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def warn(message: str, category: type[FunctrainWarning]) -> None:

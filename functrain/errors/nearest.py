@@ -57,7 +57,7 @@ def named(value: object) -> str:
 
     Example:
         >>> named(nearest), named(0.5)
-        ('functrain.names.nearest', '0.5')
+        ('functrain.errors.nearest.nearest', '0.5')
     """
     name = getattr(value, "__qualname__", None)
     return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
