@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from functrain import data, metrics, optim, schedules, tree
 from functrain.batch import MicroBatches
 from functrain.constructor import program
-from functrain.copying import copy
 from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.early_stopping import EarlyStop
 from functrain.ema import EMA
@@ -29,6 +28,7 @@ from functrain.program import Program
 from functrain.run_state import Run, RunState
 from functrain.state import TrainState
 from functrain.transforms import compiled, donated, sharpness_aware
+from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
     from functrain import finders, generation, listeners

@@ -16,7 +16,6 @@ import attrs
 
 from functrain import events, listening
 from functrain.checkpoint import Checkpoints, Saver
-from functrain.copying import copy
 from functrain.data import Source
 from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
@@ -29,6 +28,7 @@ from functrain.rewinding import bring_log, set_aside
 from functrain.run_state import LoopState, RunState
 from functrain.signals import Interrupts
 from functrain.state import TrainState
+from functrain.tree.copying import copy
 
 
 @attrs.define(eq=False)

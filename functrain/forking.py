@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from functrain.copying import copy
 from functrain.rng import Rng
 from functrain.state import TrainState
+from functrain.tree.copying import copy
 
 
 def fork(state: TrainState, seed: int | None = None) -> TrainState:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from functrain import clipping, nonfinite, precision, tree
 from functrain.accumulation import weighted_mean
 from functrain.batch import Batch, copied
-from functrain.copying import copy
 from functrain.errors import LossError
 from functrain.gradients import (
     GradientFunction,
@@ -39,6 +38,7 @@ from functrain.model import Model
 from functrain.recipe import Recipe
 from functrain.rng import refuse_system_seed, scoped
 from functrain.state import Donation, Tensors
+from functrain.tree.copying import copy
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]

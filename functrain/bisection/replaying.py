@@ -13,7 +13,6 @@ import attrs
 from functrain import events
 from functrain.bisection.sides import Side
 from functrain.checkpoint import Checkpoints
-from functrain.copying import copy
 from functrain.deciding import watched
 from functrain.durations import Steps
 from functrain.early_stopping import as_rule
@@ -25,6 +24,7 @@ from functrain.metrics import fetch
 from functrain.program import Program
 from functrain.resumption import parent_of
 from functrain.state import TrainState
+from functrain.tree.copying import copy
 from functrain.tree.merkle import merkle
 
 _NEVER = Steps(10**15)

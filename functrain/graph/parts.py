@@ -13,7 +13,6 @@ from torch import Tensor
 from functrain import step, tree
 from functrain.batch import copied
 from functrain.clipping import global_norm
-from functrain.copying import copy
 from functrain.gradients import by_autograd
 from functrain.graph.capture import Captured, capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
@@ -22,6 +21,7 @@ from functrain.graph.skipping import Skipping, skipping
 from functrain.graph.train_step import write
 from functrain.graph.writes import Writes, settled
 from functrain.loss import Outcome
+from functrain.tree.copying import copy
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
 # Takes a tree like the one a graph was captured with, and returns one.

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from functrain import learning_rate
-from functrain.copying import copy
 from functrain.optim import Optimizer
 from functrain.optim.protocol import OptimizerState, Params
 from functrain.rng import scoped
@@ -21,6 +20,7 @@ from functrain.testing.observing import (
     shared,
     snapshots,
 )
+from functrain.tree.copying import copy
 
 _STEPS = 3
 _SEED = 7

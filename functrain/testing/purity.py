@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from functrain.copying import copy
 from functrain.program import Program
 from functrain.step import Fixed
 from functrain.testing.caching import Attributes, attempted, unchanged, without
@@ -20,6 +19,7 @@ from functrain.testing.observing import (
     repeated_elsewhere,
     shared,
 )
+from functrain.tree.copying import copy
 
 
 @runtime_checkable

@@ -13,7 +13,6 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.copying import copy
 from functrain.program import Program
 from functrain.testing.another import ANOTHER
 from functrain.testing.caching import Attributes, Structure, attempted
@@ -24,6 +23,7 @@ from functrain.testing.influences import Influence
 from functrain.testing.observing import snapshots
 from functrain.testing.owned import of_program, roots_of
 from functrain.testing.reach import caches, names_in, of_classes, of_functions, reached
+from functrain.tree.copying import copy
 
 
 @attrs.frozen(eq=False)

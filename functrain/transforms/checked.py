@@ -7,7 +7,6 @@ from typing import Any
 import attrs
 
 from functrain.batch import Batch
-from functrain.copying import copy
 from functrain.program import Program
 from functrain.state import Donation
 from functrain.step import DeviceState, DeviceStep, Fixed, Outputs
@@ -21,6 +20,7 @@ from functrain.testing.observing import (
     shared,
 )
 from functrain.testing.purity import may_share
+from functrain.tree.copying import copy
 
 _SUBJECT = "the device part of this step"
 

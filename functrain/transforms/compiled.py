@@ -12,7 +12,6 @@ from torch import Tensor
 
 from functrain import step, tree
 from functrain.batch import Batch
-from functrain.copying import copy
 from functrain.errors import (
     BatchFormError,
     CaptureError,
@@ -42,6 +41,7 @@ from functrain.optim.inside import inside
 from functrain.program import Program
 from functrain.rng import scoped
 from functrain.state import Donation
+from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
     from functrain.graph.train_step import Graph
