@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from functrain import data, metrics, optim, schedules, tree
-from functrain.batch import MicroBatches
-from functrain.constructor import program
+from functrain.core.batch import MicroBatches
+from functrain.core.constructor import program
+from functrain.core.ema import EMA
+from functrain.core.loss import Loss
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.early_stopping import EarlyStop
-from functrain.ema import EMA
 from functrain.evaluation import Evaluation, evaluate
 from functrain.events import Stop
 from functrain.forking import fork
-from functrain.loss import Loss
 from functrain.overfitting import Overfit
 from functrain.predicted_stop import PredictedStop
-from functrain.program import Program
 from functrain.run_state import Run, RunState
-from functrain.state import TrainState
 from functrain.transforms import compiled, donated, sharpness_aware
 from functrain.tree.copying import copy
 

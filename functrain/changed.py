@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from functrain import arguments
+from functrain.core import arguments
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.data.describing import differences
 from functrain.errors import (
     BeyondLimitWarning,
@@ -16,10 +18,8 @@ from functrain.errors import (
 )
 from functrain.errors.warning import warn
 from functrain.limits import Limits
-from functrain.program import Program
 from functrain.resumption import describe
 from functrain.run_state import RunState
-from functrain.state import TrainState
 from functrain.stepping import position
 
 

@@ -16,18 +16,18 @@ import attrs
 
 from functrain import events, listening
 from functrain.checkpoint import Checkpoints, Saver
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
 from functrain.keeping import Keeper
 from functrain.listening import Listeners
 from functrain.log import Row
-from functrain.program import Program
 from functrain.recording import Recorder
 from functrain.rewinding import bring_log, set_aside
 from functrain.run_state import LoopState, RunState
 from functrain.signals import Interrupts
-from functrain.state import TrainState
 from functrain.tree.copying import copy
 
 

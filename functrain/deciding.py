@@ -8,16 +8,16 @@ from typing import Any
 
 import attrs
 
-from functrain import learning_rate
+from functrain.core import learning_rate
+from functrain.core.direction import Mode, of_name, resolved
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.early_stopping import Rule, best_after, directed, each_rule, find
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.warning import warn
 from functrain.evaluations import Evaluations
-from functrain.metrics.direction import Mode, of_name, resolved
 from functrain.monitoring import By, Monitored, check_possible
-from functrain.program import Program
 from functrain.run_state import LoopState
-from functrain.state import TrainState
 
 
 def warn_of_no_best(monitor: str) -> None:

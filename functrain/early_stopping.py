@@ -8,9 +8,9 @@ from typing import Any, Protocol, cast
 
 import attrs
 
+from functrain.core.direction import Mode, resolved
 from functrain.errors import ConfigurationError, MissingMetricWarning
 from functrain.errors.warning import warn
-from functrain.metrics.direction import Mode, resolved
 
 State = dict[str, Any]
 

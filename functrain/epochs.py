@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from functrain.core.state import Counters, TrainState
 from functrain.data import Source
 from functrain.data.counting import samples_in
 from functrain.errors import (
@@ -13,7 +14,6 @@ from functrain.errors import (
     ReplayWarning,
 )
 from functrain.errors.warning import warn
-from functrain.state import Counters, TrainState
 
 MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
 _REMEDY = (

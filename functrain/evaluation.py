@@ -9,18 +9,18 @@ import attrs
 from torch import Tensor
 
 from functrain import epochs
-from functrain.batch import Batch
+from functrain.core.batch import Batch
+from functrain.core.loss import LossFunction
+from functrain.core.program import Program
+from functrain.core.sizes import count, size
+from functrain.core.state import TrainState
+from functrain.core.unknown_sizes import known_size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Duration, duration
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.warning import warn
-from functrain.loss import LossFunction
 from functrain.metrics import Mean, computed, merged
-from functrain.program import Program
-from functrain.sizes import count, size
-from functrain.state import TrainState
-from functrain.unknown_sizes import known_size
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)

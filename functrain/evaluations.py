@@ -7,14 +7,14 @@ from typing import Any
 
 import attrs
 
+from functrain.core.direction import Mode, of_metrics
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.durations import Duration
 from functrain.evaluation import Evaluation, measure, numbers
 from functrain.events import EvalBegin, EvalEnd
-from functrain.metrics.direction import Mode, of_metrics
 from functrain.position import Position, due
-from functrain.program import Program
-from functrain.state import TrainState
 
 
 @attrs.frozen(eq=False)

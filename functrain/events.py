@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import attrs
 from torch import Tensor
 
-from functrain.state import TrainState
+from functrain.core.state import TrainState
 
 
 @attrs.frozen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from functrain.rng import Rng
-from functrain.state import TrainState
+from functrain.core.rng import Rng
+from functrain.core.state import TrainState
 from functrain.tree.copying import copy
 
 

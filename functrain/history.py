@@ -9,10 +9,10 @@ from typing import Any, overload
 
 import attrs
 
+from functrain.core.direction import Mode, resolved
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
 from functrain.log import Row, stream
-from functrain.metrics.direction import Mode, resolved
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -7,7 +7,10 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from functrain import learning_rate
+from functrain.core import learning_rate
+from functrain.core.learning_rate import SchedulerState, Schedules
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.errors import (
     ConfigurationError,
     InvalidScheduleError,
@@ -15,10 +18,7 @@ from functrain.errors import (
     ScheduleEndedWarning,
 )
 from functrain.errors.warning import warn
-from functrain.learning_rate import SchedulerState, Schedules
-from functrain.program import Program
 from functrain.schedules.curve import Curve
-from functrain.state import TrainState
 
 # What happens where a run goes on beyond the end of its schedule.
 ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None

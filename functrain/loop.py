@@ -15,8 +15,10 @@ from typing import Any
 
 import attrs
 
-from functrain import foreign_state
 from functrain.checkpoint import Checkpoints
+from functrain.core import foreign_state
+from functrain.core.program import Metrics, Program
+from functrain.core.state import TrainState
 from functrain.course import Course
 from functrain.data import as_source
 from functrain.data.replay import OneShot
@@ -30,11 +32,9 @@ from functrain.events import Listener
 from functrain.horizon import ScheduleEnd, guarded, scheduled
 from functrain.limits import Limits, Until
 from functrain.listening import several
-from functrain.program import Metrics, Program
 from functrain.resumption import Resume
 from functrain.run_state import Run
 from functrain.running import Running
-from functrain.state import TrainState
 from functrain.stepping import advance, epoch_batches, position
 from functrain.transforms.compile_cache import cached
 

@@ -16,6 +16,10 @@ from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
 from functrain.checkpoint.format.buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
+from functrain.core.program import Program
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
+from functrain.core.wrapped import all_paths, plain_paths, shown_layers
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -26,11 +30,7 @@ from functrain.errors import (
     UnusedStateWarning,
 )
 from functrain.errors.warning import warn
-from functrain.program import Program
-from functrain.rng import Rng
 from functrain.run_state import LoopState, RunState
-from functrain.state import Counters, TrainState
-from functrain.wrapped import all_paths, plain_paths, shown_layers
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from functrain.state import TrainState
+from functrain.core.state import TrainState
 
 if TYPE_CHECKING:
     from functrain.history import History

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import attrs
 
-from functrain import events, foreign_state, metrics
-from functrain.batch import Batch, require_sizes
+from functrain import events, metrics
 from functrain.changed import ended_before, refuse_another_seed, tell_changes
 from functrain.checkpoint import Saver
+from functrain.core import foreign_state
+from functrain.core.batch import Batch, require_sizes
+from functrain.core.direction import Mode
+from functrain.core.ownership import solely_held
+from functrain.core.program import Program
+from functrain.core.state import TrainState, is_consumed
 from functrain.course import Course
 from functrain.deciding import Deciding, warn_of_no_best
 from functrain.durations import Duration, Samples
@@ -24,14 +29,10 @@ from functrain.evaluations import Evaluations
 from functrain.history import History
 from functrain.horizon import ScheduleEnd, guarded, scheduled, taken_up
 from functrain.limits import Ending, Limits
-from functrain.metrics.direction import Mode
 from functrain.monitoring import check_given
-from functrain.ownership import solely_held
 from functrain.position import Position, due
-from functrain.program import Program
 from functrain.resumption import Resume, chosen, notice_unused, restore
 from functrain.run_state import LoopState, Run
-from functrain.state import TrainState, is_consumed
 from functrain.stepping import advance, epoch_batches, position
 
 _LOST = (

@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from functrain.batch import Batch, MicroBatches
+from functrain.core.batch import Batch, MicroBatches
+from functrain.core.program import Metrics, Program
+from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.position import Position
-from functrain.program import Metrics, Program
-from functrain.state import TrainState
 
 
 def position(state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:

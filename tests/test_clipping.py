@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from functrain import clipping
+from functrain.core import clipping
 
 
 def gradients(dtype: torch.dtype, scale: float = 1.0, large: bool = False) -> list[torch.Tensor]:

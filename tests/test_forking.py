@@ -11,7 +11,7 @@ from test_loop import batches, program
 import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import read_manifest
-from functrain.rng import Rng
+from functrain.core.rng import Rng
 
 pytestmark = pytest.mark.row(54)
 

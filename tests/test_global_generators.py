@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import errors, global_generators
+from functrain import errors
+from functrain.core import global_generators
+from functrain.core.rng import sample_scope, scoped
 from functrain.errors import RandomnessError
-from functrain.rng import sample_scope, scoped
 
 X = torch.linspace(-1.0, 1.0, 16).reshape(8, 2)
 

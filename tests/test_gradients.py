@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
-from functrain import step, tree
-from functrain.accumulation import weighted_mean
+from functrain import tree
+from functrain.core import step
+from functrain.core.accumulation import weighted_mean
+from functrain.core.gradients import GradientFunction, Gradients, by_autograd, by_func
 from functrain.errors import CheckpointingError, LossError, SparseGradientError
-from functrain.gradients import GradientFunction, Gradients, by_autograd, by_func
 
 WAYS = pytest.mark.parametrize("way", [by_autograd, by_func])
 PARTS = pytest.mark.parametrize("parts", [1, 2])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain import learning_rate
+from functrain.core import learning_rate
 from functrain.errors import (
     RecipeChangedWarning,
     ScheduleEndedWarning,

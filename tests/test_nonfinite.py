@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import functrain as ft
-from functrain import errors, nonfinite, tree
+from functrain import errors, tree
+from functrain.core import nonfinite
 
 VALUES = [1.0, math.nan, math.inf, -math.inf]
 

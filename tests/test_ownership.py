@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core.ownership import owns_its_tensors, solely_held
 from functrain.errors import DonatedStateError
 from functrain.listeners import ProgressBar
-from functrain.ownership import owns_its_tensors, solely_held
 
 pytestmark = pytest.mark.row(51)
 

@@ -88,7 +88,7 @@ def test_its_types_are_seen_from_outside(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "outside.py").write_text(OUTSIDE)
     arguments = ["--strict", "--config-file", os.devnull, "--python-executable", clean]
     done = ended([sys.executable, "-m", "mypy", *arguments, "outside.py"], tmp_path)
-    assert 'Revealed type is "functrain.state.TrainState"' in done.stdout
+    assert 'Revealed type is "functrain.core.state.TrainState"' in done.stdout
     assert 'outside.py:7: error: Argument "seed" to "init"' in done.stdout
     assert "Found 1 error" in done.stdout
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import weights
-from functrain.optim.protocol import Optimizer
+from functrain.core.optimizer import Optimizer
 
 
 def everything_global() -> dict[str, Any]:
@@ -533,7 +533,7 @@ class TestPrecision:
         assert state.counters.skipped.item() == moved.count(False)
 
     def test_the_scale_is_that_of_torchs_scaler(self) -> None:
-        from functrain import precision
+        from functrain.core import precision
 
         scaler = torch.amp.GradScaler("cpu", growth_interval=precision.GROWTH_INTERVAL)
         scale = precision.initial_loss_scale("fp16", torch.device("cpu"))

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.rng import Rng, derive, sample_scope, scoped
+from functrain.core.rng import Rng, derive, sample_scope, scoped
 
 
 def snapshot() -> tuple[bytes, Any, bytes]:

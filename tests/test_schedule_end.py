@@ -11,7 +11,7 @@ import torch
 from torch.optim import lr_scheduler
 
 import functrain as ft
-from functrain import learning_rate
+from functrain.core import learning_rate
 from functrain.errors import ConfigurationError, ScheduleEndedError, ScheduleEndedWarning
 from functrain.horizon import scheduled
 from functrain.schedules import (

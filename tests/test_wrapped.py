@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import tree, wrapped
+from functrain import tree
+from functrain.core import wrapped
+from functrain.core.model import Model, take_apart
 from functrain.errors import ModelError
-from functrain.model import Model, take_apart
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)
 

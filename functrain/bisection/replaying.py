@@ -13,6 +13,8 @@ import attrs
 from functrain import events
 from functrain.bisection.sides import Side
 from functrain.checkpoint import Checkpoints
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.deciding import watched
 from functrain.durations import Steps
 from functrain.early_stopping import as_rule
@@ -21,9 +23,7 @@ from functrain.listeners.rows import evaluation_name
 from functrain.log import encode
 from functrain.loop import fit
 from functrain.metrics import fetch
-from functrain.program import Program
 from functrain.resumption import parent_of
-from functrain.state import TrainState
 from functrain.tree.copying import copy
 from functrain.tree.merkle import merkle
 

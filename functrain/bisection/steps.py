@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.bisection.replaying import Capture
-from functrain.inspection import gradients
+from functrain.core.inspection import gradients
 from functrain.tree import Difference, to_bytes
 from functrain.tree.elements import distance, is_opaque
 

@@ -25,8 +25,8 @@ from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
 from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
 from functrain.checkpoint.renaming import ambiguous, renamed
+from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest
-from functrain.state import TrainState
 from functrain.tree import Path, Tree, path_string
 
 _CLASSES = ("attrs", "namedtuple")

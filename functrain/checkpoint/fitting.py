@@ -30,9 +30,9 @@ from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.skipped import with_skipped
 from functrain.checkpoint.storage import reading
+from functrain.core.state import TrainState
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.warning import warn
-from functrain.state import TrainState
 from functrain.tree import Tree
 from functrain.tree.nodes import Key
 

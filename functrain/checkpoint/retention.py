@@ -10,9 +10,9 @@ import attrs
 from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
+from functrain.core.direction import Mode, of_name, resolved
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import one_of, whole
-from functrain.metrics.direction import Mode, of_name, resolved
 
 Entries = Mapping[int, Entry]
 MODES = one_of(("min", "max"))

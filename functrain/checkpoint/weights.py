@@ -19,8 +19,8 @@ from functrain.checkpoint.loading import is_sound, locate, read_manifest
 from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
+from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
-from functrain.pretrained import state_dicts
 
 What: TypeAlias = Literal["params", "ema", "all"]
 # Where a training state is in its tree: that of a run, or saved by itself.

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 import functrain as ft
-from functrain import horizon, learning_rate
+from functrain import horizon
 from functrain.config.making import build_program, called
 from functrain.config.places import joined, located
 from functrain.config.reading import Loaded
@@ -20,6 +20,7 @@ from functrain.config.schema import FitOptions, RunConfig
 from functrain.config.starting import check_weights, initial
 from functrain.config.structuring import shown
 from functrain.config.targets import TARGET, imported, instantiated, parameters
+from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.deciding import Deciding
 from functrain.durations import duration

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from functrain.config.kinds import AtLeast, Duration, ImportPath, Target, Targets
+from functrain.core.ema import EMA
 from functrain.early_stopping import EarlyStop
-from functrain.ema import EMA
 from functrain.errors import ConfigError
 
 

@@ -42,7 +42,7 @@ def structured(value: Any, hint: Any, where: str = "") -> Any:
         ConfigError: it has another type, an unknown key, or lacks one.
 
     Example:
-        >>> from functrain.ema import EMA
+        >>> from functrain.core.ema import EMA
         >>> structured({"decay": 0.5}, float | EMA, "ema")
         EMA(decay=0.5, every=1, warmup=False)
         >>> structured("3", int | None, "threads")

@@ -1,5 +1,7 @@
 """Data as a pure function of position, and every other kind of data by one small protocol."""
 
+from functrain.core.sizes import size
+from functrain.core.splitting import split
 from functrain.data.batches import Batches
 from functrain.data.mixed_samples import mixed_samples
 from functrain.data.mixture import Mixture
@@ -9,8 +11,6 @@ from functrain.data.prefetched import prefetched
 from functrain.data.samplers import ByLength, Sampler
 from functrain.data.source import Source, as_source
 from functrain.data.weights import Interpolated, Temperature
-from functrain.sizes import size
-from functrain.splitting import split
 
 __all__ = [
     "Batches",

@@ -10,9 +10,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.rng import derive
 from functrain.data.permutation import hashed
 from functrain.data.weights import Weights
-from functrain.rng import derive
 
 BLOCK = 1 << 15  # draws under one key
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
 
+from functrain.core.sizes import count
 from functrain.data.prefetched import Prefetched
 from functrain.data.replay import Replay
 from functrain.data.source import BatchesSource, ListSource, Source
-from functrain.sizes import count
 
 
 def samples_in(source: Source, batches: int) -> int | None:

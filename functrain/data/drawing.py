@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from torch import Generator, Tensor
 
+from functrain.core.rng import derive, sample_scope
 from functrain.errors import DataChangedError, EmptyDatasetError
-from functrain.rng import derive, sample_scope
 
 END: Any = object()
 

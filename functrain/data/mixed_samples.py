@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.rng import derive
 from functrain.data.batches import Batches
 from functrain.data.choices import Choices
 from functrain.data.columns import Columns, columns_of
@@ -17,7 +18,6 @@ from functrain.data.mixture import named
 from functrain.data.permutation import Permutation
 from functrain.data.weights import weights_of
 from functrain.errors import EmptyDatasetError, MixtureError
-from functrain.rng import derive
 
 
 def mixed_samples(

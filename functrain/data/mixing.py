@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from functrain.core.rng import derive
 from functrain.errors import DataChangedError, EmptyDatasetError
-from functrain.rng import derive
 
 if TYPE_CHECKING:
     from functrain.data.mixture import Mixture

@@ -14,8 +14,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.rng import derive
 from functrain.errors import BatchIndexError
-from functrain.rng import derive
 
 _ROUNDS = 8
 _SMALL = 256

@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.rng import derive
 from functrain.data.permutation import Permutation
 from functrain.errors import DataOptionError
-from functrain.rng import derive
 
 
 @runtime_checkable

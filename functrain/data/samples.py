@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import torch
 
+from functrain.core.rng import derive, sample_scope
 from functrain.data.hugging_face import Rows
 from functrain.errors.optional import require
-from functrain.rng import derive, sample_scope
 
 
 @attrs.frozen(eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from functrain.core.rng import sample_scope
 from functrain.data.drawing import (
     END,
     begin,
@@ -20,7 +21,6 @@ from functrain.data.drawing import (
     set_generator_states,
 )
 from functrain.errors import DataChangedError
-from functrain.rng import sample_scope
 
 
 @attrs.define(eq=False)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from functrain.core.learning_rate import Schedules
 from functrain.display.blocks import block, code, quiet, table
 from functrain.display.schedules import curve
-from functrain.learning_rate import Schedules
 from functrain.plotting.markup import Markup, element
 from functrain.schedules import Constant, Schedule
 
 if TYPE_CHECKING:
-    from functrain.program import Program
+    from functrain.core.program import Program
 
 
 def html(program: Program) -> Markup:

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.display.blocks import block, code, folding, quiet
 from functrain.display.curves import Curve, chart
 from functrain.errors import InvalidScheduleError
 from functrain.plotting.markup import Markup, element, joined
 from functrain.schedules.drawing import outline
-from functrain.schedules.protocol import Schedule, ScheduleState
 
 # Runs that a schedule without an end is drawn for: the first that it fits into.
 _ASSUMED = (1000, 10_000, 100_000, 1_000_000)

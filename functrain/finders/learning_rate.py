@@ -10,16 +10,16 @@ from typing import Any
 
 import attrs
 
-from functrain import learning_rate
+from functrain.core import learning_rate
+from functrain.core.learning_rate import Schedules
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.durations import Steps
 from functrain.errors import ConfigurationError, FinderError, NonFiniteError
 from functrain.errors.optional import require
-from functrain.learning_rate import Schedules
 from functrain.loop import iterate
-from functrain.program import Program
 from functrain.schedules import Lambda
-from functrain.state import TrainState
 
 _SMOOTHING = 0.98
 _DIVERGED = 4.0

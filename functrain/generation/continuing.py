@@ -9,14 +9,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.errors import LogitsError
 from functrain.generation.bounds import Bounds
 from functrain.generation.cache import LanguageModel, Reader
 from functrain.generation.drawing import uniforms
 from functrain.generation.prompts import Prompt, Prompts, rows_of
 from functrain.generation.sampler import Sampler
-from functrain.program import Program
-from functrain.state import TrainState
 
 Adapter: TypeAlias = Callable[[nn.Module], LanguageModel]
 # A token, or several.

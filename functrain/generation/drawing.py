@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from functrain.core.rng import derive
 from functrain.errors import LogitsError
-from functrain.rng import derive
 
 
 def uniforms(seed: int, rows: Sequence[int], position: int) -> Tensor:

@@ -26,12 +26,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
 from functrain.graph.effects import Effects, written_constant
 from functrain.graph.inputs import alike, flatten, with_tensors
 from functrain.graph.randomness import SameDraws
 from functrain.graph.small_products import DECOMPOSITIONS
-from functrain.rng import scoped
 
 _OWN = tuple(str(Path(one).parent) + os.sep for one in (torch.__file__, Path(__file__).parent))
 _ONE_AT_A_TIME = threading.RLock()  # what a capture switches is the process's

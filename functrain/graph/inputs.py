@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from functrain import containers, objects, tree
-from functrain.batch import moved
+from functrain import tree
+from functrain.core import containers, objects
+from functrain.core.batch import moved
 from functrain.errors import BatchFormError
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of

@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.precision import widest
 from functrain.graph.inputs import scalar
-from functrain.precision import widest
 
 
 @attrs.define(eq=False)

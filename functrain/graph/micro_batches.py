@@ -14,13 +14,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import step
-from functrain.accumulation import mean_outcome
+from functrain.core import step
+from functrain.core.accumulation import mean_outcome
+from functrain.core.loss import Outcome
+from functrain.core.metrics import computed
 from functrain.graph.inputs import Form, builder, form
 from functrain.graph.lowering import Lowering
 from functrain.graph.skipping import Skipping
-from functrain.loss import Outcome
-from functrain.metrics.protocol import computed
 
 if TYPE_CHECKING:  # what capturing needs takes a while to import
     from functrain.graph.parts import Gradients, Update

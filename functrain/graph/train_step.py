@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from functrain import step, tree
+from functrain import tree
+from functrain.core import step
+from functrain.core.gradients import by_autograd
 from functrain.errors import CaptureError
-from functrain.gradients import by_autograd
 from functrain.graph.capture import capture
 from functrain.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.graph.lowering import Lowering

@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from functrain.core.state import Tensors
+from functrain.core.written import Written
 from functrain.graph.capture import Captured
-from functrain.state import Tensors
-from functrain.written import Written
 
 
 class Writes:

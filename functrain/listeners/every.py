@@ -7,10 +7,10 @@ from collections.abc import Callable
 import attrs
 
 from functrain import events
+from functrain.core.rng import sample_scope
+from functrain.core.state import TrainState
 from functrain.durations import Duration
 from functrain.listeners.intervals import Interval
-from functrain.rng import sample_scope
-from functrain.state import TrainState
 
 
 @attrs.define(eq=False)

@@ -6,11 +6,11 @@ import attrs
 from torch import Tensor
 
 from functrain import events
+from functrain.core.inspection import gradients
+from functrain.core.program import Program
 from functrain.durations import Duration
-from functrain.inspection import gradients
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
-from functrain.program import Program
 
 
 @attrs.define(eq=False)

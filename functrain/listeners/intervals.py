@@ -10,9 +10,9 @@ from operator import attrgetter
 
 import attrs
 
+from functrain.core.state import Counters
 from functrain.durations import Duration, Epochs, Samples, Steps, duration
 from functrain.errors import ConfigurationError, UnknownEpochLengthError
-from functrain.state import Counters
 
 Amount = Callable[[Counters], float]
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import attrs
 
-from functrain.state import Counters
+from functrain.core.state import Counters
 
 
 @attrs.define(eq=False)

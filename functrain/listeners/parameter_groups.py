@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from functrain.clipping import global_norm
+from functrain.core.clipping import global_norm
+from functrain.core.program import Program
+from functrain.core.state import Tensors
 from functrain.errors import UnusedPatternError
 from functrain.errors.nearest import matches, nearest
-from functrain.program import Program
-from functrain.state import Tensors
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 Patterns: TypeAlias = Mapping[str, Pattern]

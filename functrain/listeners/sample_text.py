@@ -10,13 +10,13 @@ import attrs
 import orjson
 
 from functrain import events
+from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.durations import Duration
 from functrain.listeners.every import undisturbed
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.jsonl import step_of
 from functrain.listeners.sinks.line_file import LineFile
-from functrain.program import Program
-from functrain.state import TrainState
 
 
 @attrs.define(eq=False)

@@ -5,10 +5,10 @@ Plain scalars are averaged by the loss's weight; what has ``merge`` and ``comput
 micro-batches, evaluation batches and ranks, so that it is exact however the samples were cut.
 """
 
+from functrain.core.metrics import Metric, computed, is_metric, merged
 from functrain.metrics.confusion import ConfusionMatrix
 from functrain.metrics.means import Accuracy, Mean, Perplexity
 from functrain.metrics.of_torchmetrics import TorchMetric, from_torchmetrics
-from functrain.metrics.protocol import Metric, computed, is_metric, merged
 from functrain.metrics.quantiles import Quantiles
 from functrain.metrics.rows import Sums, added, fetch, mean
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from functrain.precision import widest
+from functrain.core.precision import widest
 
 # Named tuples rather than attrs classes: a user may put their loss under ``torch.compile``, and
 # Dynamo cannot construct frozen attrs objects.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.precision import widest
+from functrain.core.precision import widest
 
 Sums = dict[str, list[float]]
 

@@ -1,5 +1,6 @@
 """Optimizers: frozen hyperparameters, pure rules, and in-place kernels of the same mathematics."""
 
+from functrain.core.optimizer import Optimizer, OptimizerState
 from functrain.optim.conventions import (
     is_bias_or_norm,
     layerwise_lr_decay,
@@ -23,7 +24,6 @@ from functrain.optim.methods.rmsprop import RMSprop
 from functrain.optim.methods.rprop import Rprop
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.methods.sgd import SGD
-from functrain.optim.protocol import Optimizer, OptimizerState
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
     AddNoise,

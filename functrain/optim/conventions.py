@@ -10,11 +10,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate, Optimizer
 from functrain.errors import HyperparameterError
 from functrain.optim.from_torch import FromTorch
 from functrain.optim.frozen import Frozen
 from functrain.optim.groups import Groups, Pattern, groups
-from functrain.optim.protocol import LearningRate, Optimizer
 from functrain.schedules import Scaled, as_schedule
 
 

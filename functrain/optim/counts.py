@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from functrain.optim.protocol import OptimizerState, Params
+from functrain.core.optimizer import OptimizerState, Params
 
 if TYPE_CHECKING:
     from functrain.optim.leafwise import Leafwise, Rate, Scalars

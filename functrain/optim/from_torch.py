@@ -10,9 +10,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 from functrain.errors import HyperparameterError, UnsupportedOptimizerError
 from functrain.optim import hyperparameters, snapshot
-from functrain.optim.protocol import LearningRate, Optimizer, OptimizerState, Params
 
 
 @attrs.frozen

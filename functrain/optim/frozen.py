@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 
 
 @attrs.frozen

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import attrs
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import HyperparameterError, UnmatchedParameterError, UnusedPatternError
 from functrain.errors.nearest import matches, nearest
 from functrain.optim.frozen import Frozen
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 

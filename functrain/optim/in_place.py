@@ -9,9 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import OptimizerState, Params
 from functrain.optim.counts import in_float64
 from functrain.optim.memory_layout import alike, fusible, laid_out_as
-from functrain.optim.protocol import OptimizerState, Params
 
 if TYPE_CHECKING:  # an optimizer's kernel is by default the rule, written here
     from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots

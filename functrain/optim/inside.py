@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from functrain.core.optimizer import Optimizer
 from functrain.optim.groups import Groups
-from functrain.optim.protocol import Optimizer
 
 
 def inside(optimizer: Optimizer) -> Iterator[Optimizer]:

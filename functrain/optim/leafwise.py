@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import UnsupportedParameterError
 from functrain.errors.nearest import nearest
 from functrain.optim.counts import (
@@ -27,7 +28,6 @@ from functrain.optim.counts import (
     scalars_of,
 )
 from functrain.optim.in_place import applied, run_, write_rule
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 
 Leaves = list[Tensor]
 Slots = dict[str, Tensor]

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.optim.protocol import LearningRate, Optimizer, OptimizerState, Params
+from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 
 
 class Wrapper(Optimizer, Protocol):

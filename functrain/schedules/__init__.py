@@ -5,6 +5,7 @@ passes the number on to the optimizer; what the schedule has to remember, its ho
 is in `state`, which a checkpoint holds.
 """
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.constant import Constant, Lambda
 from functrain.schedules.cosine import Cosine
@@ -20,7 +21,6 @@ from functrain.schedules.one_cycle import OneCycle
 from functrain.schedules.piecewise import Piecewise
 from functrain.schedules.plateau import Plateau
 from functrain.schedules.polynomial import Polynomial
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Sequential
 from functrain.schedules.spike import Spike

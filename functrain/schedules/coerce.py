@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from functrain.core.schedule import Schedule
 from functrain.errors import NotAScheduleError
 from functrain.schedules.constant import Constant, Lambda
-from functrain.schedules.protocol import Schedule
 
 
 def as_schedule(value: Any) -> Schedule:

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 

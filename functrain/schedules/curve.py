@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.constant import Constant, Lambda
 from functrain.schedules.from_torch import TorchSchedule
-from functrain.schedules.protocol import Schedule, ScheduleState
 
 RESTARTED = "restarted_at"
 """Key in the state of a schedule that was begun again within its run, beside "schedule"."""

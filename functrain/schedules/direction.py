@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
+from functrain.core.direction import Mode
 from functrain.errors import InvalidScheduleError
-from functrain.metrics.direction import Mode
 from functrain.schedules.from_torch import TorchSchedule
 from functrain.schedules.plateau import Plateau
 

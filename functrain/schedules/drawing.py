@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from functrain.core.schedule import Schedule
 from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
 from functrain.errors.optional import require
-from functrain.schedules.protocol import Schedule
 
 _COLOR = "#1f5fa8"
 # A schedule that has to be followed step by step is followed so far at the most.

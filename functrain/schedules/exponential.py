@@ -6,9 +6,9 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.multiplied import multiplied
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import attrs
 import torch
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
 from functrain.errors.warning import warn
 from functrain.schedules.plain_state import from_plain, to_plain
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 TORCH_STATE = frozenset({"lr", "group", "scheduler"})

@@ -6,8 +6,8 @@ from then on only the state is read, so a resumed run follows the curve that it 
 
 from __future__ import annotations
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError, UnknownHorizonError
-from functrain.schedules.protocol import Schedule, ScheduleState
 
 
 def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from functrain.core.schedule import Observed, Schedule
 from functrain.errors import InvalidScheduleError
-from functrain.schedules.protocol import Observed, Schedule
 
 
 def observed(outer: Schedule, *inner: Schedule) -> Observed:

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from functrain.schedules.protocol import Schedule, ScheduleState
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
 _TIMESCALE = 10_000  # that of transformers where there is no warmup

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.horizon import known_horizon
 from functrain.schedules.inside import check_observed, observed
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float
 
 Part = tuple[float, Schedule]

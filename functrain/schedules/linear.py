@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.schedules.horizon import known_horizon, with_own_horizon
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.horizon import known_horizon, with_own_horizon
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
 

@@ -6,10 +6,10 @@ import math
 
 import attrs
 
+from functrain.core.direction import Mode
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import MetricNeededError, MissingMetricWarning
 from functrain.errors.warning import warn
-from functrain.metrics.direction import Mode
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
 

@@ -6,8 +6,8 @@ import math
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.schedules.horizon import known_horizon, with_own_horizon
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
 

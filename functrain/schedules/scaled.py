@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import observed, own_horizon
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import plain_float, real
 
 

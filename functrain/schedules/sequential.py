@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_observed, observed, own_horizon
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 
 
 def _as_schedules(values: Iterable[Any]) -> tuple[Schedule, ...]:

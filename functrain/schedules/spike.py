@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
 from functrain.errors.warning import warn
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
-from functrain.schedules.protocol import Observed, Schedule, ScheduleState
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
 from functrain.schedules.multiplied import multiplied
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import integer, plain_float, real
 
 

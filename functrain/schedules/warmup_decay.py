@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.schedules.horizon import check_horizon, known_horizon
-from functrain.schedules.protocol import Schedule, ScheduleState
 from functrain.schedules.validators import exactly_one, integer, plain_float, real
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
+from functrain.core.direction import Mode
 from functrain.early_stopping import at_least
-from functrain.metrics.direction import Mode
 from functrain.predicted_stop import worse
 from functrain.prediction import LEAST_POINTS, predict_final
 from functrain.search.listener import STEPS

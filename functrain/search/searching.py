@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from functrain.core.direction import like_known, of_name
 from functrain.durations import Duration, Minutes, duration
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
-from functrain.metrics.direction import like_known, of_name
 from functrain.search import choosing
 from functrain.search.manifest import settle, trial_directory
 from functrain.search.space import Space, read_space, suggest

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import containers
+from functrain.core import containers
 from functrain.testing.conditions import Conditions
 from functrain.testing.system import System
 

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from functrain import tree
+from functrain.core.program import Program
 from functrain.data import as_source
 from functrain.errors import ConfigurationError, IncompleteError
-from functrain.program import Program
 from functrain.testing.conditions import Conditions
 from functrain.testing.fresh import fresh_process
 from functrain.testing.influences import ADVICE, Influence

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from functrain import tree
+from functrain.core.program import Program
 from functrain.durations import Steps
 from functrain.errors import ImpurityError, ListenerError
 from functrain.events import Listener
-from functrain.program import Program
 from functrain.testing.comparing import changes
 from functrain.testing.observing import observed, refuse, snapshots
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from functrain.loss import LossFunction, evaluate
-from functrain.rng import scoped
+from functrain.core.loss import LossFunction, evaluate
+from functrain.core.rng import scoped
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from functrain.core.program import Program
 from functrain.errors import ConfigurationError
-from functrain.program import Program
 
 # Makes the keyword arguments of ``fit``, or a program.
 Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[Program, Any] | Program

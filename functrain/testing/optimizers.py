@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import learning_rate
+from functrain.core import learning_rate
+from functrain.core.optimizer import OptimizerState, Params
+from functrain.core.rng import scoped
 from functrain.optim import Optimizer
-from functrain.optim.protocol import OptimizerState, Params
-from functrain.rng import scoped
 from functrain.testing.comparing import changes
 from functrain.testing.observing import (
     observed,

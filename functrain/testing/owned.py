@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from functrain.program import Program
+from functrain.core.program import Program
 from functrain.testing.cells import Cell, is_data, of_argument, of_module, of_object
 from functrain.testing.reach import is_cached, is_users
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from functrain.program import Program
-from functrain.step import Fixed
+from functrain.core.program import Program
+from functrain.core.step import Fixed
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.program import Program
+from functrain.core.program import Program
 from functrain.testing.another import ANOTHER
 from functrain.testing.caching import Attributes, Structure, attempted
 from functrain.testing.cells import Cell, Held

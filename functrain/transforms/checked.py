@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
-from functrain.batch import Batch
-from functrain.program import Program
-from functrain.state import Donation
-from functrain.step import DeviceState, DeviceStep, Fixed, Outputs
+from functrain.core.batch import Batch
+from functrain.core.program import Program
+from functrain.core.state import Donation
+from functrain.core.step import DeviceState, DeviceStep, Fixed, Outputs
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,
@@ -79,7 +79,7 @@ class Checked:
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[DeviceState, Outputs]:
-        """See :class:`functrain.step.DeviceStep`."""
+        """See :class:`functrain.core.step.DeviceStep`."""
 
         def call(state: DeviceState, donation: Donation | None = None) -> dict[str, Any]:
             after, outputs = self.device_step(state, batches, lr, ema_due, donation, seed)

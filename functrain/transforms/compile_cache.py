@@ -12,10 +12,10 @@ from pathlib import Path
 
 import attrs
 
+from functrain.core.program import Program
 from functrain.errors import CompileCacheWarning
 from functrain.errors.warning import warn
 from functrain.graph.lowering import Lowering
-from functrain.program import Program
 from functrain.transforms.compiled import Compiled
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"

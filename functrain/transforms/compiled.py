@@ -10,8 +10,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import step, tree
-from functrain.batch import Batch
+from functrain import tree
+from functrain.core import step
+from functrain.core.batch import Batch
+from functrain.core.program import Program
+from functrain.core.rng import scoped
+from functrain.core.state import Donation
 from functrain.errors import (
     BatchFormError,
     CaptureError,
@@ -38,9 +42,6 @@ from functrain.graph.skipping import Skipping
 from functrain.optim import FromTorch
 from functrain.optim.counts import aligned
 from functrain.optim.inside import inside
-from functrain.program import Program
-from functrain.rng import scoped
-from functrain.state import Donation
 from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Compiled:
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
-        """See :class:`functrain.step.DeviceStep`."""
+        """See :class:`functrain.core.step.DeviceStep`."""
         given = large = {name: state[name] for name in _WRITTEN}
         leaves, mine = flatten(large), donation is not None
         seen = self.known.holds(leaves, large["params"])

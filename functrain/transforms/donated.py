@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from functrain.program import Program
+from functrain.core.program import Program
 
 
 def donated(program: Program) -> Program:

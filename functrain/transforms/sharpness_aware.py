@@ -6,10 +6,10 @@ import functools
 
 import attrs
 
-from functrain import step
+from functrain.core import step
+from functrain.core.program import Program
+from functrain.core.sharpness import Sharpness
 from functrain.errors import ConfigurationError
-from functrain.program import Program
-from functrain.sharpness import Sharpness
 
 
 def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False) -> Program:

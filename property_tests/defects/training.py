@@ -7,7 +7,7 @@ from .defect import defect
 PURITY = (
     defect(
         "the global random generator is not put back",
-        "rng.py",
+        "core/rng.py",
         "        torch.default_generator.set_state(self._state)\n",
         "        del self._state\n",
         "purity",
@@ -15,7 +15,7 @@ PURITY = (
     ),
     defect(
         "old and new state share the optimizer's tensors",
-        "step.py",
+        "core/step.py",
         '        "optimizer": copy(state["optimizer"]),\n',
         '        "optimizer": state["optimizer"],\n',
         "purity",
@@ -23,7 +23,7 @@ PURITY = (
     ),
     defect(
         "the forward writes into the buffers of the old state",
-        "step.py",
+        "core/step.py",
         'own = {path: buffer.clone() for path, buffer in state["buffers"].items()}',
         'own = dict(state["buffers"])',
         "purity",
@@ -47,7 +47,7 @@ PURITY = (
     ),
     defect(
         "every step draws what the first draws",
-        "program.py",
+        "core/program.py",
         '        stream = state.rng.stream("step", number)\n',
         '        stream = state.rng.stream("step", 0)\n',
         "run",
@@ -58,7 +58,7 @@ PURITY = (
 STEP = (
     defect(
         "accumulated gradients are not clipped",
-        "step.py",
+        "core/step.py",
         "    if recipe.clip_norm is not None:\n        flat = ",
         "    if recipe.clip_norm is not None and recipe.accumulate == 1:\n        flat = ",
         "accumulation",
@@ -66,7 +66,7 @@ STEP = (
     ),
     defect(
         "micro-batches weigh alike",
-        "accumulation.py",
+        "core/accumulation.py",
         "        weights.append(part.outcome.weight_of(batch))\n",
         "        weights.append(torch.ones(()))\n",
         "accumulation",
@@ -74,7 +74,7 @@ STEP = (
     ),
     defect(
         "micro-batches count as steps",
-        "state.py",
+        "core/state.py",
         "            step=self.step + (given.samples > 0),\n",
         "            step=self.step + len(given.parts),\n",
         "accumulation",
@@ -82,7 +82,7 @@ STEP = (
     ),
     defect(
         "the first update of the average does not copy",
-        "ema.py",
+        "core/ema.py",
         "        return torch.where(updates == 0, 1.0, 1.0 - decay)\n",
         "        return 1.0 - decay\n",
         "accumulation",
@@ -90,7 +90,7 @@ STEP = (
     ),
     defect(
         "the average moves at every step",
-        "ema.py",
+        "core/ema.py",
         "        return step % self.every == 0\n",
         "        return step > 0\n",
         "accumulation",
@@ -98,7 +98,7 @@ STEP = (
     ),
     defect(
         "a step that is not finite is made all the same",
-        "step.py",
+        "core/step.py",
         "    if ask and not (finite := nonfinite.finite_on_host(outputs)):\n",
         "    if ask and not (finite := True):\n",
         "run",

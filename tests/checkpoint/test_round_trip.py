@@ -14,9 +14,9 @@ from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.memory import memory, on_host
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
 from functrain.errors import CheckpointTypeError, UnsupportedLeafError
-from functrain.rng import Rng
-from functrain.state import Counters, TrainState
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))

@@ -10,9 +10,9 @@ from torch import nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core.sizes import size
 from functrain.errors import ConfigurationError, FinderError
 from functrain.finders import find_batch_size
-from functrain.sizes import size
 
 
 def limited(most: int, error: BaseException | None = None) -> ft.Program:

@@ -12,8 +12,8 @@ from torch import nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core.inspection import gradients
 from functrain.errors import ConfigurationError, EmptyBatchWarning, UnusedPatternError
-from functrain.inspection import gradients
 from functrain.listeners import CSV, JSONL, GradientMonitor, MemoryMonitor, UpdateMonitor
 
 

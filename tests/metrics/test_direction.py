@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import functrain as ft
+from functrain.core import direction
 from functrain.errors import ConfigurationError
-from functrain.metrics import direction
 
 
 def names(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from functrain.core.optimizer import Optimizer
 from functrain.optim import foreach
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adagrad import Adagrad
@@ -18,7 +19,6 @@ from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.rmsprop import RMSprop
 from functrain.optim.methods.rprop import Rprop
-from functrain.optim.protocol import Optimizer
 
 OPTIMIZERS: list[Any] = [
     NAdam(weight_decay=0.1),

@@ -13,7 +13,8 @@ from models import classify
 from torch import nn
 
 import functrain as ft
-from functrain import step, tree
+from functrain import tree
+from functrain.core import step
 
 
 def device_state(state: ft.TrainState) -> step.DeviceState:

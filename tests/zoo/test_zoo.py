@@ -17,7 +17,7 @@ import torch
 
 import functrain as ft
 from functrain import tree
-from functrain.rng import derive, scoped
+from functrain.core.rng import derive, scoped
 from zoo.entry import Entry
 from zoo.fresh import entries, stepped
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from functrain.buffers import may_become
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
+from functrain.core.buffers import may_become
 
 # What each buffer began as in the run that was saved: ``{"shape": [1], "dtype": "float32"}``.
 Began = Mapping[str, Any]

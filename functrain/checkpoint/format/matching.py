@@ -21,7 +21,7 @@ from functrain.checkpoint.format.torch_states import (
     is_of_layout,
     is_torch_state,
 )
-from functrain.state import TrainState
+from functrain.core.state import TrainState
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key
 

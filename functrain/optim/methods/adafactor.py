@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.errors import UnsupportedParameterError
 from functrain.optim.hyperparameters import (
     as_tuple,
@@ -20,7 +21,6 @@ from functrain.optim.hyperparameters import (
     rate,
 )
 from functrain.optim.leafwise import Leafwise, Rate, Scalars, Slots, zeros_like
-from functrain.optim.protocol import LearningRate, OptimizerState, Params
 
 Epsilons = tuple[float | Tensor | None, float | Tensor]
 

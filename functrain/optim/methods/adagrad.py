@@ -6,11 +6,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate
 from functrain.optim.foreach import add_ratio_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots, zeros_like
 from functrain.optim.numerics import safe_sqrt
-from functrain.optim.protocol import LearningRate
 
 
 @attrs.frozen

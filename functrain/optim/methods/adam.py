@@ -6,10 +6,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.numerics import power, safe_sqrt
-from functrain.optim.protocol import LearningRate
 
 Betas = tuple[float | Tensor, float | Tensor]
 

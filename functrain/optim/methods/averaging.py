@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import OptimizerState, Params
 from functrain.errors import HyperparameterError
 from functrain.optim.foreach import add_scaled_, constant
 from functrain.optim.hyperparameters import is_zero
 from functrain.optim.leafwise import Leaves, Rate, Scalars, Slots
-from functrain.optim.protocol import OptimizerState, Params
 
 
 class Averaged(Protocol):

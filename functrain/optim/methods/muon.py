@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.errors import HyperparameterError, UnsupportedParameterError
 from functrain.optim.hyperparameters import (
     as_tuple,
@@ -19,7 +20,6 @@ from functrain.optim.hyperparameters import (
     rate,
 )
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
-from functrain.optim.protocol import LearningRate, OptimizerState, Params
 
 Coefficients = tuple[float, float, float]
 ADJUSTMENTS = (None, "original", "match_rms_adamw")

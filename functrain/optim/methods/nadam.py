@@ -6,6 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate
 from functrain.optim.foreach import (
     add_constant_,
     add_scaled_,
@@ -18,7 +19,6 @@ from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, 
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
 from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
-from functrain.optim.protocol import LearningRate
 
 
 @attrs.frozen

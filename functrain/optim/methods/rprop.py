@@ -12,11 +12,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate
 from functrain.errors import HyperparameterError
 from functrain.optim.foreach import blocks, constant
 from functrain.optim.hyperparameters import Attribute, as_tuple, flag, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
-from functrain.optim.protocol import LearningRate
 
 Pair = tuple[float | Tensor, float | Tensor]
 

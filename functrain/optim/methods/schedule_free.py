@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
     as_tuple,
@@ -23,7 +24,6 @@ from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots, zer
 from functrain.optim.methods import averaging
 from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
-from functrain.optim.protocol import LearningRate, OptimizerState, Params
 
 
 @attrs.frozen

@@ -6,11 +6,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import LearningRate
 from functrain.errors import HyperparameterError
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
-from functrain.optim.protocol import LearningRate
 
 
 @attrs.frozen

@@ -6,8 +6,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.hyperparameters import not_negative
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.norms import norm
 from functrain.optim.wrappers.validators import an_optimizer, positive
 from functrain.optim.wrapping import Wrapper

@@ -6,12 +6,12 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.rng import derive
 from functrain.optim.hyperparameters import not_negative, whole
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.noise import normal
 from functrain.optim.wrappers.validators import an_optimizer
 from functrain.optim.wrapping import Wrapper
-from functrain.rng import derive
 
 
 @attrs.frozen

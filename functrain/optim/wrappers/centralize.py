@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.validators import an_optimizer
 from functrain.optim.wrapping import Wrapper
 

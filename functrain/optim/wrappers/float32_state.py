@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.hyperparameters import flag
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.validators import an_optimizer
 from functrain.optim.wrapping import Wrapper
 

@@ -8,12 +8,12 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import HyperparameterError
 from functrain.optim.counts import aligned
 from functrain.optim.hyperparameters import count, flag, not_negative
 from functrain.optim.inside import inside
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.float32_state import Float32State
 from functrain.optim.wrappers.selection import selected
 from functrain.optim.wrappers.validators import an_optimizer

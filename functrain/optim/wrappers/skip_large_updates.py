@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.optim.protocol import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.norms import global_norm
 from functrain.optim.wrappers.selection import selected
 from functrain.optim.wrappers.validators import an_optimizer, positive

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functrain.core.optimizer import Optimizer
 from functrain.errors import HyperparameterError
 from functrain.optim.hyperparameters import Attribute, is_zero, not_negative
-from functrain.optim.protocol import Optimizer
 
 
 def an_optimizer(instance: object, attribute: Attribute, value: object) -> None:

@@ -9,6 +9,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
 from functrain.events import (
     BatchBegin,
     BatchEnd,
@@ -20,8 +22,6 @@ from functrain.events import (
     TrainBegin,
     TrainEnd,
 )
-from functrain.rng import Rng
-from functrain.state import Counters, TrainState
 
 _SAMPLES = 4
 

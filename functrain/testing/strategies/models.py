@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from functrain.constructor import program
-from functrain.loss import Loss
-from functrain.program import Program
+from functrain.core.constructor import program
+from functrain.core.loss import Loss
+from functrain.core.program import Program
 from functrain.testing.strategies.blocks import KINDS
 from functrain.testing.strategies.recipes import PRECISIONS, recipes
 

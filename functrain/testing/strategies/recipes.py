@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from functrain import optim
-from functrain.ema import EMA
+from functrain.core.ema import EMA
 from functrain.testing.strategies.schedules import schedules
 
 PRECISIONS = ("float32", "bf16", "fp16")

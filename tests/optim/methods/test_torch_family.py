@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.testing._internal.common_optimizers import optim_db
 
+from functrain.core.optimizer import Optimizer
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adagrad import Adagrad
 from functrain.optim.methods.adamax import Adamax
@@ -20,7 +21,6 @@ from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.rmsprop import RMSprop
 from functrain.optim.methods.rprop import Rprop
-from functrain.optim.protocol import Optimizer
 
 CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
 BITWISE = (RMSprop, Adadelta, Rprop)

@@ -15,9 +15,9 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain import tree
-from functrain.batch import Split
+from functrain.core.batch import Split
+from functrain.core.rng import Rng
 from functrain.errors import DonatedStateError
-from functrain.rng import Rng
 
 Tensors = dict[str, Tensor]
 

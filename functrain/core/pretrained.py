@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from functrain.buffers import may_become
+from functrain.core.buffers import may_become
+from functrain.core.model import Model, take_apart
+from functrain.core.state import Tensors, TrainState
+from functrain.core.wrapped import plain_paths
 from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.errors.nearest import nearest
-from functrain.model import Model, take_apart
-from functrain.state import Tensors, TrainState
-from functrain.wrapped import plain_paths
 
 # Modules around a module, each with the name under which it holds the one inside.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.batch import Batch
+from functrain.core.batch import Batch
 from functrain.tree.display import summary, totals
 
 

@@ -9,10 +9,10 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from functrain.batch import Batch
-from functrain.gradients import Forward, GradientFunction, Gradients, Take, handed_over
-from functrain.model import Model
-from functrain.state import Tensors
+from functrain.core.batch import Batch
+from functrain.core.gradients import Forward, GradientFunction, Gradients, Take, handed_over
+from functrain.core.model import Model
+from functrain.core.state import Tensors
 
 _SMALLEST_NORM = 1e-12
 

@@ -16,7 +16,8 @@ import attrs
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from functrain import objects, tree
+from functrain import tree
+from functrain.core import objects
 
 
 def is_container(value: Any) -> bool:

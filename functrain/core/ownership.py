@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from functrain.memory import unshared
-from functrain.state import TrainState
+from functrain.core.memory import unshared
+from functrain.core.state import TrainState
 
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 

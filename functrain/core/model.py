@@ -14,13 +14,13 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from functrain.buffers import KnownBuffers, removed
+from functrain.core.buffers import KnownBuffers, removed
+from functrain.core.module_tensors import Owner, lists, owners, refuse_closures
+from functrain.core.rng import derive, scoped
+from functrain.core.state import Tensors
+from functrain.core.wrapped import plain_paths, refuse
+from functrain.core.written import Written
 from functrain.errors import ModelError
-from functrain.owners import Owner, lists, owners, refuse_closures
-from functrain.rng import derive, scoped
-from functrain.state import Tensors
-from functrain.wrapped import plain_paths, refuse
-from functrain.written import Written
 
 Factory = Callable[[], nn.Module]
 

@@ -20,24 +20,25 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import clipping, nonfinite, precision, tree
-from functrain.accumulation import weighted_mean
-from functrain.batch import Batch, copied
-from functrain.errors import LossError
-from functrain.gradients import (
+from functrain import tree
+from functrain.core import clipping, nonfinite, precision
+from functrain.core.accumulation import weighted_mean
+from functrain.core.batch import Batch, copied
+from functrain.core.gradients import (
     GradientFunction,
     Gradients,
     Take,
     by_autograd,
     by_func,
 )
-from functrain.loss import Outcome, evaluate
-from functrain.memory import unshared
-from functrain.metrics.protocol import computed as metrics_computed
-from functrain.model import Model
-from functrain.recipe import Recipe
-from functrain.rng import refuse_system_seed, scoped
-from functrain.state import Donation, Tensors
+from functrain.core.loss import Outcome, evaluate
+from functrain.core.memory import unshared
+from functrain.core.metrics import computed as metrics_computed
+from functrain.core.model import Model
+from functrain.core.recipe import Recipe
+from functrain.core.rng import refuse_system_seed, scoped
+from functrain.core.state import Donation, Tensors
+from functrain.errors import LossError
 from functrain.tree.copying import copy
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from functrain import arguments, tree
+from functrain import tree
+from functrain.core import arguments
+from functrain.core.precision import initial_loss_scale
+from functrain.core.pretrained import mismatches
+from functrain.core.state import Tensors, TrainState, is_consumed
 from functrain.errors import ParameterMismatchError
 from functrain.optim.snapshot import TORCH_STATE
-from functrain.precision import initial_loss_scale
-from functrain.pretrained import mismatches
-from functrain.state import Tensors, TrainState, is_consumed
 
 if TYPE_CHECKING:
-    from functrain.program import Program
+    from functrain.core.program import Program
 
 _SHOWN = 12
 _REMEDY = (

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from functrain.core.direction import Mode
 from functrain.errors import ScheduleStateError
-from functrain.metrics.direction import Mode
 from functrain.optim import Optimizer
 from functrain.schedules import Schedule, as_schedule
 from functrain.schedules.curve import RESTARTED, Curve

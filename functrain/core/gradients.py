@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from functrain.batch import Batch
+from functrain.core.batch import Batch
+from functrain.core.loss import Outcome
+from functrain.core.model import Model
+from functrain.core.state import Tensors
 from functrain.errors import CheckpointingError, LossError, SparseGradientError
-from functrain.loss import Outcome
-from functrain.model import Model
-from functrain.state import Tensors
 
 # What torch says of grad and backward, of hooks, and of retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain import containers, objects, sizes, unknown_sizes
+from functrain.core import containers, objects, sizes, unknown_sizes
 from functrain.errors import BatchSplitError, PackedBatchError
 
 

@@ -13,9 +13,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.precision import widest
+from functrain.core.state import Tensors
 from functrain.errors.validators import between, whole
-from functrain.precision import widest
-from functrain.state import Tensors
 
 
 @attrs.frozen

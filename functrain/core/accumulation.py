@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.batch import Batch
+from functrain.core.batch import Batch
+from functrain.core.gradients import Gradients, Take
+from functrain.core.loss import Outcome
+from functrain.core.metrics import merged
+from functrain.core.state import Tensors
 from functrain.errors import LossError
-from functrain.gradients import Gradients, Take
-from functrain.loss import Outcome
-from functrain.metrics.protocol import merged
-from functrain.state import Tensors
 
 
 def weighted_mean(

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from functrain.core.metrics import Metric, is_metric
+from functrain.core.unknown_sizes import known_size
 from functrain.errors import ConfigurationError, LossError
-from functrain.metrics.protocol import Metric, is_metric
-from functrain.unknown_sizes import known_size
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})
 

@@ -8,13 +8,13 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from functrain import precision
-from functrain.ema import EMA
+from functrain.core import precision
+from functrain.core.ema import EMA
+from functrain.core.loss import LossFunction
+from functrain.core.sharpness import Sharpness
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
-from functrain.loss import LossFunction
 from functrain.optim import Optimizer
-from functrain.sharpness import Sharpness
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
 NONFINITE = ("raise", "skip", "ignore")

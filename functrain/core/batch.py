@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain import containers, objects, splitting
+from functrain.core import containers, objects, splitting
+from functrain.core.sizes import count
+from functrain.core.unknown_sizes import DURATION, known_size
 from functrain.errors import MicroBatchError
-from functrain.sizes import count
-from functrain.unknown_sizes import DURATION, known_size
 
 Batch = Any
 

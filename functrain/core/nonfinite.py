@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import precision
+from functrain.core import precision
+from functrain.core.state import Tensors
 from functrain.errors import NonFiniteError
-from functrain.state import Tensors
 
 DeviceState = dict[str, Any]
 _CHOSEN = ("params", "buffers", "optimizer", "ema")

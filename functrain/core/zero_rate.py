@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functrain import learning_rate
+from functrain.core import learning_rate
+from functrain.core.state import TrainState
 from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
 from functrain.errors.warning import warn
-from functrain.state import TrainState
 
 
 def tell(schedules: learning_rate.Schedules, state: TrainState, how: str) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from functrain import tree
+from functrain.core.state import Tensors
 from functrain.errors import ModelError
-from functrain.state import Tensors
 
 # A momentum encoder that begins as a copy of another one changes in the second step.
 _WATCHED = 3

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import attrs
 from torch import nn
 
-from functrain import learning_rate, step
-from functrain.ema import EMA
+from functrain.core import learning_rate, step
+from functrain.core.ema import EMA
+from functrain.core.freed_memory import keep_freed_memory
+from functrain.core.loss import LossFunction, refuse_criterion
+from functrain.core.model import Model, take_apart
+from functrain.core.program import Program
+from functrain.core.recipe import Recipe, Trainable
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
-from functrain.freed_memory import keep_freed_memory
-from functrain.loss import LossFunction, refuse_criterion
-from functrain.model import Model, take_apart
 from functrain.optim import Optimizer
-from functrain.program import Program
-from functrain.recipe import Recipe, Trainable
 
 
 def program(

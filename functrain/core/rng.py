@@ -18,9 +18,9 @@ import torch
 from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
+from functrain.core.global_generators import Lent
 from functrain.errors import FunctrainWarning, RandomnessError
 from functrain.errors.warning import warn
-from functrain.global_generators import Lent
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1

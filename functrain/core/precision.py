@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from functrain.core.state import Tensors
 from functrain.errors import PrecisionError
-from functrain.state import Tensors
 
 INITIAL_SCALE = 65536.0
 GROWTH = 2.0

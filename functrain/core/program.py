@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain import (
+from functrain.core import (
     arguments,
     foreign_state,
     learning_rate,
@@ -25,19 +25,19 @@ from functrain import (
     step,
     zero_rate,
 )
-from functrain.batch import Batch, Split, copied, split
-from functrain.clipping import global_norm
+from functrain.core.batch import Batch, Split, copied, split
+from functrain.core.clipping import global_norm
+from functrain.core.direction import Mode
+from functrain.core.gradients import by_autograd, needs_gradients
+from functrain.core.loss import Outcome, evaluate
+from functrain.core.metrics import computed
+from functrain.core.ownership import owns_its_tensors
+from functrain.core.pretrained import load
+from functrain.core.recipe import Recipe
+from functrain.core.rng import Rng, refuse_system_seed, scoped
+from functrain.core.state import Counters, Donation, Tensors, TrainState
 from functrain.errors import EmptyBatchWarning, WeightsError
 from functrain.errors.warning import warn
-from functrain.gradients import by_autograd, needs_gradients
-from functrain.loss import Outcome, evaluate
-from functrain.metrics.direction import Mode
-from functrain.metrics.protocol import computed
-from functrain.ownership import owns_its_tensors
-from functrain.pretrained import load
-from functrain.recipe import Recipe
-from functrain.rng import Rng, refuse_system_seed, scoped
-from functrain.state import Counters, Donation, Tensors, TrainState
 
 Metrics = dict[str, Tensor]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functrain import step
-from functrain.batch import Batch, split
-from functrain.clipping import global_norm
-from functrain.gradients import by_autograd
-from functrain.program import Program
-from functrain.rng import scoped
-from functrain.state import Tensors, TrainState
+from functrain.core import step
+from functrain.core.batch import Batch, split
+from functrain.core.clipping import global_norm
+from functrain.core.gradients import by_autograd
+from functrain.core.program import Program
+from functrain.core.rng import scoped
+from functrain.core.state import Tensors, TrainState
 
 
 def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:

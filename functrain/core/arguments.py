@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, NotAStateError
-from functrain.state import TrainState
 
 
 def seed(given: Any) -> int:
