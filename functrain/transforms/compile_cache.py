@@ -15,8 +15,8 @@ import attrs
 from functrain.core.program import Program
 from functrain.errors import CompileCacheWarning
 from functrain.errors.warning import warn
-from functrain.graph.lowering import Lowering
 from functrain.transforms.compiled import Compiled
+from functrain.transforms.graph.lowering import Lowering
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"
 _LIMIT = 4 << 30  # bytes; a library of a small step has 0.1 MB

@@ -25,7 +25,10 @@ from functrain.errors import (
     RecompileWarning,
 )
 from functrain.errors.warning import warn
-from functrain.graph.inputs import (
+from functrain.optim import FromTorch
+from functrain.optim.counts import aligned
+from functrain.optim.inside import inside
+from functrain.transforms.graph.inputs import (
     Form,
     flatten,
     form,
@@ -35,17 +38,14 @@ from functrain.graph.inputs import (
     with_tensors,
     writable,
 )
-from functrain.graph.known import Known, Rate
-from functrain.graph.lowering import Lowering
-from functrain.graph.micro_batches import Parts
-from functrain.graph.skipping import Skipping
-from functrain.optim import FromTorch
-from functrain.optim.counts import aligned
-from functrain.optim.inside import inside
+from functrain.transforms.graph.known import Known, Rate
+from functrain.transforms.graph.lowering import Lowering
+from functrain.transforms.graph.micro_batches import Parts
+from functrain.transforms.graph.skipping import Skipping
 from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
-    from functrain.graph.train_step import Graph
+    from functrain.transforms.graph.train_step import Graph
 
 _WRITTEN = ("params", "buffers", "optimizer", "ema")  # what a graph writes to
 _MANY = 8  # graphs of one program, from which on it is told
@@ -243,7 +243,7 @@ class Compiled:
                 RecompileWarning,
             )
         # What compiling needs takes a while to import.
-        from functrain.graph.train_step import captured_step
+        from functrain.transforms.graph.train_step import captured_step
 
         try:
             found = None

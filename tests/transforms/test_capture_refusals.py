@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import tree
 from functrain.errors import BatchFormError, CaptureError, FallbackWarning
-from functrain.graph.inputs import unlike_dense
+from functrain.transforms.graph.inputs import unlike_dense
 
 pytestmark = pytest.mark.row(50)
 
@@ -159,9 +159,10 @@ def test_the_line_in_an_installed_package_is_named_beside_the_users(
     assert spec.loader is not None
     installed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(installed)
-    monkeypatch.setattr("functrain.graph.capture._PACKAGES", (str(packages),))
+    monkeypatch.setattr("functrain.transforms.graph.capture._PACKAGES", (str(packages),))
     monkeypatch.setattr(
-        "functrain.graph.capture._LIBRARIES", (sysconfig.get_paths()["stdlib"], str(packages))
+        "functrain.transforms.graph.capture._LIBRARIES",
+        (sysconfig.get_paths()["stdlib"], str(packages)),
     )
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import tree
 from functrain.errors import CompileCacheWarning
-from functrain.graph.ahead import prune
 from functrain.transforms.compile_cache import cache_directory, cached, private
+from functrain.transforms.graph.ahead import prune
 
 pytestmark = pytest.mark.row(50)
 

@@ -29,7 +29,7 @@ from functrain.errors import (
     RecipeChangedWarning,
     RecompileWarning,
 )
-from functrain.graph import inputs
+from functrain.transforms.graph import inputs
 
 pytestmark = pytest.mark.row(50)
 

@@ -18,13 +18,13 @@ from functrain.core import step
 from functrain.core.accumulation import mean_outcome
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
-from functrain.graph.inputs import Form, builder, form
-from functrain.graph.lowering import Lowering
-from functrain.graph.skipping import Skipping
+from functrain.transforms.graph.inputs import Form, builder, form
+from functrain.transforms.graph.lowering import Lowering
+from functrain.transforms.graph.skipping import Skipping
 
 if TYPE_CHECKING:  # what capturing needs takes a while to import
-    from functrain.graph.parts import Gradients, Update
-    from functrain.graph.train_step import Graph, Run, Take
+    from functrain.transforms.graph.parts import Gradients, Update
+    from functrain.transforms.graph.train_step import Graph, Run, Take
 
 
 class Kind(NamedTuple):
@@ -75,7 +75,7 @@ class Parts:
             CompilationError: the backend failed.
             LossError: the loss depends on nothing that is trained.
         """
-        from functrain.graph.train_step import Graph
+        from functrain.transforms.graph.train_step import Graph
 
         found = [self._gradients(state, inputs, batch) for batch in inputs["batches"]]
         each = [part for part in found if part is not None]
@@ -95,7 +95,7 @@ class Parts:
     def _gradients(
         self, state: step.DeviceState, inputs: dict[str, Any], batch: Any
     ) -> Gradients | None:
-        from functrain.graph.parts import captured_gradients
+        from functrain.transforms.graph.parts import captured_gradients
 
         key = (form([state["params"], state["buffers"], _scale(inputs)]), form(batch))
         if key not in self.gradients:
@@ -106,7 +106,7 @@ class Parts:
     def _update(
         self, kind: Kind, state: step.DeviceState, inputs: dict[str, Any]
     ) -> Update | Skipping:
-        from functrain.graph.parts import captured_update
+        from functrain.transforms.graph.parts import captured_update
 
         if kind not in self.updates:
             number = inputs["scalars"]["skipped"].new_zeros((), dtype=kind.dtype)

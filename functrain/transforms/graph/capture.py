@@ -28,16 +28,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
-from functrain.graph.effects import Effects, written_constant
-from functrain.graph.inputs import alike, flatten, with_tensors
-from functrain.graph.randomness import SameDraws
-from functrain.graph.small_products import DECOMPOSITIONS
+from functrain.transforms.graph.effects import Effects, written_constant
+from functrain.transforms.graph.inputs import alike, flatten, with_tensors
+from functrain.transforms.graph.randomness import SameDraws
+from functrain.transforms.graph.small_products import DECOMPOSITIONS
 
-_OWN = tuple(str(Path(one).parent) + os.sep for one in (torch.__file__, Path(__file__).parent))
+_PACKAGE = Path(__file__).parents[2]
+_OWN = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, _PACKAGE))
 _ONE_AT_A_TIME = threading.RLock()  # what a capture switches is the process's
 _PACKAGES = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib"))
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], *_PACKAGES)
-_EXAMPLES = str(Path(__file__).parent.parent / "examples")
+_EXAMPLES = str(_PACKAGE / "examples")
 
 Function = Callable[[list[Tensor]], dict[str, Any]]
 

@@ -16,12 +16,12 @@ from functrain.core.batch import copied
 from functrain.core.clipping import global_norm
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
-from functrain.graph.capture import Captured, capture
-from functrain.graph.inputs import alike, builder, flatten, with_tensors
-from functrain.graph.lowering import Lowering
-from functrain.graph.skipping import Skipping, skipping
-from functrain.graph.train_step import write
-from functrain.graph.writes import Writes, settled
+from functrain.transforms.graph.capture import Captured, capture
+from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
+from functrain.transforms.graph.lowering import Lowering
+from functrain.transforms.graph.skipping import Skipping, skipping
+from functrain.transforms.graph.train_step import write
+from functrain.transforms.graph.writes import Writes, settled
 from functrain.tree.copying import copy
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.precision import widest
-from functrain.graph.inputs import scalar
+from functrain.transforms.graph.inputs import scalar
 
 
 @attrs.define(eq=False)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from xxhash import xxh3_128
 
-from functrain.graph.inputs import form
+from functrain.transforms.graph.inputs import form
 
 Callee = Callable[..., Any]
 

@@ -12,11 +12,11 @@ from functrain import tree
 from functrain.core import step
 from functrain.core.gradients import by_autograd
 from functrain.errors import CaptureError
-from functrain.graph.capture import capture
-from functrain.graph.inputs import alike, builder, flatten, with_tensors
-from functrain.graph.lowering import Lowering
-from functrain.graph.skipping import Skipping, skipping
-from functrain.graph.writes import Writes, settled
+from functrain.transforms.graph.capture import capture
+from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
+from functrain.transforms.graph.lowering import Lowering
+from functrain.transforms.graph.skipping import Skipping, skipping
+from functrain.transforms.graph.writes import Writes, settled
 
 # Called when writing to the state begins: until then a step that fails has changed nothing.
 Take = Callable[[], None]

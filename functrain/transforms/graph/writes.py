@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from functrain.core.state import Tensors
 from functrain.core.written import Written
-from functrain.graph.capture import Captured
+from functrain.transforms.graph.capture import Captured
 
 
 class Writes:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from functrain.graph.inputs import with_tensors
 from functrain.optim.counts import is_aligned
+from functrain.transforms.graph.inputs import with_tensors
 
 
 class Skipping(NamedTuple):

@@ -69,7 +69,7 @@ class Lowering:
             raise CompilationError(f"{type(error).__name__}: {error}") from error
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        from functrain.graph.once_each import OnceEach
+        from functrain.transforms.graph.once_each import OnceEach
 
         options = {
             # Inputs are checked before the call, at a tenth of the cost.
@@ -80,7 +80,7 @@ class Lowering:
         }
         call: Callee
         if self.directory is not None:
-            from functrain.graph.ahead import compiled_ahead, prune
+            from functrain.transforms.graph.ahead import compiled_ahead, prune
 
             call = compiled_ahead(self.directory, graph, inputs, options)
             if self.limit is not None:
