@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from functrain import data, metrics, optim, schedules, tree
+from functrain.checkpoint.run_state import Run, RunState
 from functrain.core.batch import MicroBatches
 from functrain.core.constructor import program
 from functrain.core.ema import EMA
@@ -26,7 +27,6 @@ from functrain.events import Stop
 from functrain.forking import fork
 from functrain.overfitting import Overfit
 from functrain.predicted_stop import PredictedStop
-from functrain.run_state import Run, RunState
 from functrain.transforms import compiled, donated, sharpness_aware
 from functrain.tree.copying import copy
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from functrain.checkpoint.run_state import RunState
 from functrain.core import arguments
 from functrain.core.program import Program
 from functrain.core.state import TrainState
@@ -19,7 +20,6 @@ from functrain.errors import (
 from functrain.errors.warning import warn
 from functrain.limits import Limits
 from functrain.resumption import describe
-from functrain.run_state import RunState
 from functrain.stepping import position
 
 

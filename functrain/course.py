@@ -16,6 +16,7 @@ import attrs
 
 from functrain import events, listening
 from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source
@@ -26,7 +27,6 @@ from functrain.listening import Listeners
 from functrain.log import Row
 from functrain.recording import Recorder
 from functrain.rewinding import bring_log, set_aside
-from functrain.run_state import LoopState, RunState
 from functrain.signals import Interrupts
 from functrain.tree.copying import copy
 

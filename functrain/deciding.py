@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from functrain.checkpoint.run_state import LoopState
 from functrain.core import learning_rate
 from functrain.core.direction import Mode, of_name, resolved
 from functrain.core.program import Program
@@ -17,7 +18,6 @@ from functrain.errors import MissingMetricWarning, RecipeChangedWarning, Schedul
 from functrain.errors.warning import warn
 from functrain.evaluations import Evaluations
 from functrain.monitoring import By, Monitored, check_possible
-from functrain.run_state import LoopState
 
 
 def warn_of_no_best(monitor: str) -> None:

@@ -10,11 +10,11 @@ import attrs
 
 from functrain import early_stopping
 from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.events import CheckpointSaved
 from functrain.resumption import describe, refuse_unknown
-from functrain.run_state import LoopState, RunState
 
 
 @attrs.define(eq=False)

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
+from functrain.checkpoint.run_state import Run
 from functrain.core import foreign_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
@@ -33,7 +34,6 @@ from functrain.horizon import ScheduleEnd, guarded, scheduled
 from functrain.limits import Limits, Until
 from functrain.listening import several
 from functrain.resumption import Resume
-from functrain.run_state import Run
 from functrain.running import Running
 from functrain.stepping import advance, epoch_batches, position
 from functrain.transforms.compile_cache import cached

@@ -16,6 +16,7 @@ from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
 from functrain.checkpoint.format.buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
@@ -30,7 +31,6 @@ from functrain.errors import (
     UnusedStateWarning,
 )
 from functrain.errors.warning import warn
-from functrain.run_state import LoopState, RunState
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path

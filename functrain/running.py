@@ -7,6 +7,7 @@ import attrs
 from functrain import events, metrics
 from functrain.changed import ended_before, refuse_another_seed, tell_changes
 from functrain.checkpoint import Saver
+from functrain.checkpoint.run_state import LoopState, Run
 from functrain.core import foreign_state
 from functrain.core.batch import Batch, require_sizes
 from functrain.core.direction import Mode
@@ -32,7 +33,6 @@ from functrain.limits import Ending, Limits
 from functrain.monitoring import check_given
 from functrain.position import Position, due
 from functrain.resumption import Resume, chosen, notice_unused, restore
-from functrain.run_state import LoopState, Run
 from functrain.stepping import advance, epoch_batches, position
 
 _LOST = (

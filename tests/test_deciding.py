@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import functrain as ft
+from functrain.checkpoint.run_state import LoopState
 from functrain.deciding import Deciding
 from functrain.durations import Steps
 from functrain.early_stopping import FirstOf
 from functrain.errors import MissingMetricError, MissingMetricWarning
 from functrain.evaluations import Evaluations
 from functrain.monitoring import Monitored
-from functrain.run_state import LoopState
 
 NOTHING = Evaluations({}, Steps(1))
 PATIENT = ft.EarlyStop("accuracy", patience=2, mode="max")

@@ -12,6 +12,7 @@ import attrs
 
 from functrain import config
 from functrain.checkpoint import load
+from functrain.checkpoint.run_state import RunState
 from functrain.cli import output
 from functrain.cli.run_directory import FILE_NAME
 from functrain.cli.targets import Target
@@ -19,7 +20,6 @@ from functrain.errors import ConfigError, ConfigurationError, NoCheckpointError
 from functrain.generation import until
 from functrain.generation.bounds import Bounds
 from functrain.resumption import TYPES
-from functrain.run_state import RunState
 
 
 @attrs.frozen(eq=False)

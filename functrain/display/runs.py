@@ -12,8 +12,8 @@ from functrain.plotting.markup import Markup, element
 from functrain.reporting import history_table
 
 if TYPE_CHECKING:
+    from functrain.checkpoint.run_state import Run
     from functrain.history import History
-    from functrain.run_state import Run
 
 _CHARTS = 6  # of further metrics the names are told
 

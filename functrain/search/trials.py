@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from functrain.checkpoint.run_state import Run
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.events import Listener
 from functrain.history import History
-from functrain.run_state import Run
 from functrain.search.listener import Pruning
 from functrain.search.manifest import Ended, read_trial, write_trial
 

@@ -18,6 +18,7 @@ import functrain as ft
 from functrain.checkpoint import Checkpoints, save
 from functrain.checkpoint.exporting import export
 from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointExistsError,
@@ -25,7 +26,6 @@ from functrain.errors import (
     ExportError,
 )
 from functrain.resumption import describe
-from functrain.run_state import LoopState, RunState
 
 Run = Callable[..., Any]
 HELD = {

@@ -25,10 +25,10 @@ from functrain.checkpoint.format.structure import (
     node_of,
     qualified_name,
 )
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
 from functrain.errors import UnsupportedLeafError
-from functrain.run_state import LoopState, RunState
 from functrain.tree import Path, Tree, is_node, path_string
 
 OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng, RunState, LoopState)

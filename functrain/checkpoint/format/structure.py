@@ -59,6 +59,16 @@ class Node:
     scalars: dict[str, Json] = attrs.field(factory=dict)
 
 
+# Names in manifests are part of the format: they stay when functrain's modules move.
+_FORMAT_NAMES = {
+    "functrain.core.rng.Rng": "functrain.rng.Rng",
+    "functrain.core.state.Counters": "functrain.state.Counters",
+    "functrain.core.state.TrainState": "functrain.state.TrainState",
+    "functrain.checkpoint.run_state.LoopState": "functrain.run_state.LoopState",
+    "functrain.checkpoint.run_state.RunState": "functrain.run_state.RunState",
+}
+
+
 def qualified_name(cls: type) -> str:
     """A class as a manifest names it.
 
@@ -66,7 +76,8 @@ def qualified_name(cls: type) -> str:
         >>> qualified_name(Node)
         'functrain.checkpoint.format.structure.Node'
     """
-    return f"{cls.__module__}.{cls.__qualname__}"
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return _FORMAT_NAMES.get(name, name)
 
 
 def node_of(tree: Tree, path: Path) -> Node:
