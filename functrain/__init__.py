@@ -20,13 +20,13 @@ from functrain.core.ema import EMA
 from functrain.core.loss import Loss
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.durations import Epochs, Minutes, Samples, Steps
-from functrain.early_stopping import EarlyStop
-from functrain.evaluation import Evaluation, evaluate
-from functrain.events import Stop
-from functrain.forking import fork
-from functrain.overfitting import Overfit
-from functrain.predicted_stop import PredictedStop
+from functrain.training.durations import Epochs, Minutes, Samples, Steps
+from functrain.training.early_stopping import EarlyStop
+from functrain.training.evaluation import Evaluation, evaluate
+from functrain.training.events import Stop
+from functrain.training.forking import fork
+from functrain.training.overfitting import Overfit
+from functrain.training.predicted_stop import PredictedStop
 from functrain.transforms import compiled, donated, sharpness_aware
 from functrain.tree.copying import copy
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from functrain import finders, generation, listeners
     from functrain.bisection import bisect
     from functrain.checkpoint import Checkpoints, load, save
-    from functrain.history import History
-    from functrain.loop import fit, iterate
+    from functrain.training.history import History
+    from functrain.training.loop import fit, iterate
     from functrain.transforms.checked import checked
 
 __version__ = "0.1.0"
@@ -88,10 +88,10 @@ _ON_FIRST_USE = {
     "load": "functrain.checkpoint",
     "save": "functrain.checkpoint",
     "checked": "functrain.transforms.checked",
-    "History": "functrain.history",
+    "History": "functrain.training.history",
     "bisect": "functrain.bisection",
-    "fit": "functrain.loop",
-    "iterate": "functrain.loop",
+    "fit": "functrain.training.loop",
+    "iterate": "functrain.training.loop",
 }
 _MODULES = ("finders", "generation", "listeners")
 

@@ -14,9 +14,10 @@ from recipes import trainable
 from torch.utils.data import DataLoader, TensorDataset
 
 import functrain as ft
-from functrain import resumption, tree
+from functrain import tree
 from functrain.errors import ReplayWarning
 from functrain.testing.strategies import Case
+from functrain.training import resumption
 
 SAMPLES, BATCH = 11, 3
 STEPS = 8  # two epochs, if no batches are accumulated

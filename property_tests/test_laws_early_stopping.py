@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trying import tried
 
 import functrain as ft
-from functrain.early_stopping import FirstOf, best_after
 from functrain.errors import ConfigurationError, MissingMetricWarning
+from functrain.training.early_stopping import FirstOf, best_after
 
 # Few different values, so that equal ones and those just at a margin occur.
 values = st.lists(

@@ -13,12 +13,12 @@ import torch
 
 import functrain as ft
 from functrain.checkpoint.run_state import LoopState
-from functrain.deciding import Deciding
-from functrain.durations import Steps
-from functrain.early_stopping import FirstOf
 from functrain.errors import MissingMetricError, MissingMetricWarning
-from functrain.evaluations import Evaluations
-from functrain.monitoring import Monitored
+from functrain.training.deciding import Deciding
+from functrain.training.durations import Steps
+from functrain.training.early_stopping import FirstOf
+from functrain.training.evaluations import Evaluations
+from functrain.training.monitoring import Monitored
 
 NOTHING = Evaluations({}, Steps(1))
 PATIENT = ft.EarlyStop("accuracy", patience=2, mode="max")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.durations import Duration, Epochs, Minutes, Samples, Steps, duration
 from functrain.errors import FunctrainError, InvalidDurationError
+from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps, duration
 
 whole = st.integers(min_value=1, max_value=10**15)
 parts = st.fractions(min_value=Fraction(1, 10**6), max_value=10**6, max_denominator=10**6)

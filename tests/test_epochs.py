@@ -17,9 +17,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import functrain as ft
-from functrain import epochs, errors, tree
+from functrain import errors, tree
 from functrain.data import Batches, Mixture, as_source, prefetched
 from functrain.finders import find_lr
+from functrain.training import epochs
 
 LENGTH, SIZE = 19, 4
 X = torch.linspace(-1, 1, 3 * 74).reshape(74, 3)  # 18 batches of 4, and one of 2
@@ -331,7 +332,7 @@ def test_a_checkpoint_from_a_longer_epoch_is_refused_with_the_remedy(tmp_path: P
 
 def test_minutes_pass_in_iterate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=10)
-    monkeypatch.setattr("functrain.loop.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("functrain.training.loop.time.monotonic", lambda: float(next(clock)))
     made = program()
     found = walked(made, made.init(), Known(), until="1 minute")
     assert 3 <= len(found) <= 6

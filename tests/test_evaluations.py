@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import events, tree
-from functrain.early_stopping import FirstOf
+from functrain import tree
 from functrain.errors import ConfigurationError, MissingMetricError, MissingMetricWarning
+from functrain.training import events
+from functrain.training.early_stopping import FirstOf
 
 PER_EPOCH = 6
 

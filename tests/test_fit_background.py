@@ -14,9 +14,10 @@ import torch
 from test_loop import Recorder, batches, program
 
 import functrain as ft
-from functrain import errors, events, running, tree
+from functrain import errors, tree
 from functrain.checkpoint import read_manifest, verify
-from functrain.resumption import TYPES
+from functrain.training import events, running
+from functrain.training.resumption import TYPES
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import functrain as ft
-from functrain import resumption, tree
+from functrain import tree
+from functrain.training import resumption
 
 # Every option is an ordinary override of the example's configuration.
 RUNS = {

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import functrain as ft
 from functrain.errors import ConfigurationError, UnknownHorizonError
-from functrain.limits import Limits
 from functrain.schedules import Cosine
+from functrain.training.limits import Limits
 
 
 def batches(count: int) -> list[Tensor]:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import functrain as ft
-from functrain import errors, events, tree
+from functrain import errors, tree
+from functrain.training import events
 
 SAMPLES, SIZE, PER_EPOCH = 22, 4, 6
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.durations import Duration, Epochs, Minutes, Samples, Steps
 from functrain.errors import InvalidPositionError, UnknownEpochLengthError
-from functrain.position import Position, due, passed, reached
+from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps
+from functrain.training.position import Position, due, passed, reached
 
 
 def walk(epochs: int, batches: int, known: bool = True) -> list[Position]:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 import functrain as ft
-from functrain import errors, listeners, resumption
+from functrain import errors, listeners
 from functrain.data import as_source
 from functrain.data.describing import describe
+from functrain.training import resumption
 
 X = torch.linspace(-1, 1, 48).reshape(16, 3)
 

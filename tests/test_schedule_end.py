@@ -13,7 +13,6 @@ from torch.optim import lr_scheduler
 import functrain as ft
 from functrain.core import learning_rate
 from functrain.errors import ConfigurationError, ScheduleEndedError, ScheduleEndedWarning
-from functrain.horizon import scheduled
 from functrain.schedules import (
     Constant,
     Cosine,
@@ -38,6 +37,7 @@ from functrain.schedules import (
     WarmupStableDecay,
     from_torch,
 )
+from functrain.training.horizon import scheduled
 
 FIRST, LAST = 20, 50
 BATCHES = [torch.full((2, 3), float(index) / 10) for index in range(10)]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain import data, stepping
-from functrain.position import Position
+from functrain import data
+from functrain.training import stepping
+from functrain.training.position import Position
 
 BATCHES = [torch.full((2, 3), float(index)) for index in range(5)]
 

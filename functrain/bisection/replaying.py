@@ -10,20 +10,20 @@ from typing import Any
 
 import attrs
 
-from functrain import events
 from functrain.bisection.sides import Side
 from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.deciding import watched
-from functrain.durations import Steps
-from functrain.early_stopping import as_rule
 from functrain.errors import NonFiniteWarning, ReplayWarning
 from functrain.listeners.rows import evaluation_name
-from functrain.log import encode
-from functrain.loop import fit
 from functrain.metrics import fetch
-from functrain.resumption import parent_of
+from functrain.training import events
+from functrain.training.deciding import watched
+from functrain.training.durations import Steps
+from functrain.training.early_stopping import as_rule
+from functrain.training.log import encode
+from functrain.training.loop import fit
+from functrain.training.resumption import parent_of
 from functrain.tree.copying import copy
 from functrain.tree.merkle import merkle
 

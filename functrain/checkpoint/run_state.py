@@ -10,7 +10,7 @@ import attrs
 from functrain.core.state import TrainState
 
 if TYPE_CHECKING:
-    from functrain.history import History
+    from functrain.training.history import History
 
 
 @attrs.frozen(eq=False)

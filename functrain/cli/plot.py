@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from functrain.errors import LogError, MissingExtraError
-from functrain.log import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of, draw
 from functrain.plotting.drawing import check_format
 from functrain.plotting.loading import loaded
 from functrain.plotting.run_names import distinguishing, runs_at
+from functrain.training.log import FILE_NAME
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:

@@ -20,13 +20,13 @@ from functrain.cli import output
 from functrain.cli.run_directory import settle, written
 from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
-from functrain.events import Listener
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
 from functrain.search.reading import SearchConfig, read
 from functrain.search.searching import direction_of, short
 from functrain.search.space import Space
 from functrain.search.studies import open_study
+from functrain.training.events import Listener
 
 _MOST_ROWS = 10
 # Exit codes; of an interrupted one that of its signal.

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 import functrain as ft
-from functrain import config, events
+from functrain import config
 from functrain.cli import seeds
 from functrain.cli.run_directory import settle, written
 from functrain.errors import MissingExtraError
 from functrain.listeners import ProgressBar
+from functrain.training import events
 
 # Exit codes by reason; 128 + the signal's number where one ended the run.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 
 import functrain as ft
-from functrain import horizon
 from functrain.config.making import build_program, called
 from functrain.config.places import joined, located
 from functrain.config.reading import Loaded
@@ -22,14 +21,15 @@ from functrain.config.structuring import shown
 from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
-from functrain.deciding import Deciding
-from functrain.durations import duration
-from functrain.early_stopping import as_rule
 from functrain.errors import ConfigError
-from functrain.evaluations import Evaluations
-from functrain.limits import Limits
-from functrain.listening import Listeners
-from functrain.monitoring import By, check_possible
+from functrain.training import horizon
+from functrain.training.deciding import Deciding
+from functrain.training.durations import duration
+from functrain.training.early_stopping import as_rule
+from functrain.training.evaluations import Evaluations
+from functrain.training.limits import Limits
+from functrain.training.listening import Listeners
+from functrain.training.monitoring import By, check_possible
 
 # The keys of what goes by a metric.
 _KEYS: dict[By, str] = {

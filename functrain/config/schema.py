@@ -8,8 +8,8 @@ import attrs
 
 from functrain.config.kinds import AtLeast, Duration, ImportPath, Target, Targets
 from functrain.core.ema import EMA
-from functrain.early_stopping import EarlyStop
 from functrain.errors import ConfigError
+from functrain.training.early_stopping import EarlyStop
 
 
 @attrs.frozen(kw_only=True)

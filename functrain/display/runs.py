@@ -13,7 +13,7 @@ from functrain.reporting import history_table
 
 if TYPE_CHECKING:
     from functrain.checkpoint.run_state import Run
-    from functrain.history import History
+    from functrain.training.history import History
 
 _CHARTS = 6  # of further metrics the names are told
 

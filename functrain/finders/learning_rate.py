@@ -15,11 +15,11 @@ from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.drawing import generator_states, set_generator_states
-from functrain.durations import Steps
 from functrain.errors import ConfigurationError, FinderError, NonFiniteError
 from functrain.errors.optional import require
-from functrain.loop import iterate
 from functrain.schedules import Lambda
+from functrain.training.durations import Steps
+from functrain.training.loop import iterate
 
 _SMOOTHING = 0.98
 _DIVERGED = 4.0

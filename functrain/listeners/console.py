@@ -8,13 +8,14 @@ from typing import Any, TextIO
 
 import attrs
 
-from functrain import events, metrics
-from functrain.durations import Duration
+from functrain import metrics
 from functrain.errors import ConfigurationError
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
 from functrain.listeners.pace import Pace, clock_text
 from functrain.listeners.rows import evaluation_name, nothing_to_train
+from functrain.training import events
+from functrain.training.durations import Duration
 
 STYLES = ("minimal", "standard", "verbose")
 

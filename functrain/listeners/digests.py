@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain import events, tree
+from functrain import tree
 from functrain.errors import LogError, SinkWarning
 from functrain.errors.warning import warn
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
+from functrain.training import events
 from functrain.tree.merkle import Merkle, merkle
 
 FILE_NAME = "digests.jsonl"

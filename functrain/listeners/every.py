@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import attrs
 
-from functrain import events
 from functrain.core.rng import sample_scope
 from functrain.core.state import TrainState
-from functrain.durations import Duration
 from functrain.listeners.intervals import Interval
+from functrain.training import events
+from functrain.training.durations import Duration
 
 
 @attrs.define(eq=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from functrain import events
 from functrain.core.inspection import gradients
 from functrain.core.program import Program
-from functrain.durations import Duration
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
+from functrain.training import events
+from functrain.training.durations import Duration
 
 
 @attrs.define(eq=False)

@@ -8,9 +8,9 @@ import sys
 import attrs
 import torch
 
-from functrain import events
-from functrain.durations import Duration
 from functrain.listeners.intervals import Interval
+from functrain.training import events
+from functrain.training.durations import Duration
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import attrs
 
-from functrain import events
 from functrain.checkpoint.remote import RemoteCheckpoints
 from functrain.errors import (
     CheckpointCorruptError,
@@ -16,7 +15,8 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.errors.warning import warn
-from functrain.log import FILE_NAME
+from functrain.training import events
+from functrain.training.log import FILE_NAME
 
 # The local checkpoint may be gone already, where many are saved and few are kept.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)

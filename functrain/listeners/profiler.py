@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch.profiler import profile, schedule
 
-from functrain import events
+from functrain.training import events
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -15,10 +15,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from functrain import events, metrics
+from functrain import metrics
 from functrain.core.state import Counters
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay
 from functrain.listeners.rows import evaluation_name, nothing_to_train
+from functrain.training import events
 
 _TERMINAL_SECONDS = 0.2  # rich takes 1 ms to draw the bar
 _NOTEBOOK_WIDTH = 120

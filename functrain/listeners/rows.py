@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 
-from functrain import events, metrics
-from functrain.log import Row
+from functrain import metrics
+from functrain.training import events
+from functrain.training.log import Row
 
 
 def evaluation_name(event: events.EvalEnd | events.EvalBegin) -> str:

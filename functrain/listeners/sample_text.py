@@ -9,14 +9,14 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain import events
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.durations import Duration
 from functrain.listeners.every import undisturbed
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.jsonl import step_of
 from functrain.listeners.sinks.line_file import LineFile
+from functrain.training import events
+from functrain.training.durations import Duration
 
 
 @attrs.define(eq=False)

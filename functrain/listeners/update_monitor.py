@@ -6,12 +6,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import events
 from functrain.core.program import Program
 from functrain.core.state import Tensors
-from functrain.durations import Duration
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
+from functrain.training import events
+from functrain.training.durations import Duration
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from functrain.log import Row
+from functrain.training.log import Row
 
 
 @attrs.frozen(eq=False)

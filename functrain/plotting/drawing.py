@@ -14,7 +14,7 @@ from functrain.plotting.page import chart_page
 from functrain.plotting.picture import picture
 
 if TYPE_CHECKING:
-    from functrain.log import Row
+    from functrain.training.log import Row
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 _DOTS_PER_INCH = 140

@@ -8,8 +8,8 @@ from pathlib import Path
 import attrs
 
 from functrain.errors import LogError
-from functrain.log import Row, stream
 from functrain.plotting.columns import Columns
+from functrain.training.log import Row, stream
 
 
 @attrs.frozen(eq=False)

@@ -11,8 +11,8 @@ from functrain.plotting.markup import Markup, element, joined
 from functrain.plotting.progress import PLACES
 
 if TYPE_CHECKING:
-    from functrain.history import History
-    from functrain.log import Row
+    from functrain.training.history import History
+    from functrain.training.log import Row
 
 _HEAD, _TAIL = 3, 4
 _WIDTH = 100

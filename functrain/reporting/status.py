@@ -7,9 +7,9 @@ import math
 import attrs
 
 from functrain.errors import FunctrainError
-from functrain.limits import Limits
-from functrain.position import Position
 from functrain.reporting.gathering import Facts
+from functrain.training.limits import Limits
+from functrain.training.position import Position
 
 
 @attrs.frozen

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from functrain import events
-from functrain.early_stopping import find
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.listeners.rows import evaluation_name
+from functrain.training import events
+from functrain.training.early_stopping import find
 
 STEPS = "steps"  # attribute of a trial: how long its runs are
 

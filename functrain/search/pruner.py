@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from functrain.core.direction import Mode
-from functrain.early_stopping import at_least
-from functrain.predicted_stop import worse
-from functrain.prediction import LEAST_POINTS, predict_final
 from functrain.search.listener import STEPS
+from functrain.training.early_stopping import at_least
+from functrain.training.predicted_stop import worse
+from functrain.training.prediction import LEAST_POINTS, predict_final
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from functrain.core.direction import like_known, of_name
-from functrain.durations import Duration, Minutes, duration
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search import choosing
@@ -19,6 +18,7 @@ from functrain.search.manifest import settle, trial_directory
 from functrain.search.space import Space, read_space, suggest
 from functrain.search.studies import Queue, open_study
 from functrain.search.trials import Goal, Objective, Outcome, run_trial
+from functrain.training.durations import Duration, Minutes, duration
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 _DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")

@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 from attrs import validators
 
-from functrain.events import BatchBegin, BatchEnd, Stop
+from functrain.training.events import BatchBegin, BatchEnd, Stop
 
 How = Literal["stop", "error", "kill"]
 WAYS: tuple[How, ...] = ("stop", "error", "kill")

@@ -6,11 +6,11 @@ from typing import Any
 
 from functrain import tree
 from functrain.core.program import Program
-from functrain.durations import Steps
 from functrain.errors import ImpurityError, ListenerError
-from functrain.events import Listener
 from functrain.testing.comparing import changes
 from functrain.testing.observing import observed, refuse, snapshots
+from functrain.training.durations import Steps
+from functrain.training.events import Listener
 
 
 def check_listener(
@@ -44,7 +44,7 @@ def check_listener(
         functrain.errors.ImpurityError: Rounding.on_batch_end is not pure:
           event.state.params['weight'] was changed: 2 of 2 elements, first at [0, 0]: ...
     """
-    from functrain.loop import fit
+    from functrain.training.loop import fit
 
     try:
         heard = fit(program, data, until=Steps(steps), listeners=[Watching(listener)], **options)

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
-from functrain.durations import Steps
 from functrain.errors import ConfigurationError, ListenerError, ReplayWarning, ResumptionError
 from functrain.testing.cutting import Cut, CutShortError, Cutting
 from functrain.testing.fresh import fresh_process
 from functrain.testing.making import Importable, Make, importable, made
+from functrain.training.durations import Steps
 
 _KILLED = -9
 
@@ -39,7 +39,7 @@ class Part:
 
 def in_this_process(make: Make, part: Part) -> None:
     """Make a part of a run here; the exception of a cut is its end."""
-    from functrain.loop import fit
+    from functrain.training.loop import fit
 
     try:
         with warnings.catch_warnings():

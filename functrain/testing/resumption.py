@@ -12,11 +12,11 @@ import orjson
 
 from functrain.checkpoint import Checkpoints
 from functrain.errors import ConfigurationError, NoCheckpointError, ResumptionError
-from functrain.resumption import TYPES
 from functrain.testing.comparing import changes, snapshot
 from functrain.testing.cutting import Cut, as_cuts
 from functrain.testing.making import Make, importable
 from functrain.testing.parts import Part, in_a_fresh_process, in_this_process
+from functrain.training.resumption import TYPES
 
 _MOST = 8
 _ADVICE = (

@@ -14,11 +14,11 @@ def _anew(part: str) -> Defect:
         "saved.train", f"attrs.evolve(saved.train, {part}=self.program.init(0).{part})"
     )
     name = f"{part} begins anew on resumption"
-    return defect(name, "running.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
+    return defect(name, "training/running.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
 
 
 def _forgotten(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") -> Defect:
-    return defect(name, "course.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
+    return defect(name, "training/course.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
 
 
 RESUMPTION = (
@@ -50,7 +50,7 @@ RESUMPTION = (
     ),
     defect(
         "the rule of early stopping begins anew",
-        "running.py",
+        "training/running.py",
         'loop = self.deciding.taken_up(saved.loop, info.get("monitored"))',
         "loop = attrs.evolve(saved.loop, early_stop=self.deciding.begun())",
         "resumption",
@@ -58,7 +58,7 @@ RESUMPTION = (
     ),
     defect(
         "the state of a listener is saved and not loaded",
-        "listening.py",
+        "training/listening.py",
         "            listener.load_state_dict(states[name])\n",
         "            pass\n",
         "resumption",
@@ -66,7 +66,7 @@ RESUMPTION = (
     ),
     Defect(
         "a checkpoint is saved before the schedule has observed",
-        "running.py",
+        "training/running.py",
         (
             (
                 "        if course.loop.owed is None:\n            return None\n",
@@ -86,7 +86,7 @@ RESUMPTION = (
     ),
     defect(
         "rows after the checkpoint stay in the log",
-        "log.py",
+        "training/log.py",
         "        if self.size > size:\n",
         "        if self.size > size + (1 << 60):\n",
         "resumption",
@@ -94,7 +94,7 @@ RESUMPTION = (
     ),
     defect(
         "an interval is due one step early",
-        "position.py",
+        "training/position.py",
         "    return passed(interval, after) > passed(interval, before)\n",
         "    return passed(interval, attrs.evolve(after, step=after.step + 1)) > passed(\n"
         "        interval, attrs.evolve(before, step=before.step + 1)\n"

@@ -7,7 +7,7 @@ from .defect import LAWS, Defect, defect
 DECISIONS = (
     defect(
         "a run stops one miss too late",
-        "early_stopping.py",
+        "training/early_stopping.py",
         "        if misses >= self.patience:\n",
         "        if misses > self.patience:\n",
         "early_stopping",
@@ -15,7 +15,7 @@ DECISIONS = (
     ),
     defect(
         "NaN is the best value",
-        "early_stopping.py",
+        "training/early_stopping.py",
         "    if not math.isfinite(value):\n",
         "    if math.isinf(value):\n",
         "early_stopping",
@@ -23,7 +23,7 @@ DECISIONS = (
     ),
     defect(
         "an equal value is an improvement",
-        "early_stopping.py",
+        "training/early_stopping.py",
         '(value < best if mode == "min" else value > best)',
         '(value <= best if mode == "min" else value >= best)',
         "early_stopping",
@@ -31,7 +31,7 @@ DECISIONS = (
     ),
     defect(
         "the last step is evaluated twice",
-        "running.py",
+        "training/running.py",
         "        if limit is not None:\n            return limit\n        if course.loop.early",
         "        if limit is not None:\n            names = [*self.evaluations.sets]\n"
         "            self.evaluations.evaluated(\n"
@@ -43,7 +43,7 @@ DECISIONS = (
     ),
     Defect(
         "the beginning of an evaluation is told at its end",
-        "evaluations.py",
+        "training/evaluations.py",
         (
             ("            send(EvalBegin(state, name, weights))\n", ""),
             (
@@ -56,7 +56,7 @@ DECISIONS = (
     ),
     defect(
         "an evaluation weighs its batches alike",
-        "evaluation.py",
+        "training/evaluation.py",
         "Mean.of(value, weight) if",
         "Mean.of(value, weight * 0 + 1) if",
         "run",
@@ -64,7 +64,7 @@ DECISIONS = (
     ),
     defect(
         "an epoch weighs its steps alike",
-        "recording.py",
+        "training/recording.py",
         "metrics.added(sums, numbers, samples)",
         "metrics.added(sums, numbers, 1)",
         "run",

@@ -31,7 +31,7 @@ PURITY = (
     ),
     defect(
         "a fork shares its memory",
-        "forking.py",
+        "training/forking.py",
         "    copied = copy(state)\n",
         "    copied = attrs.evolve(state)\n",
         "purity",
@@ -39,7 +39,7 @@ PURITY = (
     ),
     defect(
         "a state that is held is donated",
-        "running.py",
+        "training/running.py",
         '        donates = solely_held(course, "train")\n',
         "        donates = True\n",
         "run",

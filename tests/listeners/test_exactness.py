@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console as Terminal
 from small_runs import CutAt, FailAt, X, fit, program
 
-from functrain import events, listening, tree
+from functrain import tree
 from functrain.errors import ListenerError
 from functrain.listeners import (
     CSV,
@@ -28,6 +28,7 @@ from functrain.listeners import (
     TensorBoard,
     UpdateMonitor,
 )
+from functrain.training import events, listening
 
 FILES = ("run/metrics.jsonl", "metrics.csv", "some.csv", "some.jsonl", "samples.jsonl")
 Make = Callable[[Path], Any]

@@ -1,4 +1,4 @@
-"""When a listener's turn comes: as ``functrain.position.due`` says."""
+"""When a listener's turn comes: as ``functrain.training.position.due`` says."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.durations import Epochs, Samples, Steps, duration
 from functrain.errors import InvalidDurationError, UnknownEpochLengthError
 from functrain.listeners import intervals
 from functrain.listeners.intervals import Interval
-from functrain.position import Position, due
+from functrain.training.durations import Epochs, Samples, Steps, duration
+from functrain.training.position import Position, due
 
 DURATIONS = st.one_of(
     st.integers(1, 9).map(Steps),

@@ -11,8 +11,9 @@ import torch
 from small_runs import fit, program
 
 import functrain as ft
-from functrain import errors, events
+from functrain import errors
 from functrain.listeners import LiveCurves, live_curves
+from functrain.training import events
 
 Shown = list[tuple[str, str]]
 

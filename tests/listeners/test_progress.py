@@ -15,9 +15,9 @@ from rich.console import Console
 from torch import nn
 
 import functrain as ft
-from functrain import events
 from functrain.listeners import ProgressBar
 from functrain.listeners.notebook_display import NotebookDisplay
+from functrain.training import events
 
 
 def run(console: Console, **options: Any) -> ft.Run:

@@ -16,9 +16,9 @@ from small_runs import CutAt, FailAt, fit, program
 
 import functrain as ft
 from functrain.errors import ListenerError, MissingExtraError, SinkWarning
-from functrain.history import History
 from functrain.listeners import MLflow, Sink, TensorBoard, Trackio, WandB
 from functrain.listeners.sinks import sink as sink_module
+from functrain.training.history import History
 
 Columns = dict[str, list[tuple[int, float]]]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import errors
-from functrain.events import BatchEnd
+from functrain.training.events import BatchEnd
 from mistakes.mistake import Mistake, X, batches, fit, program, squared
 
 

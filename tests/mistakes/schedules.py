@@ -9,8 +9,8 @@ from torch import Tensor
 
 import functrain as ft
 from functrain import errors
-from functrain.position import Position
 from functrain.schedules import Cosine, Plateau, Sequential, WarmupCosine
+from functrain.training.position import Position
 from mistakes.mistake import Mistake, X, batches, fit, program
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from functrain.history import History
 from functrain.plotting import Columns, Options, chart_of, curves, draw
+from functrain.training.history import History
 
 pytest.importorskip("matplotlib")
 ROW = {"loss": 1.0, "lr": 0.1, "grad_norm": 2.0}

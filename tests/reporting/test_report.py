@@ -15,8 +15,8 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import RecipeChangedWarning, RunDirectoryError
-from functrain.log import encode
 from functrain.reporting import report
+from functrain.training.log import encode
 
 
 class Page(HTMLParser):

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 import functrain as ft
-from functrain import events, tree
-from functrain.durations import Minutes
+from functrain import tree
 from functrain.testing import Cut, check_pure, check_resumes, check_schedule, strategies
 from functrain.testing.sharing import extents, overlaps
+from functrain.training import events
+from functrain.training.durations import Minutes
 
 few = settings(
     max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)

@@ -16,7 +16,8 @@ from random import Random
 import attrs
 
 import functrain as ft
-from functrain import resumption, tree
+from functrain import tree
+from functrain.training import resumption
 from torture.faults import FAULTS, FULL_DISK
 from torture.runs import CASES, FILES, Child
 

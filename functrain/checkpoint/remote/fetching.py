@@ -26,7 +26,7 @@ from functrain.errors import (
     LogError,
     NoCheckpointError,
 )
-from functrain.log import FILE_NAME
+from functrain.training.log import FILE_NAME
 
 _LISTINGS = 4
 T = TypeVar("T")

@@ -9,11 +9,11 @@ from typing import Any
 
 import attrs
 
-from functrain.durations import Duration
 from functrain.errors import LogError
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
-from functrain.log import Row
+from functrain.training.durations import Duration
+from functrain.training.log import Row
 
 _FIRST = ["step", "epoch"]
 

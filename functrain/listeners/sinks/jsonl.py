@@ -6,11 +6,11 @@ from pathlib import Path
 
 import attrs
 
-from functrain.durations import Duration
 from functrain.errors import LogError
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
-from functrain.log import Row, decode, encode
+from functrain.training.durations import Duration
+from functrain.training.log import Row, decode, encode
 
 
 def JSONL(  # noqa: N802 (reads as the class of what it makes)

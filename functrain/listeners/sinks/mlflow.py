@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from functrain.durations import Duration
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
-from functrain.log import Row
+from functrain.training.durations import Duration
+from functrain.training.log import Row
 
 _MOST_METRICS = 1000  # of one request, MLflow's own limit
 _MOST_PARAMS = 100

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import attrs
 
-from functrain import events
-from functrain.durations import Duration
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
 from functrain.errors.warning import warn
 from functrain.listeners.intervals import Interval
 from functrain.listeners.rows import Rows, evaluation_name
-from functrain.log import Row
+from functrain.training import events
+from functrain.training.durations import Duration
+from functrain.training.log import Row
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0

@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain.durations import Duration
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
-from functrain.log import Row
+from functrain.training.durations import Duration
+from functrain.training.log import Row
 
 
 def TensorBoard(  # noqa: N802 (reads as the class of what it makes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from functrain.durations import Duration
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.listeners.sinks.steps_run import StepsRun
+from functrain.training.durations import Duration
 
 
 def WandB(  # noqa: N802 (reads as the class of what it makes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.events import (
+from functrain.training.events import (
     BatchBegin,
     BatchEnd,
     EpochBegin,

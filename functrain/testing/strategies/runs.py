@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from functrain.durations import Epochs, Minutes, Samples, Steps
 from functrain.testing.cutting import Cut, How
+from functrain.training.durations import Epochs, Minutes, Samples, Steps
 
 
 def durations(timed: bool = False, most: int = 20) -> st.SearchStrategy[Any]:

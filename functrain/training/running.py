@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from functrain import events, metrics
-from functrain.changed import ended_before, refuse_another_seed, tell_changes
+from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.checkpoint.run_state import LoopState, Run
 from functrain.core import foreign_state
@@ -14,10 +13,6 @@ from functrain.core.direction import Mode
 from functrain.core.ownership import solely_held
 from functrain.core.program import Program
 from functrain.core.state import TrainState, is_consumed
-from functrain.course import Course
-from functrain.deciding import Deciding, warn_of_no_best
-from functrain.durations import Duration, Samples
-from functrain.epochs import Progress, check_place, count_epochs, warn_of_replay
 from functrain.errors import (
     CheckpointWriteError,
     ListenerError,
@@ -25,15 +20,21 @@ from functrain.errors import (
     NonFiniteWarning,
 )
 from functrain.errors.warning import warn
-from functrain.evaluation import Interrupted
-from functrain.evaluations import Evaluations
-from functrain.history import History
-from functrain.horizon import ScheduleEnd, guarded, scheduled, taken_up
-from functrain.limits import Ending, Limits
-from functrain.monitoring import check_given
-from functrain.position import Position, due
-from functrain.resumption import Resume, chosen, notice_unused, restore
-from functrain.stepping import advance, epoch_batches, position
+from functrain.training import events
+from functrain.training.changed import ended_before, refuse_another_seed, tell_changes
+from functrain.training.course import Course
+from functrain.training.deciding import Deciding, warn_of_no_best
+from functrain.training.durations import Duration, Samples
+from functrain.training.epochs import Progress, check_place, count_epochs, warn_of_replay
+from functrain.training.evaluation import Interrupted
+from functrain.training.evaluations import Evaluations
+from functrain.training.history import History
+from functrain.training.horizon import ScheduleEnd, guarded, scheduled, taken_up
+from functrain.training.limits import Ending, Limits
+from functrain.training.monitoring import check_given
+from functrain.training.position import Position, due
+from functrain.training.resumption import Resume, chosen, notice_unused, restore
+from functrain.training.stepping import advance, epoch_batches, position
 
 _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "

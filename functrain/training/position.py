@@ -12,8 +12,8 @@ from fractions import Fraction
 
 import attrs
 
-from functrain.durations import Duration, Minutes, Samples, Steps
 from functrain.errors import InvalidPositionError, UnknownEpochLengthError
+from functrain.training.durations import Duration, Minutes, Samples, Steps
 
 
 @attrs.frozen
@@ -76,7 +76,7 @@ def passed(duration: Duration, position: Position) -> int:
         UnknownEpochLengthError: the duration is a fraction of epochs, and their length is unknown.
 
     Example:
-        >>> from functrain.durations import Epochs
+        >>> from functrain.training.durations import Epochs
         >>> passed(Epochs(0.5), Position(epoch=1, batch=4, batches=7))
         3
     """

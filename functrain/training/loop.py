@@ -20,22 +20,22 @@ from functrain.checkpoint.run_state import Run
 from functrain.core import foreign_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
-from functrain.course import Course
 from functrain.data import as_source
 from functrain.data.replay import OneShot
-from functrain.deciding import Deciding, watched
-from functrain.durations import Duration, duration
-from functrain.early_stopping import Rule, as_rule
-from functrain.epochs import Progress, count_epochs, warn_of_replay
 from functrain.errors import ConfigurationError
-from functrain.evaluations import Evaluations
-from functrain.events import Listener
-from functrain.horizon import ScheduleEnd, guarded, scheduled
-from functrain.limits import Limits, Until
-from functrain.listening import several
-from functrain.resumption import Resume
-from functrain.running import Running
-from functrain.stepping import advance, epoch_batches, position
+from functrain.training.course import Course
+from functrain.training.deciding import Deciding, watched
+from functrain.training.durations import Duration, duration
+from functrain.training.early_stopping import Rule, as_rule
+from functrain.training.epochs import Progress, count_epochs, warn_of_replay
+from functrain.training.evaluations import Evaluations
+from functrain.training.events import Listener
+from functrain.training.horizon import ScheduleEnd, guarded, scheduled
+from functrain.training.limits import Limits, Until
+from functrain.training.listening import several
+from functrain.training.resumption import Resume
+from functrain.training.running import Running
+from functrain.training.stepping import advance, epoch_batches, position
 from functrain.transforms.compile_cache import cached
 
 

@@ -13,11 +13,11 @@ from functrain.core import learning_rate
 from functrain.core.direction import Mode, of_name, resolved
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.early_stopping import Rule, best_after, directed, each_rule, find
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.warning import warn
-from functrain.evaluations import Evaluations
-from functrain.monitoring import By, Monitored, check_possible
+from functrain.training.early_stopping import Rule, best_after, directed, each_rule, find
+from functrain.training.evaluations import Evaluations
+from functrain.training.monitoring import By, Monitored, check_possible
 
 
 def warn_of_no_best(monitor: str) -> None:

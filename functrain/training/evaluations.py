@@ -11,10 +11,10 @@ from functrain.core.direction import Mode, of_metrics
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
-from functrain.durations import Duration
-from functrain.evaluation import Evaluation, measure, numbers
-from functrain.events import EvalBegin, EvalEnd
-from functrain.position import Position, due
+from functrain.training.durations import Duration
+from functrain.training.evaluation import Evaluation, measure, numbers
+from functrain.training.events import EvalBegin, EvalEnd
+from functrain.training.position import Position, due
 
 
 @attrs.frozen(eq=False)

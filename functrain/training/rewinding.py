@@ -8,7 +8,7 @@ from pathlib import Path
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.errors import LogError
-from functrain.log import FILE_NAME
+from functrain.training.log import FILE_NAME
 
 
 def set_aside(store: Checkpoints, step: int) -> Path | None:

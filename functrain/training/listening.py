@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ListenerError
-from functrain.events import BatchEnd, Event, Listener, Stop
+from functrain.training.events import BatchEnd, Event, Listener, Stop
 
 
 def method_name(event: type) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import attrs
 
-from functrain import early_stopping
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.events import CheckpointSaved
-from functrain.resumption import describe, refuse_unknown
+from functrain.training import early_stopping
+from functrain.training.events import CheckpointSaved
+from functrain.training.resumption import describe, refuse_unknown
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core.direction import Mode, of_name, resolved
-from functrain.early_stopping import State, at_least, find, improves, min_or_max
+from functrain.training.early_stopping import State, at_least, find, improves, min_or_max
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import attrs
 from functrain.core.direction import Mode, resolved
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
-from functrain.log import Row, stream
+from functrain.training.log import Row, stream
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -11,7 +11,7 @@ from functrain.core.batch import Batch, MicroBatches
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
 from functrain.data import Source
-from functrain.position import Position
+from functrain.training.position import Position
 
 
 def position(state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:

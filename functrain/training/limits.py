@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import attrs
 
-from functrain.durations import Duration, Epochs, Minutes, Samples, Steps, duration
 from functrain.errors import ConfigurationError
-from functrain.position import Position, reached
+from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps, duration
+from functrain.training.position import Position, reached
 
 Until = Duration | str | Sequence[Duration | str]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 
-from functrain import events, listening
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
@@ -22,18 +21,19 @@ from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
-from functrain.keeping import Keeper
-from functrain.listening import Listeners
-from functrain.log import Row
-from functrain.recording import Recorder
-from functrain.rewinding import bring_log, set_aside
-from functrain.signals import Interrupts
+from functrain.training import events, listening
+from functrain.training.keeping import Keeper
+from functrain.training.listening import Listeners
+from functrain.training.log import Row
+from functrain.training.recording import Recorder
+from functrain.training.rewinding import bring_log, set_aside
+from functrain.training.signals import Interrupts
 from functrain.tree.copying import copy
 
 
 @attrs.define(eq=False)
 class Course:
-    """The present state of a run, changed by :class:`~functrain.running.Running` alone.
+    """The present state of a run, changed by :class:`~functrain.training.running.Running` alone.
 
     Attributes:
         source: the data; may have a state of its own.

@@ -18,9 +18,9 @@ from functrain.errors import (
     RunChangedError,
 )
 from functrain.errors.warning import warn
-from functrain.limits import Limits
-from functrain.resumption import describe
-from functrain.stepping import position
+from functrain.training.limits import Limits
+from functrain.training.resumption import describe
+from functrain.training.stepping import position
 
 
 def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import attrs
 
 from functrain import metrics
-from functrain.log import Log, Row
 from functrain.metrics import Sums
+from functrain.training.log import Log, Row
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 1.0
@@ -87,7 +87,7 @@ class Recorder:
             self.log.append(rows)
 
     def syncing(self) -> Callable[[], None] | None:
-        """A call that makes durable what was written, see :meth:`functrain.log.Log.syncing`."""
+        """A call that makes durable what was written, see :meth:`functrain.training.log.Log.syncing`."""
         return None if self.log is None else self.log.syncing()
 
     def close(self) -> None:

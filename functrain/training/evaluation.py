@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import epochs
 from functrain.core.batch import Batch
 from functrain.core.loss import LossFunction
 from functrain.core.program import Program
@@ -17,10 +16,11 @@ from functrain.core.state import TrainState
 from functrain.core.unknown_sizes import known_size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
-from functrain.durations import Duration, duration
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged
+from functrain.training import epochs
+from functrain.training.durations import Duration, duration
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)

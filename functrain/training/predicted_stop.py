@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from functrain.core.direction import Mode, resolved
-from functrain.early_stopping import State, at_least, awaited, min_or_max
-from functrain.prediction import LEAST_POINTS, Prediction, predict_final
+from functrain.training.early_stopping import State, at_least, awaited, min_or_max
+from functrain.training.prediction import LEAST_POINTS, Prediction, predict_final
 
 
 @attrs.frozen(kw_only=True)
