@@ -32,8 +32,8 @@ from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
     from functrain import finders, generation, listeners
-    from functrain.bisection import bisect
     from functrain.checkpoint import Checkpoints, load, save
+    from functrain.testing.bisect import bisect
     from functrain.training.history import History
     from functrain.training.loop import fit, iterate
     from functrain.transforms.checked import checked
@@ -89,7 +89,7 @@ _ON_FIRST_USE = {
     "save": "functrain.checkpoint",
     "checked": "functrain.transforms.checked",
     "History": "functrain.training.history",
-    "bisect": "functrain.bisection",
+    "bisect": "functrain.testing.bisect",
     "fit": "functrain.training.loop",
     "iterate": "functrain.training.loop",
 }

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import errors
-from functrain.bisection import Parting
-from functrain.bisection.records import by_checkpoints, by_digests, by_logs, records
 from functrain.checkpoint import verify
 from functrain.listeners import Digests
+from functrain.testing.bisect import Parting
+from functrain.testing.bisect.records import by_checkpoints, by_digests, by_logs, records
 
 pytestmark = pytest.mark.row(54)
 STEPS, SIZE = 20, 4

@@ -10,11 +10,11 @@ import attrs
 import orjson
 
 from functrain import tree
-from functrain.bisection.records import by_digests, common
 from functrain.checkpoint import Manifest, verify
 from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target, open_target
 from functrain.cli.values import value_of
+from functrain.testing.bisect.records import by_digests, common
 from functrain.training.log import FILE_NAME, read
 from functrain.tree import Path
 from functrain.tree.elements import Distance, distance

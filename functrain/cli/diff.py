@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from functrain.bisection import Parting, bisect
 from functrain.cli import output
 from functrain.cli.comparing import Comparison, Difference, compared
 from functrain.errors import ConfigurationError
+from functrain.testing.bisect import Parting, bisect
 from functrain.tree import path_string
 
 # Characters of the column that may go on in the next line, so that names get the room.

@@ -10,13 +10,13 @@ from typing import Any
 
 import attrs
 
-from functrain.bisection.sides import Side
 from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import NonFiniteWarning, ReplayWarning
 from functrain.listeners.rows import evaluation_name
 from functrain.metrics import fetch
+from functrain.testing.bisect.sides import Side
 from functrain.training import events
 from functrain.training.deciding import watched
 from functrain.training.durations import Steps

@@ -4,7 +4,7 @@
 does so, ``steps`` compares one step of both in the order in which a step happens.
 """
 
-from functrain.bisection.searching import bisect
-from functrain.bisection.steps import Element, Parting
+from functrain.testing.bisect.searching import bisect
+from functrain.testing.bisect.steps import Element, Parting
 
 __all__ = ["Element", "Parting", "bisect"]

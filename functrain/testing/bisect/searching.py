@@ -8,12 +8,12 @@ from pathlib import Path
 import attrs
 
 from functrain import tree
-from functrain.bisection.records import Record, common, records
-from functrain.bisection.replaying import Tracer, capture, trace
-from functrain.bisection.sides import Make, Side, opened
-from functrain.bisection.steps import Parting, compared, parting
 from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
+from functrain.testing.bisect.records import Record, common, records
+from functrain.testing.bisect.replaying import Tracer, capture, trace
+from functrain.testing.bisect.sides import Make, Side, opened
+from functrain.testing.bisect.steps import Parting, compared, parting
 
 
 def bisect(first: str | Path | Make, second: str | Path | Make) -> Parting | None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.bisection.replaying import Capture
 from functrain.core.inspection import gradients
+from functrain.testing.bisect.replaying import Capture
 from functrain.tree import Difference, to_bytes
 from functrain.tree.elements import distance, is_opaque
 
@@ -66,7 +66,7 @@ class Parting:
 
     Attributes:
         step: the first update that differs; its row in the log has this number.
-        part: where in the step: a key of ``functrain.bisection.steps.ENTERED``.
+        part: where in the step: a key of ``functrain.testing.bisect.steps.ENTERED``.
         leaf: the first place there that differs, as a dotted path.
         detail: how it differs, in words.
         element: the first element of that leaf that differs, where it is a tensor.
