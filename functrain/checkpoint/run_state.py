@@ -93,6 +93,6 @@ class Run:
         return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
 
     def _repr_html_(self) -> str:
-        from functrain.display.runs import html
+        from functrain.view.display.runs import html
 
         return html(self)

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from functrain.errors import LogError, MissingExtraError
-from functrain.plotting import Columns, Options, chart_of, draw
-from functrain.plotting.drawing import check_format
-from functrain.plotting.loading import loaded
-from functrain.plotting.run_names import distinguishing, runs_at
 from functrain.training.log import FILE_NAME
+from functrain.view.plotting import Columns, Options, chart_of, draw
+from functrain.view.plotting.drawing import check_format
+from functrain.view.plotting.loading import loaded
+from functrain.view.plotting.run_names import distinguishing, runs_at
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
@@ -55,7 +55,7 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
     Raises:
         RunDirectoryError: there is no run.
     """
-    from functrain.reporting import report
+    from functrain.view.reporting import report
 
     written = report(directory, out)
     console.print(str(written), soft_wrap=True, highlight=False, markup=False)

@@ -78,7 +78,7 @@ class Program:
         return "\n".join([f"Program({count:,} trained parameters)", *lines])
 
     def _repr_html_(self) -> str:
-        from functrain.display.programs import html
+        from functrain.view.display.programs import html
 
         return html(self)
 

@@ -125,7 +125,7 @@ class Schedule(Protocol):
 
     def _repr_html_(self) -> str:
         """Return the call that makes it and its curve, for notebooks."""
-        from functrain.display.schedules import html  # it needs this module
+        from functrain.view.display.schedules import html  # it needs this module
 
         return html(self)
 

@@ -116,7 +116,7 @@ class TrainState:
     def _repr_html_(self) -> str | None:
         if is_consumed(self):  # its repr says so
             return None
-        from functrain.display.trees import html
+        from functrain.view.display.trees import html
 
         counters = self.counters
         place = f"step {counters.step}, epoch {counters.epoch}, batch {counters.batch};"

@@ -8,12 +8,12 @@ from typing import Any
 
 import attrs
 
-from functrain.display.growing import Series, html
 from functrain.errors import ConfigurationError
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
 from functrain.listeners.rows import evaluation_name
 from functrain.metrics.rows import fetch
 from functrain.training import events
+from functrain.view.display.growing import Series, html
 
 Found = dict[str, dict[str, Series]]
 # Of a long run drawing takes longer, and is done less often: it has at most this share of the time.

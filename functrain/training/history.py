@@ -68,12 +68,12 @@ class History:
         return History(self.rows[which]) if isinstance(which, slice) else self.rows[which]
 
     def __repr__(self) -> str:
-        from functrain.reporting.history_table import text
+        from functrain.view.reporting.history_table import text
 
         return text(self)
 
     def _repr_html_(self) -> str:
-        from functrain.reporting.history_table import html
+        from functrain.view.reporting.history_table import html
 
         return html(self)
 
@@ -134,7 +134,7 @@ class History:
         smooth: float = 0.05,
         log: bool | None = None,
     ) -> Any:
-        """Draw curves; see :class:`functrain.plotting.Options` for the options.
+        """Draw curves; see :class:`functrain.view.plotting.Options` for the options.
 
         Args:
             metrics: globs of names; by default what is usually looked at.
@@ -150,7 +150,7 @@ class History:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        from functrain.plotting import Options, curves
+        from functrain.view.plotting import Options, curves
 
         return curves(self, path, title, Options(metrics, x, smooth, log))
 

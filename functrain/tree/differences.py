@@ -74,6 +74,6 @@ class Differences(list[Difference]):
         return "\n".join([title, *lines, *more])
 
     def _repr_html_(self) -> str:
-        from functrain.display.differences import html
+        from functrain.view.display.differences import html
 
         return html(self)

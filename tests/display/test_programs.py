@@ -13,9 +13,9 @@ from torch import nn
 
 import functrain as ft
 from functrain import schedules
-from functrain.display import growing
-from functrain.display.blocks import COLORS
-from functrain.display.curves import Curve, chart
+from functrain.view.display import growing
+from functrain.view.display.blocks import COLORS
+from functrain.view.display.curves import Curve, chart
 
 
 def square(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:

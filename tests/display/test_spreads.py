@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.display.histograms import histogram, in_words
-from functrain.display.spreads import Spread, spreads
+from functrain.view.display.histograms import histogram, in_words
+from functrain.view.display.spreads import Spread, spreads
 
 
 def spread(tensor: Tensor) -> Spread:

@@ -11,8 +11,8 @@ from models import classify, convnet
 from pages import Page
 
 import functrain as ft
-from functrain.display.trees import html
 from functrain.tree import flatten
+from functrain.view.display.trees import html
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_nothing_is_computed_before_it_is_shown(
     def never(*_: object) -> None:
         raise AssertionError("a histogram was computed")
 
-    monkeypatch.setattr("functrain.display.trees.spreads", never)
+    monkeypatch.setattr("functrain.view.display.trees.spreads", never)
     repr(state)
     with pytest.raises(AssertionError, match="histogram"):
         state._repr_html_()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from functrain.plotting.axes import Axis, number
+from functrain.view.plotting.axes import Axis, number
 
 VALUES = [
     [0.0],

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from functrain.plotting import Columns, chart_of
-from functrain.plotting.page import chart_page
+from functrain.view.plotting import Columns, chart_of
+from functrain.view.plotting.page import chart_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from functrain.errors import ConfigurationError
-from functrain.plotting import Chart, Columns, Options, chart_of
-from functrain.plotting.colors import DARK, LIGHT
-from functrain.plotting.run_names import distinguishing, runs_at
+from functrain.view.plotting import Chart, Columns, Options, chart_of
+from functrain.view.plotting.colors import DARK, LIGHT
+from functrain.view.plotting.run_names import distinguishing, runs_at
 
 STEP = {"epoch": 0, "lr": 0.1, "lr.0": 0.1, "grad_norm": 2.0, "memory/host": 1e9}
 MORE = {"epoch/loss": 1.0, "grad_norm/head": 1.0}
@@ -149,7 +149,7 @@ def test_the_first_colours_differ_for_people_who_see_colours_differently(
 
 
 def test_the_style_sheet_has_the_same_colours() -> None:
-    from functrain.plotting.page import _resource
+    from functrain.view.plotting.page import _resource
 
     for number, color in [*enumerate(LIGHT), *enumerate(DARK)]:
         assert f"--c{number}: {color};" in _resource("style.css")

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from functrain.plotting import Columns, Options, chart_of, draw
-from functrain.plotting.page import chart_page
+from functrain.view.plotting import Columns, Options, chart_of, draw
+from functrain.view.plotting.page import chart_page
 
 ATTACKS = [
     "<script>document.title='taken'</script>",

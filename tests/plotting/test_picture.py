@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from functrain.plotting import Columns, Options, chart_of, curves, draw
 from functrain.training.history import History
+from functrain.view.plotting import Columns, Options, chart_of, curves, draw
 
 pytest.importorskip("matplotlib")
 ROW = {"loss": 1.0, "lr": 0.1, "grad_norm": 2.0}
@@ -41,7 +41,7 @@ def test_runs_are_drawn_over_each_other_with_a_legend(suffix: str, tmp_path: Pat
     chart = chart_of({name: Columns.of(rows) for name in names}, Options(x="step"), "three")
     draw(chart, tmp_path / f"runs{suffix}")
     assert (tmp_path / f"runs{suffix}").stat().st_size > 1_000
-    from functrain.plotting.picture import picture
+    from functrain.view.plotting.picture import picture
 
     figure = picture(chart)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]

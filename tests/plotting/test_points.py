@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from functrain.errors import ConfigurationError, LogError
-from functrain.plotting import Columns, smoothed
-from functrain.plotting.decimation import decimated, undrawable
-from functrain.plotting.loading import loaded
-from functrain.plotting.progress import positions
+from functrain.view.plotting import Columns, smoothed
+from functrain.view.plotting.decimation import decimated, undrawable
+from functrain.view.plotting.loading import loaded
+from functrain.view.plotting.progress import positions
 
 
 class TestColumns:

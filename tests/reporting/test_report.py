@@ -15,8 +15,8 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import RecipeChangedWarning, RunDirectoryError
-from functrain.reporting import report
 from functrain.training.log import encode
+from functrain.view.reporting import report
 
 
 class Page(HTMLParser):

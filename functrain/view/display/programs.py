@@ -1,0 +1,42 @@
+"""A program in a notebook: its recipe as a table, its learning rate as a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from functrain.core.learning_rate import Schedules
+from functrain.schedules import Constant, Schedule
+from functrain.view.display.blocks import block, code, quiet, table
+from functrain.view.display.schedules import curve
+from functrain.view.plotting.markup import Markup, element
+
+if TYPE_CHECKING:
+    from functrain.core.program import Program
+
+
+def html(program: Program) -> Markup:
+    """A program for a notebook."""
+    params = program.fixed.model.params
+    trained = sum(params[path].numel() for path in program.fixed.trainable)
+    frozen = sum(tensor.numel() for tensor in params.values()) - trained
+    note = f"{trained:,} trained parameters" + (f", {frozen:,} frozen" if frozen else "")
+    rows = ((name, _value(value)) for name, value in program.recipe.rows())
+    curves = (
+        element("div", quiet(name), curve(schedule))
+        for name, schedule in _changing(program.schedules)
+    )
+    return block(element("b", "Program"), " ", quiet(note), table(rows), *curves)
+
+
+def _value(text: str) -> Markup:
+    return quiet("None") if text == "None" else code(text)
+
+
+def _changing(given: Schedules, name: str = "lr") -> Iterator[tuple[str, Schedule]]:
+    """The schedules with something to draw, by the names that their rates have in the log."""
+    if isinstance(given, dict):
+        for inner, own in given.items():
+            yield from _changing(own, f"{name}.{inner}")
+    elif not isinstance(given, Constant):
+        yield name, given
