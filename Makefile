@@ -47,7 +47,7 @@ test: $(READY)
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 
 features: $(READY)
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -p tests.features \
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -p tests.support.features \
 		--features=docs/features.md
 
 lint: $(READY)
@@ -73,7 +73,7 @@ defects: $(READY)
 
 # Where root may mount a small tmpfs, disks fill up too.
 torture: $(READY)
-	PYTHONPATH=tests nice -n 10 $(BIN)/python -m torture --minutes $(or $(MINUTES),10) \
+	PYTHONPATH=tests/support nice -n 10 $(BIN)/python -m torture --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED))
 
 bench: $(READY)

@@ -1,4 +1,4 @@
-"""Programs over the models of tests/models.py, with recipes of ``functrain.testing.strategies``."""
+"""Programs over the models of tests/support, with recipes of ``functrain.testing.strategies``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["optimizers", "programs", "recipes", "schedules", "trainable"]
 
 @st.composite
 def programs(draw: st.DrawFn) -> tuple[Any, ft.Program]:
-    """A case of tests/models.py and a program of it."""
+    """A case of tests/support/models.py and a program of it."""
     case, chosen = draw(st.sampled_from(CASES)), draw(recipes())
     # torch has no LSTM in half precision on every CPU.
     assume(case.name != "lstm" or chosen["precision"] == "float32")

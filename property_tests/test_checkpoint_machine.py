@@ -19,11 +19,11 @@ from typing import Any
 
 import attrs
 import pytest
-from checkpoint import crashes_states
-from checkpoint.crashes_faults import Failing
-from checkpoint.crashes_log import Recorder
-from checkpoint.crashes_model import EVERY, KEEP_BEST, KEEP_LAST, Model, Saved, kept, ranked, sample
-from checkpoint.crashes_place import LONG, scratch
+from crashes import states as crashes_states
+from crashes.faults import Failing
+from crashes.log import Recorder
+from crashes.model import EVERY, KEEP_BEST, KEEP_LAST, Model, Saved, kept, ranked, sample
+from crashes.place import LONG, scratch
 from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

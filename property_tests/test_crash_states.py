@@ -1,7 +1,7 @@
 """The law of power cuts: whatever of the unsynced is lost, an old or the new checkpoint loads.
 
 Each operation of a writer is recorded, and from the record come the states in which a crash may
-leave the directory (``tests/checkpoint/crashes_states.py`` says which). Recovery is tried from
+leave the directory (``tests/support/crashes/states.py`` says which). Recovery is tried from
 each: what was saved loads, bit by bit; what is listed verifies; saving goes on and leaves no
 litter.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint.crashes_explore import again, explore
-from checkpoint.crashes_log import Recorder
-from checkpoint.crashes_place import LONG, say, scratch
-from checkpoint.crashes_scenarios import LARGE, SCENARIOS, Scenario
-from checkpoint.crashes_states import digest, materialise, points, states
+from crashes.explore import again, explore
+from crashes.log import Recorder
+from crashes.place import LONG, say, scratch
+from crashes.scenarios import LARGE, SCENARIOS, Scenario
+from crashes.states import digest, materialise, points, states
 from models import CASES
 from tally import Tally
 

@@ -11,8 +11,8 @@ import torch
 
 # What is summed by several threads has other last bits: processes that tests start use as many.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Test modules share helper modules that lie beside them.
-sys.path.insert(0, str(Path(__file__).parent))
+# Test modules share the helper modules in support.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from models import CASES, Case
 

@@ -87,7 +87,7 @@ class Recorder:
             self.log.append(rows)
 
     def syncing(self) -> Callable[[], None] | None:
-        """A call that makes durable what was written, see :meth:`functrain.training.log.Log.syncing`."""
+        """A call that makes durable what was written, see ``Log.syncing``."""
         return None if self.log is None else self.log.syncing()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How a tree shows itself in a terminal, as indented text; ``functrain.view.display`` has notebooks."""
+"""How a tree prints in a terminal, as indented text."""
 
 from __future__ import annotations
 

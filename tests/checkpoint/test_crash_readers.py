@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint.crashes_place import LONG, say, scratch
+from crashes.place import LONG, say, scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save

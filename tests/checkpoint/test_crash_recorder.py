@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint import crashes_states
-from checkpoint.crashes_explore import explore
-from checkpoint.crashes_log import Recorder
-from checkpoint.crashes_operations import Change, Data, Log, Mark, Size, Sync
-from checkpoint.crashes_place import scratch
-from checkpoint.crashes_scenarios import SCENARIOS, Scenario
+from crashes import states as crashes_states
+from crashes.explore import explore
+from crashes.log import Recorder
+from crashes.operations import Change, Data, Log, Mark, Size, Sync
+from crashes.place import scratch
+from crashes.scenarios import SCENARIOS, Scenario
 
 from functrain.errors import FunctrainError, FunctrainWarning
 

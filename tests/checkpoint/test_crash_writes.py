@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint.crashes_faults import failing_always
-from checkpoint.crashes_place import scratch
+from crashes.faults import failing_always
+from crashes.place import scratch
 
 from functrain import tree
 from functrain.checkpoint import load, save

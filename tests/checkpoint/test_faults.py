@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint.crashes_faults import Failing
-from checkpoint.crashes_place import scratch
+from crashes.faults import Failing
+from crashes.place import scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint.crashes_mounts import copy_of_one_moment, image, in_memory, looped, run, stop
-from checkpoint.crashes_place import LONG, say, scratch
+from crashes.mounts import copy_of_one_moment, image, in_memory, looped, run, stop
+from crashes.place import LONG, say, scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint.crashes_explore import explore
-from checkpoint.crashes_faults import Failing
-from checkpoint.crashes_log import Recorder
-from checkpoint.crashes_operations import Mark
-from checkpoint.crashes_place import scratch
-from checkpoint.crashes_scenarios import Scenario, promised
+from crashes.explore import explore
+from crashes.faults import Failing
+from crashes.log import Recorder
+from crashes.operations import Mark
+from crashes.place import scratch
+from crashes.scenarios import Scenario, promised
 from torch import Tensor, nn
 from xxhash import xxh3_128_hexdigest
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint.crashes_kill import killed
-from checkpoint.crashes_operations import Mark
-from checkpoint.crashes_place import LONG, say, scratch
-from checkpoint.crashes_scenarios import (
+from crashes.kill import killed
+from crashes.operations import Mark
+from crashes.place import LONG, say, scratch
+from crashes.scenarios import (
     SCENARIOS,
     Scenario,
     check_one,

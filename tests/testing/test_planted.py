@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import planted
 import pytest
 import torch
 from models import CASES, Case
-from testing import planted
-from testing.planted import (
+from planted import (
     ONES,
     SEEN,
     TABLE,

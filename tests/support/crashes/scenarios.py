@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 import torch
-from checkpoint import crashes_states
-from checkpoint.crashes_log import Recorder
-from checkpoint.crashes_operations import Log, Mark
+from crashes import states as crashes_states
+from crashes.log import Recorder
+from crashes.operations import Log, Mark
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save, verify

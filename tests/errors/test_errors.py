@@ -11,7 +11,7 @@ from mistakes import MISTAKES, Mistake
 
 from functrain import errors
 
-PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 BASES = {"FunctrainError", "FunctrainWarning"}
 NAMED = {
     name: value

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BUILT_FROM = ["pyproject.toml", "setup.cfg", "README.md", "LICENSE", "functrain_pytest.py"]
 
 OUTSIDE = """\

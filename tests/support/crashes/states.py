@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import attrs
-from checkpoint.crashes_operations import Change, Data, Log, Mark, Size, Sync
+from crashes.operations import Change, Data, Log, Mark, Size, Sync
 
 SECTOR = 512
 _EXHAUSTIVE = 6  # up to so many names not synced, all subsets are taken

@@ -16,7 +16,7 @@ from benchmarks.steps.contenders import CONTENDERS
 from benchmarks.steps.measuring import Extent, Figures, Results, measure
 from benchmarks.steps.work import MLP, WORKS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WAYS = ("functrain", "functrain, background", "torch.save + fsync", "safetensors", "torch DCP")
 LOADS = ("functrain, verified", "torch.load", "safetensors, cloned", "memcpy into fresh memory")
 

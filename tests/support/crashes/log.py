@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint.crashes_operations import Change, Data, Log, Mark, Operation, Size, Sync
+from crashes.operations import Change, Data, Log, Mark, Operation, Size, Sync
 
 CREATING = os.O_CREAT
 NOBODY = -1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import batches, program
+from loop_runs import batches, program
 
 import functrain as ft
 from functrain import errors, tree

@@ -14,7 +14,7 @@ import torch
 
 import functrain as ft
 
-FORMAT = Path(__file__).parent.parent / "docs" / "checkpoint-format.md"
+FORMAT = Path(__file__).parents[2] / "docs" / "checkpoint-format.md"
 
 
 def test_a_checkpoint_is_read_without_functrain(tmp_path: Path) -> None:

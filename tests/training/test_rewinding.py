@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loop import batches, program, rows
+from loop_runs import batches, program, rows
 
 import functrain as ft
 from functrain import errors, tree

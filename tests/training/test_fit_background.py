@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import Recorder, batches, program
+from loop_runs import Recorder, batches, program
 
 import functrain as ft
 from functrain import errors, tree

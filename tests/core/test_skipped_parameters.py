@@ -10,12 +10,11 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from compiling import CountingBackend, assert_close
 from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-
-from .compiling import CountingBackend, assert_close
 
 STEPS, STOP = 10, 6
 pytestmark = pytest.mark.row(3)

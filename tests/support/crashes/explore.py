@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from checkpoint import crashes_states
-from checkpoint.crashes_operations import Log
-from checkpoint.crashes_scenarios import (
+from crashes import states as crashes_states
+from crashes.operations import Log
+from crashes.scenarios import (
     Scenario,
     check_one,
     promised,
@@ -19,7 +19,7 @@ from checkpoint.crashes_scenarios import (
     saving,
     store,
 )
-from checkpoint.crashes_states import Point
+from crashes.states import Point
 
 from functrain.checkpoint import load
 from functrain.errors import NoCheckpointError
