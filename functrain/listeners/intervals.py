@@ -21,7 +21,7 @@ Amount = Callable[[Counters], float]
 class Interval:
     """Says after which steps a duration has passed once more: at N, 2N, ..., never at 0.
 
-    It agrees with :func:`functrain.training.position.due`, and is one comparison for a step at which
+    It agrees with ``training.position.due``, and is one comparison for a step at which
     nothing is due. Minutes are counted from :meth:`begin` on.
 
     Args:

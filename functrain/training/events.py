@@ -105,7 +105,7 @@ class EvalEnd:
         name: the evaluation set.
         weights: ``params`` or ``ema``.
         metrics: over its samples, as numbers.
-        values: what these were computed of (:func:`functrain.training.evaluation.measure`), such as a
+        values: what these were computed of (``training.evaluation.measure``), such as a
             :class:`functrain.metrics.ConfusionMatrix` with its counts.
     """
 
