@@ -17,9 +17,9 @@ import torch
 from functrain.checkpoint import save
 from functrain.checkpoint.format.manifest import FORMAT
 from functrain.checkpoint.format.memory import memory
-from functrain.rng import Rng
-from functrain.run_state import LoopState, RunState
-from functrain.state import Counters, TrainState
+from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
 
 DIRECTORY = Path(__file__).parent / "golden"
 PRESENT = DIRECTORY / ".".join(map(str, FORMAT))

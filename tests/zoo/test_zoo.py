@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from zoo.entry import Entry
+from zoo.fresh import entries, stepped
 
 import functrain as ft
 from functrain import tree
 from functrain.core.rng import derive, scoped
-from zoo.entry import Entry
-from zoo.fresh import entries, stepped
 
 pytest.importorskip("transformers")
 
