@@ -7,13 +7,14 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 
 from functrain.checkpoint import fitting
 from functrain.checkpoint.adapting import Adaption
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
+from functrain.checkpoint.format.matching import Anything
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.run_directory import list_steps, missing
@@ -26,6 +27,29 @@ from functrain.tree import Tree
 _LARGEST_MANIFEST = 1 << 28
 _MOST_ATTEMPTS = 5
 T = TypeVar("T")
+
+
+class LoadOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`load`, for type checkers."""
+
+    device: str | torch.device | None
+    types: Sequence[type]
+    only: str | Sequence[str] | None
+    rename: Mapping[str, str] | None
+    cast: bool
+    partial: bool
+    migrate: Callable[[Tree], Tree] | None
+    verify: bool
+
+
+@overload
+def load(
+    path: str | Path,
+    like: type[Anything] | Anything | None = None,
+    **options: Unpack[LoadOptions],
+) -> Tree: ...
+@overload
+def load(path: str | Path, like: T, **options: Unpack[LoadOptions]) -> T: ...
 
 
 def load(

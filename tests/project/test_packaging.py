@@ -24,22 +24,41 @@ import functrain as ft
 program = ft.program(torch.nn.Linear(4, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
 state, metrics = program.train_step(program.init(seed=0), torch.ones(2, 4))
 reveal_type(state)
+reveal_type(ft.load("run", like=state))
+reveal_type(ft.load("run"))
 program.init(seed="0")
 """
 
 
 def ended(command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def copied_source(place: Path) -> Path:
+    """A copy of the files that the package is built from, so that builds leave nothing here."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "functrain", place / "functrain", ignore=ignored)
+    for name in BUILT_FROM:
+        shutil.copy(ROOT / name, place)
+    return place
+
+
+def packages_of(place: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(place)}))
+
+
+def environment(place: Path) -> Path:
+    """The interpreter of a new environment that borrows the packages installed here."""
+    venv.create(place, symlinks=True)
+    (packages_of(place) / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return place / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build")
-    source = tmp_path_factory.mktemp("source")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "functrain", source / "functrain", ignore=ignored)
-    for name in BUILT_FROM:
-        shutil.copy(ROOT / name, source)
+    source = copied_source(tmp_path_factory.mktemp("built") / "source")
     arguments = ["-m", "build", "--wheel", "--no-isolation", "--outdir", "out"]
     done = ended([sys.executable, *arguments], source)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,13 +67,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that has the wheel and, for the rest, borrows what is installed here."""
+    """An environment with the wheel; everything else it borrows from this one."""
     place = tmp_path_factory.mktemp("clean")
-    venv.create(place, symlinks=True)
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(place)}))
-    zipfile.ZipFile(wheel).extractall(packages)
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-    return place / "bin" / "python"
+    python = environment(place)
+    zipfile.ZipFile(wheel).extractall(packages_of(place))
+    return python
 
 
 @pytest.mark.slow
@@ -85,11 +102,34 @@ def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_its_types_are_seen_from_outside(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    (tmp_path / "outside.py").write_text(OUTSIDE)
-    arguments = ["--strict", "--config-file", os.devnull, "--python-executable", clean]
-    done = ended([sys.executable, "-m", "mypy", *arguments, "outside.py"], tmp_path)
-    assert 'Revealed type is "functrain.core.state.TrainState"' in done.stdout
-    assert 'outside.py:7: error: Argument "seed" to "init"' in done.stdout
+    check_types(clean, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_editable_install_is_a_plain_path(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    pytest.importorskip("pip")
+    source = copied_source(tmp_path / "source")
+    python = environment(tmp_path / "venv")
+    install = ["-m", "pip", f"--python={python}", "install", "--no-deps", "--no-build-isolation"]
+    done = ended([sys.executable, *install, "--quiet", "--editable", source], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    paths = packages_of(tmp_path / "venv").glob("*functrain*.pth")
+    assert [path.read_text().strip() for path in paths] == [str(source)]
+    imported = ended([python, "-c", "import functrain_pytest, functrain as f; print(f)"], tmp_path)
+    assert str(source) in imported.stdout, imported.stderr
+    check_types(python, tmp_path)
+
+
+def check_types(python: Path, place: Path) -> None:
+    """Run mypy on a script that lies outside of the package and uses it."""
+    (place / "outside.py").write_text(OUTSIDE)
+    arguments = ["--strict", "--config-file", os.devnull, "--python-executable", python]
+    done = ended([sys.executable, "-m", "mypy", *arguments, "outside.py"], place)
+    revealed = [line.split(": ", 2)[2] for line in done.stdout.splitlines() if "note:" in line]
+    state = 'Revealed type is "functrain.core.state.TrainState"'
+    assert revealed == [state, state, 'Revealed type is "Any"'], done.stdout
+    assert 'outside.py:9: error: Argument "seed" to "init"' in done.stdout
     assert "Found 1 error" in done.stdout
 
 
