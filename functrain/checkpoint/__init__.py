@@ -1,4 +1,9 @@
-"""Checkpoints: a tree as a directory that exists wholly or not at all, tells damage."""
+"""Checkpoints: a tree saved as a directory that exists completely or not at all.
+
+Begin with ``saving.py`` and ``loading.py``, then ``checkpoints.py`` (the checkpoints of a run).
+``format`` encodes a tree as a manifest and tensors, ``storage`` writes them durably, and ``remote``
+copies them to object stores.
+"""
 
 from functrain.checkpoint.background import Saver
 from functrain.checkpoint.checkpoints import Checkpoints

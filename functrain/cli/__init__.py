@@ -1,4 +1,7 @@
-"""The command line: ``functrain train | ls | show | diff | verify | export | ...``."""
+"""The command line: ``functrain train | ls | show | diff | verify | export | ...``.
+
+Begin with ``application.py``; each command has a file of its own.
+"""
 
 from functrain.cli.application import main
 

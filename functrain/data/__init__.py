@@ -1,4 +1,7 @@
-"""Data as a pure function of position, and every other kind of data by one small protocol."""
+"""Data as a pure function of position: a batch follows from the seed, the epoch and the index.
+
+Begin with ``batches.py``; ``source.py`` adapts every other kind of data.
+"""
 
 from functrain.core.sizes import size
 from functrain.core.splitting import split

@@ -1,4 +1,7 @@
-"""Every failure functrain can name, one class each, under the nearest builtin."""
+"""Every failure that functrain names, one class each, derived from the nearest builtin.
+
+The other files word messages: ``nearest.py`` proposes names, ``validators.py`` checks fields.
+"""
 
 from functrain.errors.base import (
     FunctrainError,

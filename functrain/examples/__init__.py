@@ -1,1 +1,1 @@
-"""Programs to run, read and copy from: ``functrain train digits``, ``functrain train chargpt``."""
+"""Examples to run, read and copy: ``functrain train digits``, ``functrain train chargpt``."""

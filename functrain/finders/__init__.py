@@ -1,4 +1,4 @@
-"""Searches for a hyperparameter before training: plain functions over a program."""
+"""Searches for a learning rate or a batch size before training: plain functions of a program."""
 
 from functrain.finders.batch_size import BatchSizes, find_batch_size
 from functrain.finders.learning_rate import LearningRateCurve, find_lr

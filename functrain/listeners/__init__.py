@@ -1,7 +1,7 @@
-"""Listeners that come with functrain: hand them to ``ft.fit(..., listeners=[...])``.
+"""Listeners that come with functrain: pass them to ``ft.fit(..., listeners=[...])``.
 
-Those that measure (monitors) add to the row of a step, so they stand before those that write rows
-down (sinks). Those that print or copy may stand anywhere.
+Monitors add values to the row of a step, so list them before sinks, which write rows. The order of
+all others, which print or copy, does not matter. ``every.py`` is a small one to begin with.
 """
 
 from functrain.listeners.console import Console

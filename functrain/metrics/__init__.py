@@ -1,8 +1,8 @@
 """Metrics: values that are merged over batches and computed once, and rows of plain means.
 
 A loss returns them by name, ``ft.Loss(value, metrics={"accuracy": ft.metrics.Accuracy.of(...)})``.
-Plain scalars are averaged by the loss's weight; what has ``merge`` and ``compute`` is merged over
-micro-batches, evaluation batches and ranks, so that it is exact however the samples were cut.
+Plain scalars are averaged by the weight of the loss. Objects with ``merge`` and ``compute`` are
+merged over micro-batches and evaluation batches, so they are exact for any split of the samples.
 """
 
 from functrain.core.metrics import Metric, computed, is_metric, merged

@@ -1,4 +1,8 @@
-"""Optimizers: frozen hyperparameters, pure rules, and in-place kernels of the same mathematics."""
+"""Optimizers: frozen hyperparameters, pure rules, and in-place kernels of the same mathematics.
+
+Begin with ``leafwise.py`` and ``methods/sgd.py``. ``wrappers`` change another optimizer, and
+``groups.py`` assigns optimizers to parameters.
+"""
 
 from functrain.core.optimizer import Optimizer, OptimizerState
 from functrain.optim.conventions import (

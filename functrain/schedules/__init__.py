@@ -1,8 +1,8 @@
-"""Learning rate schedules: pure functions of the step, and of a small plain state.
+"""Learning rate schedules: pure functions of the step and of a small plain state.
 
-A schedule is a frozen value. The host asks it for `lr(state, step)` before each update and
-passes the number on to the optimizer; what the schedule has to remember, its horizon included,
-is in `state`, which a checkpoint holds.
+A schedule is a frozen value. A step asks it for ``lr(state, step)`` and passes the number on to the
+optimizer. A schedule's memory, such as the length of the run, is in ``state``, which checkpoints
+hold. ``linear.py`` is the shortest one to read.
 """
 
 from functrain.core.schedule import Observed, Schedule, ScheduleState

@@ -1,4 +1,7 @@
-"""Search for hyperparameters on Optuna: resumable, pruned at evaluations, over several seeds."""
+"""Search for hyperparameters on Optuna: resumable, pruned at evaluations, over several seeds.
+
+Begin with ``searching.py``.
+"""
 
 from functrain.search.pruner import PredictedLossPruner
 from functrain.search.searching import Search, search

@@ -1,7 +1,8 @@
 """Laws of a training run as checks that anyone can call on their own code.
 
-No test framework is needed: a check returns, or raises an ``AssertionError`` that names what it
-found. ``functrain.testing.strategies`` has Hypothesis strategies to call them on many cases.
+A check returns, or raises an ``AssertionError`` that names what it found; no test framework is
+needed. ``functrain.testing.strategies`` has Hypothesis strategies to call them on many cases.
+``bisect`` finds the first step at which two runs differ. Begin with ``purity.py``.
 """
 
 from functrain.errors import ImpurityError, IncompleteError, ResumptionError

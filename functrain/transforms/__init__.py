@@ -1,4 +1,7 @@
-"""Functions from a program to a program."""
+"""Transformations: functions from a program to a program.
+
+Begin with ``donated.py``, then ``compiled.py``. ``graph`` captures a whole step as one graph.
+"""
 
 from functrain.transforms.compiled import compiled
 from functrain.transforms.donated import donated

@@ -1,4 +1,7 @@
-"""Trees of tensors and scalars: walk, compare bit for bit, show."""
+"""Trees of tensors and scalars: walk, map, copy, compare bit for bit, hash, print.
+
+Begin with ``nodes.py`` (walking) and ``compare.py``.
+"""
 
 from functrain.tree.compare import diff, digest, equal, to_bytes
 from functrain.tree.differences import Difference, Differences
