@@ -5,38 +5,46 @@
     state, metrics = program.train_step(state, batch)
 
 A program is three pure functions made from a module, a loss and an optimizer; a state is
-everything that changes, as one immutable tree. Read ``program.py`` for the step, ``loop.py`` for
-``fit``, ``checkpoint/`` for how a run is persisted.
+everything that changes, as one immutable tree. Read ``core/program.py`` for the step,
+``training/loop.py`` for ``fit``, ``checkpoint/`` for how a run is saved.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from functrain import data, metrics, optim, schedules, tree
-from functrain.checkpoint.run_state import Run, RunState
-from functrain.core.batch import MicroBatches
-from functrain.core.constructor import program
-from functrain.core.ema import EMA
-from functrain.core.loss import Loss
-from functrain.core.program import Program
-from functrain.core.state import TrainState
-from functrain.training.durations import Epochs, Minutes, Samples, Steps
-from functrain.training.early_stopping import EarlyStop
-from functrain.training.evaluation import Evaluation, evaluate
-from functrain.training.events import Stop
-from functrain.training.forking import fork
-from functrain.training.overfitting import Overfit
-from functrain.training.predicted_stop import PredictedStop
-from functrain.transforms import compiled, donated, sharpness_aware
-from functrain.tree.copying import copy
-
 if TYPE_CHECKING:
-    from functrain import finders, generation, listeners
+    from functrain import checkpoint as checkpoint
+    from functrain import config as config
+    from functrain import data, finders, generation, listeners, metrics, optim, schedules, tree
+    from functrain import errors as errors
+    from functrain import search as search
+    from functrain import testing as testing
     from functrain.checkpoint import Checkpoints, load, save
+    from functrain.checkpoint.run_state import Run, RunState
+    from functrain.core.batch import MicroBatches
+    from functrain.core.constructor import program
+    from functrain.core.ema import EMA
+    from functrain.core.loss import Loss
+    from functrain.core.program import Program
+    from functrain.core.state import TrainState
     from functrain.testing.bisect import bisect
+    from functrain.training import durations as durations
+    from functrain.training import events as events
+    from functrain.training import history as history
+    from functrain.training.durations import Epochs, Minutes, Samples, Steps
+    from functrain.training.early_stopping import EarlyStop
+    from functrain.training.evaluation import Evaluation, evaluate
+    from functrain.training.events import Stop
+    from functrain.training.forking import fork
     from functrain.training.history import History
     from functrain.training.loop import fit, iterate
+    from functrain.training.overfitting import Overfit
+    from functrain.training.predicted_stop import PredictedStop
     from functrain.transforms.checked import checked
+    from functrain.transforms.compiled import compiled
+    from functrain.transforms.donated import donated
+    from functrain.transforms.sharpness_aware import sharpness_aware
+    from functrain.tree.copying import copy
 
 __version__ = "0.1.0"
 
@@ -82,27 +90,61 @@ __all__ = [
     "tree",
 ]
 
-# Loop and store are half of the import time, and a step function needs neither.
-_ON_FIRST_USE = {
+# Nothing is imported before it is used: a step function needs neither the loop nor checkpoints.
+_DEFINED_IN = {
     "Checkpoints": "functrain.checkpoint",
-    "load": "functrain.checkpoint",
-    "save": "functrain.checkpoint",
-    "checked": "functrain.transforms.checked",
+    "EMA": "functrain.core.ema",
+    "EarlyStop": "functrain.training.early_stopping",
+    "Epochs": "functrain.training.durations",
+    "Evaluation": "functrain.training.evaluation",
     "History": "functrain.training.history",
+    "Loss": "functrain.core.loss",
+    "MicroBatches": "functrain.core.batch",
+    "Minutes": "functrain.training.durations",
+    "Overfit": "functrain.training.overfitting",
+    "PredictedStop": "functrain.training.predicted_stop",
+    "Program": "functrain.core.program",
+    "Run": "functrain.checkpoint.run_state",
+    "RunState": "functrain.checkpoint.run_state",
+    "Samples": "functrain.training.durations",
+    "Steps": "functrain.training.durations",
+    "Stop": "functrain.training.events",
+    "TrainState": "functrain.core.state",
     "bisect": "functrain.testing.bisect",
+    "checked": "functrain.transforms.checked",
+    "compiled": "functrain.transforms.compiled",
+    "copy": "functrain.tree.copying",
+    "donated": "functrain.transforms.donated",
+    "evaluate": "functrain.training.evaluation",
     "fit": "functrain.training.loop",
+    "fork": "functrain.training.forking",
     "iterate": "functrain.training.loop",
+    "load": "functrain.checkpoint",
+    "program": "functrain.core.constructor",
+    "save": "functrain.checkpoint",
+    "sharpness_aware": "functrain.transforms.sharpness_aware",
 }
-_MODULES = ("finders", "generation", "listeners")
+_ROOMS = {
+    *("checkpoint", "cli", "config", "core", "data", "errors", "examples", "finders"),
+    *("generation", "listeners", "metrics", "optim", "schedules", "search", "testing"),
+    *("training", "transforms", "tree", "view"),
+}
+# Listeners are written against `ft.events`; these three lie in the room of the loop.
+_IN_TRAINING = {"durations", "events", "history"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"functrain.{name}")
-    if name not in _ON_FIRST_USE:
+    if name in _DEFINED_IN:
+        value = getattr(import_module(_DEFINED_IN[name]), name)
+    elif name in _ROOMS:
+        value = import_module(f"functrain.{name}")
+    elif name in _IN_TRAINING:
+        value = import_module(f"functrain.training.{name}")
+    else:
         raise AttributeError(f"module 'functrain' has no attribute {name!r}")
-    return getattr(import_module(_ON_FIRST_USE[name]), name)
+    globals()[name] = value  # found without this function from now on
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE, *_MODULES})
+    return sorted([*__all__, "__version__"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
+from functrain.core.rng import scoped
 from functrain.testing import check_loss, check_pure
 
 X = torch.linspace(-1.0, 1.0, 24).reshape(8, 3)
@@ -125,7 +126,7 @@ def plain_evaluation(case: str, state: ft.TrainState) -> float:
     model = CASES[case][0]()
     model.load_state_dict({**state.params, **state.buffers})
     model.eval()
-    with ft.rng.scoped(state.rng.stream("evaluate", state.counters.step)):
+    with scoped(state.rng.stream("evaluate", state.counters.step)):
         returned = CASES[case][1](model, X.clone())
     return float((returned.value if isinstance(returned, ft.Loss) else returned).detach())
 
@@ -165,7 +166,7 @@ class TestTraining:
         state, _ = own.train_step(own.init(), X)
         torch.manual_seed(0)
         model = CASES[case][0]()
-        with ft.rng.scoped(own.init().rng.stream("step", 0)):
+        with scoped(own.init().rng.stream("step", 0)):
             returned = CASES[case][1](model, X.clone())
             (returned.value if isinstance(returned, ft.Loss) else returned).backward()
         torch.optim.SGD(model.parameters(), lr=0.05).step()

@@ -164,7 +164,7 @@ class TestDirection:
         assert state["stop"]
 
     def test_a_predicted_stop_knows_it(self) -> None:
-        rule = ft.predicted_stop.PredictedStop(bound=0.9, evaluations=20, monitor="accuracy")
+        rule = ft.PredictedStop(bound=0.9, evaluations=20, monitor="accuracy")
         state = rule.init()
         for number in range(12):
             state = rule.observe(state, {"eval/accuracy": 0.5 - 0.4 * 0.6**number})
