@@ -28,6 +28,7 @@ from functrain.errors import (
     RunDirectoryError,
 )
 
+METRICS_LOG = "metrics.jsonl"
 _MARK = "functrain run directory, format "
 _VERSION = "1.0"
 _MAJOR = 1

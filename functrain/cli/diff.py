@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from functrain.cli import output
 from functrain.cli.comparing import Comparison, Difference, compared
+from functrain.cli.replay import fit_arguments
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import path_string
@@ -54,7 +56,10 @@ def diff(
 def _replayed(found: Comparison) -> Parting | None:
     if not found.of_runs:
         raise ConfigurationError("--replay makes runs again: name two runs, not checkpoints")
-    return bisect(*(target.run or target.path for target in found.targets))
+    with contextlib.ExitStack() as stack:
+        directories = (target.run or target.path for target in found.targets)
+        runs = [stack.enter_context(fit_arguments(directory)) for directory in directories]
+        return bisect(*runs)
 
 
 def _equal(found: Comparison) -> str:

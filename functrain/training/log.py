@@ -16,11 +16,12 @@ from typing import Any
 
 import orjson
 
+from functrain.checkpoint.run_directory import METRICS_LOG
 from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import LogError
 
 Row = dict[str, Any]
-FILE_NAME = "metrics.jsonl"
+FILE_NAME = METRICS_LOG
 
 
 def encode(row: Row) -> bytes:

@@ -242,9 +242,10 @@ def test_a_run_that_ends_because_of_nan_is_traced_to_the_batch() -> None:
         assert parting.element.index == (1, 1)
 
 
-def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(errors.ConfigurationError, match=r"call functrain\.bisect with functions"):
-        ft.bisect(tmp_path, tmp_path)
+def test_bisect_refuses_a_directory_and_names_the_command_that_takes_one(tmp_path: Path) -> None:
+    directory: Any = tmp_path
+    with pytest.raises(errors.ConfigurationError, match=r"run functrain diff --replay"):
+        ft.bisect(directory, directory)
 
 
 def test_batches_of_arrays_and_mappings_are_compared() -> None:

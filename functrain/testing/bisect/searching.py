@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import attrs
 
 from functrain import tree
@@ -12,11 +9,11 @@ from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.testing.bisect.records import Record, common, records
 from functrain.testing.bisect.replaying import Tracer, capture, trace
-from functrain.testing.bisect.sides import Make, Side, opened
+from functrain.testing.bisect.sides import Make, Side
 from functrain.testing.bisect.steps import Parting, compared, parting
 
 
-def bisect(first: str | Path | Make, second: str | Path | Make) -> Parting | None:
+def bisect(first: Make, second: Make) -> Parting | None:
     """Find the first step at which two runs differ, and the first leaf and element there.
 
     What the runs wrote down (digests, logs, checkpoints) narrows the step down. Then both are made
@@ -25,16 +22,16 @@ def bisect(first: str | Path | Make, second: str | Path | Make) -> Parting | Non
     order in which a step happens. Nothing is written to the directories of the runs.
 
     Args:
-        first: a function that returns the arguments of ``fit``, made anew at each call:
+        first: a function that returns new arguments of ``fit`` at each call:
             ``dict(program=..., data=..., until=..., directory=...)``; ``directory``, where the run
-            was written, may be left out. Or the directory of a run of ``functrain train``.
+            was written, may be left out.
         second: the other run.
 
     Returns:
         Where they part; ``None`` if nothing differs.
 
     Raises:
-        ConfigurationError: how to make a run again is not known.
+        ConfigurationError: an argument is not a function.
         CheckpointMismatchError: a program does not fit the checkpoints of its run.
 
     Example:
@@ -50,18 +47,17 @@ def bisect(first: str | Path | Make, second: str | Path | Make) -> Parting | Non
         >>> bisect(lambda: make(0.1), lambda: make(0.1)) is None
         True
     """
-    with contextlib.ExitStack() as stack:
-        ours, theirs = (stack.enter_context(opened(given)) for given in (first, second))
-        told = _told(ours, theirs)
-        if told is not None and not told:
-            return None
-        bound = min((record.step for record in told or ()), default=None)
-        start = _start(ours, theirs, bound)
-        found = _replayed(ours, theirs, start, bound)
-        if found is None and bound is not None:
-            found = Parting(bound, "records", "", "")
-        texts = tuple(record.text for record in told or ())
-        return found and attrs.evolve(found, records=texts, start=start or 0)
+    ours, theirs = Side.of(first), Side.of(second)
+    told = _told(ours, theirs)
+    if told is not None and not told:
+        return None
+    bound = min((record.step for record in told or ()), default=None)
+    start = _start(ours, theirs, bound)
+    found = _replayed(ours, theirs, start, bound)
+    if found is None and bound is not None:
+        found = Parting(bound, "records", "", "")
+    texts = tuple(record.text for record in told or ())
+    return found and attrs.evolve(found, records=texts, start=start or 0)
 
 
 def _told(ours: Side, theirs: Side) -> list[Record] | None:
