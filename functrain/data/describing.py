@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from functrain.data.contents import fingerprint
-from functrain.data.mixing import MixtureSource
+from functrain.data.mixture import MixtureSource
 from functrain.data.source import Source
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from functrain.core.rng import derive
 from functrain.data.choices import Choices
-from functrain.data.mixing import MixtureSource
+from functrain.data.mixing import Cursor
+from functrain.data.source import Source, as_source
 from functrain.data.weights import weights_of
-from functrain.errors import MixtureError
-
-if TYPE_CHECKING:
-    from functrain.data.source import Source
+from functrain.errors import DataChangedError, MixtureError
 
 
 def named(given: Any) -> Mapping[str, Any]:
@@ -103,9 +102,11 @@ class Mixture:
 
     def opened(self) -> dict[str, Source]:
         """Each of the sources as a :class:`Source`, made anew."""
-        from functrain.data.source import as_source  # which itself knows mixtures
-
         return {name: as_source(data) for name, data in self.sources.items()}
+
+    def to_source(self) -> MixtureSource:
+        """Return the mixture as a :class:`Source`; :func:`as_source` calls this."""
+        return MixtureSource(self)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -113,7 +114,7 @@ class Mixture:
 
     def __iter__(self) -> Iterator[Any]:
         """Epoch 0, once."""
-        with contextlib.closing(MixtureSource(self)) as source:
+        with contextlib.closing(self.to_source()) as source:
             yield from source.epoch(0, 0, 0, None)
 
     def names(self, start: int, stop: int) -> list[str]:
@@ -137,3 +138,87 @@ class Mixture:
             f"Mixture({shares}{'' if constant else ' at first'}; {len(self)} batches an epoch, "
             f"drawn by seed {self.seed})"
         )
+
+
+@attrs.define(eq=False)
+class MixtureSource:
+    """A mixture as a source; what it saves makes resumption immediate.
+
+    Without a saved state, as in a loop of one's own, the sources' positions are found by counting
+    the draws before, and sources of unknown length are read up to there.
+    """
+
+    mixture: Mixture
+    _cursors: dict[str, Cursor] = attrs.field(init=False)
+    _draw: int | None = None
+
+    @_cursors.default
+    def _make_cursors(self) -> dict[str, Cursor]:
+        return {name: Cursor(source, seed=0) for name, source in self.mixture.opened().items()}
+
+    @property
+    def length(self) -> int:
+        """Batches in an epoch."""
+        return len(self.mixture)
+
+    @property
+    def replays(self) -> bool:
+        """Whether one of the sources does."""
+        return any(cursor.source.replays for cursor in self._cursors.values())
+
+    def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
+        """The batches of an epoch from ``start`` on."""
+        draw = epoch * self.length + start
+        if saved is not None:
+            self._restore(seed, draw, saved)
+        elif draw != self._draw:
+            self._seek(seed, draw)
+        self._draw = draw
+        return self._batches(draw, (epoch + 1) * self.length)
+
+    def _batches(self, draw: int, stop: int) -> Iterator[Any]:
+        for name in self._names(draw, stop):
+            batch = self._cursors[name].next()
+            self._draw = draw = draw + 1
+            yield (name, batch) if self.mixture.with_names else batch
+
+    def _names(self, draw: int, stop: int) -> Iterator[str]:
+        while draw < stop:
+            following = min(draw + 4096, stop)
+            yield from self.mixture.names(draw, following)
+            draw = following
+
+    def _seek(self, seed: int, draw: int) -> None:
+        self.close()
+        for name, count in self.mixture.drawn(draw).items():
+            cursor = self._cursors[name]
+            self._cursors[name] = Cursor(cursor.source, derive(seed, "mixture", name))
+            self._cursors[name].seek(count)
+
+    def _restore(self, seed: int, draw: int, saved: dict[str, Any]) -> None:
+        if list(saved["sources"]) != list(self._cursors) or draw > saved["draw"]:
+            raise DataChangedError(
+                f"the run was saved at batch {saved['draw']} of a mixture of "
+                f"{list(saved['sources'])}; now it stands at batch {draw} of one of "
+                f"{list(self._cursors)}. Give the mixture the run was started with."
+            )
+        self.close()
+        # Batches may have been drawn whose step was not made.
+        since = self.mixture.names(draw, saved["draw"])
+        for name, own in saved["sources"].items():
+            cursor = Cursor(self._cursors[name].source, derive(seed, "mixture", name))
+            cursor.restore(own, own["count"] - since.count(name))
+            self._cursors[name] = cursor
+
+    def state(self) -> Any:
+        """Where each source stands, with its own state; ``None`` before the first epoch."""
+        if self._draw is None:
+            return None
+        sources = {name: cursor.state() for name, cursor in self._cursors.items()}
+        return {"draw": self._draw, "sources": sources}
+
+    def close(self) -> None:
+        """End the worker processes of all sources."""
+        for cursor in self._cursors.values():
+            cursor.source.close()
+        self._draw = None

@@ -11,8 +11,6 @@ from torch.utils.data import Dataset, IterableDataset
 
 from functrain.core.objects import is_array
 from functrain.data.batches import Batches
-from functrain.data.mixing import MixtureSource
-from functrain.data.mixture import Mixture
 from functrain.data.replay import OneShot, Replay
 from functrain.data.stateful import Stateful
 from functrain.data.tables import is_table
@@ -96,8 +94,9 @@ def _source_of(data: Any) -> Source:
         return data
     if isinstance(data, Batches):
         return BatchesSource(data)
-    if isinstance(data, Mixture):
-        return MixtureSource(data)
+    if callable(getattr(data, "to_source", None)):  # a Mixture
+        own: Source = data.to_source()
+        return own
     _check_gives_batches(data)
     if isinstance(data, list | tuple):
         return ListSource(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -15,15 +15,30 @@ from torch.utils.data import DataLoader
 from functrain import tree
 from functrain.errors import WorkerDiedError, WorkerTimeoutError
 
-if TYPE_CHECKING:
-    from functrain.data.batches import Batches
-
 _BLOCK = 32768  # positions whose order is computed at once
 _Key = tuple[int, int, list[int]]  # epoch, index, samples
 
 
+class Readable(Protocol):
+    """What :func:`stream` needs of :class:`functrain.data.Batches`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def prefetch(self) -> int: ...
+    @property
+    def pin_memory(self) -> bool: ...
+    @property
+    def timeout(self) -> float: ...
+    def __len__(self) -> int: ...
+    def order(self, epoch: int, start: int, stop: int) -> Tensor: ...
+    def read(self, epoch: int, index: int, indices: Tensor) -> Any: ...
+
+
 def stream(
-    batches: Batches, epoch: int, index: int, epochs: int | None = None
+    batches: Readable, epoch: int, index: int, epochs: int | None = None
 ) -> Iterator[tuple[int, int, Any]]:
     """Yield ``(epoch, index, batch)`` from a position on; see :meth:`Batches.stream`.
 
@@ -44,7 +59,7 @@ def stream(
 
 
 def _positions(
-    batches: Batches, first: int, index: int, epochs: int | None
+    batches: Readable, first: int, index: int, epochs: int | None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield each position with its samples, computing the order in blocks of batches."""
     length, size = len(batches), batches.batch_size
@@ -74,7 +89,7 @@ class _Read:
 class _Fetch:
     """What DataLoader's workers take for their dataset: whole batches by position."""
 
-    batches: Batches
+    batches: Readable
 
     def __getitem__(self, key: _Key) -> _Read:
         epoch, index, indices = key
@@ -86,7 +101,7 @@ def _same(read: _Read) -> _Read:
 
 
 def _parallel(
-    batches: Batches, keys: Iterator[tuple[int, int, Tensor]], pin: bool
+    batches: Readable, keys: Iterator[tuple[int, int, Tensor]], pin: bool
 ) -> Iterator[tuple[int, int, Any]]:
     """Read with the processes of torch's DataLoader, which live until the generator is closed."""
     asked: deque[_Key] = deque()
