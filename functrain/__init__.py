@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from functrain.core.program import Program
     from functrain.core.state import TrainState
     from functrain.testing.bisect import bisect
+    from functrain.testing.checked import checked
     from functrain.training import durations as durations
     from functrain.training import events as events
     from functrain.training import history as history
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from functrain.training.loop import fit, iterate
     from functrain.training.overfitting import Overfit
     from functrain.training.predicted_stop import PredictedStop
-    from functrain.transforms.checked import checked
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
@@ -111,7 +111,7 @@ _DEFINED_IN = {
     "Stop": "functrain.training.events",
     "TrainState": "functrain.core.state",
     "bisect": "functrain.testing.bisect",
-    "checked": "functrain.transforms.checked",
+    "checked": "functrain.testing.checked",
     "compiled": "functrain.transforms.compiled",
     "copy": "functrain.tree.copying",
     "donated": "functrain.transforms.donated",

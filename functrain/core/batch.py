@@ -1,6 +1,6 @@
 """Batches as trees: copied to the state's device, counted, cut into micro-batches.
 
-A batch is any nesting of containers (see ``containers.py``) with tensors and anything else
+A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
 (strings, ``None``) in it. The user's batch is never handed to the model itself: models that write
 into their input, or pop keys from it, would change what the caller holds.
 """
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import containers, objects, splitting
+from functrain.core import splitting
 from functrain.core.sizes import count
 from functrain.core.unknown_sizes import DURATION, known_size
 from functrain.errors import MicroBatchError
+from functrain.tree import containers, objects
 
 Batch = Any
 

@@ -64,6 +64,14 @@ class GradientFunction(Protocol):
     ) -> Gradients: ...
 
 
+class GradientTransform(Protocol):
+    """A change to how gradients are taken, such as that of ``sharpness_aware``."""
+
+    def around(self, gradient: GradientFunction) -> GradientFunction:
+        """Return a gradient function that calls ``gradient``."""
+        ...
+
+
 def by_autograd(
     model: Model,
     forward: Forward,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from functrain.core import precision
 from functrain.core.ema import EMA
+from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
-from functrain.core.sharpness import Sharpness
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
 from functrain.optim import Optimizer
@@ -102,7 +102,7 @@ class Recipe:
     nonfinite: str = attrs.field(default="raise", validator=_one_of(NONFINITE))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
-    sharpness: Sharpness | None = None
+    sharpness: GradientTransform | None = None
 
     @property
     def can_skip(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import containers, objects
+from functrain.tree import containers, objects
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 Path = tuple[Any, ...]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import containers, objects, sizes, unknown_sizes
+from functrain.core import sizes, unknown_sizes
 from functrain.errors import BatchSplitError, PackedBatchError
+from functrain.tree import containers, objects
 
 
 @functools.singledispatch

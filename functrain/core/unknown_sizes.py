@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import containers, objects
 from functrain.core.sizes import PLAIN, Path, size, votes
 from functrain.errors import BatchSizeError
+from functrain.tree import containers, objects
 
 # What depends on a size, and how to do without.
 Purpose = tuple[str, str]

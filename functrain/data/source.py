@@ -9,12 +9,12 @@ import attrs
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from functrain.core.objects import is_array
 from functrain.data.batches import Batches
 from functrain.data.replay import OneShot, Replay
 from functrain.data.stateful import Stateful
 from functrain.data.tables import is_table
 from functrain.errors import EmptyDatasetError, NotBatchesError
+from functrain.tree.objects import is_array
 
 Batch = Any
 

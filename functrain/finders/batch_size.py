@@ -10,12 +10,13 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.core import containers, objects, sizes, unknown_sizes
+from functrain.core import sizes, unknown_sizes
 from functrain.core.batch import Batch
 from functrain.core.out_of_memory import is_out_of_memory
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, FinderError
+from functrain.tree import containers, objects
 
 _REFINED = 8
 _FUNCTION = "Give a function (samples) -> batch in its place."

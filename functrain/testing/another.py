@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.core import containers
 from functrain.testing.conditions import Conditions
 from functrain.testing.system import System
+from functrain.tree import containers
 
 ANOTHER = Conditions(
     system=System(now=2e9 + 0.7, process=4343, seed=1),

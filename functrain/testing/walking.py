@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.core.objects import in_slots, slots_of
+from functrain.tree.objects import in_slots, slots_of
 
 _DEEPEST = 12
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))

@@ -1,15 +1,24 @@
-"""Sharpness-aware minimization as a transformation of a program."""
+"""Sharpness-aware minimization (SAM): gradients at the worst point nearby instead of those here."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 import attrs
+import torch
+from attrs import validators
+from torch import Tensor
 
 from functrain.core import step
+from functrain.core.batch import Batch
+from functrain.core.gradients import Forward, GradientFunction, Gradients, Take, handed_over
+from functrain.core.model import Model
 from functrain.core.program import Program
-from functrain.core.sharpness import Sharpness
+from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
+
+_SMALLEST_NORM = 1e-12
 
 
 def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False) -> Program:
@@ -44,3 +53,79 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
     recipe = attrs.evolve(program.recipe, sharpness=Sharpness(rho, adaptive))
     fixed = attrs.evolve(program.fixed, recipe=recipe)
     return attrs.evolve(program, fixed=fixed, device_step=functools.partial(step.eager, fixed))
+
+
+@attrs.frozen
+class Sharpness:
+    """How far away the gradients of SAM (Foret et al., 2021) are taken.
+
+    With ``g`` the gradients of a batch, those at ``p + rho * g / |g|`` are used; with
+    ``adaptive`` (ASAM, Kwon et al., 2021) those at ``p + rho * p**2 * g / |abs(p) * g|``.
+
+    Attributes:
+        rho: the distance, from 0 up; 0.05 is the paper's, 2.0 that of ASAM's.
+        adaptive: whether to measure it relative to the size of each weight.
+    """
+
+    rho: float = attrs.field(
+        default=0.05, converter=float, validator=[validators.ge(0.0), validators.lt(math.inf)]
+    )
+    adaptive: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+
+    def around(self, gradient: GradientFunction) -> GradientFunction:
+        """Make a gradient function sharpness-aware; it then takes two passes instead of one.
+
+        Loss, metrics and buffers are those of the first pass. Each micro-batch has its own worst
+        point, and dropout draws anew in the second pass.
+        """
+
+        def aware(
+            model: Model,
+            forward: Forward,
+            trainable: list[str],
+            params: Tensors,
+            buffers: Tensors,
+            batch: Batch,
+            scale: Tensor | None,
+            take: Take | None = None,
+        ) -> Gradients:
+            here = gradient(model, forward, trainable, params, buffers, batch, scale)
+            # What a forward writes, to BatchNorm's buffers as to parameters, counts once.
+            frozen = model.written.suspects(params, trainable, donated=True)
+            worst = {**params, **self.worst(here.grads, params)}
+            worst = model.written.owned(worst, frozen)
+            spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
+            there = gradient(model, forward, trainable, worst, spare, batch, scale)
+            found = here._replace(grads=there.grads)
+            return found if take is None else handed_over(found, batch, take)
+
+        return aware
+
+    def worst(self, grads: Tensors, params: Tensors) -> Tensors:
+        """Return the parameters at the worst point nearby, to first order.
+
+        Example:
+            >>> p, g = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
+            >>> Sharpness(rho=1.0).worst(g, p)["w"]
+            tensor([0.6000, 0.8000])
+        """
+        with torch.no_grad():
+            sizes = {path: params[path].abs() if self.adaptive else None for path in grads}
+            scaled = {path: _times(grad, sizes[path]) for path, grad in grads.items()}
+            norm = torch.linalg.vector_norm(torch.stack([_norm(g) for g in scaled.values()]))
+            factor = self.rho / (norm + _SMALLEST_NORM)
+            return {
+                path: params[path] + _times(grad, sizes[path]) * factor.to(grad.dtype)
+                for path, grad in scaled.items()
+            }
+
+
+def _norm(grad: Tensor) -> Tensor:
+    # In float16 the smallest norm would be 0.
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(grad, dtype=wide)
+    return norm
+
+
+def _times(grad: Tensor, size: Tensor | None) -> Tensor:
+    return grad if size is None else grad * size

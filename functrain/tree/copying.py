@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain.tree import nodes
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ def _copied(value: Any) -> Any:
         return dict(zip(value, clones(list(value.values())), strict=True))
     if type(value).__module__ == "numpy":  # an array; scalars do not mind
         return shallow.copy(value)
-    if tree.is_node(value):
-        return tree.rebuild(value, [_copied(child) for _, child in tree.children(value)])
+    if nodes.is_node(value):
+        return nodes.rebuild(value, [_copied(child) for _, child in nodes.children(value)])
     return value
 
 

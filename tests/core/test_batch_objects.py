@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import functrain as ft
 import functrain.testing
 from functrain import errors
-from functrain.core import objects
 from functrain.core.batch import copied
+from functrain.tree import objects
 
 X = torch.arange(24.0).reshape(6, 4) / 10
 Y = X.sum(1, keepdim=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from functrain import tree
-from functrain.core import containers, objects
 from functrain.core.batch import moved
 from functrain.errors import BatchFormError
+from functrain.tree import containers, objects
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
 # tensors dtype, shape, strides and device.

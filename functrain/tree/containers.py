@@ -16,8 +16,7 @@ import attrs
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from functrain import tree
-from functrain.core import objects
+from functrain.tree import nodes, objects
 
 
 def is_container(value: Any) -> bool:
@@ -41,7 +40,7 @@ def is_structure(value: Any) -> bool:
         value: any part of a batch.
     """
     return (
-        tree.is_node(value)
+        nodes.is_node(value)
         or isinstance(value, Mapping)
         or _is_record(value)
         or objects.is_registered(value)
@@ -58,7 +57,7 @@ def children(container: Any) -> list[tuple[Any, Any]]:
         container: for which :func:`is_container` is true.
     """
     if type(container) is dict or isinstance(container, (list, tuple)):
-        return tree.children(container)
+        return nodes.children(container)
     if objects.is_registered(container):
         return list(enumerate(_flattened(container)[0]))
     if isinstance(container, Mapping):
@@ -116,7 +115,7 @@ def rebuild(container: Any, values: list[Any]) -> Any:
     if isinstance(container, Mapping):
         return type(container)(dict(zip(container, values, strict=False)))  # type: ignore[call-arg]
     if isinstance(container, (list, tuple)):
-        return tree.rebuild(container, values)
+        return nodes.rebuild(container, values)
     if not is_structure(container):
         return objects.rebuilt(container, objects.contents(container), values)
     fresh = copy.copy(container)
