@@ -30,9 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if asked == "random":
         config.option.functrain_seed = str(random.SystemRandom().randrange(2**32))
     elif asked is not None and not asked.isdigit():
-        raise pytest.UsageError(
-            f"--functrain-seed takes a whole number or 'random', came {asked!r}"
-        )
+        raise pytest.UsageError(f"--functrain-seed takes a whole number or 'random', got {asked!r}")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -70,7 +68,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
             "functrain.tree.diff(left, right) == []"
         ]
     return [
-        f"the trees differ in {len(found)} places (expected is left, came is right)",
+        f"the trees differ in {len(found)} places (expected is left, got is right)",
         *_lines(found),
     ]
 

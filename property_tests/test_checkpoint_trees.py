@@ -72,6 +72,6 @@ def _agrees(path: Path, value: Any) -> None:
     for file, entries in expected.items():
         with safe_open(path / file, "pt") as opened:
             found = [opened.get_tensor(name) for name in opened.keys()]  # noqa: SIM118 (no dict)
-        came = [(each.dtype, list(each.shape), tree.to_bytes(each).tolist()) for each in found]
-        assert sorted(came, key=repr) == sorted(entries, key=repr)
+        got = [(each.dtype, list(each.shape), tree.to_bytes(each).tolist()) for each in found]
+        assert sorted(got, key=repr) == sorted(entries, key=repr)
         counts["compared with the safetensors library"] += len(found)

@@ -170,7 +170,7 @@ def _check_rules(early_stop: Any) -> None:
     for rule in early_stop if isinstance(early_stop, list) else [early_stop]:
         if rule is not None and not callable(getattr(rule, "observe", None)):
             raise ConfigError(
-                f"expected a rule such as functrain.EarlyStop, came {shown(rule)}", "early_stop"
+                f"expected a rule such as functrain.EarlyStop, got {shown(rule)}", "early_stop"
             )
 
 

@@ -94,13 +94,13 @@ def _include(entry: Any, place: str) -> Include:
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(
             f"{place}: defaults: expected a file (base), a choice (optimizer: adamw) or {SELF}, "
-            f"came {entry!r}"
+            f"got {entry!r}"
         )
     ((key, choice),) = entry.items()
     words, (group, package) = _keywords(str(key)), _split(str(key).split()[-1])
     names = choice if isinstance(choice, list) else [] if choice is None else [choice]
     if not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{place}: defaults: {key}: expected the name of a file, came {choice!r}")
+        raise ConfigError(f"{place}: defaults: {key}: expected the name of a file, got {choice!r}")
     optional, override = (word in words for word in _KEYWORDS)
     return Include(group, tuple(names), package, True, optional, override, place)
 

@@ -55,7 +55,7 @@ def model(config: RunConfig) -> nn.Module:
     made = instantiated(config.model, "model")
     if not isinstance(made, nn.Module):
         name = type(made).__name__
-        raise ConfigError(f"expected a target that makes a torch.nn.Module, came {name}", "model")
+        raise ConfigError(f"expected a target that makes a torch.nn.Module, got {name}", "model")
     if config.device is None:
         return made
     try:
@@ -92,7 +92,7 @@ def function(given: str | dict[str, Any], where: str) -> Callable[..., Any]:
     if not callable(found):
         hint = "" if isinstance(given, str) else "; _partial_: true gives the function itself"
         key = where if isinstance(given, str) else joined(where, TARGET)
-        raise ConfigError(f"expected a function, came {type(found).__name__}{hint}", key)
+        raise ConfigError(f"expected a function, got {type(found).__name__}{hint}", key)
     return found  # type: ignore[no-any-return]
 
 

@@ -140,7 +140,7 @@ class WeightsOptions:
 
 def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) -> None:
     if value is not None and (not value or len(set(value)) < len(value)):
-        raise ConfigError(f"expected different numbers, at least one, came {value}", attribute.name)
+        raise ConfigError(f"expected different numbers, at least one, got {value}", attribute.name)
 
 
 @attrs.frozen(kw_only=True)

@@ -47,18 +47,18 @@ def structured(value: Any, hint: Any, where: str = "") -> Any:
         EMA(decay=0.5, every=1, warmup=False)
         >>> structured("3", int | None, "threads")
         Traceback (most recent call last):
-        functrain.errors.ConfigError: threads: expected a whole number or null, came '3'
+        functrain.errors.ConfigError: threads: expected a whole number or null, got '3'
     """
     fitting = [option for option in options(hint) if _fits(value, option)]
     if not fitting:
-        raise ConfigError(f"expected {described(hint)}, came {shown(value)}", where)
+        raise ConfigError(f"expected {described(hint)}, got {shown(value)}", where)
     if isinstance(value, dict) and TARGET in value:
         # A mapping that says what it makes is no mapping of options, if it may be either.
         fitting.sort(key=lambda option: attrs.has(bare(option)[0]))
     kind, notes = bare(fitting[0])
     for note in notes:
         if isinstance(note, AtLeast) and value < note.least:
-            raise ConfigError(f"expected at least {note.least}, came {value}", where)
+            raise ConfigError(f"expected at least {note.least}, got {value}", where)
         if note == Described("target") and TARGET not in value:
             said = "missing; give the import path of what makes it"
             raise ConfigError(said, joined(where, TARGET))

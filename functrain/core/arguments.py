@@ -18,14 +18,14 @@ def seed(given: Any) -> int:
     Example:
         >>> seed("7")
         Traceback (most recent call last):
-        functrain.errors.ConfigurationError: seed must be a whole number, came a str
+        functrain.errors.ConfigurationError: seed must be a whole number, got a str
     """
     try:
         return operator.index(given)
     except TypeError:
         hint = "; pretrained weights go to params=" if isinstance(given, dict) else ""
-        came = type(given).__name__
-        raise ConfigurationError(f"seed must be a whole number, came a {came}{hint}") from None
+        got = type(given).__name__
+        raise ConfigurationError(f"seed must be a whole number, got a {got}{hint}") from None
 
 
 def not_a_state(given: object, batch: object) -> NotAStateError:
@@ -36,4 +36,4 @@ def not_a_state(given: object, batch: object) -> NotAStateError:
         hint = "the state comes first, the batch second"
     else:
         hint = "begin with state = program.init(seed=0)"
-    return NotAStateError(f"expected a TrainState, came a {type(given).__name__}: {hint}")
+    return NotAStateError(f"expected a TrainState, got a {type(given).__name__}: {hint}")

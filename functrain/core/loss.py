@@ -163,5 +163,5 @@ def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
         return value.detach().reshape(()).to(device, dtype, copy=True)
     if isinstance(value, Real):
         return torch.tensor(float(value), device=device)
-    came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise LossError(f"{name!r} of functrain.Loss must be a number or a scalar tensor, came {came}")
+    got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise LossError(f"{name!r} of functrain.Loss must be a number or a scalar tensor, got {got}")

@@ -30,7 +30,7 @@ def checked(precision: str) -> str:
         PrecisionError: it is not.
     """
     if precision not in _DTYPES:
-        raise PrecisionError(f"precision must be one of {list(_DTYPES)}, came {precision!r}")
+        raise PrecisionError(f"precision must be one of {list(_DTYPES)}, got {precision!r}")
     return precision
 
 

@@ -341,7 +341,7 @@ class Program:
             trained = {path: state.params[path] for path in self.fixed.trainable}
             return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}
         if weights != "ema":
-            raise WeightsError(f'weights must be "params" or "ema", came {weights!r}')
+            raise WeightsError(f'weights must be "params" or "ema", got {weights!r}')
         if state.ema is None:
             raise WeightsError(
                 'weights="ema" was asked for, but the program keeps no average; make it with '

@@ -25,7 +25,7 @@ def _as_ema(value: EMA | float | None) -> EMA | None:
         return EMA(value)
     if value is not None and not isinstance(value, EMA):
         raise ConfigurationError(
-            f"ema must be a decay such as 0.999, functrain.EMA(...) or None, came {value!r}"
+            f"ema must be a decay such as 0.999, functrain.EMA(...) or None, got {value!r}"
         )
     return value
 
@@ -33,7 +33,7 @@ def _as_ema(value: EMA | float | None) -> EMA | None:
 def _positive(_: Recipe, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value > 0:
         raise ConfigurationError(
-            f"{attribute.name} must be above 0, or None for no clipping; came {value!r}"
+            f"{attribute.name} must be above 0, or None for no clipping; got {value!r}"
         )
 
 
@@ -41,7 +41,7 @@ def _one_of(allowed: Sequence[str]) -> Callable[..., None]:
     def check(_: Recipe, attribute: attrs.Attribute[Any], value: str) -> None:
         if value not in allowed:
             raise ConfigurationError(
-                f"{attribute.name} must be one of {list(allowed)}, came {value!r}"
+                f"{attribute.name} must be one of {list(allowed)}, got {value!r}"
             )
 
     return check
@@ -49,14 +49,14 @@ def _one_of(allowed: Sequence[str]) -> Callable[..., None]:
 
 def _count(_: Recipe, attribute: attrs.Attribute[Any], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{attribute.name} must be a whole number from 1, came {value!r}")
+        raise ConfigurationError(f"{attribute.name} must be a whole number from 1, got {value!r}")
 
 
 def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
     is_left_out = value is None and attribute.default is None
     if not is_left_out and not callable(value):
         raise ConfigurationError(
-            f"{attribute.name} must be a function (model, batch), came {value!r}"
+            f"{attribute.name} must be a function (model, batch), got {value!r}"
         )
 
 
@@ -65,9 +65,9 @@ def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> Non
     if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
         kind = type(value)
         plain = isinstance(value, type | str | None)
-        came = repr(value) if plain else f"a {kind.__module__}.{kind.__qualname__}"
+        got = repr(value) if plain else f"a {kind.__module__}.{kind.__qualname__}"
         raise ConfigurationError(
-            f"optimizer must be one of functrain.optim, came {came}. Write "
+            f"optimizer must be one of functrain.optim, got {got}. Write "
             "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(torch.optim.X, lr=1e-3)."
         )
 

@@ -129,7 +129,7 @@ class Batches:
         """The batch at ``epoch, index``; a pure function, the same in any process."""
         if not isinstance(position, tuple):
             raise BatchIndexError(
-                f"Batches[epoch, index] gives a batch, came [{position!r}]: the third batch of the "
+                f"Batches[epoch, index] gives a batch, got [{position!r}]: the third batch of the "
                 "first epoch is batches[0, 2]"
             )
         epoch, index = position

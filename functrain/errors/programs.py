@@ -59,9 +59,9 @@ class PrecisionError(FunctrainError, ValueError):
 class MicroBatchError(FunctrainError, ValueError):
     """More micro-batches were given to a step than the program accumulates."""
 
-    def __init__(self, came: int, accumulate: int) -> None:
+    def __init__(self, got: int, accumulate: int) -> None:
         super().__init__(
-            f"{came} micro-batches were given to a step of a program with accumulate={accumulate}. "
+            f"{got} micro-batches were given to a step of a program with accumulate={accumulate}. "
             "Give at most that many, or wrap them to say that they are one step: "
             "functrain.MicroBatches([...])."
         )

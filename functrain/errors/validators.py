@@ -26,7 +26,7 @@ def whole(least: int) -> Validator:
         ...     count: int = attrs.field(validator=whole(1))
         >>> Last(0)
         Traceback (most recent call last):
-        functrain.errors.ConfigurationError: Last: count must be a whole number from 1, came 0
+        functrain.errors.ConfigurationError: Last: count must be a whole number from 1, got 0
     """
 
     def accepts(value: Any) -> bool:
@@ -64,7 +64,7 @@ def _validator(accepts: Callable[[Any], bool], expected: str) -> Validator:
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not accepts(value):
             raise ConfigurationError(
-                f"{type(instance).__name__}: {attribute.name} must be {expected}, came {value!r}"
+                f"{type(instance).__name__}: {attribute.name} must be {expected}, got {value!r}"
             )
 
     return check

@@ -83,7 +83,7 @@ def find_batch_size(
     """
     if not 1 <= start <= limit or repeats < 1:
         raise ConfigurationError(
-            f"find_batch_size expects 1 <= start <= limit and repeats from 1, came start={start}, "
+            f"find_batch_size expects 1 <= start <= limit and repeats from 1, got start={start}, "
             f"limit={limit}, repeats={repeats}"
         )
     batch_of = batch if callable(batch) else _repeating(batch)

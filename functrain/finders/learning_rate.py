@@ -144,7 +144,7 @@ def find_lr(
     """
     if not 0 < low < high < math.inf or steps < 2:
         raise ConfigurationError(
-            f"find_lr expects 0 < low < high and at least 2 steps, came low={low}, high={high}, "
+            f"find_lr expects 0 < low < high and at least 2 steps, got low={low}, high={high}, "
             f"steps={steps}"
         )
     loader = getattr(data, "data", data)

@@ -41,7 +41,7 @@ class Bounds:
         Example:
             >>> Bounds("top_p", 0, 1).check(1.5)
             Traceback (most recent call last):
-            functrain.errors.ConfigurationError: top_p must be a number from 0 to 1, came 1.5
+            functrain.errors.ConfigurationError: top_p must be a number from 0 to 1, got 1.5
         """
         kinds = int if self.whole else int | float
         number = isinstance(value, kinds) and not isinstance(value, bool)
@@ -50,7 +50,7 @@ class Bounds:
         kind = "a whole number" if self.whole else "a number"
         least = f"above {self.low}" if self.above else f"of at least {self.low}"
         span = f"from {self.low} to {self.high}" if self.high < math.inf else least
-        raise ConfigurationError(f"{self.name} must be {kind} {span}, came {value!r}")
+        raise ConfigurationError(f"{self.name} must be {kind} {span}, got {value!r}")
 
 
 TEMPERATURE = Bounds("temperature", 0)

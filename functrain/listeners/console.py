@@ -22,7 +22,7 @@ STYLES = ("minimal", "standard", "verbose")
 
 def _check_style(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in STYLES:
-        raise ConfigurationError(f"Console(style=...) is one of {list(STYLES)}, came {value!r}")
+        raise ConfigurationError(f"Console(style=...) is one of {list(STYLES)}, got {value!r}")
 
 
 @attrs.define(eq=False)

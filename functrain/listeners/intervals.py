@@ -101,6 +101,6 @@ def whole_steps(every: Duration | str, listener: str) -> int:
     if not isinstance(given, Steps):
         raise ConfigurationError(
             f'{listener}(every=...) is told in steps, such as "100 steps", because it looks at a '
-            f'step before it is made; came "{given}"'
+            f'step before it is made; got "{given}"'
         )
     return given.n

@@ -123,5 +123,5 @@ def _in_range(instance: object, name: str, value: object, high: float, low: floa
 
 
 def _refused(instance: object, name: str, expected: str, value: object) -> HyperparameterError:
-    came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-    return HyperparameterError(f"{type(instance).__name__}: {name} must be {expected}, got {came}")
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    return HyperparameterError(f"{type(instance).__name__}: {name} must be {expected}, got {got}")

@@ -36,7 +36,7 @@ def sampler(options: Options, number: int) -> Any:
     if "seed" in inspect.signature(kind).parameters:
         seed = own.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int):
-            raise SearchError(f"sampler.seed: expected an int, came {seed!r}")
+            raise SearchError(f"sampler.seed: expected an int, got {seed!r}")
         own["seed"] = seed if kind.__name__ in _LAID_OUT else _seed(seed, number)
     return _made(kind, own, "sampler")
 

@@ -25,7 +25,7 @@ def _is(*kinds: type) -> Any:
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
-            raise SearchError(f"{attribute.name}: expected {names}, came {value!r}")
+            raise SearchError(f"{attribute.name}: expected {names}, got {value!r}")
 
     return check
 
@@ -155,4 +155,4 @@ def _listed(overrides: Any) -> list[str]:
         return []
     if isinstance(overrides, list) and all(isinstance(one, str) for one in overrides):
         return overrides
-    raise SearchError(f"overrides: expected a list of key=value, came {overrides!r}")
+    raise SearchError(f"overrides: expected a list of key=value, got {overrides!r}")

@@ -206,14 +206,14 @@ def _check(direction: str, value: str, trials: int, seeds: Sequence[int], failur
     for name, given, known in (("direction", direction, _DIRECTIONS), ("value", value, _VALUES)):
         if given not in known:
             raise SearchError(
-                f"{name}: expected {' or '.join(known)}, came {given!r}{nearest(given, known)}"
+                f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
             )
     for name, number in (("trials", trials), ("max_failures", failures)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise SearchError(f"{name}: expected a whole number of at least 1, came {number!r}")
+            raise SearchError(f"{name}: expected a whole number of at least 1, got {number!r}")
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise SearchError(f"seeds: expected different whole numbers, came {list(seeds)}")
+        raise SearchError(f"seeds: expected different whole numbers, got {list(seeds)}")
 
 
 def _seconds(timeout: Duration | str | None) -> float:
@@ -221,5 +221,5 @@ def _seconds(timeout: Duration | str | None) -> float:
         return math.inf
     limit = duration(timeout)
     if not isinstance(limit, Minutes):
-        raise SearchError(f"timeout: expected a time such as '30 minutes', came {timeout!r}")
+        raise SearchError(f"timeout: expected a time such as '30 minutes', got {timeout!r}")
     return float(limit.n) * 60

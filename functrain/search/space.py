@@ -51,13 +51,13 @@ class Range:
 
     def __attrs_post_init__(self) -> None:
         if self.type not in ("float", "int"):
-            raise SearchSpaceError(f"type: expected float or int, came {self.type!r}")
+            raise SearchSpaceError(f"type: expected float or int, got {self.type!r}")
         for name in ("min", "max", *(() if self.step is None else ("step",))):
             object.__setattr__(self, name, self._number(name, getattr(self, name)))
         if not self.min <= self.max:
             raise SearchSpaceError(f"min is {self.min}, above max, which is {self.max}")
         if not isinstance(self.log, bool):
-            raise SearchSpaceError(f"log: expected true or false, came {self.log!r}")
+            raise SearchSpaceError(f"log: expected true or false, got {self.log!r}")
         if self.log and (self.min <= 0 or self.step is not None):
             raise SearchSpaceError("log: needs min above 0, and no step")
         if self.step is not None:
@@ -66,12 +66,12 @@ class Range:
     def _number(self, name: str, value: object) -> float:
         kinds = int if self.type == "int" else int | float
         if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-            raise SearchSpaceError(f"{name}: expected {self.type}, came {value!r}")
+            raise SearchSpaceError(f"{name}: expected {self.type}, got {value!r}")
         return value if self.type == "int" else float(value)
 
     def _reached(self, step: float) -> float:
         if step <= 0:
-            raise SearchSpaceError(f"step: expected a number above 0, came {step}")
+            raise SearchSpaceError(f"step: expected a number above 0, got {step}")
         # By their digits: 0.3 is three steps of 0.1.
         low, high, width = (Fraction(repr(value)) for value in (self.min, self.max, step))
         reached = low + (high - low) // width * width
@@ -199,16 +199,16 @@ def _parameter(node: Any) -> Parameter:
     if isinstance(node, list | tuple):
         return Choices(node)
     if not isinstance(node, Mapping):
-        raise SearchSpaceError(f"expected a mapping such as {{type: float, ...}}, came {node!r}")
+        raise SearchSpaceError(f"expected a mapping such as {{type: float, ...}}, got {node!r}")
     options = dict(node)
     kind = options.pop("type", "categorical" if "choices" in options else None)
     if kind not in _KEYS:
-        raise SearchSpaceError(f"type: expected one of {', '.join(_KEYS)}, came {kind!r}")
+        raise SearchSpaceError(f"type: expected one of {', '.join(_KEYS)}, got {kind!r}")
     _check_keys(options, _KEYS[kind])
     if kind != "categorical":
         return Range(kind, **options)
     if not isinstance(options["choices"], list | tuple):
-        raise SearchSpaceError(f"choices: expected a list, came {options['choices']!r}")
+        raise SearchSpaceError(f"choices: expected a list, got {options['choices']!r}")
     return Choices(options["choices"])
 
 

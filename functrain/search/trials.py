@@ -131,7 +131,7 @@ def _checked(run: Any) -> Run:
     if isinstance(run, Run):
         return run
     raise SearchError(
-        f"the objective must return the Run that functrain.fit gives, came {type(run).__name__}"
+        f"the objective must return the Run that functrain.fit gives, got {type(run).__name__}"
     )
 
 

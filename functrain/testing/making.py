@@ -105,7 +105,7 @@ def made(make: Make) -> dict[str, Any]:
         return dict(given)
     raise ConfigurationError(
         "expected the keyword arguments of functrain.fit as a dict (program, data, ...), or "
-        f"(program, data), came {type(given).__name__}"
+        f"(program, data), got {type(given).__name__}"
     )
 
 

@@ -93,7 +93,7 @@ def at_least(least: float) -> Any:
 
     def check(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if not value >= least:
-            raise ConfigurationError(f"{attribute.name} must be at least {least}, came {value!r}")
+            raise ConfigurationError(f"{attribute.name} must be at least {least}, got {value!r}")
 
     return check
 
@@ -259,7 +259,7 @@ def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
         if isinstance(rule, type) or not callable(getattr(rule, "observe", None)):
             raise ConfigurationError(
                 "early_stop must be a rule such as functrain.EarlyStop('eval/loss', patience=5), "
-                f"or a list of them, came {rule!r}"
+                f"or a list of them, got {rule!r}"
             )
     if rules is not given:
         return cast(Rule | None, given)

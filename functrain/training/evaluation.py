@@ -39,12 +39,12 @@ def _names(weights: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 def _check_weights(_: Any, __: Any, weights: tuple[str, ...] | None) -> None:
     if weights is not None and (not weights or set(weights) - {"params", "ema"}):
-        raise ConfigurationError(f'weights must name "params", "ema" or both, came {weights}')
+        raise ConfigurationError(f'weights must name "params", "ema" or both, got {weights}')
 
 
 def _check_batches(_: Any, __: Any, batches: int | None) -> None:
     if batches is not None and batches < 1:
-        raise ConfigurationError(f"batches must be at least 1, came {batches}")
+        raise ConfigurationError(f"batches must be at least 1, got {batches}")
 
 
 @attrs.frozen(eq=False)

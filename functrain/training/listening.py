@@ -137,7 +137,7 @@ def several(listeners: Iterable[Listener] | None) -> tuple[Listener, ...]:
         return ()
     if not isinstance(listeners, Iterable):
         raise ListenerError(
-            f"listeners must be a list, came a {type(listeners).__name__}: write listeners=[...]"
+            f"listeners must be a list, got a {type(listeners).__name__}: write listeners=[...]"
         )
     return tuple(listeners)
 

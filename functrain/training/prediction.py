@@ -94,7 +94,7 @@ def _points(
     """What is finite, thinned out evenly where there is very much."""
     if len(steps) != len(losses) or not math.isfinite(at):
         raise ConfigurationError(
-            "predict_final takes as many steps as losses and a finite step to predict, came "
+            "predict_final takes as many steps as losses and a finite step to predict, got "
             f"{len(steps)} steps, {len(losses)} losses and at={at}"
         )
     pairs = ((float(step), float(loss)) for step, loss in zip(steps, losses, strict=True))

@@ -106,7 +106,7 @@ def _scalar_bits(leaf: Leaf) -> object:
 
 def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
     if kind(first) is not kind(second) and not _both_tensors(first, second):
-        detail = f"expected {type(first).__name__}, came {type(second).__name__}"
+        detail = f"expected {type(first).__name__}, got {type(second).__name__}"
         yield Difference(path, "type", detail)
     elif is_node(first):
         yield from _node_differences(first, second, path)
@@ -141,16 +141,16 @@ def _same_scalar(first: Leaf, second: Leaf) -> bool:
 def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:
     numeric = isinstance(first, int | float)
     gap = abs(first - second) if numeric else float("nan")
-    detail = f"expected {first!r}, came {second!r}"
+    detail = f"expected {first!r}, got {second!r}"
     return Difference(path, "value", detail, 1, gap, None, (), first, second)
 
 
 def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[Difference]:
     if first.dtype != second.dtype:
-        yield Difference(path, "dtype", f"expected {first.dtype}, came {second.dtype}")
+        yield Difference(path, "dtype", f"expected {first.dtype}, got {second.dtype}")
     elif first.shape != second.shape:
-        expected, came = list(first.shape), list(second.shape)
-        yield Difference(path, "shape", f"expected {expected}, came {came}")
+        expected, got = list(first.shape), list(second.shape)
+        yield Difference(path, "shape", f"expected {expected}, got {got}")
     else:
         ours, theirs = to_bytes(first), to_bytes(second).to(first.device)
         if not torch.equal(ours, theirs):

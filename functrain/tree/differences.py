@@ -47,9 +47,9 @@ class Differences(list[Difference]):
     """A list that shows itself: a line each in a terminal, a table in a notebook.
 
     Example:
-        >>> Differences([Difference(("w",), "dtype", "expected torch.float32, came torch.float16")])
+        >>> Differences([Difference(("w",), "dtype", "expected torch.float32, got torch.float16")])
         1 difference
-          w: dtype: expected torch.float32, came torch.float16
+          w: dtype: expected torch.float32, got torch.float16
         >>> Differences()
         []
     """

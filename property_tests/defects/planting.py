@@ -60,7 +60,7 @@ def changed(defect: Defect, text: str) -> str:
     for old, new in defect.changes:
         if text.count(old) != 1:
             raise DefectError(
-                f"{defect.name!r}: expected once in functrain/{defect.file}, came "
+                f"{defect.name!r}: expected once in functrain/{defect.file}, got "
                 f"{text.count(old)} times: {old!r}. Bring the table up to date"
             )
         text = text.replace(old, new)

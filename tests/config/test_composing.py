@@ -153,7 +153,7 @@ class TestMistakes:
             ("defaults: base\n", "run.yaml:1: defaults: expected a list"),
             ("defaults: [3]\n", "run.yaml:1: defaults: expected a file"),
             ("defaults: [{a: b, c: d}]\n", "expected a file (base), a choice"),
-            ("defaults: [{optimizer: 3}]\n", "expected the name of a file, came 3"),
+            ("defaults: [{optimizer: 3}]\n", "expected the name of a file, got 3"),
             ("defaults: [_self_, _self_]\n", "_self_ is there twice"),
             ("defaults: [override optimiser: sgd, optimizer: sgd]\n", "no file includes that"),
             ("defaults: [{override optimiser: sgd}, {optimizer: sgd}]\n", "mean 'optimizer'?"),

@@ -888,7 +888,7 @@ class TestStatesOfOtherPrograms:
     def test_no_run_begins_with_what_is_no_state(self, run: Any) -> None:
         made = ft.program(nn.Linear(3, 2), lambda *_: 0, ft.optim.SGD(lr=0.1))
         weights: Any = nn.Linear(3, 2).state_dict()
-        with pytest.raises(errors.NotAStateError, match="expected a TrainState, came a"):
+        with pytest.raises(errors.NotAStateError, match="expected a TrainState, got a"):
             run(made, weights, torch.ones(4, 3))
 
     def test_another_error_is_left_alone(self) -> None:

@@ -298,7 +298,7 @@ def test_a_position_that_is_not_there(position: tuple[int, int]) -> None:
 
 
 def test_a_batch_has_two_numbers() -> None:
-    with pytest.raises(BatchIndexError, match=r"came \[3\]: the third batch .* batches\[0, 2\]"):
+    with pytest.raises(BatchIndexError, match=r"got \[3\]: the third batch .* batches\[0, 2\]"):
         Batches(X, 4)[3]  # type: ignore[index]
 
 

@@ -40,7 +40,7 @@ def told(mistake: Mistake, path: Path, patches: pytest.MonkeyPatch) -> str:
 
 def named(mistake: Mistake) -> object:
     marks = [pytest.mark.slow] if mistake.slow else []
-    return pytest.param(mistake, marks=marks, id=f"{mistake.error.__name__}-{mistake.came[0]}")
+    return pytest.param(mistake, marks=marks, id=f"{mistake.error.__name__}-{mistake.got[0]}")
 
 
 @pytest.mark.parametrize("mistake", [named(each) for each in MISTAKES])
@@ -50,7 +50,7 @@ def test_a_mistake_is_told(
 ) -> None:
     message = told(mistake, tmp_path, monkeypatch)
     monkeypatch.undo()
-    for part in (*mistake.came, *mistake.remedy):
+    for part in (*mistake.got, *mistake.remedy):
         assert part in message, message
 
 

@@ -109,7 +109,7 @@ def test_a_batch_without_samples_is_passed_over() -> None:
 
 
 def test_mistakes_are_told_when_a_monitor_is_made() -> None:
-    with pytest.raises(ConfigurationError, match=r'in steps.*came "1 epoch"'):
+    with pytest.raises(ConfigurationError, match=r'in steps.*got "1 epoch"'):
         GradientMonitor(program(), "1 epoch")
     with pytest.raises(UnusedPatternError, match=r"'heads'.*'3.wieght'.*did you mean '3.weight'"):
         UpdateMonitor(program(), groups={"heads": "3.wieght"})

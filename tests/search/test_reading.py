@@ -51,10 +51,10 @@ def test_a_base_beside_the_file_is_found(tmp_path: Path) -> None:
     [
         ("metric:", "metrik:", "metrik: unknown key .did you mean 'metric'"),
         ("metric: eval/loss", "", "metric: missing"),
-        ("metric: eval/loss", "metric: 3", "metric: expected str, came 3"),
+        ("metric: eval/loss", "metric: 3", "metric: expected str, got 3"),
         ("base: digits", "base: [a]", "base: expected str"),
-        ("base: digits", "base: digits\ntrials: true", "trials: expected int, came True"),
-        ("base: digits", "base: digits\nseeds: 3", "seeds: expected list, came 3"),
+        ("base: digits", "base: digits\ntrials: true", "trials: expected int, got True"),
+        ("base: digits", "base: digits\nseeds: 3", "seeds: expected list, got 3"),
         ("base: digits", "base: digits\npruner: MedianPruner", "pruner: expected dict or nothing"),
         ("base: digits", "base: ${nowhere}", "nowhere"),
         ("[fit.until=1 epoch]", "{fit: 3}", "overrides: expected a list of key=value"),

@@ -340,7 +340,7 @@ def test_a_metric_that_is_missing_ends_the_first_evaluation(metric: str, tmp_pat
 
 
 def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
-    with pytest.raises(SearchError, match="came float"):
+    with pytest.raises(SearchError, match="got float"):
         found(lambda *given: 0.5, tmp_path)
 
 

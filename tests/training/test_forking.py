@@ -44,7 +44,7 @@ def test_another_seed_changes_the_randomness_to_come_and_nothing_else() -> None:
     whole = ft.fit(program(), batches(), until="12 steps")
     half = ft.fit(program(), batches(), until="8 steps").state
     same, other = ft.fork(half), ft.fork(half, seed=7)
-    assert [str(each) for each in tree.diff(half, other)] == ["rng.seed: value: expected 0, came 7"]
+    assert [str(each) for each in tree.diff(half, other)] == ["rng.seed: value: expected 0, got 7"]
     ends = [ft.fit(program(), batches(), until="12 steps", state=s).state for s in (same, other)]
     assert tree.diff(ends[0], whole.state) == []
     assert tree.diff(ends[1].counters, whole.state.counters) == []

@@ -67,6 +67,6 @@ class TestList:
         found = tree.diff({str(n): n for n in range(30)}, {str(n): -1 for n in range(30)})
         lines = repr(found).splitlines()
         assert lines[0] == "30 differences"
-        assert lines[1] == "  0: value: expected 0, came -1"
+        assert lines[1] == "  0: value: expected 0, got -1"
         assert lines[-1] == "  ... 10 more"
         assert len(lines) == 22

@@ -123,9 +123,9 @@ def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str])
         growth_mismatches(json, saved.leaves, like, path, found)
         return
     node = decode_node(json)
-    came, expected = _kind(json, node), _kind_of(like, path)
-    if came != expected:
-        found.append(f"{path_string(path)}: expected {expected}, the checkpoint has {came}")
+    got, expected = _kind(json, node), _kind_of(like, path)
+    if got != expected:
+        found.append(f"{path_string(path)}: expected {expected}, the checkpoint has {got}")
     elif isinstance(like, Tensor) and node is None:
         leaf = saved.leaves[json["$tensor"]]
         _compare_outlines({"shape": [*leaf.shape], "dtype": leaf.dtype}, _facts(like), path, found)
@@ -153,13 +153,13 @@ def _compare_outlines(
     saved: Mapping[str, Any], like: Mapping[str, Any], path: Path, found: list[str]
 ) -> None:
     for name, prefix in (("shape", "shape "), ("dtype", ""), ("device", "")):
-        came, expected = saved.get(name), like.get(name)
+        got, expected = saved.get(name), like.get(name)
         if name == "device":
             # A stream goes on on any device of the same kind.
-            came, expected = str(came).partition(":")[0], str(expected).partition(":")[0]
-        if came != expected:
+            got, expected = str(got).partition(":")[0], str(expected).partition(":")[0]
+        if got != expected:
             here = path_string(path)
-            found.append(f"{here}: expected {prefix}{expected}, the checkpoint has {came}")
+            found.append(f"{here}: expected {prefix}{expected}, the checkpoint has {got}")
 
 
 def _facts(tensor: Tensor) -> dict[str, Any]:

@@ -96,13 +96,13 @@ MISTAKES = [
     Mistake(
         errors.SearchSpaceError,
         lambda path, _: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
-        ("lr: type", "came 'flaot'"),
+        ("lr: type", "got 'flaot'"),
         ("expected one of",),
     ),
     Mistake(
         errors.SearchError,
         lambda path, _: search(path, direction="minimise"),
-        ("direction", "came 'minimise'"),
+        ("direction", "got 'minimise'"),
         ("minimize or maximize",),
     ),
     Mistake(

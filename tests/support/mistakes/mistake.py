@@ -21,14 +21,14 @@ class Mistake:
     Attributes:
         error: the class, an error or a warning.
         make: makes it; takes an empty directory, and what undoes its patches.
-        came: what was given, or where it is.
+        got: what was given, or where it is.
         remedy: what is expected, or what to do.
         slow: whether it starts processes.
     """
 
     error: type[Exception]
     make: Callable[[Path, pytest.MonkeyPatch], object]
-    came: tuple[str, ...]
+    got: tuple[str, ...]
     remedy: tuple[str, ...]
     slow: bool = False
 

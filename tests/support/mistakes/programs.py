@@ -78,13 +78,13 @@ MISTAKES = [
     Mistake(
         errors.ConfigurationError,
         lambda *_: program(accumulate=0),
-        ("accumulate", "came 0"),
+        ("accumulate", "got 0"),
         ("whole number from 1",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: program(optimizer=torch.optim.AdamW),
-        ("came <class 'torch.optim.adamw.AdamW'>",),
+        ("got <class 'torch.optim.adamw.AdamW'>",),
         ("functrain.optim.AdamW(lr=1e-3)", "from_torch(torch.optim.X, lr=1e-3)"),
     ),
     Mistake(
@@ -96,13 +96,13 @@ MISTAKES = [
     Mistake(
         errors.ConfigurationError,
         lambda *_: program(nonfinite="stop"),
-        ("nonfinite", "came 'stop'"),
+        ("nonfinite", "got 'stop'"),
         ("'raise', 'skip', 'ignore'",),
     ),
     Mistake(
         errors.ModelError,
         lambda *_: program(model="resnet"),
-        ("came 'resnet'",),
+        ("got 'resnet'",),
         ("nn.Module or a callable that returns one",),
     ),
     Mistake(
@@ -170,31 +170,31 @@ MISTAKES = [
     Mistake(
         errors.NotAStateError,
         lambda *_: program().train_step(X, program().init()),  # type: ignore[arg-type]
-        ("came a Tensor",),
+        ("got a Tensor",),
         ("the state comes first, the batch second",),
     ),
     Mistake(
         errors.NotAStateError,
         lambda *_: program().eval_step(step(program()), X),
-        ("came a tuple",),
+        ("got a tuple",),
         ("state, metrics = program.train_step(state, batch)",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: program().init({"weight": X}),  # type: ignore[arg-type]
-        ("seed", "came a dict"),
+        ("seed", "got a dict"),
         ("pretrained weights go to params=",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: program(ema=True),
-        ("ema", "came True"),
+        ("ema", "got True"),
         ("a decay such as 0.999, functrain.EMA(...) or None",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: program(optimizer=torch.optim.AdamW(linear().parameters())),
-        ("came a torch.optim.adamw.AdamW",),
+        ("got a torch.optim.adamw.AdamW",),
         ("from_torch(torch.optim.X, lr=1e-3)",),
     ),
     Mistake(
@@ -206,7 +206,7 @@ MISTAKES = [
     Mistake(
         errors.PrecisionError,
         lambda *_: program(precision="fp8"),
-        ("came 'fp8'",),
+        ("got 'fp8'",),
         ("'float32', 'bf16', 'fp16'",),
     ),
     Mistake(
@@ -272,7 +272,7 @@ MISTAKES = [
     Mistake(
         errors.WeightsError,
         lambda *_: unknown_weights(),
-        ("came 'averaged'",),
+        ("got 'averaged'",),
         ('"params" or "ema"',),
     ),
     Mistake(

@@ -105,19 +105,19 @@ MISTAKES = [
     Mistake(
         errors.ListenerError,
         lambda *_: fit(listeners=Failing()),
-        ("came a Failing",),
+        ("got a Failing",),
         ("listeners=[...]",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: fit(early_stop="eval/loss"),
-        ("early_stop", "came 'eval/loss'"),
+        ("early_stop", "got 'eval/loss'"),
         ("functrain.EarlyStop('eval/loss', patience=5)",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda path, _: ft.Checkpoints(path, mode="lowest"),  # type: ignore[arg-type]
-        ("Checkpoints: mode", "came 'lowest'"),
+        ("Checkpoints: mode", "got 'lowest'"),
         ("['min', 'max']",),
     ),
     Mistake(
@@ -231,7 +231,7 @@ MISTAKES = [
     Mistake(
         errors.ConfigurationError,
         lambda *_: ft.EarlyStop("eval/loss", patience=0),
-        ("patience", "came 0"),
+        ("patience", "got 0"),
         ("at least 1",),
     ),
 ]

@@ -100,16 +100,16 @@ class Torture:
         return code == 0
 
 
-def differing(expected: Path, came: Path) -> Iterator[str]:
+def differing(expected: Path, got: Path) -> Iterator[str]:
     """What of a run directory is not as in the run that was never disturbed."""
     for file in FILES:
-        if (expected / file).read_bytes() != (came / file).read_bytes():
+        if (expected / file).read_bytes() != (got / file).read_bytes():
             yield f"{file} differs"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged checkpoints that are passed over
         trees = [
             ft.Checkpoints(each).restore("latest", types=resumption.TYPES)[0]
-            for each in (expected, came)
+            for each in (expected, got)
         ]
     # Of listeners the files count: what they have not written yet they keep in their states. And
     # of the states of a loader the last, where it stands: one before is of where it was taken up.
