@@ -8,7 +8,7 @@ copies them to object stores.
 from functrain.checkpoint.background import Saver
 from functrain.checkpoint.checkpoints import Checkpoints
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.matching import Anything
+from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.format.records import File, Leaf
 from functrain.checkpoint.lazy import lazy
 from functrain.checkpoint.loading import load, read_manifest, verify

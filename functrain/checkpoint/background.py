@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import attrs
 
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.checkpoint.staging import References, Staging
-from functrain.checkpoint.storage.beside import Beside
+from functrain.checkpoint.staging import ByReference, StagedCopies
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.errors import (
     CheckpointNotSavedWarning,
     CheckpointTimeoutError,
@@ -32,11 +32,11 @@ class Store(Protocol):
 
 
 @attrs.define(eq=False)
-class _Flight:
+class _PendingSave:
     """One save, if any, under way or over. Its outcome is asked for once."""
 
     step: int | None
-    beside: Beside | None = None
+    beside: WorkerThread | None = None
     owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
@@ -79,8 +79,8 @@ class Saver:
         inline: bool = False,
     ) -> None:
         self._store, self._deadline, self._inline = store, deadline, inline
-        self._holding = Staging() if staged and not inline else References(inline)
-        self._flight = _Flight(None)
+        self._holding = StagedCopies() if staged and not inline else ByReference(inline)
+        self._flight = _PendingSave(None)
         self._one_at_a_time = threading.RLock()  # a signal handler may save, too
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
@@ -136,14 +136,14 @@ class Saver:
     ) -> None:
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         self.wait()  # only now: what is called on the way may have saved, too
-        flight = self._flight = _Flight(step)
+        flight = self._flight = _PendingSave(step)
         held = self._holding.hold(taken)
         work = partial(_fly, flight, self._store, held, self._holding, first)
         if self._inline:
             work()
             self._raise()
             return
-        flight.beside = Beside(work)
+        flight.beside = WorkerThread(work)
         if not flight.beside.start():
             work()
         self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
@@ -195,16 +195,16 @@ class Saver:
             raise error
 
     def _forget(self) -> None:
-        self._flight = _Flight(None)
+        self._flight = _PendingSave(None)
         if self._at_exit is not None:
             self._at_exit.detach()
 
 
 def _fly(
-    flight: _Flight,
+    flight: _PendingSave,
     store: Store,
     taken: Snapshot,
-    holding: References | Staging,
+    holding: ByReference | StagedCopies,
     first: Callable[[], None] | None,
 ) -> None:
     try:
@@ -223,7 +223,7 @@ def _do_first(first: Callable[[], None], step: int | None) -> None:
         raise CheckpointWriteError(f"of step {step}", error) from error
 
 
-def _settle(flight: _Flight, deadline: float) -> None:
+def _settle(flight: _PendingSave, deadline: float) -> None:
     """What is left to do for a save that nobody asks about any more: wait for it, and tell."""
     landed = flight.landed(deadline)
     failure = flight.error if landed else CheckpointTimeoutError(None, deadline)

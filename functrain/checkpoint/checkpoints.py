@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from attrs import validators
 
-from functrain.checkpoint import pruning, sharing
+from functrain.checkpoint import hard_links, pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
@@ -133,7 +133,7 @@ class Checkpoints:
         step = taken.step or 0
         path, shares = self.path(step), self.share_frozen and taken.frozen
         with self.lock():
-            previous = sharing.newest(self.directory, step) if shares else None
+            previous = hard_links.newest(self.directory, step) if shares else None
             write(path, taken, overwrite=True, previous=previous)
             pruning.prune(self.directory, self.rules, just_saved=taken.step)
         return path
@@ -224,14 +224,14 @@ class Checkpoints:
                 raise NoCheckpointError(
                     errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
                 )
-            found = self._first_sound(candidates, like, options)
+            found = self._first_intact(candidates, like, options)
             if found is not None:
                 return found
         raise NoCheckpointError(
             errno.ENOENT, f"checkpoints in {self.directory} were let go faster than they were read"
         )
 
-    def _first_sound(
+    def _first_intact(
         self, candidates: list[int], like: Any, options: Mapping[str, Any]
     ) -> tuple[Tree, Manifest] | None:
         """The first that verifies; ``None`` where another process has let all of them go."""

@@ -21,7 +21,7 @@ from functrain.checkpoint.format.manifest import MANIFEST, Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import verify
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.storage.blocks import BlockWriter
+from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory
 from functrain.checkpoint.weights import What, chosen

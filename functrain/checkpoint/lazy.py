@@ -11,9 +11,9 @@ from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.memory import contiguous_stride, empty
 from functrain.checkpoint.format.records import Leaf
-from functrain.checkpoint.loading import manifest_at, manifest_bytes, undisturbed
+from functrain.checkpoint.format.tensor_bytes import contiguous_stride, empty
+from functrain.checkpoint.loading import manifest_at, manifest_bytes, retry_while_replaced
 from functrain.checkpoint.storage.reading import opened_payload
 from functrain.errors import CheckpointCorruptError
 
@@ -75,7 +75,7 @@ def lazy(path: str | Path) -> LazyLeaves:
         >>> list(leaves), leaves["params.w"]
         (['params.w'], tensor([1., 1.]))
     """
-    return undisturbed(path, _mapped)
+    return retry_while_replaced(path, _mapped)
 
 
 def _mapped(place: Path) -> LazyLeaves:

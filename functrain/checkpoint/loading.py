@@ -11,16 +11,16 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 
-from functrain.checkpoint import fitting
-from functrain.checkpoint.adapting import Adaption
+from functrain.checkpoint import assemble
+from functrain.checkpoint.by_path import PathOptions
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
-from functrain.checkpoint.format.matching import Anything
+from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.format.records import Entry
-from functrain.checkpoint.guards import readable, well_formed
 from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import opened, read_into, turn
+from functrain.checkpoint.translate_errors import manifest_errors, readable
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
@@ -139,20 +139,20 @@ def read(
     **options: Any,
 ) -> tuple[Tree, Manifest]:
     """Like :func:`load`, with the manifest."""
-    adaption = Adaption.of(**options)
-    if like is None and (adaption.rename or adaption.cast or adaption.partial):
+    by_path = PathOptions.of(**options)
+    if like is None and (by_path.rename or by_path.cast or by_path.partial):
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
-    if like is None and migrate is not None and adaption.only is not None:
+    if like is None and migrate is not None and by_path.only is not None:
         raise ConfigurationError("only and migrate together need the tree to fit to: give like=")
     target = None if device is None else torch.device(device)
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
-        source = fitting.Source(
+        source = assemble.Source(
             path=place, manifest=manifest_at(place), types=types, device=target, verify=verify
         )
-        return fitting.fitted(source, like, adaption, migrate), source.manifest
+        return assemble.fitted(source, like, by_path, migrate), source.manifest
 
-    return undisturbed(path, attempt)
+    return retry_while_replaced(path, attempt)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -174,7 +174,7 @@ def read_manifest(path: str | Path) -> Manifest:
         >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
         (7, [('w', 'float32', (2,))])
     """
-    return undisturbed(path, manifest_at)
+    return retry_while_replaced(path, manifest_at)
 
 
 def read_entry(path: str | Path) -> tuple[int | None, Entry]:
@@ -182,10 +182,10 @@ def read_entry(path: str | Path) -> tuple[int | None, Entry]:
 
     def attempt(place: Path) -> tuple[int | None, Entry]:
         data = manifest_bytes(place)
-        with well_formed(place):
+        with manifest_errors(place):
             return parse_entry(data)
 
-    return undisturbed(path, attempt)
+    return retry_while_replaced(path, attempt)
 
 
 def verify(path: str | Path) -> Manifest:
@@ -201,10 +201,10 @@ def verify(path: str | Path) -> Manifest:
             reading.verify(place, manifest.files, manifest.leaves)
         return manifest
 
-    return undisturbed(path, attempt)
+    return retry_while_replaced(path, attempt)
 
 
-def is_sound(path: str | Path) -> bool:
+def is_intact(path: str | Path) -> bool:
     """Whether a checkpoint verifies; errors that are not damage are raised."""
     try:
         verify(path)
@@ -220,7 +220,7 @@ def locate(path: str | Path) -> Path:
         return present(absolute)
 
 
-def undisturbed(path: str | Path, attempt: Callable[[Path], T]) -> T:
+def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
     """Read a checkpoint, again if another one took its place meanwhile.
 
     Where others come faster than it can be read, they have to wait for the last attempt.
@@ -251,7 +251,7 @@ def _identity(place: Path) -> bytes | None:
 def manifest_at(place: Path) -> Manifest:
     """The manifest at a place, which another checkpoint may take meanwhile."""
     data = manifest_bytes(place)
-    with well_formed(place):
+    with manifest_errors(place):
         return parse(data)
 
 

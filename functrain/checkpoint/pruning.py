@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functrain.checkpoint.format.records import Entry
-from functrain.checkpoint.loading import is_sound, read_entry
-from functrain.checkpoint.retention import Rule, dispensable
+from functrain.checkpoint.loading import is_intact, read_entry
+from functrain.checkpoint.retention import Rule, prunable
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import commit
 from functrain.errors import (
@@ -60,9 +60,9 @@ def going(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> lis
     if not rules:
         return []
     present = entries(directory)
-    leaving = dispensable(present, rules, just_saved)
+    leaving = prunable(present, rules, just_saved)
     if leaving and just_saved is None:
-        spared = _to_spare(directory, set(present) - set(leaving), leaving)
+        spared = _last_intact(directory, set(present) - set(leaving), leaving)
         leaving = [step for step in leaving if step != spared]
     return leaving
 
@@ -94,12 +94,12 @@ def warn_skipped(path: Path, damage: Exception) -> None:
     warn(f"passed over {path}: {damage}", CheckpointSkippedWarning)
 
 
-def _to_spare(directory: Path, kept: set[int], leaving: list[int]) -> int | None:
+def _last_intact(directory: Path, kept: set[int], leaving: list[int]) -> int | None:
     """The newest sound checkpoint among those leaving, if none of those kept is sound."""
-    if any(is_sound(directory / step_name(step)) for step in sorted(kept, reverse=True)):
+    if any(is_intact(directory / step_name(step)) for step in sorted(kept, reverse=True)):
         return None
     newest_first = reversed(leaving)
-    return next((step for step in newest_first if is_sound(directory / step_name(step))), None)
+    return next((step for step in newest_first if is_intact(directory / step_name(step))), None)
 
 
 def _removed(path: Path) -> bool:

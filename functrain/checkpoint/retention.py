@@ -184,7 +184,7 @@ def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | No
         )
 
 
-def dispensable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
+def prunable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
     """Steps whose checkpoints may go.
 
     Args:
@@ -194,7 +194,7 @@ def dispensable(entries: Entries, rules: Sequence[Rule], just_saved: int | None)
 
     Example:
         >>> entries = {step: Entry({}) for step in (10, 20, 30, 40)}
-        >>> dispensable(entries, [Last(1), EverySteps(20)], just_saved=40)
+        >>> prunable(entries, [Last(1), EverySteps(20)], just_saved=40)
         [10, 30]
     """
     if not rules:

@@ -15,16 +15,16 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.checkpoint import sharing
+from functrain.checkpoint import hard_links
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode
 from functrain.checkpoint.format.layout import Layout, layouts
 from functrain.checkpoint.format.manifest import FORMAT, MANIFEST, Manifest
-from functrain.checkpoint.format.memory import preserved_stride
 from functrain.checkpoint.format.records import File, Leaf
-from functrain.checkpoint.sharing import Shared
+from functrain.checkpoint.format.tensor_bytes import preserved_stride
+from functrain.checkpoint.hard_links import Shared
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.checkpoint.storage import payload
+from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.commit import commit
 from functrain.checkpoint.storage.files import created, write_all
 from functrain.errors import CheckpointExistsError, CheckpointSpaceError, CheckpointWriteError
@@ -95,7 +95,7 @@ def write(
     final = Path(path).absolute()
     plan = layouts(taken.tensors, taken.names, taken.same, taken.frozen)
     try:
-        shared = sharing.find(previous, plan, taken.tensors)
+        shared = hard_links.find(previous, plan, taken.tensors)
         linked = shared.file.name if shared else None
         _need_room(final, _room(taken, [each for each in plan if each.name != linked]))
         commit(
@@ -130,12 +130,12 @@ def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared |
 
 def _payload(
     directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None
-) -> tuple[tuple[File, ...], payload.Hashes]:
+) -> tuple[tuple[File, ...], writing.Hashes]:
     """Write the payload files, or link one that is shared."""
-    if shared is None or not sharing.link(shared, directory):
-        return payload.write(directory, plan, taken.tensors)
+    if shared is None or not hard_links.link(shared, directory):
+        return writing.write(directory, plan, taken.tensors)
     rest = [layout for layout in plan if layout.name != shared.file.name]
-    written, hashes = payload.write(directory, rest, taken.tensors)
+    written, hashes = writing.write(directory, rest, taken.tensors)
     by_name = {file.name: file for file in (*written, shared.file)}
     return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
 

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from functrain.checkpoint.format.aliasing import aliases
 from functrain.checkpoint.format.encoding import encode, encode_plain
 from functrain.checkpoint.format.layout import readable
-from functrain.checkpoint.format.overlaps import aliases
 from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointChangedError, UnsupportedLeafError
 from functrain.errors.nearest import nearest

@@ -13,7 +13,7 @@ from functrain.checkpoint.snapshot import Snapshot, versions
 from functrain.tree.elements import as_integers
 
 
-class References:
+class ByReference:
     """Hold tensors as they are: right for states, which are never changed.
 
     Memory that is not torch's own, a NumPy array's for one, is copied all the same, unless it is
@@ -51,7 +51,7 @@ class References:
             yield
 
 
-class Staging:
+class StagedCopies:
     """Hold copies, in memory that the copies of the next snapshot reuse.
 
     Those of tensors on a GPU are in page-locked memory and made on a stream of their own; later
@@ -60,7 +60,7 @@ class Staging:
     Example:
         >>> from functrain.checkpoint.snapshot import snapshot
         >>> weight = torch.zeros(2)
-        >>> taken = Staging().hold(snapshot({"w": weight}))
+        >>> taken = StagedCopies().hold(snapshot({"w": weight}))
         >>> _ = weight.fill_(7)
         >>> taken.tensors[0][1]
         tensor([0., 0.])

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
-from functrain.checkpoint.guards import readable
-from functrain.checkpoint.loading import is_sound, locate, read_manifest
+from functrain.checkpoint.loading import is_intact, locate, read_manifest
 from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
+from functrain.checkpoint.translate_errors import readable
 from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 
@@ -130,7 +130,7 @@ def _checkpoint(place: Path) -> Path:
     steps = list_steps(place)
     for step in reversed(steps):
         path = place / step_name(step)
-        if is_sound(path):
+        if is_intact(path):
             return path
         warn_skipped(path, CheckpointCorruptError("it is damaged"))
     if steps:

@@ -14,7 +14,7 @@ from torch import nn
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
-from functrain.checkpoint.format.buffers import described
+from functrain.checkpoint.format.changed_buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program

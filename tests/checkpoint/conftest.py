@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from functrain.checkpoint.storage import blocks
-from functrain.checkpoint.storage.beside import Beside
+from functrain.checkpoint.storage import block_writer
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> list[Beside]:
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[WorkerThread]:
     """The threads that write blocks, as they are made."""
-    made: list[Beside] = []
+    made: list[WorkerThread] = []
 
-    class Noted(Beside):
+    class Noted(WorkerThread):
         def __init__(self, work: Any) -> None:
             super().__init__(work)
             made.append(self)
 
-    monkeypatch.setattr(blocks, "Beside", Noted)
+    monkeypatch.setattr(block_writer, "WorkerThread", Noted)
     return made

@@ -16,7 +16,7 @@ import torch
 
 from functrain.checkpoint import save
 from functrain.checkpoint.format.manifest import FORMAT
-from functrain.checkpoint.format.memory import memory
+from functrain.checkpoint.format.tensor_bytes import memory
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState

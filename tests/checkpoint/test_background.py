@@ -20,7 +20,7 @@ import torch
 from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver, load
 from functrain.checkpoint.snapshot import Snapshot
-from functrain.checkpoint.storage import beside
+from functrain.checkpoint.storage import worker_thread
 from functrain.errors import (
     CheckpointChangedError,
     CheckpointNotSavedWarning,
@@ -296,7 +296,7 @@ START = _thread.start_new_thread
 def test_a_checkpoint_is_written_also_where_no_thread_comes_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any
 ) -> None:
-    monkeypatch.setattr(beside, "_PATIENCE", 0.1)
+    monkeypatch.setattr(worker_thread, "_PATIENCE", 0.1)
     monkeypatch.setattr(_thread, "start_new_thread", start)
     store = Checkpoints(tmp_path / "run")
     value = {"w": torch.arange(3 << 20)}  # so large that blocks are written beside, too

@@ -27,7 +27,7 @@ from functrain.checkpoint.retention import (
     EverySteps,
     Last,
     Mode,
-    dispensable,
+    prunable,
 )
 from functrain.checkpoint.storage import commit
 from functrain.errors import (
@@ -111,7 +111,7 @@ def test_retention_law(losses: dict[int, Any], last: int, best: int, mode: Mode)
     entries = {step: Entry({} if loss is None else {"m": loss}) for step, loss in losses.items()}
     order = Best("m", mode).ranked(entries)
     rules = [Last(last), Best("m", mode, best)]
-    going = dispensable(entries, rules, just_saved=min(losses, default=None))
+    going = prunable(entries, rules, just_saved=min(losses, default=None))
     kept = set(losses) - set(going)
     finite = [loss for loss in losses.values() if loss is not None and math.isfinite(loss)]
     assert len(order) == len(finite)
@@ -135,13 +135,13 @@ def test_letting_go_is_idempotent_and_a_union(
 ) -> None:
     entries = {step: Entry({}, saved_at) for step, saved_at in saved.items()}
     rules = [EverySteps(steps), EveryMinutes(minutes), Last(2)]
-    going = dispensable(entries, rules, None)
+    going = prunable(entries, rules, None)
     left = {step: entry for step, entry in entries.items() if step not in going}
-    assert dispensable(left, rules, None) == []
+    assert prunable(left, rules, None) == []
     assert set(left) == set.union(*(rule.kept(entries) for rule in rules))
     spans = [(at // (60 * minutes)) for at in saved.values() if at is not None]
     assert len(EveryMinutes(minutes).kept(entries)) == len(set(spans)) + len(saved) - len(spans)
-    assert dispensable(entries, [], None) == []
+    assert prunable(entries, [], None) == []
 
 
 @pytest.mark.row(36)

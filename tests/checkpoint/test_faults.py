@@ -17,7 +17,7 @@ from crashes.place import scratch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
-from functrain.checkpoint.storage.beside import Beside
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointSpaceError,
@@ -112,7 +112,9 @@ def test_every_call_failing_in_a_run(tmp_path: Path, code: int) -> None:
 
 
 @pytest.mark.row(35)
-def test_every_call_failing_while_blocks_are_written(tmp_path: Path, workers: list[Beside]) -> None:
+def test_every_call_failing_while_blocks_are_written(
+    tmp_path: Path, workers: list[WorkerThread]
+) -> None:
     nth, failures = 0, []
     save(tmp_path / "run" / "new", OLD)
     while True:

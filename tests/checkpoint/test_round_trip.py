@@ -13,7 +13,7 @@ from checkpoint_trees import Color, Point, Record
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.format.memory import memory, on_host
+from functrain.checkpoint.format.tensor_bytes import memory, on_host
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
 from functrain.errors import CheckpointTypeError, UnsupportedLeafError

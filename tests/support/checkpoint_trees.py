@@ -17,7 +17,7 @@ import torch
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.checkpoint.format.memory import memory
+from functrain.checkpoint.format.tensor_bytes import memory
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format import arrays, sparse
+from functrain.checkpoint.format import numpy_arrays, sparse
 from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.memory import is_here
 from functrain.checkpoint.format.structure import Node, qualified_name
+from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.errors import CheckpointDeviceError, UnsupportedLeafError
 from functrain.tree import Path, path_string
 
@@ -34,13 +34,13 @@ def composite_kind(leaf: object) -> str | None:
         return sparse.KINDS.get(leaf.layout) if type(leaf) in _DENSE else "subclass"
     if type(leaf) is torch.Generator:
         return "generator"
-    return "array" if arrays.is_array(leaf) else None
+    return "array" if numpy_arrays.is_array(leaf) else None
 
 
 def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
     """What describes a composite leaf besides its tensors, as JSON.
 
-    A subclass has a context of its own besides, which :func:`take_apart` gives.
+    A subclass has a context of its own besides, which :func:`to_parts` gives.
 
     Raises:
         UnsupportedLeafError: it could not be given back exactly.
@@ -49,7 +49,7 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
         return {"device": str(leaf.device)}
     if kind != "subclass":
         try:
-            return arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
+            return numpy_arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
         except ValueError as error:
             raise UnsupportedLeafError(f"{path_string(path)} is or has {error}") from error
     if leaf.is_nested or not hasattr(leaf, "__tensor_flatten__"):
@@ -66,7 +66,7 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
     }
 
 
-def take_apart(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
+def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
     """A composite leaf as a node whose children are its tensors.
 
     Args:
@@ -85,7 +85,7 @@ def take_apart(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
     if kind == "generator":
         parts = [("state", leaf.get_state())]
     elif kind == "array":
-        parts = [("values", arrays.values_of(leaf))]
+        parts = [("values", numpy_arrays.values_of(leaf))]
     elif kind == "subclass":
         names, context = leaf.__tensor_flatten__()
         parts = [(name, getattr(leaf, name)) for name in names]
@@ -94,10 +94,10 @@ def take_apart(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
     return Node(kind, parts, None, scalars), context
 
 
-def put_together(
+def from_parts(
     node: Node, parts: Mapping[str, Any], like: Any, cls: Any, context: Any, path: Path
 ) -> Any:
-    """The leaf that a node stands for; inverse of :func:`take_apart`.
+    """The leaf that a node stands for; inverse of :func:`to_parts`.
 
     Args:
         node: the node; its children are not looked at.
@@ -119,7 +119,7 @@ def put_together(
         return sparse.build(node.kind, node.scalars, parts)
     if [*parts] != ["values"] or type(parts["values"]) is not Tensor:
         raise ValueError(f"an array has the parts {', '.join(parts)}")
-    return arrays.build(node.scalars, parts["values"])
+    return numpy_arrays.build(node.scalars, parts["values"])
 
 
 def _generator(node: Node, parts: Mapping[str, Any], like: Any, path: Path) -> torch.Generator:

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.format.classes import rebuild, shown_class
-from functrain.checkpoint.format.composites import composite_kind, put_together, take_apart
-from functrain.checkpoint.format.matching import Anything, expected_below
+from functrain.checkpoint.format.allowed_classes import allowed_class, rebuild
+from functrain.checkpoint.format.composites import composite_kind, from_parts, to_parts
+from functrain.checkpoint.format.mismatches import Anything, expected_below
 from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar, is_scalar
 from functrain.checkpoint.format.structure import (
     COMPOSITES,
@@ -142,7 +142,7 @@ def _encode_enum(member: Enum, path: Path) -> Json:
 def _encode_composite(kind: str, leaf: Any, path: Path, taken: _Taken) -> Json:
     # The same object is taken apart once: each look at a generator's state is new memory.
     if id(leaf) not in taken.composites:
-        taken.composites[id(leaf)] = take_apart(kind, leaf, path)
+        taken.composites[id(leaf)] = to_parts(kind, leaf, path)
     node, context = taken.composites[id(leaf)]
     if len(path) >= _DEEPEST:
         raise UnsupportedLeafError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
@@ -208,7 +208,7 @@ def _tensor(index: Json, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _decode_enum(json: dict[str, Json], like: Any, types: Mapping[str, type]) -> Enum:
-    cls = shown_class(json["$enum"], like, types)
+    cls = allowed_class(json["$enum"], like, types)
     if not issubclass(cls, Enum):
         raise ValueError(f"{json['$enum']} is no Enum")
     member: Enum = cls(decode_scalar(json.get("value")))
@@ -222,8 +222,8 @@ def _composite(node: Node, parts: dict[Any, Any], like: Any, given: _Given, path
     if key not in given.made:
         cls = context = None
         if node.kind == "subclass":
-            cls = shown_class(scalars.get("class"), like, given.types)
+            cls = allowed_class(scalars.get("class"), like, given.types)
             context = _decode(scalars.get("context"), Anything, given, (*path, "context"))
         # The parts are kept beside it, so that no other object comes to have their id.
-        given.made[key] = put_together(node, parts, like, cls, context, path), parts
+        given.made[key] = from_parts(node, parts, like, cls, context, path), parts
     return given.made[key][0]

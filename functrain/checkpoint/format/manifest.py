@@ -9,9 +9,9 @@ import orjson
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint.format.encoding import decode, encode_plain
-from functrain.checkpoint.format.plausibility import check
 from functrain.checkpoint.format.records import CHUNK, Entry, File, Leaf
 from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.format.validation import check
 from functrain.errors import CheckpointFormatError
 
 MANIFEST = "manifest.json"

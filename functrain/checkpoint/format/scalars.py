@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint.format import arrays
+from functrain.checkpoint.format import numpy_arrays
 
 Json = Any
 _PYTHON = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -29,14 +29,14 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$size": lambda sizes: _size(sizes),
     "$dtype": lambda name: _dtype(name),
     "$device": lambda name: _device(name),
-    "$numpy": arrays.decode_scalar,
+    "$numpy": numpy_arrays.decode_scalar,
 }
 
 
 def is_scalar(value: object) -> bool:
     """Whether a value is of exactly a type that :func:`encode_scalar` knows; subclasses are not."""
     cls = type(value)
-    return cls in _PYTHON or cls in _TORCH or arrays.is_numpy_scalar(value)
+    return cls in _PYTHON or cls in _TORCH or numpy_arrays.is_numpy_scalar(value)
 
 
 def encode_scalar(value: Any) -> Json:
@@ -74,7 +74,7 @@ def encode_scalar(value: Any) -> Json:
         return {"$size": list(value)}
     if cls in _TORCH:
         return {f"${cls.__name__}": str(value).removeprefix("torch.")}
-    return {"$numpy": arrays.encode_scalar(value)}
+    return {"$numpy": numpy_arrays.encode_scalar(value)}
 
 
 def decode_scalar(json: Json) -> Any:

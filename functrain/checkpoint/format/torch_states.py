@@ -39,7 +39,7 @@ def is_of_layout(json: Json, like: dict[str, Any]) -> bool:
     return type(json) is dict and json.keys() == like.keys()
 
 
-def growth_mismatches(
+def torch_state_mismatches(
     json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
 ) -> None:
     """Say where neither of two such states can have grown from the other.
@@ -53,7 +53,7 @@ def growth_mismatches(
 
     Example:
         >>> found = []
-        >>> growth_mismatches({"momentum": 0.9}, [], {"betas": 0.9}, ("group",), found)
+        >>> torch_state_mismatches({"momentum": 0.9}, [], {"betas": 0.9}, ("group",), found)
         >>> found
         ["group: expected 'betas', the checkpoint has 'momentum': the state of another class"]
     """
@@ -75,7 +75,7 @@ def growth_mismatches(
         )
         return
     for key in (key for key in like if key in theirs):
-        growth_mismatches(theirs[key], leaves, like[key], (*path, key), found)
+        torch_state_mismatches(theirs[key], leaves, like[key], (*path, key), found)
 
 
 def _listed(keys: set[Any]) -> str:

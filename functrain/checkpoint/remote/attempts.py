@@ -24,7 +24,7 @@ from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
 from functrain.checkpoint.loading import read_manifest
-from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.run_directory import step_name
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 
@@ -66,7 +66,7 @@ class Attempt:
         return time.time_ns() - self.clock > _DAY
 
 
-def attempts(objects: Objects, step: int | None = None) -> list[Attempt]:
+def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
     """All attempts in a store, the last first; what has another name is not looked at.
 
     Args:
@@ -82,7 +82,7 @@ def attempts(objects: Objects, step: int | None = None) -> list[Attempt]:
     return sorted(found, reverse=True)
 
 
-def send(objects: Objects, place: Path, log: Path | None) -> Attempt:
+def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
     """Copy a local checkpoint to the store; it counts when this returns.
 
     Args:
@@ -115,7 +115,7 @@ def send(objects: Objects, place: Path, log: Path | None) -> Attempt:
     return attempt
 
 
-def receive_manifest(objects: Objects, attempt: Attempt, target: Path) -> Manifest:
+def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Manifest:
     """Download the manifest of an attempt into an empty directory.
 
     Raises:
@@ -142,7 +142,7 @@ def receive_manifest(objects: Objects, attempt: Attempt, target: Path) -> Manife
 
 
 def receive(
-    objects: Objects, attempt: Attempt, target: Path, wants: Callable[[str], bool] | None = None
+    objects: ObjectStore, attempt: Attempt, target: Path, wants: Callable[[str], bool] | None = None
 ) -> Manifest:
     """Download an attempt into an empty directory, where it is an ordinary checkpoint.
 
@@ -163,7 +163,7 @@ def receive(
     return manifest
 
 
-def receive_log(objects: Objects, attempt: Attempt) -> bytes | None:
+def receive_log(objects: ObjectStore, attempt: Attempt) -> bytes | None:
     """The log that was sent with an attempt, if one was.
 
     Raises:
@@ -183,19 +183,19 @@ def receive_log(objects: Objects, attempt: Attempt) -> bytes | None:
     return rows
 
 
-def discard(objects: Objects, attempt: Attempt) -> None:
+def discard(objects: ObjectStore, attempt: Attempt) -> None:
     """Remove an attempt: the manifest first, and with it the checkpoint; then the rest."""
     objects.remove(f"{attempt.name}/{MANIFEST}")
     objects.remove_all(attempt.name)
 
 
-def discard_leftover(objects: Objects, attempt: Attempt) -> None:
+def discard_leftover(objects: ObjectStore, attempt: Attempt) -> None:
     """Remove an attempt that came to nothing, unless it has its manifest by now."""
     if not _looked_at(objects, attempt).committed:
         objects.remove_all(attempt.name)
 
 
-def _new_attempt(objects: Objects, step: int) -> Attempt:
+def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
     names = filter(None, map(_NAME.fullmatch, objects.list()))
     clocks = [int(match[2], 16) for match in names if int(match[1]) == step]
     clock = max([time.time_ns(), *(clock + 1 for clock in clocks)])
@@ -205,12 +205,12 @@ def _new_attempt(objects: Objects, step: int) -> Attempt:
     return attempt
 
 
-def _looked_at(objects: Objects, attempt: Attempt) -> Attempt:
+def _looked_at(objects: ObjectStore, attempt: Attempt) -> Attempt:
     listed = objects.list(attempt.name).items()
     return attrs.evolve(attempt, sizes={name: size for name, size in listed if size is not None})
 
 
-def _check_arrived(objects: Objects, attempt: Attempt, expected: dict[str, int]) -> None:
+def _check_arrived(objects: ObjectStore, attempt: Attempt, expected: dict[str, int]) -> None:
     there = _looked_at(objects, attempt).sizes
     for name, length in expected.items():
         if there.get(name) != length:
@@ -221,7 +221,7 @@ def _check_arrived(objects: Objects, attempt: Attempt, expected: dict[str, int])
             )
 
 
-def _receive_file(objects: Objects, attempt: Attempt, name: str, target: Path) -> None:
+def _receive_file(objects: ObjectStore, attempt: Attempt, name: str, target: Path) -> None:
     try:
         objects.download(f"{attempt.name}/{name}", target)
     except FileNotFoundError as error:
@@ -235,13 +235,13 @@ def _receive_file(objects: Objects, attempt: Attempt, name: str, target: Path) -
         )
 
 
-def _missing(objects: Objects, attempt: Attempt, name: str) -> Exception:
+def _missing(objects: ObjectStore, attempt: Attempt, name: str) -> Exception:
     """What a missing object means: damage, unless its manifest is gone too, which goes first."""
     if _looked_at(objects, attempt).committed:
         return CheckpointCorruptError(f"{name} is missing")
     return _gone(objects, attempt)
 
 
-def _gone(objects: Objects, attempt: Attempt) -> NoCheckpointError:
+def _gone(objects: ObjectStore, attempt: Attempt) -> NoCheckpointError:
     where = f"{objects.url}/{attempt.name}"
     return NoCheckpointError(errno.ENOENT, f"{where} was removed while it was read")

@@ -14,8 +14,8 @@ from functrain.checkpoint.remote.attempts import (
     discard_leftover,
     receive_manifest,
 )
-from functrain.checkpoint.remote.objects import Objects
-from functrain.checkpoint.retention import Rule, dispensable
+from functrain.checkpoint.remote.object_store import ObjectStore
+from functrain.checkpoint.retention import Rule, prunable
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,
@@ -28,7 +28,7 @@ from functrain.errors.warning import warn
 Entries = dict[int, tuple[Attempt, Entry]]
 
 
-def entries(objects: Objects, found: Sequence[Attempt]) -> Entries:
+def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
     """Of each step the last attempt that is whole, and what it says of itself.
 
     Whole is what has a sealed manifest and all payload of the right length. The rest is passed
@@ -54,10 +54,12 @@ def entries(objects: Objects, found: Sequence[Attempt]) -> Entries:
 def going(said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = None) -> list[int]:
     """Steps that no rule keeps. The newest that is whole is always kept."""
     plain = {step: entry for step, (_, entry) in said.items()}
-    return dispensable(plain, rules, None if just_saved is None else just_saved.step)
+    return prunable(plain, rules, None if just_saved is None else just_saved.step)
 
 
-def prune(objects: Objects, rules: Sequence[Rule], just_saved: Attempt | None = None) -> list[int]:
+def prune(
+    objects: ObjectStore, rules: Sequence[Rule], just_saved: Attempt | None = None
+) -> list[int]:
     """Remove what no rule keeps, what newer attempts replace, and leftovers older than a day.
 
     What cannot be removed, or looked at, stays and is told in a warning.
@@ -84,13 +86,13 @@ def prune(objects: Objects, rules: Sequence[Rule], just_saved: Attempt | None = 
     return removed
 
 
-def warn_skipped(objects: Objects, attempt: Attempt, damage: Exception) -> None:
+def warn_skipped(objects: ObjectStore, attempt: Attempt, damage: Exception) -> None:
     """Tell of a checkpoint that was passed over."""
     message = f"passed over {objects.url}/{attempt.name}: {damage}"
     warn(message, CheckpointSkippedWarning)
 
 
-def _cleared(objects: Objects, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
+def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
     """Remove attempts of one step: what came before the last, and with ``whole`` that as well."""
     for attempt in mine:
         replaced = last is not None and (attempt < last or (whole and attempt == last))
@@ -105,7 +107,7 @@ def _cleared(objects: Objects, mine: list[Attempt], last: Attempt | None, whole:
     return True
 
 
-def _entry(objects: Objects, attempt: Attempt) -> Entry:
+def _entry(objects: ObjectStore, attempt: Attempt) -> Entry:
     with tempfile.TemporaryDirectory(prefix="functrain-") as place:
         manifest = receive_manifest(objects, attempt, Path(place))
     return Entry.of(manifest.metrics, manifest.saved_at, manifest.info)

@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 from attrs import validators
 
-from functrain.checkpoint.adapting import Adaption
+from functrain.checkpoint.by_path import PathOptions
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.remote import fetching, pruning
+from functrain.checkpoint.remote import download, pruning
 from functrain.checkpoint.remote.attempts import (
     Attempt,
     attempts,
@@ -23,7 +23,7 @@ from functrain.checkpoint.remote.attempts import (
     receive_manifest,
     send,
 )
-from functrain.checkpoint.remote.objects import Objects, without_secrets
+from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
 from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, union
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
@@ -89,14 +89,14 @@ class RemoteCheckpoints:
     def _best(self) -> Best:
         return Best(self.monitor, self.mode, self.keep_best)
 
-    def objects(self) -> Objects:
+    def objects(self) -> ObjectStore:
         """The file system of the URL; nothing is asked of the network yet.
 
         Raises:
             MissingExtraError: a package is not installed.
             OSError: the URL is of no kind that fsspec knows.
         """
-        return Objects.of(self.url, self.storage_options or {})
+        return ObjectStore.of(self.url, self.storage_options or {})
 
     # -- saving ------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class RemoteCheckpoints:
     def best(self) -> int | None:
         """The step whose metrics are best, ``None`` where none has the metric."""
         with self._reading():
-            ranked = fetching.ranked(self.objects(), self._best)
+            ranked = download.ranked(self.objects(), self._best)
         return next((attempt.step for attempt in ranked), None)
 
     def read_manifest(self, step: int) -> Manifest:
@@ -222,14 +222,14 @@ class RemoteCheckpoints:
             objects = self.objects()
             # Of renamed leaves it is not looked into which file they are in.
             only = None if options.get("rename") else options.get("only")
-            wants = None if only is None else Adaption.of(only=only).wants
+            wants = None if only is None else PathOptions.of(only=only).wants
             take = partial(receive, wants=wants)
 
             def use(attempt: Attempt) -> tuple[Tree, Manifest]:
-                with fetching.downloaded(objects, attempt, take) as (place, _):
+                with download.downloaded(objects, attempt, take) as (place, _):
                     return read(place, like, **options)
 
-            return fetching.first_sound(objects, lambda: self._candidates(objects, which), use)
+            return download.first_intact(objects, lambda: self._candidates(objects, which), use)
 
     def fetch(self, directory: str | Path) -> Path:
         """Bring the newest sound checkpoint into a run directory, for ``fit`` to go on from.
@@ -253,7 +253,7 @@ class RemoteCheckpoints:
         """
         with self._reading():
             objects = self.objects()
-            return fetching.fetch(
+            return download.fetch(
                 objects, Path(directory).absolute(), lambda: self._candidates(objects, None)
             )
 
@@ -276,21 +276,21 @@ class RemoteCheckpoints:
                 return pruning.going(said, self.rules)
         return pruning.prune(objects, self.rules)
 
-    def _candidates(self, objects: Objects, which: int | str | None) -> list[Attempt]:
-        return fetching.candidates(objects, which, self._best)
+    def _candidates(self, objects: ObjectStore, which: int | str | None) -> list[Attempt]:
+        return download.candidates(objects, which, self._best)
 
     def _downloaded(
-        self, step: int, take: Callable[[Objects, Attempt, Path], Manifest]
+        self, step: int, take: Callable[[ObjectStore, Attempt, Path], Manifest]
     ) -> contextlib.AbstractContextManager[tuple[Path, Manifest]]:
         objects = self.objects()
-        return fetching.downloaded(objects, self._candidates(objects, step)[0], take)
+        return download.downloaded(objects, self._candidates(objects, step)[0], take)
 
     @property
     def _shown(self) -> str:
         return without_secrets(self.url)
 
     def _reading(self) -> contextlib.AbstractContextManager[None]:
-        return fetching.named(self._shown, CheckpointReadError)
+        return download.named(self._shown, CheckpointReadError)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return fetching.named(self._shown, CheckpointWriteError)
+        return download.named(self._shown, CheckpointWriteError)

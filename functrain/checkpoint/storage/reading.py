@@ -20,11 +20,11 @@ from torch import Tensor
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.format.memory import empty, memory, with_stride
 from functrain.checkpoint.format.records import CHUNK, File, Leaf
-from functrain.checkpoint.storage.blocks import PIECE
+from functrain.checkpoint.format.tensor_bytes import empty, memory, with_stride
+from functrain.checkpoint.storage.block_writer import PIECE
 from functrain.checkpoint.storage.files import opened, read_into, read_side_by_side
-from functrain.checkpoint.storage.payload import slices
+from functrain.checkpoint.storage.writing import slices
 from functrain.errors import CheckpointCorruptError
 
 _MOST_THREADS = 8

@@ -14,7 +14,7 @@ from checkpoint_trees import TYPES, Level, Right, Scaled, Word, exact
 
 from functrain.checkpoint import load, read_manifest, save
 from functrain.checkpoint.format.encoding import decode, encode
-from functrain.checkpoint.format.matching import devices, mismatches
+from functrain.checkpoint.format.mismatches import devices, mismatches
 from functrain.checkpoint.format.records import Leaf
 from functrain.errors import (
     CheckpointDeviceError,

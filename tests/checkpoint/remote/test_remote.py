@@ -18,7 +18,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.remote import RemoteCheckpoints, pruning
 from functrain.checkpoint.remote import attempts as remote_attempts
 from functrain.checkpoint.remote.attempts import Attempt, attempts
-from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -393,14 +393,14 @@ def test_a_checkpoint_removed_while_it_is_read_is_looked_for_anew(
 ) -> None:
     store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_last=1, keep_best=0)
     fill(store, {1: None})
-    download = Objects.download
+    download = ObjectStore.download
 
-    def late(self: Objects, name: str, target: Path) -> None:
+    def late(self: ObjectStore, name: str, target: Path) -> None:
         if "step-00000001" in name:
             fill(store, {2: None})  # another process, which removes the first
         download(self, name, target)
 
-    monkeypatch.setattr(Objects, "download", late)
+    monkeypatch.setattr(ObjectStore, "download", late)
     assert tree.equal(store.restore()[0], make(2))
 
 
@@ -539,13 +539,13 @@ def test_a_local_checkpoint_replaced_while_it_is_copied_is_not_copied(
 ) -> None:
     store, local = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), Checkpoints(tmp_path)
     path = local.save(make(1), step=1)
-    upload = Objects.upload
+    upload = ObjectStore.upload
 
-    def late(self: Objects, source: Path, name: str) -> None:
+    def late(self: ObjectStore, source: Path, name: str) -> None:
         upload(self, source, name)
         local.save(make(8), step=1)  # of the same lengths
 
-    monkeypatch.setattr(Objects, "upload", late)
+    monkeypatch.setattr(ObjectStore, "upload", late)
     with pytest.raises(CheckpointWriteError, match="was replaced while it was copied"):
         store.upload(path)
     assert store.steps() == []

@@ -13,7 +13,7 @@ import torch
 
 from functrain import tree
 from functrain.checkpoint import load, save
-from functrain.checkpoint.storage import payload, reading
+from functrain.checkpoint.storage import reading, writing
 from functrain.checkpoint.storage.commit import commit, sweep
 from functrain.errors import CheckpointExistsError
 
@@ -88,14 +88,14 @@ def test_only_the_dead_are_swept(tmp_path: Path) -> None:
 
 def test_who_comes_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name may be taken while the files are being written."""
-    write = payload.write
+    write = writing.write
 
     def slow(*args: Any) -> Any:
-        monkeypatch.setattr(payload, "write", write)
+        monkeypatch.setattr(writing, "write", write)
         save(tmp_path / "c", {"by": "the first"})
         return write(*args)
 
-    monkeypatch.setattr(payload, "write", slow)
+    monkeypatch.setattr(writing, "write", slow)
     with pytest.raises(CheckpointExistsError, match="overwrite=True"):
         save(tmp_path / "c", TREE)
     assert load(tmp_path / "c") == {"by": "the first"}

@@ -19,8 +19,8 @@ from queue import SimpleQueue
 import attrs
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from functrain.checkpoint.storage.beside import Beside
 from functrain.checkpoint.storage.files import close, create, preallocate, sync
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 BLOCK = 4 << 20
 # So much is still in the processor's cache when it is hashed after it was copied.
@@ -105,7 +105,7 @@ class BlockWriter:
     def __init__(self) -> None:
         self._free: SimpleQueue[_Block] = SimpleQueue()
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
-        self._beside: Beside | None = None
+        self._beside: WorkerThread | None = None
         self._error: BaseException | None = None
         self._targets: list[_Target] = []
         for block in _blocks():
@@ -194,7 +194,7 @@ class BlockWriter:
 
     def _start(self) -> None:
         if self._beside is None:
-            beside = Beside(self._work)
+            beside = WorkerThread(self._work)
             if beside.start():
                 self._beside = beside
 

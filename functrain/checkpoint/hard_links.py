@@ -17,7 +17,7 @@ from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.records import File, Leaf
 from functrain.checkpoint.loading import manifest_at
 from functrain.checkpoint.run_directory import list_steps, step_name
-from functrain.checkpoint.storage import payload, reading
+from functrain.checkpoint.storage import reading, writing
 from functrain.checkpoint.storage.files import opened, sync
 from functrain.errors import (
     CheckpointCorruptError,
@@ -50,7 +50,7 @@ class Shared:
     directory: Path
     file: File
     leaves: list[Leaf]
-    hashes: payload.Hashes
+    hashes: writing.Hashes
 
 
 def newest(directory: Path, step: int) -> Path | None:
@@ -126,14 +126,14 @@ def _make_sure(directory: Path, shared: Shared) -> None:
 
 def _hashes(
     leaves: list[Leaf], layout: Layout, tensors: list[tuple[TreePath, Tensor]]
-) -> payload.Hashes | None:
+) -> writing.Hashes | None:
     """The hashes of the tensors of a file; ``None`` if the records have others."""
     # By place: files of the same header have the same tensors there. Empty ones have no hashes.
     expected = {(leaf.offset, leaf.length): leaf.hashes for leaf in leaves}
-    found: payload.Hashes = {}
+    found: writing.Hashes = {}
     for index, offset in zip(layout.indices, layout.offsets, strict=False):
         tensor = tensors[index][1]
-        found[index] = payload.hashes(tensor)
+        found[index] = writing.hashes(tensor)
         if found[index] != expected.get((offset, tensor.nbytes)):
             return None  # the rest need not be looked at
     return found

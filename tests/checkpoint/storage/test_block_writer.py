@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from xxhash import xxh3_128_hexdigest
 
-from functrain.checkpoint.storage.beside import Beside
-from functrain.checkpoint.storage.blocks import BLOCK, BlockWriter
+from functrain.checkpoint.storage.block_writer import BLOCK, BlockWriter
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 LENGTHS = [0, 1, 4095, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 4096, 9 * BLOCK + 77]
 DATA = random.Random(0).randbytes(max(LENGTHS))
@@ -40,7 +40,7 @@ def assert_whole(directory: Path, lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("piece", [1000, 70_001, BLOCK, 3 * BLOCK])
 def test_every_length_in_pieces_of_every_size(
-    tmp_path: Path, workers: list[Beside], piece: int
+    tmp_path: Path, workers: list[WorkerThread], piece: int
 ) -> None:
     write(tmp_path, LENGTHS, piece)
     assert_whole(tmp_path, LENGTHS)
@@ -99,7 +99,7 @@ def test_past_the_cache_declined_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    workers: list[Beside],
+    workers: list[WorkerThread],
     name: str,
     lengths: list[int],
 ) -> None:

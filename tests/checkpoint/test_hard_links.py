@@ -32,7 +32,7 @@ import functrain as ft
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, read_manifest, verify
 from functrain.checkpoint.background import Saver
-from functrain.checkpoint.storage import commit, payload
+from functrain.checkpoint.storage import commit, writing
 from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import (
     CheckpointChangedError,
@@ -199,8 +199,8 @@ def test_hashes_are_of_each_chunk() -> None:
     value = torch.arange((64 << 20) + 5, dtype=torch.uint8)
     whole = memoryview(value.numpy().tobytes())
     parts = (whole[: 64 << 20], whole[64 << 20 :])
-    assert payload.hashes(value) == tuple(map(xxh3_128_hexdigest, parts))
-    assert payload.hashes(value[:0]) == ()
+    assert writing.hashes(value) == tuple(map(xxh3_128_hexdigest, parts))
+    assert writing.hashes(value[:0]) == ()
 
 
 # -- what is not -------------------------------------------------------------------------------

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.buffers import Began, changed_by_use
+from functrain.checkpoint.format.changed_buffers import Began, changed_by_use
 from functrain.checkpoint.format.composites import composite_kind, outline
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json, is_scalar
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
 from functrain.checkpoint.format.torch_states import (
-    growth_mismatches,
     is_of_layout,
     is_torch_state,
+    torch_state_mismatches,
 )
 from functrain.core.state import TrainState
 from functrain.tree import Path, children, is_node, path_string
@@ -120,7 +120,7 @@ def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str])
     if is_anything(like):
         return
     if is_torch_state(like) and is_of_layout(json, like):
-        growth_mismatches(json, saved.leaves, like, path, found)
+        torch_state_mismatches(json, saved.leaves, like, path, found)
         return
     node = decode_node(json)
     got, expected = _kind(json, node), _kind_of(like, path)

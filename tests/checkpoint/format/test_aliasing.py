@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from functrain.checkpoint import save
-from functrain.checkpoint.format import overlaps
-from functrain.checkpoint.format.overlaps import aliases, check
+from functrain.checkpoint.format import aliasing
+from functrain.checkpoint.format.aliasing import aliases, check
 from functrain.errors import UnsupportedLeafError
 
 W = torch.randn(6, 6)
@@ -145,7 +145,7 @@ def test_what_is_too_much_to_look_at_is_taken_to_overlap(monkeypatch: pytest.Mon
     regular = named(flat[0::6][:10], flat[1::4][:10])
     behind = named(flat[0::6][:10], flat[60::4])
     assert aliases(irregular) == aliases(regular) == aliases(behind) == [None, None]
-    monkeypatch.setattr(overlaps, "_MOST_RUNS", 11)
+    monkeypatch.setattr(aliasing, "_MOST_RUNS", 11)
     assert aliases(regular) == aliases(behind) == [None, None]
     with pytest.raises(UnsupportedLeafError, match=r"a\.0 and b\.1 share"):
         aliases(irregular)

@@ -12,7 +12,7 @@ from functrain.errors.nearest import nearest
 from functrain.tree.nodes import Key
 
 
-def renamed(
+def rename_leaves(
     saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
 ) -> tuple[dict[str, Json], list[str]]:
     """Give the nodes and leaves of a checkpoint other names.

@@ -35,7 +35,7 @@ def rebuild(
         return dict(children) if node.kind == "dict" else OrderedDict(children)
     if node.kind == "tuple" or (node.kind == "namedtuple" and not _shown(node.name, like, types)):
         return tuple(values)
-    cls = shown_class(node.name, like, types)
+    cls = allowed_class(node.name, like, types)
     if node.kind == "attrs" and attrs.has(cls):
         names = {field.name: field.alias for field in attrs.fields(cls)}
     elif node.kind == "namedtuple" and issubclass(cls, tuple) and hasattr(cls, "_fields"):
@@ -57,7 +57,7 @@ def _shown(name: Any, like: Any, types: Mapping[str, type]) -> bool:
     return qualified_name(type(like)) == name or name in types
 
 
-def shown_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
+def allowed_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
     """The class of a name, if ``like`` is of it or ``types`` have it.
 
     Raises:

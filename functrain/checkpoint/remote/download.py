@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.loading import is_sound, verify
+from functrain.checkpoint.loading import is_intact, verify
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_log
-from functrain.checkpoint.remote.objects import Objects
+from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.remote.pruning import entries, warn_skipped
 from functrain.checkpoint.retention import Best
 from functrain.checkpoint.run_directory import METRICS_LOG, list_steps, locked, step_name
@@ -42,7 +42,7 @@ def named(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None
         raise kind(url, error) from error
 
 
-def candidates(objects: Objects, which: int | str | None, best: Best) -> list[Attempt]:
+def candidates(objects: ObjectStore, which: int | str | None, best: Best) -> list[Attempt]:
     """Attempts that could be meant, in the order to try them; at least one."""
     if which == "best":
         found, detail = ranked(objects, best), f" with a finite metric {best.metric!r}"
@@ -58,15 +58,15 @@ def candidates(objects: Objects, which: int | str | None, best: Best) -> list[At
     return found
 
 
-def ranked(objects: Objects, best: Best) -> list[Attempt]:
+def ranked(objects: ObjectStore, best: Best) -> list[Attempt]:
     """The attempts that count and have the metric, from best to worst."""
     said = entries(objects, attempts(objects))
     order = best.ranked({step: entry for step, (_, entry) in said.items()})
     return [said[step][0] for step in order]
 
 
-def first_sound(
-    objects: Objects, listed: Callable[[], list[Attempt]], use: Callable[[Attempt], T]
+def first_intact(
+    objects: ObjectStore, listed: Callable[[], list[Attempt]], use: Callable[[Attempt], T]
 ) -> T:
     """The outcome of the first attempt that is not damaged.
 
@@ -83,13 +83,13 @@ def first_sound(
     for _ in range(_LISTINGS - 1):
         now = listed()
         with contextlib.suppress(NoCheckpointError):
-            return _first_sound(objects, now, use)
-    return _first_sound(objects, listed(), use)
+            return _first_intact(objects, now, use)
+    return _first_intact(objects, listed(), use)
 
 
 @contextlib.contextmanager
 def downloaded(
-    objects: Objects, attempt: Attempt, take: Callable[[Objects, Attempt, Path], Manifest]
+    objects: ObjectStore, attempt: Attempt, take: Callable[[ObjectStore, Attempt, Path], Manifest]
 ) -> Iterator[tuple[Path, Manifest]]:
     """A temporary directory with what ``take`` downloads into it; errors say where it is from."""
     with tempfile.TemporaryDirectory(prefix="functrain-", ignore_cleanup_errors=True) as top:
@@ -102,12 +102,12 @@ def downloaded(
             raise
 
 
-def fetch(objects: Objects, directory: Path, listed: Callable[[], list[Attempt]]) -> Path:
+def fetch(objects: ObjectStore, directory: Path, listed: Callable[[], list[Attempt]]) -> Path:
     """Bring the newest sound checkpoint into a run directory, see ``RemoteCheckpoints.fetch``."""
     with locked(directory):
         newest_first = reversed(list_steps(directory))
         places = (directory / step_name(step) for step in newest_first)
-        here = next((place for place in places if is_sound(place)), None)
+        here = next((place for place in places if is_intact(place)), None)
 
         def use(attempt: Attempt) -> Path:
             place = directory / step_name(attempt.step)
@@ -117,14 +117,14 @@ def fetch(objects: Objects, directory: Path, listed: Callable[[], list[Attempt]]
             return _bring(objects, attempt, place)
 
         try:
-            return first_sound(objects, listed, use)
+            return first_intact(objects, listed, use)
         except NoCheckpointError:
             if here is None:
                 raise
             return here
 
 
-def _first_sound(objects: Objects, listed: list[Attempt], use: Callable[[Attempt], T]) -> T:
+def _first_intact(objects: ObjectStore, listed: list[Attempt], use: Callable[[Attempt], T]) -> T:
     damages = []
     for attempt in listed:
         try:
@@ -136,7 +136,7 @@ def _first_sound(objects: Objects, listed: list[Attempt], use: Callable[[Attempt
     raise CheckpointCorruptError(f"every checkpoint in {objects.url} is damaged:\n{every}")
 
 
-def _bring(objects: Objects, attempt: Attempt, place: Path) -> Path:
+def _bring(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
     def fill(temporary: Path) -> None:
         with named(f"{objects.url}/{attempt.name}", CheckpointReadError):
             receive(objects, attempt, temporary)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from functrain.checkpoint.storage import beside
-from functrain.checkpoint.storage.beside import Beside
+from functrain.checkpoint.storage import worker_thread
+from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 START = _thread.start_new_thread
 
@@ -29,7 +29,7 @@ class Gate:
 
 def test_it_runs_in_another_thread_and_holds_nothing_at_its_end() -> None:
     gate = Gate()
-    work = Beside(gate)
+    work = WorkerThread(gate)
     assert work.start()
     assert not work.wait(0.01)
     gate.go.set()
@@ -44,26 +44,26 @@ def test_it_runs_in_another_thread_and_holds_nothing_at_its_end() -> None:
 
 def test_what_was_never_begun_is_not_waited_for() -> None:
     """A signal may come before the start."""
-    assert Beside(Gate()).wait()
+    assert WorkerThread(Gate()).wait()
 
 
 def test_a_thread_that_ends_before_it_begins_does_not_hold_anyone_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(beside, "_PATIENCE", 0.05)
+    monkeypatch.setattr(worker_thread, "_PATIENCE", 0.05)
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: START(lambda: None, ()))
-    work = Beside(Gate())
+    work = WorkerThread(Gate())
     assert not work.start()
     assert work.wait()
 
 
 def test_a_thread_that_comes_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     late: list[Any] = []
-    monkeypatch.setattr(beside, "_PATIENCE", 0.05)
+    monkeypatch.setattr(worker_thread, "_PATIENCE", 0.05)
     monkeypatch.setattr(_thread, "start_new_thread", lambda run, _: late.append(run))
     gate = Gate()
     gate.go.set()
-    work = Beside(gate)
+    work = WorkerThread(gate)
     assert not work.start()
     late[0]()
     assert gate.done == []
@@ -81,7 +81,7 @@ def test_a_signal_while_it_starts_leaves_its_end_known(
     gate = Gate()
     gate.go.set()
     monkeypatch.setattr(_thread, "start_new_thread", interrupted)
-    work = Beside(gate)
+    work = WorkerThread(gate)
     with pytest.raises(KeyboardInterrupt):
         work.start()
     assert work.wait(10)
@@ -93,7 +93,7 @@ def test_waiting_can_be_interrupted_and_taken_up_again() -> None:
         raise KeyboardInterrupt
 
     gate = Gate()
-    work, before = Beside(gate), signal.signal(signal.SIGALRM, interrupt)
+    work, before = WorkerThread(gate), signal.signal(signal.SIGALRM, interrupt)
     try:
         work.start()
         signal.setitimer(signal.ITIMER_REAL, 0.05)

@@ -1,4 +1,4 @@
-"""Objects under a URL: the few operations a remote store needs, each error with its place."""
+"""ObjectStore under a URL: the few operations a remote store needs, each error with its place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def without_secrets(url: str) -> str:
 
 
 @attrs.frozen(eq=False)
-class Objects:
+class ObjectStore:
     """The objects under a URL. Every error is an :class:`OSError` that names operation and URL.
 
     Attributes:
@@ -48,7 +48,7 @@ class Objects:
     url: str
 
     @classmethod
-    def of(cls, url: str, options: Mapping[str, Any]) -> Objects:
+    def of(cls, url: str, options: Mapping[str, Any]) -> ObjectStore:
         """Find the file system of a URL; whether it can be reached shows when it is used.
 
         Raises:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import attrs
 
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.format.memory import is_dense
 from functrain.checkpoint.format.records import CHUNK, File, Leaf
+from functrain.checkpoint.format.tensor_bytes import is_dense
 
 _DIMENSIONS = 64  # what torch's kernels take
 _LARGEST = 1 << 62

@@ -14,9 +14,9 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from functrain.checkpoint.format.layout import Layout
-from functrain.checkpoint.format.memory import on_host
 from functrain.checkpoint.format.records import CHUNK, File
-from functrain.checkpoint.storage.blocks import PIECE, BlockWriter
+from functrain.checkpoint.format.tensor_bytes import on_host
+from functrain.checkpoint.storage.block_writer import PIECE, BlockWriter
 from functrain.tree import Path as TreePath
 
 Hashes = dict[int, tuple[str, ...]]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 _PATIENCE = 10.0  # seconds in which a new thread begins, also on a machine that is overloaded
 
 
-class Beside:
+class WorkerThread:
     """Work that is done once, in another thread.
 
     The thread does not keep the interpreter from ending. When :meth:`wait` has returned true it
@@ -24,7 +24,7 @@ class Beside:
 
     Example:
         >>> done = []
-        >>> beside = Beside(lambda: done.append("saved"))
+        >>> beside = WorkerThread(lambda: done.append("saved"))
         >>> beside.start() and beside.wait()
         True
         >>> done

@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.adapting import (
-    Adaption,
-    Placed,
+from functrain.checkpoint.by_path import (
+    PathMatch,
+    PathOptions,
     indices,
+    match_by_path,
     names,
-    placed,
     plain,
-    pruned,
+    select,
 )
-from functrain.checkpoint.format.buffers import Began, noted
+from functrain.checkpoint.format.changed_buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.matching import Anything, devices, mismatches
-from functrain.checkpoint.format.memory import is_here
+from functrain.checkpoint.format.mismatches import Anything, devices, mismatches
 from functrain.checkpoint.format.scalars import Json
-from functrain.checkpoint.guards import readable, well_formed
-from functrain.checkpoint.skipped import with_skipped
+from functrain.checkpoint.format.tensor_bytes import is_here
+from functrain.checkpoint.per_parameter import match_per_parameter
 from functrain.checkpoint.storage import reading
+from functrain.checkpoint.translate_errors import manifest_errors, readable
 from functrain.core.state import TrainState
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.warning import warn
@@ -65,7 +65,7 @@ class Source:
     def tensors(self, like: Any, wanted: Collection[int] | None = None) -> list[Any]:
         """The tensors by index; ``None`` for those not wanted."""
         count = len(self.manifest.leaves)
-        with well_formed(self.path):
+        with manifest_errors(self.path):
             if not all(0 <= index < count for index in wanted or ()):
                 raise ValueError(f"the structure names a tensor beyond the {count} there are")
             targets = self._targets(like)
@@ -82,7 +82,7 @@ class Source:
 
     def made(self, json: Json, tensors: list[Any], like: Any) -> Tree:
         """The tree of a structure."""
-        with well_formed(self.path):
+        with manifest_errors(self.path):
             return decode(json, tensors, like, self.types)
 
     def _targets(self, like: Any) -> dict[int, torch.device]:
@@ -100,7 +100,7 @@ class Source:
 def fitted(
     source: Source,
     like: Any,
-    adaption: Adaption,
+    options: PathOptions,
     migrate: Callable[[Tree], Tree] | None,
 ) -> Tree:
     """The tree asked for.
@@ -108,55 +108,55 @@ def fitted(
     Args:
         source: the checkpoint.
         like: the tree expected, or ``None``.
-        adaption: what may differ.
+        options: what may differ.
         migrate: what to make of the saved tree first.
 
     Raises:
         CheckpointMismatchError: it does not fit; all places are listed.
     """
     if migrate is not None:
-        return migrated(source, like, migrate, adaption)
+        return migrated(source, like, migrate, options)
     if like is not None:
-        like = _with_skipped(source, source.manifest.structure, like, adaption)
-    if adaption == Adaption():
+        like = _with_skipped(source, source.manifest.structure, like, options)
+    if options == PathOptions():
         return exact(source, Anything if like is None else like)
-    return part(source, adaption) if like is None else adapted(source, like, adaption)
+    return part(source, options) if like is None else adapted(source, like, options)
 
 
 def exact(source: Source, like: Any) -> Tree:
     """The tree as it was saved; it must be of the structure of ``like``."""
     structure = source.manifest.structure
-    with well_formed(source.path):
+    with manifest_errors(source.path):
         problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
         raise _mismatch(source, problems, like)
     return source.made(structure, source.tensors(like), like)
 
 
-def part(source: Source, adaption: Adaption) -> Tree:
+def part(source: Source, options: PathOptions) -> Tree:
     """The leaves that are wanted, without anything to fit."""
-    with well_formed(source.path):
-        structure = pruned(source.manifest.structure, adaption.wants)
+    with manifest_errors(source.path):
+        structure = select(source.manifest.structure, options.wants)
         wanted = set(indices(structure))
     if structure == {}:
-        globs = ", ".join(adaption.only or ())
+        globs = ", ".join(options.only or ())
         raise CheckpointMismatchError(source.path, [f"{globs}: no leaf has such a path"])
     return source.made(structure, source.tensors(Anything, wanted), Anything)
 
 
-def adapted(source: Source, like: Any, adaption: Adaption) -> Tree:
+def adapted(source: Source, like: Any, options: PathOptions) -> Tree:
     """``like`` with the leaves of the checkpoint in their places."""
     structure, leaves = source.manifest.structure, source.manifest.leaves
-    with well_formed(source.path):
-        found = placed(structure, leaves, like, adaption, source.began)
+    with manifest_errors(source.path):
+        found = match_by_path(structure, leaves, like, options, source.began)
         wanted = {index for json in found.slots.values() for index in indices(json)}
     _check(source, found, like)
     tensors = source.tensors(Anything, wanted)
-    return _filled(source, like, found.slots, tensors, adaption.cast)
+    return _filled(source, like, found.slots, tensors, options.cast)
 
 
 def migrated(
-    source: Source, like: Any, migrate: Callable[[Tree], Tree], adaption: Adaption
+    source: Source, like: Any, migrate: Callable[[Tree], Tree], options: PathOptions
 ) -> Tree:
     """What a function makes of the saved tree, put into the places of ``like``."""
     structure = plain(source.manifest.structure)
@@ -165,14 +165,14 @@ def migrated(
     if like is None:
         return after
     json, tensors = encode(after)
-    like = _with_skipped(source, json, like, adaption)
+    like = _with_skipped(source, json, like, options)
     leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
-    found = placed(json, leaves, like, adaption, source.began)
+    found = match_by_path(json, leaves, like, options, source.began)
     _check(source, found, like)
-    return _filled(source, like, found.slots, [tensor for _, tensor in tensors], adaption.cast)
+    return _filled(source, like, found.slots, [tensor for _, tensor in tensors], options.cast)
 
 
-def _check(source: Source, found: Placed, like: Any) -> None:
+def _check(source: Source, found: PathMatch, like: Any) -> None:
     """Refuse what does not fit, and say what is left out."""
     if found.problems:
         raise _mismatch(source, found.problems, like)
@@ -184,9 +184,9 @@ def _check(source: Source, found: Placed, like: Any) -> None:
         warn(f"checkpoint {source.path} was loaded in part:\n{listed}", PartialLoadWarning)
 
 
-def _with_skipped(source: Source, json: Json, like: Any, adaption: Adaption) -> Any:
-    with well_formed(source.path):
-        return with_skipped(like, names(json, adaption), adaption.wants, adaption.partial)
+def _with_skipped(source: Source, json: Json, like: Any, options: PathOptions) -> Any:
+    with manifest_errors(source.path):
+        return match_per_parameter(like, names(json, options), options.wants, options.partial)
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Recur
 
 
 @contextlib.contextmanager
-def well_formed(path: Path) -> Iterator[None]:
+def manifest_errors(path: Path) -> Iterator[None]:
     """A block that reads what a manifest says.
 
     Of the caller's code only tensor subclasses run in it; attrs classes tell their own errors.

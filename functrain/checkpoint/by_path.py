@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from functrain import tree
-from functrain.checkpoint.format.buffers import Began, changed_by_use
+from functrain.checkpoint.format.changed_buffers import Began, changed_by_use
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.format.matching import Anything, is_anything, mismatches
+from functrain.checkpoint.format.mismatches import Anything, is_anything, mismatches
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
 from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
-from functrain.checkpoint.renaming import ambiguous, renamed
+from functrain.checkpoint.rename import ambiguous, rename_leaves
 from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
@@ -36,7 +36,7 @@ _MOST_COMPARED = 300
 
 
 @attrs.frozen
-class Adaption:
+class PathOptions:
     """What may differ between a checkpoint and ``like``.
 
     Attributes:
@@ -58,7 +58,7 @@ class Adaption:
         rename: Mapping[str, str] | None = None,
         cast: bool = False,
         partial: bool = False,
-    ) -> Adaption:
+    ) -> PathOptions:
         """From the arguments of :func:`functrain.checkpoint.load`."""
         globs = (only,) if isinstance(only, str) else None if only is None else tuple(only)
         return cls(globs, dict(rename or {}), cast, partial)
@@ -71,7 +71,7 @@ class Adaption:
 
 
 @attrs.frozen(eq=False)
-class Placed:
+class PathMatch:
     """Which parts of a checkpoint go where in ``like``.
 
     Attributes:
@@ -99,52 +99,52 @@ def plain(json: Json) -> Json:
     return encode_node(Node(kind, [(key, plain(child)) for key, child in node.children]))
 
 
-def pruned(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
+def select(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
     """A structure of the leaves that are wanted; a node that lost some becomes a dict.
 
     Example:
-        >>> pruned({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
+        >>> select({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
         {'a': {'$dict': [[1, 2]]}}
     """
-    left = _pruned(json, wants, path)
+    left = _select(json, wants, path)
     return {} if left is _DROPPED else left
 
 
-def placed(
-    json: Json, leaves: Sequence[Declared], like: Tree, adaption: Adaption, began: Began
-) -> Placed:
+def match_by_path(
+    json: Json, leaves: Sequence[Declared], like: Tree, options: PathOptions, began: Began
+) -> PathMatch:
     """Find the places in ``like`` for the leaves of a checkpoint.
 
     Args:
         json: the saved structure.
         leaves: dtype and shape of its tensors.
         like: the tree expected.
-        adaption: what may differ.
+        options: what may differ.
         began: what a run noted of its buffers.
     """
     entries = list(_entries(json))
     counts = Counter(name for name, _ in entries)
-    saved, problems = renamed(dict(entries), adaption.rename, counts)
-    result = Placed(problems=problems)
+    saved, problems = rename_leaves(dict(entries), options.rename, counts)
+    result = PathMatch(problems=problems)
     used: set[str] = set()
-    for path, leaf in _places(like, saved, leaves, adaption, began):
+    for path, leaf in _places(like, saved, leaves, options, began):
         name, anything = path_string(path), is_anything(leaf)
-        if not adaption.wants(name) and not (anything or is_torch_state(leaf)):
+        if not options.wants(name) and not (anything or is_torch_state(leaf)):
             continue
         if name not in saved:
-            _miss(path, saved, adaption, result)
+            _miss(path, saved, options, result)
             continue
-        found = _pruned(saved[name], adaption.wants, path) if anything else saved[name]
+        found = _select(saved[name], options.wants, path) if anything else saved[name]
         if found is _DROPPED:
             continue
         used.add(name)
         if counts[name] > 1:
             problems.append(ambiguous(name, counts))
-        problems.extend(_problems(path, found, leaves, leaf, adaption.cast))
+        problems.extend(_problems(path, found, leaves, leaf, options.cast))
         result.slots[path] = found
     if not used:
         problems.append("nothing in the checkpoint has the path of anything that is expected")
-    _report_extra(saved, used, adaption, result)
+    _report_extra(saved, used, options, result)
     return result
 
 
@@ -152,7 +152,7 @@ def _places(
     like: Tree,
     saved: Mapping[str, Json],
     leaves: Sequence[Declared],
-    adaption: Adaption,
+    options: PathOptions,
     began: Began,
     path: Path = (),
 ) -> Iterator[tuple[Path, Any]]:
@@ -161,7 +161,7 @@ def _places(
     ``Anything`` stands for the buffers of a state that use has changed.
     """
     if is_torch_state(like) and is_of_layout(saved.get(path_string(path)), like):
-        whole = all(adaption.wants(path_string((*path, key))) for key in like)
+        whole = all(options.wants(path_string((*path, key))) for key in like)
     else:
         whole = not tree.is_node(like)
     if whole:
@@ -173,12 +173,12 @@ def _places(
             theirs = {name: saved.get(path_string((*below, name))) for name in child}
             changed = changed_by_use(child, theirs, leaves, began)
             child = {**child, **dict.fromkeys(changed, _ANYTHING)}
-        yield from _places(child, saved, leaves, adaption, began, below)
+        yield from _places(child, saved, leaves, options, began, below)
 
 
-def _miss(path: Path, saved: Mapping[str, Json], adaption: Adaption, result: Placed) -> None:
+def _miss(path: Path, saved: Mapping[str, Json], options: PathOptions, result: PathMatch) -> None:
     name = path_string(path)
-    if not adaption.partial:
+    if not options.partial:
         hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
         result.problems.append(f"{name}: missing in the checkpoint{hint}")
         return
@@ -190,16 +190,16 @@ def _miss(path: Path, saved: Mapping[str, Json], adaption: Adaption, result: Pla
 
 
 def _report_extra(
-    saved: Mapping[str, Json], used: set[str], adaption: Adaption, result: Placed
+    saved: Mapping[str, Json], used: set[str], options: PathOptions, result: PathMatch
 ) -> None:
     below = tuple(f"{name}." for name in used)
     extra = [
         name
         for name, entry in saved.items()
         if inner_node(entry) is None and name not in used
-        if adaption.wants(name) and not name.startswith(below)
+        if options.wants(name) and not name.startswith(below)
     ]
-    if not adaption.partial:
+    if not options.partial:
         lines = (f"{name}: unexpected, only in the checkpoint" for name in extra)
         result.problems.extend(lines if used else ())
         return
@@ -218,10 +218,10 @@ def _dots(name: str) -> list[int]:
     return [index for index, letter in enumerate(name) if letter == "."]
 
 
-def names(json: Json, adaption: Adaption) -> Collection[str]:
+def names(json: Json, options: PathOptions) -> Collection[str]:
     """The dotted paths of a structure, as `like` calls them."""
     entries = list(_entries(json))
-    return renamed(dict(entries), adaption.rename, Counter(name for name, _ in entries))[0]
+    return rename_leaves(dict(entries), options.rename, Counter(name for name, _ in entries))[0]
 
 
 def indices(json: Json) -> Iterator[int]:
@@ -234,11 +234,11 @@ def indices(json: Json) -> Iterator[int]:
         yield from indices(child)
 
 
-def _pruned(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
+def _select(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
     node = inner_node(json)
     if node is None or not node.children:
         return json if wants(path_string(path)) else _DROPPED
-    below = [(key, _pruned(child, wants, (*path, key))) for key, child in node.children]
+    below = [(key, _select(child, wants, (*path, key))) for key, child in node.children]
     left = [(key, child) for key, child in below if child is not _DROPPED]
     if len(left) == len(below):
         return json

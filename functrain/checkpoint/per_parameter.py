@@ -22,7 +22,7 @@ _NAME = "per_parameter"
 _Saved = dict[str, dict[str, list[str]]]
 
 
-def with_skipped(
+def match_per_parameter(
     like: Tree, names: Collection[str], wants: Callable[[str], bool], partial: bool = False
 ) -> Tree:
     """Return ``like`` with the entries that a checkpoint has, and without those it lacks.
@@ -37,7 +37,7 @@ def with_skipped(
         >>> import torch
         >>> like = {"step": torch.tensor(0.0), "exp_avg": {"w": torch.zeros(2)}}
         >>> names = ["step", "exp_avg.w", "per_parameter.step.w"]
-        >>> with_skipped(like, names, lambda name: True)["per_parameter"]
+        >>> match_per_parameter(like, names, lambda name: True)["per_parameter"]
         {'step': {'w': tensor(0.)}}
     """
     saved: _Saved = {}
