@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from functrain import search as search
     from functrain import testing as testing
     from functrain.checkpoint import Checkpoints, load, save
-    from functrain.checkpoint.run_state import Run, RunState
+    from functrain.checkpoint.run_state import RunState
     from functrain.core.batch import MicroBatches
     from functrain.core.constructor import program
     from functrain.core.ema import EMA
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from functrain.training import events as events
     from functrain.training import history as history
     from functrain.training.durations import Epochs, Minutes, Samples, Steps
-    from functrain.training.early_stopping import EarlyStop
+    from functrain.training.early_stopping import EarlyStop, Overfit, PredictedStop
     from functrain.training.evaluation import Evaluation, evaluate
     from functrain.training.events import Stop
     from functrain.training.forking import fork
-    from functrain.training.history import History
+    from functrain.training.history import History, Run
     from functrain.training.loop import fit, iterate
-    from functrain.training.overfitting import Overfit
-    from functrain.training.predicted_stop import PredictedStop
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
@@ -101,10 +99,10 @@ _DEFINED_IN = {
     "Loss": "functrain.core.loss",
     "MicroBatches": "functrain.core.batch",
     "Minutes": "functrain.training.durations",
-    "Overfit": "functrain.training.overfitting",
-    "PredictedStop": "functrain.training.predicted_stop",
+    "Overfit": "functrain.training.early_stopping",
+    "PredictedStop": "functrain.training.early_stopping",
     "Program": "functrain.core.program",
-    "Run": "functrain.checkpoint.run_state",
+    "Run": "functrain.training.history",
     "RunState": "functrain.checkpoint.run_state",
     "Samples": "functrain.training.durations",
     "Steps": "functrain.training.durations",

@@ -17,7 +17,7 @@ import functrain as ft
 from functrain import tree
 from functrain.errors import ReplayWarning
 from functrain.testing.strategies import Case
-from functrain.training import resumption
+from functrain.training.resume import TYPES
 
 SAMPLES, BATCH = 11, 3
 STEPS = 8  # two epochs, if no batches are accumulated
@@ -148,7 +148,7 @@ def differences(one: str | Path, two: str | Path) -> list[str]:
 
 
 def _run_state(directory: str | Path) -> Any:
-    state = ft.Checkpoints(directory).restore("latest", types=resumption.TYPES)[0]
+    state = ft.Checkpoints(directory).restore("latest", types=TYPES)[0]
     # Of a loader's own states the older ones are for going back, and are of where a part began.
     return attrs.evolve(state, data=_last(state.data))
 

@@ -13,7 +13,7 @@ from trying import tried
 
 import functrain as ft
 from functrain.errors import ConfigurationError, MissingMetricWarning
-from functrain.training.early_stopping import FirstOf, best_after
+from functrain.training.early_stopping.rule import FirstOf, best_after
 
 # Few different values, so that equal ones and those just at a margin occur.
 values = st.lists(

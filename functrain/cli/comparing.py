@@ -15,7 +15,7 @@ from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target, open_target
 from functrain.cli.values import value_of
 from functrain.testing.bisect.records import by_digests, common
-from functrain.training.log import FILE_NAME, read
+from functrain.training.metrics_log import FILE_NAME, read
 from functrain.tree import Path
 from functrain.tree.elements import Distance, distance
 

@@ -17,7 +17,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.cli import output
 from functrain.cli.targets import best_step, is_checkpoint, monitored, step_of
 from functrain.errors import FunctrainError, NoCheckpointError
-from functrain.training.resumption import parent_of
+from functrain.training.resume import parent_of
 
 _ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
 

@@ -19,7 +19,7 @@ from functrain.cli.targets import Target
 from functrain.errors import ConfigError, ConfigurationError, NoCheckpointError
 from functrain.generation import until
 from functrain.generation.bounds import Bounds
-from functrain.training.resumption import TYPES
+from functrain.training.resume import TYPES
 
 
 @attrs.frozen(eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from functrain.errors import LogError, MissingExtraError
-from functrain.training.log import FILE_NAME
+from functrain.training.metrics_log import FILE_NAME
 from functrain.view.plotting import Columns, Options, chart_of, draw
 from functrain.view.plotting.drawing import check_format
 from functrain.view.plotting.loading import loaded

@@ -22,14 +22,14 @@ from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.errors import ConfigError
-from functrain.training import horizon
-from functrain.training.deciding import Deciding
+from functrain.training import schedule_end
+from functrain.training.decisions import Deciding
+from functrain.training.dispatch import Listeners
 from functrain.training.durations import duration
-from functrain.training.early_stopping import as_rule
-from functrain.training.evaluations import Evaluations
+from functrain.training.early_stopping.rule import as_rule
+from functrain.training.evaluation import Evaluations
 from functrain.training.limits import Limits
-from functrain.training.listening import Listeners
-from functrain.training.monitoring import By, check_possible
+from functrain.training.monitored import By, check_possible
 
 # The keys of what goes by a metric.
 _KEYS: dict[By, str] = {
@@ -192,4 +192,4 @@ def _check_horizon(program: ft.Program, data: Any, fit: FitOptions) -> None:
         state = learning_rate.with_horizon(program.schedules, state, steps)
     learning_rate.rate(program.schedules, state, 0)
     if fit.schedule_end is None:
-        horizon.continued(program.schedules, state, 0, steps, None)
+        schedule_end.continued(program.schedules, state, 0, steps, None)

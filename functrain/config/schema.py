@@ -9,7 +9,7 @@ import attrs
 from functrain.config.kinds import AtLeast, Duration, ImportPath, Target, Targets
 from functrain.core.ema import EMA
 from functrain.errors import ConfigError
-from functrain.training.early_stopping import EarlyStop
+from functrain.training.early_stopping.rules import EarlyStop
 
 
 @attrs.frozen(kw_only=True)

@@ -16,7 +16,7 @@ from functrain.errors import (
 )
 from functrain.errors.warning import warn
 from functrain.training import events
-from functrain.training.log import FILE_NAME
+from functrain.training.metrics_log import FILE_NAME
 
 # The local checkpoint may be gone already, where many are saved and few are kept.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)

@@ -8,7 +8,7 @@ import attrs
 
 from functrain import metrics
 from functrain.training import events
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 
 def evaluation_name(event: events.EvalEnd | events.EvalBegin) -> str:

@@ -9,7 +9,7 @@ from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.listeners.rows import evaluation_name
 from functrain.training import events
-from functrain.training.early_stopping import find
+from functrain.training.early_stopping.rule import find
 
 STEPS = "steps"  # attribute of a trial: how long its runs are
 

@@ -9,9 +9,9 @@ import attrs
 
 from functrain.core.direction import Mode
 from functrain.search.listener import STEPS
-from functrain.training.early_stopping import at_least
-from functrain.training.predicted_stop import worse
-from functrain.training.prediction import LEAST_POINTS, predict_final
+from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
+from functrain.training.early_stopping.rule import at_least
+from functrain.training.early_stopping.rules import worse
 
 
 @attrs.frozen(kw_only=True)

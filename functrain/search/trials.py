@@ -11,13 +11,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from functrain.checkpoint.run_state import Run
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search.listener import Pruning
 from functrain.search.manifest import Ended, read_trial, write_trial
 from functrain.training.events import Listener
-from functrain.training.history import History
+from functrain.training.history import History, Run
 
 # (parameters, seed, run directory, listeners) -> the run that ``ft.fit`` gave with them
 Objective: TypeAlias = Callable[[dict[str, Any], int, Path, list[Listener]], Run]

@@ -16,7 +16,7 @@ from functrain.testing.comparing import changes, snapshot
 from functrain.testing.cutting import Cut, as_cuts
 from functrain.testing.making import Make, importable
 from functrain.testing.parts import Part, in_a_fresh_process, in_this_process
-from functrain.training.resumption import TYPES
+from functrain.training.resume import TYPES
 
 _MOST = 8
 _ADVICE = (

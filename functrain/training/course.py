@@ -21,12 +21,11 @@ from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.describing import describe
 from functrain.data.stateful import Stateful
-from functrain.training import events, listening
-from functrain.training.keeping import Keeper
-from functrain.training.listening import Listeners
-from functrain.training.log import Row
-from functrain.training.recording import Recorder
-from functrain.training.rewinding import bring_log, set_aside
+from functrain.training import dispatch, events
+from functrain.training.checkpointer import Keeper
+from functrain.training.dispatch import Listeners
+from functrain.training.metrics_log import Recorder, Row
+from functrain.training.resume import bring_log, set_aside
 from functrain.training.signals import Interrupts
 from functrain.tree.copying import copy
 
@@ -101,7 +100,7 @@ class Course:
             self.source.close()
             self.recorder.close()
             if error is not None:
-                listening.close(self.listeners, error)
+                dispatch.close(self.listeners, error)
 
     @property
     def store(self) -> Checkpoints | None:
@@ -157,11 +156,11 @@ class Course:
                 self.keeper.described["parent"] = str(at.absolute())
             self.loop = attrs.evolve(self.loop, log_bytes=seen)
         self.recorder = Recorder.begin(self.directory, self.loop.log_bytes)
-        listening.load_states(self.listeners, saved.listeners)
+        dispatch.load_states(self.listeners, saved.listeners)
 
     def run_state(self) -> RunState:
         """All that a resumed run needs."""
-        states = listening.states(self.listeners)
+        states = dispatch.states(self.listeners)
         loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
         # A saved state that the data has not taken up yet is still what there is.
         data = self.source.state() if self.data_state is None else self.data_state

@@ -1,4 +1,4 @@
-"""The history of a run: its rows in memory, one a step."""
+"""The result of ``fit``, and the history of a run: its rows in memory, one a step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, overload
 import attrs
 
 from functrain.core.direction import Mode, resolved
+from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
-from functrain.training.log import Row, stream
+from functrain.training.metrics_log import Row, stream
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -163,3 +164,47 @@ class History:
         names = self.names()
         frame = require("pandas", "pandas").DataFrame(self.rows, columns=names)
         return frame.set_index("step") if "step" in names else frame
+
+
+@attrs.frozen(eq=False, repr=False)
+class Run:
+    """The result of ``fit``.
+
+    Attributes:
+        state: the last training state.
+        history: one row a step.
+        reason: ``max_steps``, ``max_epochs``, ``max_samples``, ``max_time``, ``early_stop``,
+            ``listener``, ``interrupted`` or ``nonfinite``.
+        detail: the reason in words.
+        directory: where the run was written, or ``None``.
+        best: ``{"value", "step"}`` of the monitored metric.
+        seconds: time trained, over all resumptions.
+        new_steps: updates made by this call; 0 where nothing was left to train.
+    """
+
+    state: TrainState
+    history: History
+    reason: str
+    detail: str
+    directory: Path | None
+    best: dict[str, Any]
+    seconds: float
+    new_steps: int | None = None
+
+    def __repr__(self) -> str:
+        step = self.state.counters.step
+        last = self.history.rows[-1] if self.history.rows else {}
+        shown = ", ".join(
+            f"{name}={value:.4g}"
+            for name, value in last.items()
+            if name == "loss" or name.startswith("eval")
+        )
+        if self.new_steps == 0:
+            shown = f"nothing was trained by this call, {shown}"
+        where = f", directory={str(self.directory)!r}" if self.directory else ""
+        return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
+
+    def _repr_html_(self) -> str:
+        from functrain.view.display.runs import html
+
+        return html(self)

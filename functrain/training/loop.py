@@ -16,26 +16,26 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
-from functrain.checkpoint.run_state import Run
 from functrain.core import foreign_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.replay import OneShot
 from functrain.errors import ConfigurationError
+from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.course import Course
-from functrain.training.deciding import Deciding, watched
+from functrain.training.decisions import Deciding, watched
+from functrain.training.dispatch import several
 from functrain.training.durations import Duration, duration
-from functrain.training.early_stopping import Rule, as_rule
-from functrain.training.epochs import Progress, count_epochs, warn_of_replay
-from functrain.training.evaluations import Evaluations
+from functrain.training.early_stopping.rule import Rule, as_rule
+from functrain.training.evaluation import Evaluations
 from functrain.training.events import Listener
-from functrain.training.horizon import ScheduleEnd, guarded, scheduled
-from functrain.training.limits import Limits, Until
-from functrain.training.listening import several
-from functrain.training.resumption import Resume
+from functrain.training.history import Run
+from functrain.training.iteration import Progress, advance, epoch_batches
+from functrain.training.limits import Limits, Until, position
+from functrain.training.resume import Resume
 from functrain.training.running import Running
-from functrain.training.stepping import advance, epoch_batches, position
+from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.transforms.compile_cache import cached
 
 

@@ -6,7 +6,7 @@ import attrs
 
 from functrain import metrics
 from functrain.checkpoint import Saver
-from functrain.checkpoint.run_state import LoopState, Run
+from functrain.checkpoint.run_state import LoopState
 from functrain.core import foreign_state
 from functrain.core.batch import Batch, require_sizes
 from functrain.core.direction import Mode
@@ -21,20 +21,25 @@ from functrain.errors import (
 )
 from functrain.errors.warning import warn
 from functrain.training import events
-from functrain.training.changed import ended_before, refuse_another_seed, tell_changes
+from functrain.training.compatibility import (
+    check_place,
+    count_epochs,
+    ended_before,
+    notice_unused,
+    refuse_another_seed,
+    tell_changes,
+    warn_of_replay,
+)
 from functrain.training.course import Course
-from functrain.training.deciding import Deciding, warn_of_no_best
+from functrain.training.decisions import Deciding, warn_of_no_best
 from functrain.training.durations import Duration, Samples
-from functrain.training.epochs import Progress, check_place, count_epochs, warn_of_replay
-from functrain.training.evaluation import Interrupted
-from functrain.training.evaluations import Evaluations
-from functrain.training.history import History
-from functrain.training.horizon import ScheduleEnd, guarded, scheduled, taken_up
-from functrain.training.limits import Ending, Limits
-from functrain.training.monitoring import check_given
-from functrain.training.position import Position, due
-from functrain.training.resumption import Resume, chosen, notice_unused, restore
-from functrain.training.stepping import advance, epoch_batches, position
+from functrain.training.evaluation import Evaluations, Interrupted
+from functrain.training.history import History, Run
+from functrain.training.iteration import Progress, advance, epoch_batches
+from functrain.training.limits import Ending, Limits, Position, due, position
+from functrain.training.monitored import check_given
+from functrain.training.resume import Resume, chosen, restore
+from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled, taken_up
 
 _LOST = (
     "the step failed while it wrote its results over the state it was given, so there is no state "

@@ -58,7 +58,7 @@ RESUMPTION = (
     ),
     defect(
         "the state of a listener is saved and not loaded",
-        "training/listening.py",
+        "training/dispatch.py",
         "            listener.load_state_dict(states[name])\n",
         "            pass\n",
         "resumption",
@@ -86,7 +86,7 @@ RESUMPTION = (
     ),
     defect(
         "rows after the checkpoint stay in the log",
-        "training/log.py",
+        "training/metrics_log.py",
         "        if self.size > size:\n",
         "        if self.size > size + (1 << 60):\n",
         "resumption",
@@ -94,7 +94,7 @@ RESUMPTION = (
     ),
     defect(
         "an interval is due one step early",
-        "training/position.py",
+        "training/limits.py",
         "    return passed(interval, after) > passed(interval, before)\n",
         "    return passed(interval, attrs.evolve(after, step=after.step + 1)) > passed(\n"
         "        interval, attrs.evolve(before, step=before.step + 1)\n"

@@ -7,15 +7,15 @@ from .defect import LAWS, Defect, defect
 DECISIONS = (
     defect(
         "a run stops one miss too late",
-        "training/early_stopping.py",
-        "        if misses >= self.patience:\n",
-        "        if misses > self.patience:\n",
+        "training/early_stopping/rules.py",
+        "        if misses >= self.patience:\n            best =",
+        "        if misses > self.patience:\n            best =",
         "early_stopping",
         "a_run_stops_where_a_plain_loop_says",
     ),
     defect(
         "NaN is the best value",
-        "training/early_stopping.py",
+        "training/early_stopping/rule.py",
         "    if not math.isfinite(value):\n",
         "    if math.isinf(value):\n",
         "early_stopping",
@@ -23,7 +23,7 @@ DECISIONS = (
     ),
     defect(
         "an equal value is an improvement",
-        "training/early_stopping.py",
+        "training/early_stopping/rule.py",
         '(value < best if mode == "min" else value > best)',
         '(value <= best if mode == "min" else value >= best)',
         "early_stopping",
@@ -43,7 +43,7 @@ DECISIONS = (
     ),
     Defect(
         "the beginning of an evaluation is told at its end",
-        "training/evaluations.py",
+        "training/evaluation.py",
         (
             ("            send(EvalBegin(state, name, weights))\n", ""),
             (
@@ -64,7 +64,7 @@ DECISIONS = (
     ),
     defect(
         "an epoch weighs its steps alike",
-        "training/recording.py",
+        "training/metrics_log.py",
         "metrics.added(sums, numbers, samples)",
         "metrics.added(sums, numbers, 1)",
         "run",

@@ -25,7 +25,7 @@ from functrain.errors import (
     ConfigurationError,
     ExportError,
 )
-from functrain.training.resumption import describe
+from functrain.training.checkpointer import describe
 
 Run = Callable[..., Any]
 HELD = {

@@ -84,7 +84,7 @@ class TestTexts:
         import functrain as ft
         from functrain import config
         from functrain.examples import chargpt
-        from functrain.training.resumption import TYPES
+        from functrain.training.resume import TYPES
 
         program = config.build_program(config.load(str(run / "config.yaml")).config)
         state: Any = ft.load(run / "step-00000002", types=TYPES)

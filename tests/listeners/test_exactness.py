@@ -28,7 +28,7 @@ from functrain.listeners import (
     TensorBoard,
     UpdateMonitor,
 )
-from functrain.training import events, listening
+from functrain.training import dispatch, events
 
 FILES = ("run/metrics.jsonl", "metrics.csv", "some.csv", "some.jsonl", "samples.jsonl")
 Make = Callable[[Path], Any]
@@ -125,7 +125,7 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     ]
     state = made.init()
     state, metrics = made.train_step(state, (X[:4], X[:4, :1]))
-    sending = listening.Listeners.of(listeners)
+    sending = dispatch.Listeners.of(listeners)
     sending.send(events.TrainBegin(state, 10_000, 100, None))
     for _ in range(8):  # the profiler lets go
         sending.send(events.BatchEnd(state, metrics))
@@ -134,7 +134,7 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     assert best < 40e-6
 
 
-def _seconds(sending: listening.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
+def _seconds(sending: dispatch.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
     begin = time.perf_counter()
     for _ in range(steps):
         sending.send(events.BatchBegin(state, None))

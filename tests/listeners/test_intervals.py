@@ -1,4 +1,4 @@
-"""When a listener's turn comes: as ``functrain.training.position.due`` says."""
+"""When a listener's turn comes: as ``functrain.training.limits.due`` says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functrain.errors import InvalidDurationError, UnknownEpochLengthError
 from functrain.listeners import intervals
 from functrain.listeners.intervals import Interval
 from functrain.training.durations import Epochs, Samples, Steps, duration
-from functrain.training.position import Position, due
+from functrain.training.limits import Position, due
 
 DURATIONS = st.one_of(
     st.integers(1, 9).map(Steps),

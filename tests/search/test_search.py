@@ -272,7 +272,7 @@ def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None
     best, other = report.ranked(result.study)
     assert best.value >= other.value
     seed = read_trial(tmp_path / f"trial-{best.number:04d}")[0]
-    from functrain.training.log import read
+    from functrain.training.metrics_log import read
 
     rows = read(tmp_path / f"trial-{best.number:04d}" / "seed-0" / "metrics.jsonl")
     assert seed.value == max(row["eval/loss"] for row in rows if "eval/loss" in row)

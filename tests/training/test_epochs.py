@@ -20,7 +20,8 @@ import functrain as ft
 from functrain import errors, tree
 from functrain.data import Batches, Mixture, as_source, prefetched
 from functrain.finders import find_lr
-from functrain.training import epochs
+from functrain.training import iteration
+from functrain.training.compatibility import count_epochs
 
 LENGTH, SIZE = 19, 4
 X = torch.linspace(-1, 1, 3 * 74).reshape(74, 3)  # 18 batches of 4, and one of 2
@@ -74,7 +75,7 @@ class Lying(Unknown):
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guarded, "guard", Askable())
-    monkeypatch.setattr(epochs, "MOST_EMPTY", 100)
+    monkeypatch.setattr(iteration, "MOST_EMPTY", 100)
 
 
 def batches(**options: Any) -> Batches:
@@ -173,7 +174,7 @@ def test_the_order_is_that_of_the_epoch_counted() -> None:
 
 def test_the_state_within_an_epoch_is_not_touched() -> None:
     state = stepped(program(), 5)
-    assert epochs.count_epochs(state, as_source(batches())) is state
+    assert count_epochs(state, as_source(batches())) is state
 
 
 @pytest.mark.parametrize(("accumulate", "groups", "begins"), [(2, 20, (2, 2)), (3, 13, (2, 1))])
@@ -285,7 +286,7 @@ class TestOtherData:
         with pytest.raises(errors.InvalidPositionError, match="may have been of other data"):
             run(made, state, KINDS[kind]())
         over = attrs.evolve(state, counters=attrs.evolve(counters, batch=LENGTH))
-        assert place(epochs.count_epochs(over, as_source(KINDS[kind]()))) == (4, 0)
+        assert place(count_epochs(over, as_source(KINDS[kind]()))) == (4, 0)
 
     def test_the_remedy_begins_with_the_next_epoch(self, run: Any) -> None:
         made = program()

@@ -17,7 +17,7 @@ import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import read_manifest, verify
 from functrain.training import events, running
-from functrain.training.resumption import TYPES
+from functrain.training.resume import TYPES
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import functrain as ft
 from functrain import tree
-from functrain.training import resumption
+from functrain.training.resume import TYPES
 
 # Every option is an ordinary override of the example's configuration.
 RUNS = {
@@ -85,8 +85,5 @@ def test_killed_runs_end_in_the_same_bytes(
     assert kills >= 5  # the last start may find little left to do
     logs = [(run / "metrics.jsonl").read_bytes() for run in (straight, disturbed)]
     assert logs[0] == logs[1]
-    trees = [
-        ft.Checkpoints(run).restore("latest", types=resumption.TYPES)[0]
-        for run in (straight, disturbed)
-    ]
+    trees = [ft.Checkpoints(run).restore("latest", types=TYPES)[0] for run in (straight, disturbed)]
     assert tree.diff(*trees) == []

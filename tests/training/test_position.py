@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from functrain.errors import InvalidPositionError, UnknownEpochLengthError
 from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps
-from functrain.training.position import Position, due, passed, reached
+from functrain.training.limits import Position, due, passed, reached
 
 
 def walk(epochs: int, batches: int, known: bool = True) -> list[Position]:

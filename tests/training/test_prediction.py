@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import functrain as ft
 from functrain.errors import ConfigurationError, MissingMetricWarning
-from functrain.training.predicted_stop import PredictedStop
-from functrain.training.prediction import predict_final
+from functrain.training.early_stopping.prediction import predict_final
+from functrain.training.early_stopping.rules import PredictedStop
 
 SIZES = st.floats(1e-3, 1e3)
 SIGNED = SIZES.flatmap(lambda size: st.sampled_from([size, -size]))

@@ -19,7 +19,8 @@ import functrain as ft
 from functrain import errors, listeners
 from functrain.data import as_source
 from functrain.data.describing import describe
-from functrain.training import resumption
+from functrain.training import checkpointer
+from functrain.training.resume import TYPES
 
 X = torch.linspace(-1, 1, 48).reshape(16, 3)
 
@@ -117,7 +118,7 @@ class TestARunThatIsOver:
     ) -> None:
         """Where nothing is computed, no warning says that something is. Warnings are errors."""
         fit(tmp_path)
-        monkeypatch.setattr(resumption, "environment", lambda: {"torch": "1.0"})
+        monkeypatch.setattr(checkpointer, "environment", lambda: {"torch": "1.0"})
         assert fit(tmp_path).new_steps == 0
         with pytest.warns(errors.RecipeChangedWarning, match="torch"):
             fit(tmp_path, "2 epochs")
@@ -168,7 +169,7 @@ def test_a_checkpoint_that_says_nothing_of_contents_is_taken_up(tmp_path: Path) 
     """As earlier versions wrote them. Warnings are errors here."""
     fit(tmp_path)
     store = ft.Checkpoints(tmp_path)
-    state, manifest = store.restore("latest", types=resumption.TYPES)
+    state, manifest = store.restore("latest", types=TYPES)
     described = {**manifest.info["data"]}
     del described["contents"], described["order"]
     info = {**manifest.info, "data": described}

@@ -13,7 +13,7 @@ from functrain.errors import LogError
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
 from functrain.training.durations import Duration
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 _FIRST = ["step", "epoch"]
 

@@ -10,7 +10,7 @@ from functrain.errors import LogError
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
 from functrain.training.durations import Duration
-from functrain.training.log import Row, decode, encode
+from functrain.training.metrics_log import Row, decode, encode
 
 
 def JSONL(  # noqa: N802 (reads as the class of what it makes)

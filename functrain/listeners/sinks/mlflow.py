@@ -11,7 +11,7 @@ import attrs
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.training.durations import Duration
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 _MOST_METRICS = 1000  # of one request, MLflow's own limit
 _MOST_PARAMS = 100

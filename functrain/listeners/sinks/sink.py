@@ -17,7 +17,7 @@ from functrain.listeners.intervals import Interval
 from functrain.listeners.rows import Rows, evaluation_name
 from functrain.training import events
 from functrain.training.durations import Duration
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 
 @attrs.define(eq=False)

@@ -12,7 +12,7 @@ import orjson
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
 from functrain.training.durations import Duration
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 
 def TensorBoard(  # noqa: N802 (reads as the class of what it makes)

@@ -13,7 +13,7 @@ from functrain.checkpoint import Checkpoints, Manifest, read_manifest
 from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
 from functrain.listeners import digests
 from functrain.testing.bisect.manifests import is_same_training
-from functrain.training.log import FILE_NAME, read
+from functrain.training.metrics_log import FILE_NAME, read
 
 _UNREADABLE = (CheckpointCorruptError, CheckpointFormatError, NoCheckpointError)
 

@@ -18,12 +18,12 @@ from functrain.listeners.rows import evaluation_name
 from functrain.metrics import fetch
 from functrain.testing.bisect.sides import Side
 from functrain.training import events
-from functrain.training.deciding import watched
+from functrain.training.decisions import watched
 from functrain.training.durations import Steps
-from functrain.training.early_stopping import as_rule
-from functrain.training.log import encode
+from functrain.training.early_stopping.rule import as_rule
 from functrain.training.loop import fit
-from functrain.training.resumption import parent_of
+from functrain.training.metrics_log import encode
+from functrain.training.resume import parent_of
 from functrain.tree.copying import copy
 from functrain.tree.merkle import merkle
 

@@ -12,8 +12,7 @@ from functrain.view.plotting.markup import Markup, element
 from functrain.view.reporting import history_table
 
 if TYPE_CHECKING:
-    from functrain.checkpoint.run_state import Run
-    from functrain.training.history import History
+    from functrain.training.history import History, Run
 
 _CHARTS = 6  # of further metrics the names are told
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from functrain.training.log import Row
+from functrain.training.metrics_log import Row
 
 
 @attrs.frozen(eq=False)

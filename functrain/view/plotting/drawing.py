@@ -14,7 +14,7 @@ from functrain.view.plotting.page import chart_page
 from functrain.view.plotting.picture import picture
 
 if TYPE_CHECKING:
-    from functrain.training.log import Row
+    from functrain.training.metrics_log import Row
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 _DOTS_PER_INCH = 140

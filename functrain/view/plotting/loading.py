@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from functrain.errors import LogError
-from functrain.training.log import Row, stream
+from functrain.training.metrics_log import Row, stream
 from functrain.view.plotting.columns import Columns
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from functrain.training.log import FILE_NAME
+from functrain.training.metrics_log import FILE_NAME
 
 # Either makes a directory that of a run; a configuration may be that of several in it.
 _MARKS = (FILE_NAME, "FORMAT")

@@ -12,7 +12,7 @@ from functrain.view.plotting.progress import PLACES
 
 if TYPE_CHECKING:
     from functrain.training.history import History
-    from functrain.training.log import Row
+    from functrain.training.metrics_log import Row
 
 _HEAD, _TAIL = 3, 4
 _WIDTH = 100

@@ -7,8 +7,7 @@ import math
 import attrs
 
 from functrain.errors import FunctrainError
-from functrain.training.limits import Limits
-from functrain.training.position import Position
+from functrain.training.limits import Limits, Position
 from functrain.view.reporting.gathering import Facts
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import functrain as ft
 from functrain import errors
 from functrain.schedules import Cosine, Plateau, Sequential, WarmupCosine
-from functrain.training.position import Position
+from functrain.training.limits import Position
 from mistakes.mistake import Mistake, X, batches, fit, program
 
 

@@ -17,7 +17,7 @@ import attrs
 
 import functrain as ft
 from functrain import tree
-from functrain.training import resumption
+from functrain.training.resume import TYPES
 from torture.faults import FAULTS, FULL_DISK
 from torture.runs import CASES, FILES, Child
 
@@ -107,10 +107,7 @@ def differing(expected: Path, got: Path) -> Iterator[str]:
             yield f"{file} differs"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged checkpoints that are passed over
-        trees = [
-            ft.Checkpoints(each).restore("latest", types=resumption.TYPES)[0]
-            for each in (expected, got)
-        ]
+        trees = [ft.Checkpoints(each).restore("latest", types=TYPES)[0] for each in (expected, got)]
     # Of listeners the files count: what they have not written yet they keep in their states. And
     # of the states of a loader the last, where it stands: one before is of where it was taken up.
     parts = [

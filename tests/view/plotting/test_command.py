@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from functrain.cli.application import app
 from functrain.errors import ConfigurationError, LogError, MissingExtraError
-from functrain.training.log import encode
+from functrain.training.metrics_log import encode
 
 
 def write(directory: Path, steps: int, **more: float) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 import functrain as ft
 from functrain.errors import ConfigurationError, LogError
-from functrain.training.log import encode
+from functrain.training.metrics_log import encode
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import RecipeChangedWarning, RunDirectoryError
-from functrain.training.log import encode
+from functrain.training.metrics_log import encode
 from functrain.view.reporting import report
 
 

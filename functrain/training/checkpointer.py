@@ -1,20 +1,28 @@
-"""The checkpoints of one call of ``fit``: which state stands on the disk, which is on its way."""
+"""The checkpoints of one ``fit`` call: what they say about the run, and which state is saved."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
+from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint.format.changed_buffers import described
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.training import early_stopping
+from functrain.core.wrapped import plain_paths, shown_layers
+from functrain.errors import (
+    UnsupportedLeafError,
+)
+from functrain.training.early_stopping.rule import find
 from functrain.training.events import CheckpointSaved
-from functrain.training.resumption import describe, refuse_unknown
 
 
 @attrs.define(eq=False)
@@ -71,7 +79,7 @@ class Keeper:
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
         measured, monitor = dict(found), self.store.monitor
-        if (value := early_stopping.find(measured, monitor)) is not None:
+        if (value := find(measured, monitor)) is not None:
             measured[monitor] = value
         info = {**self.described, "seconds": seconds}
         step = run.train.counters.step
@@ -101,3 +109,51 @@ class Keeper:
             return None
         state, self.under_way = self.under_way, None
         return CheckpointSaved(state, Path(path))
+
+
+def environment() -> dict[str, Any]:
+    """What a bitwise equal continuation depends on besides the state."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """What a checkpoint says it was made with: recipe, shapes, transformations, environment."""
+    model = program.fixed.model
+    persistent = plain_paths(model.module, list(model.module.state_dict())).values()
+    return {
+        "recipe": program.recipe.describe(),
+        # Not whether it donates, which changes no bit.
+        "step": getattr(program.device_step, "description", "eager"),
+        "params": {path: list(value.shape) for path, value in model.params.items()},
+        "modules": shown_layers(model.module),
+        # Forwards may change them; so it is known whether a program begins with the same ones.
+        "buffers": {path: described(value) for path, value in model.buffers.items()},
+        # What a state_dict of the module has under more names, or not at all.
+        "ties": dict(model.aliases),
+        "transient": [path for path in model.buffers if path not in persistent],
+        "environment": environment(),
+    }
+
+
+def refuse_unknown(value: Any, path: tree.Path) -> None:
+    """Refuse what a resumed run could not make again in the state of a listener or a loader.
+
+    Raises:
+        UnsupportedLeafError: an instance of a class, or a member of an enum; names the path.
+    """
+    if isinstance(value, Enum) or (
+        tree.is_node(value) and not isinstance(value, dict | list | tuple)
+    ):
+        raise UnsupportedLeafError(
+            f"{tree.path_string(path)} is a {type(value).__qualname__}; a resumed run makes no "
+            "classes but its own, so the state of a listener or a loader is made of dicts, lists, "
+            "tuples, tensors and plain values. Convert it in state_dict"
+        )
+    for key, child in tree.children(value) if tree.is_node(value) else ():
+        refuse_unknown(child, (*path, key))

@@ -1,4 +1,4 @@
-"""Early stopping and best value, as pure reducers over evaluations: they resume like all state."""
+"""What an early-stopping rule is, and several rules as one: pure reducers over evaluations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 import attrs
 
-from functrain.core.direction import Mode, resolved
+from functrain.core.direction import Mode
 from functrain.errors import ConfigurationError, MissingMetricWarning
 from functrain.errors.warning import warn
 
@@ -99,95 +99,6 @@ def at_least(least: float) -> Any:
 
 
 @attrs.frozen
-class EarlyStop:
-    """End a run when a metric no longer improves.
-
-    Attributes:
-        monitor: metric of an evaluation, such as ``"loss"`` or ``"eval/ema/accuracy"``.
-        patience: the run ends at this many evaluations in a row without improvement.
-        mode: whether less (``"min"``) or more (``"max"``) is better. By default what the metric
-            says (``higher_is_better``), or what a well-known name implies (accuracy, loss); of any
-            other metric it must be given.
-        min_delta: an improvement must exceed this.
-        relative: ``min_delta`` is a share of the absolute best value.
-        lower: a value below this ends the run at once.
-        upper: a value above this ends the run at once (``nan`` counts as above).
-
-    Example:
-        >>> rule, state = EarlyStop("loss", patience=2), EarlyStop("loss").init()
-        >>> for value in (1.0, 0.5, 0.5, 0.6):
-        ...     state = rule.observe(state, {"eval/loss": value})
-        >>> state["stop"]
-        'loss has not improved on 0.5 in 2 evaluations'
-    """
-
-    monitor: str = "loss"
-    patience: int = attrs.field(default=5, validator=at_least(1))
-    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
-    min_delta: float = attrs.field(default=0.0, validator=at_least(0.0))
-    relative: bool = False
-    lower: float | None = None
-    upper: float | None = None
-
-    def init(self) -> State:
-        """State before the first evaluation."""
-        return {"best": None, "misses": 0, "stop": None}
-
-    def directed(self, directions: Mapping[str, Mode]) -> EarlyStop:
-        """The rule with its mode.
-
-        Args:
-            directions: what metric objects say of themselves, by full name.
-
-        Raises:
-            ConfigurationError: nothing says whether less or more is better.
-        """
-        return attrs.evolve(self, mode=resolved(self.monitor, self.mode, directions, "EarlyStop"))
-
-    def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation.
-
-        Args:
-            state: from :meth:`init` or an earlier call; not changed.
-            metrics: what the evaluation gave. Without the monitored metric nothing changes and a
-                :class:`MissingMetricWarning` names those there are.
-
-        Returns:
-            The new state; ``stop`` says why the run is to end, or is ``None``.
-
-        Raises:
-            ConfigurationError: nothing says whether less or more is better.
-        """
-        value = awaited(metrics, self.monitor)
-        if value is None:
-            return state
-        mode = resolved(self.monitor, self.mode, where="EarlyStop")
-        if outside := self._outside(value):
-            return {**state, "stop": outside}
-        if self._improved(value, state["best"], mode):
-            return {"best": value, "misses": 0, "stop": None}
-        misses = state["misses"] + 1
-        stop = None
-        if misses >= self.patience:
-            best = state["best"]
-            stop = f"{self.monitor} has not improved on {best} in {misses} evaluations"
-        return {**state, "misses": misses, "stop": stop}
-
-    def _improved(self, value: float, best: float | None, mode: Mode) -> bool:
-        if best is None:
-            return improves(value, None, mode)
-        margin = self.min_delta * abs(best) if self.relative else self.min_delta
-        return improves(value, best - margin if mode == "min" else best + margin, mode)
-
-    def _outside(self, value: float) -> str | None:
-        if self.lower is not None and value < self.lower:
-            return f"{self.monitor} is {value}, below the bound {self.lower}"
-        if self.upper is not None and not value <= self.upper:
-            return f"{self.monitor} is {value}, above the bound {self.upper}"
-        return None
-
-
-@attrs.frozen
 class FirstOf:
     """Several rules, of which the first to stop ends the run.
 
@@ -195,6 +106,7 @@ class FirstOf:
         rules: such as ``EarlyStop`` and ``Overfit``.
 
     Example:
+        >>> from functrain.training.early_stopping.rules import EarlyStop
         >>> rule = FirstOf((EarlyStop(patience=2), EarlyStop("accuracy", upper=0.9)))
         >>> rule.observe(rule.init(), {"eval/loss": 0.5, "eval/accuracy": 0.95})["stop"]
         'accuracy is 0.95, above the bound 0.9'

@@ -14,11 +14,11 @@ import torch
 import functrain as ft
 from functrain.checkpoint.run_state import LoopState
 from functrain.errors import MissingMetricError, MissingMetricWarning
-from functrain.training.deciding import Deciding
+from functrain.training.decisions import Deciding
 from functrain.training.durations import Steps
-from functrain.training.early_stopping import FirstOf
-from functrain.training.evaluations import Evaluations
-from functrain.training.monitoring import Monitored
+from functrain.training.early_stopping.rule import FirstOf
+from functrain.training.evaluation import Evaluations
+from functrain.training.monitored import Monitored
 
 NOTHING = Evaluations({}, Steps(1))
 PATIENT = ft.EarlyStop("accuracy", patience=2, mode="max")

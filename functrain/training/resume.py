@@ -1,71 +1,39 @@
-"""Going on from a checkpoint: what is expected of it, and what differs from when it was made."""
+"""Find the checkpoint that a run resumes from, load it, and keep what it leaves behind."""
 
 from __future__ import annotations
 
 import errno
-import platform
-from enum import Enum
+import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
-import torch
 from torch import nn
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
-from functrain.checkpoint.format.changed_buffers import described
 from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.core.wrapped import all_paths, plain_paths, shown_layers
+from functrain.core.wrapped import all_paths, plain_paths
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
     ConfigurationError,
+    LogError,
     NoCheckpointError,
-    RunChangedError,
-    UnsupportedLeafError,
-    UnusedStateWarning,
 )
-from functrain.errors.warning import warn
+from functrain.training.metrics_log import FILE_NAME
 
 # What ``fit`` takes: whether, or the place or path of a checkpoint.
 Resume: TypeAlias = bool | int | str | Path
+
+
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, Counters, Rng)
-
-
-def environment() -> dict[str, Any]:
-    """What a bitwise equal continuation depends on besides the state."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-    }
-
-
-def describe(program: Program) -> dict[str, Any]:
-    """What a checkpoint says it was made with: recipe, shapes, transformations, environment."""
-    model = program.fixed.model
-    persistent = plain_paths(model.module, list(model.module.state_dict())).values()
-    return {
-        "recipe": program.recipe.describe(),
-        # Not whether it donates, which changes no bit.
-        "step": getattr(program.device_step, "description", "eager"),
-        "params": {path: list(value.shape) for path, value in model.params.items()},
-        "modules": shown_layers(model.module),
-        # Forwards may change them; so it is known whether a program begins with the same ones.
-        "buffers": {path: described(value) for path, value in model.buffers.items()},
-        # What a state_dict of the module has under more names, or not at all.
-        "ties": dict(model.aliases),
-        "transient": [path for path in model.buffers if path not in persistent],
-        "environment": environment(),
-    }
 
 
 def expected(program: Program, seed: int) -> RunState:
@@ -170,40 +138,6 @@ def _run_at(path: Path) -> Checkpoints | None:
     return store if store.steps() else None
 
 
-def notice_unused(state: TrainState | None, saved: TrainState) -> None:
-    """Tell that a state is not what the run goes on from.
-
-    Args:
-        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
-            once began.
-        saved: what it goes on from.
-
-    Raises:
-        RunChangedError: a state that has made no step is of another seed.
-
-    Warns:
-        UnusedStateWarning: a state with steps behind it is another one.
-    """
-    if state is None:
-        return
-    if state.counters.step == 0:
-        if state.rng.seed != saved.rng.seed:
-            raise RunChangedError(
-                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
-                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
-                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
-                "state= out"
-            )
-        return
-    if not tree.equal(state, saved):
-        warn(
-            f"the state of step {state.counters.step} that was given as state= is not used: the "
-            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
-            "directory to go on from the state, or leave state= out",
-            UnusedStateWarning,
-        )
-
-
 def parent_of(store: Checkpoints) -> str | None:
     """The checkpoint of another run that the newest one here goes back to, if it does."""
     for step in reversed(store.steps()):
@@ -215,24 +149,76 @@ def parent_of(store: Checkpoints) -> str | None:
     return None
 
 
-def refuse_unknown(value: Any, path: tree.Path) -> None:
-    """Refuse what a resumed run could not make again in the state of a listener or a loader.
-
-    Raises:
-        UnsupportedLeafError: an instance of a class, or a member of an enum; names the path.
-    """
-    if isinstance(value, Enum) or (
-        tree.is_node(value) and not isinstance(value, dict | list | tuple)
-    ):
-        raise UnsupportedLeafError(
-            f"{tree.path_string(path)} is a {type(value).__qualname__}; a resumed run makes no "
-            "classes but its own, so the state of a listener or a loader is made of dicts, lists, "
-            "tuples, tensors and plain values. Convert it in state_dict"
-        )
-    for key, child in tree.children(value) if tree.is_node(value) else ():
-        refuse_unknown(child, (*path, key))
-
-
 def is_path(which: object) -> bool:
     """Whether a checkpoint is named by its path, rather than by its place among others."""
     return isinstance(which, str | Path) and which not in ("latest", "best")
+
+
+def set_aside(store: Checkpoints, step: int) -> Path | None:
+    """Move checkpoints after a step out of the way, with a copy of the log that goes with them.
+
+    Args:
+        store: the run directory; the caller has its lock.
+        step: where the run goes on.
+
+    Returns:
+        The directory they are in, a run directory like any other; ``None`` if there were none.
+    """
+    later = [each for each in store.steps() if each > step]
+    if not later:
+        return None
+    aside = _unused(store.directory / f"set-aside-from-{later[0]:08d}-to-{later[-1]:08d}")
+    aside.mkdir()
+    log = store.directory / FILE_NAME
+    if log.exists():
+        _copy(log, aside / FILE_NAME, log.stat().st_size)
+    # The newest first: cut short, what is left in place is an unbroken beginning.
+    for each in reversed(later):
+        os.rename(store.path(each), aside / store.path(each).name)
+    sync_directory(aside)
+    sync_directory(store.directory)
+    return aside
+
+
+def bring_log(checkpoint: Path, directory: Path, size: int) -> int:
+    """Copy what a checkpoint has seen of its run's log into another run directory.
+
+    Args:
+        checkpoint: in the run directory it was saved in, or anywhere else.
+        directory: the new run directory.
+        size: length of the log in bytes when the checkpoint was saved.
+
+    Returns:
+        Bytes copied: ``size``, or 0 where the log is not beside the checkpoint.
+
+    Raises:
+        LogError: there is a log already.
+    """
+    source, target = checkpoint.parent / FILE_NAME, directory / FILE_NAME
+    if not source.exists() or source.stat().st_size < size:
+        return 0
+    if target.exists() and target.stat().st_size:
+        if target.read_bytes()[:size] == source.read_bytes()[:size]:
+            return size  # brought before, by a run that ended before its first checkpoint
+        raise LogError(
+            f"{target} is the log of another run; choose an empty directory to go on from "
+            f"{checkpoint}"
+        )
+    target.unlink(missing_ok=True)
+    make_directories(directory)
+    _copy(source, target, size)
+    sync_directory(directory)
+    return size
+
+
+def _copy(source: Path, target: Path, size: int) -> None:
+    with source.open("rb") as stream, created(target) as descriptor:
+        write_all(descriptor, stream.read(size))
+
+
+def _unused(path: Path) -> Path:
+    candidate, count = path, 1
+    while os.path.lexists(candidate):
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate

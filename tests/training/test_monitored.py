@@ -325,7 +325,7 @@ class TestGoingOn:
 def strip_records(directory: Path) -> None:
     """Save the newest checkpoint again as versions without a record did."""
     store = ft.Checkpoints(directory)
-    from functrain.training.resumption import TYPES
+    from functrain.training.resume import TYPES
 
     saved, manifest = store.restore(types=TYPES)
     info = {key: value for key, value in manifest.info.items() if key != "monitored"}

@@ -15,9 +15,9 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.warning import warn
-from functrain.training.early_stopping import Rule, best_after, directed, each_rule, find
-from functrain.training.evaluations import Evaluations
-from functrain.training.monitoring import By, Monitored, check_possible
+from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
+from functrain.training.evaluation import Evaluations
+from functrain.training.monitored import By, Monitored, check_possible
 
 
 def warn_of_no_best(monitor: str) -> None:

@@ -10,8 +10,8 @@ import torch
 
 import functrain as ft
 from functrain import data
-from functrain.training import stepping
-from functrain.training.position import Position
+from functrain.training import iteration
+from functrain.training.limits import Position, position
 
 BATCHES = [torch.full((2, 3), float(index)) for index in range(5)]
 
@@ -24,7 +24,7 @@ def state() -> ft.TrainState:
 
 def test_a_state_stands_where_its_counters_say(state: ft.TrainState) -> None:
     counters = attrs.evolve(state.counters, step=9, epoch=2, batch=3, samples=30)
-    found = stepping.position(attrs.evolve(state, counters=counters), 7, seconds=90.0)
+    found = position(attrs.evolve(state, counters=counters), 7, seconds=90.0)
     assert found == Position(step=9, samples=30, minutes=1.5, epoch=2, batch=3, batches=7)
 
 
@@ -50,14 +50,14 @@ def test_micro_batches_are_grouped_and_the_rest_is_a_step_too(
     state: ft.TrainState, accumulate: int, sizes: list[int], known: bool
 ) -> None:
     source = data.as_source(Known() if known else Unknown())
-    found = list(stepping.epoch_batches(source, state, accumulate, None))
+    found = list(iteration.epoch_batches(source, state, accumulate, None))
     assert all(isinstance(given, ft.MicroBatches) for given, _ in found)
     assert [len(given.batches) for given, _ in found] == sizes
     assert [last for _, last in found] == [False] * (len(sizes) - 1) + [True]
 
 
 def test_a_step_of_one_batch_is_given_the_batch_itself(state: ft.TrainState) -> None:
-    found = list(stepping.epoch_batches(data.as_source(BATCHES), state, 1, None))
+    found = list(iteration.epoch_batches(data.as_source(BATCHES), state, 1, None))
     assert all(given is batch for (given, _), batch in zip(found, BATCHES, strict=True))
 
 
@@ -66,7 +66,7 @@ def test_a_batch_is_drawn_ahead_only_where_the_length_is_unknown(
     state: ft.TrainState, kind: type[Unknown], drawn: int
 ) -> None:
     batches = kind()
-    next(stepping.epoch_batches(data.as_source(batches), state, 1, None))
+    next(iteration.epoch_batches(data.as_source(batches), state, 1, None))
     assert batches.drawn == drawn
 
 
@@ -75,5 +75,5 @@ def test_an_epoch_ends_at_the_length_that_was_told(state: ft.TrainState) -> None
         def __len__(self) -> int:
             return 3
 
-    found = list(stepping.epoch_batches(data.as_source(Longer()), state, 1, None))
+    found = list(iteration.epoch_batches(data.as_source(Longer()), state, 1, None))
     assert [last for _, last in found] == [False, False, True]

@@ -16,7 +16,7 @@ import functrain as ft
 from functrain import tree
 from functrain.errors import ConfigurationError, MissingMetricError, MissingMetricWarning
 from functrain.training import events
-from functrain.training.early_stopping import FirstOf
+from functrain.training.early_stopping.rule import FirstOf
 
 PER_EPOCH = 6
 

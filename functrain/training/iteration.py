@@ -1,4 +1,4 @@
-"""From data to steps: grouping loader batches, and the turn of an epoch."""
+"""From data to steps: the batches of an epoch, grouped for accumulation, and its end."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ import attrs
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.program import Metrics, Program
-from functrain.core.state import TrainState
+from functrain.core.state import Counters, TrainState
 from functrain.data import Source
-from functrain.training.position import Position
-
-
-def position(state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:
-    """Where a state stands, in the terms of durations.
-
-    Args:
-        state: the state.
-        batches: loader batches in an epoch, where known.
-        seconds: time trained.
-    """
-    at = state.counters
-    return Position(at.step, at.samples, seconds / 60, at.epoch, at.batch, batches)
+from functrain.errors import (
+    EmptyDatasetError,
+)
 
 
 def advance(
@@ -75,3 +65,59 @@ def _with_last(
         previous.append(batch)
     if previous:
         yield previous.pop(), True
+
+
+MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
+
+
+@attrs.define
+class Progress:
+    """What an epoch has trained so far, so that no loop goes on over data without samples.
+
+    Attributes:
+        epoch: its number.
+        step: updates made when a batch last had samples.
+        untrained: whether this epoch was read from its beginning and no batch has had samples.
+        empty: batches without samples since then.
+    """
+
+    epoch: int
+    step: int
+    untrained: bool
+    empty: int = 0
+
+    @classmethod
+    def begin(cls, counters: Counters) -> Progress:
+        """Begin with an epoch, or with the rest of one."""
+        return cls(counters.epoch, counters.step, counters.batch == 0)
+
+    def after(self, counters: Counters, ends_epoch: bool) -> None:
+        """Note a step.
+
+        Args:
+            counters: after it.
+            ends_epoch: whether it was the last of its epoch.
+
+        Raises:
+            EmptyDatasetError: a whole epoch had no samples, or so many batches that the data may
+                have no end.
+        """
+        if counters.step != self.step:
+            self.step, self.untrained, self.empty = counters.step, False, 0
+            return
+        self.empty += 1
+        if ends_epoch or self.empty >= MOST_EMPTY:
+            self.end()
+
+    def end(self) -> None:
+        """Refuse the epoch if it has ended without a sample.
+
+        Raises:
+            EmptyDatasetError: it has.
+        """
+        if self.untrained or self.empty >= MOST_EMPTY:
+            what = f"{self.empty} batches in a row without samples" if self.empty else "no batch"
+            raise EmptyDatasetError(
+                f"the data gave {what} in epoch {self.epoch}, so nothing can be trained on: "
+                "look at what the dataset, its sampler or filter, and the collate function give"
+            )

@@ -22,6 +22,8 @@ from functrain.schedules.curve import Curve
 
 # What happens where a run goes on beyond the end of its schedule.
 ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None
+
+
 _CHOICES = ("keep", "stretch", "restart")
 
 

@@ -1,0 +1,284 @@
+"""Whether a state or a checkpoint fits the arguments of ``fit``: seed, program, data and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import tree
+from functrain.checkpoint.run_state import RunState
+from functrain.core import arguments
+from functrain.core.program import Program
+from functrain.core.state import Counters, TrainState
+from functrain.data import Source
+from functrain.data.counting import samples_in
+from functrain.data.describing import differences
+from functrain.errors import (
+    BeyondLimitWarning,
+    ConfigurationError,
+    DataChangedError,
+    InvalidPositionError,
+    RecipeChangedWarning,
+    ReplayWarning,
+    RunChangedError,
+    UnusedStateWarning,
+)
+from functrain.errors.warning import warn
+from functrain.training.checkpointer import describe
+from functrain.training.limits import Limits, position
+
+
+def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
+    """Refuse a seed that would have no effect.
+
+    Args:
+        seed: what ``fit`` was given, if anything.
+        train: where the run begins or goes on.
+        path: the checkpoint that it is of, ``None`` if ``fit`` was given it.
+
+    Raises:
+        RunChangedError: the run of the checkpoint has another seed.
+        ConfigurationError: the state has.
+    """
+    if seed is None or arguments.seed(seed) == train.rng.seed:
+        return
+    own = f"whose seed is {train.rng.seed}: leave seed= out to go on with that"
+    other = f"state=ft.fork(state, seed={seed})"
+    if path is None:
+        raise ConfigurationError(
+            f"seed={seed} has no effect on the given state, {own}, or give {other}"
+        )
+    raise RunChangedError(
+        f"seed={seed} has no effect on the run in {path.parent}, {own}. Choose another directory "
+        f"for a run of that seed, or for one that goes on from a state of this run by {other}"
+    )
+
+
+def ended_before(
+    saved: RunState,
+    info: dict[str, Any],
+    path: Path,
+    limits: Limits,
+    batches: int | None,
+    steps: int | None,
+) -> str | None:
+    """How the run of a checkpoint has ended, where nothing is left to do.
+
+    Args:
+        saved: what the checkpoint holds.
+        info: what was written beside it.
+        path: its path.
+        limits: of the run that goes on from it.
+        batches: loader batches in an epoch, where known.
+        steps: the updates that the limits allow, where known.
+
+    Warns:
+        BeyondLimitWarning: the run is longer than that.
+    """
+    if saved.loop.owed is not None:
+        return None
+    at = position(saved.train, batches, info.get("seconds", 0.0))
+    limit = limits.reached(at)
+    if limit is None:
+        stopped = saved.loop.early_stop.get("stop")
+        return f"early_stop: {stopped}" if stopped else None
+    if steps is not None and at.step > steps:
+        warn(
+            f"the run in {path.parent} stands at step {at.step}, beyond the {steps} of this until: "
+            "nothing is trained, and what it gives is the state of that step. Choose another "
+            "directory for a shorter run, or go back by resume=STEP",
+            BeyondLimitWarning,
+        )
+    return f"{limit.reason}: {limit.detail}"
+
+
+def tell_changes(
+    program: Program, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
+) -> None:
+    """Tell what differs from what the checkpoint was made with.
+
+    Args:
+        program: with which the run goes on.
+        data: what is known of the data with which it does.
+        info: what was written beside the checkpoint.
+        path: of the checkpoint.
+        ended: how the run has ended, where nothing is left to do.
+
+    Raises:
+        RunChangedError: the run has ended, so that its result would be that of another program or
+            of other data.
+
+    Warns:
+        RecipeChangedWarning: training goes on with the present program and data.
+    """
+    now = describe(program)
+    parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
+    # Another version of torch may print the same layers in other words.
+    if info.get("environment", now["environment"]).get("torch") == now["environment"]["torch"]:
+        parts.append("modules")
+    changed = [
+        *(each for part in parts for each in _changes(info.get(part, now[part]), now[part], part)),
+        *((f"data.{name}", *both) for name, *both in differences(info.get("data"), data)),
+    ]
+    if not changed:
+        return
+    listed = "\n".join(
+        f"  {name}: {before!r} in the checkpoint, {after!r} now" for name, before, after in changed
+    )
+    if ended:
+        raise RunChangedError(
+            f"nothing is left to train: the run in {path.parent} has ended ({ended}), and it was "
+            f"another one than this:\n{listed}\nChoose another directory for a new run, or remove "
+            "that one; go back to what it was made with for its result; or give a longer until to "
+            "train on with what changed"
+        )
+    warn(
+        "the run is continued with something changed; from here on it is not the run that was "
+        f"started:\n{listed}",
+        RecipeChangedWarning,
+    )
+
+
+def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from _changes(before.get(key), after.get(key), f"{path}.{key}")
+    elif before != after:
+        yield path, before, after
+
+
+def notice_unused(state: TrainState | None, saved: TrainState) -> None:
+    """Tell that a state is not what the run goes on from.
+
+    Args:
+        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
+            once began.
+        saved: what it goes on from.
+
+    Raises:
+        RunChangedError: a state that has made no step is of another seed.
+
+    Warns:
+        UnusedStateWarning: a state with steps behind it is another one.
+    """
+    if state is None:
+        return
+    if state.counters.step == 0:
+        if state.rng.seed != saved.rng.seed:
+            raise RunChangedError(
+                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
+                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
+                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
+                "state= out"
+            )
+        return
+    if not tree.equal(state, saved):
+        warn(
+            f"the state of step {state.counters.step} that was given as state= is not used: the "
+            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
+            "directory to go on from the state, or leave state= out",
+            UnusedStateWarning,
+        )
+
+
+_REMEDY = (
+    "To begin with the next epoch of this data: attrs.evolve(state, "
+    "counters=state.counters.next_epoch()); at another place: attrs.evolve(state, "
+    "counters=attrs.evolve(state.counters, epoch=..., batch=...))."
+)
+
+
+def count_epochs(state: TrainState, source: Source) -> TrainState:
+    """Return the state with the whole epochs that were stepped by hand counted as epochs.
+
+    ``train_step`` knows no epochs: after 40 calls with epochs of 19 batches the counters say batch
+    40 of epoch 0, which is batch 2 of epoch 2.
+
+    Args:
+        state: where a run is to begin.
+        source: the data it is to go on with.
+
+    Returns:
+        The state itself where its batch lies within an epoch, or the length of one is not known.
+
+    Raises:
+        InvalidPositionError: the batches cannot be those of this data, or may be those of other
+            data that earlier epochs were trained on.
+    """
+    given, length = state.counters, source.length
+    if length is None or given.batch < length:
+        return state
+    whole, batch = divmod(given.batch, length)
+    counted = attrs.evolve(given, epoch=given.epoch + whole, batch=batch)
+    if given.batch > length:  # exactly one epoch is the same place by either count
+        _check_samples(given, counted, source, length)
+    return attrs.evolve(state, counters=counted)
+
+
+def warn_of_replay(state: TrainState, source: Source) -> None:
+    """Warn that the batches before the state's place are read and dropped.
+
+    Args:
+        state: where a run goes on.
+        source: its data.
+
+    Warns:
+        ReplayWarning: the place is within an epoch that can only be read from its beginning.
+    """
+    at = state.counters
+    if at.batch and source.replays:
+        warn(
+            f"this data can only be read from its beginning: to go on in epoch {at.epoch}, "
+            f"{at.batch} batches are drawn and dropped. functrain.data.Batches, or a loader with "
+            "state_dict, goes there at once.",
+            ReplayWarning,
+        )
+
+
+def check_place(state: TrainState, length: int | None) -> None:
+    """Refuse a checkpoint from within an epoch that is longer than those of the data.
+
+    Args:
+        state: from the checkpoint; ``fit`` had counted its epochs.
+        length: batches in an epoch of the data, where known.
+
+    Raises:
+        DataChangedError: its batch lies beyond the end of an epoch.
+    """
+    at = state.counters
+    if length is not None and at.batch > length:
+        raise DataChangedError(
+            f"{_beyond(at, length)}: it was trained on other data or in other batches. Give the "
+            f"data the run was started with, or give the state to a run of its own, fit(state=...) "
+            f"with another directory. {_REMEDY}"
+        )
+
+
+def _check_samples(given: Counters, counted: Counters, source: Source, length: int) -> None:
+    """Compare the samples that a place implies with those that the state has seen."""
+    epoch, rest = samples_in(source, length), samples_in(source, counted.batch)
+    if epoch is None or rest is None:
+        if given.epoch == 0:  # train_step alone has counted
+            return
+        why = "its earlier epochs may have been of other data"
+    else:
+        samples = counted.epoch * epoch + rest
+        if samples == given.samples:
+            return
+        why = (
+            f"there {samples} samples would have been seen, and the state has seen {given.samples}"
+        )
+    raise InvalidPositionError(
+        f"{_beyond(given, length)}. That may be batch {counted.batch} of epoch {counted.epoch}, "
+        f"but {why}. {_REMEDY}"
+    )
+
+
+def _beyond(at: Counters, length: int) -> str:
+    return (
+        f"the state is at batch {at.batch} of epoch {at.epoch}, but an epoch of this data has "
+        f"{length} batches"
+    )
