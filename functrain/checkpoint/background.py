@@ -16,9 +16,9 @@ from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.errors import (
-    CheckpointNotSavedWarning,
     CheckpointTimeoutError,
     CheckpointWriteError,
+    CheckpointWriteWarning,
 )
 from functrain.errors.warning import warn
 from functrain.tree import Tree
@@ -119,7 +119,7 @@ class Saver:
             first: called in the background before anything is written.
 
         Raises:
-            UnsupportedLeafError: the tree holds what could not be given back exactly.
+            UnsupportedError: the tree holds what could not be given back exactly.
             The error of the save before, if that failed; then this one is not begun.
         """
         with self._one_at_a_time:
@@ -230,5 +230,5 @@ def _settle(flight: _PendingSave, deadline: float) -> None:
     if failure is not None:
         warn(
             f"the checkpoint of step {flight.step} was not saved: {failure}",
-            CheckpointNotSavedWarning,
+            CheckpointWriteWarning,
         )

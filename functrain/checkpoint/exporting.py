@@ -28,8 +28,8 @@ from functrain.checkpoint.weights import What, chosen
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointReadError,
+    CheckpointWriteError,
     ConfigurationError,
-    ExportError,
     FunctrainError,
 )
 
@@ -89,7 +89,7 @@ def export(
         ConfigurationError: the suffix names no format, the checkpoint has no such weights, or the
             format cannot hold them.
         CheckpointExistsError: something is at ``out`` that may not be replaced.
-        ExportError: the file could not be written; nothing is left behind.
+        CheckpointWriteError: the file could not be written; nothing is left behind.
         The errors of :func:`functrain.checkpoint.verify`.
 
     Example:
@@ -113,12 +113,7 @@ def export(
     except FunctrainError:
         raise
     except OSError as error:
-        raise ExportError(
-            error.errno,
-            f"{final} was not written: {error.strerror or error}. What stood there is untouched; "
-            "mend the disk or choose another place",
-            error.filename,
-        ) from error
+        raise CheckpointWriteError(final, error) from error
     return final
 
 

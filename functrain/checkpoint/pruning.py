@@ -14,8 +14,8 @@ from functrain.checkpoint.storage import commit
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,
-    CheckpointNotRemovedWarning,
     CheckpointSkippedWarning,
+    CheckpointWriteWarning,
     NoCheckpointError,
 )
 from functrain.errors.warning import warn
@@ -115,5 +115,5 @@ def _warn_kept(path: Path, error: OSError) -> None:
     warn(
         f"what is no longer needed in {path} could not be removed: {error}. It takes room "
         "until it is; the next save tries again",
-        CheckpointNotRemovedWarning,
+        CheckpointWriteWarning,
     )

@@ -27,7 +27,7 @@ from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.commit import commit
 from functrain.checkpoint.storage.files import created, write_all
-from functrain.errors import CheckpointExistsError, CheckpointSpaceError, CheckpointWriteError
+from functrain.errors import CheckpointExistsError, CheckpointWriteError
 from functrain.tree import Tree
 
 _ROOM_PER_FILE = 4096
@@ -63,10 +63,9 @@ def save(
         The absolute path.
 
     Raises:
-        UnsupportedLeafError: the tree holds what could not be given back exactly.
+        UnsupportedError: the tree holds what could not be given back exactly.
         CheckpointExistsError: something is at ``path`` that may not be replaced.
-        CheckpointSpaceError: too little room; nothing was written.
-        CheckpointWriteError: writing failed; nothing is left behind.
+        CheckpointWriteError: there is too little room, or writing failed; nothing is left behind.
         CheckpointChangedError: another thread changed a tensor meanwhile; nothing is left behind.
 
     Example:
@@ -208,4 +207,4 @@ def _need_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")
-        raise CheckpointSpaceError(path, cause)
+        raise CheckpointWriteError(path, cause)

@@ -13,7 +13,7 @@ from functrain.checkpoint.format.aliasing import aliases
 from functrain.checkpoint.format.encoding import encode, encode_plain
 from functrain.checkpoint.format.layout import readable
 from functrain.checkpoint.format.scalars import Json
-from functrain.errors import CheckpointChangedError, UnsupportedLeafError
+from functrain.errors import CheckpointChangedError, UnsupportedError
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
 
@@ -77,7 +77,7 @@ def snapshot(
         frozen: dotted paths of tensors that do not change.
 
     Raises:
-        UnsupportedLeafError: something in it could not be given back exactly.
+        UnsupportedError: something in it could not be given back exactly.
         ValueError: the step is no count of updates.
 
     Example:
@@ -119,7 +119,7 @@ def _number(name: str, value: Any) -> Any:
     try:
         return value.item()
     except (RuntimeError, ValueError) as error:
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"metrics.{name} is a {type(value).__name__} of shape {list(value.shape)}; a metric is "
             "one number"
         ) from error

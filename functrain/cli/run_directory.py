@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.config import Loaded, import_folders
-from functrain.errors import ConfigChangedError, RunDirectoryError
+from functrain.errors import RunChangedError, RunDirectoryError
 
 FILE_NAME = "config.yaml"
 # A run may be continued to another end, by another metric, or elsewhere; anything else makes it
@@ -30,7 +30,7 @@ def settle(directory: Path, plain: dict[str, Any]) -> None:
         plain: the configuration as plain data.
 
     Raises:
-        ConfigChangedError: the directory holds a run of another configuration.
+        RunChangedError: the directory holds a run of another configuration.
         RunDirectoryError: it cannot be made, read or written.
     """
     path = directory / FILE_NAME
@@ -94,7 +94,7 @@ def _compare(directory: Path, before: Any, now: dict[str, Any]) -> None:
     ]
     if changed:
         shown = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
-        raise ConfigChangedError(
+        raise RunChangedError(
             f"{directory} holds a run of another configuration ({shown}). Choose another "
             "directory=..., or remove that one."
         )

@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, NotAStateError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 def seed(given: Any) -> int:
@@ -28,7 +28,7 @@ def seed(given: Any) -> int:
         raise ConfigurationError(f"seed must be a whole number, got a {got}{hint}") from None
 
 
-def not_a_state(given: object, batch: object) -> NotAStateError:
+def not_a_state(given: object, batch: object) -> UnsupportedError:
     """What to raise for something else in the place of a state."""
     if isinstance(given, tuple) and given and isinstance(given[0], TrainState):
         hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
@@ -36,4 +36,4 @@ def not_a_state(given: object, batch: object) -> NotAStateError:
         hint = "the state comes first, the batch second"
     else:
         hint = "begin with state = program.init(seed=0)"
-    return NotAStateError(f"expected a TrainState, got a {type(given).__name__}: {hint}")
+    return UnsupportedError(f"expected a TrainState, got a {type(given).__name__}: {hint}")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from functrain.core import splitting
 from functrain.core.sizes import count
 from functrain.core.unknown_sizes import DURATION, known_size
-from functrain.errors import MicroBatchError
+from functrain.errors import ConfigurationError
 from functrain.tree import containers, objects
 
 Batch = Any
@@ -54,7 +54,7 @@ def copied(batch: Batch, device: torch.device | None) -> Batch:
         leaves are kept. Host copies from pinned memory do not block.
 
     Raises:
-        BatchCopyError: an object with tensors in it cannot be copied.
+        UnsupportedError: an object with tensors in it cannot be copied.
     """
     if isinstance(batch, Tensor):
         if device is None or batch.device == device:
@@ -175,9 +175,9 @@ def split(batch: Batch, accumulate: int) -> Split:
         At most ``accumulate`` parts of nearly equal size; fewer when there are fewer samples.
 
     Raises:
-        MicroBatchError: the list is longer than ``accumulate``.
-        BatchSplitError: the batch does not tell how it is to be cut.
-        PackedBatchError: there is a packed sequence in the batch that is to be cut.
+        ConfigurationError: the list is longer than ``accumulate``.
+        UnsupportedError: the batch cannot be cut: its size is not evident, or it has a packed
+            sequence or an object of an unregistered class in it.
 
     Example:
         >>> [len(part) for part in split(torch.zeros(7, 2), 3).parts]
@@ -188,7 +188,11 @@ def split(batch: Batch, accumulate: int) -> Split:
     elif accumulate > 1 and _is_list_of_batches(batch):
         given = batch
         if len(given) > accumulate:
-            raise MicroBatchError(len(given), accumulate)
+            raise ConfigurationError(
+                f"{len(given)} micro-batches were given to a step of a program with "
+                f"accumulate={accumulate}. Give at most that many, or wrap them to say that they "
+                "are one step: functrain.MicroBatches([...])."
+            )
     elif samples := count(batch):
         parts = [batch] if accumulate < 2 else splitting.into(batch, accumulate)
         return Split(parts, samples, 1, 0)

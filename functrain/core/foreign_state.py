@@ -28,7 +28,7 @@ def refuse(program: Program, state: object) -> None:
     """Refuse to begin a run with a state whose tensors are not those of the program.
 
     Raises:
-        NotAStateError: it is no state at all.
+        UnsupportedError: it is no state at all.
         ParameterMismatchError: names or shapes do not fit; they are listed.
     """
     if not isinstance(state, TrainState):

@@ -19,10 +19,16 @@ from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
 from functrain.core.model import Model
 from functrain.core.state import Tensors
-from functrain.errors import CheckpointingError, LossError, SparseGradientError
+from functrain.errors import LossError, ModelError, UnsupportedError
 
 # What torch says of grad and backward, of hooks, and of retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
+
+_REENTRANT = (
+    "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
+    "as values (it writes them into .grad). Pass use_reentrant=False: the same memory is saved, "
+    "and torch recommends it."
+)
 
 Forward = Callable[[nn.Module, Batch], Outcome]
 # Takes up (weight of the micro-batch, path, gradient); the gradient need not be kept after that.
@@ -191,7 +197,7 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     with _reentrant_refused():
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
-        raise CheckpointingError
+        raise ModelError(_REENTRANT)
     grads = {}
     for (path, leaf), grad in zip(leaves.items(), found, strict=True):
         # A backward pass within the forward or the backward writes here, as that of reversible
@@ -219,7 +225,7 @@ def _hand_over(loss: Tensor, leaves: Tensors, take: Callable[[str, Tensor], None
     with _reentrant_refused():
         torch.autograd.backward(loss, inputs=list(leaves.values()))
     if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
-        raise CheckpointingError
+        raise ModelError(_REENTRANT)
 
 
 @contextlib.contextmanager
@@ -234,7 +240,7 @@ def _reentrant_refused() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if "use_reentrant" in str(error):
-            raise CheckpointingError from error
+            raise ModelError(_REENTRANT) from error
         raise
 
 
@@ -258,7 +264,10 @@ def _accumulated(path: str, grad: Tensor, leaf: Tensor) -> Tensor:
     contract"; transposed convolutions and permuted inputs give other strides).
     """
     if grad.layout is not torch.strided:
-        raise SparseGradientError(path, grad.layout)
+        raise UnsupportedError(
+            f"parameter {path!r} received a gradient of layout {grad.layout}; functrain's steps "
+            "take dense gradients only. Make the layer with sparse=False."
+        )
     if (grad.is_contiguous() and leaf.is_contiguous()) or grad.stride() == leaf.stride():
         return grad
     return torch.empty_like(leaf, requires_grad=False).copy_(grad)

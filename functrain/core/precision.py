@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.state import Tensors
-from functrain.errors import PrecisionError
+from functrain.errors import ConfigurationError
 
 INITIAL_SCALE = 65536.0
 GROWTH = 2.0
@@ -27,10 +27,10 @@ def checked(precision: str) -> str:
     """The precision if it is one of ``float32``, ``bf16``, ``fp16``.
 
     Raises:
-        PrecisionError: it is not.
+        ConfigurationError: it is not.
     """
     if precision not in _DTYPES:
-        raise PrecisionError(f"precision must be one of {list(_DTYPES)}, got {precision!r}")
+        raise ConfigurationError(f"precision must be one of {list(_DTYPES)}, got {precision!r}")
     return precision
 
 

@@ -36,7 +36,7 @@ from functrain.core.pretrained import load
 from functrain.core.recipe import Recipe
 from functrain.core.rng import Rng, refuse_system_seed, scoped
 from functrain.core.state import Counters, Donation, Tensors, TrainState
-from functrain.errors import EmptyBatchWarning, WeightsError
+from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.errors.warning import warn
 
 Metrics = dict[str, Tensor]
@@ -146,7 +146,7 @@ class Program:
             clipping) on the state's device, ``lr`` on the host, and those of ``Loss.metrics``.
 
         Raises:
-            NotAStateError: ``state`` is something else.
+            UnsupportedError: ``state`` is something else.
             ParameterMismatchError: the step failed, and the state is of another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
@@ -245,7 +245,7 @@ class Program:
             ``loss`` and the user's metrics as 0-dim tensors on the state's device.
 
         Raises:
-            WeightsError: ``weights`` is unknown, or the program keeps no average.
+            ConfigurationError: ``weights`` is unknown, or the program keeps no average.
         """
         outcome = self.outcome(state, batch, weights)
         return {"loss": outcome.value, **computed(outcome.metrics, state.device)}
@@ -341,9 +341,9 @@ class Program:
             trained = {path: state.params[path] for path in self.fixed.trainable}
             return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}
         if weights != "ema":
-            raise WeightsError(f'weights must be "params" or "ema", got {weights!r}')
+            raise ConfigurationError(f'weights must be "params" or "ema", got {weights!r}')
         if state.ema is None:
-            raise WeightsError(
+            raise ConfigurationError(
                 'weights="ema" was asked for, but the program keeps no average; make it with '
                 "functrain.program(..., ema=0.999)"
             )

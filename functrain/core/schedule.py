@@ -52,8 +52,8 @@ class Schedule(Protocol):
             step: number of the update, 0 for the first.
 
         Raises:
-            UnknownHorizonError: the schedule ends with the run, and has no `steps` of its own.
-            MetricNeededError: the lr depends on metrics that were observed.
+            UnknownLengthError: the schedule ends with the run, and has no `steps` of its own.
+            ScheduleStateError: the lr depends on metrics that were observed.
         """
         return self.lr(self.init(), step)
 
@@ -115,8 +115,8 @@ class Schedule(Protocol):
             The `Axes`; `.figure` has `savefig`, and is what a notebook shows.
 
         Raises:
-            UnknownHorizonError: no steps are given, and the schedule has no horizon of its own.
-            MetricNeededError: the lr depends on metrics that are observed.
+            UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
+            ScheduleStateError: the lr depends on metrics that are observed.
             MissingExtraError: matplotlib is not installed.
         """
         from functrain.schedules.drawing import draw  # it needs this module

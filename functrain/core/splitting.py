@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from functrain.core import sizes, unknown_sizes
-from functrain.errors import BatchSplitError, PackedBatchError
+from functrain.errors import UnsupportedError
 from functrain.tree import containers, objects
 
 
@@ -33,9 +33,8 @@ def split(batch: Any, sizes: Sequence[int]) -> list[Any]:
         As many batches.
 
     Raises:
-        BatchSplitError: the leading size of a part is another than the batch's, or there is an
-            object in it for which no function is registered.
-        PackedBatchError: there is a packed sequence in it.
+        UnsupportedError: the leading size of a part is another than the batch's, or there is a
+            packed sequence in it, or an object for which no function is registered.
 
     Example:
         >>> split({"x": torch.arange(3), "name": ["a", "b", "c"]}, [2, 1])
@@ -55,18 +54,18 @@ def into(batch: Any, parts: int) -> list[Any]:
         parts: how many.
 
     Raises:
-        BatchSplitError: see :func:`split`.
+        UnsupportedError: see :func:`split`.
     """
     total = sizes.size(batch)
     if total is None:
-        raise BatchSplitError(unknown_sizes.reason(batch), unknown_sizes.culprit(batch))
+        raise _not_cut(unknown_sizes.reason(batch), unknown_sizes.culprit(batch))
     base, extra = divmod(total, min(parts, total))
     wanted = [base + (part < extra) for part in range(min(parts, total))]
     if len(wanted) == 1:
         return [batch]
     found = split(batch, wanted)
     if len(found) != len(wanted):
-        raise BatchSplitError(
+        raise _not_cut(
             f"{len(found)} parts were returned for sizes={wanted}", unknown_sizes.culprit(batch)
         )
     return found
@@ -79,7 +78,11 @@ def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:
     if isinstance(batch, Tensor) or objects.is_array(batch):
         return _slices(batch, wanted) if batch.ndim else [batch] * len(wanted)
     if isinstance(batch, PackedSequence):
-        raise PackedBatchError
+        raise UnsupportedError(
+            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
+            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
+            "lengths, and pack them in the loss."
+        )
     if _is_list_of_samples(batch, sum(wanted)):
         return _slices(batch, wanted)
     if type(batch) in (tuple, list, dict) or not containers.is_container(batch):
@@ -95,7 +98,7 @@ def _of_object(batch: Any, wanted: Sequence[int]) -> list[Any]:
     known = containers.is_structure(batch) and not objects.is_registered(batch)
     if not known or sizes.declared(batch) is not None:
         kind = type(batch)
-        raise BatchSplitError(f"nothing says how a {kind.__qualname__} is cut", kind)
+        raise _not_cut(f"nothing says how a {kind.__qualname__} is cut", kind)
     return _filled(batch, wanted)
 
 
@@ -112,11 +115,19 @@ def _filled(batch: Any, wanted: Sequence[int]) -> list[Any]:
 def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
     if isinstance(batch, Tensor) and (batch.is_nested or batch.layout is not torch.strided):
         kind = "nested" if batch.is_nested else str(batch.layout).removeprefix("torch.")
-        raise BatchSplitError(f"there is a {kind} tensor in it")
+        raise _not_cut(f"there is a {kind} tensor in it")
     if len(batch) != sum(wanted):
-        raise BatchSplitError(f"a part of it has {len(batch)} samples, not {sum(wanted)}")
+        raise _not_cut(f"a part of it has {len(batch)} samples, not {sum(wanted)}")
     bounds = itertools.pairwise([0, *itertools.accumulate(wanted)])
     return [batch[start:stop] for start, stop in bounds]
+
+
+def _not_cut(reason: str, kind: type | None = None) -> UnsupportedError:
+    return UnsupportedError(
+        f"this batch cannot be cut into micro-batches: {reason}. Give the step the micro-batches, "
+        "functrain.MicroBatches([...]), as fit does"
+        f"{unknown_sizes.or_register('how it is cut', 'split', kind)}."
+    )
 
 
 def _is_list_of_samples(batch: Any, total: int) -> bool:

@@ -36,7 +36,11 @@ def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
     found = size(batch)
     if found is None:
         what, remedy = purpose
-        raise BatchSizeError(what, reason(batch), remedy, culprit(batch))
+        register = or_register("its size", "size", culprit(batch))
+        raise BatchSizeError(
+            f"{what}, and it is not evident how many there are in this one: {reason(batch)}. "
+            f"{remedy}{register}."
+        )
     return found
 
 
@@ -59,6 +63,13 @@ def culprit(batch: Any) -> type | None:
         found = (culprit(child) for _, child in containers.children(batch))
         return next((kind for kind in found if kind is not None), None)
     return type(batch)
+
+
+def or_register(what: str, function: str, kind: type | None) -> str:
+    """Propose to register a function for a class, if it is one that can be registered."""
+    if kind is None:
+        return ""
+    return f", or register {what}: @functrain.data.{function}.register({kind.__qualname__})"
 
 
 def _place(path: Path) -> str:

@@ -19,17 +19,16 @@ from functrain.data.samples import Samples
 from functrain.data.stream import stream
 from functrain.errors import (
     BatchIndexError,
-    DataOptionError,
     EmptyDatasetError,
-    NoFullBatchError,
-    NotADatasetError,
+    UnsupportedError,
 )
+from functrain.errors.validators import at_least
 
 
 def _at_least(least: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
     def validate(instance: Any, attribute: attrs.Attribute[int], value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise DataOptionError(attribute.name, least, value)
+            raise at_least("Batches", attribute.name, least, value)
 
     return validate
 
@@ -64,12 +63,10 @@ class Batches:
         timeout: seconds in which workers must give a batch; 0 waits for ever.
 
     Raises:
-        EmptyDatasetError: the dataset has no samples.
-        NoFullBatchError: ``drop_last`` leaves no batch.
-        NotADatasetError: the dataset has no length or no samples by index.
-        ColumnError: a column is no tensor or array.
-        ColumnLengthError: columns differ in length.
-        DataOptionError: a number is out of range.
+        EmptyDatasetError: the dataset has no samples, or ``drop_last`` leaves no batch.
+        UnsupportedError: the dataset has no length or no samples by index, or a column is not a
+            tensor or array.
+        ConfigurationError: columns differ in length, or a number is out of range.
 
     Example:
         >>> batches = Batches({"x": torch.arange(10)}, batch_size=4, shuffle=False)
@@ -112,14 +109,17 @@ class Batches:
 
     def __attrs_post_init__(self) -> None:
         if self.timeout < 0:
-            raise DataOptionError("timeout", 0, self.timeout)
+            raise at_least("Batches", "timeout", 0, self.timeout)
         if not self.samples:
             what, part = (
                 ("dataset", self.dataset) if self.sampler is None else ("sampler", self.sampler)
             )
             raise EmptyDatasetError(f"the {what} has no samples: {type(part).__name__}")
         if not len(self):
-            raise NoFullBatchError(self.samples, self.batch_size)
+            raise EmptyDatasetError(
+                f"drop_last=True leaves no batch: the dataset has {self.samples} samples, less "
+                f"than one batch of {self.batch_size}. Use a smaller batch_size or drop_last=False."
+            )
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -223,10 +223,10 @@ def _of_the_sampler(
 def _check_dataset(dataset: Any) -> None:
     kind = type(dataset).__name__
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise NotADatasetError(
+        raise UnsupportedError(
             f"Batches needs a dataset with a length and samples by index, and {kind} has none. "
             "Give an IterableDataset to fit through a torch DataLoader: "
             "fit(program, DataLoader(dataset, batch_size=...), ...)"
         )
     if not hasattr(dataset, "__getitem__") or isinstance(dataset, str | bytes):
-        raise NotADatasetError(f"Batches needs samples by index, which {kind} does not give")
+        raise UnsupportedError(f"Batches needs samples by index, which {kind} does not give")

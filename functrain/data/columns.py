@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from functrain import tree
 from functrain.data.tables import as_array, columns_by_name, is_table
-from functrain.errors import ColumnError, ColumnLengthError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 _MANY = 8  # a longer list of tensors may well be a list of samples
 
@@ -77,9 +77,9 @@ def columns_of(dataset: Any) -> Columns | None:
         The columns, or ``None`` if the samples are to be taken from the dataset one by one.
 
     Raises:
-        ColumnError: a column is no tensor or has no rows, or a list of more than 8 tensors may
+        UnsupportedError: a column is no tensor or has no rows, or a list of more than 8 tensors may
             be samples as well as columns.
-        ColumnLengthError: two columns differ in length.
+        ConfigurationError: two columns differ in length.
     """
     if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
         dataset = list(dataset.tensors)
@@ -118,7 +118,7 @@ def _holds_columns(dataset: Any) -> bool:
     if not all(_has_rows(column) for column in dataset):
         return False
     if len({(column.shape, column.dtype) for column in dataset}) == 1:
-        raise ColumnError(
+        raise UnsupportedError(
             f"a list of {len(dataset)} tensors of one shape may be samples or columns: give "
             "torch.stack(list) if each tensor is a sample, tuple(list) if each is a column"
         )
@@ -131,7 +131,7 @@ def _has_rows(column: Any) -> bool:
 
 def _tensor(name: str, column: Any) -> Tensor:
     if not _has_rows(column):
-        raise ColumnError(
+        raise UnsupportedError(
             f"{name} must be a tensor or array with rows, got "
             f"{'a scalar' if _is_column(column) else type(column).__name__}. Give "
             "torch.tensor(values) if it is a list of numbers. A dataset of samples needs __len__ "
@@ -141,7 +141,7 @@ def _tensor(name: str, column: Any) -> Tensor:
         return column
     array = as_array(column)
     if getattr(array, "mask", False) is not False and array.mask.any():
-        raise ColumnError(
+        raise UnsupportedError(
             f"{name} is a masked array, and a tensor has no mask: fill what is masked"
         )
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
@@ -149,7 +149,7 @@ def _tensor(name: str, column: Any) -> Tensor:
     try:
         return torch.from_numpy(array)
     except TypeError as error:
-        raise ColumnError(
+        raise UnsupportedError(
             f"{name} is of {array.dtype}, which torch cannot hold: leave it out or encode it as "
             "numbers (texts by .astype('category').cat.codes, missing values by .fillna, dates by "
             ".astype('int64')), or give samples in the place of columns: frame.to_dict('records')"
@@ -158,8 +158,11 @@ def _tensor(name: str, column: Any) -> Tensor:
 
 def _check_lengths(columns: dict[str, Tensor]) -> None:
     if not columns:
-        raise ColumnError("the dataset is a dict without columns")
+        raise UnsupportedError("the dataset is a dict without columns")
     first, *others = columns
     for other in others:
         if len(columns[other]) != len(columns[first]):
-            raise ColumnLengthError(first, len(columns[first]), other, len(columns[other]))
+            raise ConfigurationError(
+                f"columns of a dataset must be equally long, but {first} has "
+                f"{len(columns[first])} rows and {other} has {len(columns[other])}"
+            )

@@ -17,7 +17,7 @@ from functrain.data.columns import Columns, columns_of
 from functrain.data.mixture import named
 from functrain.data.permutation import Permutation
 from functrain.data.weights import weights_of
-from functrain.errors import EmptyDatasetError, MixtureError
+from functrain.errors import ConfigurationError, EmptyDatasetError
 
 
 def mixed_samples(
@@ -53,7 +53,7 @@ def mixed_samples(
         Batches; any of them can be had at once.
 
     Raises:
-        MixtureError: weights and datasets do not fit.
+        ConfigurationError: weights and datasets do not fit.
 
     Example:
         >>> data = mixed_samples([torch.arange(4), torch.arange(100, 104)], 4, weights=[0.5, 0.5])
@@ -122,7 +122,7 @@ def _joined(datasets: Mapping[str, Any], with_sources: bool) -> Joined:
         columns = columns_of(dataset)
         parts.append(dataset if columns is None else columns)
         if not hasattr(parts[-1], "__len__") or not hasattr(parts[-1], "__getitem__"):
-            raise MixtureError(
+            raise ConfigurationError(
                 f"dataset {name!r} has no length or no samples by index: mix such data by "
                 "batches, with functrain.data.Mixture"
             )
@@ -133,7 +133,7 @@ def _joined(datasets: Mapping[str, Any], with_sources: bool) -> Joined:
         return Joined(list(datasets), parts, with_sources, bounds)
     forms = {name: _form(part) for name, part in zip(datasets, parts, strict=True)}
     if any(form != forms[next(iter(forms))] for form in forms.values()):
-        raise MixtureError(
+        raise ConfigurationError(
             f"samples of all datasets must fit into one batch, but they are {forms}: mix such "
             "data by batches, with functrain.data.Mixture"
         )

@@ -14,23 +14,27 @@ from functrain.data.choices import Choices
 from functrain.data.mixing import Cursor
 from functrain.data.source import Source, as_source
 from functrain.data.weights import weights_of
-from functrain.errors import DataChangedError, MixtureError
+from functrain.errors import ConfigurationError, DataChangedError
 
 
 def named(given: Any) -> Mapping[str, Any]:
     """Sources by name; those of a list are named ``"0"``, ``"1"``, ...
 
     Raises:
-        MixtureError: there are none, or a name is no string.
+        ConfigurationError: there are none, or a name is no string.
     """
     if isinstance(given, Mapping):
         named = dict(given)
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
         named = {str(index): source for index, source in enumerate(given)}
     else:
-        raise MixtureError(f"sources must be a dict by name or a list, got {type(given).__name__}")
+        raise ConfigurationError(
+            f"sources must be a dict by name or a list, got {type(given).__name__}"
+        )
     if not named or not all(isinstance(name, str) for name in named):
-        raise MixtureError(f"sources must be one or more, named by strings, got {list(named)}")
+        raise ConfigurationError(
+            f"sources must be one or more, named by strings, got {list(named)}"
+        )
     return named
 
 
@@ -54,8 +58,8 @@ class Mixture:
         with_names: give ``(name, batch)``, so that a loss can tell the sources.
 
     Raises:
-        MixtureError: weights and sources do not fit, or a length is needed and not known.
-        NotBatchesError: a source does not give batches.
+        ConfigurationError: weights and sources do not fit, or a length is needed and not known.
+        UnsupportedError: a source does not give batches.
 
     Example:
         >>> a, b = [1, 2, 3], [10, 20, 30]
@@ -86,12 +90,14 @@ class Mixture:
     def _count(self) -> int:
         if self.length is not None:
             if not isinstance(self.length, int) or self.length < 1:
-                raise MixtureError(f"length must be an int of at least 1, got {self.length!r}")
+                raise ConfigurationError(
+                    f"length must be an int of at least 1, got {self.length!r}"
+                )
             return self.length
         lengths = self._lengths()
         unknown = [name for name, length in lengths.items() if length is None]
         if unknown:
-            raise MixtureError(
+            raise ConfigurationError(
                 f"the sources {unknown} do not tell how many batches they have: give the mixture "
                 "an epoch of its own, Mixture(..., length=batches)"
             )

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.errors import PackingError
+from functrain.errors import ConfigurationError
 
 NO_DOCUMENT = -1
 IGNORED = -100  # what torch.nn.functional.cross_entropy passes over
@@ -67,7 +67,7 @@ class Packed:
         boundaries: give the documents' numbers and positions as well.
 
     Raises:
-        PackingError: ``length`` is below 1, or there are too few tokens for a row.
+        ConfigurationError: ``length`` is below 1, or there are too few tokens for a row.
 
     Example:
         >>> rows = Packed([[1, 2, 3], [4, 5, 6]], length=3, separator=0, boundaries=True)
@@ -98,9 +98,9 @@ class Packed:
 
     def __attrs_post_init__(self) -> None:
         if self.length < 1:
-            raise PackingError(f"rows must have a length of at least 1, got {self.length}")
+            raise ConfigurationError(f"rows must have a length of at least 1, got {self.length}")
         if not len(self):
-            raise PackingError(
+            raise ConfigurationError(
                 f"{self.tokens} tokens make no row of {self.length} inputs and targets: it takes "
                 f"{self.length + 1 if self.drop_last else 2}"
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.data.source import Source, as_source
 from functrain.data.stream import pinned
-from functrain.errors import DataOptionError
+from functrain.errors.validators import at_least
 
 
 class Transfer(Protocol):
@@ -140,14 +140,14 @@ def prefetched(data: Any, device: torch.device | str, depth: int = 2) -> Source:
         A source for ``fit``, ``iterate`` and ``evaluate``.
 
     Raises:
-        DataOptionError: ``depth`` is below 1.
-        NotBatchesError: the data does not give batches.
+        ConfigurationError: ``depth`` is below 1.
+        UnsupportedError: the data does not give batches.
 
     Example:
         >>> prefetched([torch.ones(2), torch.zeros(2)], "cpu").length
         2
     """
     if depth < 1:
-        raise DataOptionError("depth", 1, depth, "prefetched")
+        raise at_least("prefetched", "depth", 1, depth)
     source, device = as_source(data), torch.device(device)
     return Prefetched(source, SideStream(device), depth) if device.type == "cuda" else source

@@ -19,7 +19,7 @@ from functrain.data.drawing import (
     remaining,
     set_generator_states,
 )
-from functrain.errors import DataExhaustedError
+from functrain.errors import DataChangedError
 
 
 @attrs.define(eq=False)
@@ -109,7 +109,7 @@ class OneShot:
         read = (0, 0) if self._read is None else self._read
         if epoch != read[0] or start < read[1]:
             kind = type(self.data).__name__
-            raise DataExhaustedError(
+            raise DataChangedError(
                 f"a {kind} can be read only once: batch {start} of epoch {epoch} cannot be reached "
                 f"after batch {read[1]} of epoch {read[0]}. Give something that can be iterated "
                 "again: a list, a DataLoader, or an object whose __iter__ is a generator."

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from functrain.core.rng import derive
 from functrain.data.permutation import Permutation
-from functrain.errors import DataOptionError
+from functrain.errors.validators import at_least
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class ByLength:
         seed: root seed of the order.
 
     Raises:
-        DataOptionError: ``batch_size`` or ``pool`` is below 1.
+        ConfigurationError: ``batch_size`` or ``pool`` is below 1.
 
     Example:
         >>> from functrain.data import Batches
@@ -69,7 +69,7 @@ class ByLength:
     def __attrs_post_init__(self) -> None:
         for name in ("batch_size", "pool"):
             if getattr(self, name) < 1:
-                raise DataOptionError(name, 1, getattr(self, name), "ByLength")
+                raise at_least("ByLength", name, 1, getattr(self, name))
 
     def __len__(self) -> int:
         """Samples in an epoch."""

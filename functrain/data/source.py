@@ -13,7 +13,7 @@ from functrain.data.batches import Batches
 from functrain.data.replay import OneShot, Replay
 from functrain.data.stateful import Stateful
 from functrain.data.tables import is_table
-from functrain.errors import EmptyDatasetError, NotBatchesError
+from functrain.errors import EmptyDatasetError, UnsupportedError
 from functrain.tree.objects import is_array
 
 Batch = Any
@@ -45,8 +45,8 @@ class Source(Protocol):
 
         Raises:
             EmptyDatasetError: an epoch has no batches.
-            DataExhaustedError: the data can be read only once, and was.
-            DataChangedError: there are fewer batches than were done.
+            DataChangedError: there are fewer batches than were done, or the data can be read only
+                once and was.
         """
         ...
 
@@ -72,7 +72,7 @@ def as_source(data: Any) -> Source:
             iterator, which can be read once; or a :class:`Source`, returned as it is.
 
     Raises:
-        NotBatchesError: the data cannot be iterated, or gives samples rather than batches.
+        UnsupportedError: the data cannot be iterated, or gives samples rather than batches.
         EmptyDatasetError: an epoch of the data has no batches.
 
     Example:
@@ -108,22 +108,22 @@ def _source_of(data: Any) -> Source:
 def _check_gives_batches(data: Any) -> None:
     kind = type(data).__name__
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        raise NotBatchesError(
+        raise UnsupportedError(
             f"{kind} holds samples, not batches: give functrain.data.Batches(dataset, batch_size)"
         )
     if isinstance(data, Tensor | dict | str | bytes) or is_table(data) or is_array(data):
-        raise NotBatchesError(
+        raise UnsupportedError(
             f"data must give batches one after another, and a {kind} does not: give "
             "functrain.data.Batches(data, batch_size), or [data] if it is one batch"
         )
     if isinstance(data, tuple) and data and all(isinstance(part, Tensor) for part in data):
-        raise NotBatchesError(
+        raise UnsupportedError(
             "a tuple of tensors may be the columns of a data set or its batches: give "
             "functrain.data.Batches((x, y), batch_size), [(x, y)] if it is one batch, or a list of "
             "batches"
         )
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-        raise NotBatchesError(
+        raise UnsupportedError(
             f"data must be Batches, a DataLoader or another iterable of batches, got {kind}"
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from functrain.errors import ColumnError
+from functrain.errors import UnsupportedError
 
 _PACKAGES = ("pandas", "polars", "pyarrow")
 
@@ -28,7 +28,7 @@ def columns_by_name(dataset: Any) -> Any:
         dataset: what ``Batches`` was given.
 
     Raises:
-        ColumnError: two columns have one name.
+        UnsupportedError: two columns have one name.
 
     Example:
         >>> import numpy
@@ -44,7 +44,7 @@ def columns_by_name(dataset: Any) -> Any:
         return dataset
     names, columns = _names(dataset), _columns(dataset)
     if repeated := sorted({str(name) for name in names if names.count(name) > 1}):
-        raise ColumnError(
+        raise UnsupportedError(
             f"two columns of the {type(dataset).__name__} have the name {repeated[0]!r}: rename one"
         )
     return {name: column.to_numpy() for name, column in zip(names, columns, strict=True)}

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.errors import MixtureError
+from functrain.errors import ConfigurationError
 
 Vector = Sequence[float] | Mapping[str, float]
 
@@ -41,7 +41,7 @@ class Temperature:
         cap: the most that a source's size counts.
 
     Raises:
-        MixtureError: a number is not positive.
+        ConfigurationError: a number is not positive.
 
     Example:
         >>> Temperature(2.0).of([100, 400]).tolist()
@@ -53,7 +53,7 @@ class Temperature:
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.temperature < math.inf or (self.cap is not None and self.cap <= 0):
-            raise MixtureError(f"temperature and cap must be positive, got {self}")
+            raise ConfigurationError(f"temperature and cap must be positive, got {self}")
 
     def of(self, sizes: Sequence[int]) -> Tensor:
         """The weights of sources of these sizes, as a float64 tensor of shape ``[sources]``."""
@@ -70,7 +70,7 @@ class Interpolated:
             name. They are made to sum to 1 before they are interpolated.
 
     Raises:
-        MixtureError: there are no points, or one is before batch 0.
+        ConfigurationError: there are no points, or one is before batch 0.
 
     Example:
         >>> from functrain.data import Mixture
@@ -84,7 +84,9 @@ class Interpolated:
 
     def __attrs_post_init__(self) -> None:
         if not self.points or min(self.points) < 0:
-            raise MixtureError(f"points must be weights by batch number from 0 on, got {self}")
+            raise ConfigurationError(
+                f"points must be weights by batch number from 0 on, got {self}"
+            )
 
 
 @attrs.frozen(eq=False)
@@ -146,7 +148,7 @@ def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) ->
         sizes: of the sources; ``None`` where it is not known.
 
     Raises:
-        MixtureError: the weights cannot be those of these sources, or need unknown sizes.
+        ConfigurationError: the weights cannot be those of these sources, or need unknown sizes.
     """
     if isinstance(given, Weights):
         return given
@@ -169,19 +171,19 @@ def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
     """A vector as a list in the order of the sources."""
     if isinstance(given, Mapping):
         if set(given) != set(names):
-            raise MixtureError(
+            raise ConfigurationError(
                 f"weights must name each source once: the sources are {list(names)}, the weights "
                 f"name {list(given)}"
             )
         return [given[name] for name in names]
     found = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(found, str) or not isinstance(found, Sequence):
-        raise MixtureError(
+        raise ConfigurationError(
             'weights must be "uniform", "proportional", a list, a dict by name, Temperature, '
             f"Interpolated or a function of the batch's number, got {given!r}"
         )
     if len(found) != len(names):
-        raise MixtureError(f"there must be one weight for each of {list(names)}, got {found}")
+        raise ConfigurationError(f"there must be one weight for each of {list(names)}, got {found}")
     return found
 
 
@@ -190,7 +192,7 @@ def _checked(rows: Sequence[Sequence[float]], names: Sequence[str]) -> Tensor:
     found = torch.tensor(rows, dtype=torch.float64)
     bad = ~(found.isfinite().all(1) & (found >= 0).all(1) & (found.sum(1) > 0))
     if bad.any():
-        raise MixtureError(
+        raise ConfigurationError(
             "weights must be finite, not negative and not all zero, got "
             f"{found[bad][0].tolist()} for {list(names)}"
         )
@@ -201,7 +203,7 @@ def _known(sizes: Sequence[int | None], names: Sequence[str], given: Temperature
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         unknown = [name for name, size in zip(names, sizes, strict=True) if size is None]
-        raise MixtureError(
+        raise ConfigurationError(
             f"weights by size ({given}) need the length of each source, and {unknown} tell none: "
             "give a list of weights"
         )

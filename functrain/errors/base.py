@@ -1,4 +1,4 @@
-"""The base of all errors and of all warnings."""
+"""The bases of all errors and warnings, and the errors that any part may raise."""
 
 from __future__ import annotations
 
@@ -9,3 +9,15 @@ class FunctrainError(Exception):
 
 class FunctrainWarning(UserWarning):
     """Base of all warnings issued by functrain."""
+
+
+class ConfigurationError(FunctrainError, ValueError):
+    """An argument has a value that the function or class cannot work with."""
+
+
+class UnsupportedError(FunctrainError, TypeError):
+    """An object is of a kind that cannot be used here, or in this way."""
+
+
+class MissingExtraError(FunctrainError, ImportError):
+    """An optional package is needed and not installed."""

@@ -62,24 +62,16 @@ class CheckpointDeviceError(FunctrainError, RuntimeError):
     """A checkpoint holds a generator of a device that is not here."""
 
 
-class UnsupportedLeafError(FunctrainError, TypeError):
-    """A tree holds something that a checkpoint cannot give back exactly."""
-
-
 class CheckpointWriteError(FunctrainError, OSError):
-    """A checkpoint could not be written."""
+    """A checkpoint or an export of its weights could not be written."""
 
     def __init__(self, path: object, cause: OSError) -> None:
         super().__init__(
             cause.errno,
-            f"checkpoint {path} was not saved: {cause.strerror or cause}. "
-            "Older checkpoints are untouched; mend the disk or choose another place and save again",
+            f"{path} was not saved: {cause.strerror or cause}. Everything saved before is "
+            "untouched; repair the disk or choose another place and save again",
             cause.filename,
         )
-
-
-class CheckpointSpaceError(CheckpointWriteError):
-    """The disk has no room for a checkpoint; nothing was written."""
 
 
 class CheckpointExistsError(FunctrainError, FileExistsError):
@@ -107,25 +99,13 @@ class CheckpointTimeoutError(FunctrainError, TimeoutError):
         )
 
 
-class ExportError(FunctrainError, OSError):
-    """The weights of a checkpoint could not be written to a file."""
-
-
 class PartialLoadWarning(FunctrainWarning):
     """Only a part of a checkpoint was loaded, or only a part of ``like`` was found in it."""
 
 
 class CheckpointSkippedWarning(FunctrainWarning):
-    """A damaged checkpoint was passed over."""
+    """A damaged checkpoint was skipped."""
 
 
-class CheckpointNotRemovedWarning(FunctrainWarning):
-    """An old checkpoint could not be removed."""
-
-
-class CheckpointNotSavedWarning(FunctrainWarning):
-    """A save in the background failed, and nobody asked how it went."""
-
-
-class CheckpointNotMirroredWarning(FunctrainWarning):
-    """A checkpoint is on the disk, but its copy did not get to the remote store."""
+class CheckpointWriteWarning(FunctrainWarning):
+    """A checkpoint was not saved, copied or removed in the background; training continues."""

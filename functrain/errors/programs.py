@@ -1,6 +1,8 @@
-"""Failures in making a program and a step."""
+"""Failures of programs: making one, its steps, compiling them, and the checks of purity."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from functrain.errors.base import FunctrainError, FunctrainWarning
 
@@ -16,23 +18,8 @@ class DonatedStateError(FunctrainError, RuntimeError):
         )
 
 
-class FrozenStateError(FunctrainError, TypeError):
-    """A mapping of a state was written to."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "a state is a value, and its mappings are read-only. Make another state from it: "
-            "attrs.evolve(state, params={**state.params, path: tensor}); dict(state.params) is a "
-            "copy that can be written to"
-        )
-
-
-class NotAStateError(FunctrainError, TypeError):
-    """A step was given something else in the place of a state."""
-
-
 class ModelError(FunctrainError, TypeError):
-    """The model is not a module, cannot be copied, or is not ready."""
+    """The model is not a module, cannot be copied, is not ready, or checkpoints reentrantly."""
 
 
 class ParameterMismatchError(FunctrainError, ValueError):
@@ -52,89 +39,8 @@ class RandomnessError(FunctrainError, RuntimeError):
     """A step drew random numbers that do not follow from its state."""
 
 
-class PrecisionError(FunctrainError, ValueError):
-    """The precision is not one there is."""
-
-
-class MicroBatchError(FunctrainError, ValueError):
-    """More micro-batches were given to a step than the program accumulates."""
-
-    def __init__(self, got: int, accumulate: int) -> None:
-        super().__init__(
-            f"{got} micro-batches were given to a step of a program with accumulate={accumulate}. "
-            "Give at most that many, or wrap them to say that they are one step: "
-            "functrain.MicroBatches([...])."
-        )
-
-
-class PackedBatchError(FunctrainError, TypeError):
-    """A batch with a packed sequence in it was to be cut into micro-batches."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
-            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
-            "lengths, and pack them in the loss."
-        )
-
-
 class BatchSizeError(FunctrainError, ValueError):
-    """A number depends on how many samples are in a batch, which the batch does not tell."""
-
-    def __init__(self, purpose: str, reason: str, remedy: str, kind: type | None) -> None:
-        super().__init__(
-            f"{purpose}, and it is not evident how many there are in this one: {reason}. {remedy}"
-            f"{_or_register('its size', 'size', kind)}."
-        )
-
-
-class BatchSplitError(FunctrainError, TypeError):
-    """A batch cannot be cut into micro-batches."""
-
-    def __init__(self, reason: str, kind: type | None = None) -> None:
-        super().__init__(
-            f"this batch cannot be cut into micro-batches: {reason}. Give the step the "
-            "micro-batches, functrain.MicroBatches([...]), as fit does"
-            f"{_or_register('how it is cut', 'split', kind)}."
-        )
-
-
-class BatchCopyError(FunctrainError, TypeError):
-    """An object with tensors in a batch cannot be copied for the model."""
-
-    def __init__(self, kind: type, reason: str) -> None:
-        super().__init__(
-            f"a step hands a copy of its batch to the model, and the {kind.__qualname__} in this "
-            f"batch cannot be copied: {reason}. Register what it is made of with "
-            "torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
-        )
-
-
-def _or_register(what: str, function: str, kind: type | None) -> str:
-    if kind is None:
-        return ""
-    return f", or register {what}: @functrain.data.{function}.register({kind.__qualname__})"
-
-
-class SparseGradientError(FunctrainError, TypeError):
-    """A parameter received a sparse gradient."""
-
-    def __init__(self, path: str, layout: object) -> None:
-        super().__init__(
-            f"parameter {path!r} received a gradient of layout {layout}; functrain's steps take "
-            "dense gradients only. Make the layer with sparse=False."
-        )
-
-
-class CheckpointingError(FunctrainError, RuntimeError):
-    """The model uses reentrant activation checkpointing."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give "
-            "gradients as values (it writes them into .grad). Pass use_reentrant=False: the same "
-            "memory is saved, and torch recommends it."
-        )
+    """A number depends on how many samples are in a batch, and the batch does not show it."""
 
 
 class NonFiniteError(FunctrainError, FloatingPointError):
@@ -156,17 +62,91 @@ class NonFiniteError(FunctrainError, FloatingPointError):
         )
 
 
-class WeightsError(FunctrainError, ValueError):
-    """eval_step was asked for weights that the state does not hold."""
-
-
-class ConfigurationError(FunctrainError, ValueError):
-    """A value given to a constructor makes no sense."""
-
-
 class EmptyBatchWarning(FunctrainWarning):
-    """A batch without samples was passed over."""
+    """A batch without samples was skipped."""
 
 
 class NonFiniteWarning(FunctrainWarning):
     """A run ended because of a non-finite loss or gradient."""
+
+
+class CaptureError(FunctrainError, RuntimeError):
+    """The Python of a step cannot be captured as one graph, or its batch cannot be an input.
+
+    Attributes:
+        where: the line of the user's code, where one is at fault.
+        inside: the line of an installed package that it led to, if there is one.
+    """
+
+    def __init__(self, reason: str, where: str | None, inside: str | None = None) -> None:
+        self.where, self.inside = where, inside
+        lines = [f"  at {where}\n"] if where else []
+        lines += [f"  in {inside}\n"] if inside else []
+        at = "\n" + "".join(lines) if lines else ""
+        super().__init__(
+            f"compiled cannot take this step into one graph: {reason}.{at}"
+            "  A graph is captured from one run of the loss and the model without data: they may "
+            "not look at the values of tensors (if, float(), .item(), .numpy(), a mask as index) "
+            "nor change anything besides. functrain.compiled(program, fallback=True) runs such a "
+            "program eagerly"
+        )
+
+
+class CompilationError(FunctrainError, RuntimeError):
+    """A captured step could not be compiled."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the step was captured, but could not be compiled: {reason}\n  On the CPU this takes "
+            "a C++ compiler (Debian: apt install g++). functrain.compiled(program, fallback=True) "
+            'goes on without, backend="eager" runs the graph as it is'
+        )
+
+
+class CompileCacheWarning(FunctrainWarning):
+    """Compiled code cannot be kept for later processes."""
+
+
+class FallbackWarning(FunctrainWarning):
+    """A program that was to be compiled runs eagerly."""
+
+
+class RecompileWarning(FunctrainWarning):
+    """A step is compiled for one more shape of batch."""
+
+
+class ImpurityError(FunctrainError, AssertionError):
+    """A pure function changed, shared or read something that it must not.
+
+    Attributes:
+        findings: one sentence for each thing found, the place first.
+    """
+
+    def __init__(self, subject: str, findings: list[str], advice: str = "") -> None:
+        self.findings = findings
+        lines = "".join(f"\n  {line}" for line in [*findings, advice] if line)
+        super().__init__(f"{subject} is not pure:{lines}")
+
+
+class ResumptionError(FunctrainError, AssertionError):
+    """A run that was cut and resumed differs from the run that was never cut.
+
+    Attributes:
+        step: the first step whose row in the log differs, or ``None`` where none does.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        self.step = step
+        super().__init__(message)
+
+
+class IncompleteError(FunctrainError, AssertionError):
+    """Something outside the state influences a step and changes from step to step.
+
+    Attributes:
+        influences: these, as :class:`functrain.testing.Influence`.
+    """
+
+    def __init__(self, message: str, influences: list[Any]) -> None:
+        self.influences = influences
+        super().__init__(message)

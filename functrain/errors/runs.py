@@ -1,12 +1,72 @@
-"""Failures of a run, its listeners, its directory and its log."""
+"""Failures of a run: its schedules, its data, its listeners, its directory and its log."""
 
 from __future__ import annotations
 
 from functrain.errors.base import FunctrainError, FunctrainWarning
 
 
+class InvalidScheduleError(FunctrainError, ValueError):
+    """A schedule was given a field it cannot work with."""
+
+
+class UnknownLengthError(FunctrainError, ValueError):
+    """The length of a run or of an epoch is needed and not known."""
+
+
+class ScheduleStateError(FunctrainError, TypeError):
+    """A schedule needs a state, or was given one that is not plain or is of another schedule."""
+
+
+class ScheduleEndedError(FunctrainError, ValueError):
+    """The rest of a run would train at a rate of exactly zero, its schedule having ended."""
+
+
+class ScheduleEndedWarning(FunctrainWarning):
+    """A run goes on for longer than its learning rate schedule, or a loop at a rate of zero."""
+
+
+class InvalidPositionError(FunctrainError, ValueError):
+    """A position in a run cannot exist: a negative count, or a batch beyond its epoch's end."""
+
+
+class MissingMetricError(FunctrainError, LookupError):
+    """Early stopping, best checkpoint or schedule need a metric that no evaluation gives."""
+
+
+class MissingMetricWarning(FunctrainWarning):
+    """An evaluation did not give a metric that earlier ones gave, or none was ever finite."""
+
+
+class EmptyDatasetError(FunctrainError, ValueError):
+    """Data has no samples, gives no batches, or only empty ones."""
+
+
+class BatchIndexError(FunctrainError, IndexError):
+    """There is no batch at a position, or a sampler gives too few samples."""
+
+
+class WorkerDiedError(FunctrainError, RuntimeError):
+    """A worker process that reads data ended unexpectedly."""
+
+
+class WorkerTimeoutError(FunctrainError, TimeoutError):
+    """Worker processes that read data gave no batch within the timeout."""
+
+
+class DataChangedError(FunctrainError, RuntimeError):
+    """Data differs from that of the saved run, ends before its place, or cannot be read twice."""
+
+
+class ReplayWarning(FunctrainWarning):
+    """Resuming within an epoch means drawing and dropping batches."""
+
+
 class ListenerError(FunctrainError, RuntimeError):
-    """A listener raised an exception, or is none."""
+    """A listener raised an exception, or an object is not a listener."""
+
+
+class SinkWarning(FunctrainWarning):
+    """A sink of metrics could not be written to; training goes on without it."""
 
 
 class LogError(FunctrainError, ValueError):
@@ -22,28 +82,12 @@ class RunDirectoryBusyError(RunDirectoryError):
 
 
 class RunChangedError(FunctrainError, ValueError):
-    """A directory holds a run of another seed, or an ended one of another recipe or other data."""
+    """A directory holds another run or search: of another seed, recipe, configuration or data."""
 
 
 class RecipeChangedWarning(FunctrainWarning):
     """A run is continued with another recipe, with other data or in another environment."""
 
 
-class BeyondLimitWarning(FunctrainWarning):
-    """A run had gone on for longer already than it is now asked to."""
-
-
-class UnusedStateWarning(FunctrainWarning):
-    """A state was given to a run that goes on from its own checkpoint."""
-
-
-class MissingExtraError(FunctrainError, ImportError):
-    """An optional package is needed and not installed."""
-
-
-class SinkWarning(FunctrainWarning):
-    """A sink of metrics could not be written to; training goes on without it."""
-
-
-class FinderError(FunctrainError, ValueError):
-    """A search for a hyperparameter came to nothing."""
+class ResumeWarning(FunctrainWarning):
+    """A resumed run does not use the given state, or is already longer than asked for."""

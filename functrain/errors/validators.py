@@ -60,6 +60,14 @@ def one_of(choices: Sequence[Any]) -> Validator:
     return _validator(lambda value: value in choices, f"one of {list(choices)}")
 
 
+def at_least(owner: str, name: str, least: float, value: object) -> ConfigurationError:
+    """Return the error for a number that is too small, or no number."""
+    kind = "a number" if isinstance(value, float) else "an int"
+    return ConfigurationError(
+        f"{owner}({name}=...) must be {kind} of at least {least}, got {value!r}"
+    )
+
+
 def _validator(accepts: Callable[[Any], bool], expected: str) -> Validator:
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not accepts(value):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.errors import EmptyDatasetError, PromptError
+from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.generation import Sampler, stream
 
 # The printable characters, so that the vocabulary does not depend on the text.
@@ -190,16 +190,16 @@ def codes(prompt: str) -> Tensor:
     """Codes of the characters of a prompt, each of which the model has to know.
 
     Raises:
-        PromptError: it is empty, or has another character.
+        ConfigurationError: it is empty, or has another character.
     """
     for place, character in enumerate(prompt, 1):
         if character not in _CODES:
-            raise PromptError(
+            raise ConfigurationError(
                 f"character {place} of the prompt is {character!r} (U+{ord(character):04X}), which "
                 "the model does not know: it knows the printable ones of ASCII and the line feed"
             )
     if not prompt:
-        raise PromptError("the prompt is empty; give at least one character to go on with")
+        raise ConfigurationError("the prompt is empty; give at least one character to go on with")
     return encoded(prompt)
 
 

@@ -140,10 +140,9 @@ def stream(
         is the last of its text.
 
     Raises:
-        PromptError: a prompt is empty or no row of tokens.
-        ConfigurationError: ``length`` or ``window`` is out of bounds.
-        LogitsError: the model predicts NaN or ``inf`` (when that token is asked for).
-        WeightsError: ``weights`` is unknown, or the program keeps no average (likewise).
+        ConfigurationError: a prompt is empty or not a row of tokens, ``length`` or ``window`` is
+            out of bounds, or the state has no such ``weights`` (with the first token).
+        LogitsError: the model predicts NaN or ``inf`` (with that token).
 
     Example:
         >>> import functrain as ft

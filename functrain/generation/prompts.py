@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from functrain.errors import PromptError
+from functrain.errors import ConfigurationError
 
 Prompt: TypeAlias = Tensor | Sequence[int]
 # One prompt is a tensor [n]; several are a list.
@@ -22,20 +22,20 @@ def rows_of(prompts: Prompts) -> list[Tensor]:
         prompts: one as a tensor [n], or a list of tensors or lists of tokens.
 
     Raises:
-        PromptError: there is none, or one is empty or no row of whole numbers.
+        ConfigurationError: there is none, or one is empty or no row of whole numbers.
 
     Example:
         >>> rows_of([[1, 2], torch.tensor([3])])
         [tensor([1, 2]), tensor([3])]
     """
     if isinstance(prompts, Tensor) and prompts.ndim > 1:
-        raise PromptError(
+        raise ConfigurationError(
             f"the prompt has shape {list(prompts.shape)}; one prompt is a row [n], several are a "
             "list: list(prompt)"
         )
     several = [prompts] if isinstance(prompts, Tensor) else list(prompts)
     if not several:
-        raise PromptError("there is no prompt; give at least one")
+        raise ConfigurationError("there is no prompt; give at least one")
     return [_row(prompt, number) for number, prompt in enumerate(several)]
 
 
@@ -43,14 +43,16 @@ def _row(prompt: Prompt, number: int) -> Tensor:
     try:
         row = torch.as_tensor(prompt).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise PromptError(f"prompt {number} is no row of tokens: {error}") from error
+        raise ConfigurationError(f"prompt {number} is no row of tokens: {error}") from error
     if row.ndim == 1 and not len(row):
-        raise PromptError(f"prompt {number} is empty; give it at least one token")
+        raise ConfigurationError(f"prompt {number} is empty; give it at least one token")
     if row.ndim != 1:
-        raise PromptError(
+        raise ConfigurationError(
             f"prompt {number} has shape {list(row.shape)}, expected a row of tokens [n]; one "
             "prompt is given as a tensor, several as a list of rows"
         )
     if row.dtype.is_floating_point or row.dtype.is_complex or row.dtype == torch.bool:
-        raise PromptError(f"prompt {number} is of {row.dtype}, expected tokens: whole numbers")
+        raise ConfigurationError(
+            f"prompt {number} is of {row.dtype}, expected tokens: whole numbers"
+        )
     return row.long()

@@ -11,7 +11,7 @@ from operator import attrgetter
 import attrs
 
 from functrain.core.state import Counters
-from functrain.errors import ConfigurationError, UnknownEpochLengthError
+from functrain.errors import ConfigurationError, UnknownLengthError
 from functrain.training.durations import Duration, Epochs, Samples, Steps, duration
 
 Amount = Callable[[Counters], float]
@@ -50,7 +50,7 @@ class Interval:
             batches: loader batches in an epoch, where that is known.
 
         Raises:
-            UnknownEpochLengthError: N is a fraction of epochs, and their length is unknown.
+            UnknownLengthError: N is a fraction of epochs, and their length is unknown.
         """
         self._amount, self._size = _measure(self.every, batches)
         self._await(self._amount(counters))
@@ -80,7 +80,7 @@ def _measure(every: Duration, batches: int | None) -> tuple[Amount, Fraction]:
     if every.n.denominator == 1:
         return attrgetter("epoch"), every.n
     if batches is None:
-        raise UnknownEpochLengthError(
+        raise UnknownLengthError(
             f'every="{every}" needs the number of batches in an epoch, which this data does not '
             "tell: use whole epochs, steps or samples"
         )

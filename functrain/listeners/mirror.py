@@ -9,9 +9,9 @@ import attrs
 from functrain.checkpoint.remote import RemoteCheckpoints
 from functrain.errors import (
     CheckpointCorruptError,
-    CheckpointNotMirroredWarning,
     CheckpointReadError,
     CheckpointWriteError,
+    CheckpointWriteWarning,
     NoCheckpointError,
 )
 from functrain.errors.warning import warn
@@ -32,7 +32,7 @@ class Mirror:
 
     The log of the run goes with it, so that :meth:`RemoteCheckpoints.fetch` brings back all that
     ``fit`` needs to go on. Training waits while a copy is made. A copy that fails is told in a
-    :class:`CheckpointNotMirroredWarning`; the next checkpoint is tried again.
+    :class:`CheckpointWriteWarning`; the next checkpoint is tried again.
 
     Args:
         store: the remote store, or its URL; as a URL all checkpoints are kept there.
@@ -68,4 +68,4 @@ class Mirror:
 
     def _warn(self, path: Path, error: Exception) -> None:
         message = f"{path} is on the disk, but was not copied: {error}"
-        warn(message, CheckpointNotMirroredWarning)
+        warn(message, CheckpointWriteWarning)

@@ -10,7 +10,7 @@ from torch import Tensor
 from functrain.core.clipping import global_norm
 from functrain.core.program import Program
 from functrain.core.state import Tensors
-from functrain.errors import UnusedPatternError
+from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
@@ -27,7 +27,7 @@ def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]
             groups are the model's direct children.
 
     Raises:
-        UnusedPatternError: a group would be empty.
+        ConfigurationError: a group would be empty.
 
     Example:
         >>> import functrain as ft, torch
@@ -51,7 +51,7 @@ def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]
             groups[name].append(path)
     for name, pattern in (patterns or {}).items():
         if not groups[name]:
-            raise UnusedPatternError(
+            raise ConfigurationError(
                 f"group {name!r}: {pattern!r} matches none of the {len(paths)} trainable "
                 f"parameters that no earlier group has{nearest(str(pattern), paths)}"
             )

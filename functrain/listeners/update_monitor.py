@@ -30,8 +30,7 @@ class UpdateMonitor:
             By default the model's direct children.
 
     Raises:
-        ConfigurationError: ``every`` is not given in steps.
-        UnusedPatternError: a pattern matches no parameter.
+        ConfigurationError: ``every`` is not given in steps, or a pattern matches no parameter.
 
     Example:
         >>> import functrain as ft, torch

@@ -11,7 +11,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, Optimizer
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.from_torch import FromTorch
 from functrain.optim.frozen import Frozen
 from functrain.optim.groups import Groups, Pattern, groups
@@ -42,7 +42,7 @@ def no_decay_on_bias_and_norm(
         pattern: what is left out: a glob over paths, several, or a predicate (path, tensor).
 
     Raises:
-        HyperparameterError: it is no optimizer, or has no weight decay.
+        ConfigurationError: it is no optimizer, or has no weight decay.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
         layers: a pattern for each layer, from the input to the output; see `groups`.
 
     Raises:
-        HyperparameterError: a value is out of range, or it is no optimizer.
+        ConfigurationError: a value is out of range, or it is no optimizer.
 
     Example:
         >>> from functrain.optim import SGD
@@ -85,9 +85,9 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
     """
     _require_optimizer("layerwise_lr_decay", optimizer)
     if not (isinstance(decay, int | float) and 0 < decay < math.inf):
-        raise HyperparameterError(f"layerwise_lr_decay: decay must be above 0, got {decay!r}")
+        raise ConfigurationError(f"layerwise_lr_decay: decay must be above 0, got {decay!r}")
     if isinstance(layers, str) or not isinstance(layers, Sequence):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"layerwise_lr_decay: layers must be a list with a pattern for each, got {layers!r}"
         )
     inner = getattr(optimizer, "optimizer", None)
@@ -101,7 +101,7 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
 
 def _require_optimizer(function: str, optimizer: object) -> None:
     if isinstance(optimizer, type) or not isinstance(optimizer, Optimizer):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"{function}: expected an optimizer such as AdamW(lr=1e-3), got {optimizer!r}"
         )
 
@@ -131,7 +131,7 @@ def _without_decay(optimizer: Any) -> Optimizer:
         options = {**optimizer.options, "weight_decay": 0.0}
         return attrs.evolve(optimizer, options=options)
     if not hasattr(optimizer, "weight_decay"):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"no_decay_on_bias_and_norm: {optimizer!r} has no weight_decay to leave out"
         )
     return attrs.evolve(optimizer, weight_decay=0.0)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
-from functrain.errors import HyperparameterError, UnsupportedOptimizerError
+from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import hyperparameters, snapshot
 
 
@@ -100,13 +100,13 @@ class FromTorch(Optimizer):
         try:
             built = self.cls(wrapped, **options)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-            raise UnsupportedOptimizerError(
+            raise UnsupportedError(
                 f"from_torch: {self.cls.__name__} refuses its arguments or the parameters "
                 f"{list(params)[:5]}: {error}"
             ) from error
         held = built.param_groups[0]["params"]
         if len(built.param_groups) > 1 or list(map(id, held)) != list(map(id, wrapped)):
-            raise UnsupportedOptimizerError(
+            raise UnsupportedError(
                 f"from_torch: {self.cls.__name__} puts its parameters into groups or an order of "
                 "its own, so that they could not be told apart by name"
             )
@@ -134,9 +134,9 @@ def from_torch(
         **options: the other arguments of the class.
 
     Raises:
-        UnsupportedOptimizerError: it is no such class, its ``step`` needs a closure, or it does
+        UnsupportedError: it is no such class, its ``step`` needs a closure, or it does
             not take these arguments.
-        HyperparameterError: `lr` is not a learning rate, or neither given nor of the class.
+        ConfigurationError: `lr` is not a learning rate, or neither given nor of the class.
 
     Example:
         >>> rmsprop = from_torch(torch.optim.RMSprop, lr=0.1, alpha=0.5)
@@ -147,24 +147,24 @@ def from_torch(
         (tensor([0.8586]), ['square_avg', 'step'])
     """
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-        raise UnsupportedOptimizerError(
+        raise UnsupportedError(
             f"from_torch: expected a subclass of torch.optim.Optimizer, got {cls!r}"
         )
     if _required(cls.step, "closure"):
-        raise UnsupportedOptimizerError(
+        raise UnsupportedError(
             f"from_torch: {cls.__name__}.step needs a closure that evaluates the loss again, "
             "which an update that is given gradients does not have; choose another optimizer"
         )
     lr = _default(cls, "lr") if lr is None else lr
     if lr is None:
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"from_torch: {cls.__name__} has no default learning rate; give one, as in "
             f"from_torch({cls.__name__}, lr=1e-3)"
         )
     try:
         inspect.signature(cls).bind([], lr=lr, **options)
     except TypeError as error:
-        raise UnsupportedOptimizerError(
+        raise UnsupportedError(
             f"from_torch: {cls.__name__} does not take these arguments: {error}; "
             f"it is {cls.__name__}{inspect.signature(cls)}"
         ) from error

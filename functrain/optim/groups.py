@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.errors import HyperparameterError, UnmatchedParameterError, UnusedPatternError
+from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
 from functrain.optim.frozen import Frozen
 
@@ -49,8 +49,7 @@ class Groups(Optimizer):
             params: all parameters of the model.
 
         Raises:
-            UnmatchedParameterError: a parameter matches no pattern.
-            UnusedPatternError: a pattern matches no parameter.
+            ConfigurationError: a parameter matches no pattern, or a pattern no parameter.
         """
         for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
             self._check_used(pattern, name, params)
@@ -65,8 +64,7 @@ class Groups(Optimizer):
             params: all parameters of the model; only paths, shapes and dtypes should decide.
 
         Raises:
-            UnmatchedParameterError: a parameter matches no pattern.
-            UnusedPatternError: a pattern matches no parameter.
+            ConfigurationError: a parameter matches no pattern, or a pattern no parameter.
         """
         bound = attrs.evolve(self, assignment=self.assign(params))
         parts = bound._parts(params, params)
@@ -85,8 +83,7 @@ class Groups(Optimizer):
             params: all parameters of the model.
 
         Raises:
-            UnmatchedParameterError: a parameter matches no pattern.
-            UnusedPatternError: a pattern matches no parameter.
+            ConfigurationError: a parameter matches no pattern, or a pattern no parameter.
 
         Example:
             >>> import torch
@@ -108,8 +105,8 @@ class Groups(Optimizer):
             params: the parameters to train; those of a `Frozen` group may be left out.
 
         Raises:
-            UnmatchedParameterError: a parameter matches no pattern.
-            UnusedPatternError: a pattern matches no parameter, and no `bind` saw it match one.
+            ConfigurationError: a parameter matches no pattern; or a pattern matches no parameter,
+                and no `bind` saw it match one.
         """
         if self.assignment is None:
             for pattern, (name, member) in zip(self.patterns, self.members, strict=True):
@@ -160,7 +157,7 @@ class Groups(Optimizer):
             if matches(pattern, path, param):
                 return name
         globs = [glob for pattern in self.patterns for glob in _globs(pattern)]
-        raise UnmatchedParameterError(
+        raise ConfigurationError(
             f"parameter {path!r} of shape {tuple(param.shape)} belongs to no group"
             f"{nearest(path, globs) or f'; the patterns are {globs}'}. "
             "Add a pattern for it, or end with ('*', optimizer)."
@@ -172,7 +169,7 @@ class Groups(Optimizer):
             return
         for part in [pattern] if callable(pattern) else _globs(pattern):
             if not any(matches(part, path, param) for path, param in params.items()):
-                raise UnusedPatternError(
+                raise ConfigurationError(
                     f"group {name}: pattern {part!r} matches none of the {len(params)} "
                     f"parameters{nearest(str(part), params)}"
                 )
@@ -186,7 +183,7 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
             globs, or a predicate ``(path, tensor) -> bool`` of path, shape and dtype.
 
     Raises:
-        HyperparameterError: there is no pair, or a pair is not a pattern and an optimizer.
+        ConfigurationError: there is no pair, or a pair is not a pattern and an optimizer.
 
     Example:
         >>> import torch
@@ -194,19 +191,19 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
         >>> sgd = groups([(["*.bias", "norm.*"], SGD(0.1)), ("*", SGD(0.1, weight_decay=0.01))])
         >>> sgd.assign({"a.weight": torch.zeros(2), "a.bias": torch.zeros(2)})
         Traceback (most recent call last):
-        functrain.errors.UnusedPatternError: group 0: pattern 'norm.*' matches none of the 2 ...
+        functrain.errors.ConfigurationError: group 0: pattern 'norm.*' matches none of the 2 ...
     """
     if isinstance(members, Mapping):
-        raise HyperparameterError(
+        raise ConfigurationError(
             "groups: expected a list of (pattern, optimizer), in the order in which they are "
             f"tried, got a dict: {members!r}"
         )
     pairs = list(members)
     if not pairs:
-        raise HyperparameterError("groups: expected at least one (pattern, optimizer), got none")
+        raise ConfigurationError("groups: expected at least one (pattern, optimizer), got none")
     for index, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise HyperparameterError(
+            raise ConfigurationError(
                 f"groups: entry {index} must be (pattern, optimizer), got {pair!r}"
             )
         _check_pair(index, *pair)
@@ -224,12 +221,12 @@ def _check_pair(index: int, pattern: object, optimizer: object) -> None:
     globs = [pattern] if isinstance(pattern, str) else pattern
     listed = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)
     if not (callable(pattern) or (listed and globs)):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"groups: pattern {index} must be a glob, a list of globs or a predicate "
             f"(path, tensor) -> bool, got {pattern!r}"
         )
     if isinstance(optimizer, type) or not isinstance(optimizer, Optimizer):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"groups: entry {index} must have an optimizer such as AdamW(lr=1e-3), "
             f"got {optimizer!r}"
         )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import attrs
 from torch import Tensor
 
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 
 Attribute: TypeAlias = "attrs.Attribute[Any]"
 
@@ -122,6 +122,6 @@ def _in_range(instance: object, name: str, value: object, high: float, low: floa
         raise _refused(instance, name, expected, value)
 
 
-def _refused(instance: object, name: str, expected: str, value: object) -> HyperparameterError:
+def _refused(instance: object, name: str, expected: str, value: object) -> ConfigurationError:
     got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-    return HyperparameterError(f"{type(instance).__name__}: {name} must be {expected}, got {got}")
+    return ConfigurationError(f"{type(instance).__name__}: {name} must be {expected}, got {got}")

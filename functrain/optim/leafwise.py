@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.errors import UnsupportedParameterError
+from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.optim.counts import (
     PER_PARAMETER,
@@ -156,18 +156,18 @@ def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
     for path, grad in grads.items():
         param = params.get(path)
         if param is None:
-            raise UnsupportedParameterError(
+            raise ConfigurationError(
                 f"{name}: there is a gradient for {path!r}, which is not among the "
                 f"{len(params)} parameters{nearest(path, params)}"
             )
         if grad.layout is not torch.strided:
-            raise UnsupportedParameterError(
+            raise ConfigurationError(
                 f"{name} takes dense gradients, and that of {path!r} is of layout {grad.layout}: "
                 "give it grad.to_dense(), or use functrain.optim.from_torch with "
                 "torch.optim.SGD, Adagrad or SparseAdam, which take sparse ones"
             )
         if grad.shape != param.shape:
-            raise UnsupportedParameterError(
+            raise ConfigurationError(
                 f"{name}: the gradient of {path!r} has shape {tuple(grad.shape)}, and the "
                 f"parameter {tuple(param.shape)}"
             )

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from functrain.core.schedule import Schedule
-from functrain.errors import NotAScheduleError
+from functrain.errors import UnsupportedError
 from functrain.schedules.constant import Constant, Lambda
 
 
@@ -19,7 +19,7 @@ def as_schedule(value: Any) -> Schedule:
         value: a float or int, a tensor without dimensions, a callable step -> lr, or a schedule.
 
     Raises:
-        NotAScheduleError: it is none of these.
+        UnsupportedError: it is none of these.
 
     Example:
         >>> as_schedule(0.1)
@@ -28,9 +28,7 @@ def as_schedule(value: Any) -> Schedule:
         0.25
     """
     if isinstance(value, type):
-        raise NotAScheduleError(
-            f"{value.__name__} is a class: call it, as in {value.__name__}(...)"
-        )
+        raise UnsupportedError(f"{value.__name__} is a class: call it, as in {value.__name__}(...)")
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Tensor) and value.ndim == 0:
@@ -39,7 +37,7 @@ def as_schedule(value: Any) -> Schedule:
         return Constant(float(value))
     if callable(value):
         return Lambda(value)
-    raise NotAScheduleError(
+    raise UnsupportedError(
         f"expected a number, a function step -> lr, or a schedule, got {type(value).__name__}: "
         f"{value!r}. A torch scheduler's class goes through functrain.schedules.from_torch"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from functrain.core.schedule import Schedule
-from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
 from functrain.errors.optional import require
 
 _COLOR = "#1f5fa8"
@@ -43,8 +43,8 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
         steps: length of the run in updates; None is the schedule's own horizon.
 
     Raises:
-        UnknownHorizonError: it has none.
-        MetricNeededError: its lr depends on metrics that are observed.
+        UnknownLengthError: it has none.
+        ScheduleStateError: its lr depends on metrics that are observed.
         InvalidScheduleError: `steps` is no integer, or less than 1.
 
     Example:
@@ -54,13 +54,13 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
     """
     name = type(schedule).__name__
     if schedule.observes is not None:
-        raise MetricNeededError(
+        raise ScheduleStateError(
             f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
             "the run: draw the lr that its history holds, or the schedules inside it"
         )
     length = schedule.horizon() if steps is None else steps
     if length is None:
-        raise UnknownHorizonError(
+        raise UnknownLengthError(
             f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
             ".plot(steps=N)"
         )

@@ -12,7 +12,7 @@ import attrs
 import torch
 
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.warning import warn
 from functrain.schedules.plain_state import from_plain, to_plain
 from functrain.schedules.validators import plain_float, real
@@ -115,10 +115,10 @@ class TorchSchedule(Schedule):
         """Return the lr of update number `step`, by replaying all updates before it.
 
         Raises:
-            MetricNeededError: the scheduler moves by metrics.
+            ScheduleStateError: the scheduler moves by metrics.
         """
         if _wants_metric(self._build(self._optimizer())):
-            raise MetricNeededError(
+            raise ScheduleStateError(
                 f"{self._name}'s lr depends on the metrics it has observed, not on the step: "
                 "use schedule.lr(state, step) with the state that observe returned"
             )

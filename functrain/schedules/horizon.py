@@ -7,7 +7,7 @@ from then on only the state is read, so a resumed run follows the curve that it 
 from __future__ import annotations
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, UnknownLengthError
 
 
 def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
@@ -19,12 +19,12 @@ def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps"
         field: the argument of the schedule that sets the horizon.
 
     Raises:
-        UnknownHorizonError: nothing has filled it in.
+        UnknownLengthError: nothing has filled it in.
     """
     horizon: int | None = state["horizon"]
     if horizon is None:
         name = type(schedule).__name__
-        raise UnknownHorizonError(
+        raise UnknownLengthError(
             f"{name} has no {field} of its own, and the length of the run is not known here: "
             f"give {name}(..., {field}=N), or run it by ft.fit(until=...) with a number of steps, "
             "or of epochs of data whose length is known; samples and minutes do not tell it"

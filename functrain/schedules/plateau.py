@@ -8,7 +8,7 @@ import attrs
 
 from functrain.core.direction import Mode
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import MetricNeededError, MissingMetricWarning
+from functrain.errors import MissingMetricWarning, ScheduleStateError
 from functrain.errors.warning import warn
 from functrain.schedules.validators import integer, one_of, plain_float, real
 
@@ -66,9 +66,9 @@ class Plateau(Schedule):
         """Raise, as no step number determines this lr.
 
         Raises:
-            MetricNeededError: always.
+            ScheduleStateError: always.
         """
-        raise MetricNeededError(
+        raise ScheduleStateError(
             "Plateau's lr depends on the metrics it has observed, not on the step: use "
             "schedule.lr(state, step) with the state that observe returned"
         )

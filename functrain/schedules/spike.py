@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.warning import warn
 from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
@@ -84,9 +84,9 @@ class Spike(Schedule):
         """Raise, as no step number determines this lr.
 
         Raises:
-            MetricNeededError: always.
+            ScheduleStateError: always.
         """
-        raise MetricNeededError(
+        raise ScheduleStateError(
             "Spike's lr depends on the losses it has observed, not on the step: use "
             "schedule.lr(state, step) with the state that observe returned"
         )

@@ -14,7 +14,7 @@ import attrs
 import orjson
 
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
-from functrain.errors import SearchChangedError, SearchError
+from functrain.errors import RunChangedError, SearchError
 
 TRIAL, SEARCH = "trial.json", "search.json"
 
@@ -72,7 +72,7 @@ def settle(directory: Path, description: dict[str, Any]) -> None:
         description: plain data.
 
     Raises:
-        SearchChangedError: it is not; the message names what differs.
+        RunChangedError: it is not; the message names what differs.
     """
     before = _read(directory / SEARCH)
     now = orjson.loads(orjson.dumps(description))
@@ -85,7 +85,7 @@ def settle(directory: Path, description: dict[str, Any]) -> None:
         if before.get(key) != now.get(key)
     ]
     if changed:
-        raise SearchChangedError(
+        raise RunChangedError(
             f"{directory} holds another search ({'; '.join(changed)}). Choose another "
             "directory=..., or remove that one. (trials, timeout, sampler and pruner may change.)"
         )

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from functrain.errors import SearchError, SearchSpaceError
+from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search.space import Space, read_space
 
@@ -67,8 +67,7 @@ def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
             ``overrides``.
 
     Raises:
-        SearchError: anything but the space is wrong; the message is one line with the key.
-        SearchSpaceError: the space is.
+        SearchError: a key or its value is wrong; the message is one line with the key.
 
     Example:
         >>> read("digits_search", ["trials=3"]).trials
@@ -86,7 +85,7 @@ def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
         if data.get(key) is None:
             raise SearchError(f"{source}: {key}: missing")
     if not isinstance(data["space"], Mapping):
-        raise SearchSpaceError("space: expected parameters by name")
+        raise SearchError("space: expected parameters by name")
     try:
         return SearchConfig(**{
             **data,
@@ -94,8 +93,8 @@ def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
             "overrides": _listed(data.get("overrides")),
             "space": read_space(data["space"]),
         })  # fmt: skip
-    except (SearchError, SearchSpaceError) as error:
-        raise type(error)(f"{source}: {error}") from error
+    except SearchError as error:
+        raise SearchError(f"{source}: {error}") from error
 
 
 def _text(source: str) -> tuple[str, Path | None]:

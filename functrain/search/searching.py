@@ -83,8 +83,7 @@ def search(
 
     Raises:
         SearchError: an argument makes no sense, or the runs do not measure the metric.
-        SearchSpaceError: ``space`` makes no sense.
-        SearchChangedError: the directory holds a search for something else.
+        RunChangedError: the directory holds a search for something else.
         MissingExtraError: Optuna is not installed.
     """
     where, parameters = Path(directory).absolute(), read_space(space)

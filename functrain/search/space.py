@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from functrain.errors import SearchSpaceError
+from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 
 # By type, the keys there are, and whether each must be given.
@@ -51,27 +51,27 @@ class Range:
 
     def __attrs_post_init__(self) -> None:
         if self.type not in ("float", "int"):
-            raise SearchSpaceError(f"type: expected float or int, got {self.type!r}")
+            raise SearchError(f"type: expected float or int, got {self.type!r}")
         for name in ("min", "max", *(() if self.step is None else ("step",))):
             object.__setattr__(self, name, self._number(name, getattr(self, name)))
         if not self.min <= self.max:
-            raise SearchSpaceError(f"min is {self.min}, above max, which is {self.max}")
+            raise SearchError(f"min is {self.min}, above max, which is {self.max}")
         if not isinstance(self.log, bool):
-            raise SearchSpaceError(f"log: expected true or false, got {self.log!r}")
+            raise SearchError(f"log: expected true or false, got {self.log!r}")
         if self.log and (self.min <= 0 or self.step is not None):
-            raise SearchSpaceError("log: needs min above 0, and no step")
+            raise SearchError("log: needs min above 0, and no step")
         if self.step is not None:
             object.__setattr__(self, "max", self._reached(self.step))
 
     def _number(self, name: str, value: object) -> float:
         kinds = int if self.type == "int" else int | float
         if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-            raise SearchSpaceError(f"{name}: expected {self.type}, got {value!r}")
+            raise SearchError(f"{name}: expected {self.type}, got {value!r}")
         return value if self.type == "int" else float(value)
 
     def _reached(self, step: float) -> float:
         if step <= 0:
-            raise SearchSpaceError(f"step: expected a number above 0, got {step}")
+            raise SearchError(f"step: expected a number above 0, got {step}")
         # By their digits: 0.3 is three steps of 0.1.
         low, high, width = (Fraction(repr(value)) for value in (self.min, self.max, step))
         reached = low + (high - low) // width * width
@@ -108,10 +108,10 @@ class Choices:
     def __attrs_post_init__(self) -> None:
         labels = [repr(label) for label in self.labels]
         if not labels:
-            raise SearchSpaceError("choices: there are none")
+            raise SearchError("choices: there are none")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice or len(set(self.labels)) < len(labels):
-            raise SearchSpaceError(f"choices: some are equal: {', '.join(twice or labels)}")
+            raise SearchError(f"choices: some are equal: {', '.join(twice or labels)}")
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -148,7 +148,7 @@ def read_space(given: Mapping[str, Any]) -> Space:
         Parameters by dotted name.
 
     Raises:
-        SearchSpaceError: one of them makes no sense; the message begins with its name.
+        SearchError: one of them makes no sense; the message begins with its name.
 
     Example:
         >>> read_space({"optimizer": {"lr": {"type": "float", "min": 0.1, "max": 1}}, "a.b": [1]})
@@ -159,13 +159,13 @@ def read_space(given: Mapping[str, Any]) -> Space:
     for name, node in _parameters(given, ""):
         try:
             parameter = _parameter(node)
-        except SearchSpaceError as error:
-            raise SearchSpaceError(f"space: {name}: {error}") from error
+        except SearchError as error:
+            raise SearchError(f"space: {name}: {error}") from error
         if name in space:
-            raise SearchSpaceError(f"space: {name}: given twice")
+            raise SearchError(f"space: {name}: given twice")
         space[name] = parameter
     if not space:
-        raise SearchSpaceError("space: there are no parameters in it")
+        raise SearchError("space: there are no parameters in it")
     return space
 
 
@@ -199,23 +199,23 @@ def _parameter(node: Any) -> Parameter:
     if isinstance(node, list | tuple):
         return Choices(node)
     if not isinstance(node, Mapping):
-        raise SearchSpaceError(f"expected a mapping such as {{type: float, ...}}, got {node!r}")
+        raise SearchError(f"expected a mapping such as {{type: float, ...}}, got {node!r}")
     options = dict(node)
     kind = options.pop("type", "categorical" if "choices" in options else None)
     if kind not in _KEYS:
-        raise SearchSpaceError(f"type: expected one of {', '.join(_KEYS)}, got {kind!r}")
+        raise SearchError(f"type: expected one of {', '.join(_KEYS)}, got {kind!r}")
     _check_keys(options, _KEYS[kind])
     if kind != "categorical":
         return Range(kind, **options)
     if not isinstance(options["choices"], list | tuple):
-        raise SearchSpaceError(f"choices: expected a list, got {options['choices']!r}")
+        raise SearchError(f"choices: expected a list, got {options['choices']!r}")
     return Choices(options["choices"])
 
 
 def _check_keys(options: Mapping[str, Any], known: Mapping[str, bool]) -> None:
     for key in options:
         if key not in known:
-            raise SearchSpaceError(f"unknown key {key!r}{nearest(str(key), known)}")
+            raise SearchError(f"unknown key {key!r}{nearest(str(key), known)}")
     for key, needed in known.items():
         if needed and key not in options:
-            raise SearchSpaceError(f"{key}: missing")
+            raise SearchError(f"{key}: missing")

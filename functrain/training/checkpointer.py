@@ -19,7 +19,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.core.wrapped import plain_paths, shown_layers
 from functrain.errors import (
-    UnsupportedLeafError,
+    UnsupportedError,
 )
 from functrain.training.early_stopping.rule import find
 from functrain.training.events import CheckpointSaved
@@ -145,12 +145,12 @@ def refuse_unknown(value: Any, path: tree.Path) -> None:
     """Refuse what a resumed run could not make again in the state of a listener or a loader.
 
     Raises:
-        UnsupportedLeafError: an instance of a class, or a member of an enum; names the path.
+        UnsupportedError: an instance of a class, or a member of an enum; names the path.
     """
     if isinstance(value, Enum) or (
         tree.is_node(value) and not isinstance(value, dict | list | tuple)
     ):
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{tree.path_string(path)} is a {type(value).__qualname__}; a resumed run makes no "
             "classes but its own, so the state of a listener or a loader is made of dicts, lists, "
             "tuples, tensors and plain values. Convert it in state_dict"

@@ -17,14 +17,13 @@ from functrain.data import Source
 from functrain.data.counting import samples_in
 from functrain.data.describing import differences
 from functrain.errors import (
-    BeyondLimitWarning,
     ConfigurationError,
     DataChangedError,
     InvalidPositionError,
     RecipeChangedWarning,
     ReplayWarning,
+    ResumeWarning,
     RunChangedError,
-    UnusedStateWarning,
 )
 from functrain.errors.warning import warn
 from functrain.training.checkpointer import describe
@@ -76,7 +75,7 @@ def ended_before(
         steps: the updates that the limits allow, where known.
 
     Warns:
-        BeyondLimitWarning: the run is longer than that.
+        ResumeWarning: the run is longer than that.
     """
     if saved.loop.owed is not None:
         return None
@@ -90,7 +89,7 @@ def ended_before(
             f"the run in {path.parent} stands at step {at.step}, beyond the {steps} of this until: "
             "nothing is trained, and what it gives is the state of that step. Choose another "
             "directory for a shorter run, or go back by resume=STEP",
-            BeyondLimitWarning,
+            ResumeWarning,
         )
     return f"{limit.reason}: {limit.detail}"
 
@@ -162,7 +161,7 @@ def notice_unused(state: TrainState | None, saved: TrainState) -> None:
         RunChangedError: a state that has made no step is of another seed.
 
     Warns:
-        UnusedStateWarning: a state with steps behind it is another one.
+        ResumeWarning: a state with steps behind it is another one.
     """
     if state is None:
         return
@@ -180,7 +179,7 @@ def notice_unused(state: TrainState | None, saved: TrainState) -> None:
             f"the state of step {state.counters.step} that was given as state= is not used: the "
             f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
             "directory to go on from the state, or leave state= out",
-            UnusedStateWarning,
+            ResumeWarning,
         )
 
 

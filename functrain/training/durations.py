@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from functrain.errors import InvalidDurationError
+from functrain.errors import ConfigurationError
 
 
 def _fraction(value: Any) -> Any:
@@ -30,7 +30,7 @@ def _whole(value: Any) -> Any:
 
 def _check_fraction(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, Fraction) or value <= 0:
-        raise InvalidDurationError(
+        raise ConfigurationError(
             f"{_name(instance)}: n must be a number above 0, got {_shown(value)}"
         )
 
@@ -38,7 +38,7 @@ def _check_fraction(instance: Any, attribute: attrs.Attribute[Any], value: Any) 
 def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         expected = "n must be a whole number above 0"
-        raise InvalidDurationError(f"{_name(instance)}: {expected}, got {_shown(value)}")
+        raise ConfigurationError(f"{_name(instance)}: {expected}, got {_shown(value)}")
 
 
 def _name(instance: Any) -> str:
@@ -162,7 +162,7 @@ def duration(value: object) -> Duration:
             duration, which is returned as it is.
 
     Raises:
-        InvalidDurationError: it is neither; a bare number, for one, which could mean any unit.
+        ConfigurationError: it is neither; a bare number, for one, which could mean any unit.
 
     Example:
         >>> duration("0.5 epochs"), duration("2 hours")
@@ -172,15 +172,15 @@ def duration(value: object) -> Duration:
         return value
     if not isinstance(value, str):
         hint = f'; did you mean "{value} steps"?' if isinstance(value, (int, float)) else ""
-        raise InvalidDurationError(f"a duration needs its unit, got {value!r}{hint} ({_EXAMPLES})")
+        raise ConfigurationError(f"a duration needs its unit, got {value!r}{hint} ({_EXAMPLES})")
     match = _PATTERN.fullmatch(value)
     if match is None:
-        raise InvalidDurationError(f"{value!r} is not a number and a unit: {_EXAMPLES}")
+        raise ConfigurationError(f"{value!r} is not a number and a unit: {_EXAMPLES}")
     kind, scale = _unit(match["unit"].lower(), value)
     try:
         return kind(Fraction(match["number"]) * scale)
-    except (InvalidDurationError, ValueError, ZeroDivisionError) as error:
-        raise InvalidDurationError(f"{value!r} is not a duration: {error}") from error
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigurationError(f"{value!r} is not a duration: {error}") from error
 
 
 def _unit(word: str, value: str) -> tuple[type[Duration], Fraction]:
@@ -189,4 +189,4 @@ def _unit(word: str, value: str) -> tuple[type[Duration], Fraction]:
         return _UNITS[singular]
     near = get_close_matches(singular, _UNITS, n=1)
     hint = f'did you mean "{near[0]}s"? ' if near else ""
-    raise InvalidDurationError(f"{value!r} has the unknown unit {word!r}: {hint}{_EXAMPLES}")
+    raise ConfigurationError(f"{value!r} has the unknown unit {word!r}: {hint}{_EXAMPLES}")

@@ -14,7 +14,7 @@ from fractions import Fraction
 import attrs
 
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, InvalidPositionError, UnknownEpochLengthError
+from functrain.errors import ConfigurationError, InvalidPositionError, UnknownLengthError
 from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps, duration
 
 
@@ -62,20 +62,20 @@ class Position:
         """Epochs done, the one under way by the part that is done of it.
 
         Raises:
-            UnknownEpochLengthError: that part is not known.
+            UnknownLengthError: that part is not known.
         """
         if self.batches is not None:
             return self.epoch + Fraction(self.batch, self.batches)
         if self.batch == 0:
             return Fraction(self.epoch)
-        raise UnknownEpochLengthError(f"batch {self.batch} of an epoch of unknown length: {self}")
+        raise UnknownLengthError(f"batch {self.batch} of an epoch of unknown length: {self}")
 
 
 def passed(duration: Duration, position: Position) -> int:
     """Return how many times `duration` has passed from the beginning to `position`.
 
     Raises:
-        UnknownEpochLengthError: the duration is a fraction of epochs, and their length is unknown.
+        UnknownLengthError: the duration is a fraction of epochs, and their length is unknown.
 
     Example:
         >>> from functrain.training.durations import Epochs
@@ -99,7 +99,7 @@ def _amount(duration: Duration, position: Position) -> tuple[int, int]:
         return position.epoch * position.batches + position.batch, position.batches
     if duration.n.denominator == 1:
         return position.epoch, 1
-    raise UnknownEpochLengthError(
+    raise UnknownLengthError(
         f'"{duration}" needs the number of batches in an epoch, which this data does not tell: '
         "use whole epochs, steps or samples, or give the data a length"
     )
@@ -169,8 +169,7 @@ class Limits:
         """Read one duration or several, as texts or values.
 
         Raises:
-            InvalidDurationError: one of them is none.
-            ConfigurationError: there are none.
+            ConfigurationError: there is none, or a text is not a duration.
         """
         several = until if isinstance(until, (list, tuple)) else [until]
         durations = tuple(duration(each) for each in several)

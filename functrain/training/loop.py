@@ -106,7 +106,7 @@ def fit(
         MissingMetricError: what is monitored is a metric that no evaluation gives.
         CheckpointMismatchError: the directory holds a run of another architecture.
         ParameterMismatchError: ``state`` is of another program.
-        NotAStateError: it is none at all.
+        UnsupportedError: it is none at all.
         ScheduleEndedError: the rest of the run would have a learning rate of zero.
         RunChangedError: the run in the directory has another seed; or nothing is left to do, and
             it was made with another recipe or other data.
@@ -169,7 +169,7 @@ def iterate(
         ParameterMismatchError: the state is of another program.
         InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
         EmptyDatasetError: the data has no samples.
-        NotAStateError: it is none at all.
+        UnsupportedError: it is none at all.
         ScheduleEndedError: the steps up to ``until`` would have a learning rate of zero.
 
     Example:

@@ -39,7 +39,7 @@ def scheduled(
         schedule_end: what happens beyond the end of a schedule.
 
     Raises:
-        UnknownHorizonError: the schedule ends with the run, whose length is unknown.
+        UnknownLengthError: the schedule ends with the run, whose length is unknown.
         InvalidScheduleError: the schedule does not fit into the run.
         ScheduleEndedError: the rest of the run would have a rate of zero.
         ConfigurationError: ``schedule_end`` is something else.

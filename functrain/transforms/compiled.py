@@ -17,7 +17,6 @@ from functrain.core.program import Program
 from functrain.core.rng import scoped
 from functrain.core.state import Donation
 from functrain.errors import (
-    BatchFormError,
     CaptureError,
     CompilationError,
     ConfigurationError,
@@ -224,7 +223,7 @@ class Compiled:
         device = rest["scalars"]["skipped"].device
         try:
             kind, own = given(batches, device, self.known.places)
-        except BatchFormError as error:  # which has no key
+        except CaptureError as error:  # which has no key
             self._fall_back(error)
             return None
         key = (number, kind)

@@ -98,7 +98,7 @@ def rebuild(container: Any, values: list[Any]) -> Any:
         values: in the order of :func:`children`.
 
     Raises:
-        BatchCopyError: it is an object whose class cannot be copied.
+        UnsupportedError: it is an object whose class cannot be copied.
 
     Example:
         >>> from collections import OrderedDict

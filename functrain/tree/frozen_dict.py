@@ -8,7 +8,13 @@ from typing import Any, NoReturn
 
 import torch.utils._pytree as pytree
 
-from functrain.errors import FrozenStateError
+from functrain.errors import UnsupportedError
+
+_READ_ONLY = (
+    "a state is a value, and its mappings are read-only. Make another state from it: "
+    "attrs.evolve(state, params={**state.params, path: tensor}); dict(state.params) is a copy "
+    "that can be written to"
+)
 
 
 class FrozenDict(dict[str, Any]):
@@ -24,13 +30,13 @@ class FrozenDict(dict[str, Any]):
         {'w': 2}
         >>> params["w"] = 2
         Traceback (most recent call last):
-        functrain.errors.FrozenStateError: a state is a value, and its mappings are read-only. ...
+        functrain.errors.UnsupportedError: a state is a value, and its mappings are read-only. ...
     """
 
     __slots__ = ()
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise FrozenStateError
+        raise UnsupportedError(_READ_ONLY)
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = _refuse
@@ -38,7 +44,7 @@ class FrozenDict(dict[str, Any]):
     def update(self, *given: Any, **more: Any) -> None:
         """Accept what is here already: ``torch.func.functional_call`` writes back what it got."""
         if any(self.get(key, self) is not value for key, value in dict(*given, **more).items()):
-            raise FrozenStateError
+            raise UnsupportedError(_READ_ONLY)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What a state_dict is, so torch.load reads it with weights_only=True.

@@ -24,7 +24,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.errors import BatchCopyError
+from functrain.errors import UnsupportedError
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 # Never looked into: they are not data, or have state that a copy must share.
@@ -106,7 +106,7 @@ def rebuilt(value: Any, inside: Contents, leaves: Sequence[Any]) -> Any:
         leaves: in the order of ``inside.leaves``.
 
     Raises:
-        BatchCopyError: it is of a class written in C, and ``copy.copy`` does not copy it.
+        UnsupportedError: it is of a class written in C, and ``copy.copy`` does not copy it.
     """
     copies = {id(each): each for each in inside.kept}
     for (_, old), new in zip(inside.leaves, leaves, strict=True):
@@ -161,10 +161,18 @@ def _shallow(value: Any) -> Any:
     try:
         fresh = copy.copy(value)
     except Exception as error:
-        raise BatchCopyError(kind, f"copy.copy fails: {error}") from error
+        raise _not_copied(kind, f"copy.copy fails: {error}") from error
     if fresh is value:
-        raise BatchCopyError(kind, "copy.copy returns the object itself")
+        raise _not_copied(kind, "copy.copy returns the object itself")
     return fresh
+
+
+def _not_copied(kind: type, reason: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"a step hands a copy of its batch to the model, and the {kind.__qualname__} in this "
+        f"batch cannot be copied: {reason}. Register what it is made of with "
+        "torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
+    )
 
 
 def _copy_attributes(value: Any, fresh: Any, copies: dict[int, Any]) -> None:

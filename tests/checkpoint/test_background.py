@@ -23,10 +23,10 @@ from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage import worker_thread
 from functrain.errors import (
     CheckpointChangedError,
-    CheckpointNotSavedWarning,
     CheckpointTimeoutError,
     CheckpointWriteError,
-    UnsupportedLeafError,
+    CheckpointWriteWarning,
+    UnsupportedError,
 )
 
 
@@ -244,7 +244,7 @@ def test_an_error_in_the_block_is_not_covered_by_one_of_saving(
 
 
 def test_what_cannot_be_saved_is_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedLeafError, match="f"):
+    with pytest.raises(UnsupportedError, match="f"):
         Saver(Checkpoints(tmp_path)).save({"f": print}, step=1)
 
 
@@ -335,7 +335,7 @@ def test_a_failure_nobody_asked_about_is_told(
     failing(monkeypatch)
     savers = [Saver(Checkpoints(tmp_path))]
     savers[0].save(make(1), step=1)
-    with pytest.warns(CheckpointNotSavedWarning, match=r"step 1 was not saved: .*broken"):
+    with pytest.warns(CheckpointWriteWarning, match=r"step 1 was not saved: .*broken"):
         savers.clear()
 
 

@@ -33,11 +33,11 @@ from functrain.checkpoint.storage import commit
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
-    CheckpointNotRemovedWarning,
     CheckpointSkippedWarning,
+    CheckpointWriteWarning,
     ConfigurationError,
     NoCheckpointError,
-    UnsupportedLeafError,
+    UnsupportedError,
 )
 
 
@@ -302,7 +302,7 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     store = Checkpoints(tmp_path, keep_last=1, keep_best=0)
     store.save(make(1), step=1)
     monkeypatch.setattr(commit, "remove", refuse)
-    with pytest.warns(CheckpointNotRemovedWarning, match="step-00000001.*Permission denied"):
+    with pytest.warns(CheckpointWriteWarning, match="step-00000001.*Permission denied"):
         store.save(make(2), step=2)
     assert store.steps() == [1, 2]
 
@@ -325,7 +325,7 @@ def test_numbers_of_other_libraries_are_metrics_and_steps(tmp_path: Path) -> Non
     store.save({}, step=3, metrics={"loss": 10**400})
     assert (store.best(), store.steps()) == (1, [1, 3])
     assert store.restore(np.int64(1))[1].step == 1
-    with pytest.raises(UnsupportedLeafError, match=r"metrics\.loss is a Tensor of shape \[2\]"):
+    with pytest.raises(UnsupportedError, match=r"metrics\.loss is a Tensor of shape \[2\]"):
         store.save({}, step=4, metrics={"loss": torch.ones(2)})
     for step in (-1, 10**18, 1.5):
         with pytest.raises((ValueError, TypeError)):

@@ -20,7 +20,6 @@ from functrain.checkpoint import Checkpoints, load, save
 from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.errors import (
     CheckpointExistsError,
-    CheckpointSpaceError,
     CheckpointWriteError,
     FunctrainWarning,
     RunDirectoryError,
@@ -146,7 +145,7 @@ def test_disk_full_is_known_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100_000, 90_000, 10_000))
     with pytest.raises(
-        CheckpointSpaceError, match=r"needs .* bytes, and 10,000 are free"
+        CheckpointWriteError, match=r"needs .* bytes, and 10,000 are free"
     ) as caught:
         save(tmp_path / "new" / "c", {"w": torch.zeros(10_000)})
     assert caught.value.errno == errno.ENOSPC

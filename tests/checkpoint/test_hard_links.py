@@ -37,7 +37,6 @@ from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import (
     CheckpointChangedError,
     CheckpointCorruptError,
-    CheckpointSpaceError,
     CheckpointWriteError,
     FunctrainWarning,
     NoCheckpointError,
@@ -422,7 +421,7 @@ def test_no_room_is_asked_for_what_is_linked(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, room))
     saved(run, 2)
     assert are_sound(run, 2)
-    with pytest.raises(CheckpointSpaceError):
+    with pytest.raises(CheckpointWriteError):
         saved(store(tmp_path, share_frozen=False), 3)
     assert run.steps() == [1, 2]
 

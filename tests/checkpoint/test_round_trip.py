@@ -16,7 +16,7 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.tensor_bytes import memory, on_host
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.errors import CheckpointTypeError, UnsupportedLeafError
+from functrain.errors import CheckpointTypeError, UnsupportedError
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -152,7 +152,7 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_what_cannot_come_back_exactly_is_refused_by_path(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(UnsupportedLeafError, match=r"layers\.0"):
+    with pytest.raises(UnsupportedError, match=r"layers\.0"):
         save(tmp_path / "c", {"layers": [REFUSED[kind]()]})
     assert not any(tmp_path.iterdir())
 
@@ -164,5 +164,5 @@ def test_info_and_metrics_are_exact(tmp_path: Path) -> None:
     assert manifest.info == info
     assert (manifest.step, manifest.metrics) == (3, {"loss": 0.5})
     assert manifest.versions["torch"] == torch.__version__
-    with pytest.raises(UnsupportedLeafError, match=r"info\.w"):
+    with pytest.raises(UnsupportedError, match=r"info\.w"):
         save(tmp_path / "d", {}, info={"w": torch.ones(1)})

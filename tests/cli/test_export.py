@@ -22,8 +22,8 @@ from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointExistsError,
+    CheckpointWriteError,
     ConfigurationError,
-    ExportError,
 )
 from functrain.training.checkpointer import describe
 
@@ -216,7 +216,7 @@ class TestOut:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(ExportError, match="was not written: No space left"):
+        with pytest.raises(CheckpointWriteError, match="was not written: No space left"):
             export(place, out, overwrite=True)
         assert out.read_bytes() == b"precious"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "x"]

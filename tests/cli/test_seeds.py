@@ -17,7 +17,7 @@ import functrain as ft
 from functrain.checkpoint import weights
 from functrain.cli import seeds
 from functrain.cli.train import train
-from functrain.errors import ConfigChangedError, RunDirectoryError
+from functrain.errors import RunChangedError, RunDirectoryError
 
 RUN = """\
 model: {_target_: torch.nn.Linear, in_features: 2, out_features: 1}
@@ -109,7 +109,7 @@ class TestRuns:
 
     def test_another_configuration_is_refused(self) -> None:
         run("seeds=[0, 1]")
-        with pytest.raises(ConfigChangedError, match=r"optimizer.lr: 0.1 there, 0.2 now"):
+        with pytest.raises(RunChangedError, match=r"optimizer.lr: 0.1 there, 0.2 now"):
             run("seeds=[0, 1]", "optimizer.lr=0.2")
 
 

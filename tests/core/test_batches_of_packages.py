@@ -92,7 +92,7 @@ class TestGraphs:
         made.train_step(made.init(), graphs[0])
         with pytest.raises(errors.BatchSizeError, match=r"size\.register\(Data\)"):
             ft.evaluate(made, made.init(), graphs)
-        with pytest.raises(errors.BatchSplitError, match=r"split\.register\(Data\)"):
+        with pytest.raises(errors.UnsupportedError, match=r"split\.register\(Data\)"):
             program(self.of_nodes, accumulate=2).train_step(made.init(), graphs[0])
 
     def test_sampled_neighbours_say_their_size(self, graphs: Any) -> None:

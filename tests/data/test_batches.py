@@ -21,12 +21,9 @@ from functrain import tree
 from functrain.data import Batches
 from functrain.errors import (
     BatchIndexError,
-    ColumnError,
-    ColumnLengthError,
-    DataOptionError,
+    ConfigurationError,
     EmptyDatasetError,
-    NoFullBatchError,
-    NotADatasetError,
+    UnsupportedError,
 )
 
 
@@ -85,7 +82,7 @@ def test_epochs_differ_and_seeds_differ() -> None:
 @given(samples=st.integers(1, 60), batch_size=st.integers(1, 60))
 def test_drop_last_drops_the_short_batch_only(samples: int, batch_size: int) -> None:
     if samples < batch_size:
-        with pytest.raises(NoFullBatchError, match=f"{samples} samples.*{batch_size}"):
+        with pytest.raises(EmptyDatasetError, match=f"{samples} samples.*{batch_size}"):
             Batches(torch.arange(samples), batch_size, drop_last=True)
         return
     batches = Batches(torch.arange(samples), batch_size, drop_last=True)
@@ -267,21 +264,21 @@ class Stream(IterableDataset[int]):
     [
         (lambda: Batches([], 4), EmptyDatasetError, "no samples"),
         (lambda: Batches(torch.zeros(0, 3), 4), EmptyDatasetError, "no samples"),
-        (lambda: Batches(X, 0), DataOptionError, "batch_size=.*at least 1, got 0"),
-        (lambda: Batches(X, 2.0), DataOptionError, "batch_size"),  # type: ignore[arg-type]
-        (lambda: Batches(X, 2, workers=-1), DataOptionError, "workers"),
-        (lambda: Batches(X, 2, prefetch=0), DataOptionError, "prefetch"),
-        (lambda: Batches({"x": X, "y": Y[:4]}, 2), ColumnLengthError, "'x' has 10.*'y' has 4"),
-        (lambda: Batches((X, Y[:4]), 2), ColumnLengthError, "column 0 has 10.*column 1 has 4"),
-        (lambda: Batches({"x": X, "text": ["a"]}, 2), ColumnError, "'text'.*got list"),
-        (lambda: Batches((X, torch.tensor(1)), 2), ColumnError, "column 1.*scalar"),
-        (lambda: Batches({}, 2), ColumnError, "without columns"),
-        (lambda: Batches(np.array(["a", "b"]), 2), ColumnError, "torch cannot hold"),
-        (lambda: Batches([X] * 20, 2), ColumnError, "samples or columns"),
-        (lambda: Batches(Stream(), 2), NotADatasetError, "DataLoader"),
-        (lambda: Batches(iter([1]), 2), NotADatasetError, "list_iterator has none"),
-        (lambda: Batches({1, 2}, 2), NotADatasetError, "by index"),
-        (lambda: Batches("text", 2), NotADatasetError, "by index"),
+        (lambda: Batches(X, 0), ConfigurationError, "batch_size=.*at least 1, got 0"),
+        (lambda: Batches(X, 2.0), ConfigurationError, "batch_size"),  # type: ignore[arg-type]
+        (lambda: Batches(X, 2, workers=-1), ConfigurationError, "workers"),
+        (lambda: Batches(X, 2, prefetch=0), ConfigurationError, "prefetch"),
+        (lambda: Batches({"x": X, "y": Y[:4]}, 2), ConfigurationError, "'x' has 10.*'y' has 4"),
+        (lambda: Batches((X, Y[:4]), 2), ConfigurationError, "column 0 has 10.*column 1 has 4"),
+        (lambda: Batches({"x": X, "text": ["a"]}, 2), UnsupportedError, "'text'.*got list"),
+        (lambda: Batches((X, torch.tensor(1)), 2), UnsupportedError, "column 1.*scalar"),
+        (lambda: Batches({}, 2), UnsupportedError, "without columns"),
+        (lambda: Batches(np.array(["a", "b"]), 2), UnsupportedError, "torch cannot hold"),
+        (lambda: Batches([X] * 20, 2), UnsupportedError, "samples or columns"),
+        (lambda: Batches(Stream(), 2), UnsupportedError, "DataLoader"),
+        (lambda: Batches(iter([1]), 2), UnsupportedError, "list_iterator has none"),
+        (lambda: Batches({1, 2}, 2), UnsupportedError, "by index"),
+        (lambda: Batches("text", 2), UnsupportedError, "by index"),
     ],
 )
 def test_bad_input_has_a_named_error(

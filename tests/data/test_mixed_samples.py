@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from functrain import tree
 from functrain.data import Interpolated, mixed_samples
-from functrain.errors import EmptyDatasetError, MixtureError
+from functrain.errors import ConfigurationError, EmptyDatasetError
 
 pytestmark = pytest.mark.row(31)
 
@@ -101,11 +101,11 @@ def test_dicts_and_tuples_of_columns_keep_their_form() -> None:
 
 
 def test_what_does_not_fit_into_one_batch_is_refused() -> None:
-    with pytest.raises(MixtureError, match=r"float32.*int64"):
+    with pytest.raises(ConfigurationError, match=r"float32.*int64"):
         mixed_samples([torch.rand(4), torch.arange(4)], 2)
-    with pytest.raises(MixtureError, match=r"'x'.*'y'"):
+    with pytest.raises(ConfigurationError, match=r"'x'.*'y'"):
         mixed_samples([{"x": torch.rand(4)}, {"y": torch.rand(4)}], 2)
-    with pytest.raises(MixtureError, match=r"no length.*Mixture"):
+    with pytest.raises(ConfigurationError, match=r"no length.*Mixture"):
         mixed_samples([torch.rand(4), iter([1])], 2)
     with pytest.raises(EmptyDatasetError, match="'1'"):
         mixed_samples([torch.rand(4), torch.rand(0)], 2)

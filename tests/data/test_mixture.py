@@ -18,7 +18,7 @@ import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Interpolated, Mixture, Temperature, as_source
 from functrain.data.choices import BLOCK
-from functrain.errors import DataChangedError, DataExhaustedError, MixtureError
+from functrain.errors import ConfigurationError, DataChangedError
 
 pytestmark = pytest.mark.row(31)
 
@@ -227,7 +227,7 @@ def test_the_position_a_billion_batches_on_takes_no_reading() -> None:
 
 def test_an_iterator_in_a_mixture_ends_with_a_word() -> None:
     mixture = Mixture([iter([torch.ones(1)] * 3)], weights="uniform", length=4)
-    with pytest.raises(DataExhaustedError, match="only once"):
+    with pytest.raises(DataChangedError, match="only once"):
         list(mixture)
 
 
@@ -258,19 +258,19 @@ def test_another_mixture_cannot_take_up_the_state() -> None:
     ],
 )
 def test_what_makes_no_mixture_is_refused(sources: Any, options: Any, message: str) -> None:
-    with pytest.raises(MixtureError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         list(Mixture(sources, **options))
 
 
 @pytest.mark.parametrize("points", [{}, {-1: [1]}])
 def test_points_must_be_from_the_first_batch_on(points: Any) -> None:
-    with pytest.raises(MixtureError):
+    with pytest.raises(ConfigurationError):
         Interpolated(points)
 
 
 @pytest.mark.parametrize("arguments", [(0.0,), (-1.0,), (float("inf"),), (1.0, 0)])
 def test_a_temperature_is_positive(arguments: Any) -> None:
-    with pytest.raises(MixtureError):
+    with pytest.raises(ConfigurationError):
         Temperature(*arguments)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Documents, Packed
-from functrain.errors import PackingError
+from functrain.errors import ConfigurationError
 
 CORPUS = [[1, 2, 3, 4], [5], [], [6, 7, 8, 9, 10, 11, 12], [13, 14]]
 ENDS = np.cumsum([len(document) for document in CORPUS])
@@ -127,7 +127,7 @@ def test_a_program_trains_on_rows() -> None:
     ],
 )
 def test_too_few_tokens_make_no_rows(documents: Any, options: Any) -> None:
-    with pytest.raises(PackingError):
+    with pytest.raises(ConfigurationError):
         Packed(documents, **{"length": 2, **options})
 
 

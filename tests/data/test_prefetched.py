@@ -14,7 +14,7 @@ import functrain as ft
 from functrain import tree
 from functrain.data import Batches, as_source, prefetched
 from functrain.data.prefetched import Prefetched
-from functrain.errors import DataOptionError
+from functrain.errors import ConfigurationError
 
 pytestmark = pytest.mark.row(30)
 
@@ -107,7 +107,7 @@ def test_on_the_cpu_the_data_is_read_as_it_is() -> None:
     source = prefetched(batches, "cpu")
     assert not isinstance(source, Prefetched)
     assert not tree.diff(list(source.epoch(0, 0, 0, None)), list(batches))
-    with pytest.raises(DataOptionError, match="depth"):
+    with pytest.raises(ConfigurationError, match="depth"):
         prefetched(batches, "cpu", depth=0)
 
 

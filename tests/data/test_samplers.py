@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.data import Batches, ByLength
-from functrain.errors import DataOptionError
+from functrain.errors import ConfigurationError
 
 
 class Often:
@@ -72,7 +72,7 @@ def test_batches_by_length_need_less_padding() -> None:
 
 
 def test_a_pool_holds_batches() -> None:
-    with pytest.raises(DataOptionError, match="ByLength"):
+    with pytest.raises(ConfigurationError, match="ByLength"):
         ByLength([1, 2], 0)
-    with pytest.raises(DataOptionError, match="pool"):
+    with pytest.raises(ConfigurationError, match="pool"):
         ByLength([1, 2], 1, pool=0)

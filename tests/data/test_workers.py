@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches
-from functrain.errors import DataOptionError, WorkerDiedError, WorkerTimeoutError
+from functrain.errors import ConfigurationError, WorkerDiedError, WorkerTimeoutError
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
@@ -206,7 +206,7 @@ def test_a_worker_that_hangs_is_noticed_and_what_it_read_is_named() -> None:
 def test_timeout_is_no_time_for_a_reader_in_this_process() -> None:
     batches = Batches(Noisy(), 4, timeout=1e-9)
     assert not tree.diff(list(batches), list(Batches(Noisy(), 4)))
-    with pytest.raises(DataOptionError, match="timeout"):
+    with pytest.raises(ConfigurationError, match="timeout"):
         Batches(Noisy(), 4, timeout=-1)
 
 

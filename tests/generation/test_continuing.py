@@ -226,7 +226,7 @@ class TestErrors:
     def test_a_bad_prompt_is_named(
         self, program: ft.Program, state: ft.TrainState, prompt: Any, message: str
     ) -> None:
-        with pytest.raises(ft.errors.PromptError, match=message):
+        with pytest.raises(ft.errors.ConfigurationError, match=message):
             stream(program, state, prompt, 3)
 
     @pytest.mark.parametrize(

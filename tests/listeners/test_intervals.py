@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import InvalidDurationError, UnknownEpochLengthError
+from functrain.errors import ConfigurationError, UnknownLengthError
 from functrain.listeners import intervals
 from functrain.listeners.intervals import Interval
 from functrain.training.durations import Epochs, Samples, Steps, duration
@@ -64,10 +64,10 @@ def test_minutes_are_counted_from_the_beginning_of_the_process(
 
 
 def test_a_fraction_of_epochs_of_unknown_length_is_refused() -> None:
-    with pytest.raises(UnknownEpochLengthError, match="use whole epochs"):
+    with pytest.raises(UnknownLengthError, match="use whole epochs"):
         Interval(Epochs(0.5)).begin(places(1, 1, 1)[0], None)
 
 
 def test_a_bare_number_is_no_duration() -> None:
-    with pytest.raises(InvalidDurationError, match='did you mean "100 steps"'):
+    with pytest.raises(ConfigurationError, match='did you mean "100 steps"'):
         Interval(100)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from optimizer_runs import draw, grads_at, run_class, run_in_place, run_pure
 from torch import Tensor
 
-from functrain.errors import UnsupportedOptimizerError
+from functrain.errors import UnsupportedError
 from functrain.optim import from_torch
 
 pytestmark = pytest.mark.row(14)
@@ -222,7 +222,7 @@ def test_a_schedule_is_never_evaluated() -> None:
     ],
 )
 def test_what_cannot_be_wrapped_is_refused(cls: Any, options: Any, message: str) -> None:
-    with pytest.raises(UnsupportedOptimizerError, match=message):
+    with pytest.raises(UnsupportedError, match=message):
         from_torch(cls, **options)
 
 
@@ -275,12 +275,12 @@ class Split(torch.optim.SGD):
 
 @pytest.mark.parametrize("cls", [Reversed, Split])
 def test_a_class_that_regroups_its_parameters_is_refused(cls: Any) -> None:
-    with pytest.raises(UnsupportedOptimizerError, match="groups or an order of its own"):
+    with pytest.raises(UnsupportedError, match="groups or an order of its own"):
         from_torch(cls).init(draw(0))
 
 
 def test_what_the_class_itself_refuses_is_told_with_its_name() -> None:
-    with pytest.raises(UnsupportedOptimizerError, match=r"Adam refuses .*Invalid beta parameter"):
+    with pytest.raises(UnsupportedError, match=r"Adam refuses .*Invalid beta parameter"):
         from_torch(torch.optim.Adam, betas=(2, 3)).init(draw(0))
-    with pytest.raises(UnsupportedOptimizerError, match=r"Muon refuses .*'bias'.*2D parameters"):
+    with pytest.raises(UnsupportedError, match=r"Muon refuses .*'bias'.*2D parameters"):
         from_torch(torch.optim.Muon).init({"bias": torch.zeros(3)})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim import (
     ASGD,
     LAMB,
@@ -235,12 +235,12 @@ def test_every_field_is_tested() -> None:
     ],
 )
 def test_a_bad_value_is_refused(cls: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HyperparameterError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         cls(**options)
 
 
 def test_from_torch_refuses_a_bad_lr() -> None:
-    with pytest.raises(HyperparameterError, match="lr"):
+    with pytest.raises(ConfigurationError, match="lr"):
         from_torch(torch.optim.NAdam, lr=-1.0)
 
 

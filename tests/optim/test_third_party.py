@@ -15,7 +15,7 @@ import pytest
 import torch
 from optimizer_runs import run_class, run_in_place, run_pure
 
-from functrain.errors import UnsupportedOptimizerError
+from functrain.errors import UnsupportedError
 from functrain.optim import from_torch
 
 pytestmark = pytest.mark.row(14)
@@ -67,7 +67,7 @@ def test_every_class_that_works_by_itself_works_the_same_as_a_value(package: str
 
 def test_one_that_wants_a_closure_is_refused() -> None:
     cls = pytest.importorskip("schedulefree").SGDScheduleFreeClosure
-    with pytest.raises(UnsupportedOptimizerError, match="needs a closure"):
+    with pytest.raises(UnsupportedError, match="needs a closure"):
         from_torch(cls)
 
 

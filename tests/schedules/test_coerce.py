@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.errors import NotAScheduleError
+from functrain.errors import UnsupportedError
 from functrain.schedules import Constant, Cosine, Lambda, Schedule, as_schedule
 
 
@@ -54,16 +54,16 @@ def test_a_class_of_the_same_shape_is_a_schedule() -> None:
 
 @pytest.mark.parametrize("value", [True, None, "0.1", torch.ones(2), [0.1]])
 def test_what_is_no_schedule(value: Any) -> None:
-    with pytest.raises(NotAScheduleError, match=type(value).__name__):
+    with pytest.raises(UnsupportedError, match=type(value).__name__):
         as_schedule(value)
 
 
 def test_a_class_must_be_called() -> None:
-    with pytest.raises(NotAScheduleError, match=r"Cosine is a class: call it"):
+    with pytest.raises(UnsupportedError, match=r"Cosine is a class: call it"):
         as_schedule(Cosine)
 
 
 def test_a_torch_scheduler_is_shown_the_way() -> None:
     optimizer = torch.optim.SGD([torch.zeros(())], lr=1.0)
-    with pytest.raises(NotAScheduleError, match="from_torch"):
+    with pytest.raises(UnsupportedError, match="from_torch"):
         as_schedule(torch.optim.lr_scheduler.StepLR(optimizer, 1))

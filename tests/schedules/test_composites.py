@@ -14,8 +14,8 @@ from torch.optim import lr_scheduler
 from functrain.errors import (
     InvalidScheduleError,
     MissingMetricWarning,
-    NotAScheduleError,
-    UnknownHorizonError,
+    UnknownLengthError,
+    UnsupportedError,
 )
 from functrain.schedules import (
     Constant,
@@ -104,7 +104,7 @@ def test_errors_of_warmup_name_the_field(field: str, value: Any) -> None:
 
 
 def test_warmup_wants_a_schedule() -> None:
-    with pytest.raises(NotAScheduleError):
+    with pytest.raises(UnsupportedError):
         Warmup(0.1, steps=4, then="cosine")
 
 
@@ -205,7 +205,7 @@ def test_what_the_composite_leaves_must_be_a_step_at_least() -> None:
 def test_an_unknown_horizon_inside_is_an_error() -> None:
     schedule = Sequential([0.1, Cosine(1.0)], boundaries=[5])
     assert schedule.lr(schedule.init(), 4) == 0.1
-    with pytest.raises(UnknownHorizonError, match="Cosine"):
+    with pytest.raises(UnknownLengthError, match="Cosine"):
         schedule.lr(schedule.init(), 5)
 
 

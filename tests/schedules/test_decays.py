@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from functrain.errors import InvalidScheduleError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, UnknownLengthError
 from functrain.schedules import Cosine, Linear, Schedule, WarmupCosine, WarmupLinear
 
 STEPS = 300
@@ -136,9 +136,9 @@ def test_a_proportion_waits_for_the_horizon(cls: Any) -> None:
 def test_an_unknown_horizon_is_an_error(make: Callable[..., Schedule]) -> None:
     schedule = make(0.3)
     name = type(schedule).__name__
-    with pytest.raises(UnknownHorizonError, match=rf"{name}.*steps=N.*ft\.fit\(until="):
+    with pytest.raises(UnknownLengthError, match=rf"{name}.*steps=N.*ft\.fit\(until="):
         schedule.lr(schedule.init(), 0)
-    with pytest.raises(UnknownHorizonError, match=name):
+    with pytest.raises(UnknownLengthError, match=name):
         schedule(0)
 
 

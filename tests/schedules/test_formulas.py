@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.errors import InvalidScheduleError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, UnknownLengthError
 from functrain.schedules import (
     CosineRestarts,
     Cyclic,
@@ -146,7 +146,7 @@ def test_the_longest_run_arrives_at_the_infimum_and_shorter_ones_above(cls: Any)
 @pytest.mark.parametrize("cls", [Hyperbolic, ExpHyperbolic])
 def test_the_run_gives_the_hyperbola_its_length(cls: Any) -> None:
     schedule = cls(LR, upper_bound=500, infimum_lr=0.01)
-    with pytest.raises(UnknownHorizonError, match=rf"{cls.__name__}\(\.\.\., max_iter=N\)"):
+    with pytest.raises(UnknownLengthError, match=rf"{cls.__name__}\(\.\.\., max_iter=N\)"):
         schedule(0)
     state = schedule.with_horizon(schedule.init(), 200)
     fixed = cls(LR, upper_bound=500, infimum_lr=0.01, max_iter=200)

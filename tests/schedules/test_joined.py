@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.optim import lr_scheduler
 
-from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
 from functrain.schedules import (
     Constant,
     Cosine,
@@ -76,7 +76,7 @@ def test_joined_shows_metrics_to_the_one_in_charge() -> None:
         lrs.append(schedule.lr(state, step))
         state = schedule.observe(schedule.advance(state), 1.0)
     assert lrs == [1.0, 1.0, 1.0, 0.5, 0.25]
-    with pytest.raises(MetricNeededError, match="Plateau"):
+    with pytest.raises(ScheduleStateError, match="Plateau"):
         schedule(3)
 
 
@@ -90,7 +90,7 @@ def test_joined_replays_a_torch_schedule_from_its_own_start() -> None:
 def test_joined_waits_for_the_length_of_the_run() -> None:
     schedule = Joined([(0.5, 1.0), (0.5, 0.1)])
     for call in (schedule.lr, lambda state, _: schedule.advance(state)):
-        with pytest.raises(UnknownHorizonError, match="Joined"):
+        with pytest.raises(UnknownLengthError, match="Joined"):
             call(schedule.init(), 0)
     with pytest.raises(InvalidScheduleError, match="in a run of 1 steps a schedule would get none"):
         schedule.with_horizon(schedule.init(), 1)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
 from functrain.schedules import Plateau
 
 options = st.fixed_dictionaries(
@@ -88,7 +88,7 @@ def test_observing_does_not_change_the_state() -> None:
 
 
 def test_no_step_determines_the_lr() -> None:
-    with pytest.raises(MetricNeededError, match=r"schedule\.lr\(state, step\)"):
+    with pytest.raises(ScheduleStateError, match=r"schedule\.lr\(state, step\)"):
         Plateau(1.0)(3)
 
 

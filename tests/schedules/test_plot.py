@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 import functrain as ft
 from functrain import schedules
 from functrain.config.targets import instantiated
-from functrain.errors import InvalidScheduleError, MetricNeededError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
 from functrain.schedules import (
     Constant,
     Cosine,
@@ -87,9 +87,9 @@ def test_what_a_configuration_names_can_be_drawn(name: str) -> None:
 def test_a_schedule_that_needs_metrics_says_so(name: str) -> None:
     inner = named(name, BY_METRICS[name])
     for schedule in (inner, Warmup(0.1, 3, then=inner), Sequential([0.1, inner], [3])):
-        with pytest.raises(MetricNeededError, match=f"{type(schedule).__name__}'s lr depends"):
+        with pytest.raises(ScheduleStateError, match=f"{type(schedule).__name__}'s lr depends"):
             schedule.plot(steps=10)
-    with pytest.raises(MetricNeededError):
+    with pytest.raises(ScheduleStateError):
         from_torch(lr_scheduler.ReduceLROnPlateau, lr=0.1).plot(steps=10)
 
 
@@ -97,7 +97,7 @@ def test_without_steps_the_horizon_is_drawn() -> None:
     assert drawn(Warmup(0.5, 2, then=Cosine(1.0, steps=2)).plot()) == [0.5, 0.75, 1.0, 0.5]
     for schedule in (Constant(0.1), Cosine(0.1), Scaled(Cosine(0.1), 2.0)):
         name = type(schedule).__name__
-        with pytest.raises(UnknownHorizonError, match=rf"{name}\(\.\.\.\)\.plot\(steps=N\)"):
+        with pytest.raises(UnknownLengthError, match=rf"{name}\(\.\.\.\)\.plot\(steps=N\)"):
             schedule.plot()
     for steps in (0, 2.5):
         with pytest.raises(InvalidScheduleError, match=f"an integer >= 1, got {steps}"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functrain.errors import InvalidScheduleError, UnknownHorizonError
+from functrain.errors import InvalidScheduleError, UnknownLengthError
 from functrain.schedules import (
     CosineRestarts,
     Cyclic,
@@ -40,7 +40,7 @@ each_open_ended = pytest.mark.parametrize(
 def test_the_run_fills_the_horizon_in_once(make: Callable[..., Schedule]) -> None:
     open_ended, fixed = make(0.3), make(0.3, steps=20)
     name = type(fixed).__name__
-    with pytest.raises(UnknownHorizonError, match=name):
+    with pytest.raises(UnknownLengthError, match=name):
         open_ended(0)
     filled = open_ended.with_horizon(open_ended.init(), 20)
     assert filled == fixed.init()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch.optim import lr_scheduler
 
-from functrain.errors import InvalidScheduleError, MetricNeededError, MissingMetricWarning
+from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
 from functrain.schedules import (
     Cosine,
     Plateau,
@@ -148,7 +148,7 @@ def test_a_missing_loss_is_a_no_op_with_a_notice() -> None:
 
 
 def test_no_step_determines_the_lr() -> None:
-    with pytest.raises(MetricNeededError, match=r"schedule\.lr\(state, step\)"):
+    with pytest.raises(ScheduleStateError, match=r"schedule\.lr\(state, step\)"):
         Spike(1.0)(3)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from functrain.errors import SearchError, SearchSpaceError
+from functrain.errors import SearchError
 from functrain.search.reading import read
 from functrain.search.space import Choices, Range
 
@@ -70,9 +70,9 @@ def test_mistakes_are_one_line_with_the_key(
 
 
 def test_mistakes_in_the_space_and_the_path_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SearchSpaceError, match=r"my_search.yaml: space: schedule.lr: unknown key"):
+    with pytest.raises(SearchError, match=r"my_search.yaml: space: schedule.lr: unknown key"):
         read(written(tmp_path, FILE.replace("log: true", "logg: true")))
-    with pytest.raises(SearchSpaceError, match="space: expected parameters"):
+    with pytest.raises(SearchError, match="space: expected parameters"):
         read(written(tmp_path, FILE.split("space:")[0] + "space: 3"))
     with pytest.raises(SearchError, match="did you mean 'digits_search'"):
         read("digit_search")

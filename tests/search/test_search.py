@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain.errors import SearchChangedError, SearchError
+from functrain.errors import RunChangedError, SearchError
 from functrain.search import PredictedLossPruner, Search, report, search
 from functrain.search.manifest import read_trial
 from functrain.search.plots import draw
@@ -347,9 +347,9 @@ def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
 @pytest.mark.row(47)
 def test_another_search_is_refused(tmp_path: Path) -> None:
     found(train, tmp_path, trials=1)
-    with pytest.raises(SearchChangedError, match=r"direction: 'minimize' there, 'maximize' now"):
+    with pytest.raises(RunChangedError, match=r"direction: 'minimize' there, 'maximize' now"):
         found(train, tmp_path, direction="maximize")
-    with pytest.raises(SearchChangedError, match=r"seeds: \[0, 1\] there, \[0\] now"):
+    with pytest.raises(RunChangedError, match=r"seeds: \[0, 1\] there, \[0\] now"):
         found(train, tmp_path, seeds=[0])
     pruner = {"name": "PatientPruner", "wrapped_pruner": {"name": "MedianPruner"}, "patience": 1}
     found(train, tmp_path, trials=1, sampler={"name": "RandomSampler"}, pruner=pruner)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functrain.errors import SearchSpaceError
+from functrain.errors import SearchError
 from functrain.search.space import Choices, Range, read_space, suggest
 
 optuna = pytest.importorskip("optuna")
@@ -89,12 +89,12 @@ def test_choices_alone_are_categorical() -> None:
     ],
 )
 def test_mistakes_are_named_with_their_place(parameter: Any, message: str) -> None:
-    with pytest.raises(SearchSpaceError, match=f"space: model.a: {message}"):
+    with pytest.raises(SearchError, match=f"space: model.a: {message}"):
         read_space({"model": {"a": parameter}})
 
 
 def test_a_space_has_parameters_and_each_once() -> None:
-    with pytest.raises(SearchSpaceError, match="no parameters"):
+    with pytest.raises(SearchError, match="no parameters"):
         read_space({"model": {}})
-    with pytest.raises(SearchSpaceError, match=r"a\.b: given twice"):
+    with pytest.raises(SearchError, match=r"a\.b: given twice"):
         read_space({"a.b": [1], "a": {"b": [2]}})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import FunctrainError, InvalidDurationError
+from functrain.errors import ConfigurationError, FunctrainError
 from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps, duration
 
 whole = st.integers(min_value=1, max_value=10**15)
@@ -80,7 +80,7 @@ def test_a_duration_is_returned_as_it_is() -> None:
 
 @pytest.mark.parametrize("number", [500, 0.5, True])
 def test_a_bare_number_is_told_to_name_its_unit(number: float) -> None:
-    with pytest.raises(InvalidDurationError, match=f'did you mean "{number} steps"'):
+    with pytest.raises(ConfigurationError, match=f'did you mean "{number} steps"'):
         duration(number)
 
 
@@ -101,26 +101,26 @@ def test_a_bare_number_is_told_to_name_its_unit(number: float) -> None:
     ],
 )
 def test_texts_that_say_no_duration(text: str, said: str) -> None:
-    with pytest.raises(InvalidDurationError, match=said):
+    with pytest.raises(ConfigurationError, match=said):
         duration(text)
 
 
 @pytest.mark.parametrize("kind", [Steps, Epochs, Samples, Minutes])
 @pytest.mark.parametrize("n", [0, -1, True, float("nan"), float("inf"), "5", None])
 def test_numbers_that_are_no_duration(kind: type[Duration], n: object) -> None:
-    with pytest.raises(InvalidDurationError, match=kind.__name__):
+    with pytest.raises(ConfigurationError, match=kind.__name__):
         kind(n)
 
 
 @pytest.mark.parametrize("kind", [Steps, Samples])
 def test_steps_and_samples_are_whole(kind: type[Duration]) -> None:
-    with pytest.raises(InvalidDurationError, match=r"whole number above 0, got 1\.5"):
+    with pytest.raises(ConfigurationError, match=r"whole number above 0, got 1\.5"):
         kind(1.5)
 
 
 def test_errors_are_value_errors_of_functrain() -> None:
-    assert issubclass(InvalidDurationError, ValueError)
-    assert issubclass(InvalidDurationError, FunctrainError)
+    assert issubclass(ConfigurationError, ValueError)
+    assert issubclass(ConfigurationError, FunctrainError)
 
 
 def test_durations_are_frozen_values() -> None:

@@ -505,8 +505,8 @@ def test_data_without_samples_is_refused(kind: str, way: str) -> None:
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (lambda: iter(CUT), errors.DataExhaustedError),
-        (lambda: (batch for batch in CUT), errors.DataExhaustedError),
+        (lambda: iter(CUT), errors.DataChangedError),
+        (lambda: (batch for batch in CUT), errors.DataChangedError),
         (Once, errors.EmptyDatasetError),
         (lambda: Mixture([Once()], weights="uniform", length=100), errors.EmptyDatasetError),
     ],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import functrain as ft
-from functrain.errors import ConfigurationError, UnknownHorizonError
+from functrain.errors import ConfigurationError, UnknownLengthError
 from functrain.schedules import Cosine
 from functrain.training.limits import Limits
 
@@ -67,7 +67,7 @@ def test_samples_and_minutes_tell_no_steps(until: Any) -> None:
 def test_where_the_length_of_an_epoch_is_unknown_only_steps_count() -> None:
     assert Limits.of("2 epochs").steps(None, 1) is None
     assert Limits.of(["2 epochs", "5 steps"]).steps(None, 1) == 5
-    with pytest.raises(UnknownHorizonError):
+    with pytest.raises(UnknownLengthError):
         ft.fit(program(lr=Cosine(0.01)), Endless(), until="2 epochs")
 
 

@@ -446,7 +446,7 @@ class TestCheckpoints:
     def test_another_state_is_told_not_to_be_used(self, tmp_path: Path, step: int) -> None:
         own = ft.fit(program(), batches(), until="2 steps", directory=tmp_path).state
         other = ft.fit(program(), batches(), until=f"{step} steps", seed=1).state
-        with pytest.warns(errors.UnusedStateWarning, match=f"state of step {step}.*of step 2"):
+        with pytest.warns(errors.ResumeWarning, match=f"state of step {step}.*of step 2"):
             run = ft.fit(program(), batches(), until="2 steps", directory=tmp_path, state=other)
         assert tree.diff(run.state, own) == []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import InvalidPositionError, UnknownEpochLengthError
+from functrain.errors import InvalidPositionError, UnknownLengthError
 from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps
 from functrain.training.limits import Position, due, passed, reached
 
@@ -114,13 +114,13 @@ def test_whole_epochs_work_without_a_length() -> None:
 
 @pytest.mark.parametrize("batch", [0, 1])
 def test_parts_of_an_epoch_need_its_length(batch: int) -> None:
-    with pytest.raises(UnknownEpochLengthError, match=r'"1\.5 epochs" needs the number of batches'):
+    with pytest.raises(UnknownLengthError, match=r'"1\.5 epochs" needs the number of batches'):
         reached(Epochs(1.5), Position(epoch=1, batch=batch))
 
 
 def test_the_part_of_an_epoch_needs_its_length() -> None:
     assert Position(epoch=2).epochs == 2
-    with pytest.raises(UnknownEpochLengthError, match="batch 1"):
+    with pytest.raises(UnknownLengthError, match="batch 1"):
         _ = Position(epoch=2, batch=1).epochs
 
 

@@ -125,7 +125,7 @@ class TestARunThatIsOver:
 
     def test_that_is_longer_than_asked_for_is_told(self, tmp_path: Path) -> None:
         run = fit(tmp_path, "2 epochs")
-        with pytest.warns(errors.BeyondLimitWarning, match="at step 8, beyond the 4"):
+        with pytest.warns(errors.ResumeWarning, match="at step 8, beyond the 4"):
             again = fit(tmp_path, "1 epoch")
         assert ft.tree.diff(again.state, run.state) == []
 

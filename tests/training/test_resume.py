@@ -106,7 +106,7 @@ def test_a_state_that_could_not_be_resumed_is_not_saved(tmp_path: Path) -> None:
         def state_dict(self) -> dict[str, Any]:
             return {"deep": [Color.RED]}
 
-    with pytest.raises(errors.UnsupportedLeafError, match=r"Listener\.deep\.0 is a Color"):
+    with pytest.raises(errors.UnsupportedError, match=r"Listener\.deep\.0 is a Color"):
         run(tmp_path, listeners=[Listener()])
 
 

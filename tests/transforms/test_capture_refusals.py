@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-from functrain.errors import BatchFormError, CaptureError, FallbackWarning
+from functrain.errors import CaptureError, FallbackWarning
 from functrain.transforms.graph.inputs import unlike_dense
 
 pytestmark = pytest.mark.row(50)
@@ -68,7 +68,7 @@ def test_batches_of_tensors_that_are_not_dense(kind: str, inside: bool) -> None:
 
     batch = {"x": make(), "y": X} if inside else make()
     eager, captured = both(linear(), of_batch)
-    with pytest.raises(BatchFormError, match=f"there is a {kind} tensor in the batch"):
+    with pytest.raises(CaptureError, match=f"there is a {kind} tensor in the batch"):
         captured.train_step(captured.init(), batch)
     falling = ft.compiled(eager, backend="eager", fallback=True)
     with pytest.warns(FallbackWarning, match=f"a {kind} tensor"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import DTYPES
-from functrain.errors import UnsupportedLeafError
+from functrain.errors import UnsupportedError
 from functrain.tree import Path, path_string
 
 Named = list[tuple[Path, Tensor]]
@@ -35,7 +35,7 @@ def aliases(tensors: Named) -> list[int | None]:
         tensors: all tensors with their paths.
 
     Raises:
-        UnsupportedLeafError: a tensor whose values are not in dense memory, or two that share
+        UnsupportedError: a tensor whose values are not in dense memory, or two that share
             some memory without being the same view; names both.
 
     Example:
@@ -87,7 +87,7 @@ def check(path: Path, tensor: Tensor) -> None:
     """Refuse a tensor whose values could not be given back exactly.
 
     Raises:
-        UnsupportedLeafError: names path and reason.
+        UnsupportedError: names path and reason.
     """
     cls = type(tensor)
     reason = None
@@ -102,7 +102,7 @@ def check(path: Path, tensor: Tensor) -> None:
     elif tensor.is_meta:
         reason = "a meta tensor, which has no values"
     if reason is not None:
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(path)} is {reason}; a checkpoint holds tensors with values in plain "
             "memory. Convert it before saving"
         )
@@ -140,7 +140,7 @@ def _refuse_overlap(cluster: list[_Span], tensors: Named) -> None:
         pair = _overlapping((start, stop, index) for _, start, stop, index in cluster)
     if pair is not None:
         one, two = (path_string(tensors[index][0]) for index in sorted(pair))
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{one} and {two} share some of their memory without being the same view of it, which "
             "a checkpoint could not give back. Clone one of them, or have the same tensor at both "
             "places"

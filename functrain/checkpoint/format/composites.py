@@ -16,7 +16,7 @@ from functrain.checkpoint.format import numpy_arrays, sparse
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.checkpoint.format.tensor_bytes import is_here
-from functrain.errors import CheckpointDeviceError, UnsupportedLeafError
+from functrain.errors import CheckpointDeviceError, UnsupportedError
 from functrain.tree import Path, path_string
 
 Json = Any
@@ -43,7 +43,7 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
     A subclass has a context of its own besides, which :func:`to_parts` gives.
 
     Raises:
-        UnsupportedLeafError: it could not be given back exactly.
+        UnsupportedError: it could not be given back exactly.
     """
     if kind == "generator":
         return {"device": str(leaf.device)}
@@ -51,9 +51,9 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
         try:
             return numpy_arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
         except ValueError as error:
-            raise UnsupportedLeafError(f"{path_string(path)} is or has {error}") from error
+            raise UnsupportedError(f"{path_string(path)} is or has {error}") from error
     if leaf.is_nested or not hasattr(leaf, "__tensor_flatten__"):
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(path)} is a {qualified_name(type(leaf))}, a subclass of Tensor, and a "
             "checkpoint holds only those with __tensor_flatten__ and __tensor_unflatten__, which "
             "are not nested. Convert it to a plain tensor before saving"
@@ -78,7 +78,7 @@ def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
         (node, context), the latter from a subclass's ``__tensor_flatten__``, else ``None``.
 
     Raises:
-        UnsupportedLeafError: it could not be given back exactly.
+        UnsupportedError: it could not be given back exactly.
     """
     scalars, context = outline(kind, leaf, path), None
     parts: list[tuple[Any, Any]]

@@ -28,7 +28,7 @@ from functrain.checkpoint.format.structure import (
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.errors import UnsupportedLeafError
+from functrain.errors import UnsupportedError
 from functrain.tree import Path, Tree, is_node, path_string
 
 OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng, RunState, LoopState)
@@ -65,7 +65,7 @@ def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]
         (structure as JSON, tensors with their paths); ``{"$tensor": 3}`` stands for the fourth.
 
     Raises:
-        UnsupportedLeafError: a leaf or node that could not be given back exactly.
+        UnsupportedError: a leaf or node that could not be given back exactly.
 
     Example:
         >>> encode({"lr": (0.1, None)})
@@ -82,7 +82,7 @@ def encode_plain(data: Any, name: str) -> Json:
     """Data without tensors as JSON.
 
     Raises:
-        UnsupportedLeafError: ``data``, called ``name`` in the message, is not plain.
+        UnsupportedError: ``data``, called ``name`` in the message, is not plain.
     """
     return _plain(data, (name,))
 
@@ -90,7 +90,7 @@ def encode_plain(data: Any, name: str) -> Json:
 def _plain(data: Any, path: Path) -> Json:
     json, tensors = encode(data, path)
     if tensors:
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(tensors[0][0])} is a tensor; tensors belong into the tree"
         )
     return json
@@ -108,13 +108,13 @@ def _encode(tree: Tree, path: Path, taken: _Taken) -> Json:
     if isinstance(tree, Enum):
         return _encode_enum(tree, path)
     if not is_node(tree):
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(path)} is a {qualified_name(type(tree))}; a checkpoint holds tensors, "
             "NumPy arrays, generators and scalars (None, bool, int, float, complex, str, bytes, "
             "Enum, torch.Size, torch.dtype, torch.device, NumPy's)"
         )
     if len(path) >= _DEEPEST:
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels; does it hold itself?"
         )
     node = node_of(tree, path)
@@ -126,14 +126,14 @@ def _encode_scalar(value: Any, path: Path) -> Json:
     try:
         return encode_scalar(value)
     except ValueError as error:
-        raise UnsupportedLeafError(f"{path_string(path)} has {error}") from error
+        raise UnsupportedError(f"{path_string(path)} has {error}") from error
 
 
 def _encode_enum(member: Enum, path: Path) -> Json:
     value, cls = member.value, type(member)
     # NaN is equal to no other NaN, so a member of that value could not be found again.
     if not is_scalar(value) or value != value:
-        raise UnsupportedLeafError(
+        raise UnsupportedError(
             f"{path_string(path)}: the value of {member!r} is no scalar that finds it again"
         )
     return {"$enum": qualified_name(cls), "value": _encode_scalar(value, path)}
@@ -145,7 +145,7 @@ def _encode_composite(kind: str, leaf: Any, path: Path, taken: _Taken) -> Json:
         taken.composites[id(leaf)] = to_parts(kind, leaf, path)
     node, context = taken.composites[id(leaf)]
     if len(path) >= _DEEPEST:
-        raise UnsupportedLeafError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
+        raise UnsupportedError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
     scalars = node.scalars
     if kind == "subclass":
         scalars = {**scalars, "context": _plain(context, (*path, "context"))}

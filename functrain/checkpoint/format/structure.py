@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar
-from functrain.errors import UnsupportedLeafError
+from functrain.errors import UnsupportedError
 from functrain.tree import FrozenDict, Path, Tree, children, path_string
 from functrain.tree.nodes import Key
 
@@ -84,13 +84,13 @@ def node_of(tree: Tree, path: Path) -> Node:
     """The kind of an inner node of a tree.
 
     Raises:
-        UnsupportedLeafError: it could not be rebuilt, or a key is neither ``str`` nor ``int``.
+        UnsupportedError: it could not be rebuilt, or a key is neither ``str`` nor ``int``.
     """
     cls = type(tree)
     if cls in _PLAIN:
         for key in tree if isinstance(tree, dict) else ():
             if type(key) is not str and type(key) is not int:
-                raise UnsupportedLeafError(
+                raise UnsupportedError(
                     f"{path_string(path)} has the key {key!r} ({type(key).__name__}); a checkpoint "
                     "holds dicts with keys of type str or int"
                 )
@@ -99,7 +99,7 @@ def node_of(tree: Tree, path: Path) -> Node:
         return Node("namedtuple", children(tree), qualified_name(cls))
     if attrs.has(cls) and all(field.init for field in attrs.fields(cls)):
         return Node("attrs", children(tree), qualified_name(cls))
-    raise UnsupportedLeafError(
+    raise UnsupportedError(
         f"{path_string(path)} is a {qualified_name(cls)}, which a checkpoint cannot rebuild; "
         "use a dict, list, tuple, NamedTuple or an attrs class without init=False fields"
     )

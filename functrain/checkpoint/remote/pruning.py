@@ -19,8 +19,8 @@ from functrain.checkpoint.retention import Rule, prunable
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,
-    CheckpointNotRemovedWarning,
     CheckpointSkippedWarning,
+    CheckpointWriteWarning,
     NoCheckpointError,
 )
 from functrain.errors.warning import warn
@@ -116,5 +116,5 @@ def _entry(objects: ObjectStore, attempt: Attempt) -> Entry:
 def _warn_kept(url: str, error: OSError) -> None:
     warn(
         f"what is no longer needed in {url} could not be removed: {error}",
-        CheckpointNotRemovedWarning,
+        CheckpointWriteWarning,
     )

@@ -27,7 +27,7 @@ class Adadelta(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adadelta = Adadelta(lr=1.0, eps=0.01)

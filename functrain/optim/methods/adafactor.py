@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
-from functrain.errors import UnsupportedParameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.hyperparameters import (
     as_tuple,
     at_least_one,
@@ -43,7 +43,7 @@ class Adafactor(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adafactor = Adafactor(lr=0.1)
@@ -69,11 +69,11 @@ class Adafactor(Leafwise):
         """Return zero factors.
 
         Raises:
-            UnsupportedParameterError: a parameter is complex.
+            ConfigurationError: a parameter is complex.
         """
         for path, param in params.items():
             if param.is_complex():
-                raise UnsupportedParameterError(
+                raise ConfigurationError(
                     f"Adafactor is not defined for complex parameters, and {path!r} is of "
                     f"{param.dtype}: give it another optimizer by functrain.optim.groups"
                 )

@@ -26,7 +26,7 @@ class Adagrad(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adagrad = Adagrad(lr=0.1, initial_accumulator_value=12.0)

@@ -27,7 +27,7 @@ class Adam(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adam = Adam(lr=0.1)
@@ -80,7 +80,7 @@ class AdamW(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adamw = AdamW(lr=0.1, weight_decay=0.5)

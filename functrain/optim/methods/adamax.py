@@ -26,7 +26,7 @@ class Adamax(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adamax = Adamax(lr=0.1)

@@ -34,7 +34,7 @@ class ASGD(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> asgd = ASGD(lr=0.1, lambd=0.0, t0=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import OptimizerState, Params
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, constant
 from functrain.optim.hyperparameters import is_zero
 from functrain.optim.leafwise import Leaves, Rate, Scalars, Slots
@@ -101,7 +101,7 @@ def average(beta: float | Tensor, state: OptimizerState, params: Params) -> Para
 def check_interpolation(optimizer: Averaged, name: str, value: float | Tensor) -> None:
     """Refuse a beta of 0, with which y is z and says nothing of x."""
     if is_zero(value):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"{type(optimizer).__name__}: {name} must be above 0, or the average that evaluation "
             "uses could not be told from the parameters; got 0"
         )

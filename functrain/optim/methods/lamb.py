@@ -31,7 +31,7 @@ class LAMB(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> lamb = LAMB(lr=0.1)

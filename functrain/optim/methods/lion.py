@@ -29,7 +29,7 @@ class Lion(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> lion = Lion(lr=0.1)

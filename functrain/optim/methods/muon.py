@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
-from functrain.errors import HyperparameterError, UnsupportedParameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.hyperparameters import (
     as_tuple,
     count,
@@ -43,7 +43,7 @@ def is_matrix(path: str, param: Tensor) -> bool:
 
 def _one_of_adjustments(instance: object, attribute: Any, value: object) -> None:
     if value not in ADJUSTMENTS:
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"Muon: adjust_lr_fn must be one of {list(ADJUSTMENTS)}, got {value!r}"
         )
 
@@ -51,19 +51,19 @@ def _one_of_adjustments(instance: object, attribute: Any, value: object) -> None
 def _three_numbers(instance: object, attribute: Any, value: object) -> None:
     numbers = value if isinstance(value, tuple) else ()
     if len(numbers) != 3 or not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
-        raise HyperparameterError(
+        raise ConfigurationError(
             f"Muon: ns_coefficients must be three finite numbers, got {value!r}"
         )
 
 
 def _below_a_hundred(instance: object, attribute: Any, value: int) -> None:
     if value >= 100:
-        raise HyperparameterError(f"Muon: ns_steps must be below 100, got {value}")
+        raise ConfigurationError(f"Muon: ns_steps must be below 100, got {value}")
 
 
 def _dtype(instance: object, attribute: Any, value: object) -> None:
     if value is not None and value not in ("bfloat16", "float32", "float64"):
-        raise HyperparameterError(
+        raise ConfigurationError(
             "Muon: ns_dtype must be 'bfloat16', 'float32', 'float64' or None for that of the "
             f"parameter, got {value!r}"
         )
@@ -91,7 +91,7 @@ class Muon(Leafwise):
         ns_dtype: dtype of the iterations; ``None`` is the parameter's.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> muon = Muon(lr=0.1, weight_decay=0.0, ns_dtype="float32")
@@ -125,11 +125,11 @@ class Muon(Leafwise):
         """Return zero momentum.
 
         Raises:
-            UnsupportedParameterError: a parameter is no real matrix.
+            ConfigurationError: a parameter is no real matrix.
         """
         for path, param in params.items():
             if not is_matrix(path, param):
-                raise UnsupportedParameterError(
+                raise ConfigurationError(
                     f"Muon is for real matrices, and {path!r} has shape {tuple(param.shape)} and "
                     f"dtype {param.dtype}: give the others another optimizer, as in functrain."
                     "optim.groups([(functrain.optim.is_matrix, Muon(...)), ('*', AdamW(...))])"

@@ -39,7 +39,7 @@ class NAdam(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> nadam = NAdam(lr=0.1)

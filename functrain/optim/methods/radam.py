@@ -33,7 +33,7 @@ class RAdam(Leafwise):
             as in the authors' code (github.com/LiyuanLucasLiu/RAdam).
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> radam = RAdam(lr=0.1, degenerated_to_sgd=False)

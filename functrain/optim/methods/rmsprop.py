@@ -32,7 +32,7 @@ class RMSprop(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> rmsprop = RMSprop(lr=0.1)

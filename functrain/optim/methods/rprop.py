@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.foreach import blocks, constant
 from functrain.optim.hyperparameters import Attribute, as_tuple, flag, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
@@ -26,7 +26,7 @@ def _factors(instance: object, attribute: Attribute, value: object) -> None:
     numbers = _numbers(value)
     if numbers is None or not _ascend(lt, 0, numbers[0], 1, numbers[1]):
         expected = "two numbers with 0 < etas[0] < 1 < etas[1]"
-        raise HyperparameterError(f"Rprop: etas must be {expected}, got {value!r}")
+        raise ConfigurationError(f"Rprop: etas must be {expected}, got {value!r}")
 
 
 def _bounds(instance: object, attribute: Attribute, value: object) -> None:
@@ -34,7 +34,7 @@ def _bounds(instance: object, attribute: Attribute, value: object) -> None:
     numbers = _numbers(value)
     if numbers is None or not _ascend(le, 0, *numbers):
         expected = "two numbers with 0 <= step_sizes[0] <= step_sizes[1]"
-        raise HyperparameterError(f"Rprop: step_sizes must be {expected}, got {value!r}")
+        raise ConfigurationError(f"Rprop: step_sizes must be {expected}, got {value!r}")
 
 
 def _numbers(value: object) -> Pair | None:
@@ -67,7 +67,7 @@ class Rprop(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> rprop = Rprop(lr=0.1)

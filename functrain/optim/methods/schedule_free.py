@@ -43,7 +43,7 @@ class ScheduleFreeSGD(Leafwise):
         weight_lr_power: power of the largest lr so far in the weights of the average.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> sgd = ScheduleFreeSGD(lr=1.0)
@@ -122,7 +122,7 @@ class ScheduleFreeAdamW(Leafwise):
         weight_lr_power: power of the largest lr so far in the weights of the average.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> adamw = ScheduleFreeAdamW(lr=0.1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
 from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
@@ -26,7 +26,7 @@ class SGD(Leafwise):
         maximize: whether to ascend.
 
     Raises:
-        HyperparameterError: a value is out of range, or nesterov is without momentum.
+        ConfigurationError: a value is out of range, or nesterov is without momentum.
 
     Example:
         >>> sgd = SGD(lr=0.1, momentum=0.9)
@@ -45,7 +45,7 @@ class SGD(Leafwise):
 
     def __attrs_post_init__(self) -> None:
         if self.nesterov and (is_zero(self.momentum) or not is_zero(self.dampening)):
-            raise HyperparameterError(
+            raise ConfigurationError(
                 "SGD: nesterov=True needs momentum > 0 and dampening = 0, got "
                 f"momentum={self.momentum} and dampening={self.dampening}"
             )

@@ -29,7 +29,7 @@ class AdaptiveGradClip(Wrapper):
         eps: least norm of the weights that counts, so that those at zero can grow.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> from functrain.optim import SGD

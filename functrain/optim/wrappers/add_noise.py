@@ -31,7 +31,7 @@ class AddNoise(Wrapper):
         seed: names the noise.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> from functrain.optim import SGD

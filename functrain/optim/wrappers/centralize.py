@@ -22,7 +22,7 @@ class Centralize(Wrapper):
         optimizer: what updates by the gradients.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> import torch

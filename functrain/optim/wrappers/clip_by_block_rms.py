@@ -26,7 +26,7 @@ class ClipByBlockRms(Wrapper):
         threshold: largest root mean square of a leaf's gradient, above 0.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> from functrain.optim import SGD

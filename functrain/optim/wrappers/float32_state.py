@@ -35,7 +35,7 @@ class Float32State(Wrapper):
         master_weights: whether to keep float32 copies of half-precision parameters.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> from functrain.optim import SGD

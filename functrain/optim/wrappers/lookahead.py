@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.counts import aligned
 from functrain.optim.hyperparameters import count, flag, not_negative
 from functrain.optim.inside import inside
@@ -44,7 +44,7 @@ class Lookahead(Wrapper):
             count of updates too: put `AddNoise` around, or its noise repeats.
 
     Raises:
-        HyperparameterError: a value is out of range, or the optimizer inside keeps weights.
+        ConfigurationError: a value is out of range, or the optimizer inside keeps weights.
 
     Example:
         >>> from functrain.optim import SGD
@@ -67,13 +67,13 @@ class Lookahead(Wrapper):
     def __attrs_post_init__(self) -> None:
         keeping = next((one for one in inside(self.optimizer) if _keeps_weights(one)), None)
         if keeping is not None:
-            raise HyperparameterError(
+            raise ConfigurationError(
                 f"Lookahead: {type(keeping).__name__} inside keeps weights of its own, which would "
                 "undo the synchronisation; put Float32State around Lookahead, and use "
                 "Schedule-Free, which averages by itself, without it"
             )
         if self.reset_state and self.optimizer.lazy_state:
-            raise HyperparameterError(
+            raise ConfigurationError(
                 "Lookahead: reset_state=True needs an optimizer inside whose state is whole from "
                 f"the start, got {self.optimizer!r}"
             )

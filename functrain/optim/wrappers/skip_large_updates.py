@@ -34,7 +34,7 @@ class SkipLargeUpdates(Wrapper):
         max_norm: largest norm of all gradients together, above 0.
 
     Raises:
-        HyperparameterError: a value is out of range.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> from functrain.optim import SGD

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from functrain import tree
 from functrain.core.batch import moved
-from functrain.errors import BatchFormError
+from functrain.errors import CaptureError
 from functrain.tree import containers, objects
 
 # What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
@@ -95,12 +95,12 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
         found: where to put the tensors, in the order of :func:`flatten`.
 
     Raises:
-        BatchFormError: there is a value in it of a kind that cannot be compared, or a tensor that
+        CaptureError: there is a value in it of a kind that cannot be compared, or a tensor that
             is not dense.
     """
     if isinstance(node, Tensor):
         if (unlike := unlike_dense(node)) is not None:
-            raise BatchFormError(
+            raise CaptureError(
                 f"there is a {unlike} tensor in the batch, where a compiled step takes dense ones",
                 None,
             )
@@ -122,8 +122,8 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
     return (kind, *beside, *[(key, form(child, found)) for key, child in children])
 
 
-def _refused(kind: type) -> BatchFormError:
-    return BatchFormError(
+def _refused(kind: type) -> CaptureError:
+    return CaptureError(
         f"there is a {kind.__name__} in the batch, where a compiled step takes containers of "
         "tensors, numbers and strings",
         None,
@@ -175,7 +175,7 @@ def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[F
         places: where the storages of the state's tensors begin.
 
     Raises:
-        BatchFormError: see :func:`form`.
+        CaptureError: see :func:`form`.
     """
     leaves: list[Tensor] = []
     found = form(batches, leaves)

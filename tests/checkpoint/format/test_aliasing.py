@@ -15,7 +15,7 @@ from torch import Tensor
 from functrain.checkpoint import save
 from functrain.checkpoint.format import aliasing
 from functrain.checkpoint.format.aliasing import aliases, check
-from functrain.errors import UnsupportedLeafError
+from functrain.errors import UnsupportedError
 
 W = torch.randn(6, 6)
 Z = torch.randn(4, dtype=torch.complex64)
@@ -75,7 +75,7 @@ def test_the_same_view_is_an_alias(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(OVERLAP))
 def test_memory_shared_in_part_is_an_error_that_names_both(kind: str, turned: bool) -> None:
     one, two = OVERLAP[kind][::-1] if turned else OVERLAP[kind]
-    with pytest.raises(UnsupportedLeafError, match=r"b\.1 and d\.3 share.*Clone one of them"):
+    with pytest.raises(UnsupportedError, match=r"b\.1 and d\.3 share.*Clone one of them"):
         aliases(named(torch.ones(2), one, torch.ones(3), two))
 
 
@@ -86,7 +86,7 @@ def test_views_that_share_no_byte_are_kept_apart(kind: str) -> None:
 
 
 def test_nothing_is_written_where_memory_overlaps(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedLeafError, match=r"w and turned share"):
+    with pytest.raises(UnsupportedError, match=r"w and turned share"):
         save(tmp_path / "c", {"w": W, "turned": W.t()})
     assert not any(tmp_path.iterdir())
 
@@ -123,7 +123,7 @@ def test_exactly_views_with_common_elements_are_refused(found: list[Tensor]) -> 
     pairs = list(itertools.combinations(found, 2))
     clash = any(touched(a) & touched(b) and view_of(a) != view_of(b) for a, b in pairs)
     if clash:
-        with pytest.raises(UnsupportedLeafError, match=r"share"):
+        with pytest.raises(UnsupportedError, match=r"share"):
             aliases(named(*found))
     else:
         shown = [view_of(tensor) for tensor in found]
@@ -135,7 +135,7 @@ def test_exactly_views_with_common_elements_are_refused(found: list[Tensor]) -> 
 def test_many_columns_are_told_apart_without_looking_at_each_element() -> None:
     wide = torch.empty(3000, 2000)
     assert set(aliases(named(*wide.unbind(1)))) == {None}
-    with pytest.raises(UnsupportedLeafError, match=r"share"):
+    with pytest.raises(UnsupportedError, match=r"share"):
         aliases(named(*wide.unbind(1), wide[:, 7:9]))
 
 
@@ -147,7 +147,7 @@ def test_what_is_too_much_to_look_at_is_taken_to_overlap(monkeypatch: pytest.Mon
     assert aliases(irregular) == aliases(regular) == aliases(behind) == [None, None]
     monkeypatch.setattr(aliasing, "_MOST_RUNS", 11)
     assert aliases(regular) == aliases(behind) == [None, None]
-    with pytest.raises(UnsupportedLeafError, match=r"a\.0 and b\.1 share"):
+    with pytest.raises(UnsupportedError, match=r"a\.0 and b\.1 share"):
         aliases(irregular)
 
 
@@ -161,7 +161,7 @@ def test_what_is_too_much_to_look_at_is_taken_to_overlap(monkeypatch: pytest.Mon
     ],
 )
 def test_check_names_the_reason(tensor: Tensor, reason: str) -> None:
-    with pytest.raises(UnsupportedLeafError, match=rf"w\.0 is .*{reason}"):
+    with pytest.raises(UnsupportedError, match=rf"w\.0 is .*{reason}"):
         check(("w", 0), tensor)
 
 
@@ -169,11 +169,11 @@ def test_check_names_the_reason(tensor: Tensor, reason: str) -> None:
 def test_check_refuses_quantized_nested_and_wrapped_tensors() -> None:
     quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
     for tensor in (quantized, torch.nested.nested_tensor([torch.ones(2)])):
-        with pytest.raises(UnsupportedLeafError, match=r"w is a quantized or nested"):
+        with pytest.raises(UnsupportedError, match=r"w is a quantized or nested"):
             check(("w",), tensor)
 
     def inside(tensor: Tensor) -> Tensor:
-        with pytest.raises(UnsupportedLeafError, match=r"w is a tensor inside of vmap"):
+        with pytest.raises(UnsupportedError, match=r"w is a tensor inside of vmap"):
             check(("w",), tensor)
         return tensor
 

@@ -21,7 +21,7 @@ from functrain.errors import (
     CheckpointMismatchError,
     CheckpointTypeError,
     FunctrainError,
-    UnsupportedLeafError,
+    UnsupportedError,
 )
 
 EYE = torch.eye(4, 6)
@@ -203,7 +203,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_what_cannot_come_back_is_refused_by_path(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(UnsupportedLeafError, match=r"layers\.0"):
+    with pytest.raises(UnsupportedError, match=r"layers\.0"):
         save(tmp_path / "c", {"layers": [REFUSED[kind]()]})
     assert not any(tmp_path.iterdir())
 

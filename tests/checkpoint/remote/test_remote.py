@@ -22,10 +22,10 @@ from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
-    CheckpointNotRemovedWarning,
     CheckpointReadError,
     CheckpointSkippedWarning,
     CheckpointWriteError,
+    CheckpointWriteWarning,
     ConfigurationError,
     LogError,
     MissingExtraError,
@@ -427,7 +427,7 @@ def fresh(store: RemoteCheckpoints, plan: Plan, step: int) -> RemoteCheckpoints:
 @pytest.mark.row(38)
 @pytest.mark.parametrize("how", ["before", "after", "torn", "silently torn"])
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.filterwarnings("ignore::functrain.errors.CheckpointNotRemovedWarning")
+@pytest.mark.filterwarnings("ignore::functrain.errors.CheckpointWriteWarning")
 def test_every_operation_of_a_save_failing(
     faulty: RemoteCheckpoints, plan: Plan, how: str, step: int
 ) -> None:
@@ -508,7 +508,7 @@ def test_what_cannot_be_removed_is_told_and_the_save_counts(
 ) -> None:
     fill(faulty, {1: None})
     monkeypatch.setattr(MemoryFileSystem, "rm_file", lambda *_: 1 / 0)
-    with pytest.warns(CheckpointNotRemovedWarning, match="ZeroDivisionError"):
+    with pytest.warns(CheckpointWriteWarning, match="ZeroDivisionError"):
         fill(faulty, {2: None})
     assert faulty.steps() == [1, 2]
 

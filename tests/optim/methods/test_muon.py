@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import functrain as ft
-from functrain.errors import HyperparameterError, UnsupportedParameterError
+from functrain.errors import ConfigurationError
 from functrain.optim import AdamW, Muon, groups, is_matrix
 
 pytestmark = pytest.mark.row(13)
@@ -138,7 +138,7 @@ def test_groups_give_the_other_leaves_to_adamw() -> None:
 )
 def test_what_is_no_matrix_is_refused_by_name(param: Tensor) -> None:
     assert not is_matrix("conv.weight", param)
-    with pytest.raises(UnsupportedParameterError, match=r"'conv.weight' has shape .*is_matrix"):
+    with pytest.raises(ConfigurationError, match=r"'conv.weight' has shape .*is_matrix"):
         Muon().init({"conv.weight": param})
 
 
@@ -153,5 +153,5 @@ def test_what_is_no_matrix_is_refused_by_name(param: Tensor) -> None:
     ],
 )
 def test_bad_values(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HyperparameterError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         Muon(**options)

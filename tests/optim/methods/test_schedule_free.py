@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import functrain as ft
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim import Optimizer, ScheduleFreeAdamW, ScheduleFreeSGD
 
 pytestmark = [pytest.mark.row(13), pytest.mark.row(14)]
@@ -116,5 +116,5 @@ def test_before_the_first_update_the_average_is_the_parameters() -> None:
     ],
 )
 def test_bad_values(cls: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HyperparameterError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         cls(**options)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing._internal.common_optimizers import optim_db
 
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adagrad import Adagrad
 from functrain.optim.methods.adamax import Adamax
@@ -37,7 +37,7 @@ def refused_by_torch() -> list[Any]:
 
 @pytest.mark.parametrize(("cls", "options"), refused_by_torch())
 def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(HyperparameterError, match=rf"^{cls.__name__}: "):
+    with pytest.raises(ConfigurationError, match=rf"^{cls.__name__}: "):
         cls(**options)
 
 
@@ -69,7 +69,7 @@ def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> Non
     ],
 )
 def test_a_bad_value_is_refused(cls: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HyperparameterError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         cls(**options)
 
 

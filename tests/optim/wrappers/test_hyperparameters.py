@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim import SGD, from_torch
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
@@ -44,5 +44,5 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("cls", "given", "said"), REFUSED)
 def test_a_bad_value_is_refused_by_name(cls: Any, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(HyperparameterError, match=f"^{cls.__name__}: {said}"):
+    with pytest.raises(ConfigurationError, match=f"^{cls.__name__}: {said}"):
         cls(**{"optimizer": SGD(0.1), **given})

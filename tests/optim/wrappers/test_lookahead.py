@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.errors import HyperparameterError
+from functrain.errors import ConfigurationError
 from functrain.optim import SGD, Adam, AdamW, Optimizer, ScheduleFreeAdamW, from_torch, groups
 from functrain.optim.wrappers import Float32State, Lookahead
 
@@ -95,7 +95,7 @@ def test_a_program_evaluates_with_the_slow_weights() -> None:
     ids=["masters", "schedule-free", "in groups"],
 )
 def test_an_optimizer_that_keeps_weights_of_its_own_is_refused(inner: Optimizer) -> None:
-    with pytest.raises(HyperparameterError, match="keeps weights of its own"):
+    with pytest.raises(ConfigurationError, match="keeps weights of its own"):
         Lookahead(inner)
 
 

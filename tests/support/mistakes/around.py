@@ -47,13 +47,13 @@ def unwritable(path: Path, _: object) -> None:
 
 MISTAKES = [
     Mistake(
-        errors.PromptError,
+        errors.ConfigurationError,
         lambda *_: generate(torch.tensor([], dtype=torch.int64)),
         ("is empty",),
         ("at least one token",),
     ),
     Mistake(
-        errors.PromptError,
+        errors.ConfigurationError,
         lambda *_: generate(torch.tensor([0.5])),
         ("torch.float32",),
         ("expected tokens: whole numbers",),

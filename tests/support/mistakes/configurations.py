@@ -88,13 +88,13 @@ MISTAKES = [
         ("'in_features'",),
     ),
     Mistake(
-        errors.ConfigChangedError,
+        errors.RunChangedError,
         changed,
         ("optimizer.lr: 0.1 there, 0.2 now",),
         ("Choose another directory=..., or remove that one",),
     ),
     Mistake(
-        errors.SearchSpaceError,
+        errors.SearchError,
         lambda path, _: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
         ("lr: type", "got 'flaot'"),
         ("expected one of",),
@@ -106,7 +106,7 @@ MISTAKES = [
         ("minimize or maximize",),
     ),
     Mistake(
-        errors.SearchChangedError,
+        errors.RunChangedError,
         another,
         ("direction: 'minimize' there, 'maximize' now",),
         ("Choose another directory",),

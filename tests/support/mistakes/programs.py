@@ -162,19 +162,19 @@ MISTAKES = [
         ("Give yours other names",),
     ),
     Mistake(
-        errors.FrozenStateError,
+        errors.UnsupportedError,
         lambda *_: program().init().params.update(weight=X),
         ("its mappings are read-only",),
         ("attrs.evolve(state, params={**state.params, path: tensor})",),
     ),
     Mistake(
-        errors.NotAStateError,
+        errors.UnsupportedError,
         lambda *_: program().train_step(X, program().init()),  # type: ignore[arg-type]
         ("got a Tensor",),
         ("the state comes first, the batch second",),
     ),
     Mistake(
-        errors.NotAStateError,
+        errors.UnsupportedError,
         lambda *_: program().eval_step(step(program()), X),
         ("got a tuple",),
         ("state, metrics = program.train_step(state, batch)",),
@@ -204,7 +204,7 @@ MISTAKES = [
         ("take int(torch.randint(2**31, ()))",),
     ),
     Mistake(
-        errors.PrecisionError,
+        errors.ConfigurationError,
         lambda *_: program(precision="fp8"),
         ("got 'fp8'",),
         ("'float32', 'bf16', 'fp16'",),
@@ -220,7 +220,7 @@ MISTAKES = [
         ("functrain.Loss(value, weight=n)", "@functrain.data.size.register(Graph)"),
     ),
     Mistake(
-        errors.BatchSplitError,
+        errors.UnsupportedError,
         lambda *_: step(
             program(lambda model, batch: squared(model, batch["x"]), accumulate=2),
             {"x": X, "weights": X[:3]},
@@ -229,13 +229,13 @@ MISTAKES = [
         ("functrain.MicroBatches([...])",),
     ),
     Mistake(
-        errors.BatchCopyError,
+        errors.UnsupportedError,
         lambda *_: step(program(lambda model, batch: squared(model, batch.x)), Local(X)),
         ("the Local in this batch", "cannot be copied"),
         ("register_pytree_node", "dict of tensors"),
     ),
     Mistake(
-        errors.PackedBatchError,
+        errors.UnsupportedError,
         lambda *_: step(
             program(lambda model, batch: squared(model, X), accumulate=2),
             torch.nn.utils.rnn.pack_sequence([X, X]),
@@ -244,7 +244,7 @@ MISTAKES = [
         ("MicroBatches",),
     ),
     Mistake(
-        errors.MicroBatchError,
+        errors.ConfigurationError,
         lambda *_: step(
             program(lambda model, batch: squared(model, batch[0]), accumulate=2), [(X,)] * 3
         ),
@@ -252,13 +252,13 @@ MISTAKES = [
         ("functrain.MicroBatches([...])",),
     ),
     Mistake(
-        errors.SparseGradientError,
+        errors.UnsupportedError,
         lambda *_: sparse(),
         ("'weight'", "torch.sparse_coo"),
         ("sparse=False",),
     ),
     Mistake(
-        errors.CheckpointingError,
+        errors.ModelError,
         lambda *_: step(program(model=Reentrant(4, 1)), X.clone()),
         ("use_reentrant=True",),
         ("Pass use_reentrant=False",),
@@ -270,13 +270,13 @@ MISTAKES = [
         ("Lower the learning rate", "clip_norm=1.0", 'nonfinite="skip"'),
     ),
     Mistake(
-        errors.WeightsError,
+        errors.ConfigurationError,
         lambda *_: unknown_weights(),
         ("got 'averaged'",),
         ('"params" or "ema"',),
     ),
     Mistake(
-        errors.WeightsError,
+        errors.ConfigurationError,
         lambda *_: no_average(),
         ('weights="ema"',),
         ("functrain.program(..., ema=0.999)",),

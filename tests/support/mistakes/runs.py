@@ -169,13 +169,13 @@ MISTAKES = [
         ("leave seed= out", "ft.fork(state, seed=2)"),
     ),
     Mistake(
-        errors.BeyondLimitWarning,
+        errors.ResumeWarning,
         lambda path, _: shorter(path),
         ("stands at step 4", "beyond the 2 of this until"),
         ("another directory", "resume=STEP"),
     ),
     Mistake(
-        errors.UnusedStateWarning,
+        errors.ResumeWarning,
         lambda path, _: another_state(path),
         ("the state of step 3", "its own checkpoint of step 2"),
         ("Choose another directory", "leave state= out"),
@@ -217,7 +217,7 @@ MISTAKES = [
         ("wait for it, end it, or choose another directory",),
     ),
     Mistake(
-        errors.UnsupportedLeafError,
+        errors.UnsupportedError,
         lambda path, _: ft.save(path / "c", {"params": torch.ones(1), "loss": squared}),
         ("loss is a builtins.function",),
         ("a checkpoint holds tensors",),

@@ -54,7 +54,7 @@ MISTAKES = [
         (".item()", "fallback=True"),
     ),
     Mistake(
-        errors.BatchFormError,
+        errors.CaptureError,
         lambda *_: step(
             ft.compiled(program(with_object), backend="eager"), {"x": X, "y": object()}
         ),
