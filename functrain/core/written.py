@@ -107,9 +107,9 @@ class Written:
             after: those that the forward had; the same tensors where they were not copied.
         """
         pairs = [(path, before[path], tensor) for path, tensor in after.items()]
-        self.paths |= {
-            path for path, old, new in pairs if new is not old and not tree.equal(old, new)
-        }
+        copied = [(path, old, new) for path, old, new in pairs if new is not old]
+        # A tensor on the meta device has no values to compare.
+        self.paths |= {p for p, old, new in copied if not old.is_meta and not tree.equal(old, new)}
         self.watched += 1
 
     def take_over(self, params: Tensors, bound: Tensors, now: list[Tensor]) -> None:
