@@ -28,7 +28,7 @@ SHOWN = {
         "loaded at epoch 1 batch 7\ndifferences: []",
         "four equal parts steps: 1 largest difference below 1e-6: True",
         "two uneven parts steps: 1 largest difference below 1e-6: True",
-        "interrupted after step 42\ngone on to step 50",
+        "interrupted after step 42\ncontinued to step 50",
     ],
     "rewind_and_fork": [
         "saved at [40, 50, 100, 150, 200]",
