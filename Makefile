@@ -1,11 +1,11 @@
-# `make train` and `make test` set up .venv themselves; nothing else is needed but Python 3.11.
+# `make train` and `make test` set up .venv themselves; they need only Python 3.11.
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
-# Compiled tests of all processes share one cache.
+# The compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
 .PHONY: help setup train chargpt test features lint types properties defects bench bench-check bench-checkpoints \
@@ -15,16 +15,16 @@ help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
 	@echo "make chargpt     the same for the character language model"
 	@echo "make test        set up and run all tests"
-	@echo "make features    run them and write which capability each shows (docs/features.md)"
-	@echo "make lint types  ruff, mypy"
+	@echo "make features    run them and write which feature each covers (docs/features.md)"
+	@echo "make lint types  run ruff and mypy"
 	@echo "make site        build the documentation into site/"
-	@echo "make properties  the property tests at length"
-	@echo "make defects     plant mistakes in copies of the package; the laws must notice them"
-	@echo "make torture     runs that are killed, starved and damaged for MINUTES=10 (SEED=... repeats)"
-	@echo "make bench       time a step beside the plain PyTorch loop and other trainers"
+	@echo "make properties  run the property tests at length"
+	@echo "make defects     plant mistakes in copies of the package, which the laws must detect"
+	@echo "make torture     kill, starve and damage runs for MINUTES=10 (SEED=... repeats a session)"
+	@echo "make bench       time a step against the plain PyTorch loop and other trainers"
 	@echo "make bench-check fail if a step is over its budget"
-	@echo "make bench-optimizers   time optimizers alone beside torch's"
-	@echo "make bench-checkpoints  time saving and loading beside other checkpoint libraries"
+	@echo "make bench-optimizers   time optimizers alone against torch's"
+	@echo "make bench-checkpoints  time saving and loading against other checkpoint libraries"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -61,17 +61,17 @@ types: $(READY)
 site: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# Tests with a long form besides those in property_tests.
+# Tests outside property_tests that have a long form.
 LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_readers.py)
 
 properties: $(READY)
 	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)
 
-# Defects that are planted, each of which a law must notice; DEFECT=word takes those named so.
+# A law must detect each planted defect; DEFECT=word selects those with the word in their name.
 defects: $(READY)
 	$(BIN)/python -m property_tests.defects $(DEFECT)
 
-# Where root may mount a small tmpfs, disks fill up too.
+# If root may mount a small tmpfs, disks fill up too.
 torture: $(READY)
 	PYTHONPATH=tests/support nice -n 10 $(BIN)/python -m torture --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED))
@@ -86,7 +86,7 @@ bench-optimizers: $(READY)
 	$(BIN)/python benchmarks/optimizers.py --compiled
 
 bench-checkpoints: $(READY)
-	@mkdir -p .cache  # on the disk that the repository is on: a save to memory shows nothing
+	@mkdir -p .cache  # on the disk of the repository, since a save to memory measures nothing
 	$(BIN)/python -m benchmarks.checkpoints --directory .cache
 
 clean:

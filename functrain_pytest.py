@@ -1,7 +1,7 @@
 """The pytest plugin of functrain: one seed before each test, and trees compared leaf by leaf.
 
-It is a module of its own, not one of functrain's: pytest imports it in every project of an
-environment, where importing functrain, and torch with it, would cost each run seconds.
+This module is outside the package because pytest imports it in every project of an environment,
+where importing functrain, and torch with it, would cost each run seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed, if one is to be drawn; the processes of pytest-xdist are told it."""
+    """Draw a random seed if requested; pytest-xdist passes it on to its processes."""
     asked = config.getoption("--functrain-seed")
     if asked == "random":
         config.option.functrain_seed = str(random.SystemRandom().randrange(2**32))
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say the seed, with which a failure is had again."""
+    """Report the seed, which reproduces a failure."""
     seed = config.getoption("--functrain-seed")
     return None if seed is None else f"functrain: --functrain-seed={seed} before each test"
 
@@ -47,12 +47,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Seed again before the test itself: which fixtures were made before depends on the order."""
+    """Seed again before the test itself, since the fixtures made before it depend on the order."""
     _seed(item.config)
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Say where two states or trees differ; other comparisons are left to pytest."""
+    """Report where two states or trees differ; leave other comparisons to pytest."""
     if op != "==" or "functrain" not in sys.modules:
         return None
     from functrain import tree
@@ -64,11 +64,11 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     found = tree.diff(left, right)
     if not found:
         return [
-            "the trees hold the same bytes; == asks whether they are one object: compare with "
+            "the trees hold the same bytes, but == compares identity: compare with "
             "functrain.tree.diff(left, right) == []"
         ]
     return [
-        f"the trees differ in {len(found)} places (expected is left, got is right)",
+        f"the trees differ in {len(found)} places (expected left, got right)",
         *_lines(found),
     ]
 
@@ -79,7 +79,7 @@ def _seed(config: pytest.Config) -> None:
         return
     seed = int(asked)
     random.seed(seed)
-    # What a test imports later begins where it always begins.
+    # A module that a test imports later starts from its own default seed.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
     if "torch" in sys.modules:
@@ -100,7 +100,7 @@ def _are_differences(value: object, tree: Any) -> bool:
 
 
 def _is_tree(value: object, tree: Any) -> bool:
-    """Whether a value is a node with a tensor in it; plain containers are left to pytest."""
+    """Return whether a value is a node with a tensor in it; leave plain containers to pytest."""
     if not tree.is_node(value):
         return False
     tensor = sys.modules["torch"].Tensor

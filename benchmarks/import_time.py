@@ -1,6 +1,6 @@
-"""What ``import functrain`` adds to ``import torch``, and what its pytest plugin adds to pytest.
+"""Time ``import functrain`` on top of ``import torch``, and its pytest plugin on top of pytest.
 
-Minimum over fresh processes.
+Prints the minimum over fresh processes.
 
 python benchmarks/import_time.py
 """
@@ -22,7 +22,7 @@ print(middle - begin, end - middle)
 
 
 def seconds(first: str, second: str) -> list[float]:
-    """The time of importing one module, and then another."""
+    """Time the import of one module, and then of another."""
     command = [sys.executable, "-c", CODE.format(first=first, second=second)]
     runs = []
     for _ in range(7):

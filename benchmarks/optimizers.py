@@ -1,10 +1,10 @@
-"""Optimizer time alone: kernels and compiled rules beside the forms torch.optim has.
+"""Time optimizers alone: kernels and compiled rules against the forms of torch.optim.
 
     python benchmarks/optimizers.py [--repeats 15] [--threads 1] [--compiled] [--only AdamW ...]
 
-About 30 million float32 parameters in 150 leaves (for Muon 12 small matrices: the iterations are
-what it spends its time on). One process, interleaved, minimum of repeats, in ms; the ratio is to
-the fastest of torch's forms of the same optimizer, less is better.
+About 30 million float32 parameters in 150 leaves (12 small matrices for Muon, whose time goes into
+its iterations). One process, interleaved, minimum of repeats, in ms; the ratio is to the fastest of
+torch's forms of the same optimizer, lower is better.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def leaves(name: str, quick: bool) -> Leaves:
 
 
 def of_torch(name: str, form: dict[str, bool], params: Leaves, grads: Leaves) -> Update:
-    """One form of the class; it may refuse to be built."""
+    """Build one form of the class, which may refuse its options."""
     own = [torch.nn.Parameter(param.clone()) for param in params.values()]
     for param, grad in zip(own, grads.values(), strict=True):
         param.grad = grad
@@ -71,7 +71,7 @@ def kernel(optimizer: Any, params: Leaves, grads: Leaves) -> Update:
 
 
 def compiled(optimizer: Any, params: Leaves, grads: Leaves) -> Update:
-    """The rule as one graph that ends by writing the results where the inputs were."""
+    """Compile the rule as one graph that writes its results over the inputs."""
     torch._dynamo.reset()
     own = {path: param.clone() for path, param in params.items()}
     state, lr = optimizer.init(own), torch.tensor(1e-3)
@@ -102,7 +102,7 @@ def contenders(name: str, arguments: argparse.Namespace) -> dict[str, Update]:
                 try:
                     found[f"torch, {form}"] = of_torch(name, {form: True}, params, grads)
                 except RuntimeError:
-                    continue  # this form is not there for this device
+                    continue  # this form does not exist for this device
     found["kernel"] = kernel(optimizer, params, grads)
     if arguments.compiled:
         found["compiled rule"] = compiled(optimizer, params, grads)
@@ -118,7 +118,7 @@ def _arguments(name: str) -> Any:
 
 
 def measure(updates: dict[str, Update], repeats: int) -> dict[str, float]:
-    """The least milliseconds of one update of each."""
+    """Return the least milliseconds of one update of each."""
     least = dict.fromkeys(updates, float("inf"))
     for repeat in range(-WARM_UP, repeats):
         for name, update in updates.items():

@@ -1,4 +1,4 @@
-"""What it costs to ask a schedule for a learning rate: microseconds, minimum of many repeats.
+"""Time the learning rate of a schedule: microseconds, minimum of many repeats.
 
 python benchmarks/schedules.py
 """

@@ -1,1 +1,1 @@
-"""Checkpoints beside other ways to save the same bytes; ``python -m benchmarks.checkpoints``."""
+"""Checkpoints against other ways to save the same bytes; ``python -m benchmarks.checkpoints``."""

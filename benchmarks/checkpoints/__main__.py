@@ -1,9 +1,9 @@
-"""Checkpoints beside other ways to save the same bytes, in one process and on one disk.
+"""Checkpoints against other ways to save the same bytes, in one process and on one disk.
 
     python -m benchmarks.checkpoints [--repeats 6] [--directory .] [--quick] [--size MB]
 
 Two trees: 1 GB in 100 leaves, 100 MB in 5,000. Contenders take turns, beginning with another one
-each time. A load goes into memory that nobody has touched; a cold one finds the page cache empty.
+each time. A load fills untouched memory; a cold load begins with an empty page cache.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _QUICK = {"16 MB in 10 leaves": (16_000_000, 10), "16 MB in 100 leaves": (16_000
 def main() -> None:
     options = _options()
     fix_allocator()
-    # One process is what is measured here.
+    # This benchmark measures a single process.
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     torch.set_num_threads(1)
     if options.quick:
-        gc.freeze()  # most of a short run would be spent on looking for garbage between contenders
+        gc.freeze()  # otherwise a short run spends most of its time in garbage collection
     trees, repeats = (_QUICK, 2) if options.quick else (_TREES, options.repeats)
     times: dict[str, Times] = {}
     steps: dict[str, tuple[list[float], list[float]]] = {}

@@ -1,6 +1,6 @@
-"""Ways to save a dict of tensors and to load it again, each as it is and made durable.
+"""Ways to save and load a dict of tensors, each as it is and made durable.
 
-Durable means: when saving has ended, the files and the names of the files are on the disk.
+Durable means that the files and their names are on the disk when saving ends.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Contender:
 
 
 def contenders() -> list[Contender]:
-    """functrain and its peers; those that are not installed are left out."""
+    """Return functrain and its installed peers."""
     found = [
         Contender("functrain", at_once(_functrain), True, _functrain_loads()),
         Contender("functrain, background", _background, True),
@@ -75,7 +75,7 @@ def contenders() -> list[Contender]:
 def _forms(
     name: str, save: Callable[[Path, Tensors], None], loads: Mapping[str, Load]
 ) -> list[Contender]:
-    """A peer as it is, and with what it lacks to be durable."""
+    """Return a peer as it is, and with the syncs that make it durable."""
 
     def save_durably(place: Path, tensors: Tensors) -> None:
         save(place, tensors)
@@ -88,7 +88,7 @@ def _forms(
 
 
 def _background_forms(name: str, saving: Saving, loads: Mapping[str, Load]) -> list[Contender]:
-    """The same of a peer that returns before it has saved."""
+    """Return the same for a peer that returns before it has saved."""
     return [
         Contender(name, saving, False, loads, peer=True),
         Contender(f"{name} + fsync", partial(_synced, saving), True, peer=True),
@@ -112,7 +112,7 @@ def _synced(saving: Saving, place: Path, tensors: Tensors) -> Iterator[Begin]:
 
 
 def _sync(place: Path) -> None:
-    """fsync of all files, of their directories, and of the one above."""
+    """Fsync all files, their directories, and the parent directory."""
     for path in (*place.rglob("*"), place, place.parent):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -120,7 +120,7 @@ def _sync(place: Path) -> None:
 
 
 def at_once(save: Callable[[Path, Tensors], None]) -> Saving:
-    """A save that has ended when it returns."""
+    """Save before returning."""
 
     def begin(place: Path, tensors: Tensors) -> Finish:
         save(place, tensors)
@@ -130,7 +130,7 @@ def at_once(save: Callable[[Path, Tensors], None]) -> Saving:
 
 
 def _done() -> None:
-    """Nothing is left to do."""
+    """Do nothing."""
 
 
 def _functrain(place: Path, tensors: Tensors) -> None:
@@ -151,7 +151,7 @@ def _functrain_load(place: Path, like: Tensors, **options: Any) -> Any:
 @contextlib.contextmanager
 def _background(place: Path, tensors: Tensors, *, staged: bool = False) -> Iterator[Begin]:
     with Saver(ft.Checkpoints(place), staged=staged) as saver:
-        if staged:  # all saves of a run but the first find the staging memory there
+        if staged:  # every save of a run except the first reuses the staging memory
             saver.save({"params": tensors}, step=0)
             saver.wait()
             os.sync()
@@ -180,7 +180,7 @@ def _safetensors_map(place: Path, like: Tensors) -> Any:
 
 
 def _safetensors_load(place: Path, like: Tensors) -> Any:
-    """In memory of its own, as the others: ``load_file`` maps the file and reads nothing yet."""
+    """Copy into fresh memory, as the others do; ``load_file`` only maps the file."""
     return {name: tensor.clone() for name, tensor in _safetensors_map(place, like).items()}
 
 

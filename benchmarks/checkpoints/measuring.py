@@ -1,4 +1,4 @@
-"""Every contender in turn, again and again, so that what else the machine does falls on all."""
+"""Run the contenders in turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Times:
 
 
 def make(size: int, leaves: int) -> Tensors:
-    """About ``size`` bytes as float32, in so many leaves of the same size."""
+    """Make about ``size`` bytes of float32, in this many leaves of equal size."""
     return {f"blocks.{index}.weight": torch.randn(size // leaves // 4) for index in range(leaves)}
 
 
@@ -48,9 +48,9 @@ def measure(
     *,
     drop_caches: bool,
 ) -> Times:
-    """Times of all contenders. What they load is compared first, and warms them up.
+    """Time all contenders, after comparing their loaded trees, which also warms them up.
 
-    Cold loads come last: emptying the page cache also takes what the next save would find there.
+    Cold loads are last: an empty page cache would slow down the next save.
     """
     times = Times()
     saving = [contender for contender in contenders if contender.saving and contender.loads]
@@ -79,7 +79,7 @@ def _round(
     then: Callable[[Contender, Tensors, Path], None],
     times: Times | None = None,
 ) -> None:
-    """Save with each contender, do something with what is saved, and remove it."""
+    """Save with each contender, use the saved files, and remove them."""
     for contender in contenders:
         place.mkdir()
         if contender.saving is not None:
@@ -120,7 +120,7 @@ def _seconds(load: Load, place: Path, tensors: Tensors) -> float:
     start = time.perf_counter()
     loaded = load(place, tensors)
     seconds = time.perf_counter() - start
-    del loaded  # freeing it is nobody's load
+    del loaded  # freed outside of any timed load
     return seconds
 
 

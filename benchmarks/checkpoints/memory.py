@@ -17,28 +17,28 @@ _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def fix_allocator() -> None:
-    """Let glibc map large blocks anew each time; by default it learns to keep them.
+    """Make glibc map large blocks afresh each time; by default it learns to keep them.
 
-    Who loads second would otherwise get memory that whoever loaded first has touched.
+    Otherwise the second contender would load into memory that the first one has touched.
     """
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_MMAP_THRESHOLD, 128 << 10)
 
 
 def release() -> None:
-    """Collect garbage, and give free memory back to the system."""
+    """Collect garbage, and return free memory to the system."""
     gc.collect()
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
 
 def fresh(size: int) -> mmap.mmap:
-    """Memory that nobody has touched; its pages come when they are written."""
+    """Return untouched memory, whose pages are allocated when they are written."""
     return mmap.mmap(-1, size, flags=_PRIVATE)
 
 
 def copy_into(memory: mmap.mmap, tensors: dict[str, Tensor]) -> mmap.mmap:
-    """The bytes of all tensors one after the other, copied by memcpy."""
+    """Copy the bytes of all tensors by memcpy, one tensor after another."""
     at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for tensor in tensors.values():
         ctypes.memmove(at, tensor.data_ptr(), tensor.nbytes)
@@ -47,7 +47,7 @@ def copy_into(memory: mmap.mmap, tensors: dict[str, Tensor]) -> mmap.mmap:
 
 
 def warm(place: Path) -> None:
-    """Have all files in the page cache."""
+    """Read all files into the page cache."""
     os.sync()
     for path in _files(place):
         with path.open("rb", buffering=0) as file:
@@ -56,7 +56,7 @@ def warm(place: Path) -> None:
 
 
 def chill(place: Path, drop_caches: bool) -> None:
-    """Have none of the files in the page cache; nor any other, if asked for and allowed."""
+    """Drop the files from the page cache; drop everything if asked and allowed."""
     os.sync()
     for path in _files(place):
         with path.open("rb", buffering=0) as file:

@@ -18,7 +18,7 @@ from benchmarks.checkpoints.contenders import Begin, Finish, Tensors
 
 @contextlib.contextmanager
 def saving(place: Path, tensors: Tensors) -> Iterator[Begin]:
-    """A save of numpy arrays, which ``StandardCheckpointer`` ends in the background."""
+    """Save NumPy arrays, which ``StandardCheckpointer`` finishes in the background."""
     with ocp.StandardCheckpointer() as checkpointer:
 
         def begin() -> Finish:
@@ -31,7 +31,7 @@ def saving(place: Path, tensors: Tensors) -> Iterator[Begin]:
 
 
 def load(place: Path, like: Tensors) -> Any:
-    """The arrays as tensors of the same memory."""
+    """Return tensors that share the memory of the arrays."""
     target = {name: tensor.numpy() for name, tensor in like.items()}
     with ocp.StandardCheckpointer() as checkpointer:
         found = checkpointer.restore(place / "state", target)

@@ -1,4 +1,4 @@
-"""Times as tables of ratios, and whether the aims are met."""
+"""Print times as tables of ratios, and whether the aims are met."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = ("functrain", "torch", "safetensors", "orbax-checkpoint", "numpy", "
 
 @attrs.frozen
 class Aim:
-    """What is asked for, what was found, and whether that is enough."""
+    """An aim, the figure found, and whether it meets the aim."""
 
     text: str
     found: str
@@ -31,7 +31,7 @@ class Aim:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned: the first column to the left, the others to the right."""
+    """Format a Markdown table: the first column aligned left, the others right."""
     widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
@@ -44,7 +44,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def saves(contenders: Sequence[Contender], times: Times) -> str:
-    """Blocking time and time to the end of a save; ratios to the plain write of the bytes."""
+    """Format blocking and total times of saves, with ratios to a plain write of the bytes."""
     least, middle = min(times.saved[DD]), statistics.median(times.saved[DD])
     high = _high(times.saved[DD])
     header = ("saving (ms)", "durable", "blocking p50", high, "saved p50", high, "min")
@@ -61,7 +61,7 @@ def saves(contenders: Sequence[Contender], times: Times) -> str:
 
 
 def loads(times: Times) -> str:
-    """Hot and cold loads; ratios to a copy of the bytes into fresh memory."""
+    """Format hot and cold loads, with ratios to a copy of the bytes into fresh memory."""
     least, middle = min(times.hot[MEMCPY]), statistics.median(times.hot[MEMCPY])
     high, high_cold = _high(times.hot[MEMCPY]), _high(times.cold[FUNCTRAIN_LOAD])
     header = ("loading (ms)", "hot p50", high, "min", "cold p50", high_cold)
@@ -74,7 +74,7 @@ def loads(times: Times) -> str:
 
 
 def steps(found: dict[str, tuple[list[float], list[float]]]) -> str:
-    """Steps alone and during a save."""
+    """Format the times of steps, alone and during a save."""
     high = _high(next(iter(found.values()))[1])
     header = ("a step while saving (ms)", "alone p50", "during p50", "ratio", f"during {high}")
     rows = [
@@ -91,10 +91,10 @@ def steps(found: dict[str, tuple[list[float], list[float]]]) -> str:
 
 
 def aims(contenders: Sequence[Contender], found: dict[str, Times]) -> str:
-    """The aims for each shape of tree, by medians."""
+    """List the aims for each shape of tree, by medians."""
     rows: list[tuple[str, ...]] = []
     for tree, times in found.items():
-        # Blocking has an aim for the large leaves only, which come first.
+        # Only the large leaves, which are first, have an aim for blocking time.
         for aim in [*_aims(contenders, times), *([] if rows else [_blocking(times)])]:
             rows.append((aim.text, tree, aim.found, "met" if aim.met else "NOT MET"))
     return table(("aim", "tree", "found", ""), rows)
@@ -120,7 +120,7 @@ def _blocking(times: Times) -> Aim:
 
 
 def machine(directory: Path) -> str:
-    """What the figures were measured with."""
+    """Describe the machine and the versions."""
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in _PACKAGES if _is_installed(name)
     )
@@ -149,14 +149,14 @@ def _system() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """The type of the file system that holds a directory: that of the longest mount point."""
+    """Return the type of the file system of a directory, by its longest mount point."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     above = [mount for mount in mounts if directory.resolve().is_relative_to(mount[1])]
     return max(above, key=lambda mount: len(mount[1]))[2] if above else "unknown file system"
 
 
 def _high(values: Sequence[float]) -> str:
-    """How the upper end is called: with few repeats a 99th percentile would be made up."""
+    """Name the upper end; few repeats have no 99th percentile."""
     return "p99" if len(values) >= 100 else f"max of {len(values)}"
 
 

@@ -1,4 +1,4 @@
-"""How much longer a training step takes while a checkpoint is saved in the background."""
+"""Time training steps while a checkpoint is saved in the background."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ALONE = 20
 
 
 def inflation(tensors: Tensors, directory: Path, repeats: int) -> tuple[list[float], list[float]]:
-    """Time steps of a small GPT, alone and while ``tensors`` are saved, by turns.
+    """Time steps of a small GPT in turns, alone and while ``tensors`` are saved.
 
     Returns:
         (seconds of each step alone, seconds of each step that began while a save was under way).
     """
     work = WORKS["gpt"]
     tokens, following = work.batch()
-    batch = tokens[:2], following[:2]  # short steps: several of them during a save
+    batch = tokens[:2], following[:2]  # short steps, so that several run during a save
     program = ft.program(work.model(), work.loss, ft.optim.AdamW(lr=1e-3))
     state = program.init()
 
@@ -54,7 +54,7 @@ def _while_saving(advance: Callable[[], None], tensors: Tensors, place: Path) ->
         saver.save({"params": tensors}, step=1)
         while saver.poll() is None:
             steps.append(_step(advance))
-    return steps[:-1] or steps  # the last one ran on when the save had ended
+    return steps[:-1] or steps  # the save ended during the last one
 
 
 def _step(advance: Callable[[], None]) -> float:

@@ -1,4 +1,4 @@
-"""What the same bytes cost without a checkpoint: copied, and written to one file."""
+"""Baselines without a checkpoint: the same bytes copied, and written to one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAGE = 4096
 
 
 def yardsticks(tensors: Tensors) -> list[Contender]:
-    """Baselines for these tensors; they hold a second copy of the bytes, and room for a third."""
+    """Return baselines for these tensors; they hold a second copy and room for a third."""
     size = sum(tensor.nbytes for tensor in tensors.values())
     source = copy_into(fresh(-(-size // _PAGE) * _PAGE), tensors)
     room = copy_into(fresh(size), tensors)
@@ -37,7 +37,7 @@ def yardsticks(tensors: Tensors) -> list[Contender]:
 
 
 def _write(source: mmap.mmap, size: int | None, flags: int, place: Path, tensors: Tensors) -> None:
-    """As ``dd conv=fsync`` with blocks of 1 MiB; past the page cache of 16 MiB, preallocated."""
+    """Write like ``dd conv=fsync``: 1 MiB blocks, or 16 MiB preallocated with direct I/O."""
     data = memoryview(source)[:size]
     block = 16 << 20 if flags else 1 << 20
     descriptor = os.open(place / "bytes", os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags)

@@ -1,1 +1,1 @@
-"""A train step of functrain beside those of other trainers; ``python -m benchmarks.steps``."""
+"""A train step of functrain against those of other trainers; ``python -m benchmarks.steps``."""

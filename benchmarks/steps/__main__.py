@@ -1,11 +1,11 @@
-"""A train step of functrain beside the plain PyTorch loop and other trainers.
+"""A train step of functrain against the plain PyTorch loop and other trainers.
 
     python -m benchmarks.steps [--quick] [--work NAME ...] [--only NAME ...] [--threads N]
     python -m benchmarks.steps --check
     python -m benchmarks.steps --profile gpu
 
-Without options all works are measured with one thread, the language models with two as well, and
-``benchmarks/results.md`` and ``results.png`` are written. ``--check`` measures functrain and the
+Without options, measure all works with one thread, the language models with two as well, and write
+``benchmarks/results.md`` and ``results.png``. ``--check`` measures functrain and the
 plain loop alone, and fails if a step is over its budget (``benchmarks/steps/budgets.py``).
 """
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)  # a log is no reason to cut tables
+        console = Console(width=140)  # do not cut tables in a log
     try:
         if options.check:
             return _check(options, console)
@@ -93,7 +93,7 @@ def _saying(console: Console) -> Say:
 
 
 def _contenders(only: list[str] | None, console: Console) -> list[Contender]:
-    """Those that were asked for and are installed, the plain loop always among them."""
+    """Return the requested contenders that are installed, always with the plain loop."""
     wanted = [each for each in CONTENDERS.values() if not only or each.name in (*only, PLAIN.name)]
     for contender in wanted:
         if missing := contender.missing():
@@ -108,7 +108,7 @@ def _contenders(only: list[str] | None, console: Console) -> list[Contender]:
 
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, int]]:
-    """Works and threads in the order of the report."""
+    """Return works and threads in the order of the report."""
     skipped = _LONG if options.quick else ()
     names = options.work or [name for name in WORKS if name not in skipped]
     if options.threads:

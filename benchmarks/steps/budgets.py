@@ -1,8 +1,8 @@
-"""What a step may cost beside the plain loop, as a ratio of minima; ``--check`` holds it to this.
+"""Budgets of a step relative to the plain loop, as ratios of minima; ``--check`` enforces them.
 
-A budget is the ratio that was measured on a quiet machine with one thread, and 5 to 10 % on top:
-enough that noise does not fail it, little enough that a lost optimization does. When a step gets
-faster its budget follows; when one gets slower on purpose, the change that does so says why here.
+A budget is the ratio measured on a quiet machine with one thread, plus 5 to 10 %: enough for noise,
+and less than a lost optimization costs. When a step gets faster, lower its budget; when a change
+makes one slower on purpose, raise it and say why here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Offence:
 
 
 def offences(results: Results, budgets: Mapping[str, float]) -> list[Offence]:
-    """Those over their budget, in the order of the budgets."""
+    """List the contenders over their budget, in the order of the budgets."""
     found = []
     for name, budget in budgets.items():
         if name not in results.figures:
@@ -53,10 +53,10 @@ def offences(results: Results, budgets: Mapping[str, float]) -> list[Offence]:
 
 
 def check(name: str, extent: Extent, threads: int, say: Say) -> tuple[Results, list[Offence]]:
-    """Measure what has a budget for a work; whoever is over it is measured once more.
+    """Measure the contenders with a budget, and re-measure over-budget ones in fresh processes.
 
-    The second time the offenders race with the plain loop alone, and that ratio counts. They do so
-    in new processes, since what a process does to a ratio by itself stays with it.
+    The second time they race with the plain loop alone, and that ratio counts. The processes are
+    fresh because a process can bias all of its ratios.
     """
     budgets, work = BUDGETS[name], WORKS[name]
     results = _raced(work, (PLAIN.name, *budgets), extent, threads, say)

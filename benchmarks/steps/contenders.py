@@ -1,4 +1,4 @@
-"""Who takes part, by name.
+"""The contenders, by name.
 
 Nothing of theirs is imported here: each runs in a process of its own.
 """
@@ -40,11 +40,11 @@ class Contender:
     in_torch: bool = True
 
     def takes(self, work: str) -> bool:
-        """Whether it is there for a work."""
+        """Return whether this contender supports a work."""
         return not self.works or work in self.works
 
     def missing(self) -> list[str]:
-        """The packages that are not installed."""
+        """Return the packages that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
     def function(self) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
-"""The batches of a contender, handed out when the parent asks for steps.
+"""The batches of a contender, supplied when the parent requests steps.
 
-Every contender is a loop over such a feed. When the steps of a turn are done it asks for the next
-batch, and that is where the feed takes the time, answers the parent, and waits. So a framework
-that owns its loop is timed as one written by hand: from the moment the loop goes on until it wants
+Every contender is a loop over such a feed. After the steps of a turn it asks for the next batch; at
+that point the feed stops the clock, answers the parent, and waits. A framework that owns its loop
+is therefore timed like a loop written by hand: from the moment the loop continues until it asks for
 the batch after the last.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 from benchmarks.steps import memory
 from benchmarks.steps.protocol import Answer, Turn
 
-# Longer than any run. Frameworks that look one batch ahead do not where the length is known.
+# Longer than any run. Frameworks that prefetch one batch do not if they know the length.
 _LENGTH = 10**9
 Ending = Callable[[], float]
 
 
 class Over(BaseException):
-    """The parent wants no more steps. No ``Exception``: frameworks catch those."""
+    """The parent requests no more steps. Not an ``Exception``, since frameworks catch those."""
 
 
 class Feed:
@@ -55,7 +55,7 @@ class Feed:
         return self.batch
 
     def _serve(self) -> None:
-        """End what was measured and begin what is to be measured next."""
+        """End the current measurement and begin the next one."""
         if self._turn is not None and self._ending is None:  # the steps before a turn are done
             self.settle()
             self._begin(self._turn)
@@ -79,7 +79,7 @@ class Feed:
 
 
 class Loader:
-    """A feed as what frameworks take for a data loader: it can be iterated, and has a length.
+    """A feed that frameworks accept as a data loader: an iterable with a length.
 
     With ``parts`` it gives the micro-batches of each batch, one after another.
     """

@@ -1,7 +1,7 @@
 """The works of ``--profile gpu``: a small MLP, and GPT-2 124M in bf16 with its utilisation.
 
-Written for a machine with an NVIDIA GPU, and not run yet: there was none where it was written. Time
-is the host's, with the device synchronized at both ends of a turn.
+Written for a machine with an NVIDIA GPU and not run yet, because none was available. Times are the
+host's, with the device synchronized at both ends of a turn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "
 
 
 def predict_bf16(model: Any, batch: Any) -> Tensor:
-    """The loss of a language model under bf16 autocast, for all contenders alike."""
+    """Return the loss of a language model under bf16 autocast, the same for all contenders."""
     with torch.autocast("cuda", torch.bfloat16):
         return predict(model, batch)
 
@@ -55,21 +55,21 @@ GPU_WORKS: dict[str, Work] = {work.name: work for work in _ALL}
 
 
 def flops(work: Work) -> float:
-    """Of a step: 6 for each parameter and token, and those of attention (12 layers width length).
+    """Count the FLOPs of a step: 6 per parameter and token, plus those of attention.
 
-    As in the PaLM paper: attention is counted in full, though a causal one needs half.
+    As in the PaLM paper, attention counts in full, although causal attention needs only half.
     """
     parameters = sum(param.numel() for param in work.build().parameters())
     return work.tokens * (6 * parameters + 12 * _LAYERS * _WIDTH * _LENGTH)
 
 
 def peak(device: str) -> float | None:
-    """The dense bf16 peak of a device by its name, in FLOP/s; ``None`` where it is not known."""
+    """Return the dense bf16 peak of a device by its name, in FLOP/s, or ``None`` if unknown."""
     return next((peak for name, peak in _PEAKS.items() if name in device), None)
 
 
 def utilisation(work: Work, seconds: float) -> str:
-    """Tokens a second, and the share of the device's peak that the model's arithmetic takes."""
+    """Describe tokens per second, and the model's arithmetic as a share of the device's peak."""
     device = torch.cuda.get_device_name()
     most = peak(device)
     share = "peak not known" if most is None else f"{flops(work) / seconds / most:.1%} MFU"

@@ -1,4 +1,4 @@
-"""Nobody is timed who does other work than the plain loop: the first losses must agree."""
+"""Refuse to time a contender whose first losses differ from the plain loop's."""
 
 from __future__ import annotations
 

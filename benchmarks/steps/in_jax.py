@@ -21,7 +21,7 @@ Apply = Callable[[Params, Array], Array]
 
 
 def train(work: Work, feed: Feed) -> None:
-    """One jitted step; gradients of micro-batches are summed in a scan."""
+    """Jit one step, which sums the gradients of micro-batches in a scan."""
     model = work.model()
     params = {name: jnp.array(param.detach().numpy()) for name, param in model.named_parameters()}
     parts = [(jnp.array(x.numpy()), jnp.array(y.numpy())) for x, y in work.parts()]

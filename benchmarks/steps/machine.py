@@ -1,4 +1,4 @@
-"""What the figures were measured on and with."""
+"""The machine and the versions behind the figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES = (
 
 
 def describe() -> dict[str, str]:
-    """Date, processor, memory, system and versions, each with its name."""
+    """Return date, processor, memory, system and versions, each with its name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "Date": str(datetime.date.today()),
@@ -35,7 +35,7 @@ def describe() -> dict[str, str]:
 
 
 def versions() -> list[str]:
-    """Name and version of what is installed of the packages that matter."""
+    """Return names and versions of the relevant packages that are installed."""
     return [
         f"{name} {metadata.version(name)}"
         for name in _PACKAGES

@@ -1,4 +1,4 @@
-"""Every contender in turn, again and again, so that what else the machine does falls on all."""
+"""Run the contenders in turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 @attrs.define
 class Figures:
-    """What was measured of one contender.
+    """The measurements of one contender.
 
     Attributes:
         seconds: of a step, one for each repeat.
@@ -44,7 +44,7 @@ class Figures:
 
 @attrs.define
 class Results:
-    """One work on one setting.
+    """The results of one work in one setting.
 
     Attributes:
         work: what was trained.
@@ -59,18 +59,18 @@ class Results:
     failures: dict[str, str] = attrs.field(factory=dict)
 
     def ratio(self, contender: str, base: str = PLAIN.name) -> float:
-        """Of the minima; less than 1 is faster than the base."""
+        """Return the ratio of the minima; below 1 is faster than the base."""
         return min(self.figures[contender].seconds) / min(self.figures[base].seconds)
 
     def ratio_of_medians(self, contender: str, base: str = PLAIN.name) -> float:
-        """Of the medians; noisier, and nearer to what a busy machine shows."""
+        """Return the ratio of the medians, noisier but closer to a busy machine."""
         middle = statistics.median
         return middle(self.figures[contender].seconds) / middle(self.figures[base].seconds)
 
 
 @attrs.frozen
 class Extent:
-    """How much is measured.
+    """The extent of the measurements.
 
     Attributes:
         repeats: turns of each contender; by default those of the work.
@@ -85,13 +85,13 @@ class Extent:
     memory: bool = True
 
     def turns(self, work: Work) -> int:
-        """Repeats for a work."""
+        """Return the number of repeats for a work."""
         return self.repeats or max(round(work.repeats * self.share), 3)
 
 
 @attrs.frozen(eq=False)
 class Session:
-    """Workers of one setting that are ready for turns."""
+    """The workers of one setting, ready for turns."""
 
     work: Work
     results: Results
@@ -99,7 +99,7 @@ class Session:
     caches: dict[str, Path | None] = attrs.field(factory=dict)
 
     def attempt(self, name: str, turn: Turn) -> float | None:
-        """A turn of one worker; one that fails is put aside, and the others go on."""
+        """Run a turn of one worker; a failed worker is dropped and the others continue."""
         try:
             return self.workers[name].ask(turn).value
         except ContenderError as error:
@@ -108,7 +108,7 @@ class Session:
             return None
 
     def race(self, repeats: int, names: Sequence[str] | None = None) -> dict[str, list[float]]:
-        """Seconds of a step, by contender; all take turns, beginning with another each time."""
+        """Return the seconds of a step by contender, each round beginning with another one."""
         turn = Turn("seconds", self.work.steps, self.work.lead)
         times: dict[str, list[float]] = {}
         for repeat in range(repeats):
@@ -124,7 +124,7 @@ class Session:
 def measure(
     work: Work, contenders: Sequence[Contender], extent: Extent, threads: int, say: Say
 ) -> Results:
-    """All figures of a work.
+    """Measure a work.
 
     Raises:
         DifferentWorkError: a contender trains something else than the plain loop.
@@ -141,7 +141,7 @@ def measure(
 
 
 def record(racing: Session, times: dict[str, list[float]]) -> None:
-    """Keep the times of a race; what has failed meanwhile has no figures."""
+    """Store the times of a race, except those of contenders that failed."""
     for name, seconds in times.items():
         racing.results.figures[name].seconds = seconds
     for name in racing.results.failures:
@@ -152,7 +152,7 @@ def record(racing: Session, times: dict[str, list[float]]) -> None:
 def session(
     work: Work, contenders: Sequence[Contender], extent: Extent, threads: int, say: Say
 ) -> Iterator[Session]:
-    """Start a worker each, let them do their first steps, and compare the losses."""
+    """Start the workers, run their first steps, and compare the losses."""
     racing = Session(work, Results(work, threads), {})
     setting = Setting(work.name, threads)
     with contextlib.ExitStack() as stack:
@@ -201,13 +201,13 @@ def _guard(results: Results) -> None:
 
 
 def _memory(racing: Session, contender: Contender, threads: int) -> None:
-    """Allocations in the worker that was timed; the peak in one that gives memory back."""
+    """Measure allocations in the timed worker, and the peak in one that returns freed memory."""
     name, setting = contender.name, Setting(racing.work.name, threads)
     figures = racing.results.figures[name]
     if contender.in_torch:
         figures.allocated = racing.attempt(name, Turn("allocated"))
     with (
-        contextlib.suppress(ContenderError),  # then these columns stay empty
+        contextlib.suppress(ContenderError),  # these columns then stay empty
         started(contender, setting, racing.caches[name], memory.RETURNING) as worker,
     ):
         worker.ask(Turn("seconds", guard.STEPS))

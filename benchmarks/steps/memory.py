@@ -1,4 +1,4 @@
-"""Memory of a step: the peak of the process, and what is allocated on the way."""
+"""Memory of a step: the peak of the process, and all allocations during the step."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-# Tensors go back to the system when they are freed. Otherwise what earlier steps have freed stays
-# resident and hides what a later one needs; but it costs time, so nothing is timed with it.
+# Return freed tensors to the system. Otherwise memory freed by earlier steps stays resident and
+# hides the needs of a later one. This costs time, so nothing is timed with it.
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def synchronizing(device: str) -> Callable[[], None]:
-    """What waits for a device; the CPU has done its work when torch returns."""
+    """Return a function that waits for a device; on the CPU there is nothing to wait for."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
 def peak(device: str) -> Callable[[], float]:
-    """Begin to watch; the result gives the bytes at the highest point since.
+    """Begin to measure; the result returns the highest number of bytes since.
 
     On the CPU, with ``RETURNING`` in the environment, they are what the resident memory grew by
     above what it was before the steps, and the tensors that were alive then. Code and Python
@@ -33,12 +33,12 @@ def peak(device: str) -> Callable[[], float]:
         torch.cuda.reset_peak_memory_stats()
         return lambda: float(torch.cuda.max_memory_allocated())
     alive, before = live_tensors(), resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     return lambda: float(max(_status("VmHWM") - before, 0) + alive)
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident bytes of this process."""
     return _status("VmRSS")
 
 
@@ -48,10 +48,13 @@ def _status(field: str) -> int:
 
 
 def live_tensors() -> int:
-    """Bytes of all tensors and JAX arrays that something refers to; shared memory counts once."""
+    """Return the bytes of all live tensors and JAX arrays; shared memory counts once."""
     sizes: dict[int, int] = {}
     for item in gc.get_objects():
-        if type(item) in (torch.Tensor, torch.nn.Parameter):  # no subclasses: the compiler's fakes
+        if type(item) in (
+            torch.Tensor,
+            torch.nn.Parameter,
+        ):  # no fake tensors of the compiler
             for tensor in (item, item.grad if item.is_leaf else None):
                 with contextlib.suppress(RuntimeError, NotImplementedError):  # has no memory
                     if tensor is not None and tensor.device.type == "cpu":
@@ -63,7 +66,7 @@ def live_tensors() -> int:
 
 
 def allocated() -> Callable[[], float]:
-    """Begin to count; the result gives the bytes that torch allocated since, freed or not."""
+    """Begin to count; the result returns the bytes that torch allocated since, freed or not."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     profile = torch.profiler.profile(activities=activities, profile_memory=True)
     profile.__enter__()

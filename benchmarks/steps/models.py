@@ -1,4 +1,4 @@
-"""The models whose steps are measured, as anybody would write them in PyTorch."""
+"""The models of the benchmark, in ordinary PyTorch."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class GPT(nn.Module):
 
 
 def mlp() -> nn.Module:
-    """64-128-128-10 with ReLU."""
+    """Make an MLP of 64-128-128-10 with ReLU."""
     return nn.Sequential(
         nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
     )
 
 
 def linears() -> nn.Module:
-    """Many tiny layers: nearly all of a step is what is spent around the arithmetic."""
+    """Make many tiny layers, whose steps consist almost entirely of overhead."""
     return nn.Sequential(*(nn.Linear(16, 16) for _ in range(100)))
 
 
 def convnet() -> nn.Module:
-    """Two convolutions with batch norm, for images of 8 by 8."""
+    """Make two convolutions with batch norm, for images of 8 by 8."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False),
         nn.BatchNorm2d(16),

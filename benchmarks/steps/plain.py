@@ -1,4 +1,4 @@
-"""What people write without a framework: the yardstick, and the same compiled."""
+"""The plain PyTorch loop: the baseline, and compiled forms of it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmarks.steps.work import LEARNING_RATE, Loss, Work
 
 
 def plain(work: Work, feed: Feed) -> None:
-    """Backward, fused AdamW, zero_grad."""
+    """Train with backward, fused AdamW and zero_grad."""
     model = work.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     _loop(work, feed, model, work.loss, optimizer, optimizer.step)
 
 
 def checked(work: Work, feed: Feed) -> None:
-    """The same with what every step of functrain does besides: gradient norm and finite check."""
+    """Train the same way, with the gradient norm and finite check of every functrain step."""
     model = work.model()
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
@@ -34,14 +34,14 @@ def checked(work: Work, feed: Feed) -> None:
 
 
 def compiled(work: Work, feed: Feed) -> None:
-    """Loss and backward as one compiled graph each, and fused AdamW."""
+    """Train with loss and backward compiled as one graph each, and fused AdamW."""
     model = work.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     _loop(work, feed, model, torch.compile(work.loss), optimizer, optimizer.step)
 
 
 def compiled_optimizer(work: Work, feed: Feed) -> None:
-    """The same with a compiled optimizer, as torch's tutorial has it: of the foreach form."""
+    """Train the same way with a compiled foreach optimizer, as in torch's tutorial."""
     model = work.model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, foreach=True)
     update = torch.compile(lambda: optimizer.step())
@@ -56,7 +56,7 @@ def _loop(
     optimizer: torch.optim.Optimizer,
     update: Any,
 ) -> None:
-    """One loop for all of them; with a single micro-batch nothing is divided."""
+    """Run the loop shared by all of them; a single micro-batch needs no division."""
     parts, share = work.parts(), 1 / work.accumulate
     for batch in feed:
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The ratios of all works as one picture: a panel each, a bar for each contender."""
+"""The ratios of all works as one picture: one panel per work, one bar per contender."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.steps.reporting import title
 
 _COLOURS = {"plain": "#7f7f7f", "functrain": "#1f6fb4", "peer": "#d9a441"}
 _KINDS = {"plain": "plain PyTorch", "functrain": "functrain", "peer": "others"}
-_LIMIT = 2.5  # longer bars are cut off; the number at their end is the whole one
+_LIMIT = 2.5  # longer bars are cut off and labelled with the full number
 _COLUMNS = 2
 
 
@@ -48,7 +48,7 @@ def draw(everything: Sequence[Results], path: Path) -> None:
 
 
 def _panel(panel: Any, results: Results) -> None:
-    """Bars in the order of the contenders, from above."""
+    """Draw bars in the order of the contenders, from the top."""
     names = [name for name in CONTENDERS if name in results.figures]
     ratios = [results.ratio(name) for name in names]
     places = range(len(names))

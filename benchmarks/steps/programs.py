@@ -15,33 +15,33 @@ from functrain.listeners import ProgressBar
 
 
 def pure(work: Work, feed: Feed) -> None:
-    """The program as it is made; each state can be kept."""
+    """Run the program as it is; every state remains usable."""
     _loop(_program(work), feed)
 
 
 def donated(work: Work, feed: Feed) -> None:
-    """The state is updated in place."""
+    """Run donated steps, which update the state in place."""
     _loop(ft.donated(_program(work)), feed)
 
 
 def compiled(work: Work, feed: Feed) -> None:
-    """The whole step is one graph; each state can be kept."""
+    """Run the whole step as one graph; every state remains usable."""
     _loop(ft.compiled(_program(work)), feed)
 
 
 def compiled_donated(work: Work, feed: Feed) -> None:
-    """The whole step is one graph that updates the state in place."""
+    """Run the whole step as one graph that updates the state in place."""
     _loop(ft.donated(ft.compiled(_program(work))), feed)
 
 
 def ahead_donated(work: Work, feed: Feed) -> None:
-    """The same compiled ahead of time, into a library that a second process finds."""
+    """Run the same compiled ahead of time, into a library that a second process loads."""
     cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.mkdtemp()
     _loop(ft.donated(ft.compiled(_program(work), directory=Path(cache) / "ahead")), feed)
 
 
 def fit(work: Work, feed: Feed) -> None:
-    """Donated steps under ``fit`` with all that a run has: progress bar, history, log on disk."""
+    """Run donated steps in ``fit`` with progress bar, history and log on disk."""
     program = ft.donated(_program(work))
     with tempfile.TemporaryDirectory() as directory, open(os.devnull, "w") as nowhere:
         progress = ProgressBar(Console(file=nowhere, force_terminal=True))
@@ -55,7 +55,7 @@ def fit(work: Work, feed: Feed) -> None:
 
 
 class _Watching:
-    """A listener that hands the loss of each step to the feed, as the other loops do."""
+    """A listener that passes the loss of each step to the feed, as the other loops do."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -70,7 +70,7 @@ def _program(work: Work) -> ft.Program:
 
 
 def _loop(program: ft.Program, feed: Feed) -> None:
-    """Only the newest state is kept."""
+    """Keep only the newest state."""
     state = program.init()
     for batch in feed:
         state, metrics = program.train_step(state, batch)

@@ -1,4 +1,4 @@
-"""What the parent and its workers say to one another."""
+"""The messages between the parent and its workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Task(NamedTuple):
-    """What a worker is to run, and on what.
+    """The task of a worker.
 
     Attributes:
         contender: its name.
@@ -22,7 +22,7 @@ class Task(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What the parent asks for: so many steps, and something measured over them.
+    """A request of the parent: a number of steps, and a measurement over them.
 
     Attributes:
         kind: ``"seconds"``, ``"peak"``, ``"resident"`` or ``"allocated"`` (bytes).
@@ -36,13 +36,13 @@ class Turn(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was measured, and the loss of the last step."""
+    """The measurement, and the loss of the last step."""
 
     value: float
     loss: float
 
 
 class Failed(NamedTuple):
-    """The contender could not be run: the first line of its error."""
+    """The contender failed; holds the first line of its error."""
 
     reason: str

@@ -1,4 +1,4 @@
-"""Figures as tables: on the console, and in Markdown with what they were measured on."""
+"""Figures as tables: on the console, and in Markdown with a description of the machine."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ HEADER = (
 FIT_AIM = 25.0  # microseconds
 _NOTES = """\
 Every contender trains the same model on the same batch with AdamW (learning rate 1e-3, weight decay
-0.01) in float32, in a process of its own; the losses of the first three steps are compared before
-anything is timed. Contenders take turns, so that what else the machine does falls on all of them.
-With one thread all are bound to the same core. Ratios are to the plain loop (backward, fused AdamW,
-zero_grad), less is better: those of the minima over all turns, which are steadier, and those of the
-medians.
+0.01) in float32, in its own process; the losses of the first three steps are compared before
+anything is timed. Contenders take turns, so other load on the machine affects all of them. With one
+thread all are bound to the same core. Ratios are to the plain loop (backward, fused AdamW,
+zero_grad), lower is better: those of the minima over all turns, which are steadier, and those of
+the medians.
 
-* **peak**: tensors that are alive before a step (weights, moments, kept gradients), and what the
-  process grows by in it. **resident**: the whole process before it; mostly code, and what compiling
-  has left behind.
-* **allocated**: what torch allocates in a step, whether or not it is freed in it.
-* **first step**: with an empty cache of compiled code, and in a second process that finds it
-  filled. What does not compile has the one figure.
+* **peak**: tensors that are alive before a step (weights, moments, kept gradients), plus the growth
+  of the process during it. **resident**: the whole process before the step; mostly code, and memory
+  that compiling left behind.
+* **allocated**: all memory that torch allocates in a step, whether or not it is freed in it.
+* **first step**: with an empty cache of compiled code, and in a second process with a filled one.
+  Contenders that do not compile have one figure.
 """
 
 
 def title(results: Results) -> str:
-    """A work and its threads."""
+    """Return the title of a work and its threads."""
     threads = "1 thread" if results.threads == 1 else f"{results.threads} threads"
     return f"{results.work.title}, {threads}"
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
-    """A row for each contender, in their order; one that failed has its reason."""
+    """Return a row per contender, in their order; a failed one has its reason."""
     found = []
     for name, contender in CONTENDERS.items():
         if name in results.figures:
@@ -70,7 +70,7 @@ def _cells(results: Results, name: str, figures: Figures) -> tuple[str, ...]:
 
 
 def console(results: Results) -> Table:
-    """A table for the console."""
+    """Return a table for the console."""
     table = Table(title=title(results), title_justify="left")
     for index, name in enumerate(HEADER):
         table.add_column(name, justify="right" if index else "left", no_wrap=not index)
@@ -86,7 +86,7 @@ def console(results: Results) -> Table:
 
 
 def remarks(results: Results) -> list[str]:
-    """What ``fit`` adds to the step it drives, where both were measured."""
+    """Say how much ``fit`` adds to the step it runs, if both were measured."""
     if not {"fit", "donated"} <= results.figures.keys():
         return []
     fit, bare = (min(results.figures[name].seconds) * 1e6 for name in ("fit", "donated"))
@@ -97,7 +97,7 @@ def remarks(results: Results) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """A section with the table of a work."""
+    """Return a section with the table of a work."""
     lines = [_line(HEADER), "|".join(["", ":--", *("--:" for _ in HEADER[1:]), ""])]
     lines += [_line(row + ("",) * (len(HEADER) - len(row))) for row in rows(results)]
     return "\n".join([f"## {title(results)}", "", *lines, *_paragraphs(remarks(results))])
@@ -110,7 +110,7 @@ def write(
     command: str,
     plot: str | None = None,
 ) -> None:
-    """Write all of it to one file.
+    """Write the report to one file.
 
     Args:
         path: where.
@@ -121,7 +121,7 @@ def write(
     """
     facts = [f"* {name}: {value}" for name, value in machine.items()]
     parts = [
-        "# A train step beside those of others",
+        "# A train step compared with other trainers",
         "\n".join([*facts, f"* Command: `{command}`"]),
         _NOTES.strip(),
         *([f"![Ratios to the plain loop]({plot})"] if plot else []),

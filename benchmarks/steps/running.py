@@ -1,4 +1,4 @@
-"""Workers as the parent sees them: started with the environment of a setting, asked by turns."""
+"""Workers as the parent sees them: started in the environment of a setting, run in turns."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from benchmarks.steps.contenders import Contender
 from benchmarks.steps.protocol import Answer, Failed, Task, Turn
 
 _ROOT = Path(__file__).parents[2]
-_PATIENCE = 3600.0  # seconds for an answer: a cold compilation is the longest
+_PATIENCE = 3600.0  # seconds to wait for an answer; a cold compilation takes longest
 
 
 class ContenderError(Exception):
-    """A contender could not be run; the text says why, in a line."""
+    """A contender failed; the text gives the reason in one line."""
 
 
 @attrs.frozen
 class Setting:
-    """On what a work is measured.
+    """The setting in which a work is measured.
 
     Attributes:
         work: its name.
@@ -40,16 +40,16 @@ class Setting:
 
     @property
     def core(self) -> int | None:
-        """The core of one-thread figures: the last there is."""
+        """Return the core for one-thread figures: the last one."""
         return max(os.sched_getaffinity(0)) if self.threads == 1 else None
 
     def environment(self, cache: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a worker; with ``cache`` compiled code is kept there alone."""
+        """Return the environment of a worker; with ``cache``, compiled code is kept only there."""
         found = {
             **os.environ,
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
-            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of processes would live on
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of processes would survive the worker
             "JAX_PLATFORMS": "cpu",
             **extra,
         }
@@ -66,14 +66,14 @@ class Setting:
 
 @attrs.frozen(eq=False)
 class Worker:
-    """A process with one contender in it."""
+    """A process that runs one contender."""
 
     contender: Contender
     _connection: Connection
     _errors: IO[bytes]
 
     def ask(self, turn: Turn) -> Answer:
-        """Let it do a turn, and wait for the answer.
+        """Run a turn, and wait for the answer.
 
         Raises:
             ContenderError: it could not.
@@ -91,7 +91,7 @@ class Worker:
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the process ended: {lines[-1] if lines else 'without a word'}"
+        return f"the process ended: {lines[-1] if lines else 'no output'}"
 
 
 @contextlib.contextmanager
@@ -101,12 +101,12 @@ def started(
     cache: Path | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> Iterator[Worker]:
-    """A worker for the length of a block; the process has ended when the block has.
+    """Provide a worker for a block; its process ends with the block.
 
     Args:
-        contender: who.
-        setting: on what.
-        cache: a directory for compiled code, which is looked for nowhere else.
+        contender: the contender to run.
+        setting: the setting to run it in.
+        cache: the only directory for compiled code.
         extra: more variables of the environment.
     """
     here, there = Pipe()

@@ -1,4 +1,4 @@
-"""Trainers with a loop or a step of their own, set up for speed as their documentation has it.
+"""Trainers with a loop or a step of their own, configured for speed as documented.
 
 All of them get fused AdamW, and neither logs, checkpoints nor shows progress.
 """
@@ -21,7 +21,7 @@ def _optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def lightning(work: Work, feed: Feed) -> None:
-    """The Trainer in its barebones mode, which is there to measure its overhead."""
+    """Run the Trainer in its barebones mode, which exists to measure its overhead."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -50,7 +50,7 @@ def lightning(work: Work, feed: Feed) -> None:
 
 
 def fabric(work: Work, feed: Feed) -> None:
-    """A plain loop with Fabric's model, optimizer and backward."""
+    """Run a plain loop with Fabric's model, optimizer and backward."""
     import lightning
 
     shell = lightning.Fabric(accelerator="cpu", devices=1)
@@ -67,7 +67,7 @@ def fabric(work: Work, feed: Feed) -> None:
 
 
 def ignite(work: Work, feed: Feed) -> None:
-    """An engine around the plain step, without handlers."""
+    """Run an engine around the plain step, without handlers."""
     from ignite.engine import Engine
 
     model = work.model()
@@ -88,7 +88,7 @@ def ignite(work: Work, feed: Feed) -> None:
 
 
 def accelerate(work: Work, feed: Feed) -> None:
-    """A plain loop with what ``prepare`` gives."""
+    """Run a plain loop with the objects that ``prepare`` returns."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=work.accumulate)
@@ -113,7 +113,7 @@ def accelerate(work: Work, feed: Feed) -> None:
 
 
 def torchopt(work: Work, feed: Feed) -> None:
-    """``torch.func.functional_call`` and TorchOpt's functional AdamW, in place where it can be.
+    """Run ``torch.func.functional_call`` and TorchOpt's functional AdamW, in place if possible.
 
     Its accelerated operators are not used: the compiled extension of version 0.7.3 cannot be
     imported beside torch 2.13 (an undefined symbol).

@@ -1,4 +1,4 @@
-"""What is trained: model, loss and batch, the same in every process."""
+"""The tasks: model, loss and batch, the same in every process."""
 
 from __future__ import annotations
 
@@ -49,39 +49,39 @@ class Work:
     tokens: int = 0
 
     def model(self) -> nn.Module:
-        """A new module in training mode; its weights are the same each time."""
+        """Make a new module in training mode; its weights are the same each time."""
         torch.manual_seed(0)
         return self.build().to(self.device).train()
 
     def batch(self) -> Batch:
-        """The whole batch of a step."""
+        """Make the whole batch of a step."""
         torch.manual_seed(1)
         inputs, targets = self.data()
         return inputs.to(self.device), targets.to(self.device)
 
     def parts(self) -> list[Batch]:
-        """The batch cut into its micro-batches."""
+        """Cut the batch into its micro-batches."""
         cut = (tensor.chunk(self.accumulate) for tensor in self.batch())
         return list(zip(*cut, strict=True))
 
 
 def classify(model: Any, batch: Any) -> Tensor:
-    """Cross entropy of one class a sample."""
+    """Return the cross entropy of one class per sample."""
     return F.cross_entropy(model(batch[0]), batch[1])
 
 
 def predict(model: Any, batch: Any) -> Tensor:
-    """Cross entropy of the next token at every place."""
+    """Return the cross entropy of the next token at every position."""
     return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
 
 
 def vectors(width: int, classes: int) -> Batch:
-    """64 random vectors."""
+    """Make 64 random vectors."""
     return torch.randn(64, width), torch.randint(0, classes, (64,))
 
 
 def digits() -> Batch:
-    """The first 64 images that come with scikit-learn."""
+    """Load the first 64 digits of scikit-learn."""
     from sklearn.datasets import load_digits
 
     images, targets = load_digits(return_X_y=True)
@@ -90,7 +90,7 @@ def digits() -> Batch:
 
 
 def text(rows: int, length: int, vocabulary: int) -> Batch:
-    """Random tokens, and those that follow them."""
+    """Make random tokens and their successors."""
     tokens = torch.randint(0, vocabulary, (rows, length + 1))
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 

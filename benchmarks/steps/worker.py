@@ -1,4 +1,4 @@
-"""A process with one contender in it: ``python -m benchmarks.steps.worker DESCRIPTOR``."""
+"""A process that runs one contender: ``python -m benchmarks.steps.worker DESCRIPTOR``."""
 
 from __future__ import annotations
 

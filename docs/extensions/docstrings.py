@@ -1,4 +1,4 @@
-"""What the reference needs of the source beyond Markdown: roles as code, signatures of attrs."""
+"""Adapt docstrings for the reference: roles become code, attrs classes get signatures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([^`]+)`")
 
 
 class Docstrings(griffe.Extension):
-    """Show ``:class:`X``` as code, and what an attrs class is constructed with."""
+    """Show ``:class:`X``` as code, and give attrs classes the signature of their constructor."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the roles of a docstring."""
@@ -40,7 +40,7 @@ def _parameter(given: inspect.Parameter) -> griffe.Parameter:
 
 
 def _default(given: inspect.Parameter) -> str | None:
-    """The default as it would be typed; ``...`` where it is made anew for each object."""
+    """Return the default as source code, or ``...`` if each object gets a new one."""
     if given.default is given.empty:
         return None
     shown = repr(given.default)

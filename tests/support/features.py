@@ -1,6 +1,6 @@
-"""A pytest plugin that writes which tests show which capability: ``make features``.
+"""A pytest plugin that writes which tests cover which feature: ``make features``.
 
-Tests carry ``@pytest.mark.row(number)``. A capability that no passing test shows stands out.
+Tests carry ``@pytest.mark.row(number)``. The table marks features without a passing test.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CAPABILITIES = {
+FEATURES = {
     1: "pure step",
     2: "frozen state",
     3: "any existing loss",
@@ -71,23 +71,23 @@ CAPABILITIES = {
     58: "complete by construction",
 }
 
-_HEAD = """# Capabilities and the tests that show them
+_HEAD = """# Features and the tests that cover them
 
-Written by `make features`, from the tests that carry `@pytest.mark.row(number)`. A capability
-without a passing test is marked so.
+Written by `make features`, from the tests that carry `@pytest.mark.row(number)`. Features without a
+passing test are marked.
 
-| # | capability | status | tests |
+| # | feature | status | tests |
 |--:|:--|:--|:--|
 """
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--features", type=Path, help="write the table of capabilities there")
+    parser.addoption("--features", type=Path, help="write the table of features to this file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--features")
-    # Only the process that hears of all results writes.
+    # Only the process that receives all results writes.
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Results(path))
 
@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Results:
-    """Counts outcomes by capability and test function."""
+    """Counts outcomes by feature and test function."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,7 +113,7 @@ class Results:
             self.found[row][name][report.outcome] += 1
 
     def pytest_sessionfinish(self) -> None:
-        lines = [self.line(row, name) for row, name in CAPABILITIES.items()]
+        lines = [self.line(row, name) for row, name in FEATURES.items()]
         self.path.write_text(_HEAD + "\n".join(lines) + "\n")
 
     def line(self, row: int, name: str) -> str:
