@@ -1,4 +1,4 @@
-"""The largest batch that fits into memory, and how fast batches of each size are."""
+"""Find the largest batch that fits into memory, and the speed at each batch size."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from functrain.errors import ConfigurationError, FinderError
 from functrain.tree import containers, objects
 
 _REFINED = 8
-_FUNCTION = "Give a function (samples) -> batch in its place."
+_FUNCTION = "Give a function (samples) -> batch instead."
 
 
 @attrs.frozen
 class BatchSizes:
-    """What a search for the batch size saw.
+    """The result of a search for the batch size.
 
     Attributes:
         largest: the largest size that fitted.
-        speeds: samples a second by size, for all that fitted.
+        speeds: samples per second by size, for all sizes that fitted.
         failed: sizes that did not fit.
     """
 
@@ -38,7 +38,7 @@ class BatchSizes:
 
     @property
     def fastest(self) -> int:
-        """The size with the most samples a second."""
+        """The size with the most samples per second."""
         return max(self.speeds, key=self.speeds.__getitem__)
 
 
@@ -53,25 +53,26 @@ def find_batch_size(
 ) -> BatchSizes:
     """Try steps with larger and larger batches until one does not fit into memory.
 
-    Sizes are doubled from ``start`` on; between the last that fitted and the first that did not,
-    the search is refined to an eighth. Steps are made from the same state and thrown away, so a
-    little more memory is used than by ``fit``, which writes over a state that nobody else holds.
+    The search doubles the size from ``start``, and then bisects between the largest size that
+    fitted and the smallest that did not, to an eighth of the former. All steps start from the
+    same state, and their results are discarded, so the search needs a little more memory than
+    ``fit``, which updates the state in place.
 
     Args:
-        program: what is to be trained.
-        state: on the device that counts; not changed.
-        batch: (samples) -> batch; or a batch, whose samples are repeated.
+        program: the program to train.
+        state: a state on the device to use; not changed.
+        batch: a function (samples) -> batch, or a batch whose samples are repeated.
         start: the first size.
-        limit: no larger size is tried.
-        repeats: timed steps at each size, after one that is not; the fastest counts.
+        limit: the largest size to try.
+        repeats: timed steps at each size after an untimed one; the fastest counts.
 
     Returns:
         The sizes and their speeds.
 
     Raises:
-        ConfigurationError: ``start`` and ``limit`` make no sense, the batch has no samples, or it
-            is not evident how to repeat them.
-        FinderError: not even ``start`` fits.
+        ConfigurationError: ``start`` or ``limit`` is invalid, or the batch has no samples or
+            an unknown layout.
+        FinderError: a batch of ``start`` samples does not fit.
 
     Example:
         >>> import functrain as ft
@@ -112,7 +113,7 @@ def find_batch_size(
 
 
 def _refine(fits: Callable[[int], bool], low: int, high: int) -> None:
-    """Halve the distance between what fits and what does not, down to an eighth of the former."""
+    """Bisect between a size that fits and one that does not, to an eighth of the former."""
     grain = max(low // _REFINED, 1)
     while high - low > grain:
         middle = (low + high) // 2
@@ -126,7 +127,7 @@ def _speed(
     size: int,
     repeats: int,
 ) -> float | None:
-    """Samples a second; ``None`` where the memory does not suffice."""
+    """Return samples per second, or ``None`` if memory runs out."""
     try:
         batch = batch_of(size)
         seconds = [_seconds(program, state, batch) for _ in range(repeats + 1)]
@@ -135,7 +136,7 @@ def _speed(
             raise
     else:
         return size / min(seconds[1:])
-    # Here, where the exception no longer holds the tensors of its frames.
+    # Not in the except block, where the exception still holds the tensors of its frames.
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
@@ -157,7 +158,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _repeating(batch: Batch) -> Callable[[int], Batch]:
-    """Batches of any size from the samples of one."""
+    """Return a function that makes batches of any size from the samples of one."""
     samples = sizes.size(batch)
     if samples is None:
         raise ConfigurationError(

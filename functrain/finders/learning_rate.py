@@ -1,4 +1,4 @@
-"""The learning-rate range test: the loss over a rate that grows from step to step."""
+"""The learning-rate range test: the loss at a rate that grows from step to step."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from functrain.training.loop import iterate
 
 _SMOOTHING = 0.98
 _DIVERGED = 4.0
-_UNSETTLED_END = 5
+_EXCLUDED_STEPS = 5
 
 
 @attrs.frozen
 class LearningRateCurve:
-    """What a learning-rate range test saw.
+    """The result of a learning-rate range test.
 
     Attributes:
         rates: the learning rate of each step.
-        losses: the loss at each, smoothed.
-        raw: the same as it was.
-        diverged: whether the search ended because the loss left its best value far behind.
+        losses: the smoothed loss of each step.
+        raw: the loss of each step.
+        diverged: whether the search ended early because the loss grew far beyond its best value.
     """
 
     rates: list[float] = attrs.field(repr=False)
@@ -46,13 +46,13 @@ class LearningRateCurve:
     def suggestion(self) -> float:
         """The rate at which the smoothed loss falls most steeply over the logarithm of the rate.
 
-        As fastai's ``steep``: the first tenth of the search, in which the mean settles, and the
-        last 5 steps are left out.
+        As in fastai's ``steep``, the first tenth of the search, before the mean stabilizes, and
+        the last 5 steps are excluded.
 
         Raises:
-            FinderError: too few steps were made, or the loss fell nowhere.
+            FinderError: there are too few steps, or the loss never fell.
         """
-        inner = range(len(self.rates) // 10, len(self.rates) - _UNSETTLED_END)
+        inner = range(len(self.rates) // 10, len(self.rates) - _EXCLUDED_STEPS)
         if len(inner) < 3:
             raise FinderError(
                 f"{len(self.rates)} steps are too few to see a slope: search with more steps=, or "
@@ -68,7 +68,7 @@ class LearningRateCurve:
         return self.rates[steepest]
 
     def _slope(self, index: int) -> float:
-        """Change of the loss over that of the logarithm of the rate."""
+        """Return the slope of the loss over the logarithm of the rate."""
         ratio = self.rates[index + 1] / self.rates[index]
         return (self.losses[index + 1] - self.losses[index]) / math.log(ratio)
 
@@ -76,7 +76,7 @@ class LearningRateCurve:
         """Draw the curve.
 
         Args:
-            path: where to write the picture; by default it is not written.
+            path: the file to write, if any.
 
         Returns:
             A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
@@ -110,27 +110,27 @@ def find_lr(
     high: float = 10.0,
     steps: int = 100,
 ) -> LearningRateCurve:
-    """Make steps at a learning rate that grows exponentially, and watch the loss.
+    """Train with an exponentially growing learning rate, and record the loss.
 
     The range test of Smith (2017, "Cyclical Learning Rates for Training Neural Networks"), with
-    the rates, smoothing and end of fastai's ``lr_find``. The program's schedule is left out for
-    the search; several groups of parameters all have the same rate.
+    the rates, smoothing and end of fastai's ``lr_find``. The search replaces the program's
+    schedule and uses the same rate for all groups of parameters.
 
     Args:
-        program: what is to be trained.
-        state: where it would begin; it is not changed, and neither is ``data``'s random generator.
-        data: whatever ``fit`` takes; read from the state's position on, as often as it takes. A
-            loader with ``state_dict`` goes on where it was, so give it one of its own.
+        program: the program to train.
+        state: the initial state; neither it nor ``data``'s random generator is changed.
+        data: data as for ``fit``, read from the state's position and repeated as necessary. The
+            search advances a loader with ``state_dict``, so pass a separate one.
         low: the first rate, above 0.
-        high: the last one, above ``low``.
-        steps: how many, at least 2.
+        high: the last rate, above ``low``.
+        steps: number of steps, at least 2.
 
     Returns:
-        The curve. It ends early where the smoothed loss exceeds 4 times its best value, or is not
+        The curve. It ends early if the smoothed loss exceeds 4 times its best value or is not
         finite.
 
     Raises:
-        ConfigurationError: the rates or the number of steps make no sense.
+        ConfigurationError: the rates or the number of steps are invalid.
         FinderError: the loss is not finite at the first step.
 
     Example:
@@ -168,14 +168,14 @@ def find_lr(
         set_generator_states(loader, held)
     if not raw:
         raise FinderError(
-            f"the loss is not finite at the first step, at a rate of {low}: see whether weights "
+            f"the loss is not finite at the first step, at a rate of {low}: check that weights "
             "and data are finite, or search from a lower low="
         )
     return LearningRateCurve(rates[: len(raw)], losses, raw, diverged)
 
 
 def smoothed(losses: list[float]) -> float:
-    """The exponential mean of losses at the last of them, free of bias (fastai: AvgSmoothLoss).
+    """Return the bias-corrected exponential mean of losses (fastai: AvgSmoothLoss).
 
     Example:
         >>> smoothed([2.0]), round(smoothed([2.0, 1.0]), 3)
@@ -190,13 +190,13 @@ def smoothed(losses: list[float]) -> float:
 def _losses(
     program: Program, state: TrainState, data: Any, rates: list[float]
 ) -> Generator[float, None, None]:
-    """The loss of each step at its rate; infinite where a step could not be made."""
+    """Yield the loss of each step, infinite if the step fails."""
     first = step = state.counters.step
-    searching = _at(program, Lambda(lambda at: rates[min(at - first, len(rates) - 1)]))
+    searching = _with_schedule(program, Lambda(lambda at: rates[min(at - first, len(rates) - 1)]))
     scheduler = learning_rate.init(searching.schedules)
-    begun = attrs.evolve(state, scheduler=scheduler)
+    start = attrs.evolve(state, scheduler=scheduler)
     try:
-        for after, metrics in iterate(searching, begun, data, until=Steps(first + len(rates))):
+        for after, metrics in iterate(searching, start, data, until=Steps(first + len(rates))):
             if after.counters.step > step:  # else the batch was empty
                 step = after.counters.step
                 yield metrics["loss"].item()
@@ -204,8 +204,8 @@ def _losses(
         yield math.inf
 
 
-def _at(program: Program, schedule: Lambda) -> Program:
-    """The program with one schedule for all groups of parameters; it consumes no state."""
+def _with_schedule(program: Program, schedule: Lambda) -> Program:
+    """Return a program with one schedule for all groups that does not donate its state."""
 
     def everywhere(schedules: Schedules) -> Schedules:
         if isinstance(schedules, dict):

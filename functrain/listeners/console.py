@@ -1,4 +1,4 @@
-"""Plain lines about a run, for terminals, files and batch systems."""
+"""Print plain lines about a run, for terminals, files and batch systems."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import attrs
 
 from functrain import metrics
 from functrain.errors import ConfigurationError
+from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
-from functrain.listeners.pace import Pace, clock_text
-from functrain.listeners.rows import evaluation_name, nothing_to_train
+from functrain.listeners.throughput import Throughput, clock_text
 from functrain.training import events
 from functrain.training.durations import Duration
 
@@ -32,14 +32,15 @@ class Console:
     Metrics are fetched from the device only when a line is printed.
 
     Args:
-        style: ``"minimal"`` is a line for each evaluation and the end; ``"standard"`` also where
-            the run begins, and every so often loss, lr, samples a second and the time left;
-            ``"verbose"`` also epochs, checkpoints, the gradient norm and peak memory.
-        every: how often the line about steps comes, a duration.
-        file: where to, by default the standard output.
+        style: ``"minimal"`` prints a line for each evaluation and one at the end; ``"standard"``
+            also prints one at the start, and loss, lr, samples per second and the time left at
+            the interval ``every``; ``"verbose"`` adds epochs, checkpoints, the gradient norm and
+            peak memory.
+        every: the interval between lines about steps, a duration.
+        file: the output file, by default the standard output.
 
     Raises:
-        ConfigurationError: there is no such style.
+        ConfigurationError: ``style`` is unknown.
 
     Example:
         >>> import functrain as ft, torch
@@ -56,16 +57,16 @@ class Console:
     every: Duration | str = "100 steps"
     file: TextIO | None = None
     _interval: Interval = attrs.field(init=False)
-    _pace: Pace | None = attrs.field(init=False, default=None)
+    _throughput: Throughput | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Say where the run begins."""
+        """Print where the run begins."""
         counters = event.state.counters
         self._interval.begin(counters, event.batches)
-        self._pace = Pace(event.steps, counters)
+        self._throughput = Throughput(event.steps, counters)
         if self.style != "minimal":
             if event.ended is not None:
                 self._print(nothing_to_train(event))
@@ -75,12 +76,12 @@ class Console:
             self._print(f"{begin} from step {counters.step}{to}")
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Print a line about a step that is due."""
+        """Print a line about the step if one is due."""
         if self.style != "minimal" and self._interval.due(event.state.counters):
             self._print(self._step_line(event))
 
     def on_epoch_end(self, event: events.EpochEnd) -> None:
-        """Print the means of an epoch."""
+        """Print the mean metrics of an epoch."""
         if self.style == "verbose":
             cut = "" if event.complete else " (cut short)"
             self._print(f"epoch {event.epoch + 1} ended{cut}  {_values(event.metrics)}")
@@ -91,32 +92,32 @@ class Console:
         self._print(f"step {step}  {name}: {_values(event.metrics)}")
 
     def on_checkpoint_saved(self, event: events.CheckpointSaved) -> None:
-        """Print where a checkpoint is."""
+        """Print the path of a checkpoint."""
         if self.style == "verbose":
             self._print(f"step {event.state.counters.step}  saved {event.path}")
 
     def on_early_stopped(self, event: events.EarlyStopped) -> None:
-        """Print why the run is about to end."""
+        """Print why the run stops early."""
         if self.style == "verbose":
             self._print(f"step {event.state.counters.step}  stopping early: {event.detail}")
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Print how it ended."""
+        """Print how the run ended."""
         step = event.state.counters.step
         self._print(f"ended at step {step}: {event.reason} ({event.detail})")
 
     def _step_line(self, event: events.BatchEnd) -> str:
-        assert self._pace is not None, "a run begins with on_train_begin"
-        counters, pace = event.state.counters, self._pace
+        assert self._throughput is not None, "a run begins with on_train_begin"
+        counters, throughput = event.state.counters, self._throughput
         row = metrics.fetch([dict(event.metrics)])[0]
-        total = "" if pace.steps is None else f"/{pace.steps}"
+        total = "" if throughput.steps is None else f"/{throughput.steps}"
         parts = [
             f"step {counters.step}{total}",
             f"epoch {counters.epoch + (counters.batch > 0)}",
             _values({name: row[name] for name in _shown(row, self.style)}),
-            f"{pace.speed(counters):.4g} samples/s",
+            f"{throughput.samples_per_second(counters):.4g} samples/s",
         ]
-        if (left := pace.left(counters)) is not None:
+        if (left := throughput.seconds_left(counters)) is not None:
             parts.append(f"{clock_text(left)} left")
         if self.style == "verbose":
             used = peak_memory(event.state.device)
@@ -124,7 +125,7 @@ class Console:
         return "  ".join(parts)
 
     def _print(self, line: str) -> None:
-        # Looked up now: notebooks and test runners put others in its place.
+        # Look sys.stdout up for each line: notebooks and test runners replace it.
         print(line, file=self.file or sys.stdout, flush=True)
 
 

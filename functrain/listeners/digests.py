@@ -1,4 +1,4 @@
-"""Digests of the state at every step, by which two runs are compared without their states."""
+"""Write a digest of the state at every step, to compare two runs without storing their states."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Digests:
     """A listener that writes a hash of the state after each step to ``digests.jsonl``.
 
     A row has the root of the state's Merkle tree, the hash of each part of the state (``params``,
-    ``optimizer``, ``rng``, ...) and that of the batch; every so often also those of all leaves.
-    ``functrain diff`` reads in them at which step two runs part, and in which part. A resumed run
-    cuts the file back to its checkpoint, so that each step stands in it once; one that goes on
-    from a checkpoint of another run begins with the rows of that one.
+    ``optimizer``, ``rng``, ...) and the hash of the batch. At the interval ``leaves`` it also has
+    the hashes of all leaves. ``functrain diff`` uses them to find the step and the part in which
+    two runs first differ. A resumed run truncates the file to its checkpoint, so each step occurs
+    once. A run that continues from a checkpoint of another run starts with the rows of that run.
 
-    The state is hashed when the step has been made; training is the same with it and without.
-    Rows that cannot be written are told of in one :class:`SinkWarning`, kept, and tried again.
+    Hashing takes place after the step and does not change training. If rows cannot be written,
+    the listener warns once with :class:`SinkWarning`, keeps them and tries again.
 
     Args:
         directory: the run directory.
-        every: of which steps, in steps.
-        leaves: at which steps the hashes of all leaves are written too, in steps.
+        every: the interval between rows, in steps.
+        leaves: the interval between rows with the hashes of all leaves, in steps.
 
     Raises:
         ConfigurationError: ``every`` or ``leaves`` is not given in steps.
-        LogError: at the beginning of the run, if something else stands in the file.
+        LogError: at the beginning of the run, if the file holds something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -60,7 +60,7 @@ class Digests:
     _leaves: int = attrs.field(init=False)
     _file: LineFile = attrs.field(init=False)
     _batch: Merkle | None = attrs.field(init=False, default=None)
-    _waiting: list[bytes] = attrs.field(init=False, factory=list)
+    _pending: list[bytes] = attrs.field(init=False, factory=list)
     _failing: bool = attrs.field(init=False, default=False)
     _resumed: bool = attrs.field(init=False, default=False)
 
@@ -75,14 +75,14 @@ class Digests:
         return self.directory / FILE_NAME
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Keep the rows that the state has behind it; those of later steps go."""
+        """Keep the rows up to the state's step, and cut off those of later steps."""
         if event.resumed is not None and not self.path.exists():
-            _bring(event.resumed.parent / FILE_NAME, self.path)
+            _copy_rows(event.resumed.parent / FILE_NAME, self.path)
         if not self._resumed:
-            self._waiting = []
-        # Some of the rows that wait may stand there, from a write that was cut short.
-        waiting = [_decoded(line, self.path)["step"] - 1 for line in self._waiting[:1]]
-        last = min([event.state.counters.step, *waiting])
+            self._pending = []
+        # A write that was cut short may have left some of the pending rows in the file.
+        pending = [_decoded(line, self.path)["step"] - 1 for line in self._pending[:1]]
+        last = min([event.state.counters.step, *pending])
         self._batch, self._resumed, self._failing, kept = None, False, False, 0
         for line in self._file.read().splitlines(keepends=True):
             if _decoded(line, self.path)["step"] > last:
@@ -91,12 +91,12 @@ class Digests:
         self._file.open(kept)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Hash the batch of a step that is due."""
+        """Hash the batch if this step gets a row."""
         if (event.state.counters.step + 1) % self._every == 0:
             self._batch = merkle(event.batch)
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Hash the state after it, and write the row."""
+        """Hash the state after the step, and write the row."""
         step = event.state.counters.step
         if step % self._every:
             return
@@ -108,49 +108,49 @@ class Digests:
             row["leaves"] = {
                 tree.path_string(path): digest.hex() for path, digest in found.leaves()
             }
-        self._waiting.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        self._pending.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
         self._write()
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Make durable what was written, and let go of the file."""
+        """Sync and close the file."""
         self._write(durable=True)
         self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows that could not be written yet; all others are durable now."""
+        """Return the rows that could not be written yet, and sync all others."""
         self._write(durable=True)
-        return {"digests": [line.decode() for line in self._waiting]}
+        return {"digests": [line.decode() for line in self._pending]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the rows that could not be written; which of the file stay, the step tells."""
-        self._waiting = [line.encode() for line in state.get("digests", [])]
+        """Restore the rows that could not be written."""
+        self._pending = [line.encode() for line in state.get("digests", [])]
         self._resumed = True
 
     def _write(self, durable: bool = False) -> None:
         try:
-            self._file.append(b"".join(self._waiting))
-            self._waiting = []
+            self._file.append(b"".join(self._pending))
+            self._pending = []
             if durable:
                 self._file.sync()
             self._failing = False
         except OSError as error:
             if not self._failing:
                 warn(
-                    f"{self.path} could not be written to: {error}. Training goes on, and it is "
-                    "tried again",
+                    f"could not write to {self.path}: {error}. Training continues, and functrain "
+                    "tries again",
                     SinkWarning,
                 )
             self._failing = True
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of digests; a line that a crash cut short is left out.
+    """Yield the rows of a digests file, without a last line that a crash cut short.
 
     Args:
-        path: the file, or a run directory; without one there are no rows.
+        path: the file, or a run directory; if it does not exist there are no rows.
 
     Raises:
-        LogError: it is no file of digests.
+        LogError: the file is not a digests file.
     """
     file = path / FILE_NAME if path.is_dir() else path
     for line in LineFile(file).read().splitlines():
@@ -165,13 +165,13 @@ def _decoded(line: bytes, path: Path) -> dict[str, Any]:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         pass
     raise LogError(
-        f"{path} holds no digests of a run (it has the line {line[:60]!r}), and is not written "
-        "over. Choose another directory, or move it away."
+        f"{path} is not a digests file (it has the line {line[:60]!r}), so it is not overwritten. "
+        "Choose another directory, or move the file away."
     )
 
 
-def _bring(source: Path, target: Path) -> None:
-    """Copy the rows of the run that another one goes on from, where it has any."""
+def _copy_rows(source: Path, target: Path) -> None:
+    """Copy the rows, if any, of the run that this one continues."""
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""Any function of the state, called as training goes on, without leaving a trace in it."""
+"""Call any function of the state during training, without changing the training."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from functrain.training.durations import Duration
 
 @attrs.define(eq=False)
 class Every:
-    """A listener that calls a function every so often.
+    """A listener that calls a function at an interval.
 
-    All random generators (torch's, ``random``, NumPy's) are lent to the call, started from the
-    state's own seed, and put back bit for bit: training is the same with it and without, and
-    the call draws the same in a resumed run.
+    During the call all random generators (torch's, ``random``, NumPy's) are seeded from the
+    state's seed, and afterwards they are restored bit for bit. So the call does not change
+    training, and it draws the same numbers in a resumed run.
 
     Args:
-        every: how often: a duration.
-        function: takes the state after the step. What it returns is not used, unless it is an
+        every: the interval, a duration.
+        function: takes the state after the step. Its result is ignored, unless it is an
             ``ft.Stop``, which ends the run.
 
     Example:
@@ -43,29 +43,29 @@ class Every:
         self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Count from here on."""
+        """Start counting."""
         self._interval.begin(event.state.counters, event.batches)
 
     def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
-        """Call the function after a step that is due."""
+        """Call the function if it is due."""
         if not self._interval.due(event.state.counters):
             return None
-        answer = undisturbed(self.function, event.state)
+        answer = call_isolated(self.function, event.state)
         return answer if isinstance(answer, events.Stop) else None
 
 
-def undisturbed(function: Callable[[TrainState], object], state: TrainState) -> object:
-    """What a function says of a state; it may draw random numbers, nobody else will notice.
+def call_isolated(function: Callable[[TrainState], object], state: TrainState) -> object:
+    """Call a function of a state with random generators of its own.
 
     Args:
-        function: draws from generators that are started from the state's seed and step.
-        state: where training stands.
+        function: draws from generators that are seeded from the state's seed and step.
+        state: the current state.
 
     Example:
         >>> import functrain as ft, torch
         >>> program = ft.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1))
         >>> draw = lambda state: torch.rand(()).item()
-        >>> undisturbed(draw, program.init()) == undisturbed(draw, program.init())
+        >>> call_isolated(draw, program.init()) == call_isolated(draw, program.init())
         True
     """
     with sample_scope() as scope:

@@ -1,4 +1,4 @@
-"""Gradient norms by group of parameters."""
+"""Log gradient norms by group of parameters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from functrain.training.durations import Duration
 class GradientMonitor:
     """A listener that adds the norms of the gradients, by group, to the log: ``grad_norm.NAME``.
 
-    The gradients of a due step, before clipping, are computed once more before it is made, so
-    such a step takes about twice as long. Nothing is waited for on the device. Put it before the
-    sinks in the list of listeners.
+    At the interval ``every`` the gradients before clipping are computed a second time, so such a
+    step takes about twice as long. The host does not wait for the device. List this listener
+    before the sinks.
 
     Args:
         program: what is trained.
-        every: of which steps, in steps.
-        groups: patterns over parameter paths by the group's name; the first that matches counts.
-            By default the model's direct children.
+        every: the interval, in steps.
+        groups: patterns for parameter paths by the group's name; the first match counts. By
+            default each direct child of the model is a group.
 
     Raises:
         ConfigurationError: ``every`` is not given in steps, or a pattern matches no parameter.
@@ -52,13 +52,13 @@ class GradientMonitor:
         self._paths = grouped(self.program, self.groups)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Take the gradients of a step that is due."""
+        """Compute the gradients if they are due."""
         if (event.state.counters.step + 1) % self._steps == 0:
             found = norms(self._paths, gradients(self.program, event.state, event.batch))
             self._found = {f"grad_norm.{name}": norm for name, norm in found.items()}
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, Tensor] | None:
-        """Hand them over with the metrics of the step."""
+        """Return the norms as metrics of the step."""
         if not self._found:
             return None
         found, self._found = self._found, {}

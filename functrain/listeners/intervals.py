@@ -1,4 +1,4 @@
-"""Where a listener's turn comes, at a cost that steps in between do not feel."""
+"""Tell when a listener is due, with almost no cost for the steps in between."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Amount = Callable[[Counters], float]
 
 @attrs.define(eq=False)
 class Interval:
-    """Says after which steps a duration has passed once more: at N, 2N, ..., never at 0.
+    """Tells after which steps a listener is due: at N, 2N, ..., never at 0.
 
-    It agrees with ``training.position.due``, and is one comparison for a step at which
-    nothing is due. Minutes are counted from :meth:`begin` on.
+    It agrees with ``training.limits.due``, and takes one comparison for a step at
+    which nothing is due. Minutes count from :meth:`begin`.
 
     Args:
         every: N, a duration or its text.
@@ -43,33 +43,33 @@ class Interval:
     _next: float = attrs.field(init=False, default=math.inf)
 
     def begin(self, counters: Counters, batches: int | None) -> None:
-        """Count from here on.
+        """Start counting.
 
         Args:
-            counters: where the run stands; a resumed one goes on with the multiples of N.
-            batches: loader batches in an epoch, where that is known.
+            counters: the current counters; a resumed run stays at the multiples of N.
+            batches: loader batches per epoch, if known.
 
         Raises:
-            UnknownLengthError: N is a fraction of epochs, and their length is unknown.
+            UnknownLengthError: N is a fraction of an epoch, and its length is unknown.
         """
         self._amount, self._size = _measure(self.every, batches)
-        self._await(self._amount(counters))
+        self._set_next(self._amount(counters))
 
     def due(self, counters: Counters) -> bool:
-        """Whether N has passed since the last time; to be asked once after each step."""
+        """Return whether N has passed since the last time; call it once after each step."""
         amount = self._amount(counters)
         if amount < self._next:
             return False
-        self._await(amount)
+        self._set_next(amount)
         return True
 
-    def _await(self, amount: float) -> None:
+    def _set_next(self, amount: float) -> None:
         after = (math.floor(amount / self._size) + 1) * self._size
         self._next = math.ceil(after) if isinstance(amount, int) else float(after)
 
 
 def _measure(every: Duration, batches: int | None) -> tuple[Amount, Fraction]:
-    """What a duration counts, and how much of it makes one interval."""
+    """Return what a duration counts, and the size of one interval."""
     if isinstance(every, Steps):
         return attrgetter("step"), Fraction(every.n)
     if isinstance(every, Samples):
@@ -82,16 +82,16 @@ def _measure(every: Duration, batches: int | None) -> tuple[Amount, Fraction]:
     if batches is None:
         raise UnknownLengthError(
             f'every="{every}" needs the number of batches in an epoch, which this data does not '
-            "tell: use whole epochs, steps or samples"
+            "have: use whole epochs, steps or samples"
         )
     return lambda counters: counters.epoch * batches + counters.batch, every.n * batches
 
 
 def whole_steps(every: Duration | str, listener: str) -> int:
-    """The N of a listener that must know before a step whether it is due.
+    """Return N for a listener that must know before a step whether it is due.
 
     Raises:
-        ConfigurationError: it is not given in steps.
+        ConfigurationError: ``every`` is not given in steps.
 
     Example:
         >>> whole_steps("100 steps", "GradientMonitor")
@@ -100,7 +100,7 @@ def whole_steps(every: Duration | str, listener: str) -> int:
     given = duration(every)
     if not isinstance(given, Steps):
         raise ConfigurationError(
-            f'{listener}(every=...) is told in steps, such as "100 steps", because it looks at a '
+            f'{listener}(every=...) takes steps, such as "100 steps", because it looks at a '
             f'step before it is made; got "{given}"'
         )
     return given.n

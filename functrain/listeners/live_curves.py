@@ -1,4 +1,4 @@
-"""Curves that grow under the cell of a notebook while a run trains."""
+"""Draw curves below a notebook cell while a run trains."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
-from functrain.listeners.rows import evaluation_name
 from functrain.metrics.rows import fetch
 from functrain.training import events
 from functrain.view.display.growing import Series, html
 
 Found = dict[str, dict[str, Series]]
-# Of a long run drawing takes longer, and is done less often: it has at most this share of the time.
+# Drawing a long run takes longer, so it happens less often: at most this share of the time.
 _SHARE = 0.05
 
 
@@ -26,20 +26,20 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _some(_: Any, attribute: attrs.Attribute[Any], names: tuple[str, ...]) -> None:
     if not names:
-        raise ConfigurationError("LiveCurves(metrics=...) needs the name of a metric at least")
+        raise ConfigurationError("LiveCurves(metrics=...) needs at least one name")
 
 
 @attrs.define(eq=False)
 class LiveCurves:
-    """A listener that draws metrics of steps and evaluations as they come, in notebooks only.
+    """A listener that draws metrics of steps and evaluations during training, in notebooks only.
 
-    The picture changes twice a second at the most, and only then metrics are fetched from the
-    device, all since the last time at once. Anywhere but in a notebook it does nothing; curves of
-    a run that has ended are ``run.history.plot()``.
+    It draws at most twice a second, and only then fetches metrics from the device, all at once.
+    Outside of a notebook it does nothing. To draw a run that has ended, use
+    ``run.history.plot()``.
 
     Args:
-        metrics: names; those of evaluations are found by the same names.
-        clock: seconds.
+        metrics: names, of steps and evaluations alike.
+        clock: returns seconds.
 
     Raises:
         ConfigurationError: no metric is named.
@@ -56,26 +56,26 @@ class LiveCurves:
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     _place: NotebookDisplay | None = attrs.field(init=False, default=None)
     _next: float = attrs.field(init=False, default=0.0)
-    _waiting: list[dict[str, Any]] = attrs.field(init=False, factory=list)
+    _pending: list[dict[str, Any]] = attrs.field(init=False, factory=list)
     _found: Found = attrs.field(init=False, factory=dict)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Begin an empty picture, which is shown with the first values."""
-        self._waiting, self._found = [], {name: {} for name in self.metrics}
+        """Start an empty figure; the first values make it appear."""
+        self._pending, self._found = [], {name: {} for name in self.metrics}
         self._place = NotebookDisplay() if in_notebook() else None
         self._next = self.clock() + REFRESH_SECONDS
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Keep the metrics where they are, and draw if it is time."""
+        """Keep the metrics on their device, and draw if a refresh is due."""
         if self._place is None:
             return
         chosen = {name: event.metrics[name] for name in self.metrics if name in event.metrics}
-        self._waiting.append({"step": event.state.counters.step, **chosen})
+        self._pending.append({"step": event.state.counters.step, **chosen})
         if self.clock() >= self._next:
             self._show()
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Add the points of an evaluation to the next picture."""
+        """Add the points of an evaluation."""
         if self._place is None:
             return
         step, prefix = event.state.counters.step, evaluation_name(event)
@@ -84,11 +84,11 @@ class LiveCurves:
                 self._add(name, f"{prefix}/{name}", step, event.metrics[name])
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Draw all of it and let it stand."""
+        """Draw the final figure."""
         self.close()
 
     def close(self) -> None:
-        """Draw what there is, also where an exception ended the run."""
+        """Draw what there is, also after an exception ended the run."""
         if self._place is not None:
             self._show()
         self._place = None
@@ -100,25 +100,25 @@ class LiveCurves:
 
     def _show(self) -> None:
         begun = self.clock()
-        waiting, self._waiting = self._waiting, []
-        for row in fetch(waiting):
+        pending, self._pending = self._pending, []
+        for row in fetch(pending):
             for name in self.metrics:
                 if name in row:
                     self._add(name, name, row["step"], row[name])
         if self._place is not None and any(self._found.values()):
             found = {name: _training_first(name, series) for name, series in self._found.items()}
-            self._place.show(_in_words(found), html(found))
+            self._place.show(_as_text(found), html(found))
         now = self.clock()
         self._next = now + max(REFRESH_SECONDS, (now - begun) / _SHARE)
 
 
 def _training_first(name: str, series: dict[str, Series]) -> dict[str, Series]:
-    """The series of a metric in the order in which they are drawn."""
+    """Return the series of a metric in drawing order."""
     return dict(sorted(series.items(), key=lambda item: item[0] != name))
 
 
-def _in_words(found: Found) -> str:
-    """The last value of each series."""
+def _as_text(found: Found) -> str:
+    """Return the last value of each series as text."""
     lines = (
         f"{label} {values[-1]:.4g} at step {steps[-1]}"
         for series in found.values()

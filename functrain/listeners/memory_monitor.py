@@ -1,4 +1,4 @@
-"""Peak memory of the process and of its device."""
+"""Log the peak memory of the process and of its device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from functrain.training.durations import Duration
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """The most memory that was in use at once so far, in bytes.
+    """Return the peak memory so far, in bytes.
 
     Args:
-        device: where the state is.
+        device: the device of the state.
 
     Returns:
-        ``host``: of the process (its resident set); ``device``: of torch's tensors on an
-        accelerator, where torch counts them.
+        ``host``: the resident set of the process; ``device``: torch's tensors on an accelerator
+        for which torch counts them.
 
     Example:
         >>> peak_memory(torch.device("cpu"))["host"] > 1_000_000
@@ -39,11 +39,11 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 class MemoryMonitor:
     """A listener that adds peak memory to the log: ``memory/host`` and ``memory/device``, in bytes.
 
-    These numbers are of the process, and so the only ones in the log that a resumed run has not
-    in common with one that was never cut. Put it before the sinks in the list of listeners.
+    The numbers belong to the process, so they are the only ones in the log that differ between a
+    resumed run and an uninterrupted one. List this listener before the sinks.
 
     Args:
-        every: of which steps.
+        every: the interval, a duration.
 
     Example:
         >>> import functrain as ft
@@ -61,11 +61,11 @@ class MemoryMonitor:
         self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Count from here on."""
+        """Start counting."""
         self._interval.begin(event.state.counters, event.batches)
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
-        """Measure after a step that is due."""
+        """Measure if it is due."""
         if not self._interval.due(event.state.counters):
             return None
         found = peak_memory(event.state.device)

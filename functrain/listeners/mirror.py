@@ -1,4 +1,4 @@
-"""Copies of a run's checkpoints in a remote store, made as they are saved."""
+"""Copy a run's checkpoints to a remote store as they are saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functrain.errors.warning import warn
 from functrain.training import events
 from functrain.training.metrics_log import FILE_NAME
 
-# The local checkpoint may be gone already, where many are saved and few are kept.
+# Pruning may already have removed the local checkpoint.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)
 
 
@@ -30,13 +30,13 @@ def _as_store(store: RemoteCheckpoints | str) -> RemoteCheckpoints:
 class Mirror:
     """A listener that copies each checkpoint to a remote store as soon as it is on the disk.
 
-    The log of the run goes with it, so that :meth:`RemoteCheckpoints.fetch` brings back all that
-    ``fit`` needs to go on. Training waits while a copy is made. A copy that fails is told in a
-    :class:`CheckpointWriteWarning`; the next checkpoint is tried again.
+    It copies the log as well, so :meth:`RemoteCheckpoints.fetch` brings back everything that
+    ``fit`` needs to resume. Training waits during the copy. If a copy fails, the listener warns
+    with :class:`CheckpointWriteWarning` and tries again with the next checkpoint.
 
     Args:
-        store: the remote store, or its URL; as a URL all checkpoints are kept there.
-        required: a copy that fails ends the run with an error instead.
+        store: the remote store, or its URL. A store given as a URL keeps all checkpoints.
+        required: raise the error if a copy fails.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -53,11 +53,11 @@ class Mirror:
     required: bool = attrs.field(default=False, kw_only=True)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Find out before the first step whether a package is missing or the URL makes no sense."""
+        """Check before the first step that the package is installed and the URL is valid."""
         self.store.objects()
 
     def on_checkpoint_saved(self, event: events.CheckpointSaved) -> None:
-        """Copy it, as it is, and the log."""
+        """Copy the checkpoint and the log."""
         log = event.path.parent / FILE_NAME
         try:
             self.store.upload(event.path, log if log.exists() else None)
@@ -67,5 +67,5 @@ class Mirror:
             self._warn(event.path, error)
 
     def _warn(self, path: Path, error: Exception) -> None:
-        message = f"{path} is on the disk, but was not copied: {error}"
+        message = f"{path} was saved, but not copied: {error}"
         warn(message, CheckpointWriteWarning)

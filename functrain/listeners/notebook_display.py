@@ -1,4 +1,4 @@
-"""A place in the output of a notebook's cell whose content may change."""
+"""Output of a notebook cell that can be replaced."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from rich.console import Console
 
 from functrain.errors.optional import require
 
-# How often a place is written over at the most: each time goes to the browser and back.
+# Replace the output at most this often: each update is a round trip to the browser.
 REFRESH_SECONDS = 0.5
 
 
 def in_notebook() -> bool:
-    """Whether the process is the kernel of a notebook; nothing is imported to find out."""
+    """Return whether the process is a notebook kernel, without importing IPython."""
     return Console().is_jupyter
 
 
 class NotebookDisplay:
-    """Content that is put in the place of the one before; it needs IPython, and no widgets."""
+    """Cell output that each call of :meth:`show` replaces. It needs IPython, but no widgets."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def show(self, text: str, html: str | None = None) -> None:
-        """Display something, in the place of the last one.
+        """Display content in place of the previous one.
 
         Args:
-            text: plain, for where HTML is not shown.
-            html: the same with more to see, or ``None``.
+            text: plain text, for front ends that do not show HTML.
+            html: a richer form of the same, or ``None``.
         """
         content = {"text/plain": text} | ({} if html is None else {"text/html": html})
         if self._handle is None:

@@ -1,4 +1,4 @@
-"""Groups of parameters that a monitor tells apart, and their norms."""
+"""Group parameters by name, and compute a norm for each group."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Patterns: TypeAlias = Mapping[str, Pattern]
 
 
 def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]:
-    """The trainable paths of each group.
+    """Return the trainable paths of each group.
 
     Args:
-        program: whose parameters.
-        patterns: by the group's name a glob, several, or a predicate (path, tensor); the first
-            that matches has a parameter, and one that none matches is left out. By default the
-            groups are the model's direct children.
+        program: the program with the parameters.
+        patterns: one or several globs, or a predicate (path, tensor), by the group's name. The
+            first match gets a parameter; a parameter without a match belongs to no group. By
+            default each direct child of the model is a group.
 
     Raises:
         ConfigurationError: a group would be empty.
@@ -59,7 +59,7 @@ def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]
 
 
 def norms(groups: Mapping[str, list[str]], tensors: Tensors) -> dict[str, Tensor]:
-    """The 2-norm over each group, as 0-dim tensors where the values are; no group without any.
+    """Return the 2-norm of each group that has tensors, as 0-dim tensors on their device.
 
     Example:
         >>> import torch

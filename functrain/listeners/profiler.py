@@ -1,4 +1,4 @@
-"""torch.profiler over some steps of a run."""
+"""Run torch.profiler over some steps of a run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from functrain.training import events
 
 @attrs.define(eq=False, kw_only=True)
 class Profiler:
-    """A listener that records what some steps spend their time on. Training is not changed by it.
+    """A listener that profiles some steps. It does not change training.
 
-    It passes over ``wait`` steps, runs the profiler over ``warmup`` more without keeping them,
-    and records ``active``; then it lets go, or begins again where ``repeat`` says so. Each
-    recording leaves ``step-N.trace.json`` (chrome://tracing, Perfetto) and ``step-N.txt``, a table
-    of the most expensive operators, N being the last step in it. Loading of data counts.
+    It skips ``wait`` steps, runs the profiler for ``warmup`` steps without keeping the results,
+    and records ``active`` steps. Then it stops, or starts over as often as ``repeat`` says. Each
+    recording writes ``step-N.trace.json`` (for chrome://tracing or Perfetto) and ``step-N.txt``, a
+    table of the most expensive operators, where N is the last recorded step. The time includes
+    data loading.
 
     Args:
-        directory: for the files; it is made.
-        wait: steps, from the beginning of the run or where it is resumed.
-        warmup: steps.
-        active: steps.
-        repeat: recordings; 0 goes on to the end.
-        rows: of the table.
-        options: what else ``torch.profiler.profile`` takes: ``record_shapes``,
+        directory: the directory for the files; created if necessary.
+        wait: number of steps to skip after the start of the run or its resumption.
+        warmup: number of steps to profile without keeping the results.
+        active: number of steps to record.
+        repeat: number of recordings; 0 continues to the end of the run.
+        rows: number of rows in the table.
+        options: other arguments of ``torch.profiler.profile``: ``record_shapes``,
             ``profile_memory``, ``with_stack``, ...
 
     Example:
@@ -52,7 +53,7 @@ class Profiler:
     _left: int = attrs.field(init=False, default=0)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Start it."""
+        """Start the profiler."""
         self.close()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._step, self._left = event.state.counters.step, self.repeat
@@ -61,7 +62,7 @@ class Profiler:
         self._running.start()
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Go on to the next step, and let go after the last recording."""
+        """Advance to the next step, and stop after the last recording."""
         if self._running is None:
             return
         self._step = event.state.counters.step
@@ -70,11 +71,11 @@ class Profiler:
             self.close()
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Write what is recorded, if the run ends within."""
+        """Stop, and write the recording that the run ended in."""
         self.close()
 
     def close(self) -> None:
-        """Stop, also where an exception ended the run."""
+        """Stop, also after an exception ended the run."""
         if self._running is not None:
             running, self._running = self._running, None
             running.stop()

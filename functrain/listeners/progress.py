@@ -1,4 +1,4 @@
-"""Progress on the console: a bar where a person watches, a line an evaluation where none does."""
+"""Show progress: a live bar on terminals and in notebooks, a line per evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rich.progress import (
 
 from functrain import metrics
 from functrain.core.state import Counters
+from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay
-from functrain.listeners.rows import evaluation_name, nothing_to_train
 from functrain.training import events
 
 _TERMINAL_SECONDS = 0.2  # rich takes 1 ms to draw the bar
 _NOTEBOOK_WIDTH = 120
-_FOR_THE_LOG = ("lr", "grad_norm", "update_ratio")  # with the names of groups after a dot
+_FOR_THE_LOG = ("lr", "grad_norm", "update_ratio")  # also with the name of a group after a dot
 
 
 class ProgressBar:
     """A listener that shows epoch, step, remaining time, metrics and the last evaluation.
 
     On a terminal and in notebooks it is a live bar; elsewhere each evaluation prints one line.
-    Metrics are fetched from the device only when something is shown. The remaining time goes by
-    the pace of the present process, also right after a resumption.
+    It fetches metrics from the device only when it shows them. It estimates the remaining time
+    from the speed of the present process, also after resuming.
 
     Args:
-        console: where to; by default the standard output.
+        console: the console to print to, by default the standard output.
 
     Example:
         >>> import functrain as ft, torch
@@ -51,13 +51,13 @@ class ProgressBar:
         self._progress: Progress | None = None
         self._notebook: NotebookDisplay | None = None
         self._task: Any = None
-        self._measured = ""
+        self._evaluation = ""
         self._shown = 0.0
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Begin where the run begins, also within a resumed one."""
-        self.close()  # the bar of a run that an exception ended
-        step, self._measured = event.state.counters.step, ""
+        """Start the bar at the step at which the run starts or resumes."""
+        self.close()  # a bar that is left from a run that an exception ended
+        step, self._evaluation = event.state.counters.step, ""
         if event.ended is not None:
             self.console.print(nothing_to_train(event), soft_wrap=True)
         elif event.resumed is not None:
@@ -65,7 +65,7 @@ class ProgressBar:
         if not (self.console.is_terminal or self.console.is_jupyter):
             return
         in_notebook = self.console.is_jupyter
-        self._progress = _bar(_page(self.console) if in_notebook else self.console)
+        self._progress = _bar(_capturing_console(self.console) if in_notebook else self.console)
         self._task = self._progress.add_task(
             "train",
             total=event.steps,
@@ -80,29 +80,29 @@ class ProgressBar:
         self._show(event.state.counters, "")
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Move the bar, at most five times a second, in a notebook twice."""
+        """Update the bar at most five times a second, in a notebook twice."""
         if self._progress is None:
             return
         now = self.console.get_time()
         if now - self._shown >= (REFRESH_SECONDS if self._notebook else _TERMINAL_SECONDS):
             self._shown = now
-            self._show(event.state.counters, _live(event.metrics))
+            self._show(event.state.counters, _format_metrics(event.metrics))
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Remember the evaluation for the bar, or print it."""
+        """Show the evaluation beside the bar, or print it."""
         values = "  ".join(f"{key} {value:.4g}" for key, value in event.metrics.items())
-        self._measured = f"{evaluation_name(event)}: {values}"
+        self._evaluation = f"{evaluation_name(event)}: {values}"
         if self._progress is None:
             step = event.state.counters.step
-            self.console.print(f"step {step}  {self._measured}", soft_wrap=True, highlight=False)
+            self.console.print(f"step {step}  {self._evaluation}", soft_wrap=True, highlight=False)
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar at its final state."""
         self._show(event.state.counters, "")
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back, also where an exception ended the run."""
+        """Release the terminal, also after an exception ended the run."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._notebook = None
@@ -110,7 +110,7 @@ class ProgressBar:
     def _show(self, counters: Counters, live: str) -> None:
         if self._progress is None:
             return
-        text = "  ".join(part for part in (live, self._measured) if part)
+        text = "  ".join(part for part in (live, self._evaluation) if part)
         self._progress.update(
             self._task, completed=counters.step, epoch=counters.epoch, metrics=text
         )
@@ -134,8 +134,8 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _live(values: Any) -> str:
-    """The loss and the user's metrics; rates and norms are for the log."""
+def _format_metrics(values: Any) -> str:
+    """Format the loss and the user's metrics; rates and norms go to the log only."""
     shown = {
         name: value
         for name, value in values.items()
@@ -145,8 +145,8 @@ def _live(values: Any) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in row.items())
 
 
-def _page(console: Console) -> Console:
-    """A console that prints nowhere: rich's own way in notebooks takes ipywidgets."""
+def _capturing_console(console: Console) -> Console:
+    """Return a console that prints to memory: rich itself needs ipywidgets in notebooks."""
     return Console(
         file=io.StringIO(),
         width=_NOTEBOOK_WIDTH,

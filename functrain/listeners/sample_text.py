@@ -1,4 +1,4 @@
-"""Texts that a model writes as it learns."""
+"""Sample text from a model during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.listeners.every import undisturbed
+from functrain.listeners.every import call_isolated
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.jsonl import step_of
 from functrain.listeners.sinks.line_file import LineFile
@@ -21,20 +21,21 @@ from functrain.training.durations import Duration
 
 @attrs.define(eq=False)
 class SampleText:
-    """A listener that has the model write a text now and then, and prints it or puts it in a file.
+    """A listener that samples text from the model, and prints it or writes it to a file.
 
-    Training is bit for bit the same with it; the text is a function of state and seed, so a
-    resumed run writes the same ones.
+    It does not change training. The text is a function of state and seed, so a resumed run
+    samples the same texts.
 
     Args:
-        program: what is trained.
-        function: (program, state) -> text, such as one around ``functrain.generation``.
-        every: how often, a duration; by default at each evaluation.
-        path: a file of JSON lines ``{"step": ..., "text": ...}`` in the place of printing. A run
-            that begins at step 0 empties it, a resumed one goes on in it.
+        program: the program that is trained.
+        function: (program, state) -> text, for example a function that uses
+            ``functrain.generation``.
+        every: the interval, a duration; by default each evaluation.
+        path: write JSON lines ``{"step": ..., "text": ...}`` to this file instead of printing. A
+            run that begins at step 0 empties the file, a resumed run appends to it.
 
     Raises:
-        LogError: at the beginning of the run, if something else stands in the file.
+        LogError: at the beginning of the run, if the file holds something else.
 
     Example:
         >>> import functrain as ft, torch
@@ -54,12 +55,12 @@ class SampleText:
     _last: int | None = attrs.field(init=False, default=None)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Open the file and leave in it what is of steps up to here."""
+        """Open the file, and cut off the texts of later steps."""
         counters = event.state.counters
         if self.every is not None:
             self._interval = Interval(self.every)
             self._interval.begin(counters, event.batches)
-        # An evaluation that was cut is made again after its step, and so is its text.
+        # A resumed run repeats an interrupted evaluation, and then also samples its text again.
         after = counters.step if event.resumed is None or self._last is None else self._last
         self._last = after
         if self.path is not None:
@@ -69,12 +70,12 @@ class SampleText:
             self._file.open(sum(map(len, kept)))
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Write a text after a step that is due."""
+        """Sample a text if one is due."""
         if self._interval is not None and self._interval.due(event.state.counters):
             self._write(event.state)
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Write a text after an evaluation, once for all that there are of a step."""
+        """Sample a text after an evaluation, one for all evaluations of a step."""
         if self._interval is None and event.state.counters.step != self._last:
             self._write(event.state)
 
@@ -83,23 +84,23 @@ class SampleText:
         self.close()
 
     def close(self) -> None:
-        """Close the file, also where an exception ended the run."""
+        """Close the file, also after an exception ended the run."""
         if self._file is not None:
             self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The step of the last text; it is durable now."""
+        """Return the step of the last text, after syncing the file."""
         if self._file is not None:
             self._file.sync()
         return {"last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the step of the last text."""
         self._last = state["last"]
 
     def _write(self, state: TrainState) -> None:
         step = state.counters.step
-        text = str(undisturbed(lambda state: self.function(self.program, state), state))
+        text = str(call_isolated(lambda state: self.function(self.program, state), state))
         self._last = step
         if self._file is None:
             print(f"step {step}: {text}", flush=True)

@@ -1,4 +1,4 @@
-"""How far a step moves the weights, in relation to their size, by group of parameters."""
+"""Log the size of updates relative to the size of the weights, by group of parameters."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class UpdateMonitor:
     """A listener that adds update-to-weight ratios, by group, to the log: ``update_ratio.NAME``.
 
     The ratio is ``|p_after - p_before| / |p_before|`` in the 2-norm over a group; about 1e-3 is
-    usual (Karpathy, CS231n notes, "Ratio of weights:updates"). The weights before a due step are
-    held until it is made, so ``fit`` makes that step beside them instead of over them. Put it
-    before the sinks in the list of listeners.
+    usual (Karpathy, CS231n notes, "Ratio of weights:updates"). The monitor needs the weights
+    of before the step, so ``fit`` cannot make such a step in place. List this listener before the
+    sinks.
 
     Args:
         program: what is trained.
-        every: of which steps, in steps.
-        groups: patterns over parameter paths by the group's name; the first that matches counts.
-            By default the model's direct children.
+        every: the interval, in steps.
+        groups: patterns for parameter paths by the group's name; the first match counts. By
+            default each direct child of the model is a group.
 
     Raises:
         ConfigurationError: ``every`` is not given in steps, or a pattern matches no parameter.
@@ -55,12 +55,12 @@ class UpdateMonitor:
         self._paths = grouped(self.program, self.groups)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Hold the weights before a step that is due."""
+        """Keep the weights if their update is due."""
         if (event.state.counters.step + 1) % self._steps == 0:
             self._before = event.state.params
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, Tensor] | None:
-        """Compare them with those after it."""
+        """Compare the weights with those before the step."""
         if self._before is None:
             return None
         before, self._before = self._before, None

@@ -7,7 +7,7 @@ from typing import Any
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
-from functrain.listeners.rows import evaluation_name
+from functrain.listeners.event_text import evaluation_name
 from functrain.training import events
 from functrain.training.early_stopping.rule import find
 

@@ -16,14 +16,14 @@ from functrain.finders import find_batch_size
 
 
 def limited(most: int, error: BaseException | None = None) -> ft.Program:
-    """A program whose steps fit into memory up to some samples."""
+    """Return a program whose steps run out of memory beyond some batch size."""
 
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         x = batch["x"] if isinstance(batch, dict) else batch
         if len(x) > most:
             if error is not None:
                 raise error
-            torch.empty(2**60)  # what the allocator of the CPU really says
+            torch.empty(2**60)  # the message of the CPU allocator
         return model(x).square().mean()
 
     return ft.program(nn.Linear(2, 1), loss, ft.optim.Adam(lr=0.1))
@@ -31,7 +31,7 @@ def limited(most: int, error: BaseException | None = None) -> ft.Program:
 
 @pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory")])
 @pytest.mark.parametrize(("most", "found"), [(1, 1), (8, 8), (100, 96), (127, 120), (512, 512)])
-def test_the_largest_power_of_two_refined_to_an_eighth(
+def test_the_size_is_doubled_then_refined_to_an_eighth(
     most: int, found: int, error: BaseException | None
 ) -> None:
     program = limited(most, error)
@@ -43,13 +43,13 @@ def test_the_largest_power_of_two_refined_to_an_eighth(
     assert sizes.fastest in sizes.speeds
 
 
-def test_other_errors_are_not_taken_for_it() -> None:
+def test_other_errors_are_raised() -> None:
     program = limited(4, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         find_batch_size(program, program.init(), torch.ones(1, 2))
 
 
-def test_the_state_stays_as_it_was_with_a_donated_program_too() -> None:
+def test_the_state_is_unchanged_even_with_a_donated_program() -> None:
     program = ft.donated(limited(50))
     state = program.init()
     kept, generator = ft.copy(state), torch.get_rng_state()
@@ -58,7 +58,7 @@ def test_the_state_stays_as_it_was_with_a_donated_program_too() -> None:
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_batches_may_be_made_or_repeated_from_one() -> None:
+def test_batches_are_created_or_repeated_from_one() -> None:
     asked: list[int] = []
     given: list[Any] = []
 
@@ -83,7 +83,7 @@ def test_batches_may_be_made_or_repeated_from_one() -> None:
     assert given[0]["scale"].ndim == 0
 
 
-def test_mistakes_and_a_search_that_came_to_nothing() -> None:
+def test_mistakes_and_a_failed_search_are_errors() -> None:
     program = limited(2)
     for options in ({"start": 0}, {"start": 9, "limit": 8}, {"repeats": 0}):
         with pytest.raises(ConfigurationError, match="expects 1 <= start <= limit"):

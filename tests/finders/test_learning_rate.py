@@ -30,7 +30,7 @@ def program(optimizer: Any = None, **options: Any) -> ft.Program:
     return ft.program(lambda: nn.Linear(1, 1), loss, optimizer, **options)
 
 
-def test_the_state_its_generators_and_the_loader_stay_as_they_were() -> None:
+def test_state_generators_and_loader_are_unchanged() -> None:
     made = program(ft.optim.AdamW(lr=ft.schedules.WarmupCosine(1e-3, warmup_steps=1)), ema=0.9)
     loader = DataLoader(
         TensorDataset(X, Y), 16, shuffle=True, generator=torch.Generator().manual_seed(3)
@@ -53,7 +53,7 @@ def test_a_donated_program_does_not_consume_the_state() -> None:
     assert tree.diff(state, kept) == []
 
 
-def test_steps_are_those_of_plain_pytorch_at_the_rates_of_the_search() -> None:
+def test_steps_match_plain_pytorch_at_the_same_rates() -> None:
     made, plain = program(), nn.Linear(1, 1)
     state = made.init(seed=2)
     plain.load_state_dict(state.params)
@@ -69,8 +69,8 @@ def test_steps_are_those_of_plain_pytorch_at_the_rates_of_the_search() -> None:
         optimizer.step()
 
 
-def test_the_mean_is_that_of_fastai() -> None:
-    """fastai.callback.core.AvgSmoothLoss: lerp towards the mean by beta, then without bias."""
+def test_the_mean_matches_fastai() -> None:
+    """As fastai.callback.core.AvgSmoothLoss: lerp towards the mean by beta, then unbias."""
     value, losses = torch.tensor(0.0), [3.0, 1.0, 2.0, 5.0]
     for count, each in enumerate(losses, 1):
         value = torch.lerp(torch.tensor(each), value, 0.98)
@@ -78,8 +78,8 @@ def test_the_mean_is_that_of_fastai() -> None:
         assert smoothed(losses[:count]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_suggestion_is_where_the_mean_falls_most_steeply() -> None:
-    """fastai.callback.schedule.steep, over what its lr_find passes on."""
+def test_the_suggestion_is_at_the_steepest_descent_of_the_mean() -> None:
+    """As fastai.callback.schedule.steep, on the values that its lr_find passes."""
     curve = find_lr(program(), program().init(seed=1), [(X, Y)])
     rates, losses = torch.tensor(curve.rates), torch.tensor(curve.losses)
     kept = slice(len(rates) // 10, -5)
@@ -88,7 +88,7 @@ def test_the_suggestion_is_where_the_mean_falls_most_steeply() -> None:
     assert 0.01 < curve.suggestion < 3
 
 
-def test_the_suggestion_trains_and_a_rate_where_it_diverged_does_not() -> None:
+def test_the_suggestion_trains_and_a_diverging_rate_does_not() -> None:
     curve = find_lr(program(), program().init(seed=1), [(X, Y)])
     assert curve.diverged
     ends = {}
@@ -101,7 +101,7 @@ def test_the_suggestion_trains_and_a_rate_where_it_diverged_does_not() -> None:
 
 
 @pytest.mark.parametrize("nonfinite", ["raise", "skip", "ignore"])
-def test_a_loss_that_is_not_finite_ends_the_search(nonfinite: str) -> None:
+def test_a_nonfinite_loss_ends_the_search(nonfinite: str) -> None:
     def exploding(model: nn.Module, batch: Any) -> torch.Tensor:
         off = loss(model, batch)
         return off * torch.where(off.detach() > 20, math.nan, 1.0)
@@ -113,14 +113,14 @@ def test_a_loss_that_is_not_finite_ends_the_search(nonfinite: str) -> None:
     assert len(curve.rates) == len(curve.losses) == len(curve.raw) < 100
 
 
-def test_a_loss_below_zero_does_not_end_it_at_once() -> None:
+def test_a_negative_loss_does_not_end_the_search() -> None:
     made = ft.program(
         lambda: nn.Linear(1, 1), lambda m, b: loss(m, b) - 100.0, ft.optim.SGD(lr=1.0)
     )
     assert len(find_lr(made, made.init(), [(X, Y)], high=0.1, steps=30).rates) == 30
 
 
-def test_groups_and_schedules_all_have_the_rate_of_the_search() -> None:
+def test_all_groups_use_the_rate_of_the_search() -> None:
     sgd = ft.optim.SGD
     groups = ft.optim.groups([("bias", sgd(lr=ft.schedules.Cosine(0.5))), ("*", sgd(lr=0.1))])
     one, two = program(), program(groups)
@@ -128,7 +128,7 @@ def test_groups_and_schedules_all_have_the_rate_of_the_search() -> None:
     assert curves[0] == curves[1]
 
 
-def test_mistakes_and_searches_that_came_to_nothing() -> None:
+def test_mistakes_and_failed_searches_are_errors() -> None:
     state = program().init()
     for options in ({"low": 0.0}, {"low": 2.0, "high": 1.0}, {"steps": 1}, {"high": math.inf}):
         with pytest.raises(ConfigurationError, match="0 < low < high"):

@@ -22,7 +22,7 @@ def lines(style: str, every: str = "10 steps", **options: Any) -> list[str]:
 
 
 @pytest.mark.row(41)
-def test_minimal_is_a_line_for_each_evaluation_and_the_end() -> None:
+def test_minimal_prints_evaluations_and_the_end() -> None:
     found = lines("minimal", eval_every="10 steps")
     assert [line.split(":")[0] for line in found] == [
         "step 10  eval",
@@ -35,7 +35,7 @@ def test_minimal_is_a_line_for_each_evaluation_and_the_end() -> None:
 
 
 @pytest.mark.row(41)
-def test_standard_has_loss_rate_speed_and_time_left_every_n_steps() -> None:
+def test_standard_prints_loss_lr_speed_and_time_left_every_n_steps() -> None:
     found = lines("standard", eval_every="20 steps")
     assert found[0] == "training from step 0 of 20"
     number = r"[\d.e+-]+"
@@ -48,7 +48,7 @@ def test_standard_has_loss_rate_speed_and_time_left_every_n_steps() -> None:
 
 
 @pytest.mark.row(41)
-def test_verbose_has_epochs_checkpoints_norm_and_memory(tmp_path: Path) -> None:
+def test_verbose_prints_epochs_checkpoints_norm_and_memory(tmp_path: Path) -> None:
     text = "\n".join(lines("verbose", directory=tmp_path / "run"))
     assert "epoch 1 ended  loss" in text
     assert "epoch 3 ended (cut short)" in text
@@ -57,14 +57,14 @@ def test_verbose_has_epochs_checkpoints_norm_and_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(41)
-def test_a_resumed_run_says_where_it_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run_prints_where_it_continues(tmp_path: Path) -> None:
     lines("standard", directory=tmp_path / "run", until="4 steps")
     found = lines("standard", directory=tmp_path / "run")
     assert found[0] == f"continuing {tmp_path / 'run' / 'step-00000004'} from step 4 of 20"
 
 
 @pytest.mark.row(41)
-def test_nothing_is_fetched_that_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_printed_metrics_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     fetch, asked = metrics.fetch, []
     monkeypatch.setattr(metrics, "fetch", lambda rows: (asked.append(rows), fetch(rows))[1])
     console = Console(every="10 steps", file=io.StringIO())
@@ -83,6 +83,6 @@ def test_nothing_is_fetched_that_is_not_printed(monkeypatch: pytest.MonkeyPatch)
     assert calls == [0] * 9 + [1] + [0] * 9 + [1]
 
 
-def test_a_style_that_is_none_is_refused() -> None:
+def test_an_unknown_style_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match=r"one of \['minimal', 'standard', 'verbose'\]"):
         Console("loud")

@@ -1,4 +1,4 @@
-"""Row 54: a hash of the state at each step, by which runs are compared without their states."""
+"""Row 54: a hash of the state at each step compares runs without their states."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def raw(directory: Path) -> bytes:
 class TestMerkle:
     def test_a_leaf_is_hashed_with_dtype_and_shape(self) -> None:
         leaf = torch.randn(3, 4)
-        told = f"{leaf.dtype}{tuple(leaf.shape)};".encode() + leaf.numpy().tobytes()
-        assert merkle(leaf).digest == xxhash.xxh3_128(told).digest()
+        hashed = f"{leaf.dtype}{tuple(leaf.shape)};".encode() + leaf.numpy().tobytes()
+        assert merkle(leaf).digest == xxhash.xxh3_128(hashed).digest()
         assert merkle(leaf).digest != merkle(leaf.reshape(12)).digest
         assert merkle(leaf).digest != merkle(leaf.view(torch.int32)).digest
 
@@ -39,7 +39,7 @@ class TestMerkle:
         assert merkle(numbers.conj()) == merkle(numbers.conj().resolve_conj())
         assert merkle(torch.eye(3).to_sparse()) == merkle(torch.eye(3))
 
-    def test_the_order_of_keys_does_not_count_but_names_do(self) -> None:
+    def test_names_matter_but_their_order_does_not(self) -> None:
         assert merkle({"a": 1, "b": 2}).digest == merkle({"b": 2, "a": 1}).digest
         assert merkle({"a": 1, "b": 2}).digest != merkle({"a": 2, "b": 1}).digest
         assert merkle([1, 2]).digest != merkle((1, 2)).digest
@@ -52,14 +52,14 @@ class TestMerkle:
         assert merkle(one).digest != merkle(other).digest
         assert merkle(one).digest == merkle(one).digest
 
-    def test_arrays_count_and_objects_do_not(self) -> None:
+    def test_arrays_are_hashed_and_objects_are_not(self) -> None:
         import numpy as np
 
         assert merkle(np.arange(3)).digest != merkle(np.arange(1, 4)).digest
         assert merkle(object()).digest == merkle(object()).digest
 
 
-def test_each_step_has_the_hash_of_its_state_and_training_is_the_same(tmp_path: Path) -> None:
+def test_each_step_has_the_hash_of_its_state_and_training_is_unchanged(tmp_path: Path) -> None:
     seen = []
 
     class Watch:
@@ -78,7 +78,7 @@ def test_each_step_has_the_hash_of_its_state_and_training_is_the_same(tmp_path: 
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 11])
-def test_a_run_that_was_cut_has_every_step_once(tmp_path: Path, cut: int) -> None:
+def test_an_interrupted_run_has_every_step_once(tmp_path: Path, cut: int) -> None:
     small_runs.fit([Digests(tmp_path / "a")], directory=tmp_path / "a")
     digests = Digests(tmp_path / "b")
     with pytest.raises(errors.ListenerError):
@@ -89,7 +89,7 @@ def test_a_run_that_was_cut_has_every_step_once(tmp_path: Path, cut: int) -> Non
     assert raw(tmp_path / "a") == raw(tmp_path / "b")
 
 
-def test_going_back_cuts_it_and_going_on_elsewhere_brings_it(tmp_path: Path) -> None:
+def test_rewinding_truncates_the_file_and_forking_copies_it(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     store = ft.Checkpoints(a)
     small_runs.fit([Digests(a)], directory=store)
@@ -100,13 +100,13 @@ def test_going_back_cuts_it_and_going_on_elsewhere_brings_it(tmp_path: Path) -> 
     assert raw(b) == whole
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_row(tmp_path: Path) -> None:
+def test_a_temporarily_full_disk_loses_no_row(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     small_runs.fit([Digests(whole)], directory=whole)
     digests = Digests(tmp_path / "b")
 
     class Full:
-        """In the place of the file: no space from step 6 to 12."""
+        """A file without space on the disk from step 6 to 12."""
 
         def __init__(self, file: Any) -> None:
             self.file, self.full = file, False
@@ -124,14 +124,14 @@ def test_a_disk_that_is_full_for_a_while_costs_no_row(tmp_path: Path) -> None:
             full.full = 6 <= event.state.counters.step < 12
 
     full = digests._file = Full(digests._file)  # type: ignore[assignment]
-    with pytest.warns(errors.SinkWarning, match="Training goes on") as told:
+    with pytest.warns(errors.SinkWarning, match="Training continues") as caught:
         small_runs.fit([digests, Switch()], directory=tmp_path / "b")
-    assert len(told) == 1
+    assert len(caught) == 1
     assert raw(tmp_path / "b") == raw(whole)
 
 
-def test_rows_that_wait_are_in_the_checkpoint(tmp_path: Path) -> None:
-    """A run ends while the disk is full; half of what it tried to write is there."""
+def test_unwritten_rows_are_in_the_checkpoint(tmp_path: Path) -> None:
+    """A run ends while the disk is full and half of its last write is in the file."""
     small_runs.fit([Digests(tmp_path / "a")], directory=tmp_path / "a")
     b = tmp_path / "b"
     digests = Digests(b)
@@ -161,13 +161,13 @@ def test_rows_that_wait_are_in_the_checkpoint(tmp_path: Path) -> None:
     assert raw(tmp_path / "a") == raw(b)
 
 
-def test_something_else_in_the_file_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "digests.jsonl").write_text("my notes\n")
-    with pytest.raises(errors.ListenerError, match="holds no digests of a run"):
+    with pytest.raises(errors.ListenerError, match="is not a digests file"):
         small_runs.fit([Digests(tmp_path)], directory=tmp_path)
     assert (tmp_path / "digests.jsonl").read_text() == "my notes\n"
 
 
 def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(errors.ConfigurationError, match="told in steps"):
+    with pytest.raises(errors.ConfigurationError, match="takes steps"):
         Digests(tmp_path, every="1 epoch")

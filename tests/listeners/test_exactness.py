@@ -1,4 +1,4 @@
-"""Rows 32 and 34 with every listener there is: cuts leave no trace in state, log or files."""
+"""Rows 32 and 34 with every listener: interruptions leave no trace in state, log or files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def resumed(directory: Path, names: list[str], cuts: list[int], save_every: str) -> Any:
-    """Cut by a listener's wish and by an error in turn, each time with fresh objects."""
+    """Interrupt by a listener and by an error in turn, each time with new objects."""
     directory.mkdir()
 
     def made() -> list[Any]:
@@ -77,7 +77,9 @@ def resumed(directory: Path, names: list[str], cuts: list[int], save_every: str)
 @pytest.mark.row(32)
 @pytest.mark.row(34)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_cut_run_ends_in_the_same_bytes_with_any_listeners(tmp_path: Path, seed: int) -> None:
+def test_interrupted_runs_end_in_the_same_bytes_with_any_listeners(
+    tmp_path: Path, seed: int
+) -> None:
     draw = random.Random(seed)
     names = list(MAKERS) if seed == 0 else draw.sample(list(MAKERS), draw.randint(2, 7))
     names.sort(key=list(MAKERS).index)  # monitors before sinks
@@ -85,12 +87,12 @@ def test_a_cut_run_ends_in_the_same_bytes_with_any_listeners(tmp_path: Path, see
     save_every = f"{draw.randint(1, 7)} steps"
     straight = resumed(tmp_path / "a", names, [], "3 steps")
     cut = resumed(tmp_path / "b", names, cuts, save_every)
-    told = (names, cuts, save_every)
-    assert tree.diff(straight.state, cut.state) == [], told
-    assert straight.history.rows == cut.history.rows, told
-    assert contents(tmp_path / "a") == contents(tmp_path / "b"), told
+    setting = (names, cuts, save_every)
+    assert tree.diff(straight.state, cut.state) == [], setting
+    assert straight.history.rows == cut.history.rows, setting
+    assert contents(tmp_path / "a") == contents(tmp_path / "b"), setting
     plain = fit()
-    assert tree.diff(straight.state, plain.state) == [], told
+    assert tree.diff(straight.state, plain.state) == [], setting
 
 
 class Nowhere:
@@ -108,7 +110,7 @@ class Nowhere:
 @pytest.mark.slow
 @pytest.mark.row(41)
 def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
-    """Measured in process, so the bound is loose; the aim is 5 us."""
+    """The bound is loose because it is measured in process; the aim is 5 us."""
     pytest.importorskip("tensorboard")
     made, far = program(), "100000 steps"
     listeners = [
@@ -127,7 +129,7 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     state, metrics = made.train_step(state, (X[:4], X[:4, :1]))
     sending = dispatch.Listeners.of(listeners)
     sending.send(events.TrainBegin(state, 10_000, 100, None))
-    for _ in range(8):  # the profiler lets go
+    for _ in range(8):  # the profiler stops
         sending.send(events.BatchEnd(state, metrics))
     best = min(_seconds(sending, state, metrics) for _ in range(20))
     print(f"{len(listeners)} listeners: {best * 1e6:.2f} us a step")

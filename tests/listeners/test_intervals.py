@@ -1,4 +1,4 @@
-"""When a listener's turn comes: as ``functrain.training.limits.due`` says."""
+"""Listeners are due when ``functrain.training.limits.due`` says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import ConfigurationError, UnknownLengthError
+from functrain.errors import InvalidDurationError, UnknownLengthError
 from functrain.listeners import intervals
 from functrain.listeners.intervals import Interval
 from functrain.training.durations import Epochs, Samples, Steps, duration
@@ -35,7 +35,7 @@ def places(batches: int, size: int, steps: int) -> list[Any]:
     size=st.integers(1, 50),
     begin=st.integers(0, 20),
 )
-def test_it_agrees_with_the_loops_own_intervals_from_any_step_on(
+def test_it_agrees_with_the_intervals_of_the_loop_from_any_step(
     every: Any, batches: int, size: int, begin: int
 ) -> None:
     counters = places(batches, size, 40)
@@ -63,11 +63,11 @@ def test_minutes_are_counted_from_the_beginning_of_the_process(
     assert [n for n, each in enumerate(found) if each] == [2, 4, 7, 9, 11]
 
 
-def test_a_fraction_of_epochs_of_unknown_length_is_refused() -> None:
+def test_a_fraction_of_an_epoch_of_unknown_length_is_an_error() -> None:
     with pytest.raises(UnknownLengthError, match="use whole epochs"):
         Interval(Epochs(0.5)).begin(places(1, 1, 1)[0], None)
 
 
-def test_a_bare_number_is_no_duration() -> None:
-    with pytest.raises(ConfigurationError, match='did you mean "100 steps"'):
+def test_a_bare_number_is_not_a_duration() -> None:
+    with pytest.raises(InvalidDurationError, match='did you mean "100 steps"'):
         Interval(100)  # type: ignore[arg-type]

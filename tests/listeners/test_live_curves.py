@@ -1,4 +1,4 @@
-"""Curves in a notebook: few updates, few transfers, nothing outside of one."""
+"""Curves in a notebook: few updates, few transfers, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shown = list[tuple[str, str]]
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
-    """What a notebook would have been given, as text and as HTML."""
+    """Collect what a notebook would show, as text and as HTML."""
     found: Shown = []
 
     class Place:
@@ -46,7 +46,7 @@ def begun(now: list[float], *names: str) -> tuple[LiveCurves, ft.TrainState]:
 
 @pytest.mark.row(42)
 class TestInANotebook:
-    def test_at_most_two_pictures_a_second(self, shown: Shown) -> None:
+    def test_it_draws_at_most_twice_a_second(self, shown: Shown) -> None:
         now = [0.0]
         live, state = begun(now)
         for number in range(1, 301):
@@ -56,7 +56,7 @@ class TestInANotebook:
         live.close()
         assert shown[-1][0] == "loss 0.003333 at step 300"
 
-    def test_drawing_a_long_run_has_a_twentieth_of_the_time(
+    def test_drawing_a_long_run_takes_at_most_a_twentieth_of_the_time(
         self, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
@@ -73,7 +73,7 @@ class TestInANotebook:
             live.on_batch_end(step(state, number, loss=1.0))
         assert len(shown) == 3
 
-    def test_metrics_are_fetched_only_with_a_picture_and_all_of_them(
+    def test_all_metrics_are_fetched_when_it_draws(
         self, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fetched: list[int] = []
@@ -89,7 +89,7 @@ class TestInANotebook:
         live.close()
         assert fetched == [3, 3, 1]
 
-    def test_evaluations_are_in_the_chart_of_their_metric(self, shown: Shown) -> None:
+    def test_evaluations_are_drawn_with_their_metric(self, shown: Shown) -> None:
         run = fit([LiveCurves(("loss", "error"))])
         text, html = shown[-1]
         assert html.count("<svg") == 2
@@ -105,7 +105,7 @@ class TestInANotebook:
         assert "loss is nan at 2" in shown[-1][1]
         assert "loss is inf at 3" in shown[-1][1]
 
-    def test_a_run_that_fails_leaves_its_curve(self, shown: Shown) -> None:
+    def test_a_failed_run_leaves_its_curve(self, shown: Shown) -> None:
         class Failing:
             def on_batch_end(self, event: events.BatchEnd) -> None:
                 if event.state.counters.step == 3:
@@ -115,20 +115,20 @@ class TestInANotebook:
             fit([LiveCurves(), Failing()])
         assert "at step 3" in shown[-1][0]
 
-    def test_training_is_the_same_with_it(self, shown: Shown) -> None:
+    def test_it_does_not_change_training(self, shown: Shown) -> None:
         assert ft.tree.diff(fit([LiveCurves()]).state, fit().state) == []
         assert shown
 
-    def test_a_metric_there_is_not_shows_nothing(self, shown: Shown) -> None:
+    def test_an_unknown_metric_shows_nothing(self, shown: Shown) -> None:
         fit([LiveCurves("no_such")])
         assert shown == []
 
 
-def test_anywhere_else_it_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_does_nothing_outside_of_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     live = LiveCurves()
     fit([live])
     assert capsys.readouterr().out == ""
-    assert live._waiting == []
+    assert live._pending == []
 
 
 def test_it_does_not_import_ipython() -> None:
@@ -145,6 +145,6 @@ def test_it_does_not_import_ipython() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_a_name_is_needed() -> None:
+def test_at_least_one_metric_is_needed() -> None:
     with pytest.raises(errors.ConfigurationError, match="LiveCurves"):
         LiveCurves(())

@@ -1,4 +1,4 @@
-"""Row 38: a run is copied as it goes, and goes on elsewhere from the copy, in the same bytes."""
+"""Row 38: a run is copied as it trains, and resumes elsewhere from the copy in the same bytes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def url() -> str:
 
 @pytest.mark.row(38)
 @pytest.mark.parametrize("background", [False, True])
-def test_a_run_goes_on_from_its_copy_in_the_same_bytes(tmp_path: Path, background: bool) -> None:
+def test_a_run_resumes_from_its_copy_in_the_same_bytes(tmp_path: Path, background: bool) -> None:
     straight = train(tmp_path / "straight", "20 steps")
     store = RemoteCheckpoints(url(), keep_last=2)
     here, there = tmp_path / "here", tmp_path / "there"
@@ -70,21 +70,23 @@ def break_uploads(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 
 
 @pytest.mark.row(38)
-def test_a_copy_that_fails_is_told_and_the_next_is_tried(
+def test_a_failed_copy_warns_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_uploads(monkeypatch, "step-00000003")
     mirror = Mirror(url())
-    with pytest.warns(CheckpointWriteWarning, match=r"step-00000003 is on.*no answer") as told:
+    with pytest.warns(
+        CheckpointWriteWarning, match=r"step-00000003 was saved.*no answer"
+    ) as caught:
         run = train(tmp_path / "run", "6 steps", listeners=[mirror])
-    assert [each.category for each in told] == [CheckpointWriteWarning]
+    assert [each.category for each in caught] == [CheckpointWriteWarning]
     assert run.state.counters.step == 6
     assert mirror.store.steps() == [6]
     assert 3 in Checkpoints(tmp_path / "run").steps()
 
 
 @pytest.mark.row(38)
-def test_a_copy_that_is_required_ends_the_run(
+def test_a_failed_required_copy_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_uploads(monkeypatch, "step-00000003")
@@ -94,6 +96,6 @@ def test_a_copy_that_is_required_ends_the_run(
     assert Checkpoints(tmp_path / "run").steps() == [3]
 
 
-def test_a_url_that_makes_no_sense_is_told_before_the_first_step(tmp_path: Path) -> None:
+def test_an_invalid_url_is_an_error_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(ListenerError, match=r"failed at step 0.*nonsense"):
         train(tmp_path / "run", "6 steps", listeners=[Mirror("nonsense://there")])

@@ -1,4 +1,4 @@
-"""Row 44: memory, gradient norms and update ratios, when asked, and nothing changed by it."""
+"""Row 44: monitors log memory, gradient norms and update ratios without changing training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functrain.listeners import CSV, JSONL, GradientMonitor, MemoryMonitor, Upda
 
 
 @pytest.mark.row(44)
-def test_norms_by_group_make_up_the_norm_of_the_step() -> None:
+def test_group_norms_add_up_to_the_norm_of_the_step() -> None:
     monitor = GradientMonitor(program(), "3 steps", {"biases": "*.bias", "rest": "*"})
     run = fit([monitor])
     for row in run.history.rows:
@@ -36,7 +36,7 @@ def test_by_default_the_groups_are_the_models_children() -> None:
 
 
 @pytest.mark.row(44)
-def test_update_ratios_are_those_of_the_weights() -> None:
+def test_update_ratios_match_the_weights() -> None:
     run = fit([UpdateMonitor(program(), "4 steps", {"head": "3.*"})], until="8 steps")
     states = {0: program().init()}
     for state, _ in ft.iterate(program(), states[0], data(), until="8 steps"):
@@ -51,7 +51,7 @@ def test_update_ratios_are_those_of_the_weights() -> None:
 
 
 @pytest.mark.row(44)
-def test_peak_memory_of_the_process() -> None:
+def test_peak_memory_of_the_process_is_logged() -> None:
     psutil = pytest.importorskip("psutil")
     run = fit([MemoryMonitor("5 steps")])
     steps, found = run.history.column("memory/host")
@@ -61,7 +61,7 @@ def test_peak_memory_of_the_process() -> None:
 
 
 @pytest.mark.row(44)
-def test_training_is_bitwise_the_same_with_all_of_them() -> None:
+def test_monitors_do_not_change_training_bitwise() -> None:
     made = program()
     monitors = [MemoryMonitor("2 steps"), GradientMonitor(made, "1 step"), UpdateMonitor(made)]
     with_them, without = fit([*monitors, UpdateMonitor(made, "1 step", {"x": "*"})]), fit()
@@ -76,7 +76,7 @@ def test_training_is_bitwise_the_same_with_all_of_them() -> None:
 
 
 @pytest.mark.row(44)
-def test_only_a_step_that_is_looked_at_is_made_beside_the_old_state() -> None:
+def test_only_a_monitored_step_is_not_made_in_place() -> None:
     places: list[int] = []
 
     class Look:
@@ -89,7 +89,7 @@ def test_only_a_step_that_is_looked_at_is_made_beside_the_old_state() -> None:
 
 
 @pytest.mark.row(44)
-def test_monitors_reach_log_and_sinks(tmp_path: Path) -> None:
+def test_monitored_values_reach_log_and_sinks(tmp_path: Path) -> None:
     sink = JSONL(tmp_path / "some.jsonl")
     fit([GradientMonitor(program(), "2 steps"), sink, CSV(tmp_path / "a.csv")], directory=tmp_path)
     assert b"grad_norm.0" in (tmp_path / "metrics.jsonl").read_bytes()
@@ -98,7 +98,7 @@ def test_monitors_reach_log_and_sinks(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(44)
-def test_a_batch_without_samples_is_passed_over() -> None:
+def test_a_batch_without_samples_is_skipped() -> None:
     made = ft.program(model, loss, ft.optim.SGD(lr=0.1))
     batches = [(torch.zeros(n, 4), torch.zeros(n, 1)) for n in (3, 0, 2)]
     monitors = [GradientMonitor(made, "1 step"), UpdateMonitor(made, "1 step")]
@@ -108,8 +108,8 @@ def test_a_batch_without_samples_is_passed_over() -> None:
     assert run.history.column("update_ratio.0")[0] == [1, 2]
 
 
-def test_mistakes_are_told_when_a_monitor_is_made() -> None:
-    with pytest.raises(ConfigurationError, match=r'in steps.*got "1 epoch"'):
+def test_mistakes_are_errors_when_a_monitor_is_created() -> None:
+    with pytest.raises(ConfigurationError, match=r'takes steps.*got "1 epoch"'):
         GradientMonitor(program(), "1 epoch")
     with pytest.raises(ConfigurationError, match=r"'heads'.*'3.wieght'.*did you mean '3.weight'"):
         UpdateMonitor(program(), groups={"heads": "3.wieght"})
@@ -130,7 +130,7 @@ def test_gradients_are_what_sgd_with_a_rate_of_one_subtracts(accumulate: int) ->
     assert found.keys() == state.params.keys()
 
 
-def test_gradients_are_those_before_clipping_and_of_trainable_parameters_only() -> None:
+def test_gradients_are_unclipped_and_of_trainable_parameters_only() -> None:
     options = {"clip_norm": 1e-3, "trainable": ["3.*"]}
     made = ft.program(model, loss, ft.optim.SGD(lr=1.0), **options)
     state, batch = made.init(), (torch.randn(6, 4), torch.randn(6, 1))

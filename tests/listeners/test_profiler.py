@@ -1,4 +1,4 @@
-"""Row 43: torch.profiler over some steps, training bytes unchanged."""
+"""Row 43: torch.profiler runs over some steps and does not change training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functrain.listeners import Profiler
 
 
 @pytest.mark.row(43)
-def test_a_trace_and_a_table_of_the_steps_asked_for(tmp_path: Path) -> None:
+def test_it_writes_a_trace_and_a_table_of_the_chosen_steps(tmp_path: Path) -> None:
     fit([Profiler(tmp_path / "profile", wait=2, warmup=1, active=3)])
     names = sorted(file.name for file in (tmp_path / "profile").iterdir())
     assert names == ["step-00000006.trace.json", "step-00000006.txt"]
@@ -25,7 +25,7 @@ def test_a_trace_and_a_table_of_the_steps_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(43)
-def test_training_is_bitwise_the_same_with_it(tmp_path: Path) -> None:
+def test_it_does_not_change_training_bitwise(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path / "profile", wait=1, warmup=1, active=2, repeat=0)
     with_it = fit([profiler], directory=tmp_path / "a")
     without = fit(directory=tmp_path / "b")
@@ -36,13 +36,13 @@ def test_training_is_bitwise_the_same_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(43)
-def test_a_run_that_ends_within_leaves_what_there_is(tmp_path: Path) -> None:
+def test_a_run_that_ends_while_recording_leaves_a_trace(tmp_path: Path) -> None:
     fit([Profiler(tmp_path, wait=0, warmup=0, active=50)], until="4 steps")
     assert (tmp_path / "step-00000004.txt").exists()
 
 
 @pytest.mark.row(43)
-def test_steps_after_the_last_recording_are_not_watched(tmp_path: Path) -> None:
+def test_steps_after_the_last_recording_are_not_profiled(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1, active=2)
     watched: list[bool] = []
 
@@ -55,7 +55,7 @@ def test_steps_after_the_last_recording_are_not_watched(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(43)
-def test_it_lets_go_when_an_exception_ended_the_run_and_serves_the_next(tmp_path: Path) -> None:
+def test_it_stops_after_an_exception_and_serves_the_next_run(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1, active=2)
     for _ in range(2):
         with pytest.raises(ListenerError):
@@ -66,7 +66,7 @@ def test_it_lets_go_when_an_exception_ended_the_run_and_serves_the_next(tmp_path
 
 
 @pytest.mark.row(43)
-def test_a_resumed_run_is_profiled_from_where_it_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run_is_profiled_from_where_it_resumes(tmp_path: Path) -> None:
     for until in ("7 steps", "20 steps"):
         profiler = Profiler(tmp_path / "profile", wait=1, warmup=1, active=2)
         fit([profiler], directory=tmp_path / "run", until=until)

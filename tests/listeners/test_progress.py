@@ -1,4 +1,4 @@
-"""Progress: a bar for a terminal, lines for a file."""
+"""Progress: a bar on a terminal, lines in a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(console: Console, **options: Any) -> ft.Run:
 
 
 @pytest.mark.row(42)
-def test_without_a_terminal_a_line_an_evaluation() -> None:
+def test_without_a_terminal_each_evaluation_prints_a_line() -> None:
     file = io.StringIO()
     run(Console(file=file, width=100))
     lines = file.getvalue().splitlines()
@@ -39,7 +39,7 @@ def test_without_a_terminal_a_line_an_evaluation() -> None:
 
 
 @pytest.mark.row(42)
-def test_on_a_terminal_a_bar_with_epoch_steps_and_metrics() -> None:
+def test_on_a_terminal_the_bar_shows_epoch_steps_and_metrics() -> None:
     file = io.StringIO()
     run(Console(file=file, width=160, force_terminal=True, legacy_windows=False))
     text = file.getvalue()
@@ -49,7 +49,7 @@ def test_on_a_terminal_a_bar_with_epoch_steps_and_metrics() -> None:
 
 
 @pytest.mark.row(42)
-def test_training_is_the_same_with_it() -> None:
+def test_it_does_not_change_training() -> None:
     with_it = run(Console(file=io.StringIO(), force_terminal=True))
     loss = lambda model, x: model(x).square().mean()  # noqa: E731
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def test_training_is_the_same_with_it() -> None:
 
 
 @pytest.mark.row(42)
-def test_the_terminal_is_given_back_when_the_run_fails() -> None:
+def test_the_terminal_is_released_when_the_run_fails() -> None:
     def failing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("in the loss")
 
@@ -78,7 +78,7 @@ def at(program: ft.Program, step: int) -> Any:
 
 
 @pytest.mark.row(42)
-def test_right_after_resumption_the_time_left_goes_by_its_own_pace() -> None:
+def test_after_resuming_the_time_left_uses_the_speed_of_this_process() -> None:
     now = [0.0]
     file = io.StringIO()
     console = Console(file=file, width=200, force_terminal=True, get_time=lambda: now[0])
@@ -96,7 +96,7 @@ def test_right_after_resumption_the_time_left_goes_by_its_own_pace() -> None:
 
 
 @pytest.mark.row(42)
-def test_a_run_of_unknown_length_has_a_bar_too() -> None:
+def test_a_run_of_unknown_length_has_a_bar() -> None:
     file = io.StringIO()
     loss = lambda model, x: model(x).square().mean()  # noqa: E731
     program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
@@ -106,7 +106,7 @@ def test_a_run_of_unknown_length_has_a_bar_too() -> None:
 
 
 @pytest.mark.row(42)
-def test_live_metrics_are_the_users_too() -> None:
+def test_live_metrics_include_the_users() -> None:
     file = io.StringIO()
 
     def loss(model: nn.Module, x: torch.Tensor) -> ft.Loss:
@@ -121,7 +121,7 @@ def test_live_metrics_are_the_users_too() -> None:
 
 
 @pytest.mark.row(42)
-def test_a_bar_serves_the_run_after_one_that_failed() -> None:
+def test_a_bar_serves_the_run_after_a_failed_one() -> None:
     def failing(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("in the loss")
 
@@ -137,7 +137,7 @@ def test_a_bar_serves_the_run_after_one_that_failed() -> None:
 
 
 @pytest.mark.row(42)
-def test_in_a_notebook_it_changes_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_notebook_it_updates_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now, shown = [0.0], []
     monkeypatch.setattr(NotebookDisplay, "show", lambda self, text: shown.append(text))
     program = ft.program(nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
@@ -152,7 +152,7 @@ def test_in_a_notebook_it_changes_twice_a_second(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.row(42)
-def test_the_bar_lives_in_a_notebook_without_widgets() -> None:
+def test_the_bar_works_in_a_notebook_without_widgets() -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     code = """
@@ -163,7 +163,7 @@ run = ft.fit(program, [torch.ones(4, 2)] * 4, until="8 steps", listeners=[bar])
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120).execute()
-    (output,) = notebook.cells[0].outputs  # one place that was written over, and no warning
+    (output,) = notebook.cells[0].outputs  # one output that is replaced, and no warning
     assert output["output_type"] == "display_data"
     assert "8/8" in output["data"]["text/plain"]
     assert "\x1b" not in output["data"]["text/plain"]

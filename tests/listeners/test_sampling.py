@@ -1,4 +1,4 @@
-"""Row 45: functions that look at a run, and may draw at random, leave no trace in it."""
+"""Row 45: functions that inspect a run and draw random numbers do not change it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from functrain.listeners import Every, SampleText
 
 
 def write(program: ft.Program, state: ft.TrainState) -> str:
-    """A text that depends on the weights and on every generator there is."""
+    """Return a text that depends on the weights and on every random generator."""
     drawn = torch.rand(()).item() + random.random() + np.random.rand()
     with program.evaluating(state, "ema") as module:
         return f"{module(X[:2]).sum().item() + drawn:.12f}"
@@ -27,9 +27,7 @@ def write(program: ft.Program, state: ft.TrainState) -> str:
 
 @pytest.mark.row(45)
 @pytest.mark.parametrize("every", [None, "1 step", "0.5 epochs"])
-def test_sampling_during_training_leaves_training_bit_equal(
-    tmp_path: Path, every: str | None
-) -> None:
+def test_sampling_does_not_change_training_bitwise(tmp_path: Path, every: str | None) -> None:
     samples = SampleText(program(), write, every=every, path=tmp_path / "samples.jsonl")
     generators = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()
     with_it = fit([samples], directory=tmp_path / "a")
@@ -47,7 +45,7 @@ def test_sampling_during_training_leaves_training_bit_equal(
     ("every", "steps"),
     [(None, [5, 10, 15, 20]), ("6 steps", [6, 12, 18]), ("1 epoch", [8, 16])],
 )
-def test_a_resumed_run_writes_the_same_texts(
+def test_a_resumed_run_samples_the_same_texts(
     tmp_path: Path, every: str | None, steps: list[int]
 ) -> None:
     def samples(name: str) -> SampleText:
@@ -69,14 +67,14 @@ def test_without_a_file_texts_are_printed(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "step 5: to be\nor not\n"
 
 
-def test_a_file_of_someone_else_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "poems.txt").write_text("to be\n")
-    with pytest.raises(ListenerError, match="is not written over") as caught:
+    with pytest.raises(ListenerError, match="is not overwritten") as caught:
         fit([SampleText(program(), write, path=tmp_path / "poems.txt")])
     assert isinstance(caught.value.__cause__, LogError)
 
 
-def test_any_function_every_so_often_and_it_may_end_the_run() -> None:
+def test_any_function_runs_at_an_interval_and_may_end_the_run() -> None:
     seen: list[int] = []
 
     def look(state: ft.TrainState) -> Any:

@@ -1,4 +1,4 @@
-"""Rows 34 and 41: each row of the log at its destination once, whatever happens in between."""
+"""Rows 34 and 41: each row of the log reaches its destination once, despite interruptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from functrain.training.metrics_log import Row, decode
 
 
 class Memory:
-    """A destination in memory, as a tracker is: what was written stays, and may be away."""
+    """A destination in memory that never loses rows, as a tracker, and may be unavailable."""
 
     def __init__(self, broken: bool = False) -> None:
         self.rows: list[Row] = []
@@ -57,7 +57,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.row(41)
-def test_json_lines_are_the_log(tmp_path: Path) -> None:
+def test_json_lines_equal_the_log(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "some.jsonl"
     fit([JSONL(path)], directory=tmp_path / "run")
     assert path.read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -94,7 +94,7 @@ def test_pandas_reads_the_table(tmp_path: Path) -> None:
         ("16 samples", [4, 5, 8, 9, 10, 13, 15, 16, 17, 20]),
     ],
 )
-def test_every_n_with_evaluations_and_epochs_never_left_out(
+def test_rows_with_evaluations_and_epochs_are_written_at_any_interval(
     tmp_path: Path, every: str, expected: list[int]
 ) -> None:
     fit([JSONL(tmp_path / "some.jsonl", every=every)])
@@ -129,7 +129,7 @@ def _at(state: Any, step: int) -> Any:
     return attrs.evolve(state, counters=attrs.evolve(state.counters, step=step, batch=step))
 
 
-def test_a_sink_holds_no_state_so_that_fit_updates_in_place() -> None:
+def test_a_sink_holds_no_state_so_fit_can_update_in_place() -> None:
     places: set[int] = set()
 
     class Look:
@@ -159,7 +159,7 @@ def test_a_resumed_run_has_every_row_once(tmp_path: Path, cuts: list[int], cut: 
 
 
 @pytest.mark.row(34)
-def test_a_longer_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
+def test_a_longer_run_appends_to_the_same_file(tmp_path: Path) -> None:
     fit([CSV(tmp_path / "a.csv")], directory=tmp_path / "a")
     for until in ("10 steps", "20 steps"):
         fit([CSV(tmp_path / "b.csv")], directory=tmp_path / "b", until=until)
@@ -167,7 +167,7 @@ def test_a_longer_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(34)
-def test_going_back_to_an_earlier_step_takes_later_rows_away(tmp_path: Path) -> None:
+def test_rewinding_removes_later_rows(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     fit([JSONL(path)], directory=ft.Checkpoints(tmp_path / "a"))
     before = path.read_bytes()
@@ -177,7 +177,7 @@ def test_going_back_to_an_earlier_step_takes_later_rows_away(tmp_path: Path) -> 
 
 
 @pytest.mark.row(34)
-def test_columns_of_steps_that_are_taken_back_go_with_them(tmp_path: Path) -> None:
+def test_rewinding_removes_columns_of_later_steps(tmp_path: Path) -> None:
     path, straight = tmp_path / "a.csv", tmp_path / "b.csv"
     fit([CSV(path)], directory=ft.Checkpoints(tmp_path / "a"))
     fit([CSV(path)], directory=ft.Checkpoints(tmp_path / "a"), resume=3, until="7 steps")
@@ -188,7 +188,7 @@ def test_columns_of_steps_that_are_taken_back_go_with_them(tmp_path: Path) -> No
 
 
 @pytest.mark.row(34)
-def test_a_sink_added_to_a_resumed_run_begins_there(tmp_path: Path) -> None:
+def test_a_sink_added_to_a_resumed_run_starts_there(tmp_path: Path) -> None:
     fit(directory=tmp_path / "a", until="6 steps")
     fit([JSONL(tmp_path / "some.jsonl")], directory=tmp_path / "a", until="9 steps")
     lines = (tmp_path / "some.jsonl").read_bytes().splitlines()
@@ -201,7 +201,7 @@ def test_a_killed_run_has_every_row_once(tmp_path: Path) -> None:
     script = f"""
 import os, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from small_runs import fit
 from functrain.listeners import CSV, JSONL
 import functrain.listeners.sinks.sink as sink
@@ -235,24 +235,24 @@ fit(sinks, directory=here / "run", save_every="6 steps")
 
 
 @pytest.mark.row(41)
-def test_a_destination_that_is_away_is_told_once_and_has_all_rows_later() -> None:
+def test_an_outage_warns_once_and_loses_no_row() -> None:
     memory = Memory(broken=True)
 
     class Mend:
         def on_batch_begin(self, event: Any) -> None:
             memory.broken = event.state.counters.step < 12
 
-    with pytest.warns(SinkWarning) as told:
+    with pytest.warns(SinkWarning) as caught:
         run = fit([Mend(), Sink(memory, "Memory('there')")])
-    assert len(told) == 1
-    assert "Memory('there') could not be written to at step 0: ConnectionError: no answer" in str(
-        told[0].message
+    assert len(caught) == 1
+    assert "could not write to Memory('there') at step 0: ConnectionError: no answer" in str(
+        caught[0].message
     )
     assert memory.rows == run.history.rows
 
 
 @pytest.mark.row(41)
-def test_a_second_outage_is_told_again_and_a_lasting_one_is_not_asked_step_by_step() -> None:
+def test_a_second_outage_warns_again_and_is_not_retried_at_each_step() -> None:
     memory = Memory()
 
     class Break:
@@ -261,15 +261,15 @@ def test_a_second_outage_is_told_again_and_a_lasting_one_is_not_asked_step_by_st
                 event.state.counters.step > 13
             )
 
-    with pytest.warns(SinkWarning) as told:
+    with pytest.warns(SinkWarning) as caught:
         fit([Break(), Sink(memory, "memory")])
-    assert len(told) == 2
+    assert len(caught) == 2
     # Begin; rows after evaluations and epochs; the end.
     assert memory.tried < 16
 
 
 @pytest.mark.row(41)
-def test_a_destination_that_is_required_ends_the_run(tmp_path: Path) -> None:
+def test_a_failed_required_destination_ends_the_run(tmp_path: Path) -> None:
     memory = Memory()
 
     class Break:
@@ -282,7 +282,7 @@ def test_a_destination_that_is_required_ends_the_run(tmp_path: Path) -> None:
 
     with (
         pytest.raises(ListenerError, match=r"Sink.on_batch_end failed.*no answer"),
-        pytest.warns(SinkWarning),  # of the last checkpoint, which is saved all the same
+        pytest.warns(SinkWarning),  # of the last checkpoint, which is saved nevertheless
     ):
         fit([Break(), Sink(memory, "memory", required=True)], directory=tmp_path / "run")
     assert max(ft.Checkpoints(tmp_path / "run").steps()) >= 6
@@ -291,7 +291,7 @@ def test_a_destination_that_is_required_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(41)
-def test_rows_that_wait_survive_in_the_checkpoint(tmp_path: Path) -> None:
+def test_unwritten_rows_survive_in_the_checkpoint(tmp_path: Path) -> None:
     away = Memory(broken=True)
     with pytest.warns(SinkWarning):
         fit([Sink(away, "memory")], directory=tmp_path / "run", until="7 steps")
@@ -301,7 +301,7 @@ def test_rows_that_wait_survive_in_the_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(41)
-def test_a_full_disk_leaves_whole_lines_and_is_written_to_again(
+def test_a_full_disk_leaves_whole_lines_and_writing_continues_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, full = os.write, [False]
@@ -318,14 +318,14 @@ def test_a_full_disk_leaves_whole_lines_and_is_written_to_again(
 
     path = tmp_path / "some.jsonl"
     monkeypatch.setattr(os, "write", limited)
-    with pytest.warns(SinkWarning, match="No space left") as told:
+    with pytest.warns(SinkWarning, match="No space left") as caught:
         run = fit([Fill(), JSONL(path)])
-    assert len(told) == 1
+    assert len(caught) == 1
     assert [decode(line) for line in path.read_bytes().splitlines()] == run.history.rows
 
 
 @pytest.mark.row(41)
-def test_a_disk_that_is_full_when_a_column_is_added_costs_no_column(
+def test_a_full_disk_when_a_column_is_added_loses_no_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, failed = os.replace, []
@@ -348,18 +348,18 @@ def test_a_disk_that_is_full_when_a_column_is_added_costs_no_column(
 
 
 @pytest.mark.row(41)
-def test_what_gathers_for_a_lasting_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_kept_during_an_outage_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from functrain.listeners.sinks import sink as module
 
     monkeypatch.setattr(module, "_MOST_HELD", 3)
-    with pytest.warns(SinkWarning) as told:
+    with pytest.warns(SinkWarning) as caught:
         fit([Sink(Memory(broken=True), "memory")])
-    assert "rows that waited for it are lost" in str(told[-1].message)
+    assert "unwritten rows are lost" in str(caught[-1].message)
 
 
 @pytest.mark.row(41)
 @pytest.mark.parametrize("directory", [False, True])
-def test_rows_are_delivered_when_an_exception_ends_the_run(tmp_path: Path, directory: bool) -> None:
+def test_rows_are_written_when_an_exception_ends_the_run(tmp_path: Path, directory: bool) -> None:
     where = tmp_path / "run" if directory else None
     with (
         contextlib.closing(JSONL(tmp_path / "some.jsonl")) as sink,
@@ -370,11 +370,11 @@ def test_rows_are_delivered_when_an_exception_ends_the_run(tmp_path: Path, direc
     assert [decode(line)["step"] for line in lines] == [*range(1, 8)]
 
 
-def test_a_file_of_someone_else_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
     for name, make in (("data.csv", CSV), ("data.jsonl", JSONL)):
         path = tmp_path / name
         path.write_text("name,age\nAda,36\n")
-        with pytest.raises(ListenerError, match="is not written over") as caught:
+        with pytest.raises(ListenerError, match="is not overwritten") as caught:
             fit([make(path)])
         assert isinstance(caught.value.__cause__, LogError)
         assert path.read_text() == "name,age\nAda,36\n"
@@ -387,14 +387,14 @@ def test_a_fresh_run_empties_the_file_of_an_earlier_one(tmp_path: Path) -> None:
     assert len((tmp_path / "a.jsonl").read_bytes().splitlines()) == 20
 
 
-def test_one_object_serves_several_runs(tmp_path: Path) -> None:
+def test_a_sink_serves_several_runs(tmp_path: Path) -> None:
     sink = CSV(tmp_path / "a.csv")
     first = fit([sink], until="6 steps")
     fit([sink], until="12 steps", state=first.state)
     assert [int(row["step"]) for row in table(tmp_path / "a.csv")] == [*range(1, 13)]
 
 
-def test_listeners_in_another_order_find_their_states(tmp_path: Path) -> None:
+def test_reordered_listeners_find_their_states(tmp_path: Path) -> None:
     one, two = CSV(tmp_path / "a.csv"), JSONL(tmp_path / "a.jsonl")
     fit([one, two], directory=tmp_path / "run", until="5 steps")
     run = fit([two, FailAt(99), one], directory=tmp_path / "run")
@@ -404,7 +404,7 @@ def test_listeners_in_another_order_find_their_states(tmp_path: Path) -> None:
     assert [decode(line) for line in lines] == run.history.rows
 
 
-def test_what_is_not_finite_is_written(tmp_path: Path) -> None:
+def test_nonfinite_numbers_are_written(tmp_path: Path) -> None:
     class Odd:
         def on_batch_end(self, event: Any) -> dict[str, float]:
             step = event.state.counters.step
@@ -414,5 +414,5 @@ def test_what_is_not_finite_is_written(tmp_path: Path) -> None:
     assert [row["odd"] for row in table(tmp_path / "a.csv")] == ["nan", "inf", "-inf"]
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
     assert [json.loads(line)["odd"] for line in lines] == ["nan", "inf", "-inf"]
-    # And a run that goes on reads them again.
+    # A resumed run reads them again.
     fit([CSV(tmp_path / "a.csv")], until="3 steps", state=fit(until="2 steps").state)

@@ -1,4 +1,4 @@
-"""Row 41: TensorBoard, Weights & Biases, MLflow and Trackio, read back by their own means."""
+"""Row 41: TensorBoard, Weights & Biases, MLflow and Trackio, read back with their own tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Columns = dict[str, list[tuple[int, float]]]
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that destinations have more rows than a checkpoint has seen."""
+    """Write each row at once, so that destinations have more rows than a checkpoint."""
     monkeypatch.setattr(sink_module, "_MOST_ROWS", 1)
 
 
@@ -35,7 +35,7 @@ def columns(history: History, without: tuple[str, ...] = ("step",)) -> Columns:
 
 
 def cut_and_resumed(make: Callable[[], Sink], directory: Path) -> ft.Run:
-    """Ended once in good order and once by an error, far from a checkpoint."""
+    """End a run normally, and another by an error far from a checkpoint."""
     options = {"directory": directory, "save_every": "6 steps"}
     fit([make(), CutAt(4)], **options)
     with pytest.raises(ListenerError):
@@ -71,12 +71,12 @@ def test_tensorboard_has_every_step_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(34)
-def test_tensorboard_leaves_out_what_a_killed_run_wrote_after_its_checkpoint(
+def test_tensorboard_ignores_steps_a_killed_run_wrote_after_its_checkpoint(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("tensorboard")
     board = tmp_path / "board"
-    fit([TensorBoard(board)], until="9 steps", save_every="50 steps")  # nothing of it is kept
+    fit([TensorBoard(board)], until="9 steps", save_every="50 steps")  # all of it is ignored
     run = fit([TensorBoard(board)], until="7 steps")
     found = scalars(board)
     assert found["loss"] == in_float32(columns(run.history))["loss"]
@@ -99,7 +99,7 @@ def test_tensorboard_shows_the_recipe_once(tmp_path: Path) -> None:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: LevelDB's log format after a header of 7 bytes."""
+    """Read the records of a .wandb file: LevelDB's log format after a header of 7 bytes."""
     data, place, parts = path.read_bytes(), 7, b""
     while place + 7 <= len(data):
         rest = 32768 - place % 32768
@@ -133,7 +133,7 @@ def logged(directory: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.row(41)
 @pytest.mark.row(34)
-def test_wandb_offline_goes_on_under_the_same_id(
+def test_wandb_offline_continues_under_the_same_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
@@ -148,13 +148,13 @@ def test_wandb_offline_goes_on_under_the_same_id(
     ids = {file.stem for file in tmp_path.glob("wandb/offline-run-*/*.wandb")}
     assert len(ids) == 1
     by_step: dict[int, dict[str, Any]] = {}
-    for row in logged(tmp_path):  # the last row of the first part is made again in the second
+    for row in logged(tmp_path):  # the second part repeats the last row of the first
         assert by_step.setdefault(row["step"], row) == row
     assert list(by_step.values()) == run.history.rows
 
 
 @pytest.mark.row(41)
-def test_wandb_that_cannot_begin_is_told_and_training_goes_on(
+def test_wandb_that_cannot_start_warns_and_training_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wandb = pytest.importorskip("wandb")
@@ -163,9 +163,9 @@ def test_wandb_that_cannot_begin_is_told_and_training_goes_on(
         raise wandb.errors.CommError("server away")
 
     monkeypatch.setattr(wandb, "init", refused)
-    with pytest.warns(SinkWarning, match=r"WandB\('tests'\).*CommError: server away") as told:
+    with pytest.warns(SinkWarning, match=r"WandB\('tests'\).*CommError: server away") as caught:
         run = fit([WandB("tests")])
-    assert len(told) == 1
+    assert len(caught) == 1
     assert run.reason == "max_steps"
 
 
@@ -198,7 +198,7 @@ def test_mlflow_has_every_step_once_in_one_run(tmp_path: Path, uri: str) -> None
 
 
 @pytest.mark.row(41)
-def test_a_request_to_mlflow_that_fails_halfway_leaves_nothing_twice(
+def test_a_half_failed_mlflow_request_duplicates_nothing(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
@@ -227,10 +227,10 @@ def test_a_request_to_mlflow_that_fails_halfway_leaves_nothing_twice(
 
 
 @pytest.mark.row(41)
-def test_trackio_is_logged_to_by_step_and_gone_on_with_by_name(
+def test_trackio_logs_by_step_and_continues_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in of its interface (trackio.init, Run.log, Run.finish), as of version 0.27."""
+    """A stand-in has the interface of version 0.27: trackio.init, Run.log, Run.finish."""
     begun: list[dict[str, Any]] = []
     rows: list[Any] = []
 
@@ -264,7 +264,7 @@ def test_trackio_is_logged_to_by_step_and_gone_on_with_by_name(
         ("tensorboard", lambda: TensorBoard("there")),
     ],
 )
-def test_a_package_that_is_missing_is_told_before_the_first_step(
+def test_a_missing_package_is_an_error_before_the_first_step(
     package: str, make: Callable[[], Sink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import importlib

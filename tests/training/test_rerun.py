@@ -50,7 +50,7 @@ class TestARunThatIsOver:
         assert again.new_steps == 0
         assert "nothing was trained by this call" in repr(again)
         assert "nothing was trained" in again._repr_html_()
-        told = f"nothing to train: the run in {tmp_path} ended at step 4 already (max_epochs: "
+        told = f"nothing to train: the run in {tmp_path} already ended at step 4 (max_epochs: "
         for text in (out.getvalue(), screen.getvalue()):
             assert told in text
             assert "continu" not in text
@@ -62,7 +62,7 @@ class TestARunThatIsOver:
         shown = [listeners.Console(file=out)]
         again = fit(tmp_path, "9 epochs", eval_data=[X], listeners=shown, **stop)
         assert again.new_steps == 0
-        assert "already (early_stop: " in out.getvalue()
+        assert "already ended at step 8 (early_stop: " in out.getvalue()
 
     @pytest.mark.parametrize(
         ("changed", "told"),

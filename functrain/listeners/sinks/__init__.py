@@ -1,4 +1,4 @@
-"""Places that the metrics of a run are written to besides its own log."""
+"""Write the metrics of a run to files and experiment trackers."""
 
 from functrain.listeners.sinks.csv import CSV
 from functrain.listeners.sinks.jsonl import JSONL

@@ -1,4 +1,4 @@
-"""A sink of comma-separated values: one row a step, one column a metric."""
+"""Write metrics as comma-separated values: one row per step, one column per metric."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from functrain.training.metrics_log import Row
 _FIRST = ["step", "epoch"]
 
 
-def CSV(  # noqa: N802 (reads as the class of what it makes)
+def CSV(  # noqa: N802 (a factory that reads as a class)
     path: str | Path, *, every: Duration | str = "1 step", required: bool = False
 ) -> Sink:
-    """A sink that writes a table; pandas and spreadsheets read it.
+    """Return a sink that writes a table for pandas and spreadsheets.
 
-    Columns are in the order in which metrics first occur: one that comes later, as evaluations
-    do, is added at the right, for which the file is written anew. A cell is empty where a metric
-    was not measured, and otherwise exact (``float(cell)`` is the number).
+    Columns are in the order in which metrics first occur. A metric that first occurs later, such
+    as one of an evaluation, becomes the last column, which rewrites the file. A cell is empty if
+    the metric was not measured, and otherwise exact (``float(cell)`` is the number).
 
     Args:
-        path: the file. A run that begins at step 0 empties it, a resumed one goes on in it.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
+        path: the file. A run that begins at step 0 empties it, a resumed run appends to it.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
     Returns:
         The listener.
 
     Raises:
-        LogError: at the beginning of the run, if something else stands in the file.
+        LogError: at the beginning of the run, if the file holds something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -58,7 +58,7 @@ class _Table:
     def open(self, after: int, run: str | None) -> None:
         header, rows = self._read()
         kept = [row for row in rows if int(row[0]) <= after]
-        # Columns of later steps stand at the right, and go with them.
+        # Columns that only later steps have are at the right, and are cut off with them.
         width = max((max(i for i, cell in enumerate(row, 1) if cell) for row in kept), default=0)
         self.columns = header[:width]
         if len(kept) < len(rows) or width < len(header):
@@ -71,7 +71,7 @@ class _Table:
         if columns != self.columns:
             _, before = self._read()
             self.file.replace(_padded(columns, before))
-            self.columns = columns  # only now: what failed is tried again
+            self.columns = columns  # only after success, since a failed write is tried again
         self.file.append(_lines([[row.get(name, "") for name in columns] for row in rows]))
 
     def flush(self) -> None:
@@ -81,19 +81,20 @@ class _Table:
         self.file.close()
 
     def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows."""
+        """Return header and rows."""
         lines = list(csv.reader(io.StringIO(self.file.read().decode(errors="replace"))))
         header, *rows = lines or [[]]
         if lines and (header[:2] != _FIRST or not all(row and row[0].isdigit() for row in rows)):
             raise LogError(
-                f"{self.file.path} is no table of a run (it begins with {','.join(header)[:60]!r}) "
-                "and is not written over. Choose another path, or move it away."
+                f"{self.file.path} is not the table of a run (it begins with "
+                f"{','.join(header)[:60]!r}), so it is not overwritten. "
+                "Choose another path, or move the file away."
             )
         return header, rows
 
 
 def _padded(columns: list[str], rows: list[list[str]]) -> bytes:
-    """Header and rows, each as long as the header."""
+    """Format header and rows, padding each row to the length of the header."""
     width = len(columns)
     padded = [(row + [""] * width)[:width] for row in rows]
     return _lines([columns, *padded]) if columns else b""

@@ -1,4 +1,4 @@
-"""A sink of JSON lines, in the form of ``metrics.jsonl``."""
+"""Write metrics as JSON lines, in the format of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from functrain.training.durations import Duration
 from functrain.training.metrics_log import Row, decode, encode
 
 
-def JSONL(  # noqa: N802 (reads as the class of what it makes)
+def JSONL(  # noqa: N802 (a factory that reads as a class)
     path: str | Path, *, every: Duration | str = "1 step", required: bool = False
 ) -> Sink:
-    """A sink that writes one JSON object a line: the rows of ``metrics.jsonl``, or some of them.
+    """Return a sink that writes the rows of ``metrics.jsonl``, or some of them, as JSON lines.
 
     Args:
-        path: the file. A run that begins at step 0 empties it, a resumed one goes on in it.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
+        path: the file. A run that begins at step 0 empties it, a resumed run appends to it.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
     Returns:
-        The listener. What is not finite is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
+        The listener. It writes numbers that are not finite as ``"nan"``, ``"inf"`` or ``"-inf"``.
 
     Raises:
-        LogError: at the beginning of the run, if something else stands in the file.
+        LogError: at the beginning of the run, if the file holds something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -65,10 +65,10 @@ class _JSONLines:
 
 
 def step_of(line: bytes, path: Path) -> int:
-    """The step that a line of a file is of.
+    """Return the step of a line.
 
     Raises:
-        LogError: the line is not of a log, so the file is someone else's.
+        LogError: the line is not from a metrics log.
 
     Example:
         >>> step_of(b'{"step":3,"loss":0.5}', Path("some.jsonl"))
@@ -78,7 +78,7 @@ def step_of(line: bytes, path: Path) -> int:
         step: int = decode(line)["step"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LogError(
-            f"{path} is no log of a run (it has the line {line[:60]!r}), and is not written over. "
-            "Choose another path, or move it away."
+            f"{path} is not the log of a run (it has the line {line[:60]!r}), so it is not "
+            "overwritten. Choose another path, or move the file away."
         ) from error
     return step

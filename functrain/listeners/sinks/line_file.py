@@ -1,4 +1,4 @@
-"""A file that grows by whole lines, and is cut back to one of them."""
+"""A file to append whole lines to, and to truncate at a line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LineFile:
     """An open file of lines.
 
     Args:
-        path: the file; directories above it are made.
+        path: the file; its parent directories are created.
     """
 
     path: Path = attrs.field(converter=Path)
@@ -23,12 +23,12 @@ class LineFile:
     _size: int = attrs.field(init=False, default=0)
 
     def read(self) -> bytes:
-        """What is in the file: whole lines. One that a crash cut short is left out."""
+        """Return the whole lines of the file, without a last one that a crash cut short."""
         data = self.path.read_bytes() if self.path.exists() else b""
         return data[: data.rfind(b"\n") + 1]
 
     def open(self, size: int) -> None:
-        """Open the file to append after its first ``size`` bytes; the rest is cut off."""
+        """Truncate the file to its first ``size`` bytes, and open it to append."""
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
@@ -39,26 +39,26 @@ class LineFile:
             sync_directory(self.path.parent)
 
     def append(self, data: bytes) -> None:
-        """Write lines, all or none of them."""
+        """Write all of the lines or none."""
         assert self._descriptor is not None, "open comes first"
-        os.ftruncate(self._descriptor, self._size)  # of what an earlier attempt left behind
+        os.ftruncate(self._descriptor, self._size)  # remove what a failed attempt left behind
         write_all(self._descriptor, data)
         self._size += len(data)
 
     def replace(self, data: bytes) -> None:
-        """Put other lines in the place of all there are: wholly, or not at all."""
-        beside = self.path.with_name(f"{self.path.name}.new")
+        """Replace the content of the file atomically."""
+        draft = self.path.with_name(f"{self.path.name}.new")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with draft.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, self.path)
-        self.open(len(data))  # before anything can fail: what was open is not there any more
+        os.replace(draft, self.path)
+        self.open(len(data))  # at once: the descriptor refers to the replaced file
         sync_directory(self.path.parent)
 
     def sync(self) -> None:
-        """Make durable what was written."""
+        """Flush the file to the disk."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
 

@@ -1,4 +1,4 @@
-"""A sink of MLflow."""
+"""Write metrics to MLflow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from functrain.listeners.sinks.sink import Sink
 from functrain.training.durations import Duration
 from functrain.training.metrics_log import Row
 
-_MOST_METRICS = 1000  # of one request, MLflow's own limit
+_MOST_METRICS = 1000  # per request, MLflow's own limit
 _MOST_PARAMS = 100
-# MLflow may keep metrics in files by their names, and then "epoch" excludes "epoch/loss".
+# MLflow may store each metric in a file of its name; then "epoch" excludes "epoch/loss".
 _NO_METRICS = ("step", "epoch")
 
 
-def MLflow(  # noqa: N802 (reads as the class of what it makes)
+def MLflow(  # noqa: N802 (a factory that reads as a class)
     experiment: str,
     *,
     tracking_uri: str | None = None,
@@ -28,19 +28,19 @@ def MLflow(  # noqa: N802 (reads as the class of what it makes)
     every: Duration | str = "1 step",
     required: bool = False,
 ) -> Sink:
-    """A sink for MLflow: metrics by their names in the log, at the step of the run.
+    """Return a sink for MLflow, which logs each metric under its name at the step of the run.
 
-    It uses a client of its own, so ``mlflow.start_run`` and the like are not disturbed. A
-    resumed run goes on in the same MLflow run, and leaves out what stands there already.
+    It has its own client, so it does not interfere with ``mlflow.start_run`` and the like. A
+    resumed run continues the same MLflow run, and skips metrics that MLflow already has.
 
     Args:
-        experiment: its name; it is made where there is none.
+        experiment: the name of the experiment; created if necessary.
         tracking_uri: the server, or ``"sqlite:///mlflow.db"``; by default MLflow's own setting.
-        name: of the run, for people.
-        config: parameters of the run (``program.recipe.describe()``, say); nested ones are named
-            ``optimizer.lr``.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
+        name: the display name of the run.
+        config: the parameters of the run (``program.recipe.describe()``, say); nested ones get
+            names like ``optimizer.lr``.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
     Returns:
         The listener.
@@ -62,8 +62,8 @@ class _Client:
     entities: Any = None
     run: str = ""
     after: int = 0
-    # Whether rows that are to be written may stand there in part: those of a killed run, or of a
-    # request that failed. Then what stands there is asked for, once for each metric.
+    # Whether MLflow may already have some of the rows to write, because the run was killed or a
+    # request failed. Then ask it once for the steps of each metric.
     in_doubt: bool = False
     logged: dict[str, set[int]] = attrs.field(factory=dict)
 
@@ -72,7 +72,7 @@ class _Client:
         tracking = require("mlflow.tracking", "mlflow")
         self.client = tracking.MlflowClient(tracking_uri=self.tracking_uri)
         self.after, self.logged, self.in_doubt = after, {}, run is not None
-        self.run = self._begun() if run is None else run
+        self.run = self._new_run() if run is None else run
         self.client.update_run(self.run, status="RUNNING")
         return self.run
 
@@ -90,12 +90,12 @@ class _Client:
         self.logged, self.in_doubt, self.after = doubted, bool(doubted), rows[-1]["step"]
 
     def flush(self) -> None:
-        """Nothing to be done: what was logged is at the server."""
+        """Do nothing: the server already has what was logged."""
 
     def close(self) -> None:
         self.client.set_terminated(self.run)
 
-    def _begun(self) -> str:
+    def _new_run(self) -> str:
         found = self.client.get_experiment_by_name(self.experiment)
         made = found is None
         where = self.client.create_experiment(self.experiment) if made else found.experiment_id
@@ -106,7 +106,7 @@ class _Client:
         return run
 
     def _steps(self, name: str) -> set[int]:
-        """The steps that a metric has already of those that are to be written."""
+        """Return the later steps at which MLflow already has a metric."""
         if self.in_doubt and name not in self.logged:
             history = self.client.get_metric_history(self.run, name)
             self.logged[name] = {each.step for each in history if each.step > self.after}
@@ -114,7 +114,7 @@ class _Client:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values by their paths, as texts.
+    """Yield nested values as texts, by their dotted paths.
 
     Example:
         >>> dict(_flat({"optimizer": {"type": "SGD", "lr": 0.1}}))

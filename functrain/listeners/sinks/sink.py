@@ -1,7 +1,7 @@
-"""A sink: the listener that brings the rows of a run to a destination, each exactly once.
+"""A sink: a listener that writes the rows of a run to a destination, each exactly once.
 
-What differs between files and trackers is in a :class:`Destination`. When rows are fetched and
-delivered, what a resumed run takes up, and what happens when a destination fails, is here.
+A :class:`Destination` is a file or a tracker. The :class:`Sink` decides when to fetch and write
+rows, how to resume, and how to handle errors of the destination.
 """
 
 from __future__ import annotations
@@ -13,64 +13,64 @@ import attrs
 
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
 from functrain.errors.warning import warn
+from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.intervals import Interval
-from functrain.listeners.rows import Rows, evaluation_name
+from functrain.listeners.sinks.row_buffer import RowBuffer
 from functrain.training import events
 from functrain.training.durations import Duration
 from functrain.training.metrics_log import Row
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0
-_MOST_HELD = 100_000  # rows kept for a destination that is away
-# Mistakes of the one who wrote the call: they end the run at its beginning, whatever the sink.
+_MOST_HELD = 100_000  # rows kept while a destination is unavailable
+# The user must fix these, so they end the run at its beginning, ``required`` or not.
 _MISTAKES = (MissingExtraError, ConfigurationError, LogError)
 
 
 class Destination(Protocol):
-    """Where rows go. Its methods may raise anything; the sink decides what comes of it."""
+    """A place for rows. Its methods may raise any exception; the sink handles it."""
 
     def open(self, after: int, run: str | None) -> str | None:
-        """Begin, or go on.
+        """Begin, or continue.
 
         Args:
-            after: the rows up to this step stay, those of later ones are to go.
-            run: what :meth:`open` returned when the run that is resumed began.
+            after: keep the rows up to this step, and remove later ones.
+            run: for a resumed run, the result of the first :meth:`open`.
 
         Returns:
-            By what name a resumed run finds the place again, if it needs one.
+            An identifier for resuming, if the destination needs one.
         """
         ...
 
     def write(self, rows: list[Row]) -> None:
-        """Write rows of numbers. After an exception the same are given again, with more."""
+        """Write rows of numbers. After an exception the next call repeats them, with new ones."""
         ...
 
     def flush(self) -> None:
-        """Make durable what was written."""
+        """Make the written rows durable."""
         ...
 
     def close(self) -> None:
-        """Let go of it; it may be opened again."""
+        """Close the destination; it may be opened again."""
         ...
 
 
 @attrs.define(eq=False)
 class Sink:
-    """A listener that delivers the rows of ``metrics.jsonl`` to a destination.
+    """A listener that writes the rows of ``metrics.jsonl`` to a destination.
 
-    Rows are gathered on the device, fetched together every 64 rows or 5 seconds, after an
-    evaluation, with each checkpoint and at the end. A checkpoint holds what is not delivered
-    yet and up to where the destination had it, so that a resumed run has every row once.
+    Rows stay on the device until the sink fetches them together: every 64 rows or 5 seconds,
+    after an evaluation, with each checkpoint and at the end. A checkpoint holds the rows that are
+    not written yet and the last step that is, so a resumed run writes every row once.
 
-    A destination that fails is told of in one :class:`SinkWarning`; its rows are kept and tried
-    again after the next evaluation or epoch, with the next checkpoint, and at the end.
+    If the destination fails, the sink warns once with :class:`SinkWarning`, keeps the rows and
+    tries again after the next evaluation or epoch, with the next checkpoint, and at the end.
 
     Args:
-        destination: where to.
-        name: what warnings call it.
-        every: deliver the rows of these steps only, and those with an evaluation or the means of
-            an epoch.
-        required: a destination that fails ends the run instead.
+        destination: the destination of the rows.
+        name: the name of the sink in warnings.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning.
     """
 
     destination: Destination
@@ -78,7 +78,7 @@ class Sink:
     every: Duration | str = "1 step"
     required: bool = False
 
-    rows: Rows = attrs.field(init=False, factory=Rows)
+    rows: RowBuffer = attrs.field(init=False, factory=RowBuffer)
     after: int = attrs.field(init=False, default=0)
     run: str | None = attrs.field(init=False, default=None)
     _interval: Interval = attrs.field(init=False)
@@ -86,66 +86,66 @@ class Sink:
     _opened: bool = attrs.field(init=False, default=False)
     _failing: bool = attrs.field(init=False, default=False)
     _wanted_now: bool = attrs.field(init=False, default=False)
-    _delivered: float = attrs.field(init=False, default=0.0)
+    _last_write: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Open the destination, before the first step, so that mistakes are told at once."""
+        """Open the destination before the first step, so that mistakes show at once."""
         counters = event.state.counters
         self._interval.begin(counters, event.batches)
         if not self._resumed:
-            self.rows, self.after, self.run = Rows(), counters.step, None
+            self.rows, self.after, self.run = RowBuffer(), counters.step, None
         self._resumed = self._failing = False
-        self._deliver(self.required)
+        self._write_or_warn(self.required)
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Take the row of a step."""
+        """Add the row of a step."""
         self.rows.add(event, self._interval.due(event.state.counters))
-        waiting = len(self.rows.settled)
+        waiting = len(self.rows.complete)
         if not waiting or (self._failing and not self._wanted_now):
             return
-        late = time.monotonic() - self._delivered > _MOST_SECONDS
+        late = time.monotonic() - self._last_write > _MOST_SECONDS
         if self._wanted_now or late or waiting >= _MOST_ROWS:
-            self._deliver(self.required)
+            self._write_or_warn(self.required)
 
     def on_epoch_end(self, event: events.EpochEnd) -> None:
-        """Put the means of an epoch into the row of its last step, as the log does."""
+        """Add the means of an epoch to the row of its last step, as the log does."""
         if event.complete:
             self.rows.extend("epoch", dict(event.metrics))
             self._wanted_now = True
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Put an evaluation into the row of its step."""
+        """Add an evaluation to the row of its step."""
         self.rows.extend(evaluation_name(event), dict(event.metrics))
         self._wanted_now = True
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Deliver the rest."""
+        """Write the rest."""
         self.close()
 
     def close(self) -> None:
-        """Deliver the rest and let go, also where an exception ended the run."""
-        self.rows.settle()
-        if self._opened or self.rows.settled:
-            self._deliver(self.required, durable=True)
+        """Write the rest and close, also after an exception ended the run."""
+        self.rows.finish()
+        if self._opened or self.rows.complete:
+            self._write_or_warn(self.required, durable=True)
         if self._opened:
             self._opened = False
             self._guarded(self.destination.close, self.required)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with; what was delivered before is durable now."""
-        # An exception here would cost the checkpoint; a required sink fails at its next event.
-        self._deliver(raises=False, durable=True)
+        """Return the rows that are not written yet, after making the others durable."""
+        # An exception here would lose the checkpoint; a required sink fails at its next event.
+        self._write_or_warn(raises=False, durable=True)
         kind, rows = type(self.destination).__name__, self.rows.state_dict()
         return {"sink": kind, "after": self.after, "run": self.run, "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there.
+        """Restore the rows that are not written yet.
 
         Raises:
-            ConfigurationError: it is the state of another kind of listener.
+            ConfigurationError: the state belongs to another kind of listener.
         """
         kind = type(self.destination).__name__
         if state.get("sink") != kind:
@@ -153,13 +153,13 @@ class Sink:
                 f"under the name {self.name} the checkpoint has the state of a "
                 f"{state.get('sink', 'listener of another kind')}; give one of them another name"
             )
-        self.rows, self.after, self.run = Rows.of(state["rows"]), state["after"], state["run"]
+        self.rows, self.after, self.run = RowBuffer.of(state["rows"]), state["after"], state["run"]
         self._resumed = True
 
-    def _deliver(self, raises: bool, durable: bool = False) -> None:
+    def _write_or_warn(self, raises: bool, durable: bool = False) -> None:
         if self._guarded(lambda: self._write(durable), raises):
             self._failing = False
-        self._wanted_now, self._delivered = False, time.monotonic()
+        self._wanted_now, self._last_write = False, time.monotonic()
 
     def _write(self, durable: bool) -> None:
         if not self._opened:
@@ -168,17 +168,17 @@ class Sink:
         rows = self.rows.fetch()
         if rows:
             self.destination.write(rows)
-            self.after, self.rows.settled = rows[-1]["step"], []
+            self.after, self.rows.complete = rows[-1]["step"], []
         if durable:
             self.destination.flush()
 
     def _guarded(self, action: Any, raises: bool) -> bool:
-        """Whether it went well."""
+        """Return whether the action succeeded."""
         try:
             action()
         except _MISTAKES:
             raise
-        except Exception as error:  # not hidden: told in a warning that names the place
+        except Exception as error:  # not hidden: a warning names the destination
             if raises:
                 raise
             self._warn(error)
@@ -186,16 +186,16 @@ class Sink:
         return True
 
     def _warn(self, error: Exception) -> None:
-        excess = len(self.rows.settled) - _MOST_HELD
+        excess = len(self.rows.complete) - _MOST_HELD
         if excess > 0:
-            del self.rows.settled[:excess]
+            del self.rows.complete[:excess]
         if self._failing and excess <= 0:
             return
         self._failing = True
         step = self.after if self.rows.last is None else self.rows.last["step"]
-        lost = f"; the oldest {excess} rows that waited for it are lost" if excess > 0 else ""
+        lost = f"; the oldest {excess} unwritten rows are lost" if excess > 0 else ""
         warn(
-            f"{self.name} could not be written to at step {step}: {type(error).__name__}: {error}. "
-            f"Training goes on, and it is tried again{lost}",
+            f"could not write to {self.name} at step {step}: {type(error).__name__}: {error}. "
+            f"Training continues, and functrain tries again{lost}",
             SinkWarning,
         )

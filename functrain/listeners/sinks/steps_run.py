@@ -1,4 +1,4 @@
-"""A run of a tracker with the interface of Weights & Biases: ``log(metrics, step)``, ``finish``."""
+"""A run of a tracker with the methods of Weights & Biases: ``log(metrics, step)``, ``finish``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functrain.training.metrics_log import Row
 
 @attrs.define(eq=False)
 class StepsRun:
-    """A destination that logs row by row, by the step.
+    """A destination that logs row by row.
 
     Args:
-        begin: (name or ``None`` of the run to go on with) -> (run, its name).
+        begin: (name of the run to continue, or ``None``) -> (run, its name).
     """
 
     begin: Callable[[str | None], tuple[Any, str]]
@@ -23,13 +23,13 @@ class StepsRun:
     step: int = 0
 
     def open(self, after: int, run: str | None) -> str:
-        """Begin a run, or go on with one under its name."""
+        """Begin a run, or continue the one of this name."""
         self.run, name = self.begin(run)
         self.step = after
         return name
 
     def write(self, rows: list[Row]) -> None:
-        """Log rows, except those that an attempt that failed had logged already."""
+        """Log rows, except those that a failed attempt has already logged."""
         for row in rows:
             if row["step"] > self.step:
                 metrics = {name: value for name, value in row.items() if name != "step"}
@@ -37,8 +37,8 @@ class StepsRun:
                 self.step = row["step"]
 
     def flush(self) -> None:
-        """Nothing to be done: a process of the tracker's own writes what it was given."""
+        """Do nothing: the tracker writes in a process of its own."""
 
     def close(self) -> None:
-        """Finish the run; it may be gone on with."""
+        """Finish the run; it may be continued later."""
         self.run.finish()

@@ -1,4 +1,4 @@
-"""A sink of TensorBoard event files."""
+"""Write metrics to TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from functrain.training.durations import Duration
 from functrain.training.metrics_log import Row
 
 
-def TensorBoard(  # noqa: N802 (reads as the class of what it makes)
+def TensorBoard(  # noqa: N802 (a factory that reads as a class)
     directory: str | Path,
     *,
     config: Mapping[str, Any] | None = None,
     every: Duration | str = "1 step",
     required: bool = False,
 ) -> Sink:
-    """A sink for TensorBoard: each metric a scalar, by its name in the log.
+    """Return a sink for TensorBoard, which writes each metric as a scalar under its name.
 
-    A resumed run writes a file of its own, and TensorBoard leaves out what older files have of
-    the same steps (``purge_step``). Numbers are in float32 there.
+    A resumed run writes a new file, and TensorBoard ignores the same steps in older files
+    (``purge_step``). TensorBoard stores numbers as float32.
 
     Args:
-        directory: of the event files; one for each run.
-        config: what the run was made with (``program.recipe.describe()``, say), as a text.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
+        directory: the directory of the event files, one for each run.
+        config: the configuration of the run (``program.recipe.describe()``, say), as text.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
     Returns:
         The listener.
@@ -58,7 +58,7 @@ class _EventFiles:
             self.writer.add_text("config", f"```\n{text.decode()}\n```")
 
     def write(self, rows: list[Row]) -> None:
-        # Only queued here: a disk that fails is told by flush.
+        # This only queues; flush raises errors of the disk.
         for row in rows:
             for name, value in row.items():
                 if name != "step":

@@ -1,4 +1,4 @@
-"""A sink of Trackio."""
+"""Write metrics to Trackio."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from functrain.listeners.sinks.steps_run import StepsRun
 from functrain.training.durations import Duration
 
 
-def Trackio(  # noqa: N802 (reads as the class of what it makes)
+def Trackio(  # noqa: N802 (a factory that reads as a class)
     project: str,
     *,
     every: Duration | str = "1 step",
     required: bool = False,
     **init: Any,
 ) -> Sink:
-    """A sink for Trackio: metrics by their names in the log, at the step of the run.
+    """Return a sink for Trackio, which logs each metric under its name at the step of the run.
 
-    A resumed run goes on under the same name. Trackio has no way to take rows back: the steps
-    that a killed run had logged after its last checkpoint stand there twice, with equal numbers.
+    A resumed run continues under the same name. Trackio cannot remove rows, so steps that a
+    killed run logged after its last checkpoint occur twice, with equal numbers.
 
     Args:
-        project: its name.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
-        **init: what else ``trackio.init`` takes: ``name``, ``config=program.recipe.describe()``,
+        project: the name of the project.
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
+        **init: other arguments of ``trackio.init``: ``name``, ``config=program.recipe.describe()``,
             ``space_id``, ...
 
     Returns:

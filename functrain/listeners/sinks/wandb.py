@@ -1,8 +1,8 @@
-"""A sink of Weights & Biases."""
+"""Write metrics to Weights & Biases."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
@@ -10,26 +10,27 @@ from functrain.listeners.sinks.steps_run import StepsRun
 from functrain.training.durations import Duration
 
 
-def WandB(  # noqa: N802 (reads as the class of what it makes)
+def WandB(  # noqa: N802 (a factory that reads as a class)
     project: str,
     *,
-    mode: str = "online",
+    mode: Literal["online", "offline"] = "online",
     every: Duration | str = "1 step",
     required: bool = False,
     **init: Any,
 ) -> Sink:
-    """A sink for Weights & Biases: metrics by their names in the log, at the step of the run.
+    """Return a sink for Weights & Biases, which logs each metric under its name at each step.
 
-    A resumed run goes on under the same id. The server has each step once; steps that a killed
-    run had sent after its last checkpoint are the same when they are made again. Offline each
-    resumption writes a directory of its own for ``wandb sync``.
+    A resumed run continues under the same id. The server keeps each step once; a resumed run
+    repeats the steps after the last checkpoint with the same numbers. In offline mode each
+    resumption writes a new directory for ``wandb sync``.
 
     Args:
-        project: its name.
+        project: the name of the project.
         mode: ``"online"`` or ``"offline"``.
-        every: of which steps; those with an evaluation or the means of an epoch are always written.
-        required: a failure ends the run instead of being told in a :class:`SinkWarning`.
-        **init: what else ``wandb.init`` takes: ``name``, ``config=program.recipe.describe()``, ...
+        every: the interval; rows with an evaluation or epoch means are always written.
+        required: raise errors of the destination instead of warning with :class:`SinkWarning`.
+        **init: other arguments of ``wandb.init``: ``name``,
+            ``config=program.recipe.describe()``, ...
 
     Returns:
         The listener.
@@ -41,7 +42,7 @@ def WandB(  # noqa: N802 (reads as the class of what it makes)
     def begin(run: str | None) -> tuple[Any, str]:
         wandb = require("wandb", "wandb")
         known = {} if run is None else {"id": run, "resume": "allow"}
-        # A run of its own, whatever else in the process logs to another.
+        # Create a separate run even if the process already logs to another.
         options = {"reinit": "create_new", **init, **known}
         begun = wandb.init(project=project, mode=mode, **options)
         return begun, begun.id

@@ -14,7 +14,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import NonFiniteWarning, ReplayWarning
-from functrain.listeners.rows import evaluation_name
+from functrain.listeners.event_text import evaluation_name
 from functrain.metrics import fetch
 from functrain.testing.bisect.sides import Side
 from functrain.training import events

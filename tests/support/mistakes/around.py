@@ -81,8 +81,8 @@ MISTAKES = [
     Mistake(
         errors.SinkWarning,
         unwritable,
-        ("could not be written to", "Is a directory"),
-        ("Training goes on, and it is tried again",),
+        ("could not write to", "Is a directory"),
+        ("Training continues, and functrain tries again",),
     ),
     Mistake(
         errors.ConfigurationError,
