@@ -10,9 +10,10 @@ import attrs
 from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
-from functrain.core.direction import Mode, of_name, resolved
+from functrain.core.schedule import Mode
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import one_of, whole
+from functrain.metrics.mode import mode_of_name, resolved_mode
 
 Entries = Mapping[int, Entry]
 MODES = one_of(("min", "max"))
@@ -73,7 +74,7 @@ class Best:
             if said.get("monitor") == self.metric and said.get("mode") in ("min", "max"):
                 mode: Mode = said["mode"]
                 return mode
-        return of_name(self.metric)
+        return mode_of_name(self.metric)
 
     def check(self, metrics: Mapping[str, Any]) -> None:
         """Refuse a metric of which nothing says whether less or more is better.
@@ -82,7 +83,7 @@ class Best:
             ConfigurationError: it is among these, and its name implies nothing.
         """
         if self.count and self.metric in metrics:
-            resolved(self.metric, self.mode, where="Checkpoints")
+            resolved_mode(self.metric, self.mode, where="Checkpoints")
 
     def ranked(self, entries: Entries) -> list[int]:
         """All steps that have the metric, from best to worst.
@@ -93,7 +94,7 @@ class Best:
         values = self._values(entries)
         if not values:
             return []
-        mode = resolved(self.metric, self.direction(entries), where="mode of the best")
+        mode = resolved_mode(self.metric, self.direction(entries), where="mode of the best")
         sign = 1 if mode == "min" else -1
         return sorted(values, key=lambda step: (sign * values[step], step))
 

@@ -13,11 +13,11 @@ from functrain.core.ema import EMA
 from functrain.core.freed_memory import keep_freed_memory
 from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import Model, take_apart
+from functrain.core.optimizer import Optimizer
 from functrain.core.program import Program
 from functrain.core.recipe import Recipe, Trainable
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
-from functrain.optim import Optimizer
 
 
 def program(

@@ -6,18 +6,18 @@ them by the names of its members, and groups within groups dicts of dicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from functrain.core.direction import Mode
-from functrain.errors import ScheduleStateError
-from functrain.optim import Optimizer
-from functrain.schedules import Schedule, as_schedule
-from functrain.schedules.curve import RESTARTED, Curve
-from functrain.schedules.direction import directed, left_open
-from functrain.schedules.from_torch import TORCH_STATE
+from functrain.core.as_schedule import as_schedule
+from functrain.core.curve import RESTARTED, Curve
+from functrain.core.optimizer import Optimizer
+from functrain.core.schedule import Mode, Schedule
+from functrain.core.schedule_mode import with_mode, without_mode
+from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
+from functrain.errors.warning import warn
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
 Rate = Any
@@ -25,19 +25,19 @@ SchedulerState = dict[str, Any]
 
 
 def schedules(optimizer: Optimizer) -> Schedules:
-    """The schedule of an optimizer, or those of its groups by name."""
+    """Return the schedule of an optimizer, or those of its groups by name."""
     return _schedules(optimizer.lr)
 
 
 def init(schedules: Schedules) -> SchedulerState:
-    """The tree that ``state.scheduler`` starts with."""
+    """Return the tree that ``state.scheduler`` starts with."""
     if isinstance(schedules, dict):
         return {name: init(schedule) for name, schedule in schedules.items()}
     return schedules.init()
 
 
 def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
-    """The learning rate of update number ``step`` (from 0): a float, or floats by group."""
+    """Return the learning rate of update number ``step`` (from 0): a float, or floats by group."""
     if isinstance(schedules, dict):
         return {name: rate(schedule, state[name], step) for name, schedule in schedules.items()}
     if RESTARTED in state:
@@ -50,28 +50,10 @@ def has_zero(rate: Rate) -> bool:
     return any(map(has_zero, rate.values())) if isinstance(rate, dict) else not rate
 
 
-def curves(
-    schedules: Schedules, state: SchedulerState, prefix: str = "lr"
-) -> Iterator[tuple[str, Curve]]:
-    """Each schedule with its state, by the names of :func:`by_name`."""
-    if isinstance(schedules, dict):
-        for name, schedule in schedules.items():
-            yield from curves(schedule, state[name], f"{prefix}.{name}")
-    else:
-        yield prefix, Curve(schedules, state)
-
-
-def each_curve(
-    schedules: Schedules, state: SchedulerState, function: Callable[[Curve], SchedulerState]
-) -> SchedulerState:
-    """The scheduler state that a function gives for each schedule."""
-    if isinstance(schedules, dict):
-        return {name: each_curve(own, state[name], function) for name, own in schedules.items()}
-    return function(Curve(schedules, state))
-
-
 def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
-    """Rates for people: ``{"lr": 0.1}``, or the first group's as ``lr`` and each as ``lr.NAME``.
+    """Name rates for people: ``{"lr": 0.1}``; for groups also ``lr.NAME`` of each.
+
+    ``lr`` is then that of the first group.
 
     Example:
         >>> by_name({"0": 0.1, "1": {"a": 0.2, "b": 0.3}})
@@ -85,21 +67,43 @@ def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
     return {prefix: next(iter(named.values()), 0.0), **named}
 
 
+def curves(
+    schedules: Schedules, state: SchedulerState, prefix: str = "lr"
+) -> Iterator[tuple[str, Curve]]:
+    """Yield each schedule with its state, by the names of :func:`by_name`."""
+    if isinstance(schedules, dict):
+        for name, schedule in schedules.items():
+            yield from curves(schedule, state[name], f"{prefix}.{name}")
+    else:
+        yield prefix, Curve(schedules, state)
+
+
+def map_curves(
+    function: Callable[[Curve], SchedulerState], schedules: Schedules, state: SchedulerState
+) -> SchedulerState:
+    """Return the scheduler state that a function gives for each schedule."""
+    if isinstance(schedules, dict):
+        return {name: map_curves(function, own, state[name]) for name, own in schedules.items()}
+    return function(Curve(schedules, state))
+
+
 def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> SchedulerState:
-    """The scheduler state after an update.
+    """Return the scheduler state after an update.
 
     Args:
         schedules: one, or one a group.
         state: before the update.
-        loss: of the update; waited for only where a schedule goes by it.
+        loss: of the update; read only where a schedule observes it, since reading waits for the
+            device.
     """
 
-    def advanced(schedule: Schedule, own: SchedulerState) -> SchedulerState:
+    def advanced(curve: Curve) -> SchedulerState:
+        schedule, own = curve.schedule, curve.own
         if _observes(schedule) == "step":
-            own = schedule.observe(own, loss.item())  # shown to whoever was in charge of the update
-        return schedule.advance(own)
+            own = schedule.observe(own, loss.item())  # before advancing: the loss is of this update
+        return curve.with_own(schedule.advance(own))
 
-    return _each(schedules, state, advanced)
+    return map_curves(advanced, schedules, state)
 
 
 def observe(
@@ -111,91 +115,88 @@ def observe(
         schedules: one, or one a group.
         state: before the evaluation.
         metric: ``None`` where it was not measured.
-        mode: whether less or more of it is better, for schedules that were not told.
+        mode: whether less or more of it is better, for schedules that were not given a mode.
     """
 
-    def observed(schedule: Schedule, own: SchedulerState) -> SchedulerState:
-        if _observes(schedule) == "step":
-            return own
-        told: Schedule = directed(schedule, mode)
-        return told.observe(own, metric)
+    def observed(curve: Curve) -> SchedulerState:
+        if _observes(curve.schedule) == "step":
+            return curve.state
+        schedule: Schedule = with_mode(curve.schedule, mode)
+        return curve.with_own(schedule.observe(curve.own, metric))
 
-    return _each(schedules, state, observed)
-
-
-def waits_for_evaluations(schedules: Schedules) -> bool:
-    """Whether a schedule goes by what evaluations give, and says so."""
-    if isinstance(schedules, dict):
-        return any(waits_for_evaluations(own) for own in schedules.values())
-    return getattr(schedules, "observes", None) == "evaluation"
-
-
-def is_open(schedules: Schedules) -> bool:
-    """Whether a schedule goes by a metric and was not told which of two values is better."""
-    if isinstance(schedules, dict):
-        return any(is_open(own) for own in schedules.values())
-    return any(left_open(schedules))
-
-
-def check_directed(schedules: Schedules, mode: Mode | None) -> None:
-    """Refuse schedules that would take less for better of a metric of which more is.
-
-    Raises:
-        InvalidScheduleError: there is one that cannot be told.
-    """
-    for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
-        if isinstance(schedule, dict):
-            check_directed(schedule, mode)
-        elif waits_for_evaluations(schedule):
-            directed(schedule, mode)
+    return map_curves(observed, schedules, state)
 
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
-    """The scheduler state with the run's length filled in where it was left open."""
+    """Return the scheduler state with the run's length filled in where it was left open."""
 
     def filled(curve: Curve) -> SchedulerState:
-        return curve.with_own(curve.schedule.with_horizon(curve.own, steps - curve.begun))
+        return curve.with_own(curve.schedule.with_horizon(curve.own, steps - curve.start))
 
-    return each_curve(schedules, state, filled)
+    return map_curves(filled, schedules, state)
 
 
-def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
-    """A saved scheduler state, with what it left open taken from the schedules where they say it.
+def observes_evaluations(schedules: Schedules) -> bool:
+    """Whether a schedule observes evaluations, and says so."""
+    if isinstance(schedules, dict):
+        return any(observes_evaluations(own) for own in schedules.values())
+    return getattr(schedules, "observes", None) == "evaluation"
+
+
+def needs_mode(schedules: Schedules) -> bool:
+    """Whether a schedule goes by a metric and was not told which of two values is better."""
+    if isinstance(schedules, dict):
+        return any(needs_mode(own) for own in schedules.values())
+    return any(without_mode(schedules))
+
+
+def check_mode(schedules: Schedules, mode: Mode | None) -> None:
+    """Refuse schedules that would take less of a metric for better where more is better.
 
     Raises:
-        ScheduleStateError: it was made by schedules of another kind.
+        InvalidScheduleError: there is one to which only the user can give a mode.
     """
-    if isinstance(schedules, dict):
-        _check_same("the lr of groups", schedules.keys(), state)
-        return {name: resumed(own, state[name]) for name, own in schedules.items()}
-    curve = Curve(schedules, state)
-    merged: SchedulerState = _merged(schedules.init(), curve.own, type(schedules).__name__)
-    return curve.with_own(merged)
+    for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
+        if isinstance(schedule, dict):
+            check_mode(schedule, mode)
+        elif observes_evaluations(schedule):
+            with_mode(schedule, mode)
 
 
-def _merged(made: Any, saved: Any, where: str) -> Any:
-    if isinstance(made, dict) and not made.keys() >= TORCH_STATE:
-        _check_same(where, made.keys(), saved)
-        return {name: _merged(own, saved[name], f"{where}.{name}") for name, own in made.items()}
-    if isinstance(made, list):
-        _check_same(where, range(len(made)), saved)
-        pairs = zip(made, saved, strict=True)
-        return [_merged(*pair, f"{where}[{index}]") for index, pair in enumerate(pairs)]
-    return made if saved is None else saved
+def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: str) -> None:
+    """Warn of a schedule that has ended at zero, or raise; other zeros are fine.
 
+    A warmup begins at zero, a cycle touches it, and a group may be given it: none of them has
+    ended. Call this only where a rate is zero, so that it costs other steps nothing.
 
-def _check_same(where: str, expected: Iterable[Any], saved: Any) -> None:
-    found = saved if isinstance(saved, dict) else range(len(saved)) if _listed(saved) else None
-    if found is None or set(expected) != set(found):
-        raise ScheduleStateError(
-            f"{where}: the checkpoint was made with another learning rate schedule (it holds "
-            f"{saved!r}). Go on with the schedule of the run, or begin a new run from its weights: "
-            "program.init(params=state.params)"
+    Args:
+        schedules: of the program.
+        state: theirs, before the step.
+        step: updates done.
+        how: ``"warn"`` or ``"raise"``.
+
+    Raises:
+        ScheduleEndedError: a schedule has ended.
+
+    Warns:
+        ScheduleEndedWarning: the same; once where the filters are Python's own.
+    """
+    for name, curve in curves(schedules, state):
+        if not curve.is_over(step):
+            continue
+        ends, kind = curve.end(step + 1), type(curve.schedule).__name__
+        ended = f"{name}: {kind} has ended with a learning rate of exactly 0, at update {ends}"
+        if how == "raise":
+            raise ScheduleEndedError(
+                f"{ended}, and the run goes on. End it there, or make the schedule longer; or give "
+                'fit schedule_end="keep" (fit.schedule_end=keep on the command line) where that '
+                "is meant"
+            )
+        warn(
+            f"{ended}: steps from there on train nothing. End the loop there, or make the schedule "
+            "longer",
+            ScheduleEndedWarning,
         )
-
-
-def _listed(saved: Any) -> bool:
-    return isinstance(saved, list | tuple)
 
 
 def _observes(schedule: Schedule) -> str | None:
@@ -207,15 +208,3 @@ def _schedules(lr: Any) -> Schedules:
     if isinstance(lr, Mapping):
         return {name: _schedules(own) for name, own in lr.items()}
     return as_schedule(lr)
-
-
-def _each(
-    schedules: Schedules,
-    state: SchedulerState,
-    function: Callable[[Schedule, SchedulerState], SchedulerState],
-) -> SchedulerState:
-    if isinstance(schedules, dict):
-        return {name: _each(own, state[name], function) for name, own in schedules.items()}
-    if RESTARTED in state:
-        return {**state, "schedule": function(schedules, state["schedule"])}
-    return function(schedules, state)

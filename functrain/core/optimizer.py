@@ -13,6 +13,9 @@ Params: TypeAlias = dict[str, Tensor]
 OptimizerState: TypeAlias = dict[str, Any]
 """Nested dicts of tensors; ``from_torch`` also keeps plain Python values in it."""
 
+TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})
+"""Keys of a state that ``from_torch`` made; only the torch optimizer knows what is below them."""
+
 LearningRate: TypeAlias = float | Tensor | Callable[[int], float]
 """What a user may write as ``lr``: a number, a tensor without dimensions, or a schedule."""
 

@@ -16,25 +16,27 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core import (
-    arguments,
-    foreign_state,
     learning_rate,
     nonfinite,
-    out_of_memory,
     precision,
     step,
-    zero_rate,
 )
 from functrain.core.batch import Batch, Split, copied, split
 from functrain.core.clipping import global_norm
-from functrain.core.direction import Mode
+from functrain.core.diagnosis import (
+    check_state,
+    explain_mismatch,
+    explain_out_of_memory,
+    not_a_state,
+)
 from functrain.core.gradients import by_autograd, needs_gradients
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import load
 from functrain.core.recipe import Recipe
-from functrain.core.rng import Rng, refuse_system_seed, scoped
+from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
+from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
 from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.errors.warning import warn
@@ -111,7 +113,7 @@ class Program:
             ParameterMismatchError: names or shapes of ``params`` do not fit; all are listed.
             ConfigurationError: the seed is no whole number, or ``params`` no dict of tensors.
         """
-        seed = arguments.seed(seed)
+        seed = checked_seed(seed)
         own, buffers = self.fixed.model.initial(seed)
         if params is not None:
             loaded = load(self.fixed.model, {**own, **buffers}, params)
@@ -155,17 +157,18 @@ class Program:
             ScheduleEndedWarning: a schedule has ended with a rate of zero.
         """
         if not isinstance(state, TrainState):
-            raise arguments.not_a_state(state, batch)
+            raise not_a_state(state, batch)
         given = split(batch, self.recipe.accumulate)
         if not given.parts:
             return _passed_over(state, given)
         try:
             lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
-            foreign_state.explain(error, self, state)
+            explain_mismatch(error, self.fixed, state)
             raise
         if learning_rate.has_zero(lr) and self.zero_rate != "ignore":
-            zero_rate.tell(self.schedules, state, self.zero_rate)
+            step_number = state.counters.step
+            learning_rate.report_ended(self.schedules, state.scheduler, step_number, self.zero_rate)
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self._may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
@@ -200,7 +203,7 @@ class Program:
         # An average that stays behind, or no loss scale, would be no error and wrong numbers.
         scaled = recipe.precision == "fp16"
         if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
-            foreign_state.refuse(self, state)
+            check_state(self.fixed, state)
         tensors = {
             "params": state.params,
             "buffers": state.buffers,
@@ -217,10 +220,10 @@ class Program:
         try:
             after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
         except (RuntimeError, MemoryError) as error:
-            out_of_memory.told(error, number, parts)
+            explain_out_of_memory(error, number, parts)
             raise
         except (KeyError, AttributeError, TypeError) as error:
-            foreign_state.explain(error, self, state)
+            explain_mismatch(error, self.fixed, state)
             raise
         if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
             if donation is not None:
@@ -253,7 +256,7 @@ class Program:
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """What ``eval_step`` computes, with the weight that averages over batches need."""
         if not isinstance(state, TrainState):
-            raise arguments.not_a_state(state, batch)
+            raise not_a_state(state, batch)
         try:
             return self._outcome(state, batch, weights)
         except RuntimeError as error:

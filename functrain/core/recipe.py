@@ -12,9 +12,9 @@ from functrain.core import precision
 from functrain.core.ema import EMA
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
+from functrain.core.optimizer import Optimizer
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
-from functrain.optim import Optimizer
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
 NONFINITE = ("raise", "skip", "ignore")

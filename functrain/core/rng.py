@@ -6,6 +6,7 @@ to a piece of code, seeded, and put them back bit for bit afterwards.
 
 from __future__ import annotations
 
+import operator
 import random
 import sys
 from collections import deque
@@ -19,7 +20,7 @@ from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
 from functrain.core.global_generators import Lent
-from functrain.errors import FunctrainWarning, RandomnessError
+from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 from functrain.errors.warning import warn
 
 _MASK64 = (1 << 64) - 1
@@ -70,6 +71,25 @@ class Rng:
     def stream(self, *path: int | str) -> int:
         """The seed of the stream that ``path`` names; see :func:`derive`."""
         return derive(self.seed, *path)
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a root seed as an int.
+
+    Raises:
+        ConfigurationError: it is no whole number.
+
+    Example:
+        >>> checked_seed("7")
+        Traceback (most recent call last):
+        functrain.errors.ConfigurationError: seed must be a whole number, got a str
+    """
+    try:
+        return operator.index(seed)
+    except TypeError:
+        hint = "; pretrained weights go to params=" if isinstance(seed, dict) else ""
+        got = type(seed).__name__
+        raise ConfigurationError(f"seed must be a whole number, got a {got}{hint}") from None
 
 
 def device_generator(device: torch.device) -> Generator | None:

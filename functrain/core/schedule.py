@@ -6,6 +6,12 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
+from functrain.errors.optional import require
+
+Mode: TypeAlias = Literal["min", "max"]
+"""Which of two values of a metric is better: the lesser or the greater."""
+
 ScheduleState: TypeAlias = dict[str, Any]
 """Nested dicts and lists of Python numbers, strings, bools and None: exactly serialisable."""
 
@@ -35,6 +41,16 @@ class Schedule(Protocol):
         if cls is not Schedule:
             return NotImplemented
         return all(callable(getattr(other, name, None)) for name in _NEEDED) or NotImplemented
+
+    @property
+    def tells_ahead(self) -> bool:
+        """Whether `lr` gives other updates than the present one from the present state."""
+        return True
+
+    @property
+    def needs_mode(self) -> bool:
+        """Whether it observes evaluations without knowing if less or more is better."""
+        return False
 
     @property
     def observes(self) -> Observed:
@@ -119,9 +135,16 @@ class Schedule(Protocol):
             ScheduleStateError: the lr depends on metrics that are observed.
             MissingExtraError: matplotlib is not installed.
         """
-        from functrain.schedules.drawing import draw  # it needs this module
-
-        return draw(self, steps, ax)
+        lrs = rates(self, steps)
+        if ax is None:
+            figure = require("matplotlib.figure", "plot").Figure((6, 3.2), layout="constrained")
+            ax = figure.subplots()
+        ax.plot(range(len(lrs)), lrs, color="#1f5fa8")
+        ax.set_xlabel("step")
+        ax.set_ylabel("learning rate")
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
 
     def _repr_html_(self) -> str:
         """Return the call that makes it and its curve, for notebooks."""
@@ -136,3 +159,42 @@ class Schedule(Protocol):
             return object.__repr__(self)
         values = (f"{field.alias}={getattr(self, field.name)!r}" for field in attrs.fields(cls))
         return f"{cls.__name__}({', '.join(values)})"
+
+
+def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
+    """Return the learning rates of a run.
+
+    Args:
+        schedule: it sees no metrics.
+        steps: length of the run in updates; None is the schedule's own horizon.
+
+    Raises:
+        UnknownLengthError: it has none.
+        ScheduleStateError: its lr depends on metrics that are observed.
+        InvalidScheduleError: `steps` is no integer, or less than 1.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> rates(Linear(1.0), steps=4)
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    name = type(schedule).__name__
+    if schedule.observes is not None:
+        raise ScheduleStateError(
+            f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
+            "the run: draw the lr that its history holds, or the schedules inside it"
+        )
+    length = schedule.horizon() if steps is None else steps
+    if length is None:
+        raise UnknownLengthError(
+            f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
+            ".plot(steps=N)"
+        )
+    if not isinstance(length, int) or length < 1:
+        raise InvalidScheduleError(f"{name}.plot: steps must be an integer >= 1, got {length!r}")
+    state = schedule.with_horizon(schedule.init(), length)
+    lrs = []
+    for step in range(length):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.advance(state)
+    return lrs

@@ -16,9 +16,6 @@ from functrain.errors import ParameterMismatchError
 from functrain.errors.nearest import nearest
 
 State = dict[str, Any]
-TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})
-"""Keys of what `taken` returns; what is below them, the class of the object alone knows."""
-
 _KEYED = "keyed by"
 _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
 

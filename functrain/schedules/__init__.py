@@ -5,9 +5,8 @@ optimizer. A schedule's memory, such as the length of the run, is in ``state``, 
 hold. ``linear.py`` is the shortest one to read.
 """
 
+from functrain.core.as_schedule import Constant, Lambda, as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.schedules.coerce import as_schedule
-from functrain.schedules.constant import Constant, Lambda
 from functrain.schedules.cosine import Cosine
 from functrain.schedules.cyclic import CosineRestarts, Cyclic
 from functrain.schedules.exponential import Exponential

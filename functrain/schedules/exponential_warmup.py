@@ -6,8 +6,8 @@ import math
 
 import attrs
 
+from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import observed, own_horizon
 from functrain.schedules.validators import plain_float, real
 

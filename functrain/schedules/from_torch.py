@@ -77,7 +77,7 @@ def _refuse_other_hyperparameters(schedule: TorchSchedule) -> None:
         hint = "give it cycle_momentum=False, " if "momentum" in moved else ""
         names = ", ".join(sorted(moved))
         raise InvalidScheduleError(
-            f"{schedule._name} also sets {names} of the optimizer, and functrain's schedules give "
+            f"{schedule.name} also sets {names} of the optimizer, and functrain's schedules give "
             "the learning rate alone: the optimizer would train with the value that it was made "
             f"with, unlike torch. To train so, {hint}or choose another scheduler"
         )
@@ -119,7 +119,7 @@ class TorchSchedule(Schedule):
         """
         if _wants_metric(self._build(self._optimizer())):
             raise ScheduleStateError(
-                f"{self._name}'s lr depends on the metrics it has observed, not on the step: "
+                f"{self.name}'s lr depends on the metrics it has observed, not on the step: "
                 "use schedule.lr(state, step) with the state that observe returned"
             )
         return self.lr(self.advanced(self.init(), step), step)
@@ -130,6 +130,22 @@ class TorchSchedule(Schedule):
         if isinstance(self.factory, type):
             return "evaluation" if _class_wants_metric(self.factory) else None
         return "evaluation" if _wants_metric(self._build(self._optimizer())) else None
+
+    @property
+    def tells_ahead(self) -> bool:
+        """No: the state of a torch scheduler gives its present lr alone."""
+        return False
+
+    @property
+    def needs_mode(self) -> bool:
+        """Whether the scheduler has the mode "min" without an argument that says so."""
+        if self.base is None or self.observes != "evaluation":
+            return False
+        factory, written = self.factory, dict(self.kwargs)
+        while isinstance(factory, functools.partial):
+            written |= factory.keywords
+            factory = factory.func
+        return "mode" not in written and self.init()["scheduler"].get("mode") == "min"
 
     def init(self) -> ScheduleState:
         """Return the state of the newly made scheduler."""
@@ -169,21 +185,22 @@ class TorchSchedule(Schedule):
         if not _wants_metric(scheduler):
             return state
         if metric is None:
-            notice = f"{self._name} was shown no metric at this evaluation; its lr stays as it is"
+            notice = f"{self.name} was shown no metric at this evaluation; its lr stays as it is"
             warn(notice, MissingMetricWarning)
             return state
         scheduler.step(float(metric))
         return _snapshot(optimizer, scheduler)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """The name of the scheduler's class."""
         return getattr(self.factory, "__name__", repr(self.factory))
 
     def _optimizer(self) -> torch.optim.SGD:
         if self.base is None:
             raise InvalidScheduleError(
-                f"{self._name}: lr is missing; only schedulers inside another may leave it out. "
-                f"Give from_torch({self._name}, lr=...)"
+                f"{self.name}: lr is missing; only schedulers inside another may leave it out. "
+                f"Give from_torch({self.name}, lr=...)"
             )
         optimizer = torch.optim.SGD([torch.zeros((), device="cpu")], lr=self.base)
         # By this flag torch's schedulers tell whether they are stepped before their optimizer,

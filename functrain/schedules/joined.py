@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
+from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError
-from functrain.schedules.coerce import as_schedule
 from functrain.schedules.horizon import known_horizon
 from functrain.schedules.inside import check_observed, observed
 from functrain.schedules.validators import integer, plain_float

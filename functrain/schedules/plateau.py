@@ -6,8 +6,7 @@ import math
 
 import attrs
 
-from functrain.core.direction import Mode
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Mode, Observed, Schedule, ScheduleState
 from functrain.errors import MissingMetricWarning, ScheduleStateError
 from functrain.errors.warning import warn
 from functrain.schedules.validators import integer, one_of, plain_float, real
@@ -72,6 +71,11 @@ class Plateau(Schedule):
             "Plateau's lr depends on the metrics it has observed, not on the step: use "
             "schedule.lr(state, step) with the state that observe returned"
         )
+
+    @property
+    def needs_mode(self) -> bool:
+        """Whether it observes evaluations, and has no mode."""
+        return self.mode is None and self.observes == "evaluation"
 
     def init(self) -> ScheduleState:
         """Return the lr, the best metric so far, the misses in a row, the cooldown left."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import observed, own_horizon
 from functrain.schedules.validators import plain_float, real
 

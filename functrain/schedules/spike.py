@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.warning import warn
-from functrain.schedules.coerce import as_schedule
 from functrain.schedules.inside import check_inside_step, own_horizon
 from functrain.schedules.validators import integer, one_of, plain_float, real
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.direction import Mode
+from functrain.core.schedule import Mode
 from functrain.search.listener import STEPS
 from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
 from functrain.training.early_stopping.rule import at_least

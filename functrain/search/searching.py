@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from functrain.core.direction import like_known, of_name
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
+from functrain.metrics.mode import mode_of_name, name_hint
 from functrain.search import choosing
 from functrain.search.manifest import settle, trial_directory
 from functrain.search.space import Space, read_space, suggest
@@ -123,10 +123,10 @@ def direction_of(metric: str, direction: Direction | None) -> Direction:
     """
     if direction is not None:
         return direction
-    mode = of_name(metric)
+    mode = mode_of_name(metric)
     if mode is None:
         raise SearchError(
-            f"direction: {metric!r} is no well-known name{like_known(metric)}, so nothing says "
+            f"direction: {metric!r} is no well-known name{name_hint(metric)}, so nothing says "
             "whether less or more of it is better. Give minimize or maximize"
         )
     return "minimize" if mode == "min" else "maximize"

@@ -10,8 +10,8 @@ import attrs
 
 from functrain import tree
 from functrain.checkpoint.run_state import RunState
-from functrain.core import arguments
 from functrain.core.program import Program
+from functrain.core.rng import checked_seed
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source
 from functrain.data.counting import samples_in
@@ -42,7 +42,7 @@ def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) 
         RunChangedError: the run of the checkpoint has another seed.
         ConfigurationError: the state has.
     """
-    if seed is None or arguments.seed(seed) == train.rng.seed:
+    if seed is None or checked_seed(seed) == train.rng.seed:
         return
     own = f"whose seed is {train.rng.seed}: leave seed= out to go on with that"
     other = f"state=ft.fork(state, seed={seed})"

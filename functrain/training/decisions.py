@@ -10,11 +10,12 @@ import attrs
 
 from functrain.checkpoint.run_state import LoopState
 from functrain.core import learning_rate
-from functrain.core.direction import Mode, of_name, resolved
 from functrain.core.program import Program
+from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.warning import warn
+from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
 from functrain.training.evaluation import Evaluations
 from functrain.training.monitored import By, Monitored, check_possible
@@ -70,7 +71,7 @@ class Deciding:
         rules = each_rule(self.rule)
         waiting: dict[By, bool] = {
             "checkpoints": self.keeps_best,
-            "schedule": learning_rate.waits_for_evaluations(self.program.schedules),
+            "schedule": learning_rate.observes_evaluations(self.program.schedules),
             "restore_best": self.restores_best,
         }
         return [
@@ -96,7 +97,7 @@ class Deciding:
         Raises:
             InvalidScheduleError: there is one.
         """
-        learning_rate.check_directed(self.program.schedules, self.mode or of_name(self.monitor))
+        learning_rate.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
 
     # -- going on ----------------------------------------------------------------------------
 
@@ -146,8 +147,8 @@ class Deciding:
     def _check_schedule_goes_on(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         schedules = self.program.schedules
         another = _full(before["monitor"]) != _full(now["monitor"])
-        if learning_rate.is_open(schedules) or (
-            another and learning_rate.waits_for_evaluations(schedules)
+        if learning_rate.needs_mode(schedules) or (
+            another and learning_rate.observes_evaluations(schedules)
         ):
             raise ScheduleStateError(
                 f"the learning rate schedule went by {_shown(before)} so far, and would go by "
@@ -170,7 +171,7 @@ class Deciding:
         rule = None if self.rule is None else directed(self.rule, found, directions)
         mode = self.mode
         if find(found, self.monitor) is not None:
-            mode = resolved(self.monitor, mode, directions, "the best by the monitored metric")
+            mode = resolved_mode(self.monitor, mode, directions, "the best by the monitored metric")
         return attrs.evolve(self, rule=rule, mode=mode)
 
     def after(
@@ -194,7 +195,7 @@ class Deciding:
             if not complete:
                 warnings.simplefilter("ignore", MissingMetricWarning)
             if value is not None:
-                mode = resolved(self.monitor, self.mode)
+                mode = resolved_mode(self.monitor, self.mode)
                 best = best_after(best, value, train.counters.step, mode)
                 train = self.program.observe(train, value, mode)
             elif complete:
@@ -205,7 +206,7 @@ class Deciding:
 
 
 def _named(watching: Mapping[str, Any]) -> dict[str, Any]:
-    return {**watching, "mode": watching["mode"] or of_name(str(watching["monitor"]))}
+    return {**watching, "mode": watching["mode"] or mode_of_name(str(watching["monitor"]))}
 
 
 def _full(monitor: str) -> str:

@@ -9,9 +9,9 @@ import attrs
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.direction import Mode, of_metrics
 from functrain.core.loss import LossFunction
 from functrain.core.program import Program
+from functrain.core.schedule import Mode
 from functrain.core.sizes import count, size
 from functrain.core.state import TrainState
 from functrain.core.unknown_sizes import known_size
@@ -20,6 +20,7 @@ from functrain.data.drawing import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged
+from functrain.metrics.mode import modes_of_metrics
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration
 from functrain.training.events import EvalBegin, EvalEnd
@@ -310,7 +311,7 @@ class Evaluations:
             send(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}
-            directions |= {f"{prefix}/{key}": one for key, one in of_metrics(values).items()}
+            directions |= {f"{prefix}/{key}": one for key, one in modes_of_metrics(values).items()}
         return found, directions
 
     def _measured(

@@ -9,10 +9,11 @@ from typing import Any, overload
 
 import attrs
 
-from functrain.core.direction import Mode, resolved
+from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
+from functrain.metrics.mode import resolved_mode
 from functrain.training.metrics_log import Row, stream
 
 
@@ -123,7 +124,7 @@ class History:
         pairs = [pair for pair in zip(*self.column(name), strict=True) if math.isfinite(pair[1])]
         if not pairs:
             raise LogError(f"{name!r} was never finite in these {len(self)} steps")
-        better = min if resolved(name, mode, where="best") == "min" else max
+        better = min if resolved_mode(name, mode, where="best") == "min" else max
         return better(pairs, key=lambda pair: pair[1])
 
     def plot(

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
-from functrain.core import foreign_state
+from functrain.core.diagnosis import check_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
@@ -182,7 +182,7 @@ def iterate(
         >>> state.counters.step, state.counters.epoch, state.counters.batch
         (3, 1, 0)
     """
-    foreign_state.refuse(program, state)
+    check_state(program.fixed, state)
     source = as_source(data)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)

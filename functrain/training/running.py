@@ -7,11 +7,11 @@ import attrs
 from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.checkpoint.run_state import LoopState
-from functrain.core import foreign_state
 from functrain.core.batch import Batch, require_sizes
-from functrain.core.direction import Mode
+from functrain.core.diagnosis import check_state
 from functrain.core.ownership import solely_held
 from functrain.core.program import Program
+from functrain.core.schedule import Mode
 from functrain.core.state import TrainState, is_consumed
 from functrain.errors import (
     CheckpointWriteError,
@@ -94,7 +94,7 @@ class Running:
     ) -> None:
         """Take up a checkpoint, or begin anew."""
         if state is not None:
-            foreign_state.refuse(self.program, state)
+            check_state(self.program.fixed, state)
         course, origin, path, ended = self.course, chosen(self.course.store, resume), None, None
         source = course.source
         steps = self.limits.steps(source.length, self.program.recipe.accumulate)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from functrain.core import learning_rate
+from functrain.core.curve import Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
@@ -18,7 +19,7 @@ from functrain.errors import (
     ScheduleEndedWarning,
 )
 from functrain.errors.warning import warn
-from functrain.schedules.curve import Curve
+from functrain.schedules import resuming
 
 # What happens where a run goes on beyond the end of its schedule.
 ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None
@@ -84,7 +85,7 @@ def continued(
             _check(name, curve, at, steps)
         return scheduler
     function = functools.partial(_continued, at=at, steps=steps, choice=schedule_end)
-    return learning_rate.each_curve(schedules, scheduler, function)
+    return learning_rate.map_curves(function, schedules, scheduler)
 
 
 def taken_up(
@@ -95,7 +96,7 @@ def taken_up(
     Raises:
         ScheduleStateError: the state was made by another schedule.
     """
-    scheduler = learning_rate.resumed(program.schedules, state.scheduler)
+    scheduler = resuming.resumed(program.schedules, state.scheduler)
     return scheduled(program, attrs.evolve(state, scheduler=scheduler), steps, schedule_end)
 
 
@@ -107,10 +108,10 @@ def guarded(program: Program, steps: int | None, schedule_end: ScheduleEnd) -> P
 
 def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     """Refuse a rest of the run at a rate of zero; warn of one at another last rate."""
-    kind, longer = type(curve.schedule).__name__, curve.is_longer(steps)
+    kind, longer = type(curve.schedule).__name__, resuming.is_longer(curve, steps)
     ends = curve.end(steps)
     try:
-        at_zero = curve.ends_at_zero(at, steps)
+        at_zero = resuming.ends_at_zero(curve, at, steps)
     except InvalidScheduleError:
         raise
     except ValueError as error:
@@ -170,16 +171,17 @@ def _can(curve: Curve, at: int, steps: int, choice: str) -> bool:
 
 
 def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState:
-    if not curve.ends_before(at, steps):
+    if not resuming.ends_before(curve, at, steps):
         return curve.state
+    change = resuming.stretched if choice == "stretch" else resuming.restarted
     try:
-        state = curve.stretched(at, steps) if choice == "stretch" else curve.restarted(at, steps)
+        state = change(curve, at, steps)
     except InvalidScheduleError:
         raise
     except ValueError:
         state = None
     # Otherwise the same call again would do it again, from where the run then stands.
-    if state is None or Curve(curve.schedule, state).ends_before(at, steps):
+    if state is None or resuming.ends_before(Curve(curve.schedule, state), at, steps):
         raise ScheduleEndedError(
             f'schedule_end="{choice}": {curve.schedule!r} has a length of its own and ends before '
             f"the run, which goes on to update {steps}. Give it no length, so that it ends with "

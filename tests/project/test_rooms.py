@@ -20,18 +20,7 @@ USERS = ("search", "config", "cli", "examples", "__main__")
 
 # Imports that still point back or lie on a circle. Remove a line with the import; add none.
 KNOWN: set[str] = {
-    "core.constructor -> optim",
-    "core.foreign_state -> core.program",
-    "core.foreign_state -> optim.snapshot",
-    "core.learning_rate -> optim",
-    "core.learning_rate -> schedules",
-    "core.learning_rate -> schedules.curve",
-    "core.learning_rate -> schedules.direction",
-    "core.learning_rate -> schedules.from_torch",
-    "core.program -> core.foreign_state",
     "core.program -> view.display.programs",
-    "core.recipe -> optim",
-    "core.schedule -> schedules.drawing",
     "core.schedule -> view.display.schedules",
     "core.state -> view.display.trees",
     "optim.counts -> optim.leafwise",

@@ -11,7 +11,6 @@ import torch
 from torch.optim import lr_scheduler
 
 import functrain as ft
-from functrain.core import learning_rate
 from functrain.errors import ConfigurationError, ScheduleEndedError, ScheduleEndedWarning
 from functrain.schedules import (
     Constant,
@@ -37,6 +36,7 @@ from functrain.schedules import (
     WarmupStableDecay,
     from_torch,
 )
+from functrain.schedules.resuming import resumed
 from functrain.training.schedule_end import scheduled
 
 FIRST, LAST = 20, 50
@@ -367,6 +367,6 @@ def test_a_restarted_schedule_is_taken_up_by_name_where_it_is_another() -> None:
     made = program(Cosine(0.1))
     state = scheduled(made, fit(Cosine(0.1), FIRST).state, LAST, "restart")
     assert state.scheduler == {"restarted_at": FIRST, "schedule": {"horizon": LAST - FIRST}}
-    assert learning_rate.resumed(made.schedules, state.scheduler) == state.scheduler
+    assert resumed(made.schedules, state.scheduler) == state.scheduler
     with pytest.raises(ft.errors.ScheduleStateError):
-        learning_rate.resumed(program(Plateau(0.1)).schedules, state.scheduler)
+        resumed(program(Plateau(0.1)).schedules, state.scheduler)

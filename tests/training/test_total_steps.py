@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain.core import learning_rate
 from functrain.errors import (
     RecipeChangedWarning,
     ScheduleEndedWarning,
@@ -27,6 +26,7 @@ from functrain.schedules import (
     Warmup,
     WarmupCosine,
 )
+from functrain.schedules.resuming import resumed
 
 BATCHES = [torch.full((2, 3), float(index)) for index in range(10)]
 
@@ -53,8 +53,8 @@ def test_a_run_whose_length_is_unknown_is_refused_before_anything_is_written(
 
 def test_what_a_saved_state_left_open_is_taken_from_the_schedule() -> None:
     schedules = program(Cosine(0.01, steps=100)).schedules
-    assert learning_rate.resumed(schedules, {"horizon": None}) == {"horizon": 100}
-    assert learning_rate.resumed(schedules, {"horizon": 7}) == {"horizon": 7}
+    assert resumed(schedules, {"horizon": None}) == {"horizon": 100}
+    assert resumed(schedules, {"horizon": 7}) == {"horizon": 7}
 
 
 OTHERS = [

@@ -15,7 +15,7 @@ from torch import Tensor
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import decode_node
-from functrain.optim.snapshot import TORCH_STATE as OPTIMIZER
+from functrain.core.optimizer import TORCH_STATE as OPTIMIZER
 from functrain.schedules.from_torch import TORCH_STATE as SCHEDULER
 from functrain.tree import Path, path_string
 

@@ -28,7 +28,7 @@ from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, un
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.core.direction import Mode
+from functrain.core.schedule import Mode
 from functrain.errors import CheckpointReadError, CheckpointWriteError
 from functrain.errors.validators import whole
 from functrain.tree import Tree

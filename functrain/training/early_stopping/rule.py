@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 import attrs
 
-from functrain.core.direction import Mode
+from functrain.core.schedule import Mode
 from functrain.errors import ConfigurationError, MissingMetricWarning
 from functrain.errors.warning import warn
 

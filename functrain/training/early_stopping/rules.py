@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from functrain.core.direction import Mode, of_name, resolved
+from functrain.core.schedule import Mode
+from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.prediction import LEAST_POINTS, Prediction, predict_final
 from functrain.training.early_stopping.rule import (
     State,
@@ -63,7 +64,9 @@ class EarlyStop:
         Raises:
             ConfigurationError: nothing says whether less or more is better.
         """
-        return attrs.evolve(self, mode=resolved(self.monitor, self.mode, directions, "EarlyStop"))
+        return attrs.evolve(
+            self, mode=resolved_mode(self.monitor, self.mode, directions, "EarlyStop")
+        )
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """State after an evaluation.
@@ -82,7 +85,7 @@ class EarlyStop:
         value = awaited(metrics, self.monitor)
         if value is None:
             return state
-        mode = resolved(self.monitor, self.mode, where="EarlyStop")
+        mode = resolved_mode(self.monitor, self.mode, where="EarlyStop")
         if outside := self._outside(value):
             return {**state, "stop": outside}
         if self._improved(value, state["best"], mode):
@@ -144,7 +147,7 @@ class Overfit:
 
     def directed(self, directions: Mapping[str, Mode]) -> Overfit:
         """The rule with its modes; see :meth:`EarlyStop.directed`."""
-        mode = resolved(self.monitor, self.mode, directions, "Overfit")
+        mode = resolved_mode(self.monitor, self.mode, directions, "Overfit")
         return attrs.evolve(self, mode=mode, training_mode=self._training_mode(mode))
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -160,7 +163,7 @@ class Overfit:
         evaluated, trained = find(metrics, self.monitor), metrics.get(self.training)
         if evaluated is None or trained is None:
             return state
-        mode = resolved(self.monitor, self.mode, where="Overfit")
+        mode = resolved_mode(self.monitor, self.mode, where="Overfit")
         worse = _better(state["evaluated"], evaluated, mode)
         better = _better(trained, state["trained"], self._training_mode(mode))
         misses = state["misses"] + 1 if worse and better else 0
@@ -174,7 +177,7 @@ class Overfit:
 
     def _training_mode(self, mode: Mode) -> Mode:
         same = self.monitor.rpartition("/")[2] == self.training.rpartition("/")[2]
-        return self.training_mode or (mode if same else of_name(self.training) or mode)
+        return self.training_mode or (mode if same else mode_of_name(self.training) or mode)
 
 
 def _better(value: Any, other: Any, mode: Mode) -> bool:
@@ -219,7 +222,7 @@ class PredictedStop:
 
     def directed(self, directions: Mapping[str, Mode]) -> PredictedStop:
         """The rule with its mode; see :meth:`EarlyStop.directed`."""
-        mode = resolved(self.monitor, self.mode, directions, "PredictedStop")
+        mode = resolved_mode(self.monitor, self.mode, directions, "PredictedStop")
         return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -239,7 +242,7 @@ class PredictedStop:
         value = awaited(metrics, self.monitor)
         if value is None:
             return state
-        mode = resolved(self.monitor, self.mode, where="PredictedStop")
+        mode = resolved_mode(self.monitor, self.mode, where="PredictedStop")
         values = [*state["values"], value]
         found = self._predicted(values)
         if found is None or not worse(found.value, self.bound, mode):

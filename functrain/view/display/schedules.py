@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import Schedule, ScheduleState, rates
 from functrain.errors import InvalidScheduleError
-from functrain.schedules.drawing import outline
 from functrain.view.display.blocks import block, code, folding, quiet
 from functrain.view.display.curves import Curve, chart
 from functrain.view.plotting.markup import Markup, element, joined
 
+# A schedule that has to be followed step by step is followed so far at the most.
+_LONGEST = 20_000
 # Runs that a schedule without an end is drawn for: the first that it fits into.
 _ASSUMED = (1000, 10_000, 100_000, 1_000_000)
 _SHOWN_OF_METRIC = {
@@ -86,3 +87,36 @@ def _schedules(value: object) -> Iterator[Schedule]:
     elif isinstance(value, tuple | list):
         for inner in value:
             yield from _schedules(inner)
+
+
+def outline(schedule: Schedule, steps: int, points: int = 500) -> tuple[Sequence[int], list[float]]:
+    """Return some of the learning rates of a run, enough for a small picture.
+
+    Args:
+        schedule: it sees no metrics.
+        steps: length of the run in updates.
+        points: how many rates will do, where they can be told without those before.
+
+    Returns:
+        (numbers of updates, their learning rates).
+
+    Raises:
+        InvalidScheduleError: the schedule goes from step to step, and there are too many of them.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> outline(Linear(1.0), steps=4096, points=2)
+        ([0, 4095], [1.0, 0.000244140625])
+    """
+    state = schedule.with_horizon(schedule.init(), steps)
+    # What leaves its state as it is at one step does so at all of them.
+    if schedule.advance(state) == state:
+        last = max(1, points - 1)
+        places = sorted({(steps - 1) * point // last for point in range(points)})
+        return places, [schedule.lr(state, place) for place in places]
+    if steps > _LONGEST:
+        raise InvalidScheduleError(
+            f"{type(schedule).__name__} goes from step to step, and {steps:,} of them are too many "
+            f"for a glance; {type(schedule).__name__}(...).plot(steps=N) draws them"
+        )
+    return range(steps), rates(schedule, steps)

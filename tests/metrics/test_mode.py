@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain.core import direction
 from functrain.errors import ConfigurationError
+from functrain.metrics import mode
 
 
 def names(text: str) -> list[str]:
@@ -55,22 +55,22 @@ UNKNOWN = names(
 
 @pytest.mark.parametrize("name", MORE)
 def test_more_is_better(name: str) -> None:
-    assert direction.of_name(name) == "max"
+    assert mode.mode_of_name(name) == "max"
 
 
 @pytest.mark.parametrize("name", LESS)
 def test_less_is_better(name: str) -> None:
-    assert direction.of_name(name) == "min"
+    assert mode.mode_of_name(name) == "min"
 
 
 @pytest.mark.parametrize("name", [*UNKNOWN, "", "/", "eval/", "1 - accuracy", "a metric"])
 def test_nothing_is_assumed_of_other_names(name: str) -> None:
-    assert direction.of_name(name) is None
+    assert mode.mode_of_name(name) is None
 
 
 def test_metric_objects_say_it_of_what_they_compute() -> None:
     matrix = ft.metrics.ConfusionMatrix.of(torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
-    found = direction.of_metrics({
+    found = mode.modes_of_metrics({
         "a": ft.metrics.Accuracy.empty(),
         "b": ft.metrics.Perplexity.empty(),
         "c": ft.metrics.Mean.empty(),
@@ -80,7 +80,7 @@ def test_metric_objects_say_it_of_what_they_compute() -> None:
     })  # fmt: skip
     assert found == {"a": "max", "b": "min", "d": "max"}
     for name in matrix.compute():
-        assert direction.resolved(f"d/{name}", None, found) == "max"
+        assert mode.resolved_mode(f"d/{name}", None, found) == "max"
 
 
 def test_metrics_of_torchmetrics_say_it() -> None:
@@ -89,7 +89,7 @@ def test_metrics_of_torchmetrics_say_it() -> None:
     both = torchmetrics.MetricCollection(
         {"roc": torchmetrics.AUROC("binary"), "off": torchmetrics.MeanSquaredError()}, prefix="b_"
     )
-    found = direction.of_metrics({
+    found = mode.modes_of_metrics({
         "one": ft.metrics.from_torchmetrics(torchmetrics.MeanAbsoluteError(), x, y),
         "both": ft.metrics.from_torchmetrics(both, x, y),
         "silent": ft.metrics.from_torchmetrics(torchmetrics.MeanMetric(), x),
@@ -103,20 +103,20 @@ def test_own_metrics_may_say_it_of_each_number() -> None:
             self.higher_is_better = said
 
     values = {"a": Own(True), "b": Own({"x": False, "y": None}), "c": Own(None), "d": Own("yes")}
-    assert direction.of_metrics(values) == {"a": "max", "b/x": "min"}
+    assert mode.modes_of_metrics(values) == {"a": "max", "b/x": "min"}
 
 
 def test_the_users_word_comes_first_then_the_object_then_the_name() -> None:
     objects: Any = {"eval/a": "max", "eval/error": "max"}
-    assert direction.resolved("eval/accuracy", "min") == "min"
-    assert direction.resolved("error", "min", objects) == "min"
-    assert direction.resolved("a", None, objects) == "max"
-    assert direction.resolved("eval/a", None, objects) == "max"
-    assert direction.resolved("eval/f1", None, objects) == "max"
+    assert mode.resolved_mode("eval/accuracy", "min") == "min"
+    assert mode.resolved_mode("error", "min", objects) == "min"
+    assert mode.resolved_mode("a", None, objects) == "max"
+    assert mode.resolved_mode("eval/a", None, objects) == "max"
+    assert mode.resolved_mode("eval/f1", None, objects) == "max"
 
 
 def test_what_is_not_known_or_contradicts_itself_is_an_error_with_the_remedy() -> None:
     with pytest.raises(ConfigurationError, match=r"EarlyStop: 'eval/score' .*Give mode='min'"):
-        direction.resolved("eval/score", None, {"eval/other": "max"}, "EarlyStop")
+        mode.resolved_mode("eval/score", None, {"eval/other": "max"}, "EarlyStop")
     with pytest.raises(ConfigurationError, match=r"'error' implies mode='min', but .*mode='max'"):
-        direction.resolved("error", None, {"eval/error": "max"})
+        mode.resolved_mode("error", None, {"eval/error": "max"})

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
+from functrain.core.schedule import Mode
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
-
-Mode: TypeAlias = Literal["min", "max"]
 
 
 def _words_of(text: str) -> frozenset[str]:
@@ -89,7 +88,7 @@ _RAISED = frozenset(["dice", "iou", "giou", "jaccard", "ssim", "similarity", "re
 _REVERSED = re.compile(r"-|1(\.0)?\s*-|1_minus|one_minus")
 
 
-def of_name(name: str) -> Mode | None:
+def mode_of_name(name: str) -> Mode | None:
     """Return what a well-known name implies.
 
     Args:
@@ -99,10 +98,10 @@ def of_name(name: str) -> Mode | None:
         ``None`` where it implies nothing, or two things.
 
     Example:
-        >>> of_name("eval/ema/top5_accuracy"), of_name("perplexity"), of_name("val/f1_macro")
-        ('max', 'min', 'max')
-        >>> of_name("eval/score"), of_name("accuracy_error"), of_name("negative_accuracy")
-        (None, None, None)
+        >>> [mode_of_name(name) for name in ("eval/ema/top5_accuracy", "perplexity", "f1_macro")]
+        ['max', 'min', 'max']
+        >>> [mode_of_name(name) for name in ("eval/score", "accuracy_error", "negative_accuracy")]
+        [None, None, None]
     """
     *above, last = name.split("/")
     # What a metric of several numbers calls them: eval/f1/macro.
@@ -117,7 +116,7 @@ def of_name(name: str) -> Mode | None:
     return None
 
 
-def of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
+def modes_of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
     """Return what metric objects say of themselves in ``higher_is_better``.
 
     Args:
@@ -130,7 +129,7 @@ def of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
     Example:
         >>> import torch
         >>> from functrain.metrics import Accuracy, Mean, Perplexity
-        >>> of_metrics({"a": Accuracy.empty(), "b": Perplexity.empty(), "c": Mean.empty()})
+        >>> modes_of_metrics({"a": Accuracy.empty(), "b": Perplexity.empty(), "c": Mean.empty()})
         {'a': 'max', 'b': 'min'}
     """
     found: dict[str, Mode] = {}
@@ -143,7 +142,7 @@ def of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
     return found
 
 
-def resolved(
+def resolved_mode(
     monitor: str,
     mode: Mode | None,
     directions: Mapping[str, Mode] | None = None,
@@ -161,20 +160,22 @@ def resolved(
         ConfigurationError: nothing says it, or object and name contradict each other.
 
     Example:
-        >>> resolved("loss", None), resolved("loss", "max"), resolved("a", None, {"eval/a": "max"})
-        ('min', 'max', 'max')
-        >>> resolved("eval/score", None, where="EarlyStop")
+        >>> resolved_mode("loss", None), resolved_mode("loss", "max")
+        ('min', 'max')
+        >>> resolved_mode("a", None, {"eval/a": "max"})
+        'max'
+        >>> resolved_mode("eval/score", None, where="EarlyStop")
         Traceback (most recent call last):
         functrain.errors.ConfigurationError: EarlyStop: 'eval/score' is no well-known name, and ...
     """
     if mode is not None:
         return mode
     given = directions or {}
-    named = of_name(monitor)
+    named = mode_of_name(monitor)
     known = _said(monitor, given) or _said(f"eval/{monitor}", given) or named
     if known is None or (named is not None and named != known):
         why = (
-            f"is no well-known name{like_known(monitor)}, and no metric object says whether less "
+            f"is no well-known name{name_hint(monitor)}, and no metric object says whether less "
             "or more of it is better"
             if known is None
             else f"implies mode={named!r}, but its metric object says mode={known!r}"
@@ -185,7 +186,7 @@ def resolved(
     return known
 
 
-def like_known(name: str) -> str:
+def name_hint(name: str) -> str:
     """Return a hint for a message: the well-known word that the last part of a name is like."""
     word = name.rpartition("/")[2].lower()
     return "" if word in _QUALIFIERS else nearest(word, _LESS | _MORE)

@@ -1,0 +1,118 @@
+"""What may be given as a learning rate: a number, a function of the step, or a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors import InvalidScheduleError, UnsupportedError
+
+
+def _as_float(value: Any) -> Any:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if is_number else value
+
+
+def _check_rate(instance: Constant, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not (isinstance(value, float) and 0 <= value < math.inf):
+        raise InvalidScheduleError(f"Constant: lr must be a finite number >= 0, got {value!r}")
+
+
+@attrs.frozen(repr=False)
+class Constant(Schedule):
+    """The same learning rate at every step.
+
+    Args:
+        lr: the learning rate, at least 0.
+
+    Example:
+        >>> Constant(0.1)(1000)
+        0.1
+    """
+
+    base: float = attrs.field(alias="lr", converter=_as_float, validator=_check_rate)
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the one learning rate."""
+        return self.base
+
+
+def _check_callable(instance: Lambda, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidScheduleError(f"Lambda: expected a function of the step, got {value!r}")
+
+
+@attrs.frozen(repr=False)
+class Lambda(Schedule):
+    """The learning rate that a function of the step returns.
+
+    Args:
+        function: step (0 for the first update) -> learning rate; must depend on nothing else,
+            or resuming cannot be exact.
+
+    Example:
+        >>> Lambda(lambda step: 0.1 / (1 + step))(4)
+        0.02
+    """
+
+    function: Callable[[int], float] = attrs.field(validator=_check_callable)
+
+    @property
+    def tells_ahead(self) -> bool:
+        """No: the function may know no later update than the present one."""
+        return False
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the function's value at the step.
+
+        Raises:
+            InvalidScheduleError: it is no finite number from 0 up.
+        """
+        value = self.function(step)
+        try:
+            lr = float(value)
+        except (TypeError, ValueError):
+            lr = math.nan
+        if not 0 <= lr < math.inf:
+            raise InvalidScheduleError(
+                f"Lambda: the function must return a finite number from 0 up, and at step {step} "
+                f"it returned {value!r}"
+            )
+        return lr
+
+
+def as_schedule(value: Any) -> Schedule:
+    """Return a schedule for a number, a function of the step, or a schedule itself.
+
+    Args:
+        value: a float or int, a tensor without dimensions, a callable step -> lr, or a schedule.
+
+    Raises:
+        UnsupportedError: it is none of these.
+
+    Example:
+        >>> as_schedule(0.1)
+        Constant(lr=0.1)
+        >>> as_schedule(lambda step: 1 / (1 + step))(3)
+        0.25
+    """
+    if isinstance(value, type):
+        raise UnsupportedError(f"{value.__name__} is a class: call it, as in {value.__name__}(...)")
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return Constant(float(value.item()))
+    if type(value) is not bool and isinstance(value, Real):
+        return Constant(float(value))
+    if callable(value):
+        return Lambda(value)
+    raise UnsupportedError(
+        f"expected a number, a function step -> lr, or a schedule, got {type(value).__name__}: "
+        f"{value!r}. A torch scheduler's class goes through functrain.schedules.from_torch"
+    )

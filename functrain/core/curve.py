@@ -1,0 +1,101 @@
+"""The learning rates that one schedule gives in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from functrain.core.as_schedule import Constant
+from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors import InvalidScheduleError
+
+RESTARTED = "restarted_at"
+"""Key in the state of a schedule that was restarted within its run, beside "schedule"."""
+
+
+@attrs.frozen
+class Curve:
+    """A schedule with its state, by the updates of the run.
+
+    Attributes:
+        schedule: the schedule.
+        state: what the run has for it; it may have been restarted within the run.
+    """
+
+    schedule: Schedule
+    state: ScheduleState
+
+    @property
+    def start(self) -> int:
+        """The update of the run that is update 0 of the schedule."""
+        start: int = self.state.get(RESTARTED, 0)
+        return start
+
+    @property
+    def own(self) -> ScheduleState:
+        """The schedule's own state."""
+        own: ScheduleState = self.state["schedule"] if RESTARTED in self.state else self.state
+        return own
+
+    def with_own(self, own: ScheduleState) -> ScheduleState:
+        """Return the run's state with another state of the schedule."""
+        return {RESTARTED: self.start, "schedule": own} if RESTARTED in self.state else own
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of an update of the run."""
+        return self.schedule.lr(self.own, step - self.start)
+
+    def is_over(self, step: int) -> bool:
+        """Whether the rate has fallen to zero for good, as far as the present state tells.
+
+        True from the second update on whose rate is zero.
+        """
+        ahead = getattr(self.schedule, "tells_ahead", True)
+        if isinstance(self.schedule, Constant) or not ahead or step - self.start < 2:
+            return False
+        around = (self.rate(step), self.rate(step - 1), self.rate(step + 1))
+        return not any(around) and self.was_positive(step)
+
+    def end(self, steps: int) -> int | None:
+        """Return the first update from which on the rate is that of the last update.
+
+        Args:
+            steps: the run's length.
+
+        Returns:
+            ``None`` where no other rate is found.
+        """
+        last = self.rate(steps - 1)
+        low = next((k for k in _doubling(self.start, steps) if self.rate(k) != last), None)
+        if low is None:
+            return None
+        high = steps - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.rate(middle) == last else (middle, high)
+        return high
+
+    def was_positive(self, steps: int) -> bool:
+        """Whether a rate before update `steps` is above zero."""
+        if any(self.rate(step) for step in _doubling(self.start, steps)):
+            return True
+        try:
+            own = self.fresh(steps - self.start)
+        except InvalidScheduleError:
+            return False
+        # A torch scheduler gives its present rate alone, so its first updates are made.
+        first = [own, *(own := self.schedule.advance(own) for _ in range(3))]
+        return any(self.schedule.lr(each, number) for number, each in enumerate(first))
+
+    def fresh(self, steps: int) -> ScheduleState:
+        """Return the schedule's own state before a run of so many updates."""
+        return self.schedule.with_horizon(self.schedule.init(), steps)
+
+
+def _doubling(start: int, end: int) -> Iterator[int]:
+    """Yield start + 0, 1, 2, 4, ...: some fall within any curve that is not very short."""
+    offset = 0
+    while start + offset < end:
+        yield start + offset
+        offset = 2 * offset or 1

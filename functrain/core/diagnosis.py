@@ -1,0 +1,173 @@
+"""What is wrong where a step cannot be made: not its state, or no memory left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.core.batch import Batch
+from functrain.core.optimizer import TORCH_STATE
+from functrain.core.precision import initial_loss_scale
+from functrain.core.pretrained import mismatches
+from functrain.core.state import Tensors, TrainState, is_consumed
+from functrain.core.step import Fixed
+from functrain.errors import ParameterMismatchError, UnsupportedError
+from functrain.tree.display import summary, totals
+
+_SHOWN = 12
+_REMEDY = (
+    "Train on with a state that the program made, program.init(). Weights are taken over by "
+    "program.init(params={**state.params, **state.buffers}), and with them "
+    "attrs.evolve(..., counters=state.counters, rng=state.rng) goes on at the same step"
+)
+
+
+def not_a_state(given: object, batch: object) -> UnsupportedError:
+    """Return the error for something else in the place of a state."""
+    if isinstance(given, tuple) and given and isinstance(given[0], TrainState):
+        hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
+    elif isinstance(batch, TrainState):
+        hint = "the state comes first, the batch second"
+    else:
+        hint = "begin with state = program.init(seed=0)"
+    return UnsupportedError(f"expected a TrainState, got a {type(given).__name__}: {hint}")
+
+
+def check_state(fixed: Fixed, state: object) -> None:
+    """Refuse a state whose tensors are not those of the program.
+
+    Raises:
+        UnsupportedError: it is no state at all.
+        ParameterMismatchError: names or shapes do not fit; they are listed.
+    """
+    if not isinstance(state, TrainState):
+        raise not_a_state(state, None)
+    params = fixed.model.params
+    problems = mismatches(state.params, params, params)
+    if problems:
+        raise ParameterMismatchError(
+            "the state is of another model than the program's; begin with one that the program "
+            "made, program.init()",
+            problems,
+        )
+    problems = _problems(fixed, state)
+    if problems:
+        raise _mismatch(problems)
+
+
+def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
+    """Raise an error of our own in place of another where the state is of another program.
+
+    Args:
+        error: that a step with the state raised.
+        fixed: of the program whose step it was.
+        state: what it was given.
+
+    Raises:
+        ParameterMismatchError: the state has other tensors than those that the program makes.
+    """
+    if is_consumed(state):
+        return
+    known = fixed.model.params
+    problems = mismatches(state.params, known, known) or _problems(fixed, state)
+    if problems:
+        raise _mismatch(problems) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the host or on a device.
+
+    Example:
+        >>> try:
+        ...     torch.empty(2**60)
+        ... except RuntimeError as error:
+        ...     is_out_of_memory(error)
+        True
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocator of the CPU has no class of error to itself.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+
+
+def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -> None:
+    """Add to an error of this kind what the step was given, and what would need less.
+
+    Args:
+        error: any; others are left alone.
+        step: updates done before.
+        parts: the micro-batches.
+    """
+    if not is_out_of_memory(error):
+        return
+    leaves = [
+        f"{tree.path_string(path) or 'batch'}: {summary(leaf)}"
+        for path, leaf in tree.items(parts[0])
+        if isinstance(leaf, Tensor)
+    ]
+    cut = f", the first of {len(parts)} micro-batches" if len(parts) > 1 else ""
+    error.add_note(
+        f"memory ran out in the step after step {step}, with the batch {{{', '.join(leaves)}}} "
+        f"({totals(parts[0])}{cut}). Smaller batches, a greater accumulate=, precision='bf16' or "
+        "activation checkpointing need less; functrain.donated needs no second copy of the state."
+    )
+
+
+def _mismatch(problems: list[str]) -> ParameterMismatchError:
+    shown, more = problems[:_SHOWN], len(problems) - _SHOWN
+    return ParameterMismatchError(
+        "the state is of a program that trains other parameters, or has another model, optimizer, "
+        f"ema= or precision=. {_REMEDY}. What differs",
+        [*shown, f"and {more} more"] if more > 0 else shown,
+    )
+
+
+def _problems(fixed: Fixed, state: TrainState) -> list[str]:
+    """What the state lacks, or has besides, of what the program makes for its parameters."""
+    return [
+        f"{kind} {tree.path_string((part, *path))!r}"
+        for part, expected in _expected(fixed, state).items()
+        for kind, path in _differences(expected, getattr(state, part))
+    ]
+
+
+def _expected(fixed: Fixed, state: TrainState) -> dict[str, Any]:
+    """The parts of a state that depend on what is trained, made without memory where possible."""
+    trained = {path: state.params[path] for path in fixed.trainable}
+    loss_scale = initial_loss_scale(fixed.recipe.precision, state.device)
+    try:
+        parts = _initial(fixed, {path: value.to("meta") for path, value in trained.items()})
+    except RuntimeError:  # an optimizer may look at values, which "meta" tensors do not have
+        parts = _initial(fixed, trained)
+    return {"loss_scale": loss_scale, **parts}
+
+
+def _initial(fixed: Fixed, trained: Tensors) -> dict[str, Any]:
+    ema, optimizer = fixed.recipe.ema, fixed.recipe.optimizer
+    return {"optimizer": optimizer.init(trained), "ema": None if ema is None else ema.init(trained)}
+
+
+def _differences(expected: Any, given: Any) -> Iterator[tuple[str, tree.Path]]:
+    ours, theirs = _paths(expected), _paths(given)
+    unexpected = {path for path in theirs - ours if "group" not in path}  # steps may add to it
+    yield from (("missing", path) for path in sorted(ours - theirs, key=repr))
+    yield from (("unexpected", path) for path in sorted(unexpected, key=repr))
+
+
+def _paths(part: Any) -> set[tree.Path]:
+    """Where the leaves are, except the counts of skipped parameters, which come and go."""
+    leaves = () if part is None else tree.items(_present_at_init(part))
+    return {path for path, _ in leaves if "per_parameter" not in path}
+
+
+def _present_at_init(part: Any) -> Any:
+    """The entries that exist before the first step: of a torch optimizer's state, its group."""
+    if not isinstance(part, Mapping):
+        return part
+    if part.keys() == TORCH_STATE:
+        return {"group": part["group"]}
+    return {key: _present_at_init(value) for key, value in part.items()}
