@@ -1,73 +1,126 @@
-"""Gradients of several micro-batches as those of one batch: their weighted mean."""
+"""Gradients of a step: those of its micro-batches, averaged as those of one big batch would be."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from functrain.core.batch import Batch
-from functrain.core.gradients import Gradients, Take
-from functrain.core.loss import Outcome
+from functrain.core.batch import Batch, copied
+from functrain.core.gradients import GradientFunction, Gradients, GradientSink
+from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
+from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
+# (buffers, batch, loss scale, sink) -> gradients of one micro-batch.
+OfBatch = Callable[[Tensors, Batch, Tensor | None, GradientSink | None], Gradients]
 
-def weighted_mean(
-    of_batch: Callable[[Tensors, Batch, Tensor | None, Take | None], Gradients],
+
+class StepGradients(NamedTuple):
+    """Gradients before clipping, and what the forward left behind.
+
+    Attributes:
+        grads: by path, in the order of the trainable parameters.
+        params: all parameters after the forward, which may write to some.
+        buffers: after the forward.
+        outcome: loss, weight and metrics.
+    """
+
+    grads: Tensors
+    params: Tensors
+    buffers: Tensors
+    outcome: Outcome
+
+
+def step_gradients(
+    gradient_function: GradientFunction,
+    fixed: Fixed,
+    state: dict[str, Any],
     batches: list[Batch],
-    trainable: list[str],
-    buffers: Tensors,
-    loss_scale: Tensor | None,
-) -> Gradients:
-    """Mean of the gradients of several micro-batches, weighted as one big batch would be.
+    donated: bool = False,
+    watch: bool = False,
+) -> StepGradients:
+    """Return the mean of the gradients of several micro-batches.
 
     With weights w and means L over each micro-batch, the mean over all samples is
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
     Args:
-        of_batch: (buffers, batch, scale, take) -> gradients of one micro-batch.
-        batches: at least one.
-        trainable: paths in the order that the result has.
-        buffers: handed from one micro-batch to the next.
-        loss_scale: fp16's scale; divided out of the result.
+        gradient_function: by ``torch.autograd`` or by ``torch.func``.
+        fixed: recipe, model shell, trainable paths.
+        state: ``params``, ``buffers`` and ``loss_scale`` of a state; not changed.
+        batches: at least one, on any device; not changed.
+        donated: whether the step may write to the trained parameters afterwards.
+        watch: copy parameters in the first steps, to see whether the forward writes to them.
 
-    Returns:
-        Gradients as one batch of all samples would give them.
+    Raises:
+        LossError: no trainable parameter has a gradient, or micro-batches report other metrics.
     """
-    if len(batches) == 1:
-        only = of_batch(buffers, batches[0], loss_scale, None)
-        return only if loss_scale is None else _divided(only, loss_scale)
-    outcomes, weights = [], []
+    given, writes = state["params"], fixed.model.written
+    watched = writes.suspects(given, fixed.trainable, donated) if watch else set()
+    params = writes.owned(given, watched)
+    device = next(iter(params.values())).device
+    of_batch = differentiation(fixed, gradient_function, params, device)
+    scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+    # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
+    buffers = {path: buffer.clone() for path, buffer in state["buffers"].items()}
     total: Tensors = {}
-    for batch in batches:
-        part = of_batch(buffers, batch, loss_scale, functools.partial(_add, total))
-        buffers = part.buffers
-        outcomes.append(part.outcome)
-        weights.append(part.outcome.weight_of(batch))
-    outcome, divisor = mean_outcome(outcomes, weights, loss_scale)
-    # A backward pass finds them in its own order, and a norm depends on the order.
-    ordered = {path: total[path] for path in trainable if path in total}
-    for grad in ordered.values():
-        grad.div_(divisor.to(grad.dtype))
-    return Gradients(ordered, buffers, outcome)
+    sink = functools.partial(_add, total) if len(batches) > 1 else None
+    outcomes, weights = [], []
+    for batch in copied(batches, device):
+        grads, buffers, outcome = of_batch(buffers, batch, scale, sink)
+        outcomes.append(outcome)
+        if sink is not None:
+            weights.append(outcome.weight_of(batch))
+    if sink is not None:
+        outcome, divisor = mean_outcome(outcomes, weights, scale)
+        # A backward pass finds them in its own order, and a norm depends on the order.
+        grads = {path: total[path] for path in fixed.trainable if path in total}
+        for grad in grads.values():
+            grad.div_(divisor.to(grad.dtype))
+    elif scale is not None:
+        grads = {path: grad / scale.to(grad.dtype) for path, grad in grads.items()}
+    require_gradients(fixed, grads)
+    if watched:
+        writes.notice(given, params)
+        untouched = watched.difference(fixed.updated)  # states go on to share them
+        params = {**params, **{path: given[path] for path in untouched}}
+    return StepGradients(grads, params, buffers, outcome)
 
 
-def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
-    if path in total:
-        total[path].addcmul_(grad, weight.to(grad.dtype))
-    else:  # not in place: two gradients of autograd may be one tensor
-        total[path] = grad * weight.to(grad.dtype)
+def differentiation(
+    fixed: Fixed, gradient_function: GradientFunction, params: Tensors, device: torch.device
+) -> OfBatch:
+    """Return the function that takes the gradients of one micro-batch as the recipe asks for."""
+    recipe = fixed.recipe
+    forward = functools.partial(evaluate, recipe.loss, device=device, precision=recipe.precision)
+    if recipe.sharpness is not None:
+        gradient_function = recipe.sharpness.around(gradient_function)
+    return functools.partial(gradient_function, fixed.model, forward, fixed.trainable, params)
+
+
+def require_gradients(fixed: Fixed, grads: Collection[str]) -> None:
+    """Refuse a loss that does not depend on any trainable parameter.
+
+    Raises:
+        LossError: there is no gradient.
+    """
+    if not grads:
+        raise LossError(
+            "the loss does not depend on any of the trainable parameters: "
+            f"{fixed.trainable[:5]}. Compute it from the model passed to loss(model, batch)."
+        )
 
 
 def mean_outcome(
     outcomes: list[Outcome], each: list[Tensor], loss_scale: Tensor | None
 ) -> tuple[Outcome, Tensor]:
-    """The outcome of several micro-batches, and what the sum of their gradients is divided by.
+    """Return the outcome of several micro-batches, and the divisor for the sum of their gradients.
 
     Args:
         outcomes: one for each.
@@ -89,11 +142,13 @@ def mean_outcome(
         return weighed.sum() / weights.sum()
 
     metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
-    everything = weights.sum()
-    divisor = everything if loss_scale is None else everything * loss_scale
-    return Outcome(mean([outcome.value for outcome in outcomes]), everything, metrics), divisor
+    total = weights.sum()
+    divisor = total if loss_scale is None else total * loss_scale
+    return Outcome(mean([outcome.value for outcome in outcomes]), total, metrics), divisor
 
 
-def _divided(gradients: Gradients, divisor: Tensor) -> Gradients:
-    grads = {path: grad / divisor.to(grad.dtype) for path, grad in gradients.grads.items()}
-    return gradients._replace(grads=grads)
+def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
+    if path in total:
+        total[path].addcmul_(grad, weight.to(grad.dtype))
+    else:  # not in place: two gradients of autograd may be one tensor
+        total[path] = grad * weight.to(grad.dtype)

@@ -44,6 +44,26 @@ def reported_norm(grads: list[Tensor]) -> Tensor:
     return global_norm(grads)
 
 
+def clipped(
+    grads: dict[str, Tensor], clip_norm: float | None, clip_value: float | None, foreach: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return gradients clipped by norm and by value, and the norm that they had before.
+
+    Args:
+        grads: gradients by path, at least one; not changed.
+        clip_norm: bound on their common norm, or ``None``.
+        clip_value: bound on each element, or ``None``.
+        foreach: use the list kernels.
+    """
+    flat = list(grads.values())
+    norm = reported_norm(flat) if foreach and clip_norm is None else global_norm(flat, foreach)
+    if clip_norm is not None:
+        flat = clip_by_norm(flat, clip_norm, norm, foreach)
+    if clip_value is not None:
+        flat = clip_by_value(flat, clip_value, foreach)
+    return dict(zip(grads, flat, strict=True)), norm
+
+
 def clip_by_norm(
     grads: list[Tensor], max_norm: float, norm: Tensor, foreach: bool = True
 ) -> list[Tensor]:

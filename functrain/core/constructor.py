@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import attrs
@@ -15,7 +14,7 @@ from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import Model, take_apart
 from functrain.core.optimizer import Optimizer
 from functrain.core.program import Program
-from functrain.core.recipe import Recipe, Trainable
+from functrain.core.recipe import Fixed, Recipe, Trainable
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
 
@@ -88,9 +87,8 @@ def program(
         evaluate=evaluate,
     )
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))
-    fixed = step.Fixed(recipe, taken, _trainable(taken, recipe))
-    device_step = functools.partial(step.eager, fixed)
-    return Program(fixed, learning_rate.schedules(recipe.optimizer), device_step)
+    fixed = Fixed(recipe, taken, _trainable(taken, recipe))
+    return Program(fixed, learning_rate.schedules(recipe.optimizer), step.eager(fixed))
 
 
 def _refuse_own_parameters(loss: LossFunction | None) -> None:

@@ -13,8 +13,8 @@ from functrain.core.batch import Batch
 from functrain.core.optimizer import TORCH_STATE
 from functrain.core.precision import initial_loss_scale
 from functrain.core.pretrained import mismatches
+from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors, TrainState, is_consumed
-from functrain.core.step import Fixed
 from functrain.errors import ParameterMismatchError, UnsupportedError
 from functrain.tree.display import summary, totals
 

@@ -31,8 +31,8 @@ _REENTRANT = (
 )
 
 Forward = Callable[[nn.Module, Batch], Outcome]
-# Takes up (weight of the micro-batch, path, gradient); the gradient need not be kept after that.
-Take = Callable[[Tensor, str, Tensor], None]
+# Called with (weight of the micro-batch, path, gradient) as soon as there is a gradient.
+GradientSink = Callable[[Tensor, str, Tensor], None]
 
 
 class Gradients(NamedTuple):
@@ -40,7 +40,7 @@ class Gradients(NamedTuple):
 
     Attributes:
         grads: gradient by path; a parameter the loss does not depend on has none. Empty where
-            they were handed to a ``take``.
+            they were handed to a ``sink``.
         buffers: buffers after the forward.
         outcome: loss value (detached), weight, metrics.
     """
@@ -53,7 +53,7 @@ class Gradients(NamedTuple):
 class GradientFunction(Protocol):
     """Gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
-    With a ``take`` they are not returned but handed to it, so that those of two micro-batches need
+    With a ``sink`` they are not returned but handed to it, so that those of two micro-batches need
     not be in memory together.
     """
 
@@ -66,7 +66,7 @@ class GradientFunction(Protocol):
         buffers: Tensors,
         batch: Batch,
         scale: Tensor | None,
-        take: Take | None = None,
+        sink: GradientSink | None = None,
     ) -> Gradients: ...
 
 
@@ -86,7 +86,7 @@ def by_autograd(
     buffers: Tensors,
     batch: Batch,
     scale: Tensor | None,
-    take: Take | None = None,
+    sink: GradientSink | None = None,
 ) -> Gradients:
     """Gradients by ``torch.autograd`` (see :class:`GradientFunction`).
 
@@ -98,14 +98,14 @@ def by_autograd(
         buffers: buffers that the forward may write to.
         batch: one batch on the device.
         scale: factor on the loss before the backward pass, or ``None``.
-        take: is handed each gradient while the backward pass goes on.
+        sink: is handed each gradient while the backward pass goes on.
 
     Returns:
         Gradients (of the scaled loss), buffers after the forward, outcome.
     """
     if not torch.is_grad_enabled():
         with torch.enable_grad():
-            return by_autograd(model, forward, trainable, params, buffers, batch, scale, take)
+            return by_autograd(model, forward, trainable, params, buffers, batch, scale, sink)
     leaves = {path: params[path].detach().requires_grad_() for path in trainable}
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
@@ -115,11 +115,11 @@ def by_autograd(
         outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
-        if take is None:
+        if sink is None:
             grads = _differentiated(loss, leaves)
         else:
             grads = {}
-            _hand_over(loss, leaves, functools.partial(take, outcome.weight_of(batch)))
+            _emit_gradients(loss, leaves, functools.partial(sink, outcome.weight_of(batch)))
         after = model.current_buffers()
         model.written.take_over(params, bound, model.current_params(bound))
     # A copy: the loss may be a parameter itself, which a donated step writes over.
@@ -134,7 +134,7 @@ def by_func(
     buffers: Tensors,
     batch: Batch,
     scale: Tensor | None,
-    take: Take | None = None,
+    sink: GradientSink | None = None,
 ) -> Gradients:
     """Gradients by ``torch.func.grad_and_value``; every trainable parameter has one (or zeros)."""
     leaves = {path: params[path] for path in trainable}
@@ -157,14 +157,14 @@ def by_func(
     grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
     outcome = outcome._replace(weight=next(iter(outcome.weight), None))
     found = Gradients(grads, after, outcome)
-    return found if take is None else handed_over(found, batch, take)
+    return found if sink is None else emit(found, batch, sink)
 
 
-def handed_over(found: Gradients, batch: Batch, take: Take) -> Gradients:
-    """Gradients that are there already, handed to a ``take``."""
+def emit(found: Gradients, batch: Batch, sink: GradientSink) -> Gradients:
+    """Gradients that are there already, handed to a ``sink``."""
     weight = found.outcome.weight_of(batch)
     for path, grad in found.grads.items():
-        take(weight, path, grad)
+        sink(weight, path, grad)
     return found._replace(grads={})
 
 
@@ -209,14 +209,14 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     return grads
 
 
-def _hand_over(loss: Tensor, leaves: Tensors, take: Callable[[str, Tensor], None]) -> None:
+def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> None:
     """Hand over the gradients of a loss, each as soon as the backward pass has it."""
     graph, handed = loss.grad_fn, set()
 
     def hand_over(path: str, leaf: Tensor) -> None:
         grad, leaf.grad = leaf.grad, None
         assert grad is not None
-        take(path, _accumulated(path, grad, leaf))
+        sink(path, _accumulated(path, grad, leaf))
         handed.add(path)
 
     for path, leaf in leaves.items():

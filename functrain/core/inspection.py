@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functrain.core import step
+from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, split
-from functrain.core.clipping import global_norm
 from functrain.core.gradients import by_autograd
 from functrain.core.program import Program
 from functrain.core.rng import scoped
@@ -45,4 +44,4 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
         "loss_scale": state.loss_scale,
     }
     with scoped(state.rng.stream("step", state.counters.step), state.device):
-        return step.compute(program.fixed, by_autograd, global_norm, tensors, parts).grads
+        return step_gradients(by_autograd, program.fixed, tensors, parts).grads

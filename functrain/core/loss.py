@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core.metrics import Metric, is_metric
+from functrain.core.precision import autocast
 from functrain.core.unknown_sizes import known_size
 from functrain.errors import ConfigurationError, LossError
 
@@ -110,7 +111,13 @@ def refuse_criterion(function: LossFunction | None) -> None:
     )
 
 
-def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch.device) -> Outcome:
+def evaluate(
+    function: LossFunction,
+    model: nn.Module,
+    batch: Any,
+    device: torch.device,
+    precision: str = "float32",
+) -> Outcome:
     """Call the user's loss and put what it returned into one form.
 
     Args:
@@ -118,6 +125,7 @@ def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch
         model: the bound shell.
         batch: a batch on ``device``.
         device: where metrics go.
+        precision: of the forward, by autocast.
 
     Returns:
         The outcome.
@@ -125,7 +133,8 @@ def evaluate(function: LossFunction, model: nn.Module, batch: Any, device: torch
     Raises:
         LossError: the function returned neither a scalar tensor nor a :class:`Loss` of one.
     """
-    returned = function(model, batch)
+    with autocast(precision, device):
+        returned = function(model, batch)
     loss = returned if isinstance(returned, Loss) else Loss(returned)
     value = _scalar_loss(loss.value)
     metrics = {

@@ -1,6 +1,6 @@
-"""What becomes of a step whose loss or gradients are NaN or infinite.
+"""Steps whose loss or gradients are NaN or infinite.
 
-A step left out changes nothing but the loss scale and the count of skipped steps. Where the host
+A skipped step changes nothing but the loss scale and the count of skipped steps. Where the host
 knows it early the update is not made; where the host must not wait for the device, old or new
 values are chosen there, leaf by leaf.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import precision
+from functrain.core.recipe import Recipe
 from functrain.core.state import Tensors
 from functrain.errors import NonFiniteError
 
@@ -36,21 +37,43 @@ def finite(outputs: dict[str, Any]) -> Tensor:
     return torch.isfinite(outputs["grad_norm"]) & torch.isfinite(outputs["loss"])
 
 
-def finite_on_host(outputs: dict[str, Any]) -> bool:
-    """The same as a Python bool; waits for the device, and is the faster one on the CPU."""
-    return math.isfinite(outputs["grad_norm"].item()) and math.isfinite(outputs["loss"].item())
+def finite_on_host(recipe: Recipe, outputs: dict[str, Any]) -> bool | Tensor:
+    """The same as a bool where the host may ask; a tensor where the device must choose.
+
+    The host may ask the CPU at no cost, and must ask any device before it can raise.
+    """
+    norm = outputs["grad_norm"]
+    if norm.is_cpu or recipe.nonfinite == "raise":
+        return math.isfinite(norm.item()) and math.isfinite(outputs["loss"].item())
+    return finite(outputs)
 
 
-def accepted(state: DeviceState) -> DeviceState:
-    """The state after an update was made."""
-    if state["loss_scale"] is None:
-        return state
-    good = torch.ones_like(state["skipped"], dtype=torch.bool)
-    return {**state, "loss_scale": precision.next_loss_scale(state["loss_scale"], good)}
+def selected(finite: bool | Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
+    """Return ``new`` where the step was finite, else :func:`skipped`; a tensor chooses there.
+
+    Args:
+        finite: true, if the host knows that it was; or a bool scalar on the device.
+        new: the state after the update.
+        old: the state before the step.
+    """
+    if isinstance(finite, Tensor):
+        parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
+        return {**skipped(old, finite), **parts}
+    if new["loss_scale"] is None:
+        return new
+    good = torch.ones_like(new["skipped"], dtype=torch.bool)
+    return {**new, "loss_scale": precision.next_loss_scale(new["loss_scale"], good)}
 
 
-def rejected(state: DeviceState, finite: Tensor) -> DeviceState:
-    """The state as it was, but for the loss scale and the count of skipped steps."""
+def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
+    """Return the state as it was, but for the loss scale and the count of skipped steps.
+
+    Args:
+        state: before the step.
+        finite: bool scalar, after which the update was not skipped after all.
+    """
+    if finite is None:
+        finite = torch.zeros_like(state["skipped"], dtype=torch.bool)
     scale = state["loss_scale"]
     return {
         **state,
@@ -59,13 +82,7 @@ def rejected(state: DeviceState, finite: Tensor) -> DeviceState:
     }
 
 
-def selected(finite: Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
-    """``new`` where the step was finite, else ``old``, chosen on the device."""
-    parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
-    return {**rejected(old, finite), **parts}
-
-
-def tolerable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
+def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
     """Whether a program that raises may go on; waits for the device.
 
     Args:

@@ -21,8 +21,8 @@ from functrain.core import (
     precision,
     step,
 )
+from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, Split, copied, split
-from functrain.core.clipping import global_norm
 from functrain.core.diagnosis import (
     check_state,
     explain_mismatch,
@@ -34,7 +34,7 @@ from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import load
-from functrain.core.recipe import Recipe
+from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
@@ -68,7 +68,7 @@ class Program:
         (0, 1, ['grad_norm', 'loss', 'lr'])
     """
 
-    fixed: step.Fixed
+    fixed: Fixed
     schedules: learning_rate.Schedules
     device_step: step.DeviceStep
     donates: bool = False
@@ -225,11 +225,11 @@ class Program:
         except (KeyError, AttributeError, TypeError) as error:
             explain_mismatch(error, self.fixed, state)
             raise
-        if recipe.nonfinite == "raise" and not nonfinite.tolerable(outputs, loss_scale):
+        if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()
             with scoped(stream, device):
-                again = step.compute(self.fixed, by_autograd, global_norm, tensors, parts)
+                again = step_gradients(by_autograd, self.fixed, tensors, parts)
             nonfinite.raise_for(number, outputs, again.grads)
         return after, outputs
 

@@ -12,6 +12,7 @@ from functrain.core import precision
 from functrain.core.ema import EMA
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
+from functrain.core.model import Model
 from functrain.core.optimizer import Optimizer
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
@@ -120,6 +121,21 @@ class Recipe:
             Nested dicts of strings, numbers and ``None``; functions and classes by their names.
         """
         return {field.name: _plain(getattr(self, field.name)) for field in attrs.fields(Recipe)}
+
+
+@attrs.frozen(eq=False, repr=False)
+class Fixed:
+    """What a device step needs besides its arguments; none of it changes."""
+
+    recipe: Recipe
+    model: Model
+    trainable: list[str]
+
+    @property
+    def updated(self) -> list[str]:
+        """The parameters that a step or its forward writes to."""
+        frozen = self.model.written.paths.difference(self.trainable)
+        return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,9 @@ import attrs
 
 from functrain.core.batch import Batch
 from functrain.core.program import Program
+from functrain.core.recipe import Fixed
 from functrain.core.state import Donation
-from functrain.core.step import DeviceState, DeviceStep, Fixed, Outputs
+from functrain.core.step import DeviceState, DeviceStep, Outputs
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,

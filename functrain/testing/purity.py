@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from functrain.core.program import Program
-from functrain.core.step import Fixed
+from functrain.core.recipe import Fixed
 from functrain.testing.caching import Attributes, attempted, unchanged, without
 from functrain.testing.observing import (
     Call,

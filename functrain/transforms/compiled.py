@@ -14,6 +14,7 @@ from functrain import tree
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.program import Program
+from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
 from functrain.core.state import Donation
 from functrain.errors import (
@@ -132,7 +133,7 @@ class Compiled:
         rate: the last learning rate.
     """
 
-    fixed: step.Fixed
+    fixed: Fixed
     lowering: Lowering
     fallback: bool
     graphs: dict[tuple[int, Form], Graph | Skipping | None] = attrs.field(factory=dict, init=False)
@@ -164,7 +165,7 @@ class Compiled:
         seen = self.known.holds(leaves, large["params"])
         if not seen and (reason := _not_dense(large)) is not None:
             self._fall_back(CaptureError(reason, None))
-            return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
+            return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
         if not (mine and (seen or writable(leaves))):
             large, mine = self._copied(large), False
             leaves = flatten(large)
@@ -175,7 +176,7 @@ class Compiled:
         paths = self.fixed.updated
         found = self._graph(number, large, batches, rest)
         if found is None:
-            return step.eager(self.fixed, state, batches, lr, ema_due, donation, seed)
+            return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
         if isinstance(found, Skipping):
             whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
             return self(whole, batches, lr, ema_due, donation, seed)

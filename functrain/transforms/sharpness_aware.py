@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import attrs
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from functrain.core import step
 from functrain.core.batch import Batch
-from functrain.core.gradients import Forward, GradientFunction, Gradients, Take, handed_over
+from functrain.core.gradients import Forward, GradientFunction, Gradients, GradientSink, emit
 from functrain.core.model import Model
 from functrain.core.program import Program
 from functrain.core.state import Tensors
@@ -52,7 +51,7 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
         raise ConfigurationError("sharpness_aware takes an eager program: apply it before compiled")
     recipe = attrs.evolve(program.recipe, sharpness=Sharpness(rho, adaptive))
     fixed = attrs.evolve(program.fixed, recipe=recipe)
-    return attrs.evolve(program, fixed=fixed, device_step=functools.partial(step.eager, fixed))
+    return attrs.evolve(program, fixed=fixed, device_step=step.eager(fixed))
 
 
 @attrs.frozen
@@ -87,7 +86,7 @@ class Sharpness:
             buffers: Tensors,
             batch: Batch,
             scale: Tensor | None,
-            take: Take | None = None,
+            sink: GradientSink | None = None,
         ) -> Gradients:
             here = gradient(model, forward, trainable, params, buffers, batch, scale)
             # What a forward writes, to BatchNorm's buffers as to parameters, counts once.
@@ -97,7 +96,7 @@ class Sharpness:
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
             there = gradient(model, forward, trainable, worst, spare, batch, scale)
             found = here._replace(grads=there.grads)
-            return found if take is None else handed_over(found, batch, take)
+            return found if sink is None else emit(found, batch, sink)
 
         return aware
 

@@ -12,9 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import tree
-from functrain.core import step
-from functrain.core.accumulation import weighted_mean
-from functrain.core.gradients import GradientFunction, Gradients, by_autograd, by_func
+from functrain.core.accumulation import StepGradients, differentiation, step_gradients
+from functrain.core.gradients import GradientFunction, by_autograd, by_func
 from functrain.errors import LossError, ModelError, UnsupportedError
 
 WAYS = pytest.mark.parametrize("way", [by_autograd, by_func])
@@ -27,14 +26,12 @@ def program(module: nn.Module, loss: Callable[..., Any], **options: Any) -> ft.P
 
 def gradients(
     made: ft.Program, way: GradientFunction, batches: list[Any], scale: float | None = None
-) -> Gradients:
-    """The weighted mean over the batches, where the state is as it was made."""
+) -> StepGradients:
+    """The weighted mean over the batches, in the first state."""
     state = made.init()
-    device = torch.device("cpu")
-    of_batch = step.differentiation(made.fixed, way, dict(state.params), device)
-    factor = None if scale is None else torch.tensor(scale)
-    buffers = {path: buffer.clone() for path, buffer in state.buffers.items()}
-    return weighted_mean(of_batch, batches, made.fixed.trainable, buffers, factor)
+    loss_scale = None if scale is None else {"scale": torch.tensor(scale)}
+    tensors = {"params": state.params, "buffers": state.buffers, "loss_scale": loss_scale}
+    return step_gradients(way, made.fixed, tensors, batches)
 
 
 def weighed(model: nn.Module, batch: Any) -> ft.Loss:
@@ -164,19 +161,19 @@ class TestEachWay:
         module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
         made = program(module, lambda model, x: model(x).mean(), trainable="1.*")
         params = {**made.init().params, "0.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
-        of_batch = step.differentiation(made.fixed, way, params, torch.device("cpu"))
+        of_batch = differentiation(made.fixed, way, params, torch.device("cpu"))
         found = of_batch({}, torch.ones(1, 2), None, None)
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
 
-    def test_what_was_handed_to_a_taker_is_not_returned(self, way: GradientFunction) -> None:
+    def test_gradients_given_to_a_sink_are_not_returned(self, way: GradientFunction) -> None:
         made, taken = program(layers(), weighed), {}
         state, (batch,) = made.init(), weighed_batches(3.0)
 
-        def take(weight: Tensor, path: str, grad: Tensor) -> None:
+        def sink(weight: Tensor, path: str, grad: Tensor) -> None:
             taken[path] = (float(weight), grad)
 
-        of_batch = step.differentiation(made.fixed, way, dict(state.params), torch.device("cpu"))
-        found = of_batch(dict(state.buffers), batch, None, take)
+        of_batch = differentiation(made.fixed, way, dict(state.params), torch.device("cpu"))
+        found = of_batch(dict(state.buffers), batch, None, sink)
         assert found.grads == {}
         assert sorted(taken) == sorted(made.fixed.trainable)
         assert {weight for weight, _ in taken.values()} == {3.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import attrs
@@ -47,7 +46,7 @@ def batch(size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 )
 def test_the_functional_form_is_the_eager_one(options: Any) -> None:
     program = ft.program(network(), classify, ft.optim.AdamW(lr=1e-2), **options)
-    functional = functools.partial(step.functional, program.fixed)
+    functional = step.functional(program.fixed)
     other = attrs.evolve(program, device_step=functional)
     state = program.init()
     for _ in range(3):
@@ -63,7 +62,7 @@ def test_the_functional_form_is_the_eager_one(options: Any) -> None:
 def test_the_functional_form_draws_from_the_stream_of_the_step() -> None:
     module = nn.Sequential(network(), nn.Dropout(0.5))
     program = ft.program(module, classify, ft.optim.SGD(lr=1e-2))
-    functional = functools.partial(step.functional, program.fixed)
+    functional = step.functional(program.fixed)
     state = program.init()
     expected, _ = program.train_step(state, batch())
     before = torch.get_rng_state()
@@ -82,8 +81,8 @@ def test_a_population_by_vmap_is_a_loop_over_its_members() -> None:
     x, y = batch()
 
     def one(state: step.DeviceState, lr: torch.Tensor) -> tuple[step.DeviceState, step.Outputs]:
-        state, outputs = step.functional(
-            program.fixed, {**state, "loss_scale": None}, [(x, y)], lr, True
+        state, outputs = step.functional(program.fixed)(
+            {**state, "loss_scale": None}, [(x, y)], lr, True
         )
         del state["loss_scale"]
         return state, outputs
@@ -105,8 +104,8 @@ def test_gradients_through_a_step_reach_the_learning_rate() -> None:
     def loss_after(lr: torch.Tensor) -> torch.Tensor:
         new = state
         for _ in range(2):
-            new, _ = step.functional(program.fixed, new, [(x.double(), y)], lr, False)
-        return step.functional(program.fixed, new, [(x.double(), y)], lr, False)[1]["loss"]
+            new, _ = step.functional(program.fixed)(new, [(x.double(), y)], lr, False)
+        return step.functional(program.fixed)(new, [(x.double(), y)], lr, False)[1]["loss"]
 
     lr = torch.tensor(0.01, dtype=torch.float64)
     slope = torch.func.grad(loss_after)(lr)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.accumulation import mean_outcome
+from functrain.core.accumulation import mean_outcome, require_gradients
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
+from functrain.core.recipe import Fixed
 from functrain.transforms.graph.inputs import Form, builder, form
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.skipping import Skipping
@@ -55,7 +56,7 @@ class Parts:
         updates: by what they are for.
     """
 
-    fixed: step.Fixed
+    fixed: Fixed
     lowering: Lowering
     gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
     updates: dict[Kind, Update | Skipping] = attrs.field(factory=dict, init=False)
@@ -83,7 +84,7 @@ class Parts:
             return None
         used = frozenset[str]().union(*(part.paths for part in each))
         paths = tuple(path for path in self.fixed.trainable if path in used)
-        step.require_gradients(self.fixed, paths)
+        require_gradients(self.fixed, paths)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         kind = Kind(number, paths, tuple(sorted(self.fixed.model.written.paths)), dtype)
         update = self._update(kind, state, inputs)

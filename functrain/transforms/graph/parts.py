@@ -12,10 +12,11 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import step
+from functrain.core.accumulation import StepGradients, differentiation
 from functrain.core.batch import copied
-from functrain.core.clipping import global_norm
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
+from functrain.core.recipe import Fixed
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
@@ -61,9 +62,7 @@ class Update:
     draws: bool
 
 
-def captured_gradients(
-    fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]
-) -> Gradients | None:
+def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Gradients | None:
     """The graph of a micro-batch; ``None`` where no graph can return its metrics.
 
     Args:
@@ -83,7 +82,7 @@ def captured_gradients(
         device = next(iter(own["params"].values())).device
         (batch,) = copied([own["batch"]], device)  # which a model may write to
         params = fixed.model.written.owned(own["params"])
-        of_batch = step.differentiation(fixed, by_autograd, params, device)
+        of_batch = differentiation(fixed, by_autograd, params, device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
         with Writes(own["params"], fixed.model.written):
             grads, after, outcome = of_batch(spare, batch, own["scale"], None)
@@ -109,9 +108,7 @@ def captured_gradients(
     return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
 
 
-def captured_update(
-    fixed: step.Fixed, lowering: Lowering, given: dict[str, Any]
-) -> Update | Skipping:
+def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Update | Skipping:
     """The graph of what follows the gradients (see :func:`captured_gradients`)."""
     lacks: list[Skipping] = []
 
@@ -120,11 +117,13 @@ def captured_update(
         state, scalars = own["state"], own["rest"]["scalars"]
         divisor = own["divisor"]
         grads = {path: total / divisor.to(total.dtype) for path, total in own["total"].items()}
-        norm = global_norm(list(grads.values()), foreach=False)
         params = {**state["params"], **own["written"]}
-        found = step.Computed(grads, params, own["after"], Outcome(own["loss"], None, {}), norm)
-        rates = own["rest"]["lr"], own["rest"]["ema_due"]
-        new, outputs = step.by_rule(fixed, {**state, **scalars}, found, *rates)
+        found = StepGradients(grads, params, own["after"], Outcome(own["loss"], None, {}))
+        execution, rates = (
+            step.by_rule(lambda *_: found),
+            (own["rest"]["lr"], own["rest"]["ema_due"]),
+        )
+        new, outputs = step.take_step(execution, fixed, {**state, **scalars}, [], *rates)
         if lacking := skipping(state["optimizer"], new["optimizer"]):
             lacks.append(lacking)
             return {}

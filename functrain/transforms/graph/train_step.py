@@ -11,6 +11,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import step
 from functrain.core.gradients import by_autograd
+from functrain.core.recipe import Fixed
 from functrain.errors import CaptureError
 from functrain.transforms.graph.capture import capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
@@ -33,7 +34,7 @@ class Graph(NamedTuple):
 
 
 def captured_step(
-    fixed: step.Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
+    fixed: Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
 ) -> Graph | Skipping:
     """The graph of a step for inputs like these, or what their state lacks.
 
@@ -55,7 +56,7 @@ def captured_step(
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
         with Writes(own["params"], fixed.model.written):
-            new, outputs = step.functional(fixed, whole, **rest, gradient_function=by_autograd)
+            new, outputs = step.functional(fixed, by_autograd)(whole, **rest)
         if lacking := skipping(own["optimizer"], new["optimizer"]):
             lacks.append(lacking)
             return {}
