@@ -9,6 +9,7 @@ everything that changes, as one immutable tree. Read ``core/program.py`` for the
 ``training/loop.py`` for ``fit``, ``checkpoint/`` for how a run is saved.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -124,11 +125,14 @@ _DEFINED_IN = {
 }
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "errors", "examples", "finders"),
-    *("generation", "listeners", "metrics", "optim", "schedules", "search", "testing"),
-    *("training", "transforms", "tree", "view"),
+    *("generation", "listeners", "metrics", "optim", "plotting", "schedules", "search"),
+    *("testing", "training", "transforms", "tree", "view"),
 }
 # Listeners are written against `ft.events`; these three lie in the room of the loop.
 _IN_TRAINING = {"durations", "events", "history"}
+
+if "IPython" in sys.modules:  # a notebook shows values as HTML
+    import_module("functrain.view.notebook").register()
 
 
 def __getattr__(name: str) -> Any:

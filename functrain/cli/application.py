@@ -156,7 +156,7 @@ def plot(
 ) -> None:
     """Draw the curves of runs, several over each other."""
     from functrain.cli.plot import plot
-    from functrain.view.plotting import Options
+    from functrain.plotting import Options
 
     plot(runs, out, Options(metric or (), x, smooth, log), _console())
 

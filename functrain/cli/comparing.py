@@ -11,9 +11,8 @@ import orjson
 
 from functrain import tree
 from functrain.checkpoint import Manifest, verify
-from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
+from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli.targets import Target, open_target
-from functrain.cli.values import value_of
 from functrain.testing.bisect.records import by_digests, common
 from functrain.training.metrics_log import FILE_NAME, read
 from functrain.tree import Path
@@ -212,7 +211,7 @@ def _tensors(
     if not measured:
         return Difference(ours.path, "value", "other bytes")
     values: list[Any] = [
-        value_of(target.path, target.manifest, leaf)
+        read_tensor(target.path, target.manifest, leaf)
         for target, leaf in ((first, one), (second, other))
     ]
     found, elements = distance(*values), values[0].numel()

@@ -10,6 +10,7 @@ from rich.console import Console
 from functrain.checkpoint.exporting import export
 from functrain.cli import output
 from functrain.cli.targets import Target
+from functrain.view import plain_text
 
 
 def write(
@@ -29,5 +30,5 @@ def write(
         return
     step = "" if target.manifest.step is None else f" of step {target.manifest.step}"
     console.print(
-        output.cell(f"{what}{step} written to {path}: {output.size(length)}"), soft_wrap=True
+        output.cell(f"{what}{step} written to {path}: {plain_text.size(length)}"), soft_wrap=True
     )

@@ -15,9 +15,10 @@ from rich.markup import escape
 
 from functrain.checkpoint import Checkpoints
 from functrain.cli import output
-from functrain.cli.targets import best_step, is_checkpoint, monitored, step_of
 from functrain.errors import FunctrainError, NoCheckpointError
 from functrain.training.resume import parent_of
+from functrain.view import plain_text
+from functrain.view.run_checkpoints import best_step, is_checkpoint, monitored, step_of
 
 _ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
 
@@ -103,7 +104,7 @@ def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
     store = Checkpoints(path, **by)
     steps = store.steps()
     entries = store.entries()
-    best = best_step(entries, by, asked=monitor is not None)
+    best = best_step(entries, by, required=monitor is not None)
     measured = [step for step in sorted(entries) if by["monitor"] in entries[step].metrics]
 
     def of(step: int | None) -> tuple[int, Any] | None:
@@ -176,15 +177,15 @@ def _lines(members: list[Member], base: Path) -> Iterator[str]:
 def _line(member: Member, base: Path) -> str:
     path = member.path
     name = path.name if path == base or member.kind == "set aside" else path.relative_to(base)
-    words = [f"[bold]{escape(output.printable(name))}[/bold]", *_whence(member)]
+    words = [f"[bold]{escape(plain_text.printable(name))}[/bold]", *_whence(member)]
     if member.steps is not None:
         words.append(f"steps {member.steps[0]} to {member.steps[1]}")
     for title, found in (("best", member.best), ("last", member.last)):
         if found is not None:
-            monitor = escape(output.printable(member.monitor))
-            words.append(f"{title} {monitor}={output.number(found[1])} at {found[0]}")
+            monitor = escape(plain_text.printable(member.monitor))
+            words.append(f"{title} {monitor}={plain_text.number(found[1])} at {found[0]}")
     if member.problem is not None:
-        words.append(f"[red]{escape(output.printable(member.problem))}[/red]")
+        words.append(f"[red]{escape(plain_text.printable(member.problem))}[/red]")
     return "  ".join(words)
 
 

@@ -14,12 +14,13 @@ from functrain import config
 from functrain.checkpoint import load
 from functrain.checkpoint.run_state import RunState
 from functrain.cli import output
-from functrain.cli.run_directory import FILE_NAME
 from functrain.cli.targets import Target
 from functrain.errors import ConfigError, ConfigurationError, NoCheckpointError
 from functrain.generation import until
 from functrain.generation.bounds import Bounds
 from functrain.training.resume import TYPES
+from functrain.view import plain_text
+from functrain.view.run_checkpoints import CONFIG_NAME
 
 
 @attrs.frozen(eq=False)
@@ -65,7 +66,7 @@ def writer(target: Target) -> Iterator[Writer]:
         NoCheckpointError: the checkpoint is not one of a run.
         ConfigError: the configuration names no such function, or cannot be read.
     """
-    path = (target.run or target.path.parent) / FILE_NAME
+    path = (target.run or target.path.parent) / CONFIG_NAME
     if not path.exists():
         raise ConfigError(
             f"generate: there is no {path}, which would name the model; it is there in the "
@@ -140,6 +141,6 @@ def _print(prompt: str, added: Iterable[str], heading: str) -> None:
 
 def _write(text: str) -> None:
     if sys.stdout.isatty():  # a model may have learned what steers a terminal
-        text = "".join(c if c in "\n\t" else output.printable(c) for c in text)
+        text = "".join(c if c in "\n\t" else plain_text.printable(c) for c in text)
     sys.stdout.write(text)
     sys.stdout.flush()

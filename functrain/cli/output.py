@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from functrain.view.plain_text import printable
 
 _LEAST_WIDTH = 8
 
@@ -45,72 +46,9 @@ def table(
     return made
 
 
-def printable(value: object) -> str:
-    r"""Text from a file, with characters that steer a terminal spelled out.
-
-    Example:
-        >>> printable("a\x1b[2Jb\n")
-        'a\\x1b[2Jb\\n'
-    """
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def cell(value: object, style: str = "") -> Text:
     """A value as the cell of a table; nothing in it is markup."""
     return Text(printable(value), style=style)
-
-
-def size(count: int) -> str:
-    """A number of bytes for people.
-
-    Example:
-        >>> size(900), size(2600), size(3 << 30)
-        ('900 B', '2.5 KiB', '3.0 GiB')
-    """
-    if count < 1024:
-        return f"{count} B"
-    left, units = float(count), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
-    unit = ""
-    while left >= 1024 and (larger := next(units, "")):
-        left, unit = left / 1024, larger
-    return f"{left:.1f} {unit}"
-
-
-def moment(seconds: object) -> str:
-    """A time as UTC to the second, ``-`` where it is not known or cannot be.
-
-    Example:
-        >>> moment(0), moment(None)
-        ('1970-01-01 00:00:00', '-')
-    """
-    if not isinstance(seconds, int | float):
-        return "-"
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return "-"
-
-
-def number(value: object) -> str:
-    """A number in four digits; anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
-
-
-def metrics_text(metrics: object) -> str:
-    """Metrics by name on one line, without spaces inside of one.
-
-    Example:
-        >>> metrics_text({"loss": 0.25, "eval/accuracy": 1 / 3})
-        'loss=0.25 eval/accuracy=0.3333'
-    """
-    if not isinstance(metrics, Mapping):
-        return ""
-    return " ".join(f"{printable(name)}={number(value)}" for name, value in metrics.items())
 
 
 def print_json(document: Any) -> None:

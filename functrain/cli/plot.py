@@ -8,11 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from functrain.errors import LogError, MissingExtraError
+from functrain.plotting import Columns, Options, chart_of
 from functrain.training.metrics_log import FILE_NAME
-from functrain.view.plotting import Columns, Options, chart_of, draw
-from functrain.view.plotting.drawing import check_format
-from functrain.view.plotting.loading import loaded
-from functrain.view.plotting.run_names import distinguishing, runs_at
+from functrain.view.chart_file import check_format, draw
+from functrain.view.run_logs import read_log, runs_at, short_names
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
@@ -55,7 +54,7 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
     Raises:
         RunDirectoryError: there is no run.
     """
-    from functrain.view.reporting import report
+    from functrain.view import report
 
     written = report(directory, out)
     console.print(str(written), soft_wrap=True, highlight=False, markup=False)
@@ -63,13 +62,13 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:
     """Columns by the names that tell runs apart, and what to say of runs that have none."""
-    found = [(path, loaded(path)) for path in paths]
+    found = [(path, read_log(path)) for path in paths]
     drawn = [(path, log.columns) for path, log in found if log.columns.length]
     if not drawn:
         log = paths[0] / FILE_NAME
         raise LogError(f"there is nothing to draw: {log} has no steps")
     damaged = [log.problem for _, log in found if log.problem and log.columns.length]
     empty = [f"passed over {path}: no steps" for path, log in found if not log.columns.length]
-    names = distinguishing([path for path, _ in drawn])
+    names = short_names([path for path, _ in drawn])
     runs = {name: columns for name, (_, columns) in zip(names, drawn, strict=True)}
     return runs, (*(f"drawn up to there: {problem}" for problem in damaged), *empty)

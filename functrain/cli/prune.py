@@ -10,9 +10,16 @@ from rich.console import Console
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.retention import Best, EverySteps, Rule
 from functrain.cli import output
-from functrain.cli.listing import Row, entries_of, row_of
-from functrain.cli.targets import best_step, is_checkpoint, monitored, store_of
 from functrain.errors import ConfigurationError
+from functrain.view import plain_text
+from functrain.view.run_checkpoints import (
+    CheckpointSummary,
+    best_step,
+    entries_of,
+    is_checkpoint,
+    monitored,
+    store_of,
+)
 
 
 def prune(
@@ -44,8 +51,8 @@ def prune(
         raise ConfigurationError(f"{directory} is a checkpoint; name the run it belongs to")
     store = store_of(directory, **rules, **monitored(directory, monitor, mode))
     if monitor is not None:
-        best_step(store.entries(), {"monitor": monitor, "mode": store.mode}, asked=True)
-    rows = {step: row_of(store.path(step)) for step in store.steps()}
+        best_step(store.entries(), {"monitor": monitor, "mode": store.mode}, required=True)
+    rows = {step: CheckpointSummary.of(store.path(step)) for step in store.steps()}
     going = set(store.prune(dry_run=dry_run))
     freed = sum(rows[step].size for step in going if step in rows)
     reasons = _reasons(store, rows, going)
@@ -61,10 +68,12 @@ def prune(
         return
     _print(rows, going, reasons, console)
     verb = "would free" if dry_run else "freed"
-    console.print(f"{verb} {output.size(freed)}: {len(going)} of {len(rows)} checkpoints")
+    console.print(f"{verb} {plain_text.size(freed)}: {len(going)} of {len(rows)} checkpoints")
 
 
-def _reasons(store: Checkpoints, rows: dict[int, Row], going: set[int]) -> dict[int, str]:
+def _reasons(
+    store: Checkpoints, rows: dict[int, CheckpointSummary], going: set[int]
+) -> dict[int, str]:
     """Why checkpoints stay."""
     entries = entries_of(rows.values())
     kept = [(_named(rule), rule.kept(entries)) for rule in store.rules]
@@ -83,7 +92,7 @@ def _named(rule: Rule) -> str:
 
 
 def _print(
-    rows: dict[int, Row], going: set[int], reasons: dict[int, str], console: Console
+    rows: dict[int, CheckpointSummary], going: set[int], reasons: dict[int, str], console: Console
 ) -> None:
     table = output.table(
         *("step", "", "size", "why", "metrics"), right=("step", "size"), folded=("metrics",)
@@ -93,8 +102,8 @@ def _print(
         table.add_row(
             str(step),
             output.cell("goes" if goes else "stays", "yellow" if goes else "green"),
-            output.size(row.size),
+            plain_text.size(row.size),
             output.cell("" if goes else reasons[step]),
-            output.cell(row.problem or output.metrics_text(row.metrics)),
+            output.cell(row.problem or plain_text.metrics_text(row.metrics)),
         )
     console.print(table)

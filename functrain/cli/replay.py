@@ -11,8 +11,8 @@ import attrs
 import torch
 
 from functrain import config
-from functrain.cli.run_directory import FILE_NAME
 from functrain.errors import ConfigurationError
+from functrain.view.run_checkpoints import CONFIG_NAME
 
 
 @contextlib.contextmanager
@@ -24,13 +24,13 @@ def fit_arguments(directory: Path) -> Iterator[Callable[[], Mapping[str, Any]]]:
     Raises:
         ConfigurationError: the directory has no configuration.
     """
-    if not (directory / FILE_NAME).exists():
+    if not (directory / CONFIG_NAME).exists():
         raise ConfigurationError(
-            f"{directory} has no {FILE_NAME}, so functrain train did not write it and cannot run "
+            f"{directory} has no {CONFIG_NAME}, so functrain train did not write it and cannot run "
             "it again: call functrain.bisect with functions that return what fit was called with, "
             "dict(program=..., data=..., until=..., directory=...)"
         )
-    loaded, threads = config.load(str(directory / FILE_NAME)), torch.get_num_threads()
+    loaded, threads = config.load(str(directory / CONFIG_NAME)), torch.get_num_threads()
 
     def make() -> Mapping[str, Any]:
         # Results depend on the number of threads, so use the run's own.

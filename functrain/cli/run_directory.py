@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.config import Loaded, import_folders
 from functrain.errors import RunChangedError, RunDirectoryError
+from functrain.view.run_checkpoints import CONFIG_NAME
 
-FILE_NAME = "config.yaml"
 # A run may be continued to another end, by another metric, or elsewhere; anything else makes it
 # another run.
 MAY_CHANGE = (
@@ -33,7 +33,7 @@ def settle(directory: Path, plain: dict[str, Any]) -> None:
         RunChangedError: the directory holds a run of another configuration.
         RunDirectoryError: it cannot be made, read or written.
     """
-    path = directory / FILE_NAME
+    path = directory / CONFIG_NAME
     try:
         before = _read(path) if path.exists() else None
         if before is not None:

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from functrain.checkpoint import verify
 from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli import output
-from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.targets import Target
 from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of
-from functrain.cli.values import value_of
 from functrain.errors import ConfigurationError
 from functrain.tree import path_string
 from functrain.tree.elements import is_opaque, statistics
+from functrain.view import plain_text
 
 
 def show(
@@ -63,7 +63,7 @@ def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
     if not wanted:
         first = next((e for e in entries if not isinstance(e, Branch)), None)
         such = "" if first is None else f"; a path is, for example, {path_string(first.path)}"
-        raise ConfigurationError(f"no leaf matches {' '.join(only)}{output.printable(such)}")
+        raise ConfigurationError(f"no leaf matches {' '.join(only)}{plain_text.printable(such)}")
     above = {entry.path[:depth] for entry in wanted for depth in range(len(entry.path) + 1)}
     return [entry for entry in entries if entry.path in above]
 
@@ -74,7 +74,7 @@ def _read(target: Target, entry: Entry, stats: bool) -> Row:
     single = not entry.leaf.shape and not is_opaque(BY_NAME[entry.leaf.dtype])
     if not single and (not stats or entry.leaf.alias_of is not None):
         return Row(entry)
-    tensor = value_of(target.path, target.manifest, entry.leaf)
+    tensor = read_tensor(target.path, target.manifest, entry.leaf)
     if single:
         return Row(entry, value=tensor.item())
     return Row(entry, statistics=statistics(tensor))
@@ -83,16 +83,16 @@ def _read(target: Target, entry: Entry, stats: bool) -> Row:
 def _header(target: Target) -> Iterator[str]:
     manifest = target.manifest
     owners = [leaf for leaf in manifest.leaves if leaf.alias_of is None]
-    count, total = len(manifest.leaves), output.size(sum(leaf.length for leaf in owners))
+    count, total = len(manifest.leaves), plain_text.size(sum(leaf.length for leaf in owners))
     step = "" if manifest.step is None else f"step {manifest.step}, "
-    saved = output.moment(manifest.saved_at)
+    saved = plain_text.moment(manifest.saved_at)
     when = "" if saved == "-" else f", saved {saved} UTC"
     yield str(target.path)
     yield f"{step}{count:,} tensor{'' if count == 1 else 's'}, {total}{when}"
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     yield f"format {'.'.join(map(str, manifest.format))}, {versions}"
     if manifest.metrics:
-        yield f"metrics: {output.metrics_text(manifest.metrics)}"
+        yield f"metrics: {plain_text.metrics_text(manifest.metrics)}"
     info = manifest.info
     for name in ("recipe", "environment") if isinstance(info, dict) else ():
         if info.get(name):
@@ -101,7 +101,7 @@ def _header(target: Target) -> Iterator[str]:
 
 def _words(value: Any) -> str:
     if not isinstance(value, dict):
-        return output.number(value)
+        return plain_text.number(value)
     return ", ".join(
         f"{name} ({_words(child)})" if isinstance(child, dict) else f"{name} {_words(child)}"
         for name, child in value.items()

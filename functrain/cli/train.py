@@ -154,7 +154,7 @@ def _fit(
 def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | None:
     if not len(run.history):
         return None
-    from functrain.view.plotting import curves
+    from functrain.plotting import curves
 
     path = directory / "curves.png"
     try:

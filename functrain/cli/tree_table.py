@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from functrain.checkpoint.format.dtypes import BY_NAME
+from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf
 from functrain.cli import output
-from functrain.cli.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.tree import Path, path_string
 from functrain.tree.display import short_dtype
 from functrain.tree.elements import Statistics
+from functrain.view import plain_text
 
 # Scalars shown of one node; a scheduler or a listener may keep thousands.
 _MOST_SCALARS = 16
@@ -74,7 +75,7 @@ def _paths_by_index(rows: Sequence[Row]) -> dict[int, str]:
 
 def _name(entry: Entry) -> Text:
     depth = max(0, len(entry.path) - 1)
-    name = output.printable(entry.path[-1]) if entry.path else "(root)"
+    name = plain_text.printable(entry.path[-1]) if entry.path else "(root)"
     return Text("  " * depth + name, style="bold" if isinstance(entry, Branch) else "")
 
 
@@ -88,7 +89,7 @@ def _type(entry: Entry, short: bool) -> Text:
 
 
 def _size(entry: Entry) -> Text:
-    return Text(output.size(entry.leaf.length) if isinstance(entry, TensorLeaf) else "")
+    return Text(plain_text.size(entry.leaf.length) if isinstance(entry, TensorLeaf) else "")
 
 
 def type_of(entry: Scalar) -> str:

@@ -12,9 +12,9 @@ from rich.console import Console
 from functrain import checkpoint
 from functrain.checkpoint.storage.commit import present
 from functrain.cli import output
-from functrain.cli.listing import bytes_of
-from functrain.cli.targets import check_step, paths_of
 from functrain.errors import FunctrainError
+from functrain.view import plain_text
+from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
 
 
 def _verified(path: Path) -> Result:
-    size, begin, problem = bytes_of(present(path)), time.perf_counter(), None
+    size, begin, problem = bytes_in(present(path)), time.perf_counter(), None
     try:
         check_step(path, checkpoint.verify(path))
     except FunctrainError as error:
@@ -78,7 +78,7 @@ def _print(results: list[Result], console: Console) -> None:
         fine = result.problem is None
         table.add_row(
             output.cell("OK" if fine else "damaged", "green" if fine else "red"),
-            output.size(result.size),
+            plain_text.size(result.size),
             f"{result.seconds:.2f}",
             output.cell(_short(result.path)),
         )

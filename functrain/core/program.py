@@ -79,11 +79,6 @@ class Program:
         count = sum(self.fixed.model.params[path].numel() for path in self.fixed.trainable)
         return "\n".join([f"Program({count:,} trained parameters)", *lines])
 
-    def _repr_html_(self) -> str:
-        from functrain.view.display.programs import html
-
-        return html(self)
-
     @property
     def recipe(self) -> Recipe:
         """What the program was built from: hyperparameters and policies."""

@@ -140,17 +140,10 @@ class Schedule(Protocol):
             figure = require("matplotlib.figure", "plot").Figure((6, 3.2), layout="constrained")
             ax = figure.subplots()
         ax.plot(range(len(lrs)), lrs, color="#1f5fa8")
-        ax.set_xlabel("step")
-        ax.set_ylabel("learning rate")
+        ax.set(xlabel="step", ylabel="learning rate")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
-
-    def _repr_html_(self) -> str:
-        """Return the call that makes it and its curve, for notebooks."""
-        from functrain.view.display.schedules import html  # it needs this module
-
-        return html(self)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule, for classes of attrs fields."""
@@ -162,15 +155,15 @@ class Schedule(Protocol):
 
 
 def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
-    """Return the learning rates of a run.
+    """Return the learning rate of every update of a run.
 
     Args:
-        schedule: it sees no metrics.
+        schedule: one that sees no metrics.
         steps: length of the run in updates; None is the schedule's own horizon.
 
     Raises:
-        UnknownLengthError: it has none.
-        ScheduleStateError: its lr depends on metrics that are observed.
+        UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
+        ScheduleStateError: the lr depends on metrics that are observed.
         InvalidScheduleError: `steps` is no integer, or less than 1.
 
     Example:

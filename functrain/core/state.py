@@ -113,15 +113,6 @@ class TrainState:
                 parts.append(f"  {name}: {child!r}")
         return "\n".join(parts)
 
-    def _repr_html_(self) -> str | None:
-        if is_consumed(self):  # its repr says so
-            return None
-        from functrain.view.display.trees import html
-
-        counters = self.counters
-        place = f"step {counters.step}, epoch {counters.epoch}, batch {counters.batch};"
-        return html(self, "TrainState", place, unfolded=("params",))
-
 
 _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
 

@@ -13,7 +13,7 @@ from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
 from functrain.metrics.rows import fetch
 from functrain.training import events
-from functrain.view.display.growing import Series, html
+from functrain.view.metric_charts import Series, metric_charts
 
 Found = dict[str, dict[str, Series]]
 # Drawing a long run takes longer, so it happens less often: at most this share of the time.
@@ -107,7 +107,7 @@ class LiveCurves:
                     self._add(name, name, row["step"], row[name])
         if self._place is not None and any(self._found.values()):
             found = {name: _training_first(name, series) for name, series in self._found.items()}
-            self._place.show(_as_text(found), html(found))
+            self._place.show(_as_text(found), metric_charts(found))
         now = self.clock()
         self._next = now + max(REFRESH_SECONDS, (now - begun) / _SHARE)
 

@@ -14,6 +14,8 @@ from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
 from functrain.metrics.mode import resolved_mode
+from functrain.plotting import Options, curves
+from functrain.training.history_table import text
 from functrain.training.metrics_log import Row, stream
 
 
@@ -70,14 +72,7 @@ class History:
         return History(self.rows[which]) if isinstance(which, slice) else self.rows[which]
 
     def __repr__(self) -> str:
-        from functrain.view.reporting.history_table import text
-
-        return text(self)
-
-    def _repr_html_(self) -> str:
-        from functrain.view.reporting.history_table import html
-
-        return html(self)
+        return text(self.rows)
 
     def names(self) -> list[str]:
         """All metrics that occur, in order of first appearance."""
@@ -136,7 +131,7 @@ class History:
         smooth: float = 0.05,
         log: bool | None = None,
     ) -> Any:
-        """Draw curves; see :class:`functrain.view.plotting.Options` for the options.
+        """Draw curves; see :class:`functrain.plotting.Options` for the options.
 
         Args:
             metrics: globs of names; by default what is usually looked at.
@@ -152,8 +147,6 @@ class History:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        from functrain.view.plotting import Options, curves
-
         return curves(self, path, title, Options(metrics, x, smooth, log))
 
     def to_pandas(self) -> Any:
@@ -204,8 +197,3 @@ class Run:
             shown = f"nothing was trained by this call, {shown}"
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
-
-    def _repr_html_(self) -> str:
-        from functrain.view.display.runs import html
-
-        return html(self)

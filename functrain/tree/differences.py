@@ -72,8 +72,3 @@ class Differences(list[Difference]):
         more = [f"  ... {count - _MOST_LINES:,} more"] if count > _MOST_LINES else []
         title = f"{count:,} difference{'' if count == 1 else 's'}"
         return "\n".join([title, *lines, *more])
-
-    def _repr_html_(self) -> str:
-        from functrain.view.display.differences import html
-
-        return html(self)

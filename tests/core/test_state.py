@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 from models import Case, classify, convnet
+from pages import in_notebook
 
 import functrain as ft
 from functrain import errors, tree
@@ -75,7 +76,7 @@ class TestFrozen:
         ]
 
     def test_html_is_complete(self, state: ft.TrainState) -> None:
-        html = state._repr_html_()
+        html = in_notebook(state)
         assert "<b>TrainState</b>" in html
         assert re.search(r"<details[^>]* open[^>]*><summary[^>]*>params", html)
         assert html.count("<details") == html.count("</details>")

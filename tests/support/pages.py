@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from functrain.view import html
+
 VOID = {"path", "circle", "br", "rect", "line"}
+
+
+def in_notebook(value: object) -> str:
+    """Return the HTML that a notebook shows of a value."""
+    shown = html(value)
+    assert shown is not None
+    return shown
 
 
 class Page(HTMLParser):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pages import in_notebook
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
@@ -49,7 +50,7 @@ class TestARunThatIsOver:
         assert again.history["loss"] == run.history["loss"]
         assert again.new_steps == 0
         assert "nothing was trained by this call" in repr(again)
-        assert "nothing was trained" in again._repr_html_()
+        assert "nothing was trained" in in_notebook(again)
         told = f"nothing to train: the run in {tmp_path} already ended at step 4 (max_epochs: "
         for text in (out.getvalue(), screen.getvalue()):
             assert told in text

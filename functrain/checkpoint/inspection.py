@@ -1,0 +1,177 @@
+"""Look into a checkpoint without loading it: its tree as the manifest tells it, and one tensor.
+
+No class of the saved tree is imported or made, so that any checkpoint can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+import attrs
+import orjson
+from torch import Tensor
+
+from functrain.checkpoint import Leaf, Manifest
+from functrain.checkpoint.format.scalars import Json, decode_scalar
+from functrain.checkpoint.format.structure import Node, decode_node
+from functrain.checkpoint.storage import reading
+from functrain.errors import CheckpointCorruptError, CheckpointReadError, FunctrainError
+from functrain.tree import Path, path_string
+
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+
+@attrs.frozen(eq=False)
+class Branch:
+    """An inner node.
+
+    Attributes:
+        path: keys from the root.
+        kind: ``dict``, ``list``, ``attrs`` and so on, or an unknown kind.
+        name: qualified name of its class, if it has one.
+        size: number of children.
+        scalars: JSON of its other properties, such as the size of a sparse tensor.
+    """
+
+    path: Path
+    kind: str
+    name: str | None
+    size: int
+    scalars: Json = None
+
+    @property
+    def title(self) -> str:
+        """The kind, or the last part of the class's name."""
+        return self.kind if self.name is None else self.name.rpartition(".")[2]
+
+
+@attrs.frozen(eq=False)
+class TensorLeaf:
+    """A tensor: its path, its record in the manifest, and its index there."""
+
+    path: Path
+    leaf: Leaf
+    index: int
+
+
+@attrs.frozen(eq=False)
+class Scalar:
+    """A scalar: its path, its value, and the JSON that restores it exactly."""
+
+    path: Path
+    value: Any
+    json: Json
+
+
+Entry = Branch | TensorLeaf | Scalar
+
+
+def outline(manifest: Manifest) -> Iterator[Entry]:
+    """Walk a saved tree, each node before its children.
+
+    Args:
+        manifest: of the checkpoint. Unknown nodes of a newer minor version are walked if they hold
+            tensors, and shown as JSON if they do not.
+
+    Raises:
+        CheckpointCorruptError: its structure is malformed.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from functrain.checkpoint import read_manifest, save
+        >>> place = save(tempfile.mkdtemp() + "/tree", {"w": torch.ones(2), "lr": 0.1})
+        >>> [(type(entry).__name__, entry.path) for entry in outline(read_manifest(place))]
+        [('Branch', ()), ('TensorLeaf', ('w',)), ('Scalar', ('lr',))]
+    """
+    # Not recursive, because a manifest may be deeper than the interpreter's stack.
+    waiting: list[tuple[Path, Json]] = [((), manifest.structure)]
+    while waiting:
+        path, json = waiting.pop()
+        try:
+            entry, children = _entry(path, json, manifest.leaves)
+        except _MALFORMED as error:
+            raise CheckpointCorruptError(
+                f"the structure is malformed at {path_string(path)}: {error}"
+            ) from error
+        yield entry
+        waiting += reversed(children)
+
+
+def read_tensor(place: FilePath, manifest: Manifest, leaf: Leaf) -> Tensor:
+    """Read one tensor, and verify it.
+
+    Args:
+        place: the checkpoint's directory.
+        manifest: of the checkpoint.
+        leaf: of the tensor, in the manifest.
+
+    Returns:
+        The tensor on the CPU, row-major and with memory of its own.
+
+    Raises:
+        CheckpointCorruptError: its bytes are not the saved ones.
+        CheckpointReadError: the system refused to read it.
+    """
+    alone = attrs.evolve(leaf, stride=None, alias_of=None)
+    file = [file for file in manifest.files if file.name == leaf.file]
+    try:
+        return reading.read(place, file, [alone], {})[0]
+    except FunctrainError:
+        raise
+    except OSError as error:
+        raise CheckpointReadError(place, error) from error
+
+
+def _entry(
+    path: Path, json: Json, leaves: tuple[Leaf, ...]
+) -> tuple[Entry, list[tuple[Path, Json]]]:
+    if _tag(json) == "$tensor":
+        index = json["$tensor"]
+        if type(index) is not int or not 0 <= index < len(leaves):
+            raise ValueError(f"there is no tensor {index!r}")
+        return TensorLeaf(path, leaves[index], index), []
+    node = decode_node(json) or _unknown(json)
+    if node is None:
+        return Scalar(path, _value(json), json), []
+    children = [((*path, key), child) for key, child in node.children]
+    name = None if node.name is None else str(node.name)
+    return Branch(path, node.kind, name, len(children), node.scalars), children
+
+
+def _tag(json: Json) -> str:
+    first = next(iter(json), "") if isinstance(json, dict) else ""
+    return first if first.startswith("$") else ""
+
+
+def _unknown(json: Json) -> Node | None:
+    """Return a tagged object of unknown kind as a node if it holds tensors."""
+    tag = _tag(json)
+    if not tag or not _has_tensor(json):
+        return None
+    name = json[tag] if isinstance(json[tag], str) else None
+    fields = [(key, child) for key, child in json.items() if key != tag or name is None]
+    return Node(tag[1:], list(fields), name)
+
+
+def _has_tensor(json: Json) -> bool:
+    waiting = [json]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "$tensor" in value:
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
+
+
+def _value(json: Json) -> Any:
+    if _tag(json) == "$enum":
+        return f"{str(json['$enum']).rpartition('.')[2]}({decode_scalar(json.get('value'))!r})"
+    try:
+        return decode_scalar(json)
+    except ValueError:
+        return orjson.dumps(json).decode()  # written by a newer minor version

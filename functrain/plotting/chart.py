@@ -1,0 +1,191 @@
+"""A chart: panels of lines, before they are drawn as a figure or on a page."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from functrain.plotting.colors import DASHES
+from functrain.plotting.columns import Columns
+from functrain.plotting.decimation import decimated, drawable
+from functrain.plotting.metric_names import (
+    TITLES,
+    chosen,
+    evaluation_set,
+    is_evaluation,
+    order,
+    panel_of,
+    spans_magnitudes,
+)
+from functrain.plotting.options import Options
+from functrain.plotting.smoothing import smoothed
+from functrain.plotting.x_values import LABELS, x_values
+
+
+@attrs.frozen(eq=False)
+class Points:
+    """The drawn points of a line, and their smoothed means."""
+
+    x: list[float]
+    y: list[float]
+    mean: list[float]
+
+
+@attrs.frozen(eq=False)
+class Line:
+    """One metric of one run.
+
+    Attributes:
+        label: of the metric, or of the run if there are several.
+        metric: name of the metric.
+        color: index of its colour.
+        dash: index of its line style: 0 for training, others for evaluation sets.
+        x: x values, one for each value.
+        y: values; they may be NaN or infinite.
+        smooth: width of the smoothing window as a share of the values; 0 draws only the values.
+    """
+
+    label: str
+    metric: str
+    color: int
+    dash: int
+    x: Sequence[float]
+    y: Sequence[float]
+    smooth: float = 0.0
+
+    def points(self, pixels: int) -> Points:
+        """Return few enough points for a width, spikes included."""
+        kept = decimated(self.y, pixels)
+        mean = smoothed(self.y, self.smooth, kept) if self.smooth else []
+        return Points([self.x[i] for i in kept], [self.y[i] for i in kept], mean)
+
+
+@attrs.frozen(eq=False)
+class Panel:
+    """Lines over the same axes."""
+
+    title: str
+    lines: tuple[Line, ...]
+    log: bool
+
+
+@attrs.frozen(eq=False)
+class Chart:
+    """All panels of one run or several.
+
+    Attributes:
+        title: over it all.
+        panels: in order.
+        x: label of the horizontal axis.
+        whole: whether x values are whole numbers.
+        runs: labels of the runs by index of their colour; empty for a single run, whose colours
+            tell metrics apart.
+        styles: names of the line styles in use, if colours tell runs apart.
+    """
+
+    title: str
+    panels: tuple[Panel, ...]
+    x: str
+    whole: bool = True
+    runs: tuple[str, ...] = ()
+    styles: tuple[tuple[str, int], ...] = ()
+
+
+def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title: str = "") -> Chart:
+    """Arrange the metrics of runs in panels.
+
+    Args:
+        runs: columns by label; each has rows.
+        options: what to draw.
+        title: over it all.
+
+    Raises:
+        ConfigurationError: a pattern matches no metric of any run.
+        LogError: a log has no x values in the unit of the horizontal axis.
+
+    Example:
+        >>> rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "eval/loss": 0.7}]
+        >>> chart = chart_of({"first": Columns.of(rows)})
+        >>> [(panel.title, [line.label for line in panel.lines]) for panel in chart.panels]
+        [('loss', ['loss', 'eval/loss'])]
+    """
+    options = options or Options()
+    names = list(dict.fromkeys(name for columns in runs.values() for name in columns.names()))
+    by_panel: dict[str, list[str]] = {}
+    for name in chosen(names, options.metrics):
+        by_panel.setdefault(panel_of(name, names), []).append(name)
+    dashes = _dashes([name for members in by_panel.values() for name in members], names)
+    x_of = {label: x_values(columns, options.x) for label, columns in runs.items()}
+    panels = [
+        _panel(panel, _lines(by_panel[panel], runs, x_of, dashes, options.smooth), options.log)
+        for panel in sorted(by_panel, key=order)
+    ]
+    several = len(runs) > 1
+    return Chart(
+        title=title,
+        panels=tuple(panels),
+        x=LABELS[options.x],
+        whole=options.x in ("step", "samples"),
+        runs=tuple(runs) if several else (),
+        styles=_styles(dashes) if several else (),
+    )
+
+
+def _lines(
+    members: Sequence[str],
+    runs: Mapping[str, Columns],
+    x_of: Mapping[str, array[float]],
+    dashes: Mapping[str, int],
+    smooth: float,
+) -> list[Line]:
+    several, lines = len(runs) > 1, []
+    for run, (label, columns) in enumerate(runs.items()):
+        for index, name in enumerate(members):
+            if name not in columns.values:
+                continue
+            rows, x = columns.rows[name], x_of[label]
+            noisy = dashes[name] == 0 and "/" not in name and name.partition(".")[0] != "lr"
+            line = Line(
+                label=label if several else name,
+                metric=name,
+                color=run if several else index,
+                dash=dashes[name],
+                x=x if len(rows) == len(x) else array("d", (x[row] for row in rows)),
+                y=columns.values[name],
+                smooth=smooth if noisy and len(rows) > 1 else 0.0,
+            )
+            lines.append(line)
+    return lines
+
+
+def _panel(name: str, lines: list[Line], log: bool | None) -> Panel:
+    metrics = {line.metric for line in lines}
+    alone = next(iter(metrics)) if len(metrics) == 1 else name
+    title = TITLES.get(alone, alone)
+    return Panel(title, tuple(lines), _logarithmic(name, lines) if log is None else log)
+
+
+def _logarithmic(name: str, lines: list[Line]) -> bool:
+    """Return whether values differ by more than a factor of 20, so that a log axis shows more."""
+    if not spans_magnitudes(name):
+        return False
+    values = [value for line in lines for value in line.y if drawable(value)]
+    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+
+
+def _dashes(metrics: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Return the line style of each metric: one for training, one for each evaluation set."""
+    evaluations = [name for name in metrics if is_evaluation(name, names)]
+    sets = list(dict.fromkeys(map(evaluation_set, evaluations)))
+    styles = len(DASHES) - 1
+    return {
+        name: 1 + sets.index(evaluation_set(name)) % styles if name in evaluations else 0
+        for name in metrics
+    }
+
+
+def _styles(dashes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    named = {evaluation_set(name) if dash else "training": dash for name, dash in dashes.items()}
+    return tuple(named.items())

@@ -1,0 +1,45 @@
+"""Which metrics of a run to draw, and over what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from functrain.errors import ConfigurationError
+from functrain.plotting.x_values import check_unit
+
+
+def _texts(patterns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(patterns)
+
+
+@attrs.frozen
+class Options:
+    """How to draw curves.
+
+    Args:
+        metrics: globs of metric names; by default the metrics that people usually look at.
+        x: ``step``, ``epoch``, ``samples`` or ``time``.
+        smooth: training metrics are smoothed over this share of them, from 0 (not) to below 1.
+        log: whether values are logarithmic; by default where that shows more.
+
+    Raises:
+        ConfigurationError: ``x`` or ``smooth`` has another value.
+
+    Example:
+        >>> Options(metrics=("*loss",), x="epoch").smooth
+        0.05
+    """
+
+    metrics: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    x: str = "step"
+    smooth: float = 0.05
+    log: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_unit(self.x)
+        if not 0 <= self.smooth < 1:
+            raise ConfigurationError(
+                f"smooth={self.smooth}: expected a share of the values, from 0 to below 1"
+            )

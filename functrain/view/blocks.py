@@ -1,0 +1,75 @@
+"""The building blocks of HTML in notebooks: a block, a folding block, a table.
+
+They need no script, no network and no theme. Text takes the colour of the page (``currentColor``),
+so that it is readable in light and dark themes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from functrain.view.markup import Markup, element
+
+# These have a contrast of 3:1 or more (WCAG 2.1) on white and on near-black, because HTML cannot
+# find out which theme a notebook uses.
+COLORS = ("#3b88cf", "#d96a1a", "#14966f", "#c25f98", "#a37a10", "#7d7d7d")
+_TEXT = "font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:76em"
+_CODE = "background:none;color:inherit;padding:0;overflow-wrap:anywhere"
+# Notebooks centre tables, align their cells to the right and stripe their rows. A style sheet would
+# be shorter, but some notebook viewers strip it.
+_TABLE = "border-collapse:collapse;margin:.2em 0;table-layout:auto;font-size:inherit;border:0"
+_ROW = "background:none"
+_CELL = "text-align:left;padding:.1em 1.1em .1em 0;border:0"
+
+
+def block(*children: object) -> Markup:
+    """Return content in one block, in the font and colour of the page."""
+    return element("div", *children, style=_TEXT)
+
+
+def code(text: object) -> Markup:
+    """Return text in a monospaced font; long lines are wrapped."""
+    return element("code", text, style=_CODE)
+
+
+def quiet(*children: object) -> Markup:
+    """Return content that stands back a little."""
+    return element("span", *children, style="opacity:.7")
+
+
+def folding(summary: Iterable[object], *children: object, unfolded: bool = False) -> Markup:
+    """Return a block that folds and unfolds on a click, without a script.
+
+    Args:
+        summary: the line that is always visible.
+        children: the content below it.
+        unfolded: whether the content is visible at first.
+
+    Example:
+        >>> print(folding(["a"], "b"))
+        <details style="margin:.1em 0"><summary style="cursor:pointer">a</summary><div
+        style="margin-left:1.3em">b</div></details>
+    """
+    return element(
+        "details",
+        element("summary", *summary, style="cursor:pointer"),
+        element("div", *children, style="margin-left:1.3em"),
+        style="margin:.1em 0",
+        open="" if unfolded else None,
+    )
+
+
+def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = ()) -> Markup:
+    """Return a table, aligned to the left.
+
+    Args:
+        rows: cells; a row may have fewer than the others.
+        heads: headings of the columns.
+    """
+    body = (
+        element("tr", *(element("td", cell, style=_CELL) for cell in row), style=_ROW)
+        for row in rows
+    )
+    named = (element("th", head, style=f"{_CELL};font-weight:600") for head in heads)
+    head = [element("tr", *named, style=_ROW)] if heads else []
+    return element("table", *head, *body, style=_TABLE)

@@ -1,0 +1,159 @@
+"""``report.html``: one self-contained page about one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from functrain.plotting.chart import chart_of
+from functrain.plotting.decimation import drawable
+from functrain.plotting.metric_names import POSITIONS
+from functrain.view import page_tables
+from functrain.view.markup import Markup, element, joined
+from functrain.view.page import Figure, figure, page
+from functrain.view.plain_text import metrics_text, moment, size
+from functrain.view.report_facts import Facts, read_facts
+from functrain.view.report_notices import notices
+from functrain.view.report_status import status_of
+from functrain.view.run_checkpoints import best_step, entries_of, monitored
+
+FILE_NAME = "report.html"
+
+
+def report(directory: str | Path, out: str | Path | None = None) -> Path:
+    """Write a page about a run, finished or not; the page names everything that is missing.
+
+    Args:
+        directory: of the run.
+        out: where to write; by default ``report.html`` in the directory.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunDirectoryError: there is no run.
+    """
+    facts = read_facts(Path(directory))
+    path = Path(directory) / FILE_NAME if out is None else Path(out)
+    drawn = figure(chart_of({facts.name: facts.columns})) if facts.columns.length else None
+    sections = (
+        _head(facts),
+        _notices(facts),
+        _curves(drawn),
+        _metrics(facts),
+        _checkpoints(facts),
+        _details("Recipe", facts.info.get("recipe"), step=facts.info.get("step")),
+        _details("Configuration", facts.config),
+        _details("Environment", _environment(facts)),
+    )
+    figures = () if drawn is None else (drawn,)
+    path.write_text(page(facts.name, *sections, figures=figures), "utf-8")
+    return path
+
+
+def _head(facts: Facts) -> Markup:
+    status, newest = status_of(facts), facts.newest
+    kind = "good" if status.good else "bad"
+    parent = facts.info.get("parent")
+    counts = list(_counts(facts)) if newest is not None or facts.columns.length else []
+    return joined(
+        element("h1", facts.name),
+        element("p", element("b", status.word, class_=kind), ": ", status.detail),
+        element("p", str(facts.directory.absolute()), class_="quiet"),
+        element("p", "forked from ", str(parent), class_="quiet") if parent else joined(),
+        page_tables.facts(counts) if counts else joined(),
+    )
+
+
+def _counts(facts: Facts) -> Iterator[tuple[str, object]]:
+    for name, label in (("step", "steps"), ("epoch", "epochs"), ("samples", "samples")):
+        value = facts.values.get(f"train.counters.{name}")
+        if isinstance(value, int):
+            yield label, f"{value:,}"
+    if not facts.values:
+        yield "steps in the log", f"{facts.columns.length:,}"
+    seconds = facts.info.get("seconds")
+    if isinstance(seconds, float) and 0 <= seconds < 1e9:
+        short = f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+        yield "time trained", short
+    if facts.newest is not None:
+        yield "saved (UTC)", moment(facts.newest.saved_at)
+    best = facts.values.get("loop.best.value")
+    if isinstance(best, float):
+        monitor = monitored(facts.directory, None, None)["monitor"]
+        yield f"best {monitor}", f"{best:.5g} at step {facts.values.get('loop.best.step')}"
+
+
+def _notices(facts: Facts) -> Markup:
+    found = notices(facts)
+    if not found:
+        return joined()
+    items = element("ul", *(element("li", notice) for notice in found))
+    return joined(element("h2", "Notices"), items)
+
+
+def _curves(drawn: Figure | None) -> Markup:
+    if drawn is None:
+        return joined()
+    return joined(element("h2", "Curves"), drawn.body)
+
+
+def _metrics(facts: Facts) -> Markup:
+    """Return last and extreme values; the reader knows whether less or more is better."""
+    columns = facts.columns
+    names = [name for name in columns.names() if name not in POSITIONS]
+    if not names:
+        return joined()
+    heads = ("metric", "last", "at step", "least", "at step ", "greatest", "at step  ")
+    rows = (_metric(facts, name) for name in names)
+    return joined(element("h2", "Metrics"), page_tables.table(heads, rows, heads[1:]))
+
+
+def _metric(facts: Facts, name: str) -> list[str]:
+    values, rows = facts.columns.values[name], facts.columns.rows[name]
+    steps = facts.columns.steps()
+
+    def cells(index: int) -> list[str]:
+        step = "-" if steps is None else f"{steps[rows[index]]:,.0f}"
+        return [f"{values[index]:.5g}", step]
+
+    finite = [index for index, value in enumerate(values) if drawable(value)]
+    if not finite:
+        return [name, *cells(-1), "-", "-", "-", "-"]
+    least, greatest = (extreme(finite, key=values.__getitem__) for extreme in (min, max))
+    return [name, *cells(-1), *cells(least), *cells(greatest)]
+
+
+def _checkpoints(facts: Facts) -> Markup:
+    if not facts.checkpoints:
+        return joined()
+    by = monitored(facts.directory, None, None)
+    best = best_step(entries_of(facts.checkpoints), by, required=False)
+    rows = [
+        (
+            "-" if each.step is None else f"{each.step:,}",
+            "best" if best is not None and each.step == best else "",
+            "-" if each.manifest is None else moment(each.manifest.saved_at),
+            size(each.size),
+            metrics_text(each.metrics) if each.problem is None else each.problem,
+        )
+        for each in facts.checkpoints
+    ]
+    heads = ("step", "", "saved (UTC)", "size", "metrics")
+    return joined(element("h2", "Checkpoints"), page_tables.table(heads, rows, heads[:-1]))
+
+
+def _details(title: str, data: object, **more: object) -> Markup:
+    """Return a long table."""
+    if not data:
+        return joined()
+    whole = {**data, **more} if isinstance(data, dict) else data
+    return element("details", element("summary", title), page_tables.nested(whole), open="")
+
+
+def _environment(facts: Facts) -> dict[str, object]:
+    if facts.newest is None:
+        return {}
+    recorded = facts.info.get("environment")
+    return {**facts.newest.versions, **(recorded if isinstance(recorded, dict) else {})}

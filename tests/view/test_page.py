@@ -1,0 +1,151 @@
+"""A page is one self-contained file, and names in it are text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from functrain.plotting import Columns, Options, chart_of
+from functrain.plotting.colors import DARK, LIGHT
+from functrain.view import draw
+from functrain.view.page import _resource, chart_page
+
+ATTACKS = [
+    "<script>document.title='taken'</script>",
+    "</script><script>document.title='taken'</script>",
+    "<img src=x onerror=\"document.title='taken'\">",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
+    "&lt;script&gt;",
+    "$\\frac{1}{$",
+    "a\x1b[2J\udc80\x00b",
+]
+
+
+class Tags(HTMLParser):
+    """Tags and attributes that a browser would find, the text, and whether tags are balanced."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def rows(count: int, name: str = "loss") -> list[dict[str, Any]]:
+    return [
+        {"step": s, name: 1 / s, "lr": 0.1, "grad_norm": math.exp(-s), f"eval/{name}": 2 / s}
+        for s in range(1, count + 1)
+    ]
+
+
+def page_of(runs: dict[str, list[dict[str, Any]]], title: str = "runs") -> str:
+    return chart_page(chart_of({n: Columns.of(r) for n, r in runs.items()}, title=title))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_names_are_never_markup(attack: str) -> None:
+    harmless = Tags(page_of({"a": rows(5), "b": rows(5)}))
+    page = page_of({attack: rows(5, attack), "b": rows(5)}, title=attack)
+    page.encode()
+    found = Tags(page)
+    assert not found.open
+    assert {tag for tag, _ in found.found} == {tag for tag, _ in harmless.found}
+    assert Counter(tag for tag, _ in found.found)["script"] == 2
+    names = {name for _, attributes in found.found for name in attributes}
+    assert names == {name for _, attributes in harmless.found for name in attributes}
+    if attack.isprintable():
+        assert attack in found.text
+
+
+def test_a_page_needs_no_network() -> None:
+    page = page_of({"a": rows(50)})
+    assert not re.search(r"https?://|@import|url\(|<link|\bsrc=|\bfetch\(|XMLHttp", page)
+    policy = next(a["content"] for _, a in Tags(page).found if "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("log", [None, True, False])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        rows(1),
+        rows(3_000),
+        [{"step": 1, "loss": math.nan}],
+        [{"step": s, "loss": math.inf if s % 2 else -1.0} for s in range(1, 10)],
+        [{"step": s, "loss": 0.0} for s in (1, 2)],
+        [{"step": 1, "loss": 1e308}, {"step": 2, "loss": -1e308}],
+        [{"step": 1}],
+    ],
+)
+def test_any_log_makes_a_page_of_balanced_elements(
+    rows: list[dict[str, Any]], log: bool | None
+) -> None:
+    columns = {"run": Columns.of(rows)}
+    page = chart_page(chart_of(columns, Options(log=log)))
+    found = Tags(page)
+    assert not found.open
+    assert "nan" not in " ".join(str(a.get("d")) for _, a in found.found)
+
+
+def test_the_pointer_shows_the_values_of_the_log() -> None:
+    page = page_of({"a": [*rows(4), {"step": 5, "loss": math.nan}]})
+    text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page)
+    assert text is not None
+    (chart,) = orjson.loads(text[1])
+    line = chart["panels"][0]["lines"][0]
+    assert (line["label"], line["x"]) == ("loss", [1, 2, 3, 4, 5])
+    assert line["y"] == [1, 0.5, pytest.approx(1 / 3, rel=1e-4), 0.25, "nan"]
+
+
+def test_a_value_that_is_not_finite_breaks_the_line_and_is_marked() -> None:
+    values = [1.0, 2.0, math.nan, 3.0, 4.0]
+    found = Tags(page_of({"a": [{"step": s, "loss": v} for s, v in enumerate(values)]}))
+    paths = [
+        a["d"] or "" for tag, a in found.found if tag == "path" and "line" in (a["class"] or "")
+    ]
+    assert paths[0].count("M") == 2
+    assert "loss is nan at 2" in found.text
+
+
+def test_pages_of_long_and_of_many_runs_stay_below_a_megabyte() -> None:
+    long = [
+        {"step": s, "loss": 1 / s, "lr": s * 0.1, "grad_norm": s % 97 + 0.123}
+        for s in range(1, 50_000)
+    ]
+    assert len(page_of({"a": long})) < 500_000
+    assert len(page_of({str(run): long[:9_000] for run in range(12)})) < 1_000_000
+
+
+def test_the_end_of_a_file_name_chooses_the_format(tmp_path: Path) -> None:
+    chart = chart_of({"a": Columns.of(rows(5))})
+    draw(chart, tmp_path / "a.HTML")
+    assert (tmp_path / "a.HTML").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_style_sheet_has_the_colours_of_figures() -> None:
+    for number, color in [*enumerate(LIGHT), *enumerate(DARK)]:
+        assert f"--c{number}: {color};" in _resource("page.css")
