@@ -1,4 +1,4 @@
-"""Text from a language model: rules on logits, samplers, and continuing a prompt; all pure.
+"""Generate text with a language model: logits processors, a sampler and pure decoding.
 
 sampler = Sampler(temperature=0.8, top_p=0.95)
 text = generate(program, state, prompt, 100, sampler=sampler, seed=0)
@@ -7,10 +7,9 @@ for row, token in stream(program, state, [first, second], 100):
 """
 
 from functrain.generation.cache import Cached
-from functrain.generation.continuing import Drawn, generate, stream
-from functrain.generation.drawing import draw, uniforms
+from functrain.generation.decoding import Drawn, generate, stream
 from functrain.generation.hugging_face import HuggingFace
-from functrain.generation.rules import (
+from functrain.generation.logits_processors import (
     min_p,
     no_repeat_ngram,
     repetition_penalty,
@@ -18,8 +17,9 @@ from functrain.generation.rules import (
     top_k,
     top_p,
 )
+from functrain.generation.multinomial import draw, uniforms
 from functrain.generation.sampler import Sampler
-from functrain.generation.stopping import until
+from functrain.generation.stop_texts import until
 
 __all__ = [
     "Cached",

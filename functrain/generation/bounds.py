@@ -1,4 +1,4 @@
-"""What the options of sampling may be, said once for the rules and for the sampler."""
+"""The valid ranges of sampling options, shared by the logits processors and the sampler."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from functrain.errors import ConfigurationError
 
 @attrs.frozen
 class Bounds:
-    """The numbers an option takes; as a validator of attrs it checks a field.
+    """The valid range of a number. It is also an attrs validator.
 
     Attributes:
-        name: of the option.
-        low: the least.
-        high: the largest.
-        above: whether the least itself is too little.
-        whole: whether it counts something.
+        name: the name of the option.
+        low: the smallest value.
+        high: the largest value.
+        above: whether ``low`` itself is excluded.
+        whole: whether the number must be an integer.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Bounds:
         self.check(value)
 
     def check(self, value: Any) -> None:
-        """Make sure that a value is one of these numbers.
+        """Check that a value is within the range.
 
         Raises:
-            ConfigurationError: it is not.
+            ConfigurationError: the value is out of range.
 
         Example:
             >>> Bounds("top_p", 0, 1).check(1.5)

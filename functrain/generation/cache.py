@@ -1,4 +1,4 @@
-"""Reading a text with a model, all of it or only what is new."""
+"""Run a model on a text: on all tokens, or with a cache only on the new ones."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ LanguageModel: TypeAlias = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class Cached(Protocol):
-    """A model that can go on from what it kept of a text, such as keys and values.
+    """A model that can continue from a cache of a text, such as keys and values.
 
-    A cache is a value: ``forward_cached`` returns another and leaves the given one as it was. What
-    it holds is up to the model.
+    A cache is a value: ``forward_cached`` returns a new one and leaves the given one unchanged.
+    The model decides on its content.
     """
 
     def initial_cache(self, batch: int, length: int, device: torch.device) -> Any:
-        """The cache before the first token.
+        """Return the cache before the first token.
 
         Args:
-            batch: texts.
-            length: tokens that each will have at most.
-            device: where the model computes.
+            batch: number of texts.
+            length: maximum number of tokens of a text.
+            device: the device of the model.
         """
         ...
 
     def forward_cached(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Read on.
+        """Run the model on further tokens.
 
         Args:
-            tokens: int64, [batch, n], those that come next.
-            cache: of all tokens before.
+            tokens: the next tokens, int64 [batch, n].
+            cache: the cache of all earlier tokens.
 
         Returns:
             (logits [batch, n, vocabulary], cache of all tokens so far).
@@ -46,13 +46,13 @@ class Cached(Protocol):
 
 @attrs.frozen(eq=False)
 class Reader:
-    """How a model is given a text.
+    """The options of running a model on a text.
 
     Attributes:
-        length: tokens that a text has at most.
-        window: tokens that the model sees at once.
-        adapter: makes of the bound module what maps tokens to logits.
-        use_cache: whether a model that is :class:`Cached` is used as such.
+        length: maximum number of tokens of a text.
+        window: maximum number of tokens that the model sees at once.
+        adapter: maps the bound module to a function from tokens to logits.
+        use_cache: whether to use the cache of a model that is :class:`Cached`.
     """
 
     length: int
@@ -61,12 +61,12 @@ class Reader:
     use_cache: bool = True
 
     def logits(self, module: nn.Module, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """What the model predicts after each text.
+        """Return the logits of the token after each text.
 
         Args:
-            module: the user's, bound to a state.
-            tokens: int64 texts of one length, [batch, n].
-            cache: of all but the last token, or ``None``.
+            module: the user's module, bound to a state.
+            tokens: texts of equal length, int64 [batch, n].
+            cache: the cache of all tokens except the last, or ``None``.
 
         Returns:
             (logits [batch, vocabulary], cache of these texts or ``None``).
@@ -74,7 +74,7 @@ class Reader:
         model: Any = module if self.adapter is None else self.adapter(module)
         batch, length = tokens.shape
         limit = length if self.window is None else self.window
-        # Where the window slides every token has another place in it, so what was kept is void.
+        # When the window slides, all positions change, so the cached values are no longer valid.
         if not self.use_cache or length > limit or not isinstance(model, Cached):
             return model(tokens[:, -limit:])[:, -1], None
         new = tokens[:, -1:]

@@ -1,4 +1,4 @@
-"""Language models of the transformers library."""
+"""An adapter for language models of the transformers library."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KeysValues = tuple[tuple[Tensor, Tensor], ...]
 
 @attrs.frozen(eq=False)
 class HuggingFace:
-    """What makes a causal language model of transformers map tokens to logits.
+    """Adapts a causal language model of transformers to a function from tokens to logits.
 
-    Its cache of keys and values is taken out of the library's mutable one after each call, so here
-    it is a value. That serves models whose every layer attends to all of the text.
+    It copies the keys and values from the library's mutable cache after each call, so that its
+    own cache is a value. This works for models in which every layer attends to the whole text.
 
     Attributes:
         module: the model, such as a ``GPT2LMHeadModel``.
@@ -30,12 +30,12 @@ class HuggingFace:
     module: nn.Module
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Logits, [batch, n, vocabulary], of tokens, [batch, n]."""
+        """Return the logits [batch, n, vocabulary] of tokens [batch, n]."""
         logits: Tensor = self.module(input_ids=tokens, use_cache=False).logits
         return logits
 
     def initial_cache(self, batch: int, length: int, device: torch.device) -> KeysValues:
-        """Nothing yet."""
+        """Return an empty cache."""
         return ()
 
     def forward_cached(self, tokens: Tensor, cache: KeysValues) -> tuple[Tensor, KeysValues]:

@@ -1,4 +1,4 @@
-"""What a text begins with: one row of tokens, or several of any lengths."""
+"""Prompts: one row of tokens, or several of any lengths."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Prompt: TypeAlias = Tensor | Sequence[int]
 Prompts: TypeAlias = Tensor | Sequence[Prompt]
 
 
-def rows_of(prompts: Prompts) -> list[Tensor]:
-    """Prompts as int64 rows on the CPU.
+def prompt_rows(prompts: Prompts) -> list[Tensor]:
+    """Convert prompts to int64 rows on the CPU.
 
     Args:
-        prompts: one as a tensor [n], or a list of tensors or lists of tokens.
+        prompts: one prompt as a tensor [n], or a list of tensors or lists of tokens.
 
     Raises:
-        ConfigurationError: there is none, or one is empty or no row of whole numbers.
+        ConfigurationError: there is no prompt, or one is empty or not a row of integers.
 
     Example:
-        >>> rows_of([[1, 2], torch.tensor([3])])
+        >>> prompt_rows([[1, 2], torch.tensor([3])])
         [tensor([1, 2]), tensor([3])]
     """
     if isinstance(prompts, Tensor) and prompts.ndim > 1:
@@ -43,7 +43,7 @@ def _row(prompt: Prompt, number: int) -> Tensor:
     try:
         row = torch.as_tensor(prompt).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"prompt {number} is no row of tokens: {error}") from error
+        raise ConfigurationError(f"prompt {number} is not a row of tokens: {error}") from error
     if row.ndim == 1 and not len(row):
         raise ConfigurationError(f"prompt {number} is empty; give it at least one token")
     if row.ndim != 1:

@@ -1,4 +1,4 @@
-"""How a token is chosen, as one value."""
+"""The options of sampling, as one value."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import attrs
 from attrs.validators import optional
 from torch import Tensor
 
-from functrain.generation import bounds, rules
-from functrain.generation.drawing import check, draw
+from functrain.generation import bounds
+from functrain.generation import logits_processors as processors
+from functrain.generation.multinomial import check, draw
 
 Rule = Callable[[Tensor], Tensor]
 
 
 @attrs.frozen
 class Sampler:
-    """The rules of sampling, in the order of transformers, with its names.
+    """Logits processors with the names and the order of transformers.
 
     Attributes:
-        temperature: 0 takes the most likely token, the first of equals.
-        top_k: draw from so many only; 0 or ``None`` from all.
-        top_p: draw from the most likely that have so much probability.
-        min_p: draw from those at least so likely, relative to the most likely.
-        repetition_penalty: above 1 makes tokens of the text so far less likely.
-        no_repeat_ngram_size: no stretch of so many tokens twice; 0 or ``None`` allows it.
+        temperature: flattens (above 1) or sharpens (below 1) the distribution; 0 takes the most
+            likely token, the first one of a tie.
+        top_k: draw from this number of most likely tokens; 0 or ``None`` draws from all.
+        top_p: draw from the most likely tokens that add up to this probability.
+        min_p: draw from tokens at least this likely, relative to the most likely one.
+        repetition_penalty: above 1 makes earlier tokens of the text less likely.
+        no_repeat_ngram_size: never repeat an n-gram of this size; 0 or ``None`` allows it.
 
     Raises:
-        ConfigurationError: a value is out of its bounds.
+        ConfigurationError: a value is out of range.
 
     Example:
         >>> import torch
@@ -53,13 +55,13 @@ class Sampler:
         Args:
             logits: [batch, vocabulary].
             tokens: int64 texts so far, [batch, n].
-            uniform: a random number from 0 to below 1 for each, [batch].
+            uniform: a random number from 0 to below 1 for each text, [batch].
 
         Returns:
             int64 tokens, [batch].
 
         Raises:
-            LogitsError: nothing can be drawn: NaN, ``+inf``, or ``-inf`` everywhere.
+            LogitsError: a row has NaN or ``+inf``, or is ``-inf`` everywhere.
         """
         logits = self.processed(logits, tokens)
         if self.temperature > 0:
@@ -68,14 +70,14 @@ class Sampler:
         return logits.argmax(-1)
 
     def processed(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Logits after every rule, in float32 at least; arguments as above."""
+        """Return the processed logits, in float32 or wider; arguments as above."""
         logits = logits if logits.dtype.itemsize >= 4 else logits.float()
         for rule in self.rules(tokens):
             logits = rule(logits)
         return logits
 
     def rules(self, tokens: Tensor) -> Iterator[Rule]:
-        """The rules that apply after a text, in their order.
+        """Yield the logits processors for a text, in their order.
 
         Args:
             tokens: int64 texts so far, [batch, n].
@@ -84,19 +86,19 @@ class Sampler:
             Functions from logits to logits.
         """
         if self.repetition_penalty != 1:
-            yield lambda x: rules.repetition_penalty(x, tokens, self.repetition_penalty)
+            yield lambda x: processors.repetition_penalty(x, tokens, self.repetition_penalty)
         if self.no_repeat_ngram_size is not None:
             size = self.no_repeat_ngram_size
-            yield lambda x: rules.no_repeat_ngram(x, tokens, size)
-        if self.temperature > 0:  # else the most likely is taken, which no rule below changes
-            yield from self._narrowing()
+            yield lambda x: processors.no_repeat_ngram(x, tokens, size)
+        if self.temperature > 0:  # else take the most likely token, which the rest does not change
+            yield from self._warpers()
 
-    def _narrowing(self) -> Iterator[Rule]:
+    def _warpers(self) -> Iterator[Rule]:
         k, p, least = self.top_k, self.top_p, self.min_p
-        yield lambda x: rules.temperature(x, self.temperature)
+        yield lambda x: processors.temperature(x, self.temperature)
         if k is not None:
-            yield lambda x: rules.top_k(x, k)
+            yield lambda x: processors.top_k(x, k)
         if p is not None:
-            yield lambda x: rules.top_p(x, p)
+            yield lambda x: processors.top_p(x, p)
         if least is not None:
-            yield lambda x: rules.min_p(x, least)
+            yield lambda x: processors.min_p(x, least)

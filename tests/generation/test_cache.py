@@ -1,4 +1,4 @@
-"""Caches: what is read on must be what is read anew, for our GPT and for models of transformers."""
+"""Caches: cached and uncached logits agree, for our GPT and for models of transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def state(program: ft.Program) -> ft.TrainState:
 
 @attrs.frozen(eq=False)
 class Counting:
-    """A Cached model that notes how many tokens it is given."""
+    """A Cached model that records how many tokens it reads."""
 
     module: Any
     read: list[int]
@@ -68,7 +68,7 @@ class TestChargpt:
                 torch.testing.assert_close(logits[:, -1], whole[:, -1], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("cuts", [(0, 5, 6, 24), (0, 1, 12, 24), (0, 24)])
-    def test_read_in_stretches(
+    def test_reading_in_chunks(
         self, program: ft.Program, state: ft.TrainState, cuts: tuple[int, ...]
     ) -> None:
         tokens = torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -90,7 +90,7 @@ class TestChargpt:
             assert torch.equal(first, second)
 
     @pytest.mark.parametrize("length", [10, 40])  # within the window of 24, and far beyond
-    def test_texts_are_those_without_a_cache(
+    def test_texts_equal_those_without_a_cache(
         self, program: ft.Program, state: ft.TrainState, length: int
     ) -> None:
         prompts = [chargpt.codes("The"), chargpt.codes("When "), chargpt.codes("x")]
@@ -99,7 +99,7 @@ class TestChargpt:
         plain = generate(program, state, prompts, length, use_cache=False, **options)
         assert [text.tolist() for text in cached] == [text.tolist() for text in plain]
 
-    def test_only_what_is_new_is_read_while_the_window_does_not_slide(
+    def test_only_new_tokens_are_read_until_the_window_slides(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         read: list[int] = []
@@ -139,7 +139,7 @@ def gpt2() -> tuple[Any, ft.Program, ft.TrainState]:
 class TestTransformers:
     @pytest.mark.parametrize("use_cache", [True, False])
     @pytest.mark.parametrize("rules", [{}, {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2}])
-    def test_greedy_texts_are_those_of_its_own_generate(
+    def test_greedy_texts_equal_those_of_transformers(
         self, gpt2: Any, use_cache: bool, rules: dict[str, Any]
     ) -> None:
         model, program, state = gpt2
@@ -164,7 +164,7 @@ class TestTransformers:
         plain = generate(program, state, prompts, 30, use_cache=False, **options)
         assert [text.tolist() for text in cached] == [text.tolist() for text in plain]
 
-    def test_its_cache_is_a_value_here(self, gpt2: Any) -> None:
+    def test_its_cache_is_a_value(self, gpt2: Any) -> None:
         _, program, state = gpt2
         with program.evaluating(state) as module:
             model = HuggingFace(module)

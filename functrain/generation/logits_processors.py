@@ -1,7 +1,7 @@
-"""Rules that change logits before a token is drawn, each a pure function by itself.
+"""Logits processors: pure functions that change logits before a token is drawn.
 
-Each is what the class of transformers that is named there computes, ties and bounds included.
-Logits are [..., vocabulary]; what is ruled out becomes ``-inf``.
+Each computes the same as the class of transformers that it names, including ties and bounds.
+Logits are [..., vocabulary]; those of excluded tokens become ``-inf``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functrain.generation import bounds
 
 
 def repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
-    """Make tokens that occurred less likely, once each however often they did.
+    """Make earlier tokens less likely, regardless of how often they occurred.
 
     Keskar et al., 2019; ``RepetitionPenaltyLogitsProcessor`` of transformers.
 
     Args:
         logits: [..., vocabulary].
         tokens: int64 tokens so far, [..., n].
-        penalty: positive logits are divided by it and negative ones multiplied; above 0.
+        penalty: divides positive logits and multiplies negative ones; above 0.
 
     Returns:
         Logits of the same shape.
@@ -36,14 +36,14 @@ def repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor
 
 
 def no_repeat_ngram(logits: Tensor, tokens: Tensor, size: int) -> Tensor:
-    """Rule out tokens that would repeat a stretch of ``size`` tokens.
+    """Exclude tokens that would repeat an n-gram of ``size`` tokens.
 
     ``NoRepeatNGramLogitsProcessor`` of transformers.
 
     Args:
         logits: [..., vocabulary].
         tokens: int64 tokens so far, [..., n].
-        size: tokens in a stretch; 1 lets no token occur twice, 0 allows everything.
+        size: tokens in an n-gram; 1 lets no token occur twice, 0 excludes nothing.
 
     Returns:
         Logits of the same shape.
@@ -55,11 +55,11 @@ def no_repeat_ngram(logits: Tensor, tokens: Tensor, size: int) -> Tensor:
     bounds.NO_REPEAT_NGRAM_SIZE.check(size)
     if not 0 < size <= tokens.shape[-1]:
         return logits
-    stretches = tokens.unfold(-1, size, 1)
+    ngrams = tokens.unfold(-1, size, 1)
     beginning = tokens[..., tokens.shape[-1] - size + 1 :]
-    repeats = (stretches[..., :-1] == beginning[..., None, :]).all(-1)
-    # What begins otherwise bans a token beyond the vocabulary, which is none.
-    banned = torch.where(repeats, stretches[..., -1], logits.shape[-1])
+    repeats = (ngrams[..., :-1] == beginning[..., None, :]).all(-1)
+    # Other n-grams ban the index just beyond the vocabulary, which is no token.
+    banned = torch.where(repeats, ngrams[..., -1], logits.shape[-1])
     return logits.masked_fill(_marked(logits, banned), -torch.inf)
 
 
@@ -70,8 +70,8 @@ def temperature(logits: Tensor, value: float) -> Tensor:
 
     Args:
         logits: [..., vocabulary].
-        value: what they are divided by; above 0. To take the most likely token needs no division,
-            so 0 is an option of :class:`~functrain.generation.Sampler` only.
+        value: divides the logits; above 0. Only :class:`~functrain.generation.Sampler` takes 0,
+            for the most likely token.
 
     Returns:
         Logits of the same shape.
@@ -87,13 +87,13 @@ def temperature(logits: Tensor, value: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the ``k`` most likely tokens, and those that equal the last of them.
+    """Keep the ``k`` most likely tokens, and those tied with the last of them.
 
     Fan et al., 2018; ``TopKLogitsWarper`` of transformers.
 
     Args:
         logits: [..., vocabulary].
-        k: how many; 0, and more than there are, keep all.
+        k: number of tokens; 0 or more than the vocabulary has keeps all.
 
     Returns:
         Logits of the same shape.
@@ -112,8 +112,8 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest of the most likely tokens whose probabilities add up to ``p``.
 
-    Holtzman et al., 2020; ``TopPLogitsWarper`` of transformers. The least likely go while they add
-    up to no more than 1 - p; the most likely stays. With p = 1 nothing goes.
+    Holtzman et al., 2020; ``TopPLogitsWarper`` of transformers. The least likely tokens are
+    removed while they add up to at most 1 - p; the most likely one stays. p = 1 removes nothing.
 
     Args:
         logits: [..., vocabulary].
@@ -129,11 +129,11 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     bounds.TOP_P.check(p)
     if p == 1:
         return logits
-    # From the least likely up, as there: sums of small numbers first, and ties fall alike.
+    # In ascending order like transformers: small numbers are added first, and ties match.
     ordered, order = logits.sort(descending=False)
-    gone = ordered.softmax(-1).cumsum(-1) <= 1 - p
-    gone[..., -1] = False
-    return logits.masked_fill(gone.scatter(-1, order, gone), -torch.inf)
+    removed = ordered.softmax(-1).cumsum(-1) <= 1 - p
+    removed[..., -1] = False
+    return logits.masked_fill(removed.scatter(-1, order, removed), -torch.inf)
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
@@ -143,7 +143,7 @@ def min_p(logits: Tensor, p: float) -> Tensor:
 
     Args:
         logits: [..., vocabulary].
-        p: from 0 (all) to 1 (the most likely and its equals).
+        p: from 0 (keeps all) to 1 (keeps the most likely and its ties).
 
     Returns:
         Logits of the same shape.
@@ -159,7 +159,7 @@ def min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def _marked(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Which logits are those of ``tokens``; some models read more tokens than they predict."""
+    """Mark the logits of ``tokens``; some models read more tokens than they predict."""
     size = logits.shape[-1]
     shape = (*logits.shape[:-1], size + 1)
     marked = torch.zeros(shape, dtype=torch.bool, device=logits.device)

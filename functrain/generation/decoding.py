@@ -1,4 +1,4 @@
-"""Texts that a language model goes on with; pure, streamed or at once."""
+"""Continue prompts with a language model: a pure function, streamed or at once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from functrain.core.state import TrainState
 from functrain.errors import LogitsError
 from functrain.generation.bounds import Bounds
 from functrain.generation.cache import LanguageModel, Reader
-from functrain.generation.drawing import uniforms
-from functrain.generation.prompts import Prompt, Prompts, rows_of
+from functrain.generation.multinomial import uniforms
+from functrain.generation.prompts import Prompt, Prompts, prompt_rows
 from functrain.generation.sampler import Sampler
 
 Adapter: TypeAlias = Callable[[nn.Module], LanguageModel]
-# A token, or several.
+# One token or several.
 Stop: TypeAlias = int | Collection[int] | Tensor
 _PLAIN = Sampler()
 
 
 class Options(TypedDict, total=False):
-    """What :func:`generate` takes by name; see :func:`stream`."""
+    """The keyword arguments of :func:`generate`; see :func:`stream`."""
 
     sampler: Sampler
     weights: str
@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
 
 
 class Drawn(NamedTuple):
-    """A token that was drawn, and the number of the text it belongs to."""
+    """A drawn token, and the number of its text."""
 
     row: int
     token: int
@@ -45,12 +45,12 @@ class Drawn(NamedTuple):
 
 @attrs.frozen(eq=False)
 class _Group:
-    """Texts of one length that have not ended, which the model reads as one batch.
+    """Unfinished texts of equal length, which the model reads as one batch.
 
     Attributes:
-        rows: their numbers.
+        rows: the numbers of the texts.
         tokens: [rows, length].
-        cache: what the model kept of all but the last token, if anything.
+        cache: the cache of all tokens except the last, if there is one.
     """
 
     rows: tuple[int, ...]
@@ -59,8 +59,8 @@ class _Group:
 
 
 @attrs.frozen(eq=False)
-class _Continuation:
-    """What does not change while texts grow."""
+class _Decoder:
+    """The arguments that stay constant during decoding."""
 
     program: Program
     state: TrainState
@@ -71,20 +71,20 @@ class _Continuation:
     seed: int
 
     def tokens(self, groups: list[_Group], length: int) -> Iterator[Drawn]:
-        """The tokens of all texts, in turns."""
+        """Yield one token of each text in turn."""
         for _ in range(length):
             for index, group in enumerate(groups):
                 if not group.rows:
                     continue
-                new, cache = self.next(group)
+                new, cache = self._next(group)
                 tokens = new.tolist()
-                groups[index] = self.after(group, new, cache, tokens)
+                groups[index] = self._extended(group, new, cache, tokens)
                 yield from map(Drawn, group.rows, tokens)
 
-    def next(self, group: _Group) -> tuple[Tensor, Any]:
-        """The next token of each text, and what the model kept of the texts before it."""
+    def _next(self, group: _Group) -> tuple[Tensor, Any]:
+        """Return the next token of each text, and the cache of the texts before it."""
         uniform = uniforms(self.seed, group.rows, group.tokens.shape[1])
-        # A scope for each token: whoever takes it may train before asking for another.
+        # One scope per token, because the caller may train between two tokens.
         with self.program.evaluating(self.state, self.weights) as module:
             logits, cache = self.reader.logits(module, group.tokens, group.cache)
             try:
@@ -92,13 +92,13 @@ class _Continuation:
             except LogitsError as error:
                 raise LogitsError(group.rows[error.row], error.largest) from None
 
-    def after(self, group: _Group, new: Tensor, cache: Any, tokens: list[int]) -> _Group:
-        """The texts with their new token, without those that ended."""
+    def _extended(self, group: _Group, new: Tensor, cache: Any, tokens: list[int]) -> _Group:
+        """Return the texts with their new token, without those that ended."""
         longer = torch.cat([group.tokens, new[:, None]], 1)
         left = [index for index, token in enumerate(tokens) if token not in self.stop]
         if len(left) == len(tokens):
             return _Group(group.rows, longer, cache)
-        # How a cache is divided only the model knows: the texts that are left are read once more.
+        # Only the model could split its cache, so it reads the remaining texts from scratch.
         return _Group(tuple(group.rows[index] for index in left), longer[left])
 
 
@@ -116,28 +116,29 @@ def stream(
     adapter: Adapter | None = None,
     use_cache: bool = True,
 ) -> Iterator[Drawn]:
-    """Let a language model go on with prompts, token by token.
+    """Continue prompts with a language model, token by token.
 
-    Between two tokens nothing is changed or lent: whoever takes them may train, or take no more.
+    Between two tokens no state is held, so the caller may train, or stop the iteration.
 
     Args:
-        program: whose module maps int64 tokens [batch, n] to logits [batch, n, vocabulary]; one
-            that is :class:`~functrain.generation.Cached` reads only what is new.
-        state: holds the weights; not changed.
-        prompt: one text as a tensor [n], or a list of several, of any lengths.
-        length: tokens to add to each.
-        sampler: how a token is chosen.
+        program: a program with a module that maps int64 tokens [batch, n] to logits
+            [batch, n, vocabulary]. A :class:`~functrain.generation.Cached` module reads only the
+            new tokens.
+        state: the state with the weights; not changed.
+        prompt: one text as a tensor [n], or a list of texts of any lengths.
+        length: number of tokens to add to each text.
+        sampler: chooses each token.
         weights: ``"params"`` or ``"ema"``.
-        window: tokens the model sees at once, the newest; by default all.
-        stop: a token that ends a text, or several.
-        seed: of the random stream. What is drawn is a function of (seed, row, position).
-        adapter: makes of the module what maps tokens to logits, where it does not by itself, such
+        window: the number of newest tokens that the model sees; by default all.
+        stop: one or several tokens that end a text.
+        seed: seed of the random stream. Each draw is a function of (seed, row, position).
+        adapter: maps a module with another signature to a function from tokens to logits, such
             as :class:`~functrain.generation.HuggingFace`.
         use_cache: whether to use the cache of a model that has one.
 
     Returns:
-        An iterator of (row, token): one token of every text that goes on, and so on. A stop token
-        is the last of its text.
+        An iterator of (row, token): one token of every unfinished text in turn. A stop token is
+        the last of its text.
 
     Raises:
         ConfigurationError: a prompt is empty or not a row of tokens, ``length`` or ``window`` is
@@ -151,13 +152,13 @@ def stream(
         >>> [drawn.row for drawn in stream(program, program.init(), [[1], [2, 3]], 2)]
         [0, 1, 0, 1]
     """
-    rows = rows_of(prompt)
+    rows = prompt_rows(prompt)
     Bounds("length", 0, whole=True).check(length)
     if window is not None:
         Bounds("window", 1, whole=True).check(window)
     reader = Reader(max(map(len, rows)) + length, window, adapter, use_cache)
-    continuation = _Continuation(program, state, weights, reader, sampler, _ends(stop), seed)
-    return continuation.tokens(_groups(rows, state.device), length)
+    decoder = _Decoder(program, state, weights, reader, sampler, _stop_tokens(stop), seed)
+    return decoder.tokens(_groups(rows, state.device), length)
 
 
 @overload
@@ -179,18 +180,18 @@ def generate(
     length: int,
     **options: Unpack[Options],
 ) -> Tensor | list[Tensor]:
-    """Let a language model go on with prompts; neither the state nor any generator changes.
+    """Continue prompts with a language model; no state and no random generator changes.
 
     Args:
-        program: see :func:`stream`, here and below.
-        state: holds the weights.
-        prompt: one text as a tensor [n], or a list of several.
-        length: tokens to add to each.
-        **options: those of :func:`stream`.
+        program: see :func:`stream`, also for the other arguments.
+        state: the state with the weights.
+        prompt: one text as a tensor [n], or a list of texts.
+        length: number of tokens to add to each text.
+        **options: options of :func:`stream`.
 
     Returns:
-        Prompt and what was added, int64 [n + length] on the CPU, or a list of these. A stop token
-        is the last of its text.
+        The prompt and the added tokens, int64 [n + length] on the CPU, or a list of these. A stop
+        token is the last of its text.
 
     Raises:
         The errors of :func:`stream`.
@@ -202,14 +203,14 @@ def generate(
         >>> generate(program, program.init(), torch.tensor([1, 2]), 3).shape
         torch.Size([5])
     """
-    texts = [row.tolist() for row in rows_of(prompt)]
+    texts = [row.tolist() for row in prompt_rows(prompt)]
     for row, token in stream(program, state, prompt, length, **options):
         texts[row].append(token)
     tensors = [torch.tensor(text) for text in texts]
     return tensors[0] if isinstance(prompt, Tensor) else tensors
 
 
-def _ends(stop: Stop) -> frozenset[int]:
+def _stop_tokens(stop: Stop) -> frozenset[int]:
     several = stop.reshape(-1).tolist() if isinstance(stop, Tensor) else stop
     return frozenset([several] if isinstance(several, int) else map(int, several))
 

@@ -1,8 +1,8 @@
-"""From logits to a token, with the random number given.
+"""Draw a token from logits, with given random numbers.
 
-One number from 0 to 1 decides a token, by the inverse of the cumulative distribution. It is a
-function of (seed, row, position), so a text does not depend on the texts that are drawn beside it,
-and a text that is cut goes on as if it had not been.
+One number from 0 to 1 selects a token, by the inverse of the cumulative distribution. It is a
+function of (seed, row, position), so a text does not depend on the other texts in its batch, and
+an interrupted text can be continued without a difference.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from functrain.errors import LogitsError
 
 
 def uniforms(seed: int, rows: Sequence[int], position: int) -> Tensor:
-    """The random numbers that decide the tokens at one position.
+    """Return the random numbers for the tokens at one position.
 
     Args:
-        seed: root of the random stream.
-        rows: numbers of the texts.
-        position: tokens before this one, the prompt's included.
+        seed: seed of the random stream.
+        rows: the numbers of the texts.
+        position: number of earlier tokens, including the prompt.
 
     Returns:
         float64, [rows], from 0 to below 1.
@@ -36,17 +36,17 @@ def uniforms(seed: int, rows: Sequence[int], position: int) -> Tensor:
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens with the probabilities of the softmax.
+    """Draw tokens with the probabilities of the softmax.
 
     Args:
         logits: [..., vocabulary].
         uniform: [...], from 0 to below 1, on any device.
 
     Returns:
-        int64 tokens, [...]; never one whose logit is ``-inf``.
+        int64 tokens, [...]; never one with a logit of ``-inf``.
 
     Raises:
-        LogitsError: a row has no distribution; see :func:`check`.
+        LogitsError: a row is not a distribution; see :func:`check`.
 
     Example:
         >>> draw(torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log(), torch.tensor([0.1, 0.7]))
@@ -57,13 +57,13 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(-1)
     total = cumulative[..., -1:]
     aim = uniform.to(cumulative)[..., None] * total
-    # The product may be rounded up to the total, beyond which there is no token.
+    # Rounding may raise the product to the total, beyond the last token.
     aim = torch.minimum(aim, torch.nextafter(total, torch.zeros_like(total)))
     return ((cumulative > aim) & (probabilities > 0)).int().argmax(-1)
 
 
 def check(logits: Tensor) -> None:
-    """Make sure that every row has a distribution to draw from.
+    """Check that every row is a distribution.
 
     Args:
         logits: [..., vocabulary].
@@ -74,7 +74,7 @@ def check(logits: Tensor) -> None:
     Example:
         >>> check(torch.tensor([0.0, -torch.inf]))
     """
-    largest = logits.amax(-1).reshape(-1)  # NaN where there is one
+    largest = logits.amax(-1).reshape(-1)  # NaN if the row has one
     if torch.isfinite(largest).all():
         return
     row = int((~torch.isfinite(largest)).int().argmax())

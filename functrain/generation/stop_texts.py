@@ -1,4 +1,4 @@
-"""Where a text ends: stop texts found in pieces that arrive one after the other."""
+"""End a text at a stop text, found in pieces that arrive one after the other."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from functrain.errors import ConfigurationError
 
 
 def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    r"""Pieces of a text up to the first stop text, which is left out.
+    r"""Yield the pieces of a text up to the first stop text, which is excluded.
 
-    What may be the beginning of a stop text is held back until that is known. Of several stop
-    texts the one that is complete first counts, so how a text is cut into pieces does not matter.
+    A possible beginning of a stop text is held back until the next piece decides. Of several stop
+    texts the first complete one counts, so the result does not depend on the division into pieces.
 
     Args:
-        pieces: of the text.
-        stop: texts that end it; there may be none.
+        pieces: the pieces of the text.
+        stop: stop texts, possibly none.
 
     Yields:
-        Pieces that are not empty; no further piece is asked for once a stop text was found.
+        Pieces that are not empty. After a stop text, no further piece is read.
 
     Raises:
         ConfigurationError: a stop text is empty.
@@ -28,7 +28,7 @@ def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
         ['one', '. t', 'wo']
     """
     if not all(stop):
-        raise ConfigurationError("a stop text is empty, which every text begins with")
+        raise ConfigurationError("a stop text is empty, and every text begins with it")
     held = ""
     for piece in pieces:
         held += piece
@@ -44,12 +44,12 @@ def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
 
 
 def _begin(text: str, stop: Sequence[str]) -> int | None:
-    """Where the stop text begins that is complete first, the longest of several."""
+    """Return the start of the first complete stop text, the longest of several."""
     found = [(text.find(ending) + len(ending), text.find(ending)) for ending in stop]
     return min(((end, begin) for end, begin in found if begin >= 0), default=(0, None))[1]
 
 
 def _held_back(text: str, stop: Sequence[str]) -> int:
-    """How many characters at the end of a text may be the beginning of a stop text."""
+    """Count the characters at the end of a text that may begin a stop text."""
     lengths = (n for ending in stop for n in range(1, len(ending)) if text.endswith(ending[:n]))
     return max(lengths, default=0)

@@ -1,4 +1,4 @@
-"""Stop texts, found in pieces cut anywhere."""
+"""Stop texts are found in any division into pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ letters = st.text("ab", max_size=12)
 @pytest.mark.row(45)
 class TestUntil:
     @given(letters, st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
-    def test_how_a_text_is_cut_into_pieces_does_not_matter(
+    def test_the_division_into_pieces_does_not_matter(
         self, text: str, stop: list[str], data: st.DataObject
     ) -> None:
         cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
@@ -37,13 +37,13 @@ class TestUntil:
         assert list(found) == ["ab"]
         assert list(until(["x", "a", "y"], ["ab"])) == ["x", "ay"]
 
-    def test_nothing_is_asked_for_after_the_stop_text(self) -> None:
+    def test_nothing_is_read_after_the_stop_text(self) -> None:
         def pieces() -> Iterator[str]:
             yield "one."
             raise AssertionError("asked for more")
 
         assert list(until(pieces(), ["."])) == ["one"]
 
-    def test_an_empty_stop_text_is_refused(self) -> None:
+    def test_an_empty_stop_text_is_an_error(self) -> None:
         with pytest.raises(ConfigurationError, match="stop text is empty"):
             list(until(["a"], ["b", ""]))

@@ -1,4 +1,4 @@
-"""The rules of sampling beside those of transformers, ties, extremes and bounds included."""
+"""Logits processors agree with those of transformers, including ties, extremes and bounds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 import functrain as ft
 from functrain import generation
-from functrain.generation import rules
+from functrain.generation import logits_processors as processors
 
 INF = float("inf")
-# Few values, so that ties are common; and some at the ends of float32.
+# Few values, so that ties are common, and some at the limits of float32.
 values = st.sampled_from(
     [-INF, -3e38, -80.0, -1.0, -0.0, 0.0, 0.5, 1.0, 1.5, 80.0, 3e38]
 ) | st.floats(-10, 10, width=32)
@@ -25,7 +25,7 @@ proportions = st.sampled_from([0.0, 1e-7, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """Logits [batch, vocabulary], none of which is -inf everywhere, and texts [batch, n]."""
+    """Draw logits [batch, vocabulary] with no row of only -inf, and texts [batch, n]."""
     batch, vocabulary = draw(st.integers(1, 3)), draw(st.integers(1, 9))
     rows = st.lists(values, min_size=vocabulary, max_size=vocabulary).filter(
         lambda r: max(r) > -INF
@@ -56,40 +56,40 @@ class TestAgainstTransformers:
     def test_temperature(self, oracle: Any, case: Any, value: float) -> None:
         logits, tokens = case
         theirs = oracle.TemperatureLogitsWarper(value)(tokens, logits.clone())
-        same(rules.temperature(logits, value), theirs)
+        same(processors.temperature(logits, value), theirs)
 
     @settings(deadline=None)
     @given(case=cases(), k=st.integers(1, 12))
     def test_top_k(self, oracle: Any, case: Any, k: int) -> None:
         logits, tokens = case
-        same(rules.top_k(logits, k), oracle.TopKLogitsWarper(k)(tokens, logits.clone()))
+        same(processors.top_k(logits, k), oracle.TopKLogitsWarper(k)(tokens, logits.clone()))
 
     @settings(deadline=None)
     @given(case=cases(), p=proportions.filter(lambda p: p < 1))
     @example(case=(torch.zeros(2, 4), torch.zeros(2, 1, dtype=torch.int64)), p=0.5)
     def test_top_p(self, oracle: Any, case: Any, p: float) -> None:
         logits, tokens = case
-        same(rules.top_p(logits, p), oracle.TopPLogitsWarper(p)(tokens, logits.clone()))
+        same(processors.top_p(logits, p), oracle.TopPLogitsWarper(p)(tokens, logits.clone()))
 
     @settings(deadline=None)
     @given(case=cases(), p=proportions)
     def test_min_p(self, oracle: Any, case: Any, p: float) -> None:
         logits, tokens = case
-        same(rules.min_p(logits, p), oracle.MinPLogitsWarper(p)(tokens, logits.clone()))
+        same(processors.min_p(logits, p), oracle.MinPLogitsWarper(p)(tokens, logits.clone()))
 
     @settings(deadline=None)
     @given(case=cases(), penalty=st.floats(0.1, 10))
     def test_repetition_penalty(self, oracle: Any, case: Any, penalty: float) -> None:
         logits, tokens = case
         theirs = oracle.RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits.clone())
-        same(rules.repetition_penalty(logits, tokens, penalty), theirs)
+        same(processors.repetition_penalty(logits, tokens, penalty), theirs)
 
     @settings(deadline=None)
     @given(case=cases(), size=st.integers(1, 5))
     def test_no_repeat_ngram(self, oracle: Any, case: Any, size: int) -> None:
         logits, tokens = case
         theirs = oracle.NoRepeatNGramLogitsProcessor(size)(tokens, logits.clone())
-        same(rules.no_repeat_ngram(logits, tokens, size), theirs)
+        same(processors.no_repeat_ngram(logits, tokens, size), theirs)
 
     @settings(deadline=None)
     @given(
@@ -106,7 +106,7 @@ class TestAgainstTransformers:
             },
         ),
     )
-    def test_all_of_them_in_its_order(
+    def test_all_processors_in_the_order_of_transformers(
         self, composed: Callable[..., Any], case: Any, options: dict[str, Any]
     ) -> None:
         logits, tokens = case
@@ -116,7 +116,7 @@ class TestAgainstTransformers:
 
 @pytest.fixture(scope="module")
 def composed() -> Callable[..., Any]:
-    """The processors that transformers' own ``generate`` makes of its options."""
+    """Return the processors that ``generate`` of transformers makes from its options."""
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         vocab_size=8, n_embd=4, n_layer=1, n_head=1, n_positions=8, bos_token_id=0, eos_token_id=0
@@ -139,37 +139,39 @@ class TestBounds:
 
     def test_top_k_may_exceed_the_vocabulary_and_0_keeps_all(self) -> None:
         for k in (0, 4, 99):
-            assert torch.equal(rules.top_k(self.logits, k), self.logits)
+            assert torch.equal(processors.top_k(self.logits, k), self.logits)
 
-    def test_equals_of_the_kth_are_kept(self) -> None:
-        assert rules.top_k(self.logits, 1).tolist() == [[-INF, 3, 3, -INF]]
+    def test_ties_with_the_kth_are_kept(self) -> None:
+        assert processors.top_k(self.logits, 1).tolist() == [[-INF, 3, 3, -INF]]
 
     def test_top_p_0_keeps_the_most_likely_and_1_keeps_all(self) -> None:
-        assert torch.isfinite(rules.top_p(self.logits, 0)).sum() == 1
+        assert torch.isfinite(processors.top_p(self.logits, 0)).sum() == 1
         tiny = torch.tensor([[0.0, -200.0]])
-        assert torch.equal(rules.top_p(tiny, 1), tiny)
+        assert torch.equal(processors.top_p(tiny, 1), tiny)
 
-    def test_the_penalty_counts_a_token_once_which_was_wrong_in_C(self) -> None:
+    def test_the_penalty_counts_a_token_once(self) -> None:
         logits = torch.tensor([2.0, -2.0, 1.0])
         for tokens in ([0, 1], [0, 0, 0, 1], [1, 0, 1, 0, 1]):
-            found = rules.repetition_penalty(logits, torch.tensor(tokens), 2.0)
+            found = processors.repetition_penalty(logits, torch.tensor(tokens), 2.0)
             assert found.tolist() == [1.0, -4.0, 1.0]
 
-    def test_top_p_that_is_reached_exactly_needs_no_further_token(self) -> None:
+    def test_top_p_reached_exactly_keeps_no_further_token(self) -> None:
         even = torch.zeros(1, 4)
-        assert [int(torch.isfinite(rules.top_p(even, p)).sum()) for p in (0.25, 0.5, 0.51)] == [
+        assert [
+            int(torch.isfinite(processors.top_p(even, p)).sum()) for p in (0.25, 0.5, 0.51)
+        ] == [
             1,
             2,
             3,
         ]
 
-    def test_no_rule_changes_what_it_is_given(self) -> None:
+    def test_no_processor_changes_its_input(self) -> None:
         logits, tokens = self.logits.clone(), torch.tensor([[1, 2, 1]])
         sampler = generation.Sampler(0.5, 2, 0.5, 0.5, 2.0, 2)
         sampler.processed(logits, tokens)
         assert torch.equal(logits, self.logits)
 
-    def test_rows_do_not_see_each_other(self) -> None:
+    def test_rows_are_independent(self) -> None:
         logits = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
         tokens = torch.randint(0, 20, (5, 9), generator=torch.Generator().manual_seed(1))
         sampler = generation.Sampler(0.7, 9, 0.9, 0.01, 1.3, 2)
@@ -190,16 +192,16 @@ class TestBounds:
             ("top_p", "0.9", "top_p must be a number from 0 to 1, got '0.9'"),
         ],
     )
-    def test_a_value_out_of_bounds_is_named(self, option: str, value: Any, message: str) -> None:
+    def test_a_value_out_of_range_is_an_error(self, option: str, value: Any, message: str) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match=message):
             generation.Sampler(**{option: value})
 
-    def test_rules_check_their_bounds_too(self) -> None:
+    def test_processors_check_their_range(self) -> None:
         for rule, value in (
-            (rules.top_k, -1),
-            (rules.top_p, 2),
-            (rules.min_p, 2),
-            (rules.temperature, 0),
+            (processors.top_k, -1),
+            (processors.top_p, 2),
+            (processors.min_p, 2),
+            (processors.temperature, 0),
         ):
             with pytest.raises(ft.errors.ConfigurationError):
                 rule(self.logits, value)

@@ -1,4 +1,4 @@
-"""Continuing prompts: purity, batches, streams, stop tokens, windows, and training beside it."""
+"""Decoding: purity, batches, streams, stop tokens, windows, and training in between."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import functrain as ft
 from functrain import tree
 from functrain.generation import Drawn, Sampler, generate, stream
 
-# Warm, because the tied weights of a fresh model make it all but sure of repetition.
+# A high temperature, because the tied weights of a new model make it repeat itself.
 WARM = Sampler(temperature=20.0)
 PROMPT = torch.tensor([1, 2, 3])
 WEIGHTS = ("params", "ema")
 
 
 class Causal(nn.Module):
-    """The logits of a token depend on it and on the mean of those before."""
+    """A model with logits that depend on a token and on the mean of the earlier ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def state(program: ft.Program) -> ft.TrainState:
 
 @pytest.mark.row(45)
 class TestPurity:
-    def test_neither_state_nor_generators_change_and_the_seed_decides(self) -> None:
+    def test_state_and_generators_are_unchanged_and_the_seed_decides(self) -> None:
         program = ft.program(TinyTransformer, predict_next, ft.optim.SGD(lr=0.1))
         state = program.init()
         before, stream_before = ft.copy(state), torch.get_rng_state()
@@ -66,7 +66,7 @@ class TestPurity:
             predicted = model(text[None])[0].argmax(-1)
         assert torch.equal(predicted[2:-1], text[3:])
 
-    def test_training_between_two_tokens_changes_neither(
+    def test_training_between_two_tokens_changes_nothing(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         batch = {"tokens": torch.arange(10)[None]}
@@ -82,7 +82,7 @@ class TestPurity:
         assert beside == alone
         assert tree.diff(trained, expected) == []
 
-    def test_a_stream_that_is_left_leaves_nothing(
+    def test_an_abandoned_stream_leaves_nothing(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         before = torch.get_rng_state()
@@ -93,7 +93,7 @@ class TestPurity:
         del left
         assert first == next(stream(program, state, PROMPT, 8, sampler=WARM))
 
-    def test_sampling_at_evaluations_leaves_training_bit_equal(self, tmp_path: Path) -> None:
+    def test_sampling_at_evaluations_does_not_change_training_bitwise(self, tmp_path: Path) -> None:
         program = ft.program(TinyTransformer, predict_next, ft.optim.AdamW(lr=0.01), ema=0.9)
         tokens = torch.randint(0, 11, (40, 8), generator=torch.Generator().manual_seed(0))
         data = ft.data.Batches({"tokens": tokens}, 8)
@@ -123,7 +123,7 @@ class TestPurity:
 
 @pytest.mark.row(45)
 class TestBatches:
-    def test_a_text_does_not_depend_on_its_company(
+    def test_a_text_does_not_depend_on_the_other_texts(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         mine = torch.tensor([4, 5])
@@ -136,21 +136,21 @@ class TestBatches:
         assert torch.equal(texts[0], texts[1])
         assert torch.equal(texts[0], texts[2])
 
-    def test_equal_prompts_get_texts_of_their_own(
+    def test_equal_prompts_get_different_texts(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         texts = generate(program, state, [PROMPT] * 4, 20, sampler=WARM)
         assert len({tuple(text.tolist()) for text in texts}) == 4
         assert torch.equal(texts[0], generate(program, state, PROMPT, 20, sampler=WARM))
 
-    def test_a_text_that_is_cut_goes_on_as_if_it_had_not_been(
+    def test_an_interrupted_text_continues_without_a_difference(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         whole = generate(program, state, PROMPT, 20, sampler=WARM)
         half = generate(program, state, PROMPT, 9, sampler=WARM)
         assert torch.equal(generate(program, state, half, 11, sampler=WARM), whole)
 
-    def test_a_stream_gives_what_generate_gives_in_turns(
+    def test_a_stream_yields_the_tokens_of_generate_in_turn(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         prompts = [PROMPT, torch.tensor([4])]
@@ -164,7 +164,7 @@ class TestBatches:
 
 @pytest.mark.row(45)
 class TestEnds:
-    def test_one_of_several_stop_tokens_ends_its_text_only(
+    def test_a_stop_token_ends_only_its_text(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         prompts = [PROMPT, torch.tensor([4, 5, 6]), torch.tensor([7])]
@@ -185,12 +185,10 @@ class TestEnds:
             stopped = generate(program, state, PROMPT, 5, sampler=greedy, stop=stop)
             assert stopped.tolist() == text[:4].tolist()
 
-    def test_length_0_gives_the_prompt(self, program: ft.Program, state: ft.TrainState) -> None:
+    def test_length_0_returns_the_prompt(self, program: ft.Program, state: ft.TrainState) -> None:
         assert torch.equal(generate(program, state, PROMPT, 0), PROMPT)
 
-    def test_the_window_is_what_the_model_sees(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_the_model_sees_the_window(self, program: ft.Program, state: ft.TrainState) -> None:
         text = generate(program, state, PROMPT, 9, window=4, sampler=Sampler(temperature=0))
         for end in range(3, 12):
             with program.evaluating(state) as model:
@@ -220,10 +218,10 @@ class TestErrors:
             (torch.ones(2, 3, dtype=torch.int64), r"list\(prompt\)"),
             ([1, 2], "one prompt is given as a tensor"),
             (torch.ones(3), "prompt 0 is of torch.float32, expected tokens"),
-            ("text", "prompt 0 is no row of tokens"),
+            ("text", "prompt 0 is not a row of tokens"),
         ],
     )
-    def test_a_bad_prompt_is_named(
+    def test_a_bad_prompt_is_an_error(
         self, program: ft.Program, state: ft.TrainState, prompt: Any, message: str
     ) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match=message):
@@ -236,13 +234,13 @@ class TestErrors:
             ({"length": 1, "window": 0}, "window must be a whole number of at least 1, got 0"),
         ],
     )
-    def test_bounds_are_named_before_anything_is_drawn(
+    def test_bounds_are_checked_before_drawing(
         self, program: ft.Program, state: ft.TrainState, options: Any, message: str
     ) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match=message):
             stream(program, state, PROMPT, **options)
 
-    def test_weights_that_are_nan_name_the_text(
+    def test_nan_weights_are_an_error_with_the_text(
         self, program: ft.Program, state: ft.TrainState
     ) -> None:
         params = {**state.params, "head.bias": torch.full((11,), float("nan"))}
@@ -250,10 +248,8 @@ class TestErrors:
         with pytest.raises(ft.errors.LogitsError, match=r"row 0: .* NaN"):
             generate(program, broken, [[1, 2], [3]], 3)
 
-    def test_an_ended_text_can_raise_no_error(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
-        # Once it has had every token the rule leaves none, but it ended before.
+    def test_an_ended_text_raises_no_error(self, program: ft.Program, state: ft.TrainState) -> None:
+        # Once every token has occurred the rule excludes all, but the text ended before.
         sampler = Sampler(temperature=0, no_repeat_ngram_size=1)
         free = generate(program, state, [[1], [2]], 10, sampler=sampler)
         stopped = generate(program, state, [[1], [2]], 30, sampler=sampler, stop=range(11))

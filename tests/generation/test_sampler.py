@@ -1,4 +1,4 @@
-"""Drawing a token: distribution, greedy, what cannot be drawn from."""
+"""Drawing a token: distribution, greedy choice and invalid logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ text = torch.zeros(1, 1, dtype=torch.int64)
 
 @pytest.mark.row(45)
 class TestDraw:
-    def test_frequencies_are_those_of_the_softmax(self) -> None:
+    def test_frequencies_match_the_softmax(self) -> None:
         logits = torch.tensor([1.0, 0.0, -INF, -1.0])
         rows = range(20_000)
         tokens = torch.zeros(len(rows), 1, dtype=torch.int64)
@@ -38,16 +38,16 @@ class TestDraw:
         ).filter(lambda row: max(row) > -INF),
         st.sampled_from([0.0, 2**-53, 0.5, LAST]) | st.floats(0, LAST),
     )
-    def test_never_a_token_that_is_ruled_out(self, row: list[float], uniform: float) -> None:
+    def test_excluded_tokens_are_never_drawn(self, row: list[float], uniform: float) -> None:
         logits = torch.tensor(row)
         assert logits[draw(logits, torch.tensor(uniform, dtype=torch.float64))] > -INF
 
-    def test_is_the_inverse_of_the_cumulative_distribution(self) -> None:
+    def test_it_inverts_the_cumulative_distribution(self) -> None:
         logits = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64).log()
         uniform = torch.tensor([0.0, 0.24, 0.26, 0.74, 0.76, LAST], dtype=torch.float64)
         assert draw(logits.expand(6, 3), uniform).tolist() == [0, 0, 1, 1, 2, 2]
 
-    def test_numbers_are_a_function_of_seed_row_and_position(self) -> None:
+    def test_random_numbers_are_a_function_of_seed_row_and_position(self) -> None:
         numbers = uniforms(3, [4, 5], 6)
         assert numbers[1] == uniforms(3, [5], 6)[0]
         others = [uniforms(3, [5], 7), uniforms(4, [5], 6), uniforms(3, [6], 6), numbers[:1]]
@@ -63,7 +63,7 @@ class TestSampler:
             sampler = Sampler(temperature=0, top_k=1, top_p=0.5, min_p=1.0)
             assert sampler(logits, text.expand(2, 1), torch.full((2,), uniform)).tolist() == [1, 0]
 
-    def test_a_temperature_near_0_is_greedy_and_a_large_one_even(self) -> None:
+    def test_a_temperature_near_0_is_greedy_and_a_large_one_uniform(self) -> None:
         logits = torch.tensor([[1.0, 3.0, 2.0]])
         assert Sampler(temperature=1e-6)(logits, text, torch.tensor([LAST])) == 1
         even = Sampler(temperature=1e30).processed(logits, text).softmax(-1)
@@ -78,7 +78,7 @@ class TestSampler:
             ([0.0, INF], r"row 1: .* reach \+inf"),
         ],
     )
-    def test_what_cannot_be_drawn_from_is_a_clear_error(
+    def test_logits_without_a_distribution_are_a_clear_error(
         self, temperature: float, row: list[float], reason: str
     ) -> None:
         logits = torch.tensor([[0.0, 1.0], row])
@@ -87,7 +87,7 @@ class TestSampler:
             sampler(logits, text.expand(2, 1), torch.rand(2))
         assert caught.value.row == 1
 
-    def test_rules_that_leave_nothing_are_a_clear_error(self) -> None:
+    def test_processors_that_exclude_all_tokens_are_a_clear_error(self) -> None:
         everything = torch.tensor([[0, 1]])
         with pytest.raises(ft.errors.LogitsError, match="rules of sampling leave no token"):
             Sampler(no_repeat_ngram_size=1)(torch.zeros(1, 2), everything, torch.zeros(1))
