@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from functrain.training.early_stopping import EarlyStop, Overfit, PredictedStop
     from functrain.training.evaluation import Evaluation, evaluate
     from functrain.training.events import Stop
+    from functrain.training.fitting import fit
     from functrain.training.forking import fork
     from functrain.training.history import History, Run
-    from functrain.training.loop import fit, iterate
+    from functrain.training.iteration import iterate
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
@@ -115,9 +116,9 @@ _DEFINED_IN = {
     "copy": "functrain.tree.copying",
     "donated": "functrain.transforms.donated",
     "evaluate": "functrain.training.evaluation",
-    "fit": "functrain.training.loop",
+    "fit": "functrain.training.fitting",
     "fork": "functrain.training.forking",
-    "iterate": "functrain.training.loop",
+    "iterate": "functrain.training.iteration",
     "load": "functrain.checkpoint",
     "program": "functrain.core.constructor",
     "save": "functrain.checkpoint",

@@ -23,7 +23,7 @@ from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.errors import ConfigError
 from functrain.training import schedule_end
-from functrain.training.decisions import Deciding
+from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import duration
 from functrain.training.early_stopping.rule import as_rule
@@ -107,8 +107,8 @@ def build(config: RunConfig) -> Built:
     called("listeners", lambda: Listeners.of(listeners))
     called("init_from", lambda: check_weights(config))
     store = called("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
-    deciding = Deciding.of(program, as_rule(early_stop), store, config.fit.restore_best)
-    _check_monitored(deciding, Evaluations.of(eval_data, duration(config.fit.eval_every)))
+    decisions = Decisions.of(program, as_rule(early_stop), store, config.fit.restore_best)
+    _check_monitored(decisions, Evaluations.of(eval_data, duration(config.fit.eval_every)))
     return Built(
         program=program,
         data=data,
@@ -174,13 +174,13 @@ def _check_rules(early_stop: Any) -> None:
             )
 
 
-def _check_monitored(deciding: Deciding, evaluations: Evaluations) -> None:
+def _check_monitored(decisions: Decisions, evaluations: Evaluations) -> None:
     """See now whether an evaluation can give what the run goes by."""
-    prefixes = evaluations.prefixes(deciding.program.recipe.ema is not None)
-    for each in deciding.monitored():
+    prefixes = evaluations.prefixes(decisions.program.recipe.ema is not None)
+    for each in decisions.monitored():
         if prefixes or each.by != "checkpoints":  # without evaluations fit warns of these
             called(_KEYS[each.by], functools.partial(check_possible, [each], prefixes))
-    called("optimizer", deciding.check_schedule)
+    called("optimizer", decisions.check_schedule)
 
 
 def _check_horizon(program: ft.Program, data: Any, fit: FitOptions) -> None:

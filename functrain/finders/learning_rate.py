@@ -19,7 +19,7 @@ from functrain.errors import ConfigurationError, FinderError, NonFiniteError
 from functrain.errors.optional import require
 from functrain.schedules import Lambda
 from functrain.training.durations import Steps
-from functrain.training.loop import iterate
+from functrain.training.iteration import iterate
 
 _SMOOTHING = 0.98
 _DIVERGED = 4.0

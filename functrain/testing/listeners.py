@@ -44,7 +44,7 @@ def check_listener(
         functrain.errors.ImpurityError: Rounding.on_batch_end is not pure:
           event.state.params['weight'] was changed: 2 of 2 elements, first at [0, 0]: ...
     """
-    from functrain.training.loop import fit
+    from functrain.training.fitting import fit
 
     try:
         heard = fit(program, data, until=Steps(steps), listeners=[Watching(listener)], **options)

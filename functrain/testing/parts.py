@@ -39,7 +39,7 @@ class Part:
 
 def in_this_process(make: Make, part: Part) -> None:
     """Make a part of a run here; the exception of a cut is its end."""
-    from functrain.training.loop import fit
+    from functrain.training.fitting import fit
 
     try:
         with warnings.catch_warnings():

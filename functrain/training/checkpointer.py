@@ -18,6 +18,8 @@ from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.core.wrapped import plain_paths, shown_layers
+from functrain.data import Source
+from functrain.data.describing import describe as describe_data
 from functrain.errors import (
     UnsupportedError,
 )
@@ -26,59 +28,83 @@ from functrain.training.events import CheckpointSaved
 
 
 @attrs.define(eq=False)
-class Keeper:
-    """Saves run states to a store, and knows what is saved.
+class Checkpointer:
+    """Saves the states of a run to a store, and knows which of them are saved.
 
     Attributes:
         store: the run directory.
         saver: writes to it, in the background or not.
-        described: what a checkpoint says it was made with.
+        source: the data of the run.
+        described: what each checkpoint records about the run.
         frozen: paths in a run state of parameters that are not trained.
-        stands: the step of the newest checkpoint, and whether nothing was owed in it.
-        under_way: the state that is being saved, until that is told.
+        newest: the step of the newest checkpoint, and whether nothing was pending in it.
+        in_flight: the state that is being saved, until its outcome is reported.
+        contents_checked: whether the contents of the data were described a second time.
     """
 
     store: Checkpoints
     saver: Saver
+    source: Source
     described: dict[str, Any]
     frozen: frozenset[str]
-    stands: tuple[int, bool] = (-1, True)
-    under_way: TrainState | None = None
+    newest: tuple[int, bool] = (-1, True)
+    in_flight: TrainState | None = None
+    contents_checked: bool = False
 
     @classmethod
-    def of(cls, store: Checkpoints, program: Program) -> Keeper:
-        """For the states of a program, which nobody may write to while they are being saved."""
+    def of(cls, store: Checkpoints, program: Program, source: Source) -> Checkpointer:
+        """Make one for the states of a program, which must not be overwritten while in flight."""
         saver = Saver(store, inline=not store.background)
-        still = program.fixed.model.params.keys() - set(program.fixed.trainable)
-        frozen = frozenset(f"train.params.{path}" for path in still)
-        return cls(store, saver, describe(program), frozen)
+        untrained = program.fixed.model.params.keys() - set(program.fixed.trainable)
+        frozen = frozenset(f"train.params.{path}" for path in untrained)
+        described = {**describe(program), "data": describe_data(source)}
+        return cls(store, saver, source, described, frozen)
 
     def has(self, train: TrainState, loop: LoopState) -> bool:
-        """Whether this state stands on the disk, or is on its way there."""
-        return self.stands == (train.counters.step, loop.owed is None)
+        """Return whether this state is saved, or is being saved."""
+        return self.newest == (train.counters.step, loop.owed is None)
 
-    def taken_up(self, train: TrainState, loop: LoopState) -> None:
-        """Note that a state came from a checkpoint of this store."""
-        self.stands = (train.counters.step, loop.owed is None)
+    def resume(self, train: TrainState, loop: LoopState, info: dict[str, Any]) -> None:
+        """Note that a state was loaded from a checkpoint of this store.
+
+        Args:
+            train: the training state.
+            loop: the loop state.
+            info: what the checkpoint records about its run.
+        """
+        self.newest = (train.counters.step, loop.owed is None)
+        if "parent" in info:
+            self.described["parent"] = info["parent"]
+        if (info.get("data") or {}).get("contents", "") is None:
+            self.described["data"]["contents"] = None
+
+    def forget_changing_contents(self) -> None:
+        """Record no contents of data that differ once they were read: logs, lazy samples."""
+        if self.contents_checked:
+            return
+        self.contents_checked = True
+        data = self.described["data"]
+        if data["contents"] not in (None, describe_data(self.source)["contents"]):
+            data["contents"] = None
 
     def save(
         self,
         run: RunState,
-        found: Mapping[str, float],
+        metrics: Mapping[str, float],
         seconds: float,
         first: Callable[[], None] | None,
     ) -> None:
-        """Begin to save; none may be under way.
+        """Begin to save a state; no other may be in flight.
 
         Args:
             run: the state.
-            found: metrics of this step's evaluation; they decide what is best.
+            metrics: of this step's evaluation; they decide which checkpoint is the best.
             seconds: time trained.
-            first: what must be durable before.
+            first: called in the background before anything is written.
         """
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
-        measured, monitor = dict(found), self.store.monitor
+        measured, monitor = dict(metrics), self.store.monitor
         if (value := find(measured, monitor)) is not None:
             measured[monitor] = value
         info = {**self.described, "seconds": seconds}
@@ -86,28 +112,28 @@ class Keeper:
         self.saver.save(
             run, step=step, metrics=measured, info=info, frozen=self.frozen, first=first
         )
-        self.taken_up(run.train, run.loop)
-        self.under_way = run.train
+        self.newest = (step, run.loop.owed is None)
+        self.in_flight = run.train
 
     def saved(self, ask: Callable[[Saver], Path | str | None]) -> CheckpointSaved | None:
-        """What is to be told of the checkpoint under way, once.
+        """Return the event of the checkpoint in flight once it is durable.
 
         Args:
-            ask: how: ``Saver.poll``, ``Saver.wait`` or ``Saver.close``.
+            ask: ``Saver.poll``, ``Saver.wait`` or ``Saver.close``.
 
         Raises:
             The save's error; its state then does not count as saved.
         """
-        if self.under_way is None:
+        if self.in_flight is None:
             return None
         try:
             path = ask(self.saver)
         except BaseException:
-            self.stands, self.under_way = (-1, True), None
+            self.newest, self.in_flight = (-1, True), None
             raise
         if path is None:
             return None
-        state, self.under_way = self.under_way, None
+        state, self.in_flight = self.in_flight, None
         return CheckpointSaved(state, Path(path))
 
 

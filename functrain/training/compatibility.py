@@ -27,10 +27,10 @@ from functrain.errors import (
 )
 from functrain.errors.warning import warn
 from functrain.training.checkpointer import describe
-from functrain.training.limits import Limits, position
+from functrain.training.limits import Limits, Position
 
 
-def refuse_another_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
+def check_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
     """Refuse a seed that would have no effect.
 
     Args:
@@ -79,7 +79,7 @@ def ended_before(
     """
     if saved.loop.owed is not None:
         return None
-    at = position(saved.train, batches, info.get("seconds", 0.0))
+    at = Position.of(saved.train, batches, info.get("seconds", 0.0))
     limit = limits.reached(at)
     if limit is None:
         stopped = saved.loop.early_stop.get("stop")
@@ -94,7 +94,7 @@ def ended_before(
     return f"{limit.reason}: {limit.detail}"
 
 
-def tell_changes(
+def check_unchanged(
     program: Program, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
 ) -> None:
     """Tell what differs from what the checkpoint was made with.
@@ -149,7 +149,7 @@ def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any
         yield path, before, after
 
 
-def notice_unused(state: TrainState | None, saved: TrainState) -> None:
+def warn_of_unused_state(state: TrainState | None, saved: TrainState) -> None:
     """Tell that a state is not what the run goes on from.
 
     Args:

@@ -35,7 +35,7 @@ def watched(by: Any) -> dict[str, Any]:
 
 
 @attrs.frozen(eq=False)
-class Deciding:
+class Decisions:
     """The rules of a run.
 
     Attributes:
@@ -57,7 +57,7 @@ class Deciding:
     @classmethod
     def of(
         cls, program: Program, rule: Rule | None, store: Any, restores_best: bool = False
-    ) -> Deciding:
+    ) -> Decisions:
         """With the metric that the store watches, or the rule, or the loss."""
         by_rule = watched(rule)
         watching = by_rule if store is None else watched(store)
@@ -107,11 +107,11 @@ class Deciding:
         own = {"monitor": self.monitor, "mode": self.mode}
         return {**_named(own), "rules": [_named(rule) for rule in rules]}
 
-    def begun(self) -> dict[str, Any]:
+    def initial(self) -> dict[str, Any]:
         """The state of the rule before the first evaluation."""
         return {} if self.rule is None else self.rule.init()
 
-    def taken_up(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
+    def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
         """Return a loop state that goes on; what went by another metric begins from scratch.
 
         Args:
@@ -130,7 +130,7 @@ class Deciding:
             loop = attrs.evolve(loop, best={"value": None, "step": None})
         if self.rule is None:
             return loop
-        begun = self.begun()
+        begun = self.initial()
         if loop.early_stop.keys() != begun.keys():
             return attrs.evolve(loop, early_stop=begun)
         for old, new in zip(before.get("rules", []), now["rules"], strict=False):
@@ -158,7 +158,7 @@ class Deciding:
 
     # -- deciding ----------------------------------------------------------------------------
 
-    def directed(self, found: Mapping[str, float], directions: Mapping[str, Mode]) -> Deciding:
+    def directed(self, found: Mapping[str, float], directions: Mapping[str, Mode]) -> Decisions:
         """Return the rules with the modes that are known once their metrics are there.
 
         Args:

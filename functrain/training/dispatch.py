@@ -1,4 +1,4 @@
-"""Sending events to listeners, and keeping their states."""
+"""Dispatch of events to listeners, and the states of listeners."""
 
 from __future__ import annotations
 
@@ -27,21 +27,31 @@ def method_name(event: type) -> str:
 
 @attrs.frozen
 class Listeners:
-    """Sends events to listeners in list order.
+    """The listeners of a run, in the order in which they receive events.
 
-    A listener has any subset of the methods; which ones is looked up once, so that an event nobody
-    listens to costs a dictionary look-up.
+    A listener has any subset of the methods. They are looked up once, so that an event without a
+    listener costs a dictionary look-up.
+
+    Attributes:
+        listeners: the objects.
+        methods: for each kind of event, the listeners that receive it with their methods.
     """
 
+    listeners: tuple[Listener, ...]
     methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
 
     @classmethod
-    def of(cls, listeners: Iterable[Listener]) -> Listeners:
-        """Find out who listens to what.
+    def of(cls, listeners: Iterable[Listener] | None) -> Listeners:
+        """Look up the methods of listeners; ``None`` stands for no listeners.
 
         Raises:
-            ListenerError: an object has none of the methods.
+            ListenerError: an object has none of the methods, or is a single listener and no list.
         """
+        if not isinstance(listeners, Iterable | None):
+            raise ListenerError(
+                f"listeners must be a list, got a {type(listeners).__name__}: write listeners=[...]"
+            )
+        listeners = tuple(listeners or ())
         events = get_args(Event)
         methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
             event: [] for event in events
@@ -56,20 +66,20 @@ class Listeners:
                 raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
             for event in found:
                 methods[event].append((listener, getattr(listener, method_name(event))))
-        return cls(methods)
+        return cls(listeners, methods)
 
-    def send(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
-        """Hand an event to those who listen to it.
+    def emit(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
+        """Send an event to the listeners that have a method for it.
 
         Args:
             event: what happened.
-            row: that of the step; metrics that listeners return are put into it.
+            row: the row of the step, to which metrics that listeners return are added.
 
         Returns:
             The first request to stop, if any.
 
         Raises:
-            ListenerError: from the exception of a listener; names event and listener.
+            ListenerError: a listener failed; names event and listener.
         """
         stop = None
         for listener, method in self.methods[type(event)]:
@@ -87,8 +97,36 @@ class Listeners:
         return stop
 
     def wants(self, event: type) -> bool:
-        """Whether anyone listens to this kind of event."""
+        """Return whether any listener has a method for this kind of event."""
         return bool(self.methods[event])
+
+    def states(self) -> dict[str, Any]:
+        """Return the states of the listeners that have ``state_dict``, by name."""
+        return {
+            name: listener.state_dict()
+            for name, listener in named(self.listeners).items()
+            if callable(getattr(listener, "state_dict", None))
+        }
+
+    def load_states(self, states: Mapping[str, Any]) -> None:
+        """Give the listeners their saved states."""
+        for name, listener in named(self.listeners).items():
+            if name in states and hasattr(listener, "load_state_dict"):
+                listener.load_state_dict(states[name])
+
+    def close(self, error: BaseException) -> None:
+        """Call ``close`` of the listeners that have it, after an exception ended the run.
+
+        Args:
+            error: the exception; gets a note of each ``close`` that fails.
+        """
+        for listener in self.listeners:
+            if callable(getattr(listener, "close", None)):
+                try:
+                    listener.close()
+                except Exception as second:  # not hidden: noted on the first error
+                    name = type(listener).__name__
+                    error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
 
 
 def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
@@ -109,53 +147,6 @@ def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name}-{seen[name]}"] = listener
     return found
-
-
-def states(listeners: Iterable[Listener]) -> dict[str, Any]:
-    """The states of those listeners that have ``state_dict``, by name."""
-    return {
-        name: listener.state_dict()
-        for name, listener in named(listeners).items()
-        if callable(getattr(listener, "state_dict", None))
-    }
-
-
-def load_states(listeners: Iterable[Listener], states: Mapping[str, Any]) -> None:
-    """Give listeners their states back."""
-    for name, listener in named(listeners).items():
-        if name in states and hasattr(listener, "load_state_dict"):
-            listener.load_state_dict(states[name])
-
-
-def several(listeners: Iterable[Listener] | None) -> tuple[Listener, ...]:
-    """Listeners in their order; none for ``None``.
-
-    Raises:
-        ListenerError: there is one by itself, and no list.
-    """
-    if listeners is None:
-        return ()
-    if not isinstance(listeners, Iterable):
-        raise ListenerError(
-            f"listeners must be a list, got a {type(listeners).__name__}: write listeners=[...]"
-        )
-    return tuple(listeners)
-
-
-def close(listeners: Iterable[Listener], error: BaseException) -> None:
-    """Let listeners go whose run an exception has ended; what fails in that is noted on it.
-
-    Args:
-        listeners: those with a method ``close`` count.
-        error: the exception.
-    """
-    for listener in listeners:
-        if callable(getattr(listener, "close", None)):
-            try:
-                listener.close()
-            except Exception as second:  # not hidden: told with the error that came first
-                name = type(listener).__name__
-                error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
 
 
 def _failure(listener: Listener, event: Event, error: Exception) -> ListenerError:

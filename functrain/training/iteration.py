@@ -2,18 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from functrain.core.batch import Batch, MicroBatches
+from functrain.core.diagnosis import check_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import Counters, TrainState
-from functrain.data import Source
+from functrain.data import Source, as_source
+from functrain.data.replay import OneShot
 from functrain.errors import (
     EmptyDatasetError,
 )
+from functrain.training.compatibility import count_epochs, warn_of_replay
+from functrain.training.limits import Limits, Position, Until
+from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled
+
+
+def iterate(
+    program: Program,
+    state: TrainState,
+    data: Any,
+    *,
+    until: Until | None = None,
+    schedule_end: ScheduleEnd = None,
+) -> Iterator[tuple[TrainState, Metrics]]:
+    """Steps through data from the state's position on, one at a time.
+
+    Args:
+        program: what to train.
+        state: where to begin, epoch and batch within it included.
+        data: whatever ``fit`` takes. The state of a loader that has one (a ``DataLoader`` with its
+            own generator, say) is not in ``state``: to go on within an epoch of it use ``fit``.
+        until: where to end; by default at the end of the present epoch, so that calling again with
+            the last state goes through the next one.
+        schedule_end: as for ``fit``, where ``until`` is given.
+
+    Yields:
+        (state after the step, its metrics).
+
+    Raises:
+        ParameterMismatchError: the state is of another program.
+        InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
+        EmptyDatasetError: the data has no samples.
+        UnsupportedError: it is none at all.
+        ScheduleEndedError: the steps up to ``until`` would have a learning rate of zero.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> state = program.init()
+        >>> for state, metrics in ft.iterate(program, state, [torch.ones(4, 2)] * 3):
+        ...     pass
+        >>> state.counters.step, state.counters.epoch, state.counters.batch
+        (3, 1, 0)
+    """
+    check_state(program.fixed, state)
+    source = as_source(data)
+    state, began = count_epochs(state, source), time.monotonic()
+    limits = None if until is None else Limits.of(until)
+    if limits is not None:
+        steps = limits.steps(source.length, program.recipe.accumulate)
+        state = scheduled(program, state, steps, schedule_end)
+        program = guarded(program, steps, schedule_end)
+
+    def ended() -> bool:
+        if limits is None:
+            return state.counters.epoch != first
+        seconds = time.monotonic() - began if limits.timed else 0.0
+        return limits.reached(Position.of(state, source.length, seconds)) is not None
+
+    with contextlib.closing(source):
+        if isinstance(source, OneShot):  # what it drops cannot be read again
+            warn_of_replay(state, source)
+        first = state.counters.epoch
+        while not ended():
+            epoch, step = state.counters.epoch, state.counters.step
+            progress = EpochProgress.begin(state.counters)
+            for batch, ends_epoch in epoch_batches(source, state, program.recipe.accumulate, None):
+                state, metrics = advance(program, state, batch, ends_epoch)
+                progress.after(state.counters, ends_epoch)
+                yield state, metrics
+                if ended():
+                    return
+            if state.counters.epoch == epoch:
+                # The data ended before its own length said so, or had no more of this epoch.
+                progress.end()
+                state = attrs.evolve(state, counters=state.counters.next_epoch())
+                first += state.counters.step == step
 
 
 def advance(
@@ -71,7 +152,7 @@ MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of a
 
 
 @attrs.define
-class Progress:
+class EpochProgress:
     """What an epoch has trained so far, so that no loop goes on over data without samples.
 
     Attributes:
@@ -87,7 +168,7 @@ class Progress:
     empty: int = 0
 
     @classmethod
-    def begin(cls, counters: Counters) -> Progress:
+    def begin(cls, counters: Counters) -> EpochProgress:
         """Begin with an epoch, or with the rest of one."""
         return cls(counters.epoch, counters.step, counters.batch == 0)
 

@@ -47,6 +47,18 @@ class Position:
     batch: int = 0
     batches: int | None = None
 
+    @classmethod
+    def of(cls, state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:
+        """Return where a state stands.
+
+        Args:
+            state: the state.
+            batches: loader batches in an epoch, where known.
+            seconds: time trained.
+        """
+        at = state.counters
+        return cls(at.step, at.samples, seconds / 60, at.epoch, at.batch, batches)
+
     def __attrs_post_init__(self) -> None:
         if min(self.step, self.samples, self.epoch, self.batch) < 0:
             raise InvalidPositionError(f"counts must be at least 0: {self}")
@@ -208,15 +220,3 @@ class Limits:
                 per_epoch = math.ceil(batches / accumulate)
                 known.append(int(whole) * per_epoch + math.ceil(part * batches / accumulate))
         return min(known, default=None)
-
-
-def position(state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:
-    """Where a state stands, in the terms of durations.
-
-    Args:
-        state: the state.
-        batches: loader batches in an epoch, where known.
-        seconds: time trained.
-    """
-    at = state.counters
-    return Position(at.step, at.samples, seconds / 60, at.epoch, at.batch, batches)

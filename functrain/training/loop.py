@@ -1,230 +1,204 @@
-"""The loop: ``fit``, which decides and persists, and ``iterate``, for people who write their own.
+"""The loop: the order of a step, and the steps of a run.
 
-The order at each step is always the same: train_step, epoch end if the epoch ended, evaluation if
-due, best and early-stop decisions, checkpoint if due, stop check. Effects (clock, signals, files)
-are here and in what is called from here; the steps themselves are pure.
+Read ``_step`` for the order in which everything happens. The train step and the decisions are pure;
+effects (clock, signals, files) are in the session.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
 import attrs
 
-from functrain.checkpoint import Checkpoints
-from functrain.core.diagnosis import check_state
-from functrain.core.program import Metrics, Program
-from functrain.core.state import TrainState
-from functrain.data import as_source
-from functrain.data.replay import OneShot
-from functrain.errors import ConfigurationError
-from functrain.training.compatibility import count_epochs, warn_of_replay
-from functrain.training.course import Course
-from functrain.training.decisions import Deciding, watched
-from functrain.training.dispatch import several
-from functrain.training.durations import Duration, duration
-from functrain.training.early_stopping.rule import Rule, as_rule
-from functrain.training.evaluation import Evaluations
-from functrain.training.events import Listener
-from functrain.training.history import Run
-from functrain.training.iteration import Progress, advance, epoch_batches
-from functrain.training.limits import Limits, Until, position
-from functrain.training.resume import Resume
-from functrain.training.running import Running
-from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled
-from functrain.transforms.compile_cache import cached
+from functrain import metrics
+from functrain.checkpoint import Saver
+from functrain.core.batch import Batch, require_sizes
+from functrain.core.ownership import solely_held
+from functrain.core.schedule import Mode
+from functrain.core.state import is_consumed
+from functrain.errors import (
+    CheckpointWriteError,
+    ListenerError,
+    NonFiniteError,
+    NonFiniteWarning,
+)
+from functrain.errors.warning import warn
+from functrain.training import events
+from functrain.training.compatibility import warn_of_replay
+from functrain.training.evaluation import Interrupted
+from functrain.training.iteration import EpochProgress, advance
+from functrain.training.limits import Ending
+from functrain.training.monitored import check_given
+from functrain.training.session import Session
+
+_STATE_LOST = (
+    "the step failed while it wrote its results over the state it was given, so there is no state "
+    "to save; the newest checkpoint stands"
+)
 
 
-def fit(
-    program: Program,
-    data: Any,
-    *,
-    until: Until,
-    state: TrainState | None = None,
-    seed: int | None = None,
-    eval_data: Any = None,
-    eval_every: Duration | str | None = None,
-    save_every: Duration | str | None = None,
-    directory: str | Path | Checkpoints | None = None,
-    resume: Resume = True,
-    early_stop: Rule | Sequence[Rule] | None = None,
-    restore_best: bool = False,
-    listeners: Sequence[Listener] | None = (),
-    schedule_end: ScheduleEnd = None,
-) -> Run:
-    """Train a program until a limit, and again from where it was when called again.
+def run(session: Session) -> Ending:
+    """Make steps until something ends the run.
 
-    Args:
-        program: what to train.
-        data: ``ft.data.Batches``, any torch ``DataLoader``, any iterable of batches that can be
-            iterated again, or a loader with ``state_dict``.
-        until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several of which the
-            first ends the run.
-        state: where a new run begins; by default ``program.init(seed)``. A run that is resumed goes
-            on from its checkpoint, and warns if a state with steps behind it is not used thereby.
-        seed: for ``init``, by default 0. A run that is resumed, and a state that is given, have
-            their own: another one is an error.
-        eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
-            (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an
-            interval, weights, a function or a number of batches of its own.
-        eval_every: by default each epoch. The last update is always evaluated.
-        save_every: by default each epoch. A new best and the end of the run are always saved.
-        directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
-            Without one nothing is written. A path alone keeps the last 3 and the best by what
-            ``early_stop`` monitors, or by the loss.
-        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
-            ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
-            and sets later ones aside in a directory of their own. A path goes on from a checkpoint
-            of another run, or from the newest that verifies in its directory; its log so far is
-            copied, and ``directory`` must be empty.
-        early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
-            several, of which the first to stop ends the run. A metric that no evaluation can give,
-            here or as ``monitor`` of ``directory``, is an error.
-        restore_best: give back the state with the best value of the monitored metric instead of the
-            last. What is saved, and how the run goes on when it is called again, stays the same.
-        listeners: objects with methods such as ``on_batch_end(event)``; one that returns
-            ``ft.Stop()`` ends the run.
-        schedule_end: what happens where the run goes on beyond the end of its learning rate
-            schedule, as when it is called again with a longer ``until``: ``"stretch"`` goes on
-            with the curve of a run of the new length, ``"restart"`` with a new curve over the
-            updates that remain, ``"keep"`` with the curve as it was begun and its last rate after
-            it. The same call again changes nothing more. By default a last rate above zero is
-            kept with a warning, and one of zero is an error.
-
-    Returns:
-        The run: last state, history, reason.
-
-    Raises:
-        ListenerError: a listener failed. Like any exception from loss or data it leaves a
-            checkpoint of the last good state behind.
-        ConfigurationError: arguments contradict each other, or nothing says whether less or more of
-            the monitored metric is better.
-        MissingMetricError: what is monitored is a metric that no evaluation gives.
-        CheckpointMismatchError: the directory holds a run of another architecture.
-        ParameterMismatchError: ``state`` is of another program.
-        UnsupportedError: it is none at all.
-        ScheduleEndedError: the rest of the run would have a learning rate of zero.
-        RunChangedError: the run in the directory has another seed; or nothing is left to do, and
-            it was made with another recipe or other data.
-
-    Example:
-        >>> import functrain as ft, torch
-        >>> x = torch.linspace(-1, 1, 32).reshape(-1, 1)
-        >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()
-        >>> program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.Adam(lr=0.1))
-        >>> run = ft.fit(program, ft.data.Batches((x, 3 * x), 8), until="20 epochs")
-        >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
-        ('max_epochs', 80, True)
+    Any exception leaves a checkpoint of the last good state behind before it is raised again.
     """
-    rule = as_rule(early_stop)
-    store = _store(directory, rule)
-    evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
-    deciding = Deciding.of(program, rule, store, _restorable(restore_best, store))
-    deciding.check(evaluations)
-    program = program if store is None else cached(program)
-    pure = attrs.evolve(program, donates=False)
-    course = Course.of(pure, as_source(data), store, several(listeners))
-    running = Running(
-        program=pure,
-        donating=attrs.evolve(program, donates=True),
-        course=course,
-        limits=Limits.of(until),
-        evaluations=evaluations,
-        save_every=duration(save_every or "1 epoch"),
-        deciding=deciding,
-        restore_best=restore_best,
+    try:
+        session.update_position(session.source.length)
+        ending = _step(session)
+        if ending is None:
+            warn_of_replay(session.train, session.source)
+            ending = _epochs(session)
+        return ending
+    except NonFiniteError as error:
+        warn(f"the run ends: {error}", NonFiniteWarning)
+        return Ending("nonfinite", str(error))
+    except BaseException as error:
+        _save_after(session, error)
+        raise
+
+
+def _epochs(session: Session) -> Ending:
+    while True:
+        epoch = session.train.counters.epoch
+        session.emit(events.EpochBegin(session.train, epoch))
+        progress = EpochProgress.begin(session.train.counters)
+        for batch, ends_epoch in session.batches():
+            ending = _step(session, batch, ends_epoch)
+            progress.after(session.train.counters, ends_epoch)
+            if ending is not None:
+                return ending
+        if session.train.counters.epoch == epoch:
+            # The data ended before its own length said so, or had no more of this epoch.
+            progress.end()
+            counters = session.train.counters.next_epoch()
+            session.train = attrs.evolve(session.train, counters=counters)
+            session.update_position(session.source.length)
+            if session.limit is not None:
+                return session.limit
+
+
+def _step(session: Session, batch: Batch | None = None, ends_epoch: bool = False) -> Ending | None:
+    """Make one step, always in this order; without a batch, finish the last step of a resumed run.
+
+    The train step notes in the loop state what is due, and each part is marked as it is done. A
+    kill or an exception in between thus leaves a checkpoint from which the rest is done later.
+    """
+    if batch is not None:
+        _train_step(session, batch, ends_epoch)
+    if session.pending is not None:
+        session.flush()
+        if session.pending["epoch_end"]:
+            _end_epoch(session)
+        found: dict[str, float] = {}
+        if session.pending["evaluate"]:
+            try:
+                found, directions = _evaluate(session)
+            except Interrupted:
+                return _interrupted(session)
+            _decide(session, found, directions)
+        _save_if_due(session, found)
+    session.poll()
+    return _ended(session) or (None if batch is None else _stop_requested(session))
+
+
+def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
+    """Train on a batch, buffer its row, and note what is due after it."""
+    plan = session.plan
+    if session.listeners.wants(events.BatchBegin):
+        session.emit(events.BatchBegin(session.train, batch))
+    if plan.counts_samples:
+        require_sizes(batch)
+    before, counters = session.position, session.train.counters
+    session.between_steps = False
+    # A step must not consume a state that a listener, a save or the caller still holds.
+    program = plan.donating if solely_held(session, "train") else plan.program
+    session.train, step_metrics = advance(program, session.train, batch, ends_epoch)
+    session.between_steps = True
+    # The data knows the length of its epoch at the first batch, and may correct it at the last.
+    known = before.batch > 0 and not ends_epoch
+    session.update_position(before.batches if known else session.source.length)
+    trained = session.train.counters.step > counters.step  # not so for an empty batch
+    if trained:
+        row = {"step": session.train.counters.step, "epoch": counters.epoch, **step_metrics}
+        session.recorder.add(row, session.train.counters.samples - counters.samples)
+    due = plan.due(before, session.position, ends_epoch, session.limit is not None)
+    if due is not None:
+        session.loop = attrs.evolve(session.loop, owed=due)
+    if trained and session.listeners.wants(events.BatchEnd):
+        session.emit(events.BatchEnd(session.train, step_metrics), row)
+
+
+def _end_epoch(session: Session) -> None:
+    means = metrics.mean(session.loop.sums)
+    row = session.extended_row({f"epoch/{name}": value for name, value in means.items()})
+    session.loop = attrs.evolve(session.loop, sums={})
+    session.mark_done(epoch_end=False, row=row)
+    session.emit(events.EpochEnd(session.train, session.train.counters.epoch - 1, means, True))
+
+
+def _evaluate(session: Session) -> tuple[dict[str, float], dict[str, Mode]]:
+    return session.plan.evaluations.evaluated(
+        session.plan.program,
+        session.train,
+        (session.pending or {})["evaluate"],
+        session.emit,
+        lambda: session.interrupts.received is not None,
     )
-    with course, contextlib.closing(evaluations):
-        running.begin(state, seed, resume, schedule_end)
-        return running.end(running.go())
 
 
-def iterate(
-    program: Program,
-    state: TrainState,
-    data: Any,
-    *,
-    until: Until | None = None,
-    schedule_end: ScheduleEnd = None,
-) -> Iterator[tuple[TrainState, Metrics]]:
-    """Steps through data from the state's position on, one at a time.
-
-    Args:
-        program: what to train.
-        state: where to begin, epoch and batch within it included.
-        data: whatever ``fit`` takes. The state of a loader that has one (a ``DataLoader`` with its
-            own generator, say) is not in ``state``: to go on within an epoch of it use ``fit``.
-        until: where to end; by default at the end of the present epoch, so that calling again with
-            the last state goes through the next one.
-        schedule_end: as for ``fit``, where ``until`` is given.
-
-    Yields:
-        (state after the step, its metrics).
-
-    Raises:
-        ParameterMismatchError: the state is of another program.
-        InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
-        EmptyDatasetError: the data has no samples.
-        UnsupportedError: it is none at all.
-        ScheduleEndedError: the steps up to ``until`` would have a learning rate of zero.
-
-    Example:
-        >>> import functrain as ft, torch
-        >>> loss = lambda model, batch: model(batch).square().mean()
-        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
-        >>> state = program.init()
-        >>> for state, metrics in ft.iterate(program, state, [torch.ones(4, 2)] * 3):
-        ...     pass
-        >>> state.counters.step, state.counters.epoch, state.counters.batch
-        (3, 1, 0)
-    """
-    check_state(program.fixed, state)
-    source = as_source(data)
-    state, began = count_epochs(state, source), time.monotonic()
-    limits = None if until is None else Limits.of(until)
-    if limits is not None:
-        steps = limits.steps(source.length, program.recipe.accumulate)
-        state = scheduled(program, state, steps, schedule_end)
-        program = guarded(program, steps, schedule_end)
-
-    def ended() -> bool:
-        if limits is None:
-            return state.counters.epoch != first
-        seconds = time.monotonic() - began if limits.timed else 0.0
-        return limits.reached(position(state, source.length, seconds)) is not None
-
-    with contextlib.closing(source):
-        if isinstance(source, OneShot):  # what it drops cannot be read again
-            warn_of_replay(state, source)
-        first = state.counters.epoch
-        while not ended():
-            epoch, step = state.counters.epoch, state.counters.step
-            progress = Progress.begin(state.counters)
-            for batch, ends_epoch in epoch_batches(source, state, program.recipe.accumulate, None):
-                state, metrics = advance(program, state, batch, ends_epoch)
-                progress.after(state.counters, ends_epoch)
-                yield state, metrics
-                if ended():
-                    return
-            if state.counters.epoch == epoch:
-                # The data ended before its own length said so, or had no more of this epoch.
-                progress.end()
-                state = attrs.evolve(state, counters=state.counters.next_epoch())
-                first += state.counters.step == step
+def _decide(session: Session, found: dict[str, float], directions: dict[str, Mode]) -> None:
+    """Decide on best, early stop and plateau by the metrics of an evaluation."""
+    evaluations, pending, best = session.plan.evaluations, session.pending or {}, session.loop.best
+    complete = len(pending["evaluate"]) == len(evaluations.sets)
+    seen = {k: v for k, v in (pending["row"] or {}).items() if k.startswith("epoch/")} | found
+    prefixes = evaluations.prefixes(session.train.ema is not None)
+    monitored = session.decisions.monitored()
+    check_given(monitored, seen, pending["evaluate"], prefixes, session.recorder.rows)
+    session.decisions = session.decisions.directed(seen, directions)
+    if session.checkpointer is not None:
+        session.checkpointer.described["monitored"] = session.decisions.record()
+    session.loop, session.train = session.decisions.after(
+        session.loop, session.train, seen, complete
+    )
+    improved = session.loop.best is not best
+    if improved and session.plan.restore_best and session.store is None:
+        session.best_state = session.train
+    row = session.extended_row(found)
+    session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)
+    if detail := session.loop.early_stop.get("stop"):
+        session.emit(events.EarlyStopped(session.train, detail))
 
 
-def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:
-    if directory is None or isinstance(directory, Checkpoints):
-        return directory
-    # A run decides the same whether it is written or not.
-    return Checkpoints(directory, keep_last=3, **watched(rule))
+def _save_if_due(session: Session, found: dict[str, float]) -> None:
+    """Write the finished row, and a checkpoint in which nothing is pending."""
+    pending = session.pending or {}
+    session.loop = attrs.evolve(session.loop, owed=None)
+    session.recorder.write([pending["row"]] if pending["row"] else [])
+    if pending["save"] or session.loop.early_stop.get("stop"):
+        session.save(found)
 
 
-def _restorable(restore_best: bool, store: Checkpoints | None) -> bool:
-    if restore_best and store is not None and not store.keep_best:
-        raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
-    return restore_best
+def _ended(session: Session) -> Ending | None:
+    """Return the limit that the run has reached, or the decision of early stopping."""
+    stopped = session.loop.early_stop.get("stop")
+    return session.limit or (Ending("early_stop", stopped) if stopped else None)
+
+
+def _stop_requested(session: Session) -> Ending | None:
+    if session.stop is not None:
+        return Ending("listener", session.stop.detail)
+    return _interrupted(session) if session.interrupts.received else None
+
+
+def _interrupted(session: Session) -> Ending:
+    return Ending("interrupted", f"received {session.interrupts.received}")
+
+
+def _save_after(session: Session, error: BaseException) -> None:
+    """Save the last good state after an exception, which gets a note if that is not possible."""
+    if is_consumed(session.train):
+        error.add_note(_STATE_LOST)
+        return
+    try:
+        session.save()
+        session.emit_saved(Saver.close)
+    except (CheckpointWriteError, ListenerError) as second:
+        error.add_note(f"the last state could not be saved: {second}")

@@ -91,7 +91,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
     return node
 
 
-def chosen(
+def choose(
     store: Checkpoints | None, resume: Resume
 ) -> tuple[Checkpoints, int | str | Path] | None:
     """Which checkpoint of which run directory to go on from; ``None`` to begin anew.
@@ -180,7 +180,7 @@ def set_aside(store: Checkpoints, step: int) -> Path | None:
     return aside
 
 
-def bring_log(checkpoint: Path, directory: Path, size: int) -> int:
+def copy_log(checkpoint: Path, directory: Path, size: int) -> int:
     """Copy what a checkpoint has seen of its run's log into another run directory.
 
     Args:

@@ -88,7 +88,7 @@ def continued(
     return learning_rate.map_curves(function, schedules, scheduler)
 
 
-def taken_up(
+def with_resumed_schedule(
     program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
 ) -> TrainState:
     """The same for a state from a checkpoint, which keeps the curve that it was begun with.

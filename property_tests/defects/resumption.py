@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from .defect import LAWS, Defect, defect
 
-_TRAIN = "            train = taken_up(self.program, saved.train, steps, schedule_end)\n"
-_LOOP = "        self.train, self.loop, self.data_state = saved.train, saved.loop, saved.data\n"
+_TRAIN = "    train = with_resumed_schedule(program, saved.train, steps, schedule_end)\n"
+_LOOP = (
+    "    session.train, session.loop, session.data_state = saved.train, saved.loop, saved.data\n"
+)
 
 
 def _anew(part: str) -> Defect:
     """A part of the training state is as it was when the run began."""
-    new = _TRAIN.replace(
-        "saved.train", f"attrs.evolve(saved.train, {part}=self.program.init(0).{part})"
-    )
+    new = _TRAIN.replace("saved.train", f"attrs.evolve(saved.train, {part}=program.init(0).{part})")
     name = f"{part} begins anew on resumption"
-    return defect(name, "training/running.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
+    return defect(name, "training/start.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
 
 
 def _forgotten(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") -> Defect:
-    return defect(name, "training/course.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
+    return defect(name, "training/start.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
 
 
 RESUMPTION = (
@@ -50,36 +50,34 @@ RESUMPTION = (
     ),
     defect(
         "the rule of early stopping begins anew",
-        "training/running.py",
-        'loop = self.deciding.taken_up(saved.loop, info.get("monitored"))',
-        "loop = attrs.evolve(saved.loop, early_stop=self.deciding.begun())",
+        "training/start.py",
+        'loop = session.decisions.resumed(saved.loop, info.get("monitored"))',
+        "loop = attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
         "resumption",
         "cuts_leave_no_trace",
     ),
     defect(
         "the state of a listener is saved and not loaded",
         "training/dispatch.py",
-        "            listener.load_state_dict(states[name])\n",
-        "            pass\n",
+        "                listener.load_state_dict(states[name])\n",
+        "                pass\n",
         "resumption",
         "every_step_is_in_the_log_once",
     ),
     Defect(
         "a checkpoint is saved before the schedule has observed",
-        "training/running.py",
+        "training/loop.py",
         (
             (
-                "        if course.loop.owed is None:\n            return None\n",
-                "        if course.loop.owed is None:\n            return None\n"
-                "        unobserved = course.train.scheduler\n",
-            ),
-            (
-                "            course.save(found)\n        return None\n",
-                "            after = course.train\n"
-                "            course.train = attrs.evolve(after, scheduler=unobserved)\n"
-                "            course.save(found)\n"
-                "            course.train = after\n"
-                "        return None\n",
+                "            _decide(session, found, directions)\n"
+                "        _save_if_due(session, found)\n",
+                "            unobserved = session.train.scheduler\n"
+                "            _decide(session, found, directions)\n"
+                "            observed = session.train\n"
+                "            session.train = attrs.evolve(observed, scheduler=unobserved)\n"
+                "        _save_if_due(session, found)\n"
+                "        if found:\n"
+                "            session.train = observed\n",
             ),
         ),
         LAWS.format("resumption", "a_plateau_goes_on"),

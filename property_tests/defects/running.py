@@ -31,13 +31,12 @@ DECISIONS = (
     ),
     defect(
         "the last step is evaluated twice",
-        "training/running.py",
-        "        if limit is not None:\n            return limit\n        if course.loop.early",
-        "        if limit is not None:\n            names = [*self.evaluations.sets]\n"
-        "            self.evaluations.evaluated(\n"
-        "                self.program, course.train, names, course.send, bool\n"
-        "            )\n"
-        "            return limit\n        if course.loop.early",
+        "training/loop.py",
+        "    session.poll()\n",
+        "    if session.limit is not None:\n"
+        "        sets, program = session.plan.evaluations, session.plan.program\n"
+        "        sets.evaluated(program, session.train, [*sets.sets], session.emit, bool)\n"
+        "    session.poll()\n",
         "events",
         "events_come_in_one_order",
     ),

@@ -39,9 +39,9 @@ PURITY = (
     ),
     defect(
         "a state that is held is donated",
-        "training/running.py",
-        '        donates = solely_held(course, "train")\n',
-        "        donates = True\n",
+        "training/loop.py",
+        'if solely_held(session, "train") else',
+        "if True else",
         "run",
         "states_that_someone_holds_stay",
     ),

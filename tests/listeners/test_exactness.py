@@ -128,9 +128,9 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     state = made.init()
     state, metrics = made.train_step(state, (X[:4], X[:4, :1]))
     sending = dispatch.Listeners.of(listeners)
-    sending.send(events.TrainBegin(state, 10_000, 100, None))
+    sending.emit(events.TrainBegin(state, 10_000, 100, None))
     for _ in range(8):  # the profiler stops
-        sending.send(events.BatchEnd(state, metrics))
+        sending.emit(events.BatchEnd(state, metrics))
     best = min(_seconds(sending, state, metrics) for _ in range(20))
     print(f"{len(listeners)} listeners: {best * 1e6:.2f} us a step")
     assert best < 40e-6
@@ -139,6 +139,6 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
 def _seconds(sending: dispatch.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
     begin = time.perf_counter()
     for _ in range(steps):
-        sending.send(events.BatchBegin(state, None))
-        sending.send(events.BatchEnd(state, metrics))
+        sending.emit(events.BatchBegin(state, None))
+        sending.emit(events.BatchEnd(state, metrics))
     return (time.perf_counter() - begin) / steps

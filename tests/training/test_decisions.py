@@ -14,7 +14,7 @@ import torch
 import functrain as ft
 from functrain.checkpoint.run_state import LoopState
 from functrain.errors import MissingMetricError, MissingMetricWarning
-from functrain.training.decisions import Deciding
+from functrain.training.decisions import Decisions
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import FirstOf
 from functrain.training.evaluation import Evaluations
@@ -37,22 +37,22 @@ def trained(made: ft.Program, step: int = 7) -> ft.TrainState:
 
 
 def decided(
-    rules: Deciding, found: dict[str, float], loop: LoopState | None = None, complete: bool = True
+    rules: Decisions, found: dict[str, float], loop: LoopState | None = None, complete: bool = True
 ) -> tuple[LoopState, ft.TrainState]:
-    loop = LoopState.initial(rules.begun()) if loop is None else loop
+    loop = LoopState.initial(rules.initial()) if loop is None else loop
     return rules.after(loop, trained(rules.program), found, complete)
 
 
 class TestWhatIsWatched:
     def test_the_metric_of_the_store_comes_before_that_of_the_rule(self, tmp_path: Path) -> None:
         store = ft.Checkpoints(tmp_path, monitor="eval/f1", mode="max")
-        watched = Deciding.of(program(), ft.EarlyStop("error"), store)
+        watched = Decisions.of(program(), ft.EarlyStop("error"), store)
         assert (watched.monitor, watched.mode) == ("eval/f1", "max")
 
     def test_without_a_store_that_of_the_rule_and_then_the_loss(self) -> None:
-        watched = Deciding.of(program(), PATIENT, None)
+        watched = Decisions.of(program(), PATIENT, None)
         assert (watched.monitor, watched.mode) == ("accuracy", "max")
-        watched = Deciding.of(program(), None, None)
+        watched = Decisions.of(program(), None, None)
         assert (watched.monitor, watched.mode) == ("loss", None)
 
     def test_a_run_decides_the_same_whether_it_is_written_or_not(self, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ class TestWhatIsWatched:
             def observe(self, state: dict[str, Any], metrics: Any) -> dict[str, Any]:
                 return state
 
-        watched = Deciding.of(program(), Own(), None)
+        watched = Decisions.of(program(), Own(), None)
         assert (watched.monitor, watched.mode) == ("loss", None)
 
     @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ class TestWhatIsWatched:
     def test_only_a_best_by_a_metric_that_was_named_is_missed(
         self, options: dict[str, Any], missed: bool, tmp_path: Path
     ) -> None:
-        watched = Deciding.of(program(), None, ft.Checkpoints(tmp_path, **options))
+        watched = Decisions.of(program(), None, ft.Checkpoints(tmp_path, **options))
         expected = [Monitored("checkpoints", options.get("monitor"))] if missed else []
         assert watched.monitored() == expected
 
@@ -104,7 +104,7 @@ class TestWhatIsWatched:
 class TestWhatWaitsInVain:
     def test_all_of_it_is_named_at_once(self, tmp_path: Path) -> None:
         store = ft.Checkpoints(tmp_path, monitor="eval/f1")
-        watched = Deciding.of(program(ft.schedules.Plateau(0.1)), PATIENT, store, True)
+        watched = Decisions.of(program(ft.schedules.Plateau(0.1)), PATIENT, store, True)
         waiting = (
             "early_stop, the best checkpoint by 'eval/f1', the learning rate schedule, restore_best"
         )
@@ -113,13 +113,13 @@ class TestWhatWaitsInVain:
 
     def test_one_alone_is_named_alone(self) -> None:
         with pytest.raises(MissingMetricError, match=r"never acts: early_stop\. Give"):
-            Deciding.of(program(), PATIENT, None).check(NOTHING)
-        watched = Deciding.of(program(ft.schedules.Plateau(0.1)), None, None)
+            Decisions.of(program(), PATIENT, None).check(NOTHING)
+        watched = Decisions.of(program(ft.schedules.Plateau(0.1)), None, None)
         with pytest.raises(MissingMetricError, match=r"never acts: the learning rate schedule\. G"):
             watched.check(NOTHING)
 
     def test_a_run_in_which_nothing_waits_is_quiet(self) -> None:
-        Deciding.of(program(), None, None).check(NOTHING)
+        Decisions.of(program(), None, None).check(NOTHING)
 
 
 class TestTakenUp:
@@ -129,25 +129,25 @@ class TestTakenUp:
     ) -> None:
         loop = attrs.evolve(LoopState.initial(saved), best={"value": 0.5, "step": 3}, log_bytes=9)
         for rule in (PATIENT, FirstOf([PATIENT, PATIENT])):
-            deciding = Deciding.of(program(), rule, None)
-            taken = deciding.taken_up(loop, deciding.record())
+            decisions = Decisions.of(program(), rule, None)
+            taken = decisions.resumed(loop, decisions.record())
             assert taken.early_stop == rule.init()
             assert (taken.best, taken.log_bytes) == ({"value": 0.5, "step": 3}, 9)
 
     def test_a_rule_that_was_dropped_begins_anew_when_it_is_given_again(self) -> None:
         more = {**PATIENT.init(), "other": 1}
-        taken = Deciding.of(program(), PATIENT, None).taken_up(LoopState.initial(more))
+        taken = Decisions.of(program(), PATIENT, None).resumed(LoopState.initial(more))
         assert taken.early_stop == PATIENT.init()
 
     def test_the_same_rule_goes_on_and_so_does_a_state_without_a_rule(self) -> None:
         loop = LoopState.initial({"best": 0.5, "misses": 1, "stop": None})
-        assert Deciding.of(program(), PATIENT, None).taken_up(loop) is loop
-        assert Deciding.of(program(), None, None).taken_up(loop) is loop
+        assert Decisions.of(program(), PATIENT, None).resumed(loop) is loop
+        assert Decisions.of(program(), None, None).resumed(loop) is loop
 
 
 class TestAfter:
     def test_an_improvement_is_noted_with_its_step(self) -> None:
-        watched = Deciding.of(program(), PATIENT, None)
+        watched = Decisions.of(program(), PATIENT, None)
         loop, _ = decided(watched, {"eval/accuracy": 0.5})
         assert loop.best == {"value": 0.5, "step": 7}
         assert loop.early_stop == {"best": 0.5, "misses": 0, "stop": None}
@@ -156,7 +156,7 @@ class TestAfter:
 
     @pytest.mark.parametrize("value", [0.5, 0.25, math.nan])
     def test_the_best_is_the_same_object_where_nothing_improved(self, value: float) -> None:
-        watched = Deciding.of(program(), PATIENT, None)
+        watched = Decisions.of(program(), PATIENT, None)
         before, _ = decided(watched, {"eval/accuracy": 0.5})
         loop, _ = decided(watched, {"eval/accuracy": value}, before)
         assert loop.best is before.best
@@ -167,14 +167,14 @@ class TestAfter:
         self, tmp_path: Path
     ) -> None:
         store = ft.Checkpoints(tmp_path, monitor="accuracy", mode="max")
-        watched = Deciding.of(program(ft.schedules.Plateau(0.1, patience=0)), PATIENT, store)
+        watched = Decisions.of(program(ft.schedules.Plateau(0.1, patience=0)), PATIENT, store)
         before, _ = decided(watched, {"eval/accuracy": 0.5})
         loop, train = decided(watched, {"other/loss": 1.0}, before, complete=False)
         assert (loop.best, loop.early_stop) == (before.best, before.early_stop)
         assert train.scheduler == watched.program.init().scheduler
 
     def test_a_metric_of_an_incomplete_evaluation_counts(self) -> None:
-        watched = Deciding.of(program(ft.schedules.Plateau(0.1)), PATIENT, None)
+        watched = Decisions.of(program(ft.schedules.Plateau(0.1)), PATIENT, None)
         loop, train = decided(watched, {"eval/accuracy": 0.5}, complete=False)
         assert (loop.best["value"], train.scheduler["best"]) == (0.5, 0.5)
 
@@ -185,11 +185,11 @@ class TestAfter:
                 return state
 
         with pytest.warns(UserWarning, match="of its own"):
-            decided(Deciding.of(program(), Outspoken(), None), {}, complete=False)
+            decided(Decisions.of(program(), Outspoken(), None), {}, complete=False)
 
     def test_a_schedule_and_a_rule_are_told_that_their_metric_is_missing(self) -> None:
         made = program(ft.schedules.Plateau(0.1))
         with pytest.warns(MissingMetricWarning, match="Plateau was shown no metric"):
-            decided(Deciding.of(made, None, None), {"eval/other": 1.0})
+            decided(Decisions.of(made, None, None), {"eval/other": 1.0})
         with pytest.warns(MissingMetricWarning, match="waits for 'accuracy'"):
-            decided(Deciding.of(program(), PATIENT, None), {"eval/other": 1.0})
+            decided(Decisions.of(program(), PATIENT, None), {"eval/other": 1.0})

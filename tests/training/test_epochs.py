@@ -333,7 +333,7 @@ def test_a_checkpoint_from_a_longer_epoch_is_refused_with_the_remedy(tmp_path: P
 
 def test_minutes_pass_in_iterate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=10)
-    monkeypatch.setattr("functrain.training.loop.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("functrain.training.iteration.time.monotonic", lambda: float(next(clock)))
     made = program()
     found = walked(made, made.init(), Known(), until="1 minute")
     assert 3 <= len(found) <= 6

@@ -11,7 +11,7 @@ import torch
 import functrain as ft
 from functrain import data
 from functrain.training import iteration
-from functrain.training.limits import Position, position
+from functrain.training.limits import Position
 
 BATCHES = [torch.full((2, 3), float(index)) for index in range(5)]
 
@@ -24,7 +24,7 @@ def state() -> ft.TrainState:
 
 def test_a_state_stands_where_its_counters_say(state: ft.TrainState) -> None:
     counters = attrs.evolve(state.counters, step=9, epoch=2, batch=3, samples=30)
-    found = position(attrs.evolve(state, counters=counters), 7, seconds=90.0)
+    found = Position.of(attrs.evolve(state, counters=counters), 7, seconds=90.0)
     assert found == Position(step=9, samples=30, minutes=1.5, epoch=2, batch=3, batches=7)
 
 

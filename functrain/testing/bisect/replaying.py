@@ -21,7 +21,7 @@ from functrain.training import events
 from functrain.training.decisions import watched
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import as_rule
-from functrain.training.loop import fit
+from functrain.training.fitting import fit
 from functrain.training.metrics_log import encode
 from functrain.training.resume import parent_of
 from functrain.tree.copying import copy

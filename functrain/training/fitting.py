@@ -1,0 +1,197 @@
+"""``fit``: train until a limit, and resume where an earlier call ended.
+
+``fit`` parses its arguments into a ``Plan`` and the ``Decisions``, opens a ``Session`` for all that
+changes, and runs the loop of ``loop.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain import metrics
+from functrain.checkpoint import Checkpoints
+from functrain.core.program import Program
+from functrain.core.state import TrainState
+from functrain.data import as_source
+from functrain.errors import (
+    ConfigurationError,
+)
+from functrain.training import events
+from functrain.training.checkpointer import Checkpointer
+from functrain.training.decisions import Decisions, warn_of_no_best, watched
+from functrain.training.dispatch import Listeners
+from functrain.training.durations import Duration, duration
+from functrain.training.early_stopping.rule import Rule, as_rule
+from functrain.training.evaluation import Evaluations
+from functrain.training.events import Listener
+from functrain.training.history import History, Run
+from functrain.training.limits import Ending, Limits, Until
+from functrain.training.loop import run
+from functrain.training.plan import Plan
+from functrain.training.resume import Resume, restore
+from functrain.training.schedule_end import ScheduleEnd
+from functrain.training.session import Session
+from functrain.training.start import start
+from functrain.transforms.compile_cache import cached
+
+_GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
+
+
+def fit(
+    program: Program,
+    data: Any,
+    *,
+    until: Until,
+    state: TrainState | None = None,
+    seed: int | None = None,
+    eval_data: Any = None,
+    eval_every: Duration | str | None = None,
+    save_every: Duration | str | None = None,
+    directory: str | Path | Checkpoints | None = None,
+    resume: Resume = True,
+    early_stop: Rule | Sequence[Rule] | None = None,
+    restore_best: bool = False,
+    listeners: Sequence[Listener] | None = (),
+    schedule_end: ScheduleEnd = None,
+) -> Run:
+    """Train a program until a limit, and again from where it was when called again.
+
+    Args:
+        program: what to train.
+        data: ``ft.data.Batches``, any torch ``DataLoader``, any iterable of batches that can be
+            iterated again, or a loader with ``state_dict``.
+        until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several of which the
+            first ends the run.
+        state: where a new run begins; by default ``program.init(seed)``. A run that is resumed goes
+            on from its checkpoint, and warns if a state with steps behind it is not used thereby.
+        seed: for ``init``, by default 0. A run that is resumed, and a state that is given, have
+            their own: another one is an error.
+        eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
+            (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an
+            interval, weights, a function or a number of batches of its own.
+        eval_every: by default each epoch. The last update is always evaluated.
+        save_every: by default each epoch. A new best and the end of the run are always saved.
+        directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
+            Without one nothing is written. A path alone keeps the last 3 and the best by what
+            ``early_stop`` monitors, or by the loss.
+        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
+            ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
+            and sets later ones aside in a directory of their own. A path goes on from a checkpoint
+            of another run, or from the newest that verifies in its directory; its log so far is
+            copied, and ``directory`` must be empty.
+        early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
+            several, of which the first to stop ends the run. A metric that no evaluation can give,
+            here or as ``monitor`` of ``directory``, is an error.
+        restore_best: give back the state with the best value of the monitored metric instead of the
+            last. What is saved, and how the run goes on when it is called again, stays the same.
+        listeners: objects with methods such as ``on_batch_end(event)``; one that returns
+            ``ft.Stop()`` ends the run.
+        schedule_end: what happens where the run goes on beyond the end of its learning rate
+            schedule, as when it is called again with a longer ``until``: ``"stretch"`` goes on
+            with the curve of a run of the new length, ``"restart"`` with a new curve over the
+            updates that remain, ``"keep"`` with the curve as it was begun and its last rate after
+            it. The same call again changes nothing more. By default a last rate above zero is
+            kept with a warning, and one of zero is an error.
+
+    Returns:
+        The run: last state, history, reason.
+
+    Raises:
+        ListenerError: a listener failed. Like any exception from loss or data it leaves a
+            checkpoint of the last good state behind.
+        ConfigurationError: arguments contradict each other, or nothing says whether less or more of
+            the monitored metric is better.
+        MissingMetricError: what is monitored is a metric that no evaluation gives.
+        CheckpointMismatchError: the directory holds a run of another architecture.
+        ParameterMismatchError: ``state`` is of another program.
+        UnsupportedError: it is none at all.
+        ScheduleEndedError: the rest of the run would have a learning rate of zero.
+        RunChangedError: the run in the directory has another seed; or nothing is left to do, and
+            it was made with another recipe or other data.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> x = torch.linspace(-1, 1, 32).reshape(-1, 1)
+        >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()
+        >>> program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.Adam(lr=0.1))
+        >>> run = ft.fit(program, ft.data.Batches((x, 3 * x), 8), until="20 epochs")
+        >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
+        ('max_epochs', 80, True)
+    """
+    rule = as_rule(early_stop)
+    store = _store(directory, rule)
+    program = program if store is None else cached(program)
+    pure = attrs.evolve(program, donates=False)
+    plan = Plan(
+        program=pure,
+        donating=attrs.evolve(program, donates=True),
+        limits=Limits.of(until),
+        evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
+        save_every=duration(save_every or "1 epoch"),
+        restore_best=_restorable(restore_best, store),
+    )
+    decisions = Decisions.of(program, rule, store, restore_best)
+    decisions.check(plan.evaluations)
+    source = as_source(data)
+    session = Session(
+        plan=plan,
+        decisions=decisions,
+        source=source,
+        listeners=Listeners.of(listeners),
+        checkpointer=None if store is None else Checkpointer.of(store, pure, source),
+    )
+    with session, contextlib.closing(plan.evaluations):
+        start(session, state, seed, resume, schedule_end)
+        return _result(session, run(session))
+
+
+def _result(session: Session, ending: Ending) -> Run:
+    """Save the last state, emit the last events, and return what ``fit`` returns."""
+    session.save()
+    # The sender of a signal may soon kill the process.
+    grace = _GRACE if ending.reason == "interrupted" else None
+    session.emit_saved(lambda saver: saver.close(grace))
+    counters = session.train.counters
+    if counters.batch:
+        means = metrics.mean(session.loop.sums)
+        session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
+    session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
+    return Run(
+        state=_best(session) if session.plan.restore_best else session.train,
+        history=History(session.recorder.rows),
+        reason=ending.reason,
+        detail=ending.detail,
+        directory=session.directory,
+        best=session.loop.best,
+        seconds=session.seconds,
+        new_steps=counters.step - session.first_step,
+    )
+
+
+def _best(session: Session) -> TrainState:
+    step = session.loop.best["step"]
+    if step is None:
+        warn_of_no_best(session.decisions.monitor)
+    if step in (None, session.train.counters.step):
+        return session.train
+    if session.store is None:
+        return session.best_state or session.train
+    return restore(session.store, session.plan.program, step)[0].train
+
+
+def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:
+    if directory is None or isinstance(directory, Checkpoints):
+        return directory
+    # A run decides the same whether it is written or not.
+    return Checkpoints(directory, keep_last=3, **watched(rule))
+
+
+def _restorable(restore_best: bool, store: Checkpoints | None) -> bool:
+    if restore_best and store is not None and not store.keep_best:
+        raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
+    return restore_best

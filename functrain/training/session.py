@@ -1,0 +1,193 @@
+"""The mutable state of one ``fit`` call and its outputs.
+
+:meth:`Session.run_state` is everything that a resumed run needs. The rest are effects: listeners,
+metrics log, checkpoints, signals and the clock. What to do when is the plan's and the loop's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.core.batch import Batch
+from functrain.core.state import TrainState
+from functrain.data import Source
+from functrain.data.stateful import Stateful
+from functrain.training import events
+from functrain.training.checkpointer import Checkpointer
+from functrain.training.decisions import Decisions
+from functrain.training.dispatch import Listeners
+from functrain.training.iteration import epoch_batches
+from functrain.training.limits import Ending, Position
+from functrain.training.metrics_log import Recorder, Row
+from functrain.training.plan import Plan
+from functrain.training.signals import Interrupts
+from functrain.tree.copying import copy
+
+
+@attrs.define(eq=False, kw_only=True)
+class Session:
+    """The mutable state of one ``fit`` call and its outputs.
+
+    Attributes:
+        plan: what to do, and when.
+        decisions: the rules for best, early stop and plateau; a pure reducer.
+        source: the data; may have a state of its own.
+        listeners: objects that receive the events.
+        checkpointer: writes checkpoints; ``None`` without a directory.
+        train: the training state.
+        loop: the decisions so far, and what is pending for the last step.
+        data_state: a loaded state that the source has not been given yet.
+        position: where the run stands, in the units of durations.
+        limit: the limit reached there, if any.
+        between_steps: false while a batch has been drawn and its step has not been made.
+        stop: the request of a listener.
+        interrupts: received signals.
+        recorder: buffers and writes the rows of the metrics log.
+        best_state: the best state so far, where ``fit`` returns it and no checkpoint holds it.
+        first_step: the step at which this call began.
+        seconds_before: time trained before this call.
+    """
+
+    plan: Plan
+    decisions: Decisions
+    source: Source
+    listeners: Listeners
+    checkpointer: Checkpointer | None
+    train: TrainState = attrs.field(init=False)
+    loop: LoopState = attrs.field(init=False)
+    data_state: Any = None
+    position: Position = attrs.field(init=False)
+    limit: Ending | None = None
+    between_steps: bool = True
+    stop: events.Stop | None = None
+    interrupts: Interrupts = attrs.field(factory=Interrupts)
+    recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
+    best_state: TrainState | None = None
+    first_step: int = 0
+    seconds_before: float = 0.0
+    _started: float = attrs.field(factory=time.monotonic)
+    _exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
+
+    def __enter__(self) -> Session:
+        if self.checkpointer is not None:
+            self._exits.enter_context(self.checkpointer.store.lock())
+            self._exits.enter_context(self.checkpointer.saver)
+        self._exits.enter_context(self.interrupts)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            self._exits.__exit__(kind, error, traceback)
+        finally:
+            self.source.close()
+            self.recorder.close()
+            if error is not None:
+                self.listeners.close(error)
+
+    @property
+    def store(self) -> Checkpoints | None:
+        """The run directory with its checkpoints."""
+        return None if self.checkpointer is None else self.checkpointer.store
+
+    @property
+    def directory(self) -> Path | None:
+        """The path of the run directory."""
+        return None if self.store is None else self.store.directory
+
+    @property
+    def seconds(self) -> float:
+        """Time trained so far, over all resumptions."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def batches(self) -> Iterator[tuple[Batch, bool]]:
+        """Draw what remains of the epoch: the batch of each step, and whether it is the last."""
+        saved, self.data_state = self.data_state, None
+        accumulate = self.plan.program.recipe.accumulate
+        return epoch_batches(self.source, self.train, accumulate, saved)
+
+    def update_position(self, batches: int | None) -> None:
+        """Compute where the run stands, and the limit that it has reached there.
+
+        Args:
+            batches: loader batches in the epoch, where known.
+        """
+        seconds = self.seconds if self.plan.limits.timed else 0.0
+        self.position = Position.of(self.train, batches, seconds)
+        self.limit = self.plan.limits.reached(self.position)
+
+    def run_state(self) -> RunState:
+        """Return everything that a resumed run needs."""
+        loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
+        # A loaded state that the source has not been given yet is still the present one.
+        data = self.source.state() if self.data_state is None else self.data_state
+        # Loaders and listeners may go on writing to their states, so these are copied.
+        return RunState(self.train, loop, copy(data), copy(self.listeners.states()))
+
+    # -- what is pending for the last step ----------------------------------------------------
+
+    @property
+    def pending(self) -> dict[str, Any] | None:
+        """What is still to be done for the last step; saved, so a resumed run does the rest."""
+        return self.loop.owed
+
+    def mark_done(self, **done: Any) -> None:
+        """Note what was done, so that neither an exception nor a kill makes it happen twice."""
+        self.loop = attrs.evolve(self.loop, owed={**(self.pending or {}), **done})
+
+    def extended_row(self, values: Mapping[str, float]) -> Row:
+        """Return the row of the last step with more values; empty if its batch made no step."""
+        row: Row = (self.pending or {}).get("row") or {}
+        return {**row, **values} if row else {}
+
+    # -- outputs ------------------------------------------------------------------------------
+
+    def emit(self, event: events.Event, row: Row | None = None) -> None:
+        """Send an event to the listeners; metrics that they return are added to the row."""
+        self.stop = self.listeners.emit(event, row) or self.stop
+
+    def flush(self) -> None:
+        """Write buffered rows, except the last one if an evaluation may still add to it."""
+        hold_last = self.pending is not None and self.pending["row"] is None
+        sums, last = self.recorder.flush(self.loop.sums, hold_last)
+        self.loop = attrs.evolve(self.loop, sums=sums)
+        if hold_last:
+            self.mark_done(row=last)
+
+    def save(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint of this step, unless it exists or there is no directory.
+
+        Args:
+            metrics: of this step's evaluation; they decide which checkpoint is the best.
+        """
+        self.flush()
+        if self.checkpointer is None or self.checkpointer.has(self.train, self.loop):
+            return
+        if not self.between_steps and isinstance(self.source, Stateful):
+            # The loader is one batch ahead of the state. An older checkpoint resumes exactly.
+            return
+        self.emit_saved(Saver.wait)
+        self.checkpointer.forget_changing_contents()
+        # The log must be durable before a checkpoint that records its length.
+        sync_log = self.recorder.syncing()
+        self.checkpointer.save(self.run_state(), metrics or {}, self.seconds, sync_log)
+        self.emit_saved(Saver.poll)
+
+    def emit_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
+        """Emit ``CheckpointSaved`` once a checkpoint is durable, or raise the error of its save."""
+        event = None if self.checkpointer is None else self.checkpointer.saved(ask)
+        if event is not None:
+            self.emit(event)
+
+    def poll(self) -> None:
+        """Write rows if enough are buffered; emit ``CheckpointSaved`` if one is durable by now."""
+        if self.recorder.due:
+            self.flush()
+        self.emit_saved(Saver.poll)

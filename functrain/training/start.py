@@ -1,0 +1,111 @@
+"""How a session starts: from scratch, from a given state, or from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.checkpoint import Checkpoints
+from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.core.diagnosis import check_state
+from functrain.core.state import TrainState
+from functrain.data.describing import describe
+from functrain.training import compatibility
+from functrain.training.events import TrainBegin
+from functrain.training.metrics_log import Recorder
+from functrain.training.resume import Resume, choose, copy_log, restore, set_aside
+from functrain.training.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
+from functrain.training.session import Session
+
+
+def start(
+    session: Session,
+    state: TrainState | None,
+    seed: int | None,
+    resume: Resume,
+    schedule_end: ScheduleEnd,
+) -> None:
+    """Give a session its first state, and emit ``TrainBegin``; the arguments are those of ``fit``.
+
+    Raises:
+        RunChangedError: the checkpoint is of another run; see :mod:`.compatibility`.
+    """
+    if state is not None:
+        check_state(session.plan.program.fixed, state)
+    steps = session.plan.total_steps(session.source.length)
+    chosen, path, ended = choose(session.store, resume), None, None
+    if chosen is None:
+        _start_new(session, state, seed, steps, schedule_end)
+    else:
+        path, ended = _resume(session, chosen, state, seed, steps, schedule_end)
+    if session.checkpointer is not None:
+        session.checkpointer.described["monitored"] = session.decisions.record()
+    session.plan = session.plan.guarded(steps, schedule_end)
+    session.first_step = session.train.counters.step
+    session.emit(TrainBegin(session.train, steps, session.source.length, path, ended))
+
+
+def _start_new(
+    session: Session,
+    state: TrainState | None,
+    seed: int | None,
+    steps: int | None,
+    schedule_end: ScheduleEnd,
+) -> None:
+    program = session.plan.program
+    if state is None:
+        state = program.init(0 if seed is None else seed)
+    else:
+        state = compatibility.count_epochs(state, session.source)
+        compatibility.check_seed(seed, state, None)
+    session.train = scheduled(program, state, steps, schedule_end)
+    session.loop = LoopState.initial(session.decisions.initial())
+    session.recorder = Recorder.begin(session.directory, 0)
+
+
+def _resume(
+    session: Session,
+    chosen: tuple[Checkpoints, int | str | Path],
+    state: TrainState | None,
+    seed: int | None,
+    steps: int | None,
+    schedule_end: ScheduleEnd,
+) -> tuple[Path, str | None]:
+    """Check and load a checkpoint; return its path, and how its run ended if nothing is left."""
+    program, batches = session.plan.program, session.source.length
+    origin, which = chosen
+    saved, info, path = restore(origin, program, which)
+    compatibility.check_place(saved.train, batches)
+    compatibility.check_seed(seed, saved.train, path)
+    ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
+    checkpointer = session.checkpointer
+    data = describe(session.source) if checkpointer is None else checkpointer.described["data"]
+    compatibility.check_unchanged(program, data, info, path, ended)
+    compatibility.warn_of_unused_state(state, saved.train)
+    train = with_resumed_schedule(program, saved.train, steps, schedule_end)
+    loop = session.decisions.resumed(saved.loop, info.get("monitored"))
+    _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
+    return path, ended
+
+
+def _load(
+    session: Session, saved: RunState, origin: Checkpoints, info: dict[str, Any], path: Path
+) -> None:
+    """Go on from a checkpoint of this run directory, or of another whose log is copied."""
+    session.train, session.loop, session.data_state = saved.train, saved.loop, saved.data
+    session.seconds_before = info.get("seconds", 0.0)
+    checkpointer = session.checkpointer
+    if checkpointer is not None and session.directory == origin.directory:
+        checkpointer.resume(session.train, session.loop, info)
+        set_aside(origin, session.train.counters.step)
+    else:
+        log_bytes = 0
+        if checkpointer is not None:
+            directory = checkpointer.store.directory
+            log_bytes = copy_log(path, directory, session.loop.log_bytes)
+            checkpointer.described["parent"] = str(path.absolute())
+        session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
+    session.recorder = Recorder.begin(session.directory, session.loop.log_bytes)
+    session.listeners.load_states(saved.listeners)
