@@ -1,4 +1,4 @@
-"""How a checkpoint becomes the tree asked for: structure is compared, then bytes are read."""
+"""Assemble the requested tree from a checkpoint: compare structures first, then read bytes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from functrain.checkpoint.by_path import (
     indices,
     match_by_path,
     names,
-    plain,
     select,
+    without_classes,
 )
 from functrain.checkpoint.format.changed_buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
@@ -29,7 +29,7 @@ from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.checkpoint.per_parameter import match_per_parameter
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.translate_errors import manifest_errors, readable
+from functrain.checkpoint.translate_errors import manifest_errors, read_errors
 from functrain.core.state import TrainState
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.warning import warn
@@ -40,15 +40,15 @@ _MOST_SHOWN = 20
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Source:
-    """A checkpoint whose manifest was read, and how its tensors are to be read.
+class CheckpointReader:
+    """A checkpoint whose manifest was read, with the options for reading its tensors.
 
     Attributes:
         path: the checkpoint's directory.
-        manifest: what it says.
-        types: classes that may be made.
-        device: where all tensors go, or ``None``: where they are in ``like`` or were.
-        verify: compare bytes with hashes.
+        manifest: its manifest.
+        types: classes that may be instantiated.
+        device: the device of all tensors; ``None`` for their device in ``like``, or when saved.
+        verify: whether to compare bytes with hashes.
     """
 
     path: Path
@@ -59,17 +59,17 @@ class Source:
 
     @property
     def began(self) -> Began:
-        """What the run that was saved noted of its buffers."""
+        """The initial shapes and dtypes of the buffers, as the run recorded them."""
         return noted(self.manifest.info)
 
     def tensors(self, like: Any, wanted: Collection[int] | None = None) -> list[Any]:
-        """The tensors by index; ``None`` for those not wanted."""
+        """Read the wanted tensors into a list by index; others are ``None``."""
         count = len(self.manifest.leaves)
         with manifest_errors(self.path):
             if not all(0 <= index < count for index in wanted or ()):
                 raise ValueError(f"the structure names a tensor beyond the {count} there are")
             targets = self._targets(like)
-        with readable(self.path):
+        with read_errors(self.path):
             found = reading.read(
                 self.path,
                 self.manifest.files,
@@ -80,8 +80,8 @@ class Source:
             )
         return [found.get(index) for index in range(count)]
 
-    def made(self, json: Json, tensors: list[Any], like: Any) -> Tree:
-        """The tree of a structure."""
+    def decode(self, json: Json, tensors: list[Any], like: Any) -> Tree:
+        """Build the tree of a structure."""
         with manifest_errors(self.path):
             return decode(json, tensors, like, self.types)
 
@@ -97,55 +97,55 @@ class Source:
         return targets
 
 
-def fitted(
-    source: Source,
+def assemble(
+    source: CheckpointReader,
     like: Any,
     options: PathOptions,
     migrate: Callable[[Tree], Tree] | None,
 ) -> Tree:
-    """The tree asked for.
+    """Build the requested tree.
 
     Args:
         source: the checkpoint.
         like: the tree expected, or ``None``.
         options: what may differ.
-        migrate: what to make of the saved tree first.
+        migrate: a function to apply to the saved tree first.
 
     Raises:
-        CheckpointMismatchError: it does not fit; all places are listed.
+        CheckpointMismatchError: the checkpoint does not fit; the message lists all mismatches.
     """
     if migrate is not None:
-        return migrated(source, like, migrate, options)
+        return _migrated(source, like, migrate, options)
     if like is not None:
         like = _with_skipped(source, source.manifest.structure, like, options)
     if options == PathOptions():
-        return exact(source, Anything if like is None else like)
-    return part(source, options) if like is None else adapted(source, like, options)
+        return _exact(source, Anything if like is None else like)
+    return _selected(source, options) if like is None else _matched(source, like, options)
 
 
-def exact(source: Source, like: Any) -> Tree:
-    """The tree as it was saved; it must be of the structure of ``like``."""
+def _exact(source: CheckpointReader, like: Any) -> Tree:
+    """Return the tree as it was saved, if it has the structure of ``like``."""
     structure = source.manifest.structure
     with manifest_errors(source.path):
         problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
         raise _mismatch(source, problems, like)
-    return source.made(structure, source.tensors(like), like)
+    return source.decode(structure, source.tensors(like), like)
 
 
-def part(source: Source, options: PathOptions) -> Tree:
-    """The leaves that are wanted, without anything to fit."""
+def _selected(source: CheckpointReader, options: PathOptions) -> Tree:
+    """Return the leaves that ``only`` selects, without a ``like`` to fit."""
     with manifest_errors(source.path):
         structure = select(source.manifest.structure, options.wants)
         wanted = set(indices(structure))
     if structure == {}:
         globs = ", ".join(options.only or ())
-        raise CheckpointMismatchError(source.path, [f"{globs}: no leaf has such a path"])
-    return source.made(structure, source.tensors(Anything, wanted), Anything)
+        raise CheckpointMismatchError(source.path, [f"{globs}: no leaf has a matching path"])
+    return source.decode(structure, source.tensors(Anything, wanted), Anything)
 
 
-def adapted(source: Source, like: Any, options: PathOptions) -> Tree:
-    """``like`` with the leaves of the checkpoint in their places."""
+def _matched(source: CheckpointReader, like: Any, options: PathOptions) -> Tree:
+    """Return ``like`` with its leaves replaced by those of the checkpoint."""
     structure, leaves = source.manifest.structure, source.manifest.leaves
     with manifest_errors(source.path):
         found = match_by_path(structure, leaves, like, options, source.began)
@@ -155,25 +155,25 @@ def adapted(source: Source, like: Any, options: PathOptions) -> Tree:
     return _filled(source, like, found.slots, tensors, options.cast)
 
 
-def migrated(
-    source: Source, like: Any, migrate: Callable[[Tree], Tree], options: PathOptions
+def _migrated(
+    source: CheckpointReader, like: Any, migrate: Callable[[Tree], Tree], options: PathOptions
 ) -> Tree:
-    """What a function makes of the saved tree, put into the places of ``like``."""
-    structure = plain(source.manifest.structure)
-    before = source.made(structure, source.tensors(Anything), Anything)
+    """Apply ``migrate`` to the saved tree, then fit the result to ``like``."""
+    structure = without_classes(source.manifest.structure)
+    before = source.decode(structure, source.tensors(Anything), Anything)
     after = migrate(before)
     if like is None:
         return after
     json, tensors = encode(after)
     like = _with_skipped(source, json, like, options)
-    leaves = [_Shown(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
+    leaves = [_Declared(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
     found = match_by_path(json, leaves, like, options, source.began)
     _check(source, found, like)
     return _filled(source, like, found.slots, [tensor for _, tensor in tensors], options.cast)
 
 
-def _check(source: Source, found: PathMatch, like: Any) -> None:
-    """Refuse what does not fit, and say what is left out."""
+def _check(source: CheckpointReader, found: PathMatch, like: Any) -> None:
+    """Raise if something does not fit; warn about skipped leaves."""
     if found.problems:
         raise _mismatch(source, found.problems, like)
     if found.left:
@@ -184,54 +184,58 @@ def _check(source: Source, found: PathMatch, like: Any) -> None:
         warn(f"checkpoint {source.path} was loaded in part:\n{listed}", PartialLoadWarning)
 
 
-def _with_skipped(source: Source, json: Json, like: Any, options: PathOptions) -> Any:
+def _with_skipped(source: CheckpointReader, json: Json, like: Any, options: PathOptions) -> Any:
     with manifest_errors(source.path):
         return match_per_parameter(like, names(json, options), options.wants, options.partial)
 
 
 @attrs.frozen
-class _Shown:
+class _Declared:
     dtype: str
     shape: tuple[int, ...]
 
 
-def _mismatch(source: Source, problems: list[str], like: Any) -> CheckpointMismatchError:
+def _mismatch(source: CheckpointReader, problems: list[str], like: Any) -> CheckpointMismatchError:
     error = CheckpointMismatchError(source.path, problems)
-    saved = plain(source.manifest.structure)
+    saved = without_classes(source.manifest.structure)
     if isinstance(like, TrainState) and isinstance(saved, dict) and "train" in saved:
         error.add_note(
-            "It is the checkpoint of a run, whose state is a part of it: functrain.load(path).train"
+            "This is the checkpoint of a run; its training state is functrain.load(path).train"
         )
     elif all("buffers." in problem.partition(":")[0] for problem in problems):
         error.add_note(
-            "Only buffers differ. If it is the forward that changes them, program.init() fits as "
-            "like= where they begin empty or as one number, and anything does with "
+            "Only buffers differ. If the forward pass changes their shapes, give program.init() as "
+            "like= where they begin empty or as one number, or accept any buffers with "
             "attrs.evolve(like, buffers=functrain.checkpoint.Anything())"
         )
     return error
 
 
 def _filled(
-    source: Source, like: Any, slots: dict[tree.Path, Json], tensors: list[Any], cast: bool
+    source: CheckpointReader,
+    like: Any,
+    slots: dict[tree.Path, Json],
+    tensors: list[Any],
+    cast: bool,
 ) -> Tree:
-    """``like`` with its slots filled; dense tensors as they are in ``like`` as to device and dtype.
+    """Fill the slots of ``like``; dense tensors take device and, with ``cast``, dtype from it.
 
-    Each node is made once, of its final children: its class may look at them.
+    Each node is built once, from its final children, because its class may validate them.
     """
-    # With what each was made from, so that no other object comes to have its id.
+    # Keeps the original alive too: otherwise a new object could reuse its id.
     moved: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def fill(path: tree.Path, leaf: Any) -> Any:
         if path not in slots:
             below = [fill((*path, key), child) for key, child in _children(leaf)]
             return tree.rebuild(leaf, below) if tree.is_node(leaf) else leaf
-        value = source.made(slots[path], tensors, leaf)
+        value = source.decode(slots[path], tensors, leaf)
         if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
             return value
         place = source.device or (value.device if leaf.is_meta else leaf.device)
-        # A buffer that the forward gave its shape has its dtype from there too.
+        # A buffer whose shape the forward pass sets also has its dtype from there.
         dtype = leaf.dtype if cast and value.shape == leaf.shape else value.dtype
-        # Leaves that are one tensor stay one.
+        # Leaves that share a tensor keep sharing it.
         key = id(value), place, dtype
         if key not in moved:
             moved[key] = value, value.to(place, dtype)
@@ -245,7 +249,7 @@ def _children(node: Any) -> list[tuple[Key, Any]]:
 
 
 def _here(name: str) -> torch.device:
-    """The device of a name, if there is one here; else the CPU."""
+    """Return the device of a name if this machine has it, else the CPU."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

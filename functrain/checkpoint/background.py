@@ -1,4 +1,4 @@
-"""Saving while training goes on: the step is held up only for taking the state apart."""
+"""Save in the background: training waits only while the state is encoded."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from functrain.tree import Tree
 
 
 class Store(Protocol):
-    """What can write a snapshot: :class:`functrain.Checkpoints`, or a store elsewhere."""
+    """Writes snapshots: :class:`functrain.Checkpoints`, or a remote store."""
 
     def write(self, taken: Snapshot) -> Path | str:
-        """Write it durably, and say where."""
+        """Write a snapshot durably and return its path or URL."""
 
 
 @attrs.define(eq=False)
 class _PendingSave:
-    """One save, if any, under way or over. Its outcome is asked for once."""
+    """At most one save, running or finished, whose outcome was not collected yet."""
 
     step: int | None
-    beside: WorkerThread | None = None
+    thread: WorkerThread | None = None
     owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
 
-    def landed(self, timeout: float | None) -> bool:
-        """Wait for the end of it."""
-        # In a forked child there is no thread that could end it.
-        return self.beside is None or self.owner != os.getpid() or self.beside.wait(timeout)
+    def finished(self, timeout: float | None) -> bool:
+        """Wait for the save; return whether it has finished."""
+        # A forked child has no such thread, so nothing could finish the save there.
+        return self.thread is None or self.owner != os.getpid() or self.thread.wait(timeout)
 
 
 class Saver:
-    """Saves checkpoints of a store in the background, one at a time.
+    """Saves checkpoints to a store in the background, one at a time.
 
-    States are values, so their tensors are held by reference until they are written: saving costs
-    the step no copy. Where they are overwritten in place (a donated program), ``staged`` copies
-    them first. An error is raised by whatever is called next.
+    States are immutable, so their tensors are held by reference until they are written: saving
+    costs the step no copy. If tensors are overwritten in place (a donated program), ``staged``
+    copies them first. The next method called raises the error of a failed save.
 
     Args:
-        store: a :class:`functrain.Checkpoints`, say.
-        staged: copy tensors before ``save`` returns, into memory that is used again.
-        deadline: seconds that closing, or the end of the interpreter, waits for a save.
-        inline: write before ``save`` returns after all; its errors are then raised by it.
+        store: for example a :class:`functrain.Checkpoints`.
+        staged: copy tensors before ``save`` returns, into reused memory.
+        deadline: seconds that ``close``, or the end of the interpreter, waits for a save.
+        inline: write before ``save`` returns, which then raises the errors.
 
     Example:
         >>> import functrain as ft, tempfile, torch
         >>> store = ft.Checkpoints(tempfile.mkdtemp())
         >>> with Saver(store) as saver:
         ...     saver.save({"w": torch.ones(2)}, step=1)
-        ...     # the next steps are made here, while the file is written
+        ...     # the next steps run here, while the file is written
         >>> store.steps()
         [1]
     """
@@ -80,7 +80,7 @@ class Saver:
     ) -> None:
         self._store, self._deadline, self._inline = store, deadline, inline
         self._holding = StagedCopies() if staged and not inline else ByReference(inline)
-        self._flight = _PendingSave(None)
+        self._pending = _PendingSave(None)
         self._one_at_a_time = threading.RLock()  # a signal handler may save, too
         self._at_exit: weakref.finalize[..., Saver] | None = None
 
@@ -93,7 +93,7 @@ class Saver:
         except Exception as failure:
             if error is None:
                 raise
-            error.add_note(f"besides, a checkpoint was not saved: {failure}")
+            error.add_note(f"in addition, a checkpoint was not saved: {failure}")
 
     def save(
         self,
@@ -105,22 +105,22 @@ class Saver:
         frozen: Iterable[str] = (),
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Begin to save a tree; wait for the save before, if that is still under way.
+        """Start saving a tree, after waiting for the previous save.
 
         Args:
             tree: see :func:`functrain.checkpoint.save`. It must not be changed in place until it is
-                written, unless the saver is ``staged``; if it is, nothing is saved, which is told.
-                (Of writes through ``.data`` or ``.numpy()`` torch keeps no count.) NumPy arrays and
-                other memory that is not torch's are copied at once.
+                written, unless the saver is ``staged``; otherwise the save fails with
+                ``CheckpointChangedError``. (torch does not count writes through ``.data`` or
+                ``.numpy()``.) NumPy arrays and other foreign memory are copied at once.
             step: updates made.
             metrics: numbers by name.
-            info: plain data to keep beside it.
-            frozen: dotted paths of tensors that do not change; they go to a file of their own.
+            info: plain data to store with it.
+            frozen: dotted paths of tensors that never change; they go to a separate file.
             first: called in the background before anything is written.
 
         Raises:
-            UnsupportedError: the tree holds what could not be given back exactly.
-            The error of the save before, if that failed; then this one is not begun.
+            UnsupportedError: the tree has a leaf that could not be restored exactly.
+            The error of the previous save, if it failed; then this one is not started.
         """
         with self._one_at_a_time:
             self._save(tree, step, metrics, info, frozen, first)
@@ -135,52 +135,52 @@ class Saver:
         first: Callable[[], None] | None,
     ) -> None:
         taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-        self.wait()  # only now: what is called on the way may have saved, too
-        flight = self._flight = _PendingSave(step)
+        self.wait()  # only now: taking the snapshot runs user code, which may have saved too
+        pending = self._pending = _PendingSave(step)
         held = self._holding.hold(taken)
-        work = partial(_fly, flight, self._store, held, self._holding, first)
+        work = partial(_run_save, pending, self._store, held, self._holding, first)
         if self._inline:
             work()
             self._raise()
             return
-        flight.beside = WorkerThread(work)
-        if not flight.beside.start():
+        pending.thread = WorkerThread(work)
+        if not pending.thread.start():
             work()
-        self._at_exit = weakref.finalize(self, _settle, flight, self._deadline)
+        self._at_exit = weakref.finalize(self, _finish_at_exit, pending, self._deadline)
 
     def poll(self) -> Path | str | None:
-        """Where the save in flight was saved, once, when it is; does not wait.
+        """Return the path of the pending save, once, if it has finished; do not wait.
 
         Raises:
             The save's error, once.
         """
-        return self.wait() if self._flight.landed(0.0) else None
+        return self.wait() if self._pending.finished(0.0) else None
 
     def wait(self, timeout: float | None = None) -> Path | str | None:
-        """Wait for the save in flight.
+        """Wait for the pending save.
 
         Args:
-            timeout: seconds; by default as long as it takes.
+            timeout: seconds; no limit by default.
 
         Returns:
-            Where it was saved; ``None`` if none was in flight or this was told already.
+            Its path; ``None`` if no save is pending or its path was returned before.
 
         Raises:
-            CheckpointTimeoutError: it takes longer; it goes on.
+            CheckpointTimeoutError: it takes longer; it keeps running.
             The save's error, once.
         """
-        flight = self._flight
-        if not flight.landed(timeout):
-            raise CheckpointTimeoutError(flight.step, timeout or 0.0)
+        pending = self._pending
+        if not pending.finished(timeout):
+            raise CheckpointTimeoutError(pending.step, timeout or 0.0)
         self._raise()
         self._forget()
-        return flight.path
+        return pending.path
 
     def close(self, timeout: float | None = None) -> Path | str | None:
-        """Like :meth:`wait`, but give the save up when it takes too long.
+        """Wait for the pending save, and abandon it if it takes too long.
 
         Args:
-            timeout: seconds; by default the deadline.
+            timeout: seconds; the deadline by default.
         """
         try:
             return self.wait(self._deadline if timeout is None else timeout)
@@ -189,19 +189,19 @@ class Saver:
             raise
 
     def _raise(self) -> None:
-        error = self._flight.error
+        error = self._pending.error
         if error is not None:
             self._forget()
             raise error
 
     def _forget(self) -> None:
-        self._flight = _PendingSave(None)
+        self._pending = _PendingSave(None)
         if self._at_exit is not None:
             self._at_exit.detach()
 
 
-def _fly(
-    flight: _PendingSave,
+def _run_save(
+    pending: _PendingSave,
     store: Store,
     taken: Snapshot,
     holding: ByReference | StagedCopies,
@@ -209,11 +209,11 @@ def _fly(
 ) -> None:
     try:
         if first is not None:
-            _do_first(first, flight.step)
+            _do_first(first, pending.step)
         with holding.ready():
-            flight.path = store.write(taken)
-    except BaseException as error:  # raised in the thread that asks
-        flight.error = error
+            pending.path = store.write(taken)
+    except BaseException as error:  # raised in the thread that waits
+        pending.error = error
 
 
 def _do_first(first: Callable[[], None], step: int | None) -> None:
@@ -223,12 +223,12 @@ def _do_first(first: Callable[[], None], step: int | None) -> None:
         raise CheckpointWriteError(f"of step {step}", error) from error
 
 
-def _settle(flight: _PendingSave, deadline: float) -> None:
-    """What is left to do for a save that nobody asks about any more: wait for it, and tell."""
-    landed = flight.landed(deadline)
-    failure = flight.error if landed else CheckpointTimeoutError(None, deadline)
+def _finish_at_exit(pending: _PendingSave, deadline: float) -> None:
+    """Wait for a save whose saver is gone, and warn if it failed."""
+    finished = pending.finished(deadline)
+    failure = pending.error if finished else CheckpointTimeoutError(None, deadline)
     if failure is not None:
         warn(
-            f"the checkpoint of step {flight.step} was not saved: {failure}",
+            f"the checkpoint of step {pending.step} was not saved: {failure}",
             CheckpointWriteWarning,
         )

@@ -1,7 +1,7 @@
-"""Loading what does not fit as it is: some leaves only, under other names, of other dtypes.
+"""Match the leaves of a checkpoint to those of ``like`` by their dotted paths.
 
-Nothing of this happens unless it is asked for. The leaves of a checkpoint then meet those of
-``like`` by their dotted paths, whatever classes the nodes in between have.
+Used only with the options ``only``, ``rename``, ``cast`` and ``partial``. The classes of the nodes
+on the way to a leaf do not matter then.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class PathOptions:
     """What may differ between a checkpoint and ``like``.
 
     Attributes:
-        only: globs over paths, of leaves or of all below a node; other leaves are not loaded.
-        rename: new path by saved path; a path also stands for all below it, and ``*`` for any text.
-        cast: convert to the dtype in ``like`` where torch can without dropping a kind of number.
-        partial: leave out what only one side has.
+        only: globs over paths of leaves, or of nodes with all their leaves; load no others.
+        rename: new path by saved path; a path includes everything below it, ``*`` is any text.
+        cast: convert to the dtype in ``like`` where torch considers the cast safe.
+        partial: skip leaves that only one side has.
     """
 
     only: tuple[str, ...] | None = None
@@ -59,12 +59,12 @@ class PathOptions:
         cast: bool = False,
         partial: bool = False,
     ) -> PathOptions:
-        """From the arguments of :func:`functrain.checkpoint.load`."""
+        """Convert the arguments of :func:`functrain.checkpoint.load`."""
         globs = (only,) if isinstance(only, str) else None if only is None else tuple(only)
         return cls(globs, dict(rename or {}), cast, partial)
 
     def wants(self, path: str) -> bool:
-        """Whether a leaf is to be loaded."""
+        """Return whether to load the leaf at a path."""
         return self.only is None or any(
             fnmatchcase(path, glob) or fnmatchcase(path, f"{glob}.*") for glob in self.only
         )
@@ -72,12 +72,12 @@ class PathOptions:
 
 @attrs.frozen(eq=False)
 class PathMatch:
-    """Which parts of a checkpoint go where in ``like``.
+    """The parts of a checkpoint and their places in ``like``.
 
     Attributes:
-        slots: what fills the leaves of ``like``, and the states of torch's classes, by path.
-        problems: what does not fit, in words.
-        left: what only one side has and ``partial`` leaves out, in words.
+        slots: saved structure by path, for leaves of ``like`` and states of torch's classes.
+        problems: a sentence about each mismatch.
+        left: a sentence about each part that ``partial`` skips because only one side has it.
     """
 
     slots: dict[Path, Json] = attrs.field(factory=dict)
@@ -85,22 +85,22 @@ class PathMatch:
     left: list[str] = attrs.field(factory=list)
 
 
-def plain(json: Json) -> Json:
-    """A structure in which classes have become dicts of their fields.
+def without_classes(json: Json) -> Json:
+    """Replace the classes in a structure by dicts of their fields.
 
     Example:
-        >>> plain({"$attrs": "somewhere.State", "fields": {"step": 1}})
+        >>> without_classes({"$attrs": "somewhere.State", "fields": {"step": 1}})
         {'step': 1}
     """
     node = inner_node(json)
     if node is None:
         return json
     kind = "dict" if node.kind in _CLASSES else node.kind
-    return encode_node(Node(kind, [(key, plain(child)) for key, child in node.children]))
+    return encode_node(Node(kind, [(key, without_classes(child)) for key, child in node.children]))
 
 
 def select(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
-    """A structure of the leaves that are wanted; a node that lost some becomes a dict.
+    """Return a structure of the wanted leaves only; a node that loses some becomes a dict.
 
     Example:
         >>> select({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
@@ -113,14 +113,14 @@ def select(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
 def match_by_path(
     json: Json, leaves: Sequence[Declared], like: Tree, options: PathOptions, began: Began
 ) -> PathMatch:
-    """Find the places in ``like`` for the leaves of a checkpoint.
+    """Find the places of the leaves of a checkpoint in ``like``.
 
     Args:
         json: the saved structure.
         leaves: dtype and shape of its tensors.
         like: the tree expected.
         options: what may differ.
-        began: what a run noted of its buffers.
+        began: what the run recorded about its buffers.
     """
     entries = list(_entries(json))
     counts = Counter(name for name, _ in entries)
@@ -132,7 +132,7 @@ def match_by_path(
         if not options.wants(name) and not (anything or is_torch_state(leaf)):
             continue
         if name not in saved:
-            _miss(path, saved, options, result)
+            _report_missing(path, saved, options, result)
             continue
         found = _select(saved[name], options.wants, path) if anything else saved[name]
         if found is _DROPPED:
@@ -143,7 +143,7 @@ def match_by_path(
         problems.extend(_problems(path, found, leaves, leaf, options.cast))
         result.slots[path] = found
     if not used:
-        problems.append("nothing in the checkpoint has the path of anything that is expected")
+        problems.append("nothing in the checkpoint has an expected path")
     _report_extra(saved, used, options, result)
     return result
 
@@ -156,9 +156,10 @@ def _places(
     began: Began,
     path: Path = (),
 ) -> Iterator[tuple[Path, Any]]:
-    """Every leaf, and the states of torch's classes as one: what they will hold is not known.
+    """Yield every leaf with its path, and a state of a torch class as one leaf.
 
-    ``Anything`` stands for the buffers of a state that use has changed.
+    The entries of such a state are not known in advance. ``Anything`` stands for the buffers whose
+    shape or dtype the forward pass has changed.
     """
     if is_torch_state(like) and is_of_layout(saved.get(path_string(path)), like):
         whole = all(options.wants(path_string((*path, key))) for key in like)
@@ -176,7 +177,9 @@ def _places(
         yield from _places(child, saved, leaves, options, began, below)
 
 
-def _miss(path: Path, saved: Mapping[str, Json], options: PathOptions, result: PathMatch) -> None:
+def _report_missing(
+    path: Path, saved: Mapping[str, Json], options: PathOptions, result: PathMatch
+) -> None:
     name = path_string(path)
     if not options.partial:
         hint = nearest(name, saved) if len(saved) < _MOST_COMPARED else ""
@@ -203,7 +206,7 @@ def _report_extra(
         lines = (f"{name}: unexpected, only in the checkpoint" for name in extra)
         result.problems.extend(lines if used else ())
         return
-    # A node that is left out wholly is one line.
+    # Report a node of which every leaf is skipped in one line.
     listed = tuple[str, ...]()
     nodes = {name[:end] for name in used for end in _dots(name)}
     for name in extra:
@@ -219,13 +222,13 @@ def _dots(name: str) -> list[int]:
 
 
 def names(json: Json, options: PathOptions) -> Collection[str]:
-    """The dotted paths of a structure, as `like` calls them."""
+    """Return the dotted paths of a structure after renaming."""
     entries = list(_entries(json))
     return rename_leaves(dict(entries), options.rename, Counter(name for name, _ in entries))[0]
 
 
 def indices(json: Json) -> Iterator[int]:
-    """The tensors that a part of a structure needs."""
+    """Yield the indices of the tensors in a structure."""
     if isinstance(json, dict) and type(json.get("$tensor")) is int:
         yield json["$tensor"]
         return
@@ -246,7 +249,7 @@ def _select(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
 
 
 def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
-    """Every node and leaf of a structure by its dotted path."""
+    """Yield every node and leaf of a structure with its dotted path."""
     yield path_string(path), json
     node = inner_node(json)
     for key, child in node.children if node is not None else ():

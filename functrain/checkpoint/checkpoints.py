@@ -1,4 +1,4 @@
-"""The checkpoints of a run: saved by step, found again by step, newest or best."""
+"""The checkpoints of a run: save them by step; restore by step, newest or best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from functrain.checkpoint import hard_links, pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, union
+from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, combine
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
@@ -30,28 +30,29 @@ _MOST_ATTEMPTS = 20
 
 @attrs.frozen
 class Checkpoints:
-    """The checkpoints in a run directory. A value: it can be made anew anywhere, any time.
+    """The checkpoints in a run directory, named by step: ``step-00000120``.
 
-    What there is, a listing shows: ``step-00000120`` and the like, each whole or absent.
+    An instance is an immutable value without state of its own; it reads the directory at each
+    call. A directory listing shows only complete checkpoints.
 
-    A checkpoint stays while any rule keeps it. Where only ``keep_best`` and ``monitor`` are given,
-    all stay; otherwise at least the newest does.
+    A checkpoint is pruned when no rule keeps it. If only ``keep_best`` and ``monitor`` are given,
+    nothing is pruned; otherwise at least the newest checkpoint is kept.
 
     Args:
-        directory: the run directory; made when first written to.
+        directory: the run directory; created by the first save.
         keep_last: how many of the newest to keep.
-        keep_best: how many of the best to keep besides.
-        monitor: the metric that says what is best. Checkpoints without it are never best, nor are
-            those where it is NaN or infinite.
-        mode: whether ``"min"`` or ``"max"`` of it is best; the earlier one of equals. By default
-            what the metric says (``higher_is_better``), or what a well-known name implies
-            (accuracy, loss); of any other metric it must be given.
-        keep_every_steps: keep those at multiples of so many steps.
-        keep_every_minutes: keep one for each span of so many minutes.
-        keep: further rules, see :mod:`functrain.checkpoint.retention`.
-        background: ``fit`` goes on training while a checkpoint is written.
-        share_frozen: link the file of tensors that do not change from one checkpoint to the next,
-            where the file system can; otherwise each has its own.
+        keep_best: how many of the best to keep in addition.
+        monitor: the metric that ranks checkpoints. A checkpoint without it, or whose value is NaN
+            or infinite, is never best.
+        mode: whether ``"min"`` or ``"max"`` is best; of equal values the earlier step wins. The
+            default follows the metric (``higher_is_better``) or its well-known name (accuracy,
+            loss); any other metric needs an explicit mode.
+        keep_every_steps: keep the steps that are multiples of this number.
+        keep_every_minutes: keep one checkpoint per interval of this many minutes.
+        keep: more rules, see :mod:`functrain.checkpoint.retention`.
+        background: let ``fit`` continue training while a checkpoint is written.
+        share_frozen: hard-link the file of frozen tensors from one checkpoint to the next where the
+            file system supports it; otherwise write a copy into each.
 
     Example:
         >>> import tempfile, torch
@@ -82,16 +83,16 @@ class Checkpoints:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """What is kept; nothing is let go where there are none."""
+        """The retention rules; without any, nothing is pruned."""
         every = self.keep_every_steps, self.keep_every_minutes
-        return union(self._best, self.keep_last, *every, more=self.keep)
+        return combine(self._best, self.keep_last, *every, more=self.keep)
 
     @property
     def _best(self) -> Best:
         return Best(self.monitor, self.mode, self.keep_best)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process that writes here, for as long as the block lasts.
+        """Hold the exclusive right to write to this directory inside a ``with`` block.
 
         Raises:
             RunDirectoryBusyError: another process is writing here.
@@ -108,20 +109,20 @@ class Checkpoints:
         info: Any = None,
         frozen: Iterable[str] = (),
     ) -> Path:
-        """Save a tree under its step, durably, and let older ones go.
+        """Save a tree under its step, durably, and prune older checkpoints.
 
         Args:
             tree: see :func:`functrain.checkpoint.save`.
-            step: updates made. A checkpoint of the same step is replaced.
-            metrics: numbers by name; ``monitor`` is looked up here.
-            info: plain data to keep beside it.
-            frozen: dotted paths of tensors that do not change; they go to a file of their own.
+            step: updates made. An existing checkpoint of this step is replaced.
+            metrics: numbers by name, among them ``monitor``.
+            info: plain data to store with it.
+            frozen: dotted paths of tensors that never change; they go to a separate file.
 
         Returns:
             The checkpoint's directory.
 
         Raises:
-            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
+            ConfigurationError: whether a low or a high ``monitor`` is better is unknown.
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
         self._best.check(metrics or {})
@@ -129,7 +130,7 @@ class Checkpoints:
         return self.write(taken)
 
     def write(self, taken: Snapshot) -> Path:
-        """Save what was taken apart already; the other half of :meth:`save`."""
+        """Write a snapshot; the second half of :meth:`save`."""
         step = taken.step or 0
         path, shares = self.path(step), self.share_frozen and taken.frozen
         with self.lock():
@@ -139,38 +140,38 @@ class Checkpoints:
         return path
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
+        """Return the path of a step's checkpoint, whether it exists or not."""
         count = operator.index(step)
         if count < 0:
             raise ValueError(f"a step is a count of updates, so it cannot be {step}")
         return self.directory / step_name(count)
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in numeric order; damaged ones are not told apart.
+        """Return the steps that have a checkpoint, in order, including damaged ones.
 
         Raises:
-            RunDirectoryError: the directory is none, or may not be read.
+            RunDirectoryError: the path is not a directory, or it cannot be read.
         """
         return list_steps(self.directory)
 
     def best(self) -> int | None:
-        """The step whose metrics are best, ``None`` where none has the metric.
+        """Return the step with the best metric, or ``None`` if no checkpoint has it.
 
         Raises:
-            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
+            ConfigurationError: whether a low or a high ``monitor`` is better is unknown.
         """
         return next(iter(self._best.ranked(self.entries())), None)
 
     def entries(self) -> dict[int, Entry]:
-        """What each checkpoint says of itself; those that cannot be read are passed over."""
+        """Return the metrics and time of each checkpoint, skipping unreadable ones."""
         return pruning.entries(self.directory)
 
     def verify(self, step: int) -> Manifest:
         """Read all bytes of a checkpoint and compare them with what was saved.
 
         Raises:
-            CheckpointCorruptError: names file and leaf.
-            NoCheckpointError: there is none of this step.
+            CheckpointCorruptError: bytes differ; the message names file and leaf.
+            NoCheckpointError: this step has no checkpoint.
         """
         manifest = verify(self.path(step))
         pruning.check_step(self.path(step), step, manifest.step)
@@ -184,10 +185,10 @@ class Checkpoints:
         step: int | None = None,
         **options: Any,
     ) -> tuple[Tree, Manifest]:
-        """Load a checkpoint. Of several the first that verifies wins.
+        """Load a checkpoint: the first of the candidates that verifies.
 
-        Damaged ones are passed over with a :class:`CheckpointSkippedWarning` and left where they
-        are. One that does not fit ``like`` is not damaged: that is an error.
+        A damaged checkpoint is skipped with a :class:`CheckpointSkippedWarning` and left in place.
+        A checkpoint that does not fit ``like`` is not damaged: that is an error.
 
         Args:
             which: ``"latest"`` (also ``None``), ``"best"``, a step, or a path.
@@ -199,8 +200,8 @@ class Checkpoints:
             (tree, manifest).
 
         Raises:
-            NoCheckpointError: there is none.
-            CheckpointCorruptError: the one asked for, or every one, is damaged.
+            NoCheckpointError: no such checkpoint exists.
+            CheckpointCorruptError: the requested checkpoint, or every one, is damaged.
             ConfigurationError: both ``which`` and ``step`` are given.
             The other errors of :func:`functrain.checkpoint.load`.
         """
@@ -228,13 +229,14 @@ class Checkpoints:
             if found is not None:
                 return found
         raise NoCheckpointError(
-            errno.ENOENT, f"checkpoints in {self.directory} were let go faster than they were read"
+            errno.ENOENT,
+            f"checkpoints in {self.directory} were pruned while being read",
         )
 
     def _first_intact(
         self, candidates: list[int], like: Any, options: Mapping[str, Any]
     ) -> tuple[Tree, Manifest] | None:
-        """The first that verifies; ``None`` where another process has let all of them go."""
+        """Return the first that verifies, or ``None`` if another process has pruned them all."""
         damages = []
         for step in candidates:
             try:
@@ -253,15 +255,15 @@ class Checkpoints:
         raise CheckpointCorruptError(f"every checkpoint in {self.directory} is damaged:\n{listed}")
 
     def prune(self, dry_run: bool = False) -> list[int]:
-        """Let go what no rule keeps, as saving does; one that verifies always stays.
+        """Remove the checkpoints that no rule keeps, but never the last one that verifies.
 
         Args:
-            dry_run: only say what would go.
+            dry_run: only report which would be removed.
 
         Returns:
-            Their steps.
+            The steps removed.
         """
         if dry_run:
-            return pruning.going(self.directory, self.rules, just_saved=None)
+            return pruning.prunable_steps(self.directory, self.rules, just_saved=None)
         with self.lock():
             return pruning.prune(self.directory, self.rules, just_saved=None)

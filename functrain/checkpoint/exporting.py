@@ -1,4 +1,4 @@
-"""The weights of a checkpoint as one plain file, which other programs read too."""
+"""Export the weights of a checkpoint to one safetensors or ``state_dict`` file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory
-from functrain.checkpoint.weights import What, chosen
+from functrain.checkpoint.weights import What, select_weights
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointReadError,
@@ -44,14 +44,14 @@ _FORMATS: dict[str, Format] = {
 
 @attrs.frozen(eq=False)
 class _Source:
-    """A checkpoint, and which of its tensors go out under which name."""
+    """A checkpoint and the tensors to export, by name."""
 
     place: Path
     manifest: Manifest
     weights: dict[str, Leaf]
 
     def read(self, name: str) -> Tensor:
-        """One tensor, verified, row-major, on the CPU."""
+        """Read and verify one tensor, row-major, on the CPU."""
         leaf = attrs.evolve(self.weights[name], stride=None, alias_of=None)
         try:
             return reading.read(self.place, self.manifest.files, [leaf], {})[0]
@@ -80,7 +80,7 @@ def export(
             average. ``"all"``: every tensor by its dotted path.
         format: by default what the suffix of ``out`` says: ``"safetensors"`` for
             ``.safetensors``, ``"state_dict"`` for ``.pt``, ``.pth`` and ``.bin``.
-        overwrite: replace a file that is at ``out``.
+        overwrite: replace an existing file at ``out``.
 
     Returns:
         The absolute path of the file.
@@ -88,7 +88,7 @@ def export(
     Raises:
         ConfigurationError: the suffix names no format, the checkpoint has no such weights, or the
             format cannot hold them.
-        CheckpointExistsError: something is at ``out`` that may not be replaced.
+        CheckpointExistsError: ``out`` exists and may not be replaced.
         CheckpointWriteError: the file could not be written; nothing is left behind.
         The errors of :func:`functrain.checkpoint.verify`.
 
@@ -105,7 +105,7 @@ def export(
     _may_be_made(final, overwrite)
     as_torch = _format(final, format) == "state_dict"
     manifest = verify(path)
-    source = _Source(present(Path(path).absolute()), manifest, chosen(manifest, what))
+    source = _Source(present(Path(path).absolute()), manifest, select_weights(manifest, what))
     if not as_torch:
         _check_fits_safetensors(source.weights)
     try:
@@ -138,7 +138,9 @@ def _may_be_made(final: Path, overwrite: bool) -> None:
     if final.is_dir():
         raise _exists(f"{final} is a directory; name a file")
     if not overwrite and os.path.lexists(final):
-        raise _exists(f"{final} exists; it is replaced only when overwriting is asked for")
+        raise _exists(
+            f"{final} exists; overwrite=True (on the command line: --overwrite) replaces it"
+        )
 
 
 def _exists(problem: str) -> CheckpointExistsError:
@@ -164,7 +166,7 @@ def _rename(draft: Path, final: Path, overwrite: bool) -> None:
     if not overwrite:
         try:
             os.link(draft, final)  # unlike renaming, this replaces nothing
-        except OSError:  # something is there now, or the file system has no links
+        except OSError:  # the name is taken by now, or the file system has no links
             _may_be_made(final, overwrite)
         else:
             os.unlink(draft)
@@ -192,7 +194,7 @@ def _write_safetensors(draft: Path, source: _Source) -> None:
         text = ctypes.create_string_buffer(header, len(header))
         writer.write(ctypes.addressof(text), len(header))
         for name in names:
-            held = source.read(name)  # its memory view does not keep it alive
+            held = source.read(name)  # hold a reference: the address does not keep it alive
             writer.write(held.data_ptr(), held.nbytes)
 
 
@@ -210,7 +212,7 @@ def _header(entries: list[tuple[str, Leaf]]) -> bytes:
 
 def _write_state_dict(draft: Path, source: _Source) -> None:
     tensors: dict[str, Tensor] = {}
-    first: dict[tuple[str, int, int], str] = {}  # names that are the same bytes are one tensor
+    first: dict[tuple[str, int, int], str] = {}  # names with the same bytes share a tensor
     for name, leaf in source.weights.items():
         place = (leaf.file, leaf.offset, leaf.length) if leaf.length else (name, -1, 0)
         twin = first.setdefault(place, name)

@@ -1,7 +1,7 @@
-"""Sharing: what does not change is one file, under a name in every checkpoint of a run.
+"""Hard-link the file of frozen tensors from one checkpoint of a run to the next.
 
-A checkpoint is never changed once it has its name, so a hard link to a file of an earlier one is
-as good as a copy: each stays whole when the other goes.
+No file of a checkpoint is changed after the checkpoint has its name, so a hard link is as good as
+a copy: each checkpoint stays complete when the other is removed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _UNREADABLE = (
 
 @attrs.frozen(eq=False)
 class Shared:
-    """A payload file that an earlier checkpoint has, as far as its manifest says.
+    """A payload file of an earlier checkpoint that can be linked, according to its manifest.
 
     Attributes:
-        directory: of the earlier checkpoint.
+        directory: the earlier checkpoint.
         file: the record of the file.
-        leaves: the records of what is in it; they cover all of it but the header.
-        hashes: of the tensors to be saved, by index; the same as in the records.
+        leaves: the records of its tensors, which cover all of it except the header.
+        hashes: hashes of the tensors to save, by index; the same as in the records.
     """
 
     directory: Path
@@ -54,7 +54,7 @@ class Shared:
 
 
 def newest(directory: Path, step: int) -> Path | None:
-    """The newest checkpoint of a run directory up to a step; it may be the one to be replaced."""
+    """Return the newest checkpoint up to a step, which may be the one to be replaced."""
     earlier = [each for each in list_steps(directory) if each <= step]
     return directory / step_name(earlier[-1]) if earlier else None
 
@@ -62,18 +62,18 @@ def newest(directory: Path, step: int) -> Path | None:
 def find(
     previous: Path | None, plan: list[Layout], tensors: list[tuple[TreePath, Tensor]]
 ) -> Shared | None:
-    """Look whether an earlier checkpoint has the frozen tensors as they are now.
+    """Find out whether an earlier checkpoint holds the same frozen tensors.
 
     Args:
-        previous: its directory; ``None`` finds nothing.
-        plan: what goes to which file.
+        previous: the earlier checkpoint, if there is one.
+        plan: the layout of each file.
         tensors: all tensors with their paths.
 
     Returns:
-        What :func:`link` takes; ``None`` if the file is to be written.
+        The argument of :func:`link`, or ``None`` if the file must be written.
     """
     layout = next((each for each in plan if each.name == _NAME), None)
-    # A link elsewhere would make a file outside of the run directory part of it.
+    # Through a symbolic link, a file outside of the run directory would become part of it.
     if layout is None or previous is None or previous.is_symlink():
         return None
     try:
@@ -89,51 +89,52 @@ def find(
 
 
 def link(shared: Shared, directory: Path) -> bool:
-    """Give the file a name in another directory too, durably, and make sure of every byte of it.
+    """Link the file into another directory, durably, and verify every byte of it.
 
     Args:
-        shared: what :func:`find` has found.
-        directory: of the checkpoint being written.
+        shared: the result of :func:`find`.
+        directory: the checkpoint being written.
 
     Returns:
-        Whether it is there. If not, nothing is there: it is to be written.
+        Whether the file was linked. If not, the directory has no such file and it must be written.
 
     Raises:
-        OSError: what was linked and is not as it should be could not be removed.
+        OSError: a damaged link could not be removed.
     """
     place = directory / _NAME
     try:
         os.link(shared.directory / _NAME, place, follow_symlinks=False)
-    except OSError:  # no links here, too many, not ours, or let go by another process meanwhile
+    except OSError:  # no links here, too many links, or another process pruned it
         return False
     try:
-        _make_sure(directory, shared)
+        _verify_and_sync(directory, shared)
     except (CheckpointCorruptError, OSError):
         os.unlink(place)
         return False
     return True
 
 
-def _make_sure(directory: Path, shared: Shared) -> None:
-    # All of it is read, as damage must not be carried over from one checkpoint to the next.
-    # From the disk that takes about as long as to write and sync it, from the cache a third.
-    # The linked name is read: where it was linked from, another file may stand by now.
+def _verify_and_sync(directory: Path, shared: Shared) -> None:
+    # Read all of it: damage must not spread from one checkpoint to the next. Reading takes about
+    # as long as writing and syncing; from the page cache, a third of that.
+    # Read under the new name: the old name may refer to another file by now.
     reading.verify(directory, [shared.file], shared.leaves)
     with opened(directory / _NAME) as descriptor:
-        # Its own writer has synced it, but a run directory may have been copied since.
+        # Its writer has synced it, but the run directory may have been copied since.
         sync(descriptor)
 
 
 def _hashes(
     leaves: list[Leaf], layout: Layout, tensors: list[tuple[TreePath, Tensor]]
 ) -> writing.Hashes | None:
-    """The hashes of the tensors of a file; ``None`` if the records have others."""
-    # By place: files of the same header have the same tensors there. Empty ones have no hashes.
+    """Return the hashes of the tensors of a file, or ``None`` if the records have others."""
+    # Match by offset: files with the same header have the same tensors there. Empty tensors have
+    # no hashes.
     expected = {(leaf.offset, leaf.length): leaf.hashes for leaf in leaves}
     found: writing.Hashes = {}
     for index, offset in zip(layout.indices, layout.offsets, strict=False):
         tensor = tensors[index][1]
         found[index] = writing.hashes(tensor)
         if found[index] != expected.get((offset, tensor.nbytes)):
-            return None  # the rest need not be looked at
+            return None
     return found

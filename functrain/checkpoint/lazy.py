@@ -1,4 +1,4 @@
-"""Looking into a checkpoint without reading it."""
+"""Memory-map the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LazyLeaves(Mapping[str, Tensor]):
     """The tensors of a checkpoint by dotted path, mapped from the disk.
 
     Attributes:
-        manifest: what the checkpoint says of itself.
+        manifest: the manifest of the checkpoint.
     """
 
     def __init__(self, manifest: Manifest, storages: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class LazyLeaves(Mapping[str, Tensor]):
             return empty(leaf.shape, dtype)
         storage = self._storages[leaf.file]
         flat = torch.empty(0, dtype=dtype, device="cpu")
-        # Row-major, as in the file; the leaf's own strides are those of a loaded tensor.
+        # Row-major, as in the file; the strides of the leaf describe a loaded tensor.
         stride = contiguous_stride(leaf.shape)
         return flat.set_(storage, leaf.offset // dtype.itemsize, leaf.shape, stride)
 
@@ -55,17 +55,17 @@ class LazyLeaves(Mapping[str, Tensor]):
 
 
 def lazy(path: str | Path) -> LazyLeaves:
-    """The tensors of a checkpoint by dotted path; nothing is read before it is looked at.
+    """Map the tensors of a checkpoint by dotted path; bytes are read on first use.
 
-    Bytes are not compared with their hashes, see :func:`functrain.checkpoint.verify` for that.
-    Writing to a tensor changes memory only.
+    Hashes are not checked; see :func:`functrain.checkpoint.verify` for that. Writing to a tensor
+    never changes the file.
 
     Args:
         path: the checkpoint's directory.
 
     Raises:
         The errors of :func:`functrain.checkpoint.read_manifest`.
-        CheckpointCorruptError: a file is missing, or of another length than was saved.
+        CheckpointCorruptError: a file is missing or its length differs from that saved.
 
     Example:
         >>> import tempfile
@@ -79,13 +79,13 @@ def lazy(path: str | Path) -> LazyLeaves:
 
 
 def _mapped(place: Path) -> LazyLeaves:
-    """Map all files at once: a mapping stays what it is when the file's name goes."""
+    """Map all files at once: a mapping stays valid when the file is removed."""
     before = manifest_bytes(place)
     manifest, storages = manifest_at(place), {}
     for file in manifest.files:
         name = str(place / file.name)
         with opened_payload(place / file.name, file):
-            # Not shared: what is written to a tensor never reaches the file.
+            # Not shared: writing to a tensor must never reach the file.
             storages[file.name] = torch.UntypedStorage.from_file(name, False, file.length)
     if manifest_bytes(place) != before:
         raise CheckpointCorruptError(f"{place} was replaced while it was mapped")

@@ -1,4 +1,4 @@
-"""Loading: structure first, then every byte verified, then the tree."""
+"""Load a checkpoint: check the structure, verify every byte, then build the tree."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.commit import present
-from functrain.checkpoint.storage.files import opened, read_into, turn
-from functrain.checkpoint.translate_errors import manifest_errors, readable
+from functrain.checkpoint.storage.files import directory_lock, opened, read_into
+from functrain.checkpoint.translate_errors import manifest_errors, read_errors
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
@@ -67,43 +67,42 @@ def load(
 ) -> Tree:
     """Load what :func:`~functrain.checkpoint.save` saved, verified byte by byte.
 
-    With ``only``, ``rename``, ``cast``, ``partial`` or ``migrate``, leaves are found by their
-    dotted paths, and what of ``like`` is not loaded is in the result as it is.
+    With ``only``, ``rename``, ``cast``, ``partial`` or ``migrate``, leaves are matched by dotted
+    path, and leaves of ``like`` that are not loaded stay as they are.
 
     Args:
         path: the checkpoint's directory.
-        like: a tree of the structure expected; ``Anything`` in it stands for whatever was saved.
-            Only classes, keys, shapes and dtypes count, so meta tensors will do. dtypes come back
-            as saved, never cast unless asked. A state of a ``from_torch`` optimizer or schedule
-            may have gained entries since: ``program.init()`` fits a state after any step.
-        device: where all tensors go. By default each goes to the device it has in ``like``, else
-            to the one it was saved from if that is there, else to the CPU.
-        types: attrs, NamedTuple and Enum classes that may be made besides those in ``like`` and
-            functrain's own states. No other class is made, and no code of the file is run.
-        only: globs over paths (``"params"``, ``"*.bias"``), of leaves or of all below a node; no
-            other leaves are read. Without ``like`` a node that lost leaves becomes a dict of the
-            rest.
-        rename: new path by saved path, for a leaf or all below a node; ``*`` stands for any text.
+        like: a tree of the structure expected; ``Anything`` in it accepts any subtree. Only
+            classes, keys, shapes and dtypes count, so meta tensors suffice. Tensors keep their
+            saved dtype unless ``cast`` is given. A state of a ``from_torch`` optimizer or schedule
+            may gain entries in use: ``program.init()`` fits a state after any step.
+        device: the device of all tensors. By default each goes to its device in ``like``, else to
+            the one it was saved from if this machine has it, else to the CPU.
+        types: attrs, NamedTuple and Enum classes that may be instantiated, in addition to those in
+            ``like`` and functrain's states. No other class is, and no code in the file runs.
+        only: globs over paths (``"params"``, ``"*.bias"``) of leaves, or of nodes with all their
+            leaves; no others are read. Without ``like``, a node that loses leaves becomes a dict.
+        rename: new path by saved path, for a leaf or everything below a node; ``*`` is any text.
         cast: convert tensors to the dtype in ``like`` as ``Tensor.to`` does, but never complex
-            numbers to real ones or fractions to integers. Values may be rounded, or be too large.
-        partial: leave out what only ``like`` or only the checkpoint has, and warn with a list.
+            to real or floating to integer. Values may be rounded or overflow.
+        partial: skip leaves that only ``like`` or only the checkpoint has, and warn with a list.
         migrate: pure function from the saved tree, in which classes are dicts of their fields, to
-            one that fits ``like``.
-        verify: compare all bytes that are read with the hashes they were saved with.
+            a tree that fits ``like``.
+        verify: compare all bytes that are read with their saved hashes.
 
     Returns:
         The tree.
 
     Raises:
-        NoCheckpointError: nothing is there.
-        CheckpointCorruptError: bytes are not those that were saved; names file and leaf.
-        CheckpointFormatError: it was written by a newer functrain.
-        CheckpointMismatchError: it does not fit ``like``; all places are listed, nothing was read.
-        CheckpointTypeError: it holds a class that was not shown.
-        CheckpointReadError: the system refused to read it.
+        NoCheckpointError: the path does not exist.
+        CheckpointCorruptError: bytes differ from those saved; the message names file and leaf.
+        CheckpointFormatError: a newer functrain wrote it.
+        CheckpointMismatchError: it does not fit ``like``; the message lists all mismatches.
+        CheckpointTypeError: it holds a class that neither ``like`` nor ``types`` allows.
+        CheckpointReadError: the operating system could not read it.
 
     Warns:
-        PartialLoadWarning: with ``partial``, what was left out.
+        PartialLoadWarning: ``partial`` skipped leaves.
 
     Example:
         >>> import tempfile
@@ -138,7 +137,7 @@ def read(
     verify: bool = True,
     **options: Any,
 ) -> tuple[Tree, Manifest]:
-    """Like :func:`load`, with the manifest."""
+    """Load a checkpoint together with its manifest; see :func:`load`."""
     by_path = PathOptions.of(**options)
     if like is None and (by_path.rename or by_path.cast or by_path.partial):
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
@@ -147,24 +146,24 @@ def read(
     target = None if device is None else torch.device(device)
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
-        source = assemble.Source(
+        source = assemble.CheckpointReader(
             path=place, manifest=manifest_at(place), types=types, device=target, verify=verify
         )
-        return assemble.fitted(source, like, by_path, migrate), source.manifest
+        return assemble.assemble(source, like, by_path, migrate), source.manifest
 
     return retry_while_replaced(path, attempt)
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """What a checkpoint says about itself; the payload is not touched.
+    """Read the manifest of a checkpoint without touching its tensors.
 
     Args:
         path: the checkpoint's directory.
 
     Raises:
-        NoCheckpointError: nothing is there.
+        NoCheckpointError: the path does not exist.
         CheckpointCorruptError: the manifest is damaged.
-        CheckpointFormatError: it was written by a newer functrain.
+        CheckpointFormatError: a newer functrain wrote it.
 
     Example:
         >>> import tempfile
@@ -178,7 +177,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def read_entry(path: str | Path) -> tuple[int | None, Entry]:
-    """Step, metrics and time alone, which is quick for any number of leaves."""
+    """Read only step, metrics and time, quickly for any number of leaves."""
 
     def attempt(place: Path) -> tuple[int | None, Entry]:
         data = manifest_bytes(place)
@@ -189,15 +188,15 @@ def read_entry(path: str | Path) -> tuple[int | None, Entry]:
 
 
 def verify(path: str | Path) -> Manifest:
-    """Read all bytes of a checkpoint and make sure that they are those that were saved.
+    """Read all bytes of a checkpoint and compare them with their saved hashes.
 
     Raises:
-        The errors of :func:`load`, but for those about structure.
+        The errors of :func:`load`, except those about structure.
     """
 
     def attempt(place: Path) -> Manifest:
         manifest = manifest_at(place)
-        with readable(place):
+        with read_errors(place):
             reading.verify(place, manifest.files, manifest.leaves)
         return manifest
 
@@ -205,7 +204,7 @@ def verify(path: str | Path) -> Manifest:
 
 
 def is_intact(path: str | Path) -> bool:
-    """Whether a checkpoint verifies; errors that are not damage are raised."""
+    """Return whether a checkpoint verifies; raise errors other than damage."""
     try:
         verify(path)
     except CheckpointCorruptError:
@@ -214,16 +213,16 @@ def is_intact(path: str | Path) -> bool:
 
 
 def locate(path: str | Path) -> Path:
-    """The absolute path of a checkpoint, or of the older one that stands in for it for a moment."""
+    """Return the path of a checkpoint, or of its older version while it is being replaced."""
     absolute = Path(path).absolute()
-    with readable(absolute):
+    with read_errors(absolute):
         return present(absolute)
 
 
 def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
-    """Read a checkpoint, again if another one took its place meanwhile.
+    """Read a checkpoint; retry if another process replaced it meanwhile.
 
-    Where others come faster than it can be read, they have to wait for the last attempt.
+    The last attempt locks the directory, so that writers have to wait for it.
     """
     for _ in range(_MOST_ATTEMPTS):
         place = locate(path)
@@ -231,17 +230,17 @@ def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
         try:
             return attempt(place)
         except (CheckpointCorruptError, NoCheckpointError):
-            # The same may have been renamed, to make room for the next.
+            # The same checkpoint may have moved, to make room for its replacement.
             if before is not None and place == locate(path) and before == _identity(place):
                 raise
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # no such directory, or none that may be listed
-            stack.enter_context(turn(Path(path).absolute().parent))
+        with contextlib.suppress(OSError):  # the directory does not exist or cannot be listed
+            stack.enter_context(directory_lock(Path(path).absolute().parent))
         return attempt(locate(path))
 
 
 def _identity(place: Path) -> bytes | None:
-    """What tells one checkpoint at a place from the next; numbers of inodes are used again."""
+    """Return the bytes that identify a checkpoint; inode numbers would be reused."""
     try:
         return manifest_bytes(place)
     except (CheckpointCorruptError, NoCheckpointError):
@@ -249,17 +248,17 @@ def _identity(place: Path) -> bytes | None:
 
 
 def manifest_at(place: Path) -> Manifest:
-    """The manifest at a place, which another checkpoint may take meanwhile."""
+    """Read the manifest in a directory; another process may replace it meanwhile."""
     data = manifest_bytes(place)
     with manifest_errors(place):
         return parse(data)
 
 
 def manifest_bytes(place: Path) -> bytes:
-    """The manifest of a checkpoint as it stands in its file."""
+    """Read the bytes of a manifest."""
     if not place.is_dir():
         raise missing(place)
-    with readable(place):
+    with read_errors(place):
         try:
             return _contents(place / MANIFEST)
         except FileNotFoundError as error:

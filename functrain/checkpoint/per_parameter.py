@@ -1,9 +1,9 @@
-"""Scalars that an optimizer keeps for parameters it skipped: their places in ``like``.
+"""Fit ``like`` to the per-parameter step counts that an optimizer has saved.
 
-The optimizers of ``functrain.optim`` give a parameter a step count of its own when it first has
-no gradient (``functrain.optim.counts``). So a state has such entries or has none, and both are of
-one structure: a new state fits a checkpoint of one that skipped parameters, and the reverse.
-Where a checkpoint is loaded in part, a parameter whose moments it lacks keeps its own count.
+The optimizers of ``functrain.optim`` give a parameter a separate step count when it first has no
+gradient (``functrain.optim.counts``). States with and without such entries are compatible: a new
+state fits a checkpoint of an optimizer that skipped parameters, and vice versa. If a checkpoint is
+loaded in part, a parameter whose moments it lacks keeps its own count.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from functrain import tree
 from functrain.tree import Tree
 
 _NAME = "per_parameter"
-# Paths of parameters by scalar, by the place of the optimizer's state.
+# {path of the optimizer's state: {scalar: paths of parameters}}
 _Saved = dict[str, dict[str, list[str]]]
 
 
 def match_per_parameter(
     like: Tree, names: Collection[str], wants: Callable[[str], bool], partial: bool = False
 ) -> Tree:
-    """Return ``like`` with the entries that a checkpoint has, and without those it lacks.
+    """Return ``like`` with exactly the per-parameter entries that a checkpoint has.
 
     Args:
         like: the tree expected; not changed.
-        names: dotted paths of what was saved, as they are called in ``like``.
-        wants: whether a leaf of a path is to be loaded.
+        names: dotted paths in the checkpoint, after renaming.
+        wants: whether to load the leaf at a path.
         partial: whether parameters may be missing in the checkpoint.
 
     Example:
@@ -47,10 +47,10 @@ def match_per_parameter(
         if found and dot:
             saved.setdefault(place, {}).setdefault(scalar, []).append(path)
     loaded = {name for name in names if wants(name)} if partial else None
-    return _walked(like, "", saved, wants, loaded)
+    return _match(like, "", saved, wants, loaded)
 
 
-def _walked(
+def _match(
     node: Tree,
     place: str,
     saved: _Saved,
@@ -60,17 +60,17 @@ def _walked(
     if not tree.is_node(node):
         return node
     old = tree.children(node)
-    new = [_walked(child, f"{place}.{key}", saved, wants, loaded) for key, child in old]
+    new = [_match(child, f"{place}.{key}", saved, wants, loaded) for key, child in old]
     if any(one is not child for one, (_, child) in zip(new, old, strict=True)):
         node = tree.rebuild(node, new)
     if isinstance(node, dict) and isinstance(node.get("step"), Tensor):
-        fresh = _fresh(node, place, loaded) if loaded is not None else []
-        return _fitted(node, place, saved.get(place, {}), wants, fresh)
+        fresh = _without_moments(node, place, loaded) if loaded is not None else []
+        return _with_entries(node, place, saved.get(place, {}), wants, fresh)
     return node
 
 
-def _fresh(state: dict[str, Any], place: str, loaded: Collection[str]) -> list[str]:
-    """Return the parameters of which no moment is loaded, though the shared count is."""
+def _without_moments(state: dict[str, Any], place: str, loaded: Collection[str]) -> list[str]:
+    """Return the parameters without a loaded moment, if the shared count is loaded."""
     if f"{place}.step"[1:] not in loaded or "params" in state:  # the latter is an average
         return []
     slots = {
@@ -84,7 +84,7 @@ def _fresh(state: dict[str, Any], place: str, loaded: Collection[str]) -> list[s
     return [path for path in dict.fromkeys(chain(*slots.values())) if path not in found]
 
 
-def _fitted(
+def _with_entries(
     state: dict[str, Any],
     place: str,
     saved: dict[str, list[str]],

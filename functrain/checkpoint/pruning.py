@@ -1,4 +1,4 @@
-"""Letting checkpoints of a run directory go, by rules."""
+"""Prune the checkpoints of a run directory by its retention rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_LISTINGS = 20
 
 
 def entries(directory: Path) -> dict[int, Entry]:
-    """What each checkpoint says of itself; those that cannot be read are passed over."""
+    """Return the metrics and time of each checkpoint, skipping unreadable ones with a warning."""
     before: list[Path] = []
     for _ in range(_MOST_LISTINGS):
         found: dict[int, Entry] = {}
@@ -43,40 +43,40 @@ def entries(directory: Path) -> dict[int, Entry]:
         if not gone or gone == before:
             break
         before = gone
-        # Another process has let some go, and may have saved newer ones since: look again.
+        # Another process has pruned some and may have saved newer ones: list again.
     for path in gone:
-        warn_skipped(path, NoCheckpointError(errno.ENOENT, "it is no directory"))
+        warn_skipped(path, NoCheckpointError(errno.ENOENT, "it is not a directory"))
     return found
 
 
-def going(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
-    """Steps that no rule keeps.
+def prunable_steps(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
+    """Return the steps that no rule keeps.
 
     Args:
         directory: the run directory.
-        rules: without any, all is kept.
-        just_saved: a step known to be sound. Without it one that verifies is kept in any case.
+        rules: without any, all are kept.
+        just_saved: a step known to be valid. Without it, one that verifies is kept in any case.
     """
     if not rules:
         return []
     present = entries(directory)
     leaving = prunable(present, rules, just_saved)
     if leaving and just_saved is None:
-        spared = _last_intact(directory, set(present) - set(leaving), leaving)
-        leaving = [step for step in leaving if step != spared]
+        valid = _last_intact(directory, set(present) - set(leaving), leaving)
+        leaving = [step for step in leaving if step != valid]
     return leaving
 
 
 def prune(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
-    """Remove what :func:`going` names; the caller has the lock.
+    """Remove the :func:`prunable_steps`; the caller holds the lock.
 
-    What cannot be removed, or looked at, stays and is told in a warning.
+    If a checkpoint cannot be read or removed, it stays, with a warning.
 
     Returns:
-        Steps that were removed.
+        The steps removed.
     """
     try:
-        leaving = going(directory, rules, just_saved)
+        leaving = prunable_steps(directory, rules, just_saved)
     except OSError as error:
         _warn_kept(directory, error)
         return []
@@ -84,18 +84,18 @@ def prune(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> lis
 
 
 def check_step(path: Path, step: int, said: int | None) -> None:
-    """Refuse a checkpoint that stands under the name of another step."""
+    """Raise if a checkpoint holds another step than its name says."""
     if said != step:
         raise CheckpointCorruptError(f"{path} holds the checkpoint of step {said}")
 
 
 def warn_skipped(path: Path, damage: Exception) -> None:
-    """Tell of a checkpoint that was passed over."""
-    warn(f"passed over {path}: {damage}", CheckpointSkippedWarning)
+    """Warn that a checkpoint was skipped."""
+    warn(f"skipped {path}: {damage}", CheckpointSkippedWarning)
 
 
 def _last_intact(directory: Path, kept: set[int], leaving: list[int]) -> int | None:
-    """The newest sound checkpoint among those leaving, if none of those kept is sound."""
+    """Return the newest valid step among those leaving, if none of those kept is valid."""
     if any(is_intact(directory / step_name(step)) for step in sorted(kept, reverse=True)):
         return None
     newest_first = reversed(leaving)
@@ -113,7 +113,7 @@ def _removed(path: Path) -> bool:
 
 def _warn_kept(path: Path, error: OSError) -> None:
     warn(
-        f"what is no longer needed in {path} could not be removed: {error}. It takes room "
-        "until it is; the next save tries again",
+        f"checkpoints no longer needed in {path} could not be removed: {error}. They occupy disk "
+        "space until then; the next save tries again",
         CheckpointWriteWarning,
     )

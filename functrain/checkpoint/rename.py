@@ -1,4 +1,4 @@
-"""Other names for the leaves of a checkpoint."""
+"""Rename the leaves of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from functrain.tree.nodes import Key
 def rename_leaves(
     saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
 ) -> tuple[dict[str, Json], list[str]]:
-    """Give the nodes and leaves of a checkpoint other names.
+    """Rename the nodes and leaves of a checkpoint.
 
     Args:
-        saved: what is at each dotted path.
-        rename: new path by saved path; a path also stands for all below it, ``*`` for any text.
-        counts: how many places have each path.
+        saved: structure by dotted path.
+        rename: new path by saved path; a path includes everything below it, ``*`` is any text.
+        counts: number of leaves and nodes with each path.
 
     Returns:
-        (what is at each new path, problems in words).
+        (structure by new path, a sentence about each problem).
     """
     problems: list[str] = []
     left, result, moved = dict(saved), dict[str, Json](), dict[str, str]()
-    # All at once, so that two names can be exchanged.
+    # Rename all at once, so that two names can be swapped.
     for old, new in rename.items():
         pattern = re.compile(re.escape(old).replace(r"\*", "(.*)") + r"(\..*)?", re.DOTALL)
         hits = {name: match for name in left if (match := pattern.fullmatch(name))}
@@ -46,7 +46,7 @@ def rename_leaves(
 
 
 def _rekeyed(saved: dict[str, Json], moved: Mapping[str, str]) -> dict[str, Json]:
-    """The states of torch's classes, which are loaded as one, with the new names below them."""
+    """Apply the new names inside the states of torch's classes, which are loaded as one leaf."""
     origins = {new: old for old, new in moved.items()}
     return {
         name: _with_keys(json, origins.get(name, name), name, moved)
@@ -64,7 +64,7 @@ def _with_keys(json: Json, old: str, new: str, moved: Mapping[str, str]) -> Json
     for key, child in node.children:
         plain = f"{new}.{key}"
         name = moved.get(f"{old}.{key}", plain)
-        # A name that leaves this node is that of no entry here; it keeps its key, and is loaded.
+        # An entry renamed out of this node keeps its key here, because the state loads as a whole.
         inside = name != plain and name.startswith(f"{new}.")
         own = name[len(new) + 1 :] if inside else key
         children.append((own, _with_keys(child, f"{old}.{key}", f"{new}.{own}", moved)))
@@ -72,12 +72,12 @@ def _with_keys(json: Json, old: str, new: str, moved: Mapping[str, str]) -> Json
 
 
 def ambiguous(name: str, counts: Mapping[str, int]) -> str:
-    """Say that a path is that of several places."""
+    """Describe a path that several leaves share."""
     return f"{name}: {counts[name]} places in the checkpoint have this path"
 
 
 def _occupied(name: str) -> str:
-    return f"{name}: there already, so nothing can be renamed to it"
+    return f"{name}: exists already, so nothing can be renamed to it"
 
 
 def _substituted(new: str, match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which checkpoints to keep and which is best: pure functions of what manifests say."""
+"""Decide which checkpoints to keep and which is best: pure functions of their metrics."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MODES = one_of(("min", "max"))
 
 
 class Rule(Protocol):
-    """Says which checkpoints to keep; a checkpoint goes when no rule keeps it."""
+    """A retention rule; a checkpoint is pruned when no rule keeps it."""
 
     def kept(self, entries: Entries) -> set[int]:
-        """The steps to keep, of all there are."""
+        """Return the steps to keep."""
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Last:
     count: int = attrs.field(default=1, validator=whole(1))
 
     def kept(self, entries: Entries) -> set[int]:
-        """The highest steps."""
+        """Return the highest steps."""
         return set(sorted(entries)[-self.count :])
 
 
@@ -50,9 +50,9 @@ class Best:
     """Keep the best by a metric.
 
     Args:
-        metric: its name. A checkpoint without it, or where it is NaN or infinite, is never best.
-        mode: whether ``"min"`` or ``"max"`` of it is best; of equal ones the earlier. By default
-            what the run that saved them went by, else what the metric's name implies.
+        metric: its name. A checkpoint without it, or whose value is NaN or infinite, is never best.
+        mode: whether ``"min"`` or ``"max"`` is best; of equal values the earlier step wins. The
+            default is the mode that the run recorded, else the one its name implies.
         count: how many.
 
     Example:
@@ -66,7 +66,7 @@ class Best:
     count: int = attrs.field(default=1, validator=whole(0))
 
     def direction(self, entries: Entries) -> Mode | None:
-        """The mode; ``None`` where nothing says it."""
+        """Return the mode, or ``None`` if it is unknown."""
         if self.mode is not None:
             return self.mode
         for step in sorted(entries, reverse=True):
@@ -77,19 +77,19 @@ class Best:
         return mode_of_name(self.metric)
 
     def check(self, metrics: Mapping[str, Any]) -> None:
-        """Refuse a metric of which nothing says whether less or more is better.
+        """Raise if whether a low or a high value of the metric is better is unknown.
 
         Raises:
-            ConfigurationError: it is among these, and its name implies nothing.
+            ConfigurationError: ``metrics`` has it, and its name implies no mode.
         """
         if self.count and self.metric in metrics:
             resolved_mode(self.metric, self.mode, where="Checkpoints")
 
     def ranked(self, entries: Entries) -> list[int]:
-        """All steps that have the metric, from best to worst.
+        """Return all steps that have the metric, from best to worst.
 
         Raises:
-            ConfigurationError: nothing says whether less or more is better.
+            ConfigurationError: whether a low or a high value is better is unknown.
         """
         values = self._values(entries)
         if not values:
@@ -99,7 +99,7 @@ class Best:
         return sorted(values, key=lambda step: (sign * values[step], step))
 
     def kept(self, entries: Entries) -> set[int]:
-        """The first of :meth:`ranked`; all that have the metric where nothing says what is best."""
+        """Return the first of :meth:`ranked`; without a mode, all steps that have the metric."""
         if self.direction(entries) is None:
             return set(self._values(entries)) if self.count else set()
         return set(self.ranked(entries)[: self.count])
@@ -114,7 +114,7 @@ class Best:
 
 @attrs.frozen
 class EverySteps:
-    """Keep the steps that a number divides.
+    """Keep every n-th step.
 
     Example:
         >>> sorted(EverySteps(20).kept({10: Entry({}), 20: Entry({}), 40: Entry({})}))
@@ -124,15 +124,15 @@ class EverySteps:
     steps: int = attrs.field(validator=whole(1))
 
     def kept(self, entries: Entries) -> set[int]:
-        """Multiples of ``steps``."""
+        """Return the multiples of ``steps``."""
         return {step for step in entries if step % self.steps == 0}
 
 
 @attrs.frozen
 class EveryMinutes:
-    """Keep one for each span of time, the first that was saved in it.
+    """Keep the first checkpoint saved in each interval of time.
 
-    The spans are those of the clock, so what is kept does not depend on what was let go before.
+    Intervals are fixed on the wall clock, so the result does not depend on earlier pruning.
 
     Example:
         >>> saved = {1: Entry({}, 0.0), 2: Entry({}, 50.0), 3: Entry({}, 70.0)}
@@ -143,7 +143,7 @@ class EveryMinutes:
     minutes: float = attrs.field(validator=validators.gt(0))
 
     def kept(self, entries: Entries) -> set[int]:
-        """The first of each span; those whose time is not known are kept."""
+        """Return the first step of each interval, and all steps without a known time."""
         firsts: dict[Any, int] = {}
         for step in sorted(entries, key=lambda step: (entries[step].saved_at or 0.0, step)):
             saved_at = entries[step].saved_at
@@ -152,17 +152,17 @@ class EveryMinutes:
         return set(firsts.values())
 
 
-def union(
+def combine(
     best: Best,
     last: int | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     more: Sequence[Rule] = (),
 ) -> tuple[Rule, ...]:
-    """The rules of a store; none, so that all is kept, where only ``best`` is given.
+    """Combine the rules of a store; without any besides ``best``, nothing is pruned.
 
     Example:
-        >>> union(Best()), union(Best(), last=2)
+        >>> combine(Best()), combine(Best(), last=2)
         ((), (Last(count=2), Last(count=1), Best(metric='loss', mode=None, count=1)))
     """
     rules: list[Rule] = [] if last is None else [Last(last)]
@@ -173,10 +173,10 @@ def union(
 
 
 def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    """An attrs validator.
+    """Validate a field that must be positive or ``None``.
 
     Raises:
-        ConfigurationError: the value is not above 0, or no whole number where one is meant.
+        ConfigurationError: the value is not above 0, or not an int where it must be.
     """
     whole = attribute.name != "keep_every_minutes"
     if value is not None and (value <= 0 or (whole and not isinstance(value, int))):
@@ -186,12 +186,12 @@ def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | No
 
 
 def prunable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
-    """Steps whose checkpoints may go.
+    """Return the steps whose checkpoints may be removed.
 
     Args:
-        entries: all there are.
-        rules: what any of them keeps is kept; without rules all is.
-        just_saved: kept whatever its step is: a run that was rewound saves below older steps.
+        entries: all checkpoints.
+        rules: a checkpoint stays if any rule keeps it; without rules all stay.
+        just_saved: always kept: after a rewind, a run saves below older steps.
 
     Example:
         >>> entries = {step: Entry({}) for step in (10, 20, 30, 40)}

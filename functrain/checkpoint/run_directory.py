@@ -1,4 +1,4 @@
-"""A run directory: one writer at a time, and a mark of its format."""
+"""A run directory: names of checkpoints, the writer's lock, and the format mark."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from functrain.checkpoint.storage.commit import named, sweep
+from functrain.checkpoint.storage.commit import final_name, sweep
 from functrain.checkpoint.storage.files import (
     created,
+    directory_lock,
     make_directories,
     sync_directory,
     try_lock,
-    turn,
     unlock,
     write_all,
 )
@@ -33,19 +33,19 @@ _MARK = "functrain run directory, format "
 _VERSION = "1.0"
 _MAJOR = 1
 _MARKED = re.compile(re.escape(_MARK) + r"(\d{1,9})\.")
-# As `step_name` writes it; what else is called alike is not ours.
+# Exactly the names that `step_name` gives; similar names belong to someone else.
 _STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
-# Worker processes that a killed writer has left hold its lock until they notice, within 5 s.
+# Orphaned worker processes of a killed writer hold its lock until they notice, within 5 s.
 _PATIENCE = 10.0
 
 
 def absolute(path: str | Path) -> Path:
-    """A path that a later change of the working directory does not change."""
+    """Return an absolute path, which a later change of the working directory does not affect."""
     return Path(path).absolute()
 
 
 def step_name(step: int) -> str:
-    """The name of a step's checkpoint.
+    """Return the directory name of a step's checkpoint.
 
     Example:
         >>> step_name(120)
@@ -55,14 +55,14 @@ def step_name(step: int) -> str:
 
 
 def list_steps(directory: Path) -> list[int]:
-    """Steps that have a checkpoint, in numeric order; none where the directory does not exist.
+    """Return the steps that have a checkpoint, in order; none if the directory does not exist.
 
     Raises:
-        RunDirectoryError: it is no directory, or may not be read.
+        RunDirectoryError: the path is not a directory, or it cannot be read.
     """
     try:
-        # Of one listing: a name that is being replaced is in it in one form or the other.
-        names = [named(entry) for entry in os.listdir(directory)]
+        # One listing shows a checkpoint that is being replaced under one of its two names.
+        names = [final_name(entry) for entry in os.listdir(directory)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -71,10 +71,10 @@ def list_steps(directory: Path) -> list[int]:
 
 
 def check_format(directory: Path) -> None:
-    """Refuse a run directory that a newer functrain has written.
+    """Raise if a newer functrain has written to the run directory.
 
     Raises:
-        CheckpointFormatError: it has.
+        CheckpointFormatError: the format is newer than this version reads.
     """
     try:
         text = (directory / "FORMAT").read_text(errors="replace")
@@ -82,7 +82,7 @@ def check_format(directory: Path) -> None:
         return
     except OSError as error:
         raise _unusable(directory, error) from error
-    # A damaged mark is no reason to stop: every checkpoint tells its own format.
+    # Ignore a damaged mark: every checkpoint states its own format.
     match = _MARKED.match(text)
     if match is not None and int(match[1]) > _MAJOR:
         raise CheckpointFormatError(
@@ -92,33 +92,33 @@ def check_format(directory: Path) -> None:
 
 
 def missing(place: Path) -> NoCheckpointError:
-    """What to raise where a checkpoint was asked for and there is something else, or nothing."""
+    """Return the error for a path that is not a checkpoint, with a hint at what it is."""
     steps = list_steps(place) if place.is_dir() else []
     if steps:
         newest = place / step_name(steps[-1])
-        told = f"{place} is a run directory; its newest checkpoint is {newest}"
-        return NoCheckpointError(errno.ENOENT, told)
-    told = f"there is no checkpoint at {place}"
+        message = f"{place} is a run directory; its newest checkpoint is {newest}"
+        return NoCheckpointError(errno.ENOENT, message)
+    message = f"there is no checkpoint at {place}"
     if place.is_file():
-        told += (
+        message += (
             ": it is a file, and a checkpoint is a directory; functrain.checkpoint.weights reads "
             "files of weights"
         )
-    elif place.parent.is_dir() and (beside := list_steps(place.parent)):
-        told += f"; there are those of the steps {beside}"
-    return NoCheckpointError(errno.ENOENT, told)
+    elif place.parent.is_dir() and (steps := list_steps(place.parent)):
+        message += f"; the directory has the steps {steps}"
+    return NoCheckpointError(errno.ENOENT, message)
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Be the only process that writes to a run directory; it is made if it does not exist.
+    """Hold the writer's lock of a run directory, which is created if it does not exist.
 
-    A process that has the lock may take it again. The system frees it when the process dies.
+    The lock is reentrant within a process. The system releases it when the process dies.
 
     Raises:
-        RunDirectoryBusyError: another process has it.
-        RunDirectoryError: the directory cannot be made, read or written.
-        CheckpointFormatError: a newer functrain has written there.
+        RunDirectoryBusyError: another process holds it.
+        RunDirectoryError: the directory cannot be created, read or written.
+        CheckpointFormatError: a newer functrain has written to it.
     """
     try:
         make_directories(directory)
@@ -137,12 +137,13 @@ def locked(directory: Path) -> Iterator[None]:
     finally:
         if acquired and owner == os.getpid():
             with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)  # a name must not outlive its lock
+                # Clear our name before the lock is released: it must not outlive the lock.
+                os.ftruncate(descriptor, 0)
         unlock(descriptor, owner)
 
 
 def _acquire(descriptor: int, directory: Path) -> bool:
-    """Take the lock; ``False`` if this process has it already."""
+    """Take the lock; return ``False`` if this process holds it already."""
     here, own = socket.gethostname(), os.getpid()
     deadline = time.monotonic() + _PATIENCE
     while try_lock(descriptor) is False:
@@ -153,7 +154,7 @@ def _acquire(descriptor: int, directory: Path) -> bool:
             raise RunDirectoryBusyError(
                 errno.EBUSY,
                 f"process {pid} on {host} is writing to {directory}; "
-                "wait for it, end it, or choose another directory",
+                "wait for it, stop it, or choose another directory",
             )
         time.sleep(0.05)
     try:
@@ -170,7 +171,7 @@ def _holder(descriptor: int) -> tuple[str, int]:
 
 
 def _is_alive(pid: int) -> bool:
-    if pid == 0:  # whoever has the lock has not written its name yet
+    if pid == 0:  # the holder of the lock has not written its name yet
         return False
     try:
         os.kill(pid, 0)
@@ -183,10 +184,11 @@ def _is_alive(pid: int) -> bool:
 
 def _prepare(directory: Path) -> None:
     try:
-        with turn(directory):
+        with directory_lock(directory):
             sweep(directory)
         mark = directory / "FORMAT"
         if not mark.exists():
+            # Write, sync and rename, so that the mark is never seen half written.
             draft = directory / ".FORMAT"
             draft.unlink(missing_ok=True)
             with created(draft) as descriptor:
@@ -201,6 +203,6 @@ def _unusable(directory: Path, error: OSError) -> RunDirectoryError:
     return RunDirectoryError(
         error.errno,
         f"the run directory {directory} cannot be used: {error.strerror or error}. Choose "
-        "another, or mend what the system says of this one",
+        "another directory, or fix this one",
         error.filename,
     )

@@ -1,4 +1,4 @@
-"""Saving: one tree, one directory."""
+"""Save one tree as one directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from functrain.errors import CheckpointExistsError, CheckpointWriteError
 from functrain.tree import Tree
 
 _ROOM_PER_FILE = 4096
-_ROOM_PER_LEAF = 512  # a generous guess at what a tensor adds to headers and manifest
+_ROOM_PER_LEAF = 512  # generous estimate of a tensor's share of headers and manifest
 
 
 def save(
@@ -44,28 +44,28 @@ def save(
     overwrite: bool = False,
     frozen: Iterable[str] = (),
 ) -> Path:
-    """Save a tree as a directory, durably, wholly or not at all.
+    """Save a tree as a directory, atomically and durably.
 
-    When this returns, the checkpoint survives a power cut. When it raises, or the process is
-    killed on the way, whatever was at ``path`` before is still there.
+    Once this returns, the checkpoint survives a power cut. If it raises, or the process is killed
+    before, the previous content of ``path`` is still there.
 
     Args:
-        path: the directory to make.
+        path: the directory to create.
         tree: dicts, lists, tuples and attrs instances of tensors and Python scalars. Tensors that
-            are the same memory are saved once and load as one.
-        info: plain data to keep beside it.
+            are views of the same memory are saved once and load as one.
+        info: plain data to store with it.
         step: updates made.
         metrics: numbers by name.
-        overwrite: replace a checkpoint that is at ``path``; nothing else is ever replaced.
-        frozen: dotted paths of tensors that do not change; they go to a file of their own.
+        overwrite: replace an existing checkpoint at ``path``; nothing else is ever replaced.
+        frozen: dotted paths of tensors that never change; they go to a separate file.
 
     Returns:
         The absolute path.
 
     Raises:
-        UnsupportedError: the tree holds what could not be given back exactly.
-        CheckpointExistsError: something is at ``path`` that may not be replaced.
-        CheckpointWriteError: there is too little room, or writing failed; nothing is left behind.
+        UnsupportedError: the tree has a leaf that could not be restored exactly.
+        CheckpointExistsError: ``path`` exists and may not be replaced.
+        CheckpointWriteError: writing failed or disk space is short; nothing is left behind.
         CheckpointChangedError: another thread changed a tensor meanwhile; nothing is left behind.
 
     Example:
@@ -82,14 +82,14 @@ def save(
 def write(
     path: str | Path, taken: Snapshot, *, overwrite: bool = False, previous: Path | None = None
 ) -> Path:
-    """Save what was taken apart already; the other half of :func:`save`.
+    """Write a snapshot; the second half of :func:`save`.
 
     Args:
-        path: the directory to make.
-        taken: what is to be saved.
-        overwrite: replace a checkpoint that is at ``path``.
-        previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked,
-            not written again, where that is possible and all bytes are the same.
+        path: the directory to create.
+        taken: the snapshot.
+        overwrite: replace an existing checkpoint at ``path``.
+        previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked
+            instead of written if the file system can and all bytes are the same.
     """
     final = Path(path).absolute()
     plan = layouts(taken.tensors, taken.names, taken.same, taken.frozen)
@@ -111,6 +111,7 @@ def write(
 
 def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None) -> None:
     files, hashes = _payload(directory, taken, plan, shared)
+    # The payload is on disk now; fail if a tensor was changed in place while it was written.
     taken.confirm()
     manifest = Manifest(
         format=FORMAT,
@@ -123,6 +124,7 @@ def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared |
         leaves=_leaves(taken, plan, hashes),
         files=files,
     )
+    # Last: a directory without a manifest is never taken for a checkpoint.
     with created(directory / MANIFEST) as descriptor:
         write_all(descriptor, manifest.to_bytes())
 
@@ -130,7 +132,7 @@ def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared |
 def _payload(
     directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None
 ) -> tuple[tuple[File, ...], writing.Hashes]:
-    """Write the payload files, or link one that is shared."""
+    """Write the payload files, or link the one that has not changed."""
     if shared is None or not hard_links.link(shared, directory):
         return writing.write(directory, plan, taken.tensors)
     rest = [layout for layout in plan if layout.name != shared.file.name]
@@ -179,7 +181,7 @@ def _versions() -> dict[str, str]:
 
 
 def _refuse_foreign(path: Path, overwrite: bool) -> None:
-    """Let nothing be replaced but a checkpoint, and that only when asked."""
+    """Raise unless ``path`` is free, or a checkpoint that may be overwritten."""
     if path.is_dir():
         names = os.listdir(path)
         foreign = [name for name in names if name != MANIFEST and not name.endswith(".safetensors")]
@@ -191,19 +193,18 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
         )
         raise CheckpointExistsError(errno.EEXIST, f"{path} {reason} {hint}")
     if path.exists() or path.is_symlink():
-        raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, where a directory is to be")
+        raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, not a directory")
 
 
 def _room(taken: Snapshot, plan: list[Layout]) -> int:
-    """How many bytes the files take, roughly."""
+    """Estimate the size of the files in bytes."""
     files = sum(layout.length + _ROOM_PER_FILE for layout in plan)
     return files + _ROOM_PER_LEAF * len(taken.tensors)
 
 
 def _need_room(path: Path, needed: int) -> None:
-    # Written beside the final name, which another saver may be replacing at the moment.
-    beside = path.parent
-    existing = next(place for place in (beside, *beside.parents) if place.is_dir())
+    # Look at the parent directory: another process may be replacing the final name right now.
+    existing = next(place for place in path.parents if place.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")

@@ -1,4 +1,4 @@
-"""What is to be saved, taken apart and checked: all that must happen before a step goes on."""
+"""Encode and check a tree before it is written: the part of saving that holds up the step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from functrain.checkpoint.format.aliasing import aliases
 from functrain.checkpoint.format.encoding import encode, encode_plain
-from functrain.checkpoint.format.layout import readable
+from functrain.checkpoint.format.layout import utf8_safe
 from functrain.checkpoint.format.scalars import Json
 from functrain.errors import CheckpointChangedError, UnsupportedError
 from functrain.errors.nearest import nearest
@@ -22,19 +22,19 @@ _MOST_STEPS = 10**18
 
 @attrs.frozen(eq=False)
 class Snapshot:
-    """A tree as JSON and a list of tensors, with what is kept beside it.
+    """A tree as JSON and a list of tensors, with its metadata.
 
     Attributes:
         structure: the tree, see :mod:`functrain.checkpoint.format.structure`.
         tensors: its tensors with their paths; held by reference.
         names: their paths as text.
-        frozen: names of those that do not change, which go to a file of their own.
-        same: for each the index of an earlier one that is the same memory, or ``None``.
+        frozen: names of the tensors that never change, which go to a separate file.
+        same: for each tensor the index of an earlier one with the same memory, or ``None``.
         step: updates made.
         metrics: JSON of the metrics by name.
-        info: JSON of what the caller added.
-        devices: where each tensor was.
-        versions: how often each tensor had been changed in place, where torch counts it.
+        info: JSON of the caller's data.
+        devices: the device of each tensor.
+        versions: torch's count of in-place changes of each tensor, or ``None``.
     """
 
     structure: Json
@@ -49,10 +49,10 @@ class Snapshot:
     versions: list[int | None]
 
     def confirm(self) -> None:
-        """Make sure that no tensor was changed in place since it was taken.
+        """Raise if a tensor was changed in place since the snapshot.
 
         Raises:
-            CheckpointChangedError: names the first that was.
+            CheckpointChangedError: the message names the first such tensor.
         """
         for (path, tensor), version in zip(self.tensors, self.versions, strict=True):
             if version is not None and tensor._version != version:
@@ -67,18 +67,18 @@ def snapshot(
     metrics: Mapping[str, Any] | None = None,
     frozen: Iterable[str] = (),
 ) -> Snapshot:
-    """Take a tree apart; its tensors are not read yet.
+    """Encode a tree without reading the values of its tensors.
 
     Args:
-        tree: what is to be saved.
-        info: plain data.
+        tree: the tree to save.
+        info: plain data to store with it.
         step: updates made.
         metrics: numbers by name.
-        frozen: dotted paths of tensors that do not change.
+        frozen: dotted paths of tensors that never change.
 
     Raises:
-        UnsupportedError: something in it could not be given back exactly.
-        ValueError: the step is no count of updates.
+        UnsupportedError: the tree has a leaf that could not be restored exactly.
+        ValueError: the step is negative or too large.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ def snapshot(
     """
     structure, tensors = encode(tree)
     numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
-    names = [readable(path_string(path)) for path, _ in tensors]
+    names = [utf8_safe(path_string(path)) for path, _ in tensors]
     return Snapshot(
         structure=structure,
         tensors=tensors,
@@ -113,7 +113,7 @@ def _named(frozen: Iterable[str], names: list[str]) -> frozenset[str]:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A metric as a Python number, whatever library it comes from."""
+    """Convert a metric of any library to a Python number."""
     if not hasattr(value, "item"):
         return value
     try:
@@ -135,5 +135,5 @@ def _step(step: Any) -> int:
 
 
 def versions(tensors: list[Tensor]) -> list[int | None]:
-    """Torch's count of in-place changes of each; inference tensors have none."""
+    """Return torch's count of in-place changes of each tensor; inference tensors have none."""
     return [None if tensor.is_inference() else tensor._version for tensor in tensors]

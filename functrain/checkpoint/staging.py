@@ -1,4 +1,4 @@
-"""How the tensors of a snapshot are held until they are written: as they are, or as copies."""
+"""Hold the tensors of a snapshot until they are written: by reference, or as copies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from functrain.tree.elements import as_integers
 
 
 class ByReference:
-    """Hold tensors as they are: right for states, which are never changed.
+    """Hold tensors by reference, which suffices for states that are never changed in place.
 
-    Memory that is not torch's own, a NumPy array's for one, is copied all the same, unless it is
-    written ``at_once``: who changes it, and when, cannot be known.
+    Memory that torch does not own, such as that of a NumPy array, is copied unless it is written
+    ``at_once``: torch cannot count changes to it.
 
-    Those on a GPU are read on a stream of the writing thread's own, after the work that makes them
-    and beside the work of later steps.
+    Tensors on a GPU are read on a separate stream of the writing thread, after the kernels that
+    compute them and concurrently with those of later steps.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -28,7 +28,7 @@ class ByReference:
         self._made: dict[torch.device, torch.cuda.Event] = {}
 
     def hold(self, taken: Snapshot) -> Snapshot:
-        """The snapshot itself, or one with copies of what is not torch's."""
+        """Return the snapshot, with copies of memory that torch does not own."""
         devices = {tensor.device for _, tensor in taken.tensors if tensor.is_cuda}
         self._made = {
             device: torch.cuda.current_stream(device).record_event() for device in devices
@@ -42,7 +42,7 @@ class ByReference:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """A context, in the writing thread, in which the tensors can be read."""
+        """Make the tensors readable in the writing thread inside a ``with`` block."""
         with contextlib.ExitStack() as stack:
             for device, made in self._made.items():
                 stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -52,10 +52,10 @@ class ByReference:
 
 
 class StagedCopies:
-    """Hold copies, in memory that the copies of the next snapshot reuse.
+    """Hold copies, in memory that the next snapshot reuses.
 
-    Those of tensors on a GPU are in page-locked memory and made on a stream of their own; later
-    work on the GPU waits for that, the host does not.
+    Tensors on a GPU are copied to pinned memory on a separate stream. Later kernels on the GPU
+    wait for these copies; the host does not.
 
     Example:
         >>> from functrain.checkpoint.snapshot import snapshot
@@ -71,11 +71,12 @@ class StagedCopies:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def hold(self, taken: Snapshot) -> Snapshot:
-        """The snapshot with copies for tensors; those of the one before are overwritten."""
+        """Return the snapshot with copied tensors, overwriting the copies of the previous one."""
         copies: list[Tensor] = []
         for index, ((_, tensor), first) in enumerate(zip(taken.tensors, taken.same, strict=True)):
             copies.append(self._copy(index, tensor) if first is None else copies[first])
         for device, stream in self._streams.items():
+            # The next step may overwrite the originals (a donated program).
             torch.cuda.current_stream(device).wait_stream(stream)
         paths = [path for path, _ in taken.tensors]
         pairs = list(zip(paths, copies, strict=True))
@@ -83,7 +84,7 @@ class StagedCopies:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """A context, in the writing thread, in which the copies can be read."""
+        """Wait for the copies, then make them readable inside a ``with`` block."""
         for stream in self._streams.values():
             stream.synchronize()
         yield

@@ -1,4 +1,4 @@
-"""Which of our errors an error of the system or of a malformed manifest is."""
+"""Translate errors of the system and of malformed manifests into functrain's errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Recur
 
 @contextlib.contextmanager
 def manifest_errors(path: Path) -> Iterator[None]:
-    """A block that reads what a manifest says.
+    """Translate errors of code that interprets a manifest.
 
-    Of the caller's code only tensor subclasses run in it; attrs classes tell their own errors.
+    Of the user's code only tensor subclasses run in such a block; errors of attrs classes are
+    translated where the classes are instantiated.
 
     Raises:
         CheckpointCorruptError: the manifest is malformed.
@@ -32,12 +33,12 @@ def manifest_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """A block that reads files.
+def read_errors(path: Path) -> Iterator[None]:
+    """Translate errors of code that reads files.
 
     Raises:
         CheckpointCorruptError: the disk is damaged.
-        CheckpointReadError: the system refused.
+        CheckpointReadError: the system could not read them.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The weights alone: to start from them, with everything else fresh."""
+"""Load the weights of a model from a checkpoint or a plain file, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from functrain.checkpoint.loading import is_intact, locate, read_manifest
 from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.translate_errors import readable
+from functrain.checkpoint.translate_errors import read_errors
 from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 
 What: TypeAlias = Literal["params", "ema", "all"]
-# Where a training state is in its tree: that of a run, or saved by itself.
+# The path of the training state in a run's checkpoint, and in one that holds only the state.
 _BASES = ("train.", "")
 
 # What torch raises for bytes that are no pickle of tensors.
@@ -36,23 +36,23 @@ _UNREADABLE = (
 def weights(
     path: str | Path, what: What = "params", *, device: str | torch.device = "cpu"
 ) -> dict[str, Tensor]:
-    """Weights by name, for ``program.init(params=...)`` or a module's ``load_state_dict``.
+    """Load weights by name, for ``program.init(params=...)`` or a module's ``load_state_dict``.
 
     Args:
         path: a run directory (its newest checkpoint that verifies), a checkpoint, a safetensors
-            file, or a file with a ``state_dict`` that ``torch.save`` wrote; of the last nothing but
-            tensors and plain containers is unpickled.
-        what: of a checkpoint, ``"params"`` or the averaged ones, ``"ema"``; see :func:`chosen`.
-        device: where they go.
+            file, or a ``state_dict`` file from ``torch.save``; of the last, only tensors and plain
+            containers are unpickled.
+        what: ``"params"``, or ``"ema"`` for averaged ones; see :func:`select_weights`.
+        device: the device of the tensors.
 
     Returns:
-        Parameters and persistent buffers, tied ones under all of their names, where ``fit`` has
-        noted which those are; of a state saved by itself its parameters and buffers.
+        Parameters and persistent buffers, tied ones under all of their names, if ``fit`` recorded
+        them; for a state saved without ``fit`` its parameters and all buffers.
 
     Raises:
-        NoCheckpointError: nothing is there.
-        CheckpointCorruptError: it is damaged, or no such file.
-        ConfigurationError: it holds no such weights.
+        NoCheckpointError: the path does not exist.
+        CheckpointCorruptError: it is damaged, or not a file of weights.
+        ConfigurationError: it does not hold these weights.
 
     Example:
         >>> import functrain as ft, tempfile
@@ -70,20 +70,20 @@ def weights(
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint and no file at {place}")
     if what != "params":
         raise ConfigurationError(f"what={what!r}: {place} is a plain file, which holds one kind")
-    with readable(place):
+    with read_errors(place):
         return _from_file(place, device)
 
 
-def chosen(manifest: Manifest, what: What) -> dict[str, Leaf]:
-    """The leaves that make up weights, by the names they go by in the module.
+def select_weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
+    """Select the leaves of the weights, by their names in the module.
 
     Args:
         manifest: of a run state, of a training state, or of any tree with ``params``.
         what: ``"params"``: parameters and persistent buffers; ``"ema"``: the same with averaged
-            parameters where there is an average; ``"all"``: every tensor by its dotted path.
+            parameters; ``"all"``: every tensor by its dotted path.
 
     Raises:
-        ConfigurationError: there are none such.
+        ConfigurationError: the checkpoint has no such leaves.
     """
     if what not in ("params", "ema", "all"):
         raise ConfigurationError(f"what={what!r}: expected 'params', 'ema' or 'all'")
@@ -120,13 +120,13 @@ def _under(leaves: dict[str, Leaf], prefix: str) -> dict[str, Leaf]:
 
 
 def _noted(manifest: Manifest, name: str, cls: type[Any]) -> Any:
-    """What ``fit`` noted beside a run state; empty for checkpoints of other origin."""
+    """Return what ``fit`` recorded under a name; empty for checkpoints without ``fit``."""
     found = manifest.info.get(name) if isinstance(manifest.info, dict) else None
     return found if isinstance(found, cls) else cls()
 
 
 def _checkpoint(place: Path) -> Path:
-    """A checkpoint, or the newest one in a run directory that verifies."""
+    """Return the path itself, or the newest checkpoint in a run directory that verifies."""
     steps = list_steps(place)
     for step in reversed(steps):
         path = place / step_name(step)
@@ -140,12 +140,12 @@ def _checkpoint(place: Path) -> Path:
 
 def _from_checkpoint(place: Path, what: What, device: str | torch.device) -> dict[str, Tensor]:
     manifest = read_manifest(place)
-    names = chosen(manifest, what)
+    names = select_weights(manifest, what)
     places = {leaf.path: index for index, leaf in enumerate(manifest.leaves)}
     wanted = {name: places[leaf.path] for name, leaf in names.items()}
     target = torch.device(device)
     targets = dict.fromkeys(range(len(manifest.leaves)), target)
-    with readable(place):
+    with read_errors(place):
         found = reading.read(
             place, manifest.files, manifest.leaves, targets, wanted=set(wanted.values())
         )
@@ -158,7 +158,7 @@ def _from_file(place: Path, device: str | torch.device) -> dict[str, Tensor]:
             return dict(safetensors.torch.load_file(place, device=str(device)))
         found = torch.load(place, map_location=device, weights_only=True)
     except (SafetensorError, *_UNREADABLE) as error:
-        # Without torch's advice to load it in a way that runs its code.
+        # Leave out torch's advice to use weights_only=False, which runs code in the file.
         raise CheckpointCorruptError(
             f"{place} cannot be read as weights: it is no safetensors file and no state_dict that "
             f"loads without running code ({type(error).__name__})"

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint.run_directory import locked
-from functrain.checkpoint.storage.files import make_directories, turn
+from functrain.checkpoint.storage.files import directory_lock, make_directories
 from functrain.errors import RunDirectoryBusyError, SearchError
 from functrain.errors.optional import require
 from functrain.search import choosing
@@ -47,7 +47,7 @@ def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -
     if not (new or path.exists()):
         raise SearchError(f"{directory} holds no search: it has no {FILE_NAME}")
     make_directories(directory)
-    with turn(directory):  # two processes may not both make the tables
+    with directory_lock(directory):  # two processes may not both make the tables
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
         )
@@ -84,7 +84,7 @@ class Queue:
             An ``optuna.Trial``, interrupted ones first; ``None`` when no more are to be begun.
         """
         with contextlib.ExitStack() as held:
-            with turn(self.directory):
+            with directory_lock(self.directory):
                 trial = self._interrupted(held) or self._new(held)
             yield trial
 

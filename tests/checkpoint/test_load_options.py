@@ -62,7 +62,7 @@ class TestOnly:
         assert (found.params["encoder.2.weight"] == 1).all()
 
     def test_a_glob_that_hits_nothing(self, saved: Path) -> None:
-        with pytest.raises(CheckpointMismatchError, match=r"weights\.\*: no leaf has such a path"):
+        with pytest.raises(CheckpointMismatchError, match=r"weights\.\*: no leaf has a matching"):
             load(saved, only="weights.*")
         with pytest.raises(CheckpointMismatchError, match="nothing in the checkpoint"):
             load(saved, like=made(), only="weights.*")
@@ -92,7 +92,7 @@ class TestRename:
             load(saved, like=self.like(), rename=rename)
         text = str(caught.value)
         assert "rename: 'params.encoded' is not in the checkpoint (did you mean" in text
-        assert "step: there already, so nothing can be renamed to it" in text
+        assert "step: exists already, so nothing can be renamed to it" in text
         assert "params.backbone.0.w: missing in the checkpoint" in text
         assert "params.encoder.0.weight: unexpected, only in the checkpoint" in text
 
@@ -202,7 +202,7 @@ class TestOddTrees:
 
     def test_a_glob_that_hits_nothing_beside_an_empty_dict(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", {"e": {}, "w": torch.ones(1)})
-        with pytest.raises(CheckpointMismatchError, match="no leaf has such a path"):
+        with pytest.raises(CheckpointMismatchError, match="no leaf has a matching path"):
             load(path, only="nothing")
         assert load(path, only="e") == {"e": {}}
 

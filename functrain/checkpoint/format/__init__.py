@@ -1,4 +1,4 @@
-"""What a checkpoint's files say: the tree as JSON, tensors in files, and a manifest over all.
+"""The format of a checkpoint's files: the tree as JSON, tensors in files, one manifest.
 
 Nothing here opens a file; ``docs/checkpoint-format.md`` describes it.
 """

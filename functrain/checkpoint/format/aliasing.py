@@ -1,4 +1,4 @@
-"""Which tensors are the same memory, and which share some of it in a way no file can keep."""
+"""Find tensors that are views of the same memory, and refuse those that only overlap."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from functrain.errors import UnsupportedError
 from functrain.tree import Path, path_string
 
 Named = list[tuple[Path, Tensor]]
-# (device, first byte, end, index of the tensor): the bytes a tensor lies between.
+# (device, first byte, end, index of the tensor): the range of bytes that a tensor spans.
 _Span = tuple[str, int, int, int]
 _MOST_RUNS = 1_000_000
 _wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def aliases(tensors: Named) -> list[int | None]:
-    """For every tensor the first one that shows the same memory, or ``None`` if it is that.
+    """Return for every tensor the index of the first alias, or ``None`` if it is the first.
 
     Tensors are aliases if they are the same view: address, dtype, shape, strides (of sizes above
-    1), conjugation and negation. Sharing memory in any other way is an error, since a checkpoint
-    could not give it back: a matrix and its transpose, a whole and its part, overlapping slices,
-    the same bytes with another dtype. Parts that share no byte are fine, interleaved ones too, as
-    are empty tensors and tensors that overlap only themselves (expanded ones).
+    1), conjugation and negation. Sharing memory in any other way is an error, because a checkpoint
+    could not restore it: a matrix and its transpose, a tensor and its slice, overlapping slices,
+    the same bytes with another dtype. Slices that share no byte are allowed, even interleaved
+    ones, as are empty tensors and expanded ones.
 
-    The answer is exact, but for views that interleave irregularly in more than a million
-    contiguous pieces: those are taken to overlap.
+    The answer is exact, except for views that interleave irregularly in more than a million
+    contiguous pieces: these are assumed to overlap.
 
     Args:
         tensors: all tensors with their paths.
 
     Raises:
-        UnsupportedError: a tensor whose values are not in dense memory, or two that share
-            some memory without being the same view; names both.
+        UnsupportedError: the values of a tensor are not in dense memory, or two tensors
+            overlap without being the same view; the message names both.
 
     Example:
         >>> w = torch.zeros(2, 3)
@@ -52,7 +52,7 @@ def aliases(tensors: Named) -> list[int | None]:
             found.append(None)
             continue
         start = tensor.data_ptr()
-        # Few begin where another does, so more than the address is seldom looked at.
+        # Few tensors share an address, so the full comparison is rare.
         others = begins.setdefault(start, [])
         first = _alias(tensor, others, tensors) if others else None
         found.append(first)
@@ -66,7 +66,7 @@ def aliases(tensors: Named) -> list[int | None]:
 
 
 def _alias(tensor: Tensor, others: list[int], tensors: Named) -> int | None:
-    """Which of the tensors that begin at the same address is the same view."""
+    """Return the index of the tensor at the same address that is the same view."""
     shown = _shown(tensor)
     return next((index for index in others if _shown(tensors[index][1]) == shown), None)
 
@@ -77,17 +77,17 @@ def _shown(tensor: Tensor) -> Hashable:
 
 
 def _reach(tensor: Tensor) -> int:
-    """Bytes from the first to the end of the last element."""
+    """Return the number of bytes from the first element to the end of the last."""
     if tensor.is_contiguous():
         return tensor.nbytes
     return (1 + sum((size - 1) * step for size, step in _counting(tensor))) * tensor.itemsize
 
 
 def check(path: Path, tensor: Tensor) -> None:
-    """Refuse a tensor whose values could not be given back exactly.
+    """Raise if the values of a tensor could not be restored exactly.
 
     Raises:
-        UnsupportedError: names path and reason.
+        UnsupportedError: the message names path and reason.
     """
     cls = type(tensor)
     reason = None
@@ -109,13 +109,13 @@ def check(path: Path, tensor: Tensor) -> None:
 
 
 def _counting(tensor: Tensor) -> tuple[tuple[int, int], ...]:
-    """(size, stride) of each dimension; the stride of a size of 1 is never used, so 0 there."""
+    """Return (size, stride) of each dimension, with stride 0 for size 1, where it is unused."""
     shape = zip(tensor.shape, tensor.stride(), strict=True)
     return tuple((size, step if size > 1 else 0) for size, step in shape)
 
 
 def _clusters(spans: list[_Span]) -> Iterator[list[_Span]]:
-    """Groups, of two or more, whose spans overlap one another in a chain."""
+    """Yield groups of two or more tensors whose spans overlap in a chain."""
     spans.sort()
     device, end, begin = "", 0, 0
     for place, (kind, start, stop, _) in enumerate(spans):
@@ -142,7 +142,7 @@ def _refuse_overlap(cluster: list[_Span], tensors: Named) -> None:
         one, two = (path_string(tensors[index][0]) for index in sorted(pair))
         raise UnsupportedError(
             f"{one} and {two} share some of their memory without being the same view of it, which "
-            "a checkpoint could not give back. Clone one of them, or have the same tensor at both "
+            "a checkpoint could not restore. Clone one of them, or use the same tensor at both "
             "places"
         )
 
@@ -151,7 +151,7 @@ _Piece = tuple[int, int, list[tuple[int, int]], int]
 
 
 def _runs(tensor: Tensor) -> tuple[int, list[tuple[int, int]]]:
-    """The bytes a tensor covers: (length of a contiguous run, (count, step in bytes) of runs)."""
+    """Return the length of a contiguous run of bytes, and (count, step) of the runs."""
     size = tensor.itemsize
     run = size
     outer: list[tuple[int, int]] = []
@@ -164,17 +164,17 @@ def _runs(tensor: Tensor) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _residues(pieces: list[_Piece], period: int) -> Iterator[tuple[int, int, int]]:
-    """Where runs lie on a circle of ``period`` bytes; runs apart there are apart everywhere."""
+    """Yield the runs modulo ``period``; runs that are disjoint there are disjoint everywhere."""
     for start, run, _, index in pieces:
         begin = start % period
         yield begin, begin + run, index
         if begin + run > period:
-            # What goes round: once is enough to meet all others, for a run longer than that too.
+            # Wrapping once finds every overlap, even of a run longer than a period.
             yield 0, begin + run - period, index
 
 
 def _overlapping(intervals: Iterable[tuple[int, int, int]]) -> tuple[int, int] | None:
-    """Indices of two (start, end, index) that overlap, if there are any."""
+    """Return the indices of two (start, end, index) that overlap, if any do."""
     end, owner = -1, -1
     for start, stop, index in sorted(intervals):
         if start < end and index != owner:
@@ -185,7 +185,7 @@ def _overlapping(intervals: Iterable[tuple[int, int, int]]) -> tuple[int, int] |
 
 
 def _overlapping_exactly(pieces: list[_Piece]) -> tuple[int, int] | None:
-    """Like :func:`_overlapping`, over all runs of all tensors."""
+    """Return the indices of two tensors of which any runs overlap, if any do."""
     base = min(start for start, _, _, _ in pieces)
     begins, ends, owners = [], [], []
     for start, run, outer, index in pieces:

@@ -1,4 +1,4 @@
-"""Inner nodes made again: only those of classes that the caller shows."""
+"""Rebuild inner nodes, instantiating only the classes that the caller allows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from functrain.tree import Tree
 def rebuild(
     node: Node, children: list[tuple[Any, Any]], like: Any, types: Mapping[str, type]
 ) -> Tree:
-    """The tree that a node stands for.
+    """Build the tree of a node.
 
     Args:
-        node: the node; its own children are not looked at.
-        children: they, decoded.
-        like: what is expected there, whose class may be made.
-        types: classes by name that may be made besides.
+        node: the node; its ``children`` are ignored.
+        children: the decoded children.
+        like: the expected value, whose class is allowed.
+        types: further allowed classes by name.
 
     Raises:
-        CheckpointTypeError: its class is not shown, or has other fields now.
+        CheckpointTypeError: its class is not allowed, or has other fields now.
         ValueError: its class is of another kind.
     """
     values = [child for _, child in children]
@@ -33,7 +33,7 @@ def rebuild(
         return values
     if node.kind in ("dict", "OrderedDict"):
         return dict(children) if node.kind == "dict" else OrderedDict(children)
-    if node.kind == "tuple" or (node.kind == "namedtuple" and not _shown(node.name, like, types)):
+    if node.kind == "tuple" or (node.kind == "namedtuple" and not _allowed(node.name, like, types)):
         return tuple(values)
     cls = allowed_class(node.name, like, types)
     if node.kind == "attrs" and attrs.has(cls):
@@ -53,21 +53,21 @@ def rebuild(
         raise CheckpointTypeError(f"{node.name} does not take its saved fields: {error}") from error
 
 
-def _shown(name: Any, like: Any, types: Mapping[str, type]) -> bool:
+def _allowed(name: Any, like: Any, types: Mapping[str, type]) -> bool:
     return qualified_name(type(like)) == name or name in types
 
 
 def allowed_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
-    """The class of a name, if ``like`` is of it or ``types`` have it.
+    """Return the class of a name if it is that of ``like`` or among ``types``.
 
     Raises:
-        CheckpointTypeError: they do not.
+        CheckpointTypeError: it is neither.
     """
     if qualified_name(type(like)) == name:
         return type(like)
     if type(name) is not str or name not in types:
         raise CheckpointTypeError(
-            f"the checkpoint holds a {name}, and loading makes only classes it is shown; "
+            f"the checkpoint holds a {name}, and loading instantiates only allowed classes; "
             "give the class in types=(...), or a tree that has it in like="
         )
     return types[name]

@@ -1,9 +1,8 @@
-"""Buffers that change their shape or dtype as a model is used: whether a saved one fits.
+"""Decide whether a saved buffer of another shape or dtype fits.
 
-A buffer of another shape is either one that the forward gave its shape (per-channel observers,
-membrane potentials, running caches), or one of another model with the same parameters (a table of
-positions of another length). A run notes what its buffers began as; a state that was saved by
-itself has no such note.
+The forward pass may have set its shape (per-channel observers, membrane potentials, running
+caches), or it may belong to another model with the same parameters (a longer table of positions).
+A run records the initial shapes and dtypes of its buffers; a state saved without ``fit`` does not.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.core.buffers import may_become
 
-# What each buffer began as in the run that was saved: ``{"shape": [1], "dtype": "float32"}``.
+# The initial form of each buffer in the run that was saved: {"shape": [1], "dtype": "float32"}.
 Began = Mapping[str, Any]
 
 
 def noted(info: Any) -> Began:
-    """Return what a run noted of its buffers; empty for checkpoints of other origin."""
+    """Return the initial forms that a run recorded; empty for checkpoints without ``fit``."""
     found = info.get("buffers") if isinstance(info, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def described(buffer: Tensor) -> dict[str, Any]:
-    """Return what a run notes of a buffer.
+    """Return the form of a buffer as a run records it.
 
     Example:
         >>> import torch
@@ -42,13 +41,13 @@ def described(buffer: Tensor) -> dict[str, Any]:
 def changed_by_use(
     buffers: Mapping[str, Any], saved: Mapping[str, Json], leaves: Sequence[Declared], began: Began
 ) -> set[str]:
-    """Return the names of the saved buffers that a run may have made of those expected.
+    """Return the names of expected buffers that a run may have turned into the saved ones.
 
     Args:
-        buffers: those expected, by name.
-        saved: the structure of those in the checkpoint, by name.
+        buffers: the expected buffers by name.
+        saved: the structure of the saved buffers by name.
         leaves: dtype and shape of the tensors in the checkpoint.
-        began: what the run noted.
+        began: the initial forms that the run recorded.
     """
     pairs = {name: (buffer, saved.get(name)) for name, buffer in buffers.items()}
     return {

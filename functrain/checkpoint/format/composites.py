@@ -1,7 +1,7 @@
-"""Leaves that are more than one dense tensor: taken apart into tensors, and put together again.
+"""Convert composite leaves to dense tensors and back.
 
-These are sparse tensors, NumPy arrays, generators, and subclasses of Tensor that have torch's
-protocol for it (``__tensor_flatten__`` and ``__tensor_unflatten__``).
+Composite leaves are sparse tensors, NumPy arrays, generators, and subclasses of Tensor with
+``__tensor_flatten__`` and ``__tensor_unflatten__``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DENSE = (Tensor, torch.nn.Parameter)
 
 
 def composite_kind(leaf: object) -> str | None:
-    """The kind of a composite leaf; ``None`` for dense tensors and all else.
+    """Return the kind of a composite leaf, or ``None`` for any other leaf.
 
     Example:
         >>> composite_kind(torch.eye(2).to_sparse()), composite_kind(torch.eye(2))
@@ -38,12 +38,12 @@ def composite_kind(leaf: object) -> str | None:
 
 
 def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
-    """What describes a composite leaf besides its tensors, as JSON.
+    """Describe a composite leaf without its tensors, as JSON.
 
-    A subclass has a context of its own besides, which :func:`to_parts` gives.
+    The context of a subclass is not included; :func:`to_parts` returns it.
 
     Raises:
-        UnsupportedError: it could not be given back exactly.
+        UnsupportedError: it could not be restored exactly.
     """
     if kind == "generator":
         return {"device": str(leaf.device)}
@@ -67,18 +67,18 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
 
 
 def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
-    """A composite leaf as a node whose children are its tensors.
+    """Convert a composite leaf to a node whose children are its tensors.
 
     Args:
-        kind: what :func:`composite_kind` says of it.
+        kind: the result of :func:`composite_kind`.
         leaf: the leaf.
-        path: where it stands, for messages.
+        path: its path, for messages.
 
     Returns:
         (node, context), the latter from a subclass's ``__tensor_flatten__``, else ``None``.
 
     Raises:
-        UnsupportedError: it could not be given back exactly.
+        UnsupportedError: it could not be restored exactly.
     """
     scalars, context = outline(kind, leaf, path), None
     parts: list[tuple[Any, Any]]
@@ -97,19 +97,19 @@ def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
 def from_parts(
     node: Node, parts: Mapping[str, Any], like: Any, cls: Any, context: Any, path: Path
 ) -> Any:
-    """The leaf that a node stands for; inverse of :func:`to_parts`.
+    """Build the leaf of a node; inverse of :func:`to_parts`.
 
     Args:
-        node: the node; its children are not looked at.
-        parts: they, decoded.
-        like: what is expected here; a generator is made on its device.
-        cls: the class to be made, for a subclass.
-        context: what belongs to a subclass.
-        path: where the leaf stands, for messages.
+        node: the node; its ``children`` are ignored.
+        parts: the decoded children.
+        like: the expected leaf; a generator is created on its device.
+        cls: the class to instantiate, for a subclass.
+        context: the context of a subclass.
+        path: its path, for messages.
 
     Raises:
         ValueError: the node or its tensors are malformed.
-        CheckpointDeviceError: a generator's device is not here.
+        CheckpointDeviceError: this machine lacks the device of a generator.
     """
     if node.kind == "generator":
         return _generator(node, parts, like, path)
@@ -124,8 +124,8 @@ def from_parts(
 
 def _generator(node: Node, parts: Mapping[str, Any], like: Any, path: Path) -> torch.Generator:
     state, name = parts.get("state"), node.scalars.get("device")
-    sound = type(state) is Tensor and state.dtype == torch.uint8 and len(parts) == 1
-    if not sound or state is None or type(name) is not str:
+    valid = type(state) is Tensor and state.dtype == torch.uint8 and len(parts) == 1
+    if not valid or state is None or type(name) is not str:
         raise ValueError(f"a generator of {name} has the parts {', '.join(parts)}")
     try:
         saved = torch.device(name)
@@ -135,8 +135,8 @@ def _generator(node: Node, parts: Mapping[str, Any], like: Any, path: Path) -> t
     except RuntimeError as error:
         raise ValueError(f"a generator of {name} is malformed: {error}") from error
     raise CheckpointDeviceError(
-        f"{path_string(path)} is a generator of {device}, which is not here, and no other device "
-        "continues its stream. Load where it is, or load only the leaves you need: only=..."
+        f"{path_string(path)} is a generator of {device}, which this machine lacks, and no other "
+        "device continues its stream. Load it on a machine that has one, or leave it out: only=..."
     )
 
 
@@ -146,7 +146,7 @@ def _subclass(node: Node, parts: Mapping[str, Any], cls: Any, context: Any) -> T
     shape, stride = (_sizes(node.scalars.get(name)) for name in ("shape", "stride"))
     made: Tensor = cls.__tensor_unflatten__(dict(parts), context, shape, stride)
     if type(made) is not cls or made.shape != shape:
-        raise ValueError(f"{cls.__qualname__} of shape {shape} came back as {type(made)}")
+        raise ValueError(f"{cls.__qualname__} of shape {shape} was restored as {type(made)}")
     return made
 
 

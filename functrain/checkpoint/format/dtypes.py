@@ -1,4 +1,4 @@
-"""What dtypes are called in manifests and in safetensors files."""
+"""Names of dtypes in manifests and in safetensors files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 
 _ALL = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
 
-# What the library has read since 0.4.3. A name that it does not know makes a whole file unreadable
-# to it, so what later versions added (C64, other kinds of F8, F4) is declared as raw bytes.
+# The names that the safetensors library reads since 0.4.3. It rejects a whole file for one unknown
+# name, so dtypes that later versions added (C64, other kinds of F8, F4) are declared as raw bytes.
 _SAFETENSORS = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -28,7 +28,7 @@ _SAFETENSORS = {
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name of a dtype in a manifest.
+    """Return the name of a dtype in a manifest.
 
     Example:
         >>> dtype_name(torch.bfloat16)
@@ -41,16 +41,16 @@ def _spelled(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-# Quantized dtypes carry scales outside the tensor's bytes, so they are not among these.
+# Not quantized dtypes: their scales are not in the tensor's bytes.
 DTYPES = {dtype: _spelled(dtype) for dtype in _ALL if not _spelled(dtype).startswith("q")}
 BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def safetensors_entry(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, list[int]]:
-    """How a tensor is declared in a safetensors header.
+    """Return how a safetensors header declares a tensor.
 
     Returns:
-        (dtype, shape); a dtype that the format lacks is declared as raw bytes.
+        (dtype, shape), as raw bytes for a dtype that the format lacks.
 
     Example:
         >>> safetensors_entry(torch.float32, (2, 3))

@@ -1,7 +1,7 @@
-"""A tree as JSON and a list of tensors, and back.
+"""Encode a tree as JSON and a list of tensors, and decode it.
 
-Only classes that the caller shows, in ``like`` or in ``types``, are ever made; a name in a file
-imports nothing.
+Only classes that the caller allows, by ``like`` or ``types``, are instantiated. A name in a file
+never imports anything.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _PLAIN = frozenset((type(None), bool, int, float, str))
 
 
 @attrs.frozen(eq=False)
-class _Taken:
-    """What was found so far: tensors, and composite leaves by identity."""
+class _Encoded:
+    """The tensors found so far, and composite leaves by identity."""
 
     tensors: list[tuple[Path, Tensor]] = attrs.field(factory=list)
     composites: dict[int, tuple[Node, Any]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
-class _Given:
-    """What a tree is made from: tensors, classes by name, and composite leaves made already."""
+class _Decoding:
+    """The inputs of decoding: tensors, allowed classes, and composite leaves built so far."""
 
     tensors: Sequence[Tensor]
     types: Mapping[str, type]
@@ -54,18 +54,18 @@ class _Given:
 
 
 def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]]:
-    """Take a tree apart.
+    """Encode a tree.
 
     Args:
         tree: dicts, lists, tuples and attrs instances of tensors, scalars, sparse tensors, NumPy
             arrays, generators and subclasses of Tensor with ``__tensor_flatten__``.
-        path: where the tree stands, for messages.
+        path: the path of the tree, for messages.
 
     Returns:
         (structure as JSON, tensors with their paths); ``{"$tensor": 3}`` stands for the fourth.
 
     Raises:
-        UnsupportedError: a leaf or node that could not be given back exactly.
+        UnsupportedError: a leaf or node could not be restored exactly.
 
     Example:
         >>> encode({"lr": (0.1, None)})
@@ -74,12 +74,12 @@ def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]
         >>> encode({"mask": torch.eye(2).to_sparse()})[0]["mask"]["tensors"]
         {'indices': {'$tensor': 0}, 'values': {'$tensor': 1}}
     """
-    taken = _Taken()
-    return _encode(tree, path, taken), taken.tensors
+    encoded = _Encoded()
+    return _encode(tree, path, encoded), encoded.tensors
 
 
 def encode_plain(data: Any, name: str) -> Json:
-    """Data without tensors as JSON.
+    """Encode data without tensors as JSON.
 
     Raises:
         UnsupportedError: ``data``, called ``name`` in the message, is not plain.
@@ -91,18 +91,18 @@ def _plain(data: Any, path: Path) -> Json:
     json, tensors = encode(data, path)
     if tensors:
         raise UnsupportedError(
-            f"{path_string(tensors[0][0])} is a tensor; tensors belong into the tree"
+            f"{path_string(tensors[0][0])} is a tensor; tensors belong in the tree"
         )
     return json
 
 
-def _encode(tree: Tree, path: Path, taken: _Taken) -> Json:
+def _encode(tree: Tree, path: Path, encoded: _Encoded) -> Json:
     kind = composite_kind(tree)
     if kind is not None:
-        return _encode_composite(kind, tree, path, taken)
+        return _encode_composite(kind, tree, path, encoded)
     if isinstance(tree, Tensor):
-        taken.tensors.append((path, tree))
-        return {"$tensor": len(taken.tensors) - 1}
+        encoded.tensors.append((path, tree))
+        return {"$tensor": len(encoded.tensors) - 1}
     if is_scalar(tree):
         return _encode_scalar(tree, path)
     if isinstance(tree, Enum):
@@ -118,8 +118,8 @@ def _encode(tree: Tree, path: Path, taken: _Taken) -> Json:
             f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels; does it hold itself?"
         )
     node = node_of(tree, path)
-    encoded = [(key, _encode(child, (*path, key), taken)) for key, child in node.children]
-    return encode_node(Node(node.kind, encoded, node.name))
+    children = [(key, _encode(child, (*path, key), encoded)) for key, child in node.children]
+    return encode_node(Node(node.kind, children, node.name))
 
 
 def _encode_scalar(value: Any, path: Path) -> Json:
@@ -131,7 +131,7 @@ def _encode_scalar(value: Any, path: Path) -> Json:
 
 def _encode_enum(member: Enum, path: Path) -> Json:
     value, cls = member.value, type(member)
-    # NaN is equal to no other NaN, so a member of that value could not be found again.
+    # NaN does not equal itself, so loading could not find a member with that value.
     if not is_scalar(value) or value != value:
         raise UnsupportedError(
             f"{path_string(path)}: the value of {member!r} is no scalar that finds it again"
@@ -139,34 +139,34 @@ def _encode_enum(member: Enum, path: Path) -> Json:
     return {"$enum": qualified_name(cls), "value": _encode_scalar(value, path)}
 
 
-def _encode_composite(kind: str, leaf: Any, path: Path, taken: _Taken) -> Json:
-    # The same object is taken apart once: each look at a generator's state is new memory.
-    if id(leaf) not in taken.composites:
-        taken.composites[id(leaf)] = to_parts(kind, leaf, path)
-    node, context = taken.composites[id(leaf)]
+def _encode_composite(kind: str, leaf: Any, path: Path, encoded: _Encoded) -> Json:
+    # Convert the same object once: reading a generator's state allocates new memory each time.
+    if id(leaf) not in encoded.composites:
+        encoded.composites[id(leaf)] = to_parts(kind, leaf, path)
+    node, context = encoded.composites[id(leaf)]
     if len(path) >= _DEEPEST:
         raise UnsupportedError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
     scalars = node.scalars
     if kind == "subclass":
         scalars = {**scalars, "context": _plain(context, (*path, "context"))}
-    parts = [(key, _encode(part, (*path, key), taken)) for key, part in node.children]
+    parts = [(key, _encode(part, (*path, key), encoded)) for key, part in node.children]
     return encode_node(Node(kind, parts, None, scalars))
 
 
 def decode(
     json: Json, tensors: Sequence[Tensor], like: Any = Anything, types: Sequence[type] = ()
 ) -> Tree:
-    """Put a tree together again; inverse of :func:`encode`.
+    """Build a tree; inverse of :func:`encode`.
 
     Args:
         json: the structure.
-        tensors: what ``{"$tensor": index}`` stands for.
-        like: a tree whose classes may be made at its places.
-        types: further classes that may be made anywhere.
+        tensors: the tensors that ``{"$tensor": index}`` refers to.
+        like: a tree whose classes are allowed at their places.
+        types: further classes that are allowed anywhere.
 
     Raises:
-        CheckpointTypeError: a class that neither ``like`` nor ``types`` shows.
-        CheckpointDeviceError: a generator of a device that is not here.
+        CheckpointTypeError: neither ``like`` nor ``types`` allows a class.
+        CheckpointDeviceError: this machine lacks the device of a generator.
         ValueError: the structure is malformed.
 
     Example:
@@ -174,10 +174,10 @@ def decode(
         {'lr': (0.1, None)}
     """
     allowed = {qualified_name(cls): cls for cls in (*OWN_TYPES, *types)}
-    return _decode(json, like, _Given(tensors, allowed), ())
+    return _decode(json, like, _Decoding(tensors, allowed), ())
 
 
-def _decode(json: Json, like: Any, given: _Given, path: Path) -> Any:
+def _decode(json: Json, like: Any, given: _Decoding, path: Path) -> Any:
     if type(json) in _PLAIN:
         return json
     if type(json) is dict:
@@ -215,15 +215,15 @@ def _decode_enum(json: dict[str, Json], like: Any, types: Mapping[str, type]) ->
     return member
 
 
-def _composite(node: Node, parts: dict[Any, Any], like: Any, given: _Given, path: Path) -> Any:
+def _composite(node: Node, parts: dict[Any, Any], like: Any, given: _Decoding, path: Path) -> Any:
     scalars = node.scalars
-    # Parts that are the same memory were one leaf when saved, and are one again.
+    # Leaves with the same parts were one object when saved, so they must be one again.
     key = (node.kind, repr(scalars), *((name, id(part)) for name, part in parts.items()))
     if key not in given.made:
         cls = context = None
         if node.kind == "subclass":
             cls = allowed_class(scalars.get("class"), like, given.types)
             context = _decode(scalars.get("context"), Anything, given, (*path, "context"))
-        # The parts are kept beside it, so that no other object comes to have their id.
+        # Keeps the parts alive: otherwise a new object could reuse their id.
         given.made[key] = from_parts(node, parts, like, cls, context, path), parts
     return given.made[key][0]

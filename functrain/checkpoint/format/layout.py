@@ -1,4 +1,4 @@
-"""Where each tensor goes: its file by role, its name there, its offset; aliases only once."""
+"""Plan the payload files: the file, name and offset of each tensor; aliases only once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from functrain.tree import Path
 
 ROLES = ("params", "frozen", "optimizer", "ema")
 _ALIGNMENT = 64
-_TAKEN = ("__metadata__", "format")  # what the header itself has under these names
+_RESERVED = ("__metadata__", "format")  # names that the header uses itself
 
 
 @attrs.frozen(eq=False)
 class Layout:
-    """One payload file before it is written.
+    """The layout of one payload file.
 
     Attributes:
-        name: of the file.
-        header: its first bytes, which say what follows.
-        indices: which tensors follow, in order.
-        offsets: where each begins, counted from the beginning of the file; at last where it ends.
+        name: the file name.
+        header: the safetensors header.
+        indices: indices of the tensors, in order.
+        offsets: the offset of each tensor in the file, and finally the length of the file.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Layout:
 
 
 def role_of(path: Path) -> tuple[str, int]:
-    """The file a leaf goes to, and how many keys of its path its name there is without.
+    """Return the file of a leaf, and how many keys of its path the name in the file omits.
 
     Example:
         >>> role_of(("train", "params", "encoder.0.weight"))
@@ -66,8 +66,8 @@ def layouts(
     Args:
         tensors: all tensors with their paths.
         names: their paths as text.
-        same: for each the index of an earlier one that is the same memory, or ``None``.
-        frozen: which go to the file ``frozen``, by the names they would have in their own.
+        same: for each tensor the index of an earlier one with the same memory, or ``None``.
+        frozen: names of the tensors that go to the file ``frozen``.
 
     Example:
         >>> import torch
@@ -82,12 +82,12 @@ def layouts(
         role, depth = role_of(path)
         name = names[index]
         if depth:
-            before = 0 if depth == 1 else len(readable(str(path[0]))) + 1
+            before = 0 if depth == 1 else len(utf8_safe(str(path[0]))) + 1
             name = name[before + len(role) + 1 :]
         if names[index] in frozen:
             role = "frozen"
         group = by_role.setdefault(role, {})
-        if name in group or name in _TAKEN:
+        if name in group or name in _RESERVED:
             name = _unused(name, group)
         group[name] = index
         inner.append((role, name))
@@ -98,8 +98,8 @@ def layouts(
     ]
 
 
-def readable(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates are spelled out."""
+def utf8_safe(text: str) -> str:
+    """Escape lone surrogates, which UTF-8 cannot encode."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -110,7 +110,7 @@ def _layout(
     same: list[int | None],
     names: list[tuple[str, str]],
 ) -> Layout:
-    # Larger elements first, so that each tensor is aligned without a gap: the format has none.
+    # Larger elements first: this aligns every tensor without gaps, which the format forbids.
     own = [(name, index, tensors[index][1]) for name, index in group.items() if same[index] is None]
     own.sort(key=lambda entry: -entry[2].element_size())
     starts = list(accumulate((tensor.nbytes for _, _, tensor in own), initial=0))
@@ -119,7 +119,7 @@ def _layout(
         for name, index in group.items()
         if (first := same[index]) is not None and names[first][0] == role
     }
-    # Which names are ties to others, as ``safetensors.torch.save_model`` writes it.
+    # Names that share the tensor of another name, as ``safetensors.torch.save_model`` writes them.
     fields: dict[str, Any] = {"__metadata__": {"format": "pt"} | ties}
     for (name, _, tensor), start, end in zip(own, starts, starts[1:], strict=False):
         dtype, shape = safetensors_entry(tensor.dtype, tuple(tensor.shape))
@@ -136,9 +136,9 @@ def _header(fields: dict[str, Any]) -> bytes:
 
 
 def _unused(name: str, used: dict[str, int]) -> str:
-    """A name no other tensor of the file has; ``a.b`` can also be the key ``b`` under ``a``."""
+    """Return an unused name; ``a.b`` can be one key or the key ``b`` under ``a``."""
     candidate, count = name, 1
-    while candidate in used or candidate in _TAKEN:
+    while candidate in used or candidate in _RESERVED:
         count += 1
         candidate = f"{name}~{count}"
     return candidate

@@ -1,4 +1,4 @@
-"""The manifest: everything a checkpoint says about itself, sealed by its own digest."""
+"""The manifest: structure and metadata of a checkpoint, with a digest of itself."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SEAL = b',"digest":"'
 
 @attrs.frozen
 class Manifest:
-    """What a checkpoint says about itself.
+    """The structure and metadata of a checkpoint.
 
     Attributes:
-        format: version the checkpoint was written in.
-        versions: of functrain, torch and Python, at the time of writing.
-        saved_at: when, in seconds since 1970, UTC; ``None`` if that is not known.
+        format: the version of the format.
+        versions: versions of functrain, torch and Python that wrote it.
+        saved_at: time of saving in seconds since 1970, UTC, or ``None`` if unknown.
         step: updates made.
-        metrics: values by name; what "best" is chosen from.
-        info: whatever the caller added: recipe, environment, seconds.
+        metrics: numbers by name, from which the best checkpoint is chosen.
+        info: the caller's data: recipe, environment, seconds.
         structure: the tree as JSON, see :mod:`functrain.checkpoint.format.structure`.
         leaves: its tensors.
         files: the payload files.
@@ -47,7 +47,7 @@ class Manifest:
     files: tuple[File, ...]
 
     def to_bytes(self) -> bytes:
-        """The manifest as JSON whose last field is the xxh3-128 of all before it."""
+        """Encode as JSON; the last field is the xxh3-128 digest of everything before it."""
         body = orjson.dumps(
             {
                 "magic": MAGIC,
@@ -72,7 +72,7 @@ def parse(data: bytes) -> Manifest:
 
     Raises:
         ValueError: it is damaged or malformed.
-        CheckpointFormatError: it is of a format or needs a feature that is not known here.
+        CheckpointFormatError: this version does not know its format or a feature it needs.
     """
     fields = _opened(data)
     manifest = Manifest(
@@ -91,7 +91,7 @@ def parse(data: bytes) -> Manifest:
 
 
 def parse_entry(data: bytes) -> tuple[int | None, Entry]:
-    """Step and entry alone, which is quick for any number of leaves; errors as of :func:`parse`."""
+    """Read only step and entry, quickly for any number of leaves; see :func:`parse` for errors."""
     fields = _opened(data)
     metrics, info = decode(fields["metrics"], []), fields.get("info")
     return fields["step"], Entry.of(metrics, fields.get("saved_at"), info)
@@ -100,7 +100,7 @@ def parse_entry(data: bytes) -> tuple[int | None, Entry]:
 def _opened(data: bytes) -> Json:
     body, seal, rest = data.rpartition(_SEAL)
     if not seal or rest != xxh3_128_hexdigest(body).encode() + b'"}\n':
-        raise ValueError("its bytes are not those its digest was made of")
+        raise ValueError("its bytes do not match its digest")
     fields = orjson.loads(body + b"}")
     if fields["magic"] != MAGIC:
         raise ValueError(f"its magic is {fields['magic']!r}, not {MAGIC!r}")

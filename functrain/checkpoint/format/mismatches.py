@@ -1,4 +1,4 @@
-"""Whether a saved structure is the one expected: told by path, all at once, before any payload."""
+"""Compare a saved structure with the expected one, before any tensor is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_COMPARED = 300
 
 
 class Anything:
-    """In ``like``, the class or an instance stands for whatever was saved at its place.
+    """A placeholder in ``like`` that accepts any saved subtree; use the class or an instance.
 
     Example:
         >>> list(mismatches({"step": 1, "moments": [2.0]}, [], {"step": 0, "moments": Anything()}))
@@ -40,12 +40,12 @@ class Anything:
 
 
 def is_anything(like: Any) -> bool:
-    """Whether ``like`` stands for whatever was saved."""
+    """Return whether ``like`` accepts any saved subtree."""
     return like is Anything or isinstance(like, Anything)
 
 
 def expected_below(like: Any) -> Mapping[Any, Any]:
-    """What is expected at each key of ``like``; empty where nothing particular is."""
+    """Return the expected child at each key of ``like``; empty for leaves and ``Anything``."""
     if isinstance(like, dict):
         return like
     if isinstance(like, Tensor):
@@ -61,20 +61,20 @@ def mismatches(
     path: Path = (),
     began: Began = MappingProxyType({}),
 ) -> Iterator[str]:
-    r"""Say where a saved structure differs from the expected one.
+    r"""Describe each difference between a saved structure and the expected one.
 
-    Scalars may be of any type and value: they are what was saved, whatever ``like`` has. Of sparse
-    tensors and arrays dtype and shape count, of generators the kind of device.
+    Scalars of any type and value match. Sparse tensors and arrays must agree in dtype and shape,
+    generators in the type of device.
 
     Args:
         json: the saved structure.
         leaves: dtype and shape of its tensors.
         like: the tree expected; only structure, shapes and dtypes count.
-        path: where both stand.
-        began: what a run noted of its buffers, which may have changed since.
+        path: the path of both.
+        began: the initial forms of the buffers that the run recorded.
 
     Yields:
-        One line a difference, which begins with the path.
+        One line per difference, which begins with the path.
 
     Example:
         >>> print(*mismatches({"bais": 0}, [], {"bias": 0}), sep="\n")
@@ -87,7 +87,7 @@ def mismatches(
 
 
 def devices(json: Json, like: Any) -> Iterator[tuple[int, torch.device]]:
-    """The device of the tensor in ``like`` for every saved tensor that has one there."""
+    """Yield the index of each saved tensor that has a counterpart in ``like``, with its device."""
     if type(json) is dict and "$tensor" in json:
         if isinstance(like, Tensor) and not like.is_meta:
             yield json["$tensor"], like.device
@@ -113,7 +113,7 @@ class _Saved(NamedTuple):
 def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str]) -> None:
     if type(like) in _DENSE and type(json) is dict and "$tensor" in json:
         leaf = saved.leaves[json["$tensor"]]
-        # Nearly all leaves are plain tensors that fit, so they are done with first.
+        # Nearly all leaves are plain tensors that fit, so check those first.
         fits = leaf.shape == like.shape and leaf.dtype == dtype_name(like.dtype)
         if fits and like.layout == torch.strided:
             return
@@ -137,7 +137,7 @@ def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str])
 
 
 def _expected(node: Node, saved: _Saved, like: Any) -> Mapping[Any, Any]:
-    """What is below ``like``; of a state, ``Anything`` for the buffers that use has changed."""
+    """Return the expected children; ``Anything`` for buffers that a run has changed."""
     below = expected_below(like)
     if not isinstance(like, TrainState) or not isinstance(like.buffers, Mapping):
         return below
@@ -155,7 +155,7 @@ def _compare_outlines(
     for name, prefix in (("shape", "shape "), ("dtype", ""), ("device", "")):
         got, expected = saved.get(name), like.get(name)
         if name == "device":
-            # A stream goes on on any device of the same kind.
+            # Any device of the same type continues the stream of a generator.
             got, expected = str(got).partition(":")[0], str(expected).partition(":")[0]
         if got != expected:
             here = path_string(path)

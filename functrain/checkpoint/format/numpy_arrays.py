@@ -1,6 +1,6 @@
-"""NumPy arrays and scalars, which come back with the same dtype, bytes and memory order.
+"""Encode NumPy arrays and scalars, preserving dtype, bytes and memory order.
 
-NumPy is optional, so it is imported only where a checkpoint holds some of it.
+NumPy is optional, so it is imported only for checkpoints that need it.
 """
 
 from __future__ import annotations
@@ -41,33 +41,34 @@ _NATIVE = {
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is a plain NumPy array; subclasses are not."""
+    """Return whether a value is a plain NumPy array, not a subclass."""
     cls = type(value)
     return cls.__module__ == "numpy" and cls.__name__ == "ndarray"
 
 
 def is_numpy_scalar(value: object) -> bool:
-    """Whether a value is a NumPy scalar, such as ``np.float32(1)``."""
+    """Return whether a value is a NumPy scalar, such as ``np.float32(1)``."""
     return type(value).__module__ == "numpy" and isinstance(value, sys.modules["numpy"].generic)
 
 
 def outline(array: Any) -> dict[str, Json]:
-    """What describes an array besides its values.
+    """Describe an array without its values: shape and dtype.
 
     Raises:
-        ValueError: its dtype could not be given back exactly.
+        ValueError: its dtype could not be restored exactly.
     """
     return {"shape": list(array.shape), "dtype": encode_dtype(array.dtype)}
 
 
 def values_of(array: Any) -> Tensor:
-    """The memory of an array as a tensor; raw bytes, in one more dimension, for dtypes torch lacks.
+    """Return the memory of an array as a tensor.
 
-    It is a view wherever torch can have one, so arrays that share memory share it as tensors too.
+    For dtypes that torch lacks, the tensor has raw bytes in an additional dimension. It is a view
+    wherever torch can make one, so arrays that share memory share it as tensors too.
     """
     size = array.dtype.itemsize
     regular = all(step >= 0 and step % size == 0 for step in array.strides)
-    # A tensor cannot say that it is read-only, so torch warns of views of such arrays.
+    # Tensors have no read-only flag, so torch warns about views of read-only arrays.
     if not (regular and array.flags.writeable and array.flags.aligned):
         array = array.copy(order="K")
     if array.dtype.str not in _NATIVE or array.dtype.names:
@@ -76,7 +77,7 @@ def values_of(array: Any) -> Tensor:
 
 
 def build(scalars: Mapping[str, Json], values: Tensor) -> Any:
-    """The array that :func:`outline` and :func:`values_of` describe, in the memory of ``values``.
+    """Build the array that :func:`outline` and :func:`values_of` describe, in their memory.
 
     Raises:
         ValueError: they contradict each other.
@@ -95,12 +96,12 @@ def build(scalars: Mapping[str, Json], values: Tensor) -> Any:
 
 
 def encode_scalar(value: Any) -> Json:
-    """A NumPy scalar as its dtype and its bytes.
+    """Encode a NumPy scalar as its dtype and its bytes.
 
     Raises:
-        ValueError: its dtype could not be given back exactly.
+        ValueError: its dtype could not be restored exactly.
     """
-    # The dtype of a string, and its bytes as an array's element, leave out zeros at its end.
+    # NumPy drops trailing zeros from the dtype and the bytes of a string scalar.
     if value.dtype.kind == "S":
         return [f"|S{len(value)}", bytes(value).hex()]
     if value.dtype.kind == "U":
@@ -109,10 +110,10 @@ def encode_scalar(value: Any) -> Json:
 
 
 def decode_scalar(json: Json) -> Any:
-    """The NumPy scalar that JSON stands for; inverse of :func:`encode_scalar`.
+    """Decode a NumPy scalar; inverse of :func:`encode_scalar`.
 
     Raises:
-        ValueError: it stands for none.
+        ValueError: the JSON is malformed.
     """
     np = require("numpy", "examples")
     if type(json) is not list or len(json) != 2 or type(json[1]) is not str:
@@ -129,7 +130,7 @@ def decode_scalar(json: Json) -> Any:
 
 
 def encode_dtype(dtype: Any) -> Json:
-    """A NumPy dtype as its string, or as a list of fields.
+    """Encode a NumPy dtype as its string, or as a list of fields.
 
     Raises:
         ValueError: it has objects, titles or gaps, or is a type of another package.
@@ -137,15 +138,15 @@ def encode_dtype(dtype: Any) -> Json:
     json = _lists(dtype.descr) if dtype.names else dtype.str
     plain = getattr(dtype.type, "__name__", "") != "record"
     if not plain or decode_dtype(json) != dtype:
-        raise ValueError(f"a NumPy dtype ({dtype}) that its description does not give back")
+        raise ValueError(f"a NumPy dtype ({dtype}) that cannot be restored from its description")
     return json
 
 
 def decode_dtype(json: Json, depth: int = 0) -> Any:
-    """The NumPy dtype that JSON stands for; never one with Python objects.
+    """Decode a NumPy dtype, but never one with Python objects.
 
     Raises:
-        ValueError: it stands for none.
+        ValueError: the JSON is malformed.
     """
     np = require("numpy", "examples")
     try:
@@ -161,7 +162,7 @@ def decode_dtype(json: Json, depth: int = 0) -> Any:
 def _field(json: Json, depth: int) -> tuple[Any, ...]:
     if type(json) is not list or len(json) not in (2, 3) or type(json[0]) is not str:
         raise ValueError(f"{str(json)[:80]} is no field of a NumPy dtype")
-    json[0].encode()  # lone surrogates are refused: JSON cannot hold them
+    json[0].encode()  # raises on lone surrogates, which JSON cannot hold
     shape = json[2] if len(json) == 3 else []
     if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"{shape!r} is no shape")

@@ -1,4 +1,4 @@
-"""What a manifest says of one tensor, of one payload file, and, in short, of its checkpoint."""
+"""The records of a manifest: one tensor, one payload file, and a summary of the checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 64 << 20
 
 
 class Declared(Protocol):
-    """What a manifest says of a tensor."""
+    """Anything with the dtype and shape of a tensor."""
 
     @property
     def dtype(self) -> str: ...
@@ -29,13 +29,13 @@ class Leaf:
         path: dotted path in the tree.
         dtype: torch's name of the dtype, without ``torch.``.
         shape: sizes.
-        file: the payload file it is in.
-        offset: first byte within the file.
+        file: name of the payload file.
+        offset: offset of its first byte in the file.
         length: number of bytes.
-        hashes: xxh3-128 of each 64 MiB of it, as hex.
-        stride: memory layout, where it is not row-major.
-        device: where it was when saved.
-        alias_of: index of the leaf that is the same memory, for all but the first such.
+        hashes: xxh3-128 of each 64 MiB, as hex.
+        stride: strides, if the tensor is not row-major.
+        device: the device it was saved from.
+        alias_of: index of the first leaf with the same memory, or ``None`` for that leaf.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Leaf:
     alias_of: int | None = None
 
     def to_json(self) -> Json:
-        """As JSON, without what is the default."""
+        """Encode as JSON, omitting defaults."""
         json = {
             "path": self.path,
             "dtype": self.dtype,
@@ -70,7 +70,7 @@ class Leaf:
 
     @classmethod
     def of(cls, json: Json) -> Leaf:
-        """Inverse of :meth:`to_json`; fields of a newer minor version are passed over."""
+        """Decode from JSON, ignoring fields of a newer minor version."""
         stride = json.get("stride")
         return cls(
             json["path"],
@@ -88,7 +88,7 @@ class Leaf:
 
 @attrs.frozen
 class File:
-    """One payload file: its length, and xxh3-128 of its header. The leaves cover the rest."""
+    """One payload file: its length, and the xxh3-128 of its header."""
 
     name: str
     length: int
@@ -97,18 +97,18 @@ class File:
 
     @classmethod
     def of(cls, json: Json) -> File:
-        """From JSON; fields of a newer minor version are passed over."""
+        """Decode from JSON, ignoring fields of a newer minor version."""
         return cls(json["name"], json["length"], json["header_length"], json["header_hash"])
 
 
 @attrs.frozen
 class Entry:
-    """What of a checkpoint decides whether it is kept.
+    """The part of a manifest by which retention rules decide.
 
     Attributes:
-        metrics: by name.
-        saved_at: seconds since 1970, or ``None`` if that is not known.
-        monitored: ``monitor`` and ``mode`` by which its run judged, where it says so.
+        metrics: numbers by name.
+        saved_at: time of saving in seconds since 1970, or ``None`` if unknown.
+        monitored: ``monitor`` and ``mode`` of its run, if recorded.
     """
 
     metrics: Mapping[str, Any]
@@ -117,6 +117,6 @@ class Entry:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], saved_at: float | None, info: Any) -> Entry:
-        """Make an entry of the parts of a manifest."""
+        """Build an entry from the parts of a manifest."""
         said = info.get("monitored") if isinstance(info, Mapping) else None
         return cls(metrics, saved_at, said if isinstance(said, Mapping) else {})

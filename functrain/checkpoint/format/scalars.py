@@ -1,8 +1,8 @@
-"""Python scalars as JSON that gives them back exactly.
+"""Encode Python scalars as JSON without loss.
 
-JSON has no NaN, no bytes and, as orjson reads it, no integer beyond 64 bits. Such values are
-written as an object with one tag, a key that starts with ``$``. So are the small values of torch
-(sizes, dtypes, devices) and the scalars of NumPy.
+JSON has no NaN, no bytes and, in orjson, no integers beyond 64 bits. Such values become an object
+with one tag, a key that starts with ``$``. So do the sizes, dtypes and devices of torch and the
+scalars of NumPy.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 def is_scalar(value: object) -> bool:
-    """Whether a value is of exactly a type that :func:`encode_scalar` knows; subclasses are not."""
+    """Return whether :func:`encode_scalar` supports the exact type of a value."""
     cls = type(value)
     return cls in _PYTHON or cls in _TORCH or numpy_arrays.is_numpy_scalar(value)
 
 
 def encode_scalar(value: Any) -> Json:
-    """A scalar as JSON.
+    """Encode a scalar as JSON.
 
     Args:
         value: ``None``, bool, int, float, complex, str, bytes, ``torch.Size``, ``torch.dtype``,
             ``torch.device`` or a NumPy scalar.
 
     Returns:
-        The value itself where JSON can hold it, else an object with one tag.
+        The value itself if JSON can represent it, else an object with one tag.
 
     Raises:
-        ValueError: a NumPy scalar of a dtype that could not be given back exactly.
+        ValueError: a NumPy scalar of a dtype that could not be restored exactly.
 
     Example:
         >>> encode_scalar(0.5), encode_scalar(float("inf")), encode_scalar(1 << 64)
@@ -78,10 +78,10 @@ def encode_scalar(value: Any) -> Json:
 
 
 def decode_scalar(json: Json) -> Any:
-    """The scalar that JSON stands for; inverse of :func:`encode_scalar`.
+    """Decode a scalar; inverse of :func:`encode_scalar`.
 
     Raises:
-        ValueError: it stands for none.
+        ValueError: the JSON is malformed.
 
     Example:
         >>> decode_scalar({"$int": "0x10000000000000000"}) == 1 << 64

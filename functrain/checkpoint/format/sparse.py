@@ -1,4 +1,4 @@
-"""Sparse tensors as their indices and values, and back, every index checked."""
+"""Convert sparse tensors to indices and values and back, checking every index."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INDICES: dict[str, tuple[str, ...]] = {
 
 
 def outline(tensor: Tensor) -> dict[str, Json]:
-    """What describes a sparse tensor besides its indices and values.
+    """Describe a sparse tensor without its indices and values.
 
     Raises:
         ValueError: it has blocks of size 0.
@@ -47,7 +47,7 @@ def outline(tensor: Tensor) -> dict[str, Json]:
 
 
 def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """The dense tensors a sparse one consists of, by the names of torch's methods for them."""
+    """Return the dense parts of a sparse tensor, named after torch's accessors."""
     bare = tensor.detach()
     if bare.layout == torch.sparse_coo:
         return [("indices", bare._indices()), ("values", bare._values())]
@@ -56,10 +56,10 @@ def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def build(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> Tensor:
-    """The sparse tensor that :func:`outline` and :func:`parts` describe, in their memory.
+    """Build the sparse tensor that :func:`outline` and :func:`parts` describe, in their memory.
 
     Raises:
-        ValueError: they do not describe one.
+        ValueError: they contradict each other.
     """
     names = _INDICES[kind]
     if set(parts) != {*names, "values"} or not all(type(each) is Tensor for each in parts.values()):
@@ -77,7 +77,7 @@ def build(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> T
 
 
 def _check_indices(kind: str, indices: list[Tensor], shape: list[int], values: Tensor) -> None:
-    """What torch does not check itself."""
+    """Check what torch does not check itself."""
     allowed = (torch.int64,) if kind == "sparse_coo" else (torch.int64, torch.int32)
     for each in indices:
         if each.dtype not in allowed or each.device != values.device:
@@ -92,7 +92,7 @@ def _check_indices(kind: str, indices: list[Tensor], shape: list[int], values: T
 
 
 def _check_blocks(kind: str, values: Tensor, first: int) -> None:
-    """Refuse blocks without elements: torch makes such tensors, and divides by the size later."""
+    """Refuse empty blocks: torch accepts such tensors, but divides by the block size later."""
     if 0 in values.shape[first : first + _blocks(kind)]:
         raise ValueError(f"a {kind} tensor with blocks of size 0")
 

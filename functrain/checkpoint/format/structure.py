@@ -1,11 +1,11 @@
-"""The inner nodes of a tree as JSON: their kind, their class by name, their keyed children.
+"""Encode the inner nodes of a tree as JSON: kind, name of the class, and keyed children.
 
-A dict with plain string keys is a JSON object and a list a JSON array, so a manifest looks like
-the tree it describes. Everything else is an object whose first key is a tag that starts with
-``$``; a dict that has such keys itself, or keys that are no strings, is written as pairs.
+A dict with plain string keys becomes a JSON object and a list a JSON array, so a manifest looks
+like the tree it describes. Everything else is an object whose first key is a tag that starts with
+``$``. A dict with such keys, or with keys that are not strings, becomes a list of pairs.
 
-A leaf that consists of several tensors, such as a sparse one, is a node too: its children are
-its tensors, and what else it needs are its scalars.
+A composite leaf, such as a sparse tensor, is a node too: its children are its tensors, and its
+scalars the rest.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ COMPOSITES: dict[str, str] = {
 
 @attrs.frozen
 class Node:
-    """One inner node, or one leaf that is made of several tensors.
+    """One inner node, or one composite leaf.
 
     Attributes:
         kind: ``dict``, ``OrderedDict``, ``list``, ``tuple``, ``namedtuple``, ``attrs`` or a key
             of ``COMPOSITES``.
         children: (key, child) in order.
         name: qualified name of the class, for ``namedtuple`` and ``attrs``.
-        scalars: what a composite leaf has besides tensors, as JSON; empty for all others.
+        scalars: the scalar fields of a composite leaf as JSON; empty for other nodes.
     """
 
     kind: str
@@ -70,7 +70,7 @@ _FORMAT_NAMES = {
 
 
 def qualified_name(cls: type) -> str:
-    """A class as a manifest names it.
+    """Return the name of a class in a manifest.
 
     Example:
         >>> qualified_name(Node)
@@ -81,7 +81,7 @@ def qualified_name(cls: type) -> str:
 
 
 def node_of(tree: Tree, path: Path) -> Node:
-    """The kind of an inner node of a tree.
+    """Describe an inner node of a tree.
 
     Raises:
         UnsupportedError: it could not be rebuilt, or a key is neither ``str`` nor ``int``.
@@ -106,7 +106,7 @@ def node_of(tree: Tree, path: Path) -> Node:
 
 
 def encode_node(node: Node) -> Json:
-    """A node as JSON; its children must be JSON already.
+    """Encode a node whose children are JSON already.
 
     Example:
         >>> encode_node(Node("tuple", [(0, 1.0), (1, 2.0)]))
@@ -129,10 +129,10 @@ def encode_node(node: Node) -> Json:
 
 
 def decode_node(json: Json) -> Node | None:
-    """The node that JSON stands for, with children still JSON; ``None`` for a leaf.
+    """Decode a node without its children; return ``None`` for a leaf.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the JSON is malformed.
     """
     if type(json) is list:
         return Node("list", list(enumerate(json)))
@@ -156,7 +156,7 @@ def decode_node(json: Json) -> Node | None:
 
 
 def inner_node(json: Json) -> Node | None:
-    """Return the node that JSON stands for, unless that is a leaf of several tensors."""
+    """Decode an inner node; return ``None`` for any leaf, composite ones included."""
     node = decode_node(json)
     return None if node is None or node.kind in COMPOSITES else node
 

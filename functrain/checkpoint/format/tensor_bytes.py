@@ -1,4 +1,4 @@
-"""The bytes of tensors, as the operating system reads and writes them."""
+"""Access the bytes of tensors, as the operating system reads and writes them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functrain.tree.elements import as_integers
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """The logical values of a tensor on the CPU, contiguous; a copy only where one is needed.
+    """Return the values of a tensor, contiguous and on the CPU; copy only if necessary.
 
-    Conjugate and negative views are resolved, and only what the tensor shows of its storage is
-    there. For dtypes with few kernels a copy's elements are integers of the same bits.
+    Conjugate and negative views are resolved. A copy of a dtype with few kernels has integer
+    elements with the same bits.
     """
     if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
         return tensor
@@ -24,7 +24,7 @@ def on_host(tensor: Tensor) -> Tensor:
 
 
 def memory(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor, writable.
+    """Return a writable view of the memory of a contiguous CPU tensor.
 
     The view does not keep the tensor alive: hold the tensor as long as the view.
 
@@ -40,19 +40,19 @@ def memory(tensor: Tensor) -> memoryview:
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised contiguous memory on the CPU, whatever the default device is."""
+    """Allocate uninitialized memory on the CPU, regardless of the default device."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def with_stride(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """A copy of a CPU tensor that lies in memory with the strides given."""
+    """Copy a CPU tensor into memory with the given strides."""
     copied = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device="cpu")
     as_integers(copied).copy_(as_integers(tensor))
     return copied
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a row-major tensor, as torch gives them.
+    """Return the strides of a row-major tensor, as torch defines them.
 
     Example:
         >>> contiguous_stride((2, 3, 4))
@@ -66,12 +66,13 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def preserved_stride(tensor: Tensor) -> tuple[int, ...] | None:
-    """Strides worth keeping, ``None`` where rows are simply contiguous.
+    """Return the strides to save, or ``None`` for a row-major tensor.
 
-    Kernels are chosen by memory layout, so a channels-last weight that came back row-major would
-    train to other bits. Gaps and repeats are not kept; this is torch's ``preserve_format``.
+    torch chooses kernels by memory layout, so a channels-last weight restored as row-major would
+    train to different bits. Gaps and expanded dimensions are not preserved, as in torch's
+    ``preserve_format``.
     """
-    # With a size of 1, several strides are contiguous, and kernels tell them apart.
+    # A dimension of size 1 is contiguous with any stride, but kernels distinguish the strides.
     if tensor.numel() == 0 or (tensor.is_contiguous() and 1 not in tensor.shape):
         return None
     if tensor.stride() == contiguous_stride(tuple(tensor.shape)):
@@ -81,7 +82,7 @@ def preserved_stride(tensor: Tensor) -> tuple[int, ...] | None:
 
 
 def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether strides order a shape's elements without gaps or overlap.
+    """Return whether strides order the elements of a shape without gaps or overlap.
 
     Example:
         >>> is_dense((2, 3), (1, 2)), is_dense((2, 3), (1, 1))
@@ -97,7 +98,7 @@ def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 def is_here(device: torch.device) -> bool:
-    """Whether this machine has a device.
+    """Return whether this machine has a device.
 
     Example:
         >>> is_here(torch.device("cpu")), is_here(torch.device("meta"))

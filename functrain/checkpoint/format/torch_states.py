@@ -1,8 +1,8 @@
-"""States of torch's optimizers and schedulers: their classes add entries as they are used.
+"""Compare states of torch's optimizers and schedulers, which gain entries in use.
 
-A state of ``from_torch`` before the first step has no moments yet, so what is saved later has
-more. No class says what it will add. Of two such states one may have grown from the other where
-it has every entry of the other.
+A state of ``from_torch`` has no moments before the first step, so a later checkpoint has more
+entries, and torch does not declare which. Two such states are compatible if one has every entry of
+the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAPPINGS = ("dict", "OrderedDict")
 
 
 def is_torch_state(like: Any) -> bool:
-    """Whether a tree is the state of a ``from_torch`` optimizer or schedule.
+    """Return whether a tree is the state of a ``from_torch`` optimizer or schedule.
 
     Example:
         >>> is_torch_state({"state": {}, "shared": {}, "group": {}, "attributes": {}})
@@ -35,21 +35,21 @@ def is_torch_state(like: Any) -> bool:
 
 
 def is_of_layout(json: Json, like: dict[str, Any]) -> bool:
-    """Whether a saved structure has the entries of such a state, whatever is below them."""
+    """Return whether a saved structure has the top-level entries of such a state."""
     return type(json) is dict and json.keys() == like.keys()
 
 
 def torch_state_mismatches(
     json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
 ) -> None:
-    """Say where neither of two such states can have grown from the other.
+    """Append a line for each place where the two states are incompatible.
 
     Args:
         json: the saved structure.
         leaves: dtype and shape of its tensors.
         like: the state expected.
-        path: where both stand.
-        found: one line a place is added to it.
+        path: the path of both.
+        found: the lines so far.
 
     Example:
         >>> found = []
@@ -65,7 +65,7 @@ def torch_state_mismatches(
         return
     node = decode_node(json)
     if not isinstance(like, dict) or node is None or node.kind not in _MAPPINGS:
-        return  # values may change their type: None becomes a number, a number a tensor
+        return  # values may change type: None becomes a number, a number becomes a tensor
     theirs = dict(node.children)
     missing, added = _listed(like.keys() - theirs.keys()), _listed(theirs.keys() - like.keys())
     if missing and added:

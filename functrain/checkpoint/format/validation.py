@@ -1,8 +1,8 @@
-"""Whether what a manifest says can be true, before a byte of payload is read or room taken for it.
+"""Validate the records of a manifest before any payload is read or memory allocated.
 
-A manifest may come from a stranger. After this no record names a file elsewhere, no tensor lies
-outside of its file or on another one, and all of them together need no more room than the files
-have.
+A manifest may come from an untrusted source. Afterwards no record names a file outside the
+checkpoint, no tensor lies outside its file or overlaps another, and all tensors together need no
+more memory than the files have bytes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.records import CHUNK, File, Leaf
 from functrain.checkpoint.format.tensor_bytes import is_dense
 
-_DIMENSIONS = 64  # what torch's kernels take
+_DIMENSIONS = 64  # the limit of torch's kernels
 _LARGEST = 1 << 62
 _NAME = re.compile(r"[A-Za-z0-9][\w.~-]{0,150}\.safetensors", re.ASCII)
 
 
 def check(files: Sequence[File], leaves: Sequence[Leaf]) -> None:
-    """Check records against each other.
+    """Check the records for contradictions.
 
     Raises:
-        ValueError: they contradict each other, or themselves.
+        ValueError: records contradict each other or themselves.
     """
     ends: dict[str, int] = {}
     for file in files:
@@ -45,12 +45,12 @@ def check(files: Sequence[File], leaves: Sequence[Leaf]) -> None:
 
 
 def _check_places(ends: dict[str, int], leaves: Sequence[Leaf]) -> None:
-    """Tensors stand side by side without gap or overlap, as the safetensors format has it."""
+    """Check that tensors are adjacent without gap or overlap, as safetensors requires."""
     own = [leaf for leaf in leaves if leaf.alias_of is None]
-    # Empty ones before what is at the same place.
+    # Empty tensors sort before the tensor at the same offset.
     for leaf in sorted(own, key=lambda leaf: (leaf.offset, leaf.length)):
         if leaf.offset != ends.get(leaf.file):
-            raise ValueError(f"{leaf.path} is not where it can be: {leaf.file!r}, {leaf.offset}")
+            raise ValueError(f"impossible offset of {leaf.path}: {leaf.file!r}, {leaf.offset}")
         ends[leaf.file] += leaf.length
 
 
@@ -69,8 +69,8 @@ def _leaf_problem(leaf: Leaf) -> str | None:
     if len(leaf.hashes) != -(-length // CHUNK):
         return "number of hashes"
     if leaf.stride is not None:
-        sound = len(leaf.stride) == len(leaf.shape) and all(map(_is_size, leaf.stride))
-        if not sound or not is_dense(leaf.shape, leaf.stride):
+        valid = len(leaf.stride) == len(leaf.shape) and all(map(_is_size, leaf.stride))
+        if not valid or not is_dense(leaf.shape, leaf.stride):
             return "stride"
     return None
 

@@ -1,4 +1,4 @@
-"""Checkpoints in a remote store: S3, GCS, Azure, SFTP and whatever else fsspec reaches."""
+"""Checkpoints in a remote store: S3, GCS, Azure, SFTP and others that fsspec supports."""
 
 from functrain.checkpoint.remote.store import RemoteCheckpoints
 

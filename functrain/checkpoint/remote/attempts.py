@@ -1,12 +1,12 @@
-"""How a checkpoint gets to a remote store, whole or not at all, and from there.
+"""Upload checkpoints to a remote store atomically, and download them.
 
-Every attempt has a directory of its own, ``step-00000120.CLOCK.TOKEN``, so no object is ever
-overwritten. The payload goes first and is looked at again; the manifest goes last, and with it
-the checkpoint exists. It is removed in the opposite order. Of several attempts of one step the
-one with the highest clock counts.
+Each attempt to upload a step has its own directory, ``step-00000120.CLOCK.TOKEN``, so no object is
+ever overwritten. The payload is uploaded first and its size checked; the manifest is uploaded last
+and makes the checkpoint exist. Removal is in the opposite order. Of several attempts for one step,
+the one with the highest clock counts.
 
-``CLOCK`` is nanoseconds since 1970 where clocks agree, and in any case more than that of every
-attempt of the step that was there before.
+``CLOCK`` is nanoseconds since 1970, or one more than the highest clock of an earlier attempt for
+the step if clocks disagree.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _DAY = 24 * 3600 * 10**9
 
 @attrs.frozen(order=True)
 class Attempt:
-    """One attempt to save a step; later ones are greater.
+    """One attempt to upload a step; later attempts compare greater.
 
     Attributes:
         step: updates made.
-        clock: see the module.
+        clock: see the module docstring.
         token: random, 16 hex digits.
-        sizes: what is there, in bytes.
+        sizes: size in bytes of each object by name.
     """
 
     step: int
@@ -57,41 +57,41 @@ class Attempt:
 
     @property
     def committed(self) -> bool:
-        """Whether it is a checkpoint."""
+        """Whether the attempt has become a checkpoint."""
         return MANIFEST in self.sizes
 
     @property
     def old(self) -> bool:
-        """Whether it began more than a day ago, so that nobody can still be at it."""
+        """Whether it began more than a day ago, so that no process can still be uploading it."""
         return time.time_ns() - self.clock > _DAY
 
 
 def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
-    """All attempts in a store, the last first; what has another name is not looked at.
+    """Return all attempts in a store, the latest first, ignoring objects with other names.
 
     Args:
         objects: the store.
-        step: only those of this step.
+        step: only attempts for this step.
     """
     found = []
     for match in map(_NAME.fullmatch, objects.list()):
         if match is None or step not in (None, int(match[1])):
             continue
         attempt = Attempt(int(match[1]), int(match[2], 16), match[3])
-        found.append(_looked_at(objects, attempt))
+        found.append(_with_sizes(objects, attempt))
     return sorted(found, reverse=True)
 
 
 def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
-    """Copy a local checkpoint to the store; it counts when this returns.
+    """Upload a local checkpoint; it exists in the store when this returns.
 
     Args:
         objects: the store.
         place: the checkpoint's directory.
-        log: ``metrics.jsonl``, to go with it.
+        log: ``metrics.jsonl``, to upload with it.
 
     Raises:
-        OSError: anything failed. At most leftovers without a manifest remain.
+        OSError: the upload failed. At most objects without a manifest remain.
         CheckpointCorruptError: the local checkpoint is damaged.
     """
     sealed = (place / MANIFEST).read_bytes()
@@ -107,7 +107,7 @@ def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
         objects.put_new(f"{attempt.name}/{name}", rows)
         expected[name] = len(rows)
     _check_arrived(objects, attempt, expected)
-    # Another checkpoint may have come to the same place; its manifest is never the same.
+    # Another process may have replaced the checkpoint; its manifest would differ.
     if (place / MANIFEST).read_bytes() != sealed:
         raise OSError(errno.EAGAIN, f"{place} was replaced while it was copied")
     objects.put_new(f"{attempt.name}/{MANIFEST}", sealed)
@@ -119,7 +119,7 @@ def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Ma
     """Download the manifest of an attempt into an empty directory.
 
     Raises:
-        CheckpointCorruptError: it is damaged, or a payload file is missing or of another length.
+        CheckpointCorruptError: it is damaged, or a payload file is missing or has another length.
         NoCheckpointError: it was removed since it was listed.
         OSError: it could not be read.
     """
@@ -135,8 +135,8 @@ def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Ma
     for file in manifest.files:
         if attempt.sizes.get(file.name) != file.length:
             raise CheckpointCorruptError(
-                f"{file.name} should have {file.length} bytes, and has "
-                f"{attempt.sizes.get(file.name, 'none at all')}"
+                f"{file.name}: expected {file.length} bytes, got "
+                f"{attempt.sizes.get(file.name, 'no such file')}"
             )
     return manifest
 
@@ -144,13 +144,13 @@ def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Ma
 def receive(
     objects: ObjectStore, attempt: Attempt, target: Path, wants: Callable[[str], bool] | None = None
 ) -> Manifest:
-    """Download an attempt into an empty directory, where it is an ordinary checkpoint.
+    """Download an attempt into an empty directory, as an ordinary checkpoint.
 
     Args:
         objects: the store.
-        attempt: one that is committed.
+        attempt: a committed attempt.
         target: the directory.
-        wants: says of the path of a leaf whether it will be read; files without such stay away.
+        wants: whether the leaf at a path will be read; files without such leaves are skipped.
 
     Raises:
         The errors of :func:`receive_manifest`.
@@ -164,10 +164,10 @@ def receive(
 
 
 def receive_log(objects: ObjectStore, attempt: Attempt) -> bytes | None:
-    """The log that was sent with an attempt, if one was.
+    """Download the log of an attempt, if it has one.
 
     Raises:
-        CheckpointCorruptError: its bytes are not those that were sent.
+        CheckpointCorruptError: its bytes differ from those uploaded.
         NoCheckpointError: it was removed since it was listed.
         OSError: it could not be read.
     """
@@ -184,14 +184,14 @@ def receive_log(objects: ObjectStore, attempt: Attempt) -> bytes | None:
 
 
 def discard(objects: ObjectStore, attempt: Attempt) -> None:
-    """Remove an attempt: the manifest first, and with it the checkpoint; then the rest."""
+    """Remove an attempt: first the manifest, which ends the checkpoint, then the rest."""
     objects.remove(f"{attempt.name}/{MANIFEST}")
     objects.remove_all(attempt.name)
 
 
 def discard_leftover(objects: ObjectStore, attempt: Attempt) -> None:
-    """Remove an attempt that came to nothing, unless it has its manifest by now."""
-    if not _looked_at(objects, attempt).committed:
+    """Remove a failed attempt, unless it has its manifest by now."""
+    if not _with_sizes(objects, attempt).committed:
         objects.remove_all(attempt.name)
 
 
@@ -201,23 +201,23 @@ def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
     clock = max([time.time_ns(), *(clock + 1 for clock in clocks)])
     attempt = Attempt(step, clock, secrets.token_hex(8))
     if not _NAME.fullmatch(attempt.name):
-        raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a name that would be found again")
+        raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a valid name of an attempt")
     return attempt
 
 
-def _looked_at(objects: ObjectStore, attempt: Attempt) -> Attempt:
+def _with_sizes(objects: ObjectStore, attempt: Attempt) -> Attempt:
     listed = objects.list(attempt.name).items()
     return attrs.evolve(attempt, sizes={name: size for name, size in listed if size is not None})
 
 
 def _check_arrived(objects: ObjectStore, attempt: Attempt, expected: dict[str, int]) -> None:
-    there = _looked_at(objects, attempt).sizes
+    found = _with_sizes(objects, attempt).sizes
     for name, length in expected.items():
-        if there.get(name) != length:
+        if found.get(name) != length:
             raise OSError(
                 errno.EIO,
-                f"{objects.url}/{attempt.name}/{name} should have {length} bytes after uploading, "
-                f"and has {there.get(name, 'none at all')}",
+                f"{objects.url}/{attempt.name}/{name}: expected {length} bytes after uploading, "
+                f"got {found.get(name, 'no such object')}",
             )
 
 
@@ -236,8 +236,8 @@ def _receive_file(objects: ObjectStore, attempt: Attempt, name: str, target: Pat
 
 
 def _missing(objects: ObjectStore, attempt: Attempt, name: str) -> Exception:
-    """What a missing object means: damage, unless its manifest is gone too, which goes first."""
-    if _looked_at(objects, attempt).committed:
+    """Return the error for a missing object: damage, unless the manifest is gone as well."""
+    if _with_sizes(objects, attempt).committed:
         return CheckpointCorruptError(f"{name} is missing")
     return _gone(objects, attempt)
 

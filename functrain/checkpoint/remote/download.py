@@ -1,4 +1,4 @@
-"""From a remote store: the first checkpoint that is sound, to look at or to go on from."""
+"""Download from a remote store the first checkpoint that is intact."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def named(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None]:
-    """Give errors of a store, or of the disk to download to, a class that says what failed."""
+def store_errors(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None]:
+    """Translate errors of the store, or of the local disk, into a checkpoint error."""
     try:
         yield
     except FunctrainError:
@@ -43,7 +43,7 @@ def named(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None
 
 
 def candidates(objects: ObjectStore, which: int | str | None, best: Best) -> list[Attempt]:
-    """Attempts that could be meant, in the order to try them; at least one."""
+    """Return the attempts that match ``which``, at least one, in the order to try them."""
     if which == "best":
         found, detail = ranked(objects, best), f" with a finite metric {best.metric!r}"
     elif which in (None, "latest"):
@@ -52,14 +52,14 @@ def candidates(objects: ObjectStore, which: int | str | None, best: Best) -> lis
         found = [each for each in attempts(objects, which) if each.committed][:1]
         detail = f" of step {which}"
     else:
-        raise ValueError(f'which must be "latest", "best" or a step, not {which!r}')
+        raise ValueError(f'expected which to be "latest", "best" or a step, got {which!r}')
     if not found:
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint{detail} in {objects.url}")
     return found
 
 
 def ranked(objects: ObjectStore, best: Best) -> list[Attempt]:
-    """The attempts that count and have the metric, from best to worst."""
+    """Return the attempts that have the metric, from best to worst."""
     said = entries(objects, attempts(objects))
     order = best.ranked({step: entry for step, (_, entry) in said.items()})
     return [said[step][0] for step in order]
@@ -68,17 +68,17 @@ def ranked(objects: ObjectStore, best: Best) -> list[Attempt]:
 def first_intact(
     objects: ObjectStore, listed: Callable[[], list[Attempt]], use: Callable[[Attempt], T]
 ) -> T:
-    """The outcome of the first attempt that is not damaged.
+    """Return the result of the first attempt that is not damaged.
 
     Args:
         objects: the store.
-        listed: lists attempts in the order to try them, at least one. Asked again where one
-            was removed while it was read: then somebody has saved a newer one.
-        use: reads one.
+        listed: returns the attempts in the order to try them, at least one. Called again if an
+            attempt was removed while it was read, because a newer one then exists.
+        use: reads one attempt.
 
     Raises:
         CheckpointCorruptError: all are damaged.
-        NoCheckpointError: they were removed again and again.
+        NoCheckpointError: attempts were removed repeatedly while they were read.
     """
     for _ in range(_LISTINGS - 1):
         now = listed()
@@ -91,7 +91,7 @@ def first_intact(
 def downloaded(
     objects: ObjectStore, attempt: Attempt, take: Callable[[ObjectStore, Attempt, Path], Manifest]
 ) -> Iterator[tuple[Path, Manifest]]:
-    """A temporary directory with what ``take`` downloads into it; errors say where it is from."""
+    """Yield a temporary directory with a download; errors in the block name its URL."""
     with tempfile.TemporaryDirectory(prefix="functrain-", ignore_cleanup_errors=True) as top:
         place = Path(top) / step_name(attempt.step)
         place.mkdir()
@@ -103,7 +103,7 @@ def downloaded(
 
 
 def fetch(objects: ObjectStore, directory: Path, listed: Callable[[], list[Attempt]]) -> Path:
-    """Bring the newest sound checkpoint into a run directory, see ``RemoteCheckpoints.fetch``."""
+    """Download the newest intact checkpoint; see ``RemoteCheckpoints.fetch``."""
     with locked(directory):
         newest_first = reversed(list_steps(directory))
         places = (directory / step_name(step) for step in newest_first)
@@ -111,10 +111,10 @@ def fetch(objects: ObjectStore, directory: Path, listed: Callable[[], list[Attem
 
         def use(attempt: Attempt) -> Path:
             place = directory / step_name(attempt.step)
-            # Names of steps sort by length first, where a step has more than eight digits.
+            # Compare lengths first: a step can have more than eight digits.
             if here is not None and (len(here.name), here.name) >= (len(place.name), place.name):
                 return here
-            return _bring(objects, attempt, place)
+            return _download(objects, attempt, place)
 
         try:
             return first_intact(objects, listed, use)
@@ -136,9 +136,9 @@ def _first_intact(objects: ObjectStore, listed: list[Attempt], use: Callable[[At
     raise CheckpointCorruptError(f"every checkpoint in {objects.url} is damaged:\n{every}")
 
 
-def _bring(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
+def _download(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
     def fill(temporary: Path) -> None:
-        with named(f"{objects.url}/{attempt.name}", CheckpointReadError):
+        with store_errors(f"{objects.url}/{attempt.name}", CheckpointReadError):
             receive(objects, attempt, temporary)
             verify(temporary)
             rows = receive_log(objects, attempt)
@@ -148,21 +148,21 @@ def _bring(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
         if rows is not None:
             _place_log(place.parent / METRICS_LOG, rows)
 
-    with named(str(place), CheckpointWriteError):
-        # What may stand there is damaged: a sound one would not be brought again.
+    with store_errors(str(place), CheckpointWriteError):
+        # A checkpoint that is already there is damaged: an intact one would not be downloaded.
         commit(place, fill=fill, check=lambda present: None)
     return place
 
 
 def _place_log(path: Path, rows: bytes) -> None:
-    """Put a log in place of one that it continues; a longer one is left for ``fit`` to cut."""
+    """Replace a log by its continuation; leave a longer one for ``fit`` to truncate."""
     present = path.read_bytes() if path.exists() else b""
     if present.startswith(rows):
         return
     if not rows.startswith(present):
         raise LogError(
-            f"{path} is not the beginning of the log in the remote store, so it is of another run, "
-            "or of the same one gone another way. Fetch into an empty directory"
+            f"{path} is not the beginning of the log in the remote store, so it belongs to another "
+            "run or to another branch of this one. Fetch into an empty directory"
         )
     draft = path.parent / f".{path.name}"
     draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""ObjectStore under a URL: the few operations a remote store needs, each error with its place."""
+"""Operations on the objects under a URL, with errors that name operation and URL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
 
-# What file systems without error numbers mean.
+# Error numbers for file systems that do not set one.
 _NUMBERS: tuple[tuple[type[OSError], int], ...] = (
     (FileNotFoundError, errno.ENOENT),
     (FileExistsError, errno.EEXIST),
@@ -24,7 +24,7 @@ _NUMBERS: tuple[tuple[type[OSError], int], ...] = (
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: user names and passwords in it are masked.
+    """Mask user names and passwords in a URL, so that it may be shown.
 
     Example:
         >>> without_secrets("sftp://ada:secret@host/runs")
@@ -39,8 +39,8 @@ class ObjectStore:
 
     Attributes:
         files: the fsspec file system.
-        root: what the URL is called there.
-        url: for messages.
+        root: the path of the URL in it.
+        url: the URL for messages.
     """
 
     files: Any = attrs.field(repr=False)
@@ -49,19 +49,19 @@ class ObjectStore:
 
     @classmethod
     def of(cls, url: str, options: Mapping[str, Any]) -> ObjectStore:
-        """Find the file system of a URL; whether it can be reached shows when it is used.
+        """Find the file system of a URL, without connecting to it.
 
         Raises:
-            MissingExtraError: fsspec, or what it needs for this kind of URL, is not installed.
-            OSError: fsspec does not know this kind of URL.
+            MissingExtraError: fsspec, or a package it needs for this URL, is not installed.
+            OSError: fsspec does not support this kind of URL.
         """
         core = require("fsspec.core", "remote")
-        with _placed("opening", without_secrets(url)):
+        with _translated("opening", without_secrets(url)):
             files, root = core.url_to_fs(url, **options)
         return cls(files, root.rstrip("/"), without_secrets(url.rstrip("/")))
 
     def list(self, name: str = "") -> dict[str, int | None]:
-        """What is directly under a name, as it is now: sizes in bytes, ``None`` for directories."""
+        """List the objects directly under a name with their sizes, ``None`` for directories."""
         at = self._at(name)
         try:
             with self._doing("listing", name):
@@ -70,33 +70,33 @@ class ObjectStore:
         except FileNotFoundError:
             return {}
         entries = {entry["name"].strip("/"): entry for entry in found}
-        entries.pop(at.strip("/"), None)  # a mark that some object stores keep for a directory
+        entries.pop(at.strip("/"), None)  # some object stores keep an empty object for a directory
         return {
             path.rpartition("/")[2]: None if entry["type"] == "directory" else entry["size"]
             for path, entry in entries.items()
         }
 
     def read(self, name: str) -> bytes:
-        """All bytes of an object."""
+        """Read all bytes of an object."""
         with self._doing("reading", name):
             return bytes(self.files.cat_file(self._at(name)))
 
     def download(self, name: str, target: Path) -> None:
-        """Copy an object into a local file."""
+        """Download an object to a local file."""
         with self._doing("downloading", name):
             self.files.get_file(self._at(name), str(target))
 
     def upload(self, source: Path, name: str) -> None:
-        """Copy a local file into an object; directories are made where the store has such."""
+        """Upload a local file, creating directories if the store has any."""
         with self._doing("uploading", name):
             self._in_directory(self._at(name), lambda at: self.files.put_file(str(source), at))
 
     def put_new(self, name: str, data: bytes) -> None:
-        """Write an object that must not be there yet.
+        """Create an object that must not exist yet.
 
-        That is one operation where the store can do it, else looking first and then writing. An
-        error may be a lost answer, or that to a second try of the network's own, so before it is
-        raised the object is read: if it has these bytes all is well.
+        This is one atomic operation if the store supports it, otherwise a check and a write. After
+        an error the object is read back: if it has these bytes, only the response was lost, or the
+        network library retried a write that had succeeded.
         """
         try:
             with self._doing("writing", name):
@@ -105,18 +105,18 @@ class ObjectStore:
             try:
                 arrived = self.read(name) == data
             except OSError as second:
-                error.add_note(f"whether it arrived could not be told: {second}")
+                error.add_note(f"could not check whether the upload succeeded: {second}")
                 raise error from second
             if not arrived:
                 raise
 
     def remove(self, name: str) -> None:
-        """Remove an object; that it is gone already is no error."""
+        """Remove an object; a missing one is no error."""
         with contextlib.suppress(FileNotFoundError), self._doing("removing", name):
             self.files.rm_file(self._at(name))
 
     def remove_all(self, name: str) -> None:
-        """Remove all that is under a name."""
+        """Remove everything under a name."""
         with contextlib.suppress(FileNotFoundError), self._doing("removing", name):
             self.files.rm(self._at(name), recursive=True)
 
@@ -142,16 +142,16 @@ class ObjectStore:
         return "/".join(part for part in (self.root, name) if part)
 
     def _doing(self, operation: str, name: str) -> contextlib.AbstractContextManager[None]:
-        return _placed(operation, f"{self.url}/{name}" if name else self.url)
+        return _translated(operation, f"{self.url}/{name}" if name else self.url)
 
 
 @contextlib.contextmanager
-def _placed(operation: str, url: str) -> Iterator[None]:
+def _translated(operation: str, url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as missing:
         raise MissingExtraError(f"{operation} {url} needs another package: {missing}") from missing
-    except Exception as cause:  # not hidden: each kind of store has errors of its own
+    except Exception as cause:  # not hidden: each kind of store raises its own errors
         number = getattr(cause, "errno", None)
         known = (code for kind, code in _NUMBERS if isinstance(cause, kind))
         code = number if isinstance(number, int) and number > 0 else next(known, errno.EIO)

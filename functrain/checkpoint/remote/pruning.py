@@ -1,4 +1,4 @@
-"""Letting checkpoints of a remote store go, and clearing away what interrupted writers left."""
+"""Prune the checkpoints of a remote store and delete what interrupted uploads left."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Entries = dict[int, tuple[Attempt, Entry]]
 
 
 def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
-    """Of each step the last attempt that is whole, and what it says of itself.
+    """Return the last complete attempt of each step with its metrics and time.
 
-    Whole is what has a sealed manifest and all payload of the right length. The rest is passed
-    over with a warning.
+    An attempt is complete if its manifest verifies and all payload files have the right length.
+    Others are skipped with a warning.
 
     Args:
         objects: the store.
-        found: its attempts, the last first.
+        found: its attempts, the latest first.
     """
     said: Entries = {}
     for attempt in found:
@@ -46,13 +46,15 @@ def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
             said[attempt.step] = attempt, _entry(objects, attempt)
         except (CheckpointCorruptError, CheckpointFormatError) as damage:
             warn_skipped(objects, attempt, damage)
-        except NoCheckpointError:  # somebody else has just removed it
+        except NoCheckpointError:  # another process has just removed it
             continue
     return said
 
 
-def going(said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = None) -> list[int]:
-    """Steps that no rule keeps. The newest that is whole is always kept."""
+def prunable_steps(
+    said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = None
+) -> list[int]:
+    """Return the steps that no rule keeps; the newest complete one is always kept."""
     plain = {step: entry for step, (_, entry) in said.items()}
     return prunable(plain, rules, None if just_saved is None else just_saved.step)
 
@@ -60,12 +62,12 @@ def going(said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = Non
 def prune(
     objects: ObjectStore, rules: Sequence[Rule], just_saved: Attempt | None = None
 ) -> list[int]:
-    """Remove what no rule keeps, what newer attempts replace, and leftovers older than a day.
+    """Remove steps that no rule keeps, replaced attempts, and incomplete ones older than a day.
 
-    What cannot be removed, or looked at, stays and is told in a warning.
+    If an attempt cannot be read or removed, it stays, with a warning.
 
     Returns:
-        Steps that were removed.
+        The steps removed.
     """
     try:
         found = attempts(objects)
@@ -73,13 +75,13 @@ def prune(
     except OSError as error:
         _warn_kept(objects.url, error)
         return []
-    leaving = going(said, rules, just_saved)
+    leaving = prunable_steps(said, rules, just_saved)
     last = {step: attempt for step, (attempt, _) in said.items()}
     if just_saved is not None:
         last[just_saved.step] = max(just_saved, last.get(just_saved.step, just_saved))
     removed = []
     for step in sorted({attempt.step for attempt in found}):
-        # Older attempts first: none of them may come back as the step's checkpoint.
+        # Oldest first, so that an older attempt never becomes the step's checkpoint again.
         mine = sorted(attempt for attempt in found if attempt.step == step)
         if _cleared(objects, mine, last.get(step), whole=step in leaving) and step in leaving:
             removed.append(step)
@@ -87,13 +89,13 @@ def prune(
 
 
 def warn_skipped(objects: ObjectStore, attempt: Attempt, damage: Exception) -> None:
-    """Tell of a checkpoint that was passed over."""
-    message = f"passed over {objects.url}/{attempt.name}: {damage}"
+    """Warn that a checkpoint was skipped."""
+    message = f"skipped {objects.url}/{attempt.name}: {damage}"
     warn(message, CheckpointSkippedWarning)
 
 
 def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
-    """Remove attempts of one step: what came before the last, and with ``whole`` that as well."""
+    """Remove all attempts of a step but the last, and with ``whole`` the last one too."""
     for attempt in mine:
         replaced = last is not None and (attempt < last or (whole and attempt == last))
         try:
@@ -115,6 +117,6 @@ def _entry(objects: ObjectStore, attempt: Attempt) -> Entry:
 
 def _warn_kept(url: str, error: OSError) -> None:
     warn(
-        f"what is no longer needed in {url} could not be removed: {error}",
+        f"checkpoints no longer needed in {url} could not be removed: {error}",
         CheckpointWriteWarning,
     )

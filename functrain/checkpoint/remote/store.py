@@ -1,4 +1,4 @@
-"""A store of checkpoints under a URL, with the methods of one in a directory."""
+"""The checkpoints under a URL, with the methods of ``Checkpoints``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from functrain.checkpoint.remote.attempts import (
     send,
 )
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
-from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, union
+from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, combine
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
@@ -36,21 +36,22 @@ from functrain.tree import Tree
 
 @attrs.frozen
 class RemoteCheckpoints:
-    """The checkpoints under a URL. A value: it can be made anew anywhere, any time.
+    """The checkpoints under a URL.
 
-    A checkpoint is a directory ``step-00000120.CLOCK.TOKEN`` with the files of a local one. It
-    exists once its manifest does, which is written last. No object is ever overwritten, and any
-    number of processes may save and read at once. How durable it is, the store says.
+    An instance is an immutable value without state of its own. A checkpoint is a directory
+    ``step-00000120.CLOCK.TOKEN`` with the files of a local one. It exists once its manifest does,
+    which is written last. No object is ever overwritten, and any number of processes may save and
+    read at once. Durability is that of the store.
 
     Args:
-        url: such as ``s3://bucket/run``. What is missing above it is made where that is allowed.
+        url: such as ``s3://bucket/run``. Missing parents are created if the store allows it.
         keep_last: how many of the newest to keep.
-        keep_best: how many of the best to keep besides.
-        monitor: the metric that says what is best.
-        mode: whether ``"min"`` or ``"max"`` of it is best; by default as in ``ft.Checkpoints``.
-        keep_every_steps: keep those at multiples of so many steps.
-        keep_every_minutes: keep one for each span of so many minutes.
-        keep: further rules, see :mod:`functrain.checkpoint.retention`.
+        keep_best: how many of the best to keep in addition.
+        monitor: the metric that ranks checkpoints.
+        mode: whether ``"min"`` or ``"max"`` is best; the default is that of ``ft.Checkpoints``.
+        keep_every_steps: keep the steps that are multiples of this number.
+        keep_every_minutes: keep one checkpoint per interval of this many minutes.
+        keep: more rules, see :mod:`functrain.checkpoint.retention`.
         storage_options: what fsspec passes to the file system: credentials, endpoints.
 
     Example:
@@ -81,20 +82,20 @@ class RemoteCheckpoints:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """What is kept; nothing is let go where there are none."""
+        """The retention rules; without any, nothing is pruned."""
         every = self.keep_every_steps, self.keep_every_minutes
-        return union(self._best, self.keep_last, *every, more=self.keep)
+        return combine(self._best, self.keep_last, *every, more=self.keep)
 
     @property
     def _best(self) -> Best:
         return Best(self.monitor, self.mode, self.keep_best)
 
     def objects(self) -> ObjectStore:
-        """The file system of the URL; nothing is asked of the network yet.
+        """Return the objects under the URL, without using the network yet.
 
         Raises:
             MissingExtraError: a package is not installed.
-            OSError: the URL is of no kind that fsspec knows.
+            OSError: fsspec does not support this kind of URL.
         """
         return ObjectStore.of(self.url, self.storage_options or {})
 
@@ -108,29 +109,29 @@ class RemoteCheckpoints:
         metrics: Mapping[str, Any] | None = None,
         info: Any = None,
     ) -> str:
-        """Save a tree under its step and let older ones go.
+        """Save a tree under its step and prune older checkpoints.
 
-        It is written to a local temporary directory first, which needs room for it.
+        The checkpoint is written to a local temporary directory first.
 
         Args:
             tree: see :func:`functrain.checkpoint.save`.
-            step: updates made. A checkpoint of the same step is replaced, once this one is there.
-            metrics: numbers by name; ``monitor`` is looked up here.
-            info: plain data to keep beside it.
+            step: updates made. An existing checkpoint of this step is replaced after the upload.
+            metrics: numbers by name, among them ``monitor``.
+            info: plain data to store with it.
 
         Returns:
             The URL of the checkpoint.
 
         Raises:
-            CheckpointWriteError: it did not get there; older ones are untouched.
-            ConfigurationError: nothing says whether less or more of ``monitor`` is better.
+            CheckpointWriteError: the upload failed; older checkpoints are unchanged.
+            ConfigurationError: whether a low or a high ``monitor`` is better is unknown.
             The other errors of :func:`functrain.checkpoint.save`.
         """
         self._best.check(metrics or {})
         return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
 
     def write(self, taken: Snapshot) -> str:
-        """Save what was taken apart already; the other half of :meth:`save`."""
+        """Write a snapshot; the second half of :meth:`save`."""
         step = taken.step or 0
         if step < 0:
             raise ValueError(f"a step is a count of updates, so it cannot be {step}")
@@ -138,17 +139,17 @@ class RemoteCheckpoints:
             return self.upload(write(Path(place) / step_name(step), taken))
 
     def upload(self, path: str | Path, log: str | Path | None = None) -> str:
-        """Copy a local checkpoint to the store, as it is, and let older ones go.
+        """Upload a local checkpoint unchanged, and prune older ones.
 
         Args:
             path: its directory.
-            log: the ``metrics.jsonl`` of its run, to go with it.
+            log: the ``metrics.jsonl`` of its run, to upload with it.
 
         Returns:
             The URL of the checkpoint.
 
         Raises:
-            CheckpointWriteError: it did not get there; older ones are untouched.
+            CheckpointWriteError: the upload failed; older checkpoints are unchanged.
             CheckpointCorruptError: the local one is damaged.
         """
         with self._writing():
@@ -160,7 +161,7 @@ class RemoteCheckpoints:
     # -- looking -----------------------------------------------------------------------------
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in numeric order; damaged ones are not told apart.
+        """Return the steps that have a checkpoint, in order, including damaged ones.
 
         Raises:
             CheckpointReadError: the store could not be listed.
@@ -170,16 +171,16 @@ class RemoteCheckpoints:
         return sorted({attempt.step for attempt in found if attempt.committed})
 
     def best(self) -> int | None:
-        """The step whose metrics are best, ``None`` where none has the metric."""
+        """Return the step with the best metric, or ``None`` if no checkpoint has it."""
         with self._reading():
             ranked = download.ranked(self.objects(), self._best)
         return next((attempt.step for attempt in ranked), None)
 
     def read_manifest(self, step: int) -> Manifest:
-        """What the checkpoint of a step says about itself; the payload is not downloaded.
+        """Read the manifest of a step's checkpoint without downloading the payload.
 
         Raises:
-            NoCheckpointError: there is none of this step.
+            NoCheckpointError: the step has no checkpoint.
             CheckpointCorruptError: the manifest is damaged, or payload is missing.
             CheckpointReadError: the store could not be read.
         """
@@ -187,10 +188,10 @@ class RemoteCheckpoints:
             return manifest
 
     def verify(self, step: int) -> Manifest:
-        """Download a checkpoint and compare all its bytes with what was saved.
+        """Download a checkpoint and compare all its bytes with their saved hashes.
 
         Raises:
-            The errors of :meth:`read_manifest`; damage names file and leaf.
+            The errors of :meth:`read_manifest`; for damage the message names file and leaf.
         """
         with self._reading(), self._downloaded(step, receive) as (place, _):
             return verify(place)
@@ -198,29 +199,29 @@ class RemoteCheckpoints:
     def restore(
         self, which: int | str | None = None, like: Any = None, **options: Any
     ) -> tuple[Tree, Manifest]:
-        """Download and load a checkpoint. Of several the first that verifies wins.
+        """Download and load a checkpoint: the first of the candidates that verifies.
 
-        Damaged ones are passed over with a :class:`CheckpointSkippedWarning` and left where they
-        are. An error of the network is not damage: it is raised, and nothing older is loaded.
+        A damaged checkpoint is skipped with a :class:`CheckpointSkippedWarning` and left in place.
+        A network error is not damage: it is raised, and no older checkpoint is loaded.
 
         Args:
             which: ``"latest"`` (also ``None``), ``"best"``, or a step.
             like: see :func:`functrain.checkpoint.load`.
-            options: of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``. With
-                ``only``, files without such leaves are not downloaded.
+            options: those of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``.
+                With ``only``, files without such leaves are not downloaded.
 
         Returns:
             (tree, manifest).
 
         Raises:
-            NoCheckpointError: there is none.
-            CheckpointCorruptError: all that could be meant are damaged.
+            NoCheckpointError: no such checkpoint exists.
+            CheckpointCorruptError: the requested checkpoint, or every one, is damaged.
             CheckpointReadError: the store could not be read.
             The other errors of :func:`functrain.checkpoint.load`.
         """
         with self._reading():
             objects = self.objects()
-            # Of renamed leaves it is not looked into which file they are in.
+            # `only` names leaves after renaming, so with `rename` every file may be needed.
             only = None if options.get("rename") else options.get("only")
             wants = None if only is None else PathOptions.of(only=only).wants
             take = partial(receive, wants=wants)
@@ -232,19 +233,19 @@ class RemoteCheckpoints:
             return download.first_intact(objects, lambda: self._candidates(objects, which), use)
 
     def fetch(self, directory: str | Path) -> Path:
-        """Bring the newest sound checkpoint into a run directory, for ``fit`` to go on from.
+        """Download the newest intact checkpoint into a run directory, for ``fit`` to resume.
 
-        The ``metrics.jsonl`` that was sent with it comes too. Where the directory has a sound
-        checkpoint of the same step or a later one, nothing is brought.
+        Its ``metrics.jsonl`` is downloaded too. If the directory has an intact checkpoint of the
+        same step or a later one, nothing is downloaded.
 
         Args:
-            directory: the run directory; made if it does not exist.
+            directory: the run directory; created if it does not exist.
 
         Returns:
-            The newest sound checkpoint that is there now.
+            The newest intact checkpoint in the directory.
 
         Raises:
-            NoCheckpointError: there is none, here or there.
+            NoCheckpointError: neither the store nor the directory has one.
             CheckpointCorruptError: every one in the store is damaged.
             CheckpointReadError: the store could not be read.
             CheckpointWriteError: the directory could not be written to.
@@ -258,22 +259,22 @@ class RemoteCheckpoints:
             )
 
     def prune(self, dry_run: bool = False) -> list[int]:
-        """Let go what no rule keeps, as saving does, and clear away what interrupted saves left.
+        """Remove the checkpoints that no rule keeps, and what interrupted uploads left.
 
-        The newest whose manifest is sealed and whose payload has the right lengths always stays;
-        so does an attempt without manifest that began less than a day ago.
+        The newest complete checkpoint always stays, and so does an incomplete upload that began
+        less than a day ago.
 
         Args:
-            dry_run: only say what would go.
+            dry_run: only report which would be removed.
 
         Returns:
-            Their steps.
+            The steps removed.
         """
         with self._reading():
             objects = self.objects()
             if dry_run:
                 said = pruning.entries(objects, attempts(objects))
-                return pruning.going(said, self.rules)
+                return pruning.prunable_steps(said, self.rules)
         return pruning.prune(objects, self.rules)
 
     def _candidates(self, objects: ObjectStore, which: int | str | None) -> list[Attempt]:
@@ -290,7 +291,7 @@ class RemoteCheckpoints:
         return without_secrets(self.url)
 
     def _reading(self) -> contextlib.AbstractContextManager[None]:
-        return download.named(self._shown, CheckpointReadError)
+        return download.store_errors(self._shown, CheckpointReadError)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return download.named(self._shown, CheckpointWriteError)
+        return download.store_errors(self._shown, CheckpointWriteError)

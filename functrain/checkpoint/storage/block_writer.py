@@ -1,8 +1,8 @@
-"""Writing files once, from front to back, in aligned blocks, on a thread of its own.
+"""Write files sequentially in aligned blocks, on a separate thread.
 
-While one thread fills a block, another hands the one before to the disk. Aligned blocks can go
-past the page cache (``O_DIRECT``), which saves a copy; where the file system declines that, be it
-in the middle of a file, the rest goes through the cache.
+While one thread fills a block, another writes the previous block. Aligned blocks can bypass the
+page cache (``O_DIRECT``), which saves a copy. If the file system refuses that, even in the middle
+of a file, the rest goes through the cache.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from functrain.checkpoint.storage.files import close, create, preallocate, sync
 from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 BLOCK = 4 << 20
-# So much is still in the processor's cache when it is hashed after it was copied.
+# Small enough to be still in the CPU cache when it is hashed after copying.
 PIECE = 1 << 20
 _COUNT = 3
-# What a disk may ask of offsets and lengths; none in use asks for more than a page.
+# O_DIRECT requires aligned offsets and lengths; no disk in use requires more than a page.
 _ALIGNMENT = 4096
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 @attrs.define(eq=False)
 class _Target:
-    """A file being written, and how far."""
+    """An open file and the number of bytes written to it."""
 
     descriptor: int
     direct: bool
     offset: int = 0
 
     def write(self, data: memoryview) -> None:
-        """Append all of ``data``, in as many calls as the system wants."""
+        """Append all of ``data``; one system call may write only part of it."""
         if self.direct and len(data) % _ALIGNMENT:
             self._go_through_cache()
         while data:
@@ -52,7 +52,7 @@ class _Target:
                 self._go_through_cache()
                 continue
             if count == 0:
-                raise OSError(errno.EIO, "the system wrote nothing and gave no reason")
+                raise OSError(errno.EIO, "the system wrote nothing without reporting an error")
             self.offset += count
             data = data[count:]
             if self.direct and count % _ALIGNMENT:
@@ -72,7 +72,7 @@ class _Target:
 
 @attrs.frozen(eq=False)
 class _Block:
-    """Memory to be filled, and where it is."""
+    """A buffer and its address."""
 
     view: memoryview
     address: int
@@ -80,7 +80,7 @@ class _Block:
 
 @attrs.frozen(eq=False)
 class _Order:
-    """What the writing thread is to do: write a part of a block, and end the file or not."""
+    """A request to the writing thread: write the start of a block, perhaps end the file."""
 
     target: _Target
     block: _Block
@@ -89,7 +89,7 @@ class _Order:
 
 
 class BlockWriter:
-    """Files written one after the other; all are durable when the ``with`` block ends.
+    """Writes files one after the other; all are durable when the ``with`` block ends.
 
     Example:
         >>> import tempfile
@@ -105,7 +105,7 @@ class BlockWriter:
     def __init__(self) -> None:
         self._free: SimpleQueue[_Block] = SimpleQueue()
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
-        self._beside: WorkerThread | None = None
+        self._thread: WorkerThread | None = None
         self._error: BaseException | None = None
         self._targets: list[_Target] = []
         for block in _blocks():
@@ -120,9 +120,9 @@ class BlockWriter:
             if kind is None:
                 self._end()
         finally:
-            if self._beside is not None:
+            if self._thread is not None:
                 self._orders.put(None)
-                self._beside.wait()
+                self._thread.wait()
             for target in self._targets:
                 if target.descriptor >= 0:
                     close(target.descriptor)
@@ -130,38 +130,38 @@ class BlockWriter:
             self._check()
 
     def begin(self, path: Path, length: int) -> None:
-        """End the file before, and make a new one.
+        """Finish the previous file and create a new one.
 
         Args:
             path: the file, which must not exist.
-            length: bytes that will be written; room for them is taken at once.
+            length: number of bytes to write; disk space is reserved at once.
 
         Raises:
-            OSError: there is no room, or the file cannot be made.
+            OSError: the disk is full, or the file cannot be created.
         """
         self._end()
         target = _Target(create(path), direct=False)
         self._targets.append(target)
         preallocate(target.descriptor, length)
         if length > PIECE:
-            target.direct = _past_cache(target.descriptor)
+            target.direct = _bypass_cache(target.descriptor)
             self._start()
 
     def write(self, address: int, length: int) -> str:
-        """Append memory to the present file.
+        """Append memory to the current file.
 
         Args:
-            address: first byte; the memory must stay until this returns.
+            address: first byte; the memory must stay valid until this returns.
             length: number of bytes.
 
         Returns:
-            xxh3-128, as hex, of what goes to the disk, also if the memory changes meanwhile.
+            The xxh3-128, as hex, of the bytes written, even if the memory changes meanwhile.
 
         Raises:
-            OSError: these or earlier bytes could not be written.
+            OSError: these bytes or earlier ones could not be written.
         """
         start, end = self._filled, self._filled + length
-        if length <= PIECE and end < BLOCK:  # nearly all tensors; the general case is below
+        if length <= PIECE and end < BLOCK:  # the fast path, for nearly all tensors
             ctypes.memmove(self._block.address + start, address, length)
             self._filled = end
             return xxh3_128_hexdigest(self._block.view[start:end])
@@ -171,44 +171,45 @@ class BlockWriter:
         digest, done = xxh3_128(), 0
         while done < length:
             start, count = self._filled, min(PIECE, BLOCK - self._filled, length - done)
-            # Called like this, memmove lets other threads run.
+            # Hash the copy, not the source: only the copy is what reaches the disk. memmove through
+            # ctypes releases the GIL.
             ctypes.memmove(self._block.address + start, address + done, count)
             digest.update(self._block.view[start : start + count])
             self._filled, done = start + count, done + count
             if self._filled == BLOCK:
-                self._hand_over(ends=False)
+                self._submit(ends=False)
         return digest.hexdigest()
 
     def _end(self) -> None:
         if self._targets and self._targets[-1].descriptor >= 0:
-            self._hand_over(ends=True)
+            self._submit(ends=True)
 
-    def _hand_over(self, ends: bool) -> None:
+    def _submit(self, ends: bool) -> None:
         order = _Order(self._targets[-1], self._block, self._filled, ends)
-        if self._beside is None:
-            self._carry_out(order)
+        if self._thread is None:
+            self._execute(order)
         else:
             self._orders.put(order)
         self._block, self._filled = self._free.get(), 0
         self._check()
 
     def _start(self) -> None:
-        if self._beside is None:
-            beside = WorkerThread(self._work)
-            if beside.start():
-                self._beside = beside
+        if self._thread is None:
+            thread = WorkerThread(self._work)
+            if thread.start():
+                self._thread = thread
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
-            self._carry_out(order)
+            self._execute(order)
 
-    def _carry_out(self, order: _Order) -> None:
+    def _execute(self, order: _Order) -> None:
         try:
-            if self._error is None:  # after an error nothing more is tried
+            if self._error is None:  # after an error, write nothing more
                 order.target.write(order.block.view[: order.count])
                 if order.ends:
                     order.target.finish()
-        except BaseException as error:  # raised again in the other thread
+        except BaseException as error:  # raised in the other thread by _check
             self._error = error
         finally:
             self._free.put(order.block)
@@ -219,17 +220,17 @@ class BlockWriter:
 
 
 def _blocks() -> list[_Block]:
-    # Private, since shared memory has no huge pages, and small ones are slow to touch first.
+    # Private memory: shared memory has no huge pages, and faulting in small pages is slow.
     memory = mmap.mmap(-1, BLOCK * _COUNT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError, AttributeError):  # an offer to the system, no more
+    with contextlib.suppress(OSError, AttributeError):  # only a hint to the system
         memory.madvise(mmap.MADV_HUGEPAGE)
     whole, first = memoryview(memory), ctypes.addressof(ctypes.c_char.from_buffer(memory))
     starts = range(0, len(whole), BLOCK)
     return [_Block(whole[start : start + BLOCK], first + start) for start in starts]
 
 
-def _past_cache(descriptor: int) -> bool:
-    """Ask that writes go straight to the disk; ``False`` where that is declined."""
+def _bypass_cache(descriptor: int) -> bool:
+    """Set ``O_DIRECT``; return ``False`` if the file system refuses."""
     if not _DIRECT:
         return False
     try:

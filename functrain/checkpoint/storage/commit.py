@@ -1,11 +1,14 @@
-"""Make a directory appear wholly or not at all, and clear away what dead writers left.
+"""Create and replace directories atomically, and clean up after killed writers.
 
-The protocol: write beside the final name; sync the files, then their directory; rename; sync the
-directory above. Names on the way begin with a dot and say what they are:
+The protocol: write to a temporary directory next to the final name; sync the files, then their
+directory; rename; sync the parent directory. A rename is durable only after the sync of its parent,
+and must not become durable before the files, or a power cut leaves a name without content.
 
-* ``.NAME.PID.TOKEN.writing``: unfinished, locked by its writer for as long as that lives;
-* ``.NAME.PID.TOKEN.replaced``: the older one of a pair, between two renames;
-* ``.NAME.PID.TOKEN.removed``: condemned.
+Temporary names begin with a dot:
+
+* ``.NAME.PID.TOKEN.writing``: unfinished, and locked by its writer while that is alive;
+* ``.NAME.PID.TOKEN.replaced``: the old version, between the two renames of a replacement;
+* ``.NAME.PID.TOKEN.removed``: about to be deleted.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functrain.checkpoint.storage.files import (
+    directory_lock,
     make_directories,
     sync_directory,
     try_lock,
-    turn,
     unlock,
 )
 
@@ -30,27 +33,27 @@ _HIDDEN = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{16}\.(?P<state>writing|repl
 
 
 def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], None]) -> None:
-    """Put a directory at ``path``, in the place of the one that may be there.
+    """Create a directory atomically, or replace an existing one.
 
     Args:
         path: final name.
-        fill: writes and syncs the files into the directory it is given.
-        check: raises if what is at ``path`` may not be replaced. Asked before anything is written,
-            and again, while nobody else can change it, before the renaming.
+        fill: writes and syncs the files in a given directory.
+        check: raises if ``path`` must not be replaced. Called before anything is written, and
+            again under the directory's lock before the rename.
 
     Raises:
-        OSError: from any step; what was written is removed, what was there before is untouched.
+        OSError: any step failed; the new files are removed, the old directory is unchanged.
     """
     make_directories(path.parent)
-    with turn(path.parent):
+    with directory_lock(path.parent):
         sweep(path.parent, path.name)
         check(path)
         temporary = _hidden(path, "writing")
         claim, owner = _claimed(temporary), os.getpid()
     try:
         fill(temporary)
-        sync_directory(temporary)
-        with turn(path.parent):
+        sync_directory(temporary)  # the files' names, before the rename can become durable
+        with directory_lock(path.parent):
             check(path)
             _publish(temporary, path)
     except BaseException:
@@ -61,14 +64,14 @@ def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], Non
 
 
 def remove(path: Path) -> None:
-    """Remove a directory; its name is gone before the first of its files is.
+    """Remove a directory; its name disappears before the first of its files.
 
     Raises:
-        OSError: it could not be removed wholly.
+        OSError: it could not be removed completely.
     """
     condemned = _hidden(path, "removed")
     os.rename(path, condemned)
-    # Else a power cut may keep the old name, and lose files that it names.
+    # Otherwise a power cut could restore the old name after some of its files are gone.
     sync_directory(path.parent)
     if condemned.is_symlink():
         condemned.unlink()
@@ -77,11 +80,11 @@ def remove(path: Path) -> None:
 
 
 def sweep(directory: Path, name: str | None = None) -> None:
-    """Clear away what dead writers left, and finish a replacement that was cut short.
+    """Delete what killed writers left, and undo or finish an interrupted replacement.
 
     Args:
-        directory: where; the caller has its turn there.
-        name: look only for leftovers of this name.
+        directory: the parent directory, which the caller has locked.
+        name: only consider leftovers of this name.
     """
     for entry in os.listdir(directory):
         match = _HIDDEN.fullmatch(entry)
@@ -98,29 +101,29 @@ def sweep(directory: Path, name: str | None = None) -> None:
 
 
 def present(path: Path) -> Path:
-    """Where the directory called ``path`` is at the moment: there, or half-way through replacement.
+    """Return where a directory is at the moment, even in the middle of its replacement.
 
     Returns:
-        ``path`` itself if it exists or no older one stands in for it.
+        ``path`` itself, unless only its old version exists, under a temporary name.
     """
     if path.exists() or not path.parent.is_dir():
         return path
-    return waiting(path.parent).get(path.name, path)
+    return interrupted(path.parent).get(path.name, path)
 
 
-def named(entry: str) -> str:
-    """The name under which a directory entry can be read: its own, or the one it stands in for.
+def final_name(entry: str) -> str:
+    """Return the final name of a directory entry, which an old version may have lost.
 
     Example:
-        >>> named("step-00000007"), named(".step-00000007.12.0123456789abcdef.replaced")
+        >>> final_name("step-00000007"), final_name(".step-00000007.12.0123456789abcdef.replaced")
         ('step-00000007', 'step-00000007')
     """
     match = _HIDDEN.fullmatch(entry)
     return match["name"] if match is not None and match["state"] == "replaced" else entry
 
 
-def waiting(directory: Path) -> dict[str, Path]:
-    """Directories that were renamed away for a newer one which never came, by their real name."""
+def interrupted(directory: Path) -> dict[str, Path]:
+    """Return old versions whose replacement was never completed, by their final names."""
     matches = [match for match in map(_HIDDEN.fullmatch, os.listdir(directory)) if match]
     names = {
         match["name"]: directory / match[0] for match in matches if match["state"] == "replaced"
@@ -129,6 +132,8 @@ def waiting(directory: Path) -> dict[str, Path]:
 
 
 def _publish(temporary: Path, path: Path) -> None:
+    # Directories cannot be exchanged portably, so for a moment the final name does not exist:
+    # `present` finds the old version then, and `sweep` renames it back after a crash.
     older = _hidden(path, "replaced")
     replacing = path.exists()
     if replacing:
@@ -149,7 +154,7 @@ def _hidden(path: Path, state: str) -> Path:
 
 
 def _condemn(older: Path) -> None:
-    """Remove what a newer one has replaced, so that it can never stand in for it again."""
+    """Delete a replaced version; renamed first, so that `present` never returns it again."""
     condemned = older.with_suffix(".removed")
     with contextlib.suppress(OSError):
         os.rename(older, condemned)
@@ -158,8 +163,8 @@ def _condemn(older: Path) -> None:
 
 
 def _discard(directory: Path) -> None:
-    """Remove what may as well stay until the next sweep."""
-    with contextlib.suppress(OSError):  # rmtree lets errors of closing through
+    """Delete a directory, leaving any rest to the next sweep."""
+    with contextlib.suppress(OSError):  # rmtree raises errors of closing even so
         if directory.is_symlink():
             directory.unlink()
         else:
@@ -167,7 +172,7 @@ def _discard(directory: Path) -> None:
 
 
 def _claimed(temporary: Path) -> int:
-    """Make a directory and hold its lock, which tells others that its writer lives."""
+    """Create a directory and lock it, which shows others that its writer is alive."""
     os.mkdir(temporary)
     try:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
@@ -179,7 +184,7 @@ def _claimed(temporary: Path) -> int:
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Whether nobody holds the claim that a writer keeps on its directory while it lives."""
+    """Return whether the writer that locked a directory is gone."""
     try:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""The few operations on files that a durable store needs."""
+"""File operations of a durable store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 
 def create(path: Path) -> int:
-    """The descriptor of a new file to write, readable for all that the umask lets read it."""
+    """Create a file and return its descriptor for writing; the umask limits who may read it."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
 
 
 @contextlib.contextmanager
 def created(path: Path) -> Iterator[int]:
-    """The descriptor of a new file, which is on the disk when the block ends without error."""
+    """Create a file that is durable when the ``with`` block ends without error."""
     descriptor = create(path)
     try:
         yield descriptor
@@ -27,18 +27,18 @@ def created(path: Path) -> Iterator[int]:
 
 
 def sync(descriptor: int) -> None:
-    """Wait until what was written is on the disk, not in a cache of it."""
-    if hasattr(fcntl, "F_FULLFSYNC"):  # where fsync stops at the disk's own cache
+    """Wait until written data is on the disk, not in its cache."""
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync does not flush the disk's cache
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
 
 
 def preallocate(descriptor: int, length: int) -> None:
-    """Take room for a file, so that a full disk is known before it is written.
+    """Reserve disk space for a file, so that a full disk fails early.
 
     Raises:
-        OSError: there is none. A file system that cannot say is no error.
+        OSError: the disk is full. A file system without this operation is no error.
     """
     if length == 0 or not hasattr(os, "posix_fallocate"):
         return
@@ -51,7 +51,7 @@ def preallocate(descriptor: int, length: int) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """The descriptor of a regular file to read; no link is followed, no pipe waited for."""
+    """Open a file for reading, without following a link or blocking on a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield descriptor
@@ -60,17 +60,17 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def write_all(descriptor: int, data: memoryview | bytes) -> None:
-    """Write all bytes, in as many calls as the system wants."""
+    """Write all bytes; one system call may write only part of them."""
     left = memoryview(data)
     while left:
         written = os.write(descriptor, left)
         if written == 0:
-            raise OSError(errno.EIO, "the system wrote nothing and gave no reason")
+            raise OSError(errno.EIO, "the system wrote nothing without reporting an error")
         left = left[written:]
 
 
 def read_into(descriptor: int, target: memoryview, offset: int) -> int:
-    """Fill ``target`` from a place in a file; fewer bytes only where the file ends.
+    """Fill ``target`` from an offset in a file; read less only at the end of the file.
 
     Returns:
         Number of bytes read.
@@ -84,15 +84,15 @@ def read_into(descriptor: int, target: memoryview, offset: int) -> int:
     return done
 
 
-def read_side_by_side(descriptor: int, targets: list[memoryview], offset: int) -> int:
-    """Fill several targets, with at most 1,000 of them, from consecutive places in a file.
+def read_consecutive(descriptor: int, targets: list[memoryview], offset: int) -> int:
+    """Fill at most 1,000 targets from consecutive bytes of a file.
 
     Returns:
-        Number of bytes read; fewer than there is room for only where the file ends.
+        Number of bytes read; less than the targets hold only at the end of the file.
     """
     done = os.preadv(descriptor, targets, offset)
     position = 0
-    for target in targets:  # the system may stop anywhere
+    for target in targets:  # one call may read only part
         missing = position + len(target) - done
         position += len(target)
         if missing > 0:
@@ -105,13 +105,13 @@ def read_side_by_side(descriptor: int, targets: list[memoryview], offset: int) -
 
 
 def close(descriptor: int) -> None:
-    """Close a descriptor that nothing was written through; failing to do so loses nothing."""
+    """Close a descriptor that was not written to, so that an error loses no data."""
     with contextlib.suppress(OSError):
         os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the entries of a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -120,7 +120,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Create a directory and what is missing above it, durably."""
+    """Create a directory and its missing parents, durably."""
     if path.is_dir():
         return
     make_directories(path.parent)
@@ -130,10 +130,10 @@ def make_directories(path: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Take the lock of an open file.
+    """Try to lock an open file.
 
     Returns:
-        Whether it is had; ``None`` where locks do not work (some network file systems).
+        Whether the lock was obtained; ``None`` if locks do not work (some network file systems).
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,10 +143,10 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def unlock(descriptor: int, owner: int) -> None:
-    """Free the lock of an open file and close it.
+    """Release the lock of an open file and close it.
 
-    Closing alone would leave the lock with processes that were forked meanwhile; and those may
-    not free it for the process ``owner``, whose it is.
+    Closing alone would leave the lock with child processes forked meanwhile. A child, in turn, must
+    not release the lock of its parent ``owner``.
     """
     if os.getpid() == owner:
         with contextlib.suppress(OSError):
@@ -155,10 +155,10 @@ def unlock(descriptor: int, owner: int) -> None:
 
 
 @contextlib.contextmanager
-def turn(directory: Path) -> Iterator[None]:
-    """Wait for one's turn among the processes that change names in a directory.
+def directory_lock(directory: Path) -> Iterator[None]:
+    """Lock a directory while names in it are changed, waiting for other processes.
 
-    Without locks (some network file systems) everyone goes at once, and renaming stays atomic.
+    Where locks do not work (some network file systems), nobody waits; renames are atomic anyway.
     """
     descriptor, owner = os.open(directory, os.O_RDONLY | os.O_DIRECTORY), os.getpid()
     try:

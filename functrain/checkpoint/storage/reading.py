@@ -1,7 +1,6 @@
-"""Files to tensors: read straight into the memory the tensors keep, every byte verified.
+"""Read tensors from files, directly into their memory, verifying every byte.
 
-Large leaves are read in chunks by several threads, small ones many at a time with one call of the
-system.
+Several threads read large leaves in chunks; one system call reads many small leaves at once.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.records import CHUNK, File, Leaf
 from functrain.checkpoint.format.tensor_bytes import empty, memory, with_stride
 from functrain.checkpoint.storage.block_writer import PIECE
-from functrain.checkpoint.storage.files import opened, read_into, read_side_by_side
+from functrain.checkpoint.storage.files import opened, read_consecutive, read_into
 from functrain.checkpoint.storage.writing import slices
 from functrain.errors import CheckpointCorruptError
 
 _MOST_THREADS = 8
-_MOST_AT_ONCE = 1000  # the system takes 1,024 targets in a call
+_MOST_AT_ONCE = 1000  # the system limit is 1,024 targets per call
 
 
 @attrs.frozen(eq=False)
 class _Piece:
-    """A part of a leaf, with the memory it goes to."""
+    """A part of a leaf and the memory to read it into."""
 
     leaf: Leaf
     offset: int
@@ -56,15 +55,15 @@ def read(
         path: the checkpoint's directory.
         files: its payload files.
         leaves: its tensors.
-        devices: where a tensor goes, by index; others stay on the CPU.
-        wanted: indices of those to read; by default all.
-        verify: compare all bytes with the hashes they were saved with.
+        devices: the device of each tensor by index; others stay on the CPU.
+        wanted: indices of the tensors to read; all by default.
+        verify: compare all bytes with their saved hashes.
 
     Returns:
         The tensors by index; aliases are the same object.
 
     Raises:
-        CheckpointCorruptError: names file and leaf.
+        CheckpointCorruptError: bytes differ; the message names file and leaf.
     """
     indices = range(len(leaves)) if wanted is None else list(wanted)
     owners = [_owner(leaves, index) for index in indices]
@@ -73,15 +72,15 @@ def read(
     needed = [file for file in files if wanted is None or file.name in used]
     _fill(path, needed, leaves, tensors, verify)
     for index, tensor in tensors.items():
-        tensors[index] = _settled(tensor, leaves[index], devices.get(index))
+        tensors[index] = _on_device(tensor, leaves[index], devices.get(index))
     return {index: tensors[owner] for index, owner in zip(indices, owners, strict=True)}
 
 
 def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
-    """Read all bytes of a checkpoint, and keep none.
+    """Read all bytes of a checkpoint and compare them with their saved hashes.
 
     Raises:
-        CheckpointCorruptError: names file and leaf.
+        CheckpointCorruptError: bytes differ; the message names file and leaf.
     """
     scratch = memoryview(bytearray(PIECE))
     for file in files:
@@ -89,13 +88,13 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
         with opened_payload(path / file.name, file) as descriptor:
             for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
                 parts = (scratch[: min(PIECE, end - at)] for at in range(start, end, PIECE))
-                if _streamed(descriptor, start, parts) != expected:
+                if _read_and_hash(descriptor, start, parts) != expected:
                     raise _damage(path / file.name, each, start, end)
 
 
 @contextlib.contextmanager
 def opened_payload(path: Path, file: File) -> Iterator[int]:
-    """The descriptor of a payload file whose length and header are as they were saved."""
+    """Open a payload file and check its length and header."""
     try:
         with opened(path) as descriptor:
             status = os.fstat(descriptor)
@@ -148,7 +147,7 @@ def _owner(leaves: Sequence[Leaf], index: int) -> int:
 
 
 def _chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
-    """The parts of a leaf that were hashed, each with its place in the file and its hash."""
+    """Yield the hashed parts of a leaf with their ranges in the file and their hashes."""
     last = leaf.offset + leaf.length
     for number, expected in enumerate(leaf.hashes):
         start = leaf.offset + number * CHUNK
@@ -156,7 +155,7 @@ def _chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
 
 
 def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[list[_Piece]]:
-    """Pieces to be read with one call: a large one, or small ones that stand side by side."""
+    """Group pieces that one call reads: one large piece, or adjacent small ones."""
     group: list[_Piece] = []
     end, room = 0, 0
     for index in sorted(tensors, key=lambda index: (leaves[index].file, leaves[index].offset)):
@@ -176,13 +175,13 @@ def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[l
 
 def _read_large(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
     (piece,) = group
-    found = _streamed(descriptor, piece.offset, slices(piece.target, PIECE))
+    found = _read_and_hash(descriptor, piece.offset, slices(piece.target, PIECE))
     if check and found != piece.expected:
         raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
 
 
-def _streamed(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
-    """Read parts one after the other, and hash each while it is in the processor's cache."""
+def _read_and_hash(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
+    """Read parts one after the other, hashing each while it is in the CPU cache."""
     digest = xxh3_128()
     for part in parts:
         count = read_into(descriptor, part, offset)
@@ -192,7 +191,7 @@ def _streamed(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
 
 
 def _read_small(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
-    read_side_by_side(descriptor, [piece.target for piece in group], group[0].offset)
+    read_consecutive(descriptor, [piece.target for piece in group], group[0].offset)
     for piece in group if check else ():
         if xxh3_128_hexdigest(piece.target) != piece.expected:
             raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
@@ -204,6 +203,6 @@ def _damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptEr
     )
 
 
-def _settled(tensor: Tensor, leaf: Leaf, device: torch.device | None) -> Tensor:
+def _on_device(tensor: Tensor, leaf: Leaf, device: torch.device | None) -> Tensor:
     laid = tensor if leaf.stride is None else with_stride(tensor, leaf.stride)
     return laid if device is None else laid.to(device)

@@ -1,7 +1,7 @@
-"""Work in a thread of its own, of which it is always known whether it was begun and has ended.
+"""Run one function in a new thread without ever hanging when the thread cannot start.
 
-``threading.Thread.start`` waits for ever for a thread that finds no memory to begin with
-(python/cpython#140746). A run that is short of memory is to fail, or to go on, but not to hang.
+``threading.Thread.start`` waits forever for a thread that has no memory to start
+(python/cpython#140746). A run that is short of memory must fail or continue, but never hang.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import _thread
 import threading
 from collections.abc import Callable
 
-_PATIENCE = 10.0  # seconds in which a new thread begins, also on a machine that is overloaded
+_PATIENCE = 10.0  # seconds that a new thread may take to start, even on an overloaded machine
 
 
 class WorkerThread:
-    """Work that is done once, in another thread.
+    """A daemon thread that calls one function once.
 
-    The thread does not keep the interpreter from ending. When :meth:`wait` has returned true it
-    holds nothing of the work any more.
+    When :meth:`wait` has returned true, the thread holds no reference to the function any more.
 
     Args:
-        work: what to call.
+        work: the function.
 
     Example:
         >>> done = []
-        >>> beside = WorkerThread(lambda: done.append("saved"))
-        >>> beside.start() and beside.wait()
+        >>> thread = WorkerThread(lambda: done.append("saved"))
+        >>> thread.start() and thread.wait()
         True
         >>> done
         ['saved']
@@ -33,46 +32,47 @@ class WorkerThread:
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work: Callable[[], None] | None = work
-        self._claim = threading.Lock()  # whoever holds it decides: to work, or that no one will
-        # Both are let go of by the thread. Plain locks: to release one takes no memory.
-        self._begun, self._ended = threading.Lock(), threading.Lock()
-        self._begun.acquire()
+        # Acquired once, by whichever is first: the thread, to work, or the caller, to give up.
+        self._claim = threading.Lock()
+        # The thread releases both. Plain locks, because releasing one allocates no memory.
+        self._started, self._ended = threading.Lock(), threading.Lock()
+        self._started.acquire()
         self._ended.acquire()
-        self._over = True  # until it is begun
+        self._over = True  # until it is started
 
     def start(self) -> bool:
-        """Begin.
+        """Start the thread.
 
         Returns:
-            Whether a thread has begun the work; if not, none will.
+            Whether the work has started; if not, it never will.
         """
         try:
             self._over = False
             _thread.start_new_thread(self._run, ())
-            if self._begun.acquire(timeout=_PATIENCE):
+            if self._started.acquire(timeout=_PATIENCE):
                 return True
         except RuntimeError:  # the system has no more threads, or no memory for one
             pass
-        except BaseException:  # a signal's; the thread may have begun
+        except BaseException:  # from a signal handler; the thread may have started
             self._give_up()
             raise
         return not self._give_up()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end.
+        """Wait for the end of the work.
 
         Args:
-            timeout: seconds; by default as long as it takes.
+            timeout: seconds; no limit by default.
 
         Returns:
-            Whether it has ended, or was never begun.
+            Whether the work has ended or was never started.
         """
         if not self._over and self._ended.acquire(timeout=-1 if timeout is None else timeout):
-            self._ended.release()  # a signal between the two lines harms nothing: it is over
+            self._ended.release()  # a signal between the two lines is harmless: the work is over
         return self._over
 
     def _give_up(self) -> bool:
-        """Settle that no thread does it; false if one does."""
+        """Prevent the thread from starting the work; return false if it has started."""
         given_up = self._claim.acquire(blocking=False)
         if given_up:
             self._work, self._over = None, True
@@ -80,10 +80,10 @@ class WorkerThread:
 
     def _run(self) -> None:
         if not self._claim.acquire(blocking=False):
-            return  # too late, it was given up
-        self._begun.release()
+            return  # too late: start() gave up
+        self._started.release()
         try:
-            assert self._work is not None  # who holds the claim is the first to let go of it
+            assert self._work is not None  # only the holder of the claim clears it
             self._work()
         finally:
             self._work = None

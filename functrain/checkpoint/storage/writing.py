@@ -1,7 +1,7 @@
-"""Tensors to files: safetensors files written by ourselves, every byte hashed on its way.
+"""Write tensors to safetensors files, hashing every byte on its way.
 
-The safetensors library reads these files; its own writer does not sync, hides its bytes from
-hashing, and stores conjugate views wrongly.
+The safetensors library can read these files. Its own writer is not used because it does not sync,
+cannot hash what it writes, and stores conjugate views incorrectly.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def write(
     """Write the payload files, durably.
 
     Args:
-        directory: where.
-        plan: what goes to which file.
+        directory: the directory.
+        plan: the layout of each file.
         tensors: all tensors with their paths.
 
     Returns:
         (records of the files, hashes of the tensors by index).
 
     Raises:
-        OSError: the disk is full, or worse.
+        OSError: writing failed.
     """
     files, found = [], {}
     with BlockWriter() as writer:
@@ -47,34 +47,36 @@ def write(
             digest = writer.write(ctypes.addressof(header), length)
             files.append(File(layout.name, layout.length, length, digest))
             for index in layout.indices:
-                held = on_host(tensors[index][1])  # its address does not keep it alive
+                held = on_host(
+                    tensors[index][1]
+                )  # hold a reference: the address does not keep it alive
                 found[index] = in_chunks(writer.write, held.data_ptr(), held.nbytes)
     return tuple(files), found
 
 
 def hashes(tensor: Tensor) -> tuple[str, ...]:
-    """The hashes that :func:`write` gives of a tensor, without writing it."""
-    held = on_host(tensor)  # its address does not keep it alive
+    """Return the hashes that :func:`write` would return for a tensor."""
+    held = on_host(tensor)  # hold a reference: the address does not keep it alive
     return in_chunks(_hash, held.data_ptr(), held.nbytes)
 
 
-def in_chunks(take: Callable[[int, int], str], address: int, length: int) -> tuple[str, ...]:
-    """What ``take`` gives of each 64 MiB of memory: its hash, be it written on the way or not."""
+def in_chunks(digest: Callable[[int, int], str], address: int, length: int) -> tuple[str, ...]:
+    """Return the digest of each 64 MiB of memory."""
     if 0 < length <= CHUNK:
-        return (take(address, length),)
+        return (digest(address, length),)
     starts = range(0, length, CHUNK)
-    return tuple(take(address + at, min(CHUNK, length - at)) for at in starts)
+    return tuple(digest(address + at, min(CHUNK, length - at)) for at in starts)
 
 
 def _hash(address: int, length: int) -> str:
     digest = xxh3_128()
     whole = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
-    for part in slices(whole, PIECE):  # so that other threads get their turn
+    for part in slices(whole, PIECE):  # in pieces, so that other threads can run
         digest.update(part)
     return digest.hexdigest()
 
 
 def slices(data: memoryview, size: int) -> Iterator[memoryview]:
-    """Consecutive parts of at most ``size`` bytes."""
+    """Yield consecutive slices of at most ``size`` bytes."""
     for start in range(0, len(data), size):
         yield data[start : start + size]

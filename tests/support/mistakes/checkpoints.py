@@ -130,7 +130,7 @@ MISTAKES = [
     Mistake(
         errors.CheckpointSkippedWarning,
         lambda path, _: one_damaged(path),
-        ("passed over", "step-00000002", "the bytes of"),
+        ("skipped", "step-00000002", "the bytes of"),
         ("not those saved",),
     ),
     Mistake(

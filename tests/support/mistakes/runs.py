@@ -202,7 +202,7 @@ MISTAKES = [
         errors.NoCheckpointError,
         lambda path, _: again(path, resume=7),
         ("there is no checkpoint at", "step-00000007"),
-        ("there are those of the steps [2]",),
+        ("the directory has the steps [2]",),
     ),
     Mistake(
         errors.RunDirectoryError,
@@ -214,7 +214,7 @@ MISTAKES = [
         errors.RunDirectoryBusyError,
         busy,
         ("is writing to",),
-        ("wait for it, end it, or choose another directory",),
+        ("wait for it, stop it, or choose another directory",),
     ),
     Mistake(
         errors.UnsupportedError,

@@ -142,7 +142,7 @@ MISTAKES = [
         errors.CheckpointWriteWarning,
         unasked,
         ("step 1 was not saved", "Input/output error"),
-        ("mend what the system says",),
+        ("fix this one",),
     ),
     Mistake(
         errors.CheckpointWriteWarning,
