@@ -204,7 +204,8 @@ def _room(taken: Snapshot, plan: list[Layout]) -> int:
 
 def _need_room(path: Path, needed: int) -> None:
     # Look at the parent directory: another process may be replacing the final name right now.
-    existing = next(place for place in path.parents if place.is_dir())
+    parent = path.parent
+    existing = next(place for place in (parent, *parent.parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")

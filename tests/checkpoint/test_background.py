@@ -66,7 +66,7 @@ def test_saving_returns_before_anything_is_written(held: Held) -> None:
     assert (manifest.metrics, manifest.info) == ({"loss": 0.5}, {"note": "x"})
 
 
-def test_what_is_mutable_beside_the_tensors_is_taken_at_once(held: Held) -> None:
+def test_mutable_values_other_than_tensors_are_copied_at_once(held: Held) -> None:
     value, info = {"w": torch.ones(2), "rows": [1]}, {"rows": [1]}
     with Saver(held) as saver:
         saver.save(value, step=1, info=info)
@@ -77,7 +77,7 @@ def test_what_is_mutable_beside_the_tensors_is_taken_at_once(held: Held) -> None
     assert loaded["rows"] == manifest.info["rows"] == [1]
 
 
-def test_one_save_in_flight(held: Held) -> None:
+def test_one_save_in_pending(held: Held) -> None:
     saver, saved = Saver(held), []
 
     def both() -> None:
@@ -96,7 +96,7 @@ def test_one_save_in_flight(held: Held) -> None:
     assert held.store.steps() == [1, 2]
 
 
-def test_waiting_can_be_interrupted_and_taken_up_again(held: Held) -> None:
+def test_waiting_can_be_interrupted_and_repeated(held: Held) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -140,7 +140,7 @@ def test_arrays_are_copied_at_once(held: Held) -> None:
     assert held.store.restore()[0]["x"].tolist() == [0, 0, 0]
 
 
-def test_one_save_in_flight_from_any_thread(tmp_path: Path) -> None:
+def test_one_save_in_pending_from_any_thread(tmp_path: Path) -> None:
     store, together, most = Checkpoints(tmp_path), [], []
 
     class Counting:
@@ -166,7 +166,7 @@ def test_one_save_in_flight_from_any_thread(tmp_path: Path) -> None:
     assert max(most) == 1
 
 
-def test_a_tensor_changed_meanwhile_is_an_error_not_a_torn_checkpoint(held: Held) -> None:
+def test_a_tensor_changed_during_a_save_is_an_error(held: Held) -> None:
     value = make(1)
     saver = Saver(held)
     saver.save(value, step=1)
@@ -178,7 +178,7 @@ def test_a_tensor_changed_meanwhile_is_an_error_not_a_torn_checkpoint(held: Held
     assert os.listdir(held.store.directory) in ([], [".lock", "FORMAT"], ["FORMAT", ".lock"])
 
 
-def test_staged_copies_are_independent_and_their_memory_is_used_again(held: Held) -> None:
+def test_staged_copies_are_independent_and_reuse_memory(held: Held) -> None:
     saver, value = Saver(held, staged=True), make(1)
     addresses = []
     for step in (1, 2, 3):
@@ -209,7 +209,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("call", ["poll", "wait", "close", "save"])
-def test_an_error_is_raised_once_by_what_is_called_next(
+def test_the_next_call_raises_an_error_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     store = Checkpoints(tmp_path / "run")
@@ -218,7 +218,7 @@ def test_an_error_is_raised_once_by_what_is_called_next(
     with monkeypatch.context() as patch:
         failing(patch)
         saver.save(make(2), step=2)
-        while not saver._flight.landed(1.0):
+        while not saver._pending.finished(1.0):
             pass
     arguments: dict[str, Any] = {"tree": make(3), "step": 3} if call == "save" else {}
     with pytest.raises(CheckpointWriteError, match="broken"):
@@ -243,7 +243,7 @@ def test_an_error_in_the_block_is_not_covered_by_one_of_saving(
     assert "broken" in caught.value.__notes__[0]
 
 
-def test_what_cannot_be_saved_is_told_at_once(tmp_path: Path) -> None:
+def test_unsupported_trees_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="f"):
         Saver(Checkpoints(tmp_path)).save({"f": print}, step=1)
 
@@ -293,7 +293,7 @@ START = _thread.start_new_thread
 
 
 @pytest.mark.parametrize("start", [no_threads, without_memory])
-def test_a_checkpoint_is_written_also_where_no_thread_comes_up(
+def test_a_checkpoint_is_written_even_if_no_thread_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any
 ) -> None:
     monkeypatch.setattr(worker_thread, "_PATIENCE", 0.1)
@@ -311,7 +311,7 @@ def test_a_checkpoint_is_written_also_where_no_thread_comes_up(
     assert tree.equal(load(store.path(1)), value)
 
 
-def test_what_is_to_be_done_first_may_fail(tmp_path: Path) -> None:
+def test_the_function_called_first_may_fail(tmp_path: Path) -> None:
     def failing() -> None:
         raise OSError(errno.EIO, "broken")
 
@@ -322,14 +322,14 @@ def test_what_is_to_be_done_first_may_fail(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_something_may_be_done_first(tmp_path: Path) -> None:
+def test_a_function_may_be_called_first(tmp_path: Path) -> None:
     store, seen = Checkpoints(tmp_path), []
     with Saver(store) as saver:
         saver.save(make(1), step=1, first=lambda: seen.append(store.steps()))
     assert seen == [[]]
 
 
-def test_a_failure_nobody_asked_about_is_told(
+def test_a_failure_that_nobody_waited_for_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch)

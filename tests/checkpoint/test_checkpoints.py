@@ -130,7 +130,7 @@ times = st.floats(0, 1e4) | st.none()
     st.integers(1, 10),
     st.floats(0.1, 60),
 )
-def test_letting_go_is_idempotent_and_a_union(
+def test_pruning_is_idempotent_and_a_union(
     saved: dict[int, float | None], steps: int, minutes: float
 ) -> None:
     entries = {step: Entry({}, saved_at) for step, saved_at in saved.items()}
@@ -210,7 +210,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.mark.row(37)
 @pytest.mark.parametrize("name", ["params.safetensors", "manifest.json"])
-def test_damaged_ones_are_told_and_passed_over(tmp_path: Path, name: str) -> None:
+def test_damaged_checkpoints_are_skipped_with_a_warning(tmp_path: Path, name: str) -> None:
     store = Checkpoints(tmp_path)
     fill(store, {1: 0.1, 2: 0.2, 3: 0.3})
     damage(store, 3, name)
@@ -229,7 +229,7 @@ def test_damaged_ones_are_told_and_passed_over(tmp_path: Path, name: str) -> Non
     assert all(f"step-0000000{step}" in str(caught.value) for step in (1, 2, 3))
 
 
-def test_a_damaged_best_gives_way_to_the_next(tmp_path: Path) -> None:
+def test_a_damaged_best_checkpoint_is_skipped_for_the_next_best(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     fill(store, {1: 0.2, 2: 0.1, 3: 0.3})
     damage(store, 2)
@@ -245,7 +245,7 @@ def test_a_mismatch_is_not_damage(tmp_path: Path) -> None:
         store.restore(like={"params": {"w": torch.zeros(4)}})
 
 
-def test_a_checkpoint_in_the_place_of_another(tmp_path: Path) -> None:
+def test_a_checkpoint_that_replaces_another(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     fill(store, {1: 0.2, 2: 0.1})
     shutil.copytree(store.path(1), store.path(3))
@@ -253,7 +253,7 @@ def test_a_checkpoint_in_the_place_of_another(tmp_path: Path) -> None:
         assert store.restore()[1].step == 2
 
 
-def test_the_last_sound_one_stays(tmp_path: Path) -> None:
+def test_the_last_valid_checkpoint_stays(tmp_path: Path) -> None:
     Checkpoints(tmp_path, keep_last=None)
     fill(Checkpoints(tmp_path, keep_last=None), dict.fromkeys(range(1, 6)))
     store = Checkpoints(tmp_path, keep_last=2)
@@ -266,7 +266,7 @@ def test_the_last_sound_one_stays(tmp_path: Path) -> None:
         assert store.restore()[1].step == 3
 
 
-def test_saving_below_older_steps_keeps_what_was_saved(tmp_path: Path) -> None:
+def test_saving_below_older_steps_keeps_the_new_checkpoint(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path, keep_last=2)
     fill(store, {10: None, 20: None, 5: None})
     assert store.steps() == [5, 10, 20]
@@ -281,7 +281,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert manifest.info == {"again": True}
 
 
-def test_a_replacement_cut_short_is_finished(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_is_finished(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     path = store.save(make(1), step=1)
     # What SIGKILL leaves between the two renames.
@@ -295,7 +295,7 @@ def test_a_replacement_cut_short_is_finished(tmp_path: Path) -> None:
     assert tree.equal(store.restore()[0], make(1))
 
 
-def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_removal_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -345,7 +345,7 @@ def test_names_that_only_look_like_checkpoints(tmp_path: Path) -> None:
     assert (tmp_path / "step-7").exists()
 
 
-def test_a_symlink_in_place_of_a_checkpoint_goes_without_what_it_points_to(tmp_path: Path) -> None:
+def test_removing_a_symlinked_checkpoint_keeps_its_target(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path / "run", keep_last=1, keep_best=0)
     elsewhere = save(tmp_path / "elsewhere", {}, step=1)
     store.save({}, step=2)
@@ -356,7 +356,7 @@ def test_a_symlink_in_place_of_a_checkpoint_goes_without_what_it_points_to(tmp_p
     assert read_manifest(elsewhere).step == 1
 
 
-def test_a_forked_child_does_not_keep_the_turn(
+def test_a_forked_child_does_not_keep_the_directory_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers of a loader may be forked while another thread is saving."""
@@ -385,7 +385,7 @@ def test_a_forked_child_does_not_keep_the_turn(
     assert children
 
 
-def test_where_locks_do_not_work_one_goes_without(
+def test_without_working_locks_nobody_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsupported(*_: Any) -> None:

@@ -67,7 +67,7 @@ def test_a_checkpoint_that_is_replaced_again_and_again(tmp_path: Path) -> None:
 
 @pytest.mark.row(37)
 @pytest.mark.parametrize("which", ["latest", "best"])
-def test_checkpoints_that_come_and_go(tmp_path: Path, which: str) -> None:
+def test_checkpoints_that_are_saved_and_pruned_meanwhile(tmp_path: Path, which: str) -> None:
     store, seen = Checkpoints(tmp_path, keep_last=1), set()
 
     def write(step: int) -> None:

@@ -120,7 +120,9 @@ def is_one_of(found: Any, *values: int) -> bool:
 
 
 @pytest.mark.row(36)
-def test_the_one_that_is_read_is_let_go(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checkpoint_being_read_is_pruned(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def prepare(run: Path) -> None:
         Checkpoints(run, keep_last=1).save(sample(1), step=1)
 
@@ -136,7 +138,9 @@ def test_the_one_that_is_read_is_let_go(place: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.row(36)
-def test_the_one_that_is_read_is_replaced(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checkpoint_being_read_is_replaced(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def prepare(run: Path) -> None:
         Checkpoints(run).save(sample(1), step=1)
 
@@ -152,7 +156,9 @@ def test_the_one_that_is_read_is_replaced(place: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.row(36)
-def test_a_path_that_is_read_is_replaced(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_is_replaced_while_it_is_read(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def prepare(run: Path) -> None:
         save(run / "weights", sample(1))
 

@@ -91,12 +91,12 @@ def found(log: Log, tries: int = 300) -> list[crashes_states.State]:
     return list(crashes_states.states(disk, random.Random(0), tries))
 
 
-def test_what_was_synced_is_there() -> None:
+def test_synced_bytes_survive() -> None:
     synced = [Size(1, 0), Change(((0, "a", 1),)), Data(1, 0, b"abc"), Sync(1), Sync(0)]
     assert found(Log(operations=[*synced, Mark("returned", 1)])) == [{"a": b"abc"}] * 300
 
 
-def test_a_synced_file_may_lack_its_name() -> None:
+def test_a_synced_file_may_lose_its_name() -> None:
     log = Log(operations=[Size(1, 0), Change(((0, "a", 1),)), Data(1, 0, b"abc"), Sync(1)])
     states = found(log)
     assert {} in states
@@ -104,7 +104,7 @@ def test_a_synced_file_may_lack_its_name() -> None:
     assert all(state in ({}, {"a": b"abc"}) for state in states)
 
 
-def test_a_name_may_lack_its_bytes() -> None:
+def test_a_name_may_exist_without_its_bytes() -> None:
     data = bytes(range(1, 251)) * 6  # three sectors
     log = Log(operations=[Size(1, 0), Change(((0, "a", 1),)), Data(1, 0, data), Sync(0)])
     contents = {state["a"] for state in found(log, 2000)}
@@ -113,7 +113,7 @@ def test_a_name_may_lack_its_bytes() -> None:
     assert len(contents) > 100  # rubbish
 
 
-def test_what_is_appended_does_not_endanger_what_was_synced() -> None:
+def test_appending_does_not_endanger_synced_bytes() -> None:
     first, second = b"synced" * 100, bytes(range(1, 201)) * 5
     log = Log({0: {"a": 1}}, {1: first}, [Data(1, len(first), second)])
     contents = {state["a"] for state in found(log)}
@@ -130,7 +130,7 @@ def test_what_is_appended_does_not_endanger_what_was_synced() -> None:
     assert len({state["a"] for state in found(again)}) > 10  # rubbish
 
 
-def test_a_renaming_is_there_or_not() -> None:
+def test_a_rename_is_atomic() -> None:
     log = Log({0: {"a": 1, "b": 2}}, {1: b"1", 2: b"2"}, [Change(((0, "a", None), (0, "b", 1)))])
     states = found(log)
     assert {"a": b"1", "b": b"2"} in states

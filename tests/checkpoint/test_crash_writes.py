@@ -101,7 +101,7 @@ def test_an_invalid_write_through_the_cache_is_an_error(
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
-def test_taking_room_beforehand_may_be_impossible(
+def test_reserving_space_may_be_unsupported(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = failing_always(monkeypatch, os, "posix_fallocate", code)
@@ -111,7 +111,7 @@ def test_taking_room_beforehand_may_be_impossible(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_no_room_is_known_before_the_payload_is_written(
+def test_a_full_disk_is_noticed_before_the_payload_is_written(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_always(monkeypatch, os, "posix_fallocate", code)

@@ -166,19 +166,19 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
-def test_a_manifest_that_lies(saved: Path, kind: str) -> None:
+def test_a_manifest_with_false_values(saved: Path, kind: str) -> None:
     reseal(saved, HOSTILE[kind])
     with pytest.raises(ValueError, match=r"."):
         load(saved)
 
 
-def test_no_class_is_made_that_was_not_shown(saved: Path) -> None:
+def test_no_class_is_instantiated_that_was_not_allowed(saved: Path) -> None:
     reseal(saved, lambda m: m.update(structure={"$attrs": "os.system", "fields": {}}))
     with pytest.raises(TypeError, match=r"os\.system"):
         load(saved)
 
 
-def test_deep_structures_end(saved: Path) -> None:
+def test_deep_structures_are_refused(saved: Path) -> None:
     body = b'{"magic":' + b"[" * 100_000 + b"]" * 100_000
     seal = b',"digest":"' + xxh3_128_hexdigest(body).encode() + b'"}\n'
     (saved / "manifest.json").write_bytes(body + seal)
@@ -202,7 +202,7 @@ def test_manifest_round_trip(saved: Path) -> None:
     assert parse(data).to_bytes() == data
 
 
-def test_what_is_not_damage_is_not_called_damage(
+def test_other_errors_are_not_reported_as_damage(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> int:

@@ -15,7 +15,7 @@ from functrain.checkpoint import Anything, load, save
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def test_a_device_that_is_not_here_becomes_the_cpu(tmp_path: Path) -> None:
+def test_a_missing_device_becomes_the_cpu(tmp_path: Path) -> None:
     path = save(tmp_path / "c", {"w": torch.ones(2)})
     body = (path / "manifest.json").read_bytes().rpartition(b',"digest"')[0]
     fields = orjson.loads(body + b"}")

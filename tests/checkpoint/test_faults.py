@@ -139,7 +139,7 @@ def test_every_call_failing_while_blocks_are_written(
     assert all(each.wait(0.0) for each in workers)
 
 
-def test_disk_full_is_known_before_anything_is_written(
+def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")

@@ -166,7 +166,7 @@ class Warming:
         self.numbers = dict(state)
 
 
-def test_a_scheduler_that_begins_without_numbers(tmp_path: Path) -> None:
+def test_a_scheduler_that_starts_without_values(tmp_path: Path) -> None:
     check(program(ft.optim.SGD(lr=scheduled(Warming, lr=LR))), tmp_path / "c")
 
 
@@ -275,7 +275,7 @@ class TestOthers:
         with pytest.raises(CheckpointMismatchError, match=r"optimizer\.exp_avg: unexpected"):
             ft.load(path, like=program(ADAM).init())
 
-    def test_the_other_members_of_a_group_must_fit(self, tmp_path: Path) -> None:
+    def test_other_entries_of_a_group_must_fit(self, tmp_path: Path) -> None:
         first = program(groups([("*bias", ADAM), ("*", ft.optim.SGD(lr=LR, momentum=0.9))]))
         other = program(groups([("*bias", ADAM), ("*", ft.optim.Adam(lr=LR))]))
         path = ft.save(tmp_path / "c", stepped(first, first.init(), batches(2)))
@@ -307,7 +307,7 @@ def test_a_fresh_state_loads_into_a_stepped_one(tmp_path: Path) -> None:
     assert ft.tree.equal(made.init(), ft.load(path, like=like))
 
 
-def test_partial_says_what_it_leaves_out(tmp_path: Path) -> None:
+def test_partial_warns_about_skipped_leaves(tmp_path: Path) -> None:
     made = program(ft.optim.SGD(lr=LR, momentum=0.9))
     path = ft.save(tmp_path / "c", stepped(made, made.init(), batches(1)))
     plain = program(ft.optim.Adam(lr=LR))

@@ -25,7 +25,7 @@ def plain(leaf: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_what_was_written_is_read(path: Path) -> None:
+def test_written_tensors_are_read_back(path: Path) -> None:
     expected = tree.map(plain, MADE[path.name]())
     verify(path)
     for loaded in (load(path, types=TYPES), load(path, like=MADE[path.name]())):

@@ -38,7 +38,7 @@ def test_a_run_is_resumed(name: str) -> None:
 
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"accumulate": 2}, {"nonfinite": "skip"}])
 @pytest.mark.parametrize("name", ["torch", "empty"])
-def test_with_the_options_of_a_program(name: str, options: dict[str, Any]) -> None:
+def test_states_with_all_options_of_a_program(name: str, options: dict[str, Any]) -> None:
     made = {"program": program(MODELS[name], **options), "data": data(), "eval_data": data()}
     check_resumes(lambda: made, steps=7, cuts=[3])
 
@@ -75,7 +75,7 @@ def test_from_the_store(name: str, tmp_path: Path) -> None:
 
 
 @every_model
-def test_the_checkpoint_of_a_run_says_what_its_buffers_began_as(name: str, tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_run_records_the_initial_buffers(name: str, tmp_path: Path) -> None:
     made, anything = program(MODELS[name]), Anything()
     run = ft.fit(made, data(), until="5 steps", directory=tmp_path / "run")
     like: Any = ft.RunState(made.init(), anything, anything, anything)  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ class Resizing(Remembering):
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_state_dict_that_the_module_itself_makes_room_for(inside: bool) -> None:
+def test_a_state_dict_for_which_the_module_resizes_buffers(inside: bool) -> None:
     def made(length: int) -> nn.Module:
         return nn.Sequential(Resizing(length)) if inside else Resizing(length)
 
@@ -177,7 +177,7 @@ class TestAnotherModel:
         with pytest.raises(CheckpointMismatchError, match=r"buffers\.table: expected float64"):
             ft.fit(second, data(), until="4 steps", directory=tmp_path / "run")
 
-    def test_a_run_that_began_otherwise_is_refused(self, tmp_path: Path) -> None:
+    def test_a_run_with_another_beginning_is_refused(self, tmp_path: Path) -> None:
         # A scalar would fit a value for each channel, but the run says that it began with those.
         first = program(lambda: Remembering(torch.zeros(2, 3)))
         second = program(lambda: Remembering(torch.zeros(())))
@@ -185,7 +185,7 @@ class TestAnotherModel:
         with pytest.raises(CheckpointMismatchError, match=r"buffers\.memory: expected shape"):
             ft.fit(second, data(), until="4 steps", directory=tmp_path / "run")
 
-    def test_every_place_is_listed(self, tmp_path: Path) -> None:
+    def test_every_mismatch_is_listed(self, tmp_path: Path) -> None:
         def normed(width: int) -> Callable[[], nn.Module]:
             return lambda: nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width))
 
@@ -205,7 +205,7 @@ class TestAnotherModel:
             program(lambda: nn.Linear(4, 1)).init(params=module.state_dict())
 
 
-def test_what_cannot_be_known_says_what_to_do(tmp_path: Path) -> None:
+def test_unknown_lengths_say_what_to_do(tmp_path: Path) -> None:
     made = program(MODELS["two-rows"])
     state = stepped(made, 2)
     path = ft.save(tmp_path / "c", state)

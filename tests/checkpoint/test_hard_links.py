@@ -92,7 +92,7 @@ def on_disk(directory: Path) -> int:
 # -- what is shared ----------------------------------------------------------------------------
 
 
-def test_a_run_directory_holds_frozen_tensors_once(tmp_path: Path) -> None:
+def test_a_run_directory_stores_frozen_tensors_once(tmp_path: Path) -> None:
     sizes = {}
     for shared in (True, False):
         run = store(tmp_path / str(shared), share_frozen=shared)
@@ -107,7 +107,7 @@ def test_a_run_directory_holds_frozen_tensors_once(tmp_path: Path) -> None:
     assert tree.equal(load(one), load(other))
 
 
-def test_what_is_written_is_the_same_with_and_without_sharing(
+def test_written_bytes_are_the_same_with_and_without_sharing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1e9)
@@ -118,7 +118,7 @@ def test_what_is_written_is_the_same_with_and_without_sharing(
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def test_each_stays_whole_in_whatever_order_the_others_go(tmp_path: Path) -> None:
+def test_each_checkpoint_stays_complete_in_any_order_of_removal(tmp_path: Path) -> None:
     master = saved(store(tmp_path / "master"), *range(5))
     for order in itertools.permutations(range(5)):
         run, left = store(tmp_path / "copy"), {*range(5)}
@@ -132,7 +132,7 @@ def test_each_stays_whole_in_whatever_order_the_others_go(tmp_path: Path) -> Non
     assert are_sound(master, *range(5))
 
 
-def test_pruning_leaves_what_is_shared(tmp_path: Path) -> None:
+def test_pruning_keeps_shared_files(tmp_path: Path) -> None:
     run = saved(store(tmp_path, keep_last=1, keep_best=0), *range(5))
     assert run.steps() == [4]
     assert (run.path(4) / FILE).stat().st_nlink == 1
@@ -159,7 +159,7 @@ def test_a_checkpoint_that_is_replaced_gives_its_file_to_the_new_one(tmp_path: P
     assert are_sound(run, 1)
 
 
-def test_a_run_that_goes_another_way_shares_with_what_is_earlier(tmp_path: Path) -> None:
+def test_a_fork_shares_files_with_earlier_checkpoints(tmp_path: Path) -> None:
     run = saved(store(tmp_path), 1, 10)
     (run.path(10) / "manifest.json").unlink()
     saved(run, 5)
@@ -221,7 +221,7 @@ CHANGES: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_tensors_are_written_anew(
+def test_changed_tensors_are_written_again(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, later = saved(store(tmp_path), 1), sample(2)
@@ -293,7 +293,7 @@ def test_damage_is_not_carried_over(damage: str, tmp_path: Path) -> None:
     assert inode(run, 3) == inode(run, 2)
 
 
-def test_what_a_linked_directory_holds_stays_outside(tmp_path: Path) -> None:
+def test_files_behind_a_linked_directory_are_not_shared(tmp_path: Path) -> None:
     other = saved(store(tmp_path / "other"), 1)
     run = store(tmp_path)
     run.directory.mkdir()
@@ -333,7 +333,7 @@ def test_without_frozen_tensors_nothing_earlier_is_looked_at(
 
 
 @pytest.mark.parametrize("code", ERRORS)
-def test_where_links_are_refused_the_file_is_written(
+def test_if_links_are_refused_the_file_is_written(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = saved(store(tmp_path), 1)
@@ -351,7 +351,7 @@ def test_where_links_are_refused_the_file_is_written(
 
 
 @pytest.mark.parametrize("name", ["preadv", "fsync", "open"])
-def test_what_is_linked_and_cannot_be_read_or_synced_is_written(
+def test_a_linked_file_that_cannot_be_read_or_synced_is_written_instead(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = saved(store(tmp_path), 1)
@@ -373,7 +373,7 @@ def test_what_is_linked_and_cannot_be_read_or_synced_is_written(
 
 
 @pytest.mark.parametrize("what", ["let go", "damaged", "another for a moment"])
-def test_what_happens_to_the_earlier_one_at_the_moment_of_linking(
+def test_the_earlier_checkpoint_changes_at_the_moment_of_linking(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, link = saved(store(tmp_path), 1), os.link
@@ -395,7 +395,7 @@ def test_what_happens_to_the_earlier_one_at_the_moment_of_linking(
     assert are_sound(run, 2)
 
 
-def test_what_changes_while_it_is_saved_is_told(
+def test_tensors_changed_during_a_save_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, link, value = saved(store(tmp_path), 1), os.link, sample(2)
@@ -411,7 +411,7 @@ def test_what_changes_while_it_is_saved_is_told(
     assert are_sound(run, 1)
 
 
-def test_no_room_is_asked_for_what_is_linked(
+def test_no_space_is_required_for_linked_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -460,7 +460,7 @@ class Interrupted(BaseException):
 
 @pytest.mark.row(35)
 @pytest.mark.parametrize("name", ["link", "fsync", "rename"])
-def test_interrupted_before_and_after_each_call(name: str, tmp_path: Path) -> None:
+def test_interrupts_before_and_after_each_call(name: str, tmp_path: Path) -> None:
     call = getattr(os, name)
     for nth, after in itertools.product(range(1, 9), (False, True)):
         run, count = saved(store(tmp_path), 1), [0]
@@ -558,7 +558,7 @@ def check_copy(root: Path, said: tuple[Mark, ...]) -> None:
 
 
 @pytest.mark.row(35)
-def test_a_power_cut_after_going_on_in_a_copied_directory(
+def test_a_power_cut_after_resuming_in_a_copied_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that is linked is synced, too: whoever wrote it may not have done so."""
@@ -607,7 +607,7 @@ def with_trainable(model: nn.Module) -> ft.Program:
 @pytest.mark.row(36)
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("made", [with_groups, with_trainable])
-def test_a_run_writes_what_is_not_trained_once(
+def test_a_run_writes_frozen_parameters_once(
     made: Callable[[nn.Module], ft.Program], background: bool, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -626,7 +626,7 @@ def test_a_run_writes_what_is_not_trained_once(
             run.verify(step)
 
 
-def test_a_run_that_trains_all_has_no_such_file(tmp_path: Path) -> None:
+def test_a_run_without_frozen_tensors_has_no_such_file(tmp_path: Path) -> None:
     program = ft.program(nn.Linear(6, 3), classify, ft.optim.SGD(lr=0.01))
     fit(program, tmp_path / "run", "4 steps")
     assert list((tmp_path / "run").rglob(FILE)) == []

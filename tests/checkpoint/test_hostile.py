@@ -172,7 +172,7 @@ def test_json_that_is_no_manifest(tmp_path: Path, body: bytes) -> None:
         assert fails_by_name(directory)
 
 
-def test_a_file_elsewhere_is_never_opened(original: Path, tmp_path: Path) -> None:
+def test_a_file_outside_the_checkpoint_is_never_opened(original: Path, tmp_path: Path) -> None:
     target = tmp_path / "c"
     shutil.copytree(original, target)
     fields = orjson.loads((original / "manifest.json").read_bytes())
@@ -229,7 +229,7 @@ class TestVersions:
         with pytest.raises(CheckpointFormatError, match=r"format 2\.0.*reads format 1"):
             load(path)
 
-    def test_a_feature_that_is_not_known_is_refused(self, original: Path, tmp_path: Path) -> None:
+    def test_an_unknown_feature_is_refused(self, original: Path, tmp_path: Path) -> None:
         feature = {"features": ["compression"]}
         path = self.written(original, tmp_path / "c", lambda fields: fields.update(feature))
         with pytest.raises(CheckpointFormatError, match="needs compression"):

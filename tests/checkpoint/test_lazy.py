@@ -35,7 +35,7 @@ def test_writing_to_one_changes_no_file(tmp_path: Path) -> None:
     assert torch.equal(load(path)["w"], torch.ones(1000))
 
 
-def test_paths_that_look_alike_stay_apart(tmp_path: Path) -> None:
+def test_ambiguous_paths_stay_apart(tmp_path: Path) -> None:
     saved = {"a": {"b": torch.zeros(1)}, "a.b": torch.ones(1)}
     leaves = lazy(save(tmp_path / "c", saved))
     assert {name: leaf.item() for name, leaf in leaves.items()} == {"a.b": 0, "a.b~2": 1}
@@ -51,7 +51,7 @@ def test_a_file_cut_short_is_noticed_before_anything_is_mapped(tmp_path: Path) -
         lazy(tmp_path / "nothing")
 
 
-def test_leaves_stay_what_they_were_when_another_takes_their_place(tmp_path: Path) -> None:
+def test_mapped_leaves_survive_the_replacement_of_their_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path / "c", {"w": torch.ones(1000)})
     leaves = lazy(path)
     save(path, {"w": torch.zeros(1000)}, overwrite=True)

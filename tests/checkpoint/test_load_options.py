@@ -38,7 +38,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 class TestOnly:
-    def test_a_part_without_a_tree_to_fit(self, saved: Path) -> None:
+    def test_selected_leaves_without_like(self, saved: Path) -> None:
         (saved / "rest.safetensors").unlink()
         found = load(saved, only="params.*")
         assert tree.equal(found, {"params": made().params})
@@ -61,7 +61,7 @@ class TestOnly:
         assert found.params["head.bias"] is like.params["head.bias"]
         assert (found.params["encoder.2.weight"] == 1).all()
 
-    def test_a_glob_that_hits_nothing(self, saved: Path) -> None:
+    def test_a_glob_without_matches(self, saved: Path) -> None:
         with pytest.raises(CheckpointMismatchError, match=r"weights\.\*: no leaf has a matching"):
             load(saved, only="weights.*")
         with pytest.raises(CheckpointMismatchError, match="nothing in the checkpoint"):
@@ -79,14 +79,14 @@ class TestRename:
         assert list(found["params"]) == list(self.like()["params"])
         assert all((value == 1).all() for value in found["params"].values())
 
-    def test_a_path_stands_for_all_below_it(self, saved: Path) -> None:
+    def test_a_path_includes_everything_below_it(self, saved: Path) -> None:
         like = {"weights": {"head.bias": torch.zeros(2)}, "step": 0}
         with pytest.warns(PartialLoadWarning):
             found = load(saved, like=like, rename={"params": "weights"}, partial=True)
         assert (found["weights"]["head.bias"] == 1).all()
         assert found["step"] == 7
 
-    def test_every_problem_is_told_with_the_nearest_name(self, saved: Path) -> None:
+    def test_every_problem_is_reported_with_the_nearest_name(self, saved: Path) -> None:
         rename = {"params.encoded": "params.backbone", "moments.0": "step"}
         with pytest.raises(CheckpointMismatchError) as caught:
             load(saved, like=self.like(), rename=rename)
@@ -101,7 +101,7 @@ class TestRename:
         with pytest.raises(CheckpointMismatchError, match="gives several leaves the same name"):
             load(saved, like=self.like(), rename=rename, partial=True)
 
-    def test_there_must_be_something_to_fit(self, saved: Path) -> None:
+    def test_some_options_need_like(self, saved: Path) -> None:
         for options in ({"rename": {"a": "b"}}, {"cast": True}, {"partial": True}):
             with pytest.raises(ConfigurationError, match="give like="):
                 load(saved, **options)
@@ -117,7 +117,9 @@ class TestCast:
         assert tree.equal(found.params["encoder.1.weight"], torch.ones(2, 2).double())
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
-    def test_no_kind_of_number_is_lost(self, tmp_path: Path, dtype: torch.dtype) -> None:
+    def test_complex_and_fractional_parts_are_never_dropped(
+        self, tmp_path: Path, dtype: torch.dtype
+    ) -> None:
         path = save(tmp_path / "c", {"w": torch.ones(2)})
         with pytest.raises(CheckpointMismatchError, match=r"w: float32 cannot be cast to"):
             load(path, like={"w": torch.zeros(2, dtype=dtype)}, cast=True)
@@ -142,7 +144,7 @@ class TestPartial:
         assert found["params"]["head.bias"].tolist() == [1, 1]
         assert found["params"]["head.scale"] is like["params"]["head.scale"]
 
-    def test_what_both_have_must_fit(self, saved: Path) -> None:
+    def test_common_leaves_must_fit(self, saved: Path) -> None:
         like = {"params": {"head.bias": torch.zeros(3)}, "step": torch.zeros(())}
         with pytest.raises(CheckpointMismatchError) as caught:
             load(saved, like=like, partial=True)
@@ -181,7 +183,7 @@ class TestMigrate:
     def test_alone(self, saved: Path) -> None:
         assert load(saved, migrate=self.older)["step"] == 8
 
-    def test_what_it_makes_must_fit(self, saved: Path) -> None:
+    def test_the_result_of_migrate_must_fit(self, saved: Path) -> None:
         with pytest.raises(CheckpointMismatchError, match=r"moments\.1: missing"):
             load(saved, like=made(), migrate=self.older)
 
@@ -191,7 +193,7 @@ class TestMigrate:
 
 
 class TestOddTrees:
-    def test_paths_that_look_alike_are_told(self, tmp_path: Path) -> None:
+    def test_ambiguous_paths_are_reported(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", {"a": {"b": 1}, "a.b": 2, "c": 3})
         with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
             load(path, like={"a": {"b": 0}}, partial=True)
@@ -200,13 +202,13 @@ class TestOddTrees:
         with pytest.raises(CheckpointMismatchError, match=r"a\.b: 2 places in the checkpoint"):
             load(path, like={"x": 0}, rename={"a.b": "x"}, partial=True)
 
-    def test_a_glob_that_hits_nothing_beside_an_empty_dict(self, tmp_path: Path) -> None:
+    def test_a_glob_without_matches_next_to_an_empty_dict(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", {"e": {}, "w": torch.ones(1)})
         with pytest.raises(CheckpointMismatchError, match="no leaf has a matching path"):
             load(path, only="nothing")
         assert load(path, only="e") == {"e": {}}
 
-    def test_a_node_stands_for_all_below_it(self, saved: Path) -> None:
+    def test_renaming_a_node_renames_everything_below_it(self, saved: Path) -> None:
         assert tree.equal(load(saved, only="params"), {"params": made().params})
         like = {"params": Anything(), "step": 0, "moments": Anything()}
         found = load(saved, like=like, only="params.head.*")
@@ -214,7 +216,7 @@ class TestOddTrees:
         assert found["step"] == 0
         assert found["moments"] is like["moments"]
 
-    def test_names_can_be_exchanged(self, tmp_path: Path) -> None:
+    def test_names_can_be_swapped(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", {"a": 1, "b": 2, "c": 3})
         rename = {"a": "b", "b": "c", "c": "a"}
         assert load(path, like={"a": 0, "b": 0, "c": 0}, rename=rename) == {"a": 3, "b": 1, "c": 2}
@@ -240,7 +242,7 @@ class Strict:
     weight: torch.Tensor = attrs.field(validator=attrs.validators.instance_of(torch.Tensor))
 
 
-class TestClassesThatLookAtTheirFields:
+class TestClassesThatValidateTheirFields:
     def test_they_see_the_final_values_once(self, tmp_path: Path) -> None:
         path = save(tmp_path / "c", Strict(2, torch.ones(1)))
         like = Strict(1, torch.zeros(1))
@@ -248,7 +250,7 @@ class TestClassesThatLookAtTheirFields:
             found = load(path, like=like, **options)
             assert (found.count, float(found.weight)) == (2, 1.0)
 
-    def test_what_they_refuse_is_no_damage(self, tmp_path: Path) -> None:
+    def test_errors_of_classes_are_not_damage(self, tmp_path: Path) -> None:
         value = Strict(2, torch.ones(1))
         object.__setattr__(value, "count", 0)
         store = Checkpoints(tmp_path)
@@ -257,7 +259,7 @@ class TestClassesThatLookAtTheirFields:
             store.restore(types=[Strict])
 
 
-def test_damage_is_noticed_in_what_is_read_and_only_there(saved: Path) -> None:
+def test_damage_is_noticed_only_in_bytes_that_are_read(saved: Path) -> None:
     file = saved / "params.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

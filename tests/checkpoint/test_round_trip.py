@@ -62,7 +62,7 @@ def test_only_logical_bytes_are_written(tmp_path: Path) -> None:
     assert [leaf.length for leaf in manifest.leaves] == [8, 4]
 
 
-def test_aliases_are_stored_once_and_come_back_as_one(tmp_path: Path) -> None:
+def test_aliases_are_stored_once_and_restored_as_one(tmp_path: Path) -> None:
     weight = torch.randn(1000)
     saved = {
         "params": {"encoder": weight, "decoder": weight, "view": weight[:]},
@@ -104,7 +104,7 @@ def test_train_state_needs_no_like(tmp_path: Path) -> None:
     ]
 
 
-def test_classes_are_made_only_if_shown(tmp_path: Path) -> None:
+def test_classes_are_instantiated_only_if_allowed(tmp_path: Path) -> None:
     saved = {"r": Record(1, 2), "c": Color.DEEP, "p": Point(1, 2)}
     path = save(tmp_path / "c", saved)
     with pytest.raises(CheckpointTypeError, match=r"Record.*types="):
@@ -118,7 +118,7 @@ def test_classes_are_made_only_if_shown(tmp_path: Path) -> None:
         assert type(loaded["r"]) is Record
 
 
-def test_changed_fields_are_told(tmp_path: Path) -> None:
+def test_changed_fields_are_reported(tmp_path: Path) -> None:
     path = save(tmp_path / "c", Record(1, 2))
     changed = attrs.make_class("Record", ["shown", "new"])
     changed.__module__, changed.__qualname__ = Record.__module__, Record.__qualname__
@@ -151,7 +151,9 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_what_cannot_come_back_exactly_is_refused_by_path(tmp_path: Path, kind: str) -> None:
+def test_leaves_that_cannot_be_restored_exactly_are_refused_by_path(
+    tmp_path: Path, kind: str
+) -> None:
     with pytest.raises(UnsupportedError, match=r"layers\.0"):
         save(tmp_path / "c", {"layers": [REFUSED[kind]()]})
     assert not any(tmp_path.iterdir())

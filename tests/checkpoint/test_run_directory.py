@@ -48,7 +48,7 @@ def holder(directory: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path / "run")
     store.save(TREE, step=1)
     with holder(store.directory) as other:
@@ -82,7 +82,7 @@ def test_the_lock_of_a_dead_writer_may_live_on_in_its_children(tmp_path: Path) -
     assert store.steps() == [1]
 
 
-def test_the_lock_may_be_taken_again_by_its_holder(tmp_path: Path) -> None:
+def test_the_lock_is_reentrant(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     with store.lock():
         store.save(TREE, step=1)

@@ -70,7 +70,7 @@ def test_from_a_run_or_one_checkpoint_of_it(run: ft.Run, what: Any) -> None:
     assert not torch.equal(earlier["inner.weight"], expected["inner.weight"])
 
 
-def test_parameters_that_are_not_trained_are_a_file_apart(tmp_path: Path) -> None:
+def test_frozen_parameters_go_to_a_separate_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = ft.program(Net(), loss, ft.optim.AdamW(lr=0.1), trainable=["norm.*"])
     data = [torch.randn(8, 4) for _ in range(4)]
@@ -104,7 +104,7 @@ def test_the_payload_file_of_a_checkpoint_is_a_plain_file_too(run: ft.Run) -> No
     assert tree.equal(found, run.state.params)
 
 
-def test_a_damaged_checkpoint_is_passed_over(run: ft.Run) -> None:
+def test_restore_skips_a_damaged_checkpoint(run: ft.Run) -> None:
     assert run.directory is not None
     for step in (6, 3):
         (run.directory / f"step-0000000{step}" / "params.safetensors").unlink()
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_passed_over(run: ft.Run) -> None:
         weights(run.directory)
 
 
-def test_what_is_there_is_no_weights(tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoCheckpointError, match="no checkpoint and no file"):
         weights(tmp_path / "nothing")
     with pytest.raises(ConfigurationError, match="no tensors are under 'params'"):

@@ -154,7 +154,7 @@ def test_global_generators_are_untouched(options: dict[str, Any]) -> None:
     assert not tree.diff(batches[1, 2], first)
 
 
-def test_draws_between_batches_do_not_matter() -> None:
+def test_random_draws_between_batches_do_not_matter() -> None:
     batches = Batches(Noisy(), 4)
     calm = list(batches)
     disturbed = []
@@ -220,7 +220,7 @@ class Doubled(TensorDataset):
         return tuple(2 * part for part in super().__getitem__(index))
 
 
-def test_a_subclass_of_tensor_dataset_is_asked_for_its_samples() -> None:
+def test_a_subclass_of_tensor_dataset_is_read_by_samples() -> None:
     assert torch.equal(Batches(Doubled(X, Y), 10, shuffle=False)[0, 0][0], 2 * X)
 
 
@@ -289,7 +289,7 @@ def test_bad_input_has_a_named_error(
 
 
 @pytest.mark.parametrize("position", [(0, 3), (0, -1), (-1, 0)])
-def test_a_position_that_is_not_there(position: tuple[int, int]) -> None:
+def test_a_position_that_does_not_exist(position: tuple[int, int]) -> None:
     with pytest.raises(BatchIndexError, match=r"3 batches, 0 to 2"):
         Batches(X, 4)[position]
 
@@ -300,12 +300,12 @@ def test_a_batch_has_two_numbers() -> None:
 
 
 @pytest.mark.parametrize("position", [(0, 4), (0, -1), (-1, 0)])
-def test_a_stream_cannot_begin_where_nothing_is(position: tuple[int, int]) -> None:
+def test_a_stream_cannot_start_at_an_invalid_position(position: tuple[int, int]) -> None:
     with pytest.raises(BatchIndexError, match=r"no stream from batch"):
         Batches(X, 4).stream(*position)
 
 
-def test_a_stream_from_the_end_of_an_epoch_begins_with_the_next() -> None:
+def test_a_stream_from_the_end_of_an_epoch_starts_with_the_next() -> None:
     assert next(iter(Batches(X, 4).stream(2, 3)))[:2] == (3, 0)
 
 

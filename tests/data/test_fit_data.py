@@ -24,7 +24,9 @@ def loss(model: Any, batch: Any) -> torch.Tensor:
     ("kind", "accumulate"),
     [(kind, 1) for kind in MAKERS] + [(kind, 2) for kind in MAKERS if "workers" not in kind],
 )
-def test_a_run_is_cut_without_a_trace(kind: str, accumulate: int, tmp_path: Path) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    kind: str, accumulate: int, tmp_path: Path
+) -> None:
     optimizer = ft.optim.SGD(lr=0.01, momentum=0.9)
     program = ft.program(torch.nn.Linear(1, 1), loss, optimizer, accumulate=accumulate)
 

@@ -104,7 +104,7 @@ STREAMS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.filterwarnings("ignore::functrain.errors.ReplayWarning")
 @pytest.mark.filterwarnings("ignore:Loading a state dict of a shuffle buffer")
-def test_a_streamed_dataset_goes_on_exactly_through_fit(kind: str, tmp_path: Path) -> None:
+def test_a_streamed_dataset_resumes_exactly_in_fit(kind: str, tmp_path: Path) -> None:
     program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.001, momentum=0.9))
 
     def run(directory: str, cuts: list[int]) -> tuple[ft.Run, list[Any]]:

@@ -46,7 +46,7 @@ def test_each_batch_holds_samples_by_their_weights(weights: Any, shares: list[in
     assert chisquare(torch.bincount(sources).tolist(), expected).pvalue > 1e-3
 
 
-def test_each_dataset_is_gone_through_wholly_before_it_begins_again() -> None:
+def test_each_dataset_is_read_completely_before_it_restarts() -> None:
     data = mixed_samples(columns(), 7, weights=[1, 1, 1], seed=2)
     drawn = torch.cat([batch for _, _, batch in islice(data.stream(), 60)])
     for first, size in ((0, 10), (100, 30), (1000, 60)):
@@ -58,7 +58,7 @@ def test_each_dataset_is_gone_through_wholly_before_it_begins_again() -> None:
             assert turns[0].tolist() != turns[1].tolist()
 
 
-def test_in_order_each_dataset_counts_up() -> None:
+def test_unshuffled_datasets_are_read_in_order() -> None:
     drawn = torch.cat(list(mixed_samples(columns(), 10, weights=[1, 1, 1], shuffle=False)))
     own = drawn[drawn < 100]
     assert own.tolist() == [k % 10 for k in range(len(own))]
@@ -78,7 +78,7 @@ def test_any_batch_is_the_one_of_the_stream(make: Any, workers: int) -> None:
     assert not tree.diff(list(islice(tail, 5)), stream[7:])
 
 
-def test_a_sample_that_comes_twice_in_an_epoch_is_augmented_anew() -> None:
+def test_a_sample_that_occurs_twice_in_an_epoch_is_augmented_differently() -> None:
     data = mixed_samples([Noisy(2, 0), Noisy(2, 100)], 8, weights=[1, 1], length=3)
     noise = torch.cat(list(data))[:, 1]
     assert len(noise.unique()) == len(noise)
@@ -100,7 +100,7 @@ def test_dicts_and_tuples_of_columns_keep_their_form() -> None:
     assert [type(batch) for batch in pair] == [tuple] * 3
 
 
-def test_what_does_not_fit_into_one_batch_is_refused() -> None:
+def test_samples_that_do_not_fit_into_one_batch_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"float32.*int64"):
         mixed_samples([torch.rand(4), torch.arange(4)], 2)
     with pytest.raises(ConfigurationError, match=r"'x'.*'y'"):

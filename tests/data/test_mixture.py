@@ -65,7 +65,7 @@ def test_draws_are_independent_of_one_another_within_and_across_blocks() -> None
         assert chisquare(pairs.tolist()).pvalue > 1e-4, lag
 
 
-def test_a_source_without_weight_never_comes() -> None:
+def test_a_source_without_weight_is_never_drawn() -> None:
     assert shares(three(weights=[1, 0, 0]), 100_000) == [100_000, 0, 0]
     assert shares(three(weights=[0, 1, 0]), 100_000) == [0, 100_000, 0]
     assert shares(three(weights=[0.1, 0.2, 0.0]), 100_000)[2] == 0
@@ -73,7 +73,7 @@ def test_a_source_without_weight_never_comes() -> None:
     assert shares(never, 100) == [0, 100, 0]
 
 
-def test_weights_change_in_time_as_asked_for() -> None:
+def test_weights_change_over_time() -> None:
     mixture = three(weights=Interpolated({10_000: [1, 0, 0], 30_000: [0, 0, 5]}))
     assert shares(mixture, 10_000) == [10_000, 0, 0]
     assert shares(mixture, 60_000, 30_000) == [0, 0, 30_000]
@@ -92,7 +92,7 @@ def test_seeds_give_other_draws_and_the_same_seed_the_same() -> None:
     assert names[50:] == three(seed=1).names(50, 200)
 
 
-def test_each_source_goes_its_own_way_and_begins_again_when_it_is_through() -> None:
+def test_each_source_has_its_own_epochs() -> None:
     mixture = three(weights=[3, 1, 1], with_names=True)
     source = as_source(mixture)
     found: dict[str, list[Any]] = {"s0": [], "s1": [], "s2": []}
@@ -106,7 +106,7 @@ def test_each_source_goes_its_own_way_and_begins_again_when_it_is_through() -> N
         assert not tree.diff(batches, [next(own) for _ in batches])
 
 
-def test_an_epoch_is_all_batches_or_as_many_as_asked_for() -> None:
+def test_an_epoch_is_all_batches_or_the_given_length() -> None:
     assert len(three()) == len(list(three())) == 10 + 25 + 65
     assert len(list(three(length=7))) == 7
     by_list = Mixture([[1, 2], [3]], length=3)
@@ -150,7 +150,7 @@ def read(mixture: Mixture, epoch: int, start: int, saved: Any) -> list[Any]:
     return found
 
 
-def test_after_a_cut_anywhere_every_kind_of_source_goes_on_exactly() -> None:
+def test_every_kind_of_source_resumes_exactly_after_any_interruption() -> None:
     whole = read(of_all_kinds(), 0, 0, None)
     assert {name for (name, _), _ in whole} == set(of_all_kinds().sources)
     expected = [batch for batch, _ in whole]
@@ -161,7 +161,7 @@ def test_after_a_cut_anywhere_every_kind_of_source_goes_on_exactly() -> None:
 
 
 @pytest.mark.parametrize("back", [1, 2])
-def test_batches_that_were_drawn_for_a_step_that_failed_come_again(back: int) -> None:
+def test_batches_of_a_failed_step_are_drawn_again(back: int) -> None:
     whole = read(of_all_kinds(), 0, 0, None)
     expected = [batch for batch, _ in whole]
     for drawn in range(13 + back, len(whole), 3):
@@ -171,7 +171,7 @@ def test_batches_that_were_drawn_for_a_step_that_failed_come_again(back: int) ->
         assert not tree.diff([batch for batch, _ in rest], expected[drawn - back :]), drawn
 
 
-def test_batches_come_again_from_an_epoch_before_that_of_the_source() -> None:
+def test_batches_of_an_earlier_epoch_of_the_source_are_drawn_again() -> None:
     """A loader with a generator of its own saves it for one epoch only."""
 
     def make() -> Mixture:
@@ -215,7 +215,7 @@ def test_a_second_pass_over_the_same_epoch_is_the_same() -> None:
     assert not tree.diff(*passes)
 
 
-def test_the_position_a_billion_batches_on_takes_no_reading() -> None:
+def test_the_position_after_a_billion_batches_needs_no_reading() -> None:
     """Every block before is counted once; the law is that of the ones counted here."""
     mixture = three(weights="uniform")
     counts = mixture.choices.counts(5 * BLOCK + 17)
@@ -225,13 +225,13 @@ def test_the_position_a_billion_batches_on_takes_no_reading() -> None:
         assert mixture.choices.between(start, stop).tolist() == draws[start:stop].tolist()
 
 
-def test_an_iterator_in_a_mixture_ends_with_a_word() -> None:
+def test_an_exhausted_iterator_in_a_mixture_is_an_error() -> None:
     mixture = Mixture([iter([torch.ones(1)] * 3)], weights="uniform", length=4)
     with pytest.raises(DataChangedError, match="only once"):
         list(mixture)
 
 
-def test_another_mixture_cannot_take_up_the_state() -> None:
+def test_another_mixture_cannot_load_the_state() -> None:
     source = as_source(three())
     next(source.epoch(0, 0, 0, None))
     other = as_source(Mixture([[1]], weights="uniform"))
@@ -257,7 +257,7 @@ def test_another_mixture_cannot_take_up_the_state() -> None:
         ([[1], [2]], {"weights": lambda batch: [1, 2, 3], "length": 3}, "one weight for each"),
     ],
 )
-def test_what_makes_no_mixture_is_refused(sources: Any, options: Any, message: str) -> None:
+def test_invalid_mixtures_are_refused(sources: Any, options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         list(Mixture(sources, **options))
 
@@ -283,7 +283,7 @@ def loss(model: Any, batch: Any) -> torch.Tensor:
     return model(x.float()[:, None] / 100).square().mean()
 
 
-def test_a_run_over_a_mixture_is_cut_without_a_trace_and_its_loss_knows_the_source(
+def test_an_interrupted_run_over_a_mixture_equals_an_uninterrupted_one(
     tmp_path: Path,
 ) -> None:
     program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.01), accumulate=2)
@@ -309,7 +309,7 @@ class Bad(RuntimeError):
     pass
 
 
-def test_a_step_that_failed_over_a_mixture_is_made_again_on_the_same_batch(
+def test_a_failed_step_over_a_mixture_is_retried_on_the_same_batch(
     tmp_path: Path,
 ) -> None:
     seen: list[Any] = []

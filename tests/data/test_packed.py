@@ -34,9 +34,7 @@ def stream(separator: int | None) -> list[int]:
 @pytest.mark.parametrize("documents", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("separator", [None, 0])
 @pytest.mark.parametrize("length", [1, 3, 5, 13])
-def test_rows_are_the_tokens_one_after_another(
-    documents: Any, separator: int | None, length: int
-) -> None:
+def test_rows_are_consecutive_tokens(documents: Any, separator: int | None, length: int) -> None:
     expected = stream(separator)
     rows = Packed(documents, length, separator=separator, drop_last=False, padding=99)
     inputs = torch.cat([rows[k][0] for k in range(len(rows))]).tolist()
@@ -98,7 +96,7 @@ def test_rows_come_in_batches_as_one_by_one(workers: int) -> None:
     assert not tree.diff([tuple(b) for b in one_by_one], list(batches))
 
 
-def test_padding_has_no_part_in_the_loss() -> None:
+def test_padding_does_not_contribute_to_the_loss() -> None:
     _, targets = Packed(torch.tensor([1, 2, 0]), 4, drop_last=False)[0]
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(F.cross_entropy(logits, targets), F.cross_entropy(logits[:2], targets[:2]))
@@ -131,7 +129,7 @@ def test_too_few_tokens_make_no_rows(documents: Any, options: Any) -> None:
         Packed(documents, **{"length": 2, **options})
 
 
-def test_rows_have_a_last_one() -> None:
+def test_the_last_row_is_padded() -> None:
     with pytest.raises(IndexError, match="there are 3"):
         Packed(CORPUS, 4)[3]
     assert repr(Packed(CORPUS, 4)) == "Packed(5 documents, 14 tokens, 3x4)"

@@ -41,7 +41,7 @@ def test_any_part_is_a_part_of_the_whole(
     assert torch.equal(order.indices(start, stop), whole[start:stop])
 
 
-def test_stable_for_ever() -> None:
+def test_the_order_never_changes() -> None:
     assert Permutation(10, 0, 0).indices(0, 10).tolist() == [7, 3, 1, 2, 8, 6, 4, 9, 5, 0]
     assert Permutation(1797, 1, 2).indices(1000, 1005).tolist() == [1175, 1087, 1508, 1283, 448]
     assert Permutation(10**12, -1, 3).indices(10**11, 10**11 + 3).tolist() == [

@@ -39,7 +39,7 @@ def through_fake(data: Any, depth: int = 2) -> Prefetched:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_as_many_batches_as_asked_for_are_on_their_way(depth: int) -> None:
+def test_depth_batches_are_copied_ahead(depth: int) -> None:
     source = through_fake(list(range(20)), depth)
     batches = source.epoch(0, 0, 3, None)
     assert list(islice(batches, 4)) == [3, 4, 5, 6]
@@ -50,7 +50,7 @@ def test_as_many_batches_as_asked_for_are_on_their_way(depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_resumption_is_from_what_was_handed_out_not_from_what_was_read(kind: str) -> None:
+def test_resumption_starts_after_the_last_yielded_batch_not_the_last_read(kind: str) -> None:
     make = MAKERS[kind]
     disturb(0)
     plain = as_source(make())
@@ -73,7 +73,7 @@ def test_resumption_is_from_what_was_handed_out_not_from_what_was_read(kind: str
 
 
 @pytest.mark.parametrize("kind", ["own state", "own state and length", "DataLoader, own generator"])
-def test_the_state_is_the_datas_own_after_the_same_batch(kind: str) -> None:
+def test_the_state_is_that_of_the_data_after_the_same_batch(kind: str) -> None:
     plain, source = as_source(MAKERS[kind]()), through_fake(MAKERS[kind]())
     for epoch in range(2):
         pairs = zip(plain.epoch(7, epoch, 0, None), source.epoch(7, epoch, 0, None), strict=True)
@@ -82,7 +82,7 @@ def test_the_state_is_the_datas_own_after_the_same_batch(kind: str) -> None:
             assert not tree.diff(source.state(), plain.state())
 
 
-def test_a_run_is_cut_without_a_trace(tmp_path: Path) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     def loss(model: Any, batch: Any) -> torch.Tensor:
         return model(batch[:, None].float()).square().mean()
 
@@ -113,7 +113,7 @@ def test_on_the_cpu_the_data_is_read_as_it_is() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_batches_come_to_the_gpu_and_are_right() -> None:
+def test_batches_arrive_on_the_gpu_unchanged() -> None:
     batches = Batches({"x": torch.randn(4096, 512), "k": torch.arange(4096)}, 64)
     source = prefetched(batches, "cuda", depth=3)
     weight = torch.randn(512, 512, device="cuda")

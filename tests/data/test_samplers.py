@@ -21,7 +21,7 @@ class Often:
         return torch.full((stop - start,), epoch)
 
 
-def test_an_order_of_ones_own() -> None:
+def test_a_users_sampler() -> None:
     batches = Batches(torch.arange(10, 13), 3, sampler=Often())
     assert "in the order of a Often" in repr(batches)
     assert len(batches) == 3

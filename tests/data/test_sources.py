@@ -124,7 +124,7 @@ def test_a_loader_with_its_own_generator_has_the_order_it_has_in_a_plain_loop() 
     assert not tree.diff([list(source.epoch(7, e, 0, None)) for e in range(EPOCHS)], expected)
 
 
-def test_a_state_that_was_saved_before_the_epoch_ended_leads_to_the_next_epoch() -> None:
+def test_a_state_saved_at_the_end_of_an_epoch_resumes_in_the_next() -> None:
     """A loop that counts batches may never ask a source for what comes after the last one."""
     source = as_source(SavesItself(3))
     first = source.epoch(7, 0, 0, None)
@@ -186,7 +186,7 @@ def test_sources_know_their_length_and_cost() -> None:
         assert as_source(source) is source
 
 
-def test_workers_live_on_from_epoch_to_epoch() -> None:
+def test_workers_persist_from_epoch_to_epoch() -> None:
     source = as_source(Batches(Noisy(), 2, workers=1))
     list(source.epoch(7, 0, 0, None))
     stream = source._stream  # type: ignore[attr-defined]
@@ -207,7 +207,7 @@ def test_an_iterator_is_read_once() -> None:
         list(as_source(iter([1])).epoch(7, 1, 0, None))
 
 
-def test_an_iterator_goes_on_where_it_was_left() -> None:
+def test_an_iterator_continues_where_it_stopped() -> None:
     source = as_source(k for k in range(5))
     first = source.epoch(7, 0, 0, None)
     assert [next(first), next(first)] == [0, 1]
@@ -229,7 +229,7 @@ def test_an_iterator_goes_on_where_it_was_left() -> None:
         5,
     ],
 )
-def test_what_gives_no_batches_is_refused(data: Any) -> None:
+def test_data_without_batches_is_refused(data: Any) -> None:
     with pytest.raises(UnsupportedError):
         as_source(data)
 
@@ -255,7 +255,7 @@ def test_an_epoch_without_batches_is_an_error(make: Callable[[], Any]) -> None:
         list(as_source(make()).epoch(7, 0, 0, None))
 
 
-def test_data_that_became_shorter_is_named() -> None:
+def test_data_that_became_shorter_is_reported() -> None:
     source = as_source(DataLoader(TensorDataset(torch.zeros(6)), 2))
     with pytest.raises(DataChangedError, match=r"stands after 5 batches.*ends after 3"):
         list(source.epoch(7, 0, 5, None))

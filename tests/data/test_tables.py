@@ -79,7 +79,7 @@ class TestParts:
             x, y = last if isinstance(last, tuple) else last.values()
             assert (x.tolist(), y.tolist()) == ([[4.0]], [0])
 
-    def test_a_series_goes_by_position(self) -> None:
+    def test_a_series_is_read_by_position(self) -> None:
         assert torch.cat(in_order(frame()["a"])).tolist() == [0, 1, 2, 3, 4]
         assert torch.cat(in_order(frame()["a"].iloc[2:])).tolist() == [2, 3, 4]
 
@@ -106,7 +106,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("dataset", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_no_tensor_holds_is_refused_by_name(dataset: Any, told: tuple[str, ...]) -> None:
+def test_columns_that_no_tensor_can_hold_are_refused_by_name(
+    dataset: Any, told: tuple[str, ...]
+) -> None:
     with pytest.raises((errors.UnsupportedError, errors.ConfigurationError)) as refused:
         ft.data.Batches(dataset, 2)
     for part in told:
@@ -114,6 +116,6 @@ def test_what_no_tensor_holds_is_refused_by_name(dataset: Any, told: tuple[str, 
     assert "of the dataset of the dataset" not in str(refused.value)
 
 
-def test_rows_as_samples_keep_what_is_no_number() -> None:
+def test_rows_as_samples_keep_values_that_are_not_numbers() -> None:
     table = pandas.DataFrame({"a": [1.0, 2.0], "t": ["x", "y"]})
     assert in_order(table.to_dict("records"))[0]["t"] == ["x", "y"]

@@ -94,7 +94,7 @@ def test_columns_through_workers_keep_their_container() -> None:
     assert {type(batch) for batch in found} == {tuple}
 
 
-def test_workers_have_one_thread_live_on_and_end_with_the_stream() -> None:
+def test_workers_have_one_thread_and_end_with_the_stream() -> None:
     batches = Batches(WhoReads(), 4, workers=2)
     stream = batches.stream()
     read = [batch for _, _, batch in islice(stream, 4 * len(batches))]
@@ -115,7 +115,7 @@ def test_an_error_in_a_worker_is_the_users_and_says_where() -> None:
     assert "a bad sample" in str(caught.value)
 
 
-def test_a_killed_worker_is_named() -> None:
+def test_a_killed_worker_is_reported() -> None:
     with pytest.raises(WorkerDiedError, match="workers=0"):
         list(Batches(Killed(), 4, shuffle=False, workers=1))
 
@@ -194,7 +194,7 @@ class Hangs(Noisy):
 
 @pytest.mark.slow
 @pytest.mark.row(38)
-def test_a_worker_that_hangs_is_noticed_and_what_it_read_is_named() -> None:
+def test_a_hanging_worker_is_reported_with_its_batch() -> None:
     stream = Batches(Hangs(), 4, shuffle=False, workers=1, timeout=2).stream()
     assert [index for _, index, _ in islice(stream, 2)] == [0, 1]
     before = time.monotonic()
@@ -203,7 +203,7 @@ def test_a_worker_that_hangs_is_noticed_and_what_it_read_is_named() -> None:
     assert time.monotonic() - before < 20
 
 
-def test_timeout_is_no_time_for_a_reader_in_this_process() -> None:
+def test_timeout_does_not_apply_without_workers() -> None:
     batches = Batches(Noisy(), 4, timeout=1e-9)
     assert not tree.diff(list(batches), list(Batches(Noisy(), 4)))
     with pytest.raises(ConfigurationError, match="timeout"):
@@ -224,7 +224,7 @@ class KilledOnce(Noisy):
 
 
 @pytest.mark.row(38)
-def test_a_run_whose_worker_was_killed_goes_on_in_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_whose_worker_was_killed_resumes_with_the_same_bytes(tmp_path: Path) -> None:
     def loss(model: Any, batch: Any) -> Tensor:
         return model(batch[0]).square().mean()
 

@@ -132,14 +132,14 @@ def test_exactly_views_with_common_elements_are_refused(found: list[Tensor]) -> 
         assert aliases(named(*found)) == expected
 
 
-def test_many_columns_are_told_apart_without_looking_at_each_element() -> None:
+def test_many_interleaved_columns_are_checked_without_enumerating_elements() -> None:
     wide = torch.empty(3000, 2000)
     assert set(aliases(named(*wide.unbind(1)))) == {None}
     with pytest.raises(UnsupportedError, match=r"share"):
         aliases(named(*wide.unbind(1), wide[:, 7:9]))
 
 
-def test_what_is_too_much_to_look_at_is_taken_to_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pieces_are_assumed_to_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = torch.empty(100)
     irregular = named(flat[0::6][:10], flat[4::4][:2])
     regular = named(flat[0::6][:10], flat[1::4][:10])

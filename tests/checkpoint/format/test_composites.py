@@ -99,19 +99,19 @@ def test_parts_are_leaves_of_the_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ARRAYS))
-def test_arrays_come_back(tmp_path: Path, name: str) -> None:
+def test_arrays_are_restored(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "c", [ARRAYS[name]])
     assert exact(load(path)) == exact([ARRAYS[name]])
     assert exact(load(path, like=[ARRAYS[name]])) == exact([ARRAYS[name]])
 
 
-def test_a_read_only_array_comes_back_writable(tmp_path: Path) -> None:
+def test_a_read_only_array_is_restored_as_writable(tmp_path: Path) -> None:
     loaded = load(save(tmp_path / "c", read_only(np.arange(3))))
     loaded[0] = 7
     assert loaded.tolist() == [7, 1, 2]
 
 
-def test_what_shares_memory_shares_it_again(tmp_path: Path) -> None:
+def test_arrays_that_share_memory_share_it_again(tmp_path: Path) -> None:
     array, sparse, generator = np.arange(4.0), EYE.to_sparse(), torch.Generator()
     tree = {
         "array": [array, array[:], torch.from_numpy(array)],
@@ -138,14 +138,16 @@ def test_a_generator_continues_its_stream(tmp_path: Path) -> None:
     assert torch.equal(torch.randn(9, generator=load(path)["rng"]), expected)
 
 
-def test_a_generator_of_a_device_that_is_not_here() -> None:
+def test_a_generator_of_a_missing_device() -> None:
     json, tensors = encode({"rng": torch.Generator()})
     json["rng"]["$generator"]["device"] = "xpu:7"
-    with pytest.raises(CheckpointDeviceError, match=r"rng is a generator of xpu:7.*not here"):
+    with pytest.raises(
+        CheckpointDeviceError, match=r"rng is a generator of xpu:7.*this machine lacks"
+    ):
         decode(json, [tensor for _, tensor in tensors])
 
 
-def test_a_subclass_is_made_only_if_shown(tmp_path: Path) -> None:
+def test_a_subclass_is_instantiated_only_if_allowed(tmp_path: Path) -> None:
     value = Scaled(torch.ones(2, 3, dtype=torch.int8), EYE.to_sparse(), (1, "note"))
     path = save(tmp_path / "c", {"w": value})
     assert [leaf.path for leaf in read_manifest(path).leaves] == [
@@ -202,13 +204,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_what_cannot_come_back_is_refused_by_path(tmp_path: Path, kind: str) -> None:
+def test_unsupported_leaves_are_refused_by_path(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnsupportedError, match=r"layers\.0"):
         save(tmp_path / "c", {"layers": [REFUSED[kind]()]})
     assert not any(tmp_path.iterdir())
 
 
-def test_what_does_not_fit_is_told_by_path(tmp_path: Path) -> None:
+def test_mismatches_are_reported_by_path(tmp_path: Path) -> None:
     note = Scaled(torch.ones(2, 3, dtype=torch.int8), torch.ones(2), None)
     tree = {
         "kind": SPARSE["csr"],
@@ -260,7 +262,7 @@ def test_a_generator_fits_any_device_of_its_kind() -> None:
     assert list(mismatches(json, [], torch.Generator())) == []
 
 
-def test_parts_go_where_the_leaf_expected_is() -> None:
+def test_parts_go_to_the_device_of_the_expected_leaf() -> None:
     tree = {"s": SPARSE["csr"], "w": Scaled(torch.ones(2), torch.ones(1), None), "m": EYE}
     json, _ = encode(tree)
     cpu = torch.device("cpu")
@@ -299,7 +301,7 @@ LIES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "lie"), LIES)
-def test_a_lie_in_a_manifest_is_an_error(field: str, lie: Any) -> None:
+def test_a_false_value_in_a_manifest_is_an_error(field: str, lie: Any) -> None:
     # What has no elements may as well have another shape.
     leaves = [SPARSE[name] for name in SPARSE if name not in ("empty", "no values")]
     leaves += [ARRAYS["matrix"], ARRAYS["fortran"], torch.Generator()]
@@ -357,7 +359,7 @@ def test_scalars_are_not_taken_for_arrays_of_any_size() -> None:
             decode({"$numpy": lie}, [])
 
 
-def test_random_lies_crash_nothing() -> None:
+def test_random_false_values_crash_nothing() -> None:
     """Parts swapped, dropped, of other dtypes and shapes; any answer but a named error is wrong."""
     rng = random.Random(0)
     torch.manual_seed(0)

@@ -98,6 +98,6 @@ def test_like_may_be_without_values(tmp_path: Path) -> None:
     assert all(value.device.type == "cpu" for value in loaded.values())
 
 
-def test_scalars_are_what_was_saved(tmp_path: Path) -> None:
+def test_scalars_match_any_type_and_value(tmp_path: Path) -> None:
     path = save(tmp_path / "c", {"best": None, "seed": 3})
     assert load(path, like={"best": 0.5, "seed": 0}) == {"best": None, "seed": 3}

@@ -164,7 +164,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., 
 
 
 @pytest.mark.row(36)
-def test_what_is_saved_is_found_by_step_newest_and_best(make_store: Any) -> None:
+def test_checkpoints_are_found_by_step_newest_and_best(make_store: Any) -> None:
     store = make_store()
     assert store.steps() == []
     assert store.best() is None
@@ -190,7 +190,7 @@ def test_a_tree_without_tensors_has_no_payload(make_store: Any) -> None:
 
 
 @pytest.mark.row(36)
-def test_what_no_rule_keeps_is_removed_wholly(make_store: Any) -> None:
+def test_checkpoints_that_no_rule_keeps_are_removed_completely(make_store: Any) -> None:
     store = make_store(keep_last=2)
     fill(store, {1: 0.5, 2: 0.1, 3: 0.9, 4: 0.8})
     assert store.steps() == [2, 3, 4]
@@ -216,7 +216,7 @@ def test_a_step_saved_again_is_replaced_whatever_the_clock_says(
 
 
 @pytest.mark.row(33)
-def test_an_object_is_never_written_twice_where_the_store_can_tell(make_store: Any) -> None:
+def test_an_object_is_never_overwritten_if_the_store_can_prevent_it(make_store: Any) -> None:
     objects = make_store().objects()
     objects.upload(Path(__file__), "there/first")
     objects.put_new("there/new", b"some")
@@ -242,7 +242,7 @@ def test_two_that_save_the_same_step_at_once_do_not_remove_each_other(
 
 
 @pytest.mark.row(36)
-def test_what_another_process_has_saved_is_seen_at_once(s3: dict[str, Any]) -> None:
+def test_checkpoints_of_another_process_are_visible_at_once(s3: dict[str, Any]) -> None:
     url = f"s3://bucket/{uuid.uuid4().hex}"
     here = RemoteCheckpoints(url, storage_options=s3)
     there = RemoteCheckpoints(url, storage_options={**s3, "skip_instance_cache": True})
@@ -314,7 +314,7 @@ def test_leftovers_are_swept_once_they_are_old_or_their_step_is_saved(make_store
 
 
 @pytest.mark.row(33)
-def test_an_older_attempt_does_not_come_back_when_its_step_is_removed(
+def test_an_older_attempt_does_not_reappear_when_its_step_is_removed(
     faulty: RemoteCheckpoints, plan: Plan
 ) -> None:
     keeping = RemoteCheckpoints(faulty.url)
@@ -354,7 +354,7 @@ def damage(store: RemoteCheckpoints, step: int, name: str, how: str) -> None:
 @pytest.mark.row(38)
 @pytest.mark.parametrize("how", ["flipped", "short", "missing"])
 @pytest.mark.parametrize("name", ["params.safetensors", "manifest.json"])
-def test_damage_is_told_and_passed_over(how: str, name: str) -> None:
+def test_damage_is_skipped_with_a_warning(how: str, name: str) -> None:
     store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_last=5)
     fill(store, {1: 0.3, 2: 0.2})
     damage(store, 2, name, how)
@@ -378,7 +378,7 @@ def test_damage_is_told_and_passed_over(how: str, name: str) -> None:
 
 
 @pytest.mark.row(36)
-def test_pruning_never_removes_the_last_whole_one() -> None:
+def test_pruning_never_removes_the_last_complete_checkpoint() -> None:
     store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_best=0)
     fill(store, {1: None, 2: None, 3: None})
     damage(store, 3, "params.safetensors", "missing")
@@ -388,7 +388,7 @@ def test_pruning_never_removes_the_last_whole_one() -> None:
 
 
 @pytest.mark.row(38)
-def test_a_checkpoint_removed_while_it_is_read_is_looked_for_anew(
+def test_a_checkpoint_removed_while_it_is_read_is_listed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_last=1, keep_best=0)
@@ -503,7 +503,7 @@ def test_a_failing_network_is_not_taken_for_damage(
 
 
 @pytest.mark.row(38)
-def test_what_cannot_be_removed_is_told_and_the_save_counts(
+def test_a_failed_removal_is_a_warning_and_the_save_counts(
     faulty: RemoteCheckpoints, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(faulty, {1: None})
@@ -514,7 +514,7 @@ def test_what_cannot_be_removed_is_told_and_the_save_counts(
 
 
 @pytest.mark.row(33)
-def test_a_file_system_without_conditional_writing_is_looked_at_first(
+def test_without_conditional_writes_the_store_is_checked_first(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = MemoryFileSystem.pipe_file
@@ -554,7 +554,7 @@ def test_a_local_checkpoint_replaced_while_it_is_copied_is_not_copied(
 # -- what is given ----------------------------------------------------------------------------
 
 
-def test_packages_and_urls_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_and_unknown_urls_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointReadError, match="nonsense"):
         RemoteCheckpoints("nonsense://somewhere").steps()
     with pytest.raises(CheckpointWriteError, match="nonsense"):
@@ -615,7 +615,7 @@ def test_a_checkpoint_and_its_log_are_fetched(make_store: Any, tmp_path: Path) -
 
 
 @pytest.mark.row(33)
-def test_what_is_sound_and_newer_here_stays_and_damage_is_replaced(tmp_path: Path) -> None:
+def test_newer_local_checkpoints_stay_and_damaged_ones_are_replaced(tmp_path: Path) -> None:
     store, run = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), tmp_path / "run"
     sent(tmp_path, store, 3, b"1\n2\n3\n")
     local = Checkpoints(run)
@@ -642,7 +642,7 @@ def test_the_log_of_another_run_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.row(38)
 @pytest.mark.parametrize("name", ["params.safetensors", "log"])
-def test_what_is_damaged_there_is_not_fetched(tmp_path: Path, name: str) -> None:
+def test_damaged_remote_checkpoints_are_not_fetched(tmp_path: Path, name: str) -> None:
     store, run = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), tmp_path / "run"
     sent(tmp_path, store, 1, b"first\n")
     sent(tmp_path, store, 2, b"first\nsecond\n")

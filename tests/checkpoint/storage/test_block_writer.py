@@ -61,7 +61,7 @@ def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("refused_at", [0, 1, 3])
-def test_past_the_cache_declined_in_the_middle(
+def test_direct_io_refused_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_at: int
 ) -> None:
     pwrite, calls = os.pwrite, []
@@ -81,7 +81,7 @@ def test_past_the_cache_declined_in_the_middle(
     assert calls[-1] is False
 
 
-def test_past_the_cache_declined_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direct_io_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control = fcntl.fcntl
 
     def declining(descriptor: int, command: int, argument: int = 0) -> int:
@@ -96,7 +96,7 @@ def test_past_the_cache_declined_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["pwrite", "fsync", "close", "posix_fallocate"])
 @pytest.mark.parametrize("lengths", [[100, 100], [5 * BLOCK, 9 * BLOCK, 3]])
-def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
+def test_after_an_error_nothing_more_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     workers: list[WorkerThread],
@@ -121,7 +121,7 @@ def test_an_error_of_any_call_is_raised_and_nothing_is_tried_after_it(
     assert all(each.wait(0.0) for each in workers)
 
 
-def test_a_full_disk_is_known_before_a_byte_is_written(
+def test_a_full_disk_is_noticed_before_a_byte_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
@@ -134,7 +134,7 @@ def test_a_full_disk_is_known_before_a_byte_is_written(
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_a_file_system_that_cannot_take_room_ahead(
+def test_a_file_system_that_cannot_reserve_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def unknown(*_: int) -> None:
@@ -145,7 +145,7 @@ def test_a_file_system_that_cannot_take_room_ahead(
     assert_whole(tmp_path, LENGTHS)
 
 
-def test_what_is_hashed_is_what_is_written_though_the_source_changes(tmp_path: Path) -> None:
+def test_hashes_match_the_written_bytes_even_if_the_source_changes(tmp_path: Path) -> None:
     data = bytearray(5 * BLOCK)
     stop = threading.Event()
 

@@ -86,7 +86,9 @@ def test_only_the_dead_are_swept(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".c.backup", "c"]
 
 
-def test_who_comes_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_of_two_savers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The name may be taken while the files are being written."""
     write = writing.write
 
@@ -127,7 +129,7 @@ def test_savers_of_the_same_path(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
 
 
-def test_room_is_asked_for_while_another_saver_renames(
+def test_space_is_checked_while_another_saver_renames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, aside, ask = tmp_path / "c", tmp_path / "aside", shutil.disk_usage
@@ -150,7 +152,7 @@ def test_the_root_is_not_replaced() -> None:
         save("/", TREE, overwrite=True)
 
 
-def test_what_is_renamed_while_it_is_read_is_read_where_it_went(
+def test_a_checkpoint_renamed_while_it_is_read_is_read_at_its_new_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another saver is between its two renames."""

@@ -47,7 +47,7 @@ def test_leaves_of_all_sizes(saved: tuple[Path, dict[str, Any]]) -> None:
         assert tree.equal(value, {name: found[f"params.{name}"] for name in value})
 
 
-def test_the_system_may_stop_anywhere(
+def test_a_read_may_return_at_any_byte(
     saved: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, value = saved
@@ -72,14 +72,14 @@ def test_only_what_is_wanted_is_opened(tmp_path: Path) -> None:
         read(path)
 
 
-def test_an_alias_alone_is_read_from_where_its_memory_is(tmp_path: Path) -> None:
+def test_a_selected_alias_is_read_from_the_first_leaf(tmp_path: Path) -> None:
     weight = torch.randn(3)
     path = save(tmp_path / "c", {"ema": {"w": weight}, "params": {"w": weight}})
     assert tree.equal(read(path, wanted=[1]), {"params.w": weight})
 
 
 @pytest.mark.parametrize("size", [3, 2 << 20, CHUNK + 1000])
-def test_damage_is_named_by_leaf_and_place(tmp_path: Path, size: int) -> None:
+def test_damage_is_reported_with_leaf_and_offset(tmp_path: Path, size: int) -> None:
     value = {"params": {"a": torch.zeros(5), "b": torch.zeros(size, dtype=torch.uint8)}}
     path = save(tmp_path / "c", value)
     file = path / "params.safetensors"

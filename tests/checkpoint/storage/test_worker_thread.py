@@ -42,12 +42,12 @@ def test_it_runs_in_another_thread_and_holds_nothing_at_its_end() -> None:
     assert gone() is None
 
 
-def test_what_was_never_begun_is_not_waited_for() -> None:
+def test_waiting_ends_at_once_if_nothing_was_started() -> None:
     """A signal may come before the start."""
     assert WorkerThread(Gate()).wait()
 
 
-def test_a_thread_that_ends_before_it_begins_does_not_hold_anyone_up(
+def test_a_thread_that_never_starts_blocks_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_thread, "_PATIENCE", 0.05)
@@ -57,7 +57,7 @@ def test_a_thread_that_ends_before_it_begins_does_not_hold_anyone_up(
     assert work.wait()
 
 
-def test_a_thread_that_comes_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_starts_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     late: list[Any] = []
     monkeypatch.setattr(worker_thread, "_PATIENCE", 0.05)
     monkeypatch.setattr(_thread, "start_new_thread", lambda run, _: late.append(run))
@@ -70,7 +70,7 @@ def test_a_thread_that_comes_too_late_does_nothing(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_signal_while_it_starts_leaves_its_end_known(
+def test_a_signal_during_start_leaves_a_known_state(
     monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     def interrupted(run: Any, arguments: Any) -> None:
@@ -88,7 +88,7 @@ def test_a_signal_while_it_starts_leaves_its_end_known(
     assert len(gate.done) in ((0, 1) if begun else (0,))
 
 
-def test_waiting_can_be_interrupted_and_taken_up_again() -> None:
+def test_waiting_can_be_interrupted_and_repeated() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -79,7 +79,7 @@ def test_colliding_names_stay_apart(tmp_path: Path) -> None:
         assert sorted(file.keys()) == ["__metadata__~2", "a.b", "a.b~2"]
 
 
-def test_names_are_what_follows_the_role(tmp_path: Path) -> None:
+def test_names_are_paths_without_the_role(tmp_path: Path) -> None:
     one = torch.ones(1)
     saved = {
         "params": {"a": one, "b": {"c": one + 1}},
@@ -95,7 +95,7 @@ def test_names_are_what_follows_the_role(tmp_path: Path) -> None:
     assert tree.equal(saved, load(path))
 
 
-def test_what_does_not_change_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_frozen_tensors_have_a_separate_file(tmp_path: Path) -> None:
     saved = {"params": {"base": torch.ones(2), "head": torch.zeros(3)}, "table": torch.ones(1)}
     path = save(tmp_path / "c", saved, frozen=["params.base", "table"])
     assert list(load_file(path / "frozen.safetensors")) == ["base", "table"]
