@@ -31,14 +31,14 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """What a law counts itself: resumptions, fresh processes, kills."""
+    """Counts by the law itself: resumptions, fresh processes, kills."""
     found = Tally()
     yield found
     request.node.user_properties.extend(found.properties())
 
 
-# A law takes its settings as its module is imported. By then torch's own test utilities, which
-# other tests import, may have loaded a profile of theirs.
+# A law takes its settings when its module is imported. torch's own test utilities, which other
+# tests import, may have loaded their profile by then.
 def pytest_collectstart() -> None:
     load_profile()
 
@@ -53,14 +53,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     return result
 
 
-# The counts travel with the reports, which come to one process from all those of pytest-xdist.
+# The counts travel with the reports, which pytest-xdist collects in one process.
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNTS] = Counts()
     config.pluginmanager.register(Adding(config.stash[COUNTS]), "functrain-counts")
 
 
 class Adding:
-    """Adds up what the reports of all tests say, those outside this directory too."""
+    """Add up the reports of all tests, also outside this directory."""
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
@@ -71,7 +71,7 @@ class Adding:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say them, law by law."""
+    """Print them, law by law."""
     counts = config.stash[COUNTS]
     if counts.laws:
         terminalreporter.section("laws")

@@ -1,4 +1,4 @@
-"""Whole runs as values: what is drawn is small, prints as code, and travels to other processes."""
+"""Whole runs as values, which are small, print as code, and can be sent to other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 8  # two epochs, if no batches are accumulated
 
 
 class Shuffled:
-    """The smallest loader with a state of its own: its order is nobody else's business."""
+    """The smallest loader with a state of its own and its own order."""
 
     def __init__(self, batches: list[Any]) -> None:
         self.batches = batches
@@ -131,7 +131,7 @@ def described(draw: st.DrawFn, kinds: Sequence[str] = tuple(DATA)) -> Described:
 
 
 def fit(run: Described, directory: str | Path, *more: Any, steps: int = STEPS) -> ft.Run:
-    """Carry out a run, from where its directory stands, with more listeners."""
+    """Start or resume a run in its directory, with additional listeners."""
     arguments = run()
     arguments["listeners"] += more
     with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def fit(run: Described, directory: str | Path, *more: Any, steps: int = STEPS) -
 
 
 def differences(one: str | Path, two: str | Path) -> list[str]:
-    """Where two run directories do not hold the same run, byte for byte."""
+    """List the differences between two run directories, byte for byte."""
     logs = [Path(each, "metrics.jsonl").read_bytes() for each in (one, two)]
     states = [_run_state(each) for each in (one, two)]
     found = [str(each) for each in tree.diff(*states)]
@@ -149,7 +149,7 @@ def differences(one: str | Path, two: str | Path) -> list[str]:
 
 def _run_state(directory: str | Path) -> Any:
     state = ft.Checkpoints(directory).restore("latest", types=TYPES)[0]
-    # Of a loader's own states the older ones are for going back, and are of where a part began.
+    # A loader's older states are for rewinding, and depend on where the parts of the run began.
     return attrs.evolve(state, data=_last(state.data))
 
 

@@ -1,4 +1,4 @@
-"""Listeners that end a run before its time, and keep nothing that a resumed run would need."""
+"""Listeners that end a run early and have no state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import functrain as ft
 
 @attrs.frozen
 class CutAt:
-    """Asks the run to end after a step."""
+    """Stop the run after a step."""
 
     step: int
 
@@ -23,17 +23,17 @@ class CutAt:
 
 @attrs.define
 class FailsAt:
-    """Raises at the n-th event of whatever kind, or ends its process without a word."""
+    """Raise at the n-th event of any kind, or kill the process silently."""
 
     left: int
     kills: bool = False
 
-    def _strike(self, event: Any) -> None:
+    def _fail(self, event: Any) -> None:
         self.left -= 1
         if self.left == 0 and self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.left == 0:
             raise ZeroDivisionError("planned")
 
-    on_batch_begin = on_batch_end = on_epoch_end = _strike
-    on_eval_begin = on_eval_end = on_checkpoint_saved = _strike
+    on_batch_begin = on_batch_end = on_epoch_end = _fail
+    on_eval_begin = on_eval_end = on_checkpoint_saved = _fail

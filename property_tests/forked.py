@@ -29,7 +29,7 @@ def forked(function: Callable[..., Any], *arguments: Any) -> int:
     theirs.close()
     try:
         told = ours.recv()
-    except EOFError:  # killed before it could tell
+    except EOFError:  # killed before it could report
         told = ""
     process.join()
     assert not told, f"the new process failed:\n{told}"

@@ -1,4 +1,4 @@
-"""Counts of what the laws were tried on."""
+"""Counts of the cases that the laws were tried on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("examples", "resumptions", "fresh", "kills")
 
 @attrs.define
 class Tally:
-    """What one test has seen.
+    """The counts of one test.
 
     Attributes:
         resumptions: runs that were cut and resumed, and were the run that was never cut.
@@ -27,7 +27,7 @@ class Tally:
     kills: int = 0
 
     def properties(self) -> list[tuple[str, int]]:
-        """The counts, as the properties of a test."""
+        """Return the counts as properties of a test."""
         return [(name, count) for name, count in attrs.asdict(self).items() if count]
 
 
@@ -46,13 +46,13 @@ class Counts:
                 own[name] = own.get(name, 0) + int(count)
 
     def total(self, name: str) -> int:
-        """Over all laws."""
+        """Return the sums over all laws."""
         return sum(own.get(name, 0) for own in self.laws.values())
 
 
 @contextlib.contextmanager
 def counting(test: Any) -> Iterator[list[None]]:
-    """A list that grows with each example of a law that held; it stays empty for other tests."""
+    """Provide a list that grows with each passing example of a law, and stays empty elsewhere."""
     held: list[None] = []
     handle = getattr(getattr(test, "__func__", test), "hypothesis", None)
     if handle is None:
@@ -74,7 +74,7 @@ def counting(test: Any) -> Iterator[list[None]]:
 
 
 def table(counts: Counts) -> list[str]:
-    """One line a law, and one for all of them."""
+    """Return one line per law, and one for all of them."""
     rows = [
         (law.replace("::", " ").removeprefix("property_tests/"), own)
         for law, own in sorted(counts.laws.items())

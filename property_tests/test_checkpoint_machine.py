@@ -1,4 +1,4 @@
-"""Checkpoints of a run as a machine: whatever is done in whatever order, they are as modelled.
+"""Checkpoints of a run as a state machine: any operations in any order agree with a model.
 
 Saving forwards and backwards, replacing, pruning, calls that fail, power cuts and readers beside
 the writer; small trees, each of which is told apart by its value.
@@ -75,10 +75,10 @@ class Machine(RuleBasedStateMachine):
         return self.count
 
     def adopt(self, step: int, new: Saved, returned: bool) -> None:
-        """After something went wrong: see what is there, and that it may be."""
+        """After a failure, check that the checkpoints on the disk are allowed."""
         after = {**self.model, step: new}
         sure = kept(after, step) if returned else self.model
-        if not returned:  # it may have been saved all the same, and have let others go
+        if not returned:  # it may have been saved nevertheless, and have pruned others
             sure = {key: saved for key, saved in kept(after, step).items() if key != step}
             sure = {key: saved for key, saved in sure.items() if key in self.model}
         found = {}
@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
         self.model = kept({**self.model, step: new}, step)
 
     @rule(overwrite=st.booleans())
-    def save_beside(self, overwrite: bool) -> None:
+    def save_elsewhere(self, overwrite: bool) -> None:
         value = self.next()
         if self.weights is not None and not overwrite:
             with pytest.raises(FileExistsError):
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(step=st.integers(0, 12), loss=LOSSES, seed=st.integers(0, 1 << 32))
     def cut_power(self, step: int, loss: float | None, seed: int) -> None:
-        # Not drawn: how many bytes a manifest has depends on the clock.
+        # Not drawn, since the length of a manifest depends on the clock.
         chance = random.Random(seed)
         new, call = self.saving(step, loss)
         recorder = Recorder(self.run)
@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
         def writing() -> None:
             try:
                 call()
-            except BaseException as error:  # (told below)
+            except BaseException as error:  # checked below
                 errors.append(error)
             finally:
                 done.set()
@@ -198,7 +198,7 @@ class Machine(RuleBasedStateMachine):
         event(f"read {'often' if len(seen) > 1 else 'once'} while saving")
         self.model = kept({**self.model, step: new}, step)
 
-    # -- what must always be so --------------------------------------------------------------
+    # -- invariants --------------------------------------------------------------
 
     @invariant()
     def steps(self) -> None:
@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def open(self) -> None:
-        """Taking the lock clears away what failures have left."""
+        """Taking the lock removes the leftovers of failures."""
         with self.store.lock():
             pass
         hidden = {name for name in os.listdir(self.run / "run") if name.startswith(".")}

@@ -1,4 +1,4 @@
-"""The law of checkpoints: every tree comes back bit for bit, and the safetensors library agrees."""
+"""The law of checkpoints: every tree loads bit for bit, and the safetensors library agrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from functrain.checkpoint import load, read_manifest, save
 from functrain.checkpoint.format.encoding import encode
 
 EXAMPLES = 20_000 if os.environ.get("FUNCTRAIN_EXAMPLES") == "long" else 300
-# What the library of version 0.4.3 reads; all else is raw bytes to it.
+# dtypes that version 0.4.3 of the library reads; all others are raw bytes to it.
 KNOWN = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.bool),
@@ -39,7 +39,7 @@ def _counted(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @settings(max_examples=EXAMPLES)
 @given(trees())
-def test_every_tree_comes_back(value: Any) -> None:
+def test_every_tree_loads_as_saved(value: Any) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = save(Path(directory, "c"), value)
         loaded = load(path, types=TYPES)

@@ -1,4 +1,4 @@
-"""The law of power cuts: whatever of the unsynced is lost, an old or the new checkpoint loads.
+"""The law of power cuts: the old or the new checkpoint loads, however much unsynced data is lost.
 
 Each operation of a writer is recorded, and from the record come the states in which a crash may
 leave the directory (``tests/support/crashes/states.py`` says which). Recovery is tried from
@@ -76,7 +76,7 @@ def test_a_crash_during_recovery(place: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_ten_thousand_states(capsys: pytest.CaptureFixture[str]) -> None:
-    """Last: adds up what the tests above have counted."""
+    """Add up the counts of the tests above; runs last."""
     if len(COUNTS) < len(SCENARIOS) + 2:
         pytest.skip("the tests above did not all run in this process")
     say(capsys, f"recovered from {sum(COUNTS.values())} states of a crash in all")
@@ -96,10 +96,10 @@ def train(program: ft.Program, case: Any, directory: Path) -> ft.Run:
 
 
 @pytest.mark.row(32)
-def test_a_run_goes_on_as_if_nothing_had_been(
+def test_a_run_resumes_as_if_uninterrupted(
     place: Path, capsys: pytest.CaptureFixture[str], tally: Tally
 ) -> None:
-    """Its log is recorded too: no checkpoint may be there before the rows that it has seen."""
+    """Its log is recorded too: no checkpoint may exist before the rows that it includes."""
     case = CASES[0]
     program = case.program(ft.optim.SGD(lr=0.01, momentum=0.9))
     run = place / "run"

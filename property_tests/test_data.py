@@ -1,4 +1,4 @@
-"""Laws of data: a stream that is cut anywhere is the stream that was never cut."""
+"""Laws of data: a stream cut anywhere equals the uncut stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of accumulation and clipping: micro-batches make one batch, which plain PyTorch knows."""
+"""Laws of accumulation and clipping: micro-batches equal one batch in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ clips = st.sampled_from([None, 0.01, 0.1, 10.0])
 
 @attrs.frozen
 class Plain:
-    """The same steps as anyone would write them."""
+    """The same steps in plain PyTorch."""
 
     clip_norm: float | None
     clip_value: float | None
@@ -95,7 +95,7 @@ def test_micro_batches_are_one_batch_of_plain_pytorch(
 @pytest.mark.row(5)
 @tried(100)
 @given(size=st.integers(1, 9), parts=st.integers(1, 5), clip_norm=clips)
-def test_a_batch_that_is_cut_is_the_batch(size: int, parts: int, clip_norm: float | None) -> None:
+def test_a_split_batch_equals_the_whole(size: int, parts: int, clip_norm: float | None) -> None:
     found = []
     for accumulate in (1, parts):
         options: dict[str, Any] = {"accumulate": accumulate, "clip_norm": clip_norm}
@@ -114,7 +114,7 @@ def test_a_batch_that_is_cut_is_the_batch(size: int, parts: int, clip_norm: floa
     warmup=st.booleans(),
     count=st.integers(1, 8),
 )
-def test_the_average_is_that_of_a_plain_loop(
+def test_the_average_equals_a_plain_loop(
     decay: float, every: int, warmup: bool, count: int
 ) -> None:
     average = ft.EMA(decay, every=every, warmup=warmup)
@@ -136,14 +136,14 @@ def test_the_average_is_that_of_a_plain_loop(
     assert state.ema["updates"].item() == updates
 
 
-def test_what_an_average_is_when_nothing_is_said() -> None:
+def test_the_defaults_of_an_average() -> None:
     assert ft.EMA() == ft.EMA(0.999, every=1, warmup=False)
 
 
 @pytest.mark.row(8)
 @tried(40)
 @given(size=st.integers(2, 9), parts=st.integers(1, 4))
-def test_a_loss_scale_is_taken_out_again(size: int, parts: int) -> None:
+def test_gradients_are_divided_by_the_loss_scale(size: int, parts: int) -> None:
     x, y, weight = batch(size, size)
     single, norms = (x.float(), y, weight.float()), []
     for options in ({"precision": "fp16", "accumulate": parts}, {}):

@@ -1,4 +1,4 @@
-"""Early stopping and best value are what a plain loop over the values finds."""
+"""Early stopping and the best value agree with a plain loop over the values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ rules = st.builds(
 
 
 def stopped_at(rule: ft.EarlyStop, values: list[float]) -> int | None:
-    """The oracle: at which value a run ends, told from the values alone."""
+    """The oracle: the value at which a run ends, from the values alone."""
     sign = 1 if rule.mode == "min" else -1
     best, since = math.inf, 0
     for index, value in enumerate(values):
@@ -98,7 +98,7 @@ def test_the_best_is_the_first_of_the_finite_extremes(values: list[float], mode:
     assert best["step"] == (None if extreme is None else values.index(extreme))
 
 
-def test_what_a_rule_is_when_nothing_is_said() -> None:
+def test_the_defaults_of_a_rule() -> None:
     plain = ft.EarlyStop("loss", patience=5, mode=None, min_delta=0.0, relative=False)
     assert plain == ft.EarlyStop()
     assert plain.lower is plain.upper is None
@@ -107,12 +107,12 @@ def test_what_a_rule_is_when_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"patience": 0}, {"mode": "least"}, {"min_delta": -0.1}], ids=str
 )
-def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         ft.EarlyStop(**wrong)
 
 
-def test_a_metric_that_is_missing_is_waited_for() -> None:
+def test_a_missing_metric_is_awaited() -> None:
     rule = ft.EarlyStop("accuracy", patience=1)
     with pytest.warns(MissingMetricWarning, match="accuracy"):
         assert rule.observe(rule.init(), {"eval/loss": 1.0}) == rule.init()

@@ -34,12 +34,12 @@ LETTERS = {
 }
 STEP = "bsE?(vV)*X?C?"
 EPOCH = f"(e({STEP})*)"
-# Cut within an epoch, the run saves and ends the epoch; where there is nothing to do, neither.
+# A run cut within an epoch saves and ends the epoch; a run without steps does neither.
 RUN = re.compile(f"B{EPOCH}*C?E?T")
 
 
 class Writing:
-    """Writes a letter an event; asks the run to end at one of them."""
+    """Write a letter per event; stop the run at one of them."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.text, self.stop = "", stop
@@ -53,7 +53,7 @@ class Writing:
 
 @attrs.frozen
 class Loop:
-    """Limits and intervals of a run, of a model that costs nothing."""
+    """Limits and intervals of a run of a trivial model."""
 
     batches: int
     accumulate: int
@@ -112,7 +112,7 @@ def test_events_come_in_one_order(loop: Loop, kept: bool, stop: int | None) -> N
     assert text.count("s") == run.state.counters.step
     assert text.count("E") == run.state.counters.epoch
     assert text.count("I") == (run.state.counters.batch > 0)
-    # The limit counts first where both end the run.
+    # The limit has precedence if both end the run.
     assert ("X" in text) == (run.reason == "early_stop") or run.reason.startswith("max_")
     assert kept or "C" not in text
     if run.reason.startswith("max_"):
@@ -122,7 +122,7 @@ def test_events_come_in_one_order(loop: Loop, kept: bool, stop: int | None) -> N
 
 @tried(60)
 @given(loop=loops, stops=st.lists(st.integers(1, 40), min_size=1, max_size=3))
-def test_parts_of_a_run_tell_what_the_whole_tells(loop: Loop, stops: list[int], tally: Any) -> None:
+def test_the_events_of_parts_join_to_the_whole(loop: Loop, stops: list[int], tally: Any) -> None:
     whole, parts = Writing(), [*map(Writing, stops), Writing()]
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         straight = loop.fit(one, whole)
@@ -130,7 +130,7 @@ def test_parts_of_a_run_tell_what_the_whole_tells(loop: Loop, stops: list[int], 
             resumed = loop.fit(two, part)
     assert tree.diff(straight.state, resumed.state) == []
     assert straight.best == resumed.best
-    # What a part begins and ends with is its own, and so is the save that it ends with.
+    # Each part has its own first and last events, and its own final save.
     told = "".join(re.sub("[BeCIT]", "", part.text) for part in parts)
     assert told == re.sub("[BeCIT]", "", whole.text)
     tally.resumptions += 1

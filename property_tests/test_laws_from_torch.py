@@ -1,4 +1,4 @@
-"""Optimizers of torch, made pure, are the optimizers themselves; functrain's own do as they do."""
+"""Pure forms of torch's optimizers equal the classes, and so do functrain's own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Theirs:
 @pytest.mark.row(14)
 @tried(100)
 @given(chosen=chosen, dtype=dtypes, rates=rates, forgotten=st.integers(0, 5))
-def test_it_is_the_class_itself(
+def test_it_equals_the_class_itself(
     chosen: tuple[str, dict[str, Any]], dtype: torch.dtype, rates: list[float], forgotten: int
 ) -> None:
     name, options = chosen
@@ -63,7 +63,7 @@ def test_it_is_the_class_itself(
     state = ours.init(params)
     for step, rate in enumerate(rates):
         grads = leaves(SHAPES, step + 1, dtype)
-        if step == forgotten:  # another object goes on
+        if step == forgotten:  # another object continues
             ours = ft.optim.from_torch(getattr(torch.optim, name), lr=0.1, **options)
         params, state = ours.update(grads, state, params, rate)
         assert tree.diff(theirs.step(grads, rate), params) == []

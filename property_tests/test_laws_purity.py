@@ -1,4 +1,4 @@
-"""The law of purity over random models and recipes, and what follows from it."""
+"""The law of purity over random models and recipes, and its consequences."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_donated_is_pure_bit_for_bit(case: Case, seed: int, sizes: list[int]) ->
 @pytest.mark.row(54)
 @tried(60)
 @given(case=trainable(), seed=seeds, other=seeds, at=st.integers(0, 3))
-def test_forks_go_their_own_ways(case: Case, seed: int, other: int, at: int) -> None:
+def test_forks_are_independent(case: Case, seed: int, other: int, at: int) -> None:
     program = case.program()
     donating = ft.donated(program)
     batches = [case.batch(number, 4) for number in range(4)]
@@ -79,12 +79,12 @@ def test_forks_go_their_own_ways(case: Case, seed: int, other: int, at: int) -> 
 def test_where_a_state_comes_from_is_forgotten(
     case: Case, seed: int, many: int, tmp_path_factory: Any
 ) -> None:
-    """What steps make of a state that was saved and loaded is what they make of the state."""
+    """Steps from a saved and loaded state equal steps from the state."""
     program = case.program()
     batches = [case.batch(number, 4) for number in range(many + 2)]
     state = after(program, begun(program, seed), batches[:many])
     path = ft.save(tmp_path_factory.mktemp("state") / "state", state)
-    torch.rand(3)  # as another process would have its generator
+    torch.rand(3)  # as in another process
     loaded = ft.load(path, like=state)
     assert tree.diff(state, loaded) == []
     rest = batches[many:]

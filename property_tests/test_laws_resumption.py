@@ -71,7 +71,7 @@ def test_kills_at_any_event_leave_no_trace(run: Described, deaths: list[int], ta
 def test_exceptions_at_any_event_leave_no_trace(
     run: Described, errors: list[int], tally: Tally
 ) -> None:
-    # What a listener adds to a row is lost with the exception of another.
+    # A listener's additions to a row are lost if another listener raises.
     run = attrs.evolve(run, counts=False)
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         fit(run, one)
@@ -107,7 +107,7 @@ def test_every_step_is_in_the_log_once(run: Described, where: set[int], tally: T
 @pytest.mark.row(30)
 @tried(30)
 @given(run=described(["own state", "Mixture"]), where=st.sets(places, min_size=1, max_size=3))
-def test_loaders_with_a_state_go_on(run: Described, where: set[int], tally: Tally) -> None:
+def test_loaders_with_a_state_resume(run: Described, where: set[int], tally: Tally) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         fit(run, one)
         for step in [*sorted(where), STEPS]:
@@ -119,7 +119,7 @@ def test_loaders_with_a_state_go_on(run: Described, where: set[int], tally: Tall
 @pytest.mark.row(20)
 @tried(30)
 @given(where=st.sets(places, min_size=1, max_size=3), patience=st.integers(0, 1))
-def test_a_plateau_goes_on(where: set[int], patience: int, tally: Tally) -> None:
+def test_a_plateau_resumes(where: set[int], patience: int, tally: Tally) -> None:
     lr = ft.schedules.Plateau(lr=0.5, factor=0.5, patience=patience)
     case = Case(Architecture("vector"), {"optimizer": ft.optim.SGD(lr=lr)})
     check_resumes(Described(case, often=1, save=1), steps=STEPS, cuts=sorted(where))

@@ -1,4 +1,4 @@
-"""Laws of what a run says and leaves: means, kept states, randomness, steps that are left out."""
+"""Laws of a run: means, kept states, randomness, skipped steps."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_the_mean_of_an_epoch_weighs_its_steps_by_their_samples(sizes: list[int]
 
 
 @attrs.define
-class Keeping:
-    """Holds on to every state that it is shown, and to what is in it at the time."""
+class Holder:
+    """Keep every state, and a copy of its values at that time."""
 
     held: list[tuple[ft.TrainState, ft.TrainState]] = attrs.field(factory=list)
 
@@ -58,8 +58,8 @@ class Keeping:
 @pytest.mark.row(51)
 @tried(25)
 @given(case=trainable())
-def test_states_that_someone_holds_stay(case: Case) -> None:
-    keeping, data = Keeping(), [case.batch(k, 4) for k in range(2)]
+def test_held_states_keep_their_values(case: Case) -> None:
+    keeping, data = Holder(), [case.batch(k, 4) for k in range(2)]
     run = ft.fit(case.program(), data, until="4 steps", listeners=[keeping])
     alone = ft.fit(case.program(), data, until="4 steps")
     for held, copied in keeping.held:
@@ -73,7 +73,7 @@ def _noise(model: nn.Module, _: Any) -> Tensor:
 
 @tried(60)
 @given(seed=st.integers(0, 2**63 - 1), steps=st.integers(2, 5))
-def test_every_step_draws_anew(seed: int, steps: int) -> None:
+def test_every_step_draws_different_numbers(seed: int, steps: int) -> None:
     linear = nn.Linear(2, 1, bias=False)
     program = ft.program(linear, _noise, ft.optim.SGD(lr=0.0))
     state, other, losses = program.init(seed), program.init(seed ^ 1), []
@@ -90,7 +90,7 @@ def test_every_step_draws_anew(seed: int, steps: int) -> None:
 @pytest.mark.row(10)
 @tried(80)
 @given(bad=st.lists(st.sampled_from([None, math.nan, math.inf]), min_size=1, max_size=5))
-def test_steps_that_are_skipped_leave_no_trace(bad: list[float | None]) -> None:
+def test_skipped_steps_leave_no_trace(bad: list[float | None]) -> None:
     program = ft.program(model(), loss, ft.optim.AdamW(lr=0.1), nonfinite="skip", ema=0.9)
     state, expected = program.init(), program.init()
     for number, value in enumerate(bad):
@@ -116,7 +116,7 @@ def _rooted(model: nn.Module, batch: Any) -> Tensor:
 @pytest.mark.parametrize(
     ("loss", "added"), [(_added, math.inf), (_added, math.nan), (_rooted, 0.0)]
 )
-def test_either_a_loss_or_a_gradient_that_is_not_finite_is_enough(loss: Any, added: float) -> None:
+def test_a_nonfinite_loss_or_gradient_is_enough(loss: Any, added: float) -> None:
     program = ft.program(nn.Linear(2, 1, bias=False), loss, ft.optim.SGD(lr=0.1), nonfinite="skip")
     state, batch = program.init(), {"added": torch.full((1,), added)}
     after, metrics = program.train_step(state, batch)

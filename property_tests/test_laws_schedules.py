@@ -1,4 +1,4 @@
-"""Schedules and optimizers as they are drawn for runs are pure, by the checks that users call."""
+"""Schedules and optimizers drawn for runs pass the public checks of purity."""
 
 from __future__ import annotations
 

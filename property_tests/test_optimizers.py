@@ -107,7 +107,7 @@ def test_a_leaf_does_not_see_the_others(
     kernel=kernels,
     data=st.data(),
 )
-def test_a_leaf_that_is_skipped_is_trained_as_if_it_were_alone(
+def test_a_skipped_leaf_trains_as_if_alone(
     optimizer: Any, dtype: torch.dtype, kernel: bool, data: st.DataObject, tmp_path_factory: Any
 ) -> None:
     chosen = data.draw(shapes(optimizer))
@@ -175,13 +175,13 @@ def test_the_gradient_of_three_steps_to_lr_equals_finite_differences(
     slopes = [
         (outcome(0.01 + width) - outcome(0.01 - width)) / (2 * width) for width in (1e-6, 5e-7)
     ]
-    # Where the sign of a gradient turns, or a bound begins to hold, there is no derivative.
+    # There is no derivative where a gradient changes sign or a bound becomes active.
     assume(torch.allclose(slopes[0], slopes[1], rtol=1e-4, atol=1e-6))
     torch.testing.assert_close(found, slopes[1], rtol=1e-4, atol=1e-6)
 
 
 @given(optimizer=optimizers(), dtype=dtypes, kernel=kernels, data=st.data())
-def test_a_state_that_was_saved_goes_on_as_the_state(
+def test_a_loaded_state_continues_like_the_saved_one(
     optimizer: Any, dtype: torch.dtype, kernel: bool, data: st.DataObject, tmp_path_factory: Any
 ) -> None:
     chosen = data.draw(shapes(optimizer))

@@ -86,7 +86,7 @@ replayed = st.sampled_from(
 
 
 def nested(inner: st.SearchStrategy[Schedule]) -> st.SearchStrategy[Schedule]:
-    """Schedules made of schedules that have at least 12 steps for each."""
+    """Schedules of schedules with at least 12 steps each."""
     share = st.floats(0.3, 0.7)
     return st.one_of(
         st.builds(fs.Scaled, inner, st.floats(0, 2)),
@@ -115,7 +115,7 @@ def started(schedule: Schedule, steps: int = 400) -> ScheduleState:
     try:
         return schedule.with_horizon(schedule.init(), steps)
     except InvalidScheduleError as error:
-        # A stretch inside others may be too short for what it holds; that is refused.
+        # A nested section may be too short for its schedule, which is refused.
         assume(not any(words in str(error) for words in NO_ROOM))
         raise
 
@@ -149,14 +149,14 @@ def test_the_lr_stays_within_its_bounds(made: tuple[Schedule, float, float], ste
 
 
 @given(schedule=pure_schedule)
-def test_the_lr_at_a_step_is_that_of_replay(schedule: Schedule) -> None:
+def test_the_lr_at_a_step_equals_a_replay(schedule: Schedule) -> None:
     state = started(schedule)
     replay, _ = follow(schedule, state, [1.0] * 70)
     assert [schedule.lr(state, step) for step in range(70)] == replay
 
 
 @given(schedule=any_schedule, metrics=losses)
-def test_no_call_changes_a_state_or_gives_another_answer_twice(
+def test_calls_change_no_state_and_repeat_their_answers(
     schedule: Schedule, metrics: list[float]
 ) -> None:
     state = started(schedule)
@@ -179,14 +179,14 @@ def test_states_are_plain_values(schedule: Schedule, metrics: list[float]) -> No
 
 
 @given(schedule=any_schedule, metrics=losses, at=st.integers(0, 69))
-def test_a_run_restored_at_any_step_goes_on_as_it_would(
+def test_a_run_restored_at_any_step_continues_the_curve(
     schedule: Schedule, metrics: list[float], at: int
 ) -> None:
     lrs, states = follow(schedule, started(schedule), metrics)
     saved = json.dumps(states[at])
     restored, _ = follow(schedule, json.loads(saved), metrics, begin=at + 1)
     assert restored == lrs[at + 1 :]
-    again = schedule.with_horizon(json.loads(saved), 999)  # as a resumed run of another length
+    again = schedule.with_horizon(json.loads(saved), 999)  # like a resumed run of another length
     assert follow(schedule, again, metrics, begin=at + 1)[0] == restored
 
 
@@ -197,7 +197,7 @@ def test_the_first_horizon_stays(schedule: Schedule, steps: int, other: int) -> 
 
 
 @given(schedule=pure_schedule, factor=parts, warmup=st.integers(0, 20))
-def test_warmup_and_scaled_are_what_their_formulas_say(
+def test_warmup_and_scaled_follow_their_formulas(
     schedule: Schedule, factor: float, warmup: int
 ) -> None:
     outer = fs.Scaled(fs.Warmup(factor, warmup, then=schedule), 0.5)
@@ -212,7 +212,7 @@ def test_warmup_and_scaled_are_what_their_formulas_say(
 
 @settings(max_examples=50)
 @given(schedule=any_schedule)
-def test_what_is_drawn_is_what_a_run_gets(schedule: Schedule) -> None:
+def test_the_drawn_curve_is_the_curve_of_a_run(schedule: Schedule) -> None:
     if schedule.observes is not None:
         return
     drawn = schedule.plot(steps=300).lines[0].get_ydata()

@@ -16,7 +16,7 @@ from functrain.errors import ConfigurationError
 
 
 def begun(program: ft.Program, seed: int = 0) -> ft.TrainState:
-    """As ``fit`` begins a run of 40 steps, which schedules that end with the run wait for."""
+    """Begin like a ``fit`` of 40 steps, for schedules that end with the run."""
     return program.with_horizon(program.init(seed), 40)
 
 
@@ -70,13 +70,13 @@ def test_a_captured_step_is_pure_and_donation_changes_no_bit(
         given_away, given_metrics = donating.train_step(given_away, batch)
         assert tree.diff([new, metrics], [given_away, given_metrics]) == []
         eager, expected = program.train_step(eager, batch)
-        if number == 0:  # before rounding is blown up
+        if number == 0:  # before rounding errors grow
             torch.testing.assert_close(metrics["loss"], expected["loss"], rtol=2e-2, atol=1e-3)
         pure = new
 
 
 @given(made=programs())
-def test_a_saved_state_is_the_state(made: tuple[Any, ft.Program], tmp_path_factory: Any) -> None:
+def test_a_state_loads_as_saved(made: tuple[Any, ft.Program], tmp_path_factory: Any) -> None:
     case, program = made
     state, _ = program.train_step(begun(program), case.batch(0, 4))
     path = tmp_path_factory.mktemp("tree") / "state"

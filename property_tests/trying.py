@@ -1,4 +1,4 @@
-"""How often a law is tried: in short, or at length with FUNCTRAIN_EXAMPLES=long."""
+"""The number of examples per law: few, or many with FUNCTRAIN_EXAMPLES=long."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _FINDING = (Phase.explicit, Phase.generate)
 
 
 def load_profile() -> None:
-    """Make the profile count for every law that says nothing else."""
+    """Load the profile for every law without its own settings."""
     common = {"deadline": None, "suppress_health_check": _QUIET}
     settings.register_profile("short", max_examples=25, derandomize=True, **common)
     settings.register_profile("long", max_examples=400, print_blob=True, **common)
-    # Whether a law is broken, not by how little: nothing is made smaller.
+    # No shrinking: only whether a law fails matters, not by how little.
     found = settings.get_profile("short")
     settings.register_profile("broken", found, phases=_FINDING, report_multiple_bugs=False)
     settings.load_profile(ASKED)
 
 
 def tried(short: int) -> settings:
-    """So many examples in short, ten times as many at length."""
+    """Return the number of examples: as given, or ten times as many at length."""
     return settings(settings.get_profile(ASKED), max_examples=10 * short if LONG else short)

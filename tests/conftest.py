@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-# What is summed by several threads has other last bits: processes that tests start use as many.
+# Sums over several threads have other last bits, so processes that tests start use one thread too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Test modules share the helper modules in support.
 sys.path.insert(0, str(Path(__file__).parent / "support"))

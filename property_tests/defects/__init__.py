@@ -1,1 +1,1 @@
-"""Defects that are planted to see that the laws would notice them (``make defects``)."""
+"""Planted defects, which the laws must detect (``make defects``)."""

@@ -1,4 +1,4 @@
-"""Plant every defect, or those whose names hold a word, and say which law has noticed which."""
+"""Plant every defect, or those whose names hold a word, and print which laws detected them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AT_ONCE = 2
 
 
 def noticed(defect: Defect) -> bool:
-    """Whether the law of a defect turns red."""
+    """Return whether the law of a defect fails."""
     started = time.monotonic()
     with TemporaryDirectory() as place:
         found = outcome(planted(defect, Path(place).resolve()), [defect.law])
@@ -28,7 +28,7 @@ def noticed(defect: Defect) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """How many defects were missed, or laws red without any."""
+    """Return how many defects were missed, or laws failed without one."""
     chosen = [each for each in DEFECTS if not words or any(word in each.name for word in words)]
     with TemporaryDirectory() as place:
         laws = dict.fromkeys(defect.law for defect in chosen)

@@ -14,7 +14,7 @@ class Defect:
 
     Attributes:
         name: what goes wrong, in words.
-        file: within functrain.
+        file: its path within functrain.
         changes: pieces of the text that stand there once, and what is put in their place.
         law: the test that must turn red.
     """
@@ -29,11 +29,11 @@ def defect(name: str, file: str, old: str, new: str, family: str, law: str) -> D
     """A defect of one change.
 
     Args:
-        name: what goes wrong.
-        file: within functrain.
-        old: what stands there once.
-        new: what is put in its place.
-        family: of the law, as its file is called.
+        name: the fault.
+        file: its path within functrain.
+        old: source text that occurs once in the file.
+        new: its replacement.
+        family: the law's file, without ``test_laws_``.
         law: the name of the test without ``test_``.
     """
     return Defect(name, file, ((old, new),), LAWS.format(family, law))

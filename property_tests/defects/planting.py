@@ -20,7 +20,7 @@ from .defect import Defect
 
 ROOT = Path(__file__).parents[2]
 _SECONDS = 900
-# What a change raises that is no defect but nonsense.
+# Errors that show a nonsensical change and not a defect.
 _NONSENSE = re.compile(r"^E +(NameError|AttributeError|ImportError|SyntaxError)\b.*", re.MULTILINE)
 # Loaded by pytest as a plugin before anything is collected.
 _STANDING = """
@@ -38,7 +38,7 @@ class DefectError(ValueError):
 
 @attrs.frozen
 class Outcome:
-    """What became of laws on a copy: how many failed and passed, and what was said."""
+    """The outcome of laws on a copy: the numbers of failed and passed ones, and the output."""
 
     failed: int
     passed: int
@@ -46,13 +46,13 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """The first line of the first error."""
+        """Return the first line of the first error."""
         lines = (line for line in self.output.splitlines() if line.startswith("E "))
         return next(lines, "").removeprefix("E").strip()
 
 
 def changed(defect: Defect, text: str) -> str:
-    """The text of a file with the defect in it.
+    """Return the text of a file with the defect in it.
 
     Raises:
         DefectError: a piece to be replaced is not there, or is there more than once.

@@ -1,4 +1,4 @@
-"""What a resumed run may forget, and what may be saved or logged wrongly."""
+"""Defects of resuming, saving and logging."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LOOP = (
 )
 
 
-def _anew(part: str) -> Defect:
-    """A part of the training state is as it was when the run began."""
+def _reset(part: str) -> Defect:
+    """Reset a part of the training state to its initial value."""
     new = _TRAIN.replace("saved.train", f"attrs.evolve(saved.train, {part}=program.init(0).{part})")
-    name = f"{part} begins anew on resumption"
+    name = f"{part} is reset on resumption"
     return defect(name, "training/start.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
 
 
@@ -22,12 +22,12 @@ def _forgotten(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") 
 
 
 RESUMPTION = (
-    _anew("ema"),
-    _anew("loss_scale"),
-    _anew("optimizer"),
-    _anew("buffers"),
+    _reset("ema"),
+    _reset("loss_scale"),
+    _reset("optimizer"),
+    _reset("buffers"),
     _forgotten(
-        "what the last step owed is forgotten",
+        "the pending evaluation of the last step is forgotten",
         "saved.loop",
         "attrs.evolve(saved.loop, owed=None)",
         "exceptions_at_any_event_leave_no_trace",
@@ -46,10 +46,10 @@ RESUMPTION = (
         "the state of the data is forgotten",
         "saved.data",
         "None",
-        "loaders_with_a_state_go_on",
+        "loaders_with_a_state_resume",
     ),
     defect(
-        "the rule of early stopping begins anew",
+        "the rule of early stopping is reset",
         "training/start.py",
         'loop = session.decisions.resumed(saved.loop, info.get("monitored"))',
         "loop = attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
@@ -80,7 +80,7 @@ RESUMPTION = (
                 "            session.train = observed\n",
             ),
         ),
-        LAWS.format("resumption", "a_plateau_goes_on"),
+        LAWS.format("resumption", "a_plateau_resumes"),
     ),
     defect(
         "rows after the checkpoint stay in the log",

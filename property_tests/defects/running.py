@@ -1,4 +1,4 @@
-"""What may go wrong in a run: decisions, events, means, data."""
+"""Defects of a run: decisions, events, means, data."""
 
 from __future__ import annotations
 

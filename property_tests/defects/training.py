@@ -1,4 +1,4 @@
-"""What may go wrong in a step: purity, accumulation, clipping, averages, optimizers."""
+"""Defects of a step: purity, accumulation, clipping, averages, optimizers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PURITY = (
         "    copied = copy(state)\n",
         "    copied = attrs.evolve(state)\n",
         "purity",
-        "forks_go_their_own_ways",
+        "forks_are_independent",
     ),
     defect(
         "a state that is held is donated",
@@ -43,7 +43,7 @@ PURITY = (
         'if solely_held(session, "train") else',
         "if True else",
         "run",
-        "states_that_someone_holds_stay",
+        "held_states_keep_their_values",
     ),
     defect(
         "every step draws what the first draws",
@@ -51,7 +51,7 @@ PURITY = (
         '        stream = state.rng.stream("step", number)\n',
         '        stream = state.rng.stream("step", 0)\n',
         "run",
-        "every_step_draws_anew",
+        "every_step_draws_different_numbers",
     ),
 )
 
@@ -78,7 +78,7 @@ STEP = (
         "            step=self.step + (given.samples > 0),\n",
         "            step=self.step + len(given.parts),\n",
         "accumulation",
-        "a_batch_that_is_cut_is_the_batch",
+        "a_split_batch_equals_the_whole",
     ),
     defect(
         "the first update of the average does not copy",
@@ -86,7 +86,7 @@ STEP = (
         "        return torch.where(updates == 0, 1.0, 1.0 - decay)\n",
         "        return 1.0 - decay\n",
         "accumulation",
-        "the_average_is_that_of_a_plain_loop",
+        "the_average_equals_a_plain_loop",
     ),
     defect(
         "the average moves at every step",
@@ -94,7 +94,7 @@ STEP = (
         "        return step % self.every == 0\n",
         "        return step > 0\n",
         "accumulation",
-        "the_average_is_that_of_a_plain_loop",
+        "the_average_equals_a_plain_loop",
     ),
     defect(
         "a step that is not finite is made all the same",
@@ -102,7 +102,7 @@ STEP = (
         '            finite = outputs["finite"] = execution.finite(recipe, outputs)\n',
         '            finite = outputs["finite"] = True\n',
         "run",
-        "steps_that_are_skipped_leave_no_trace",
+        "skipped_steps_leave_no_trace",
     ),
     defect(
         "eps is ignored",
@@ -118,6 +118,6 @@ STEP = (
         "        if lr is not None:\n            built.param",
         "        if lr is None:\n            built.param",
         "from_torch",
-        "it_is_the_class_itself",
+        "it_equals_the_class_itself",
     ),
 )

@@ -1,4 +1,4 @@
-"""The benchmarks run, and their tables have rows; what the figures are is not looked at."""
+"""The benchmarks run and their tables have rows; the figures are not checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADS = ("functrain, verified", "torch.load", "safetensors, cloned", "memcpy int
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_checkpoints_has_a_row_for_every_way_and_aim(tmp_path: Path) -> None:
+def test_the_benchmark_of_checkpoints_has_a_row_for_every_contender_and_aim(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.checkpoints", "--quick", "--size", "1"]
     run = subprocess.run(
         [*command, "--directory", str(tmp_path)],
@@ -47,7 +47,7 @@ def test_the_benchmark_of_checkpoints_has_a_row_for_every_way_and_aim(tmp_path: 
 
 
 def made_up(**ratios: float) -> Results:
-    """Figures of the small MLP with a plain step of 100 us, which its median exceeds by half."""
+    """Figures of the small MLP with a plain step of 100 us and a median of 150 us."""
     figures = {
         name: Figures([2e-4 * ratio, 1e-4 * ratio], [2.0, 1.9, 1.8], 0.5)
         for name, ratio in {"plain": 1.0, **ratios}.items()
@@ -55,7 +55,7 @@ def made_up(**ratios: float) -> Results:
     return Results(MLP, 1, figures)
 
 
-def test_a_step_within_its_budget_is_no_offence() -> None:
+def test_a_step_within_its_budget_passes() -> None:
     assert budgets.offences(made_up(pure=1.2, donated=1.1), {"pure": 1.3, "donated": 1.1}) == []
 
 
@@ -70,7 +70,7 @@ def test_a_step_with_a_budget_that_cannot_be_run_is_an_offence() -> None:
     assert str(offence) == "mlp: donated could not be run: ConfigurationError: not so"
 
 
-def test_every_budget_is_of_a_work_and_a_contender_there_is() -> None:
+def test_every_budget_names_a_work_and_a_contender() -> None:
     for work, ratios in budgets.BUDGETS.items():
         assert work in WORKS
         assert all(CONTENDERS[name].takes(work) for name in ratios)
@@ -81,13 +81,13 @@ def test_losses_that_agree_may_be_timed() -> None:
 
 
 @pytest.mark.parametrize("other", [[2.0, 1.9, 1.803], [2.0, 1.9, float("nan")]])
-def test_losses_of_other_work_are_refused_and_named(other: list[float]) -> None:
+def test_different_losses_are_refused_and_named(other: list[float]) -> None:
     with pytest.raises(guard.DifferentWorkError, match=r"jax: 2\.000000, 1\.900000") as caught:
         guard.check([2.0, 1.9, 1.8], {"pure": [2.0, 1.9, 1.8], "jax": other})
     assert "pure" not in str(caught.value)
 
 
-def test_the_report_has_a_table_with_ratios_failures_and_what_fit_adds(tmp_path: Path) -> None:
+def test_the_report_has_ratios_failures_and_the_overhead_of_fit(tmp_path: Path) -> None:
     results = made_up(pure=1.25, donated=1.1, fit=1.3)
     results.failures["lightning"] = "ImportError: no | here"
     command = "python -m benchmarks.steps"
@@ -111,7 +111,7 @@ def test_the_picture_has_a_panel_for_each_work(tmp_path: Path) -> None:
     assert (tmp_path / "r.png").stat().st_size > 10_000
 
 
-def test_peers_that_are_not_installed_are_skipped_with_a_line(
+def test_missing_peers_are_skipped_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = attrs.evolve(CONTENDERS["ignite"], needs=("no_such_package",))

@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md run, and are as short as it says."""
+"""The examples of CONTRIBUTING.md run and are short, and the paths that it names exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_an_optimizer_a_schedule_a_listener_and_a_transformation_are_short_and_r
     assert {"Signum", "Halving", "Worst", "counting"} <= names.keys()
 
 
-def test_what_it_names_exists() -> None:
+def test_named_paths_and_targets_exist() -> None:
     for path in re.findall(r"`((?:functrain|tests|docs|benchmarks|property_tests)/[\w/.]*)`", TEXT):
         assert (ROOT / path).exists(), path
     targets = re.findall(r"`?make ([a-z][\w ]*)", TEXT)

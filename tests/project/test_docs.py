@@ -1,4 +1,4 @@
-"""What the documentation shows works."""
+"""The code on the pages of the documentation runs, and the pages are complete."""
 
 from __future__ import annotations
 

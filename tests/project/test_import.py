@@ -1,4 +1,4 @@
-"""What importing functrain brings in."""
+"""Importing functrain is light and changes no global state."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_public_name_is_found_where_type_checkers_find_it() -> None:
     assert set(ft.__all__) <= imported.keys()
 
 
-def test_a_name_that_is_none_of_functrains_is_refused() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'functrain' has no attribute 'programm'"):
         _ = ft.programm
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, tells its story, and is committed small and clean."""
+"""Every notebook runs from top to bottom, prints its results, and is committed small and clean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ jupyter_client = pytest.importorskip("jupyter_client")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 LARGEST = 200 * 1024
-# What each of them shows, in the words that it prints.
+# Text that each notebook prints.
 SHOWN = {
     "first_program": [
         "the old state changed in 0 places",
@@ -76,13 +76,13 @@ def read(path: Path) -> Any:
     return notebook
 
 
-def test_each_has_its_story() -> None:
+def test_every_notebook_is_checked() -> None:
     assert {path.stem for path in NOTEBOOKS} == set(SHOWN)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_and_shows_what_it_says(path: Path, tmp_path: Path) -> None:
+def test_it_runs_and_prints_its_results(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
@@ -125,7 +125,7 @@ class TestAsCommitted:
         assert not found
 
 
-def test_an_absolute_path_would_be_seen() -> None:
+def test_an_absolute_path_is_detected() -> None:
     for text in ("in /home/me/x.py", '"/tmp/a"', "=/work/b"):
         assert ABSOLUTE.search(text)
     for text in ("</tmp>", "a/tmp/b", "https://x.org/home/"):
@@ -208,14 +208,14 @@ print(run.reason)
     assert (text.split(), error) == (["begun", "interrupted"], "")
     text, error = kernel.run("print(ft.tree.diff(run.state, straight(run.state.counters.step)))")
     assert (text, error) == ("[]\n", "")
-    # The next cell can be interrupted as ever.
+    # The next cell can still be interrupted.
     text, error = kernel.run("print('x', flush=True)\nwhile True: pass", interrupt_at="x")
     assert error == "KeyboardInterrupt"
 
 
 @pytest.mark.slow
 @pytest.mark.row(1)
-def test_after_the_stop_button_the_variable_of_a_loop_holds_the_last_whole_step(
+def test_after_the_stop_button_a_loop_holds_the_last_whole_step(
     kernel: Kernel,
 ) -> None:
     kernel.run(SETTING)
@@ -241,7 +241,7 @@ print(ft.tree.diff(state, straight(state.counters.step)))
 
 @pytest.mark.slow
 @pytest.mark.row(42)
-def test_curves_live_in_one_place_of_the_output() -> None:
+def test_live_curves_update_one_output() -> None:
     code = SETTING + (
         "live = ft.listeners.LiveCurves()\n"
         "run = ft.fit(program, data, until='40 steps', eval_data=data, listeners=[live])\n"

@@ -1,4 +1,4 @@
-"""The wheel holds what the tree holds, its command runs, and its types are seen from outside."""
+"""The wheel is complete, its command runs, and other packages can use its types."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ended(command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[s
 
 
 def copied_source(place: Path) -> Path:
-    """A copy of the files that the package is built from, so that builds leave nothing here."""
+    """Copy the sources of the package, so that builds leave no files here."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "functrain", place / "functrain", ignore=ignored)
     for name in BUILT_FROM:
@@ -49,7 +49,7 @@ def packages_of(place: Path) -> Path:
 
 
 def environment(place: Path) -> Path:
-    """The interpreter of a new environment that borrows the packages installed here."""
+    """Return the interpreter of a new environment that shares the packages installed here."""
     venv.create(place, symlinks=True)
     (packages_of(place) / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     return place / "bin" / "python"
@@ -67,7 +67,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; everything else it borrows from this one."""
+    """Return an environment with the wheel; it shares everything else with this one."""
     place = tmp_path_factory.mktemp("clean")
     python = environment(place)
     zipfile.ZipFile(wheel).extractall(packages_of(place))
@@ -100,7 +100,7 @@ def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_its_types_are_seen_from_outside(clean: Path, tmp_path: Path) -> None:
+def test_its_types_are_visible_outside(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     check_types(clean, tmp_path)
 
@@ -122,7 +122,7 @@ def test_an_editable_install_is_a_plain_path(tmp_path: Path) -> None:
 
 
 def check_types(python: Path, place: Path) -> None:
-    """Run mypy on a script that lies outside of the package and uses it."""
+    """Run mypy on a script outside the package that uses it."""
     (place / "outside.py").write_text(OUTSIDE)
     arguments = ["--strict", "--config-file", os.devnull, "--python-executable", python]
     done = ended([sys.executable, "-m", "mypy", *arguments, "outside.py"], place)

@@ -1,4 +1,4 @@
-"""The README's program runs as it stands."""
+"""The code and the configuration of the README run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def test_python_blocks_run(
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert blocks
-    namespace = {"__name__": "readme"}  # one reading, from top to bottom
+    namespace = {"__name__": "readme"}  # shared by all blocks, from top to bottom
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
     assert "Run(reason='max_epochs', step=160" in capsys.readouterr().out
     assert (tmp_path / "runs" / "first" / "metrics.jsonl").exists()
 
 
-def test_tests_it_names_exist() -> None:
+def test_named_paths_exist() -> None:
     text, root = README.read_text(), README.parent
     for path in re.findall(r"`((?:tests|property_tests|functrain)/[\w/.]*)", text):
         assert (root / path.split("::")[0]).exists(), path

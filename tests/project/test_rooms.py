@@ -1,4 +1,4 @@
-"""The rooms of the package, and the one way in which imports between them point."""
+"""Imports between the rooms of the package point one way."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_core_imports_errors_and_tree_only(graph: dict[str, set[str]]) -> None:
     assert found == {"errors", "tree", "core"}
 
 
-def test_nothing_lies_loose_at_the_top() -> None:
+def test_no_loose_files_at_the_top() -> None:
     entries = {path.name for path in (ROOT / "functrain").iterdir()} - {"__pycache__"}
     assert entries == {"__init__.py", "__main__.py", "py.typed", *ROOMS}
 
 
-def test_a_program_pulls_in_few_files(graph: dict[str, set[str]]) -> None:
+def test_a_program_imports_few_files(graph: dict[str, set[str]]) -> None:
     found = closure(graph, "functrain.core.program")
     assert len(found) < (450 if KNOWN else 50), sorted(found)

@@ -1,4 +1,4 @@
-"""The documentation is whole, runs, and builds without a warning and without the network."""
+"""The documentation is complete, its code runs, and it builds without warnings or network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-# These are run, or read, by the tests of their own matter.
+# Other tests run or read these pages.
 ELSEWHERE = {"checkpoint-format.md", "compiled.md", "measurements.md"}
 
 
@@ -43,13 +43,13 @@ def test_the_code_on_a_page_runs(
         exec(compile(block, page, "exec"), names)
 
 
-def test_no_block_of_python_goes_by_another_name() -> None:
+def test_every_block_is_python_yaml_or_text() -> None:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
         for language in re.findall(r"^```(\w*)$", path.read_text(), re.MULTILINE):
             assert language in ("", "python", "yaml"), path
 
 
-def test_the_first_program_is_that_of_the_readme() -> None:
+def test_the_first_program_equals_the_readme() -> None:
     (first, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks("index.md") == [first]
 
@@ -72,7 +72,7 @@ def test_every_public_module_has_a_page_of_the_reference() -> None:
         for page in (DOCS / "reference").glob("*.md")
         for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
     }
-    # Of these the names are listed elsewhere, or they are commands and not for calling.
+    # The command line has no functions for users.
     inner = {"functrain.cli"}
     found = set()
     for path in (ROOT / "functrain").glob("*/__init__.py"):
@@ -86,7 +86,7 @@ def test_every_public_module_has_a_page_of_the_reference() -> None:
     assert found - inner <= shown
 
 
-def test_nothing_that_the_guides_name_is_missing() -> None:
+def test_every_name_in_the_guides_exists() -> None:
     import functrain as ft
 
     for page in [*OWN, "index.md", "errors.md"]:

@@ -1,4 +1,4 @@
-"""The short form of ``make torture``: a run disturbed about ten times ends as if it never was."""
+"""The short form of ``make torture``: a disturbed run ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torture.driver import Torture, report, run
 @pytest.mark.slow
 @pytest.mark.row(32)
 @pytest.mark.row(54)
-def test_a_tortured_run_ends_as_the_one_that_was_left_alone(tmp_path: Path) -> None:
+def test_a_tortured_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     torture = Torture(tmp_path, seed=0)
     run(torture, minutes=0.6, most=10, cases=("digits",))
     print(report(torture))

@@ -1,4 +1,4 @@
-"""What the systems functrain follows were seen to get wrong, one regression test each.
+"""Faults seen in earlier systems, with one regression test each.
 
 J is jiant's engine, T a PyTorch template's trainer, R the qpipeline runner, C craft's training
 package.
@@ -67,7 +67,7 @@ def test_j_clipped_each_micro_batch_so_that_opposite_gradients_did_not_cancel() 
 
 @pytest.mark.row(10)
 @pytest.mark.row(26)
-def test_t_and_r_took_a_nan_for_the_best(tmp_path: Path) -> None:
+def test_t_and_r_selected_nan_as_the_best(tmp_path: Path) -> None:
     values = iter([math.nan, 3.0, math.nan, 2.0, -math.inf, math.nan])
 
     def evaluated(model: nn.Module, batch: Any) -> Tensor:

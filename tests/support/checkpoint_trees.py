@@ -1,4 +1,4 @@
-"""Hypothesis strategies: trees of every kind of leaf a checkpoint holds, and what tells them apart.
+"""Hypothesis strategies: trees of every kind of leaf a checkpoint holds, and their identity.
 
 Tensors come in every dtype with a kernel, in many memory layouts, some twice in one tree, as
 objects or as views of the same memory.
@@ -64,7 +64,7 @@ class Record:
 
 
 class Scaled(torch.Tensor):
-    """Codes and their scale, as quantization libraries keep them."""
+    """Codes and their scale, as in quantization libraries."""
 
     @staticmethod
     def __new__(cls, codes: Any, scale: Any, note: Any) -> Any:
@@ -172,7 +172,7 @@ def arrays(draw: st.DrawFn) -> Any:
         data = bytearray(byte % 2 for byte in data)
     if dtype.kind == "U":
         points = np.frombuffer(data, f"{dtype.str[0]}u4")
-        points %= 0x110000  # others are no characters, and cannot be printed
+        points %= 0x110000  # other code points are not characters and cannot be printed
     value = np.frombuffer(data, dtype).reshape(shape) if count else np.empty(shape, dtype)
     view = draw(st.sampled_from(["plain", "fortran", "reversed", "transposed", "read-only"]))
     if view == "fortran":
@@ -213,7 +213,7 @@ composites = sparse_tensors() | arrays() | st.integers(0, 99).map(generator) | s
 
 
 class Pool:
-    """What leaves are chosen from. Hypothesis writes out lists that it is given, slowly."""
+    """Leaves to choose from. (Hypothesis prints the lists it receives, which is slow.)"""
 
     def __init__(self, tensors: list[Any], composites: list[Any]) -> None:
         self.tensors, self.composites = tensors, composites
@@ -221,7 +221,7 @@ class Pool:
 
 @st.composite
 def leaves(draw: st.DrawFn, pool: Pool) -> Any:
-    """One leaf; as many tensors of either kind as scalars."""
+    """One leaf: tensors of each kind are as likely as scalars."""
     kind = draw(st.sampled_from(["tensor", "view", "composite", "scalar"]))
     if kind == "scalar":
         return draw(scalars)
@@ -232,7 +232,7 @@ def leaves(draw: st.DrawFn, pool: Pool) -> Any:
 
 @st.composite
 def trees(draw: st.DrawFn) -> Any:
-    """A tree in which some leaves are there twice, as objects or as views of the same memory."""
+    """A tree in which some leaves occur twice, as objects or as views of the same memory."""
     some = st.lists(tensors(), min_size=1, max_size=4)
     pool = Pool(draw(some), draw(st.lists(composites, min_size=1, max_size=2)))
     inner = st.recursive(
@@ -251,13 +251,13 @@ def trees(draw: st.DrawFn) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """Something that is equal only for trees of the same types, structure, bits and layout."""
+    """Return a value that is equal only for trees of the same types, structure, bits and layout."""
     if isinstance(value, torch.Tensor):
         return _exact_tensor(value)
     if isinstance(value, torch.Generator):
         return "generator", str(value.device), value.get_state().tolist()
     if isinstance(value, np.ndarray):
-        kept = value.copy(order="K")  # without gaps and reversals, which are not kept
+        kept = value.copy(order="K")  # without gaps and reversals, which are not saved
         flags = kept.flags.c_contiguous, kept.flags.f_contiguous
         return "array", value.dtype.descr, value.shape, flags, value.tobytes()
     if isinstance(value, (np.str_, np.bytes_)):
@@ -291,7 +291,7 @@ def _exact_tensor(value: torch.Tensor) -> Any:
 
 
 def alias_pattern(value: Any) -> list[int]:
-    """For each tensor, and array or generator that has memory, the first that is the same."""
+    """Map each tensor, array or generator to the first one with the same memory."""
     found = [leaf for _, leaf in tree.items(value)]
     names = [name for leaf in found for name in _memory(leaf)]
     return [names.index(name) for name in names]

@@ -1,4 +1,4 @@
-"""What tests of compiled steps share."""
+"""Helpers for tests of compiled steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functrain import tree
 
 
 class CountingBackend:
-    """Compiles nothing, and counts how often it is asked to."""
+    """A backend that compiles nothing and counts its calls."""
 
     def __init__(self) -> None:
         self.count = 0

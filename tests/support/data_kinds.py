@@ -1,4 +1,4 @@
-"""Data of every kind that ``fit`` takes, made anew at each call."""
+"""Data of every kind that ``fit`` takes; each call makes a new object."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Streamed(IterableDataset[Tensor]):
 
 
 class StreamedByWorkers(IterableDataset[Tensor]):
-    """Samples of which each worker gives its part."""
+    """Samples that are divided among the workers."""
 
     def __iter__(self) -> Iterator[Tensor]:
         worker = get_worker_info()
@@ -56,7 +56,7 @@ class Rereadable:
 
 
 class SavesItself:
-    """The smallest loader with a state: its order and position are its own."""
+    """The smallest loader with a state: it keeps its own order and position."""
 
     def __init__(self, seed: int) -> None:
         self.order = random.Random(seed)
@@ -87,7 +87,7 @@ class SavesItselfSized(SavesItself):
 
 
 class StreamedWithState(IterableDataset[Tensor]):
-    """A streamed dataset as torchdata asks for one: its iterator can save itself."""
+    """A streamed dataset for torchdata: its iterator can save itself."""
 
     def __iter__(self) -> Iterator[Tensor]:
         return SavesItselfIterating()
@@ -113,7 +113,7 @@ class SavesItselfIterating:
 
 
 class Distributed(RandomSampler):
-    """Draws as torch's DistributedSampler does: the same each epoch unless told the epoch."""
+    """Draw like torch's DistributedSampler: the same in each epoch without ``set_epoch``."""
 
     epoch = 0
 
@@ -184,7 +184,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 def disturb(seed: int) -> None:
-    """Global generators as another process would have them."""
+    """Advance the global generators, as another process would have them."""
     torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
 
 

@@ -1,4 +1,4 @@
-"""Modules whose buffers take their shape, and some their dtype, in the forward."""
+"""Modules whose buffers get their shape, and some their dtype, in the forward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import functrain as ft
 
 
 class Quantized(nn.Module):
-    """torch's own: ``[1]`` and ``[0]`` become one number a channel."""
+    """torch's own observers: ``[1]`` and ``[0]`` become one number per channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Quantized(nn.Module):
 
 
 class Remembering(nn.Module):
-    """A buffer that becomes a function of the batch, of another size with the last one."""
+    """A buffer that depends on the batch and has another size for the last one."""
 
     memory: Tensor
 

@@ -1,4 +1,4 @@
-"""A small run, and a listener that keeps every event."""
+"""A small run, and a listener that records every event."""
 
 from __future__ import annotations
 

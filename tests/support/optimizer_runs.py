@@ -1,4 +1,4 @@
-"""The same ten or thirty steps by a torch optimizer class itself, and by it as a value."""
+"""The same ten or thirty steps by a torch optimizer class, and by its pure form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a fragment of HTML as a browser would: strictly, and by what a person sees."""
+"""Parse a fragment of HTML strictly, into the elements and text that a person sees."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, first: str) -> list[str]:
-        """The row whose first cell says this."""
+        """Return the row whose first cell has this text."""
         (found,) = [row for row in self.rows if row and row[0] == first]
         return found
 
     def is_self_contained(self) -> bool:
-        """Whether it needs no script, no network and no style sheet."""
+        """Return whether it needs no script, network or style sheet."""
         names = {name for name, _ in self.attributes}
         values = " ".join(value or "" for _, value in self.attributes)
         outside = {"src", "href", "class", "id"} & names

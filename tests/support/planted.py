@@ -140,7 +140,7 @@ class Counting(nn.Linear):
 
 
 def like_batch_norm(state: Any, batch: Tensor) -> Any:
-    """Writes to the buffer it was given, unseen by autograd, and hands it on."""
+    """Write to the buffer of the old state, invisibly to autograd, and return it."""
     state["buffers"]["mean"].mul_(0.9).add_(0.1 * batch.mean())
     return {"w": state["w"] - 1, "buffers": state["buffers"]}, {}
 
@@ -185,7 +185,7 @@ def of_step(step: Any) -> Callable[[], object]:
 
 
 class Descent(ft.optim.Optimizer):
-    """Plain descent, from which the faulty ones differ in one method."""
+    """Plain descent; each faulty optimizer overrides one method."""
 
     lr = 0.1
 
@@ -237,7 +237,7 @@ class ScalesTheGradients(Descent):
 
 
 class RemembersTheNumberOfUpdates(Descent):
-    """Alike in two calls in a row, but not when an earlier state is gone on from."""
+    """Two calls in a row agree, but not two calls from an earlier state."""
 
     def update(self, grads: Any, state: Any, params: Any, lr: Any) -> Any:
         largest = max([*SEEN, int(state["step"])])
@@ -302,7 +302,7 @@ def of_listener(listener: Any) -> Callable[[], object]:
 
 
 class Forgetful:
-    """A loader that draws from a generator which nobody saves."""
+    """A loader that draws from a generator that is not saved."""
 
     def __init__(self) -> None:
         self.order = torch.Generator().manual_seed(0)
@@ -316,7 +316,7 @@ class Forgetful:
 
 
 class CountsSteps:
-    """Adds a metric that it does not save."""
+    """A listener that adds a metric it does not save."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -351,7 +351,7 @@ def hashing() -> ft.Program:
 
 @attrs.frozen
 class Planted:
-    """A fault, the check that finds it, and what the message must say."""
+    """A fault, the check that finds it, and the text of its message."""
 
     name: str
     check: Callable[[], object]

@@ -44,7 +44,7 @@ def fit(
     save_every: str = "3 steps",
     **options: Any,
 ) -> ft.Run:
-    """Eight batches an epoch, the last of two samples."""
+    """Eight batches per epoch, the last of two samples."""
     return ft.fit(
         program(),
         data(),
@@ -59,7 +59,7 @@ def fit(
 
 
 class CutAt:
-    """Ends a run after a step; has nothing that a resumed run would need."""
+    """End a run after a step; has no state."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -69,7 +69,7 @@ class CutAt:
 
 
 class FailAt:
-    """An error in the place of a kill: no ``TrainEnd``, nothing after it."""
+    """An error instead of a kill: no ``TrainEnd``, nothing after it."""
 
     def __init__(self, step: int) -> None:
         self.step = step

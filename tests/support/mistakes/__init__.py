@@ -1,4 +1,4 @@
-"""Mistakes that users make, each with the error it should be told by."""
+"""Mistakes that users make, each with the error that it should raise."""
 
 from mistakes import (
     around,

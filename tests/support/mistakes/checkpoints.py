@@ -1,4 +1,4 @@
-"""Mistakes in loading, and what a disk does to checkpoints."""
+"""Mistakes in loading, and damage by the disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Mine:
 
 
 def resealed(path: Path, **fields: Any) -> None:
-    """Write a manifest with other fields and the digest that belongs to them."""
+    """Write a manifest with other fields and the matching digest."""
     manifest = ft.save(path / "c", TREE) / "manifest.json"
     given = orjson.loads(manifest.read_bytes()) | fields
     given.pop("digest")

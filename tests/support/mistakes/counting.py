@@ -1,4 +1,4 @@
-"""A run that counts outside its state. It imports nothing of the tests: fresh processes load it."""
+"""A run that counts outside its state. Fresh processes load it, so it imports no test module."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mistakes.mistake import Mistake, X, batches, fit
 
 
 class Samples:
-    """Four samples, before each of which something is done."""
+    """Four samples, with an action before each."""
 
     def __init__(self, first: Callable[[], object]) -> None:
         self.first = first
@@ -43,7 +43,7 @@ def read(data: Any) -> None:
     list(data)
 
 
-class Anew:
+class FromTheStart:
     """Batches that can be read again, but only from their beginning."""
 
     def __init__(self, count: int) -> None:
@@ -54,7 +54,7 @@ class Anew:
 
 
 class Few:
-    """A sampler with fewer samples than it says."""
+    """A sampler with fewer samples than its length."""
 
     def __len__(self) -> int:
         return 8
@@ -64,8 +64,8 @@ class Few:
 
 
 def cut(path: Path, first: int, then: int) -> None:
-    fit("2 steps", Anew(first), directory=path)
-    fit("4 steps", Anew(then), directory=path)
+    fit("2 steps", FromTheStart(first), directory=path)
+    fit("4 steps", FromTheStart(then), directory=path)
 
 
 MISTAKES = [
@@ -78,7 +78,7 @@ MISTAKES = [
     Mistake(errors.EmptyDatasetError, lambda *_: fit(data=[]), ("an empty list",), ("empty",)),
     Mistake(
         errors.EmptyDatasetError,
-        lambda *_: fit(data=Anew(0)),
+        lambda *_: fit(data=FromTheStart(0)),
         ("no batch in epoch 0", "Anew"),
         ("look at what this Anew gives",),
     ),

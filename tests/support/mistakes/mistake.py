@@ -1,4 +1,4 @@
-"""What a mistake is, and the small parts that many of them are made with."""
+"""The class of mistakes, and small parts that many of them share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import functrain as ft
 
 @attrs.frozen
 class Mistake:
-    """Code that makes a mistake, and what its message must tell.
+    """Code that makes a mistake, and the text that its message must contain.
 
     Attributes:
         error: the class, an error or a warning.

@@ -1,4 +1,4 @@
-"""Mistakes in running: listeners, directories, limits, and going on with something changed."""
+"""Mistakes in running: listeners, directories, limits, and resuming with changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong while checkpoints are saved, exported, copied and removed."""
+"""Failures while checkpoints are saved, exported, copied and removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 class Held:
-    """A store that writes when it is let."""
+    """A store that writes only when the test allows it."""
 
     def __init__(self, path: Path) -> None:
         self.store, self.go = ft.Checkpoints(path), threading.Event()

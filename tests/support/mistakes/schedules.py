@@ -15,7 +15,7 @@ from mistakes.mistake import Mistake, X, batches, fit, program
 
 
 class Unknown:
-    """Batches of which nobody knows how many there are."""
+    """Batches of unknown number."""
 
     def __iter__(self) -> Iterator[Tensor]:
         yield from (X, X, X)

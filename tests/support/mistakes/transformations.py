@@ -1,4 +1,4 @@
-"""Mistakes under compilation, and what checks of a program find."""
+"""Mistakes under compilation, and faults that checks of a program find."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Real runs, disturbed in every way a machine knows, end as the run that was never disturbed."""
+"""Real runs, disturbed in every way, end like an undisturbed run."""

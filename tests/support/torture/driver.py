@@ -1,4 +1,4 @@
-"""Rounds of torture: a run is disturbed again and again, finished, and compared."""
+"""Rounds of torture: disturb a run repeatedly, finish it, and compare it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JUMPS = "jumping clock"
 
 @attrs.define(eq=False)
 class Torture:
-    """What was done so far, and what went wrong.
+    """The rounds of this session and their problems.
 
     Attributes:
         place: where runs are written; there must be nothing.
@@ -46,7 +46,7 @@ class Torture:
     befallen: list[str] = attrs.field(factory=list)
 
     def straight(self, case: str) -> Path:
-        """The run that is never disturbed; made once."""
+        """Return the undisturbed run, which is made once."""
         directory = self.place / f"straight-{case}"
         if not directory.exists():
             child = Child.start(case, directory)
@@ -55,7 +55,7 @@ class Torture:
         return directory
 
     def round(self, case: str, number: int, most: int, deadline: float) -> None:
-        """Disturb a run up to so many times, finish it, compare, and remove it if it is right."""
+        """Disturb a run up to ``most`` times, finish it, compare it, and remove it if right."""
         random = Random(f"{self.seed}/{case}/{number}")
         self.befallen = []
         before, place = len(self.problems), self.place / f"round-{number}-{case}"
@@ -78,12 +78,12 @@ class Torture:
         self.rounds += 1
 
     def _disturb(self, case: str, directory: Path, faults: dict, random: Random) -> bool:
-        """One process and what befalls it; whether it came to its end all the same."""
+        """Disturb one process; return whether it finished its run nevertheless."""
         jumps = random.random() < 0.25
         name = random.choice(list(faults))
         child = Child.start(case, directory, str(random.random()) if jumps else None)
         if random.random() < 0.2:
-            time.sleep(random.uniform(0, 5))  # while it starts, or restores
+            time.sleep(random.uniform(0, 5))  # while it starts or restores
         else:
             child.await_progress()
             time.sleep(random.expovariate(4))
@@ -101,15 +101,15 @@ class Torture:
 
 
 def differing(expected: Path, got: Path) -> Iterator[str]:
-    """What of a run directory is not as in the run that was never disturbed."""
+    """List differences of a run directory from that of the undisturbed run."""
     for file in FILES:
         if (expected / file).read_bytes() != (got / file).read_bytes():
             yield f"{file} differs"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged checkpoints that are passed over
+        warnings.simplefilter("ignore")  # about damaged checkpoints that are skipped
         trees = [ft.Checkpoints(each).restore("latest", types=TYPES)[0] for each in (expected, got)]
-    # Of listeners the files count: what they have not written yet they keep in their states. And
-    # of the states of a loader the last, where it stands: one before is of where it was taken up.
+    # Compare the files of listeners, since their states hold only rows not written yet. Compare
+    # only the last state of a loader: an earlier one depends on where the loader was resumed.
     parts = [
         {"train": each.train, "loop": each.loop, "data": each.data and each.data["snapshots"][-1]}
         for each in trees
@@ -118,7 +118,7 @@ def differing(expected: Path, got: Path) -> Iterator[str]:
 
 
 def run(torture: Torture, minutes: float, most: int = 8, cases: tuple[str, ...] = ()) -> None:
-    """Rounds over the cases, one after the other, until the time is up."""
+    """Run rounds over the cases in order until the time is up."""
     deadline, number = time.monotonic() + 60 * minutes, 0
     chosen = cases or tuple(CASES)
     while time.monotonic() < deadline:
@@ -127,7 +127,7 @@ def run(torture: Torture, minutes: float, most: int = 8, cases: tuple[str, ...] 
 
 
 def report(torture: Torture) -> str:
-    """Counts and problems as text."""
+    """Return counts and problems as text."""
     total = sum(torture.counts.values())
     rows = [f"  {count:4d} {name}" for name, count in sorted(torture.counts.items())]
     title = f"{torture.rounds} rounds, {total} faults, seed {torture.seed}"
@@ -136,7 +136,7 @@ def report(torture: Torture) -> str:
 
 @contextlib.contextmanager
 def _disk(place: Path) -> Iterator[bool]:
-    """A directory on a small file system of its own where that is allowed; whether it is."""
+    """Provide a directory, on its own small file system if allowed, and whether it is."""
     place.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={_DISK}", "functrain-torture"]
     mounted = (

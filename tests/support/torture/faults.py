@@ -1,4 +1,4 @@
-"""What befalls a run, one function each; all that is random comes from the generator given."""
+"""Faults that disturb a run, one function each; all randomness comes from the given generator."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ import functrain as ft
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from torture.runs import Child
 
-# (process, generator) -> exit codes that are right, ``None`` for any.
+# (process, generator) -> allowed exit codes, or ``None`` for any.
 Fault: TypeAlias = Callable[[Child, Random], set[int] | None]
 
 
 def kill(child: Child, random: Random) -> set[int] | None:
-    """SIGKILL to the process and all its workers."""
+    """Send SIGKILL to the process and all its workers."""
     child.signal(signal.SIGKILL)
     return {0, -signal.SIGKILL}
 
 
 def terminate(child: Child, random: Random) -> set[int] | None:
-    """SIGTERM: a checkpoint and exit code 143; before ``fit`` the process just ends."""
+    """Send SIGTERM: a checkpoint and exit code 143; before ``fit`` the process just ends."""
     child.signal(signal.SIGTERM, group=False)
     return {0, 143, -signal.SIGTERM}
 
 
 def interrupt(child: Child, random: Random) -> set[int] | None:
-    """SIGINT to all, as Ctrl-C in a terminal sends it."""
+    """Send SIGINT to all, like Ctrl-C in a terminal."""
     child.signal(signal.SIGINT)
     return {0, 130, 1, -signal.SIGINT}
 
 
 def terminate_and_kill(child: Child, random: Random) -> set[int] | None:
-    """As schedulers of clusters do it: SIGTERM, and soon after SIGKILL."""
+    """Send SIGTERM and soon after SIGKILL, like cluster schedulers."""
     child.signal(signal.SIGTERM, group=False)
     time.sleep(random.uniform(0, 0.05))
     return {143, -signal.SIGTERM, *(kill(child, random) or ())}
 
 
 def pause_and_kill(child: Child, random: Random) -> set[int] | None:
-    """Everything stands still for a while, goes on, and is killed."""
+    """Stop all processes for a while, continue them, and kill them."""
     child.signal(signal.SIGSTOP)
     time.sleep(random.uniform(0.1, 1))
     child.signal(signal.SIGCONT)
@@ -57,7 +57,7 @@ def pause_and_kill(child: Child, random: Random) -> set[int] | None:
 
 
 def kill_worker(child: Child, random: Random) -> set[int] | None:
-    """SIGKILL to a process that loads data; the run ends with an error, or goes on."""
+    """Send SIGKILL to a data worker; the run ends with an error, or continues."""
     workers = children(child.process.pid)
     if workers:
         with contextlib.suppress(ProcessLookupError):
@@ -66,13 +66,13 @@ def kill_worker(child: Child, random: Random) -> set[int] | None:
 
 
 def limit_files(child: Child, random: Random) -> set[int] | None:
-    """No file may grow beyond a size, as with a quota."""
+    """Limit the size of files, like a quota."""
     _limit(child, resource.RLIMIT_FSIZE, random.randrange(1 << 16))
     return None
 
 
 def limit_memory(child: Child, random: Random) -> set[int] | None:
-    """Hardly any more memory is to be had."""
+    """Limit the memory to little more than is in use."""
     try:
         pages = int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[0])
     except (OSError, IndexError):
@@ -83,7 +83,7 @@ def limit_memory(child: Child, random: Random) -> set[int] | None:
 
 
 def fill_disk(child: Child, random: Random) -> set[int] | None:
-    """The file system is full, for a moment or until the run has ended."""
+    """Fill the file system, for a moment or until the run has ended."""
     ballast = child.directory.parent / "ballast"
     left = random.randrange(1 << 18)
     size = shutil.disk_usage(ballast.parent).free - left
@@ -104,7 +104,7 @@ def fill_disk(child: Child, random: Random) -> set[int] | None:
 
 
 def damage(child: Child, random: Random) -> set[int] | None:
-    """SIGKILL, and the newest checkpoint is not what it was; an older sound one remains."""
+    """Send SIGKILL and damage the newest checkpoint; an older valid one remains."""
     child.signal(signal.SIGKILL)
     child.await_end()
     store = ft.Checkpoints(child.directory)
@@ -128,7 +128,7 @@ def spoil(checkpoint: Path, random: Random) -> None:
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the child processes of a process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

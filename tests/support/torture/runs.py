@@ -1,4 +1,4 @@
-"""The runs that are tortured, and the process of one."""
+"""The tortured runs, and the process of one."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CASES: dict[str, tuple[str, ...]] = {
     "loader": (OWN, "data.kind=loader", LISTENERS),
     "stateful": (OWN, "data.kind=stateful", LISTENERS),
 }
-# What must be the same in the end, byte for byte.
+# Files that must end the same, byte for byte.
 FILES = ("metrics.jsonl", "metrics.csv", "digests.jsonl")
 
 
 @attrs.frozen(eq=False)
 class Child:
-    """A process of ``functrain train`` and all it starts.
+    """A process of ``functrain train`` and its children.
 
     Attributes:
         process: leads a group of its own.
@@ -68,11 +68,11 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Return whether it runs."""
         return self.process.poll() is None
 
     def signal(self, number: signal.Signals, group: bool = True) -> None:
-        """Send a signal, if there is anyone to receive it."""
+        """Send a signal if the process still exists."""
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.process.pid, number)
 
@@ -84,7 +84,7 @@ class Child:
         return self.alive
 
     def await_end(self, seconds: float = 90) -> int | None:
-        """Its exit code; ``None`` if it hangs, in which case it is made to say where, and ended."""
+        """Return its exit code, or ``None`` if it hangs; then dump its stack and end it."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -96,7 +96,7 @@ class Child:
             self.process.wait()
 
     def said(self) -> str:
-        """The end of what it printed, without the modules that faulthandler lists."""
+        """Return the end of its output, without the modules that faulthandler lists."""
         told = self.output.read_text(errors="replace").splitlines()
         return "\n".join(line for line in told if not line.startswith("Extension modules:"))[-6000:]
 

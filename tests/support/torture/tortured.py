@@ -14,7 +14,7 @@ SAMPLES = 1200
 
 
 class Points(Dataset[tuple[Tensor, Tensor]]):
-    """Points with noise that is drawn when they are read; every 97th is NaN, as from a bad disk.
+    """Points with noise drawn when they are read; every 97th is NaN, as from a bad disk.
 
     Args:
         size: how many.
@@ -57,8 +57,8 @@ def training_data(kind: str = "loader") -> Any:
     if kind == "stateful":
         from torchdata.stateful_dataloader import StatefulDataLoader
 
-        # It saves its position, but not the generators of its workers; and without a generator
-        # its sampler takes a seed from nowhere, so that no two runs are the same.
+        # It saves its position, but not the generators of its workers. Without a generator its
+        # sampler takes a random seed, so no two runs would be the same.
         options["generator"] = torch.Generator().manual_seed(0)
         return StatefulDataLoader(Points(SAMPLES, 0.1, seeded=True), **options)
     return DataLoader(Points(SAMPLES, 0.1), **options)

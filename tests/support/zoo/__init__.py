@@ -1,1 +1,1 @@
-"""Models of other packages, built offline with random weights, and what every one of them shows."""
+"""Models of other packages, built offline with random weights."""

@@ -1,4 +1,4 @@
-"""Go on from saved states in a process of its own: ``python -m zoo.fresh DIRECTORY``."""
+"""Resume saved states in a fresh process: ``python -m zoo.fresh DIRECTORY``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stepped(program: ft.Program, state: ft.TrainState, entry: Entry, end: int) -
 
 
 def main(directory: Path, end: int) -> None:
-    """Print the digest of every state after going on to step ``end``."""
+    """Print the digest of every state at step ``end``."""
     digests = {}
     for entry in entries():
         place = directory / entry.name

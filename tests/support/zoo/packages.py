@@ -20,7 +20,7 @@ SMALL = {"in_channels": 3, "out_channels": 3, "norm_num_groups": 4}
 
 
 def noised(seed: int) -> dict[str, Tensor]:
-    """Pictures with noise of which a denoiser is told the time."""
+    """Noisy pictures, with the time step that a denoiser receives."""
     source = seeded(seed)
     noise, pixels = torch.randn(2, 2, 3, 8, 8, generator=source)
     times = torch.randint(0, 100, (2,), generator=source)
@@ -38,7 +38,7 @@ def denoising_by_class(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def coding(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """A variational autoencoder, which draws its code."""
+    """A variational autoencoder, which samples its code."""
     posterior = model.encode(batch["x"]).latent_dist
     found = model.decode(posterior.sample()).sample
     return (found - batch["x"]).square().mean() + 1e-3 * posterior.kl().mean()
@@ -116,7 +116,7 @@ def molecules(seed: int) -> Data:
 
 
 class Pooled(nn.Module):
-    """A network of graphs, and one number for each graph."""
+    """A graph network with one output per graph."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ def captions(seed: int) -> dict[str, Any]:
 
 
 def dialogues(seed: int) -> dict[str, Tensor]:
-    """Every text has the 16 places of one picture before its words."""
+    """Put the 16 positions of one picture before the words of each text."""
     source = seeded(seed)
     words = torch.randint(3, VOCABULARY - 1, (2, 5), generator=source)
     image = torch.full((2, 16), VOCABULARY - 1)

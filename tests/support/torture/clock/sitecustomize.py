@@ -1,4 +1,4 @@
-"""A process in which the clock on the wall jumps back and forth; put on its PYTHONPATH."""
+"""Make the wall clock of a process jump back and forth; put this folder on its PYTHONPATH."""
 
 from __future__ import annotations
 
