@@ -1,6 +1,6 @@
 """How many examples a law is tried with: few and the same each time, or many; and the counts.
 
-FUNCTRAIN_EXAMPLES=long tries many, drawn anew each time (``make properties``); the seed that
+FUNCTRAIN_EXAMPLES=long tries many different ones each time (``make properties``); the seed that
 Hypothesis prints on failure repeats them.
 """
 

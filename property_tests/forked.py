@@ -1,7 +1,7 @@
-"""Processes that are new and cost little: children of a server that has imported and run nothing.
+"""Cheap fresh processes: children of a server that has imported functrain and run nothing.
 
-What such a process has in memory is what the modules have after their import; it has another
-hash seed than the one that asks. A child that dies leaves the server as it was.
+The memory of such a process is that of newly imported modules, and its hash seed differs from the
+parent's. The death of a child does not affect the server.
 """
 
 from __future__ import annotations

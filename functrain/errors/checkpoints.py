@@ -10,7 +10,7 @@ class NoCheckpointError(FunctrainError, FileNotFoundError):
 
 
 class CheckpointMismatchError(FunctrainError, ValueError):
-    """A checkpoint is sound, but of another structure than asked for."""
+    """A checkpoint is valid, but of another structure than asked for."""
 
     def __init__(self, path: object, problems: list[str]) -> None:
         self.problems = problems
@@ -59,7 +59,7 @@ class CheckpointReadError(FunctrainError, OSError):
 
 
 class CheckpointDeviceError(FunctrainError, RuntimeError):
-    """A checkpoint holds a generator of a device that is not here."""
+    """A checkpoint holds a generator of a device that is not available."""
 
 
 class CheckpointWriteError(FunctrainError, OSError):
@@ -75,7 +75,7 @@ class CheckpointWriteError(FunctrainError, OSError):
 
 
 class CheckpointExistsError(FunctrainError, FileExistsError):
-    """Something that may not be replaced stands where a checkpoint was to be saved."""
+    """The path of a new checkpoint exists and may not be replaced."""
 
 
 class CheckpointChangedError(FunctrainError, RuntimeError):
@@ -90,7 +90,7 @@ class CheckpointChangedError(FunctrainError, RuntimeError):
 
 
 class CheckpointTimeoutError(FunctrainError, TimeoutError):
-    """A checkpoint was not on the disk in the time given."""
+    """A checkpoint was not on the disk within the timeout."""
 
     def __init__(self, step: int | None, seconds: float) -> None:
         super().__init__(

@@ -23,7 +23,7 @@ class ModelError(FunctrainError, TypeError):
 
 
 class ParameterMismatchError(FunctrainError, ValueError):
-    """Names or shapes of given tensors do not fit the model, or a state is of another program."""
+    """Names or shapes of tensors do not fit the model, or a state belongs to another program."""
 
     def __init__(self, what: str, problems: list[str]) -> None:
         self.problems = problems

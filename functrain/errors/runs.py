@@ -18,11 +18,11 @@ class ScheduleStateError(FunctrainError, TypeError):
 
 
 class ScheduleEndedError(FunctrainError, ValueError):
-    """The rest of a run would train at a rate of exactly zero, its schedule having ended."""
+    """The rest of a run would train at a rate of zero because its schedule has ended."""
 
 
 class ScheduleEndedWarning(FunctrainWarning):
-    """A run goes on for longer than its learning rate schedule, or a loop at a rate of zero."""
+    """A run continues beyond its learning rate schedule, or a loop at a rate of zero."""
 
 
 class InvalidPositionError(FunctrainError, ValueError):

@@ -41,7 +41,7 @@ DECISIONS = (
         "events_come_in_one_order",
     ),
     Defect(
-        "the beginning of an evaluation is told at its end",
+        "the beginning of an evaluation is notified at its end",
         "training/evaluation.py",
         (
             ("            send(EvalBegin(state, name, weights))\n", ""),
@@ -98,7 +98,7 @@ DATA = (
         "parts_make_the_whole",
     ),
     Defect(
-        "a mixture's sources begin anew",
+        "a mixture's sources begin from the start",
         "data/mixing.py",
         (("            self._cursors[name].seek(count)\n", ""),),
         "property_tests/test_data.py::test_a_mixture_begins_anywhere_without_a_saved_state",

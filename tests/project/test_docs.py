@@ -127,3 +127,11 @@ def test_every_listener_is_on_its_page() -> None:
     text = (DOCS / "listeners.md").read_text()
     for name in ft.listeners.__all__:
         assert f"`{name}(" in text or f"`ft.listeners.{name}" in text, name
+
+
+def test_every_error_that_a_page_names_exists() -> None:
+    foreign = {"AssertionError", "ValueError", "KeyError", "TypeError", "DeprecationWarning"}
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    for page in pages:
+        for name in re.findall(r"`(?:\w+\.)*([A-Z]\w+(?:Error|Warning))`", page.read_text()):
+            assert name in foreign or hasattr(ft.errors, name), (page.name, name)

@@ -79,8 +79,8 @@ MISTAKES = [
     Mistake(
         errors.EmptyDatasetError,
         lambda *_: fit(data=FromTheStart(0)),
-        ("no batch in epoch 0", "Anew"),
-        ("look at what this Anew gives",),
+        ("no batch in epoch 0", "FromTheStart"),
+        ("look at what this FromTheStart gives",),
     ),
     Mistake(
         errors.BatchIndexError,
