@@ -60,13 +60,13 @@ class TestInANotebook:
         self, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
-        draw = live_curves.html
+        draw = live_curves.metric_charts
 
         def slow(found: Any) -> Any:
             now[0] += 0.2
             return draw(found)
 
-        monkeypatch.setattr(live_curves, "html", slow)
+        monkeypatch.setattr(live_curves, "metric_charts", slow)
         live, state = begun(now)
         for number in range(1, 101):
             now[0] += 0.1
