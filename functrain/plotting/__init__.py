@@ -1,8 +1,8 @@
 """Curves of runs as matplotlib figures: loss, evaluation, learning rate and gradient norm.
 
-Rows of metrics become ``columns``; a ``chart`` arranges them in panels of lines, by
-``metric_names`` and ``x_values``; a ``figure`` draws the chart. A chart knows nothing of
-matplotlib, so that :mod:`functrain.view` draws the same chart on an HTML page.
+Begin with ``chart.py``. Rows of metrics become ``columns``; a ``chart`` arranges them in panels of
+lines, by ``metric_names`` and ``x_values``; a ``figure`` draws the chart. A chart knows nothing of
+matplotlib, so that :mod:`functrain.view` can draw the same chart on an HTML page.
 """
 
 from functrain.plotting.chart import Chart, chart_of

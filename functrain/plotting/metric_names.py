@@ -1,4 +1,4 @@
-"""What a metric's name tells: where the metric was measured, and which panel it belongs to."""
+"""The name of a metric tells where the metric was measured, and which panel it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a person looks at: a run as a page, values in a notebook.
+"""Pages and HTML for people: a run as a report, values in a notebook.
+
+Begin with ``notebook.py`` and ``run_report.py``.
 
 * ``notebook``: which module shows which class, and IPython's formatters;
   ``state_html``, ``program_html``, ``schedule_html``, ``run_html``, ``history_html`` and

@@ -19,7 +19,7 @@ _SUMMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @attrs.frozen
 class ValueSummary:
-    """What the values of one tensor are like.
+    """The values of one tensor in a few numbers.
 
     Attributes:
         counts: histogram of the finite values in the sample; empty if they are all the same.

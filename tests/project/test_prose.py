@@ -94,7 +94,6 @@ PENDING: set[str] = {
     "functrain/training",
     "functrain/transforms",
     "functrain/tree",
-    "functrain/view",
     "property_tests",
     "tests/checkpoint",
     "tests/cli",
@@ -110,7 +109,6 @@ PENDING: set[str] = {
     "tests/training",
     "tests/transforms",
     "tests/tree",
-    "tests/view",
 }
 
 

@@ -21,28 +21,28 @@ QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-# What a reader would do, and what the page then shows.
+# Acts like a reader and records the text on the page.
 READER = """
-const told = [];
-addEventListener("error", (event) => told.push(event.message));
+const seen = [];
+addEventListener("error", (event) => seen.push(event.message));
 addEventListener("load", () => {
   const panel = document.querySelector(".panel"), svg = panel.querySelector(":scope > svg");
   const box = svg.getBoundingClientRect();
   const at = (x) => ({clientX: box.left + box.width * x, clientY: box.top + 50});
   svg.dispatchEvent(new PointerEvent("pointermove", at(0.979)));
-  told.push(panel.querySelector(".tip").innerText.replace(/\\s+/g, " "));
+  seen.push(panel.querySelector(".tip").innerText.replace(/\\s+/g, " "));
   const button = document.querySelector(".legend button");
   button.click();
-  told.push(button.getAttribute("aria-pressed"));
-  told.push(document.querySelectorAll("g.hidden").length);
+  seen.push(button.getAttribute("aria-pressed"));
+  seen.push(document.querySelectorAll("g.hidden").length);
   svg.dispatchEvent(new PointerEvent("pointermove", at(0.979)));
-  told.push(panel.querySelector(".tip").innerText.replace(/\\s+/g, " "));
+  seen.push(panel.querySelector(".tip").innerText.replace(/\\s+/g, " "));
   const tip = panel.querySelector(".tip").getBoundingClientRect();
-  told.push(tip.right < box.left + box.width * 0.98 && tip.left > box.left);
-  told.push(document.documentElement.scrollWidth <= innerWidth);
+  seen.push(tip.right < box.left + box.width * 0.98 && tip.left > box.left);
+  seen.push(document.documentElement.scrollWidth <= innerWidth);
   const out = document.createElement("pre");
-  out.id = "told";
-  out.textContent = JSON.stringify(told);
+  out.id = "seen";
+  out.textContent = JSON.stringify(seen);
   document.body.append(out);
 });
 """
@@ -75,7 +75,7 @@ RUNS = {
 @pytest.mark.parametrize("width", [1200, 520])
 def test_values_show_under_the_pointer_and_runs_hide(width: int, tmp_path: Path) -> None:
     page = chart_page(chart_of(RUNS, title="runs"))
-    found = re.search(r'<pre id="told">(.*?)</pre>', dom(watched(page), tmp_path, width))
+    found = re.search(r'<pre id="seen">(.*?)</pre>', dom(watched(page), tmp_path, width))
     assert found is not None
     assert found[1] == (
         '["step 100 first: loss 0.01 first: eval/loss 1 '

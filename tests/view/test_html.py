@@ -127,7 +127,7 @@ class TestDifferences:
         assert page.row("gone")[1] == "missing"
         assert page.row("h")[3] == "only in the second tree"
 
-    def test_values_one_ulp_apart_are_told_apart(self) -> None:
+    def test_values_one_ulp_apart_look_different(self) -> None:
         one = torch.tensor([1.0])
         found = ft.tree.diff({"w": one}, {"w": one.nextafter(torch.tensor(2.0))})
         row = Page(in_notebook(found)).row("w")

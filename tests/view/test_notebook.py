@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,3 +82,9 @@ def test_a_shell_that_shows_nothing_is_left_alone() -> None:
         display_formatter = None
 
     notebook.load_ipython_extension(Mute())
+
+
+def test_no_class_knows_html() -> None:
+    package = Path(ft.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if "_repr_html_" in path.read_text()}
+    assert found == {"notebook.py"}
