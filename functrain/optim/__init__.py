@@ -5,7 +5,7 @@ Begin with ``leafwise.py`` and ``methods/sgd.py``. ``wrappers`` change another o
 """
 
 from functrain.core.optimizer import Optimizer, OptimizerState
-from functrain.optim.conventions import (
+from functrain.optim.common_groups import (
     is_bias_or_norm,
     layerwise_lr_decay,
     no_decay_on_bias_and_norm,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.hyperparameters import is_zero
-from functrain.optim.leafwise import Leaves, Rate
+from functrain.optim.leaf_rule import Leaves, Rate
 
 Several = Leaves | tuple[Tensor, ...]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError, UnsupportedError
-from functrain.optim import hyperparameters, snapshot
+from functrain.optim import hyperparameters, torch_state
 
 
 @attrs.frozen
@@ -46,16 +46,16 @@ class FromTorch(Optimizer):
         """Return the state of a fresh object, in train mode if it has modes."""
         owned = {path: param.detach().clone() for path, param in params.items()}
         built = self._build(owned)
-        fresh = snapshot.attributes(built)
+        fresh = torch_state.attributes(built)
         _set_mode(built, "train")
-        return snapshot.taken(built, list(params), fresh)
+        return torch_state.extract(built, list(params), fresh)
 
     def update(
         self, grads: Params, state: OptimizerState, params: Params, lr: float | Tensor
     ) -> tuple[Params, OptimizerState]:
         """Let the class step on copies."""
         updated: Params = {path: param.detach().clone() for path, param in params.items()}
-        new_state: OptimizerState = snapshot.copied(state)
+        new_state: OptimizerState = torch_state.copied(state)
         self.update_(grads, new_state, updated, lr)
         return updated, new_state
 
@@ -72,7 +72,7 @@ class FromTorch(Optimizer):
         with torch.no_grad():
             built.step()
         _write_back(params, built)
-        state.update(snapshot.taken(built, list(params), fresh))
+        state.update(torch_state.extract(built, list(params), fresh))
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the weights of the class's ``eval()`` mode, or `params` if it has none."""
@@ -80,7 +80,7 @@ class FromTorch(Optimizer):
             return params
         averaged = {path: param.detach().clone() for path, param in params.items()}
         lr = self.lr if isinstance(self.lr, float | int | Tensor) else None
-        built, _ = self._restored(snapshot.copied(state), averaged, lr)
+        built, _ = self._restored(torch_state.copied(state), averaged, lr)
         _set_mode(built, "eval")
         _write_back(averaged, built)
         return averaged
@@ -116,8 +116,8 @@ class FromTorch(Optimizer):
         self, state: OptimizerState, params: Params, lr: float | Tensor | None
     ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
         built = self._build(params)
-        fresh = snapshot.attributes(built)
-        snapshot.put(built, list(params), state)
+        fresh = torch_state.attributes(built)
+        torch_state.restore(built, list(params), state)
         if lr is not None:
             built.param_groups[0]["lr"] = lr
         return built, fresh

@@ -1,24 +1,27 @@
-"""One update of many leaves in place: the kernel where it applies, else the rule."""
+"""One update of many leaves in place: the kernel where it applies, else the rule.
+
+A kernel applies to tensors that lie in memory alike, on a device that has kernels for their dtype.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from functrain.core.optimizer import OptimizerState, Params
-from functrain.optim.counts import in_float64
-from functrain.optim.memory_layout import alike, fusible, laid_out_as
+from functrain.optim.leaf_rule import LeafRule, Leaves, Rate, Scalars, write_rule
 
-if TYPE_CHECKING:  # an optimizer's kernel is by default the rule, written here
-    from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+_FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_FUSED_DEVICES = frozenset({"cpu", "cuda", "xpu"})
 
 
 def run_(
-    optimizer: Leafwise,
+    optimizer: LeafRule,
     grads: Params,
     state: OptimizerState,
     params: Params,
@@ -33,7 +36,7 @@ def run_(
         state: where the slots are.
         params: the parameters.
         lr: learning rate of this update.
-        scalars: as `Leafwise.kernel` gets them.
+        scalars: as `LeafRule.kernel` gets them.
     """
     theirs = [params[path] for path in grads]
     slots = [[state[name].get(path) for path in grads] for name in optimizer.slots]
@@ -47,36 +50,8 @@ def run_(
         _by_kind_(optimizer, given, slots, theirs, lr, scalars)
 
 
-def write_rule(
-    optimizer: Leafwise,
-    grads: Leaves,
-    slots: list[Leaves],
-    params: Leaves,
-    lr: Rate,
-    scalars: Scalars,
-) -> None:
-    """Write the rule's results into the tensors they came from.
-
-    Args:
-        optimizer: whose rule.
-        grads: the gradients.
-        slots: for each of the optimizer's slots, the tensors of all parameters.
-        params: the parameters.
-        lr: learning rate of this update.
-        scalars: as `Leafwise.kernel` gets them.
-    """
-    scalars = in_float64(scalars)
-    for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
-        named = zip(optimizer.slots, slots, strict=True)
-        leaf = {name: slot[index] for name, slot in named if slot[index] is not None}
-        new, new_leaf = applied(optimizer, grad, leaf, param, lr, scalars)
-        param.copy_(new)
-        for name, value in new_leaf.items():
-            leaf[name].copy_(value)
-
-
 def _by_kind_(
-    optimizer: Leafwise,
+    optimizer: LeafRule,
     grads: Leaves,
     slots: list[Leaves],
     params: Leaves,
@@ -98,30 +73,7 @@ def _by_kind_(
             write_rule(optimizer, own_grads, own_slots, own, lr, moved)
 
 
-def applied(
-    optimizer: Leafwise,
-    grad: Tensor,
-    slots: Slots,
-    param: Tensor,
-    lr: Rate,
-    scalars: Scalars,
-) -> tuple[Tensor, Slots]:
-    """Apply the rule to one leaf; a complex one as pairs of reals, as torch.optim does."""
-    if param.is_complex():
-
-        def real(tensor: Tensor) -> Tensor:
-            return torch.view_as_real(tensor.resolve_conj())
-
-        pairs = {name: real(slot) for name, slot in slots.items()}
-        new, pairs = applied(optimizer, real(grad), pairs, real(param), lr, scalars)
-        back = {name: torch.view_as_complex(slot) for name, slot in pairs.items()}
-        return torch.view_as_complex(new), back
-    new, new_slots = optimizer.rule(grad, slots, param, lr, scalars)
-    # A parameter without dimensions would take the dtype of a tensor lr of a wider one.
-    return new.to(param.dtype), {name: new_slots[name].to(slots[name].dtype) for name in slots}
-
-
-def _has_tensors(optimizer: Leafwise) -> bool:
+def _has_tensors(optimizer: LeafRule) -> bool:
     """Whether a hyperparameter besides lr is a tensor; kernels take numbers."""
     for name in _names(type(optimizer)):
         value = getattr(optimizer, name)
@@ -135,3 +87,62 @@ def _has_tensors(optimizer: Leafwise) -> bool:
 @functools.cache
 def _names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in attrs.fields(kind) if field.name != "lr")
+
+
+def fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:
+    """Tell whether there are kernels for these dtypes on these devices."""
+    return all(dtype in _FUSED_DTYPES and dev.type in _FUSED_DEVICES for dtype, dev in kinds)
+
+
+def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor]]) -> bool:
+    """Tell whether each leaf's tensors have one dtype and size and lie alike in memory.
+
+    The fused kernels walk the storages side by side and do not look at strides: a transposed
+    or expanded gradient would silently update the wrong elements.
+
+    Args:
+        params: the parameters.
+        grads: their gradients.
+        slots: what is remembered of them, list by list; ``None`` where a leaf has no such slot.
+
+    Example:
+        >>> matrix = torch.zeros(2, 3)
+        >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
+        (True, False)
+    """
+    others = (grads, *slots)
+    if not _agree(_dtypes, params, others) or not _agree(_sizes, params, others):
+        return False
+    contiguous = Tensor.is_contiguous
+    if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
+        return True
+    strides = [param.stride() for param in params]
+    same = all([leaf.stride() for leaf in leaves] == strides for leaves in others)
+    return same and all(map(_dense, params))
+
+
+def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient with the strides of its parameter, copied where it has others."""
+    same = grad.stride() == param.stride()
+    return grad if same else torch.empty_like(param).copy_(grad)
+
+
+def _agree(
+    of: Callable[[list[Tensor]], list[Any]], first: list[Tensor], others: Sequence[list[Tensor]]
+) -> bool:
+    expected = of(first)
+    return all(of(leaves) == expected for leaves in others)
+
+
+# Two lists of plain values a list of leaves: one of pairs takes half as long again.
+def _dtypes(leaves: list[Tensor]) -> list[torch.dtype]:
+    return [leaf.dtype for leaf in leaves if leaf is not None]
+
+
+def _sizes(leaves: list[Tensor]) -> list[int]:
+    return list(map(Tensor.numel, leaves))
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their storage without gaps or overlaps, in some order."""
+    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))

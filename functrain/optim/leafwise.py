@@ -3,7 +3,7 @@
 Their state is ``{"step": 0-dim float32 tensor, scalar: 0-dim tensor, ..., slot: {path: tensor},
 ...}``. A parameter without a gradient is skipped: value and slots stay as they are. One that was
 ever skipped has its own step count and scalars, as all parameters have in torch.optim; see
-`functrain.optim.counts`.
+`functrain.optim.update_counts`.
 """
 
 from __future__ import annotations
@@ -11,89 +11,28 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
-from functrain.optim.counts import (
+from functrain.optim.in_place import run_
+from functrain.optim.leaf_rule import LeafRule, applied, in_float64
+from functrain.optim.update_counts import (
     PER_PARAMETER,
     advance_,
     advanced,
     advanced_each,
     equal_counts,
     has_own,
-    in_float64,
     of_parameter,
     scalars_of,
 )
-from functrain.optim.in_place import applied, run_, write_rule
-
-Leaves = list[Tensor]
-Slots = dict[str, Tensor]
-Rate = float | Tensor
-Scalars = dict[str, Tensor]
 
 
-class Leafwise(Optimizer, Protocol):
+class Leafwise(LeafRule, Optimizer, Protocol):
     """An optimizer given by its slots, the rule for one leaf, and a kernel for many."""
 
     __slots__ = ()
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """Names of what is remembered for each parameter, in the order the kernel takes them."""
-        ...
-
-    def rule(
-        self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
-    ) -> tuple[Tensor, Slots]:
-        """Return a parameter and its slots after one update.
-
-        Args:
-            grad: the gradient, shaped as `param`.
-            slots: what is remembered, by name, shaped as `init_leaf` made it.
-            param: the parameter.
-            lr: learning rate of this update.
-            scalars: ``step``, the number of this update from 1, as a 0-dim float64 tensor (in
-                float32 a bias correction would be off by 6e-5 in the first steps), and what
-                `advance` returned for this update.
-        """
-        ...
-
-    def kernel(
-        self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
-    ) -> None:
-        """Do the update in place on real tensors of one dtype, device and memory layout.
-
-        By default the rule, with its results written back.
-
-        Args:
-            grads: the gradients.
-            slots: for each name in `self.slots`, the tensors of all parameters; ``None`` stands
-                for one that `init_leaf` did not make.
-            params: the parameters.
-            lr: learning rate of this update.
-            scalars: as in `rule`, but ``step`` is as it is stored, float32.
-        """
-        write_rule(self, grads, slots, params, lr, scalars)
-
-    @property
-    def counts_each(self) -> bool:
-        """Whether a parameter that was ever skipped has scalars of its own, as in torch.optim."""
-        return True
-
-    def init_leaf(self, param: Tensor) -> Slots:
-        """Return the slots of one parameter before the first update: zeros, unless overridden."""
-        return {slot: zeros_like(param) for slot in self.slots}
-
-    def init_scalars(self, device: torch.device | None) -> Scalars:
-        """Return what is remembered for all parameters together besides the step: nothing."""
-        return {}
-
-    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
-        """Return the scalars of this update; `step` is its number, as in `rule`."""
-        return scalars
 
     def init(self, params: Params) -> OptimizerState:
         """Return the slots and scalars before the first update, on the parameters' device."""
@@ -143,11 +82,6 @@ class Leafwise(Optimizer, Protocol):
                     advance_(self, of_parameter(own, path), lr)
                 given = {path: grads[path] for path in paths}
                 run_(self, given, state, params, lr, of_parameter(own, paths[0]))
-
-
-def zeros_like(param: Tensor) -> Tensor:
-    """Return zeros of a parameter's shape, dtype, device and memory layout."""
-    return torch.zeros_like(param, memory_format=torch.preserve_format).detach()
 
 
 def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:

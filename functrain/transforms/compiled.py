@@ -26,8 +26,8 @@ from functrain.errors import (
 )
 from functrain.errors.warning import warn
 from functrain.optim import FromTorch
-from functrain.optim.counts import aligned
-from functrain.optim.inside import inside
+from functrain.optim.nested import nested
+from functrain.optim.update_counts import aligned
 from functrain.transforms.graph.inputs import (
     Form,
     flatten,
@@ -105,7 +105,7 @@ def compiled(
     """
     if not step.is_eager(program.device_step):
         raise ConfigurationError("compiled takes an eager program: apply it before anything else")
-    if any(isinstance(one, FromTorch) for one in inside(program.recipe.optimizer)):
+    if any(isinstance(one, FromTorch) for one in nested(program.recipe.optimizer)):
         raise ConfigurationError(
             "compiled cannot take an optimizer of from_torch into its graph; use the one of "
             "functrain.optim that is the same, or leave the program eager"

@@ -26,6 +26,13 @@ def test_no_optional_package_no_compiler_and_no_store_is_imported() -> None:
     assert not unwanted & set(packages)
 
 
+def test_a_program_alone_brings_in_no_optimizer_no_data_and_no_loop() -> None:
+    code = "import sys, functrain.core.program; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [name.split(".") for name in done.stdout.split() if name.startswith("functrain.")]
+    assert {room for _, room, *_ in names} == {"core", "errors", "tree"}
+
+
 def test_importing_changes_no_global_random_state() -> None:
     code = (
         "import torch, random; torch.manual_seed(1); random.seed(1); "

@@ -28,13 +28,7 @@ ROOMS = (
 USERS = ("search", "config", "cli", "examples", "__main__")
 
 # Imports that still point back or lie on a circle. Remove a line with the import; add none.
-KNOWN: set[str] = {
-    "optim.counts -> optim.leafwise",
-    "optim.in_place -> optim.counts",
-    "optim.in_place -> optim.leafwise",
-    "optim.leafwise -> optim.counts",
-    "optim.leafwise -> optim.in_place",
-}
+KNOWN: set[str] = {}
 
 
 @pytest.fixture(scope="module")

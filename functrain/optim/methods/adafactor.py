@@ -20,7 +20,8 @@ from functrain.optim.hyperparameters import (
     not_positive,
     rate,
 )
-from functrain.optim.leafwise import Leafwise, Rate, Scalars, Slots, zeros_like
+from functrain.optim.leaf_rule import Rate, Scalars, Slots, zeros_like
+from functrain.optim.leafwise import Leafwise
 
 Epsilons = tuple[float | Tensor | None, float | Tensor]
 

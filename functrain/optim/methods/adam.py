@@ -8,7 +8,8 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 from functrain.optim.numerics import power, safe_sqrt
 
 Betas = tuple[float | Tensor, float | Tensor]

@@ -9,7 +9,8 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 
 
 @attrs.frozen

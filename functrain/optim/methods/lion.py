@@ -11,7 +11,8 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate
 from functrain.optim.foreach import blocks, constant, directed
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import Betas
 
 

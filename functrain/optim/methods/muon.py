@@ -19,7 +19,8 @@ from functrain.optim.hyperparameters import (
     not_negative,
     rate,
 )
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 
 Coefficients = tuple[float, float, float]
 ADJUSTMENTS = (None, "original", "match_rms_adamw")

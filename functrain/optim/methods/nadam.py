@@ -16,7 +16,8 @@ from functrain.optim.foreach import (
     update_moments_,
 )
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 

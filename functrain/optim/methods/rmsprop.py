@@ -11,7 +11,8 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate
 from functrain.optim.foreach import add_ratio_, add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate, share
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 from functrain.optim.numerics import safe_sqrt
 
 

@@ -16,7 +16,8 @@ from functrain.core.optimizer import LearningRate
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import blocks, constant
 from functrain.optim.hyperparameters import Attribute, as_tuple, flag, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 
 Pair = tuple[float | Tensor, float | Tensor]
 

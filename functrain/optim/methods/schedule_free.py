@@ -20,8 +20,9 @@ from functrain.optim.hyperparameters import (
     rate,
     whole,
 )
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots, zeros_like
-from functrain.optim.methods import averaging
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots, zeros_like
+from functrain.optim.leafwise import Leafwise
+from functrain.optim.methods import schedule_free_average as averaging
 from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 

@@ -10,7 +10,8 @@ from functrain.core.optimizer import LearningRate
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
-from functrain.optim.leafwise import Leafwise, Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
+from functrain.optim.leafwise import Leafwise
 
 
 @attrs.frozen

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
-from functrain.optim.counts import aligned
 from functrain.optim.hyperparameters import count, flag, not_negative
-from functrain.optim.inside import inside
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from functrain.optim.nested import nested
+from functrain.optim.update_counts import aligned
 from functrain.optim.wrappers.float32_state import Float32State
-from functrain.optim.wrappers.selection import selected
 from functrain.optim.wrappers.validators import an_optimizer
-from functrain.optim.wrapping import Wrapper, write
+from functrain.optim.wrapping import Wrapper, selected, write
 
 
 def _keeps_weights(optimizer: Optimizer) -> bool:
@@ -65,7 +64,7 @@ class Lookahead(Wrapper):
     reset_state: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
-        keeping = next((one for one in inside(self.optimizer) if _keeps_weights(one)), None)
+        keeping = next((one for one in nested(self.optimizer) if _keeps_weights(one)), None)
         if keeping is not None:
             raise ConfigurationError(
                 f"Lookahead: {type(keeping).__name__} inside keeps weights of its own, which would "

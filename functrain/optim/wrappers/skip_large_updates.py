@@ -10,9 +10,8 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.wrappers.norms import global_norm
-from functrain.optim.wrappers.selection import selected
 from functrain.optim.wrappers.validators import an_optimizer, positive
-from functrain.optim.wrapping import Wrapper, write
+from functrain.optim.wrapping import Wrapper, selected, write
 
 
 @attrs.frozen

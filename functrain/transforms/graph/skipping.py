@@ -1,7 +1,7 @@
 """Steps that skip parameters: a graph adds no entries to a state, so these are added before it.
 
 Which parameters have a gradient is fixed in a graph. The optimizers give one that has none a
-step count of its own (``functrain.optim.counts``), which a new state does not hold yet.
+step count of its own (``functrain.optim.update_counts``), which a new state does not hold yet.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from functrain.optim.counts import is_aligned
+from functrain.optim.update_counts import is_aligned
 from functrain.transforms.graph.inputs import with_tensors
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain.optim import SGD
 from functrain.optim.wrappers import AddNoise
-from functrain.optim.wrappers.noise import normal
+from functrain.optim.wrappers.add_noise import normal
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -10,15 +10,13 @@ skipped. Without it all parameters have had the updates that the shared count sa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from functrain.core.optimizer import OptimizerState, Params
-
-if TYPE_CHECKING:
-    from functrain.optim.leafwise import Leafwise, Rate, Scalars
+from functrain.optim.leaf_rule import LeafRule, Rate, Scalars
 
 PER_PARAMETER = "per_parameter"
 
@@ -27,7 +25,7 @@ Own = dict[str, dict[str, Tensor]]
 
 
 def scalars_of(
-    optimizer: Leafwise, grads: Params, state: OptimizerState, params: Params
+    optimizer: LeafRule, grads: Params, state: OptimizerState, params: Params
 ) -> tuple[Scalars, Own]:
     """Return the shared scalars before an update, and those of parameters that are ever skipped.
 
@@ -101,14 +99,14 @@ def equal_counts(own: Own, paths: Collection[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def advanced(optimizer: Leafwise, scalars: Scalars, lr: Rate) -> Scalars:
+def advanced(optimizer: LeafRule, scalars: Scalars, lr: Rate) -> Scalars:
     """Return the scalars of an update from those before it."""
     carried = {name: value for name, value in scalars.items() if name != "step"}
     step = scalars["step"] + 1
     return {"step": step, **optimizer.advance(carried, lr, step.double())}
 
 
-def advanced_each(optimizer: Leafwise, own: Own, grads: Params, lr: Rate) -> Own:
+def advanced_each(optimizer: LeafRule, own: Own, grads: Params, lr: Rate) -> Own:
     """Return the scalars of single parameters, advanced for those that have a gradient."""
     after = {name: dict(values) for name, values in own.items()}
     for path in own.get("step", {}):
@@ -118,18 +116,13 @@ def advanced_each(optimizer: Leafwise, own: Own, grads: Params, lr: Rate) -> Own
     return after
 
 
-def advance_(optimizer: Leafwise, scalars: Scalars, lr: Rate) -> None:
+def advance_(optimizer: LeafRule, scalars: Scalars, lr: Rate) -> None:
     """Make the scalars before an update those of it, in place."""
     step = scalars["step"].add_(1)
     if len(scalars) > 1:
         carried = {name: value for name, value in scalars.items() if name != "step"}
         for name, value in optimizer.advance(carried, lr, step.double()).items():
             scalars[name].copy_(value)
-
-
-def in_float64(scalars: Scalars) -> Scalars:
-    """Return scalars with the step as a rule takes it."""
-    return {**scalars, "step": scalars["step"].double()}
 
 
 def aligned(state: Any, other: Any) -> Any:

@@ -15,7 +15,7 @@ from functrain.core.optimizer import OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, constant
 from functrain.optim.hyperparameters import is_zero
-from functrain.optim.leafwise import Leaves, Rate, Scalars, Slots
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 
 
 class Averaged(Protocol):

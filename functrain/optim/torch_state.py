@@ -20,7 +20,7 @@ _KEYED = "keyed by"
 _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
 
 
-def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State:
+def extract(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State:
     """Return what an object remembers; its tensors themselves, not copies.
 
     Args:
@@ -44,13 +44,13 @@ def taken(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State
     }
 
 
-def put(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
+def restore(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
     """Make an object remember a state, without changing any value's type or dtype.
 
     Args:
         built: a fresh object over the same parameters.
         paths: names of its parameters, in order.
-        state: what `taken` returned. Its tensors are used, and changed by the object's next step.
+        state: what `extract` returned. Its tensors are used, and changed by the object's next step.
 
     Raises:
         ParameterMismatchError: the state holds values of a parameter that is not one of these.
