@@ -1,9 +1,9 @@
 """Fit ``like`` to the per-parameter step counts that an optimizer has saved.
 
 The optimizers of ``functrain.optim`` give a parameter a separate step count when it first has no
-gradient (``functrain.optim.update_counts``). States with and without such entries are compatible: a new
-state fits a checkpoint of an optimizer that skipped parameters, and vice versa. If a checkpoint is
-loaded in part, a parameter whose moments it lacks keeps its own count.
+gradient (``functrain.optim.update_counts``). States with and without such entries are compatible:
+a new state fits a checkpoint of an optimizer that skipped parameters, and vice versa. If a
+checkpoint is loaded in part, a parameter whose moments it lacks keeps its own count.
 """
 
 from __future__ import annotations

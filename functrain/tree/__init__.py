@@ -3,8 +3,7 @@
 Begin with ``nodes.py`` (walking) and ``compare.py``.
 """
 
-from functrain.tree.compare import diff, digest, equal, to_bytes
-from functrain.tree.differences import Difference, Differences
+from functrain.tree.compare import Difference, Differences, diff, digest, equal, to_bytes
 from functrain.tree.display import summary, text, totals
 from functrain.tree.frozen_dict import FrozenDict, frozen, kind, thawed
 from functrain.tree.nodes import (

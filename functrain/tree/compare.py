@@ -9,15 +9,81 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterator
+from typing import Any, SupportsIndex, overload
 
+import attrs
 import torch
 import xxhash
 from torch import Tensor
 
-from functrain.tree.differences import Difference, Differences
 from functrain.tree.elements import distance, first_unequal, number
 from functrain.tree.frozen_dict import kind
-from functrain.tree.nodes import Leaf, Path, Tree, children, is_node
+from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, path_string
+
+_MOST_LINES = 20
+
+
+@attrs.frozen
+class Difference:
+    """One place where two trees differ.
+
+    Attributes:
+        path: where.
+        kind: ``missing`` (only in the first), ``unexpected`` (only in the second), ``type``,
+            ``dtype``, ``shape`` or ``value``.
+        detail: what differs, for people.
+        count: elements that differ (0 where the kind is not ``value``).
+        max_abs: largest absolute difference, ``nan`` where it is not defined.
+        ulps: largest distance in units in the last place; ``None`` for what is not floating point.
+        index: of the first element that differs, ``()`` of a scalar; ``None`` where the kind is not
+            ``value``.
+        first: its value in the first tree.
+        second: and in the second.
+    """
+
+    path: Path
+    kind: str
+    detail: str
+    count: int = 0
+    max_abs: float = float("nan")
+    ulps: int | None = None
+    index: tuple[int, ...] | None = None
+    first: Any = None
+    second: Any = None
+
+    def __str__(self) -> str:
+        return f"{path_string(self.path)}: {self.kind}: {self.detail}"
+
+
+class Differences(list[Difference]):
+    """A list that shows itself: a line each in a terminal, a table in a notebook.
+
+    Example:
+        >>> Differences([Difference(("w",), "dtype", "expected torch.float32, got torch.float16")])
+        1 difference
+          w: dtype: expected torch.float32, got torch.float16
+        >>> Differences()
+        []
+    """
+
+    @overload
+    def __getitem__(self, which: SupportsIndex) -> Difference: ...
+    @overload
+    def __getitem__(self, which: slice) -> Differences: ...
+    def __getitem__(self, which: SupportsIndex | slice) -> Difference | Differences:
+        """One of them, or some, which show themselves too."""
+        if isinstance(which, slice):
+            return Differences(super().__getitem__(which))
+        return super().__getitem__(which)
+
+    def __repr__(self) -> str:
+        if not self:
+            return "[]"
+        count = len(self)
+        lines = [f"  {found}" for found in self[:_MOST_LINES]]
+        more = [f"  ... {count - _MOST_LINES:,} more"] if count > _MOST_LINES else []
+        title = f"{count:,} difference{'' if count == 1 else 's'}"
+        return "\n".join([title, *lines, *more])
 
 
 def to_bytes(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from functrain.tree.differences import Difference
+from functrain.tree.compare import Difference
 from functrain.tree.nodes import path_string
 from functrain.view.blocks import block, code, quiet, table
 from functrain.view.markup import Markup, element
