@@ -21,19 +21,19 @@ _TOTAL, _LEAST, _MOST = 10_000, 50, page_svg.RIGHT - page_svg.LEFT
 
 
 @attrs.frozen(eq=False)
-class Figure:
+class ChartHtml:
     """A chart as HTML, and the numbers that the script shows under the pointer."""
 
     body: Markup
     data: dict[str, Any]
 
 
-def figure(chart: Chart, index: int = 0) -> Figure:
+def chart_html(chart: Chart, index: int = 0) -> ChartHtml:
     """Return a chart for a page.
 
     Args:
         chart: what to draw.
-        index: its index among the figures of the page.
+        index: its index among the charts of the page.
     """
     count = sum(len(panel.lines) for panel in chart.panels)
     pixels = max(_LEAST, min(_MOST, _TOTAL // max(1, count)))
@@ -49,16 +49,16 @@ def figure(chart: Chart, index: int = 0) -> Figure:
         class_="chart",
         data_chart=index,
     )
-    return Figure(body, {"x": chart.x, "panels": [data for _, data in drawn]})
+    return ChartHtml(body, {"x": chart.x, "panels": [data for _, data in drawn]})
 
 
-def page(title: str, *body: object, figures: tuple[Figure, ...] = ()) -> str:
+def page(title: str, *body: object, charts: tuple[ChartHtml, ...] = ()) -> str:
     """Return a whole document.
 
     Args:
         title: of the window.
         body: markup, or text, which is escaped.
-        figures: those in the body, by their index.
+        charts: those in the body, by their index.
     """
     script = _resource("page.js")
     head = element(
@@ -71,7 +71,7 @@ def page(title: str, *body: object, figures: tuple[Figure, ...] = ()) -> str:
     )
     data = element(
         "script",
-        _json([each.data for each in figures]),
+        _json([each.data for each in charts]),
         type="application/json",
         id="charts",
     )
@@ -86,9 +86,9 @@ def chart_page(chart: Chart, notes: tuple[str, ...] = ()) -> str:
         chart: what to draw.
         notes: lines above it.
     """
-    drawn = figure(chart)
+    drawn = chart_html(chart)
     lines = [element("p", note, class_="quiet") for note in notes]
-    return page(chart.title, element("h1", chart.title), *lines, drawn.body, figures=(drawn,))
+    return page(chart.title, element("h1", chart.title), *lines, drawn.body, charts=(drawn,))
 
 
 def _policy(script: str) -> str:
