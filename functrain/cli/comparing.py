@@ -11,7 +11,7 @@ import orjson
 
 from functrain import tree
 from functrain.checkpoint import Manifest, verify
-from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
+from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli.targets import Target, open_target
 from functrain.testing.bisect.records import by_digests, common
 from functrain.training.metrics_log import FILE_NAME, read

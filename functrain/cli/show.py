@@ -11,7 +11,7 @@ from rich.console import Console
 
 from functrain.checkpoint import verify
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
+from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli import output
 from functrain.cli.targets import Target
 from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of

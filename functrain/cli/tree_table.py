@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.inspection import Branch, Entry, Scalar, TensorLeaf
+from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.cli import output
 from functrain.tree import Path, path_string
 from functrain.tree.display import short_dtype

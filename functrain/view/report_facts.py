@@ -12,7 +12,7 @@ import attrs
 import yaml
 
 from functrain.checkpoint import Manifest
-from functrain.checkpoint.inspection import Scalar, TensorLeaf, outline, read_tensor
+from functrain.checkpoint.outline import Scalar, TensorLeaf, outline, read_tensor
 from functrain.errors import FunctrainError, NoCheckpointError, RunDirectoryError
 from functrain.plotting.columns import Columns
 from functrain.tree import path_string
