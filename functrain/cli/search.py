@@ -22,10 +22,10 @@ from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
-from functrain.search.reading import SearchConfig, read
-from functrain.search.searching import direction_of, short
+from functrain.search.loop import direction_of, short
+from functrain.search.search_file import SearchConfig, read_search
 from functrain.search.space import Space
-from functrain.search.studies import open_study
+from functrain.search.study import open_study
 from functrain.training.events import Listener
 
 _MOST_ROWS = 10
@@ -51,7 +51,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     Raises:
         FunctrainError: the files are wrong, or the directory holds another search.
     """
-    options = read(source, overrides)
+    options = read_search(source, overrides)
     logging = require("optuna.logging", "search")
     logging.set_verbosity(logging.WARNING)
     if only_report:

@@ -3,8 +3,8 @@
 Begin with ``searching.py``.
 """
 
+from functrain.search.loop import Search, search
 from functrain.search.pruner import PredictedLossPruner
-from functrain.search.searching import Search, search
 from functrain.search.space import Choices, Range, read_space
 
 __all__ = ["Choices", "PredictedLossPruner", "Range", "Search", "read_space", "search"]

@@ -1,7 +1,7 @@
-"""What a search has written down: what it searches for, and what came of each seed of a trial.
+"""The files of a search: its settings, and the result of each seed of a trial.
 
-Each file is written wholly or not at all. A seed that stands in its trial's manifest is never run
-again; one that does not is, from its newest checkpoint.
+Each file is written atomically. A seed with a result in the manifest of its trial never runs
+again; any other seed resumes from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ TRIAL, SEARCH = "trial.json", "search.json"
 
 
 @attrs.frozen
-class Ended:
-    """What came of one seed.
+class SeedResult:
+    """The result of one seed.
 
     Attributes:
-        value: of the metric; ``None`` where it failed.
+        value: value of the metric; ``None`` if the seed failed.
         reason: as in ``Run.reason``, or ``pruned``.
-        detail: the same in words.
-        steps: updates made.
-        seconds: time trained.
+        detail: the reason in words.
+        steps: number of updates.
+        seconds: training time.
     """
 
     value: float | None
@@ -39,7 +39,7 @@ class Ended:
 
 
 def trial_directory(search: Path, number: int) -> Path:
-    """Where a trial is written.
+    """Return the directory of a trial.
 
     Example:
         >>> trial_directory(Path("runs/digits"), 3).name
@@ -48,34 +48,34 @@ def trial_directory(search: Path, number: int) -> Path:
     return search / f"trial-{number:04d}"
 
 
-def read_trial(directory: Path) -> dict[int, Ended]:
-    """What came of the seeds so far; nothing where none has ended.
+def read_trial(directory: Path) -> dict[int, SeedResult]:
+    """Return the results of the seeds that have ended.
 
     Raises:
         SearchError: the manifest is damaged.
     """
     document = _read(directory / TRIAL) or {"seeds": {}}
-    return {int(seed): Ended(**found) for seed, found in document["seeds"].items()}
+    return {int(seed): SeedResult(**found) for seed, found in document["seeds"].items()}
 
 
-def write_trial(directory: Path, params: dict[str, Any], seeds: dict[int, Ended]) -> None:
+def write_trial(directory: Path, params: dict[str, Any], seeds: dict[int, SeedResult]) -> None:
     """Write the manifest of a trial."""
     found = {str(seed): attrs.asdict(ended) for seed, ended in seeds.items()}
     _write(directory / TRIAL, {"params": params, "seeds": found})
 
 
-def settle(directory: Path, description: dict[str, Any]) -> None:
-    """Write what is searched for, or check that the search here is for the same.
+def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a search, or check that those in the directory are the same.
 
     Args:
-        directory: of the search.
-        description: plain data.
+        directory: the directory of the search.
+        settings: plain data.
 
     Raises:
-        RunChangedError: it is not; the message names what differs.
+        RunChangedError: they differ; the message lists the differences.
     """
     before = _read(directory / SEARCH)
-    now = orjson.loads(orjson.dumps(description))
+    now = orjson.loads(orjson.dumps(settings))
     if before is None:
         _write(directory / SEARCH, now)
         return
@@ -97,7 +97,7 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except orjson.JSONDecodeError as error:
-        raise SearchError(f"{path} is damaged: {error}. Remove it to write it anew") from error
+        raise SearchError(f"{path} is damaged: {error}. Remove it to write it again") from error
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a search: its history, the value against each parameter, and all at once."""
+"""Plots of a search: its history, the value over each parameter, and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _COLUMNS = 3
 
 
 def draw(study: Any, directory: Path, metric: str) -> list[Path]:
-    """Draw what there is to draw.
+    """Write all plots of a study.
 
     Args:
         study: an ``optuna.Study``.
-        directory: where ``history.png``, ``slices.png`` and ``parallel.png`` are written.
-        metric: its name.
+        directory: the directory for ``history.png``, ``slices.png`` and ``parallel.png``.
+        metric: the name of the metric.
 
     Returns:
-        The files; none while no trial is complete.
+        The files, none while no trial is complete.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -44,14 +44,14 @@ def draw(study: Any, directory: Path, metric: str) -> list[Path]:
 
 
 def history(trials: Sequence[Row], best: Sequence[Row], metric: str) -> Any:
-    """The value of each trial, and the best so far."""
+    """Draw the value of each trial, and the best so far."""
     figure, (axes,) = _figure(7.5, 4.2, 1, 1)
     finished = sorted(best, key=lambda row: row.number)
     spreads = [row.std or 0.0 for row in finished]
     bars: dict[str, Any] = {"yerr": spreads, "elinewidth": 0.8} if any(spreads) else {}
     label = "complete (± std over seeds)" if bars else "complete"
     axes.errorbar(*_line(finished), fmt="o", markersize=4.5, color=_BLUE, label=label, **bars)
-    # As long as the search was, though the last trials may not be among the complete ones.
+    # Extend the line to the last trial, even if that one is not complete.
     better = min if _value(best[0]) <= _value(best[-1]) else max
     record = [*accumulate(map(_value, finished), better), _value(best[0])]
     numbers = [*(row.number for row in finished), trials[-1].number]
@@ -72,7 +72,7 @@ def history(trials: Sequence[Row], best: Sequence[Row], metric: str) -> Any:
 
 
 def slices(study: Any, best: Sequence[Row], metric: str) -> Any:
-    """The value against each parameter; later trials are darker, pruned ones crosses."""
+    """Draw the value over each parameter; later trials are darker, crosses are pruned trials."""
     ranges, pruned = _ranges(study), _pruned(rows(study))
     columns = min(_COLUMNS, math.ceil(math.sqrt(len(ranges))))
     lines = math.ceil(len(ranges) / columns)
@@ -93,7 +93,7 @@ def slices(study: Any, best: Sequence[Row], metric: str) -> Any:
 
 
 def parallel(study: Any, best: Sequence[Row], metric: str) -> Any:
-    """A line for each complete trial through its parameters; the best ones are dark."""
+    """Draw each complete trial as a line through its parameters; the best ones are dark."""
     ranges = _ranges(study)
     figure, (axes,) = _figure(1.9 * (len(ranges) + 1) + 1, 4.2, 1, 1)
     values = [_value(row) for row in best]
@@ -132,7 +132,7 @@ def _line(some: Sequence[Row]) -> tuple[list[int], list[float]]:
 
 def _against(name: str, kind: Any, some: Sequence[Row]) -> tuple[list[float], list[float]]:
     present = [row for row in some if name in row.params]
-    return [_place(kind, row.params[name]) for row in present], [_value(row) for row in present]
+    return [_position(kind, row.params[name]) for row in present], [_value(row) for row in present]
 
 
 def _pruned(trials: Sequence[Row]) -> list[Row]:
@@ -148,25 +148,25 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_yscale("log")
 
 
-# -- parameters as places on an axis ------------------------------------------------------------
+# -- positions of parameters on an axis ------------------------------------------------------------
 
 
 def _ranges(study: Any) -> dict[str, Any]:
-    """The distribution of each parameter, in the order of the space."""
+    """Return the distribution of each parameter, in the order of the space."""
     found: dict[str, Any] = {}
     for trial in study.get_trials(deepcopy=False):
         found |= {name: kind for name, kind in trial.distributions.items() if name not in found}
     return found
 
 
-def _place(kind: Any, value: Any) -> float:
-    """A number on the parameter's axis; choices stand in their order."""
+def _position(kind: Any, value: Any) -> float:
+    """Return a number on the axis of the parameter, for choices their index."""
     return float(kind.to_internal_repr(value))
 
 
 def _height(kind: Any, value: Any) -> float:
-    """The place as a share of the parameter's range."""
-    place = _place(kind, value)
+    """Return the position as a fraction of the range of the parameter."""
+    place = _position(kind, value)
     if hasattr(kind, "choices"):
         return _share(place, 0.0, len(kind.choices) - 1.0)
     if kind.log:
@@ -179,7 +179,7 @@ def _share(place: float, low: float, high: float) -> float:
 
 
 def _labels(kind: Any) -> list[tuple[float, str]]:
-    """What stands beside the parameter's axis, and how high."""
+    """Return the labels of the axis of a parameter, with their heights."""
     if hasattr(kind, "choices"):
         return [(_height(kind, choice), str(choice)) for choice in kind.choices]
     return [(0.0, f"{kind.low:g}"), (1.0, f"{kind.high:g}")]

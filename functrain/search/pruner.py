@@ -1,4 +1,4 @@
-"""Pruning by the predicted final value."""
+"""Prune trials by their predicted final value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Mode
-from functrain.search.listener import STEPS
+from functrain.search.pruning_listener import STEPS
 from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
 from functrain.training.early_stopping.rule import at_least
 from functrain.training.early_stopping.rules import worse
@@ -16,17 +16,17 @@ from functrain.training.early_stopping.rules import worse
 
 @attrs.frozen(kw_only=True)
 class PredictedLossPruner:
-    """Prune a trial that is predicted to end worse than the best trials did.
+    """Prunes a trial that is predicted to end worse than the best trials.
 
-    An Optuna pruner: give it to ``search``, or to ``optuna.create_study``. It keeps nothing: what
-    it decides follows from the values that the study has, so it goes on as the study does.
+    This is an Optuna pruner for ``search`` or ``optuna.create_study``. It has no state: it decides
+    from the values in the study, so it needs nothing to resume.
 
     Attributes:
-        top: the bound is the value of the worst of so many best trials.
-        patience: a trial is pruned at so many bad predictions in a row.
-        warmup: evaluations before the first prediction; four at least.
+        top: the number of best trials; the worst value among them is the bound.
+        patience: the number of bad predictions in a row that prune a trial.
+        warmup: the number of evaluations before the first prediction, at least four.
         margin: a prediction must be worse than the bound by more than this.
-        at: the step to predict; by default the last of the run, which ``search`` notes.
+        at: the step to predict; by default the last step of the run, which ``search`` stores.
     """
 
     top: int = attrs.field(default=3, validator=at_least(1))
@@ -36,7 +36,7 @@ class PredictedLossPruner:
     at: int | None = None
 
     def prune(self, study: Any, trial: Any) -> bool:
-        """Whether to end a trial now.
+        """Return whether to prune a trial now.
 
         Args:
             study: an ``optuna.Study`` with one objective.
@@ -55,7 +55,7 @@ class PredictedLossPruner:
         return all(_is_worse(points[:length], at, bound, mode) for length in lengths)
 
     def _bound(self, study: Any) -> float | None:
-        """The value of the last of the best trials; ``None`` while there are not as many."""
+        """Return the worst value of the best trials; ``None`` while there are too few."""
         trials = study.get_trials(deepcopy=False)
         values = sorted(t.value for t in trials if t.state.name == "COMPLETE")
         if len(values) < self.top:

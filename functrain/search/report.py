@@ -1,4 +1,4 @@
-"""What a study has found, as plain values."""
+"""The results of a study as plain values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Row:
     """A trial.
 
     Attributes:
-        number: from 0.
+        number: the number, from 0.
         state: ``complete``, ``pruned``, ``failed`` or ``unfinished``.
-        value: mean over the seeds; of a pruned trial the last that was reported.
-        std: over the seeds, where there are several.
-        params: by dotted name.
-        seconds: time trained.
-        detail: why it ended.
+        value: the mean over the seeds; for a pruned trial the last reported value.
+        std: the standard deviation over several seeds.
+        params: parameters by dotted name.
+        seconds: training time.
+        detail: why the trial ended.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Row:
 
 
 def rows(study: Any) -> list[Row]:
-    """All trials of a study, in order of their numbers."""
+    """Return all trials of a study in the order of their numbers."""
     return [
         Row(
             number=trial.number,
@@ -54,27 +54,27 @@ def rows(study: Any) -> list[Row]:
 
 
 def ranked(study: Any) -> list[Row]:
-    """The complete trials, the best first."""
+    """Return the complete trials, best first."""
     complete = [row for row in rows(study) if row.state == "complete" and row.value is not None]
     sign = -1 if study.direction.name == "MAXIMIZE" else 1
     return sorted(complete, key=lambda row: sign * (row.value or 0.0))
 
 
 def counts(study: Any) -> dict[str, int]:
-    """How many trials there are of each state."""
+    """Count the trials in each state."""
     found = Counter(row.state for row in rows(study))
     return {state: found[state] for state in (*STATES.values(), UNFINISHED) if found[state]}
 
 
 def importances(study: Any) -> dict[str, float]:
-    """How much of the difference between good and bad trials each parameter explains.
+    """Return the importance of each parameter for the difference between good and bad trials.
 
-    By PED-ANOVA (Watanabe, Bansal and Hutter, 2023), the one of Optuna's ways that needs no
+    Uses PED-ANOVA (Watanabe, Bansal and Hutter, 2023), the only evaluator of Optuna that needs no
     further package.
 
     Returns:
-        Shares that sum to 1, the greatest first; nothing while fewer than four trials are complete
-        or all are equal.
+        Fractions that sum to 1, largest first; empty with fewer than four complete trials, or if
+        all values are equal.
     """
     values = [row.value for row in ranked(study)]
     if len(values) < 4 or len(set(values)) == 1:

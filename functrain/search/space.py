@@ -1,4 +1,4 @@
-"""The space that is searched: for each parameter a range of numbers or a list of choices.
+"""A search space: for each parameter a range of numbers or a list of choices.
 
 In YAML a parameter is a mapping with ``type`` (or a list: choices), under its dotted name or
 nested by section::
@@ -15,14 +15,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 
-# By type, the keys there are, and whether each must be given.
+# The keys by type, and whether each is required.
 _NUMBER = {"min": True, "max": True, "log": False, "step": False}
 _KEYS = {"float": _NUMBER, "int": _NUMBER, "categorical": {"choices": True}}
 
@@ -33,17 +33,17 @@ class Range:
 
     Attributes:
         type: ``"float"`` or ``"int"``.
-        min: the least.
-        max: the greatest; with ``step`` the greatest that steps from ``min`` reach.
-        log: draw evenly in the logarithm.
-        step: distance between neighbours.
+        min: the smallest value.
+        max: the largest value; with ``step``, the largest that steps from ``min`` reach.
+        log: draw uniformly in the logarithm.
+        step: the distance between values.
 
     Example:
         >>> Range("int", 8, 30, step=8)
         Range(type='int', min=8, max=24, log=False, step=8)
     """
 
-    type: str
+    type: Literal["float", "int"]
     min: float
     max: float
     log: bool = False
@@ -55,7 +55,7 @@ class Range:
         for name in ("min", "max", *(() if self.step is None else ("step",))):
             object.__setattr__(self, name, self._number(name, getattr(self, name)))
         if not self.min <= self.max:
-            raise SearchError(f"min is {self.min}, above max, which is {self.max}")
+            raise SearchError(f"min is {self.min}, which is above max, {self.max}")
         if not isinstance(self.log, bool):
             raise SearchError(f"log: expected true or false, got {self.log!r}")
         if self.log and (self.min <= 0 or self.step is not None):
@@ -72,18 +72,18 @@ class Range:
     def _reached(self, step: float) -> float:
         if step <= 0:
             raise SearchError(f"step: expected a number above 0, got {step}")
-        # By their digits: 0.3 is three steps of 0.1.
+        # Exact decimal fractions, in which 0.3 is three steps of 0.1.
         low, high, width = (Fraction(repr(value)) for value in (self.min, self.max, step))
         reached = low + (high - low) // width * width
         return int(reached) if self.type == "int" else float(reached)
 
     @property
     def example(self) -> float:
-        """A value of it."""
+        """A value from the range."""
         return self.min
 
     def read(self, stored: float) -> float:
-        """A value from what Optuna stores of it: the same."""
+        """Return the value that Optuna has stored."""
         return stored
 
     def suggest(self, trial: Any, name: str) -> float:
@@ -96,7 +96,7 @@ class Range:
 
 @attrs.frozen
 class Choices:
-    """One of several values, which may be lists and mappings too.
+    """One of several values, which may also be lists and mappings.
 
     Example:
         >>> Choices([32, [1, 2]]).labels
@@ -108,24 +108,24 @@ class Choices:
     def __attrs_post_init__(self) -> None:
         labels = [repr(label) for label in self.labels]
         if not labels:
-            raise SearchError("choices: there are none")
+            raise SearchError("choices: the list is empty")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice or len(set(self.labels)) < len(labels):
             raise SearchError(f"choices: some are equal: {', '.join(twice or labels)}")
 
     @property
     def labels(self) -> tuple[Any, ...]:
-        """The options as Optuna can store them: lists and mappings as JSON."""
+        """The options in the form that Optuna can store: lists and mappings as JSON."""
         plain = (type(None), bool, int, float, str)
         return tuple(o if isinstance(o, plain) else json.dumps(o) for o in self.options)
 
     @property
     def example(self) -> Any:
-        """A value of it."""
+        """One of the options."""
         return self.options[0]
 
     def read(self, stored: Any) -> Any:
-        """An option from what Optuna stores of it."""
+        """Return the option for a stored label."""
         return self.options[self.labels.index(stored)]
 
     def suggest(self, trial: Any, name: str) -> Any:
@@ -141,14 +141,14 @@ def read_space(given: Mapping[str, Any]) -> Space:
     """Read a space from plain data.
 
     Args:
-        given: parameters by dotted name, or nested by section; each a mapping, a list, or a
-            ``Range`` or ``Choices`` already.
+        given: parameters by dotted name, or nested by section; each a mapping, a list, a
+            ``Range`` or ``Choices``.
 
     Returns:
         Parameters by dotted name.
 
     Raises:
-        SearchError: one of them makes no sense; the message begins with its name.
+        SearchError: a parameter is invalid; the message begins with its name.
 
     Example:
         >>> read_space({"optimizer": {"lr": {"type": "float", "min": 0.1, "max": 1}}, "a.b": [1]})
@@ -165,12 +165,12 @@ def read_space(given: Mapping[str, Any]) -> Space:
             raise SearchError(f"space: {name}: given twice")
         space[name] = parameter
     if not space:
-        raise SearchError("space: there are no parameters in it")
+        raise SearchError("space: it has no parameters")
     return space
 
 
 def suggest(space: Space, trial: Any) -> dict[str, Any]:
-    """Draw a value for every parameter; ``trial`` is an ``optuna.Trial``."""
+    """Draw a value for each parameter; ``trial`` is an ``optuna.Trial``."""
     return {name: parameter.suggest(trial, name) for name, parameter in space.items()}
 
 
@@ -184,10 +184,10 @@ def _parameters(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]
 
 
 def _is_parameter(node: Mapping[str, Any]) -> bool:
-    """Whether a mapping is a parameter, and not a section that has one by the name of "type"."""
+    """Return whether a mapping is a parameter, and not a section with a parameter "type"."""
     words = ("type", "min", "max", "choices")
     given = [node[word] for word in words if word in node]
-    # A section that has a parameter named "min" may have others beside it: mappings or lists.
+    # In a section, a parameter with the name "min" is a mapping or a list.
     return any(not isinstance(value, Mapping | list) for value in given) or (
         node.keys() == {"choices"} and isinstance(node["choices"], list)
     )

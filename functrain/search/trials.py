@@ -1,4 +1,4 @@
-"""One trial of a search: a run for each seed, and what it comes to."""
+"""One trial of a search: a run for each seed, and the result."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import statistics
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
-from functrain.search.listener import Pruning
-from functrain.search.manifest import Ended, read_trial, write_trial
+from functrain.search.manifest import SeedResult, read_trial, write_trial
+from functrain.search.pruning_listener import PruningListener
 from functrain.training.events import Listener
 from functrain.training.history import History, Run
 
-# (parameters, seed, run directory, listeners) -> the run that ``ft.fit`` gave with them
+# (parameters, seed, run directory, listeners) -> the run that ``ft.fit`` returned
 Objective: TypeAlias = Callable[[dict[str, Any], int, Path, list[Listener]], Run]
 
 
 @attrs.frozen
 class Goal:
-    """What is measured of a run.
+    """The value of a run to optimize.
 
     Attributes:
-        metric: name in the run's history; as in ``EarlyStop``, ``"loss"`` stands for
+        metric: the name in the history of the run; as in ``EarlyStop``, ``"loss"`` stands for
             ``"eval/loss"``.
-        maximize: whether more is better.
-        best: whether the best value of a run counts, or the last.
+        maximize: whether higher is better.
+        best: whether to use the best value of a run, or the last one.
     """
 
     metric: str
     maximize: bool
     best: bool
 
-    def measured(self, history: History) -> float | None:
-        """The value of a run; ``None`` where the metric was not measured."""
+    def measure(self, history: History) -> float | None:
+        """Return the value of a run; ``None`` if the metric was not measured."""
         present = [n for n in (f"eval/{self.metric}", self.metric) if n in history.names()]
         if not present:
             return None
@@ -50,18 +50,18 @@ class Goal:
 
 
 @attrs.frozen
-class Outcome:
-    """What came of a trial.
+class TrialResult:
+    """The result of a trial.
 
     Attributes:
         state: ``complete``, ``pruned``, ``failed`` or ``interrupted``.
-        detail: in words.
-        values: of the seeds, in their order.
-        seconds: time trained, over all seeds.
-        error: whether it failed by an exception.
+        detail: the reason in words.
+        values: the values of the seeds, in their order.
+        seconds: training time over all seeds.
+        error: whether the trial failed with an exception.
     """
 
-    state: str
+    state: Literal["complete", "pruned", "failed", "interrupted"]
     detail: str
     values: tuple[float, ...] = ()
     seconds: float = 0.0
@@ -69,12 +69,12 @@ class Outcome:
 
     @property
     def value(self) -> float:
-        """Mean over the seeds."""
+        """The mean over the seeds."""
         return statistics.fmean(self.values)
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over the seeds, where there are several (divided by n - 1)."""
+        """The sample standard deviation over several seeds (divided by n - 1)."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
@@ -85,21 +85,21 @@ def run_trial(
     params: dict[str, Any],
     seeds: tuple[int, ...],
     directory: Path,
-) -> Outcome:
-    """Run what is left of a trial.
+) -> TrialResult:
+    """Run the seeds of a trial that have no result yet.
 
-    Only the first seed can be pruned: there, values of one step and seed are compared.
+    Only the first seed can be pruned, so that all compared values belong to the same seed.
 
     Args:
-        objective: what runs a seed.
-        goal: what counts.
+        objective: runs a seed.
+        goal: the value to optimize.
         trial: an ``optuna.Trial``.
-        params: by dotted name.
-        seeds: in order.
-        directory: of the trial.
+        params: parameters by dotted name.
+        seeds: the seeds in order.
+        directory: the directory of the trial.
 
     Raises:
-        SearchError: the runs do not measure the metric, or ``objective`` returns no run.
+        SearchError: the runs do not measure the metric, or ``objective`` does not return a run.
     """
     done = read_trial(directory)
     for seed in seeds:
@@ -108,12 +108,12 @@ def run_trial(
             listeners = [] if pruning is None else [pruning]
             try:
                 run = objective(dict(params), seed, directory / f"seed-{seed}", listeners)
-            except Exception as error:  # not hidden: told with its place, and kept whole
-                if isinstance(error.__cause__, SearchError):  # no other trial would do better
+            except Exception as error:  # not hidden: error.txt has the traceback
+                if isinstance(error.__cause__, SearchError):  # all trials would fail alike
                     raise error.__cause__ from None
                 return _failed(error, directory, seed)
             if _checked(run).reason == "interrupted":
-                return Outcome("interrupted", run.detail)
+                return TrialResult("interrupted", run.detail)
             done[seed] = _ended(run, goal, pruning)
             write_trial(directory, params, done)
         if done[seed].reason == "pruned" or done[seed].value is None:
@@ -121,23 +121,23 @@ def run_trial(
     return _outcome([(seed, done[seed]) for seed in seeds if seed in done])
 
 
-def _pruning(trial: Any, metric: str) -> Pruning:
+def _pruning(trial: Any, metric: str) -> PruningListener:
     known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    return Pruning(trial, metric, set(known))
+    return PruningListener(trial, metric, set(known))
 
 
 def _checked(run: Any) -> Run:
     if isinstance(run, Run):
         return run
     raise SearchError(
-        f"the objective must return the Run that functrain.fit gives, got {type(run).__name__}"
+        f"the objective must return the Run that functrain.fit returns, got {type(run).__name__}"
     )
 
 
-def _ended(run: Run, goal: Goal, pruning: Pruning | None) -> Ended:
-    """What a run that ended by itself comes to."""
-    value, reason, detail = goal.measured(run.history), run.reason, run.detail
-    # A run that a limit ended at the step of its pruning is complete.
+def _ended(run: Run, goal: Goal, pruning: PruningListener | None) -> SeedResult:
+    """Return the result of a run that was not interrupted."""
+    value, reason, detail = goal.measure(run.history), run.reason, run.detail
+    # If a limit ended the run at the step of its pruning, the run is complete.
     if pruning is not None and reason == "listener" and detail == pruning.detail:
         reason = "pruned"
     elif reason == "nonfinite":
@@ -151,24 +151,25 @@ def _ended(run: Run, goal: Goal, pruning: Pruning | None) -> Ended:
     elif value is None or not math.isfinite(value):
         what = "was not measured" if value is None else f"is {value}"
         value, detail = None, f"{goal.metric} {what} ({detail})"
-    return Ended(value, reason, detail, run.state.counters.step, run.seconds)
+    return SeedResult(value, reason, detail, run.state.counters.step, run.seconds)
 
 
-def _outcome(found: list[tuple[int, Ended]]) -> Outcome:
+def _outcome(found: list[tuple[int, SeedResult]]) -> TrialResult:
     seconds = sum(ended.seconds for _, ended in found)
     seed, last = found[-1]
     if last.reason == "pruned":
-        return Outcome("pruned", last.detail, seconds=seconds)
+        return TrialResult("pruned", last.detail, seconds=seconds)
     if last.value is None:
-        return Outcome("failed", f"seed {seed}: {last.reason}: {last.detail}", seconds=seconds)
+        return TrialResult("failed", f"seed {seed}: {last.reason}: {last.detail}", seconds=seconds)
     values = tuple(ended.value for _, ended in found if ended.value is not None)
-    return Outcome("complete", last.detail, values, seconds)
+    return TrialResult("complete", last.detail, values, seconds)
 
 
-def _failed(error: Exception, directory: Path, seed: int) -> Outcome:
+def _failed(error: Exception, directory: Path, seed: int) -> TrialResult:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "error.txt").write_text("".join(traceback.format_exception(error)))
     said = (str(error).strip() or "no message").splitlines()[0]
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
-    return Outcome("failed", f"seed {seed}: {type(error).__name__}: {said} ({where})", error=True)
+    detail = f"seed {seed}: {type(error).__name__}: {said} ({where})"
+    return TrialResult("failed", detail, error=True)

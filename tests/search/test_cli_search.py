@@ -1,4 +1,4 @@
-"""``functrain search`` in real processes: killed, interrupted, two at once, and then read."""
+"""``functrain search`` in real processes: killed, interrupted, concurrent, and then read."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ Here = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """The same command in this process, which is faster."""
+    """Run the same command in this process, which is faster."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setattr(sys, "argv", ["functrain", "search", "search.yaml", *arguments])
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets its own
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets one
         with pytest.raises(SystemExit) as ended:
             main()
-        sys.modules.pop("mine", None)  # which is another module in the folder of another test
+        sys.modules.pop("mine", None)  # a different module in the folder of each test
         code = ended.value.code
         return (code if isinstance(code, int) else 0), *capsys.readouterr()
 
@@ -114,7 +114,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 def values(folder: Path, name: str) -> dict[str, Any]:
-    """By trial: parameters, and the values of its seeds."""
+    """Return the parameters and the values of the seeds of each trial."""
     found = {}
     for path in sorted((folder / "runs" / name).glob("trial-*/trial.json")):
         trial = json.loads(path.read_text())
@@ -133,8 +133,8 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 
 @pytest.mark.row(47)
-def test_a_search_that_was_ended_goes_on_where_it_was(folder: Path, here: Here) -> None:
-    # Long enough to be ended in the middle by whoever looks only now and then.
+def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
+    # Long enough to be killed in the middle by a process that polls.
     (folder / "base.yaml").write_text(BASE.replace("3 epochs", "10 epochs"))
     code, out, err = here("name=whole")
     assert code == 0, err
@@ -152,14 +152,14 @@ def test_a_search_that_was_ended_goes_on_where_it_was(folder: Path, here: Here) 
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
     assert code == 130, err
-    assert "trial 0: was interrupted, goes on" in out
+    assert "trial 0: was interrupted, resuming" in out
     assert "continue with: functrain search search.yaml name=parts" in out
     assert "trials: 1 complete, 1 unfinished" in out
     written = first.stat().st_mtime_ns
 
     code, out, err = here("name=parts")
     assert code == 0, err
-    assert "trial 1: was interrupted, goes on" in out
+    assert "trial 1: was interrupted, resuming" in out
     assert "trials: 3 complete" in out
     assert first.stat().st_mtime_ns == written
     assert values(folder, "parts") == values(folder, "whole")  # to the last bit
@@ -194,7 +194,7 @@ def test_a_mistake_in_the_code_fails_its_trials_and_ends_the_search(here: Here) 
     assert code == 1, err
     assert "trial 0: failed (seed 0: ValueError: seven is no width (mine.py, line 13)); see" in out
     assert "trials: 2 failed" in out
-    assert "failures: 2 trials failed by an exception" in out
+    assert "failures: 2 trials failed with an exception" in out
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_mistake_in_the_code_fails_its_trials_and_ends_the_search(here: Here) 
         ("space.model.widht=[7]", "widht"),
         ("space.modle.width=[7]", "modle"),
         ("sampler.name=TPESmapler", "did you mean 'TPESampler'"),
-        ("--report", "holds no search"),
+        ("--report", "is not a search"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_written(

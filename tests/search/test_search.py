@@ -1,4 +1,4 @@
-"""The search from Python: what counts, what is pruned, what fails, and what is never done twice."""
+"""The search from Python: values, pruning, failures, and resuming without repeating work."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def listening(listener: Any, stored: bool = False) -> Objective:
 
 
 class Recorder:
-    """An objective that notes its calls, and fails where it is told to."""
+    """An objective that records its calls, and fails at chosen ones."""
 
     def __init__(
         self, fail: Callable[[int, int], object] = lambda call, seed: None, stored: bool = False
@@ -87,7 +87,7 @@ def states(result: Search) -> list[str]:
 
 
 @pytest.mark.row(47)
-def test_every_trial_is_run_with_every_seed_and_the_mean_counts(tmp_path: Path) -> None:
+def test_every_trial_runs_all_seeds_and_uses_the_mean(tmp_path: Path) -> None:
     objective, said = Recorder(stored=True), []
     result = found(objective, tmp_path, say=said.append)
     assert (result.reason, states(result)) == ("trials", ["complete"] * 4)
@@ -104,7 +104,7 @@ def test_every_trial_is_run_with_every_seed_and_the_mean_counts(tmp_path: Path) 
 
 
 @pytest.mark.row(47)
-def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+def test_finished_seeds_do_not_run_again(tmp_path: Path) -> None:
     found(Recorder(), tmp_path)
     again = Recorder()
     assert found(again, tmp_path).reason == "trials"
@@ -117,7 +117,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 @pytest.mark.row(47)
 @pytest.mark.parametrize("call", [1, 4])
-def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, call: int) -> None:
+def test_an_interrupted_search_draws_the_same_parameters(tmp_path: Path, call: int) -> None:
     def interrupt(number: int, seed: int) -> None:
         if number == call:
             raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, ca
     found(whole, tmp_path / "whole")
     assert found(first, tmp_path / "parts").reason == "interrupted"
     result = found(second, tmp_path / "parts")
-    assert states(result) == ["complete"] * 4  # no trial is left over or counted twice
+    assert states(result) == ["complete"] * 4  # no trial is lost or counted twice
     assert first.calls[:-1] + second.calls == whole.calls
     assert len({params["lr"] for params, _ in whole.calls}) == 4
     values = [row.value for row in report.rows(result.study)]
@@ -134,7 +134,7 @@ def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, ca
 
 
 @pytest.mark.row(47)
-def test_a_run_that_is_half_done_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_an_unfinished_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     begun: list[int] = []
 
     class Interrupt:
@@ -167,10 +167,10 @@ def test_bad_trials_are_pruned_in_their_first_seed(tmp_path: Path) -> None:
 
 
 class TestOnlyPruningIsPruning:
-    """The template counted exceptions, NaN and early stops as pruned trials."""
+    """Exceptions, NaN and early stops do not count as pruning."""
 
     @pytest.mark.row(47)
-    def test_an_exception_fails_the_trial_and_the_search_goes_on(self, tmp_path: Path) -> None:
+    def test_an_exception_fails_the_trial_and_the_search_continues(self, tmp_path: Path) -> None:
         def fail(call: int, seed: int) -> None:
             if call == 3:
                 raise ValueError("no such width\nand more")
@@ -195,7 +195,7 @@ class TestOnlyPruningIsPruning:
         assert "broken" in report.rows(result.study)[0].detail
 
     @pytest.mark.row(47)
-    def test_a_loss_that_is_not_finite_fails_the_trial(self, tmp_path: Path) -> None:
+    def test_a_nonfinite_loss_fails_the_trial(self, tmp_path: Path) -> None:
         def objective(params: dict[str, Any], *given: Any) -> ft.Run:
             return train({"lr": 1e30}, *given)
 
@@ -205,7 +205,7 @@ class TestOnlyPruningIsPruning:
         assert "seed 0: nonfinite: step" in report.rows(result.study)[0].detail
 
     @pytest.mark.row(47)
-    def test_a_metric_that_is_not_finite_fails_the_trial(self, tmp_path: Path) -> None:
+    def test_a_nonfinite_metric_fails_the_trial(self, tmp_path: Path) -> None:
         def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
             def nan(model: Any, batch: Any) -> torch.Tensor:
                 return loss(model, batch) * math.nan
@@ -224,13 +224,13 @@ class TestOnlyPruningIsPruning:
         objective = partial(train, early_stop=rule)
         assert states(found(objective, tmp_path / "stop", trials=2)) == ["complete"] * 2
         objective = partial(train, until="1 step")
-        # Worse than allowed at its last step: it is over anyway.
+        # The prune decision comes at the last step, when the run is over anyway.
         pruner = {"name": "ThresholdPruner", "upper": 1e-9}
         result = found(objective, tmp_path / "limit", trials=2, pruner=pruner)
         assert states(result) == ["complete"] * 2
 
     @pytest.mark.row(47)
-    def test_a_listener_of_the_users_that_stops_completes_the_trial(self, tmp_path: Path) -> None:
+    def test_a_user_listener_that_stops_completes_the_trial(self, tmp_path: Path) -> None:
         class Enough:
             def on_eval_end(self, event: Any) -> ft.Stop:
                 return ft.Stop("enough")
@@ -260,13 +260,13 @@ def test_a_small_space_is_searched_once(tmp_path: Path) -> None:
     assert len(objective.calls) == 3
 
 
-def test_no_trial_is_begun_after_the_time_is_over(tmp_path: Path) -> None:
+def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
     objective = Recorder()
     result = found(objective, tmp_path, timeout="0.001 seconds")
     assert (result.reason, len(objective.calls) <= 2) == ("timeout", True)
 
 
-def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None:
+def test_maximizing_the_best_value(tmp_path: Path) -> None:
     given: dict[str, Any] = {"direction": "maximize", "metric": "loss", "value": "best"}
     result = found(Recorder(stored=True), tmp_path, **given, trials=2)
     best, other = report.ranked(result.study)
@@ -299,14 +299,16 @@ def test_more_may_be_better_and_the_best_value_may_count(tmp_path: Path) -> None
         ({"pruner": {"name": "ThresholdPruner"}}, "pruner: "),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_mistakes_are_errors_with_the_argument(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SearchError, match=message):
         found(train, tmp_path / "s", **changed)
     if "metric" not in changed or "direction" not in changed:
         assert not (tmp_path / "s").exists()
 
 
-def test_the_name_of_the_metric_says_the_direction(tmp_path: Path) -> None:
+def test_a_well_known_metric_implies_the_direction(tmp_path: Path) -> None:
     def measured(model: Any, batch: Any) -> ft.Loss:
         return ft.Loss(loss(model, batch), metrics={"accuracy": -loss(model, batch)})
 
@@ -321,7 +323,7 @@ def test_the_name_of_the_metric_says_the_direction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["eval/lss", "eval/ema/lss"])
-def test_a_metric_that_is_missing_ends_the_first_evaluation(metric: str, tmp_path: Path) -> None:
+def test_a_missing_metric_is_an_error_at_the_first_evaluation(metric: str, tmp_path: Path) -> None:
     begun: list[int] = []
 
     class Watching:
@@ -345,7 +347,7 @@ def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(47)
-def test_another_search_is_refused(tmp_path: Path) -> None:
+def test_another_search_in_the_directory_is_an_error(tmp_path: Path) -> None:
     found(train, tmp_path, trials=1)
     with pytest.raises(RunChangedError, match=r"direction: 'minimize' there, 'maximize' now"):
         found(train, tmp_path, direction="maximize")
@@ -357,7 +359,7 @@ def test_another_search_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.row(47)
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_pictures_and_importances_of_any_study(tmp_path: Path, count: int) -> None:
+def test_plots_and_importances_of_any_study(tmp_path: Path, count: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(2 * count):
         trial = study.ask()
@@ -380,7 +382,7 @@ def test_pictures_and_importances_of_any_study(tmp_path: Path, count: int) -> No
 
 
 def curves(study: Any, limits: list[float], steps: int = 20) -> list[int]:
-    """Steps made of trials that fall towards limits."""
+    """Create a study with trials that decay towards limits."""
     made = []
     for limit in limits:
         trial = study.ask()
@@ -398,17 +400,17 @@ def curves(study: Any, limits: list[float], steps: int = 20) -> list[int]:
 
 class TestPredictedLossPruner:
     @pytest.mark.row(48)
-    def test_prunes_what_will_end_worse_than_the_best(self) -> None:
+    def test_it_prunes_a_trial_that_will_end_worse_than_the_best(self) -> None:
         study = optuna.create_study(pruner=PredictedLossPruner(top=2))
         assert curves(study, [0.3, 0.1, 0.5, 0.2, 0.25, 0.05, 0.15]) == [20, 20, 5, 20, 5, 20, 5]
 
     @pytest.mark.row(48)
-    def test_more_may_be_better(self) -> None:
+    def test_higher_may_be_better(self) -> None:
         pruner = PredictedLossPruner(top=1, patience=3, warmup=6)
         study = optuna.create_study(pruner=pruner, direction="maximize")
         assert curves(study, [0.3, 0.2, 0.4]) == [20, 8, 20]
 
-    def test_waits_where_it_cannot_know(self) -> None:
+    def test_it_waits_without_enough_information(self) -> None:
         study = optuna.create_study(pruner=PredictedLossPruner(top=3))
         assert curves(study, [0.1, 0.1, 0.9]) == [20] * 3
         trial = study.ask()  # of unknown length
@@ -416,12 +418,12 @@ class TestPredictedLossPruner:
             trial.report(5 + math.exp(-step), step)
             assert not trial.should_prune()
 
-    def test_a_margin_is_granted(self) -> None:
+    def test_a_margin_is_allowed(self) -> None:
         study = optuna.create_study(pruner=PredictedLossPruner(top=1, margin=0.1))
         assert curves(study, [0.1, 0.19, 0.21]) == [20, 20, 5]
 
     @pytest.mark.row(48)
-    def test_in_a_search(self, tmp_path: Path) -> None:
+    def test_it_prunes_in_a_search(self, tmp_path: Path) -> None:
         pruner = {"name": "PredictedLossPruner", "top": 1, "patience": 1}
         objective = partial(train, until="10 epochs")
         result = found(objective, tmp_path, pruner=pruner, trials=6, seeds=[0])

@@ -1,4 +1,4 @@
-"""Search spaces: what people write, and what they get wrong."""
+"""Search spaces in the forms that users write, and their mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def drawn(space: Any, count: int = 30) -> list[dict[str, Any]]:
 
 
 @pytest.mark.row(47)
-def test_sections_and_dotted_names_say_the_same() -> None:
+def test_sections_and_dotted_names_are_equivalent() -> None:
     lr = {"type": "float", "min": 1e-4, "max": 1e-1, "log": True}
     nested = {"optimizer": {"lr": lr}, "model": {"head": {"width": [8, 16]}}}
     dotted = {"optimizer.lr": lr, "model.head.width": [8, 16]}
@@ -39,7 +39,7 @@ def test_values_are_drawn_from_their_ranges() -> None:
     }
     found = drawn(space)
     assert all(1e-4 <= one["lr"] <= 1e-1 for one in found)
-    assert sum(one["lr"] < 10**-2.5 for one in found) > 8  # even in the logarithm
+    assert sum(one["lr"] < 10**-2.5 for one in found) > 8  # uniform in the logarithm
     assert {one["width"] for one in found} == {8, 16, 24}
     assert {type(one["width"]) for one in found} == {int}
     assert {round(one["p"], 9) for one in found} == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
@@ -49,12 +49,12 @@ def test_values_are_drawn_from_their_ranges() -> None:
     assert {"size": 5} in [one["kernel"] for one in found]
 
 
-def test_parameters_may_be_called_like_keys() -> None:
+def test_parameters_may_have_the_names_of_keys() -> None:
     space = {"loss": {"type": ["a", "b"], "min": {"type": "int", "min": 1, "max": 2}}}
     assert list(read_space(space)) == ["loss.type", "loss.min"]
 
 
-def test_one_value_is_a_space_too() -> None:
+def test_one_value_is_a_space() -> None:
     space = {"a": {"type": "int", "min": 3, "max": 3}, "b": [None]}
     assert drawn(space, 2) == [{"a": 3, "b": None}] * 2
 
@@ -71,7 +71,7 @@ def test_choices_alone_are_categorical() -> None:
         ({"min": 1, "max": 2}, "type: expected one of .* got None"),
         ({"type": "float", "mim": 1, "max": 2}, "unknown key 'mim' .did you mean 'min'"),
         ({"type": "float", "min": 1}, "max: missing"),
-        ({"type": "float", "min": 2, "max": 1}, "min is 2.0, above max"),
+        ({"type": "float", "min": 2, "max": 1}, "min is 2.0, which is above max"),
         ({"type": "float", "min": "a", "max": 1}, "min: expected float, got 'a'"),
         ({"type": "float", "min": True, "max": 1}, "min: expected float, got True"),
         ({"type": "float", "min": 0, "max": math.inf}, "max: expected float, got inf"),
@@ -82,18 +82,18 @@ def test_choices_alone_are_categorical() -> None:
         ({"type": "int", "min": 1, "max": 9, "log": "yes"}, "log: expected true or false"),
         ({"type": "categorical"}, "choices: missing"),
         ({"type": "categorical", "choices": 3}, "choices: expected a list"),
-        ([], "choices: there are none"),
+        ([], "choices: the list is empty"),
         ([1, 2, 1], "choices: some are equal: 1"),
         ([1, True], "choices: some are equal: 1, True"),
         (0.1, "expected a mapping such as"),
     ],
 )
-def test_mistakes_are_named_with_their_place(parameter: Any, message: str) -> None:
+def test_mistakes_are_errors_with_their_key(parameter: Any, message: str) -> None:
     with pytest.raises(SearchError, match=f"space: model.a: {message}"):
         read_space({"model": {"a": parameter}})
 
 
-def test_a_space_has_parameters_and_each_once() -> None:
+def test_a_space_has_parameters_without_duplicates() -> None:
     with pytest.raises(SearchError, match="no parameters"):
         read_space({"model": {}})
     with pytest.raises(SearchError, match=r"a\.b: given twice"):

@@ -1,4 +1,4 @@
-"""Samplers and pruners by their names in Optuna."""
+"""Create Optuna samplers and pruners by name."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from functrain.errors.nearest import nearest
 from functrain.errors.optional import require
 from functrain.search.pruner import PredictedLossPruner
 
-# Their seed lays out the whole search; others draw from it anew for each trial.
-_LAID_OUT = ("GridSampler", "QMCSampler")
+# One seed determines the whole search; all other samplers get a seed for each trial.
+_ONE_SEED = ("GridSampler", "QMCSampler")
 Options = Mapping[str, Any]
 
 
-def sampler(options: Options, number: int) -> Any:
-    """The sampler that draws the parameters of one trial.
+def make_sampler(options: Options, number: int) -> Any:
+    """Return the sampler that draws the parameters of one trial.
 
-    With a seed of its own for each trial, what is drawn follows from ``seed``, the trial's number
-    and the trials before: a search that was interrupted draws what it would have drawn.
+    Each trial has its own seed, so a draw depends only on ``seed``, the number of the trial and
+    the earlier trials. A resumed search therefore draws the same as an uninterrupted one.
 
     Args:
         options: ``name``, a class of ``optuna.samplers``; ``seed``; other arguments of the class.
-        number: of the trial.
+        number: the number of the trial.
 
     Raises:
-        SearchError: there is no such class, or it does not take such arguments.
+        SearchError: the class does not exist, or does not take these arguments.
     """
     kinds, own = require("optuna.samplers", "search"), dict(options)
-    kind = _named(kinds, "Sampler", own.pop("name", "TPESampler"), "sampler", {})
+    kind = _class_of(kinds, "Sampler", own.pop("name", "TPESampler"), "sampler", {})
     if "seed" in inspect.signature(kind).parameters:
         seed = own.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise SearchError(f"sampler.seed: expected an int, got {seed!r}")
-        own["seed"] = seed if kind.__name__ in _LAID_OUT else _seed(seed, number)
-    return _made(kind, own, "sampler")
+        own["seed"] = seed if kind.__name__ in _ONE_SEED else _trial_seed(seed, number)
+    return _create(kind, own, "sampler")
 
 
-def pruner(options: Options | None) -> Any:
-    """A pruner; ``None`` stands for one that never prunes.
+def make_pruner(options: Options | None) -> Any:
+    """Return a pruner, one that never prunes for ``None``.
 
     Args:
         options: ``name``, a class of ``optuna.pruners`` or ``PredictedLossPruner``; arguments.
 
     Raises:
-        SearchError: there is no such class, or it does not take such arguments.
+        SearchError: the class does not exist, or does not take these arguments.
     """
     kinds, own = require("optuna.pruners", "search"), dict(options or {"name": "NopPruner"})
     here = {"PredictedLossPruner": PredictedLossPruner}
-    kind = _named(kinds, "Pruner", own.pop("name", "MedianPruner"), "pruner", here)
+    kind = _class_of(kinds, "Pruner", own.pop("name", "MedianPruner"), "pruner", here)
     if "wrapped_pruner" in own:  # of PatientPruner
-        own["wrapped_pruner"] = pruner(own["wrapped_pruner"])
-    return _made(kind, own, "pruner")
+        own["wrapped_pruner"] = make_pruner(own["wrapped_pruner"])
+    return _create(kind, own, "pruner")
 
 
-def _named(
+def _class_of(
     module: Any, ending: str, name: object, where: str, more: Mapping[str, type]
 ) -> Callable[..., Any]:
     found = {n: getattr(module, n) for n in dir(module) if n.endswith(ending)}
@@ -72,13 +72,13 @@ def _named(
     return kind
 
 
-def _made(kind: Callable[..., Any], options: Options, where: str) -> Any:
+def _create(kind: Callable[..., Any], options: Options, where: str) -> Any:
     known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
             raise SearchError(f"{where}.{key}: unknown key{nearest(str(key), known)}")
     with warnings.catch_warnings():
-        # Optuna marks many options as experimental; whoever writes one knows its name.
+        # Optuna marks many options as experimental; the user has chosen them by name.
         warnings.filterwarnings("ignore", module="functrain|optuna")
         warnings.filterwarnings("ignore", message=".*xperimental.*")
         try:
@@ -87,6 +87,6 @@ def _made(kind: Callable[..., Any], options: Options, where: str) -> Any:
             raise SearchError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _seed(seed: int, number: int) -> int:
+def _trial_seed(seed: int, number: int) -> int:
     digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -1,4 +1,4 @@
-"""The file of a search, as people write it."""
+"""The YAML file of a search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from functrain.errors import SearchError
-from functrain.search.reading import read
+from functrain.search.search_file import read_search
 from functrain.search.space import Choices, Range
 
 FILE = """
@@ -29,21 +29,21 @@ def written(tmp_path: Path, text: str) -> str:
 @pytest.mark.row(47)
 def test_a_file_and_its_overrides(tmp_path: Path) -> None:
     source = written(tmp_path, FILE)
-    options = read(source)
+    options = read_search(source)
     assert (options.name, options.directory) == ("my_search", "runs/my_search")
     assert options.overrides == ["fit.until=1 epoch"]
     assert options.space["schedule.lr"] == Range("float", 1e-4, 1e-1, log=True)
     changed = ["space.schedule.lr.max=1.0", "space.model.width=[4]", "seeds=[1,2]", "name=a"]
-    options = read(source, [*changed, "sampler.seed=3"])
+    options = read_search(source, [*changed, "sampler.seed=3"])
     assert options.space["schedule.lr"] == Range("float", 1e-4, 1.0, log=True)
     assert options.space["model.width"] == Choices([4])
     assert (options.seeds, options.directory, options.sampler) == ([1, 2], "runs/a", {"seed": 3})
 
 
-def test_a_base_beside_the_file_is_found(tmp_path: Path) -> None:
+def test_a_base_in_the_folder_of_the_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine")
     source = written(tmp_path, FILE.replace("base: digits", "base: mine.yaml"))
-    assert read(source).base == str(tmp_path / "mine.yaml")
+    assert read_search(source).base == str(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,18 @@ def test_mistakes_are_one_line_with_the_key(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     with pytest.raises(SearchError, match=message) as caught:
-        read(written(tmp_path, FILE.replace(old, new)))
+        read_search(written(tmp_path, FILE.replace(old, new)))
     assert "\n" not in str(caught.value)
 
 
-def test_mistakes_in_the_space_and_the_path_are_named(tmp_path: Path) -> None:
+def test_mistakes_in_the_space_and_the_path_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"my_search.yaml: space: schedule.lr: unknown key"):
-        read(written(tmp_path, FILE.replace("log: true", "logg: true")))
+        read_search(written(tmp_path, FILE.replace("log: true", "logg: true")))
     with pytest.raises(SearchError, match="space: expected parameters"):
-        read(written(tmp_path, FILE.split("space:")[0] + "space: 3"))
+        read_search(written(tmp_path, FILE.split("space:")[0] + "space: 3"))
     with pytest.raises(SearchError, match="did you mean 'digits_search'"):
-        read("digit_search")
+        read_search("digit_search")
     with pytest.raises(SearchError, match="cannot be read"):
-        read(str(tmp_path / "nowhere.yaml"))
+        read_search(str(tmp_path / "nowhere.yaml"))
     with pytest.raises(SearchError, match="expected a mapping"):
-        read(written(tmp_path, "- 1\n- 2"))
+        read_search(written(tmp_path, "- 1\n- 2"))

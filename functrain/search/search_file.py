@@ -1,4 +1,4 @@
-"""The file of a search: YAML with overrides, checked and typed."""
+"""Read the YAML file of a search, with overrides."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from functrain.search.space import Space, read_space
 SHIPPED = ("digits_search",)
 
 
-def _is(*kinds: type) -> Any:
-    """Refuse values of other types; ``True`` is no number."""
+def _of_type(*kinds: type) -> Any:
+    """Return a validator of types for which ``True`` is not a number."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
@@ -32,45 +32,45 @@ def _is(*kinds: type) -> Any:
 
 @attrs.frozen(kw_only=True)
 class SearchConfig:
-    """What a file says; see :func:`functrain.search.search` for the options.
+    """The content of a file; see :func:`functrain.search.search` for the other options.
 
     Attributes:
-        base: what ``functrain train`` is given: an example, or a YAML file (found beside this one).
-        overrides: of it, for all trials.
-        space: parameters by their place in the base.
-        name: of the search, by default that of the file.
-        directory: where it is written, by default ``runs/NAME``.
+        base: the source for ``functrain train``: an example, or a YAML file relative to this one.
+        overrides: overrides of the base, for all trials.
+        space: parameters by their dotted path in the base.
+        name: the name of the search, by default that of the file.
+        directory: the directory of the search, by default ``runs/NAME``.
     """
 
-    base: str = attrs.field(validator=_is(str))
+    base: str = attrs.field(validator=_of_type(str))
     overrides: list[str]
     space: Space
-    metric: str = attrs.field(validator=_is(str))
-    name: str = attrs.field(validator=_is(str))
-    directory: str = attrs.field(validator=_is(str))
-    direction: Any = attrs.field(default=None, validator=_is(str, type(None)))
-    value: str = attrs.field(default="last", validator=_is(str))
-    trials: int = attrs.field(default=20, validator=_is(int))
-    timeout: str | None = attrs.field(default=None, validator=_is(str, type(None)))
-    seeds: list[int] = attrs.field(factory=lambda: [0], validator=_is(list))
-    sampler: dict[str, Any] | None = attrs.field(default=None, validator=_is(dict, type(None)))
-    pruner: dict[str, Any] | None = attrs.field(default=None, validator=_is(dict, type(None)))
-    max_failures: int = attrs.field(default=5, validator=_is(int))
+    metric: str = attrs.field(validator=_of_type(str))
+    name: str = attrs.field(validator=_of_type(str))
+    directory: str = attrs.field(validator=_of_type(str))
+    direction: Any = attrs.field(default=None, validator=_of_type(str, type(None)))
+    value: str = attrs.field(default="last", validator=_of_type(str))
+    trials: int = attrs.field(default=20, validator=_of_type(int))
+    timeout: str | None = attrs.field(default=None, validator=_of_type(str, type(None)))
+    seeds: list[int] = attrs.field(factory=lambda: [0], validator=_of_type(list))
+    sampler: dict[str, Any] | None = attrs.field(default=None, validator=_of_type(dict, type(None)))
+    pruner: dict[str, Any] | None = attrs.field(default=None, validator=_of_type(dict, type(None)))
+    max_failures: int = attrs.field(default=5, validator=_of_type(int))
 
 
-def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
+def read_search(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
     """Read the file of a search.
 
     Args:
         source: the name of a shipped example, or a YAML file.
-        overrides: ``key=value`` of this file, the value in YAML; those of the base are in its
-            ``overrides``.
+        overrides: ``key=value`` for this file, with a value in YAML. To override the base, use
+            its key ``overrides``.
 
     Raises:
-        SearchError: a key or its value is wrong; the message is one line with the key.
+        SearchError: a key or its value is invalid; the message is one line with the key.
 
     Example:
-        >>> read("digits_search", ["trials=3"]).trials
+        >>> read_search("digits_search", ["trials=3"]).trials
         3
     """
     text, folder = _text(source)
@@ -89,8 +89,8 @@ def read(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
     try:
         return SearchConfig(**{
             **data,
-            "base": _found(data["base"], folder),
-            "overrides": _listed(data.get("overrides")),
+            "base": _base_path(data["base"], folder),
+            "overrides": _override_list(data.get("overrides")),
             "space": read_space(data["space"]),
         })  # fmt: skip
     except SearchError as error:
@@ -117,7 +117,7 @@ def _merged(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
         given: Any = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(given, dict):
             raise SearchError(f"{source}: expected a mapping of options at the top")
-        # By sections, as overrides name them.
+        # Nested by section, so that overrides can address each part.
         given["space"] = _nested(given.get("space"))
         merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(overrides)))
         plain: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
@@ -127,7 +127,7 @@ def _merged(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _nested(node: Any) -> Any:
-    """Dotted names as sections."""
+    """Turn dotted names into nested sections."""
     if not isinstance(node, dict):
         return node
     made: dict[str, Any] = {}
@@ -141,15 +141,15 @@ def _nested(node: Any) -> Any:
     return made
 
 
-def _found(base: Any, folder: Path | None) -> Any:
-    """A file beside that of the search, where there is one."""
+def _base_path(base: Any, folder: Path | None) -> Any:
+    """Return the path of a base file relative to the file of the search, if it exists."""
     if folder is None or not isinstance(base, str):
         return base
-    beside = folder / base
-    return str(beside) if beside.suffix in (".yaml", ".yml") and beside.exists() else base
+    path = folder / base
+    return str(path) if path.suffix in (".yaml", ".yml") and path.exists() else base
 
 
-def _listed(overrides: Any) -> list[str]:
+def _override_list(overrides: Any) -> list[str]:
     if overrides is None:
         return []
     if isinstance(overrides, list) and all(isinstance(one, str) for one in overrides):

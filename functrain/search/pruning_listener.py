@@ -1,4 +1,4 @@
-"""Telling a study how a run goes, and ending the run when the study prunes it."""
+"""Report metrics to a study, and stop a run that the study prunes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from functrain.listeners.event_text import evaluation_name
 from functrain.training import events
 from functrain.training.early_stopping.rule import find
 
-STEPS = "steps"  # attribute of a trial: how long its runs are
+STEPS = "steps"  # the attribute of a trial with the length of its runs
 
 
-class Pruning:
-    """A listener that reports a metric at each evaluation and ends the run that is pruned.
-
-    Only the pruner's decision is a pruning: what ends a run otherwise does not set ``detail``.
+class PruningListener:
+    """A listener that reports a metric at each evaluation and stops a pruned run.
 
     Attributes:
         trial: an ``optuna.Trial``.
-        metric: what is reported; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
-        reported: steps that the study knows already, from before an interruption.
-        detail: why the run was pruned, or ``None``.
-        given: whether an evaluation has given the metric.
+        metric: the metric; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
+        reported: steps that were already reported before an interruption.
+        detail: the reason for pruning; ``None`` unless the pruner stopped the run.
+        given: whether an evaluation has had the metric.
     """
 
     def __init__(self, trial: Any, metric: str, reported: set[int]) -> None:
@@ -35,19 +33,19 @@ class Pruning:
         self.given = bool(reported)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Note how long the run will be; a pruner may want to predict its end."""
+        """Store the length of the run, from which a pruner may predict the final value."""
         if event.steps is not None:
             self.trial.set_user_attr(STEPS, event.steps)
 
     def on_eval_end(self, event: events.EvalEnd) -> events.Stop | None:
-        """Report the metric if it is among these, and ask whether to go on.
+        """Report the metric if the evaluation has it, and stop if the trial is pruned.
 
         Raises:
-            SearchError: it should be among these, and is not.
+            SearchError: the evaluation should have the metric, but does not.
         """
         prefix = evaluation_name(event)
         value = find({f"{prefix}/{key}": v for key, v in event.metrics.items()}, self.metric)
-        # NaN is a failure, which is not for the pruner to judge.
+        # NaN fails the trial, so it is not reported to the pruner.
         if value is None:
             self._check_given(event, prefix)
             return None
@@ -64,10 +62,10 @@ class Pruning:
         return events.Stop(self.detail)
 
     def _check_given(self, event: events.EvalEnd, prefix: str) -> None:
-        """Refuse a metric that is named as one of this evaluation, which does not give it.
+        """Check that no evaluation lacks the metric that its name belongs to.
 
         Raises:
-            SearchError: it is, and no evaluation has given it before.
+            SearchError: this is such an evaluation, and no earlier one had the metric.
         """
         own = self.metric.startswith(f"{prefix}/")
         if (
@@ -79,5 +77,5 @@ class Pruning:
         names = [f"{prefix}/{key}" for key in event.metrics]
         raise SearchError(
             f"metric: the runs do not measure {self.metric!r}{nearest(self.metric, names)}; this "
-            f"evaluation gave {', '.join(names) or 'nothing'}"
+            f"evaluation has {', '.join(names) or 'nothing'}"
         )

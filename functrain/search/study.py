@@ -1,7 +1,7 @@
-"""The study: which trial is next, and what is told of it. All of it survives the process.
+"""A study in a database, and the queue of its trials, shared by several processes.
 
-A trial belongs to the process that holds the lock of its directory. One that the study has as
-running and that nobody holds was interrupted: whoever comes next goes on with it.
+A trial belongs to the process that holds the lock of its directory. A trial that is running in
+the study without a lock was interrupted, and the next process resumes it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from functrain.checkpoint.run_directory import locked
 from functrain.checkpoint.storage.files import directory_lock, make_directories
 from functrain.errors import RunDirectoryBusyError, SearchError
 from functrain.errors.optional import require
-from functrain.search import choosing
+from functrain.search import factories
 from functrain.search.manifest import trial_directory
-from functrain.search.trials import Outcome
+from functrain.search.trials import TrialResult
 
 FILE_NAME = "study.db"
 _EXHAUSTED = "exhausted"
-_PATIENCE = 60  # seconds that a process waits for another one's write
+_PATIENCE = 60  # seconds to wait for another process that writes
 _STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
 def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -> Any:
-    """The study of a search, made where there is none.
+    """Open the study of a search, or create it.
 
     Args:
-        directory: of the search.
+        directory: the directory of the search.
         direction: ``minimize`` or ``maximize``.
-        pruner: an Optuna pruner, or what has its ``prune``.
-        new: whether it may be made.
+        pruner: an Optuna pruner, or an object with its method ``prune``.
+        new: whether the study may be created.
 
     Returns:
         An ``optuna.Study``, in ``study.db``.
 
     Raises:
-        SearchError: there is none, and none may be made.
+        SearchError: the study does not exist and may not be created.
         MissingExtraError: Optuna is not installed.
     """
     optuna, path = require("optuna", "search"), directory / FILE_NAME
     if not (new or path.exists()):
-        raise SearchError(f"{directory} holds no search: it has no {FILE_NAME}")
+        raise SearchError(f"{directory} is not a search: it has no {FILE_NAME}")
     make_directories(directory)
-    with directory_lock(directory):  # two processes may not both make the tables
+    with directory_lock(directory):  # only one process may create the tables
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
         )
@@ -61,14 +61,14 @@ def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -
 
 
 @attrs.frozen
-class Queue:
-    """Trials of a study, one by one.
+class TrialQueue:
+    """The trials of a study, one by one.
 
     Attributes:
         study: an ``optuna.Study``.
-        directory: of the search.
-        sampler: options of :func:`functrain.search.choosing.sampler`.
-        trials: how many there are to be in all.
+        directory: the directory of the search.
+        sampler: options of :func:`functrain.search.factories.make_sampler`.
+        trials: the total number of trials.
     """
 
     study: Any
@@ -78,18 +78,18 @@ class Queue:
 
     @contextlib.contextmanager
     def next(self) -> Iterator[Any]:
-        """The next trial, this process's own for the length of the block.
+        """Lock the next trial for the length of the block.
 
         Yields:
-            An ``optuna.Trial``, interrupted ones first; ``None`` when no more are to be begun.
+            An ``optuna.Trial``, interrupted ones first; ``None`` when there are no more.
         """
         with contextlib.ExitStack() as held:
             with directory_lock(self.directory):
                 trial = self._interrupted(held) or self._new(held)
             yield trial
 
-    def tell(self, trial: Any, outcome: Outcome) -> None:
-        """Say what came of a trial."""
+    def tell(self, trial: Any, outcome: TrialResult) -> None:
+        """Store the result of a trial."""
         state = require("optuna.trial", "search").TrialState[_STATES[outcome.state]]
         for name in ("detail", "values", "std", "seconds"):
             trial.set_user_attr(name, getattr(outcome, name))
@@ -97,8 +97,8 @@ class Queue:
         try:
             self.study.tell(trial, value, state=state)
         except RuntimeError:
-            # By study.stop(), which raises outside of study.optimize, samplers say that they have
-            # been through a finite space. The trial is told by then.
+            # Samplers call study.stop() when a finite space is exhausted, which raises outside of
+            # study.optimize. The trial is already stored then.
             if not self._of(trial.number).state.is_finished():
                 raise
             self.study.set_user_attr(_EXHAUSTED, True)
@@ -118,10 +118,10 @@ class Queue:
                 except RunDirectoryBusyError:
                     continue
                 if self._of(frozen.number).state.is_finished():
-                    continue  # whoever held it has told it since the study was read
+                    continue  # another process has finished it since the study was read
                 held.enter_context(mine.pop_all())
-            self.study.sampler = choosing.sampler(self.sampler, frozen.number)
-            # Optuna has no other way to take up a running trial: enqueue_trial would make a new
+            self.study.sampler = factories.make_sampler(self.sampler, frozen.number)
+            # Optuna has no other way to resume a running trial: enqueue_trial would create a new
             # one, with another number and directory.
             return optuna.trial.Trial(self.study, frozen._trial_id)
         return None
@@ -131,7 +131,7 @@ class Queue:
         begun = len(states) - states.count("WAITING")
         if begun >= self.trials or self.exhausted:
             return None
-        self.study.sampler = choosing.sampler(self.sampler, begun)
+        self.study.sampler = factories.make_sampler(self.sampler, begun)
         trial = self.study.ask()
         held.enter_context(locked(trial_directory(self.directory, trial.number)))
         return trial

@@ -1,4 +1,4 @@
-"""The search: trial after trial until there are enough, and on from there when called again."""
+"""The loop of a search: run trials until a limit, resuming an earlier search."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import attrs
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.metrics.mode import mode_of_name, name_hint
-from functrain.search import choosing
-from functrain.search.manifest import settle, trial_directory
+from functrain.search import factories
+from functrain.search.manifest import trial_directory, write_or_check
 from functrain.search.space import Space, read_space, suggest
-from functrain.search.studies import Queue, open_study
-from functrain.search.trials import Goal, Objective, Outcome, run_trial
+from functrain.search.study import TrialQueue, open_study
+from functrain.search.trials import Goal, Objective, TrialResult, run_trial
 from functrain.training.durations import Duration, Minutes, duration
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
@@ -30,7 +30,7 @@ class Search:
 
     Attributes:
         study: the ``optuna.Study``, with all trials.
-        directory: of the search.
+        directory: the directory of the search.
         reason: ``trials``, ``exhausted``, ``timeout``, ``failures`` or ``interrupted``.
         detail: the reason in words.
     """
@@ -48,7 +48,7 @@ def search(
     metric: str,
     directory: str | Path,
     direction: Direction | None = None,
-    value: str = "last",
+    value: Literal["last", "best"] = "last",
     trials: int = 20,
     timeout: Duration | str | None = None,
     seeds: Sequence[int] = (0,),
@@ -58,31 +58,33 @@ def search(
     settings: Mapping[str, Any] | None = None,
     say: Callable[[str], object] = print,
 ) -> Search:
-    """Look for the parameters under which a metric is best; again, goes on from where it was.
+    """Search for the parameters with the best value of a metric.
+
+    A second call with the same arguments resumes the search.
 
     Args:
         objective: ``objective(params, seed, directory, listeners)`` calls ``ft.fit`` with these
             ``seed``, ``directory`` and ``listeners`` and returns its run.
         space: see :func:`read_space`.
         metric: of the run's history, ``"eval/accuracy"`` say.
-        directory: of the search; run directories are ``trial-0003/seed-1`` in it.
-        direction: ``minimize`` or ``maximize``; by default what a well-known name implies
-            (accuracy, loss). Of any other metric it must be given.
-        value: ``last`` or ``best`` value of the metric in a run.
-        trials: how many in all, those of earlier calls included.
-        timeout: no trial is begun after so long in this call, ``"30 minutes"`` say.
-        seeds: each trial is run with all of them; the mean of the metric counts.
-        sampler: ``name`` of an Optuna sampler and its arguments; ``seed`` is 0 if not given.
+        directory: the directory of the search, with run directories like ``trial-0003/seed-1``.
+        direction: ``minimize`` or ``maximize``. The default follows from a well-known name
+            (accuracy, loss); any other metric needs it.
+        value: use the ``last`` or the ``best`` value of the metric in a run.
+        trials: total number of trials, including those of earlier calls.
+        timeout: start no trial after this time in this call, for example ``"30 minutes"``.
+        seeds: run each trial with all of these; the mean of the metric counts.
+        sampler: ``name`` of an Optuna sampler and its arguments; ``seed`` is 0 by default.
         pruner: an Optuna pruner, or ``name`` and arguments of one; by default none.
-        max_failures: the search ends at so many trials that failed by an exception in this call.
-        settings: what else, as plain data, may not change when the search is continued.
-        say: called with a line on each trial.
+        max_failures: stop after this many trials that failed with an exception in this call.
+        settings: further plain data that must not change when the search is resumed.
+        say: a function that is called with a line for each trial.
 
     Returns:
-        The study, and why it ended.
+        The study, and why the search ended.
 
     Raises:
-        SearchError: an argument makes no sense, or the runs do not measure the metric.
+        SearchError: an argument is invalid, or the runs do not measure the metric.
         RunChangedError: the directory holds a search for something else.
         MissingExtraError: Optuna is not installed.
     """
@@ -90,10 +92,10 @@ def search(
     direction = direction_of(metric, direction)
     _check(direction, value, trials, seeds, max_failures)
     options = {} if sampler is None else dict(sampler)
-    choosing.sampler(options, 0)  # before anything is written
-    judge = pruner if hasattr(pruner, "prune") else choosing.pruner(pruner)
+    factories.make_sampler(options, 0)  # before anything is written
+    judge = pruner if hasattr(pruner, "prune") else factories.make_pruner(pruner)
     limit = _seconds(timeout)
-    settle(where, {
+    write_or_check(where, {
         "metric": metric,
         "direction": direction,
         "value": value,
@@ -101,21 +103,21 @@ def search(
         **{f"space.{name}": repr(parameter) for name, parameter in parameters.items()},
         **(settings or {}),
     })  # fmt: skip
-    queue = Queue(open_study(where, direction, judge), where, options, trials)
+    queue = TrialQueue(open_study(where, direction, judge), where, options, trials)
     goal = Goal(metric, direction == "maximize", value == "best")
-    plan = _Plan(objective, goal, parameters, tuple(seeds), queue, max_failures, limit, say)
-    return Search(queue.study, where, *plan.go())
+    loop = _Loop(objective, goal, parameters, tuple(seeds), queue, max_failures, limit, say)
+    return Search(queue.study, where, *loop.run())
 
 
 def direction_of(metric: str, direction: Direction | None) -> Direction:
     """Return the direction of a search.
 
     Args:
-        metric: whose name implies it, if it is well known.
-        direction: the user's word, which decides if there is one.
+        metric: the name of the metric, which implies the direction if it is well known.
+        direction: the choice of the user, which takes precedence.
 
     Raises:
-        SearchError: nothing says it.
+        SearchError: the direction is unknown.
 
     Example:
         >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
@@ -133,43 +135,43 @@ def direction_of(metric: str, direction: Direction | None) -> Direction:
 
 
 @attrs.frozen
-class _Plan:
-    """What the loop over trials needs."""
+class _Loop:
+    """The arguments of the loop over trials."""
 
     objective: Objective
     goal: Goal
     space: Space
     seeds: tuple[int, ...]
-    queue: Queue
+    queue: TrialQueue
     max_failures: int
     seconds: float
     say: Callable[[str], object]
 
-    def go(self) -> tuple[str, str]:
-        """Run trials; why no more are run, in a word and in a sentence."""
+    def run(self) -> tuple[str, str]:
+        """Run trials, and return the reason for stopping as a word and a sentence."""
         begin, failures = time.monotonic(), 0
         while time.monotonic() - begin < self.seconds:
             try:
                 outcome = self._trial()
-            except KeyboardInterrupt:  # between two runs; one that runs ends by itself
+            except KeyboardInterrupt:  # between two runs; a run handles SIGINT itself
                 return "interrupted", "received SIGINT"
             if outcome is None and self.queue.exhausted:
                 return "exhausted", "every point of the space was tried"
             if outcome is None:
-                return "trials", f"{self.queue.trials} trials were begun"
+                return "trials", f"{self.queue.trials} trials were started"
             if outcome.state == "interrupted":
                 return "interrupted", outcome.detail
             failures += outcome.error
             if failures >= self.max_failures:
-                return "failures", f"{failures} trials failed by an exception"
-        return "timeout", f"no trial is begun after {self.seconds:g} s"
+                return "failures", f"{failures} trials failed with an exception"
+        return "timeout", f"no trial starts after {self.seconds:g} s"
 
-    def _trial(self) -> Outcome | None:
+    def _trial(self) -> TrialResult | None:
         with self.queue.next() as trial:
             if trial is None:
                 return None
             if trial.params:
-                self.say(f"trial {trial.number}: was interrupted, goes on")
+                self.say(f"trial {trial.number}: was interrupted, resuming")
             params = suggest(self.space, trial)
             directory = trial_directory(self.queue.directory, trial.number)
             outcome = run_trial(self.objective, self.goal, trial, params, self.seeds, directory)
@@ -179,7 +181,7 @@ class _Plan:
             return outcome
 
 
-def _line(number: int, params: dict[str, Any], outcome: Outcome, directory: Path) -> str:
+def _line(number: int, params: dict[str, Any], outcome: TrialResult, directory: Path) -> str:
     shown = ", ".join(f"{n}={short(value)}" for n, value in params.items())
     if outcome.state == "complete":
         spread = "" if outcome.std is None else f" ± {outcome.std:.2g}"
@@ -192,7 +194,7 @@ def _line(number: int, params: dict[str, Any], outcome: Outcome, directory: Path
 
 
 def short(value: Any) -> str:
-    """A parameter's value for people.
+    """Format the value of a parameter.
 
     Example:
         >>> short(0.00123456), short("gelu"), short(64)

@@ -1,0 +1,45 @@
+"""Trials of a study that several processes share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from functrain.search import study as study_module
+from functrain.search.study import TrialQueue, open_study
+from functrain.search.trials import TrialResult
+
+
+def queue(directory: Path) -> TrialQueue:
+    import optuna
+
+    study = open_study(directory, "minimize", optuna.pruners.NopPruner())
+    return TrialQueue(study, directory, {"name": "RandomSampler"}, trials=3)
+
+
+@pytest.mark.row(47)
+def test_a_trial_that_ends_meanwhile_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, real = queue(tmp_path), queue(tmp_path), study_module.locked
+    with first.next() as trial:
+        pass
+    finished: list[int] = []
+
+    @contextlib.contextmanager
+    def late(directory: Path) -> Iterator[None]:
+        """Let the other process finish the trial, and release it."""
+        if not finished:
+            finished.append(trial.number)
+            first.tell(trial, TrialResult("complete", "", (1.0,)))
+        with real(directory):
+            yield
+
+    monkeypatch.setattr(study_module, "locked", late)
+    with second.next() as mine:
+        assert (finished, mine.number) == ([0], 1)
+    with real(tmp_path / "trial-0000"):
+        pass  # no process holds it
