@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.core.batch import Batch, copied
+from functrain.core.batch import Batch
+from functrain.core.batch_copies import copied
 from functrain.core.gradients import GradientFunction, Gradients, GradientSink
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
@@ -61,7 +62,7 @@ def step_gradients(
     Raises:
         LossError: no trainable parameter has a gradient, or micro-batches report other metrics.
     """
-    given, writes = state["params"], fixed.model.written
+    given, writes = state["params"], fixed.model.writes
     watched = writes.suspects(given, fixed.trainable, donated) if watch else set()
     params = writes.owned(given, watched)
     device = next(iter(params.values())).device

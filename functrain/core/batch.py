@@ -1,8 +1,8 @@
-"""Batches as trees: copied to the state's device, counted, cut into micro-batches.
+"""What ``train_step`` is given: one batch, or the micro-batches of a step; cut and counted.
 
 A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
-(strings, ``None``) in it. The user's batch is never handed to the model itself: models that write
-into their input, or pop keys from it, would change what the caller holds.
+(strings, ``None``) in it. Its samples are counted in ``batch_sizes.py``, it is cut in
+``batch_splitting.py`` and copied to the device in ``batch_copies.py``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import attrs
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import splitting
-from functrain.core.sizes import count
-from functrain.core.unknown_sizes import DURATION, known_size
-from functrain.errors import ConfigurationError
-from functrain.tree import containers, objects
+from functrain.core import batch_splitting
+from functrain.core.batch_sizes import class_to_register, count, or_register, size, why_unknown
+from functrain.errors import BatchSizeError, ConfigurationError
+from functrain.tree import containers
 
 Batch = Any
 
@@ -42,108 +38,16 @@ class MicroBatches:
     batches: list[Batch] = attrs.field(converter=list)
 
 
-def copied(batch: Batch, device: torch.device | None) -> Batch:
-    """A copy of a batch whose tensors are on ``device``.
-
-    Args:
-        batch: any nesting of containers and objects.
-        device: where the state is; ``None`` leaves each tensor where it is.
-
-    Returns:
-        New containers, tensors and arrays, and new objects where there are tensors in them; other
-        leaves are kept. Host copies from pinned memory do not block.
-
-    Raises:
-        UnsupportedError: an object with tensors in it cannot be copied.
-    """
-    if isinstance(batch, Tensor):
-        if device is None or batch.device == device:
-            return batch.clone()
-        return batch.to(device, non_blocking=batch.is_pinned())
-    kind = type(batch)
-    if kind is dict:
-        return {key: copied(child, device) for key, child in batch.items()}
-    if kind is tuple or kind is list:
-        return kind([copied(child, device) for child in batch])
-    if kind is str or batch is None:
-        return batch
-    if isinstance(batch, PackedSequence):
-        return _packed_copy(batch, device)
-    if containers.is_structure(batch) and not objects.is_registered(batch):
-        parts = [copied(child, device) for _, child in containers.children(batch)]
-        return containers.rebuild(batch, parts)
-    return _object_copy(batch, device)
-
-
-def _object_copy(batch: Any, device: torch.device | None) -> Any:
-    """A copy of what is no container of Python: on its own device first, then moved by its ``to``.
-
-    Only its class knows what else depends on the device; ``to`` may write to the object or return
-    another. A ``clone`` is relied on where the class is known to torch's pytree, as TensorDict is,
-    or nothing can be seen of what it holds.
-    """
-    if objects.is_array(batch):
-        return batch.copy()
-    if objects.is_registered(batch):
-        return _registered_copy(batch, device)
-    inside = objects.contents(batch)
-    if not inside.tensors:
-        return _moved(batch.clone(), device) if objects.moves(batch) else batch
-    parts = [leaf for _, leaf in inside.leaves if objects.is_part(leaf)]
-    moves = _moves_itself(batch, parts, device)
-    leaves = [
-        copied(leaf, None if moves else device) if objects.is_part(leaf) else leaf
-        for _, leaf in inside.leaves
-    ]
-    fresh = objects.rebuilt(batch, inside, leaves)
-    return _moved(fresh, device) if moves else fresh
-
-
-def _registered_copy(batch: Any, device: torch.device | None) -> Any:
-    parts = [child for _, child in containers.children(batch)]
-    moves = _moves_itself(batch, parts, device)
-    if objects.moves(batch):
-        fresh = batch.clone()
-    else:
-        fresh = containers.rebuild(batch, [copied(p, None if moves else device) for p in parts])
-    return _moved(fresh, device) if moves else fresh
-
-
-def _moves_itself(batch: Any, parts: list[Any], device: torch.device | None) -> bool:
-    """Whether an object has to move, and a method to do so."""
-    if device is None or not callable(getattr(type(batch), "to", None)):
-        return False
-    return any(tensor.device != device for part in parts for tensor in containers.tensors(part))
-
-
-def _moved(batch: Any, device: torch.device | None) -> Any:
-    moved = batch if device is None else batch.to(device)
-    return batch if moved is None else moved
-
-
-def _packed_copy(batch: PackedSequence, device: torch.device | None) -> PackedSequence:
-    """A copy whose lengths stay on the host, where torch wants them."""
-    parts = {name: copied(part, device) for name, part in batch._asdict().items()}
-    return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """A batch whose tensors are on ``device``: itself where they are, otherwise a copy.
-
-    Args:
-        batch: any nesting of containers.
-        device: where the state is.
-    """
-    if isinstance(batch, Tensor):
-        own = batch.resolve_conj().resolve_neg()
-        return own if own.device == device else copied(own, device)
-    kind = type(batch)
-    if kind is tuple or kind is list:
-        return kind([moved(child, device) for child in batch])
-    if containers.is_container(batch):
-        parts = [moved(child, device) for _, child in containers.children(batch)]
-        return containers.rebuild(batch, parts)
-    return batch
+# What depends on a size, and how to do without.
+Purpose = tuple[str, str]
+MEAN: Purpose = (
+    "the mean over several batches or micro-batches is weighted by their samples",
+    "Return functrain.Loss(value, weight=n) from the loss, n being what its mean was taken over",
+)
+DURATION: Purpose = (
+    "a duration of this run is counted in the samples of its batches",
+    "Give durations in steps or epochs",
+)
 
 
 class Split(NamedTuple):
@@ -194,7 +98,7 @@ def split(batch: Batch, accumulate: int) -> Split:
                 "are one step: functrain.MicroBatches([...])."
             )
     elif samples := count(batch):
-        parts = [batch] if accumulate < 2 else splitting.into(batch, accumulate)
+        parts = [batch] if accumulate < 2 else batch_splitting.into(batch, accumulate)
         return Split(parts, samples, 1, 0)
     else:
         return Split([], 0, 1, 1)
@@ -219,3 +123,24 @@ def require_sizes(batch: Batch) -> None:
 def _is_list_of_batches(batch: Batch) -> bool:
     # A loader's own batch is often the list [inputs, targets]; its elements are tensors.
     return isinstance(batch, list) and all(map(containers.is_container, batch))
+
+
+def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
+    """Return the size of a batch for a number that depends on it.
+
+    Args:
+        batch: any nesting of containers and objects.
+        purpose: the number, and how to do without.
+
+    Raises:
+        BatchSizeError: the size is not evident.
+    """
+    found = size(batch)
+    if found is None:
+        what, remedy = purpose
+        register = or_register("its size", "size", class_to_register(batch))
+        raise BatchSizeError(
+            f"{what}, and it is not evident how many there are in this one: {why_unknown(batch)}. "
+            f"{remedy}{register}."
+        )
+    return found

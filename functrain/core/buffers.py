@@ -1,7 +1,7 @@
-"""Buffers that a forward changes: which shapes one may take, and those without a place in a state.
+"""Buffers that a forward changes: the shapes they may take, and those that no state holds.
 
-A state has the buffers that were there when the program was made. One that comes later would stay
-in the private shell: lost when the run is resumed, and seen by steps from quite another state.
+A state has the buffers that the module had when the program was made. A later one would stay in
+the private shell: lost when a run is resumed, and visible to steps from unrelated states.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class KnownBuffers:
 _REMEDY = (
     "a buffer that changes must have a place in the state from the start. Register it in __init__ "
     "with a tensor of its shape and dtype, or torch.zeros(0) where these are not known; or with "
-    "persistent=False, if it is only a cache of what is computed anew"
+    "persistent=False, if it is only a cache that can be computed again"
 )
 
 

@@ -8,10 +8,10 @@ import attrs
 from torch import nn
 
 from functrain.core import learning_rate, step
+from functrain.core.allocator import keep_freed_memory
 from functrain.core.ema import EMA
-from functrain.core.freed_memory import keep_freed_memory
 from functrain.core.loss import LossFunction, refuse_criterion
-from functrain.core.model import Model, take_apart
+from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Recipe, Trainable
@@ -72,7 +72,7 @@ def program(
         refuse_criterion(function)
         _refuse_own_parameters(function)
     keep_freed_memory()
-    taken = take_apart(model)
+    taken = functionalize(model)
     recipe = Recipe(
         model=type(taken.module).__qualname__,
         loss=loss,
@@ -104,7 +104,7 @@ def _refuse_own_parameters(loss: LossFunction | None) -> None:
         )
 
 
-def _trainable(taken: Model, recipe: Recipe) -> list[str]:
+def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
     asked = recipe.trainable
     wanted = [
         path
@@ -128,7 +128,7 @@ def _trainable(taken: Model, recipe: Recipe) -> list[str]:
     return trained
 
 
-def _check_used(asked: Trainable | None, taken: Model) -> None:
+def _check_used(asked: Trainable | None, taken: FunctionalModule) -> None:
     """Refuse a misspelt name among several patterns, which would leave its part untrained."""
     for pattern in () if asked is None or isinstance(asked, str) or callable(asked) else asked:
         if not any(matches(pattern, path, tensor) for path, tensor in taken.params.items()):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
-from functrain.core.model import Model
+from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
 
@@ -36,7 +36,7 @@ GradientSink = Callable[[Tensor, str, Tensor], None]
 
 
 class Gradients(NamedTuple):
-    """What one batch, or several averaged, gave.
+    """The gradients of one batch.
 
     Attributes:
         grads: gradient by path; a parameter the loss does not depend on has none. Empty where
@@ -59,7 +59,7 @@ class GradientFunction(Protocol):
 
     def __call__(
         self,
-        model: Model,
+        model: FunctionalModule,
         forward: Forward,
         trainable: list[str],
         params: Tensors,
@@ -79,7 +79,7 @@ class GradientTransform(Protocol):
 
 
 def by_autograd(
-    model: Model,
+    model: FunctionalModule,
     forward: Forward,
     trainable: list[str],
     params: Tensors,
@@ -98,7 +98,7 @@ def by_autograd(
         buffers: buffers that the forward may write to.
         batch: one batch on the device.
         scale: factor on the loss before the backward pass, or ``None``.
-        sink: is handed each gradient while the backward pass goes on.
+        sink: called with each gradient during the backward pass.
 
     Returns:
         Gradients (of the scaled loss), buffers after the forward, outcome.
@@ -110,7 +110,7 @@ def by_autograd(
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
-    bound = model.written.bound(params, leaves)
+    bound = model.writes.bound(params, leaves)
     with model.bound(bound, buffers, training=True) as module:
         outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
@@ -121,13 +121,13 @@ def by_autograd(
             grads = {}
             _emit_gradients(loss, leaves, functools.partial(sink, outcome.weight_of(batch)))
         after = model.current_buffers()
-        model.written.take_over(params, bound, model.current_params(bound))
+        model.writes.adopt(params, bound, model.current_params(bound))
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
 
 
 def by_func(
-    model: Model,
+    model: FunctionalModule,
     forward: Forward,
     trainable: list[str],
     params: Tensors,
@@ -148,8 +148,8 @@ def by_func(
             outcome = forward(module, batch)
             after = model.current_buffers()
         loss = outcome.value if scale is None else outcome.value * scale
-        # What is returned beside the loss must be tensors: a weight that is asked for later, of the
-        # batch, is an empty list.
+        # torch.func returns tensors only: an empty list stands for a weight that is taken from the
+        # batch later.
         weight = [] if outcome.weight is None else [outcome.weight_of(batch)]
         return loss, (outcome._replace(weight=weight), after)  # type: ignore[arg-type]
 
@@ -161,7 +161,7 @@ def by_func(
 
 
 def emit(found: Gradients, batch: Batch, sink: GradientSink) -> Gradients:
-    """Gradients that are there already, handed to a ``sink``."""
+    """Hand gradients that are already complete to a ``sink``."""
     weight = found.outcome.weight_of(batch)
     for path, grad in found.grads.items():
         sink(weight, path, grad)
@@ -192,7 +192,6 @@ def _require_graph(loss: Tensor, trainable: list[str]) -> None:
 
 
 def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
-    """The gradients of a loss, all at once."""
     graph = loss.grad_fn
     with _reentrant_refused():
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -210,7 +209,7 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
 
 
 def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> None:
-    """Hand over the gradients of a loss, each as soon as the backward pass has it."""
+    """Call the sink with each gradient as soon as the backward pass has it."""
     graph, handed = loss.grad_fn, set()
 
     def hand_over(path: str, leaf: Tensor) -> None:
@@ -230,11 +229,11 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
 
 @contextlib.contextmanager
 def _reentrant_refused() -> Iterator[None]:
-    """Refuses the one construct that would lose gradients, with a message that says so.
+    """Refuse reentrant checkpointing, the one construct that would lose gradients.
 
-    Reentrant checkpointing finds its gradients by a backward pass of its own, which writes into
-    ``.grad``. Asked for certain gradients it raises, or, where nothing that is trained lies
-    before it, is passed over without a word.
+    It finds its gradients by a backward pass of its own, which writes into ``.grad``.
+    ``torch.autograd.grad`` makes it raise; or, where nothing trained lies before it, silently skips
+    it.
     """
     try:
         yield
@@ -258,7 +257,7 @@ def _has_reentrant_checkpoint(graph: Any) -> bool:
 
 
 def _accumulated(path: str, grad: Tensor, leaf: Tensor) -> Tensor:
-    """A gradient as ``backward`` would leave it in ``.grad``: in memory it lies as its parameter.
+    """Return a gradient as ``backward`` would leave it in ``.grad``: with its parameter's strides.
 
     The order of its elements is that in which a norm adds them up (torch's "gradient layout
     contract"; transposed convolutions and permuted inputs give other strides).

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from functrain.core.batch import known_size
 from functrain.core.metrics import Metric, is_metric
 from functrain.core.precision import autocast
-from functrain.core.unknown_sizes import known_size
 from functrain.errors import ConfigurationError, LossError
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})

@@ -1,8 +1,8 @@
-"""A private shell of the user's module whose tensors are put in for one call and taken out again.
+"""A module as a function of its tensors: a private shell, into which they are put for one call.
 
-``torch.func.functional_call`` looks every owner up by name at each call, which doubles the forward
-time of a model of many small layers. Here the owners are found once; binding is one assignment
-each. The user's own module is never touched: the shell is a copy, or comes from a factory.
+``torch.func.functional_call`` looks up each tensor by name at each call, which doubles the forward
+time of a model of many small layers. Here their places are found once, and binding is one
+assignment each. The user's own module is never touched: the shell is a copy, or a factory made it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import attrs
 from torch import Tensor, nn
 
 from functrain.core.buffers import KnownBuffers, removed
-from functrain.core.module_tensors import Owner, lists, owners, refuse_closures
+from functrain.core.in_place_writes import InPlaceWrites
+from functrain.core.module_tensors import (
+    Place,
+    lists,
+    plain_paths,
+    refuse,
+    refuse_closures,
+    tensor_places,
+)
 from functrain.core.rng import derive, scoped
 from functrain.core.state import Tensors
-from functrain.core.wrapped import plain_paths, refuse
-from functrain.core.written import Written
 from functrain.errors import ModelError
 
 Factory = Callable[[], nn.Module]
 
 
 @attrs.frozen(eq=False, repr=False)
-class Model:
-    """A module taken apart: structure that stays, initial values, and where tensors go.
+class FunctionalModule:
+    """A module without state: its structure, its initial values, and the places of its tensors.
 
     Attributes:
         module: the private shell.
@@ -35,15 +41,15 @@ class Model:
         params: initial parameters by path (ties appear once, under their first name).
         buffers: initial buffers by path.
         requires_grad: paths that the user's module marks as trainable.
-        owners: for each path, every place in the shell that holds that tensor.
-        places: the first of them for each parameter.
+        places: for each path, every place in the shell that holds that tensor.
+        param_places: the first of them for each parameter.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
-        lists: attributes of submodules that are owners; a forward may put new ones in their place
-            (``nn.LSTM`` does), which would hold on to a state.
+        lists: attributes of submodules that are lists of tensors; a forward may put new lists in
+            their place (``nn.LSTM`` does), which would keep a state alive.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
-        written: the parameters that forwards were seen to write to.
+        writes: the parameters that forwards were seen to write to.
     """
 
     module: nn.Module
@@ -51,17 +57,17 @@ class Model:
     params: Tensors
     buffers: Tensors
     requires_grad: frozenset[str]
-    owners: dict[str, list[Owner]]
-    places: dict[str, Owner]
+    places: dict[str, list[Place]]
+    param_places: dict[str, Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
     modes: list[tuple[dict[str, Any], bool, bool]]
     known_buffers: KnownBuffers
-    written: Written
+    writes: InPlaceWrites
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
-        """Copies of the initial parameters and buffers.
+        """Return copies of the initial parameters and buffers.
 
         Args:
             seed: with a factory, values are a function of it; a module has the values it had.
@@ -69,7 +75,7 @@ class Model:
         Returns:
             (params, buffers), detached and owned by the caller.
         """
-        source = self if self.factory is None else take_apart(self.factory, seed)
+        source = self if self.factory is None else functionalize(self.factory, seed)
         if source.params.keys() != self.params.keys():
             raise ModelError(
                 "the model factory returned another set of parameters than at the first call: "
@@ -79,30 +85,30 @@ class Model:
         return _copies(source.params), _copies(source.buffers)
 
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> _Bound:
-        """A context in which the shell computes with these tensors, in this mode."""
+        """Return a context in which the shell computes with these tensors, in this mode."""
         return _Bound(self, params, buffers, training)
 
     def current_params(self, paths: Iterable[str]) -> list[Tensor]:
-        """The parameters the shell holds now, in the order of their paths."""
-        return [container[key] for container, key in map(self.places.__getitem__, paths)]
+        """Return the parameters the shell holds now, in the order of their paths."""
+        return [container[key] for container, key in map(self.param_places.__getitem__, paths)]
 
     def current_buffers(self) -> Tensors:
-        """The buffers the shell holds now; a forward may have replaced some by assignment.
+        """Return the buffers the shell holds now; a forward may have replaced some by assignment.
 
         Raises:
-            ModelError: it has removed one.
+            ModelError: the forward removed one.
         """
         found: Tensors = {}
         try:
             for path in self.buffers:
-                container, key = self.owners[path][0]
+                container, key = self.places[path][0]
                 found[path] = container[key].detach()
         except (AttributeError, KeyError):
             raise removed([p for p in self.buffers if self._buffer(p) is None]) from None
         return found
 
     def _buffer(self, path: str) -> Tensor | None:
-        container, key = self.owners[path][0]
+        container, key = self.places[path][0]
         held: Tensor | None = container.get(key)
         return held
 
@@ -112,17 +118,19 @@ class _Bound:
 
     __slots__ = ("model", "previous", "tensors", "training")
 
-    def __init__(self, model: Model, params: Tensors, buffers: Tensors, training: bool) -> None:
+    def __init__(
+        self, model: FunctionalModule, params: Tensors, buffers: Tensors, training: bool
+    ) -> None:
         self.model = model
         self.tensors = {**params, **buffers}
         self.training = training
         self.previous: list[Tensor] = []
 
     def __enter__(self) -> nn.Module:
-        owners, tensors = self.model.owners, self.tensors
-        self.previous = [container[key] for path in tensors for container, key in owners[path]]
+        places, tensors = self.model.places, self.tensors
+        self.previous = [container[key] for path in tensors for container, key in places[path]]
         for path, tensor in tensors.items():
-            for container, key in owners[path]:
+            for container, key in places[path]:
                 container[key] = tensor
         for attributes, in_training, in_evaluation in self.model.modes:
             attributes["training"] = in_training if self.training else in_evaluation
@@ -131,7 +139,7 @@ class _Bound:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         previous = iter(self.previous)
         for path in self.tensors:
-            for container, key in self.model.owners[path]:
+            for container, key in self.model.places[path]:
                 container[key] = next(previous)
         for attributes, name, owner in self.model.lists:
             attributes[name] = owner
@@ -139,8 +147,8 @@ class _Bound:
             self.model.known_buffers.refuse_others()
 
 
-def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
-    """Make a :class:`Model` from a module (its present values) or a factory of modules.
+def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
+    """Make a :class:`FunctionalModule` from a module (its present values) or a factory of modules.
 
     Args:
         source: an ``nn.Module``, which is copied, or a callable that returns one.
@@ -161,15 +169,15 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
     params = {plain[path]: p for path, p in params.items()}
     buffers = {plain[path]: b for path, b in buffers.items()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
-    found = owners(module, paths)
-    return Model(
+    found = tensor_places(module, paths)
+    return FunctionalModule(
         module=module,
         factory=factory,
         params={path: p.detach() for path, p in params.items()},
         buffers={path: b.detach() for path, b in buffers.items()},
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
-        owners=found,
-        places={path: found[path][0] for path in params},
+        places=found,
+        param_places={path: found[path][0] for path in params},
         aliases=_aliases(module, paths),
         hooks={
             plain[path]: list(p._backward_hooks.values())
@@ -179,7 +187,7 @@ def take_apart(source: nn.Module | Factory, seed: int = 0) -> Model:
         lists=lists(module, paths),
         modes=_modes(module),
         known_buffers=KnownBuffers.of(module),
-        written=Written.of(module, params),
+        writes=InPlaceWrites.of(module, params),
     )
 
 
@@ -237,7 +245,7 @@ def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
 
 
 def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:
-    """The flag of every submodule in both modes; the user's own ``train()`` decides them."""
+    """Return the flag of every submodule in both modes, as the user's own ``train()`` sets it."""
     module.train(False)
     in_evaluation = [m.training for m in module.modules()]
     module.train(True)

@@ -1,26 +1,34 @@
-"""Where a module holds its tensors: by ``nn.Module``'s own means, and in attributes besides.
+"""Where a module holds its tensors, and by which paths they are known.
 
-What is bound must be put everywhere a forward may read it. Where that cannot be done, in tuples
-and in functions that hold on to the module they were made in, the module is refused: its forward
-would go on to read the tensors it was made with, without a word.
+A tensor must be bound everywhere a forward may read it. Tuples, and functions that hold on to the
+module they were made in, make that impossible. Such a module is refused: its forward would
+silently go on to read the tensors it was made with.
+
+A model is the same with and without ``torch.compile``: its parameters have the same paths, so
+states, checkpoints and state dicts of one are those of the other.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from functrain.errors import ModelError
 
+WRAPPED = "_orig_mod."  # in the paths of what torch.compile wraps
+
 # A mutable container of the module that holds a tensor, and the key it is held under.
-Owner = tuple[Any, Any]
+Place = tuple[Any, Any]
 
 
-def owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
-    """Every place that holds each tensor, that of ``nn.Module`` first.
+def tensor_places(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Place]]:
+    """Return every place that holds each tensor, that of ``nn.Module`` first.
 
     Args:
         module: the shell.
@@ -29,7 +37,7 @@ def owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
     Raises:
         ModelError: a tuple holds one of them.
     """
-    found: dict[str, list[Owner]] = {path: [] for path in paths.values()}
+    found: dict[str, list[Place]] = {path: [] for path in paths.values()}
     seen: set[int] = set()
     submodules = list(module.modules())
     roots = [tensors for m in submodules for tensors in (m._parameters, m._buffers)]
@@ -43,7 +51,7 @@ def owners(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Owner]]:
 
 
 def lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any], str, Any]]:
-    """Attributes that are lists with some of the tensors, each with the module's attributes."""
+    """Return attributes that are lists with some of the tensors, with the module's ``__dict__``."""
     return [
         (vars(submodule), name, value)
         for submodule in module.modules()
@@ -57,7 +65,7 @@ def refuse_closures(source: nn.Module, copied: nn.Module) -> None:
 
     Args:
         source: the original.
-        copied: the copy; some modules make such functions anew for it.
+        copied: the copy; some modules make such functions for each copy.
 
     Raises:
         ModelError: a function in an attribute or a hook holds on to a part of the original.
@@ -78,7 +86,7 @@ def refuse_closures(source: nn.Module, copied: nn.Module) -> None:
 
 
 def _places(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
-    """(container, key, value) of all that is in a dict or list, at any depth."""
+    """Yield (container, key, value) of everything in a dict or list, at any depth."""
     if id(container) in seen:
         return
     seen.add(id(container))
@@ -91,7 +99,7 @@ def _places(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def _held(function: FunctionType) -> Iterator[Any]:
-    """What a function has from around it; of bound methods, what they are bound to."""
+    """Yield the variables a function closes over; of bound methods, the object they belong to."""
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents
@@ -110,3 +118,76 @@ def _refuse_in_tuple(held: tuple[Any, ...], key: Any, paths: dict[int, str]) -> 
             )
         if isinstance(value, tuple):
             _refuse_in_tuple(value, key, paths)
+
+
+def plain_paths(module: nn.Module, paths: list[str]) -> dict[str, str]:
+    """Return paths without the names that wrappers add.
+
+    Args:
+        module: the outermost module.
+        paths: dotted paths in it.
+
+    Returns:
+        For each path, the path without wrappers.
+    """
+    # From the inside out: to shorten a path changes nothing in front of it.
+    found = sorted(_wrappers(module), key=len, reverse=True)
+    return {path: _plain(path, found) for path in paths}
+
+
+def all_paths(module: nn.Module) -> list[str]:
+    """Return the paths of all parameters and buffers of a module, as the module has them."""
+    return [path for path, _ in (*module.named_parameters(), *module.named_buffers())]
+
+
+def shown_layers(module: nn.Module) -> dict[str, str]:
+    """Return the ``repr`` of each module without submodules, by path without wrappers.
+
+    Modules that print an address or the values of tensors are left out.
+    """
+    leaves = {f"{path}.": each for path, each in module.named_modules() if not any(each.children())}
+    plain = plain_paths(module, list(leaves))
+    shown = {plain[path].rstrip("."): repr(each) for path, each in leaves.items()}
+    return {path: text for path, text in shown.items() if not re.search(r" at 0x|tensor\(", text)}
+
+
+def _wrappers(module: nn.Module) -> list[str]:
+    """Return the paths of wrapped modules, each with a dot at its end."""
+    found = []
+    for path, one in module.named_modules():
+        before = f"{path}." if path else ""
+        if isinstance(one, torch._dynamo.OptimizedModule):
+            found.append(before + WRAPPED)
+        elif isinstance(one, DataParallel):
+            found.append(f"{before}module.")
+    return found
+
+
+def _plain(path: str, wrappers: list[str]) -> str:
+    for wrapper in wrappers:
+        if path.startswith(wrapper):
+            outside = wrapper[: wrapper.rindex(".", 0, -1) + 1] if "." in wrapper[:-1] else ""
+            path = outside + path[len(wrapper) :]
+    return path
+
+
+def refuse(module: nn.Module) -> None:
+    """Refuse a module whose tensors a step cannot replace, or whose backward pass does more.
+
+    Raises:
+        ModelError: it is, or has in it, a module of ``torch.jit`` or a ``DistributedDataParallel``.
+    """
+    for path, one in module.named_modules():
+        where = f"{path!r} of the model" if path else "the model"
+        if isinstance(one, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{where} is a torch.jit module, which keeps its parameters where a step cannot "
+                "put others. Give functrain the nn.Module that it was made from, and script the "
+                "trained one; for speed there is functrain.compiled(program)"
+            )
+        if isinstance(one, DistributedDataParallel):
+            raise ModelError(
+                f"{where} is a DistributedDataParallel, which averages gradients only in "
+                "loss.backward(), and a step does not call it. Give functrain the module inside, "
+                "model.module"
+            )

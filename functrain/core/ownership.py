@@ -1,9 +1,10 @@
-"""Whether anyone else can see a state: what nobody else holds may be written over.
+"""Whether a state is the only holder of its tensors, so that a donated step may overwrite them.
 
-CPython counts the references to an object. Where only a state refers to its tensors, they can be
-updated in place without anybody being able to tell. And torch counts the tensors on the same memory
-(views, ``detach()``, ``numpy()``). Tensors that somebody else does hold, another state made by
-``attrs.evolve`` or a target network, are left alone: the step then writes to copies.
+CPython counts the references to an object: where only a state refers to its tensors, nobody can
+notice that they are updated in place. Torch counts the tensors on the same memory (views,
+``detach()``, ``numpy()``). A tensor with another holder, such as a state made by
+``attrs.evolve`` or a target network, is left alone: the step then writes to copies. What depends on
+private parts of CPython and torch is all in this file.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import sys
 from itertools import repeat
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, UntypedStorage
 
-from functrain.core.memory import unshared
 from functrain.core.state import TrainState
 
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
@@ -37,10 +38,9 @@ def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool
     """Return whether nothing but a state holds any tensor that a step writes to.
 
     Args:
-        state: who holds the state itself does not matter; a donated step consumes it.
+        state: references to the state itself do not count; a donated step consumes it.
         updated: paths of the parameters that a step writes to.
-        eager: whether the step asks for views of the parameters itself, once the loss has seen
-            them.
+        eager: whether the step itself looks for views of the parameters, after the forward.
     """
     if max([_count(state, part) for part in _parts(state)]) > _BY_ATTRIBUTE:
         return False
@@ -52,6 +52,37 @@ def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool
     if max(_most(trained), _most(others)) > _IN_TWO:
         return False
     return unshared(others) and (eager or unshared(trained))
+
+
+def unshared(tensors: list[Tensor]) -> bool:
+    """Whether no other tensor lies on the memory of several: no view, ``detach()``, ``numpy()``.
+
+    Args:
+        tensors: of any layout; memory that is not torch's is not looked at.
+
+    Example:
+        >>> weight = torch.zeros(3)
+        >>> unshared([weight])
+        True
+        >>> kept = weight.detach()
+        >>> unshared([weight])
+        False
+    """
+    return _most_on_one(tensors) <= _ALONE
+
+
+def _most_on_one(tensors: list[Tensor]) -> int:
+    """The most holders that the memory of any tensor has."""
+    users = map(torch._C._storage_Use_Count, [each._cdata for each in _storages(tensors)])
+    return max(users, default=0)
+
+
+def _storages(tensors: list[Tensor]) -> list[UntypedStorage]:
+    try:
+        return list(map(Tensor.untyped_storage, tensors))
+    except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
+        strided = [tensor for tensor in tensors if tensor.layout is torch.strided]
+        return list(map(Tensor.untyped_storage, strided))
 
 
 def _parts(state: TrainState) -> tuple[str, ...]:
@@ -93,3 +124,5 @@ class _Holder:
 # By the call that counts, and by the one attribute; or by the container and the list of them all.
 _BY_ATTRIBUTE = _count(_Holder(), "held")
 _IN_TWO = 1 + _most([object()])
+# The tensor, and the storage that is asked.
+_ALONE = _most_on_one([torch.empty(1)])

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from functrain.core.buffers import may_become
-from functrain.core.model import Model, take_apart
+from functrain.core.model import FunctionalModule, functionalize
+from functrain.core.module_tensors import plain_paths
 from functrain.core.state import Tensors, TrainState
-from functrain.core.wrapped import plain_paths
 from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.errors.nearest import nearest
 
@@ -22,7 +22,7 @@ from functrain.errors.nearest import nearest
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
-def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
+def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     """Replace initial parameters by pretrained ones.
 
     Args:
@@ -56,10 +56,10 @@ def load(model: Model, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     }
 
 
-def _resized_by_module(model: Model, values: Tensors) -> set[str]:
+def _resized_by_module(model: FunctionalModule, values: Tensors) -> set[str]:
     """The buffers that have the shapes given after the module's own ``load_state_dict``."""
     own = model.factory
-    module = copy.deepcopy(model.module) if own is None else take_apart(own).module
+    module = copy.deepcopy(model.module) if own is None else functionalize(own).module
     with contextlib.suppress(RuntimeError):  # raised at the end, for all that it did not take
         module.load_state_dict(values, strict=False)
     loaded = dict(module.named_buffers(remove_duplicate=False))

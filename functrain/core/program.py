@@ -22,7 +22,8 @@ from functrain.core import (
     step,
 )
 from functrain.core.accumulation import step_gradients
-from functrain.core.batch import Batch, Split, copied, split
+from functrain.core.batch import Batch, Split, split
+from functrain.core.batch_copies import copied
 from functrain.core.diagnosis import (
     check_state,
     explain_mismatch,
@@ -155,7 +156,7 @@ class Program:
             raise not_a_state(state, batch)
         given = split(batch, self.recipe.accumulate)
         if not given.parts:
-            return _passed_over(state, given)
+            return _skipped(state, given)
         try:
             lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
@@ -298,7 +299,7 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
-        params = self.fixed.model.written.owned(self._weights(state, weights))
+        params = self.fixed.model.writes.owned(self._weights(state, weights))
         if gradients:
             trained = set(self.fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
@@ -314,7 +315,7 @@ class Program:
     def observe(
         self, state: TrainState, metric: float | None, mode: Mode | None = None
     ) -> TrainState:
-        """Tell the schedule a metric of an evaluation (``Plateau`` and its like react to it).
+        """Report a metric of an evaluation to the schedule (``Plateau``, say, reacts to it).
 
         Args:
             state: not changed.
@@ -324,7 +325,7 @@ class Program:
 
         Raises:
             InvalidScheduleError: more is better, and a schedule of torch, or one within a schedule
-                of your own, was not told.
+                of your own, has no ``mode``.
         """
         scheduler = learning_rate.observe(self.schedules, state.scheduler, metric, mode)
         return attrs.evolve(state, scheduler=scheduler)
@@ -352,11 +353,11 @@ def _evaluation_stream(state: TrainState) -> int:
     return state.rng.stream("evaluate", state.counters.step)
 
 
-def _passed_over(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
-    """A batch without samples: counted, warned of, and otherwise as if it had not been."""
+def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
+    """Count a batch without samples, and warn; nothing else changes."""
     counters = state.counters.after(given, state.counters.skipped)
     warn(
-        f"step {counters.step}: the batch has no samples; it was passed over and counted in "
+        f"step {counters.step}: the batch has no samples; it was skipped and counted in "
         "state.counters.empty",
         EmptyBatchWarning,
     )

@@ -12,7 +12,7 @@ from functrain.core import precision
 from functrain.core.ema import EMA
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
-from functrain.core.model import Model
+from functrain.core.model import FunctionalModule
 from functrain.core.optimizer import Optimizer
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
@@ -128,13 +128,13 @@ class Fixed:
     """What a device step needs besides its arguments; none of it changes."""
 
     recipe: Recipe
-    model: Model
+    model: FunctionalModule
     trainable: list[str]
 
     @property
     def updated(self) -> list[str]:
         """The parameters that a step or its forward writes to."""
-        frozen = self.model.written.paths.difference(self.trainable)
+        frozen = self.model.writes.paths.difference(self.trainable)
         return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
 
 

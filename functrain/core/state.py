@@ -31,7 +31,7 @@ class Counters:
         epoch: epochs completed.
         batch: loader batches consumed in the present epoch.
         samples: samples consumed since the start.
-        empty: batches without samples that were passed over.
+        empty: batches without samples, which were skipped.
         skipped: int64 scalar on the device: updates left out because of non-finite gradients.
     """
 

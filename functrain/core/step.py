@@ -24,9 +24,9 @@ from functrain.core.batch import Batch
 from functrain.core.clipping import clipped
 from functrain.core.ema import EMA
 from functrain.core.gradients import GradientFunction, by_autograd, by_func
-from functrain.core.memory import unshared
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
+from functrain.core.ownership import unshared
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import refuse_system_seed, scoped
 from functrain.core.state import Donation, Tensors

@@ -3,8 +3,8 @@
 Begin with ``batches.py``; ``source.py`` adapts every other kind of data.
 """
 
-from functrain.core.sizes import size
-from functrain.core.splitting import split
+from functrain.core.batch_sizes import size
+from functrain.core.batch_splitting import split
 from functrain.data.batches import Batches
 from functrain.data.mixed_samples import mixed_samples
 from functrain.data.mixture import Mixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
 
-from functrain.core.sizes import count
+from functrain.core.batch_sizes import count
 from functrain.data.prefetched import Prefetched
 from functrain.data.replay import Replay
 from functrain.data.source import BatchesSource, ListSource, Source

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.core import sizes, unknown_sizes
+from functrain.core import batch_sizes
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import is_out_of_memory
 from functrain.core.program import Program
@@ -159,11 +159,11 @@ def _wait(device: torch.device) -> None:
 
 def _repeating(batch: Batch) -> Callable[[int], Batch]:
     """Return a function that makes batches of any size from the samples of one."""
-    samples = sizes.size(batch)
+    samples = batch_sizes.size(batch)
     if samples is None:
         raise ConfigurationError(
             "find_batch_size repeats the samples of a batch, and it is not evident which they are: "
-            f"{unknown_sizes.reason(batch)}. {_FUNCTION}"
+            f"{batch_sizes.why_unknown(batch)}. {_FUNCTION}"
         )
     if not samples:
         raise ConfigurationError("find_batch_size was given a batch without samples")

@@ -15,9 +15,9 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver
 from functrain.checkpoint.format.changed_buffers import described
 from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.core.wrapped import plain_paths, shown_layers
 from functrain.data import Source
 from functrain.data.describing import describe as describe_data
 from functrain.errors import (

@@ -8,13 +8,12 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.core.batch import Batch
+from functrain.core.batch import Batch, known_size
+from functrain.core.batch_sizes import count, size
 from functrain.core.loss import LossFunction
 from functrain.core.program import Program
 from functrain.core.schedule import Mode
-from functrain.core.sizes import count, size
 from functrain.core.state import TrainState
-from functrain.core.unknown_sizes import known_size
 from functrain.data import Source, as_source
 from functrain.data.drawing import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError

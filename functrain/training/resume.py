@@ -15,10 +15,10 @@ from functrain.checkpoint import Anything, Checkpoints, read_manifest
 from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
+from functrain.core.module_tensors import all_paths, plain_paths
 from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.core.wrapped import all_paths, plain_paths
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,

@@ -12,7 +12,7 @@ from torch import Tensor
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.gradients import Forward, GradientFunction, Gradients, GradientSink, emit
-from functrain.core.model import Model
+from functrain.core.model import FunctionalModule
 from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
@@ -79,7 +79,7 @@ class Sharpness:
         """
 
         def aware(
-            model: Model,
+            model: FunctionalModule,
             forward: Forward,
             trainable: list[str],
             params: Tensors,
@@ -90,9 +90,9 @@ class Sharpness:
         ) -> Gradients:
             here = gradient(model, forward, trainable, params, buffers, batch, scale)
             # What a forward writes, to BatchNorm's buffers as to parameters, counts once.
-            frozen = model.written.suspects(params, trainable, donated=True)
+            frozen = model.writes.suspects(params, trainable, donated=True)
             worst = {**params, **self.worst(here.grads, params)}
-            worst = model.written.owned(worst, frozen)
+            worst = model.writes.owned(worst, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
             there = gradient(model, forward, trainable, worst, spare, batch, scale)
             found = here._replace(grads=there.grads)

@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import functrain as ft
 from functrain import errors
-from functrain.core.batch import copied, split
-from functrain.core.sizes import size
+from functrain.core.batch import split
+from functrain.core.batch_copies import copied
+from functrain.core.batch_sizes import size
 
 X = torch.arange(24.0).reshape(6, 4) / 10
 Y = X.sum(1, keepdim=True)

@@ -55,7 +55,7 @@ def normed(**options: Any) -> ft.Program:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     loss = lambda model, x: model(x).square().mean()  # noqa: E731
     program = ft.program(module, loss, ft.optim.AdamW(lr=0.1), **options)
-    program.fixed.model.written.watched = 3  # the first steps compare parameters, and wait
+    program.fixed.model.writes.watched = 3  # the first steps compare parameters, and wait
     return program
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from functrain import tree
-from functrain.core.batch import moved
+from functrain.core.batch_copies import moved
 from functrain.errors import CaptureError
 from functrain.tree import containers, objects
 

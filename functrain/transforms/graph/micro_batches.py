@@ -86,7 +86,7 @@ class Parts:
         paths = tuple(path for path in self.fixed.trainable if path in used)
         require_gradients(self.fixed, paths)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
-        kind = Kind(number, paths, tuple(sorted(self.fixed.model.written.paths)), dtype)
+        kind = Kind(number, paths, tuple(sorted(self.fixed.model.writes.paths)), dtype)
         update = self._update(kind, state, inputs)
         if isinstance(update, Skipping):
             return update
@@ -119,7 +119,7 @@ class Parts:
         """What micro-batches begin with: no gradients, and copies of what a forward writes to."""
         trainable = {path: state["params"][path] for path in self.fixed.trainable}
         return {
-            "params": self.fixed.model.written.owned(state["params"]),
+            "params": self.fixed.model.writes.owned(state["params"]),
             "total": {path: torch.zeros_like(param) for path, param in trainable.items()},
             "buffers": {path: buffer.clone() for path, buffer in state["buffers"].items()},
         }

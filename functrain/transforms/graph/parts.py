@@ -13,7 +13,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import step
 from functrain.core.accumulation import StepGradients, differentiation
-from functrain.core.batch import copied
+from functrain.core.batch_copies import copied
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.recipe import Fixed
@@ -81,10 +81,10 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         total, buffers = own["total"], own["buffers"]
         device = next(iter(own["params"].values())).device
         (batch,) = copied([own["batch"]], device)  # which a model may write to
-        params = fixed.model.written.owned(own["params"])
+        params = fixed.model.writes.owned(own["params"])
         of_batch = differentiation(fixed, by_autograd, params, device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
-        with Writes(own["params"], fixed.model.written):
+        with Writes(own["params"], fixed.model.writes):
             grads, after, outcome = of_batch(spare, batch, own["scale"], None)
         weight = outcome.weight_of(batch)
         added = {
@@ -101,7 +101,7 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         return {"loss": outcome.value, "weight": weight, "metrics": metrics}
 
     made = functools.partial(capture, function, flatten(given), fixed.model.module)
-    captured = settled(made, fixed.model.written)
+    captured = settled(made, fixed.model.writes)
     if not seen["returned"]:
         return None
     call = _lowered(lowering, captured, given)

@@ -55,7 +55,7 @@ def captured_step(
         own, rest = with_tensors(state, given), with_tensors(inputs, given)
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
-        with Writes(own["params"], fixed.model.written):
+        with Writes(own["params"], fixed.model.writes):
             new, outputs = step.functional(fixed, by_autograd)(whole, **rest)
         if lacking := skipping(own["optimizer"], new["optimizer"]):
             lacks.append(lacking)
@@ -67,7 +67,7 @@ def captured_step(
 
     examples = [*flatten(state), *flatten(inputs)]
     made = functools.partial(capture, function, examples, fixed.model.module)
-    captured = settled(made, fixed.model.written)
+    captured = settled(made, fixed.model.writes)
     if lacks:
         return lacks[0]
     # Not the examples themselves: where two of them share memory, that would be built in.

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.state import Tensors
-from functrain.core.written import Written
 from functrain.transforms.graph.capture import Captured
 
 
@@ -25,7 +25,7 @@ class Writes:
         written: where to remember those that were written to.
     """
 
-    def __init__(self, params: Tensors, written: Written) -> None:
+    def __init__(self, params: Tensors, written: InPlaceWrites) -> None:
         self.written = written
         self.memory = {_memory(tensor): path for path, tensor in params.items()}
         self.touched: set[int] = set()
@@ -40,7 +40,7 @@ class Writes:
         self.written.paths |= {self.memory[one] for one in self.touched & self.memory.keys()}
 
 
-def settled(capture: Callable[[], Captured], written: Written) -> Captured:
+def settled(capture: Callable[[], Captured], written: InPlaceWrites) -> Captured:
     """Capture a step; again if it was seen to write to parameters, of which it then makes copies.
 
     Args:

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import sizes, unknown_sizes
+from functrain.core.batch_sizes import (
+    all_votes,
+    attribute,
+    class_to_register,
+    declared,
+    or_register,
+    size,
+    why_unknown,
+)
 from functrain.errors import UnsupportedError
 from functrain.tree import containers, objects
 
@@ -56,9 +64,9 @@ def into(batch: Any, parts: int) -> list[Any]:
     Raises:
         UnsupportedError: see :func:`split`.
     """
-    total = sizes.size(batch)
+    total = size(batch)
     if total is None:
-        raise _not_cut(unknown_sizes.reason(batch), unknown_sizes.culprit(batch))
+        raise _not_cut(why_unknown(batch), class_to_register(batch))
     base, extra = divmod(total, min(parts, total))
     wanted = [base + (part < extra) for part in range(min(parts, total))]
     if len(wanted) == 1:
@@ -66,7 +74,8 @@ def into(batch: Any, parts: int) -> list[Any]:
     found = split(batch, wanted)
     if len(found) != len(wanted):
         raise _not_cut(
-            f"{len(found)} parts were returned for sizes={wanted}", unknown_sizes.culprit(batch)
+            f"{len(found)} parts were returned for sizes={wanted}",
+            class_to_register(batch),
         )
     return found
 
@@ -91,12 +100,12 @@ def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:
 
 
 def _of_object(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    if isinstance(sizes.attribute(batch, "batch_size"), torch.Size):  # a TensorDict or tensorclass
+    if isinstance(attribute(batch, "batch_size"), torch.Size):  # a TensorDict or tensorclass
         return _slices(batch, wanted)
     if _has_graphs(batch):
         return _of_graphs(batch, wanted)
     known = containers.is_structure(batch) and not objects.is_registered(batch)
-    if not known or sizes.declared(batch) is not None:
+    if not known or declared(batch) is not None:
         kind = type(batch)
         raise _not_cut(f"nothing says how a {kind.__qualname__} is cut", kind)
     return _filled(batch, wanted)
@@ -126,7 +135,7 @@ def _not_cut(reason: str, kind: type | None = None) -> UnsupportedError:
     return UnsupportedError(
         f"this batch cannot be cut into micro-batches: {reason}. Give the step the micro-batches, "
         "functrain.MicroBatches([...]), as fit does"
-        f"{unknown_sizes.or_register('how it is cut', 'split', kind)}."
+        f"{or_register('how it is cut', 'split', kind)}."
     )
 
 
@@ -134,7 +143,7 @@ def _is_list_of_samples(batch: Any, total: int) -> bool:
     """Whether a list in a batch is one of samples rather than one of fields."""
     if type(batch) not in (list, tuple) or len(batch) != total:
         return False
-    return {n for _, n in sizes.all_votes(batch)} != {total}
+    return {n for _, n in all_votes(batch)} != {total}
 
 
 def _has_graphs(batch: Any) -> bool:

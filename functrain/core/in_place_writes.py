@@ -1,9 +1,9 @@
 """Parameters that a forward writes to: momentum encoders, ``nn.Embedding(max_norm=...)``.
 
-What a forward writes belongs to the next state, and the state that a step was given must stay as
-it is. Buffers are copied before each forward for that reason. Parameters are many and are nearly
-never written to, so only those that were seen to be written to are copied. What is not seen this
-way costs the old state its values, never the new one.
+The values that a forward writes belong to the next state, and the state that a step was given must
+not change. Buffers are copied before each forward for that reason. Parameters are many, and few
+forwards write to them, so a step copies only those that an earlier forward wrote to. A write that
+goes unnoticed corrupts the old state, never the new one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _SIZE = 2
 
 
 @attrs.define(eq=False)
-class Written:
+class InPlaceWrites:
     """The parameters that forwards were seen to write to.
 
-    What it remembers changes no result of a step, only what is copied before it.
+    This memory never changes the result of a step, only which parameters are copied before it.
 
     Attributes:
         paths: of those parameters.
-        watched: how many forwards were compared with what they were given.
+        watched: in how many forwards parameters were compared before and after.
     """
 
     paths: set[str] = attrs.field(factory=set)
     watched: int = 0
 
     @classmethod
-    def of(cls, module: nn.Module, params: Tensors) -> Written:
+    def of(cls, module: nn.Module, params: Tensors) -> InPlaceWrites:
         """Begin with the parameters that torch's own layers write to.
 
         Args:
@@ -73,7 +73,7 @@ class Written:
         return {*(() if donated else trained), *(frozen if small else ())}
 
     def owned(self, params: Tensors, paths: Collection[str] = ()) -> Tensors:
-        """Return parameters of which those that are written to are copies.
+        """Return all parameters, with copies of those that a forward writes to.
 
         Args:
             params: all parameters; not changed.
@@ -100,7 +100,7 @@ class Written:
         return {**params, **frozen, **leaves}
 
     def notice(self, before: Tensors, after: Tensors) -> None:
-        """Remember what a forward wrote to.
+        """Remember the parameters that a forward wrote to.
 
         Args:
             before: the parameters that the step was given.
@@ -112,8 +112,8 @@ class Written:
         self.paths |= {p for p, old, new in copied if not old.is_meta and not tree.equal(old, new)}
         self.watched += 1
 
-    def take_over(self, params: Tensors, bound: Tensors, now: list[Tensor]) -> None:
-        """Take over the values that a forward gave parameters by ``.data =`` or by assignment.
+    def adopt(self, params: Tensors, bound: Tensors, now: list[Tensor]) -> None:
+        """Adopt the values that a forward gave parameters by ``.data =`` or by assignment.
 
         Args:
             params: all parameters, as the step has them; those with other values are replaced here.
@@ -138,7 +138,7 @@ class Written:
 
 
 def _places(tensors: Iterable[Tensor]) -> list[int]:
-    """Where the memory of tensors is, which ``.data =`` changes and nothing else."""
+    """Return the addresses of tensors, which only ``.data =`` changes."""
     if torch.compiler.is_compiling():  # where there are storages, but no addresses
         return [tensor.untyped_storage()._cdata for tensor in tensors]
     try:

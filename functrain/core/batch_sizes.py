@@ -216,3 +216,36 @@ def _first(batch: Any) -> int | None:
         if length is not None:
             return length
     return None
+
+
+def why_unknown(batch: Any) -> str:
+    """Say why the size of a batch is not evident."""
+    found = [(_place(path), n) for path, n in votes(batch)]
+    if not found:
+        kind = class_to_register(batch)
+        return f"there is no tensor to be seen in {'it' if kind is None else kind.__qualname__}"
+    shown = {n: place for place, n in reversed(found)}
+    listed = ", ".join(f"{place} has {n}" for n, place in list(shown.items())[::-1][:4])
+    return f"leading sizes differ: {listed}"
+
+
+def class_to_register(batch: Any) -> type | None:
+    """The class of the first object in a batch for which a size could be registered."""
+    if isinstance(batch, (*PLAIN, Tensor, PackedSequence)) or objects.is_array(batch):
+        return None
+    if type(batch) in (dict, list, tuple):
+        found = (class_to_register(child) for _, child in containers.children(batch))
+        return next((kind for kind in found if kind is not None), None)
+    return type(batch)
+
+
+def or_register(what: str, function: str, kind: type | None) -> str:
+    """Propose to register a function for a class, if it is one that can be registered."""
+    if kind is None:
+        return ""
+    return f", or register {what}: @functrain.data.{function}.register({kind.__qualname__})"
+
+
+def _place(path: Path) -> str:
+    keys = [key if isinstance(key, str) and key[:1] in ".[" else f"[{key!r}]" for key in path]
+    return f"batch{''.join(keys)}"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-from functrain.core import wrapped
-from functrain.core.model import Model, take_apart
+from functrain.core.model import FunctionalModule, functionalize
+from functrain.core.module_tensors import shown_layers
 from functrain.errors import ModelError
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)
@@ -146,7 +146,7 @@ def test_names_of_tied_weights_and_hooks_in_a_wrapper() -> None:
             out: Tensor = self.b(self.a(x))
             return out
 
-    found: Model = take_apart(compiled(Tied()))
+    found: FunctionalModule = functionalize(compiled(Tied()))
     assert found.aliases == {"b.weight": "a.weight"}
     assert list(found.hooks) == ["a.bias"]
     assert found.requires_grad == {"a.weight", "a.bias", "b.bias"}
@@ -159,7 +159,7 @@ def test_a_run_of_an_earlier_version_goes_on(
         return {path: path for path in paths}
 
     with monkeypatch.context() as patched:
-        for place in ("core.model", "training.resumption"):
+        for place in ("core.model", "training.resume", "training.checkpointer"):
             patched.setattr(f"functrain.{place}.plain_paths", of_before)
         old = program(compiled(network()))
         assert "_orig_mod.0.weight" in old.init().params
@@ -170,10 +170,10 @@ def test_a_run_of_an_earlier_version_goes_on(
 
 
 def test_layers_have_the_same_paths_too() -> None:
-    found = wrapped.shown_layers(network())
+    found = shown_layers(network())
     assert found["0"] == "Linear(in_features=6, out_features=4, bias=True)"
-    assert wrapped.shown_layers(compiled(network())) == found
-    assert wrapped.shown_layers(compiled(nn.GELU("tanh"))) == {"": "GELU(approximate='tanh')"}
+    assert shown_layers(compiled(network())) == found
+    assert shown_layers(compiled(nn.GELU("tanh"))) == {"": "GELU(approximate='tanh')"}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

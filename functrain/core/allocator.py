@@ -1,4 +1,4 @@
-"""What becomes of the memory that a step on the CPU frees at its end."""
+"""Keep freed CPU memory in the allocator between steps."""
 
 from __future__ import annotations
 
