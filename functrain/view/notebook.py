@@ -18,7 +18,7 @@ _SHOWN_BY = {
     ("functrain.core.schedule", "Schedule"): "schedule_html",
     ("functrain.training.history", "Run"): "run_html",
     ("functrain.training.history", "History"): "history_html",
-    ("functrain.tree.differences", "Differences"): "differences_html",
+    ("functrain.tree.compare", "Differences"): "differences_html",
 }
 
 

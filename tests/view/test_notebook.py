@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,16 +16,15 @@ import functrain as ft
 from functrain import schedules
 from functrain.view import html, notebook
 
-interactive = pytest.importorskip("IPython.core.interactiveshell")
+formatters = pytest.importorskip("IPython.core.formatters")
 
 
 @pytest.fixture
-def formatter() -> Iterator[Any]:
-    """Give the HTML formatter of a fresh shell that knows functrain."""
-    shell = interactive.InteractiveShell()
-    shell.run_line_magic("load_ext", "functrain.view.notebook")
-    yield shell.display_formatter.formatters["text/html"]
-    shell.history_manager.enabled = False
+def formatter() -> Any:
+    """Return the HTML formatter of a shell that knows functrain."""
+    display = formatters.DisplayFormatter()
+    notebook.load_ipython_extension(SimpleNamespace(display_formatter=display))
+    return display.formatters["text/html"]
 
 
 class Halved(schedules.Linear):
@@ -58,7 +58,7 @@ def test_other_values_and_classes_are_left_alone(formatter: Any) -> None:
 
 
 @pytest.mark.parametrize("first", ["functrain", "IPython"])
-def test_importing_registers_names_only(first: str) -> None:
+def test_importing_registers_names_only(first: str, tmp_path: Path) -> None:
     code = f"""
 import sys
 if {first == "IPython"}:
@@ -73,15 +73,18 @@ if {first == "functrain"}:
 print(*[name for name in sys.modules if name.startswith("functrain.view.")])
 print(shell.display_formatter.format(ft.schedules.Cosine(0.1))[0]["text/html"][:4])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == ["functrain.view.notebook", "<div"]
 
 
-def test_a_shell_that_shows_nothing_is_left_alone() -> None:
-    class Mute:
-        display_formatter = None
-
-    notebook.load_ipython_extension(Mute())
+def test_a_shell_without_a_formatter_is_left_alone() -> None:
+    notebook.load_ipython_extension(SimpleNamespace(display_formatter=None))
 
 
 def test_no_class_knows_html() -> None:
