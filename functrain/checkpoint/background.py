@@ -220,7 +220,7 @@ def _do_first(first: Callable[[], None], step: int | None) -> None:
     try:
         first()
     except OSError as error:
-        raise CheckpointWriteError(f"of step {step}", error) from error
+        raise CheckpointWriteError(f"the checkpoint of step {step}", error) from error
 
 
 def _finish_at_exit(pending: _PendingSave, deadline: float) -> None:

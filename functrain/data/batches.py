@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
 from functrain.data import hugging_face
-from functrain.data.columns import Gathering, columns_of
+from functrain.data.columns import BatchedDataset, columns_of
 from functrain.data.permutation import Permutation
+from functrain.data.sample_reader import SampleReader
 from functrain.data.samplers import Sampler
-from functrain.data.samples import Samples
 from functrain.data.stream import stream
 from functrain.errors import (
     BatchIndexError,
@@ -35,12 +35,12 @@ def _at_least(least: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
 
 @attrs.frozen(eq=False, repr=False)
 class Batches:
-    """A dataset cut into batches, any of which can be had at once, in any order, again and again.
+    """A dataset split into batches with random access.
 
-    The order is a function of seed and epoch, the random augmentation of a sample one of seed,
-    epoch and sample. So neither depends on the number of workers, on the batches asked for
-    before, or on how often a run was resumed. Torch's, Python's and NumPy's global generators
-    are as they were after each batch; code in the dataset draws from them as usual.
+    The order is a pure function of seed and epoch, the augmentation of a sample one of seed,
+    epoch and sample. Neither depends on the number of workers, on the batches read before, or on
+    how often a run was resumed. The global generators of torch, Python and NumPy are restored
+    after each batch; code in the dataset draws from them as usual.
 
     Args:
         dataset: a map-style dataset or sequence of samples; or columns: a tensor, a
@@ -48,19 +48,19 @@ class Batches:
             structured array; a batch is a dict of its columns), or a dict, list or tuple of equally
             long tensors, NumPy arrays or parts of tables. Columns are indexed as a whole unless
             ``transform`` or ``collate`` is given, and so is a dataset with a method
-            ``batch_at(indices)``, which gives a batch.
+            ``batch_at(indices)``, which returns a batch.
         batch_size: samples in a batch.
         seed: root seed of order and augmentation.
-        shuffle: whether epochs differ in order; otherwise each is 0, 1, 2, ...
-        drop_last: leave out the last batch of an epoch if it is short.
-        workers: processes that read ahead in :meth:`stream`; 0 reads in this one.
+        shuffle: whether to shuffle each epoch; otherwise the order is 0, 1, 2, ...
+        drop_last: skip the last batch of an epoch if it is short.
+        workers: processes that read ahead in :meth:`stream`; 0 reads in this process.
         prefetch: batches each worker reads ahead.
         pin_memory: put batches of :meth:`stream` into pinned memory, if CUDA is available.
         collate: makes a batch of a list of samples; default ``torch.utils.data.default_collate``.
         transform: applied to each sample. If it has a parameter ``generator`` (or ``rng``), it is
-            given a ``torch.Generator`` (a ``numpy.random.Generator``) of the sample's own.
-        sampler: gives the order instead of ``shuffle``; an epoch has as many samples as it has.
-        timeout: seconds in which workers must give a batch; 0 waits for ever.
+            given a separate ``torch.Generator`` (``numpy.random.Generator``) for each sample.
+        sampler: the order, instead of ``shuffle``; its length is that of an epoch.
+        timeout: seconds within which workers must return a batch; 0 waits forever.
 
     Raises:
         EmptyDatasetError: the dataset has no samples, or ``drop_last`` leaves no batch.
@@ -90,18 +90,18 @@ class Batches:
     transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
     sampler: Sampler | None = attrs.field(default=None, kw_only=True)
     timeout: float = attrs.field(default=0, kw_only=True)
-    _reader: Gathering | Samples = attrs.field(init=False)
+    _reader: BatchedDataset | SampleReader = attrs.field(init=False)
     samples: int = attrs.field(init=False)
 
     @_reader.default
-    def _make_reader(self) -> Gathering | Samples:
+    def _make_reader(self) -> BatchedDataset | SampleReader:
         dataset = columns_of(self.dataset)
         if dataset is None:
             _check_dataset(self.dataset)
             dataset = hugging_face.dataset_of(self.dataset)
-        if self.transform is None and self.collate is None and isinstance(dataset, Gathering):
+        if self.transform is None and self.collate is None and isinstance(dataset, BatchedDataset):
             return dataset
-        return Samples(dataset, self.transform, self.collate or default_collate, self.seed)
+        return SampleReader(dataset, self.transform, self.collate or default_collate, self.seed)
 
     @samples.default
     def _count(self) -> int:
@@ -122,11 +122,11 @@ class Batches:
             )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return (self.samples + (0 if self.drop_last else self.batch_size - 1)) // self.batch_size
 
     def __getitem__(self, position: tuple[int, int]) -> Any:
-        """The batch at ``epoch, index``; a pure function, the same in any process."""
+        """Return the batch at ``epoch, index``; a pure function, the same in any process."""
         if not isinstance(position, tuple):
             raise BatchIndexError(
                 f"Batches[epoch, index] gives a batch, got [{position!r}]: the third batch of the "
@@ -136,17 +136,17 @@ class Batches:
         return self.read(epoch, index, self.indices(epoch, index))
 
     def __iter__(self) -> Iterator[Any]:
-        """Epoch 0, once."""
+        """Iterate over epoch 0 once."""
         return (batch for _, _, batch in stream(self, 0, 0, epochs=1))
 
     def indices(self, epoch: int, index: int) -> Tensor:
-        """Which samples the batch at ``epoch, index`` holds.
+        """Return the indices of the samples in the batch at ``epoch, index``.
 
         Returns:
-            int64 tensor of shape ``[batch_size]``, less in a short last batch.
+            int64 tensor of shape ``[batch_size]``, or shorter for a short last batch.
 
         Raises:
-            BatchIndexError: there is no such batch.
+            BatchIndexError: no such batch exists.
         """
         if epoch < 0 or not 0 <= index < len(self):
             raise BatchIndexError(
@@ -156,7 +156,7 @@ class Batches:
         return self.order(epoch, index, index + 1)
 
     def order(self, epoch: int, start: int, stop: int) -> Tensor:
-        """The samples of the batches ``start`` to ``stop - 1`` of an epoch, one after another."""
+        """Return the indices of the samples in batches ``start`` to ``stop - 1`` of an epoch."""
         first, last = start * self.batch_size, min(stop * self.batch_size, self.samples)
         if self.sampler is not None:
             found = torch.as_tensor(self.sampler.indices(epoch, first, last), dtype=torch.int64)
@@ -168,25 +168,25 @@ class Batches:
         return torch.arange(first, last)
 
     def read(self, epoch: int, index: int, indices: Tensor) -> Any:
-        """Make the batch at ``epoch, index`` of the samples ``indices``."""
-        if isinstance(self._reader, Samples):
+        """Read the batch at ``epoch, index`` from the samples ``indices``."""
+        if isinstance(self._reader, SampleReader):
             return self._reader.read(epoch, index, indices.tolist())
         return self._reader.batch_at(indices)
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:
-        """All batches from a position on, without end, epoch after epoch.
+        """Yield all batches from a position on, epoch after epoch without end.
 
         Args:
-            epoch: the first batch's epoch.
-            index: its index; the number of batches in an epoch means the next epoch's first.
+            epoch: the epoch of the first batch.
+            index: its index; the length of an epoch refers to the start of the next epoch.
 
         Returns:
             A generator of ``(epoch, index, batch)``. Closing it ends the worker processes.
 
         Raises:
-            BatchIndexError: there is no such position.
+            BatchIndexError: no such position exists.
             WorkerDiedError: a worker process was killed.
-            WorkerTimeoutError: no batch came in ``timeout`` seconds.
+            WorkerTimeoutError: workers returned no batch within ``timeout`` seconds.
         """
         if epoch < 0 or not 0 <= index <= len(self):
             raise BatchIndexError(
@@ -214,9 +214,9 @@ def _of_the_sampler(
 ) -> BatchIndexError:
     kind = type(sampler).__name__
     return BatchIndexError(
-        f"{kind}.indices({epoch}, {first}, {last}) must give {last - first} samples, one for each "
-        f"place, and gave {list(found.shape)}: with a length of {len(sampler)} it has to fill the "
-        "places 0 to its length in every epoch"
+        f"{kind}.indices({epoch}, {first}, {last}): expected {last - first} samples, one for each "
+        f"position, got {list(found.shape)}: with a length of {len(sampler)} it must fill the "
+        "positions 0 to its length in every epoch"
     )
 
 
@@ -225,8 +225,8 @@ def _check_dataset(dataset: Any) -> None:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise UnsupportedError(
             f"Batches needs a dataset with a length and samples by index, and {kind} has none. "
-            "Give an IterableDataset to fit through a torch DataLoader: "
+            "Wrap an IterableDataset in a torch DataLoader: "
             "fit(program, DataLoader(dataset, batch_size=...), ...)"
         )
     if not hasattr(dataset, "__getitem__") or isinstance(dataset, str | bytes):
-        raise UnsupportedError(f"Batches needs samples by index, which {kind} does not give")
+        raise UnsupportedError(f"Batches needs samples by index, which {kind} does not have")

@@ -1,4 +1,4 @@
-"""Datasets held as columns: tensors of equal length, whose rows are the samples."""
+"""Datasets stored as columns: tensors of equal length, whose rows are the samples."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MANY = 8  # a longer list of tensors may well be a list of samples
 
 
 @runtime_checkable
-class Gathering(Protocol):
-    """A dataset that makes a batch of several samples at once, faster than one by one."""
+class BatchedDataset(Protocol):
+    """A dataset that reads several samples at once as a batch, faster than one by one."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
 
     def batch_at(self, indices: Tensor) -> Any:
-        """The samples ``indices`` (int64 of shape ``[samples]``) as one batch."""
+        """Return the samples ``indices`` (int64 of shape ``[samples]``) as one batch."""
         ...
 
 
@@ -45,20 +45,20 @@ class Columns:
         return len(self.tensors[0])
 
     def __getitem__(self, row: int) -> Any:
-        """One sample, in memory of its own; a list of columns gives a tuple."""
-        # A transform may write into its sample; select() alone is a view of the dataset.
+        """Return a copy of one sample; for a list of columns, a tuple."""
+        # A transform may write to its sample, and select() alone is a view of the dataset.
         return self.filled([tensor.select(0, row).clone() for tensor in self.tensors], tuple)
 
     def batch_at(self, indices: Tensor) -> Any:
-        """Several samples as one batch, in a container like the columns' own."""
+        """Return several samples as one batch, in a container like that of the columns."""
         return self.filled(self.gathered(indices))
 
     def gathered(self, indices: Tensor) -> list[Tensor]:
-        """Rows of each tensor."""
+        """Return rows of each tensor."""
         return [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors]
 
     def filled(self, values: list[Any], sequence: type = list) -> Any:
-        """Values in a container like the columns' own; ``sequence`` stands for a list."""
+        """Return values in a container like that of the columns; ``sequence`` replaces a list."""
         if isinstance(self.container, Tensor):
             return values[0]
         if isinstance(self.container, list):
@@ -67,18 +67,18 @@ class Columns:
 
 
 def columns_of(dataset: Any) -> Columns | None:
-    """Read a dataset as columns, if that is what it is.
+    """Return a dataset as columns, if it consists of columns.
 
     Args:
         dataset: a tensor, a ``TensorDataset``, a table, or a dict, list or tuple of tensors; NumPy
             arrays count as tensors and share their memory where they can.
 
     Returns:
-        The columns, or ``None`` if the samples are to be taken from the dataset one by one.
+        The columns, or ``None`` if samples must be read one by one.
 
     Raises:
-        UnsupportedError: a column is no tensor or has no rows, or a list of more than 8 tensors may
-            be samples as well as columns.
+        UnsupportedError: a column is not a tensor or has no rows, or a list of more than 8 tensors
+            may be samples as well as columns.
         ConfigurationError: two columns differ in length.
     """
     if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
@@ -98,7 +98,7 @@ def columns_of(dataset: Any) -> Columns | None:
 
 
 def _is_plain(dataset: Any, kind: Any) -> bool:
-    """Whether indexing means what it means for ``kind``: subclasses may see it otherwise."""
+    """Return whether indexing works as in ``kind``; subclasses may override it."""
     return isinstance(dataset, kind) and type(dataset).__getitem__ is kind.__getitem__
 
 
@@ -108,7 +108,7 @@ def _is_column(column: Any) -> bool:
 
 
 def _holds_columns(dataset: Any) -> bool:
-    """Whether the tensors in a tuple or list are columns; in a long list they may be samples."""
+    """Return whether the tensors in a tuple or list are columns; a long list may be samples."""
     if not (_is_plain(dataset, list) or _is_plain(dataset, tuple)):
         return False
     if not any(_has_rows(column) for column in dataset[:_MANY]):
@@ -142,17 +142,17 @@ def _tensor(name: str, column: Any) -> Tensor:
     array = as_array(column)
     if getattr(array, "mask", False) is not False and array.mask.any():
         raise UnsupportedError(
-            f"{name} is a masked array, and a tensor has no mask: fill what is masked"
+            f"{name} is a masked array, and a tensor has no mask: fill the masked values"
         )
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch cannot share such memory
+        array = array.copy()  # torch cannot share this memory
     try:
         return torch.from_numpy(array)
     except TypeError as error:
         raise UnsupportedError(
             f"{name} is of {array.dtype}, which torch cannot hold: leave it out or encode it as "
             "numbers (texts by .astype('category').cat.codes, missing values by .fillna, dates by "
-            ".astype('int64')), or give samples in the place of columns: frame.to_dict('records')"
+            ".astype('int64')), or give samples instead of columns: frame.to_dict('records')"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Batches of which each holds samples of several datasets."""
+"""Mix samples of several datasets within each batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from functrain.core.rng import derive
 from functrain.data.batches import Batches
-from functrain.data.choices import Choices
 from functrain.data.columns import Columns, columns_of
 from functrain.data.mixture import named
 from functrain.data.permutation import Permutation
+from functrain.data.weighted_draws import WeightedDraws
 from functrain.data.weights import weights_of
 from functrain.errors import ConfigurationError, EmptyDatasetError
 
@@ -31,29 +31,29 @@ def mixed_samples(
     with_sources: bool = False,
     **options: Any,
 ) -> Batches:
-    """Batches whose samples are drawn from several datasets by weights.
+    """Return batches whose samples are drawn from several datasets by weights.
 
-    Which dataset gives the n-th sample is a pure function of the seed and n; each dataset goes
-    through its own epochs, as the sources of a :class:`Mixture` do. A sample that comes twice in
-    an epoch of the mixture is augmented by two random streams.
+    The dataset of the n-th sample is a pure function of the seed and n. Each dataset has its own
+    epochs, like the sources of a :class:`Mixture`. A sample that occurs twice in an epoch of the
+    mixture is augmented by two random streams.
 
     Args:
-        datasets: by name, or a list of them; each is what :class:`Batches` takes. Their samples
-            must be such as can be put into one batch.
+        datasets: by name, or a list of them; each is a dataset for :class:`Batches`. Samples of
+            all of them must fit into one batch.
         batch_size: samples in a batch.
         weights: as for :class:`Mixture`; sizes are in samples, times in batches.
         seed: root seed of the draws, of the datasets' order and of augmentation.
-        shuffle: whether each dataset is shuffled anew in each of its epochs.
+        shuffle: whether to shuffle each dataset in each of its epochs.
         length: batches in an epoch; by default enough for all samples.
-        with_sources: give ``(sources, batch)``; ``sources`` is an int64 tensor of shape
-            ``[batch]`` that numbers the datasets.
-        options: further ones of :class:`Batches`.
+        with_sources: yield ``(sources, batch)``, where ``sources`` is an int64 tensor of shape
+            ``[batch]`` with the index of each sample's dataset.
+        options: further options of :class:`Batches`.
 
     Returns:
-        Batches; any of them can be had at once.
+        The batches, with random access.
 
     Raises:
-        ConfigurationError: weights and datasets do not fit.
+        ConfigurationError: weights and datasets do not match.
 
     Example:
         >>> data = mixed_samples([torch.arange(4), torch.arange(100, 104)], 4, weights=[0.5, 0.5])
@@ -62,23 +62,23 @@ def mixed_samples(
     """
     joined = _joined(named(datasets), with_sources)
     sizes = [len(dataset) for dataset in joined.datasets]
-    choices = Choices(weights_of(weights, joined.names, sizes), len(sizes), seed, batch_size)
+    choices = WeightedDraws(weights_of(weights, joined.names, sizes), len(sizes), seed, batch_size)
     batches = -(-sum(sizes) // batch_size) if length is None else length
     sampler = MixedOrder(choices, joined.bounds, batches * batch_size, shuffle)
     return Batches(joined, batch_size, sampler=sampler, seed=seed, **options)
 
 
 @attrs.frozen(eq=False)
-class Joined:
-    """Datasets one after another, and again and again: sample ``n`` is that at ``n % total``.
+class JoinedDatasets:
+    """Datasets concatenated and repeated without end: sample ``n`` is the one at ``n % total``.
 
-    The turn ``n // total`` that a sample is numbered with tells apart its random streams.
+    Indices beyond ``total`` give the repetitions of a sample different random streams.
 
     Attributes:
-        names: of the datasets.
-        datasets: they themselves, as columns where they are such.
-        with_sources: whether a sample says where it is from.
-        bounds: where each begins, and the total; int64 of shape ``[datasets + 1]``.
+        names: names of the datasets.
+        datasets: the datasets, as columns where possible.
+        with_sources: whether a sample includes the index of its dataset.
+        bounds: the first index of each dataset, and the total; int64 of shape ``[datasets + 1]``.
     """
 
     names: list[str]
@@ -90,7 +90,7 @@ class Joined:
         return int(self.bounds[-1])
 
     def __getitem__(self, index: int) -> Any:
-        """One sample."""
+        """Return one sample."""
         place = index % len(self)
         source = int(torch.searchsorted(self.bounds, place, right=True)) - 1
         sample = self.datasets[source][place - int(self.bounds[source])]
@@ -98,11 +98,11 @@ class Joined:
 
 
 @attrs.frozen(eq=False)
-class JoinedColumns(Joined):
-    """Columns one after another, without being copied together."""
+class JoinedColumns(JoinedDatasets):
+    """Columns concatenated without copying them."""
 
     def batch_at(self, indices: Tensor) -> Any:
-        """Several samples as one batch."""
+        """Return several samples as one batch."""
         places = indices % len(self)
         sources = torch.searchsorted(self.bounds, places, right=True) - 1
         order = sources.argsort(stable=True)
@@ -116,7 +116,7 @@ class JoinedColumns(Joined):
         return (sources, batch) if self.with_sources else batch
 
 
-def _joined(datasets: Mapping[str, Any], with_sources: bool) -> Joined:
+def _joined(datasets: Mapping[str, Any], with_sources: bool) -> JoinedDatasets:
     parts: list[Any] = []
     for name, dataset in datasets.items():
         columns = columns_of(dataset)
@@ -130,7 +130,7 @@ def _joined(datasets: Mapping[str, Any], with_sources: bool) -> Joined:
             raise EmptyDatasetError(f"dataset {name!r} has no samples")
     bounds = torch.tensor([0, *accumulate(len(part) for part in parts)])
     if not all(isinstance(part, Columns) for part in parts):
-        return Joined(list(datasets), parts, with_sources, bounds)
+        return JoinedDatasets(list(datasets), parts, with_sources, bounds)
     forms = {name: _form(part) for name, part in zip(datasets, parts, strict=True)}
     if any(form != forms[next(iter(forms))] for form in forms.values()):
         raise ConfigurationError(
@@ -141,33 +141,34 @@ def _joined(datasets: Mapping[str, Any], with_sources: bool) -> Joined:
 
 
 def _form(columns: Columns) -> Any:
-    """What a row of columns is like."""
+    """Return dtype and shape of a row of each column."""
     rows = [(str(t.dtype).removeprefix("torch."), list(t.shape[1:])) for t in columns.tensors]
     return columns.filled(rows)
 
 
+# A checkpoint records the name of this class as the order of its data: it must not change.
 @attrs.frozen(eq=False)
 class MixedOrder:
-    """Which sample of joined datasets is drawn at a place: a sampler for :class:`Batches`.
+    """A sampler for :class:`Batches` over joined datasets.
 
     Attributes:
-        choices: which dataset each draw takes.
-        bounds: those of :class:`Joined`.
+        choices: the dataset of each draw.
+        bounds: those of :class:`JoinedDatasets`.
         samples: draws in an epoch.
-        shuffle: whether the order of a dataset is shuffled anew each time it is gone through.
+        shuffle: whether to shuffle each dataset in each of its epochs.
     """
 
-    choices: Choices
+    choices: WeightedDraws
     bounds: Tensor
     samples: int
     shuffle: bool
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """SampleReader in an epoch."""
         return self.samples
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor:
-        """The samples at the places ``start`` to ``stop - 1`` of an epoch, as Joined counts."""
+        """Return the indices of the samples ``start`` to ``stop - 1`` of an epoch."""
         first = epoch * self.samples
         sources = self.choices.between(first + start, first + stop)
         found = torch.empty_like(sources)
@@ -177,7 +178,7 @@ class MixedOrder:
         return found
 
     def _drawn(self, source: int, start: int, stop: int) -> Tensor:
-        """The draws ``start`` to ``stop - 1`` of one dataset, which may be of several epochs."""
+        """Return the draws ``start`` to ``stop - 1`` of one dataset, perhaps of several epochs."""
         begin, size = int(self.bounds[source]), int(self.bounds[source + 1] - self.bounds[source])
         parts = [torch.empty(0, dtype=torch.int64)]
         for epoch in range(start // size, -(-stop // size)):

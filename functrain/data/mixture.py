@@ -1,4 +1,4 @@
-"""Mixture: batches of several sources, drawn by weights."""
+"""Mix batches of several sources, drawn by weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import attrs
 
 from functrain.core.rng import derive
-from functrain.data.choices import Choices
-from functrain.data.mixing import Cursor
 from functrain.data.source import Source, as_source
+from functrain.data.source_cursor import SourceCursor
+from functrain.data.weighted_draws import WeightedDraws
 from functrain.data.weights import weights_of
 from functrain.errors import ConfigurationError, DataChangedError
 
 
 def named(given: Any) -> Mapping[str, Any]:
-    """Sources by name; those of a list are named ``"0"``, ``"1"``, ...
+    """Return sources by name; those of a list are named ``"0"``, ``"1"``, ...
 
     Raises:
-        ConfigurationError: there are none, or a name is no string.
+        ConfigurationError: there are none, or a name is not a string.
     """
     if isinstance(given, Mapping):
         named = dict(given)
@@ -40,26 +40,26 @@ def named(given: Any) -> Mapping[str, Any]:
 
 @attrs.frozen(eq=False, repr=False)
 class Mixture:
-    """Several kinds of data, of which each batch takes one.
+    """Several sources of data; each batch comes from one of them.
 
-    Which source gives batch k is a pure function of the seed and k. Each source goes its own way:
-    it gives its own batches in their order and, when it is through, begins its next epoch. An
-    epoch of the mixture is a number of batches and nothing else.
+    The source of batch k is a pure function of the seed and k. Each source yields its batches in
+    its own order and starts its next epoch independently. An epoch of the mixture is only a number
+    of batches.
 
     Args:
         sources: the data by name, or a list of them, named ``"0"``, ``"1"``, ...; each is
-            anything that ``fit`` takes for data.
+            any kind of data that ``fit`` accepts.
         weights: how often each is drawn: ``"uniform"``; ``"proportional"`` to the batches in its
             epoch; a list or a dict by name; ``ft.data.Temperature(T)``;
-            ``ft.data.Interpolated({batch: weights, ...})``; or a pure function of the number of
-            the batch (counted over all epochs), which gives a list or dict.
-        seed: root seed of the draws. The sources have their own.
-        length: batches in an epoch; by default all those in an epoch of each source.
-        with_names: give ``(name, batch)``, so that a loss can tell the sources.
+            ``ft.data.Interpolated({batch: weights, ...})``; or a pure function from the index of
+            the batch (counted over all epochs) to a list or dict.
+        seed: root seed of the draws. The sources have their own seeds.
+        length: batches in an epoch; by default the sum over an epoch of each source.
+        with_names: yield ``(name, batch)``, so that a loss can distinguish the sources.
 
     Raises:
-        ConfigurationError: weights and sources do not fit, or a length is needed and not known.
-        UnsupportedError: a source does not give batches.
+        ConfigurationError: weights and sources do not match, or an unknown length is needed.
+        UnsupportedError: a source does not yield batches.
 
     Example:
         >>> a, b = [1, 2, 3], [10, 20, 30]
@@ -77,14 +77,14 @@ class Mixture:
     seed: int = attrs.field(default=0, kw_only=True, converter=operator.index)
     length: int | None = attrs.field(default=None, kw_only=True)
     with_names: bool = attrs.field(default=False, kw_only=True)
-    choices: Choices = attrs.field(init=False)
+    choices: WeightedDraws = attrs.field(init=False)
     batches: int = attrs.field(init=False)
 
     @choices.default
-    def _make_choices(self) -> Choices:
+    def _make_choices(self) -> WeightedDraws:
         lengths = self._lengths()
         weights = weights_of(self.weights, list(lengths), list(lengths.values()))
-        return Choices(weights, len(lengths), self.seed)
+        return WeightedDraws(weights, len(lengths), self.seed)
 
     @batches.default
     def _count(self) -> int:
@@ -98,8 +98,8 @@ class Mixture:
         unknown = [name for name, length in lengths.items() if length is None]
         if unknown:
             raise ConfigurationError(
-                f"the sources {unknown} do not tell how many batches they have: give the mixture "
-                "an epoch of its own, Mixture(..., length=batches)"
+                f"the number of batches in the sources {unknown} is unknown: give the mixture a "
+                "length, Mixture(..., length=batches)"
             )
         return sum(length for length in lengths.values() if length is not None)
 
@@ -107,7 +107,7 @@ class Mixture:
         return {name: source.length for name, source in self.opened().items()}
 
     def opened(self) -> dict[str, Source]:
-        """Each of the sources as a :class:`Source`, made anew."""
+        """Return each of the sources as a new :class:`Source`."""
         return {name: as_source(data) for name, data in self.sources.items()}
 
     def to_source(self) -> MixtureSource:
@@ -115,25 +115,25 @@ class Mixture:
         return MixtureSource(self)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self.batches
 
     def __iter__(self) -> Iterator[Any]:
-        """Epoch 0, once."""
+        """Iterate over epoch 0 once."""
         with contextlib.closing(self.to_source()) as source:
             yield from source.epoch(0, 0, 0, None)
 
     def names(self, start: int, stop: int) -> list[str]:
-        """The sources of the batches ``start`` to ``stop - 1``, counted over all epochs."""
+        """Return the sources of the batches ``start`` to ``stop - 1``, counted over all epochs."""
         names = list(self.sources)
         return [names[choice] for choice in self.choices.between(start, stop).tolist()]
 
     def drawn(self, batch: int) -> dict[str, int]:
-        """How many of the batches before ``batch`` are each source's."""
+        """Return how many of the batches before ``batch`` come from each source."""
         return dict(zip(self.sources, self.choices.counts(batch), strict=True))
 
     def probabilities(self, batch: int = 0) -> dict[str, float]:
-        """How probable each source is for a batch, counted over all epochs."""
+        """Return the probability of each source for a batch, counted over all epochs."""
         weights = self.choices.weights.at(batch, batch + 1)[0]
         return dict(zip(self.sources, (weights / weights.sum()).tolist(), strict=True))
 
@@ -148,32 +148,34 @@ class Mixture:
 
 @attrs.define(eq=False)
 class MixtureSource:
-    """A mixture as a source; what it saves makes resumption immediate.
+    """A mixture as a source, which resumes immediately from its saved state.
 
-    Without a saved state, as in a loop of one's own, the sources' positions are found by counting
-    the draws before, and sources of unknown length are read up to there.
+    Without a saved state, as in a user's own loop, the positions of the sources are found by
+    counting the draws, and sources of unknown length are read up to there.
     """
 
     mixture: Mixture
-    _cursors: dict[str, Cursor] = attrs.field(init=False)
+    _cursors: dict[str, SourceCursor] = attrs.field(init=False)
     _draw: int | None = None
 
     @_cursors.default
-    def _make_cursors(self) -> dict[str, Cursor]:
-        return {name: Cursor(source, seed=0) for name, source in self.mixture.opened().items()}
+    def _make_cursors(self) -> dict[str, SourceCursor]:
+        return {
+            name: SourceCursor(source, seed=0) for name, source in self.mixture.opened().items()
+        }
 
     @property
     def length(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self.mixture)
 
     @property
     def replays(self) -> bool:
-        """Whether one of the sources does."""
+        """Whether one of the sources replays."""
         return any(cursor.source.replays for cursor in self._cursors.values())
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """The batches of an epoch from ``start`` on."""
+        """Yield the batches of an epoch from ``start`` on."""
         draw = epoch * self.length + start
         if saved is not None:
             self._restore(seed, draw, saved)
@@ -198,7 +200,7 @@ class MixtureSource:
         self.close()
         for name, count in self.mixture.drawn(draw).items():
             cursor = self._cursors[name]
-            self._cursors[name] = Cursor(cursor.source, derive(seed, "mixture", name))
+            self._cursors[name] = SourceCursor(cursor.source, derive(seed, "mixture", name))
             self._cursors[name].seek(count)
 
     def _restore(self, seed: int, draw: int, saved: dict[str, Any]) -> None:
@@ -209,15 +211,15 @@ class MixtureSource:
                 f"{list(self._cursors)}. Give the mixture the run was started with."
             )
         self.close()
-        # Batches may have been drawn whose step was not made.
+        # The state may have been saved after batches whose step did not complete: rewind these.
         since = self.mixture.names(draw, saved["draw"])
         for name, own in saved["sources"].items():
-            cursor = Cursor(self._cursors[name].source, derive(seed, "mixture", name))
+            cursor = SourceCursor(self._cursors[name].source, derive(seed, "mixture", name))
             cursor.restore(own, own["count"] - since.count(name))
             self._cursors[name] = cursor
 
     def state(self) -> Any:
-        """Where each source stands, with its own state; ``None`` before the first epoch."""
+        """Return position and state of each source, or ``None`` before the first epoch."""
         if self._draw is None:
             return None
         sources = {name: cursor.state() for name, cursor in self._cursors.items()}

@@ -1,4 +1,4 @@
-"""Documents of tokens, put one after another and cut into rows of one length."""
+"""Pack documents of tokens into rows of equal length."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from functrain.errors import ConfigurationError
 
 NO_DOCUMENT = -1
-IGNORED = -100  # what torch.nn.functional.cross_entropy passes over
+IGNORED = -100  # the ignore_index of torch.nn.functional.cross_entropy
 
 
 @attrs.frozen(eq=False)
 class Documents:
-    """Documents that lie one after another in one array, such as a file that is memory-mapped.
+    """Documents concatenated in one array, such as a memory-mapped file.
 
     Args:
         tokens: tensor or array of shape ``[tokens]``; it is not copied.
-        ends: where each document ends, ascending; the last one is the number of tokens.
+        ends: the end of each document, ascending; the last one is the number of tokens.
 
     Example:
         >>> documents = Documents(torch.arange(5), ends=[2, 5])
@@ -36,35 +36,34 @@ class Documents:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> Any:
-        """The tokens of a document, as a view."""
+        """Return the tokens of a document, as a view."""
         start = int(self.ends[index - 1]) if index else 0
         return self.tokens[start : int(self.ends[index])]
 
     def lengths(self) -> Tensor:
-        """Tokens in each document: int64 of shape ``[documents]``."""
+        """Return the number of tokens in each document: int64 of shape ``[documents]``."""
         ends = torch.as_tensor(self.ends, dtype=torch.int64)
         return ends.diff(prepend=ends.new_zeros(1))
 
 
 @attrs.frozen(eq=False, repr=False)
 class Packed:
-    """Rows of equal length for a language model, cut from documents: a dataset for ``Batches``.
+    """Documents packed into rows of equal length for a language model: a dataset for ``Batches``.
 
-    Documents follow one another, each with the separator behind it. The row r has the tokens
-    from ``r * length`` on as inputs and those one further as targets, so that each token is once
-    an input (but the last) and once a target (but the first). Tokens are read when they are
-    needed and are not copied before.
+    Documents are concatenated, each followed by the separator. Row r has the tokens from
+    ``r * length`` on as inputs and the tokens one further as targets, so each token is an input
+    once (except the last) and a target once (except the first). Tokens are read on demand.
 
     Args:
         documents: a tensor or array of tokens of shape ``[tokens]`` (one long document, which may
             be a ``numpy.memmap``); :class:`Documents` in one array; or a sequence of documents,
             each a tensor, array or list of token numbers.
         length: tokens in a row.
-        separator: a token that is put behind each document; ``None`` puts none.
-        drop_last: leave out the tokens that do not fill a row. Otherwise the last row is filled
-            up with ``padding``, and its targets there with -100, which cross entropy ignores.
-        padding: the token to fill up with.
-        boundaries: give the documents' numbers and positions as well.
+        separator: a token appended to each document; ``None`` appends none.
+        drop_last: skip the tokens that do not fill a row. Otherwise the last row is padded with
+            ``padding``, and its targets there with -100, which cross entropy ignores.
+        padding: the padding token.
+        boundaries: also return the documents' numbers and positions.
 
     Raises:
         ConfigurationError: ``length`` is below 1, or there are too few tokens for a row.
@@ -83,7 +82,7 @@ class Packed:
     drop_last: bool = attrs.field(default=True, kw_only=True)
     padding: int = attrs.field(default=0, kw_only=True)
     boundaries: bool = attrs.field(default=False, kw_only=True)
-    # Where each document begins among all tokens, separators included; and their number.
+    # The start of each document among all tokens, separators included; and the total.
     _starts: Tensor = attrs.field(init=False)
 
     @_starts.default
@@ -111,33 +110,33 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """Tokens in all documents, with the separators."""
+        """The number of tokens in all documents, with the separators."""
         return int(self._starts[-1])
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         pairs = max(self.tokens - 1, 0)
         return (pairs + (0 if self.drop_last else self.length - 1)) // self.length
 
     def __getitem__(self, row: int) -> tuple[Tensor, ...]:
-        """One row.
+        """Return one row.
 
         Returns:
             ``(inputs, targets)``, int64 tensors of shape ``[length]``; with ``boundaries`` also
-            the number of each input's document (-1 for padding), so that attention can be kept
-            within documents, and its position in the document or, if that began before, the row.
+            the number of each input's document (-1 for padding), so that attention can be limited
+            to documents, and its position in the document, or in the row if that starts later.
         """
         return tuple(part[0] for part in self.batch_at(torch.tensor([row])))
 
     def batch_at(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Several rows, each part of shape ``[rows, length]``."""
+        """Return several rows, each part of shape ``[rows, length]``."""
         rows = torch.stack([self._row(int(row)) for row in indices])
         inputs, targets = rows[:, :-1], rows[:, 1:]
         parts = (inputs.masked_fill(targets == IGNORED, self.padding), targets.contiguous())
         return (*parts, *self._boundaries(indices)) if self.boundaries else parts
 
     def _row(self, row: int) -> Tensor:
-        """The ``length + 1`` tokens from the beginning of a row on, filled up with -100."""
+        """Return the ``length + 1`` tokens from the start of a row on, padded with -100."""
         if not 0 <= row < len(self):
             raise IndexError(f"no row {row}: there are {len(self)}")
         start, stop = row * self.length, min((row + 1) * self.length + 1, self.tokens)

@@ -1,8 +1,8 @@
-"""Shuffling as a pure function: which sample stands at a position, without making the whole order.
+"""Shuffle as a pure function: compute the sample at a position without building the whole order.
 
-A Feistel network turns positions into indices. Each of its rounds adds to one half of a number
-a hash of the other half, which can be undone whatever the hash is, so the whole is a bijection;
-results outside the data set are sent through again until they fall inside ("cycle walking").
+A Feistel network maps positions to indices. Each round adds a hash of one half of a number to the
+other half, which is invertible for any hash, so the network is a bijection. Results outside the
+data set go through the network again until they fall inside ("cycle walking").
 Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
 """
 
@@ -19,18 +19,18 @@ from functrain.errors import BatchIndexError
 
 _ROUNDS = 8
 _SMALL = 256
-_SMALL_ROUNDS = 16  # halves of few bits mix slowly: for 6 samples 8 rounds are too few, 12 enough
+_SMALL_ROUNDS = 16  # few bits mix slowly: 6 samples need more than 8 rounds, 12 suffice
 _MASK32 = (1 << 32) - 1
 
 
 @attrs.frozen
 class Permutation:
-    """A shuffled order of ``range(size)``, one for each (seed, epoch), the same for ever.
+    """A shuffled order of ``range(size)`` for each (seed, epoch), the same in all versions.
 
     Args:
         size: number of samples, less than 2**62.
         seed: root seed.
-        epoch: which of the orders under that seed.
+        epoch: index of the epoch.
 
     Example:
         >>> order = Permutation(size=10, seed=0, epoch=0)
@@ -45,19 +45,19 @@ class Permutation:
     epoch: int
 
     def indices(self, start: int, stop: int) -> Tensor:
-        """The samples at positions ``start`` to ``stop - 1``, in time and memory of their number.
+        """Return the samples at the positions ``start`` to ``stop - 1`` in linear time.
 
         Returns:
             int64 tensor of shape ``[stop - start]``.
 
         Raises:
-            BatchIndexError: there are no such positions.
+            BatchIndexError: no such positions exist.
         """
-        # From a number beyond the size the walk below need not lead back.
+        # From a position outside the range, cycle walking might not return to it.
         if start < stop and not 0 <= start < stop <= self.size:
             raise BatchIndexError(f"no positions {start} to {stop - 1} of {self.size} samples")
-        # A number below rows * columns is split into (row, column). The rows are even in number,
-        # so that odd permutations occur as well.
+        # A number below rows * columns is split into (row, column). Odd permutations occur only
+        # if the number of rows is even.
         rows = math.isqrt(max(self.size - 1, 0)) + 1
         rows += rows % 2
         columns = -(-self.size // rows)
@@ -73,7 +73,7 @@ class Permutation:
 
 
 def _network(numbers: Tensor, rows: int, columns: int, keys: list[int]) -> Tensor:
-    """Permute ``range(rows * columns)``, rows and columns taking turns."""
+    """Permute ``range(rows * columns)``, alternating between rows and columns."""
     row = numbers // columns
     column = numbers - row * columns
     for k in range(0, len(keys), 2):
@@ -99,5 +99,5 @@ def hashed(numbers: Tensor, key: int) -> Tensor:
 def _add(numbers: Tensor, mixed: Tensor, size: int) -> Tensor:
     """Add modulo ``size`` a 32-bit hash, scaled to ``range(size)``."""
     total = mixed.mul_(size).bitwise_right_shift_(32).add_(numbers).sub_(size)
-    # A negative number shifted by 63 is -1, all ones: size is added where that is so.
+    # A negative number shifted by 63 is -1, all ones, so this adds size where total is negative.
     return total.add_((total >> 63).bitwise_and_(size))

@@ -1,4 +1,4 @@
-"""Batches that are on their way to the device while the step before them runs."""
+"""Copy batches to the device while the previous step runs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from functrain.errors.validators import at_least
 
 
 class Transfer(Protocol):
-    """How batches get to a device."""
+    """Copies batches to a device."""
 
     def begin(self, batch: Any) -> Any:
-        """Begin to copy a batch; what comes back is given to :meth:`finish`."""
+        """Start copying a batch; return the argument for :meth:`finish`."""
         ...
 
     def finish(self, begun: Any) -> Any:
-        """The batch on the device, fit for use by what runs there next."""
+        """Return the batch on the device, ready for the kernels launched next."""
         ...
 
 
 @attrs.frozen(eq=False)
 class SideStream:
-    """Copies on a CUDA stream of its own, from pinned memory.
+    """Copies on a separate CUDA stream, from pinned memory.
 
-    The consumer's stream waits for the copy, not the host. Memory is marked as used by that
-    stream, so that the allocator does not give it away too early
-    (``torch.Tensor.record_stream``).
+    The consumer's stream waits for the copy; the host does not. ``torch.Tensor.record_stream``
+    marks the memory as used by that stream, so that the allocator does not reuse it too early.
     """
 
     device: torch.device
@@ -45,7 +44,7 @@ class SideStream:
         return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def begin(self, batch: Any) -> Any:
-        """Copy on the side stream; the pinned batch is kept until the copy is made."""
+        """Copy on the side stream, keeping the pinned batch alive until the copy is complete."""
         held = pinned(batch)
         with torch.cuda.stream(self.stream):
             copy = tree.map(self._copied, held)
@@ -56,7 +55,7 @@ class SideStream:
         return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
 
     def finish(self, begun: Any) -> Any:
-        """Have the present stream wait for the copy."""
+        """Make the current stream wait for the copy."""
         _, copy, event = begun
         present = torch.cuda.current_stream(self.device)
         present.wait_event(event)
@@ -71,15 +70,14 @@ class SideStream:
 
 @attrs.define(eq=False)
 class Prefetched:
-    """A source that reads ahead and copies ahead; it stands where its consumer does.
+    """A source that reads and copies batches ahead of its consumer.
 
-    Its state is what the data's was after the batch that was last handed out, not after the one
-    that was last read.
+    Its state is that of the data after the last batch yielded, not after the last batch read.
 
     Attributes:
-        data: what is read.
-        transfer: how its batches get to the device.
-        depth: batches on their way.
+        data: the source to read.
+        transfer: copies its batches to the device.
+        depth: number of batches being copied at a time.
     """
 
     data: Source
@@ -90,16 +88,16 @@ class Prefetched:
 
     @property
     def length(self) -> int | None:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self.data.length
 
     @property
     def replays(self) -> bool:
-        """Whether the data does."""
+        """Whether the data replays."""
         return self.data.replays
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """The batches of an epoch from ``start`` on."""
+        """Yield the batches of an epoch from ``start`` on."""
         self._ahead.clear()
         batches = self.data.epoch(seed, epoch, start, saved)
         self._state = self.data.state() if saved is None else saved
@@ -109,39 +107,38 @@ class Prefetched:
         for batch in batches:
             self._ahead.append((self.transfer.begin(batch), self.data.state()))
             if len(self._ahead) > self.depth:
-                yield self._handed_out()
+                yield self._finished()
         while self._ahead:
-            yield self._handed_out()
+            yield self._finished()
 
-    def _handed_out(self) -> Any:
+    def _finished(self) -> Any:
         begun, self._state = self._ahead.popleft()
         return self.transfer.finish(begun)
 
     def state(self) -> Any:
-        """The data's state after the batch that was last handed out."""
+        """Return the state of the data after the last batch yielded."""
         return self._state
 
     def close(self) -> None:
-        """Forget what was read ahead and end worker processes."""
+        """Discard the batches read ahead and end worker processes."""
         self._ahead.clear()
         self.data.close()
 
 
 def prefetched(data: Any, device: torch.device | str, depth: int = 2) -> Source:
-    """Data whose batches are copied to a CUDA device ahead of their use.
+    """Copy the batches of some data to a CUDA device ahead of their use.
 
     Args:
-        data: anything that ``fit`` takes.
-        device: where the state is. On the CPU there is nothing to copy, and the data is read as
-            it is.
-        depth: batches that are on their way while one is used; each takes memory on the device.
+        data: any kind of data that ``fit`` accepts.
+        device: the device of the state. For the CPU, the data is read without copying.
+        depth: number of batches being copied while one is used; each needs memory on the device.
 
     Returns:
         A source for ``fit``, ``iterate`` and ``evaluate``.
 
     Raises:
         ConfigurationError: ``depth`` is below 1.
-        UnsupportedError: the data does not give batches.
+        UnsupportedError: the data does not yield batches.
 
     Example:
         >>> prefetched([torch.ones(2), torch.zeros(2)], "cpu").length

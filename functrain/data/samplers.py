@@ -1,4 +1,4 @@
-"""What order samples come in, where it is neither 0, 1, 2, ... nor a shuffle."""
+"""Orders of samples other than sequential and shuffled."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from functrain.errors.validators import at_least
 
 @runtime_checkable
 class Sampler(Protocol):
-    """The order of samples as a pure function of epoch and place, for :class:`Batches`."""
+    """The order of samples as a pure function of epoch and position, for :class:`Batches`."""
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """SampleReader in an epoch."""
         ...
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:
-        """The samples at the places ``start`` to ``stop - 1`` of an epoch.
+        """Return the samples at the positions ``start`` to ``stop - 1`` of an epoch.
 
         Returns:
-            int64 tensor of shape ``[stop - start]``, or a sequence of so many integers.
+            int64 tensor of shape ``[stop - start]``, or a sequence of integers of that length.
         """
         ...
 
 
 @attrs.frozen(eq=False)
 class ByLength:
-    """Shuffled samples, of which those of a batch are of about one length, to save padding.
+    """Shuffle samples such that those of a batch have similar lengths, to save padding.
 
-    An epoch's shuffled order is cut into pools; the samples of a pool are sorted by length and cut
-    into batches, which are shuffled within the pool. Each sample comes once an epoch.
+    The shuffled order of an epoch is split into pools. The samples of a pool are sorted by length
+    and split into batches, which are shuffled within the pool. Each sample occurs once per epoch.
 
     Args:
-        lengths: of the samples.
-        batch_size: the one of :class:`Batches`.
+        lengths: lengths of the samples.
+        batch_size: the batch size of :class:`Batches`.
         pool: batches in a pool.
         seed: root seed of the order.
 
@@ -72,11 +72,11 @@ class ByLength:
                 raise at_least("ByLength", name, 1, getattr(self, name))
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """SampleReader in an epoch."""
         return len(self._lengths)
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:
-        """The samples at the places ``start`` to ``stop - 1`` of an epoch."""
+        """Return the samples at the positions ``start`` to ``stop - 1`` of an epoch."""
         if start >= stop:
             return torch.empty(0, dtype=torch.int64)
         width = self.pool * self.batch_size
@@ -89,7 +89,7 @@ class ByLength:
         first, last = number * width, min((number + 1) * width, len(self))
         samples = Permutation(len(self), self.seed, epoch).indices(first, last)
         samples = samples[self._lengths[samples].argsort(stable=True)]
-        # A short last batch of the epoch stays the last.
+        # Keep a short last batch at the end of the epoch.
         whole = len(samples) // self.batch_size
         order = Permutation(whole, derive(self.seed, "pool", number), epoch).indices(0, whole)
         batches = samples[: whole * self.batch_size].view(whole, self.batch_size)

@@ -1,4 +1,4 @@
-"""One protocol for every kind of data, as the training loop reads it."""
+"""One protocol for all kinds of data that the training loop reads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from functrain.data.batches import Batches
-from functrain.data.replay import OneShot, Replay
-from functrain.data.stateful import Stateful
+from functrain.data.iterables import IterableSource, IteratorSource
+from functrain.data.stateful import StatefulSource
 from functrain.data.tables import is_table
 from functrain.errors import EmptyDatasetError, UnsupportedError
 from functrain.tree.objects import is_array
@@ -24,8 +24,8 @@ class Source(Protocol):
     """Data that can be read from any position of any epoch.
 
     Attributes:
-        length: batches in an epoch; ``None`` where only reading tells.
-        replays: whether beginning at batch k means drawing k batches and dropping them.
+        length: batches in an epoch, or ``None`` if unknown.
+        replays: whether starting at batch k requires drawing and discarding k batches.
     """
 
     @property
@@ -35,13 +35,13 @@ class Source(Protocol):
     def replays(self) -> bool: ...
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
-        """The batches of an epoch from ``start`` on.
+        """Yield the batches of an epoch from ``start`` on.
 
         Args:
             seed: root seed of the run.
-            epoch: which epoch.
-            start: how many of its batches are done.
-            saved: what :meth:`state` gave when the run was saved; ``None`` in an unbroken run.
+            epoch: index of the epoch.
+            start: number of its batches already done.
+            saved: the saved :meth:`state` of a resumed run; ``None`` in an uninterrupted run.
 
         Raises:
             EmptyDatasetError: an epoch has no batches.
@@ -51,7 +51,7 @@ class Source(Protocol):
         ...
 
     def state(self) -> Any:
-        """What must be saved for a run to go on after the batch that was last handed out.
+        """Return what must be saved for a run to resume after the last yielded batch.
 
         Returns:
             A tree of tensors and plain values; ``None`` if seed and position suffice.
@@ -64,15 +64,15 @@ class Source(Protocol):
 
 
 def as_source(data: Any) -> Source:
-    """Read any kind of data through one protocol.
+    """Convert any kind of data to a :class:`Source`.
 
     Args:
         data: :class:`Batches` or a :class:`Mixture`; a list or tuple of batches; anything with
             ``state_dict`` and ``load_state_dict``; a torch ``DataLoader`` or other iterable; an
-            iterator, which can be read once; or a :class:`Source`, returned as it is.
+            iterator, which can be read once; or a :class:`Source`, returned unchanged.
 
     Raises:
-        UnsupportedError: the data cannot be iterated, or gives samples rather than batches.
+        UnsupportedError: the data cannot be iterated, or yields samples rather than batches.
         EmptyDatasetError: an epoch of the data has no batches.
 
     Example:
@@ -83,8 +83,8 @@ def as_source(data: Any) -> Source:
     source = _source_of(data)
     if source.length == 0:
         raise EmptyDatasetError(
-            f"the data is an empty {type(data).__name__}: an epoch needs at least one batch. Look "
-            "at the dataset, its sampler or filter, and drop_last"
+            f"the data is an empty {type(data).__name__}: an epoch needs at least one batch. Check "
+            "the dataset, its sampler or filter, and drop_last"
         )
     return source
 
@@ -101,8 +101,8 @@ def _source_of(data: Any) -> Source:
     if isinstance(data, list | tuple):
         return ListSource(data)
     if callable(getattr(data, "state_dict", None)) and hasattr(data, "load_state_dict"):
-        return Stateful(data)
-    return OneShot(data) if isinstance(data, Iterator) else Replay(data)
+        return StatefulSource(data)
+    return IteratorSource(data) if isinstance(data, Iterator) else IterableSource(data)
 
 
 def _check_gives_batches(data: Any) -> None:
@@ -130,7 +130,7 @@ def _check_gives_batches(data: Any) -> None:
 
 @attrs.define(eq=False)
 class BatchesSource:
-    """Batches: any position at once; workers live on from epoch to epoch."""
+    """A source over :class:`Batches`, which keeps worker processes between epochs."""
 
     batches: Batches
     _stream: Any = None
@@ -140,11 +140,11 @@ class BatchesSource:
 
     @property
     def length(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return len(self.batches)
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
-        """The batches of an epoch from ``start`` on; their order has the seed of Batches."""
+        """Yield the batches of an epoch from ``start`` on, in the order by the seed of Batches."""
         if start >= self.length:
             return
         if self._at != (epoch, start):
@@ -156,7 +156,7 @@ class BatchesSource:
             yield batch
 
     def state(self) -> None:
-        """Nothing: seed and position suffice."""
+        """Return ``None``: seed and position suffice."""
 
     def close(self) -> None:
         """End the worker processes."""
@@ -167,7 +167,7 @@ class BatchesSource:
 
 @attrs.frozen(eq=False)
 class ListSource:
-    """A list or tuple of batches: each epoch is the same."""
+    """A source over a list or tuple of batches; all epochs are the same."""
 
     batches: list[Batch] | tuple[Batch, ...]
 
@@ -175,15 +175,15 @@ class ListSource:
 
     @property
     def length(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return len(self.batches)
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
-        """The batches from ``start`` on."""
+        """Return an iterator over the batches from ``start`` on."""
         return iter(self.batches[start:])
 
     def state(self) -> None:
-        """Nothing: the position suffices."""
+        """Return ``None``: the position suffices."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Data that can save its own position: torchdata's StatefulDataLoader, streamed datasets."""
+"""A source over data that saves its own position, such as torchdata's StatefulDataLoader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.core.rng import sample_scope
-from functrain.data.drawing import (
+from functrain.data.seeded_iteration import (
     END,
     begin,
     draw,
@@ -24,17 +24,16 @@ from functrain.errors import DataChangedError
 
 
 @attrs.define(eq=False)
-class Stateful:
-    """An iterable with ``state_dict`` and ``load_state_dict``.
+class StatefulSource:
+    """A source over an iterable with ``state_dict`` and ``load_state_dict``.
 
-    What is expected of it: iterating after ``load_state_dict`` goes on behind the batch that was
-    last handed out before ``state_dict``; iterating after a pass has ended begins a new one.
+    Iterating after ``load_state_dict`` must continue behind the last batch yielded before
+    ``state_dict``; iterating after the end of a pass must start a new one.
 
-    A snapshot is ``{"epoch", "done", "ended", "loader", "generators"}``: what the data said
-    after ``done`` batches of an epoch. Several are kept, for three reasons. A loop that does not
-    know the length asks for a batch before it has used the one before; after a draw that failed,
-    what the data says of itself cannot be trusted; and a step that failed may have drawn batches
-    that are wanted again.
+    A snapshot is ``{"epoch", "done", "ended", "loader", "generators"}``: the state of the data
+    after ``done`` batches of an epoch. Several are kept, for three reasons: a loop that does not
+    know the length draws a batch before it has used the previous one; after a failed draw, the
+    state of the data cannot be trusted; and batches of a failed step must be drawn again.
     """
 
     data: Any
@@ -45,11 +44,11 @@ class Stateful:
 
     @property
     def length(self) -> int | None:
-        """Batches in an epoch, if the data knows."""
+        """The number of batches in an epoch, or ``None`` if the data has no length."""
         return length_of(self.data)
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """The batches of an epoch from ``start`` on, restored from ``saved`` if it is given."""
+        """Yield the batches of an epoch from ``start`` on, after restoring ``saved`` if given."""
         self._at = None
         if saved is not None:
             self._snapshots = list(saved["snapshots"])
@@ -79,7 +78,7 @@ class Stateful:
             refuse_empty(self.data, epoch)
 
     def state(self) -> Any:
-        """Snapshots from which the data can be restored; ``None`` before the first batch."""
+        """Return the snapshots to restore from, or ``None`` before the first batch."""
         if self._at is not None and not self._remembers(*self._at):
             return {"snapshots": self._with(self._snapshot(*self._at, ended=False))}
         return {"snapshots": list(self._snapshots)} if self._snapshots else None
@@ -92,7 +91,7 @@ class Stateful:
             self._snapshots = self._with(self._snapshot(epoch, done, ended))
 
     def _with(self, snapshot: dict[str, Any]) -> list[dict[str, Any]]:
-        """The snapshots to keep with a new one: the last, and where the epoch began."""
+        """Return the snapshots to keep: the start of the epoch, the last one and the new one."""
         begun = [s for s in self._snapshots[:-1] if s["ended"]][-1:]
         return [*begun, *self._snapshots[-1:], snapshot]
 
@@ -107,7 +106,7 @@ class Stateful:
         before = [s for s in self._snapshots if s["epoch"] < epoch]
         if not here and not before:
             if epoch == 0:
-                return None  # the data as it was made
+                return None  # the initial state of the data
             raise DataChangedError(
                 f"the saved state of the data is of a later place than batch {start} of epoch "
                 f"{epoch}, where the run stands: {type(self.data).__name__}"
@@ -118,16 +117,16 @@ class Stateful:
         """Load the nearest snapshot.
 
         Returns:
-            The rest of this epoch and how many batches of it are done; ``None`` if the next pass
-            over the data is the whole of it.
+            The rest of this epoch and the number of its batches done; ``None`` if the next pass
+            over the data is this epoch from the start.
         """
         nearest = self._nearest(epoch, start)
         if nearest is None:
             return None
         self.data.load_state_dict(copy.deepcopy(nearest["loader"]))
         if not nearest["ended"] or nearest["generators"]:
-            # torchdata takes in the state when it is iterated. It restores the order, but not
-            # what else was drawn from a generator of the loader's own.
+            # torchdata restores its state when it is iterated: the order, but not what else was
+            # drawn from a generator that the loader owns.
             batches = begin(self.data, seed, nearest["epoch"])
             set_generator_states(self.data, nearest["generators"])
         if nearest["ended"]:
@@ -140,4 +139,4 @@ class Stateful:
         return None
 
     def close(self) -> None:
-        """Nothing to end: the data belongs to the user."""
+        """Do nothing: the data belongs to the user."""

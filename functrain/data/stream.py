@@ -1,4 +1,4 @@
-"""The batches of a position and after, read in this process or ahead in workers."""
+"""Read batches from a position on, in this process or ahead of time in worker processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from functrain import tree
 from functrain.errors import WorkerDiedError, WorkerTimeoutError
 
-_BLOCK = 32768  # positions whose order is computed at once
+_BLOCK = 32768  # number of samples whose order is computed at once
 _Key = tuple[int, int, list[int]]  # epoch, index, samples
 
 
-class Readable(Protocol):
+class BatchReader(Protocol):
     """What :func:`stream` needs of :class:`functrain.data.Batches`."""
 
     @property
@@ -38,15 +38,15 @@ class Readable(Protocol):
 
 
 def stream(
-    batches: Readable, epoch: int, index: int, epochs: int | None = None
+    batches: BatchReader, epoch: int, index: int, epochs: int | None = None
 ) -> Iterator[tuple[int, int, Any]]:
     """Yield ``(epoch, index, batch)`` from a position on; see :meth:`Batches.stream`.
 
     Args:
         batches: the data.
-        epoch: where to begin.
-        index: where to begin in it.
-        epochs: how many epochs to read, the first included; ``None`` is without end.
+        epoch: the first epoch.
+        index: the first batch in it.
+        epochs: number of epochs to read; ``None`` for no end.
     """
     pin = batches.pin_memory and torch.cuda.is_available()
     keys = _positions(batches, epoch, index, epochs)
@@ -59,7 +59,7 @@ def stream(
 
 
 def _positions(
-    batches: Readable, first: int, index: int, epochs: int | None
+    batches: BatchReader, first: int, index: int, epochs: int | None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield each position with its samples, computing the order in blocks of batches."""
     length, size = len(batches), batches.batch_size
@@ -74,22 +74,22 @@ def _positions(
 
 @attrs.frozen(eq=False)
 class _Read:
-    """A batch on its way from a worker."""
+    """A batch returned by a worker, with its position."""
 
     epoch: int
     index: int
     batch: Any
 
     def pin_memory(self) -> _Read:
-        # Called by DataLoader's pinning thread, whose own way would turn tuples into lists.
+        # DataLoader's pinning thread calls this; its default would turn tuples into lists.
         return attrs.evolve(self, batch=pinned(self.batch))
 
 
 @attrs.frozen(eq=False)
-class _Fetch:
-    """What DataLoader's workers take for their dataset: whole batches by position."""
+class _BatchDataset:
+    """A dataset of whole batches by position, for DataLoader's workers."""
 
-    batches: Readable
+    batches: BatchReader
 
     def __getitem__(self, key: _Key) -> _Read:
         epoch, index, indices = key
@@ -101,15 +101,15 @@ def _same(read: _Read) -> _Read:
 
 
 def _parallel(
-    batches: Readable, keys: Iterator[tuple[int, int, Tensor]], pin: bool
+    batches: BatchReader, keys: Iterator[tuple[int, int, Tensor]], pin: bool
 ) -> Iterator[tuple[int, int, Any]]:
-    """Read with the processes of torch's DataLoader, which live until the generator is closed."""
+    """Read in worker processes of torch's DataLoader, until the generator is closed."""
     asked: deque[_Key] = deque()
     loader: DataLoader[_Read] = DataLoader(
-        _Fetch(batches),  # type: ignore[arg-type]
+        _BatchDataset(batches),  # type: ignore[arg-type]
         batch_size=None,
-        # Ints travel to the workers in microseconds; a tensor would take a file descriptor.
-        sampler=_noted(keys, asked),
+        # Send ints, which takes microseconds: a tensor would need a file descriptor.
+        sampler=_recorded(keys, asked),
         num_workers=batches.workers,
         prefetch_factor=batches.prefetch,
         pin_memory=pin,
@@ -117,28 +117,30 @@ def _parallel(
         collate_fn=_same,  # type: ignore[arg-type]
         generator=torch.Generator(),  # without one, iter() would draw from the global generator
     )
-    for read in _explaining(iter(loader), asked, batches.timeout):
+    for read in _with_worker_errors(iter(loader), asked, batches.timeout):
         asked.popleft()
         yield read.epoch, read.index, read.batch
 
 
-def _noted(keys: Iterator[tuple[int, int, Tensor]], asked: deque[_Key]) -> Iterator[_Key]:
-    """What workers are asked for; the first of ``asked`` is what comes next."""
+def _recorded(keys: Iterator[tuple[int, int, Tensor]], asked: deque[_Key]) -> Iterator[_Key]:
+    """Record the requests to workers; ``asked[0]`` is the batch they return next."""
     for epoch, index, indices in keys:
         asked.append((epoch, index, indices.tolist()))
         yield asked[-1]
 
 
-def _explaining(reads: Iterator[_Read], asked: deque[_Key], timeout: float) -> Iterator[_Read]:
-    """Read on, with errors of our own for workers that died or hang."""
+def _with_worker_errors(
+    reads: Iterator[_Read], asked: deque[_Key], timeout: float
+) -> Iterator[_Read]:
+    """Yield from ``reads``, translating the errors of workers that died or hang."""
     try:
         yield from reads
     except (RuntimeError, ConnectionError, EOFError) as error:
         if str(error).startswith("DataLoader timed out"):
             epoch, index, samples = asked[0]
             raise WorkerTimeoutError(
-                f"workers gave no batch in {timeout:g} s: waited for batch {index} of epoch "
-                f"{epoch}, which is of the samples {_shortened(samples)}. One of them hangs or is "
+                f"workers returned no batch in {timeout:g} s: waited for batch {index} of epoch "
+                f"{epoch}, which has the samples {_shortened(samples)}. One of them hangs or is "
                 "slow to read: try workers=0 to see where, or a longer timeout."
             ) from error
         if not _of_a_dead_worker(error):
@@ -157,11 +159,11 @@ def _shortened(samples: list[int]) -> str:
 def _of_a_dead_worker(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return str(error).startswith("DataLoader worker (pid")
-    # A worker that dies while it hands over a tensor breaks the connection; one whose dataset
-    # has a broken connection of its own says so as an error caught in a worker.
+    # A worker that dies while it sends a tensor breaks the connection. An error of a connection
+    # inside the dataset arrives as an error caught in a worker instead.
     return "in DataLoader worker process" not in str(error)
 
 
 def pinned(batch: Any) -> Any:
-    """A batch like ``batch`` whose tensors lie in pinned memory."""
+    """Return a copy of a batch with its tensors in pinned memory."""
     return tree.map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, batch)

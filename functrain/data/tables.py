@@ -1,6 +1,6 @@
-"""Tables of pandas, polars, pyarrow and NumPy as columns, rows by position.
+"""Read tables of pandas, polars, pyarrow and NumPy as columns.
 
-They are known by their class's module, so that none of these packages need be imported.
+Tables are recognized by the module of their class, so that none of these packages is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PACKAGES = ("pandas", "polars", "pyarrow")
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value is a table or a column of one.
+    """Return whether a value is a table or a column of one.
 
     Args:
         value: anything.
@@ -22,13 +22,13 @@ def is_table(value: Any) -> bool:
 
 
 def columns_by_name(dataset: Any) -> Any:
-    """A table as a dict of its columns, the column of a table as an array; others as they are.
+    """Convert a table to a dict of arrays, and a column to an array; return others unchanged.
 
     Args:
-        dataset: what ``Batches`` was given.
+        dataset: the dataset given to ``Batches``.
 
     Raises:
-        UnsupportedError: two columns have one name.
+        UnsupportedError: two columns have the same name.
 
     Example:
         >>> import numpy
@@ -51,7 +51,7 @@ def columns_by_name(dataset: Any) -> Any:
 
 
 def as_array(column: Any) -> Any:
-    """A column of a dataset as an array, of a table two-dimensional; others as they are.
+    """Convert a column to an array, a table to a two-dimensional one; return others unchanged.
 
     Args:
         column: one value of a dict, list or tuple.
@@ -68,7 +68,7 @@ def _is_series(value: Any) -> bool:
 
 
 def _is_of(value: Any, names: tuple[str, ...]) -> bool:
-    # Subclasses too, such as those of geopandas.
+    # Include subclasses, such as those of geopandas.
     return any(
         kind.__module__.partition(".")[0] in _PACKAGES and kind.__name__ in names
         for kind in type(value).__mro__

@@ -1,4 +1,4 @@
-"""How often each source of a mixture is drawn: weights, also such as change in time."""
+"""Weights of the sources of a mixture, constant or changing over time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Vector = Sequence[float] | Mapping[str, float]
 
 @runtime_checkable
 class Weights(Protocol):
-    """Weights of sources as a pure function of the batch's number."""
+    """Weights of sources as a pure function of the batch index."""
 
     def at(self, start: int, stop: int) -> Tensor:
-        """The weights for the batches ``start`` to ``stop - 1``.
+        """Return the weights for the batches ``start`` to ``stop - 1``.
 
         Returns:
             float64 tensor of shape ``[stop - start, sources]``, or ``[1, sources]`` if they are
-            all the same; not negative, and with a positive sum in each row.
+            all the same; non-negative, with a positive sum in each row.
         """
         ...
 
@@ -33,12 +33,12 @@ class Weights(Protocol):
 class Temperature:
     """Weights between proportional and uniform: ``p_i ~ min(n_i, cap) ** (1 / temperature)``.
 
-    Temperature 1 is proportional to size, a high one nearly uniform. The formula is that of Raffel
-    et al., "Exploring the Limits of Transfer Learning" (T5, 2020), section 3.5.2, as in jiant.
+    Temperature 1 is proportional to size, a high one nearly uniform. Formula from Raffel et al.,
+    "Exploring the Limits of Transfer Learning" (T5, 2020), section 3.5.2, as in jiant.
 
     Args:
         temperature: above 0.
-        cap: the most that a source's size counts.
+        cap: upper limit on the size of a source.
 
     Raises:
         ConfigurationError: a number is not positive.
@@ -56,18 +56,18 @@ class Temperature:
             raise ConfigurationError(f"temperature and cap must be positive, got {self}")
 
     def of(self, sizes: Sequence[int]) -> Tensor:
-        """The weights of sources of these sizes, as a float64 tensor of shape ``[sources]``."""
+        """Return the weights of sources by size: a float64 tensor of shape ``[sources]``."""
         capped = [size if self.cap is None else min(size, self.cap) for size in sizes]
         return torch.tensor(capped, dtype=torch.float64) ** (1 / self.temperature)
 
 
 @attrs.frozen
 class Interpolated:
-    """Weights that change linearly between given batches and stay as they are outside of them.
+    """Weights that change linearly between given batches and are constant outside of them.
 
     Args:
         points: weights by batch number, each a list in the order of the sources or a dict by
-            name. They are made to sum to 1 before they are interpolated.
+            name. They are normalized to sum to 1 before interpolation.
 
     Raises:
         ConfigurationError: there are no points, or one is before batch 0.
@@ -96,13 +96,13 @@ class Constant:
     weights: Tensor
 
     def at(self, start: int, stop: int) -> Tensor:
-        """The one row of weights."""
+        """Return the one row of weights."""
         return self.weights
 
 
 @attrs.frozen(eq=False)
 class Piecewise:
-    """Weights on straight lines between points.
+    """Weights interpolated linearly between points.
 
     Attributes:
         places: the points' batch numbers, ascending; float64 of shape ``[points]``.
@@ -113,7 +113,7 @@ class Piecewise:
     rows: Tensor
 
     def at(self, start: int, stop: int) -> Tensor:
-        """A row of weights for each batch."""
+        """Return a row of weights for each batch."""
         first, last = float(self.places[0]), float(self.places[-1])
         batches = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
         right = torch.searchsorted(self.places, batches).clamp_(min=1, max=len(self.places) - 1)
@@ -126,29 +126,29 @@ class Piecewise:
 
 @attrs.frozen(eq=False)
 class Computed:
-    """Weights that a function of the user's computes, called once for each batch."""
+    """Weights computed by a user's function, which is called once for each batch."""
 
     function: Callable[[int], Vector]
     names: Sequence[str]
 
     def at(self, start: int, stop: int) -> Tensor:
-        """A row of weights for each batch."""
+        """Return a row of weights for each batch."""
         rows = [_ordered(self.function(batch), self.names) for batch in range(start, stop)]
         return _checked(rows, self.names)
 
 
 def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) -> Weights:
-    """Read any way to give weights.
+    """Convert any form of weights.
 
     Args:
         given: ``"uniform"``, ``"proportional"``, a vector (a list in the order of the sources or
-            a dict by name), :class:`Temperature`, :class:`Interpolated`, a function of the
-            batch's number that gives a vector, or :class:`Weights`.
-        names: of the sources.
-        sizes: of the sources; ``None`` where it is not known.
+            a dict by name), :class:`Temperature`, :class:`Interpolated`, a function from the
+            batch index to a vector, or :class:`Weights`.
+        names: names of the sources.
+        sizes: sizes of the sources; ``None`` if unknown.
 
     Raises:
-        ConfigurationError: the weights cannot be those of these sources, or need unknown sizes.
+        ConfigurationError: the weights do not match the sources, or need unknown sizes.
     """
     if isinstance(given, Weights):
         return given
@@ -168,7 +168,7 @@ def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) ->
 
 
 def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
-    """A vector as a list in the order of the sources."""
+    """Return a vector as a list in the order of the sources."""
     if isinstance(given, Mapping):
         if set(given) != set(names):
             raise ConfigurationError(
@@ -188,7 +188,7 @@ def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
 
 
 def _checked(rows: Sequence[Sequence[float]], names: Sequence[str]) -> Tensor:
-    """Vectors as the rows of a float64 tensor, if they can be weights."""
+    """Validate vectors and return them as the rows of a float64 tensor."""
     found = torch.tensor(rows, dtype=torch.float64)
     bad = ~(found.isfinite().all(1) & (found >= 0).all(1) & (found.sum(1) > 0))
     if bad.any():
@@ -204,7 +204,7 @@ def _known(sizes: Sequence[int | None], names: Sequence[str], given: Temperature
     if len(known) < len(sizes):
         unknown = [name for name, size in zip(names, sizes, strict=True) if size is None]
         raise ConfigurationError(
-            f"weights by size ({given}) need the length of each source, and {unknown} tell none: "
+            f"weights by size ({given}) need the length of each source, unknown for {unknown}: "
             "give a list of weights"
         )
     return known

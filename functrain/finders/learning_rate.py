@@ -14,7 +14,7 @@ from functrain.core import learning_rate
 from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.data.drawing import generator_states, set_generator_states
+from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, FinderError, NonFiniteError
 from functrain.errors.optional import require
 from functrain.schedules import Lambda

@@ -19,7 +19,7 @@ from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source
-from functrain.data.describing import describe as describe_data
+from functrain.data.description import describe as describe_data
 from functrain.errors import (
     UnsupportedError,
 )

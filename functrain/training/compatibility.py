@@ -14,8 +14,8 @@ from functrain.core.program import Program
 from functrain.core.rng import checked_seed
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source
-from functrain.data.counting import samples_in
-from functrain.data.describing import differences
+from functrain.data.description import differences
+from functrain.data.sample_counts import count_samples
 from functrain.errors import (
     ConfigurationError,
     DataChangedError,
@@ -258,7 +258,7 @@ def check_place(state: TrainState, length: int | None) -> None:
 
 def _check_samples(given: Counters, counted: Counters, source: Source, length: int) -> None:
     """Compare the samples that a place implies with those that the state has seen."""
-    epoch, rest = samples_in(source, length), samples_in(source, counted.batch)
+    epoch, rest = count_samples(source, length), count_samples(source, counted.batch)
     if epoch is None or rest is None:
         if given.epoch == 0:  # train_step alone has counted
             return

@@ -15,7 +15,7 @@ from functrain.core.program import Program
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.data import Source, as_source
-from functrain.data.drawing import generator_states, set_generator_states
+from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged

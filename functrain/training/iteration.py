@@ -14,7 +14,7 @@ from functrain.core.diagnosis import check_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source, as_source
-from functrain.data.replay import OneShot
+from functrain.data.iterables import IteratorSource
 from functrain.errors import (
     EmptyDatasetError,
 )
@@ -78,7 +78,7 @@ def iterate(
         return limits.reached(Position.of(state, source.length, seconds)) is not None
 
     with contextlib.closing(source):
-        if isinstance(source, OneShot):  # what it drops cannot be read again
+        if isinstance(source, IteratorSource):  # what it drops cannot be read again
             warn_of_replay(state, source)
         first = state.counters.epoch
         while not ended():

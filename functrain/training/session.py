@@ -19,7 +19,7 @@ from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.batch import Batch
 from functrain.core.state import TrainState
 from functrain.data import Source
-from functrain.data.stateful import Stateful
+from functrain.data.stateful import StatefulSource
 from functrain.training import events
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions
@@ -170,7 +170,7 @@ class Session:
         self.flush()
         if self.checkpointer is None or self.checkpointer.has(self.train, self.loop):
             return
-        if not self.between_steps and isinstance(self.source, Stateful):
+        if not self.between_steps and isinstance(self.source, StatefulSource):
             # The loader is one batch ahead of the state. An older checkpoint resumes exactly.
             return
         self.emit_saved(Saver.wait)

@@ -11,7 +11,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.diagnosis import check_state
 from functrain.core.state import TrainState
-from functrain.data.describing import describe
+from functrain.data.description import describe
 from functrain.training import compatibility
 from functrain.training.events import TrainBegin
 from functrain.training.metrics_log import Recorder

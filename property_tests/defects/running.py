@@ -82,7 +82,7 @@ DATA = (
     ),
     defect(
         "samples draw from the generators as they come",
-        "data/samples.py",
+        "data/sample_reader.py",
         '                scope.seed(derive(self.seed, "sample", epoch, sample))\n',
         "",
         "data",
@@ -99,7 +99,7 @@ DATA = (
     ),
     Defect(
         "a mixture's sources begin from the start",
-        "data/mixing.py",
+        "data/mixture.py",
         (("            self._cursors[name].seek(count)\n", ""),),
         "property_tests/test_data.py::test_a_mixture_begins_anywhere_without_a_saved_state",
     ),

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Interpolated, Mixture, Temperature, as_source
-from functrain.data.choices import BLOCK
+from functrain.data.weighted_draws import BLOCK
 from functrain.errors import ConfigurationError, DataChangedError
 
 pytestmark = pytest.mark.row(31)
@@ -252,7 +252,7 @@ def test_another_mixture_cannot_load_the_state() -> None:
         ([[1], [2]], {"weights": {"0": 1, "x": 2}}, "name each source once"),
         ([[1], [2]], {"weights": "sqrt"}, "weights must be"),
         ([[1], Endless()], {"weights": [1, 1]}, "length=batches"),
-        ([[1], Endless()], {"length": 5}, "tell none"),
+        ([[1], Endless()], {"length": 5}, "unknown for"),
         ([[1], [2]], {"length": 0}, "at least 1"),
         ([[1], [2]], {"weights": lambda batch: [1, 2, 3], "length": 3}, "one weight for each"),
     ],

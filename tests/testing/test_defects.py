@@ -30,7 +30,7 @@ def test_every_law_of_the_table_is_there() -> None:
 
 def test_a_defect_whose_text_is_gone_is_an_error() -> None:
     gone = attrs.evolve(DEFECTS[0], changes=(("no such text", ""),))
-    with pytest.raises(DefectError, match="came 0 times"):
+    with pytest.raises(DefectError, match="got 0 times"):
         changed(gone, "something else")
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 import functrain as ft
 from functrain import errors, listeners
 from functrain.data import as_source
-from functrain.data.describing import describe
+from functrain.data.description import describe
 from functrain.training import checkpointer
 from functrain.training.resume import TYPES
 

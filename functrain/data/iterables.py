@@ -1,4 +1,4 @@
-"""Data that goes to a position by drawing all batches before it: loaders, iterables, iterators."""
+"""Sources over loaders, iterables and iterators, which replay to reach a position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.data.drawing import (
+from functrain.data.seeded_iteration import (
     END,
     begin,
     draw,
@@ -23,11 +23,11 @@ from functrain.errors import DataChangedError
 
 
 @attrs.define(eq=False)
-class Replay:
-    """A torch ``DataLoader`` or any other iterable that can be read again and again.
+class IterableSource:
+    """A source over a torch ``DataLoader`` or another iterable that can be read repeatedly.
 
-    A generator the loader holds itself is not seeded here, as its order is the user's. Its state
-    before and after an epoch is what must be saved.
+    Generators that the loader owns are not seeded here, because their seeds are the user's choice.
+    Instead, their states before and after an epoch are saved.
     """
 
     data: Any
@@ -39,11 +39,11 @@ class Replay:
 
     @property
     def length(self) -> int | None:
-        """Batches in an epoch, if the data knows."""
+        """The number of batches in an epoch, or ``None`` if the data has no length."""
         return length_of(self.data)
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """The batches of an epoch from ``start`` on."""
+        """Yield the batches of an epoch from ``start`` on."""
         if saved is not None:
             self._restore(seed, epoch, saved)
         self._epoch, self._before, self._after = epoch, generator_states(self.data), None
@@ -51,8 +51,8 @@ class Replay:
 
     def _batches(self, seed: int, epoch: int, start: int) -> Iterator[Any]:
         if getattr(self.data, "persistent_workers", False):
-            # Workers that live on keep the random state of earlier epochs, which a resumed run
-            # could not have.
+            # Persistent workers keep random state from earlier epochs, which a resumed run could
+            # not restore.
             self.data._iterator = None
         batches = begin(self.data, seed, epoch)
         drop(batches, seed, epoch, 0, start)
@@ -74,7 +74,7 @@ class Replay:
         self._after = generator_states(self.data)
 
     def _restore(self, seed: int, epoch: int, saved: Any) -> None:
-        """Put the loader's own generators into the state in which ``epoch`` begins."""
+        """Restore the loader's generators to their state at the start of ``epoch``."""
         if saved["epoch"] == epoch:
             set_generator_states(self.data, saved["before"])
         elif saved["after"] is not None:
@@ -85,18 +85,18 @@ class Replay:
                 pass
 
     def state(self) -> Any:
-        """States of the loader's own generators around the epoch; ``None`` if it has none."""
+        """Return the states of the loader's generators around the epoch, if it owns any."""
         if not self._before:
             return None
         return {"epoch": self._epoch, "before": self._before, "after": self._after}
 
     def close(self) -> None:
-        """Nothing to end: the loader belongs to the user."""
+        """Do nothing: the loader belongs to the user."""
 
 
 @attrs.define(eq=False)
-class OneShot:
-    """An iterator or generator, which can be read once."""
+class IteratorSource:
+    """A source over an iterator or generator, which can be read once."""
 
     data: Iterator[Any]
     _read: tuple[int, int] | None = None
@@ -105,7 +105,7 @@ class OneShot:
     length = None
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """The batches from ``start`` on of the one epoch there is."""
+        """Yield the batches of the only epoch from ``start`` on."""
         read = (0, 0) if self._read is None else self._read
         if epoch != read[0] or start < read[1]:
             kind = type(self.data).__name__
@@ -124,7 +124,7 @@ class OneShot:
             refuse_empty(self.data, epoch)
 
     def state(self) -> None:
-        """Nothing: an iterator cannot be put back, only drawn from again."""
+        """Return ``None``: the position of an iterator cannot be restored."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""Drawing batches from someone else's loader without leaving anything to chance.
+"""Iterate over a user's loader reproducibly.
 
-A loader may draw from torch's, Python's or NumPy's global generators whenever it is asked for
-something: for its order, for the seeds of its workers, for augmentation. Here each such call
-finds them seeded for its own position, and the user finds them afterwards as they were.
+A loader may draw from the global generators of torch, Python or NumPy at any call: for its order,
+for the seeds of its workers, for augmentation. Here each call finds them seeded by its position,
+and they are restored afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END: Any = object()
 
 
 def length_of(data: Any) -> int | None:
-    """Batches in an epoch, if the data knows."""
+    """Return the number of batches in an epoch, or ``None`` if the data has no length."""
     try:
         return len(data)
     except (TypeError, NotImplementedError):
@@ -27,9 +27,9 @@ def length_of(data: Any) -> int | None:
 
 
 def begin(data: Any, seed: int, epoch: int) -> Iterator[Any]:
-    """Start a pass over the data, as the function of seed and epoch that it is.
+    """Start a pass over the data, seeded by seed and epoch.
 
-    Whatever has ``set_epoch``, as distributed samplers and streamed datasets have, is told.
+    Calls ``set_epoch`` where it exists, as in distributed samplers and streamed datasets.
     """
     for name in ("sampler", "batch_sampler", "dataset"):
         _set_epoch(getattr(data, name, None), epoch)
@@ -45,24 +45,24 @@ def _set_epoch(part: Any, epoch: int) -> None:
 
 
 def draw(batches: Iterator[Any], seed: int, epoch: int, index: int) -> Any:
-    """The next batch, or ``END``."""
+    """Return the next batch, or ``END``."""
     with sample_scope() as scope:
         scope.seed(derive(seed, "loader", epoch, index))
         return next(batches, END)
 
 
 def drop(batches: Iterator[Any], seed: int, epoch: int, start: int, stop: int) -> None:
-    """Draw and drop the batches ``start`` to ``stop - 1``.
+    """Draw and discard the batches ``start`` to ``stop - 1``.
 
     Raises:
-        DataChangedError: they are not all there.
+        DataChangedError: the epoch ends before.
     """
     for index in range(start, stop):
         if draw(batches, seed, epoch, index) is END:
             raise DataChangedError(
                 f"the state stands after {stop} batches of epoch {epoch}, but that epoch of the "
                 f"data ends after {index}. Give the data the run was started with. If these are "
-                "whole epochs that were stepped by hand, turn each where it ends, state = "
+                "whole epochs that were stepped by hand, count each at its end, state = "
                 "attrs.evolve(state, counters=state.counters.next_epoch()), or give the data a "
                 "length (__len__), so that they can be counted."
             )
@@ -77,10 +77,10 @@ def remaining(
     length: int | None,
     at_end: Callable[[int], None],
 ) -> Iterator[Any]:
-    """Draw the batches from ``index`` on; at their end, call ``at_end`` with their number.
+    """Yield the batches from ``index`` on, and call ``at_end`` with their number at the end.
 
-    Where the length is known, the end is reached before the last batch is handed out. So what is
-    saved after that batch is the state in which the next epoch begins.
+    If the length is known, the end is reached before the last batch is yielded. A state saved after
+    that batch is then the one in which the next epoch begins.
     """
     batch = draw(batches, seed, epoch, index)
     while batch is not END:
@@ -96,7 +96,7 @@ def remaining(
 
 
 def generators(data: Any) -> dict[str, Generator]:
-    """The generators that a loader or its samplers hold themselves, by place."""
+    """Return the generators that a loader or its samplers own, by attribute."""
     batch_sampler = getattr(data, "batch_sampler", None)
     parts = {
         "loader": data,
@@ -109,22 +109,22 @@ def generators(data: Any) -> dict[str, Generator]:
 
 
 def generator_states(data: Any) -> dict[str, Tensor]:
-    """The states of these generators."""
+    """Return the states of these generators."""
     return {place: generator.get_state() for place, generator in generators(data).items()}
 
 
 def set_generator_states(data: Any, states: dict[str, Tensor]) -> None:
-    """Put these generators back."""
+    """Restore the states of these generators."""
     for place, generator in generators(data).items():
         if place in states:
             generator.set_state(states[place])
 
 
 def refuse_empty(data: Any, epoch: int) -> NoReturn:
-    """Raise for an epoch without batches."""
+    """Raise an error for an epoch without batches."""
     kind = type(data).__name__
     if isinstance(data, Iterator):
         why = f"this {kind} was read to its end before; give something that can be iterated again"
     else:
-        why = f"look at what this {kind} gives each time it is iterated"
+        why = f"check what this {kind} yields each time it is iterated"
     raise EmptyDatasetError(f"the data gave no batch in epoch {epoch}: {why}")

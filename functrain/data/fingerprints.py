@@ -1,8 +1,8 @@
-"""A cheap fingerprint of what data holds: a few of its bytes, without calling any of its code.
+"""A cheap fingerprint of data: a hash of a few of its bytes, without calling user code.
 
-It is there to notice that a run is called again with other data of the same length. It reads
-tensors, arrays and tables as they are stored, so that it draws nothing, advances no loader and does
-not depend on augmentation; a change that touches none of the bytes it reads goes unnoticed.
+It detects that a resumed run is given other data of the same length. It reads tensors, arrays and
+tables as they are stored, so it draws no random numbers, advances no loader and does not depend on
+augmentation. A change to bytes that it does not read goes unnoticed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def fingerprint(data: Any) -> str | None:
     """Return a fingerprint of the contents of data, the same in any process.
 
     Args:
-        data: what ``fit`` takes: of ``Batches`` and loaders the dataset is looked into, of a
-            mixture each source, of a list its batches.
+        data: data for ``fit``. The dataset of ``Batches`` and loaders is read, each source of a
+            mixture, or the batches of a list.
 
     Returns:
-        ``None`` where nothing is known: of iterators and other code that makes its batches.
+        The fingerprint, or ``None`` for iterators and other code that computes batches.
 
     Example:
         >>> import torch
@@ -53,18 +53,18 @@ def fingerprint(data: Any) -> str | None:
 
 @attrs.define(eq=False)
 class _Reading:
-    """A hash under way.
+    """A hash being computed.
 
     Attributes:
-        hash: of what was read.
-        found: how many tensors, arrays and plain values that is.
+        hash: the hash of the values so far.
+        found: number of tensors, arrays and plain values so far.
     """
 
     hash: xxh3_128 = attrs.field(factory=xxh3_128)
     found: int = 0
 
     def value(self, name: str, value: Any, depth: int) -> None:
-        """Read a value of any kind; those of an unknown one say nothing."""
+        """Hash a value of any kind, ignoring unknown kinds."""
         if depth > _DEEPEST or self.found >= _MOST:
             return
         if isinstance(value, Tensor | np.ndarray):
@@ -93,7 +93,7 @@ class _Reading:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a container holds, or the data among the attributes of an object."""
+    """Yield the contents of a container, or the attributes of an object that hold data."""
     if hugging_face.is_dataset(value):
         rows = value.with_format("arrow")  # as they are stored: no transform, nothing decoded
         yield "length", len(value)
@@ -115,7 +115,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """The attributes of a dataset that hold data; counters, caches and options are none."""
+    """Yield the attributes of a dataset that hold data, without counters, caches and options."""
     slots = {name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())}
     for name in sorted(slots | getattr(value, "__dict__", {}).keys()):
         hidden = name.startswith("_") or "cache" in name or "buffer" in name
@@ -124,14 +124,14 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _picks(length: int) -> list[int]:
-    """Which of so many items are read: the first, the last, and some between."""
+    """Return the indices of the items to read: the first, the last, and some between."""
     if length <= _MANY:
         return list(range(length))
     return [index * (length - 1) // (_MANY - 1) for index in range(_MANY)]
 
 
 def _spread(size: int) -> Any:
-    """Which of so many elements are read: blocks of them, the first and the last among these."""
+    """Return the indices of the elements to read: blocks, including the first and the last."""
     starts = np.arange(_MANY) * (size - _BLOCK) // (_MANY - 1)
     return (starts[:, None] + np.arange(_BLOCK)).reshape(-1)
 
@@ -149,7 +149,7 @@ def _bytes_of_tensor(tensor: Tensor) -> bytes:
 
 
 def _text(value: Any) -> str:
-    """A plain value; of a path what does not depend on where the data lies."""
+    """Return a plain value as text; of an absolute path only its last two parts."""
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if isinstance(text, str) and os.path.isabs(text):

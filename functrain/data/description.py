@@ -1,23 +1,23 @@
-"""What a checkpoint says of the data: what the meaning of a position in it depends on."""
+"""Describe data for a checkpoint, so that a resumed run can notice that it has changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from functrain.data.contents import fingerprint
+from functrain.data.fingerprints import fingerprint
 from functrain.data.mixture import MixtureSource
 from functrain.data.source import Source
 
 
 def describe(source: Source) -> dict[str, int | str | None]:
-    """Batches in an epoch, batch size, seed, order and contents, as far as the data has them.
+    """Return batches in an epoch, batch size, seed, order and contents, as far as known.
 
-    A position counts batches, so that a run that goes on with others reads other samples than it
-    would have: some twice, some not at all in that epoch.
+    The position of a run counts batches. If the data changes, a resumed run reads other samples
+    at its position: some twice in that epoch, some not at all.
 
     Args:
-        source: of ``fit``.
+        source: the training data of ``fit``.
 
     Example:
         >>> from functrain.data import as_source
@@ -36,13 +36,13 @@ def describe(source: Source) -> dict[str, int | str | None]:
 
 
 def differences(before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What differs between two descriptions, where both say it.
+    """Yield the differences between two descriptions, where both know a value.
 
     Yields:
         (name, before, now).
     """
     for name in now if isinstance(before, dict) else ():
-        # What an earlier version did not describe, or cannot be known, is no difference.
+        # Unknown values, or those that an earlier version did not record, are no difference.
         unknown = name not in before or (name in ("order", "contents") and now[name] is None)
         if not unknown and before[name] != now[name] and before[name] is not None:
             yield name, before[name], now[name]

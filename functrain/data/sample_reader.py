@@ -1,4 +1,4 @@
-"""Datasets read sample by sample, each with random streams of its own."""
+"""Read a dataset sample by sample, each with its own random streams."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from functrain.errors.optional import require
 
 
 @attrs.frozen(eq=False)
-class Samples:
-    """How batches are made of single samples.
+class SampleReader:
+    """Makes batches from single samples.
 
     Attributes:
         dataset: has ``__len__`` and ``__getitem__(index)``.
         transform: applied to each sample, or ``None``.
         collate: makes a batch of a list of samples.
-        seed: root of the random streams.
+        seed: root seed of the random streams.
     """
 
     dataset: Any
@@ -43,14 +43,14 @@ class Samples:
     def read(self, epoch: int, index: int, indices: Sequence[int]) -> Any:
         """Make one batch.
 
-        Each sample finds torch's, Python's and NumPy's generators seeded for it alone, so what
-        it draws depends on nothing but the seed, the epoch and its own index. An error of the
-        user's code leaves with a note of the sample and epoch.
+        Before each sample, the generators of torch, Python and NumPy are seeded, so its random
+        numbers depend only on the seed, the epoch and its index. An error of the user's code gets
+        a note with the sample and epoch.
 
         Args:
-            epoch: which pass over the data.
-            index: which batch of it.
-            indices: the samples.
+            epoch: index of the epoch.
+            index: index of the batch in it.
+            indices: indices of the samples.
         """
         with sample_scope() as scope, _Place(epoch, index) as place:
             together = self._together(indices)
@@ -65,7 +65,7 @@ class Samples:
             return self.collate(samples)
 
     def _together(self, indices: Sequence[int]) -> Sequence[Any] | None:
-        """All samples at once, where that is known to draw no random numbers."""
+        """Read all samples at once if this is known to draw no random numbers."""
         return self.dataset.__getitems__(indices) if isinstance(self.dataset, Rows) else None
 
     def _transformed(self, value: Any, epoch: int, sample: int) -> Any:
@@ -80,18 +80,18 @@ class Samples:
 
 
 def _generator_parameter(transform: Callable[..., Any]) -> str | None:
-    """The parameter by which a transform takes a random generator; ``None`` if it has none."""
+    """Return the name of the parameter of a transform for a generator, if it has one."""
     try:
         parameters = inspect.signature(transform).parameters.values()
     except (TypeError, ValueError):  # some callables written in C have no signature
         return None
-    # The first one is the sample, whatever its name.
+    # The first parameter is the sample, whatever its name.
     named = [p.name for p in [*parameters][1:] if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
     return next((name for name in ("generator", "rng") if name in named), None)
 
 
 class _Place:
-    """Notes on an exception which sample was being read."""
+    """Adds to an exception a note about the sample that was being read."""
 
     __slots__ = ("epoch", "index", "sample")
 

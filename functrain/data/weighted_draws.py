@@ -1,7 +1,7 @@
-"""Which source each draw of a mixture takes: a pure function of (seed, number of the draw).
+"""Draw the sources of a mixture: a pure function of (seed, index of the draw).
 
-Random numbers are hashes of the draw's number, so any stretch of draws can be had at once, and
-how often a source was drawn before is counted at 15 to 50 ns a draw.
+Random numbers are hashes of the index, so any range of draws can be computed directly. Counting
+how often each source was drawn before takes 15 to 50 ns a draw.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ BLOCK = 1 << 15  # draws under one key
 
 
 @attrs.frozen(eq=False)
-class Choices:
-    """The sources that draws 0, 1, 2, ... take.
+class WeightedDraws:
+    """The source of each of the draws 0, 1, 2, ...
 
     Args:
-        weights: how often each source is drawn, by the number of the batch.
-        sources: how many there are.
+        weights: how often each source is drawn, by batch.
+        sources: number of sources.
         seed: root seed.
-        per_batch: draws that make up a batch; all of them have its weights.
+        per_batch: number of draws in a batch; all of them use the weights of the batch.
 
     Example:
         >>> from functrain.data.weights import Constant
         >>> weights = Constant(torch.tensor([[3.0, 1.0]], dtype=torch.float64))
-        >>> choices = Choices(weights, sources=2, seed=0)
+        >>> choices = WeightedDraws(weights, sources=2, seed=0)
         >>> choices.between(0, 10).tolist(), choices.counts(10)
         ([1, 0, 0, 1, 1, 0, 0, 0, 0, 1], [6, 4])
         >>> choices.counts(1_000_000)
@@ -41,7 +41,7 @@ class Choices:
     sources: int
     seed: int
     per_batch: int = 1
-    # Counts before each block, as far as they were asked for: a memo of a pure function.
+    # Counts before each block, computed on demand: a cache of a pure function.
     _before: list[Tensor] = attrs.field(init=False, repr=False)
 
     @_before.default
@@ -49,7 +49,7 @@ class Choices:
         return [torch.zeros(self.sources, dtype=torch.int64)]
 
     def between(self, start: int, stop: int) -> Tensor:
-        """The sources of the draws ``start`` to ``stop - 1``.
+        """Return the sources of the draws ``start`` to ``stop - 1``.
 
         Returns:
             int64 tensor of shape ``[stop - start]``.
@@ -61,7 +61,7 @@ class Choices:
         return torch.cat([torch.empty(0, dtype=torch.int64), *parts])
 
     def counts(self, draw: int) -> list[int]:
-        """How often each source was drawn before ``draw``."""
+        """Return how often each source was drawn before ``draw``."""
         block, offset = divmod(draw, BLOCK)
         while len(self._before) <= block:
             full = self._count(len(self._before) - 1, BLOCK)
@@ -75,7 +75,7 @@ class Choices:
     def _in_block(self, block: int, start: int, stop: int) -> Tensor:
         if start >= stop:
             return torch.empty(0, dtype=torch.int64)
-        # Two keys: under one, two blocks may be the same numbers in another order.
+        # Hash with two keys: with one, two blocks could be permutations of each other.
         numbers = torch.arange(start, stop)
         for key in range(2):
             numbers = hashed(numbers, derive(self.seed, "mixture", block, key) & 0xFFFFFFFF)
@@ -90,6 +90,6 @@ class Choices:
 
 
 def _limits(weights: Tensor) -> Tensor:
-    """Where each source's share of ``range(2**32)`` ends: int64 of the shape of ``weights``."""
+    """Return where the share of each source in ``range(2**32)`` ends, as int64."""
     sums = weights.cumsum(1)
     return (sums / sums[:, -1:] * 2.0**32).to(torch.int64)
