@@ -13,8 +13,9 @@ from functrain.core.ema import EMA
 from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer
+from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Recipe, Trainable
+from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import matches, nearest
 
@@ -27,9 +28,9 @@ def program(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     accumulate: int = 1,
-    precision: str = "float32",
+    precision: PrecisionName = "float32",
     ema: EMA | float | None = None,
-    nonfinite: str = "raise",
+    nonfinite: Nonfinite = "raise",
     trainable: Trainable | None = None,
     evaluate: LossFunction | None = None,
 ) -> Program:
@@ -44,7 +45,8 @@ def program(
         clip_norm: scale gradients so that their common 2-norm is at most this.
         clip_value: clamp each gradient element to plus or minus this.
         accumulate: micro-batches in a step; their gradients are averaged by weight.
-        precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` (autocast; fp16 with a loss scale).
+        precision: ``"float32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a loss scale); also
+            ``"bfloat16"`` and ``"float16"``.
         ema: an :class:`EMA` or a decay; ``None`` keeps no average.
         nonfinite: what a step with NaN or infinite loss or gradients does: ``"raise"``,
             ``"skip"`` (leaves the weights and counts it, without waiting for the device) or

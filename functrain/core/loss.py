@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from functrain.core.batch import known_size
 from functrain.core.metrics import Metric, is_metric
-from functrain.core.precision import autocast
+from functrain.core.precision import Precision, autocast
 from functrain.errors import ConfigurationError, LossError
 
 RESERVED = frozenset({"loss", "lr", "grad_norm"})
@@ -116,7 +116,7 @@ def evaluate(
     model: nn.Module,
     batch: Any,
     device: torch.device,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> Outcome:
     """Call the user's loss and put what it returned into one form.
 

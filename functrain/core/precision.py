@@ -8,6 +8,7 @@ saved, resumed and forked like everything else.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,22 +21,43 @@ GROWTH = 2.0
 BACKOFF = 0.5
 GROWTH_INTERVAL = 2000
 
-_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+Precision: TypeAlias = Literal["float32", "bf16", "fp16"]
+"""The dtype of the forward pass."""
+
+PrecisionName: TypeAlias = Precision | Literal["bfloat16", "float16"]
+"""What users may write; programs and checkpoints keep the short names."""
+
+_SHORT_NAMES: dict[PrecisionName, Precision] = {
+    "float32": "float32",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "fp16": "fp16",
+    "float16": "fp16",
+}
+_DTYPES: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
-def checked(precision: str) -> str:
-    """The precision if it is one of ``float32``, ``bf16``, ``fp16``.
+def as_precision(name: PrecisionName) -> Precision:
+    """Return the precision of a name.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: there is none of that name.
+
+    Example:
+        >>> as_precision("bfloat16"), as_precision("fp16")
+        ('bf16', 'fp16')
     """
-    if precision not in _DTYPES:
-        raise ConfigurationError(f"precision must be one of {list(_DTYPES)}, got {precision!r}")
-    return precision
+    if name not in _SHORT_NAMES:
+        raise ConfigurationError(f"precision must be one of {list(_SHORT_NAMES)}, got {name!r}")
+    return _SHORT_NAMES[name]
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the forward runs.
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which the forward runs.
 
     Args:
         precision: ``float32`` (none), ``bf16`` or ``fp16``.
@@ -46,12 +68,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """The floating-point type for sums and rates: float64 where the device has it."""
+    """Return the floating-point type for sums and rates: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def initial_loss_scale(precision: str, device: torch.device) -> Tensors | None:
-    """``{"scale", "good_steps"}`` for fp16; ``None`` for precisions that need none."""
+def initial_loss_scale(precision: Precision, device: torch.device) -> Tensors | None:
+    """Return ``{"scale", "good_steps"}`` for fp16; ``None`` for precisions that need none."""
     if precision != "fp16":
         return None
     return {
@@ -61,7 +83,7 @@ def initial_loss_scale(precision: str, device: torch.device) -> Tensors | None:
 
 
 def next_loss_scale(loss_scale: Tensors, finite: Tensor) -> Tensors:
-    """The scale after a step.
+    """Return the scale after a step.
 
     Args:
         loss_scale: the scale that the step used.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -73,7 +73,7 @@ class Program:
     schedules: learning_rate.Schedules
     device_step: step.DeviceStep
     donates: bool = False
-    zero_rate: str = "warn"
+    zero_rate: Literal["warn", "raise", "ignore"] = "warn"
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {value}" for name, value in self.recipe.rows()]

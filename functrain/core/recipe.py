@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 from torch import Tensor, nn
 
-from functrain.core import precision
 from functrain.core.ema import EMA
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
 from functrain.core.optimizer import Optimizer
+from functrain.core.precision import Precision, as_precision
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
-NONFINITE = ("raise", "skip", "ignore")
+Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
+"""What a step with a loss or gradients that are not finite does."""
 
 
 def _as_ema(value: EMA | float | None) -> EMA | None:
@@ -98,9 +99,9 @@ class Recipe:
     clip_norm: float | None = attrs.field(default=None, validator=_positive)
     clip_value: float | None = attrs.field(default=None, validator=_positive)
     accumulate: int = attrs.field(default=1, validator=_count)
-    precision: str = attrs.field(default="float32", converter=precision.checked)
+    precision: Precision = attrs.field(default="float32", converter=as_precision)
     ema: EMA | None = attrs.field(default=None, converter=_as_ema)
-    nonfinite: str = attrs.field(default="raise", validator=_one_of(NONFINITE))
+    nonfinite: Nonfinite = attrs.field(default="raise", validator=_one_of(get_args(Nonfinite)))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
     sharpness: GradientTransform | None = None

@@ -499,6 +499,11 @@ class TestNonFinite:
 
 @pytest.mark.row(8)
 class TestPrecision:
+    @pytest.mark.parametrize(("name", "short"), [("bfloat16", "bf16"), ("float16", "fp16")])
+    def test_torchs_names_of_the_dtypes_are_synonyms(self, name: Any, short: str) -> None:
+        program = ft.program(nn.Linear(1, 1), poisoned, ft.optim.SGD(lr=0.1), precision=name)
+        assert program.recipe.precision == program.recipe.describe()["precision"] == short
+
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_the_forward_computes_in_it(self, precision: str) -> None:
         seen = []
