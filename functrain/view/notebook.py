@@ -43,7 +43,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def html(value: object) -> str | None:
-    """Return the HTML that a notebook shows of a value, or ``None`` where its repr has to do.
+    """Return the HTML of a value in a notebook, or ``None`` if the notebook shows its repr.
 
     Example:
         >>> from functrain.schedules import Cosine

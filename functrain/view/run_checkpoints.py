@@ -129,7 +129,7 @@ def step_of(path: Path) -> int | None:
 
 
 def check_step(path: Path, manifest: Manifest) -> Manifest:
-    """Return the manifest of a checkpoint whose name tells the step that the manifest tells.
+    """Return the manifest of a checkpoint, after a check that its name tells the same step.
 
     Raises:
         CheckpointCorruptError: name and manifest tell different steps.
@@ -149,7 +149,7 @@ def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[st
 
     Returns:
         ``monitor`` and ``mode`` for :class:`~functrain.checkpoint.Checkpoints`. The mode is
-        ``None`` where metric and name have to say it.
+        ``None`` if the metric or its name has to tell it.
 
     Raises:
         ConfigurationError: the mode is another word.
@@ -209,6 +209,6 @@ def _recorded(directory: Path) -> dict[str, Any]:
 
 
 def _reason(error: FunctrainError, path: Path) -> str:
-    """Return what is wrong, without the path, which stands beside it already."""
+    """Return the message of an error without the path, which is printed next to it."""
     text = str(getattr(error, "strerror", None) or error).splitlines()[0]
     return text.replace(f"{path}/", "").replace(f"{path} ", "")

@@ -71,8 +71,8 @@ def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[floa
     if steps > _LONGEST:
         name = type(schedule).__name__
         raise InvalidScheduleError(
-            f"{name} goes from step to step, and {steps:,} of them are too many for a glance; "
-            f"{name}(...).plot(steps=N) draws them"
+            f"{name} has to be followed step by step, and {steps:,} steps are too many for a "
+            f"glance; {name}(...).plot(steps=N) draws them"
         )
     return range(steps), rates(schedule, steps)
 
