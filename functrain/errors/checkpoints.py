@@ -52,8 +52,8 @@ class CheckpointReadError(FunctrainError, OSError):
     def __init__(self, path: object, cause: OSError) -> None:
         super().__init__(
             cause.errno,
-            f"checkpoint {path} could not be read: {cause.strerror or cause}. It may be sound: "
-            "mend what the system says and read it again",
+            f"checkpoint {path} could not be read: {cause.strerror or cause}. It may be "
+            "valid: fix the problem that the system reports and read it again",
             cause.filename,
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for a message: the known name that is most like an unknown one.
+    """Return a hint for a message: the known name that is most similar to an unknown one.
 
     Args:
         name: what was written.
@@ -32,7 +32,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def matches(
     pattern: str | Sequence[str] | Callable[[str, Tensor], bool], path: str, tensor: Tensor
 ) -> bool:
-    """Whether a parameter is meant by a pattern.
+    """Return whether a parameter is meant by a pattern.
 
     Args:
         pattern: a glob over paths (``"*.bias"``), several of them, or a predicate.
@@ -53,7 +53,7 @@ def matches(
 
 
 def named(value: object) -> str:
-    """A value for people: functions and classes by their qualified names, the rest by repr.
+    """Format a value for people: functions and classes by qualified name, the rest by repr.
 
     Example:
         >>> named(nearest), named(0.5)

@@ -1,4 +1,4 @@
-"""Validators of fields that tell class and field, what is expected, and what came."""
+"""Validators of fields; messages name class, field, the expected value and the given one."""
 
 from __future__ import annotations
 

@@ -90,15 +90,15 @@ class GPT(nn.Module):
         self.head.weight = self.characters.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits, [batch, length, vocabulary], of tokens, [batch, length]."""
+        """Return logits, [batch, length, vocabulary], of tokens, [batch, length]."""
         return self.forward_cached(tokens, ())[0]
 
     def initial_cache(self, batch: int, length: int, device: torch.device) -> Cache:
-        """Keys and values of no text; see :class:`functrain.generation.Cached`."""
+        """Return the keys and values of an empty text; see :class:`functrain.generation.Cached`."""
         return ()
 
     def forward_cached(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """Logits of tokens that go on with a text, and keys and values of all of it."""
+        """Return the logits of new tokens of a text, and the keys and values of all of it."""
         seen = cache[0][0].shape[2] if cache else 0
         places = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
         x = self.characters(tokens) + self.positions(places)
@@ -169,7 +169,7 @@ def validation_data(
 
 
 def _long_enough(part: Tensor, length: int, characters: int) -> Tensor:
-    """A part of a text, if there is at least one window in it."""
+    """Return a part of a text, if it has at least one window."""
     if len(part) > length:
         return part
     alone = -(-10 * (length + 1) // 9)
@@ -181,13 +181,13 @@ def _long_enough(part: Tensor, length: int, characters: int) -> Tensor:
 
 
 def encoded(text: str) -> Tensor:
-    """Codes of the characters of a text; what is not printable becomes a question mark."""
+    """Return the codes of the characters of a text; unprintable ones become question marks."""
     unknown = _CODES["?"]
     return torch.tensor([_CODES.get(character, unknown) for character in text])
 
 
 def codes(prompt: str) -> Tensor:
-    """Codes of the characters of a prompt, each of which the model has to know.
+    """Return the codes of the characters of a prompt, all of which the model must know.
 
     Raises:
         ConfigurationError: it is empty, or has another character.
@@ -215,7 +215,7 @@ def pieces(
     top_k: int | None = 20,
     **rules: Any,
 ) -> Iterator[str]:
-    """The characters that the model goes on with, one by one; see :func:`sample`."""
+    """Yield the characters of a continuation one by one; see :func:`sample`."""
     drawn = stream(
         program,
         state,
@@ -238,7 +238,7 @@ def sample(
     stream: bool = False,
     **options: Any,
 ) -> str | Iterator[str]:
-    """A text that the model goes on with.
+    """Return a continuation of a text by the model.
 
     Args:
         program: of the model.

@@ -40,7 +40,7 @@ class ConvNet(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(8 * width, 10))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, [batch, 10], of images, [batch, 1, 8, 8]."""
+        """Return logits, [batch, 10], of images, [batch, 1, 8, 8]."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -59,7 +59,7 @@ def loss(model: nn.Module, batch: Any) -> ft.Loss:
 
 
 def augmented(sample: Sample) -> Sample:
-    """An image turned, scaled and shifted a little.
+    """Return an image turned, scaled and shifted a little.
 
     It draws from torch's global generator as any augmentation code does; ``Batches`` seeds that
     for each sample, so the result does not depend on workers or on resumption.
@@ -76,14 +76,14 @@ def augmented(sample: Sample) -> Sample:
 def training_data(
     batch_size: int = 64, seed: int = 0, augment: bool = True, workers: int = 0
 ) -> ft.data.Batches:
-    """The training images, shuffled and augmented."""
+    """Return the training images, shuffled and augmented."""
     columns = _columns(slice(None, TRAINING))
     transform = augmented if augment else None
     return ft.data.Batches(columns, batch_size, seed=seed, transform=transform, workers=workers)
 
 
 def validation_data(batch_size: int = 360) -> ft.data.Batches:
-    """The held-out images, in order."""
+    """Return the held-out images, in order."""
     return ft.data.Batches(_columns(slice(TRAINING, None)), batch_size, shuffle=False)
 
 

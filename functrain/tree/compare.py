@@ -1,7 +1,7 @@
 """Bytewise comparison of trees: the same means the same bits.
 
 ``torch.equal`` calls NaN unequal to itself and -0.0 equal to 0.0; a resumed run must be the same
-*bytes*, so leaves are compared as bytes, dtype and shape included. The device does not count.
+*bytes*, so leaves are compared as bytes, with dtype and shape. The device is ignored.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Differences(list[Difference]):
 
 
 def to_bytes(tensor: Tensor) -> Tensor:
-    """The bytes of a dense tensor in logical order, as a flat uint8 tensor on its device.
+    """Return the bytes of a dense tensor in logical order, as a flat uint8 tensor on its device.
 
     Args:
         tensor: any dense tensor; views, conjugates and negated views are resolved.
@@ -111,10 +111,10 @@ def diff(first: Tree, second: Tree) -> Differences:
 
     Args:
         first: the tree that is expected.
-        second: the tree that came.
+        second: the tree to compare with it.
 
     Returns:
-        Differences in tree order, a list that shows itself; empty when the trees are the same.
+        Differences in tree order, as a list that prints itself; empty if the trees are the same.
 
     Example:
         >>> a, b = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([-0.0, 1.0])}
@@ -125,12 +125,12 @@ def diff(first: Tree, second: Tree) -> Differences:
 
 
 def equal(first: Tree, second: Tree) -> bool:
-    """Whether two trees have the same structure and the same bytes in every leaf."""
+    """Return whether two trees have the same structure and the same bytes in every leaf."""
     return next(_differences(first, second, ()), None) is None
 
 
 def digest(tree: Tree) -> str:
-    """A 128-bit hash of the structure and all bytes of a tree, as 32 hex digits.
+    """Return a 128-bit hash of the structure and all bytes of a tree, as 32 hex digits.
 
     Args:
         tree: any tree of tensors and Python scalars.
@@ -160,7 +160,7 @@ def _feed(state: xxhash.xxh3_128, tree: Tree) -> None:
         state.update(f"{tree.dtype}{tuple(tree.shape)};".encode())
         data = to_bytes(tree).cpu()
         if data.numel():
-            # Straight from memory: NumPy, which would do this, is not among what functrain needs.
+            # Read the memory directly, because functrain does not depend on NumPy.
             state.update((ctypes.c_char * data.numel()).from_address(data.data_ptr()))
     else:
         state.update(f"{type(tree).__name__}:{_scalar_bits(tree)!r};".encode())

@@ -1,8 +1,8 @@
-"""What a batch may be nested in: the nodes of trees, and what other packages and people make.
+"""Containers of batches: the nodes of trees, and containers of other packages and of users.
 
-A state is made of plain containers. Batches are not ours: tokenizers give mappings that are no
-dicts, graphs are objects with tensors in their attributes, people write dataclasses and dicts with
-attributes. Each is rebuilt as what it was.
+A state is made of plain containers. Batches are not: tokenizers return mappings that are not dicts,
+graphs are objects with tensors in their attributes, users write dataclasses and dicts with
+attributes. Each is rebuilt as its own class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functrain.tree import nodes, objects
 
 
 def is_container(value: Any) -> bool:
-    """Whether a part of a batch has children (possibly none) rather than being a leaf.
+    """Return whether a part of a batch has children (possibly none) rather than being a leaf.
 
     Args:
         value: any part of a batch.
@@ -34,7 +34,7 @@ def is_container(value: Any) -> bool:
 
 
 def is_structure(value: Any) -> bool:
-    """Whether a value is a container by its class, whatever is in it.
+    """Return whether the class of a value is a container, independently of its contents.
 
     Args:
         value: any part of a batch.
@@ -48,10 +48,10 @@ def is_structure(value: Any) -> bool:
 
 
 def children(container: Any) -> list[tuple[Any, Any]]:
-    """The keyed children of a container, in order.
+    """Return the keyed children of a container, in order.
 
-    Those of a dataclass or attrs class are its fields and other attributes, those of a class that
-    torch's pytree knows are what it flattens to, and those of any other object all leaves in it.
+    The children of a dataclass or attrs instance are its fields and other attributes. A class known
+    to torch's pytree has the children it flattens to, and any other object all leaves in it.
 
     Args:
         container: for which :func:`is_container` is true.
@@ -61,14 +61,14 @@ def children(container: Any) -> list[tuple[Any, Any]]:
     if objects.is_registered(container):
         return list(enumerate(_flattened(container)[0]))
     if isinstance(container, Mapping):
-        return [*container.items(), *_beside_items(container)]
+        return [*container.items(), *_outside_items(container)]
     if is_structure(container):
         return [(name, getattr(container, name)) for name in _fields(container)]
     return list(objects.contents(container).leaves)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in any part of a batch.
+    """Yield the tensors in any part of a batch.
 
     Args:
         value: any part of a batch.
@@ -81,7 +81,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def constants(container: Any) -> Any:
-    """What a container that torch's pytree knows has besides children; ``None`` of any other.
+    """Return the pytree context of a container that torch's pytree knows; ``None`` of any other.
 
     Args:
         container: for which :func:`is_container` is true.
@@ -91,10 +91,10 @@ def constants(container: Any) -> Any:
 
 
 def rebuild(container: Any, values: list[Any]) -> Any:
-    """A container of the same class with other children.
+    """Return a container of the same class with other children.
 
     Args:
-        container: not changed; what it holds besides its children is kept.
+        container: not changed; its data other than children is kept.
         values: in the order of :func:`children`.
 
     Raises:
@@ -120,16 +120,16 @@ def rebuild(container: Any, values: list[Any]) -> Any:
         return objects.rebuilt(container, objects.contents(container), values)
     fresh = copy.copy(container)
     for name, value in zip(_fields(container), values, strict=True):
-        object.__setattr__(fresh, name, value)  # also where it is frozen
+        object.__setattr__(fresh, name, value)  # also works for a frozen class
     return fresh
 
 
 def _mapping(container: MutableMapping[Any, Any], values: list[Any]) -> Any:
-    """A copy with other items; attributes that are items under another view follow them."""
+    """Return a copy with other items; attributes that are items under another view follow them."""
     fresh = copy.copy(container)
     old = [child for _, child in children(container)]
     following = {id(one): other for one, other in zip(old, values, strict=True)}
-    for key, value in zip(container, values, strict=False):  # attributes are the last of them
+    for key, value in zip(container, values, strict=False):  # attributes are last
         fresh[key] = value
     attributes = getattr(fresh, "__dict__", {})
     for name, value in attributes.items():
@@ -137,8 +137,8 @@ def _mapping(container: MutableMapping[Any, Any], values: list[Any]) -> Any:
     return fresh
 
 
-def _beside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """Tensors in the attributes of a mapping that are none of its items."""
+def _outside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Return the tensors in the attributes of a mapping that are not among its items."""
     own = getattr(container, "__dict__", {})
     found = [(f".{name}", value) for name, value in own.items() if isinstance(value, Tensor)]
     items = {id(value) for value in container.values()} if found else set()
@@ -150,7 +150,7 @@ def _is_record(value: Any) -> bool:
 
 
 def _fields(record: Any) -> list[str]:
-    """The fields of an attrs or dataclass instance that are set, then its other attributes."""
+    """Return the fields that an attrs or dataclass instance has set, then its other attributes."""
     known = attrs.fields if attrs.has(type(record)) else dataclasses.fields
     names = [field.name for field in known(type(record))]
     names += [name for name in getattr(record, "__dict__", ()) if name not in names]

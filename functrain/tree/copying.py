@@ -1,4 +1,4 @@
-"""Copies of trees of tensors, few calls for many leaves."""
+"""Copies of trees of tensors, in few calls for many leaves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def copy(value: T) -> T:
-    """A copy of a tree that shares no memory with it.
+    """Return a copy of a tree that shares no memory with it.
 
     Args:
-        value: any tree; a ``TrainState`` that is about to be donated, say.
+        value: any tree, such as a ``TrainState`` that is about to be donated.
 
     Returns:
         A tree of the same structure with cloned tensors.
@@ -37,7 +37,7 @@ def _copied(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict) and value and all(type(v) is Tensor for v in value.values()):
         return dict(zip(value, clones(list(value.values())), strict=True))
-    if type(value).__module__ == "numpy":  # an array; scalars do not mind
+    if type(value).__module__ == "numpy":  # an array or an immutable scalar
         return shallow.copy(value)
     if nodes.is_node(value):
         return nodes.rebuild(value, [_copied(child) for _, child in nodes.children(value)])
@@ -45,7 +45,7 @@ def _copied(value: Any) -> Any:
 
 
 def clones(tensors: list[Tensor]) -> list[Tensor]:
-    """Clones of many tensors; in one call where torch has it (2.12 and later)."""
+    """Clone many tensors, in one call if torch supports it (2.12 and later)."""
     if hasattr(torch, "_foreach_clone"):
         return list(torch._foreach_clone(tensors))
     return [tensor.clone() for tensor in tensors]

@@ -1,4 +1,4 @@
-"""How a tree prints in a terminal, as indented text."""
+"""Print a tree in a terminal, as indented text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORT = {
 
 
 def short_dtype(dtype: torch.dtype) -> str:
-    """A dtype in the short form of array printouts.
+    """Return a dtype in the short form of array printouts.
 
     Example:
         >>> short_dtype(torch.float32), short_dtype(torch.int64), short_dtype(torch.bfloat16)
@@ -28,7 +28,7 @@ def short_dtype(dtype: torch.dtype) -> str:
 
 
 def summary(leaf: Leaf) -> str:
-    """One leaf on one line: dtype and shape of a tensor, the value of a scalar.
+    """Describe one leaf on one line: dtype and shape of a tensor, the value of a scalar.
 
     Example:
         >>> summary(torch.zeros(64, 10)), summary(torch.tensor(3)), summary(0.5)
@@ -40,12 +40,12 @@ def summary(leaf: Leaf) -> str:
     text = f"{short_dtype(leaf.dtype)}[{shape}]"
     if leaf.device.type != "cpu":
         return f"{text} {leaf.device}"
-    # Only on the CPU: showing a state must not wait for a device.
+    # Only on the CPU, because printing a state must not wait for a device.
     return f"{text} = {leaf.item()!r}" if leaf.ndim == 0 and not _wrapped(leaf) else text
 
 
 def totals(tree: Tree) -> str:
-    """How much a tree holds: tensors, elements, bytes.
+    """Count the tensors, elements and bytes of a tree.
 
     Example:
         >>> totals({"w": torch.zeros(64, 10), "b": torch.zeros(10)})
@@ -63,7 +63,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def byte_size(count: int) -> str:
-    """A number of bytes for people.
+    """Format a number of bytes for people.
 
     Example:
         >>> byte_size(40), byte_size(2600), byte_size(5 * 2**30)
@@ -77,12 +77,12 @@ def byte_size(count: int) -> str:
 
 
 def text(tree: Tree, indent: int = 0, rows: int = _MOST_ROWS) -> str:
-    """A tree as indented lines, one a leaf; long nodes are cut in the middle.
+    """Format a tree as indented lines, one per leaf; long nodes are cut in the middle.
 
     Args:
         tree: any tree.
         indent: spaces before each line.
-        rows: children shown of one node before the rest is only counted.
+        rows: the most children shown of one node; the rest are only counted.
 
     Returns:
         Lines joined by newlines.
@@ -111,5 +111,5 @@ def _empty(child: Tree) -> str:
 
 
 def _wrapped(leaf: Tensor) -> bool:
-    """Whether the tensor is one of vmap's or grad's wrappers, which have no single value."""
+    """Return whether the tensor is one of vmap's or grad's wrappers, which have no single value."""
     return torch._C._functorch.is_functorch_wrapped_tensor(leaf)

@@ -1,4 +1,4 @@
-"""Numbers about the elements of tensors of any dtype: statistics of one, distances of two."""
+"""Statistics of one tensor and distances of two, for any dtype."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LOWEST = torch.iinfo(torch.int64).min
 
 @attrs.frozen
 class Statistics:
-    """Of the finite elements; of complex ones their magnitude.
+    """Statistics of the finite elements; complex ones count by their magnitude.
 
     Attributes:
-        minimum: the least, ``None`` like the others where no element is finite.
+        minimum: the least; it and the next three are ``None`` if no element is finite.
         maximum: the greatest.
         mean: arithmetic mean.
         std: standard deviation, of all elements (divided by their number).
@@ -41,7 +41,7 @@ class Statistics:
 
 @attrs.frozen
 class Distance:
-    """How far two tensors are apart.
+    """The distance of two tensors.
 
     Attributes:
         count: elements whose bits differ.
@@ -55,15 +55,15 @@ class Distance:
 
 
 def as_integers(tensor: Tensor) -> Tensor:
-    """The same memory with integers for elements: every kernel knows those, not every dtype.
+    """View the same memory as integers, which every kernel supports.
 
-    Complex tensors stay what they are; their kernels are complete and their sizes odd.
+    Complex tensors are returned as they are: all kernels support them.
     """
     return tensor if tensor.is_complex() else tensor.view(_INTEGERS[tensor.element_size()])
 
 
 def statistics(tensor: Tensor) -> Statistics | None:
-    """Statistics of a contiguous tensor, ``None`` where its elements are no numbers torch reads.
+    """Return statistics of a contiguous tensor, ``None`` for elements that torch cannot read.
 
     Example:
         >>> statistics(torch.tensor([1.0, 3.0, math.nan, math.inf]))
@@ -81,7 +81,7 @@ def statistics(tensor: Tensor) -> Statistics | None:
         if not len(finite):
             continue
         low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-        # Chan, Golub & LeVeque (1979): means and squares of parts added up without cancellation.
+        # Chan, Golub & LeVeque (1979): combine means and squares of parts without cancellation.
         middle = float(finite.mean())
         shift, total = middle - mean, count + len(finite)
         squares += float((finite - middle).square().sum())
@@ -93,7 +93,7 @@ def statistics(tensor: Tensor) -> Statistics | None:
 
 
 def distance(first: Tensor, second: Tensor) -> Distance:
-    """How far two contiguous tensors of one dtype and shape are apart, bit for bit.
+    """Measure the distance of two contiguous tensors of one dtype and shape, bit for bit.
 
     Example:
         >>> distance(torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]))
@@ -115,7 +115,9 @@ def distance(first: Tensor, second: Tensor) -> Distance:
 
 
 def first_unequal(first: Tensor, second: Tensor) -> int:
-    """Where two contiguous tensors of one dtype and shape first differ, in row-major order.
+    """Return the row-major index at which two contiguous tensors first differ.
+
+    Both have the same dtype and shape.
 
     Example:
         >>> first_unequal(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, -0.0]]))
@@ -131,11 +133,11 @@ def first_unequal(first: Tensor, second: Tensor) -> int:
 
 
 def number(tensor: Tensor, flat: int) -> Any:
-    """One element as a Python number; of dtypes that torch does not read, its bits.
+    """Return one element as a Python number; its bits for dtypes that torch cannot read.
 
     Args:
         tensor: contiguous.
-        flat: which element, in row-major order.
+        flat: index of the element in row-major order.
 
     Example:
         >>> number(torch.tensor([[0.5, -0.0]]), 1)
@@ -146,7 +148,7 @@ def number(tensor: Tensor, flat: int) -> Any:
 
 
 def is_opaque(dtype: torch.dtype) -> bool:
-    """Whether the elements of a dtype are no numbers that torch can read.
+    """Return whether torch cannot read the elements of a dtype as numbers.
 
     Example:
         >>> is_opaque(torch.bits8), is_opaque(torch.int8)
@@ -194,7 +196,7 @@ def _greater(one: float, other: float) -> float:
 
 
 def _steps(ours: Tensor, theirs: Tensor) -> int:
-    """The greatest number of representable values between two elements, exactly."""
+    """Return the greatest number of representable values between two elements, exactly."""
     one, other = _ordered(ours), _ordered(theirs)
     # May exceed 63 bits: the difference wraps around, and is right when read as unsigned.
     gaps = torch.maximum(one, other) - torch.minimum(one, other)
@@ -202,7 +204,7 @@ def _steps(ours: Tensor, theirs: Tensor) -> int:
 
 
 def _ordered(part: Tensor) -> Tensor:
-    """64-bit integers in the order of the elements; -0.0 just below 0.0."""
+    """Return 64-bit integers in the order of the elements, with -0.0 just below 0.0."""
     bits = as_integers(part)
     if part.dtype == torch.uint64:
         return bits ^ _LOWEST

@@ -1,4 +1,4 @@
-"""A dict that refuses to be changed: the mappings of a state, which is a value."""
+"""The read-only mappings of a state, which is a value."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _READ_ONLY = (
 class FrozenDict(dict[str, Any]):
     """A dict without the methods that change one.
 
-    Reading is that of a plain dict, at its speed. ``dict(frozen)``, ``{**frozen, key: value}``,
-    ``frozen | other`` and copies are plain dicts; a pickle is an ``OrderedDict``, so that saved
-    ``params`` need no functrain to be read.
+    It reads like a plain dict, at the same speed. ``dict(frozen)``, ``{**frozen, key: value}``,
+    ``frozen | other`` and copies are plain dicts; a pickle is an ``OrderedDict``, so
+    saved ``params`` can be read without functrain.
 
     Example:
         >>> params = FrozenDict(w=1)
@@ -42,12 +42,12 @@ class FrozenDict(dict[str, Any]):
     clear = pop = popitem = setdefault = _refuse
 
     def update(self, *given: Any, **more: Any) -> None:
-        """Accept what is here already: ``torch.func.functional_call`` writes back what it got."""
+        """Accept only present values, which ``torch.func.functional_call`` writes back."""
         if any(self.get(key, self) is not value for key, value in dict(*given, **more).items()):
             raise UnsupportedError(_READ_ONLY)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What a state_dict is, so torch.load reads it with weights_only=True.
+        # The class of a state_dict, so torch.load reads it with weights_only=True.
         return OrderedDict, (), None, None, iter(self.items())
 
     def __copy__(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def thawed(value: Any) -> Any:
     return value
 
 
-# Most dicts of a state hold tensors only; to ask for all types at once is the fast way.
+# Most dicts of a state hold only tensors, so checking all types at once is the fast path.
 _NODES = frozenset({dict, FrozenDict, list, tuple})
 
 

@@ -1,7 +1,7 @@
-"""Hashes of a tree at every node (Merkle, 1979): where two trees differ, without either of them.
+"""Hashes of a tree at every node (Merkle, 1979), which locate differences without the trees.
 
 Equal trees have equal roots. Where roots differ, the nodes below that differ lead to the leaves.
-As in :func:`functrain.tree.diff`, the order of a dict's keys and the device do not count.
+As in :func:`functrain.tree.diff`, the order of a dict's keys and the device are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
 
 @attrs.frozen
 class Merkle:
-    """The hash of a node, and those of what is below it.
+    """The hash of a node, and the hashes of its children.
 
     Attributes:
         digest: xxh3-128, 16 bytes.
@@ -33,7 +33,7 @@ class Merkle:
     children: dict[Key, Merkle] | None = None
 
     def leaves(self, path: Path = ()) -> Iterator[tuple[Path, bytes]]:
-        """The hash of every leaf with its path, in tree order."""
+        """Yield the hash of every leaf with its path, in tree order."""
         if self.children is None:
             yield path, self.digest
             return
@@ -45,7 +45,7 @@ def merkle(tree: Tree) -> Merkle:
     """Hash a tree, node by node.
 
     Args:
-        tree: of dense tensors and plain values; a leaf of another kind counts by its type alone.
+        tree: of dense tensors and plain values; a leaf of another kind is hashed by its type alone.
 
     Returns:
         The hashes. A leaf is hashed with dtype and shape, a node with its type and keys.
@@ -61,7 +61,7 @@ def merkle(tree: Tree) -> Merkle:
         return Merkle(_of_tensor(tree) if isinstance(tree, Tensor) else _of_value(tree))
     below = {key: merkle(child) for key, child in children(tree)}
     state = xxh3_128(f"{kind(tree).__name__}:{len(below)};".encode())
-    # Sorted: a dict that was loaded may have its keys in another order.
+    # Sorted, because a loaded dict may have its keys in another order.
     for name, digest in sorted((repr(key), child.digest) for key, child in below.items()):
         state.update(f"{name};".encode())
         state.update(digest)
@@ -76,7 +76,7 @@ def _of_tensor(tensor: Tensor) -> bytes:
     dense = tensor if plain and not tensor.is_conj() else to_bytes(tensor).cpu()
     size = dense.numel() * dense.element_size()
     if size:
-        # Straight from memory: NumPy, which would do this, is not among what functrain needs.
+        # Read the memory directly, because functrain does not depend on NumPy.
         state.update((ctypes.c_char * size).from_address(dense.data_ptr()))
     return state.digest()
 

@@ -1,4 +1,4 @@
-"""Trees of leaves: what a node is, how to walk one, and how a place in it is called.
+"""Trees of leaves: nodes, walking them, and the names of places in them.
 
 Nodes are dicts, lists, tuples (named ones too) and instances of attrs classes. Everything else,
 ``None`` included, is a leaf. A place is a *path*: the tuple of keys that leads to it.
@@ -35,14 +35,14 @@ def path_string(path: Path) -> str:
 
 
 def is_node(tree: Tree) -> bool:
-    """Whether ``tree`` has children (possibly none of them) rather than being a leaf."""
+    """Return whether ``tree`` has children (possibly none of them) rather than being a leaf."""
     return isinstance(tree, (dict, list, tuple)) or (
         attrs.has(type(tree)) and not isinstance(tree, type)
     )
 
 
 def children(node: Tree) -> list[tuple[Key, Tree]]:
-    """The keyed children of one node, in order.
+    """Return the keyed children of one node, in order.
 
     Args:
         node: a dict, list, tuple or attrs instance.
@@ -64,7 +64,7 @@ def children(node: Tree) -> list[tuple[Key, Tree]]:
 
 
 def rebuild(node: Tree, values: list[Tree]) -> Tree:
-    """A node like ``node`` with other children, given in the order of :func:`children`."""
+    """Return a node like ``node`` with other children, in the order of :func:`children`."""
     if isinstance(node, dict):
         return dict(zip(node, values, strict=True))
     if isinstance(node, tuple) and hasattr(node, "_fields"):
@@ -80,7 +80,7 @@ def items(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
 
     Args:
         tree: any tree.
-        path: where ``tree`` itself stands; put in front of every path.
+        path: the place of ``tree`` itself, a prefix of every path.
 
     Returns:
         An iterator of (path, leaf).
@@ -97,7 +97,7 @@ def items(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
 
 
 def flatten(tree: Tree) -> dict[Path, Leaf]:
-    """All leaves of a tree by path.
+    """Return all leaves of a tree by path.
 
     Example:
         >>> flatten({"a": {"b": 1}})
@@ -107,7 +107,7 @@ def flatten(tree: Tree) -> dict[Path, Leaf]:
 
 
 def map(function: Callable[[Leaf], Leaf], tree: Tree) -> Tree:
-    """A tree of the same structure with ``function`` applied to every leaf.
+    """Return a tree of the same structure with ``function`` applied to every leaf.
 
     Example:
         >>> map(lambda leaf: leaf * 2, {"a": (1, 2)})
@@ -117,7 +117,7 @@ def map(function: Callable[[Leaf], Leaf], tree: Tree) -> Tree:
 
 
 def map_with_path(function: Callable[[Path, Leaf], Leaf], tree: Tree, path: Path = ()) -> Tree:
-    """Like :func:`map`, for a function of (path, leaf)."""
+    """Map like :func:`map`, with a function of (path, leaf)."""
     if not is_node(tree):
         return function(path, tree)
     return rebuild(

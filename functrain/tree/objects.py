@@ -1,4 +1,4 @@
-"""Tensors in the attributes of objects whose classes are not ours.
+"""Tensors in the attributes of objects of foreign classes.
 
 Graphs, records and batches of other packages hold tensors in ``__dict__`` or slots, often through
 further objects, with two names for one tensor or a reference back to the owner. Such an
@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import PackedSequence
 from functrain.errors import UnsupportedError
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-# Never looked into: they are not data, or have state that a copy must share.
+# Not searched, because they are not data or have state that a copy must share.
 _CLOSED = (
     type,
     FunctionType,
@@ -43,7 +43,7 @@ _CLOSED = (
 
 @attrs.frozen(eq=False)
 class Contents:
-    """What can be reached from an object.
+    """Everything that can be reached from an object.
 
     Attributes:
         leaves: by place (``".store['x']"``): tensors, arrays, plain values, the classes of what was
@@ -58,23 +58,23 @@ class Contents:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is a NumPy array; NumPy is not imported for the question."""
+    """Return whether a value is a NumPy array, without importing NumPy."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def is_registered(value: Any) -> bool:
-    """Whether torch's pytree knows the parts of a class that is no builtin container."""
+    """Return whether torch's pytree knows the parts of a class that is not a builtin container."""
     return type(value) in pytree.SUPPORTED_NODES and not isinstance(value, (dict, list, tuple))
 
 
 def is_part(value: Any) -> bool:
-    """Whether a value within an object is copied by itself and put into the object's copy."""
+    """Return whether a value in an object is copied separately, into the object's copy."""
     return isinstance(value, (Tensor, PackedSequence)) or is_array(value) or is_registered(value)
 
 
 def contents(value: Any) -> Contents:
-    """Return what can be reached from an object.
+    """Return everything that can be reached from an object.
 
     Args:
         value: any object.
@@ -91,14 +91,14 @@ def contents(value: Any) -> Contents:
 
 
 def holds_tensors(value: Any) -> bool:
-    """Whether there are tensors or arrays in the attributes of an object that is none itself."""
+    """Return whether an object, itself not a tensor, has tensors or arrays in its attributes."""
     if isinstance(value, (*_PLAIN, *_CLOSED, Tensor)) or is_array(value):
         return False
     return contents(value).tensors
 
 
 def rebuilt(value: Any, inside: Contents, leaves: Sequence[Any]) -> Any:
-    """A copy of an object with other leaves.
+    """Return a copy of an object with other leaves.
 
     Args:
         value: not changed.
@@ -116,7 +116,7 @@ def rebuilt(value: Any, inside: Contents, leaves: Sequence[Any]) -> Any:
 
 
 def _copied(value: Any, copies: dict[int, Any]) -> Any:
-    """A copy by the copies of what is in it; those already made are in ``copies``, by id."""
+    """Copy an object by copying its contents; ``copies`` has the copies made before, by id."""
     if isinstance(value, _PLAIN):
         return value
     if type(value) is weakref.ref:  # to the owner, whose copy is begun before its parts
@@ -141,7 +141,7 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
 
 
 def _empty(value: Any) -> Any:
-    """An object of the same class, whose items and attributes are still to be set.
+    """Return an object of the same class, without items and attributes.
 
     ``__init__`` is not called.
     """
@@ -149,7 +149,7 @@ def _empty(value: Any) -> Any:
     base = next((base for base in (dict, list, set) if isinstance(value, base)), object)
     try:
         return base.__new__(cls)
-    except TypeError:  # a class written in C has a state of its own, which only copy.copy knows
+    except TypeError:  # a class written in C has its own state, which only copy.copy knows
         fresh = _shallow(value)
     if base is not object:
         fresh.clear()
@@ -186,13 +186,13 @@ def _copy_attributes(value: Any, fresh: Any, copies: dict[int, Any]) -> None:
 
 
 class _Walk:
-    """One pass through an object, each thing in it once."""
+    """One pass through an object that visits each thing in it once."""
 
     def __init__(self) -> None:
         self.leaves: list[tuple[str, Any]] = []
         self.kept: list[Any] = []
         self.places: dict[int, str] = {}
-        self.without: set[int] = set()  # ids of what has no tensors in it
+        self.without: set[int] = set()  # ids of objects without tensors
 
     def visit(self, value: Any, place: str) -> bool:
         """Walk a value; return whether there are tensors in it."""
@@ -223,7 +223,7 @@ class _Walk:
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]] | None:
-    """What a value is made of, attributes last; ``None`` where nothing can be seen of it."""
+    """Return the parts of a value, attributes last; ``None`` if it is opaque."""
     items: Iterator[tuple[str, Any]] = iter(())
     if isinstance(value, dict):
         items = ((f"[{key!r}]", child) for key, child in value.items())
@@ -236,7 +236,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]] | None:
 
 
 def in_slots(value: Any) -> list[tuple[str, Any]]:
-    """The attributes in slots that are set."""
+    """Return the attributes in slots that are set."""
     found = []
     for name in slots_of(value):
         try:
@@ -247,12 +247,12 @@ def in_slots(value: Any) -> list[tuple[str, Any]]:
 
 
 def slots_of(value: Any) -> list[str]:
-    """The names of an object's slots."""
+    """Return the names of an object's slots."""
     names: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]
-    return names  # of all bases, private ones as they are stored
+    return names  # of all bases, with private names mangled
 
 
 def moves(value: Any) -> bool:
-    """Whether the class has methods ``clone`` and ``to``, as tensors have."""
+    """Return whether the class has methods ``clone`` and ``to``, as tensors have."""
     cls = type(value)
     return callable(getattr(cls, "clone", None)) and callable(getattr(cls, "to", None))

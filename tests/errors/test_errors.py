@@ -1,4 +1,4 @@
-"""Every error and warning is raised by the mistake it is for, and tells what to do about it."""
+"""Every error and warning is raised by its mistake, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NAMED = {
 }
 
 
-def told(mistake: Mistake, path: Path, patches: pytest.MonkeyPatch) -> str:
-    """The message; of a warning the first of its class."""
+def message_of(mistake: Mistake, path: Path, patches: pytest.MonkeyPatch) -> str:
+    """Return the message, or that of the first warning of the class."""
     if issubclass(mistake.error, Warning):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -45,10 +45,10 @@ def named(mistake: Mistake) -> object:
 
 @pytest.mark.parametrize("mistake", [named(each) for each in MISTAKES])
 @pytest.mark.filterwarnings("ignore::functrain.errors.FunctrainWarning")
-def test_a_mistake_is_told(
+def test_a_mistake_raises_its_message(
     mistake: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = told(mistake, tmp_path, monkeypatch)
+    message = message_of(mistake, tmp_path, monkeypatch)
     monkeypatch.undo()
     for part in (*mistake.got, *mistake.remedy):
         assert part in message, message

@@ -1,4 +1,4 @@
-"""What a difference says of its place, and how a list of them shows itself."""
+"""The text of a difference, and the display of a list of them."""
 
 from __future__ import annotations
 

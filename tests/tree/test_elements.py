@@ -86,7 +86,7 @@ def test_ulps_of_float64_are_exact_over_the_whole_range(one: float, other: float
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
-def test_integers_that_no_float_tells_apart_are_told_apart(dtype: torch.dtype) -> None:
+def test_integers_beyond_float_precision_are_distinguished(dtype: torch.dtype) -> None:
     first = torch.tensor([1 << 62, 0], dtype=torch.int64).view(dtype)
     second = torch.tensor([(1 << 62) + 1, 0], dtype=torch.int64).view(dtype)
     assert distance(first, second) == Distance(1, 1, None)

@@ -143,7 +143,7 @@ MISTAKES = [
         errors.CheckpointReadError,
         refused,
         ("c could not be read", "Permission denied"),
-        ("mend what the system says and read it again",),
+        ("fix the problem that the system reports and read it again",),
     ),
     Mistake(
         errors.CheckpointDeviceError,
