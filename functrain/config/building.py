@@ -27,9 +27,9 @@ from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import duration
 from functrain.training.early_stopping.rule import as_rule
-from functrain.training.evaluation import Evaluations
 from functrain.training.limits import Limits
 from functrain.training.monitored import By, check_possible
+from functrain.training.plan import Evaluations
 
 # The keys of what goes by a metric.
 _KEYS: dict[By, str] = {

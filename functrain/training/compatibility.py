@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from functrain import tree
 from functrain.checkpoint.run_state import RunState
 from functrain.core.program import Program
 from functrain.core.rng import checked_seed
@@ -147,40 +146,6 @@ def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any
             yield from _changes(before.get(key), after.get(key), f"{path}.{key}")
     elif before != after:
         yield path, before, after
-
-
-def warn_of_unused_state(state: TrainState | None, saved: TrainState) -> None:
-    """Tell that a state is not what the run goes on from.
-
-    Args:
-        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
-            once began.
-        saved: what it goes on from.
-
-    Raises:
-        RunChangedError: a state that has made no step is of another seed.
-
-    Warns:
-        ResumeWarning: a state with steps behind it is another one.
-    """
-    if state is None:
-        return
-    if state.counters.step == 0:
-        if state.rng.seed != saved.rng.seed:
-            raise RunChangedError(
-                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
-                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
-                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
-                "state= out"
-            )
-        return
-    if not tree.equal(state, saved):
-        warn(
-            f"the state of step {state.counters.step} that was given as state= is not used: the "
-            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
-            "directory to go on from the state, or leave state= out",
-            ResumeWarning,
-        )
 
 
 _REMEDY = (

@@ -17,8 +17,8 @@ from functrain.errors import MissingMetricWarning, RecipeChangedWarning, Schedul
 from functrain.errors.warning import warn
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
-from functrain.training.evaluation import Evaluations
 from functrain.training.monitored import By, Monitored, check_possible
+from functrain.training.plan import Evaluations
 
 
 def warn_of_no_best(monitor: str) -> None:

@@ -27,12 +27,11 @@ from functrain.training.decisions import Decisions, warn_of_no_best, watched
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import Duration, duration
 from functrain.training.early_stopping.rule import Rule, as_rule
-from functrain.training.evaluation import Evaluations
 from functrain.training.events import Listener
 from functrain.training.history import History, Run
 from functrain.training.limits import Ending, Limits, Until
 from functrain.training.loop import run
-from functrain.training.plan import Plan
+from functrain.training.plan import Evaluations, Plan
 from functrain.training.resume import Resume, restore
 from functrain.training.schedule_end import ScheduleEnd
 from functrain.training.session import Session

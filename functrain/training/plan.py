@@ -2,15 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from functrain.core.program import Program
+from functrain.core.schedule import Mode
+from functrain.core.state import TrainState
+from functrain.data import as_source
+from functrain.metrics.mode import modes_of_metrics
 from functrain.training.durations import Duration, Samples
-from functrain.training.evaluation import Evaluations
+from functrain.training.evaluation import Evaluation, measure, numbers
+from functrain.training.events import EvalBegin, EvalEnd
 from functrain.training.limits import Limits, Position, due
 from functrain.training.schedule_end import ScheduleEnd, guarded
+
+
+@attrs.frozen(eq=False)
+class Evaluations:
+    """Evaluation sets by name.
+
+    Attributes:
+        sets: each with its data as a :class:`functrain.data.Source`.
+        every: the interval of those that have none of their own.
+    """
+
+    sets: Mapping[str, Evaluation]
+    every: Duration
+
+    @classmethod
+    def of(cls, eval_data: Any, every: Duration) -> Evaluations:
+        """Read what ``fit`` takes: one set, to be called "eval", several by name, or ``None``."""
+        several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
+        sets = {name: _as_evaluation(given) for name, given in several.items() if given is not None}
+        return cls(sets, every)
+
+    def due(self, before: Position, after: Position, last: bool) -> list[str]:
+        """The sets to be evaluated after a step.
+
+        Args:
+            before: where the run stood before it.
+            after: where it stands.
+            last: whether the run ends here: then all of them are.
+        """
+        return [
+            name
+            for name, each in self.sets.items()
+            if last or due(each.every or self.every, before, after)
+        ]
+
+    def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, str]]:
+        """Each set with each kind of weights it is evaluated with.
+
+        Args:
+            names: the sets.
+            averaged: whether there are averaged weights.
+        """
+        there = ("params", "ema") if averaged else ("params",)
+        for name in names:
+            asked = self.sets[name].weights
+            yield from ((name, one) for one in there if asked is None or one in asked)
+
+    def prefixes(self, averaged: bool) -> dict[str, str]:
+        """How the names of all metrics begin, each with its set; see :meth:`parts`."""
+        return {_prefix(name, kind): name for name, kind in self.parts(self.sets, averaged)}
+
+    def evaluated(
+        self,
+        program: Program,
+        state: TrainState,
+        names: Sequence[str],
+        send: Callable[[EvalBegin | EvalEnd], object],
+        interrupted: Callable[[], bool],
+    ) -> tuple[dict[str, float], dict[str, Mode]]:
+        """The metrics of several sets, as ``name/metric`` and ``name/ema/metric``.
+
+        Args:
+            program: what to evaluate with.
+            state: what is evaluated.
+            names: the sets.
+            send: told of the beginning and the end of each part.
+            interrupted: asked before each batch.
+
+        Returns:
+            (metrics, what metric objects say of which value is better), both by name.
+
+        Raises:
+            Interrupted: ``interrupted`` said so.
+        """
+        found: dict[str, float] = {}
+        directions: dict[str, Mode] = {}
+        for name, weights in self.parts(names, state.ema is not None):
+            send(EvalBegin(state, name, weights))
+            values = self._measured(program, state, name, weights, interrupted)
+            means = numbers(values)
+            send(EvalEnd(state, name, weights, means, values))
+            prefix = _prefix(name, weights)
+            found |= {f"{prefix}/{key}": value for key, value in means.items()}
+            directions |= {f"{prefix}/{key}": one for key, one in modes_of_metrics(values).items()}
+        return found, directions
+
+    def _measured(
+        self,
+        program: Program,
+        state: TrainState,
+        name: str,
+        weights: str,
+        interrupted: Callable[[], bool],
+    ) -> dict[str, Any]:
+        one = self.sets[name]
+        return measure(
+            program,
+            state,
+            one.data,
+            weights=weights,
+            batches=one.batches,
+            function=one.function,
+            interrupted=interrupted,
+        )
+
+    def close(self) -> None:
+        """Let go of the data of all sets."""
+        for each in self.sets.values():
+            each.data.close()
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -67,3 +182,12 @@ class Plan:
         if not (ends_epoch or evaluate or save):
             return None
         return {"epoch_end": ends_epoch, "evaluate": evaluate, "save": save, "row": None}
+
+
+def _prefix(name: str, weights: str) -> str:
+    return name if weights == "params" else f"{name}/{weights}"
+
+
+def _as_evaluation(given: Any) -> Evaluation:
+    one = given if isinstance(given, Evaluation) else Evaluation(given)
+    return attrs.evolve(one, data=as_source(one.data))

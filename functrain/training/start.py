@@ -7,11 +7,14 @@ from typing import Any
 
 import attrs
 
+from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.diagnosis import check_state
 from functrain.core.state import TrainState
 from functrain.data.description import describe
+from functrain.errors import ResumeWarning, RunChangedError
+from functrain.errors.warning import warn
 from functrain.training import compatibility
 from functrain.training.events import TrainBegin
 from functrain.training.metrics_log import Recorder
@@ -83,7 +86,7 @@ def _resume(
     checkpointer = session.checkpointer
     data = describe(session.source) if checkpointer is None else checkpointer.described["data"]
     compatibility.check_unchanged(program, data, info, path, ended)
-    compatibility.warn_of_unused_state(state, saved.train)
+    _check_unused(state, saved.train)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
     loop = session.decisions.resumed(saved.loop, info.get("monitored"))
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
@@ -109,3 +112,37 @@ def _load(
         session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
     session.recorder = Recorder.begin(session.directory, session.loop.log_bytes)
     session.listeners.load_states(saved.listeners)
+
+
+def _check_unused(state: TrainState | None, saved: TrainState) -> None:
+    """Tell that a state is not what the run goes on from.
+
+    Args:
+        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
+            once began.
+        saved: what it goes on from.
+
+    Raises:
+        RunChangedError: a state that has made no step is of another seed.
+
+    Warns:
+        ResumeWarning: a state with steps behind it is another one.
+    """
+    if state is None:
+        return
+    if state.counters.step == 0:
+        if state.rng.seed != saved.rng.seed:
+            raise RunChangedError(
+                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
+                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
+                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
+                "state= out"
+            )
+        return
+    if not tree.equal(state, saved):
+        warn(
+            f"the state of step {state.counters.step} that was given as state= is not used: the "
+            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
+            "directory to go on from the state, or leave state= out",
+            ResumeWarning,
+        )

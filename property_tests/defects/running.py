@@ -42,7 +42,7 @@ DECISIONS = (
     ),
     Defect(
         "the beginning of an evaluation is notified at its end",
-        "training/evaluation.py",
+        "training/plan.py",
         (
             ("            send(EvalBegin(state, name, weights))\n", ""),
             (

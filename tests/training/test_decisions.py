@@ -17,8 +17,8 @@ from functrain.errors import MissingMetricError, MissingMetricWarning
 from functrain.training.decisions import Decisions
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import FirstOf
-from functrain.training.evaluation import Evaluations
 from functrain.training.monitored import Monitored
+from functrain.training.plan import Evaluations
 
 NOTHING = Evaluations({}, Steps(1))
 PATIENT = ft.EarlyStop("accuracy", patience=2, mode="max")
