@@ -1,4 +1,4 @@
-"""The checkpoints of one ``fit`` call: what they say about the run, and which state is saved."""
+"""The checkpoints of one ``fit`` call: the record of the run in them, and which state is saved."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Checkpointer:
 
 
 def environment() -> dict[str, Any]:
-    """What a bitwise equal continuation depends on besides the state."""
+    """Return the parts of the environment on which bitwise equal resumption depends."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "torch": str(torch.__version__),
@@ -149,18 +149,18 @@ def environment() -> dict[str, Any]:
 
 
 def describe(program: Program) -> dict[str, Any]:
-    """What a checkpoint says it was made with: recipe, shapes, transformations, environment."""
+    """Return the record that checkpoints keep: recipe, shapes, transformations, environment."""
     model = program.fixed.model
     persistent = plain_paths(model.module, list(model.module.state_dict())).values()
     return {
         "recipe": program.recipe.describe(),
-        # Not whether it donates, which changes no bit.
+        # Donation is left out: it changes no bit.
         "step": getattr(program.device_step, "description", "eager"),
         "params": {path: list(value.shape) for path, value in model.params.items()},
         "modules": shown_layers(model.module),
-        # Forwards may change them; so it is known whether a program begins with the same ones.
+        # Forwards may change buffers; these tell whether a program begins with the same ones.
         "buffers": {path: described(value) for path, value in model.buffers.items()},
-        # What a state_dict of the module has under more names, or not at all.
+        # Tensors with several names in a state_dict of the module, or with none.
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],
         "environment": environment(),
@@ -168,7 +168,7 @@ def describe(program: Program) -> dict[str, Any]:
 
 
 def refuse_unknown(value: Any, path: tree.Path) -> None:
-    """Refuse what a resumed run could not make again in the state of a listener or a loader.
+    """Refuse objects that a resumed run could not rebuild in the state of a listener or a loader.
 
     Raises:
         UnsupportedError: an instance of a class, or a member of an enum; names the path.

@@ -33,17 +33,17 @@ def check_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
     """Refuse a seed that would have no effect.
 
     Args:
-        seed: what ``fit`` was given, if anything.
-        train: where the run begins or goes on.
-        path: the checkpoint that it is of, ``None`` if ``fit`` was given it.
+        seed: the argument of ``fit``.
+        train: where the run begins or resumes.
+        path: the checkpoint of that state; ``None`` for the ``state`` given to ``fit``.
 
     Raises:
         RunChangedError: the run of the checkpoint has another seed.
-        ConfigurationError: the state has.
+        ConfigurationError: the given state has another seed.
     """
     if seed is None or checked_seed(seed) == train.rng.seed:
         return
-    own = f"whose seed is {train.rng.seed}: leave seed= out to go on with that"
+    own = f"whose seed is {train.rng.seed}: leave seed= out to resume with that"
     other = f"state=ft.fork(state, seed={seed})"
     if path is None:
         raise ConfigurationError(
@@ -51,7 +51,7 @@ def check_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
         )
     raise RunChangedError(
         f"seed={seed} has no effect on the run in {path.parent}, {own}. Choose another directory "
-        f"for a run of that seed, or for one that goes on from a state of this run by {other}"
+        f"for a run of that seed, or for one that begins with a state of this run by {other}"
     )
 
 
@@ -63,18 +63,18 @@ def ended_before(
     batches: int | None,
     steps: int | None,
 ) -> str | None:
-    """How the run of a checkpoint has ended, where nothing is left to do.
+    """Return how the run of a checkpoint ended, if nothing is left to train.
 
     Args:
-        saved: what the checkpoint holds.
-        info: what was written beside it.
-        path: its path.
-        limits: of the run that goes on from it.
+        saved: the run state in the checkpoint.
+        info: the info saved with it.
+        path: the checkpoint.
+        limits: the limits of the resumed run.
         batches: loader batches in an epoch, where known.
-        steps: the updates that the limits allow, where known.
+        steps: updates that the limits allow, where known.
 
     Warns:
-        ResumeWarning: the run is longer than that.
+        ResumeWarning: the run is longer than the limits allow.
     """
     if saved.loop.owed is not None:
         return None
@@ -96,21 +96,21 @@ def ended_before(
 def check_unchanged(
     program: Program, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
 ) -> None:
-    """Tell what differs from what the checkpoint was made with.
+    """Compare the program and the data with those recorded in the checkpoint.
 
     Args:
-        program: with which the run goes on.
-        data: what is known of the data with which it does.
-        info: what was written beside the checkpoint.
-        path: of the checkpoint.
-        ended: how the run has ended, where nothing is left to do.
+        program: the program of the resumed run.
+        data: the description of its data.
+        info: the info saved with the checkpoint.
+        path: the checkpoint.
+        ended: how the run ended, if nothing is left to train.
 
     Raises:
-        RunChangedError: the run has ended, so that its result would be that of another program or
-            of other data.
+        RunChangedError: they differ and the run has ended, so its result would be that of another
+            program or of other data.
 
     Warns:
-        RecipeChangedWarning: training goes on with the present program and data.
+        RecipeChangedWarning: they differ; training continues with the present ones.
     """
     now = describe(program)
     parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
@@ -156,17 +156,17 @@ _REMEDY = (
 
 
 def count_epochs(state: TrainState, source: Source) -> TrainState:
-    """Return the state with the whole epochs that were stepped by hand counted as epochs.
+    """Return the state with whole epochs of ``train_step`` calls counted as epochs.
 
     ``train_step`` knows no epochs: after 40 calls with epochs of 19 batches the counters say batch
     40 of epoch 0, which is batch 2 of epoch 2.
 
     Args:
-        state: where a run is to begin.
-        source: the data it is to go on with.
+        state: where a run begins.
+        source: the data of the run.
 
     Returns:
-        The state itself where its batch lies within an epoch, or the length of one is not known.
+        The state itself if its batch lies within an epoch, or the length of an epoch is unknown.
 
     Raises:
         InvalidPositionError: the batches cannot be those of this data, or may be those of other
@@ -183,30 +183,30 @@ def count_epochs(state: TrainState, source: Source) -> TrainState:
 
 
 def warn_of_replay(state: TrainState, source: Source) -> None:
-    """Warn that the batches before the state's place are read and dropped.
+    """Warn that the batches before the position of a state are read and dropped.
 
     Args:
-        state: where a run goes on.
+        state: where a run resumes.
         source: its data.
 
     Warns:
-        ReplayWarning: the place is within an epoch that can only be read from its beginning.
+        ReplayWarning: the position is within an epoch that can only be read from its beginning.
     """
     at = state.counters
     if at.batch and source.replays:
         warn(
-            f"this data can only be read from its beginning: to go on in epoch {at.epoch}, "
+            f"this data can only be read from its beginning: to resume in epoch {at.epoch}, "
             f"{at.batch} batches are drawn and dropped. functrain.data.Batches, or a loader with "
             "state_dict, goes there at once.",
             ReplayWarning,
         )
 
 
-def check_place(state: TrainState, length: int | None) -> None:
-    """Refuse a checkpoint from within an epoch that is longer than those of the data.
+def check_position(state: TrainState, length: int | None) -> None:
+    """Refuse a checkpoint from within an epoch that is longer than an epoch of the data.
 
     Args:
-        state: from the checkpoint; ``fit`` had counted its epochs.
+        state: from the checkpoint; its epochs are counted.
         length: batches in an epoch of the data, where known.
 
     Raises:
@@ -222,7 +222,7 @@ def check_place(state: TrainState, length: int | None) -> None:
 
 
 def _check_samples(given: Counters, counted: Counters, source: Source, length: int) -> None:
-    """Compare the samples that a place implies with those that the state has seen."""
+    """Compare the samples up to a position with those that the state has seen."""
     epoch, rest = count_samples(source, length), count_samples(source, counted.batch)
     if epoch is None or rest is None:
         if given.epoch == 0:  # train_step alone has counted

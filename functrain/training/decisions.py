@@ -1,4 +1,4 @@
-"""What an evaluation decides: best, early stop and plateau, each a pure function of the past."""
+"""Decisions after an evaluation: best, early stop and plateau, pure functions of the past."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from functrain.training.plan import Evaluations
 
 
 def warn_of_no_best(monitor: str) -> None:
-    """Tell that the best state was asked for, and there is none."""
+    """Warn that ``restore_best`` has no best state to return."""
     warn(
         f"restore_best: no evaluation gave a finite {monitor!r}; the state is the last one",
         MissingMetricWarning,
@@ -30,21 +30,21 @@ def warn_of_no_best(monitor: str) -> None:
 
 
 def watched(by: Any) -> dict[str, Any]:
-    """``monitor`` and ``mode`` of a rule or a store; those of the loss where it has none."""
+    """Return ``monitor`` and ``mode`` of a rule or a store, by default those of the loss."""
     return {"monitor": str(getattr(by, "monitor", "loss")), "mode": getattr(by, "mode", None)}
 
 
 @attrs.frozen(eq=False)
 class Decisions:
-    """The rules of a run.
+    """The rules by which a run decides.
 
     Attributes:
-        program: whose schedule may react to metrics.
-        rule: of early stopping.
-        monitor: the metric whose best value counts, and which the schedule is shown.
-        mode: whether less or more of it is better; ``None`` while nothing has said it.
-        keeps_best: whether a store was told to keep the best by a metric other than the loss.
-        restores_best: whether the best state is given back.
+        program: the program, whose schedule may react to metrics.
+        rule: the early-stopping rule.
+        monitor: the metric whose best value counts, and which the schedule observes.
+        mode: whether less or more of it is better; ``None`` while this is not known.
+        keeps_best: whether a store keeps the best by a metric that the user named.
+        restores_best: whether ``fit`` returns the best state.
     """
 
     program: Program
@@ -58,16 +58,16 @@ class Decisions:
     def of(
         cls, program: Program, rule: Rule | None, store: Any, restores_best: bool = False
     ) -> Decisions:
-        """With the metric that the store watches, or the rule, or the loss."""
+        """Make the rules for the metric that the store monitors, or the rule, or the loss."""
         by_rule = watched(rule)
         watching = by_rule if store is None else watched(store)
-        # The loss is what a store watches that was not told; it may be missing without harm.
-        told = watching["monitor"] not in ("loss", by_rule["monitor"])
-        keeps_best = store is not None and store.keep_best > 0 and told
+        # A store monitors the loss by default, which may be missing without harm.
+        named = watching["monitor"] not in ("loss", by_rule["monitor"])
+        keeps_best = store is not None and store.keep_best > 0 and named
         return cls(program, rule, **watching, keeps_best=keeps_best, restores_best=restores_best)
 
     def monitored(self) -> list[Monitored]:
-        """The metrics that the run goes by, each with what goes by it."""
+        """Return the metrics that the run depends on, each with the part that depends on it."""
         rules = each_rule(self.rule)
         waiting: dict[By, bool] = {
             "checkpoints": self.keeps_best,
@@ -81,43 +81,43 @@ class Decisions:
         ]
 
     def check(self, evaluations: Evaluations) -> None:
-        """Refuse, before anything is trained, what could never be decided.
+        """Refuse rules that could never decide, before anything is trained.
 
         Raises:
-            MissingMetricError: the run goes by a metric that no evaluation can give.
-            InvalidScheduleError: more of the metric is better, and the schedule cannot be told.
+            MissingMetricError: the run depends on a metric that no evaluation can give.
+            InvalidScheduleError: the schedule takes less for better, where more is.
         """
         prefixes = evaluations.prefixes(self.program.recipe.ema is not None)
         check_possible(self.monitored(), prefixes)
         self.check_schedule()
 
     def check_schedule(self) -> None:
-        """Refuse a schedule that cannot be told that more of the metric is better.
+        """Refuse a schedule that takes less for better where more of the metric is better.
 
         Raises:
-            InvalidScheduleError: there is one.
+            InvalidScheduleError: the schedule is such a one.
         """
         learning_rate.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
 
-    # -- going on ----------------------------------------------------------------------------
+    # -- resuming ----------------------------------------------------------------------------
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says it was decided by, as plain data."""
+        """Return the record that checkpoints keep of the rules, as plain data."""
         rules = [watched(rule) for rule in each_rule(self.rule)]
         own = {"monitor": self.monitor, "mode": self.mode}
         return {**_named(own), "rules": [_named(rule) for rule in rules]}
 
     def initial(self) -> dict[str, Any]:
-        """The state of the rule before the first evaluation."""
+        """Return the state of the rule before the first evaluation."""
         return {} if self.rule is None else self.rule.init()
 
     def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
-        """Return a loop state that goes on; what went by another metric begins from scratch.
+        """Return a loaded loop state for these rules; decisions by another metric are reset.
 
         Args:
-            loop: the saved one.
-            record: see :meth:`record`, of the run that saved it. Runs of versions without one took
-                less for better where no mode was given.
+            loop: the loaded one.
+            record: the :meth:`record` in its checkpoint. Versions without one took less for better
+                where no mode was given.
 
         Raises:
             ScheduleStateError: the schedule's state is made of the values of another metric.
@@ -151,19 +151,19 @@ class Decisions:
             another and learning_rate.observes_evaluations(schedules)
         ):
             raise ScheduleStateError(
-                f"the learning rate schedule went by {_shown(before)} so far, and would go by "
-                f"{_shown(now)} now. Go on with the monitor and the mode of the run, or begin a "
+                f"the learning rate schedule used {_shown(before)} so far, and would use "
+                f"{_shown(now)} now. Resume with the monitor and the mode of the run, or begin a "
                 "new run from its weights: program.init(params=state.params)"
             )
 
     # -- deciding ----------------------------------------------------------------------------
 
     def directed(self, found: Mapping[str, float], directions: Mapping[str, Mode]) -> Decisions:
-        """Return the rules with the modes that are known once their metrics are there.
+        """Return the rules with the modes that follow from the metrics of an evaluation.
 
         Args:
-            found: metrics of an evaluation.
-            directions: what metric objects say of themselves, by full name.
+            found: the metrics.
+            directions: the modes that metric objects declare, by full name.
 
         Raises:
             ConfigurationError: nothing says whether less or more is better.
@@ -177,14 +177,14 @@ class Decisions:
     def after(
         self, loop: LoopState, train: TrainState, found: Mapping[str, float], complete: bool
     ) -> tuple[LoopState, TrainState]:
-        """The decisions after an evaluation.
+        """Decide after an evaluation.
 
         Args:
             loop: the decisions before; not changed.
-            train: what was evaluated; its schedule may be shown the metric.
+            train: the evaluated state; its schedule may observe the metric.
             found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
-            complete: whether all sets were evaluated. If not, a metric that is not there may be
-                one of the others, and is waited for.
+            complete: whether all sets were evaluated. If not, a missing metric may still come from
+                one of the others.
 
         Returns:
             (loop, train); ``loop.best`` is the same object where nothing improved.
@@ -226,7 +226,7 @@ def _shown(watching: Mapping[str, Any]) -> str:
 
 def _warn_of_change(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     warn(
-        f"{what} went by {_shown(before)}; the run goes on by {_shown(now)}, so this begins from "
+        f"{what} used {_shown(before)}; the run now uses {_shown(now)}, so this begins from "
         "scratch",
         RecipeChangedWarning,
     )

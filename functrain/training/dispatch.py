@@ -16,7 +16,7 @@ from functrain.training.events import BatchEnd, Event, Listener, Stop
 
 
 def method_name(event: type) -> str:
-    """The listener method that receives an event.
+    """Return the name of the listener method that receives an event.
 
     Example:
         >>> method_name(BatchEnd)
@@ -130,9 +130,9 @@ class Listeners:
 
 
 def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
-    """Listeners by the name under which their state is saved: their ``name``, or their class.
+    """Return listeners by the name under which their state is saved: ``name``, or the class.
 
-    Several of one name are counted, so that the others find their state when one is taken away.
+    Listeners of one name are numbered, so that the others find their state when one is removed.
 
     Example:
         >>> class Counting: ...
@@ -150,14 +150,14 @@ def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
 
 
 def _failure(listener: Listener, event: Event, error: Exception) -> ListenerError:
-    """What is told of the exception of a listener."""
+    """Return the error for the exception of a listener."""
     failure = ListenerError(
         f"{type(listener).__name__}.{method_name(type(event))} failed at step "
         f"{event.state.counters.step}: {type(error).__name__}: {error}"
     )
     failure.add_note(
-        "The exception above is the listener's own. Mend it and call fit again: with a directory "
-        "the run goes on from the last good state"
+        "The exception above is the listener's own. Fix it and call fit again: with a directory "
+        "the run resumes from the last good state"
     )
     return failure
 
@@ -165,7 +165,7 @@ def _failure(listener: Listener, event: Event, error: Exception) -> ListenerErro
 def _with_more(
     event: BatchEnd, found: Mapping[str, Tensor | float], listener: Listener
 ) -> BatchEnd:
-    """The event with the metrics that a listener returned."""
+    """Return the event with the metrics that a listener returned."""
     twice = sorted({"step", "epoch", *event.metrics} & found.keys())
     if twice:
         raise ListenerError(

@@ -1,4 +1,4 @@
-"""A program's metrics over data sets: which sets a run evaluates, when, and what they give."""
+"""The metrics of a program over a data set."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def _check_batches(_: Any, __: Any, batches: int | None) -> None:
 
 @attrs.frozen(eq=False)
 class Evaluation:
-    """An evaluation set with its own interval, function and part of the data.
+    """An evaluation set with its own interval, function and number of batches.
 
     Attributes:
         data: anything ``fit`` takes; its first epoch is used.
-        every: when it is evaluated; by default at ``fit``'s ``eval_every``. The last update always
-            is.
-        weights: of ``"params"`` and ``"ema"`` those to evaluate; by default all there are.
-        batches: only so many of the first batches.
-        function: used in place of the program's ``evaluate`` (or ``loss``), with the same
+        every: the interval, by default ``eval_every`` of ``fit``. The last update is always
+            evaluated.
+        weights: ``"params"``, ``"ema"`` or both; by default all that the state has.
+        batches: the number of batches to use, by default all.
+        function: used instead of the program's ``evaluate`` (or ``loss``), with the same
             signature: it may return other metrics.
 
     Example:
@@ -86,16 +86,16 @@ def evaluate(
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """Loss and metrics over a data set, each sample counted alike.
+    """Return loss and metrics over a data set; all samples count equally.
 
     Args:
-        program: whose ``evaluate`` (or ``loss``) is used.
-        state: what is evaluated; not changed, and neither is any random generator.
+        program: its ``evaluate`` (or ``loss``) is used.
+        state: the state to evaluate; neither it nor any random generator changes.
         data: anything ``fit`` takes; its first epoch is used.
         weights: ``"params"`` or ``"ema"``.
-        batches: only so many of the first batches.
-        function: used in place of the program's.
-        interrupted: asked before each batch.
+        batches: the number of batches to use, by default all.
+        function: used instead of the program's.
+        interrupted: called before each batch; ends the evaluation when true.
 
     Returns:
         Scalars averaged by ``Loss.weight`` (by default the batch size), and what the metrics that
@@ -104,8 +104,8 @@ def evaluate(
     Raises:
         BatchSizeError: there are several batches, and the weight of one is unknown: its size is
             not evident, and the loss returned none.
-        Interrupted: ``interrupted`` said so.
-        EmptyDatasetError: the data has no batches, or only such without samples and no end.
+        Interrupted: ``interrupted`` returned true.
+        EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
     return numbers(
         measure(
@@ -130,23 +130,16 @@ def measure(
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """What :func:`evaluate` computes its numbers of: metrics merged over all batches.
+    """Return the metrics of which :func:`evaluate` computes numbers, merged over all batches.
 
-    Args:
-        program: see :func:`evaluate`, as for all that follow.
-        state: not changed.
-        data: anything ``fit`` takes.
-        weights: ``"params"`` or ``"ema"``.
-        batches: only so many of the first batches.
-        function: used in place of the program's.
-        interrupted: asked before each batch.
+    The arguments are those of :func:`evaluate`.
 
     Returns:
         Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
 
     Raises:
-        Interrupted: ``interrupted`` said so.
-        EmptyDatasetError: the data has no batches, or only such without samples and no end.
+        Interrupted: ``interrupted`` returned true.
+        EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
     if function is not None:
         recipe = attrs.evolve(program.recipe, evaluate=function)
@@ -162,7 +155,7 @@ def measure(
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics that are values as numbers.
+    """Return the numbers that metrics compute.
 
     Args:
         values: from :func:`measure`.
@@ -219,7 +212,7 @@ def _has_samples(batch: Batch, index: int) -> bool:
     if count(batch):
         return True
     warn(
-        f"batch {index} of the evaluation data has no samples; it was passed over",
+        f"batch {index} of the evaluation data has no samples; it was skipped",
         EmptyBatchWarning,
     )
     return False

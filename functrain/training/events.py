@@ -1,4 +1,4 @@
-"""What happens in a run, as frozen values, in one fixed order.
+"""The events of a run, as frozen values in a fixed order.
 
 For every step: ``BatchBegin``, ``BatchEnd``; then, where they apply, ``EpochEnd``, ``EvalBegin``
 and ``EvalEnd`` of each evaluation, ``EarlyStopped``, ``CheckpointSaved``. A run begins with
@@ -19,14 +19,14 @@ from functrain.core.state import TrainState
 
 @attrs.frozen
 class TrainBegin:
-    """A run begins, anew or resumed.
+    """A run begins or resumes.
 
     Attributes:
         state: where it begins.
-        steps: updates it is limited to, where that is known.
-        batches: loader batches in an epoch, where that is known.
-        resumed: the checkpoint it goes on from, if any.
-        ended: how the run there has ended, where nothing is left to train.
+        steps: updates that it is limited to, where known.
+        batches: loader batches in an epoch, where known.
+        resumed: the checkpoint that it resumes from, if any.
+        ended: how the run in the checkpoint ended, where nothing is left to train.
     """
 
     state: TrainState
@@ -105,7 +105,7 @@ class EvalEnd:
         name: the evaluation set.
         weights: ``params`` or ``ema``.
         metrics: over its samples, as numbers.
-        values: what these were computed of (``training.evaluation.measure``), such as a
+        values: the merged metrics behind these (``training.evaluation.measure``), such as a
             :class:`functrain.metrics.ConfusionMatrix` with its counts.
     """
 
@@ -157,7 +157,7 @@ Event: TypeAlias = (
 
 @attrs.frozen
 class Stop:
-    """What a listener returns to end the run after the present step.
+    """Returned by a listener to end the run after the present step.
 
     Attributes:
         detail: why, for ``Run.detail``.

@@ -58,44 +58,45 @@ def fit(
     listeners: Sequence[Listener] | None = (),
     schedule_end: ScheduleEnd = None,
 ) -> Run:
-    """Train a program until a limit, and again from where it was when called again.
+    """Train a program until a limit; called again with the same directory, resume.
 
     Args:
-        program: what to train.
+        program: the program to train.
         data: ``ft.data.Batches``, any torch ``DataLoader``, any iterable of batches that can be
-            iterated again, or a loader with ``state_dict``.
-        until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several of which the
-            first ends the run.
-        state: where a new run begins; by default ``program.init(seed)``. A run that is resumed goes
-            on from its checkpoint, and warns if a state with steps behind it is not used thereby.
-        seed: for ``init``, by default 0. A run that is resumed, and a state that is given, have
-            their own: another one is an error.
-        eval_data: evaluated with the raw and, if there are any, the averaged weights; one data set
-            (its metrics are named ``eval/...``) or several by name; as :class:`Evaluation` with an
-            interval, weights, a function or a number of batches of its own.
-        eval_every: by default each epoch. The last update is always evaluated.
-        save_every: by default each epoch. A new best and the end of the run are always saved.
+            iterated more than once, or a loader with ``state_dict``.
+        until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several; the first to
+            be reached ends the run.
+        state: where a new run begins, by default ``program.init(seed)``. A resumed run continues
+            from its checkpoint, and warns if it does not use a state that has made steps.
+        seed: for ``init``, by default 0. A resumed run and a given state have their own seed;
+            another one is an error.
+        eval_data: one data set (its metrics are named ``eval/...``) or several by name, evaluated
+            with the raw and, if there are any, the averaged weights. :class:`Evaluation` gives a
+            set its own interval, weights, function or number of batches.
+        eval_every: interval of evaluations, by default each epoch. The last update is always
+            evaluated.
+        save_every: interval of checkpoints, by default each epoch. A new best and the end of
+            the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
-            Without one nothing is written. A path alone keeps the last 3 and the best by what
-            ``early_stop`` monitors, or by the loss.
-        resume: go on from the newest checkpoint in ``directory`` that verifies, if there is one;
-            ``False`` refuses a directory that has any. ``"best"`` or a step goes back to that one
-            and sets later ones aside in a directory of their own. A path goes on from a checkpoint
-            of another run, or from the newest that verifies in its directory; its log so far is
-            copied, and ``directory`` must be empty.
-        early_stop: rule over the evaluations, such as :class:`EarlyStop` or :class:`Overfit`, or
-            several, of which the first to stop ends the run. A metric that no evaluation can give,
-            here or as ``monitor`` of ``directory``, is an error.
-        restore_best: give back the state with the best value of the monitored metric instead of the
-            last. What is saved, and how the run goes on when it is called again, stays the same.
+            Without one nothing is written. A path alone keeps the last 3 checkpoints and the
+            best one by the metric of ``early_stop``, or by the loss.
+        resume: ``True`` resumes from the newest checkpoint in ``directory`` that verifies, if there
+            is one; ``False`` refuses a directory that has any. ``"best"`` or a step goes back to
+            that checkpoint and moves later ones to a directory of their own. A path resumes from
+            a checkpoint of another run, or from the newest that verifies in a run directory; its
+            log so far is copied, and ``directory`` must be empty.
+        early_stop: a rule such as :class:`EarlyStop` or :class:`Overfit`, or several; the first to
+            stop ends the run. A metric that no evaluation can give, here or as ``monitor`` of
+            ``directory``, is an error.
+        restore_best: return the state with the best value of the monitored metric instead of the
+            last one. Checkpoints and resuming stay the same.
         listeners: objects with methods such as ``on_batch_end(event)``; one that returns
             ``ft.Stop()`` ends the run.
-        schedule_end: what happens where the run goes on beyond the end of its learning rate
-            schedule, as when it is called again with a longer ``until``: ``"stretch"`` goes on
-            with the curve of a run of the new length, ``"restart"`` with a new curve over the
-            updates that remain, ``"keep"`` with the curve as it was begun and its last rate after
-            it. The same call again changes nothing more. By default a last rate above zero is
-            kept with a warning, and one of zero is an error.
+        schedule_end: how a run continues beyond the end of its learning rate schedule, for example
+            when it is resumed with a longer ``until``: ``"stretch"`` follows the curve of a run of
+            the new length, ``"restart"`` a new curve over the updates that remain, ``"keep"`` the
+            old curve and then its last rate. Repeating the call changes nothing more. By default
+            a last rate above zero is kept with a warning, and a rate of zero is an error.
 
     Returns:
         The run: last state, history, reason.
@@ -105,13 +106,13 @@ def fit(
             checkpoint of the last good state behind.
         ConfigurationError: arguments contradict each other, or nothing says whether less or more of
             the monitored metric is better.
-        MissingMetricError: what is monitored is a metric that no evaluation gives.
+        MissingMetricError: no evaluation gives the monitored metric.
         CheckpointMismatchError: the directory holds a run of another architecture.
         ParameterMismatchError: ``state`` is of another program.
-        UnsupportedError: it is none at all.
+        UnsupportedError: ``state`` is not a ``TrainState``.
         ScheduleEndedError: the rest of the run would have a learning rate of zero.
-        RunChangedError: the run in the directory has another seed; or nothing is left to do, and
-            it was made with another recipe or other data.
+        RunChangedError: the run in the directory has another seed; or nothing is left to train, and
+            its recipe or data differ.
 
     Example:
         >>> import functrain as ft, torch

@@ -10,12 +10,12 @@ from functrain.tree.copying import copy
 
 
 def fork(state: TrainState, seed: int | None = None) -> TrainState:
-    """A copy of a state with memory of its own and, if one is given, another root seed.
+    """Copy a state into memory of its own, optionally with another root seed.
 
     Another seed changes what steps draw from now on: dropout and all other randomness of model
     and loss, and the order of data that takes its seed from the run (a ``DataLoader`` and other
     iterables). Everything else stays: weights, moments, averages, the schedule with its horizon,
-    and the counters, so that the fork goes on at the same place of the same epoch. The order of
+    and the counters, so that the fork continues at the same place of the same epoch. The order of
     ``ft.data.Batches`` has a seed of its own and stays too.
 
     Args:

@@ -31,13 +31,13 @@ def iterate(
     until: Until | None = None,
     schedule_end: ScheduleEnd = None,
 ) -> Iterator[tuple[TrainState, Metrics]]:
-    """Steps through data from the state's position on, one at a time.
+    """Step through data from the position of a state, one step at a time.
 
     Args:
-        program: what to train.
+        program: the program to train.
         state: where to begin, epoch and batch within it included.
-        data: whatever ``fit`` takes. The state of a loader that has one (a ``DataLoader`` with its
-            own generator, say) is not in ``state``: to go on within an epoch of it use ``fit``.
+        data: anything ``fit`` takes. The state of a loader that has one (such as a ``DataLoader``
+            with its own generator) is not in ``state``: to resume within its epoch, use ``fit``.
         until: where to end; by default at the end of the present epoch, so that calling again with
             the last state goes through the next one.
         schedule_end: as for ``fit``, where ``until`` is given.
@@ -49,7 +49,7 @@ def iterate(
         ParameterMismatchError: the state is of another program.
         InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
         EmptyDatasetError: the data has no samples.
-        UnsupportedError: it is none at all.
+        UnsupportedError: ``state`` is not a ``TrainState``.
         ScheduleEndedError: the steps up to ``until`` would have a learning rate of zero.
 
     Example:
@@ -100,7 +100,7 @@ def iterate(
 def advance(
     program: Program, state: TrainState, batch: Batch, ends_epoch: bool
 ) -> tuple[TrainState, Metrics]:
-    """One step, and the turn of the epoch where it is the last of one."""
+    """Make one step, and begin the next epoch after the last one of an epoch."""
     state, metrics = program.train_step(state, batch)
     if ends_epoch:
         state = attrs.evolve(state, counters=state.counters.next_epoch())
@@ -110,16 +110,16 @@ def advance(
 def epoch_batches(
     source: Source, state: TrainState, accumulate: int, saved: Any
 ) -> Iterator[tuple[Batch, bool]]:
-    """The remaining steps of an epoch: what each is given, and whether it is the last.
+    """Yield the remaining steps of an epoch: the batch of each, and whether it is the last.
 
     Args:
         source: the data.
         state: where the run stands.
-        accumulate: loader batches in a step; a shorter rest at the end makes a step too.
-        saved: the source's own saved state, on resumption.
+        accumulate: loader batches in a step; fewer at the end make a step too.
+        saved: the loaded state of the source, on resumption.
     """
     counters, seed = state.counters, state.rng.seed
-    del state  # or it would be held, and could not be donated, for as long as the epoch lasts
+    del state  # a reference here would prevent donation for the whole epoch
     batches = source.epoch(seed, counters.epoch, counters.batch, saved)
     group: list[Batch] = []
     for batch, last in _with_last(batches, source.length, counters.batch):
@@ -132,7 +132,7 @@ def epoch_batches(
 def _with_last(
     batches: Iterator[Batch], length: int | None, start: int
 ) -> Iterator[tuple[Batch, bool]]:
-    """Each batch with whether it is the last; looks one ahead only where the length is unknown."""
+    """Yield each batch with whether it is the last; draw ahead only if the length is unknown."""
     if length is not None:
         for index, batch in enumerate(batches, start + 1):
             yield batch, index >= length
@@ -153,13 +153,13 @@ MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of a
 
 @attrs.define
 class EpochProgress:
-    """What an epoch has trained so far, so that no loop goes on over data without samples.
+    """Progress of an epoch, so that no loop runs forever over data without samples.
 
     Attributes:
         epoch: its number.
         step: updates made when a batch last had samples.
         untrained: whether this epoch was read from its beginning and no batch has had samples.
-        empty: batches without samples since then.
+        empty: batches without samples since that one.
     """
 
     epoch: int
@@ -173,7 +173,7 @@ class EpochProgress:
         return cls(counters.epoch, counters.step, counters.batch == 0)
 
     def after(self, counters: Counters, ends_epoch: bool) -> None:
-        """Note a step.
+        """Count a step.
 
         Args:
             counters: after it.

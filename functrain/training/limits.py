@@ -112,7 +112,7 @@ def _amount(duration: Duration, position: Position) -> tuple[int, int]:
     if duration.n.denominator == 1:
         return position.epoch, 1
     raise UnknownLengthError(
-        f'"{duration}" needs the number of batches in an epoch, which this data does not tell: '
+        f'"{duration}" needs the number of batches in an epoch, which this data does not say: '
         "use whole epochs, steps or samples, or give the data a length"
     )
 
@@ -167,7 +167,7 @@ class Ending:
 
 @attrs.frozen
 class Limits:
-    """Durations of which the first to be reached ends a run.
+    """Durations; the first to be reached ends a run.
 
     Example:
         >>> Limits.of(["2 epochs", "10 minutes"]).steps(batches=7, accumulate=2)
@@ -178,7 +178,7 @@ class Limits:
 
     @classmethod
     def of(cls, until: Until) -> Limits:
-        """Read one duration or several, as texts or values.
+        """Parse one duration or several, as texts or values.
 
         Raises:
             ConfigurationError: there is none, or a text is not a duration.
@@ -191,18 +191,18 @@ class Limits:
 
     @property
     def timed(self) -> bool:
-        """Whether the clock matters."""
+        """Return whether one of the limits is a time."""
         return any(isinstance(each, Minutes) for each in self.durations)
 
     def reached(self, position: Position) -> Ending | None:
-        """The limit that a run at ``position`` has reached, if any."""
+        """Return the limit that a run at ``position`` has reached, if any."""
         for each in self.durations:
             if reached(each, position):
                 return Ending(_REASONS[type(each)], f"reached {each}")
         return None
 
     def steps(self, batches: int | None, accumulate: int) -> int | None:
-        """Updates until the first limit whose steps can be told beforehand.
+        """Return the updates until the first limit whose steps are known beforehand.
 
         Args:
             batches: loader batches in an epoch, where known.

@@ -1,8 +1,8 @@
 """``metrics.jsonl``: one line a step, written once.
 
-A row is written once its step is settled, evaluation included, and never changed. A checkpoint
-records how long the file was; resuming cuts it back to that length, so that after any crash every
-step stands in it exactly once.
+A row is written once its step is complete, evaluation included, and never changed. A checkpoint
+records the length of the file. Resuming cuts the file back to that length, so that every step is in
+it exactly once after any crash.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE_NAME = METRICS_LOG
 
 
 def encode(row: Row) -> bytes:
-    r"""A row as one line of JSON; what is not finite is written as a string (JSON has no NaN).
+    r"""Return a row as one line of JSON; NaN and infinities become strings, which JSON lacks.
 
     Example:
         >>> encode({"step": 1, "loss": math.nan})
@@ -46,7 +46,7 @@ def encode(row: Row) -> bytes:
 
 
 def decode(line: bytes) -> Row:
-    """A row from its line."""
+    """Return the row of a line."""
     words = ("nan", "inf", "-inf")
     row: Row = orjson.loads(line)
     return {name: float(v) if v in words else v for name, v in row.items()}
@@ -69,10 +69,10 @@ class Log:
         self.size = os.fstat(self._file.fileno()).st_size
 
     def resume(self, size: int) -> list[Row]:
-        """Cut the file back to what a checkpoint has seen, and read that.
+        """Cut the file back to its length at a checkpoint, and return its rows.
 
         Args:
-            size: length in bytes at the time of the checkpoint.
+            size: the length in bytes.
 
         Raises:
             LogError: the file is shorter, so rows were lost.
@@ -81,7 +81,7 @@ class Log:
             raise LogError(
                 f"{self.path} has {self.size} bytes, but had {size} when the checkpoint was "
                 "written: rows were lost. Restore the file, or move the run directory away to "
-                "start anew."
+                "start from scratch."
             )
         if self.size > size:
             self._file.truncate(size)
@@ -99,7 +99,7 @@ class Log:
             data = data[written:]
 
     def syncing(self) -> Callable[[], None]:
-        """A call that makes durable what was written, in any thread, also once this is closed."""
+        """Return a function that makes the rows durable, in any thread and even after closing."""
         descriptor = os.dup(self._file.fileno())
 
         def sync() -> None:
@@ -116,7 +116,7 @@ class Log:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a log file; a line that a crash cut short is left out.
+    """Return the rows of a log file without a last line that a crash cut short.
 
     Raises:
         LogError: a line in the middle is not JSON.
@@ -125,13 +125,13 @@ def read(path: Path) -> list[Row]:
 
 
 def stream(path: str | Path) -> Iterator[Row]:
-    """The rows of a log one after the other, for logs that are too large for lists.
+    """Yield the rows of a log, which may be too large for a list.
 
     Args:
         path: a log, or a run directory that holds one.
 
     Raises:
-        LogError: there is none, or a line in the middle is damaged; all before it were given.
+        LogError: there is no log, or a line in the middle is damaged; earlier rows were yielded.
     """
     path = Path(path)
     log = path / FILE_NAME if path.is_dir() else path
@@ -162,14 +162,14 @@ class Recorder:
 
     Attributes:
         log: the open file, or ``None``.
-        rows: all rows that are settled.
-        fresh: rows whose metrics are still tensors, with the samples of their steps.
-        flushed: when they were last fetched.
+        rows: all complete rows.
+        buffered: rows whose metrics are still tensors, with the samples of their steps.
+        flushed: time of the last flush.
     """
 
     log: Log | None
     rows: list[Row]
-    fresh: list[tuple[Row, int]] = attrs.field(factory=list)
+    buffered: list[tuple[Row, int]] = attrs.field(factory=list)
     flushed: float = attrs.field(factory=time.monotonic)
 
     @classmethod
@@ -178,7 +178,7 @@ class Recorder:
 
         Args:
             directory: the run directory, or ``None`` to keep rows in memory only.
-            size: bytes of the log that the checkpoint has seen; the rest is cut off.
+            size: length of the log at the checkpoint; the rest is cut off.
 
         Raises:
             LogError: the log is shorter than that.
@@ -188,46 +188,46 @@ class Recorder:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """Return the bytes written so far."""
         return 0 if self.log is None else self.log.size
 
     @property
     def due(self) -> bool:
-        """Whether so much has gathered that it should be fetched."""
+        """Return whether enough rows or time have passed to write the buffer."""
         late = time.monotonic() - self.flushed > _MOST_SECONDS
-        return bool(self.fresh) and (late or len(self.fresh) >= _MOST_ROWS)
+        return bool(self.buffered) and (late or len(self.buffered) >= _MOST_ROWS)
 
     def add(self, row: Row, samples: int) -> None:
-        """Take the row of a step; its metrics may be tensors on a device."""
-        self.fresh.append((row, samples))
+        """Buffer the row of a step; its metrics may be tensors on a device."""
+        self.buffered.append((row, samples))
 
     def flush(self, sums: Sums, hold_last: bool = False) -> tuple[Sums, Row]:
-        """Fetch what has gathered, add it up, and write it.
+        """Fetch the buffered rows from the device, add them to the sums, and write them.
 
         Args:
             sums: weighted sums over the epoch so far; not changed.
-            hold_last: do not write the last row yet; more will be put in it.
+            hold_last: do not write the last row yet; metrics may still be added to it.
 
         Returns:
-            (new sums, last row), the row empty where there was nothing new.
+            (new sums, last row); the row is empty if nothing was buffered.
         """
-        fetched = metrics.fetch([row for row, _ in self.fresh])
-        for row, (_, samples) in zip(fetched, self.fresh, strict=True):
+        fetched = metrics.fetch([row for row, _ in self.buffered])
+        for row, (_, samples) in zip(fetched, self.buffered, strict=True):
             numbers = {name: value for name, value in row.items() if _has_mean(name)}
             sums = metrics.added(sums, numbers, samples)
-        self.fresh.clear()
+        self.buffered.clear()
         self.flushed = time.monotonic()
         self.write(fetched[:-1] if hold_last else fetched)
         return sums, fetched[-1] if fetched else {}
 
     def write(self, rows: list[Row]) -> None:
-        """Add settled rows."""
+        """Append complete rows."""
         self.rows += rows
         if self.log is not None and rows:
             self.log.append(rows)
 
     def syncing(self) -> Callable[[], None] | None:
-        """A call that makes durable what was written, see ``Log.syncing``."""
+        """Return a function that makes the written rows durable; see ``Log.syncing``."""
         return None if self.log is None else self.log.syncing()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The metrics that a run goes by: which evaluation can give them, and whether it did."""
+"""The metrics that a run depends on: which evaluation can give them, and whether it did."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _USUAL_SETS = [
 
 @attrs.frozen
 class Monitored:
-    """A metric that a part of a run goes by.
+    """A metric that a part of a run depends on.
 
     Attributes:
         by: which part.
@@ -55,27 +55,27 @@ class Monitored:
 
     @property
     def shown(self) -> str:
-        """What goes by it, in words."""
+        """Return the part that depends on it, in words."""
         return _WORDS[self.by] + (f" by {self.metric!r}" if self.by == "checkpoints" else "")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The full names that are meant."""
+        """Return the full names that it may stand for."""
         if self.metric is None:
             return ()
         return (self.metric,) if self.exact else (self.metric, f"eval/{self.metric}")
 
     def among(self, names: Iterable[str]) -> bool:
-        """Whether it is one of some names."""
+        """Return whether it is one of some names."""
         return not set(self.names).isdisjoint(names)
 
     def like(self, names: Iterable[str]) -> list[str]:
-        """Names as they would be written in its place: in full, or short as it is."""
+        """Return alternatives to its name: in full, and short unless it is exact."""
         short = [] if self.exact else [name.removeprefix("eval/") for name in names]
         return [*names, *short]
 
     def givers(self, prefixes: Mapping[str, str]) -> set[str]:
-        """The evaluation sets that may give it, and ``"epoch"`` for a mean over an epoch.
+        """Return the evaluation sets that may give it, and ``"epoch"`` for a mean over an epoch.
 
         Args:
             prefixes: of the metrics of evaluations, each with its set.
@@ -91,7 +91,7 @@ class Monitored:
         return found | ({_EPOCH} if epoch else set())
 
     def evaluated(self, prefixes: Iterable[str]) -> set[str]:
-        """Those of the full names that no metric of a training step has.
+        """Return its full names that only an evaluation or an epoch can give.
 
         Args:
             prefixes: of the metrics of evaluations.
@@ -100,24 +100,24 @@ class Monitored:
         return {name for name in self.names if name.startswith(begin)}
 
     def _names_a_set(self, sets: Iterable[str]) -> bool:
-        """Whether it begins with a set, or with what is meant for one: "confusion/f1" does not."""
+        """Return whether it begins with the name of a set, as "vall/f1" may, not "confusion/f1"."""
         head, slash, _ = (self.metric or "").partition("/")
         meant = difflib.get_close_matches(head, sets, cutoff=0.75)
         return bool(slash) and (bool(meant) or head in _USUAL_SETS)
 
 
 def check_possible(all_monitored: Sequence[Monitored], prefixes: Mapping[str, str]) -> None:
-    """Refuse what no evaluation can give, before anything is trained.
+    """Refuse metrics that no evaluation can give, before anything is trained.
 
     Args:
-        all_monitored: what the run goes by.
+        all_monitored: the metrics that the run depends on.
         prefixes: of the metrics of its evaluations, each with its set.
 
     Raises:
         MissingMetricError: there is such a metric, or no evaluation at all.
 
     Warns:
-        MissingMetricWarning: there is no evaluation, and only a best checkpoint goes by one.
+        MissingMetricWarning: there is no evaluation, and only a best checkpoint depends on one.
     """
     if not prefixes:
         _check_nothing(all_monitored)
@@ -130,8 +130,8 @@ def check_possible(all_monitored: Sequence[Monitored], prefixes: Mapping[str, st
         known = known - {each.metric} or {f"{prefix}/{each.metric}" for prefix in prefixes}
         begin = " or ".join(f"{prefix}/..." for prefix in prefixes)
         raise MissingMetricError(
-            f"{_WORDS[each.by]} goes by {each.metric!r}, which no evaluation of this run can give"
-            f"{nearest(each.metric, known)}: their metrics are called {begin}"
+            f"{_WORDS[each.by]} depends on {each.metric!r}, which no evaluation of this run can "
+            f"give{nearest(each.metric, known)}: their metrics are called {begin}"
             f"{_of_averages(each.metric, prefixes)}"
         )
 
@@ -143,14 +143,14 @@ def check_given(
     prefixes: Mapping[str, str],
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Refuse what an evaluation did not give though it should have.
+    """Refuse metrics that an evaluation should have given and did not.
 
     Args:
-        all_monitored: what the run goes by.
+        all_monitored: the metrics that the run depends on.
         found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
-        evaluated: the sets that it was of.
+        evaluated: its sets.
         prefixes: see :func:`check_possible`.
-        rows: of the run so far; a metric that was there once may be missing later.
+        rows: of the run so far; a metric that was given once may be missing later.
 
     Raises:
         MissingMetricError: there is such a metric.
@@ -164,14 +164,14 @@ def check_given(
             continue
         gave = ", ".join(sorted(found)) or "nothing"
         raise MissingMetricError(
-            f"{_WORDS[each.by]} goes by {each.metric!r}, but the evaluation gave only {gave}"
+            f"{_WORDS[each.by]} depends on {each.metric!r}, but the evaluation gave only {gave}"
             f"{nearest(str(each.metric), each.like(found))}. Correct the name and call fit again: "
-            "with a directory the run goes on from here"
+            "with a directory the run resumes from here"
         )
 
 
 def _check_nothing(all_monitored: Sequence[Monitored]) -> None:
-    """Refuse what would never act in a run that evaluates nothing; of a best it is told."""
+    """Refuse options that need ``eval_data`` when there is none; warn about a best checkpoint."""
     if not all_monitored:
         return
     listed = ", ".join(dict.fromkeys(each.shown for each in all_monitored))

@@ -1,4 +1,4 @@
-"""What a run does, and when: the arguments of ``fit``, parsed."""
+"""The plan of a run: what it evaluates and saves, and when; the arguments of ``fit``, parsed."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Evaluations:
 
     @classmethod
     def of(cls, eval_data: Any, every: Duration) -> Evaluations:
-        """Read what ``fit`` takes: one set, to be called "eval", several by name, or ``None``."""
+        """Parse ``eval_data``: one set, to be named "eval", several by name, or ``None``."""
         several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
         sets = {name: _as_evaluation(given) for name, given in several.items() if given is not None}
         return cls(sets, every)
 
     def due(self, before: Position, after: Position, last: bool) -> list[str]:
-        """The sets to be evaluated after a step.
+        """Return the names of the sets to evaluate after a step.
 
         Args:
-            before: where the run stood before it.
-            after: where it stands.
-            last: whether the run ends here: then all of them are.
+            before: the position before the step.
+            after: the position after it.
+            last: whether the run ends here; then all sets are due.
         """
         return [
             name
@@ -53,7 +53,7 @@ class Evaluations:
         ]
 
     def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, str]]:
-        """Each set with each kind of weights it is evaluated with.
+        """Yield each set with each kind of weights that it is evaluated with.
 
         Args:
             names: the sets.
@@ -65,7 +65,7 @@ class Evaluations:
             yield from ((name, one) for one in there if asked is None or one in asked)
 
     def prefixes(self, averaged: bool) -> dict[str, str]:
-        """How the names of all metrics begin, each with its set; see :meth:`parts`."""
+        """Return the prefixes of the names of all metrics, each with its set; see :meth:`parts`."""
         return {_prefix(name, kind): name for name, kind in self.parts(self.sets, averaged)}
 
     def evaluated(
@@ -73,31 +73,31 @@ class Evaluations:
         program: Program,
         state: TrainState,
         names: Sequence[str],
-        send: Callable[[EvalBegin | EvalEnd], object],
+        emit: Callable[[EvalBegin | EvalEnd], object],
         interrupted: Callable[[], bool],
     ) -> tuple[dict[str, float], dict[str, Mode]]:
-        """The metrics of several sets, as ``name/metric`` and ``name/ema/metric``.
+        """Evaluate several sets; name the metrics ``name/metric`` and ``name/ema/metric``.
 
         Args:
-            program: what to evaluate with.
-            state: what is evaluated.
+            program: its ``evaluate`` (or ``loss``) is used.
+            state: the state to evaluate.
             names: the sets.
-            send: told of the beginning and the end of each part.
-            interrupted: asked before each batch.
+            emit: receives an event at the beginning and the end of each part.
+            interrupted: called before each batch; ends the evaluation when true.
 
         Returns:
-            (metrics, what metric objects say of which value is better), both by name.
+            (metrics, the modes that metric objects declare), both by name.
 
         Raises:
-            Interrupted: ``interrupted`` said so.
+            Interrupted: ``interrupted`` returned true.
         """
         found: dict[str, float] = {}
         directions: dict[str, Mode] = {}
         for name, weights in self.parts(names, state.ema is not None):
-            send(EvalBegin(state, name, weights))
+            emit(EvalBegin(state, name, weights))
             values = self._measured(program, state, name, weights, interrupted)
             means = numbers(values)
-            send(EvalEnd(state, name, weights, means, values))
+            emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}
             directions |= {f"{prefix}/{key}": one for key, one in modes_of_metrics(values).items()}
@@ -123,14 +123,14 @@ class Evaluations:
         )
 
     def close(self) -> None:
-        """Let go of the data of all sets."""
+        """Close the data of all sets."""
         for each in self.sets.values():
             each.data.close()
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Plan:
-    """What a run does, and when.
+    """The plan of a run, which never changes while it lasts.
 
     Attributes:
         program: the program to train.

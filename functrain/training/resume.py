@@ -1,4 +1,4 @@
-"""Find the checkpoint that a run resumes from, load it, and keep what it leaves behind."""
+"""Find and load the checkpoint that a run resumes from; set later ones aside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from functrain.errors import (
 )
 from functrain.training.metrics_log import FILE_NAME
 
-# What ``fit`` takes: whether, or the place or path of a checkpoint.
+# The argument of ``fit``: whether to resume, or "best", a step or a path.
 Resume: TypeAlias = bool | int | str | Path
 
 
@@ -37,7 +37,7 @@ TYPES = (RunState, LoopState, TrainState, Counters, Rng)
 
 
 def expected(program: Program, seed: int) -> RunState:
-    """A run state of the structure a checkpoint of ``program`` must have."""
+    """Return a run state with the structure that a checkpoint of ``program`` must have."""
     state = program.init(seed)
     anything: Any = Anything()
     if getattr(program.recipe.optimizer, "lazy_state", False):
@@ -48,12 +48,12 @@ def expected(program: Program, seed: int) -> RunState:
 def restore(
     store: Checkpoints, program: Program, which: int | str | Path = "latest"
 ) -> tuple[RunState, dict[str, Any], Path]:
-    """A run state, and what was written beside it.
+    """Load a run state, and the info that was saved with it.
 
     Args:
         store: a run directory that holds checkpoints.
         program: what the checkpoint must fit.
-        which: ``"latest"`` or ``"best"`` that verifies, a step, or the path of any checkpoint.
+        which: ``"latest"`` or ``"best"`` of those that verify, a step, or a path.
 
     Returns:
         (run state, info, path).
@@ -70,7 +70,7 @@ def restore(
 def _fitted(
     store: Checkpoints, which: int | str | Path, like: RunState, module: nn.Module
 ) -> tuple[Any, Any]:
-    """A checkpoint, also one of an earlier version, whose paths have the names of wrappers."""
+    """Load a checkpoint, also of an earlier version whose paths contain the names of wrappers."""
     try:
         return store.restore(which, like=like, types=TYPES)
     except CheckpointMismatchError:
@@ -83,7 +83,7 @@ def _fitted(
 
 
 def _renamed(node: Any, names: dict[str, str]) -> Any:
-    """A tree with other keys in its dicts."""
+    """Return a tree with other keys in its dicts."""
     if isinstance(node, dict):
         return {names.get(key, key): _renamed(child, names) for key, child in node.items()}
     if tree.is_node(node):
@@ -94,11 +94,11 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 def choose(
     store: Checkpoints | None, resume: Resume
 ) -> tuple[Checkpoints, int | str | Path] | None:
-    """Which checkpoint of which run directory to go on from; ``None`` to begin anew.
+    """Return the run directory and the checkpoint to resume from; ``None`` for a new run.
 
     Raises:
-        ConfigurationError: the directory holds another run than the one asked for.
-        NoCheckpointError: the checkpoint asked for is not there.
+        ConfigurationError: the directory holds a run other than the one to resume.
+        NoCheckpointError: the requested checkpoint does not exist.
     """
     holds = store is not None and bool(store.steps())
     if is_path(resume):
@@ -113,7 +113,7 @@ def choose(
             if parent is not None and str(path) in (parent, str(Path(parent).parent)):
                 return store, "latest"  # the same call again
             raise ConfigurationError(
-                f"{store.directory} holds a run already. To go on from {path}, choose an empty "
+                f"{store.directory} holds a run already. To resume from {path}, choose an empty "
                 "directory, or take one of its own checkpoints."
             )
         return (Checkpoints(path.parent), path) if run is None else (run, "latest")
@@ -131,7 +131,7 @@ def choose(
 
 
 def _run_at(path: Path) -> Checkpoints | None:
-    """The run directory at a path; ``None`` for a checkpoint, and for anything else."""
+    """Return the run directory at a path; ``None`` if there is none, or a checkpoint."""
     if (path / MANIFEST).exists() or not path.is_dir():
         return None
     store = Checkpoints(path)
@@ -139,7 +139,7 @@ def _run_at(path: Path) -> Checkpoints | None:
 
 
 def parent_of(store: Checkpoints) -> str | None:
-    """The checkpoint of another run that the newest one here goes back to, if it does."""
+    """Return the checkpoint of another run that this run was started from, if any."""
     for step in reversed(store.steps()):
         try:
             info = read_manifest(store.path(step)).info
@@ -150,19 +150,19 @@ def parent_of(store: Checkpoints) -> str | None:
 
 
 def is_path(which: object) -> bool:
-    """Whether a checkpoint is named by its path, rather than by its place among others."""
+    """Return whether a checkpoint is given by its path."""
     return isinstance(which, str | Path) and which not in ("latest", "best")
 
 
 def set_aside(store: Checkpoints, step: int) -> Path | None:
-    """Move checkpoints after a step out of the way, with a copy of the log that goes with them.
+    """Move checkpoints after a step to a directory of their own, with a copy of the log.
 
     Args:
         store: the run directory; the caller has its lock.
-        step: where the run goes on.
+        step: where the run resumes.
 
     Returns:
-        The directory they are in, a run directory like any other; ``None`` if there were none.
+        That run directory; ``None`` if there were no such checkpoints.
     """
     later = [each for each in store.steps() if each > step]
     if not later:
@@ -172,7 +172,7 @@ def set_aside(store: Checkpoints, step: int) -> Path | None:
     log = store.directory / FILE_NAME
     if log.exists():
         _copy(log, aside / FILE_NAME, log.stat().st_size)
-    # The newest first: cut short, what is left in place is an unbroken beginning.
+    # The newest first: after a kill, the checkpoints left here have no gap.
     for each in reversed(later):
         os.rename(store.path(each), aside / store.path(each).name)
     sync_directory(aside)
@@ -181,7 +181,7 @@ def set_aside(store: Checkpoints, step: int) -> Path | None:
 
 
 def copy_log(checkpoint: Path, directory: Path, size: int) -> int:
-    """Copy what a checkpoint has seen of its run's log into another run directory.
+    """Copy the log of a run, up to a checkpoint, into another run directory.
 
     Args:
         checkpoint: in the run directory it was saved in, or anywhere else.
@@ -199,9 +199,9 @@ def copy_log(checkpoint: Path, directory: Path, size: int) -> int:
         return 0
     if target.exists() and target.stat().st_size:
         if target.read_bytes()[:size] == source.read_bytes()[:size]:
-            return size  # brought before, by a run that ended before its first checkpoint
+            return size  # copied earlier, by a run that ended before its first checkpoint
         raise LogError(
-            f"{target} is the log of another run; choose an empty directory to go on from "
+            f"{target} is the log of another run; choose an empty directory to resume from "
             f"{checkpoint}"
         )
     target.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from functrain.errors import (
 from functrain.errors.warning import warn
 from functrain.schedules import resuming
 
-# What happens where a run goes on beyond the end of its schedule.
+# How a run continues beyond the end of its schedule.
 ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None
 
 
@@ -31,13 +31,13 @@ _CHOICES = ("keep", "stretch", "restart")
 def scheduled(
     program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
 ) -> TrainState:
-    """The state with the run's length filled in where its schedule was left open.
+    """Return the state with the length of the run, where its schedule takes it from there.
 
     Args:
-        program: whose schedules they are.
-        state: where the run begins, or goes on.
+        program: the program with the schedules.
+        state: where the run begins, or resumes.
         steps: the run's length in updates, ``None`` where it is unknown.
-        schedule_end: what happens beyond the end of a schedule.
+        schedule_end: how the run continues beyond the end of a schedule.
 
     Raises:
         UnknownLengthError: the schedule ends with the run, whose length is unknown.
@@ -63,9 +63,9 @@ def continued(
     steps: int | None,
     schedule_end: ScheduleEnd,
 ) -> SchedulerState:
-    """The scheduler state of a run that goes on to ``steps`` after ``at`` updates.
+    """Return the scheduler state of a run that continues to ``steps`` after ``at`` updates.
 
-    It depends on nothing else, so that a run that was killed and is called again goes on alike.
+    It depends on nothing else, so that a run that was killed and is resumed continues equally.
 
     Raises:
         ScheduleEndedError: the rest of the run would have a rate of zero.
@@ -91,7 +91,7 @@ def continued(
 def with_resumed_schedule(
     program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
 ) -> TrainState:
-    """The same for a state from a checkpoint, which keeps the curve that it was begun with.
+    """Return :func:`scheduled` of a loaded state, which keeps the curve it began with.
 
     Raises:
         ScheduleStateError: the state was made by another schedule.
@@ -101,13 +101,13 @@ def with_resumed_schedule(
 
 
 def guarded(program: Program, steps: int | None, schedule_end: ScheduleEnd) -> Program:
-    """The program of a run, which refuses a rate of zero that :func:`scheduled` cannot foresee."""
+    """Return a program that refuses a rate of zero which :func:`scheduled` cannot foresee."""
     foreseen = steps is not None or schedule_end == "keep"
     return attrs.evolve(program, zero_rate="ignore" if foreseen else "raise")
 
 
 def _check(name: str, curve: Curve, at: int, steps: int) -> None:
-    """Refuse a rest of the run at a rate of zero; warn of one at another last rate."""
+    """Refuse to continue at a rate of zero; warn about another constant last rate."""
     kind, longer = type(curve.schedule).__name__, resuming.is_longer(curve, steps)
     ends = curve.end(steps)
     try:
@@ -117,7 +117,7 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     except ValueError as error:
         others = _remedies(curve, at, steps, without="keep")
         raise ScheduleEndedError(
-            f"{name}: {kind} takes no steps up to update {steps}, to which the run goes on: "
+            f"{name}: {kind} takes no steps up to update {steps}, to which the run continues: "
             f"{error}. End the run before, or give it a length that reaches so far"
             + (f"; and say what is to happen:\n{others}" if others else "")
         ) from error
@@ -125,21 +125,21 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
         own = "" if longer else _longer(curve, at)
         where = "before the run does" if ends is None else f"at update {ends}"
         raise ScheduleEndedError(
-            f"{name}: {kind} ends {where} with a learning rate of exactly 0, and the run goes on "
+            f"{name}: {kind} ends {where} with a learning rate of exactly 0, and the run continues "
             f"to update {steps}: the rest of it would train nothing. End the run there{own}; or "
             f"say what is to happen:\n{_remedies(curve, at, steps)}"
         )
     if longer:
         warn(
-            f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now goes on "
-            f"to {steps}: the updates from {ends} on have its last rate. Say what is to happen:\n"
+            f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now "
+            f"continues to {steps}: the updates from {ends} on have its last rate. Say what is to happen:\n"
             f"{_remedies(curve, at, steps)}",
             ScheduleEndedWarning,
         )
 
 
 def _longer(curve: Curve, at: int) -> str:
-    """How a schedule whose length the user gave may reach to the end of the run."""
+    """Say how a schedule with a length of its own may reach the end of the run."""
     kind = type(curve.schedule).__name__
     if getattr(curve.schedule, "horizon", lambda: None)() is None:
         return f", or give {kind} what reaches so far"
@@ -149,7 +149,7 @@ def _longer(curve: Curve, at: int) -> str:
 
 
 def _remedies(curve: Curve, at: int, steps: int, without: str = "") -> str:
-    """The choices that this schedule can follow, a line each."""
+    """List the choices that this schedule can follow, a line each."""
     choices = {
         "stretch": f"from here on the curve of a run of {steps} updates",
         "restart": f"a new curve over the {steps - at} updates from update {at} on",
@@ -180,11 +180,11 @@ def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState
         raise
     except ValueError:
         state = None
-    # Otherwise the same call again would do it again, from where the run then stands.
+    # Otherwise repeating the call would change the schedule once more.
     if state is None or resuming.ends_before(Curve(curve.schedule, state), at, steps):
         raise ScheduleEndedError(
             f'schedule_end="{choice}": {curve.schedule!r} has a length of its own and ends before '
-            f"the run, which goes on to update {steps}. Give it no length, so that it ends with "
+            f"the run, which continues to update {steps}. Give it no length, so that it ends with "
             'the run, or one that reaches so far; or schedule_end="keep" for its last rate'
         )
     return state

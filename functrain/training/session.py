@@ -1,7 +1,7 @@
 """The mutable state of one ``fit`` call and its outputs.
 
 :meth:`Session.run_state` is everything that a resumed run needs. The rest are effects: listeners,
-metrics log, checkpoints, signals and the clock. What to do when is the plan's and the loop's.
+metrics log, checkpoints, signals and the clock. The plan and the loop say what to do when.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Session:
     """The mutable state of one ``fit`` call and its outputs.
 
     Attributes:
-        plan: what to do, and when.
+        plan: the parsed arguments of ``fit``.
         decisions: the rules for best, early stop and plateau; a pure reducer.
         source: the data; may have a state of its own.
         listeners: objects that receive the events.
@@ -108,7 +108,7 @@ class Session:
         return self.seconds_before + time.monotonic() - self._started
 
     def batches(self) -> Iterator[tuple[Batch, bool]]:
-        """Draw what remains of the epoch: the batch of each step, and whether it is the last."""
+        """Draw the rest of the epoch: the batch of each step, and whether it is the last."""
         saved, self.data_state = self.data_state, None
         accumulate = self.plan.program.recipe.accumulate
         return epoch_batches(self.source, self.train, accumulate, saved)
@@ -131,15 +131,15 @@ class Session:
         # Loaders and listeners may go on writing to their states, so these are copied.
         return RunState(self.train, loop, copy(data), copy(self.listeners.states()))
 
-    # -- what is pending for the last step ----------------------------------------------------
+    # -- pending work of the last step --------------------------------------------------------
 
     @property
     def pending(self) -> dict[str, Any] | None:
-        """What is still to be done for the last step; saved, so a resumed run does the rest."""
+        """Return the work left for the last step; it is saved, so a resumed run does the rest."""
         return self.loop.owed
 
     def mark_done(self, **done: Any) -> None:
-        """Note what was done, so that neither an exception nor a kill makes it happen twice."""
+        """Record finished work, so that neither an exception nor a kill makes it happen twice."""
         self.loop = attrs.evolve(self.loop, owed={**(self.pending or {}), **done})
 
     def extended_row(self, values: Mapping[str, float]) -> Row:

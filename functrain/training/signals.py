@@ -1,4 +1,4 @@
-"""Noticing SIGINT and SIGTERM without being torn out of a step."""
+"""Defer SIGINT and SIGTERM to the end of a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Interrupts:
     allows no handlers, nothing is caught.
 
     Attributes:
-        received: name of the signal that came, or ``None``.
+        received: name of the received signal, or ``None``.
     """
 
     def __init__(self) -> None:

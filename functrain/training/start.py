@@ -80,7 +80,7 @@ def _resume(
     program, batches = session.plan.program, session.source.length
     origin, which = chosen
     saved, info, path = restore(origin, program, which)
-    compatibility.check_place(saved.train, batches)
+    compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
     checkpointer = session.checkpointer
@@ -115,18 +115,18 @@ def _load(
 
 
 def _check_unused(state: TrainState | None, saved: TrainState) -> None:
-    """Tell that a state is not what the run goes on from.
+    """Warn that a resumed run does not use a state.
 
     Args:
-        state: what ``fit`` was given; one of the run's seed that has made no step is where the run
-            once began.
-        saved: what it goes on from.
+        state: the argument of ``fit``. One with the seed of the run and without steps is where the
+            run once began.
+        saved: the state in the checkpoint.
 
     Raises:
         RunChangedError: a state that has made no step is of another seed.
 
     Warns:
-        ResumeWarning: a state with steps behind it is another one.
+        ResumeWarning: a state that has made steps differs from the saved one.
     """
     if state is None:
         return
@@ -134,7 +134,7 @@ def _check_unused(state: TrainState | None, saved: TrainState) -> None:
         if state.rng.seed != saved.rng.seed:
             raise RunChangedError(
                 f"the state that was given as state= has the seed {state.rng.seed}, and the run "
-                f"goes on from its own checkpoint of step {saved.counters.step}, whose seed is "
+                f"resumes from its own checkpoint of step {saved.counters.step}, whose seed is "
                 f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
                 "state= out"
             )
@@ -142,7 +142,7 @@ def _check_unused(state: TrainState | None, saved: TrainState) -> None:
     if not tree.equal(state, saved):
         warn(
             f"the state of step {state.counters.step} that was given as state= is not used: the "
-            f"run goes on from its own checkpoint of step {saved.counters.step}. Choose another "
-            "directory to go on from the state, or leave state= out",
+            f"run resumes from its own checkpoint of step {saved.counters.step}. Choose another "
+            "directory to begin with the state, or leave state= out",
             ResumeWarning,
         )

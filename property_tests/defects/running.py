@@ -44,10 +44,10 @@ DECISIONS = (
         "the beginning of an evaluation is notified at its end",
         "training/plan.py",
         (
-            ("            send(EvalBegin(state, name, weights))\n", ""),
+            ("            emit(EvalBegin(state, name, weights))\n", ""),
             (
                 "            prefix = _prefix(name, weights)",
-                "            send(EvalBegin(state, name, weights))\n"
+                "            emit(EvalBegin(state, name, weights))\n"
                 "            prefix = _prefix(name, weights)",
             ),
         ),

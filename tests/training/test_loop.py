@@ -366,7 +366,7 @@ class TestEarlyStop:
         assert found == stops
 
     def test_a_missing_target_is_an_error(self) -> None:
-        with pytest.raises(errors.MissingMetricError, match="early_stop goes by 'f1'"):
+        with pytest.raises(errors.MissingMetricError, match="early_stop depends on 'f1'"):
             ft.fit(
                 program(),
                 batches(),

@@ -289,14 +289,12 @@ class TestGoingOn:
         with pytest.warns(errors.RecipeChangedWarning) as told:
             run = go(Played("accuracy", (0.8, 0.9, 0.7, 0.7)), "7 epochs", **name)
         assert len(told) == 2
-        assert "less is better; the run goes on by 'accuracy', more is better" in str(
-            told[0].message
-        )
+        assert "less is better; the run now uses 'accuracy', more is better" in str(told[0].message)
         assert (run.best["step"], run.reason) == (5, "max_epochs")
 
     def test_another_metric_too(self, tmp_path: Path) -> None:
         go(Played("accuracy", RISING), "2 epochs", directory=tmp_path)
-        with pytest.warns(errors.RecipeChangedWarning, match=r"best so far \(1\) went by 'loss'"):
+        with pytest.warns(errors.RecipeChangedWarning, match=r"best so far \(1\) used 'loss'"):
             run = go(
                 Played("accuracy", RISING[2:]),
                 "4 epochs",
@@ -308,9 +306,7 @@ class TestGoingOn:
         schedule = ft.schedules.Plateau(1.0)
         go(Played("accuracy", RISING), "2 epochs", schedule, directory=tmp_path)
         store = ft.Checkpoints(tmp_path, monitor="eval/accuracy")
-        with pytest.raises(
-            errors.ScheduleStateError, match="went by 'loss', less is better so far"
-        ):
+        with pytest.raises(errors.ScheduleStateError, match="used 'loss', less is better so far"):
             go(Played("accuracy", RISING), "4 epochs", schedule, directory=store)
 
     def test_the_same_metric_under_its_full_name_goes_on_in_silence(self, tmp_path: Path) -> None:

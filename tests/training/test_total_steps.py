@@ -83,7 +83,7 @@ def test_a_schedule_of_another_kind_is_refused_by_name(
 
 def test_a_longer_run_is_told_that_its_curve_has_ended(tmp_path: Path) -> None:
     fit(Cosine(0.01, end=0.001), ft.Steps(10), tmp_path)
-    with pytest.warns(ScheduleEndedWarning, match=r"ends at update 10.*now goes on to 20"):
+    with pytest.warns(ScheduleEndedWarning, match=r"ends at update 10.*now continues to 20"):
         run = fit(Cosine(0.01, end=0.001), ft.Steps(20), tmp_path)
     assert run.state.scheduler == {"horizon": 10}
 

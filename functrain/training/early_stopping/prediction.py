@@ -60,8 +60,8 @@ class Prediction:
 def predict_final(steps: Sequence[float], losses: Sequence[float], at: float) -> Prediction | None:
     """Extrapolate the losses of a run to a later step.
 
-    Any sign and scale of the losses will do, and values that rise towards a limit too, such as an
-    accuracy. What is not finite is left out.
+    The losses may have any sign and scale, or rise towards a limit as an accuracy does. Values that
+    are not finite are left out.
 
     Args:
         steps: where the losses were measured, in any unit and order.
@@ -99,7 +99,7 @@ def predict_final(steps: Sequence[float], losses: Sequence[float], at: float) ->
 def _points(
     steps: Sequence[float], losses: Sequence[float], at: float
 ) -> list[tuple[float, float]]:
-    """What is finite, thinned out evenly where there is very much."""
+    """Return the finite points, thinned out evenly where there are very many."""
     if len(steps) != len(losses) or not math.isfinite(at):
         raise ConfigurationError(
             "predict_final takes as many steps as losses and a finite step to predict, got "

@@ -1,4 +1,4 @@
-"""What an early-stopping rule is, and several rules as one: pure reducers over evaluations."""
+"""The protocol of an early-stopping rule, and several rules as one: pure reducers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ State = dict[str, Any]
 
 
 class Rule(Protocol):
-    """When a run ends by its evaluations: a pure reducer, whose state is plain data.
+    """A pure reducer over evaluations that decides when a run ends; its state is plain data.
 
-    ``state["stop"]`` says why the run is to end, or is ``None``. A rule with ``monitor`` is refused
-    where no evaluation gives that metric. One with ``directed(directions)`` is given what metric
-    objects say of themselves, ``{"eval/accuracy": "max"}``, and returns the rule to go by.
+    ``state["stop"]`` says why the run must end, or is ``None``. A rule with ``monitor`` is refused
+    where no evaluation gives that metric. A rule with ``directed(directions)`` receives the modes
+    that metric objects declare, ``{"eval/accuracy": "max"}``, and returns the rule to use.
     """
 
     def init(self) -> State:
-        """State before the first evaluation."""
+        """Return the state before the first evaluation."""
         ...
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation."""
+        """Return the state after an evaluation."""
         ...
 
 
 def improves(value: float, best: float | None, mode: Mode) -> bool:
-    """Whether a value is strictly better than the best so far; what is not finite never is.
+    """Return whether a value is finite and strictly better than the best so far.
 
     Example:
         >>> improves(0.5, None, "min"), improves(0.5, 0.5, "min"), improves(math.nan, None, "max")
@@ -45,7 +45,7 @@ def improves(value: float, best: float | None, mode: Mode) -> bool:
 
 
 def best_after(best: State, value: float | None, step: int, mode: Mode) -> State:
-    """The best value and its step after an evaluation.
+    """Return the best value and its step after an evaluation.
 
     Args:
         best: ``{"value", "step"}`` so far; returned itself where nothing improved.
@@ -63,15 +63,15 @@ def best_after(best: State, value: float | None, step: int, mode: Mode) -> State
 
 
 def find(metrics: Mapping[str, float], monitor: str) -> float | None:
-    """The metric a monitor names: in full, or as ``"loss"`` for ``"eval/loss"``."""
+    """Return the metric that a monitor names: in full, or as ``"loss"`` for ``"eval/loss"``."""
     return metrics.get(monitor, metrics.get(f"eval/{monitor}"))
 
 
 def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
-    """The metric that a rule waits for; a warning names those there are where it is not one.
+    """Return the metric that a rule monitors, or warn and name those that the evaluation gave.
 
     Warns:
-        MissingMetricWarning: it is not there.
+        MissingMetricWarning: the metric is missing.
     """
     value = find(metrics, monitor)
     if value is None:
@@ -89,7 +89,7 @@ def min_or_max(_: object, attribute: attrs.Attribute[Any], value: Mode | None) -
 
 
 def at_least(least: float) -> Any:
-    """A validator of numbers."""
+    """Make a validator of numbers."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if not value >= least:
@@ -100,7 +100,7 @@ def at_least(least: float) -> Any:
 
 @attrs.frozen
 class FirstOf:
-    """Several rules, of which the first to stop ends the run.
+    """Several rules; the first to stop ends the run.
 
     Attributes:
         rules: such as ``EarlyStop`` and ``Overfit``.
@@ -116,20 +116,20 @@ class FirstOf:
 
     @property
     def monitor(self) -> str:
-        """That of the first rule."""
+        """Return the monitor of the first rule."""
         return getattr(self.rules[0], "monitor", "loss") if self.rules else "loss"
 
     @property
     def mode(self) -> Mode | None:
-        """That of the first rule."""
+        """Return the mode of the first rule."""
         return getattr(self.rules[0], "mode", None) if self.rules else None
 
     def init(self) -> State:
-        """State before the first evaluation."""
+        """Return the state before the first evaluation."""
         return {"stop": None} | {str(at): rule.init() for at, rule in enumerate(self.rules)}
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation."""
+        """Return the state after an evaluation."""
         states = {
             str(at): rule.observe(state[str(at)], metrics) for at, rule in enumerate(self.rules)
         }
@@ -138,12 +138,12 @@ class FirstOf:
 
 
 def directed(rule: Rule, metrics: Mapping[str, float], directions: Mapping[str, Mode]) -> Rule:
-    """Return a rule whose mode is settled, once its metric is there.
+    """Return a rule with its mode, once an evaluation gave its metric.
 
     Args:
         rule: one without ``directed`` stays as it is.
-        metrics: of an evaluation; a rule whose metric is not among them stays as it is.
-        directions: what metric objects say of themselves, by full name.
+        metrics: of the evaluation; a rule whose metric is not among them stays as it is.
+        directions: the modes that metric objects declare, by full name.
 
     Raises:
         ConfigurationError: nothing says whether less or more of its metric is better.
@@ -158,14 +158,14 @@ def directed(rule: Rule, metrics: Mapping[str, float], directions: Mapping[str, 
 
 
 def each_rule(rule: Rule | None) -> list[Any]:
-    """The rules that a rule is made of, in order."""
+    """Return the rules that a rule is made of, in order."""
     if isinstance(rule, FirstOf):
         return [one for own in rule.rules for one in each_rule(own)]
     return [] if rule is None else [rule]
 
 
 def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
-    """One rule of one or several."""
+    """Return one or several rules as one."""
     rules: list[Any] | tuple[Any, ...] = given if isinstance(given, list | tuple) else [given]
     for rule in rules if given is not None else ():
         if isinstance(rule, type) or not callable(getattr(rule, "observe", None)):

@@ -52,14 +52,14 @@ class EarlyStop:
     upper: float | None = None
 
     def init(self) -> State:
-        """State before the first evaluation."""
+        """Return the state before the first evaluation."""
         return {"best": None, "misses": 0, "stop": None}
 
     def directed(self, directions: Mapping[str, Mode]) -> EarlyStop:
-        """The rule with its mode.
+        """Return the rule with its mode.
 
         Args:
-            directions: what metric objects say of themselves, by full name.
+            directions: the modes that metric objects declare, by full name.
 
         Raises:
             ConfigurationError: nothing says whether less or more is better.
@@ -69,15 +69,15 @@ class EarlyStop:
         )
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation.
+        """Return the state after an evaluation.
 
         Args:
             state: from :meth:`init` or an earlier call; not changed.
-            metrics: what the evaluation gave. Without the monitored metric nothing changes and a
-                :class:`MissingMetricWarning` names those there are.
+            metrics: of the evaluation. Without the monitored metric nothing changes, and a
+                :class:`MissingMetricWarning` names the others.
 
         Returns:
-            The new state; ``stop`` says why the run is to end, or is ``None``.
+            The new state; ``stop`` says why the run must end, or is ``None``.
 
         Raises:
             ConfigurationError: nothing says whether less or more is better.
@@ -142,16 +142,16 @@ class Overfit:
     training_mode: Mode | None = attrs.field(default=None, validator=min_or_max)
 
     def init(self) -> State:
-        """State before the first evaluation."""
+        """Return the state before the first evaluation."""
         return {"evaluated": None, "trained": None, "misses": 0, "stop": None}
 
     def directed(self, directions: Mapping[str, Mode]) -> Overfit:
-        """The rule with its modes; see :meth:`EarlyStop.directed`."""
+        """Return the rule with its modes; see :meth:`EarlyStop.directed`."""
         mode = resolved_mode(self.monitor, self.mode, directions, "Overfit")
         return attrs.evolve(self, mode=mode, training_mode=self._training_mode(mode))
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation; unchanged where one of the two metrics is not there.
+        """Return the state after an evaluation; unchanged where one of the two is missing.
 
         Args:
             state: from :meth:`init` or an earlier call; not changed.
@@ -191,7 +191,7 @@ class PredictedStop:
     Evaluations are the unit of time, so they should be evenly spaced.
 
     Attributes:
-        bound: what the final value must not be worse than, such as the best of earlier runs.
+        bound: the final value must not be worse than this, such as the best of earlier runs.
         evaluations: how many the whole run will have; the last one is predicted.
         monitor: metric of an evaluation.
         mode: whether less (``"min"``) or more (``"max"``) is better; by default as in
@@ -217,24 +217,24 @@ class PredictedStop:
     warmup: int = attrs.field(default=LEAST_POINTS, validator=at_least(LEAST_POINTS))
 
     def init(self) -> State:
-        """State before the first evaluation."""
+        """Return the state before the first evaluation."""
         return {"values": [], "misses": 0, "stop": None}
 
     def directed(self, directions: Mapping[str, Mode]) -> PredictedStop:
-        """The rule with its mode; see :meth:`EarlyStop.directed`."""
+        """Return the rule with its mode; see :meth:`EarlyStop.directed`."""
         mode = resolved_mode(self.monitor, self.mode, directions, "PredictedStop")
         return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """State after an evaluation.
+        """Return the state after an evaluation.
 
         Args:
             state: from :meth:`init` or an earlier call; not changed.
-            metrics: what the evaluation gave. Without the monitored metric nothing changes and a
-                :class:`MissingMetricWarning` names those there are.
+            metrics: of the evaluation. Without the monitored metric nothing changes, and a
+                :class:`MissingMetricWarning` names the others.
 
         Returns:
-            The new state; ``stop`` says why the run is to end, or is ``None``.
+            The new state; ``stop`` says why the run must end, or is ``None``.
 
         Raises:
             ConfigurationError: nothing says whether less or more is better.
@@ -263,7 +263,7 @@ class PredictedStop:
 
 
 def worse(value: float, bound: float, mode: Mode) -> bool:
-    """Whether a value is strictly worse than a bound.
+    """Return whether a value is strictly worse than a bound.
 
     Example:
         >>> worse(0.5, 0.4, "min"), worse(0.5, 0.4, "max"), worse(0.4, 0.4, "min")

@@ -178,7 +178,7 @@ MISTAKES = [
         errors.EmptyBatchWarning,
         lambda *_: fit(eval_data=[X, X[:0]]),
         ("batch 1 of the evaluation data",),
-        ("passed over",),
+        ("skipped",),
     ),
     Mistake(
         errors.UnsupportedError,

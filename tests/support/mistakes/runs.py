@@ -88,7 +88,7 @@ MISTAKES = [
         errors.ListenerError,
         lambda *_: fit(listeners=[Failing()]),
         ("Failing.on_batch_end failed at step 1", "KeyError: 'accuracy'"),
-        ("Mend it and call fit again",),
+        ("Fix it and call fit again",),
     ),
     Mistake(
         errors.ListenerError,

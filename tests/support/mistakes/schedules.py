@@ -94,13 +94,13 @@ MISTAKES = [
     Mistake(
         errors.ScheduleEndedError,
         lambda path, _: longer(path, 0.0),
-        ("Cosine ends at update 2", "exactly 0", "goes on to update 4"),
+        ("Cosine ends at update 2", "exactly 0", "continues to update 4"),
         ('schedule_end="stretch"', 'schedule_end="restart"', "fit.schedule_end=keep"),
     ),
     Mistake(
         errors.ScheduleEndedWarning,
         lambda path, _: longer(path, 0.01),
-        ("ends at update 2", "goes on to 4"),
+        ("ends at update 2", "continues to 4"),
         ('schedule_end="stretch"', "fit.schedule_end=restart"),
     ),
     Mistake(
