@@ -132,8 +132,8 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     if longer:
         warn(
             f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now "
-            f"continues to {steps}: the updates from {ends} on have its last rate. Say what is to happen:\n"
-            f"{_remedies(curve, at, steps)}",
+            f"continues to {steps}: the updates from {ends} on have its last rate. Say what "
+            f"is to happen:\n{_remedies(curve, at, steps)}",
             ScheduleEndedWarning,
         )
 

@@ -88,7 +88,6 @@ PENDING: set[str] = {
     "functrain/optim",
     "functrain/schedules",
     "functrain/testing",
-    "functrain/training",
     "functrain/transforms",
     "property_tests",
     "tests/checkpoint",
@@ -100,7 +99,6 @@ PENDING: set[str] = {
     "tests/schedules",
     "tests/support",
     "tests/testing",
-    "tests/training",
     "tests/transforms",
 }
 

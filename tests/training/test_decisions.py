@@ -1,4 +1,4 @@
-"""What one evaluation decides, from the decisions before it alone."""
+"""Decisions after one evaluation depend on the decisions before it alone."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ class TestWhatWaitsInVain:
         Decisions.of(program(), None, None).check(NOTHING)
 
 
-class TestTakenUp:
+class TestResumed:
     @pytest.mark.parametrize("saved", [{}, {"stop": None, "0": {}}, {"stop": None}])
-    def test_a_rule_of_another_shape_begins_anew_and_nothing_else_does(
+    def test_a_rule_of_another_shape_is_reset_and_nothing_else_is(
         self, saved: dict[str, Any]
     ) -> None:
         loop = attrs.evolve(LoopState.initial(saved), best={"value": 0.5, "step": 3}, log_bytes=9)
@@ -134,7 +134,7 @@ class TestTakenUp:
             assert taken.early_stop == rule.init()
             assert (taken.best, taken.log_bytes) == ({"value": 0.5, "step": 3}, 9)
 
-    def test_a_rule_that_was_dropped_begins_anew_when_it_is_given_again(self) -> None:
+    def test_a_rule_that_was_dropped_is_reset_when_it_is_given_again(self) -> None:
         more = {**PATIENT.init(), "other": 1}
         taken = Decisions.of(program(), PATIENT, None).resumed(LoopState.initial(more))
         assert taken.early_stop == PATIENT.init()
@@ -187,7 +187,7 @@ class TestAfter:
         with pytest.warns(UserWarning, match="of its own"):
             decided(Decisions.of(program(), Outspoken(), None), {}, complete=False)
 
-    def test_a_schedule_and_a_rule_are_told_that_their_metric_is_missing(self) -> None:
+    def test_a_schedule_and_a_rule_see_that_their_metric_is_missing(self) -> None:
         made = program(ft.schedules.Plateau(0.1))
         with pytest.warns(MissingMetricWarning, match="Plateau was shown no metric"):
             decided(Decisions.of(made, None, None), {"eval/other": 1.0})

@@ -79,7 +79,7 @@ def test_a_duration_is_returned_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("number", [500, 0.5, True])
-def test_a_bare_number_is_told_to_name_its_unit(number: float) -> None:
+def test_a_bare_number_is_refused_for_lack_of_a_unit(number: float) -> None:
     with pytest.raises(ConfigurationError, match=f'did you mean "{number} steps"'):
         duration(number)
 

@@ -1,4 +1,4 @@
-"""Epochs that were stepped by hand are counted, and no loop goes on without training.
+"""Epochs that were stepped by hand are counted, and no loop runs on without training.
 
 Data here raises once it was asked more often than any run should need, so a loop without progress
 fails at once, however slow the machine.
@@ -255,7 +255,7 @@ RUNS = [
 
 @pytest.mark.parametrize("run", RUNS)
 class TestOtherData:
-    """What cannot be the place that the counters say, or need not be."""
+    """Counters that do not fit the data, or may not."""
 
     @pytest.mark.parametrize(
         ("data", "seen"),

@@ -1,4 +1,4 @@
-"""Several evaluation sets, what is decided by them, and the best state of a run."""
+"""Several evaluation sets, the decisions by them, and the best state of a run."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TestSets:
 
 
 class TestDecisions:
-    """What is decided waits for the set that is monitored."""
+    """Decisions wait for the monitored set."""
 
     def test_other_sets_do_not_count_against_the_monitored_one(self) -> None:
         sets = {
@@ -184,7 +184,7 @@ class TestDecisions:
 
         assert (go(), go()) == ("max_steps", "max_steps")
 
-    def test_a_rule_that_is_added_begins_anew(self, tmp_path: Path) -> None:
+    def test_a_rule_that_is_added_begins_from_scratch(self, tmp_path: Path) -> None:
         def go(until: str, rule: Any) -> ft.Run:
             given = {"eval_data": batches(1), "eval_every": "1 step", "directory": tmp_path}
             return ft.fit(program(), batches(), until=until, early_stop=rule, **given)
@@ -264,7 +264,7 @@ class TestRestoreBest:
         assert tree.diff(parts.state, whole.state) == []
         assert parts.history.rows == whole.history.rows
 
-    def test_without_a_best_the_last_is_given_and_told(self) -> None:
+    def test_without_a_best_the_last_is_returned_with_a_warning(self) -> None:
         def nan(model: nn.Module, batch: Any) -> Tensor:
             return torch.tensor(math.nan)
 

@@ -1,4 +1,4 @@
-"""fit with checkpoints written in the background: the same run, told of when it is durable."""
+"""fit with checkpoints written in the background: the same run, and events once durable."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_checkpoint_is_that_of_a_run_that_waits(
     assert logs[0] == logs[1]
 
 
-def test_listeners_are_told_once_of_each_when_it_is_durable(
+def test_listeners_are_notified_once_of_each_when_it_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slowly(monkeypatch, 0.01)

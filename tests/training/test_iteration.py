@@ -29,7 +29,7 @@ def test_a_state_stands_where_its_counters_say(state: ft.TrainState) -> None:
 
 
 class Unknown:
-    """Data that does not tell its length, and counts what was drawn."""
+    """Data without a length, which counts the batches drawn."""
 
     drawn = 0
 
@@ -70,7 +70,7 @@ def test_a_batch_is_drawn_ahead_only_where_the_length_is_unknown(
     assert batches.drawn == drawn
 
 
-def test_an_epoch_ends_at_the_length_that_was_told(state: ft.TrainState) -> None:
+def test_an_epoch_ends_at_the_declared_length(state: ft.TrainState) -> None:
     class Longer(Unknown):
         def __len__(self) -> int:
             return 3

@@ -1,4 +1,4 @@
-"""How many steps the limits of a run make: told beforehand, and what the run then does."""
+"""The steps that limits allow: computed beforehand, and made by the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def program(accumulate: int = 1, lr: Any = 0.01) -> ft.Program:
 
 
 class Endless:
-    """An iterable that does not tell its length."""
+    """An iterable without a length."""
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(batches(4))
@@ -51,7 +51,7 @@ class Endless:
         ["10 minutes", "2 epochs", "1000 samples"],
     ],
 )
-def test_a_run_ends_after_as_many_steps_as_were_told(
+def test_a_run_ends_after_as_many_steps_as_were_computed(
     until: Any, count: int, accumulate: int
 ) -> None:
     told = Limits.of(until).steps(count, accumulate)

@@ -269,7 +269,7 @@ class TestEvents:
             )
         assert [row["added"] for row in rows(tmp_path)] == [1.0, 1.0]
 
-    def test_the_states_of_listeners_find_their_owners(self, tmp_path: Path) -> None:
+    def test_each_listener_gets_its_own_state_back(self, tmp_path: Path) -> None:
         class Counting:
             def __init__(self, name: str | None = None) -> None:
                 self.count = 0
@@ -443,7 +443,7 @@ class TestCheckpoints:
         assert run.state.counters.step == 4
 
     @pytest.mark.parametrize("step", [2, 3])
-    def test_another_state_is_told_not_to_be_used(self, tmp_path: Path, step: int) -> None:
+    def test_another_state_is_not_used_and_warned_about(self, tmp_path: Path, step: int) -> None:
         own = ft.fit(program(), batches(), until="2 steps", directory=tmp_path).state
         other = ft.fit(program(), batches(), until=f"{step} steps", seed=1).state
         with pytest.warns(errors.ResumeWarning, match=f"state of step {step}.*of step 2"):
@@ -463,7 +463,7 @@ class TestCheckpoints:
             ft.fit(other, batches(), until="4 steps", directory=tmp_path)
 
     @pytest.mark.row(39)
-    def test_a_changed_recipe_is_told(self, tmp_path: Path) -> None:
+    def test_a_changed_recipe_is_warned_about(self, tmp_path: Path) -> None:
         ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
         other = program(optimizer=ft.optim.AdamW(lr=0.5))
         with pytest.warns(errors.RecipeChangedWarning, match=r"optimizer\.lr: 0\.01 .* 0\.5 now"):
@@ -483,7 +483,7 @@ class TestCheckpoints:
         ],
         ids=["batch size", "seed", "length", "prefetched"],
     )
-    def test_changed_data_is_told(self, tmp_path: Path, other: Any, told: str) -> None:
+    def test_changed_data_is_warned_about(self, tmp_path: Path, other: Any, told: str) -> None:
         ft.fit(program(), batches(), until="2 steps", directory=tmp_path)
         with pytest.warns(errors.RecipeChangedWarning, match=told):
             ft.fit(program(), other, until="4 steps", directory=tmp_path)

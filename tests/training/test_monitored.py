@@ -1,4 +1,4 @@
-"""What a run goes by: the direction of the metric, and that an evaluation gives it."""
+"""The metrics that a run depends on: their modes, and that an evaluation gives them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Gives:
 
 
 class TestDirection:
-    """More of an accuracy is better, whoever asks."""
+    """More of an accuracy is better, for each part of a run."""
 
     @pytest.mark.parametrize(
         ("name", "values", "best"),
@@ -172,7 +172,7 @@ class TestDirection:
 
 
 class TestPlateau:
-    """The schedule goes by the direction of what the run monitors."""
+    """The schedule uses the mode of the monitored metric."""
 
     def lrs(self, run: ft.Run) -> list[float]:
         return [round(each, 4) for each in run.history["lr"]]
@@ -217,7 +217,7 @@ class TestPlateau:
         run = go(Played("accuracy", RISING), "3 epochs", schedule, early_stop=rule)
         assert run.reason == "max_epochs"
 
-    def test_one_of_torch_must_be_told(self) -> None:
+    def test_one_of_torch_needs_a_mode(self) -> None:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         rule = {"early_stop": ft.EarlyStop("accuracy", patience=9)}
         played = Played("accuracy", RISING)
@@ -229,7 +229,7 @@ class TestPlateau:
             run = go(Played("accuracy", RISING), "3 epochs", schedule, **rule)
             assert self.lrs(run) == lrs
 
-    def test_one_within_a_schedule_of_the_users_own_must_be_told(self) -> None:
+    def test_one_within_a_schedule_of_the_users_own_needs_a_mode(self) -> None:
         class Own:
             observes = "evaluation"
 
@@ -259,7 +259,7 @@ class TestPlateau:
 
 
 class TestGoingOn:
-    """What was decided by one metric is not compared with another."""
+    """Decisions by one metric are not compared with another."""
 
     def test_a_resumed_run_is_the_run_that_was_never_cut(self, tmp_path: Path) -> None:
         schedule = ft.schedules.Plateau(1.0, factor=0.5, patience=0)
@@ -387,7 +387,7 @@ class TestMissing:
     def test_the_default_names_with_a_set_of_another_name(self) -> None:
         with pytest.raises(errors.MissingMetricError, match="did you mean 'val/loss'"):
             go(None, eval_data={"val": [X]}, early_stop=ft.EarlyStop())
-        go(None, "1 epochs", eval_data={"val": [X]})  # nothing goes by the loss
+        go(None, "1 epochs", eval_data={"val": [X]})  # nothing depends on the loss
 
     @pytest.mark.parametrize("by", ["early_stop", "overfit", "training", "directory", "plateau"])
     def test_a_misspelt_metric_ends_the_first_evaluation_and_the_run_goes_on_corrected(

@@ -192,7 +192,7 @@ class TestPredictedStop:
         rule = PredictedStop(bound=0.85, evaluations=40, mode="max")
         assert self.stopped_at(rule, values) is None
 
-    def test_a_missing_metric_is_told(self) -> None:
+    def test_a_missing_metric_is_warned_about(self) -> None:
         rule = PredictedStop(bound=1, evaluations=5)
         with pytest.warns(MissingMetricWarning, match="accuracy"):
             assert rule.observe(rule.init(), {"eval/accuracy": 1.0}) == rule.init()

@@ -1,4 +1,4 @@
-"""A call of ``fit`` that is edited and made again with the same directory."""
+"""A ``fit`` call that is edited and repeated with the same directory."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestARunThatIsOver:
         with pytest.warns(errors.RecipeChangedWarning, match="torch"):
             fit(tmp_path, "2 epochs")
 
-    def test_that_is_longer_than_asked_for_is_told(self, tmp_path: Path) -> None:
+    def test_that_is_longer_than_asked_for_is_warned_about(self, tmp_path: Path) -> None:
         run = fit(tmp_path, "2 epochs")
         with pytest.warns(errors.ResumeWarning, match="at step 8, beyond the 4"):
             again = fit(tmp_path, "1 epoch")
@@ -151,7 +151,7 @@ class TestASeed:
             fit(tmp_path / "b", "2 epochs", resume=origin, seed=0)
         assert fit(tmp_path / "b", "2 epochs", resume=origin).state.rng.seed == 3
 
-    def test_beside_a_state_is_that_of_the_state(self) -> None:
+    def test_with_a_state_is_that_of_the_state(self) -> None:
         state = program().init(seed=2)
         assert fit(None, state=state, seed=2).state.rng.seed == 2
         with pytest.raises(errors.ConfigurationError, match=r"seed=0 has no effect .* seed is 2"):
@@ -166,7 +166,7 @@ class TestASeed:
         assert fit(tmp_path, until, state=program().init(seed=2)).state.rng.seed == 2
 
 
-def test_a_checkpoint_that_says_nothing_of_contents_is_taken_up(tmp_path: Path) -> None:
+def test_a_checkpoint_without_contents_is_resumed(tmp_path: Path) -> None:
     """As earlier versions wrote them. Warnings are errors here."""
     fit(tmp_path)
     store = ft.Checkpoints(tmp_path)
@@ -278,7 +278,7 @@ def contents(data: Any) -> Any:
 
 class TestContents:
     @pytest.mark.parametrize("name", MADE)
-    def test_are_told_apart_and_nothing_else_is(self, name: str) -> None:
+    def test_are_distinguished_and_nothing_else_is(self, name: str) -> None:
         random = torch.random.get_rng_state(), np.random.get_state()[1].copy()
         found = contents(MADE[name](X))
         assert isinstance(found, str)
@@ -320,7 +320,7 @@ class TestContents:
         assert contents(data) is None
         assert next(iter(data)) is X
 
-    def test_are_written_beside_a_checkpoint(self, tmp_path: Path) -> None:
+    def test_are_saved_with_a_checkpoint(self, tmp_path: Path) -> None:
         fit(tmp_path)
         manifest = json.loads((tmp_path / "step-00000004" / "manifest.json").read_bytes())
         assert contents(ft.data.Batches(X, 4)) in json.dumps(manifest)

@@ -1,4 +1,4 @@
-"""Row 37: a run goes on from its latest, its best, a step, or another run's checkpoint."""
+"""Row 37: a run resumes from its latest, its best, a step, or another run's checkpoint."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_back_to_a_step_and_to_the_same_end(tmp_path: Path, step: int) -> None:
     aside = ft.Checkpoints(tmp_path / later[0])
     assert aside.steps() == [each for each in (2, 3, 4, 6, 8, 9, 10, 12) if each > step]
     assert (tmp_path / later[0] / "metrics.jsonl").read_bytes() == log
-    # What was set aside is a run directory of its own.
+    # The moved checkpoints are in a run directory of their own.
     assert tree.diff(run(tmp_path / later[0]).state, first.state) == []
     run(tmp_path, resume=step)
     assert len([name for name in names(tmp_path) if name.startswith("set-aside")]) == 2
@@ -82,7 +82,7 @@ def test_from_another_run_into_an_empty_directory(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "b" / "step-00000012").info["parent"] == str(origin)
     assert ft.Checkpoints(tmp_path / "a").steps() == [2, 3, 4, 6, 8]
     assert first.state.counters.step == 8
-    # Called again it goes on from its own.
+    # Called again it resumes from its own.
     assert tree.diff(run(tmp_path / "b").state, second.state) == []
 
 

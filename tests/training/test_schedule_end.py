@@ -1,4 +1,4 @@
-"""A run that goes on beyond the end of its learning rate schedule."""
+"""A run that continues beyond the end of its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestARunThatGoesOn:
             fit(OPEN[name](), LAST, state=state)
 
     @pytest.mark.parametrize("name", ABOVE_ZERO)
-    def test_at_another_last_rate_is_told(self, name: str) -> None:
+    def test_at_another_last_rate_is_warned_about(self, name: str) -> None:
         state = fit(OPEN[name](), FIRST).state
         with pytest.warns(ScheduleEndedWarning, match='schedule_end="stretch"'):
             found = fit(OPEN[name](), LAST, state=state).history["lr"]
@@ -233,7 +233,7 @@ class TestARunThatGoesOn:
         stretched = fit(Cosine(0.1), LAST, tmp_path, resume=FIRST - 1, schedule_end="stretch")
         assert stretched.history["lr"][FIRST - 1 :] == curve(Cosine(0.1), LAST)[FIRST - 1 :]
 
-    def test_in_one_of_its_groups_is_told_by_name(self, tmp_path: Path) -> None:
+    def test_in_one_of_its_groups_is_named(self, tmp_path: Path) -> None:
         fit(groups(0.1, Cosine(0.1)), FIRST, tmp_path)
         with pytest.raises(ScheduleEndedError, match=r"lr\.1: Cosine ends at update 20"):
             fit(groups(0.1, Cosine(0.1)), LAST, tmp_path)
@@ -363,7 +363,7 @@ def test_the_remedy_is_one_that_the_schedule_can_follow(make: Callable[[], Any],
         fit(make(), LAST, state=run.state)
 
 
-def test_a_restarted_schedule_is_taken_up_by_name_where_it_is_another() -> None:
+def test_a_restarted_schedule_resumes_by_name_where_it_is_another() -> None:
     made = program(Cosine(0.1))
     state = scheduled(made, fit(Cosine(0.1), FIRST).state, LAST, "restart")
     assert state.scheduler == {"restarted_at": FIRST, "schedule": {"horizon": LAST - FIRST}}

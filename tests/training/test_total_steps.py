@@ -1,4 +1,4 @@
-"""The schedule when a run begins or is taken up: known before anything is written, and kept."""
+"""The schedule when a run begins or resumes: known before anything is written, and kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_run_whose_length_is_unknown_is_refused_before_anything_is_written(
     assert run.state.scheduler == {"horizon": 30}
 
 
-def test_what_a_saved_state_left_open_is_taken_from_the_schedule() -> None:
+def test_a_saved_state_without_a_length_gets_that_of_the_schedule() -> None:
     schedules = program(Cosine(0.01, steps=100)).schedules
     assert resumed(schedules, {"horizon": None}) == {"horizon": 100}
     assert resumed(schedules, {"horizon": 7}) == {"horizon": 7}
@@ -81,7 +81,7 @@ def test_a_schedule_of_another_kind_is_refused_by_name(
     assert ft.Checkpoints(tmp_path).steps()[-1] == 10
 
 
-def test_a_longer_run_is_told_that_its_curve_has_ended(tmp_path: Path) -> None:
+def test_a_longer_run_warns_that_its_curve_has_ended(tmp_path: Path) -> None:
     fit(Cosine(0.01, end=0.001), ft.Steps(10), tmp_path)
     with pytest.warns(ScheduleEndedWarning, match=r"ends at update 10.*now continues to 20"):
         run = fit(Cosine(0.01, end=0.001), ft.Steps(20), tmp_path)
@@ -106,7 +106,7 @@ def test_a_changed_proportion_does_not_move_the_boundaries_of_a_run() -> None:
     ]
 
 
-def test_torch_schedules_are_taken_up(tmp_path: Path) -> None:
+def test_torch_schedules_are_resumed(tmp_path: Path) -> None:
     step_lr = ft.schedules.from_torch(torch.optim.lr_scheduler.StepLR, lr=0.1, step_size=4)
     fit(Warmup(0.1, 2, then=step_lr), ft.Steps(10), tmp_path / "cut")
     cut = fit(Warmup(0.1, 2, then=step_lr), ft.Steps(20), tmp_path / "cut")
