@@ -56,7 +56,7 @@ class Difference:
 
 
 class Differences(list[Difference]):
-    """A list that shows itself: a line each in a terminal, a table in a notebook.
+    """A list that prints one difference per line, and as a table in a notebook.
 
     Example:
         >>> Differences([Difference(("w",), "dtype", "expected torch.float32, got torch.float16")])
@@ -71,7 +71,7 @@ class Differences(list[Difference]):
     @overload
     def __getitem__(self, which: slice) -> Differences: ...
     def __getitem__(self, which: SupportsIndex | slice) -> Difference | Differences:
-        """One of them, or some, which show themselves too."""
+        """Return one difference, or a slice that prints itself too."""
         if isinstance(which, slice):
             return Differences(super().__getitem__(which))
         return super().__getitem__(which)

@@ -159,7 +159,7 @@ MISTAKES = [
     Mistake(
         errors.CheckpointWriteWarning,
         unreachable,
-        ("step-00000004 is on", "no answer"),
+        ("step-00000004 was saved, but not copied", "no answer"),
         ("again",),
     ),
 ]
