@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from functrain.config import Built, Loaded
+    from functrain.config import Loaded, RunObjects
 
 app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 Source = Annotated[str, typer.Argument(help="digits, chargpt, or a YAML file")]
@@ -55,7 +55,7 @@ def schema() -> None:
     print(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
-def summary(loaded: Loaded, built: Built) -> str:
+def summary(loaded: Loaded, built: RunObjects) -> str:
     """A run on one line.
 
     Args:
@@ -82,8 +82,8 @@ def summary(loaded: Loaded, built: Built) -> str:
 def with_places(plain: object, loaded: Loaded) -> str:
     """Every value on a line of its own, with the file and line that it is from."""
     from functrain.cli.run_directory import flat
-    from functrain.config.places import place_of
+    from functrain.config.locations import location_of
 
-    pairs = [(f"{key}: {value}", place_of(key, loaded.places)) for key, value in flat(plain)]
+    pairs = [(f"{key}: {value}", location_of(key, loaded.places)) for key, value in flat(plain)]
     width = min(60, max(len(text) for text, _ in pairs))
     return "\n".join(f"{text:{width}}  # {place or '-'}" for text, place in pairs)

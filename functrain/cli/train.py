@@ -136,7 +136,7 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
 
 def _fit(
     options: config.RunConfig,
-    built: config.Built,
+    built: config.RunObjects,
     state: ft.TrainState | None,
     span: _Span,
     console: Console,

@@ -1,19 +1,25 @@
-"""Configuration of runs: YAML with overrides, checked, typed, and built into objects.
+"""Configure runs: read YAML with overrides, check it, and build the objects of the run.
 
-Begin with ``reading.py`` (a file becomes a ``RunConfig``), then ``building.py`` (a ``RunConfig``
-becomes a program, data and arguments of ``fit``).
+Begin with ``loading.py`` (a file becomes a ``RunConfig``), then ``run_objects.py`` (a
+``RunConfig`` becomes a program, data and the arguments of ``fit``).
 """
 
-from functrain.config.building import Built, build, fit_arguments, import_folders, importable
-from functrain.config.making import build_program
-from functrain.config.reading import Loaded, load, typed
+from functrain.config.factories import build_program
+from functrain.config.loading import Loaded, load, typed
+from functrain.config.run_objects import (
+    RunObjects,
+    build,
+    fit_arguments,
+    import_folders,
+    importable,
+)
 from functrain.config.schema import RunConfig
 from functrain.config.targets import imported, instantiated
 
 __all__ = [
-    "Built",
     "Loaded",
     "RunConfig",
+    "RunObjects",
     "build",
     "build_program",
     "fit_arguments",

@@ -1,4 +1,4 @@
-"""The ``defaults`` list of a file: which other files it is made of, as Hydra reads it."""
+"""The ``defaults`` list of a file: the files that it includes, as in Hydra."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from functrain.config.documents import Document
-from functrain.config.places import joined
+from functrain.config.locations import join_key
+from functrain.config.yaml_file import YamlFile
 from functrain.errors import ConfigError
 
 SELF = "_self_"
@@ -21,12 +21,12 @@ class Include:
     """One entry of the list.
 
     Attributes:
-        group: folder of the file, relative to that of the including one; with ``/`` absolute.
-        options: names of files in it; none where the choice is ``null``.
-        package: where their content goes (``@package``), or ``None`` for the usual place.
+        group: the folder of the file, relative to the including file; absolute with ``/``.
+        options: names of files in it; empty if the choice is ``null``.
+        package: the key for their content (``@package``), or ``None`` for the default.
         selectable: whether ``group=option`` on the command line changes the choice.
         optional: whether the file may be missing.
-        override: whether this is no file, but the choice for a group that stands elsewhere.
+        override: whether the entry only overrides the choice of a group in another file.
         place: ``file:line``.
     """
 
@@ -39,40 +39,40 @@ class Include:
     place: str = ""
 
     def folder(self, parent: str) -> str:
-        """The group from the top."""
+        """Return the absolute group."""
         return posixpath.join("/", parent, self.group).strip("/")
 
     def target(self, parent: str, header: str | None = None) -> str:
-        """The package from the top: of the entry, else of the file's header, else of the group.
+        """Return the absolute package: from the entry, else the header, else the group.
 
         Args:
             parent: the package of the including file.
-            header: of the included file; it counts from the top.
+            header: the absolute package in the header of the included file.
         """
         if self.package is None and header is not None:
             return header.removeprefix(_GLOBAL).strip(".")
         package = self.group.strip("/").replace("/", ".") if self.package is None else self.package
         if package.partition(".")[0] == _GLOBAL:
             return package.removeprefix(_GLOBAL).strip(".")
-        return joined(parent, package.removeprefix(_HERE).strip("."))
+        return join_key(parent, package.removeprefix(_HERE).strip("."))
 
     def key(self, parent_folder: str, parent: str) -> str:
-        """What the command line calls it: ``group``, or ``group@package`` at an unusual place."""
+        """Return the key on the command line: ``group``, or ``group@package`` if needed."""
         folder = self.folder(parent_folder)
         usual = attrs.evolve(self, package=None).target(parent)
         package = self.target(parent)
         return folder if package == usual else f"{folder}@{package or _GLOBAL}"
 
 
-def includes(document: Document) -> list[Include]:
-    """The entries of a file in their order, with ``_self_`` last where it is not named.
+def includes(document: YamlFile) -> list[Include]:
+    """Return the entries of a file in order, with ``_self_`` last by default.
 
     Raises:
-        ConfigError: an entry cannot be read.
+        ConfigError: an entry is invalid.
 
     Example:
-        >>> from functrain.config.documents import document
-        >>> [entry.options for entry in includes(document("defaults: [base, {model: gpt}]", "f"))]
+        >>> from functrain.config.yaml_file import parse_file
+        >>> [entry.options for entry in includes(parse_file("defaults: [base, {model: gpt}]", "f"))]
         [('base',), ('gpt',), ('_self_',)]
     """
     entries = [
@@ -81,7 +81,7 @@ def includes(document: Document) -> list[Include]:
     ]
     selves = [entry for entry in entries if entry.options == (SELF,) and not entry.group]
     if len(selves) > 1:
-        raise ConfigError(f"{selves[1].place}: defaults: {SELF} is there twice")
+        raise ConfigError(f"{selves[1].place}: defaults: {SELF} occurs twice")
     return entries if selves else [*entries, Include("", (SELF,), place=document.name)]
 
 

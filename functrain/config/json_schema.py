@@ -1,6 +1,7 @@
-"""The JSON Schema (draft 2020-12) of configurations, from the classes that read them.
+"""Derive the JSON Schema (draft 2020-12) of configurations from their classes.
 
-Editors complete and check YAML with it: ``# yaml-language-server: $schema=FILE`` on the first line.
+Editors use it to complete and check YAML that begins with
+``# yaml-language-server: $schema=FILE``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any, Literal
 
 import attrs
 
-from functrain.config.kinds import AtLeast, Described
+from functrain.config.annotations import AtLeast, Described
+from functrain.config.conversion import alternatives, fields, unannotated
 from functrain.config.schema import RunConfig
-from functrain.config.structuring import bare, fields, options
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _KINDS: dict[Any, str] = {
@@ -27,7 +28,8 @@ _KINDS: dict[Any, str] = {
     dict: "object",
 }
 _REFERENCE = {"$ref": "#/$defs/reference"}
-# Where ``_target_`` tells a target from other mappings; elsewhere another file may give it.
+# Requires ``_target_`` to distinguish a target from other mappings; elsewhere another file may
+# provide it.
 _COMPLETE = {"$ref": "#/$defs/target", "required": ["_target_"]}
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _FIXED: dict[str, Any] = {
@@ -37,13 +39,13 @@ _FIXED: dict[str, Any] = {
         "pattern": r"\$\{.+\}|^\?\?\?$",
     },
     "target": {
-        "description": "What makes an object: _target_, an import path, and its arguments.",
+        "description": "An object: _target_, an import path, and its arguments.",
         "type": "object",
         "properties": {
             "_target_": {"$ref": "#/$defs/import_path"},
             "_args_": {"description": "Positional arguments.", "type": "array"},
-            "_partial_": {"description": "The function itself, arguments filled in."},
-            "_recursive_": {"description": "false: targets in the arguments are not made."},
+            "_partial_": {"description": "The function itself, with these arguments bound."},
+            "_recursive_": {"description": "false: targets in the arguments stay plain mappings."},
             "_convert_": {"description": "Read by Hydra only."},
         },
     },
@@ -69,7 +71,7 @@ _FIXED: dict[str, Any] = {
         "anyOf": [{"pattern": r"^\s*[0-9.eE+_,-]+\s*[A-Za-z]+\s*$"}, _REFERENCE],
     },
     "defaults": {
-        "description": "Files this one is made of, in order; _self_ stands for its own word.",
+        "description": "Files to include, in order; _self_ stands for this file.",
         "type": "array",
         "items": {"type": ["string", "object"]},
     },
@@ -77,7 +79,7 @@ _FIXED: dict[str, Any] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a file that ``functrain train`` takes.
+    """Return the schema of a file for ``functrain train``.
 
     Example:
         >>> schema = json_schema()
@@ -87,19 +89,19 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = dict(_FIXED)
     whole = _object(RunConfig, definitions)
     whole["properties"]["defaults"] = {"$ref": "#/$defs/defaults"}
-    # Another file may give what this one leaves out.
+    # Included files may have the required keys.
     needed = whole.pop("required")
     whole["anyOf"] = [{"required": needed}, {"required": ["defaults"]}]
     return {"$schema": DRAFT, "title": "functrain", **whole, "$defs": definitions}
 
 
 def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    told = _described(cls)
+    descriptions = _described(cls)
     properties = {}
     for name, field in fields(cls).items():
         properties[name] = _of(field.type, definitions)
-        if name in told:
-            properties[name] = {"description": told[name], **properties[name]}
+        if name in descriptions:
+            properties[name] = {"description": descriptions[name], **properties[name]}
         if field.default not in (attrs.NOTHING, None) and _is_plain(field.default):
             properties[name]["default"] = field.default
     needed = [n for n, field in fields(cls).items() if field.default is attrs.NOTHING]
@@ -109,8 +111,8 @@ def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    found = [_option(option, definitions) for option in options(hint)]
-    if any(attrs.has(bare(option)[0]) for option in options(hint)):
+    found = [_option(option, definitions) for option in alternatives(hint)]
+    if any(attrs.has(unannotated(option)[0]) for option in alternatives(hint)):
         target = {"$ref": "#/$defs/target"}
         found = [_COMPLETE if each == target else each for each in found]
     if all(_is_text(each) for each in found):
@@ -119,7 +121,7 @@ def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(option: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    kind, notes = bare(option)
+    kind, notes = unannotated(option)
     for note in notes:
         if isinstance(note, Described):
             return {"$ref": f"#/$defs/{note.definition}"}
@@ -142,12 +144,12 @@ def _option(option: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _section(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     made = _object(cls, definitions)
-    made["properties"]["_target_"] = {"description": "Hydra's; must name this class."}
+    made["properties"]["_target_"] = {"description": "For Hydra; must name this class."}
     return made
 
 
 def _is_text(schema: dict[str, Any]) -> bool:
-    """Whether a reference is already among what a schema takes."""
+    """Return whether a schema already allows a reference."""
     return schema.get("type") == "string" or schema.get("$ref", "").endswith(
         ("/import_path", "/duration")
     )
@@ -158,7 +160,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _described(cls: type) -> dict[str, str]:
-    """The ``Attributes`` of a docstring by name."""
+    """Return the ``Attributes`` of a docstring by name."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
     text = text.partition("\n\n")[0]
-    return {name: " ".join(said.split()) for name, said in _ATTRIBUTE.findall(text)}
+    return {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(text)}

@@ -1,4 +1,4 @@
-"""``a.b=c``, ``+a.b=c``, ``++a.b=c`` and ``~a.b`` on the command line, as Hydra reads them."""
+"""Overrides on the command line as in Hydra: ``a.b=c``, ``+a.b=c``, ``++a.b=c``, ``~a.b``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import attrs
 import yaml
 
-from functrain.config.composing import Choices
+from functrain.config.composition import Choices, merge
 from functrain.config.defaults import Include
-from functrain.config.documents import parsed, problem
-from functrain.config.folders import Folders
-from functrain.config.merging import merged
-from functrain.config.places import joined
+from functrain.config.locations import join_key
+from functrain.config.search_path import SearchPath
+from functrain.config.yaml_file import parse_value, problem
 from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest
 
@@ -24,12 +23,12 @@ _FORM = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=+~]+?)(?P<given>=(?P<text>.*
 
 @attrs.frozen
 class Override:
-    """One word of the command line.
+    """One override on the command line.
 
     Attributes:
-        text: as it was written.
+        text: the original text.
         sign: ``""`` changes, ``"+"`` adds, ``"++"`` does either, ``"~"`` removes.
-        key: dotted; parts that are numbers are places in lists.
+        key: a dotted key; numbers in it are indices of lists.
         value: plain data.
         given: whether there is a value.
     """
@@ -47,7 +46,7 @@ class Override:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The options it chooses where the key is a group, or ``None`` if the value is no name."""
+        """The chosen options if the key is a group; ``None`` if the value is not a name."""
         values = self.value if isinstance(self.value, list) else [self.value]
         if self.value is None:
             return ()
@@ -55,10 +54,10 @@ class Override:
 
 
 def override(text: str) -> Override:
-    """Read one override.
+    """Parse one override.
 
     Raises:
-        ConfigError: it has another form, or its value is no YAML.
+        ConfigError: the text has another form, or its value is not valid YAML.
 
     Example:
         >>> override("+program.clip_norm=1e-1")
@@ -68,20 +67,20 @@ def override(text: str) -> Override:
     if match is None or (match["given"] is None and match["sign"] != "~"):
         raise ConfigError(f"override {text!r}: write key=value, such as seed=1, or ~key to remove")
     try:
-        value = parsed(match["text"] or "")
+        value = parse_value(match["text"] or "")
     except yaml.YAMLError as error:
         said = problem(error).partition(": ")[2] or problem(error)
         raise ConfigError(f"override {text!r}: not valid YAML: {said}") from error
     if isinstance(value, dict) and any(":" in str(k) and v is None for k, v in value.items()):
-        raise ConfigError(f"override {text!r}: YAML wants a space behind each colon")
-    # An empty value is empty text, as for Hydra; null is written out.
+        raise ConfigError(f"override {text!r}: YAML needs a space after each colon")
+    # An empty value is empty text, as in Hydra; null is explicit.
     value = "" if match["text"] == "" else value
     key = re.sub(r"\[(\w+)\]", r".\1", match["key"].strip())
     return Override(text, match["sign"] or "", key, value, match["given"] is not None)
 
 
-def choices(overrides: Sequence[Override], folders: Folders) -> Choices:
-    """Those overrides that may be choices of files."""
+def choices(overrides: Sequence[Override], folders: SearchPath) -> Choices:
+    """Return the choices of files among the overrides."""
     chosen: dict[str, tuple[str, ...]] = {}
     added: list[Include] = []
     for each in overrides:
@@ -99,18 +98,18 @@ def choices(overrides: Sequence[Override], folders: Folders) -> Choices:
 
 
 def replacements(
-    overrides: Sequence[Override], data: dict[str, Any], keys: Collection[str], folders: Folders
+    overrides: Sequence[Override], data: dict[str, Any], keys: Collection[str], folders: SearchPath
 ) -> list[Include]:
-    """Return the files that replace what a configuration writes out in the place of a group.
+    """Return the files that replace a section of the same name as their group.
 
-    Hydra refuses ``optimizer=sgd`` where the file has no ``optimizer`` in its defaults list.
-    Merging the chosen file into what is written out would leave a mixture of both.
+    Hydra rejects ``optimizer=sgd`` if the file has no ``optimizer`` in its defaults list. Merging
+    the chosen file into the section would mix both.
 
     Args:
-        overrides: all.
+        overrides: all overrides.
         data: the composed configuration.
-        keys: groups in the defaults list, whose choices are already made.
-        folders: where files are looked for.
+        keys: groups in the defaults list, which already have a choice.
+        folders: the search path.
 
     Raises:
         ConfigError: the group has no file of that name.
@@ -131,17 +130,17 @@ def replacements(
 
 
 def values(
-    overrides: Sequence[Override], keys: Collection[str], folders: Folders
+    overrides: Sequence[Override], keys: Collection[str], folders: SearchPath
 ) -> list[Override]:
-    """Those overrides that are values rather than choices.
+    """Return the overrides that are values rather than choices.
 
     Args:
-        overrides: all.
-        keys: groups of which there was a choice.
-        folders: where files are looked for.
+        overrides: all overrides.
+        keys: groups that have a choice.
+        folders: the search path.
 
     Raises:
-        ConfigError: one names a file of a group that the configuration does not include.
+        ConfigError: an override chooses from a group that the configuration does not include.
     """
     left = [each for each in overrides if each.key not in keys or each.names is None]
     for each in left:
@@ -156,10 +155,10 @@ def values(
 
 
 def applied(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
-    """Plain data with values changed, added and removed; the data given stays as it is.
+    """Return a copy of plain data with values changed, added and removed.
 
     Raises:
-        ConfigError: a place does not exist, or is there already.
+        ConfigError: a key to change does not exist, or a key to add does.
     """
     changed = copy.deepcopy(data)
     for each in overrides:
@@ -197,11 +196,11 @@ def _put(node: Any, key: Any, given: Override) -> None:
         return
     if given.sign == "+" and there:
         raise ConfigError(
-            f"is there already; {given.key}=... changes it, ++{given.key}=... does either",
+            f"already exists; {given.key}=... changes it, ++{given.key}=... does either",
             given.key,
         )
     both = there and isinstance(node[key], dict) and isinstance(given.value, dict)
-    node[key] = merged(node[key], given.value) if both else given.value
+    node[key] = merge(node[key], given.value) if both else given.value
 
 
 def _key(node: Any, part: str, where: str) -> Any:
@@ -213,5 +212,5 @@ def _key(node: Any, part: str, where: str) -> Any:
 
 
 def places(overrides: Sequence[Override]) -> dict[str, str]:
-    """What came from the command line has no line in a file."""
-    return {joined(each.key): "" for each in overrides}
+    """Return an empty location for each override, which has no line in a file."""
+    return {join_key(each.key): "" for each in overrides}

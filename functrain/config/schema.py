@@ -1,4 +1,4 @@
-"""What a configuration file of ``functrain train`` says, as typed frozen values."""
+"""The configuration of ``functrain train`` as typed frozen values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from functrain.config.kinds import AtLeast, Duration, ImportPath, Target, Targets
+from functrain.config.annotations import AtLeast, Duration, ImportPath, Target, Targets
 from functrain.core.ema import EMA
 from functrain.errors import ConfigError
 from functrain.training.early_stopping.rules import EarlyStop
@@ -20,8 +20,8 @@ class CompiledOptions:
         mode: a mode of ``torch.compile``, such as ``max-autotune``.
         options: settings of Inductor by name.
         backend: a backend of ``torch.compile``, or ``eager`` for the graph uncompiled.
-        directory: where graphs compiled ahead of time are kept.
-        fallback: where a step cannot be compiled, warn and run it eagerly.
+        directory: the directory of graphs that are compiled ahead of time.
+        fallback: if a step cannot be compiled, warn and run it eagerly.
     """
 
     mode: str | None = None
@@ -36,8 +36,8 @@ class SharpnessOptions:
     """Arguments of ``functrain.sharpness_aware``.
 
     Attributes:
-        rho: how far away gradients are taken, in the norm of all parameters together.
-        adaptive: measure it relative to the size of each weight.
+        rho: distance at which gradients are computed, in the norm of all parameters together.
+        adaptive: scale the distance by the size of each weight.
     """
 
     rho: float = 0.05
@@ -46,19 +46,19 @@ class SharpnessOptions:
 
 @attrs.frozen(kw_only=True)
 class ProgramOptions:
-    """Arguments of ``functrain.program`` besides model, loss and optimizer; transformations of it.
+    """Arguments of ``functrain.program`` except model, loss and optimizer, and transformations.
 
     Attributes:
         clip_norm: bound on the norm of all gradients together.
         clip_value: bound on each gradient element.
-        accumulate: micro-batches in a step.
+        accumulate: micro-batches per step.
         precision: of the forward pass; ``bf16`` and ``fp16`` are autocast.
         ema: a decay, or a mapping of the options of ``functrain.EMA``.
-        nonfinite: what a step with NaN or infinite loss or gradients does.
+        nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
         sharpness_aware: sharpness-aware minimization, with its options.
         compiled: the step as one compiled graph: ``true``, or a mapping of options.
-        donated: steps consume the state they are given (``fit`` does so by itself where it may).
+        donated: steps consume their input state (``fit`` enables this itself where possible).
     """
 
     clip_norm: float | None = None
@@ -78,14 +78,14 @@ class FitOptions:
     """Arguments of ``functrain.fit`` that are plain values.
 
     Attributes:
-        until: a duration (``10 epochs``, ``500 steps``), or several of which the first ends it.
-        eval_every: how often the evaluation sets are.
-        save_every: how often a checkpoint is written.
-        resume: ``true`` goes on from the newest checkpoint, ``false`` refuses a directory that has
-            any; ``best``, a step or the path of a checkpoint or run go on from there.
-        restore_best: end with the best weights instead of the last.
+        until: a duration (``10 epochs``, ``500 steps``), or several; the first one ends the run.
+        eval_every: interval of evaluations.
+        save_every: interval of checkpoints.
+        resume: ``true`` resumes from the newest checkpoint, ``false`` rejects a directory with
+            checkpoints; ``best``, a step, or the path of a checkpoint or run resume from there.
+        restore_best: end with the best weights instead of the last ones.
         schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
-            ``stretch`` the curve to the run's new length, or ``restart`` it for what remains.
+            ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
     """
 
     until: Duration | list[Duration]
@@ -98,18 +98,18 @@ class FitOptions:
 
 @attrs.frozen(kw_only=True)
 class CheckpointOptions:
-    """Arguments of ``functrain.Checkpoints`` besides the directory.
+    """Arguments of ``functrain.Checkpoints`` except the directory.
 
     Attributes:
-        keep_last: so many of the newest are kept; ``null`` keeps all.
-        keep_best: so many of the best are kept besides.
-        monitor: the metric that says what is best, such as ``eval/ema/accuracy``.
-        mode: whether less or more of it is better; by default as the metric or its name says.
-        keep_every_steps: each one at a multiple of so many steps is kept for good.
-        keep_every_minutes: one in so many minutes is kept for good.
+        keep_last: number of newest checkpoints to keep; ``null`` keeps all.
+        keep_best: number of best checkpoints to keep in addition.
+        monitor: metric that determines the best, such as ``eval/ema/accuracy``.
+        mode: whether the minimum or the maximum is best; by default from the metric or its name.
+        keep_every_steps: keep each checkpoint at a multiple of this number of steps.
+        keep_every_minutes: keep one checkpoint in this number of minutes.
         keep: targets of further rules, see ``functrain.checkpoint.retention``.
-        background: write while the next steps are made.
-        share_frozen: write tensors that never change once.
+        background: write during the next steps.
+        share_frozen: write tensors that never change only once.
     """
 
     keep_last: Annotated[int, AtLeast(1)] | None = 3
@@ -125,12 +125,12 @@ class CheckpointOptions:
 
 @attrs.frozen(kw_only=True)
 class WeightsOptions:
-    """Weights to begin with; optimizer, counters and all else are fresh.
+    """Initial weights; optimizer, counters and everything else are new.
 
     Attributes:
         path: a run directory, a checkpoint, a safetensors file, or a ``state_dict`` by torch.save.
-        weights: of a checkpoint, the raw ones or the averaged.
-        only: patterns of the names to take; the model keeps its own values of the others.
+        weights: raw or averaged weights of a checkpoint.
+        only: patterns of the names to load; the model keeps its own values of the others.
     """
 
     path: str
@@ -147,36 +147,36 @@ def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) 
 class RunConfig:
     """A run.
 
-    Objects are given as mappings with ``_target_``, an import path, and keyword arguments (the
-    convention of Hydra: ``hydra.utils.instantiate(node, _convert_="all")`` makes the same objects);
-    functions as import paths.
+    Objects are mappings with ``_target_``, an import path, and keyword arguments (the convention
+    of Hydra: ``hydra.utils.instantiate(node, _convert_="all")`` creates the same objects).
+    Functions are import paths.
 
     Attributes:
-        name: of the run, for people; by default that of the file.
-        directory: where it is written, by default ``runs/NAME``.
+        name: display name of the run; by default that of the file.
+        directory: run directory, by default ``runs/NAME``.
         seed: root of all randomness.
-        seeds: several; each has a run of its own in ``DIRECTORY/seed-N``, with ``seed`` set to it.
-        threads: torch's threads; ``null`` leaves them.
-        device: where the model is made, such as ``cuda``; by default where its target makes it.
+        seeds: several seeds; each has its own run in ``DIRECTORY/seed-N`` with this ``seed``.
+        threads: number of threads of torch; ``null`` keeps the default.
+        device: device of the model, such as ``cuda``; by default the one its target chooses.
         matmul_precision: ``torch.set_float32_matmul_precision``: ``high`` allows TF32.
-        import_from: folders that import paths reach besides the file's own and the present one.
-        model: target that makes the module; called with the seed's random stream.
-        init_from: a path of weights to begin with, or a mapping of options.
+        import_from: folders for import paths, besides those of the file and of the process.
+        model: target that creates the module, called with the random stream of the seed.
+        init_from: path of initial weights, or a mapping of options.
         loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
-        evaluate: the same for a function used in its place in evaluation.
-        data: target that makes the training data.
-        eval_data: target, or targets by name; of data or of ``functrain.Evaluation``.
-        optimizer: target that makes the optimizer.
-        schedule: a place for a target that ``optimizer`` refers to as ``${schedule}``.
+        evaluate: the same for a function that replaces ``loss`` in evaluations.
+        data: target that creates the training data.
+        eval_data: target, or targets by name, of data or ``functrain.Evaluation``.
+        optimizer: target that creates the optimizer.
+        schedule: a target to which ``optimizer`` refers as ``${schedule}``.
         program: precision, clipping, averages, transformations.
-        fit: how long, how often evaluated and saved.
+        fit: length of the run, and intervals of evaluations and checkpoints.
         early_stop: options of ``functrain.EarlyStop``, a target of another rule, or several.
-        checkpoints: what is kept, and what is best.
-        listeners: targets, as a list or by name; one that takes ``program`` is given the program.
+        checkpoints: retention and the metric of the best checkpoint.
+        listeners: targets, as a list or by name; a parameter ``program`` receives the program.
         report: import path of a function (program, state) -> text, called at the end.
         generate: import path of a function (program, state, prompt, length, **options) -> text,
-            called by ``functrain generate``. One with a parameter ``stream`` is given
-            ``stream=True``, and may return an iterator of pieces of what it adds.
+            called by ``functrain generate``. A parameter ``stream`` receives ``True``; then the
+            function may return an iterator over pieces of the added text.
     """
 
     model: Target

@@ -1,4 +1,4 @@
-"""Import paths and ``_target_`` mappings turned into the functions and objects they name."""
+"""Import objects by path, and create objects from ``_target_`` mappings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from functrain.config.places import joined
+from functrain.config.locations import join_key
 from functrain.errors import ConfigError, FunctrainError
 from functrain.errors.nearest import nearest
 
 TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
-# Hydra's. Lists and mappings are always plain here, as with ``_convert_: all``.
+# Of Hydra. Lists and mappings are always plain here, as with ``_convert_: all``.
 _RECURSIVE, _CONVERT = "_recursive_", "_convert_"
 _RESERVED = (TARGET, PARTIAL, ARGUMENTS, _RECURSIVE, _CONVERT)
 
 
 def imported(path: str, where: str = "path") -> Any:
-    """The object an import path names.
+    """Import an object by its path.
 
-    In YAML it makes a class an argument:
+    In YAML this passes a class as an argument:
     ``cls: {_target_: functrain.config.imported, path: torch.optim.RMSprop}``.
 
     Args:
@@ -31,14 +31,14 @@ def imported(path: str, where: str = "path") -> Any:
         where: the key in the configuration, for messages.
 
     Raises:
-        ConfigError: a part of the path does not exist, or importing it fails.
+        ConfigError: the path does not exist, or importing it fails.
 
     Example:
         >>> imported("functrain.optim.SGD", "optimizer")
         <class 'functrain.optim.methods.sgd.SGD'>
     """
     if not isinstance(path, str) or "." not in path:
-        raise ConfigError(f"{path!r} is no import path such as package.module.name", where)
+        raise ConfigError(f"{path!r} is not an import path such as package.module.name", where)
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = _module(".".join(parts[:cut]), where)
@@ -49,37 +49,37 @@ def imported(path: str, where: str = "path") -> Any:
 
 
 def instantiated(node: Any, where: str) -> Any:
-    """A configuration node with every ``_target_`` in it called.
+    """Call every ``_target_`` in a configuration node.
 
     Args:
         node: plain data.
-        where: its key, for messages.
+        where: the key of the node, for messages.
 
     Returns:
-        The same data with objects in the place of targets; ``_partial_: true`` gives the function
-        with its arguments filled in instead of its result, ``_args_`` are positional arguments.
+        The same data with targets replaced by objects. ``_partial_: true`` returns the function
+        with its arguments bound instead of its result; ``_args_`` are positional arguments.
 
     Raises:
-        ConfigError: a path does not exist, an argument is unknown or missing, or the target
-            refuses its arguments.
+        ConfigError: a path does not exist, an argument is unknown or missing, or the call
+            raises an error.
     """
     if isinstance(node, list):
-        return [instantiated(child, joined(where, i)) for i, child in enumerate(node)]
+        return [instantiated(child, join_key(where, i)) for i, child in enumerate(node)]
     if not isinstance(node, dict):
         return node
     _check_reserved(node, where)
     recursive = node.get(_RECURSIVE, True)
     arguments = {
-        key: instantiated(child, joined(where, key)) if recursive else child
+        key: instantiated(child, join_key(where, key)) if recursive else child
         for key, child in node.items()
         if key not in _RESERVED or key == ARGUMENTS
     }
     if TARGET not in node:
         return arguments
     positional = arguments.pop(ARGUMENTS, [])
-    target = imported(node[TARGET], joined(where, TARGET))
+    target = imported(node[TARGET], join_key(where, TARGET))
     if not callable(target):
-        raise ConfigError(f"{node[TARGET]} cannot be called", joined(where, TARGET))
+        raise ConfigError(f"{node[TARGET]} cannot be called", join_key(where, TARGET))
     partial = bool(node.get(PARTIAL))
     _check_arguments(target, positional, arguments, where, complete=not partial)
     if partial:
@@ -88,18 +88,18 @@ def instantiated(node: Any, where: str) -> Any:
 
 
 def _check_reserved(node: dict[Any, Any], where: str) -> None:
-    """A word between underscores that means nothing is most likely one that is misspelled."""
+    """Check for unknown keys between underscores, which are most likely misspelled."""
     for key in node:
         dunder = isinstance(key, str) and key.startswith("_") and key.endswith("_")
         if dunder and key not in _RESERVED:
             hint = nearest(key, _RESERVED)
-            raise ConfigError(f"unknown key{hint}", joined(where, key))
+            raise ConfigError(f"unknown key{hint}", join_key(where, key))
     if TARGET not in node and PARTIAL in node:
-        raise ConfigError(f"there is no {TARGET} beside it", joined(where, PARTIAL))
+        raise ConfigError(f"needs {TARGET} in the same mapping", join_key(where, PARTIAL))
 
 
 def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a function or class, or ``None`` for a builtin that does not tell them."""
+    """Return the parameters of a function or class, or ``None`` for a builtin without them."""
     try:
         return inspect.signature(target).parameters
     except ValueError:
@@ -116,12 +116,12 @@ def _called(
     except FunctrainError as error:
         raise ConfigError(str(error).strip().splitlines()[0], where) from error
     except (OSError, TypeError, ValueError, LookupError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{type(error).__name__}: {said}{_origin(error)}", where) from error
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{type(error).__name__}: {message}{_origin(error)}", where) from error
 
 
 def _origin(error: BaseException) -> str:
-    """The line of the user's code that an error comes from, where it is not the call itself."""
+    """Return the line that raised an error, unless the call itself did."""
     frames = traceback.extract_tb(error.__traceback__)
     return "" if len(frames) < 2 else f" ({frames[-1].filename}, line {frames[-1].lineno})"
 
@@ -133,7 +133,7 @@ def _module(name: str, where: str) -> Any:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise ConfigError(f"importing {name} failed: {error}", where) from error
-    except Exception as error:  # whatever a user's module raises, its import path fails
+    except Exception as error:  # not hidden: the message has the error of the module
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
         problem = f"{type(error).__name__}: {error}{place}"
@@ -156,7 +156,7 @@ def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
 
 
 def _names_a_module(path: str, where: str) -> ConfigError:
-    return ConfigError(f"{path!r} is a module; name something in it", where)
+    return ConfigError(f"{path!r} is a module; name an object in it", where)
 
 
 def _names_in(owner: Any) -> list[str]:
@@ -188,13 +188,13 @@ def _check_arguments(
             if name not in known:
                 hint = nearest(str(name), known)
                 raise ConfigError(
-                    f"{_name_of(target)} takes no such argument{hint}", joined(where, name)
+                    f"{_name_of(target)} takes no such argument{hint}", join_key(where, name)
                 )
     for name, parameter in [*known.items()][len(positional) :]:
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         needed = complete and not variadic and parameter.default is parameter.empty
         if needed and name not in arguments:
-            raise ConfigError(f"missing; {_name_of(target)} needs it", joined(where, name))
+            raise ConfigError(f"missing; {_name_of(target)} needs it", join_key(where, name))
 
 
 def _name_of(target: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""A user's folder: a module, and a configuration that trains it in no time."""
+"""A folder of a user with a module and a configuration that trains quickly."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Listener:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with ``run.yaml`` and ``mine.py``, which is also the present one."""
+    """Create a folder with ``run.yaml`` and ``mine.py``, and make it the working directory."""
     (tmp_path / "run.yaml").write_text(MINIMAL)
     (tmp_path / "mine.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def train(folder: Path) -> Callable[..., ft.Run]:
-    """Load, build and fit what ``run.yaml`` and overrides say."""
+    """Load ``run.yaml`` with overrides, build its objects and train."""
 
     def fit(*overrides: str, source: str = "run.yaml") -> ft.Run:
         loaded = config.load(source, overrides)

@@ -1,4 +1,4 @@
-"""Configurations of the five systems, translated: each trains for a few steps."""
+"""Configurations translated from five systems train for a few steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = {
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("functrain.cli.train._plot", lambda *_: None)  # for time
+    monkeypatch.setattr("functrain.cli.train._plot", lambda *_: None)  # shorter
     return tmp_path / "configs"
 
 

@@ -1,4 +1,4 @@
-"""Hydra's ``instantiate`` on the same configurations makes the same objects."""
+"""``instantiate`` of Hydra creates the same objects from the same configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema for editors says what the reader says."""
+"""The schema for editors agrees with the loader."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from functrain import config
-from functrain.config.documents import document
 from functrain.config.json_schema import json_schema
+from functrain.config.yaml_file import parse_file
 
 jsonschema = pytest.importorskip("jsonschema")
 PACKAGE = Path(config.__file__).parent.parent / "examples"
@@ -25,13 +25,13 @@ def errors(data: Any, schema: dict[str, Any] | None = None) -> list[str]:
 
 
 def read(path: Path) -> Any:
-    # As an editor does, without references resolved; exponents are numbers there.
-    found = document(path.read_text(), path.name)
+    # As an editor does, without resolving references; numbers may have exponents.
+    found = parse_file(path.read_text(), path.name)
     return {**found.data, **({"defaults": found.defaults} if found.defaults else {})}
 
 
 @pytest.mark.row(46)
-def test_it_is_a_schema_of_the_draft_it_names() -> None:
+def test_it_is_a_valid_schema_of_its_draft() -> None:
     schema = json_schema()
     assert schema["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -88,13 +88,13 @@ def test_every_key_is_described() -> None:
     ],
     ids=str,
 )
-def test_a_mistake_is_one_for_the_schema_too(change: dict[str, Any]) -> None:
+def test_the_schema_rejects_mistakes(change: dict[str, Any]) -> None:
     plain = config.load("digits").plain
     assert errors({**plain, **change})
 
 
 @pytest.mark.row(46)
-def test_a_reference_may_stand_for_anything() -> None:
+def test_a_reference_may_replace_any_value() -> None:
     plain = config.load("digits").plain
     changes = {"seed": "${x}", "fit": {"until": "${x}"}, "schedule": "${x}", "seeds": ["${x}"]}
     assert errors({**plain, **changes}) == []

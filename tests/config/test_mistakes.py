@@ -1,4 +1,4 @@
-"""Every mistake is one line with the path in the configuration, and file and line."""
+"""Every mistake is one line with the key in the configuration, the file and the line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD = [
     (["model._target_=functrain.examples.digits.ConvNt"], "(did you mean 'ConvNet'?)"),
     (["model._target_=functrain.exmples.digits.ConvNet"], "(did you mean 'examples'?)"),
     (["model._target_=nowhere.Net"], "there is no module 'nowhere'"),
-    (["loss=nothing"], "loss: 'nothing' is no import path"),
+    (["loss=nothing"], "loss: 'nothing' is not an import path"),
     (["loss=functrain.examples.digits.los"], "(did you mean 'loss'?)"),
     (["fit.until=5 parsecs"], "fit.until: '5 parsecs' has the unknown unit"),
     (["fit.eval_every=often"], "fit.eval_every: 'often' has the unknown unit"),
@@ -73,13 +73,13 @@ BAD = [
     (["listeners=[3]"], "listeners.0: expected a mapping with _target_, got 3"),
     (["listeners=[{a: 1}]"], "listeners.0._target_: missing; give the import path"),
     (["eval_data._target_=builtins.int"], "eval_data: data must be Batches"),
-    (["loss=functrain.examples.digits"], "is a module; name something in it"),
+    (["loss=functrain.examples.digits"], "is a module; name an object in it"),
     (["optimizer.members.0.0=[zz*]"], "pattern 'zz*' matches none"),
     (["optimizer.members.9=3"], "optimizer.members.9: "),
     (["fit.until=1 minute"], "fit.until: WarmupCosine has no steps of its own"),
     (["fit.until=3"], "fit.until: expected a duration such as '10 epochs' or a list, got 3"),
-    (["optimizer={_target_:torch.optim.SGD}"], "YAML wants a space behind each colon"),
-    (["optimizer._target_=torch.optim.SGD"], "write one of functrain.optim, or _target_: functr"),
+    (["optimizer={_target_:torch.optim.SGD}"], "YAML needs a space after each colon"),
+    (["optimizer._target_=torch.optim.SGD"], "use one of functrain.optim, or _target_: functr"),
     (["program.ema=2"], "program.ema: EMA: decay must be a finite number from 0 to 1, got 2.0"),
     (["clip_norm=1"], "clip_norm: unknown key (did you mean 'program.clip_norm'?)"),
     (["program.ema=true"], "program.ema: expected a number, a mapping of options or null"),
@@ -89,7 +89,7 @@ BAD = [
     (["seeds=[1, 1]"], "seeds: expected different numbers, at least one"),
     (["seeds=[1, x]"], "seeds.1: expected a whole number, got 'x'"),
     (["model._traget_=3"], "model._traget_: unknown key (did you mean '_target_'?)"),
-    (["~model._target_"], "model._target_: missing; give the import path of what makes it"),
+    (["~model._target_"], "model._target_: missing; give the import path of a class or function"),
     (["model._target_=functrain.optim.SGD", "~model.width", "~model.dropout"], "got SGD"),
     (["device=gpu"], "device: "),
     (["matmul_precision=tf32"], "matmul_precision: expected 'highest', 'high', 'medium' or null"),
@@ -104,7 +104,7 @@ BAD = [
     ),
     (["schedule.lr=${sede}"], "'sede' not found (did you mean 'seed'?)"),
     (["optimizer.members.0.1.lr.x=1"], "optimizer.members.0.1.lr: is ${schedule}, so it has no"),
-    (["+seed=1"], "seed: is there already; seed=... changes it, ++seed=... does either"),
+    (["+seed=1"], "seed: already exists; seed=... changes it, ++seed=... does either"),
     (["~sede"], "sede: there is nothing to remove (did you mean 'seed'?)"),
     (["~seed=3"], "seed: is 0, so ~seed=3 removes nothing"),
     (["=3"], "write key=value"),
@@ -139,14 +139,14 @@ class TestMistakes:
             config.load(str(path))
 
     @pytest.mark.parametrize("source", ["digts", "/nowhere/run.yaml"])
-    def test_a_source_there_is_not(self, source: str) -> None:
+    def test_a_missing_source(self, source: str) -> None:
         with pytest.raises(ConfigError, match=r"digits|cannot be read"):
             config.load(source)
 
 
 @pytest.mark.row(46)
-class TestPlaces:
-    """An error says in which line of which file its key stands."""
+class TestLocations:
+    """An error has the file and the line of its key."""
 
     def build(self) -> None:
         loaded = config.load("run.yaml")
@@ -202,7 +202,7 @@ class TestPlaces:
             ("a: !!python/object/apply:os.system [echo]\n", "could not determine a constructor"),
         ],
     )
-    def test_what_no_file_should_hold(self, folder: Path, text: str, message: str) -> None:
+    def test_invalid_content(self, folder: Path, text: str, message: str) -> None:
         (folder / "run.yaml").write_text(text)
         with pytest.raises(ConfigError) as caught:
             config.load("run.yaml")

@@ -1,4 +1,4 @@
-"""The page on configuration shows what works."""
+"""The page on configuration is correct."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def validation_data():
 pytestmark = pytest.mark.row(46)
 
 
-def test_the_file_on_it_trains(folder: Path, train: Any) -> None:
+def test_the_file_on_the_page_trains(folder: Path, train: Any) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (folder / "run.yaml").write_text(block)
     (folder / "mymodel.py").write_text(MODULE)
@@ -42,7 +42,7 @@ def test_the_file_on_it_trains(folder: Path, train: Any) -> None:
     assert loaded.config.optimizer["lr"]["_target_"] == "functrain.schedules.Linear"
 
 
-def test_every_key_is_on_it() -> None:
+def test_every_key_is_on_the_page() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert {field.name for field in attrs.fields(RunConfig)} <= told
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {field.name for field in attrs.fields(RunConfig)} <= documented

@@ -13,7 +13,7 @@ from functrain.errors import ConfigError
 
 
 class TestTargets:
-    def test_partial_gives_the_function_itself(self) -> None:
+    def test_partial_returns_the_function(self) -> None:
         node = {
             "_target_": "torch.nn.functional.cross_entropy",
             "_partial_": True,
@@ -29,7 +29,7 @@ class TestTargets:
         expected = ft.optim.from_torch(torch.optim.RMSprop, lr=0.1)
         assert instantiated(node, "optimizer") == expected
 
-    def test_nested_targets_are_made_first(self) -> None:
+    def test_nested_targets_are_created_first(self) -> None:
         node: Any = {
             "_target_": "functrain.optim.AdamW",
             "lr": {"_target_": "functrain.schedules.Cosine", "lr": 0.1, "steps": 5},
@@ -45,7 +45,7 @@ class TestTargets:
             ("\nundefined\n", r"NameError: .*fails_inside_.\.py, line 2"),
         ],
     )
-    def test_an_import_that_fails_inside_says_so(
+    def test_a_failing_import_shows_its_error(
         self, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name = f"fails_inside_{len(message) % 10}"

@@ -81,7 +81,6 @@ NAMES = {
 PENDING: set[str] = {
     "functrain/checkpoint",
     "functrain/cli",
-    "functrain/config",
     "functrain/core",
     "functrain/data",
     "functrain/metrics",
@@ -92,7 +91,6 @@ PENDING: set[str] = {
     "property_tests",
     "tests/checkpoint",
     "tests/cli",
-    "tests/config",
     "tests/core",
     "tests/data",
     "tests/optim",

@@ -1,4 +1,4 @@
-"""Kinds of values in a configuration that Python's types do not tell apart."""
+"""Annotations for values in a configuration that Python's types do not distinguish."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import attrs
 
 @attrs.frozen
 class AtLeast:
-    """A number has a lower bound, itself included."""
+    """A number has an inclusive lower bound."""
 
     least: int
 
 
 @attrs.frozen
 class Described:
-    """How a value is described to an editor.
+    """The definition of a value in the JSON Schema.
 
     Attributes:
-        definition: name in the schema's ``$defs``.
+        definition: the name in ``$defs`` of the schema.
     """
 
     definition: str
 
 
-# A mapping with ``_target_``; one such, or several by name.
+# A mapping with ``_target_``; one of these, or several by name.
 Target: TypeAlias = Annotated[dict[str, Any], Described("target")]
 Targets: TypeAlias = Annotated[dict[str, Any], Described("targets")]
 ImportPath: TypeAlias = Annotated[str, Described("import_path")]

@@ -1,6 +1,7 @@
-"""One configuration from several files, in the order and by the rules of Hydra's defaults list.
+"""Compose a configuration from several files, with the order and rules of Hydra's defaults list.
 
-Later entries go over earlier ones; a file's own word (``_self_``) is last unless it says otherwise.
+Later entries override earlier ones. The content of the file itself (``_self_``) comes last, unless
+its list places it elsewhere.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ from typing import Any
 import attrs
 
 from functrain.config.defaults import SELF, Include, includes
-from functrain.config.documents import Document
-from functrain.config.folders import Folders
-from functrain.config.merging import merged, wrapped
-from functrain.config.places import joined
+from functrain.config.locations import join_key
+from functrain.config.search_path import SearchPath
+from functrain.config.yaml_file import YamlFile
 from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest
+
+MISSING = "???"
 
 
 @attrs.frozen
 class Choices:
-    """What the command line says about groups.
+    """The choices for groups on the command line.
 
     Attributes:
         chosen: options by key (``optimizer``, ``schedule@optimizer.lr``); empty for none.
-        added: entries after those of the file.
+        added: entries to append to those of the file.
     """
 
     chosen: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
@@ -33,73 +35,73 @@ class Choices:
 
 
 @attrs.frozen
-class Composed:
-    """A configuration of one piece.
+class Composition:
+    """A composed configuration.
 
     Attributes:
-        data: plain, references not resolved.
+        data: plain data with unresolved references.
         places: ``file:line`` by key.
-        keys: the groups that a choice can be made of.
+        keys: the groups for which there is a choice.
     """
 
     data: dict[str, Any]
     places: dict[str, str]
     keys: frozenset[str]
 
-    def replaced(self, key: str, other: Composed) -> Composed:
+    def replaced(self, key: str, other: Composition) -> Composition:
         """Return this configuration with everything below ``key`` from another one."""
         kept = {at: place for at, place in self.places.items() if at.split(".")[0] != key}
-        return Composed(
+        return Composition(
             {**self.data, key: other.data[key]}, kept | other.places, self.keys | other.keys
         )
 
 
-def composed(root: Document, folders: Folders, choices: Choices) -> Composed:
-    """Follow what a file includes, and put all layers over one another.
+def compose_files(root: YamlFile, folders: SearchPath, choices: Choices) -> Composition:
+    """Read the files that a file includes, and merge all of them.
 
     Args:
         root: the file.
-        folders: where others are looked for.
-        choices: of the command line.
+        folders: the search path of the included files.
+        choices: the choices on the command line.
 
     Raises:
-        ConfigError: a file is missing, includes itself, or chooses for a group that is not there.
+        ConfigError: a file is missing, includes itself, or overrides an unknown group.
     """
-    composition = _Composition(folders, dict(choices.chosen))
+    composition = _Composer(folders, dict(choices.chosen))
     layers = composition.layers(root, "", "", (root.name,), choices.added)
     composition.check_overrides()
     data: dict[str, Any] = {}
     places: dict[str, str] = {}
     for document, package in layers:
-        inside = wrapped(package.split(".") if package else [], document.data)
-        data = merged(data, inside)
-        places |= {joined(package, key): place for key, place in document.lines.items()}
-    return Composed(data, places, frozenset(composition.keys))
+        inside = nest(package.split(".") if package else [], document.data)
+        data = merge(data, inside)
+        places |= {join_key(package, key): place for key, place in document.lines.items()}
+    return Composition(data, places, frozenset(composition.keys))
 
 
 @attrs.define
-class _Composition:
-    """A walk through the files; what outer files and later entries choose counts first."""
+class _Composer:
+    """A traversal of the files; choices of outer files and later entries take precedence."""
 
-    folders: Folders
+    folders: SearchPath
     chosen: dict[str, tuple[str, ...]]
     overrides: dict[str, str] = attrs.field(factory=dict)
     keys: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
 
     def layers(
         self,
-        document: Document,
+        document: YamlFile,
         folder: str,
         package: str,
         chain: tuple[str, ...],
         added: Sequence[Include] = (),
-    ) -> list[tuple[Document, str]]:
+    ) -> list[tuple[YamlFile, str]]:
         entries = [*includes(document), *added]
         for entry in entries:
             if entry.override:
                 self._note(entry, folder, package)
-        found: list[tuple[Document, str]] = []
-        # Backwards, so that a later file can choose for the groups of earlier ones.
+        found: list[tuple[YamlFile, str]] = []
+        # Backwards, so that a later file can override the groups of earlier ones.
         for entry in reversed([entry for entry in entries if not entry.override]):
             if entry.options == (SELF,) and not entry.group:
                 found = [(document, package), *found]
@@ -109,14 +111,14 @@ class _Composition:
 
     def _note(self, entry: Include, folder: str, package: str) -> None:
         key = entry.key(folder, package)
-        # Hydra names the group to override from the top, whatever file says so.
+        # In Hydra the group of an override is absolute, in any file.
         key = entry.folder(folder) if entry.package is None else key
         self.overrides.setdefault(key, entry.place)
         self.chosen.setdefault(key, entry.options)
 
     def _included(
         self, entry: Include, folder: str, package: str, chain: tuple[str, ...]
-    ) -> list[tuple[Document, str]]:
+    ) -> list[tuple[YamlFile, str]]:
         options = entry.options
         if entry.selectable:
             key = entry.key(folder, package)
@@ -127,7 +129,7 @@ class _Composition:
                     f"another file write override {key}"
                 )
         group = entry.folder(folder)
-        found: list[tuple[Document, str]] = []
+        found: list[tuple[YamlFile, str]] = []
         for name in options:
             document = self._read(entry, group, name, chain)
             if document is not None:
@@ -138,7 +140,7 @@ class _Composition:
 
     def _read(
         self, entry: Include, group: str, name: str, chain: tuple[str, ...]
-    ) -> Document | None:
+    ) -> YamlFile | None:
         prefix = f"{entry.place}: defaults: " if entry.place else "defaults: "
         document = self.folders.read(group, name)
         if document is None and not entry.optional:
@@ -149,7 +151,7 @@ class _Composition:
         return document
 
     def check_overrides(self) -> None:
-        """An override of a group that is nowhere is a mistake."""
+        """Check that each override is of a group that some file includes."""
         for key, place in self.overrides.items():
             if key not in self.keys:
                 raise ConfigError(
@@ -159,10 +161,39 @@ class _Composition:
 
 
 def folder_of(group: str, name: str) -> str:
-    """The folder of a file ``group/name``; a name may have folders in it.
+    """Return the folder of a file ``group/name``; the name may contain folders.
 
     Example:
         >>> folder_of("model", "small/gpt"), folder_of("", "base")
         ('model/small', '')
     """
     return "/".join(part for part in (group, name.rpartition("/")[0]) if part)
+
+
+def merge(below: Any, above: Any) -> Any:
+    """Merge two layers: mappings key by key; any other value of ``above`` replaces ``below``.
+
+    Args:
+        below: plain data; not changed.
+        above: plain data that takes precedence. ``???`` keeps the value below.
+
+    Example:
+        >>> merge({"lr": 0.1, "betas": [0.9, 0.99]}, {"betas": [0.5], "eps": 1})
+        {'lr': 0.1, 'betas': [0.5], 'eps': 1}
+    """
+    if isinstance(below, dict) and isinstance(above, dict):
+        both = {key: merge(below[key], value) for key, value in above.items() if key in below}
+        return {**below, **above, **both}
+    return below if isinstance(above, str) and above == MISSING else above
+
+
+def nest(keys: Sequence[str], value: Any) -> Any:
+    """Nest a value in mappings.
+
+    Example:
+        >>> nest(["optimizer", "lr"], 0.1)
+        {'optimizer': {'lr': 0.1}}
+    """
+    for key in reversed(keys):
+        value = {key: value}
+    return value

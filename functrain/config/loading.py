@@ -1,4 +1,4 @@
-"""From YAML and overrides to a typed configuration; every mistake is one line with its place."""
+"""Load a typed configuration from YAML and overrides; errors are one line with their location."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from functrain.config import overrides as words
-from functrain.config.composing import Choices, composed
-from functrain.config.documents import Document, document
-from functrain.config.folders import Folders, shown, text_of
-from functrain.config.places import joined, located
+from functrain.config.composition import Choices, compose_files
+from functrain.config.conversion import convert
+from functrain.config.locations import add_location, join_key
 from functrain.config.schema import RunConfig
-from functrain.config.structuring import structured
+from functrain.config.search_path import SearchPath, read_text, short_path
+from functrain.config.yaml_file import YamlFile, parse_file
 from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest
 
@@ -29,13 +29,13 @@ _NOT_FOUND = re.compile(r"Interpolation key '([^']+)' not found")
 
 @attrs.frozen
 class Loaded:
-    """A configuration and where it came from.
+    """A configuration and its origin.
 
     Attributes:
-        config: typed.
-        plain: the same as plain data, every reference resolved.
-        folder: where the file lies; user modules beside it can be imported.
-        composed: of one piece, but with its references as they were written.
+        config: the typed configuration.
+        plain: the same as plain data, with resolved references.
+        folder: the folder of the file, from which user modules can be imported.
+        composed: the composed plain data with unresolved references.
         places: ``file:line`` by key.
     """
 
@@ -47,27 +47,27 @@ class Loaded:
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a configuration, with the files that its ``defaults`` include.
+    """Load a configuration, with the files that its ``defaults`` include.
 
     Args:
         source: the name of a shipped example, or a YAML file.
-        overrides: ``key.subkey=value``, the value in YAML; ``+key=value`` adds, ``~key`` removes,
-            ``group=name`` takes another file of a group in ``defaults``, or replaces what the file
-            writes out in its place.
+        overrides: ``key.subkey=value`` with a value in YAML; ``+key=value`` adds, ``~key`` removes,
+            ``group=name`` chooses another file of a group in ``defaults``, or replaces a section
+            that the file has instead of the group.
 
     Returns:
-        The configuration, references such as ``${seed}`` resolved.
+        The configuration, with references such as ``${seed}`` resolved.
 
     Raises:
-        ConfigError: anything is wrong; the message is one line and names the place.
+        ConfigError: the configuration is invalid; the message is one line with the location.
 
     Example:
         >>> load("digits", ["fit.until=2 epochs"]).config.fit.until
         '2 epochs'
     """
     data, places, folder = compose(source, overrides)
-    with located(places):
-        # Known before references are resolved, so that they can be referred to.
+    with add_location(places):
+        # Set the defaults before resolving references, which may refer to them.
         known = {"name": Path(source).stem, "directory": "runs/${name}", "seed": 0}
         data = {**known, **data}
         plain = resolved(data)
@@ -77,51 +77,53 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
 def compose(
     source: str, overrides: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str], Path | None]:
-    """A file with all that it includes and the overrides, as plain data of any content.
+    """Compose a file with its includes and overrides, as plain data of any content.
 
     Args:
         source: the name of a shipped example, or a YAML file.
         overrides: as for :func:`load`.
 
     Returns:
-        The data, references as they were written; ``file:line`` by key; the file's folder.
+        The data with unresolved references; ``file:line`` by key; the folder of the file.
 
     Raises:
-        ConfigError: a file cannot be read, or an override has no place.
+        ConfigError: a file cannot be read, or an override has no target.
     """
     root, folder = _root(source)
-    folders = Folders.beside(folder)
+    folders = SearchPath.of_folder(folder)
     given = [words.override(text) for text in overrides]
     choices = words.choices(given, folders)
-    whole = composed(root, folders, choices)
+    whole = compose_files(root, folders, choices)
     for include in words.replacements(given, whole.data, whole.keys, folders):
         chosen = Choices(choices.chosen, [include])
-        whole = whole.replaced(include.group, composed(document("", source), folders, chosen))
+        whole = whole.replaced(
+            include.group, compose_files(parse_file("", source), folders, chosen)
+        )
     changes = words.values(given, whole.keys, folders)
     places = whole.places | words.places(changes)
-    with located(places):
+    with add_location(places):
         return words.applied(whole.data, changes), places, folder
 
 
 def typed(plain: dict[str, Any]) -> RunConfig:
-    """Plain data as a typed configuration, such as ``OmegaConf.to_container`` gives it.
+    """Convert plain data, as from ``OmegaConf.to_container``, to a typed configuration.
 
     Raises:
-        ConfigError: a key is unknown or missing, or a value is of another type.
+        ConfigError: a key is unknown or missing, or a value has another type.
 
     Example:
         >>> typed({"sede": 1})
         Traceback (most recent call last):
         functrain.errors.ConfigError: sede: unknown key (did you mean 'seed'?)
     """
-    return cast(RunConfig, structured(plain, RunConfig))
+    return cast(RunConfig, convert(plain, RunConfig))
 
 
 def resolved(data: dict[str, Any]) -> dict[str, Any]:
-    """Plain data with every reference replaced by what it refers to.
+    """Resolve all references in plain data.
 
     Raises:
-        ConfigError: one refers to nothing, or a value is missing (``???``).
+        ConfigError: a reference is invalid, or a value is missing (``???``).
 
     Example:
         >>> resolved({"seed": 3, "data": {"seed": "${seed}"}})
@@ -137,20 +139,20 @@ def resolved(data: dict[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], plain)
 
 
-def _root(source: str) -> tuple[Document, Path | None]:
+def _root(source: str) -> tuple[YamlFile, Path | None]:
     if source in SHIPPED:
         file = resources.files("functrain.examples") / f"{source}.yaml"
-        return document(text_of(file), shown(file)), None
+        return parse_file(read_text(file), short_path(file)), None
     path = Path(source)
     if path.suffix not in _SUFFIXES:
         raise ConfigError(
             f"{source!r} is neither an example ({', '.join(SHIPPED)}) nor a .yaml file"
             f"{nearest(source, SHIPPED)}"
         )
-    return document(text_of(path), source), path.resolve().parent
+    return parse_file(read_text(path), source), path.resolve().parent
 
 
 def _keys(node: Any, where: str = "") -> Iterator[str]:
     for key, child in node.items() if isinstance(node, dict) else ():
-        yield joined(where, key)
-        yield from _keys(child, joined(where, key))
+        yield join_key(where, key)
+        yield from _keys(child, join_key(where, key))

@@ -1,4 +1,4 @@
-"""The program that a configuration describes, with its transformations."""
+"""Build the program of a configuration, with its transformations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from torch import nn
 
 import functrain as ft
-from functrain.config.places import joined
+from functrain.config.locations import join_key
 from functrain.config.schema import CompiledOptions, ProgramOptions, RunConfig, SharpnessOptions
 from functrain.config.targets import TARGET, imported, instantiated
 from functrain.errors import ConfigError, FunctrainError
 
-Made = TypeVar("Made")
-_LONGEST = 500  # characters of a message
+T = TypeVar("T")
+_LONGEST = 500  # characters in a message
 _TRANSFORMATIONS = ("sharpness_aware", "compiled", "donated")
 
 
 def build_program(config: RunConfig) -> ft.Program:
-    """Make the program alone: model, loss, optimizer, the options of a step, transformations.
+    """Build the program: model, loss, optimizer, the options of a step, and transformations.
 
     Raises:
-        ConfigError: one of them cannot be made; the message names its key.
+        ConfigError: a part cannot be built; the message names its key.
     """
     options = attrs.asdict(
         config.program,
@@ -36,68 +36,70 @@ def build_program(config: RunConfig) -> ft.Program:
     optimizer = instantiated(config.optimizer, "optimizer")
     ema = config.program.ema
     if isinstance(ema, float):
-        options["ema"] = called("program.ema", lambda: ft.EMA(ema))
-    loss = function(config.loss, "loss")
-    evaluate = None if config.evaluate is None else function(config.evaluate, "evaluate")
-    program = called(
+        options["ema"] = build_key("program.ema", lambda: ft.EMA(ema))
+    loss = build_function(config.loss, "loss")
+    evaluate = None if config.evaluate is None else build_function(config.evaluate, "evaluate")
+    program = build_key(
         "program",
-        lambda: ft.program(lambda: model(config), loss, optimizer, evaluate=evaluate, **options),
+        lambda: ft.program(
+            lambda: build_model(config), loss, optimizer, evaluate=evaluate, **options
+        ),
     )
-    return transformed(program, config.program)
+    return transform(program, config.program)
 
 
-def model(config: RunConfig) -> nn.Module:
-    """The module, on the configuration's device.
+def build_model(config: RunConfig) -> nn.Module:
+    """Build the module on the device of the configuration.
 
     Raises:
-        ConfigError: what its target makes is none, or there is no such device.
+        ConfigError: the target does not create a module, or the device does not exist.
     """
     made = instantiated(config.model, "model")
     if not isinstance(made, nn.Module):
         name = type(made).__name__
-        raise ConfigError(f"expected a target that makes a torch.nn.Module, got {name}", "model")
+        raise ConfigError(f"expected a target that creates a torch.nn.Module, got {name}", "model")
     if config.device is None:
         return made
     try:
         return made.to(config.device)
     except (RuntimeError, AssertionError) as error:
-        # torch says with an assertion that it was built without a kind of device.
+        # torch raises an AssertionError if it was built without this kind of device.
         raise ConfigError(str(error).splitlines()[0], "device") from error
 
 
-def transformed(program: ft.Program, options: ProgramOptions) -> ft.Program:
-    """A program with the transformations its options name, in the one order that they have."""
+def transform(program: ft.Program, options: ProgramOptions) -> ft.Program:
+    """Apply the transformations of the options, in their fixed order."""
     if options.sharpness_aware is not False:
         sharpness = _options(options.sharpness_aware, SharpnessOptions)
-        program = called(
+        program = build_key(
             "program.sharpness_aware", lambda: ft.sharpness_aware(program, **sharpness)
         )
     if options.compiled is not False:
         compiling = _options(options.compiled, CompiledOptions)
-        program = called("program.compiled", lambda: ft.compiled(program, **compiling))
+        program = build_key("program.compiled", lambda: ft.compiled(program, **compiling))
     return ft.donated(program) if options.donated else program
 
 
-def function(given: str | dict[str, Any], where: str) -> Callable[..., Any]:
-    """A function by its import path, or one that a target makes.
+def build_function(given: str | dict[str, Any], where: str) -> Callable[..., Any]:
+    """Return a function from an import path or a target.
 
     Args:
-        given: the path, or a target; with ``_partial_: true`` some arguments are filled in.
-        where: its key, for messages.
+        given: the path, or a target; ``_partial_: true`` binds some arguments.
+        where: the key of the function, for messages.
 
     Raises:
-        ConfigError: it does not exist, or cannot be called.
+        ConfigError: the function does not exist, or is not callable.
     """
     found = imported(given, where) if isinstance(given, str) else instantiated(given, where)
     if not callable(found):
-        hint = "" if isinstance(given, str) else "; _partial_: true gives the function itself"
-        key = where if isinstance(given, str) else joined(where, TARGET)
+        hint = "" if isinstance(given, str) else "; _partial_: true returns the function itself"
+        key = where if isinstance(given, str) else join_key(where, TARGET)
         raise ConfigError(f"expected a function, got {type(found).__name__}{hint}", key)
     return found  # type: ignore[no-any-return]
 
 
-def called(where: str, make: Callable[[], Made]) -> Made:
-    """What ``make`` returns; an error of functrain's becomes one line that names the key."""
+def build_key(where: str, make: Callable[[], T]) -> T:
+    """Return the result of ``make``; errors of functrain become one line with the key."""
     try:
         return make()
     except ConfigError:
@@ -108,14 +110,14 @@ def called(where: str, make: Callable[[], Made]) -> Made:
 
 
 def _check_optimizer(node: dict[str, Any]) -> None:
-    """Say how to have a class of torch's, which wants to be called with parameters."""
-    found = imported(node[TARGET], joined("optimizer", TARGET))
+    """Explain how to use a class of torch.optim, which cannot be a target itself."""
+    found = imported(node[TARGET], join_key("optimizer", TARGET))
     if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
         raise ConfigError(
-            f"{node[TARGET]} works on a module's own tensors; write one of functrain.optim, or "
+            f"{node[TARGET]} updates the tensors of a module; use one of functrain.optim, or "
             "_target_: functrain.optim.from_torch with "
             f"cls: {{_target_: functrain.config.imported, path: {node[TARGET]}}}",
-            joined("optimizer", TARGET),
+            join_key("optimizer", TARGET),
         )
 
 

@@ -1,4 +1,4 @@
-"""One YAML text as plain data, with the line of every key; what it includes is not followed."""
+"""Parse a YAML file to plain data with the line of every key, without its includes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 import yaml
 
-from functrain.config.places import joined
+from functrain.config.locations import join_key
 from functrain.errors import ConfigError
 
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)\s*$")
-# YAML 1.1 reads 1e-3 as text; everybody means a number. The expression is that of OmegaConf.
+# YAML 1.1 parses 1e-3 as text, but users mean a number. The expression is from OmegaConf.
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
@@ -28,7 +28,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as OmegaConf and Hydra read it: dates stay text, numbers may have an exponent."""
+    """YAML as OmegaConf and Hydra parse it: dates stay text, numbers may have an exponent."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -39,15 +39,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 @attrs.frozen
-class Document:
-    """What one file says.
+class YamlFile:
+    """The content of a file.
 
     Attributes:
-        name: of the file, for messages.
-        data: its content without ``defaults``.
+        name: the name of the file, for messages.
+        data: the content without ``defaults``.
         lines: ``file:line`` by dotted key.
-        defaults: what it includes, as it is written.
-        package: where in a configuration it goes by its own word (``# @package``).
+        defaults: the unparsed list of includes.
+        package: the package in its header (``# @package``).
     """
 
     name: str
@@ -57,25 +57,26 @@ class Document:
     package: str | None = None
 
 
-def parsed(text: str) -> Any:
-    """One value in YAML.
+def parse_value(text: str) -> Any:
+    """Parse one value in YAML.
 
     Example:
-        >>> parsed("1e-3"), parsed("[3 steps, null]")
+        >>> parse_value("1e-3"), parse_value("[3 steps, null]")
         (0.001, ['3 steps', None])
     """
     return yaml.load(text, _Loader)
 
 
-def document(text: str, name: str) -> Document:
-    """Read the text of a file.
+def parse_file(text: str, name: str) -> YamlFile:
+    """Parse the text of a file.
 
     Args:
         text: YAML.
-        name: of the file, for messages.
+        name: the name of the file, for messages.
 
     Raises:
-        ConfigError: it is no YAML, no mapping, or has a key twice; file and line are named.
+        ConfigError: the text is not valid YAML, not a mapping, or has a duplicate key; the
+            message has file and line.
     """
     try:
         loader = _Loader(text)
@@ -92,18 +93,18 @@ def document(text: str, name: str) -> Document:
     defaults = data.pop("defaults", None) or []
     if not isinstance(defaults, list):
         raise ConfigError(f"{lines['defaults']}: defaults: expected a list of files")
-    return Document(name, data, lines, defaults, _package(text))
+    return YamlFile(name, data, lines, defaults, _package(text))
 
 
 def problem(error: yaml.YAMLError) -> str:
-    """What YAML says is wrong, and in which line, on one line."""
+    """Return the message of a YAML error with its line, as one line of text."""
     mark = getattr(error, "problem_mark", None)
     where = "" if mark is None else f"line {mark.line + 1}: "
     return where + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def _hint(text: str, error: yaml.YAMLError) -> str:
-    """The mistake that everybody makes once."""
+    """Return a hint for a common mistake: an unquoted reference within braces."""
     mark = getattr(error, "problem_mark", None)
     line = "" if mark is None else [*text.splitlines(), ""][mark.line]
     unquoted = re.search(r"\{.*[^\"']\$\{", line)
@@ -113,7 +114,7 @@ def _hint(text: str, error: yaml.YAMLError) -> str:
 def _lines(
     node: yaml.Node, name: str, where: str, above: tuple[yaml.Node, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Keys with their places; one that is there twice is an error."""
+    """Yield the keys with their locations; a duplicate key is an error."""
     if node in above:
         raise ConfigError(f"{name}:{_line(node)}: {where}: an alias contains itself")
     if isinstance(node, yaml.SequenceNode):
@@ -124,9 +125,9 @@ def _lines(
         children = []
     seen: dict[str, int] = {}
     for key, beginning, child in children:
-        path, line = joined(where, key), _line(beginning)
+        path, line = join_key(where, key), _line(beginning)
         if isinstance(node, yaml.MappingNode) and not _is_key(beginning):
-            raise ConfigError(f"{name}:{line}: {joined(where, key)}: a key must be text")
+            raise ConfigError(f"{name}:{line}: {join_key(where, key)}: a key must be text")
         if key in seen:
             raise ConfigError(f"{name}:{line}: {path}: duplicate key, first in line {seen[key]}")
         seen[key] = line

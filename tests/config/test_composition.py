@@ -1,4 +1,4 @@
-"""Composition of files. Hydra itself composes the same folders and must come to the same."""
+"""Composition of files. Hydra composes the same folders to the same result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from functrain import config
-from functrain.config.reading import compose
+from functrain.config.loading import compose
 from functrain.errors import ConfigError
 
 FILES = {
@@ -125,13 +125,13 @@ class TestMistakes:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    def test_a_file_that_is_not_there_names_those_that_are(self, folder: Path) -> None:
+    def test_a_missing_file_is_an_error_with_the_existing_ones(self, folder: Path) -> None:
         said = self.message(folder, "run", "schedule@optimizer.lr=cosin")
         assert f"{folder}/run.yaml:5: defaults: there is no file schedule/cosin.yaml" in said
         assert "(did you mean 'cosine'?)" in said
-        assert "constant, cosine, linear" in said  # shipped ones too
+        assert "constant, cosine, linear" in said  # also shipped ones
 
-    def test_a_group_that_is_not_there_names_those_that_are(self, tmp_path: Path) -> None:
+    def test_a_missing_group_is_an_error_with_the_existing_ones(self, tmp_path: Path) -> None:
         (tmp_path / "run.yaml").write_text("defaults:\n  - optimiser: adamw\n")
         said = self.message(tmp_path, "run")
         assert "run.yaml:2: defaults: there is no file optimiser/adamw.yaml" in said
@@ -154,7 +154,7 @@ class TestMistakes:
             ("defaults: [3]\n", "run.yaml:1: defaults: expected a file"),
             ("defaults: [{a: b, c: d}]\n", "expected a file (base), a choice"),
             ("defaults: [{optimizer: 3}]\n", "expected the name of a file, got 3"),
-            ("defaults: [_self_, _self_]\n", "_self_ is there twice"),
+            ("defaults: [_self_, _self_]\n", "_self_ occurs twice"),
             ("defaults: [override optimiser: sgd, optimizer: sgd]\n", "no file includes that"),
             ("defaults: [{override optimiser: sgd}, {optimizer: sgd}]\n", "mean 'optimizer'?"),
         ],
@@ -163,7 +163,7 @@ class TestMistakes:
         (tmp_path / "run.yaml").write_text(text)
         assert message in self.message(tmp_path, "run")
 
-    def test_a_choice_for_a_group_that_is_not_included_says_how_to_add_it(
+    def test_a_choice_for_a_missing_group_is_an_error_that_says_how_to_add_it(
         self, folder: Path
     ) -> None:
         assert "+optimizer=... adds one of" in self.message(folder, "last", "optimizer=sgd")

@@ -1,4 +1,4 @@
-"""From a typed configuration to the objects of a run; nothing is written here."""
+"""Build the objects of a run from a typed configuration, without writing anything."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import attrs
 
 import functrain as ft
-from functrain.config.making import build_program, called
-from functrain.config.places import joined, located
-from functrain.config.reading import Loaded
+from functrain.config.conversion import as_yaml
+from functrain.config.factories import build_key, build_program
+from functrain.config.init_weights import check_weights, initial_state
+from functrain.config.loading import Loaded
+from functrain.config.locations import add_location, join_key
 from functrain.config.schema import FitOptions, RunConfig
-from functrain.config.starting import check_weights, initial
-from functrain.config.structuring import shown
 from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
@@ -31,7 +31,7 @@ from functrain.training.limits import Limits
 from functrain.training.monitored import By, check_possible
 from functrain.training.plan import Evaluations
 
-# The keys of what goes by a metric.
+# The keys of the options that depend on a metric.
 _KEYS: dict[By, str] = {
     "early_stop": "early_stop",
     "checkpoints": "checkpoints.monitor",
@@ -41,18 +41,18 @@ _KEYS: dict[By, str] = {
 
 
 @attrs.frozen(eq=False)
-class Built:
-    """All that ``fit`` needs.
+class RunObjects:
+    """The objects that ``fit`` needs.
 
     Attributes:
-        program: with its transformations.
-        data: for training.
-        eval_data: one set, several by name, or ``None``.
+        program: the program with its transformations.
+        data: the training data.
+        eval_data: one data set, several by name, or ``None``.
         early_stop: the rules, or ``None``.
-        store: the run directory.
-        listeners: in the order in which they are told.
-        report: called at the end, or ``None``.
-        initial: makes the state to begin with where ``init_from`` is given.
+        store: the checkpoints in the run directory.
+        listeners: the listeners in the order of their calls.
+        report: a function to call at the end, or ``None``.
+        initial: returns the initial state if ``init_from`` is given, else ``None``.
     """
 
     program: ft.Program
@@ -67,32 +67,32 @@ class Built:
 
 @contextlib.contextmanager
 def importable(loaded: Loaded) -> Iterator[None]:
-    """A block in which a configuration's import paths can be reached.
+    """Make the import paths of a configuration importable within the block.
 
-    They reach modules beside its file, in its ``import_from`` and in the working directory; errors
-    in the block begin with file and line of the key they name.
+    They may name modules in the folder of the file, in its ``import_from`` and in the working
+    directory. Errors in the block begin with the file and the line of their key.
     """
     before = list(sys.path)
     sys.path[:0] = [str(folder) for folder in [*import_folders(loaded), Path.cwd()]]
     try:
-        with located(loaded.places):
+        with add_location(loaded.places):
             yield
     finally:
         sys.path[:] = before
 
 
 def import_folders(loaded: Loaded) -> list[Path]:
-    """The folders of a configuration's own modules, from the root of the file system."""
+    """Return the absolute folders of the modules of a configuration."""
     own = [] if loaded.folder is None else [loaded.folder]
     base = loaded.folder or Path.cwd()
     return [*own, *((base / folder).resolve() for folder in loaded.config.import_from)]
 
 
-def build(config: RunConfig) -> Built:
-    """Make the objects a configuration describes.
+def build(config: RunConfig) -> RunObjects:
+    """Build the objects of a configuration.
 
     Raises:
-        ConfigError: one of them cannot be made; the message names its key.
+        ConfigError: an object cannot be built; the message names its key.
     """
     _check_durations(config)
     program = build_program(config)
@@ -101,15 +101,15 @@ def build(config: RunConfig) -> Built:
     eval_data = instantiated(config.eval_data, "eval_data")
     listeners = _listeners(config, program)
     early_stop = instantiated(config.early_stop, "early_stop")
-    called("fit.until", lambda: _check_horizon(program, data, config.fit))
+    build_key("fit.until", lambda: _check_schedules(program, data, config.fit))
     _check_eval_data(eval_data)
     _check_rules(early_stop)
-    called("listeners", lambda: Listeners.of(listeners))
-    called("init_from", lambda: check_weights(config))
-    store = called("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
+    build_key("listeners", lambda: Listeners.of(listeners))
+    build_key("init_from", lambda: check_weights(config))
+    store = build_key("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
     decisions = Decisions.of(program, as_rule(early_stop), store, config.fit.restore_best)
     _check_monitored(decisions, Evaluations.of(eval_data, duration(config.fit.eval_every)))
-    return Built(
+    return RunObjects(
         program=program,
         data=data,
         eval_data=eval_data,
@@ -117,12 +117,12 @@ def build(config: RunConfig) -> Built:
         store=store,
         listeners=listeners,
         report=None if config.report is None else imported(config.report, "report"),
-        initial=lambda: called("init_from", lambda: initial(config, program)),
+        initial=lambda: build_key("init_from", lambda: initial_state(config, program)),
     )
 
 
-def fit_arguments(config: RunConfig, built: Built) -> dict[str, Any]:
-    """What ``fit`` is called with besides program, data, state and listeners.
+def fit_arguments(config: RunConfig, built: RunObjects) -> dict[str, Any]:
+    """Return the arguments of ``fit`` except program, data, state and listeners.
 
     Example:
         >>> from functrain.config import load
@@ -139,53 +139,53 @@ def _listeners(config: RunConfig, program: ft.Program) -> list[Any]:
     given = config.listeners or []
     pairs = enumerate(given) if isinstance(given, list) else given.items()
     return [
-        _listener(node, joined("listeners", key), program)
+        _listener(node, join_key("listeners", key), program)
         for key, node in pairs
         if node is not None
     ]
 
 
 def _listener(node: dict[str, Any], where: str, program: ft.Program) -> Any:
-    """A listener; one that looks into the program gets it, which no file could name."""
-    target = imported(node[TARGET], joined(where, TARGET))
+    """Build a listener, passing the program if it has a parameter for it."""
+    target = imported(node[TARGET], join_key(where, TARGET))
     if "program" in (parameters(target) or {}) and "program" not in node:
         node = {**node, "program": program}
     return instantiated(node, where)
 
 
 def _check_durations(config: RunConfig) -> None:
-    called("fit.until", lambda: Limits.of(config.fit.until))
-    called("fit.eval_every", lambda: duration(config.fit.eval_every))
-    called("fit.save_every", lambda: duration(config.fit.save_every))
+    build_key("fit.until", lambda: Limits.of(config.fit.until))
+    build_key("fit.eval_every", lambda: duration(config.fit.eval_every))
+    build_key("fit.save_every", lambda: duration(config.fit.save_every))
 
 
 def _check_eval_data(eval_data: Any) -> None:
     several = eval_data if isinstance(eval_data, Mapping) else {"": eval_data}
     for name, data in several.items():
-        where = joined("eval_data", name)
-        called(where, functools.partial(Evaluations.of, {name: data}, duration("1 epoch")))
+        where = join_key("eval_data", name)
+        build_key(where, functools.partial(Evaluations.of, {name: data}, duration("1 epoch")))
 
 
 def _check_rules(early_stop: Any) -> None:
     for rule in early_stop if isinstance(early_stop, list) else [early_stop]:
         if rule is not None and not callable(getattr(rule, "observe", None)):
             raise ConfigError(
-                f"expected a rule such as functrain.EarlyStop, got {shown(rule)}", "early_stop"
+                f"expected a rule such as functrain.EarlyStop, got {as_yaml(rule)}", "early_stop"
             )
 
 
 def _check_monitored(decisions: Decisions, evaluations: Evaluations) -> None:
-    """See now whether an evaluation can give what the run goes by."""
+    """Check that an evaluation can provide the metrics that options monitor."""
     prefixes = evaluations.prefixes(decisions.program.recipe.ema is not None)
     for each in decisions.monitored():
-        if prefixes or each.by != "checkpoints":  # without evaluations fit warns of these
-            called(_KEYS[each.by], functools.partial(check_possible, [each], prefixes))
-    called("optimizer", decisions.check_schedule)
+        if prefixes or each.by != "checkpoints":  # without evaluations fit warns about these
+            build_key(_KEYS[each.by], functools.partial(check_possible, [each], prefixes))
+    build_key("optimizer", decisions.check_schedule)
 
 
-def _check_horizon(program: ft.Program, data: Any, fit: FitOptions) -> None:
-    """See now, before anything is written, whether the schedules fit into the run."""
-    length = called("data", lambda: as_source(data).length)
+def _check_schedules(program: ft.Program, data: Any, fit: FitOptions) -> None:
+    """Check that the schedules fit the length of the run."""
+    length = build_key("data", lambda: as_source(data).length)
     steps = Limits.of(fit.until).steps(length, program.recipe.accumulate)
     state = learning_rate.init(program.schedules)
     if steps is not None:

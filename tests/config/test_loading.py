@@ -1,4 +1,4 @@
-"""Configuration: typed, overridable, resolved."""
+"""Configurations are typed, overridden and resolved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import functrain as ft
 from functrain import config
-from functrain.config import making
+from functrain.config import factories
 from functrain.errors import ConfigError
 
 
@@ -30,14 +30,14 @@ class TestReading:
         assert loaded.fit.until == ["3 steps", "1 minute"]
         assert loaded.threads == 2
 
-    def test_a_file_with_a_module_beside_it(
+    def test_a_file_with_a_module_in_its_folder(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder / "mine.py").rename(folder / "beside_it.py")
         (folder / "run.yaml").write_text(
             (folder / "run.yaml").read_text().replace("mine", "beside_it")
         )
-        monkeypatch.undo()  # neither the present folder nor on the path
+        monkeypatch.undo()  # neither the working directory nor on the path
         loaded = config.load(str(folder / "run.yaml"), [f"directory={folder / 'out'}"])
         with config.importable(loaded):
             built = config.build(loaded.config)
@@ -46,7 +46,7 @@ class TestReading:
         assert not (folder / "out").exists()
         assert config.load(str(folder / "run.yaml")).config.directory == "runs/run"
 
-    def test_the_environment_can_be_referred_to(
+    def test_references_to_the_environment(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("RUN_NAME", "from outside")
@@ -56,10 +56,10 @@ class TestReading:
         assert (loaded.config.name, loaded.config.threads) == ("from outside", 2)
         assert loaded.config.directory == "runs/from outside"
 
-    def test_yaml_is_read_as_omegaconf_reads_it(self) -> None:
+    def test_yaml_is_parsed_as_in_omegaconf(self) -> None:
         from omegaconf import OmegaConf
 
-        from functrain.config.documents import document
+        from functrain.config.yaml_file import parse_file
 
         text = """
 a: [1e-3, 1E5, 1_000, 0x10, 2026-01-01, yes, off, ~, null, "1", .5, -.inf, 1e3]
@@ -70,9 +70,9 @@ e: |
   two
   lines
 """
-        assert document(text, "f").data == OmegaConf.to_container(OmegaConf.create(text))
+        assert parse_file(text, "f").data == OmegaConf.to_container(OmegaConf.create(text))
 
-    def test_what_is_written_back_reads_as_the_same(self, tmp_path: Path) -> None:
+    def test_a_written_configuration_loads_unchanged(self, tmp_path: Path) -> None:
         from omegaconf import OmegaConf
 
         loaded = config.load("digits", ["seed=3"])
@@ -81,8 +81,8 @@ e: |
 
 
 @pytest.mark.row(46)
-class TestWhatFitAndProgramTake:
-    """Every argument of ``program`` and ``fit`` has a place; a new one is noticed here."""
+class TestArgumentsOfFitAndProgram:
+    """Every argument of ``program`` and ``fit`` has a key; a new one fails here."""
 
     def test_all_arguments_of_program_and_fit_are_covered(self) -> None:
         import inspect
@@ -135,13 +135,13 @@ class TestWhatFitAndProgramTake:
             with config.importable(loaded):
                 assert config.build_program(loaded.config).recipe.ema == ft.EMA(0.5)
 
-    def test_the_device_is_that_of_the_model_and_of_a_resumed_state(self, train: Any) -> None:
+    def test_the_device_applies_to_the_model_and_to_a_resumed_state(self, train: Any) -> None:
         run = train("device=cpu")
         assert run.state.params["weight"].device == torch.device("cpu")
         loaded = config.load("run.yaml", ["device=meta"])
-        assert making.model(loaded.config).weight.device.type == "meta"
+        assert factories.build_model(loaded.config).weight.device.type == "meta"
 
-    def test_a_loss_with_arguments_filled_in(self, train: Any) -> None:
+    def test_a_loss_with_bound_arguments(self, train: Any) -> None:
         plain = train("directory=a").history["loss"][0]
         scaled = train(
             "directory=b", "loss={_target_: mine.loss, _partial_: true, scale: 2.0}"
@@ -163,12 +163,12 @@ class TestWhatFitAndProgramTake:
         train("listeners=null")
         assert capsys.readouterr().out == ""
 
-    def test_a_listener_that_takes_the_program_is_given_it(self, train: Any) -> None:
+    def test_a_listener_with_a_program_parameter_receives_it(self, train: Any) -> None:
         monitor = "{_target_: functrain.listeners.GradientMonitor, every: 1 step}"
         run = train(f"listeners=[{monitor}]")
         assert any(name.startswith("grad_norm/") or "grad" in name for name in run.history.names())
 
-    def test_evaluations_with_options_of_their_own(self, train: Any) -> None:
+    def test_evaluations_with_their_own_options(self, train: Any) -> None:
         one = "{_target_: functrain.Evaluation, data: {_target_: mine.data}, batches: 1}"
         run = train(f"eval_data={{small: {one}, all: {{_target_: mine.data}}}}")
         assert {"small/loss", "all/loss"} <= set(run.history.names())
@@ -205,7 +205,7 @@ class TestWhatFitAndProgramTake:
 
 @pytest.mark.row(40)
 class TestInitFrom:
-    def test_weights_of_a_run_with_everything_else_fresh(self, train: Any) -> None:
+    def test_initial_weights_of_a_run(self, train: Any) -> None:
         first = train("directory=runs/first", "program.ema=0.5")
         for overrides, expected in (
             (["init_from=runs/first"], first.state.params),
@@ -232,7 +232,7 @@ class TestInitFrom:
         state = train("init_from=w.safetensors", "optimizer.lr=0.0").state
         assert torch.equal(state.params["weight"], torch.ones(1, 2))
 
-    def test_weights_that_do_not_fit_name_key_and_path(self, train: Any) -> None:
+    def test_weights_that_do_not_fit_are_an_error_with_key_and_path(self, train: Any) -> None:
         train("directory=runs/first")
         with pytest.raises(ConfigError, match=r"init_from: the given params do not fit.*'weight'"):
             train("init_from=runs/first", "model.in_features=3")

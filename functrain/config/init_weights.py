@@ -1,4 +1,4 @@
-"""The weights a run begins with where they are those of another."""
+"""Initialize a run with the weights of ``init_from``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from functrain.errors.nearest import matches
 
 
 def check_weights(config: RunConfig) -> None:
-    """See that there is something at the path of ``init_from``; it is not read.
+    """Check that the path of ``init_from`` exists, without reading it.
 
     Raises:
-        ConfigError: there is nothing.
+        ConfigError: the path does not exist.
     """
     options = _options(config)
     if options is not None and not locate(options.path).exists():
         raise ConfigError(f"there is no checkpoint and no file at {options.path}", "init_from")
 
 
-def initial(config: RunConfig, program: ft.Program) -> ft.TrainState | None:
-    """A state with the weights of ``init_from`` and all else fresh; ``None`` without them.
+def initial_state(config: RunConfig, program: ft.Program) -> ft.TrainState | None:
+    """Return a new state with the weights of ``init_from``, or ``None`` without the option.
 
     Raises:
         ConfigError: no name matches ``only``.
@@ -34,13 +34,13 @@ def initial(config: RunConfig, program: ft.Program) -> ft.TrainState | None:
     found = weights(options.path, options.weights)
     if options.only is not None:
         patterns = options.only
-        taken = {name: value for name, value in found.items() if matches(patterns, name, value)}
-        if not taken:
+        chosen = {name: value for name, value in found.items() if matches(patterns, name, value)}
+        if not chosen:
             raise ConfigError(
                 f"{patterns!r} matches none of the weights there: {[*found][:8]}", "init_from.only"
             )
         fresh = program.init(config.seed)
-        found = {**fresh.params, **taken}
+        found = {**fresh.params, **chosen}
     return program.init(config.seed, params=found)
 
 
