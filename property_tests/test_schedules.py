@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from functrain import schedules as fs
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 from functrain.schedules import Schedule, ScheduleState
 
 rates = st.floats(1e-6, 1.0)
@@ -114,7 +114,7 @@ NO_ROOM = ("the run leaves it", "leaves nothing of a horizon", "do not fit", "wo
 def started(schedule: Schedule, steps: int = 400) -> ScheduleState:
     try:
         return schedule.with_horizon(schedule.init(), steps)
-    except InvalidScheduleError as error:
+    except ConfigurationError as error:
         # A nested section may be too short for its schedule, which is refused.
         assume(not any(words in str(error) for words in NO_ROOM))
         raise

@@ -6,23 +6,23 @@ import contextlib
 import errno
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import validators
 
 from functrain.checkpoint import hard_links, pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, combine
+from functrain.checkpoint.retention import Best, Rule, combine
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.core.schedule import Mode
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
-from functrain.errors.validators import whole
+from functrain.errors.validators import integer, number, one_of, optional
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
@@ -67,15 +67,19 @@ class Checkpoints:
     """
 
     directory: Path = attrs.field(converter=absolute)
-    keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
-    keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
-    monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode | None = attrs.field(
-        default=None, validator=validators.optional(MODES), kw_only=True
+    keep_last: int | None = attrs.field(
+        default=None, validator=optional(integer(minimum=1)), kw_only=True
     )
-    keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
+    keep_best: int = attrs.field(
+        default=1, validator=integer(minimum=0, kind=Integral), kw_only=True
+    )
+    monitor: str = attrs.field(default="loss", kw_only=True)
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)), kw_only=True)
+    keep_every_steps: int | None = attrs.field(
+        default=None, validator=optional(integer(minimum=1)), kw_only=True
+    )
     keep_every_minutes: float | None = attrs.field(
-        default=None, validator=check_positive, kw_only=True
+        default=None, validator=optional(number(above=0, finite=False)), kw_only=True
     )
     keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     background: bool = attrs.field(default=False, kw_only=True)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import attrs
-from attrs import validators
 
 from functrain.checkpoint.format.records import Entry
 from functrain.core.schedule import Mode
-from functrain.errors import ConfigurationError
-from functrain.errors.validators import one_of, whole
+from functrain.errors.validators import integer, number, one_of, optional
 from functrain.metrics.mode import mode_of_name, resolved_mode
 
 Entries = Mapping[int, Entry]
-MODES = one_of(("min", "max"))
 
 
 class Rule(Protocol):
@@ -38,7 +36,7 @@ class Last:
         [20, 30]
     """
 
-    count: int = attrs.field(default=1, validator=whole(1))
+    count: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
 
     def kept(self, entries: Entries) -> set[int]:
         """Return the highest steps."""
@@ -62,8 +60,8 @@ class Best:
     """
 
     metric: str = "loss"
-    mode: Mode | None = attrs.field(default=None, validator=validators.optional(MODES))
-    count: int = attrs.field(default=1, validator=whole(0))
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+    count: int = attrs.field(default=1, validator=integer(minimum=0, kind=Integral))
 
     def direction(self, entries: Entries) -> Mode | None:
         """Return the mode, or ``None`` if it is unknown."""
@@ -121,7 +119,7 @@ class EverySteps:
         [20, 40]
     """
 
-    steps: int = attrs.field(validator=whole(1))
+    steps: int = attrs.field(validator=integer(minimum=1, kind=Integral))
 
     def kept(self, entries: Entries) -> set[int]:
         """Return the multiples of ``steps``."""
@@ -140,7 +138,7 @@ class EveryMinutes:
         [1, 3]
     """
 
-    minutes: float = attrs.field(validator=validators.gt(0))
+    minutes: float = attrs.field(validator=number(above=0, finite=False))
 
     def kept(self, entries: Entries) -> set[int]:
         """Return the first step of each interval, and all steps without a known time."""
@@ -170,19 +168,6 @@ def combine(
     rules += [] if minutes is None else [EveryMinutes(minutes)]
     rules += more
     return (*rules, Last(1), best) if rules else ()
-
-
-def check_positive(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    """Validate a field that must be positive or ``None``.
-
-    Raises:
-        ConfigurationError: the value is not above 0, or not an int where it must be.
-    """
-    whole = attribute.name != "keep_every_minutes"
-    if value is not None and (value <= 0 or (whole and not isinstance(value, int))):
-        raise ConfigurationError(
-            f"{attribute.name}={value}: expected {'1 or more' if whole else 'more than 0'}, or None"
-        )
 
 
 def prunable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:

@@ -16,8 +16,8 @@ from functrain.checkpoint.run_state import RunState
 from functrain.cli import output
 from functrain.cli.targets import Target
 from functrain.errors import ConfigError, ConfigurationError, NoCheckpointError
+from functrain.errors.validators import integer
 from functrain.generation import until
-from functrain.generation.bounds import Bounds
 from functrain.training.resume import TYPES
 from functrain.view import plain_text
 from functrain.view.run_checkpoints import CONFIG_NAME
@@ -112,8 +112,8 @@ def generate(
         ConfigurationError: ``length`` or ``count`` is out of bounds.
         The errors of :func:`writer` and of the function.
     """
-    Bounds("--length", 0, whole=True).check(length)
-    Bounds("--count", 1, whole=True).check(count)
+    integer(minimum=0).check("--length", length)
+    integer(minimum=1).check("--count", count)
     given = {name: value for name, value in options.items() if value is not None}
     seeds = [given.get("seed", 0) + number for number in range(count)]
     texts = []

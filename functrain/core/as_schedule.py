@@ -11,7 +11,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, UnsupportedError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 def _as_float(value: Any) -> Any:
@@ -21,7 +21,7 @@ def _as_float(value: Any) -> Any:
 
 def _check_rate(instance: Constant, attribute: attrs.Attribute[Any], value: object) -> None:
     if not (isinstance(value, float) and 0 <= value < math.inf):
-        raise InvalidScheduleError(f"Constant: lr must be a finite number >= 0, got {value!r}")
+        raise ConfigurationError(f"Constant: lr: expected a finite number >= 0, got {value!r}")
 
 
 @attrs.frozen(repr=False)
@@ -45,7 +45,7 @@ class Constant(Schedule):
 
 def _check_callable(instance: Lambda, attribute: attrs.Attribute[Any], value: object) -> None:
     if not callable(value):
-        raise InvalidScheduleError(f"Lambda: expected a function of the step, got {value!r}")
+        raise ConfigurationError(f"Lambda: expected a function of the step, got {value!r}")
 
 
 @attrs.frozen(repr=False)
@@ -72,7 +72,7 @@ class Lambda(Schedule):
         """Return the function's value at the step.
 
         Raises:
-            InvalidScheduleError: it is no finite number from 0 up.
+            ConfigurationError: it is no finite number from 0 up.
         """
         value = self.function(step)
         try:
@@ -80,7 +80,7 @@ class Lambda(Schedule):
         except (TypeError, ValueError):
             lr = math.nan
         if not 0 <= lr < math.inf:
-            raise InvalidScheduleError(
+            raise ConfigurationError(
                 f"Lambda: the function must return a finite number from 0 up, and at step {step} "
                 f"it returned {value!r}"
             )

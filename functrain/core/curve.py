@@ -8,7 +8,7 @@ import attrs
 
 from functrain.core.as_schedule import Constant
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 
 RESTARTED = "restarted_at"
 """Key in the state of a schedule that was restarted within its run, beside "schedule"."""
@@ -82,7 +82,7 @@ class Curve:
             return True
         try:
             own = self.fresh(steps - self.start)
-        except InvalidScheduleError:
+        except ConfigurationError:
             return False
         # A torch scheduler gives its present rate alone, so its first updates are made.
         first = [own, *(own := self.schedule.advance(own) for _ in range(3))]

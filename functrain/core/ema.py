@@ -7,6 +7,7 @@ evaluated with the present buffers, as ``AveragedModel(use_buffers=False)`` does
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from functrain.core.precision import widest
 from functrain.core.state import Tensors
-from functrain.errors.validators import between, whole
+from functrain.errors.validators import integer, number
 
 
 @attrs.frozen
@@ -34,8 +35,10 @@ class EMA:
         EMA(decay=0.999, every=1, warmup=False)
     """
 
-    decay: float = attrs.field(default=0.999, converter=float, validator=between(0, 1))
-    every: int = attrs.field(default=1, validator=whole(1))
+    decay: float = attrs.field(
+        default=0.999, converter=float, validator=number(minimum=0, maximum=1)
+    )
+    every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
     warmup: bool = False
 
     def init(self, params: Tensors) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def check_mode(schedules: Schedules, mode: Mode | None) -> None:
     """Refuse schedules that would take less of a metric for better where more is better.
 
     Raises:
-        InvalidScheduleError: there is one to which only the user can give a mode.
+        ConfigurationError: there is one to which only the user can give a mode.
     """
     for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
         if isinstance(schedule, dict):

@@ -173,4 +173,4 @@ def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Real):
         return torch.tensor(float(value), device=device)
     got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise LossError(f"{name!r} of functrain.Loss must be a number or a scalar tensor, got {got}")
+    raise LossError(f"{name!r} of functrain.Loss: expected a number or a scalar tensor, got {got}")

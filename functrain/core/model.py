@@ -211,7 +211,7 @@ def _copy(module: nn.Module) -> nn.Module:
 def _make(factory: Factory, seed: int) -> nn.Module:
     if not callable(factory):
         raise ModelError(
-            f"model must be an nn.Module or a callable that returns one, got {factory!r}"
+            f"model: expected an nn.Module or a callable that returns one, got {factory!r}"
         )
     with scoped(derive(seed, "init"), None):
         module = factory()

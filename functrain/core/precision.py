@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.state import Tensors
-from functrain.errors import ConfigurationError
+from functrain.errors.validators import one_of
 
 INITIAL_SCALE = 65536.0
 GROWTH = 2.0
@@ -51,8 +51,7 @@ def as_precision(name: PrecisionName) -> Precision:
         >>> as_precision("bfloat16"), as_precision("fp16")
         ('bf16', 'fp16')
     """
-    if name not in _SHORT_NAMES:
-        raise ConfigurationError(f"precision must be one of {list(_SHORT_NAMES)}, got {name!r}")
+    one_of(*_SHORT_NAMES).check("precision", name)
     return _SHORT_NAMES[name]
 
 

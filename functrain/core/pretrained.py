@@ -146,24 +146,24 @@ def prefix_hint(given: Collection[str], known: Collection[str]) -> str:
 def _check(given: Any, known: Collection[str]) -> None:
     """Refuse a path, a module, a state, a nested checkpoint and the like."""
     if not isinstance(given, Mapping):
-        raise ConfigurationError(f"params must be a dict of tensors by name, {_instead(given)}")
+        raise ConfigurationError(f"params: expected a dict of tensors by name, {_instead(given)}")
     for name in given:
         if not isinstance(name, str):
             raise ConfigurationError(
-                f"params must be a dict of tensors by name, got one with the key {name!r}; "
+                f"params: expected a dict of tensors by name, got one with the key {name!r}; "
                 "program.init(params=module.state_dict()) is one"
             )
     others = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
     nested = state_dicts(others)
     if nested:
         raise ConfigurationError(
-            "params must be a dict of tensors by name, got one with dicts or modules in it: "
+            "params: expected a dict of tensors by name, got one with dicts or modules in it: "
             f"{', '.join(map(repr, nested))}. Give the weights alone: "
             f"program.init(params={_best(nested)})"
         )
     for name in others.keys() & set(known):
         raise ConfigurationError(
-            f"params[{name!r}] must be a tensor, got a {type(given[name]).__name__}; "
+            f"params[{name!r}]: expected a tensor, got a {type(given[name]).__name__}; "
             "torch.as_tensor makes one of an array or a list"
         )
     meta = [name for name, value in given.items() if isinstance(value, Tensor) and value.is_meta]

@@ -324,7 +324,7 @@ class Program:
                 own ``mode`` was not given; it is taken for a loss otherwise.
 
         Raises:
-            InvalidScheduleError: more is better, and a schedule of torch, or one within a schedule
+            ConfigurationError: more is better, and a schedule of torch, or one within a schedule
                 of your own, has no ``mode``.
         """
         scheduler = learning_rate.observe(self.schedules, state.scheduler, metric, mode)
@@ -340,7 +340,7 @@ class Program:
             trained = {path: state.params[path] for path in self.fixed.trainable}
             return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}
         if weights != "ema":
-            raise ConfigurationError(f'weights must be "params" or "ema", got {weights!r}')
+            raise ConfigurationError(f'weights: expected "params" or "ema", got {weights!r}')
         if state.ema is None:
             raise ConfigurationError(
                 'weights="ema" was asked for, but the program keeps no average; make it with '

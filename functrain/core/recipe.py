@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from functrain.core.optimizer import Optimizer
 from functrain.core.precision import Precision, as_precision
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
+from functrain.errors.validators import Validator, integer, number, one_of, optional
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
 Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -27,38 +28,21 @@ def _as_ema(value: EMA | float | None) -> EMA | None:
         return EMA(value)
     if value is not None and not isinstance(value, EMA):
         raise ConfigurationError(
-            f"ema must be a decay such as 0.999, functrain.EMA(...) or None, got {value!r}"
+            f"ema: expected a decay such as 0.999, functrain.EMA(...) or None, got {value!r}"
         )
     return value
 
 
-def _positive(_: Recipe, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ConfigurationError(
-            f"{attribute.name} must be above 0, or None for no clipping; got {value!r}"
-        )
-
-
-def _one_of(allowed: Sequence[str]) -> Callable[..., None]:
-    def check(_: Recipe, attribute: attrs.Attribute[Any], value: str) -> None:
-        if value not in allowed:
-            raise ConfigurationError(
-                f"{attribute.name} must be one of {list(allowed)}, got {value!r}"
-            )
-
-    return check
-
-
-def _count(_: Recipe, attribute: attrs.Attribute[Any], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{attribute.name} must be a whole number from 1, got {value!r}")
+def _named(validator: Validator) -> Callable[[Recipe, attrs.Attribute[Any], Any], None]:
+    """Check a field under its name as an argument of ``functrain.program``."""
+    return lambda _, attribute, value: validator.check(attribute.name, value)
 
 
 def _callable(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> None:
     is_left_out = value is None and attribute.default is None
     if not is_left_out and not callable(value):
         raise ConfigurationError(
-            f"{attribute.name} must be a function (model, batch), got {value!r}"
+            f"{attribute.name}: expected a function (model, batch), got {value!r}"
         )
 
 
@@ -69,9 +53,12 @@ def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> Non
         plain = isinstance(value, type | str | None)
         got = repr(value) if plain else f"a {kind.__module__}.{kind.__qualname__}"
         raise ConfigurationError(
-            f"optimizer must be one of functrain.optim, got {got}. Write "
+            f"optimizer: expected one of functrain.optim, got {got}. Write "
             "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(torch.optim.X, lr=1e-3)."
         )
+
+
+_CLIP = _named(optional(number(above=0, finite=False)))
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -96,12 +83,12 @@ class Recipe:
     model: str
     loss: LossFunction = attrs.field(validator=_callable)
     optimizer: Optimizer = attrs.field(validator=_optimizer)
-    clip_norm: float | None = attrs.field(default=None, validator=_positive)
-    clip_value: float | None = attrs.field(default=None, validator=_positive)
-    accumulate: int = attrs.field(default=1, validator=_count)
+    clip_norm: float | None = attrs.field(default=None, validator=_CLIP)
+    clip_value: float | None = attrs.field(default=None, validator=_CLIP)
+    accumulate: int = attrs.field(default=1, validator=_named(integer(minimum=1)))
     precision: Precision = attrs.field(default="float32", converter=as_precision)
     ema: EMA | None = attrs.field(default=None, converter=_as_ema)
-    nonfinite: Nonfinite = attrs.field(default="raise", validator=_one_of(get_args(Nonfinite)))
+    nonfinite: Nonfinite = attrs.field(default="raise", validator=_named(one_of(Nonfinite)))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
     sharpness: GradientTransform | None = None

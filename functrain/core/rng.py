@@ -82,14 +82,14 @@ def checked_seed(seed: Any) -> int:
     Example:
         >>> checked_seed("7")
         Traceback (most recent call last):
-        functrain.errors.ConfigurationError: seed must be a whole number, got a str
+        functrain.errors.ConfigurationError: seed: expected a whole number, got a str
     """
     try:
         return operator.index(seed)
     except TypeError:
         hint = "; pretrained weights go to params=" if isinstance(seed, dict) else ""
         got = type(seed).__name__
-        raise ConfigurationError(f"seed must be a whole number, got a {got}{hint}") from None
+        raise ConfigurationError(f"seed: expected a whole number, got a {got}{hint}") from None
 
 
 def device_generator(device: torch.device) -> Generator | None:

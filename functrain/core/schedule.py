@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
-from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
+from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
 from functrain.errors.optional import require
 
 Mode: TypeAlias = Literal["min", "max"]
@@ -164,7 +164,7 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
     Raises:
         UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
         ScheduleStateError: the lr depends on metrics that are observed.
-        InvalidScheduleError: `steps` is no integer, or less than 1.
+        ConfigurationError: `steps` is no integer, or less than 1.
 
     Example:
         >>> from functrain.schedules import Linear
@@ -184,7 +184,7 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
             ".plot(steps=N)"
         )
     if not isinstance(length, int) or length < 1:
-        raise InvalidScheduleError(f"{name}.plot: steps must be an integer >= 1, got {length!r}")
+        raise ConfigurationError(f"{name}.plot: steps: expected an integer >= 1, got {length!r}")
     state = schedule.with_horizon(schedule.init(), length)
     lrs = []
     for step in range(length):

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Mode
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 
 
 def with_mode(schedule: Any, mode: Mode | None) -> Any:
@@ -20,7 +20,7 @@ def with_mode(schedule: Any, mode: Mode | None) -> Any:
             change nothing.
 
     Raises:
-        InvalidScheduleError: only the user can give a mode to a schedule within it.
+        ConfigurationError: only the user can give a mode to a schedule within it.
 
     Example:
         >>> from functrain.schedules import Plateau
@@ -35,7 +35,7 @@ def with_mode(schedule: Any, mode: Mode | None) -> Any:
     if needs_mode and hasattr(schedule, "mode"):
         return attrs.evolve(schedule, mode=mode)
     if needs_mode or not attrs.has(type(schedule)):
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{_named(schedule)} takes less for better by default, but more of the monitored "
             "metric is better. Give it mode='max' (or mode='min', if that is meant)"
         )

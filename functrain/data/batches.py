@@ -22,15 +22,7 @@ from functrain.errors import (
     EmptyDatasetError,
     UnsupportedError,
 )
-from functrain.errors.validators import at_least
-
-
-def _at_least(least: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
-    def validate(instance: Any, attribute: attrs.Attribute[int], value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise at_least("Batches", attribute.name, least, value)
-
-    return validate
+from functrain.errors.validators import integer, number
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -79,17 +71,17 @@ class Batches:
     """
 
     dataset: Any
-    batch_size: int = attrs.field(validator=_at_least(1))
+    batch_size: int = attrs.field(validator=integer(minimum=1))
     seed: int = attrs.field(default=0, kw_only=True, converter=operator.index)
     shuffle: bool = attrs.field(default=True, kw_only=True)
     drop_last: bool = attrs.field(default=False, kw_only=True)
-    workers: int = attrs.field(default=0, kw_only=True, validator=_at_least(0))
-    prefetch: int = attrs.field(default=2, kw_only=True, validator=_at_least(1))
+    workers: int = attrs.field(default=0, kw_only=True, validator=integer(minimum=0))
+    prefetch: int = attrs.field(default=2, kw_only=True, validator=integer(minimum=1))
     pin_memory: bool = attrs.field(default=False, kw_only=True)
     collate: Callable[[list[Any]], Any] | None = attrs.field(default=None, kw_only=True)
     transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
     sampler: Sampler | None = attrs.field(default=None, kw_only=True)
-    timeout: float = attrs.field(default=0, kw_only=True)
+    timeout: float = attrs.field(default=0, kw_only=True, validator=number(minimum=0, finite=False))
     _reader: BatchedDataset | SampleReader = attrs.field(init=False)
     samples: int = attrs.field(init=False)
 
@@ -108,8 +100,6 @@ class Batches:
         return len(self._reader if self.sampler is None else self.sampler)
 
     def __attrs_post_init__(self) -> None:
-        if self.timeout < 0:
-            raise at_least("Batches", "timeout", 0, self.timeout)
         if not self.samples:
             what, part = (
                 ("dataset", self.dataset) if self.sampler is None else ("sampler", self.sampler)

@@ -132,7 +132,7 @@ def _has_rows(column: Any) -> bool:
 def _tensor(name: str, column: Any) -> Tensor:
     if not _has_rows(column):
         raise UnsupportedError(
-            f"{name} must be a tensor or array with rows, got "
+            f"{name}: expected a tensor or array with rows, got "
             f"{'a scalar' if _is_column(column) else type(column).__name__}. Give "
             "torch.tensor(values) if it is a list of numbers. A dataset of samples needs __len__ "
             "and __getitem__(index), as torch.utils.data.Dataset has."

@@ -29,11 +29,11 @@ def named(given: Any) -> Mapping[str, Any]:
         named = {str(index): source for index, source in enumerate(given)}
     else:
         raise ConfigurationError(
-            f"sources must be a dict by name or a list, got {type(given).__name__}"
+            f"sources: expected a dict by name or a list, got {type(given).__name__}"
         )
     if not named or not all(isinstance(name, str) for name in named):
         raise ConfigurationError(
-            f"sources must be one or more, named by strings, got {list(named)}"
+            f"sources: expected one or more named by strings, got {list(named)}"
         )
     return named
 
@@ -90,9 +90,7 @@ class Mixture:
     def _count(self) -> int:
         if self.length is not None:
             if not isinstance(self.length, int) or self.length < 1:
-                raise ConfigurationError(
-                    f"length must be an int of at least 1, got {self.length!r}"
-                )
+                raise ConfigurationError(f"length: expected an integer >= 1, got {self.length!r}")
             return self.length
         lengths = self._lengths()
         unknown = [name for name, length in lengths.items() if length is None]

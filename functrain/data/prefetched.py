@@ -13,7 +13,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.data.source import Source, as_source
 from functrain.data.stream import pinned
-from functrain.errors.validators import at_least
+from functrain.errors.validators import integer
 
 
 class Transfer(Protocol):
@@ -144,7 +144,6 @@ def prefetched(data: Any, device: torch.device | str, depth: int = 2) -> Source:
         >>> prefetched([torch.ones(2), torch.zeros(2)], "cpu").length
         2
     """
-    if depth < 1:
-        raise at_least("prefetched", "depth", 1, depth)
+    integer(minimum=1).check("prefetched: depth", depth)
     source, device = as_source(data), torch.device(device)
     return Prefetched(source, SideStream(device), depth) if device.type == "cuda" else source

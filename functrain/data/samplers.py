@@ -11,7 +11,7 @@ from torch import Tensor
 
 from functrain.core.rng import derive
 from functrain.data.permutation import Permutation
-from functrain.errors.validators import at_least
+from functrain.errors.validators import integer
 
 
 @runtime_checkable
@@ -57,19 +57,14 @@ class ByLength:
     """
 
     lengths: Sequence[int] | Tensor
-    batch_size: int
-    pool: int = attrs.field(default=64, kw_only=True)
+    batch_size: int = attrs.field(validator=integer(minimum=1))
+    pool: int = attrs.field(default=64, kw_only=True, validator=integer(minimum=1))
     seed: int = attrs.field(default=0, kw_only=True)
     _lengths: Tensor = attrs.field(init=False, repr=False)
 
     @_lengths.default
     def _as_tensor(self) -> Tensor:
         return torch.as_tensor(self.lengths)
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("batch_size", "pool"):
-            if getattr(self, name) < 1:
-                raise at_least("ByLength", name, 1, getattr(self, name))
 
     def __len__(self) -> int:
         """SampleReader in an epoch."""

@@ -124,7 +124,7 @@ def _check_gives_batches(data: Any) -> None:
         )
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise UnsupportedError(
-            f"data must be Batches, a DataLoader or another iterable of batches, got {kind}"
+            f"data: expected Batches, a DataLoader or another iterable of batches, got {kind}"
         )
 
 

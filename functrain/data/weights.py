@@ -53,7 +53,7 @@ class Temperature:
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.temperature < math.inf or (self.cap is not None and self.cap <= 0):
-            raise ConfigurationError(f"temperature and cap must be positive, got {self}")
+            raise ConfigurationError(f"temperature and cap: expected positive numbers, got {self}")
 
     def of(self, sizes: Sequence[int]) -> Tensor:
         """Return the weights of sources by size: a float64 tensor of shape ``[sources]``."""
@@ -85,7 +85,7 @@ class Interpolated:
     def __attrs_post_init__(self) -> None:
         if not self.points or min(self.points) < 0:
             raise ConfigurationError(
-                f"points must be weights by batch number from 0 on, got {self}"
+                f"points: expected weights by batch number from 0 on, got {self}"
             )
 
 
@@ -179,7 +179,7 @@ def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
     found = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(found, str) or not isinstance(found, Sequence):
         raise ConfigurationError(
-            'weights must be "uniform", "proportional", a list, a dict by name, Temperature, '
+            'weights: expected "uniform", "proportional", a list, a dict by name, Temperature, '
             f"Interpolated or a function of the batch's number, got {given!r}"
         )
     if len(found) != len(names):
@@ -193,7 +193,7 @@ def _checked(rows: Sequence[Sequence[float]], names: Sequence[str]) -> Tensor:
     bad = ~(found.isfinite().all(1) & (found >= 0).all(1) & (found.sum(1) > 0))
     if bad.any():
         raise ConfigurationError(
-            "weights must be finite, not negative and not all zero, got "
+            "weights: expected finite numbers, not negative and not all zero, got "
             f"{found[bad][0].tolist()} for {list(names)}"
         )
     return found

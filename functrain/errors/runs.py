@@ -5,10 +5,6 @@ from __future__ import annotations
 from functrain.errors.base import FunctrainError, FunctrainWarning
 
 
-class InvalidScheduleError(FunctrainError, ValueError):
-    """A schedule was given a field it cannot work with."""
-
-
 class UnknownLengthError(FunctrainError, ValueError):
     """The length of a run or of an epoch is needed and not known."""
 

@@ -1,78 +1,153 @@
-"""Validators of fields; messages name class, field, the expected value and the given one."""
+"""Validators of fields and arguments: "Class: field: expected X, got Y"."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from numbers import Integral, Real
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, get_args
 
 import attrs
+from torch import Tensor
 
 from functrain.errors import ConfigurationError
+from functrain.errors.nearest import nearest
 
-Validator: TypeAlias = "Callable[[Any, attrs.Attribute[Any], Any], None]"
+
+@attrs.frozen
+class Validator:
+    """A condition on a value: a validator of attrs, and with :meth:`check` one of arguments.
+
+    Attributes:
+        accepts: whether a value meets it.
+        expected: in words, the values that do.
+        hint: from a wrong value to the end of the message.
+    """
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    hint: Callable[[Any], str] = lambda _: ""
+
+    def __call__(self, instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        """Check a field."""
+        name = attribute.alias or attribute.name
+        self.check(f"{type(instance).__name__}: {name}", value)
+
+    def check(self, name: str, value: Any) -> None:
+        """Check an argument.
+
+        Raises:
+            ConfigurationError: the value does not meet the condition.
+
+        Example:
+            >>> number(minimum=0, maximum=1).check("top_p", 1.5)
+            Traceback (most recent call last):
+            functrain.errors.ConfigurationError: top_p: expected a number from 0 to 1, got 1.5
+        """
+        if not self.accepts(value):
+            raise refused(name, self.expected, value, self.hint(value))
 
 
-def whole(least: int) -> Validator:
-    """Accept whole numbers.
+def refused(name: str, expected: str, value: Any, hint: str = "") -> ConfigurationError:
+    """Return the error for a value that is not as expected."""
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    return ConfigurationError(f"{name}: expected {expected}, got {got}{hint}")
+
+
+def integer(*, minimum: int, kind: type[Any] = int) -> Validator:
+    """Accept a whole number from the minimum on.
 
     Args:
-        least: the smallest of them.
+        minimum: the smallest one.
+        kind: its type; ``numbers.Integral`` accepts those of NumPy too.
 
     Example:
         >>> @attrs.frozen
         ... class Last:
-        ...     count: int = attrs.field(validator=whole(1))
+        ...     count: int = attrs.field(validator=integer(minimum=1))
         >>> Last(0)
         Traceback (most recent call last):
-        functrain.errors.ConfigurationError: Last: count must be a whole number from 1, got 0
+        functrain.errors.ConfigurationError: Last: count: expected an integer >= 1, got 0
     """
 
     def accepts(value: Any) -> bool:
-        return type(value) is not bool and isinstance(value, Integral) and int(value) >= least
+        return type(value) is not bool and isinstance(value, kind) and int(value) >= minimum
 
-    return _validator(accepts, f"a whole number from {least}")
+    return Validator(accepts, f"an integer >= {minimum}")
 
 
-def between(low: float, high: float = math.inf) -> Validator:
-    """Accept finite numbers.
+def number(
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    finite: bool = True,
+    tensors: bool = False,
+) -> Validator:
+    """Accept a number from `minimum` to `maximum`, more than `above` and less than `below`.
 
     Args:
-        low: the least one, itself accepted.
-        high: the largest one, itself accepted.
+        minimum: the smallest one.
+        maximum: the largest one.
+        above: a bound that is itself refused.
+        below: likewise.
+        finite: refuse infinity.
+        tensors: accept any 0-dim tensor. It may be traced, vmapped or on another device, so its
+            value is not read.
     """
 
     def accepts(value: Any) -> bool:
-        real = type(value) is not bool and isinstance(value, Real)
-        return real and math.isfinite(value) and low <= float(value) <= high
+        if tensors and isinstance(value, Tensor):
+            return not value.ndim
+        if type(value) is bool or not isinstance(value, Real):
+            return False
+        x = float(value)
+        inside = minimum <= x <= maximum
+        inside = inside and (above == -math.inf or x > above) and (below == math.inf or x < below)
+        return inside and (math.isfinite(x) or not finite)
 
-    bound = f"a finite number from {low:g}"
-    return _validator(accepts, bound + (" up" if high == math.inf else f" to {high:g}"))
+    kind = "a number" if not finite or maximum < math.inf or below < math.inf else "a finite number"
+    kind += _bounds(minimum, maximum, above, below)
+    return Validator(accepts, f"{kind} or a 0-dim tensor" if tensors else kind)
 
 
-def one_of(choices: Sequence[Any]) -> Validator:
-    """Accept some values.
+def _bounds(minimum: float, maximum: float, above: float, below: float) -> str:
+    if minimum > -math.inf and maximum < math.inf:
+        return f" from {minimum:g} to {maximum:g}"
+    if minimum > -math.inf and below < math.inf:
+        return f" in [{minimum:g}, {below:g})"
+    bounds = {">=": minimum, "above": above, "<=": maximum, "below": below}
+    shown = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    return f" {' and '.join(shown)}" if shown else ""
 
-    Args:
-        choices: these.
+
+def one_of(*choices: Any) -> Validator:
+    """Accept some values, given one by one or as a ``Literal``.
+
+    Example:
+        >>> one_of("constant", "linear").check("shape", "liner")
+        Traceback (most recent call last):
+        functrain.errors.ConfigurationError: shape: expected 'constant' or 'linear', got 'liner' ...
     """
-    return _validator(lambda value: value in choices, f"one of {list(choices)}")
+    values = [value for choice in choices for value in get_args(choice) or (choice,)]
+    *first, last = map(repr, values)
+    words = [value for value in values if isinstance(value, str)]
+
+    def hint(value: Any) -> str:
+        return nearest(value, words) if isinstance(value, str) else ""
+
+    expected = f"{', '.join(first)} or {last}" if first else last
+    return Validator(lambda value: value in values, expected, hint)
 
 
-def at_least(owner: str, name: str, least: float, value: object) -> ConfigurationError:
-    """Return the error for a number that is too small, or no number."""
-    kind = "a number" if isinstance(value, float) else "an int"
-    return ConfigurationError(
-        f"{owner}({name}=...) must be {kind} of at least {least}, got {value!r}"
+def optional(validator: Validator) -> Validator:
+    """Accept None, too."""
+    return Validator(
+        lambda value: value is None or validator.accepts(value),
+        f"{validator.expected} or None",
+        validator.hint,
     )
 
 
-def _validator(accepts: Callable[[Any], bool], expected: str) -> Validator:
-    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not accepts(value):
-            raise ConfigurationError(
-                f"{type(instance).__name__}: {attribute.name} must be {expected}, got {value!r}"
-            )
-
-    return check
+BOOLEAN = Validator(lambda value: isinstance(value, bool), "True or False")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import LogitsError
-from functrain.generation.bounds import Bounds
+from functrain.errors.validators import integer
 from functrain.generation.cache import LanguageModel, Reader
 from functrain.generation.multinomial import uniforms
 from functrain.generation.prompts import Prompt, Prompts, prompt_rows
@@ -153,9 +153,9 @@ def stream(
         [0, 1, 0, 1]
     """
     rows = prompt_rows(prompt)
-    Bounds("length", 0, whole=True).check(length)
+    integer(minimum=0).check("length", length)
     if window is not None:
-        Bounds("window", 1, whole=True).check(window)
+        integer(minimum=1).check("window", window)
     reader = Reader(max(map(len, rows)) + length, window, adapter, use_cache)
     decoder = _Decoder(program, state, weights, reader, sampler, _stop_tokens(stop), seed)
     return decoder.tokens(_groups(rows, state.device), length)

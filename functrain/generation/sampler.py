@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import attrs
-from attrs.validators import optional
 from torch import Tensor
 
+from functrain.errors.validators import optional
 from functrain.generation import bounds
 from functrain.generation import logits_processors as processors
 from functrain.generation.multinomial import check, draw

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 import attrs
 
 from functrain import metrics
-from functrain.errors import ConfigurationError
+from functrain.errors.validators import one_of
 from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
@@ -18,11 +18,6 @@ from functrain.training import events
 from functrain.training.durations import Duration
 
 STYLES = ("minimal", "standard", "verbose")
-
-
-def _check_style(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in STYLES:
-        raise ConfigurationError(f"Console(style=...) is one of {list(STYLES)}, got {value!r}")
 
 
 @attrs.define(eq=False)
@@ -53,7 +48,7 @@ class Console:
         ended at step 4: max_epochs (reached 2 epochs)
     """
 
-    style: str = attrs.field(default="standard", validator=_check_style)
+    style: str = attrs.field(default="standard", validator=one_of(*STYLES))
     every: Duration | str = "100 steps"
     file: TextIO | None = None
     _interval: Interval = attrs.field(init=False)

@@ -85,10 +85,12 @@ def layerwise_lr_decay(optimizer: Optimizer, decay: float, layers: Sequence[Patt
     """
     _require_optimizer("layerwise_lr_decay", optimizer)
     if not (isinstance(decay, int | float) and 0 < decay < math.inf):
-        raise ConfigurationError(f"layerwise_lr_decay: decay must be above 0, got {decay!r}")
+        raise ConfigurationError(
+            f"layerwise_lr_decay: decay: expected a number above 0, got {decay!r}"
+        )
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ConfigurationError(
-            f"layerwise_lr_decay: layers must be a list with a pattern for each, got {layers!r}"
+            f"layerwise_lr_decay: layers: expected a list with a pattern for each, got {layers!r}"
         )
     inner = getattr(optimizer, "optimizer", None)
     if isinstance(inner, Optimizer):  # a bound on all gradients stays one on all

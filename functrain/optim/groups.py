@@ -204,7 +204,7 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
     for index, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ConfigurationError(
-                f"groups: entry {index} must be (pattern, optimizer), got {pair!r}"
+                f"groups: entry {index}: expected (pattern, optimizer), got {pair!r}"
             )
         _check_pair(index, *pair)
     patterns = tuple(pattern for pattern, _ in pairs)
@@ -222,7 +222,7 @@ def _check_pair(index: int, pattern: object, optimizer: object) -> None:
     listed = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)
     if not (callable(pattern) or (listed and globs)):
         raise ConfigurationError(
-            f"groups: pattern {index} must be a glob, a list of globs or a predicate "
+            f"groups: pattern {index}: expected a glob, a list of globs or a predicate "
             f"(path, tensor) -> bool, got {pattern!r}"
         )
     if isinstance(optimizer, type) or not isinstance(optimizer, Optimizer):

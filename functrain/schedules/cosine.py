@@ -7,8 +7,9 @@ import math
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors.validators import integer, number, optional
+from functrain.schedules.fields import plain_float
 from functrain.schedules.horizon import known_horizon, with_own_horizon
-from functrain.schedules.validators import integer, plain_float, real
 
 
 @attrs.frozen(repr=False)
@@ -30,11 +31,9 @@ class Cosine(Schedule):
         [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
-    end: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
-    steps: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(minimum=1))
-    )
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    end: float = attrs.field(default=0.0, converter=plain_float, validator=number(minimum=0))
+    steps: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
 
     def init(self) -> ScheduleState:
         """Return {"horizon": steps}."""

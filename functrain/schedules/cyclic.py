@@ -8,15 +8,16 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number, one_of, optional
+from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
-from functrain.schedules.validators import integer, one_of, plain_float, real
 
 
 def _check_top(instance: Cyclic, attribute: attrs.Attribute[Any], top: float) -> None:
     if top < instance.base:
-        raise InvalidScheduleError(
-            f"Cyclic: top must be at least lr={instance.base!r}, got {top!r}"
+        raise ConfigurationError(
+            f"Cyclic: top: expected a number of at least lr={instance.base!r}, got {top!r}"
         )
 
 
@@ -44,16 +45,16 @@ class Cyclic(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
-    top: float = attrs.field(converter=plain_float, validator=[real(minimum=0), _check_top])
-    up: int = attrs.field(default=2000, validator=integer(minimum=1))
-    down: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(minimum=1))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    top: float = attrs.field(
+        converter=plain_float, validator=attrs.validators.and_(number(minimum=0), _check_top)
     )
+    up: int = attrs.field(default=2000, validator=integer(minimum=1))
+    down: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
     mode: str = attrs.field(
         default="triangular", validator=one_of("triangular", "triangular2", "exp_range")
     )
-    factor: float = attrs.field(default=1.0, converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(default=1.0, converter=plain_float, validator=number(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the triangle that `step` is in."""
@@ -90,10 +91,10 @@ class CosineRestarts(Schedule):
         [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     period: int = attrs.field(validator=integer(minimum=1))
     growth: int = attrs.field(default=1, validator=integer(minimum=1))
-    end: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
+    end: float = attrs.field(default=0.0, converter=plain_float, validator=number(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the wave that `step` is in."""

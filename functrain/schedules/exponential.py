@@ -7,17 +7,18 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import number, optional
+from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
-from functrain.schedules.validators import plain_float, real
 
 
 def _check_end(instance: Exponential, attribute: attrs.Attribute[Any], end: float | None) -> None:
     base, factor = instance.base, instance.factor
     if end is not None and (end < base if factor > 1 else end > base):
         side = "at least" if factor > 1 else "at most"
-        raise InvalidScheduleError(
-            f"Exponential: with factor={factor!r}, end must be {side} lr={base!r}, got {end!r}"
+        raise ConfigurationError(
+            f"Exponential: with factor={factor!r}, end: expected {side} lr={base!r}, got {end!r}"
         )
 
 
@@ -42,12 +43,12 @@ class Exponential(Schedule):
         [1.0, 0.5, 0.25, 0.2, 0.2]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
-    factor: float = attrs.field(converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    factor: float = attrs.field(converter=plain_float, validator=number(minimum=0))
     end: float | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(plain_float),
-        validator=[attrs.validators.optional(real(minimum=0)), _check_end],
+        validator=[optional(number(minimum=0)), _check_end],
     )
 
     def lr(self, state: ScheduleState, step: int) -> float:

@@ -8,8 +8,9 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.errors.validators import number
+from functrain.schedules.fields import plain_float
 from functrain.schedules.inside import observed, own_horizon
-from functrain.schedules.validators import plain_float, real
 
 
 @attrs.frozen(repr=False)
@@ -31,7 +32,7 @@ class ExponentialWarmup(Schedule):
         [0.393, 0.632, 0.777, 0.996]
     """
 
-    period: float = attrs.field(converter=plain_float, validator=real(above=0))
+    period: float = attrs.field(converter=plain_float, validator=number(above=0))
     then: Schedule = attrs.field(converter=as_schedule)
 
     def __call__(self, step: int) -> float:

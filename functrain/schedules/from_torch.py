@@ -12,10 +12,11 @@ import attrs
 import torch
 
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
+from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
+from functrain.errors.validators import number, optional
 from functrain.errors.warning import warn
+from functrain.schedules.fields import plain_float
 from functrain.schedules.plain_state import from_plain, to_plain
-from functrain.schedules.validators import plain_float, real
 
 TORCH_STATE = frozenset({"lr", "group", "scheduler"})
 """Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""
@@ -38,7 +39,7 @@ def from_torch(
         A schedule; see TorchSchedule for what it costs and keeps.
 
     Raises:
-        InvalidScheduleError: schedulers inside this one have other learning rates, or it sets
+        ConfigurationError: schedulers inside this one have other learning rates, or it sets
             another hyperparameter of the optimizer too, as OneCycleLR does with the momentum.
 
     Example:
@@ -56,12 +57,12 @@ def from_torch(
         [0.5, 0.75, 1.0, 0.1, 0.01]
     """
     if not callable(factory) or (hasattr(factory, "get_last_lr") and not isinstance(factory, type)):
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             "from_torch: give the class and its arguments without the optimizer, as in "
             f"from_torch(StepLR, lr=0.1, step_size=30); got {factory!r}"
         )
     if "optimizer" in kwargs:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             "from_torch: leave the optimizer out; functrain's takes the schedule as its lr"
         )
     schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
@@ -76,7 +77,7 @@ def _refuse_other_hyperparameters(schedule: TorchSchedule) -> None:
     if moved:
         hint = "give it cycle_momentum=False, " if "momentum" in moved else ""
         names = ", ".join(sorted(moved))
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{schedule.name} also sets {names} of the optimizer, and functrain's schedules give "
             "the learning rate alone: the optimizer would train with the value that it was made "
             f"with, unlike torch. To train so, {hint}or choose another scheduler"
@@ -107,7 +108,7 @@ class TorchSchedule(Schedule):
     base: float | None = attrs.field(
         alias="lr",
         converter=attrs.converters.optional(plain_float),
-        validator=attrs.validators.optional(real(minimum=0)),
+        validator=optional(number(minimum=0)),
     )
     kwargs: dict[str, Any] = attrs.field(factory=dict, converter=dict, hash=False)
 
@@ -198,7 +199,7 @@ class TorchSchedule(Schedule):
 
     def _optimizer(self) -> torch.optim.SGD:
         if self.base is None:
-            raise InvalidScheduleError(
+            raise ConfigurationError(
                 f"{self.name}: lr is missing; only schedulers inside another may leave it out. "
                 f"Give from_torch({self.name}, lr=...)"
             )
@@ -265,7 +266,7 @@ def _common_lr(factory: Any, lr: float | None, kwargs: dict[str, Any]) -> float 
     inner = {v.base for v in values if isinstance(v, TorchSchedule) and v.base is not None}
     rates = inner if lr is None else inner | {plain_float(lr)}
     if len(rates) > 1:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{getattr(factory, '__name__', factory)}: its schedulers share one optimizer and so "
             f"one lr, got {sorted(map(repr, rates))}. Give it once, to the outermost from_torch"
         )

@@ -7,7 +7,7 @@ from then on only the state is read, so a resumed run follows the curve that it 
 from __future__ import annotations
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, UnknownLengthError
+from functrain.errors import ConfigurationError, UnknownLengthError
 
 
 def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
@@ -36,7 +36,7 @@ def with_own_horizon(schedule: Schedule, state: ScheduleState, steps: int) -> Sc
     """Return a state that holds the horizon alone, filled in with `steps` if it was open.
 
     Raises:
-        InvalidScheduleError: `steps` leaves no update.
+        ConfigurationError: `steps` leaves no update.
     """
     if state["horizon"] is not None:
         return state
@@ -47,14 +47,14 @@ def check_horizon(schedule: Schedule, steps: int, warmup: int = 0) -> int:
     """Return `steps` if a curve fits into them after the warmup.
 
     Raises:
-        InvalidScheduleError: no step is left between the end of the warmup and the horizon.
+        ConfigurationError: no step is left between the end of the warmup and the horizon.
     """
     if steps > warmup:
         return steps
     name = type(schedule).__name__
     if warmup > 0:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{name}: warmup_steps={warmup} leaves nothing of a horizon of {steps} steps to decay "
             "in: lengthen the run (or steps=), or shorten the warmup"
         )
-    raise InvalidScheduleError(f"{name}: the run leaves it {steps} steps; it needs at least 1")
+    raise ConfigurationError(f"{name}: the run leaves it {steps} steps; it needs at least 1")

@@ -8,17 +8,16 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number, optional, refused
+from functrain.schedules.fields import plain_float
 from functrain.schedules.horizon import check_horizon, known_horizon
-from functrain.schedules.validators import integer, plain_float, real
 
 
 def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: float) -> None:
     if not infimum < schedule.base:
-        raise InvalidScheduleError(
-            f"{type(schedule).__name__}: infimum_lr must be below lr={schedule.base!r}, got "
-            f"{infimum!r}"
-        )
+        name = f"{type(schedule).__name__}: infimum_lr"
+        raise refused(name, f"a number below lr={schedule.base!r}", infimum)
 
 
 def _check_length(schedule: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -28,8 +27,8 @@ def _check_length(schedule: Any, attribute: attrs.Attribute[Any], value: int | N
 
 def _horizon_state(schedule: Hyperbolic | ExpHyperbolic, horizon: int) -> ScheduleState:
     if check_horizon(schedule, horizon) > schedule.upper_bound:
-        raise InvalidScheduleError(
-            f"{type(schedule).__name__}: upper_bound={schedule.upper_bound} must be at least "
+        raise ConfigurationError(
+            f"{type(schedule).__name__}: upper_bound={schedule.upper_bound}: expected at least "
             f"max_iter, the length of the run where it is not given, got {horizon}"
         )
     return {"horizon": horizon}
@@ -65,15 +64,17 @@ class Hyperbolic(Schedule):
         [1.0, 0.852, 0.693, 0.509, 0.134, 0.134]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
     infimum_lr: float = attrs.field(
-        kw_only=True, converter=plain_float, validator=[real(minimum=0), _check_infimum]
+        kw_only=True,
+        converter=plain_float,
+        validator=attrs.validators.and_(number(minimum=0), _check_infimum),
     )
     max_iter: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_length],
+        validator=[optional(integer(minimum=1)), _check_length],
     )
 
     def init(self) -> ScheduleState:
@@ -111,15 +112,17 @@ class ExpHyperbolic(Schedule):
         [1.0, 0.506, 0.243, 0.104, 0.019, 0.019]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
     infimum_lr: float = attrs.field(
-        kw_only=True, converter=plain_float, validator=[real(above=0), _check_infimum]
+        kw_only=True,
+        converter=plain_float,
+        validator=attrs.validators.and_(number(above=0), _check_infimum),
     )
     max_iter: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_length],
+        validator=[optional(integer(minimum=1)), _check_length],
     )
 
     def init(self) -> ScheduleState:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from functrain.core.schedule import Observed, Schedule
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 
 
 def observed(outer: Schedule, *inner: Schedule) -> Observed:
     """Return what the schedules inside observe.
 
     Raises:
-        InvalidScheduleError: some of them read training losses, others metrics of evaluations.
+        ConfigurationError: some of them read training losses, others metrics of evaluations.
     """
     # A class that only has the shape of a schedule is shown evaluations: that is the rule.
     wanted: list[Observed] = [getattr(schedule, "observes", "evaluation") for schedule in inner]
     found = set(wanted) - {None}
     if len(found) > 1:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{type(outer).__name__}: some of its schedules observe the training loss of each "
             "step and others a metric of evaluations; one schedule can be shown only one of them. "
             "(A class that does not inherit from Schedule counts as one that observes evaluations)"
@@ -34,7 +34,7 @@ def check_observed(outer: Any, attribute: Any, value: Any) -> None:
 def check_inside_step(outer: Any, attribute: Any, value: Schedule) -> None:
     """Validate that the schedule inside one of steps does not want evaluations."""
     if observed(outer, value) == "evaluation":
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{type(outer).__name__} observes the training loss of each step, and the "
             f"{type(value).__name__} inside it a metric of evaluations; one schedule can be shown "
             "only one of them. (A class that does not inherit from Schedule counts as one that "

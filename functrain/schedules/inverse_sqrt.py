@@ -7,7 +7,8 @@ import math
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.schedules.validators import integer, plain_float, real
+from functrain.errors.validators import integer, number, optional
+from functrain.schedules.fields import plain_float
 
 _TIMESCALE = 10_000  # that of transformers where there is no warmup
 
@@ -33,10 +34,10 @@ class InverseSqrt(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.25]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     warmup_steps: int = attrs.field(kw_only=True, validator=integer(minimum=0))
     timescale: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=1))
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
     )
 
     def lr(self, state: ScheduleState, step: int) -> float:

@@ -12,10 +12,11 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, optional
+from functrain.schedules.fields import plain_float
 from functrain.schedules.horizon import known_horizon
 from functrain.schedules.inside import check_observed, observed
-from functrain.schedules.validators import integer, plain_float
 
 Part = tuple[float, Schedule]
 
@@ -33,9 +34,9 @@ def _check_parts(instance: Joined, attribute: attrs.Attribute[Any], parts: Any) 
     shares = [part[0] for part in parts] if isinstance(parts, tuple) else []
     good = all(isinstance(share, float) and 0 < share <= 1 for share in shares)
     if not shares or not good or not math.isclose(math.fsum(shares), 1, abs_tol=1e-9):
-        raise InvalidScheduleError(
-            "Joined: parts must be (proportion, schedule) pairs whose proportions are above 0 and "
-            f"add up to 1, got {parts!r}"
+        raise ConfigurationError(
+            "Joined: parts: expected (proportion, schedule) pairs whose proportions are above 0 "
+            f"and add up to 1, got {parts!r}"
         )
 
 
@@ -71,7 +72,7 @@ class Joined(Schedule):
     steps: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_fits],
+        validator=[optional(integer(minimum=1)), _check_fits],
     )
 
     def __call__(self, step: int) -> float:
@@ -129,7 +130,7 @@ class Joined(Schedule):
     def _filled(self, state: ScheduleState, steps: int) -> ScheduleState:
         edges = self._edges(steps)
         if any(end <= start for start, end in pairwise(edges)):
-            raise InvalidScheduleError(
+            raise ConfigurationError(
                 f"Joined: in a run of {steps} steps a schedule would get none, the boundaries "
                 f"being {edges}: lengthen the run (or steps=), or give it a larger proportion"
             )

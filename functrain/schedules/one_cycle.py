@@ -8,16 +8,17 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number, one_of, optional
+from functrain.schedules.fields import plain_float
 from functrain.schedules.horizon import known_horizon, with_own_horizon
-from functrain.schedules.validators import integer, one_of, plain_float, real
 
 
 def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bool) -> None:
     if three and instance.warmup_proportion > 0.5:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             "OneCycle: with three_phase=True the way down is as long as the way up, so "
-            f"warmup_proportion must be at most 0.5, got {instance.warmup_proportion!r}"
+            f"warmup_proportion: expected a number up to 0.5, got {instance.warmup_proportion!r}"
         )
 
 
@@ -48,20 +49,20 @@ class OneCycle(Schedule):
         [0.25, 0.75, 0.8, 0.4, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     warmup_proportion: float = attrs.field(
-        default=0.3, kw_only=True, converter=plain_float, validator=real(minimum=0, maximum=1)
+        default=0.3, kw_only=True, converter=plain_float, validator=number(minimum=0, maximum=1)
     )
     shape: str = attrs.field(default="cosine", kw_only=True, validator=one_of("cosine", "linear"))
     div_factor: float = attrs.field(
-        default=25.0, kw_only=True, converter=plain_float, validator=real(above=0)
+        default=25.0, kw_only=True, converter=plain_float, validator=number(above=0)
     )
     final_div_factor: float = attrs.field(
-        default=1e4, kw_only=True, converter=plain_float, validator=real(above=0)
+        default=1e4, kw_only=True, converter=plain_float, validator=number(above=0)
     )
     three_phase: bool = attrs.field(default=False, kw_only=True, validator=_check_phases)
     steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=1))
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
     )
 
     def init(self) -> ScheduleState:

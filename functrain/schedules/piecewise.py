@@ -11,8 +11,9 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
-from functrain.schedules.validators import one_of, plain_float
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import one_of
+from functrain.schedules.fields import plain_float
 
 Point = tuple[int, float]
 
@@ -32,12 +33,12 @@ def _is_point(step: Any, lr: Any) -> bool:
 
 def _check_points(instance: Piecewise, attribute: attrs.Attribute[Any], points: Any) -> None:
     if not isinstance(points, tuple) or not all(_is_point(*point) for point in points):
-        raise InvalidScheduleError(
-            "Piecewise: points must be {step: lr} with integers and finite numbers >= 0, got "
+        raise ConfigurationError(
+            "Piecewise: points: expected {step: lr} with integers and finite numbers >= 0, got "
             f"{points!r}"
         )
     if not points or points[0][0] != 0 or any(b <= a for (a, _), (b, _) in pairwise(points)):
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"Piecewise: the steps of points must rise from 0, got {[step for step, _ in points]}"
         )
 

@@ -8,8 +8,9 @@ import attrs
 
 from functrain.core.schedule import Mode, Observed, Schedule, ScheduleState
 from functrain.errors import MissingMetricWarning, ScheduleStateError
+from functrain.errors.validators import integer, number, one_of, optional
 from functrain.errors.warning import warn
-from functrain.schedules.validators import integer, one_of, plain_float, real
+from functrain.schedules.fields import plain_float
 
 
 @attrs.frozen(repr=False)
@@ -44,19 +45,17 @@ class Plateau(Schedule):
         0.5
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     factor: float = attrs.field(
-        default=0.1, converter=plain_float, validator=real(minimum=0, below=1)
+        default=0.1, converter=plain_float, validator=number(minimum=0, below=1)
     )
     patience: int = attrs.field(default=10, validator=integer(minimum=0))
-    threshold: float = attrs.field(default=1e-4, converter=plain_float, validator=real(minimum=0))
+    threshold: float = attrs.field(default=1e-4, converter=plain_float, validator=number(minimum=0))
     threshold_mode: str = attrs.field(default="rel", validator=one_of("rel", "abs"))
-    mode: Mode | None = attrs.field(
-        default=None, validator=attrs.validators.optional(one_of("min", "max"))
-    )
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of("min", "max")))
     cooldown: int = attrs.field(default=0, validator=integer(minimum=0))
-    min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=real(minimum=0))
-    eps: float = attrs.field(default=1e-8, converter=plain_float, validator=real(minimum=0))
+    min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=number(minimum=0))
+    eps: float = attrs.field(default=1e-8, converter=plain_float, validator=number(minimum=0))
     observes: Observed = attrs.field(
         default="evaluation", kw_only=True, validator=one_of("evaluation", "step")
     )

@@ -8,7 +8,7 @@ from typing import Any
 from functrain.core.curve import RESTARTED, Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, ScheduleStateError
+from functrain.errors import ConfigurationError, ScheduleStateError
 from functrain.schedules.from_torch import TORCH_STATE, TorchSchedule
 
 _MOST_ADVANCES = 1000  # of a schedule that must be advanced to be known; about 0.3 s of torch's
@@ -42,7 +42,7 @@ def ends_before(curve: Curve, at: int, steps: int) -> bool:
         return True
     try:
         return ends_at_zero(curve, at, steps)
-    except InvalidScheduleError:
+    except ConfigurationError:
         raise
     except ValueError:  # a torch scheduler that takes no more steps
         return True
@@ -53,7 +53,7 @@ def is_longer(curve: Curve, steps: int) -> bool:
     length = steps - curve.start
     try:
         return _grows(curve.own, curve.fresh(length))
-    except InvalidScheduleError:  # a warmup that does not fit, or beyond an upper bound
+    except ConfigurationError:  # a warmup that does not fit, or beyond an upper bound
         total_steps = curve.own.get("horizon")
         return total_steps is not None and total_steps < length
 

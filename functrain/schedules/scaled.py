@@ -6,8 +6,9 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.errors.validators import number
+from functrain.schedules.fields import plain_float
 from functrain.schedules.inside import observed, own_horizon
-from functrain.schedules.validators import plain_float, real
 
 
 @attrs.frozen(repr=False)
@@ -27,7 +28,7 @@ class Scaled(Schedule):
     """
 
     schedule: Schedule = attrs.field(converter=as_schedule)
-    factor: float = attrs.field(converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(converter=plain_float, validator=number(minimum=0))
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`."""

@@ -11,7 +11,7 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 from functrain.schedules.inside import check_observed, observed, own_horizon
 
 
@@ -27,16 +27,16 @@ def _check_boundaries(
     instance: Sequential, attribute: attrs.Attribute[Any], boundaries: tuple[int, ...]
 ) -> None:
     if not instance.schedules:
-        raise InvalidScheduleError("Sequential: schedules must hold at least one, got none")
+        raise ConfigurationError("Sequential: schedules must hold at least one, got none")
     if not all(isinstance(step, int) and not isinstance(step, bool) for step in boundaries):
-        raise InvalidScheduleError(f"Sequential: boundaries must be integers, got {boundaries!r}")
+        raise ConfigurationError(f"Sequential: boundaries: expected integers, got {boundaries!r}")
     if len(boundaries) != len(instance.schedules) - 1:
-        raise InvalidScheduleError(
-            "Sequential: boundaries must be one fewer than schedules, got "
+        raise ConfigurationError(
+            "Sequential: boundaries: expected one fewer than schedules, got "
             f"{len(boundaries)} boundaries for {len(instance.schedules)} schedules"
         )
     if any(later <= earlier for earlier, later in pairwise((0, *boundaries))):
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"Sequential: boundaries must rise from above 0, got {boundaries!r}"
         )
 
@@ -99,14 +99,14 @@ class Sequential(Schedule):
         """Give every schedule the length of its stretch, the last one what is left.
 
         Raises:
-            InvalidScheduleError: that is too little for one of them.
+            ConfigurationError: that is too little for one of them.
         """
         edges = pairwise((0, *self.boundaries, steps))
         children = zip(self.schedules, state["schedules"], edges, strict=True)
         try:
             filled = [child.with_horizon(own, end - start) for child, own, (start, end) in children]
-        except InvalidScheduleError as error:
-            raise InvalidScheduleError(
+        except ConfigurationError as error:
+            raise ConfigurationError(
                 f"Sequential: the boundaries of a run of {steps} steps are {self.boundaries}. "
                 f"{error}"
             ) from error

@@ -9,15 +9,16 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
+from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
+from functrain.errors.validators import integer, number, one_of
 from functrain.errors.warning import warn
+from functrain.schedules.fields import plain_float
 from functrain.schedules.inside import check_inside_step, own_horizon
-from functrain.schedules.validators import integer, one_of, plain_float, real
 
 
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
     if instance.factor == 0 and instance.recovery > 1 and floor == 0:
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             "Spike: from factor=0 nothing recovers, whatever the recovery: give a floor above 0"
         )
 
@@ -62,23 +63,23 @@ class Spike(Schedule):
 
     schedule: Schedule = attrs.field(converter=as_schedule, validator=check_inside_step)
     factor: float = attrs.field(
-        default=0.5, converter=plain_float, validator=real(minimum=0, below=1)
+        default=0.5, converter=plain_float, validator=number(minimum=0, below=1)
     )
-    threshold: float = attrs.field(default=5.0, converter=plain_float, validator=real(above=0))
+    threshold: float = attrs.field(default=5.0, converter=plain_float, validator=number(above=0))
     threshold_mode: str = attrs.field(default="std", validator=one_of("std", "rel"))
     decay: float = attrs.field(
-        default=0.99, converter=plain_float, validator=real(minimum=0, below=1)
+        default=0.99, converter=plain_float, validator=number(minimum=0, below=1)
     )
     patience: int = attrs.field(default=0, validator=integer(minimum=0))
     cooldown: int = attrs.field(default=100, validator=integer(minimum=0))
     burn_in: int = attrs.field(default=100, validator=integer(minimum=1))
-    recovery: float = attrs.field(default=1.0, converter=plain_float, validator=real(minimum=1))
+    recovery: float = attrs.field(default=1.0, converter=plain_float, validator=number(minimum=1))
     floor: float = attrs.field(
         default=0.0,
         converter=plain_float,
-        validator=[real(minimum=0, maximum=1), _check_can_recover],
+        validator=[number(minimum=0, maximum=1), _check_can_recover],
     )
-    eps: float = attrs.field(default=1e-3, converter=plain_float, validator=real(minimum=0))
+    eps: float = attrs.field(default=1e-3, converter=plain_float, validator=number(minimum=0))
 
     def __call__(self, step: int) -> float:
         """Raise, as no step number determines this lr.

@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number
+from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
-from functrain.schedules.validators import integer, plain_float, real
 
 
 @attrs.frozen(repr=False)
@@ -33,9 +34,9 @@ class Step(Schedule):
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     every: int = attrs.field(validator=integer(minimum=1))
-    factor: float = attrs.field(default=0.1, converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(default=0.1, converter=plain_float, validator=number(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr after the multiplications up to `step`."""
@@ -51,8 +52,8 @@ def _check_milestones(instance: MultiStep, attribute: attrs.Attribute[Any], valu
         return isinstance(step, int) and not isinstance(step, bool) and step >= 0
 
     if not isinstance(value, tuple) or not all(map(good, value)) or list(value) != sorted(value):
-        raise InvalidScheduleError(
-            f"MultiStep: milestones must be integers >= 0 in rising order, got {value!r}"
+        raise ConfigurationError(
+            f"MultiStep: milestones: expected integers >= 0 in rising order, got {value!r}"
         )
 
 
@@ -77,9 +78,9 @@ class MultiStep(Schedule):
         [1.0, 1.0, 0.5, 0.25, 0.25]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     milestones: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_milestones)
-    factor: float = attrs.field(default=0.1, converter=plain_float, validator=real(minimum=0))
+    factor: float = attrs.field(default=0.1, converter=plain_float, validator=number(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr after the milestones up to `step`."""

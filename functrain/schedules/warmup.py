@@ -6,9 +6,10 @@ import attrs
 
 from functrain.core.as_schedule import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number
+from functrain.schedules.fields import plain_float
 from functrain.schedules.inside import observed, own_horizon
-from functrain.schedules.validators import integer, plain_float, real
 
 
 @attrs.frozen(repr=False)
@@ -33,7 +34,7 @@ class Warmup(Schedule):
         [0.1, 0.325, 0.55, 0.775, 1.0, 1.0]
     """
 
-    factor: float = attrs.field(converter=plain_float, validator=real(minimum=0, maximum=1))
+    factor: float = attrs.field(converter=plain_float, validator=number(minimum=0, maximum=1))
     steps: int = attrs.field(validator=integer(minimum=0))
     then: Schedule = attrs.field(converter=as_schedule)
 
@@ -74,12 +75,12 @@ class Warmup(Schedule):
         """Give `then` what the climb leaves of the run.
 
         Raises:
-            InvalidScheduleError: that is too little for it.
+            ConfigurationError: that is too little for it.
         """
         try:
             then = self.then.with_horizon(state["then"], steps - self.steps)
-        except InvalidScheduleError as error:
-            raise InvalidScheduleError(
+        except ConfigurationError as error:
+            raise ConfigurationError(
                 f"Warmup: {self.steps} of the run's {steps} steps are the climb. {error}"
             ) from error
         return {**state, "then": then}

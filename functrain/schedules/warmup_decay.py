@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors.validators import integer, number, optional
+from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.horizon import check_horizon, known_horizon
-from functrain.schedules.validators import exactly_one, integer, plain_float, real
 
 
 def _warmup_state(
@@ -48,26 +49,26 @@ class WarmupLinear(Schedule):
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=0))
+        default=None, kw_only=True, validator=optional(integer(minimum=0))
     )
     warmup_proportion: float | None = attrs.field(
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
         validator=[
-            attrs.validators.optional(real(minimum=0, maximum=1)),
+            optional(number(minimum=0, maximum=1)),
             exactly_one("warmup_steps", "warmup_proportion"),
         ],
     )
     end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=real(minimum=0)
+        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
     )
     steps: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_fits],
+        validator=[optional(integer(minimum=1)), _check_fits],
     )
 
     def init(self) -> ScheduleState:
@@ -112,26 +113,26 @@ class WarmupCosine(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=0))
+        default=None, kw_only=True, validator=optional(integer(minimum=0))
     )
     warmup_proportion: float | None = attrs.field(
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
         validator=[
-            attrs.validators.optional(real(minimum=0, maximum=1)),
+            optional(number(minimum=0, maximum=1)),
             exactly_one("warmup_steps", "warmup_proportion"),
         ],
     )
     end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=real(minimum=0)
+        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
     )
     steps: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_fits],
+        validator=[optional(integer(minimum=1)), _check_fits],
     )
 
     def init(self) -> ScheduleState:

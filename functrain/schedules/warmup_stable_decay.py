@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, number, one_of, optional
+from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.horizon import check_horizon, known_horizon
-from functrain.schedules.validators import exactly_one, integer, one_of, plain_float, real
 
 
 def _length(steps: int | None, proportion: float | None, horizon: int) -> int:
@@ -52,28 +53,28 @@ class WarmupStableDecay(Schedule):
         [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=real(minimum=0))
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=0))
+        default=None, kw_only=True, validator=optional(integer(minimum=0))
     )
     warmup_proportion: float | None = attrs.field(
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
         validator=[
-            attrs.validators.optional(real(minimum=0, maximum=1)),
+            optional(number(minimum=0, maximum=1)),
             exactly_one("warmup_steps", "warmup_proportion"),
         ],
     )
     decay_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(integer(minimum=0))
+        default=None, kw_only=True, validator=optional(integer(minimum=0))
     )
     decay_proportion: float | None = attrs.field(
         default=None,
         kw_only=True,
         converter=attrs.converters.optional(plain_float),
         validator=[
-            attrs.validators.optional(real(minimum=0, maximum=1)),
+            optional(number(minimum=0, maximum=1)),
             exactly_one("decay_steps", "decay_proportion"),
         ],
     )
@@ -81,12 +82,12 @@ class WarmupStableDecay(Schedule):
         default="linear", kw_only=True, validator=one_of("linear", "cosine", "sqrt")
     )
     end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=real(minimum=0)
+        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
     )
     steps: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=[attrs.validators.optional(integer(minimum=1)), _check_fits],
+        validator=[optional(integer(minimum=1)), _check_fits],
     )
 
     def init(self) -> ScheduleState:
@@ -119,7 +120,7 @@ class WarmupStableDecay(Schedule):
         warmup = _length(warmup, self.warmup_proportion, horizon)
         decay = _length(decay, self.decay_proportion, horizon)
         if warmup + decay > horizon:
-            raise InvalidScheduleError(
+            raise ConfigurationError(
                 f"WarmupStableDecay: a warmup of {warmup} and a decay of {decay} steps do not fit "
                 f"into a horizon of {horizon} steps: lengthen the run (or steps=), or shorten one"
             )

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Mode
+from functrain.errors.validators import number
 from functrain.search.pruning_listener import STEPS
 from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
-from functrain.training.early_stopping.rule import at_least
 from functrain.training.early_stopping.rules import worse
 
 
@@ -29,10 +29,12 @@ class PredictedLossPruner:
         at: the step to predict; by default the last step of the run, which ``search`` stores.
     """
 
-    top: int = attrs.field(default=3, validator=at_least(1))
-    patience: int = attrs.field(default=2, validator=at_least(1))
-    warmup: int = attrs.field(default=LEAST_POINTS, validator=at_least(LEAST_POINTS))
-    margin: float = attrs.field(default=0.0, validator=at_least(0.0))
+    top: int = attrs.field(default=3, validator=number(minimum=1, finite=False))
+    patience: int = attrs.field(default=2, validator=number(minimum=1, finite=False))
+    warmup: int = attrs.field(
+        default=LEAST_POINTS, validator=number(minimum=LEAST_POINTS, finite=False)
+    )
+    margin: float = attrs.field(default=0.0, validator=number(minimum=0, finite=False))
     at: int | None = None
 
     def prune(self, study: Any, trial: Any) -> bool:

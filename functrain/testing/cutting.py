@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 import attrs
-from attrs import validators
 
+from functrain.errors.validators import integer, one_of
 from functrain.training.events import BatchBegin, BatchEnd, Stop
 
 How = Literal["stop", "error", "kill"]
@@ -31,8 +31,8 @@ class Cut:
         ('a stop at step 3', 'a kill at step 7, then 2 workers')
     """
 
-    step: int = attrs.field(validator=validators.ge(1))
-    how: How = attrs.field(default="stop", validator=validators.in_(WAYS))
+    step: int = attrs.field(validator=integer(minimum=1))
+    how: How = attrs.field(default="stop", validator=one_of(*WAYS))
     workers: int | None = None
 
     def __str__(self) -> str:

@@ -67,7 +67,7 @@ def check_resumes(
     ordered = as_cuts(cuts, kill, workers_after)
     outside = [cut.step for cut in ordered if cut.step >= steps]
     if outside or not ordered:
-        raise ConfigurationError(f"cuts must be steps from 1 to {steps - 1}, got {list(cuts)}")
+        raise ConfigurationError(f"cuts: expected steps from 1 to {steps - 1}, got {list(cuts)}")
     begin = in_this_process
     if fresh or any(cut.how == "kill" for cut in ordered):
         importable(make)

@@ -85,7 +85,7 @@ class Decisions:
 
         Raises:
             MissingMetricError: the run depends on a metric that no evaluation can give.
-            InvalidScheduleError: the schedule takes less for better, where more is.
+            ConfigurationError: the schedule takes less for better, where more is.
         """
         prefixes = evaluations.prefixes(self.program.recipe.ema is not None)
         check_possible(self.monitored(), prefixes)
@@ -95,7 +95,7 @@ class Decisions:
         """Refuse a schedule that takes less for better where more of the metric is better.
 
         Raises:
-            InvalidScheduleError: the schedule is such a one.
+            ConfigurationError: the schedule is such a one.
         """
         learning_rate.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
 

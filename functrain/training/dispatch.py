@@ -49,7 +49,8 @@ class Listeners:
         """
         if not isinstance(listeners, Iterable | None):
             raise ListenerError(
-                f"listeners must be a list, got a {type(listeners).__name__}: write listeners=[...]"
+                f"listeners: expected a list, got a {type(listeners).__name__}: write "
+                "listeners=[...]"
             )
         listeners = tuple(listeners or ())
         events = get_args(Event)

@@ -31,13 +31,13 @@ def _whole(value: Any) -> Any:
 def _check_fraction(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, Fraction) or value <= 0:
         raise ConfigurationError(
-            f"{_name(instance)}: n must be a number above 0, got {_shown(value)}"
+            f"{_name(instance)}: expected a number above 0, got {_shown(value)}"
         )
 
 
 def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        expected = "n must be a whole number above 0"
+        expected = "expected a whole number above 0"
         raise ConfigurationError(f"{_name(instance)}: {expected}, got {_shown(value)}")
 
 

@@ -16,6 +16,7 @@ from functrain.core.state import TrainState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
+from functrain.errors.validators import integer, optional
 from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged
 from functrain.training import iteration
@@ -39,11 +40,6 @@ def _names(weights: str | Iterable[str] | None) -> tuple[str, ...] | None:
 def _check_weights(_: Any, __: Any, weights: tuple[str, ...] | None) -> None:
     if weights is not None and (not weights or set(weights) - {"params", "ema"}):
         raise ConfigurationError(f'weights must name "params", "ema" or both, got {weights}')
-
-
-def _check_batches(_: Any, __: Any, batches: int | None) -> None:
-    if batches is not None and batches < 1:
-        raise ConfigurationError(f"batches must be at least 1, got {batches}")
 
 
 @attrs.frozen(eq=False)
@@ -72,7 +68,9 @@ class Evaluation:
         converter=_names,
         validator=_check_weights,
     )
-    batches: int | None = attrs.field(default=None, kw_only=True, validator=_check_batches)
+    batches: int | None = attrs.field(
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
+    )
     function: LossFunction | None = attrs.field(default=None, kw_only=True)
 
 

@@ -14,18 +14,17 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import (
     ConfigurationError,
-    InvalidScheduleError,
     ScheduleEndedError,
     ScheduleEndedWarning,
 )
+from functrain.errors.validators import one_of, optional
 from functrain.errors.warning import warn
 from functrain.schedules import resuming
 
 # How a run continues beyond the end of its schedule.
-ScheduleEnd: TypeAlias = Literal["keep", "stretch", "restart"] | None
-
-
-_CHOICES = ("keep", "stretch", "restart")
+_End: TypeAlias = Literal["keep", "stretch", "restart"]
+ScheduleEnd: TypeAlias = _End | None
+_CHOICE = optional(one_of(_End))
 
 
 def scheduled(
@@ -41,7 +40,7 @@ def scheduled(
 
     Raises:
         UnknownLengthError: the schedule ends with the run, whose length is unknown.
-        InvalidScheduleError: the schedule does not fit into the run.
+        ConfigurationError: the schedule does not fit into the run.
         ScheduleEndedError: the rest of the run would have a rate of zero.
         ConfigurationError: ``schedule_end`` is something else.
 
@@ -74,10 +73,7 @@ def continued(
     Warns:
         ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
-    if schedule_end not in (None, *_CHOICES):
-        raise ConfigurationError(
-            f"schedule_end must be one of {list(_CHOICES)} or None, got {schedule_end!r}"
-        )
+    _CHOICE.check("schedule_end", schedule_end)
     if steps is None or at >= steps or schedule_end == "keep":
         return scheduler
     if schedule_end is None:
@@ -112,7 +108,7 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     ends = curve.end(steps)
     try:
         at_zero = resuming.ends_at_zero(curve, at, steps)
-    except InvalidScheduleError:
+    except ConfigurationError:
         raise
     except ValueError as error:
         others = _remedies(curve, at, steps, without="keep")
@@ -165,7 +161,7 @@ def _remedies(curve: Curve, at: int, steps: int, without: str = "") -> str:
 def _can(curve: Curve, at: int, steps: int, choice: str) -> bool:
     try:
         _continued(curve, at, steps, choice)
-    except (ScheduleEndedError, InvalidScheduleError):
+    except (ScheduleEndedError, ConfigurationError):
         return False
     return True
 
@@ -176,7 +172,7 @@ def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState
     change = resuming.stretched if choice == "stretch" else resuming.restarted
     try:
         state = change(curve, at, steps)
-    except InvalidScheduleError:
+    except ConfigurationError:
         raise
     except ValueError:
         state = None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import torch
-from attrs import validators
 from torch import Tensor
 
 from functrain.core import step
@@ -16,6 +13,7 @@ from functrain.core.model import FunctionalModule
 from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
+from functrain.errors.validators import BOOLEAN, number
 
 _SMALLEST_NORM = 1e-12
 
@@ -66,10 +64,8 @@ class Sharpness:
         adaptive: whether to measure it relative to the size of each weight.
     """
 
-    rho: float = attrs.field(
-        default=0.05, converter=float, validator=[validators.ge(0.0), validators.lt(math.inf)]
-    )
-    adaptive: bool = attrs.field(default=False, validator=validators.instance_of(bool))
+    rho: float = attrs.field(default=0.05, converter=float, validator=number(minimum=0))
+    adaptive: bool = attrs.field(default=False, validator=BOOLEAN)
 
     def around(self, gradient: GradientFunction) -> GradientFunction:
         """Make a gradient function sharpness-aware; it then takes two passes instead of one.

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState, rates
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 from functrain.view.blocks import block, code, folding, quiet
 from functrain.view.inline_chart import Curve, chart
 from functrain.view.markup import Markup, element, joined
@@ -55,7 +55,7 @@ def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[floa
         (numbers of updates, their learning rates).
 
     Raises:
-        InvalidScheduleError: the schedule has to be followed step by step, and the run is too long.
+        ConfigurationError: the schedule has to be followed step by step, and the run is too long.
 
     Example:
         >>> from functrain.schedules import Linear
@@ -70,7 +70,7 @@ def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[floa
         return places, [schedule.lr(state, place) for place in places]
     if steps > _LONGEST:
         name = type(schedule).__name__
-        raise InvalidScheduleError(
+        raise ConfigurationError(
             f"{name} has to be followed step by step, and {steps:,} steps are too many for a "
             f"glance; {name}(...).plot(steps=N) draws them"
         )
@@ -91,7 +91,7 @@ def _length(schedule: Schedule) -> tuple[int, str]:
 def _fits(schedule: Schedule, steps: int) -> bool:
     try:
         schedule.with_horizon(schedule.init(), steps)
-    except InvalidScheduleError:
+    except ConfigurationError:
         return False
     return True
 

@@ -190,13 +190,13 @@ class TestErrors:
         [
             ([""], "the prompt is empty"),
             (["Thä"], "character 3 of the prompt is 'ä' (U+00E4), which the model does not know"),
-            (["a", "--top-p", 2], "top_p must be a number from 0 to 1, got 2.0"),
-            (["a", "--temperature", -1], "temperature must be a number of at least 0"),
-            (["a", "--weights", "best"], 'weights must be "params" or "ema"'),
+            (["a", "--top-p", 2], "top_p: expected a number from 0 to 1 or None, got 2.0"),
+            (["a", "--temperature", -1], "temperature: expected a number >= 0"),
+            (["a", "--weights", "best"], 'weights: expected "params" or "ema"'),
             (["a", "--step", 3], "has no checkpoint of step 3; the nearest is of step 2"),
             (["a", "--stop", ""], "a stop text is empty"),
-            (["a", "--length", -1], "--length must be a whole number of at least 0, got -1"),
-            (["a", "--count", 0], "--count must be a whole number of at least 1, got 0"),
+            (["a", "--length", -1], "--length: expected an integer >= 0, got -1"),
+            (["a", "--count", 0], "--count: expected an integer >= 1, got 0"),
         ],
     )
     def test_is_one_line_and_nothing_else(

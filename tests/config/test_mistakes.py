@@ -16,7 +16,7 @@ BAD = [
     (["seed=abc"], "seed: expected a whole number, got 'abc'"),
     (["program.accumulate=1.5"], "program.accumulate: expected a whole number, got 1.5"),
     (["program.clip_norm=big"], "program.clip_norm: expected a number or null, got 'big'"),
-    (["program.clip_norm=-1"], "program: clip_norm must be above 0"),
+    (["program.clip_norm=-1"], "program: clip_norm: expected a number above 0"),
     (
         ["program.precision=int4"],
         "program.precision: expected 'float32', 'bf16' or 'fp16', got 'int4'",
@@ -30,8 +30,8 @@ BAD = [
     (["loss=functrain.examples.digits.los"], "(did you mean 'loss'?)"),
     (["fit.until=5 parsecs"], "fit.until: '5 parsecs' has the unknown unit"),
     (["fit.eval_every=often"], "fit.eval_every: 'often' has the unknown unit"),
-    (["data.batch_size=0"], "data: Batches(batch_size=...) must be an int of at least 1"),
-    (["early_stop.patience=0"], "early_stop: patience must be at least 1"),
+    (["data.batch_size=0"], "data: Batches: batch_size: expected an integer >= 1"),
+    (["early_stop.patience=0"], "early_stop: EarlyStop: patience: expected a number >= 1"),
     (["checkpoints.mode=up"], "checkpoints.mode: expected 'min', 'max' or null, got 'up'"),
     (["early_stop.mode=up"], "early_stop.mode: expected 'min', 'max' or null, got 'up'"),
     (
@@ -100,7 +100,7 @@ BAD = [
     (["listeners={bar: 3}"], "listeners.bar: expected a mapping with _target_ or null, got 3"),
     (
         ["~eval_data", "+eval_data={a: {_target_: builtins.int}}"],
-        "eval_data.a: data must be Batches",
+        "eval_data.a: data: expected Batches",
     ),
     (["schedule.lr=${sede}"], "'sede' not found (did you mean 'seed'?)"),
     (["optimizer.members.0.1.lr.x=1"], "optimizer.members.0.1.lr: is ${schedule}, so it has no"),

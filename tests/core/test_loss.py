@@ -58,7 +58,7 @@ class TestCriteria:
 
 
 def test_no_loss_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="loss must be a function"):
+    with pytest.raises(ConfigurationError, match="loss: expected a function"):
         ft.program(nn.Linear(2, 1), None, ft.optim.SGD(lr=0.1))  # type: ignore[arg-type]
 
 

@@ -250,7 +250,7 @@ def test_another_mixture_cannot_load_the_state() -> None:
         ([[1], [2]], {"weights": [0, 0]}, "not all zero"),
         ([[1], [2]], {"weights": [1, float("nan")]}, "finite"),
         ([[1], [2]], {"weights": {"0": 1, "x": 2}}, "name each source once"),
-        ([[1], [2]], {"weights": "sqrt"}, "weights must be"),
+        ([[1], [2]], {"weights": "sqrt"}, "weights: expected"),
         ([[1], Endless()], {"weights": [1, 1]}, "length=batches"),
         ([[1], Endless()], {"length": 5}, "unknown for"),
         ([[1], [2]], {"length": 0}, "at least 1"),

@@ -230,8 +230,8 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"length": -1}, "length must be a whole number of at least 0, got -1"),
-            ({"length": 1, "window": 0}, "window must be a whole number of at least 1, got 0"),
+            ({"length": -1}, "length: expected an integer >= 0, got -1"),
+            ({"length": 1, "window": 0}, "window: expected an integer >= 1, got 0"),
         ],
     )
     def test_bounds_are_checked_before_drawing(

@@ -181,15 +181,15 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
-            ("temperature", -1, "temperature must be a number of at least 0, got -1"),
-            ("temperature", float("nan"), "temperature must be a number of at least 0, got nan"),
-            ("top_k", -1, "top_k must be a whole number of at least 0, got -1"),
-            ("top_k", 2.5, "top_k must be a whole number of at least 0, got 2.5"),
-            ("top_p", 1.1, "top_p must be a number from 0 to 1, got 1.1"),
-            ("min_p", -0.1, "min_p must be a number from 0 to 1, got -0.1"),
-            ("repetition_penalty", 0, "repetition_penalty must be a number above 0, got 0"),
-            ("no_repeat_ngram_size", True, "must be a whole number of at least 0, got True"),
-            ("top_p", "0.9", "top_p must be a number from 0 to 1, got '0.9'"),
+            ("temperature", -1, "temperature: expected a number >= 0, got -1"),
+            ("temperature", float("nan"), "temperature: expected a number >= 0, got nan"),
+            ("top_k", -1, "top_k: expected an integer >= 0 or None, got -1"),
+            ("top_k", 2.5, "top_k: expected an integer >= 0 or None, got 2.5"),
+            ("top_p", 1.1, "top_p: expected a number from 0 to 1 or None, got 1.1"),
+            ("min_p", -0.1, "min_p: expected a number from 0 to 1 or None, got -0.1"),
+            ("repetition_penalty", 0, "repetition_penalty: expected a number above 0, got 0"),
+            ("no_repeat_ngram_size", True, "expected an integer >= 0 or None, got True"),
+            ("top_p", "0.9", "top_p: expected a number from 0 to 1 or None, got '0.9'"),
         ],
     )
     def test_a_value_out_of_range_is_an_error(self, option: str, value: Any, message: str) -> None:

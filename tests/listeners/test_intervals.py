@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import InvalidDurationError, UnknownLengthError
+from functrain.errors import ConfigurationError, UnknownLengthError
 from functrain.listeners import intervals
 from functrain.listeners.intervals import Interval
 from functrain.training.durations import Epochs, Samples, Steps, duration
@@ -69,5 +69,5 @@ def test_a_fraction_of_an_epoch_of_unknown_length_is_an_error() -> None:
 
 
 def test_a_bare_number_is_not_a_duration() -> None:
-    with pytest.raises(InvalidDurationError, match='did you mean "100 steps"'):
+    with pytest.raises(ConfigurationError, match='did you mean "100 steps"'):
         Interval(100)  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ def test_what_is_no_optimizer_or_no_list_of_layers_is_refused() -> None:
     for function in (no_decay_on_bias_and_norm, lambda x: layerwise_lr_decay(x, 0.5, LAYERS)):
         with pytest.raises(ConfigurationError, match=r"expected an optimizer such as AdamW"):
             function(AdamW)  # type: ignore[operator]
-    with pytest.raises(ConfigurationError, match="layers must be a list"):
+    with pytest.raises(ConfigurationError, match="layers: expected a list"):
         layerwise_lr_decay(SGD(0.1), 0.5, "0.*")
     with pytest.raises(ConfigurationError, match="biass"):
         no_decay_on_bias_and_norm(AdamW(0.1), pattern="*.biass").bind(params())
@@ -196,7 +196,7 @@ def test_layers_must_cover_the_model_and_be_there() -> None:
         layerwise_lr_decay(SGD(0.1), 0.5, LAYERS[:-1]).bind(params())
     with pytest.raises(ConfigurationError, match=r"haed\.\*"):
         layerwise_lr_decay(SGD(0.1), 0.5, [*LAYERS, "haed.*"]).bind(params())
-    with pytest.raises(ConfigurationError, match="decay must be above 0, got -1"):
+    with pytest.raises(ConfigurationError, match="decay: expected a number above 0, got -1"):
         layerwise_lr_decay(SGD(0.1), -1, LAYERS)
 
 

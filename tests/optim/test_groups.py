@@ -157,10 +157,10 @@ def test_a_pattern_without_parameter_is_named() -> None:
         ([], "at least one"),
         ([("*", AdamW)], "entry 0 must have an optimizer"),
         ([("*", 0.1)], "entry 0 must have an optimizer"),
-        ([("*", SGD(), 0.1)], "entry 0 must be"),
-        ([([], SGD())], "pattern 0 must be a glob"),
-        ([(3, SGD())], "pattern 0 must be a glob"),
-        ([(["a", 3], SGD())], "pattern 0 must be a glob"),
+        ([("*", SGD(), 0.1)], "entry 0: expected"),
+        ([([], SGD())], "pattern 0: expected a glob"),
+        ([(3, SGD())], "pattern 0: expected a glob"),
+        ([(["a", 3], SGD())], "pattern 0: expected a glob"),
     ],
 )
 def test_bad_members_are_refused(members: Any, message: str) -> None:

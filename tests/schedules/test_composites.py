@@ -12,7 +12,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from functrain.errors import (
-    InvalidScheduleError,
+    ConfigurationError,
     MissingMetricWarning,
     UnknownLengthError,
     UnsupportedError,
@@ -99,7 +99,7 @@ def test_warmup_passes_the_notice_of_a_missing_metric_on() -> None:
 )
 def test_errors_of_warmup_name_the_field(field: str, value: Any) -> None:
     arguments = {"factor": 0.1, "steps": 4, "then": 1.0} | {field: value}
-    with pytest.raises(InvalidScheduleError, match=f"Warmup: {field} must be"):
+    with pytest.raises(ConfigurationError, match=f"Warmup: {field}: expected"):
         Warmup(**arguments)
 
 
@@ -196,7 +196,7 @@ def test_a_horizon_of_its_own_stays() -> None:
 
 def test_what_the_composite_leaves_must_be_a_step_at_least() -> None:
     schedule = Warmup(0.5, 4, then=Cosine(1.0))
-    with pytest.raises(InvalidScheduleError, match="Cosine: the run leaves it 0 steps"):
+    with pytest.raises(ConfigurationError, match="Cosine: the run leaves it 0 steps"):
         schedule.with_horizon(schedule.init(), 4)
     state: ScheduleState = Warmup(0.5, 4, then=1.0).init()
     assert Warmup(0.5, 4, then=1.0).with_horizon(state, 2) == state
@@ -217,9 +217,9 @@ def test_an_unknown_horizon_inside_is_an_error() -> None:
         ([1.0, 2.0], [0], "rise from above 0"),
         ([1.0, 2.0, 3.0], [5, 5], "rise from above 0"),
         ([1.0, 2.0, 3.0], [5, 4], "rise from above 0"),
-        ([1.0, 2.0], [1.5], "boundaries must be integers"),
+        ([1.0, 2.0], [1.5], "boundaries: expected integers"),
     ],
 )
 def test_errors_of_sequential(schedules: list[Any], boundaries: list[Any], said: str) -> None:
-    with pytest.raises(InvalidScheduleError, match=f"Sequential: .*{said}"):
+    with pytest.raises(ConfigurationError, match=f"Sequential: .*{said}"):
         Sequential(schedules, boundaries=boundaries)

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from functrain.errors import InvalidScheduleError
+from functrain.errors import ConfigurationError
 from functrain.schedules import Constant, Lambda, Schedule, as_schedule
 
 
@@ -52,18 +52,18 @@ def test_a_class_that_is_not_of_attrs_may_inherit() -> None:
 
 @pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf"), "0.1", None, True])
 def test_errors_name_the_field(lr: Any) -> None:
-    with pytest.raises(InvalidScheduleError, match="Constant: lr must be"):
+    with pytest.raises(ConfigurationError, match="Constant: lr: expected"):
         Constant(lr)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), None, "fast"])
 def test_a_function_that_returns_no_rate_is_told_with_the_step(value: Any) -> None:
-    with pytest.raises(InvalidScheduleError, match=r"Lambda: .* at step 3 it returned"):
+    with pytest.raises(ConfigurationError, match=r"Lambda: .* at step 3 it returned"):
         Lambda(lambda step: value)(3)
 
 
 def test_what_is_no_function_is_refused() -> None:
-    with pytest.raises(InvalidScheduleError, match="Lambda: expected a function of the step"):
+    with pytest.raises(ConfigurationError, match="Lambda: expected a function of the step"):
         Lambda(3)  # type: ignore[arg-type]
 
 

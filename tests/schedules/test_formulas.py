@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.errors import InvalidScheduleError, UnknownLengthError
+from functrain.errors import ConfigurationError, UnknownLengthError
 from functrain.schedules import (
     CosineRestarts,
     Cyclic,
@@ -151,7 +151,7 @@ def test_the_run_gives_the_hyperbola_its_length(cls: Any) -> None:
     state = schedule.with_horizon(schedule.init(), 200)
     fixed = cls(LR, upper_bound=500, infimum_lr=0.01, max_iter=200)
     assert [schedule.lr(state, k) for k in range(STEPS)] == lrs(fixed)
-    with pytest.raises(InvalidScheduleError, match=r"upper_bound=500 must be at least .* got 501"):
+    with pytest.raises(ConfigurationError, match=r"upper_bound=500: expected at least .* got 501"):
         schedule.with_horizon(schedule.init(), 501)
 
 

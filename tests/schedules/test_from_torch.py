@@ -15,7 +15,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from functrain.errors import (
-    InvalidScheduleError,
+    ConfigurationError,
     MissingMetricWarning,
     ScheduleStateError,
 )
@@ -310,18 +310,18 @@ def test_inner_schedulers_may_carry_the_lr() -> None:
 
 def test_schedulers_of_one_optimizer_have_one_lr() -> None:
     inner = from_torch(lr_scheduler.StepLR, lr=1.0, step_size=1)
-    with pytest.raises(InvalidScheduleError, match=r"ChainedScheduler.*one lr.*1\.0.*2\.0"):
+    with pytest.raises(ConfigurationError, match=r"ChainedScheduler.*one lr.*1\.0.*2\.0"):
         from_torch(lr_scheduler.ChainedScheduler, lr=2.0, schedulers=[inner])
 
 
 def test_a_scheduler_needs_an_lr() -> None:
-    with pytest.raises(InvalidScheduleError, match="StepLR: lr is missing"):
+    with pytest.raises(ConfigurationError, match="StepLR: lr is missing"):
         from_torch(lr_scheduler.StepLR, step_size=1).init()
 
 
 @pytest.mark.parametrize("lr", [-1.0, float("nan"), "0.1", torch.tensor(0.1)])
 def test_a_wrong_lr_is_named(lr: Any) -> None:
-    with pytest.raises(InvalidScheduleError, match="TorchSchedule: lr must be"):
+    with pytest.raises(ConfigurationError, match="TorchSchedule: lr: expected"):
         from_torch(lr_scheduler.StepLR, lr=lr, step_size=1)
 
 
@@ -346,9 +346,9 @@ def test_a_scheduler_itself_is_refused_with_what_to_write() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1)
     made = lr_scheduler.StepLR(optimizer, 1)
     for factory in (made, "StepLR"):
-        with pytest.raises(InvalidScheduleError, match=r"give the class and its arguments"):
+        with pytest.raises(ConfigurationError, match=r"give the class and its arguments"):
             from_torch(factory, lr=0.1)  # type: ignore[arg-type]
-    with pytest.raises(InvalidScheduleError, match="leave the optimizer out"):
+    with pytest.raises(ConfigurationError, match="leave the optimizer out"):
         from_torch(lr_scheduler.StepLR, lr=0.1, step_size=1, optimizer=optimizer)
 
 
@@ -372,5 +372,5 @@ class DecaysToo(lr_scheduler.StepLR):
 def test_a_scheduler_of_more_than_the_learning_rate_is_refused(
     factory: Any, arguments: dict[str, Any], moved: str
 ) -> None:
-    with pytest.raises(InvalidScheduleError, match=moved):
+    with pytest.raises(ConfigurationError, match=moved):
         from_torch(factory, lr=0.1, **arguments)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
+from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.schedules import Plateau
 
 options = st.fixed_dictionaries(
@@ -111,5 +111,5 @@ def test_no_step_determines_the_lr() -> None:
     ],
 )
 def test_errors_name_the_field(field: str, value: Any) -> None:
-    with pytest.raises(InvalidScheduleError, match=f"Plateau: {field} must be"):
+    with pytest.raises(ConfigurationError, match=f"Plateau: {field}: expected"):
         Plateau(**({"lr": 1.0} | {field: value}))

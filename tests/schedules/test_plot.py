@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 import functrain as ft
 from functrain import schedules
 from functrain.config.targets import instantiated
-from functrain.errors import InvalidScheduleError, ScheduleStateError, UnknownLengthError
+from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
 from functrain.schedules import (
     Constant,
     Cosine,
@@ -100,7 +100,7 @@ def test_without_steps_the_horizon_is_drawn() -> None:
         with pytest.raises(UnknownLengthError, match=rf"{name}\(\.\.\.\)\.plot\(steps=N\)"):
             schedule.plot()
     for steps in (0, 2.5):
-        with pytest.raises(InvalidScheduleError, match=f"an integer >= 1, got {steps}"):
+        with pytest.raises(ConfigurationError, match=f"an integer >= 1, got {steps}"):
             Constant(0.1).plot(steps=steps)  # type: ignore[arg-type]
 
 
@@ -140,7 +140,7 @@ def test_a_class_of_the_same_shape_is_a_schedule_without_plot_and_inside_others(
     assert outer(3) == 0.5
     assert outer.horizon() is None
     assert outer.observes == "evaluation"
-    with pytest.raises(InvalidScheduleError, match="does not inherit from Schedule"):
+    with pytest.raises(ConfigurationError, match="does not inherit from Schedule"):
         Spike(Own())
 
 

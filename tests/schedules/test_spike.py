@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch.optim import lr_scheduler
 
-from functrain.errors import InvalidScheduleError, MissingMetricWarning, ScheduleStateError
+from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.schedules import (
     Cosine,
     Plateau,
@@ -169,9 +169,9 @@ def test_what_a_schedule_observes() -> None:
 
 
 def test_losses_and_evaluations_do_not_mix() -> None:
-    with pytest.raises(InvalidScheduleError, match=r"Spike observes .* Plateau inside it"):
+    with pytest.raises(ConfigurationError, match=r"Spike observes .* Plateau inside it"):
         Spike(Plateau(1.0))
-    with pytest.raises(InvalidScheduleError, match="Sequential: some of its schedules"):
+    with pytest.raises(ConfigurationError, match="Sequential: some of its schedules"):
         Sequential([Plateau(1.0), Spike(1.0)], boundaries=[5])
     schedule = Spike(Plateau(1.0, patience=0, factor=0.1, observes="step"), burn_in=1)
     state = schedule.observe(schedule.observe(schedule.init(), 1.0), math.inf)
@@ -194,7 +194,7 @@ def test_losses_and_evaluations_do_not_mix() -> None:
     ],
 )
 def test_errors_name_the_field(field: str, value: Any) -> None:
-    with pytest.raises(InvalidScheduleError, match=f"Spike: {field} must be"):
+    with pytest.raises(ConfigurationError, match=f"Spike: {field}: expected"):
         Spike(**({"schedule": 1.0} | {field: value}))
 
 
@@ -208,6 +208,6 @@ def test_one_loss_beyond_all_bounds_does_not_blind_it() -> None:
 
 
 def test_what_could_never_recover_is_refused() -> None:
-    with pytest.raises(InvalidScheduleError, match="give a floor above 0"):
+    with pytest.raises(ConfigurationError, match="give a floor above 0"):
         Spike(1.0, factor=0.0, recovery=2.0)
     assert Spike(1.0, factor=0.0, recovery=2.0, floor=0.1).floor == 0.1

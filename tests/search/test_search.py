@@ -295,7 +295,7 @@ def test_maximizing_the_best_value(tmp_path: Path) -> None:
         ({"sampler": {"sede": 1}}, "sampler.sede: unknown key .did you mean 'seed'"),
         ({"sampler": {"seed": "a"}}, "sampler.seed: expected an int"),
         ({"pruner": {"name": "MedianPrunner"}}, "pruner.name: .*did you mean 'MedianPruner'"),
-        ({"pruner": {"name": "PredictedLossPruner", "top": 0}}, "pruner: top must be at least 1"),
+        ({"pruner": {"name": "PredictedLossPruner", "top": 0}}, "top: expected a number >= 1"),
         ({"pruner": {"name": "ThresholdPruner"}}, "pruner: "),
     ],
 )

@@ -221,7 +221,7 @@ class TestPlateau:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         rule = {"early_stop": ft.EarlyStop("accuracy", patience=9)}
         played = Played("accuracy", RISING)
-        with pytest.raises(errors.InvalidScheduleError, match="Give it mode='max'"):
+        with pytest.raises(errors.ConfigurationError, match="Give it mode='max'"):
             go(played, "3 epochs", ft.schedules.from_torch(plateau, lr=1.0), **rule)
         assert played.calls == 0
         for mode, lrs in (("max", [1, 1, 1]), ("min", [1, 1, 0.1])):
@@ -246,7 +246,7 @@ class TestPlateau:
                 return self.inner.observe(state, metric)
 
         rule = {"early_stop": ft.EarlyStop("accuracy", patience=9)}
-        with pytest.raises(errors.InvalidScheduleError, match="Plateau in Own"):
+        with pytest.raises(errors.ConfigurationError, match="Plateau in Own"):
             go(Played("accuracy", RISING), "3 epochs", Own(ft.schedules.Plateau(1.0)), **rule)
 
     def test_in_a_loop_of_ones_own(self) -> None:

@@ -244,7 +244,7 @@ class TestARunThatGoesOn:
         assert run.state.scheduler["0"]["best"] < float("inf")
 
     def test_takes_one_of_three_words(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"schedule_end must be one of .*'longer'"):
+        with pytest.raises(ConfigurationError, match=r"schedule_end: expected one of .*'longer'"):
             fit(0.1, FIRST, schedule_end="longer")
 
     def test_with_a_longer_length_of_its_own_is_refused_or_stretched(self, tmp_path: Path) -> None:

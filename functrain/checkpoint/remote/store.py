@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from functrain.checkpoint.remote.attempts import (
     send,
 )
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
-from functrain.checkpoint.retention import MODES, Best, Rule, check_positive, combine
+from functrain.checkpoint.retention import Best, Rule, combine
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.core.schedule import Mode
 from functrain.errors import CheckpointReadError, CheckpointWriteError
-from functrain.errors.validators import whole
+from functrain.errors.validators import integer, number, one_of, optional
 from functrain.tree import Tree
 
 
@@ -67,15 +68,19 @@ class RemoteCheckpoints:
     """
 
     url: str = attrs.field(validator=validators.instance_of(str), repr=without_secrets)
-    keep_last: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
-    keep_best: int = attrs.field(default=1, validator=whole(0), kw_only=True)
-    monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode | None = attrs.field(
-        default=None, validator=validators.optional(MODES), kw_only=True
+    keep_last: int | None = attrs.field(
+        default=None, validator=optional(integer(minimum=1)), kw_only=True
     )
-    keep_every_steps: int | None = attrs.field(default=None, validator=check_positive, kw_only=True)
+    keep_best: int = attrs.field(
+        default=1, validator=integer(minimum=0, kind=Integral), kw_only=True
+    )
+    monitor: str = attrs.field(default="loss", kw_only=True)
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)), kw_only=True)
+    keep_every_steps: int | None = attrs.field(
+        default=None, validator=optional(integer(minimum=1)), kw_only=True
+    )
     keep_every_minutes: float | None = attrs.field(
-        default=None, validator=check_positive, kw_only=True
+        default=None, validator=optional(number(above=0, finite=False)), kw_only=True
     )
     keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     storage_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False)

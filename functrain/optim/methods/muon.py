@@ -11,6 +11,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.errors import ConfigurationError
+from functrain.errors.validators import one_of, optional
 from functrain.optim.hyperparameters import (
     as_tuple,
     count,
@@ -42,32 +43,17 @@ def is_matrix(path: str, param: Tensor) -> bool:
     return param.ndim == 2 and not param.is_complex()
 
 
-def _one_of_adjustments(instance: object, attribute: Any, value: object) -> None:
-    if value not in ADJUSTMENTS:
-        raise ConfigurationError(
-            f"Muon: adjust_lr_fn must be one of {list(ADJUSTMENTS)}, got {value!r}"
-        )
-
-
 def _three_numbers(instance: object, attribute: Any, value: object) -> None:
     numbers = value if isinstance(value, tuple) else ()
     if len(numbers) != 3 or not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
         raise ConfigurationError(
-            f"Muon: ns_coefficients must be three finite numbers, got {value!r}"
+            f"Muon: ns_coefficients: expected three finite numbers, got {value!r}"
         )
 
 
 def _below_a_hundred(instance: object, attribute: Any, value: int) -> None:
     if value >= 100:
-        raise ConfigurationError(f"Muon: ns_steps must be below 100, got {value}")
-
-
-def _dtype(instance: object, attribute: Any, value: object) -> None:
-    if value is not None and value not in ("bfloat16", "float32", "float64"):
-        raise ConfigurationError(
-            "Muon: ns_dtype must be 'bfloat16', 'float32', 'float64' or None for that of the "
-            f"parameter, got {value!r}"
-        )
+        raise ConfigurationError(f"Muon: ns_steps: expected a number below 100, got {value}")
 
 
 @attrs.frozen
@@ -112,8 +98,10 @@ class Muon(Leafwise):
     )
     eps: float | Tensor = attrs.field(default=1e-7, validator=not_negative)
     ns_steps: int = attrs.field(default=5, validator=[count, _below_a_hundred])
-    adjust_lr_fn: str | None = attrs.field(default=None, validator=_one_of_adjustments)
-    ns_dtype: str | None = attrs.field(default="bfloat16", validator=_dtype)
+    adjust_lr_fn: str | None = attrs.field(default=None, validator=one_of(*ADJUSTMENTS))
+    ns_dtype: str | None = attrs.field(
+        default="bfloat16", validator=optional(one_of("bfloat16", "float32", "float64"))
+    )
 
     counts_each: ClassVar[bool] = False  # no formula has the count
 

@@ -27,7 +27,7 @@ def _factors(instance: object, attribute: Attribute, value: object) -> None:
     numbers = _numbers(value)
     if numbers is None or not _ascend(lt, 0, numbers[0], 1, numbers[1]):
         expected = "two numbers with 0 < etas[0] < 1 < etas[1]"
-        raise ConfigurationError(f"Rprop: etas must be {expected}, got {value!r}")
+        raise ConfigurationError(f"Rprop: etas: expected {expected}, got {value!r}")
 
 
 def _bounds(instance: object, attribute: Attribute, value: object) -> None:
@@ -35,7 +35,7 @@ def _bounds(instance: object, attribute: Attribute, value: object) -> None:
     numbers = _numbers(value)
     if numbers is None or not _ascend(le, 0, *numbers):
         expected = "two numbers with 0 <= step_sizes[0] <= step_sizes[1]"
-        raise ConfigurationError(f"Rprop: step_sizes must be {expected}, got {value!r}")
+        raise ConfigurationError(f"Rprop: step_sizes: expected {expected}, got {value!r}")
 
 
 def _numbers(value: object) -> Pair | None:

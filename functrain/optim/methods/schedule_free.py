@@ -11,12 +11,12 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
+    any_number,
     as_tuple,
     fraction,
     fractions,
     is_zero,
     not_negative,
-    number,
     rate,
     whole,
 )
@@ -59,7 +59,7 @@ class ScheduleFreeSGD(Leafwise):
     momentum: float | Tensor = attrs.field(default=0.9, validator=fraction)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     warmup_steps: int = attrs.field(default=0, validator=whole)
-    r: float = attrs.field(default=0.0, validator=number)
+    r: float = attrs.field(default=0.0, validator=any_number)
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
     def __attrs_post_init__(self) -> None:
@@ -140,7 +140,7 @@ class ScheduleFreeAdamW(Leafwise):
     eps: float | Tensor = attrs.field(default=1e-8, validator=not_negative)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     warmup_steps: int = attrs.field(default=0, validator=whole)
-    r: float = attrs.field(default=0.0, validator=number)
+    r: float = attrs.field(default=0.0, validator=any_number)
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
     def __attrs_post_init__(self) -> None:

@@ -102,6 +102,6 @@ def check_interpolation(optimizer: Averaged, name: str, value: float | Tensor) -
     """Refuse a beta of 0, with which y is z and says nothing of x."""
     if is_zero(value):
         raise ConfigurationError(
-            f"{type(optimizer).__name__}: {name} must be above 0, or the average that evaluation "
-            "uses could not be told from the parameters; got 0"
+            f"{type(optimizer).__name__}: {name}: expected a number above 0, or the average that "
+            "evaluation uses could not be told from the parameters; got 0"
         )

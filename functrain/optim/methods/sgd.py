@@ -9,7 +9,7 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
-from functrain.optim.hyperparameters import flag, is_zero, not_negative, number, rate
+from functrain.optim.hyperparameters import any_number, flag, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.leafwise import Leafwise
 
@@ -39,7 +39,7 @@ class SGD(Leafwise):
 
     lr: LearningRate = attrs.field(default=1e-3, validator=rate)
     momentum: float | Tensor = attrs.field(default=0.0, validator=not_negative)
-    dampening: float | Tensor = attrs.field(default=0.0, validator=number)
+    dampening: float | Tensor = attrs.field(default=0.0, validator=any_number)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     nesterov: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.optim.hyperparameters import not_negative
+from functrain.optim.hyperparameters import an_optimizer, not_negative, positive
 from functrain.optim.wrappers.norms import norm
-from functrain.optim.wrappers.validators import an_optimizer, positive
 from functrain.optim.wrapping import Wrapper
 
 

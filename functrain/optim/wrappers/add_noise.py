@@ -15,8 +15,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.core.rng import derive
-from functrain.optim.hyperparameters import not_negative, whole
-from functrain.optim.wrappers.validators import an_optimizer
+from functrain.optim.hyperparameters import an_optimizer, not_negative, whole
 from functrain.optim.wrapping import Wrapper
 
 _MASK32 = (1 << 32) - 1

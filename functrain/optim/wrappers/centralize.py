@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.optim.wrappers.validators import an_optimizer
+from functrain.optim.hyperparameters import an_optimizer
 from functrain.optim.wrapping import Wrapper
 
 

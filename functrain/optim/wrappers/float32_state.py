@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.optim.hyperparameters import flag
-from functrain.optim.wrappers.validators import an_optimizer
+from functrain.optim.hyperparameters import an_optimizer, flag
 from functrain.optim.wrapping import Wrapper
 
 _HALVES = (torch.float16, torch.bfloat16)

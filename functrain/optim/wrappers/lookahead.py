@@ -10,12 +10,11 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
-from functrain.optim.hyperparameters import count, flag, not_negative
+from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.nested import nested
 from functrain.optim.update_counts import aligned
 from functrain.optim.wrappers.float32_state import Float32State
-from functrain.optim.wrappers.validators import an_optimizer
 from functrain.optim.wrapping import Wrapper, selected, write
 
 

@@ -82,22 +82,6 @@ def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
     return value
 
 
-def min_or_max(_: object, attribute: attrs.Attribute[Any], value: Mode | None) -> None:
-    """Validate the mode of a rule."""
-    if value not in ("min", "max", None):
-        raise ConfigurationError(f'{attribute.name} must be "min" or "max", got {value!r}')
-
-
-def at_least(least: float) -> Any:
-    """Make a validator of numbers."""
-
-    def check(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
-        if not value >= least:
-            raise ConfigurationError(f"{attribute.name} must be at least {least}, got {value!r}")
-
-    return check
-
-
 @attrs.frozen
 class FirstOf:
     """Several rules; the first to stop ends the run.
@@ -170,7 +154,7 @@ def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
     for rule in rules if given is not None else ():
         if isinstance(rule, type) or not callable(getattr(rule, "observe", None)):
             raise ConfigurationError(
-                "early_stop must be a rule such as functrain.EarlyStop('eval/loss', patience=5), "
+                "early_stop: expected a rule such as functrain.EarlyStop('eval/loss', patience=5), "
                 f"or a list of them, got {rule!r}"
             )
     if rules is not given:

@@ -8,15 +8,14 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Mode
+from functrain.errors.validators import number, one_of, optional
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.prediction import LEAST_POINTS, Prediction, predict_final
 from functrain.training.early_stopping.rule import (
     State,
-    at_least,
     awaited,
     find,
     improves,
-    min_or_max,
 )
 
 
@@ -44,9 +43,9 @@ class EarlyStop:
     """
 
     monitor: str = "loss"
-    patience: int = attrs.field(default=5, validator=at_least(1))
-    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
-    min_delta: float = attrs.field(default=0.0, validator=at_least(0.0))
+    patience: int = attrs.field(default=5, validator=number(minimum=1, finite=False))
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+    min_delta: float = attrs.field(default=0.0, validator=number(minimum=0, finite=False))
     relative: bool = False
     lower: float | None = None
     upper: float | None = None
@@ -137,9 +136,9 @@ class Overfit:
 
     monitor: str = "loss"
     training: str = "epoch/loss"
-    patience: int = attrs.field(default=3, validator=at_least(1))
-    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
-    training_mode: Mode | None = attrs.field(default=None, validator=min_or_max)
+    patience: int = attrs.field(default=3, validator=number(minimum=1, finite=False))
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+    training_mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
 
     def init(self) -> State:
         """Return the state before the first evaluation."""
@@ -210,11 +209,13 @@ class PredictedStop:
     """
 
     bound: float
-    evaluations: int = attrs.field(validator=at_least(1))
+    evaluations: int = attrs.field(validator=number(minimum=1, finite=False))
     monitor: str = "loss"
-    mode: Mode | None = attrs.field(default=None, validator=min_or_max)
-    patience: int = attrs.field(default=2, validator=at_least(1))
-    warmup: int = attrs.field(default=LEAST_POINTS, validator=at_least(LEAST_POINTS))
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+    patience: int = attrs.field(default=2, validator=number(minimum=1, finite=False))
+    warmup: int = attrs.field(
+        default=LEAST_POINTS, validator=number(minimum=LEAST_POINTS, finite=False)
+    )
 
     def init(self) -> State:
         """Return the state before the first evaluation."""

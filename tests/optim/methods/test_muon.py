@@ -145,11 +145,11 @@ def test_what_is_no_matrix_is_refused_by_name(param: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ns_steps": 0}, "Muon: ns_steps must be a whole number from 1 up, got 0"),
-        ({"ns_steps": 100}, "Muon: ns_steps must be below 100"),
-        ({"ns_coefficients": (1.0, 2.0)}, "Muon: ns_coefficients must be three finite numbers"),
-        ({"ns_dtype": "int8"}, "Muon: ns_dtype must be 'bfloat16'"),
-        ({"adjust_lr_fn": "x"}, "Muon: adjust_lr_fn must be one of"),
+        ({"ns_steps": 0}, "Muon: ns_steps: expected an integer >= 1, got 0"),
+        ({"ns_steps": 100}, "Muon: ns_steps: expected a number below 100"),
+        ({"ns_coefficients": (1.0, 2.0)}, "Muon: ns_coefficients: expected three finite numbers"),
+        ({"ns_dtype": "int8"}, "Muon: ns_dtype: expected 'bfloat16'"),
+        ({"adjust_lr_fn": "x"}, "Muon: adjust_lr_fn: expected "),
     ],
 )
 def test_bad_values(options: dict[str, Any], message: str) -> None:

@@ -109,10 +109,22 @@ def test_before_the_first_update_the_average_is_the_parameters() -> None:
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
-        (ScheduleFreeSGD, {"momentum": 0.0}, r"ScheduleFreeSGD: momentum must be above 0"),
-        (ScheduleFreeSGD, {"momentum": 1.0}, r"ScheduleFreeSGD: momentum must be in \[0, 1\)"),
-        (ScheduleFreeAdamW, {"betas": (0, 0.9)}, r"ScheduleFreeAdamW: betas\[0\] must be above 0"),
-        (ScheduleFreeAdamW, {"warmup_steps": 1.5}, "warmup_steps must be a whole number"),
+        (
+            ScheduleFreeSGD,
+            {"momentum": 0.0},
+            r"ScheduleFreeSGD: momentum: expected a number above 0",
+        ),
+        (
+            ScheduleFreeSGD,
+            {"momentum": 1.0},
+            r"ScheduleFreeSGD: momentum: expected a number in \[0, 1\)",
+        ),
+        (
+            ScheduleFreeAdamW,
+            {"betas": (0, 0.9)},
+            r"ScheduleFreeAdamW: betas\[0\]: expected a number above 0",
+        ),
+        (ScheduleFreeAdamW, {"warmup_steps": 1.5}, "warmup_steps: expected an integer"),
     ],
 )
 def test_bad_values(cls: Any, options: dict[str, Any], message: str) -> None:

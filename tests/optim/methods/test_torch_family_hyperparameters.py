@@ -44,12 +44,20 @@ def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
-        (RMSprop, {"alpha": 1.5}, r"RMSprop: alpha must be in \[0, 1\], got 1.5"),
+        (
+            RMSprop,
+            {"alpha": 1.5},
+            r"RMSprop: alpha: expected a number from 0 to 1 or a 0-dim tensor, got 1.5",
+        ),
         (RMSprop, {"alpha": -0.5}, r"RMSprop: alpha"),
-        (RMSprop, {"centered": 1}, r"RMSprop: centered must be True or False, got 1"),
-        (Adadelta, {"rho": 1.1}, r"Adadelta: rho must be in \[0, 1\], got 1.1"),
+        (RMSprop, {"centered": 1}, r"RMSprop: centered: expected True or False, got 1"),
+        (
+            Adadelta,
+            {"rho": 1.1},
+            r"Adadelta: rho: expected a number from 0 to 1 or a 0-dim tensor, got 1.1",
+        ),
         (Adadelta, {"rho": "0.9"}, r"Adadelta: rho"),
-        (Rprop, {"etas": (1.0, 0.5)}, r"Rprop: etas must be .* 0 < etas\[0\] < 1 < etas\[1\]"),
+        (Rprop, {"etas": (1.0, 0.5)}, r"Rprop: etas: expected .* 0 < etas\[0\] < 1 < etas\[1\]"),
         (Rprop, {"etas": (0.0, 1.2)}, r"Rprop: etas"),
         (Rprop, {"etas": (0.5, 1.0)}, r"Rprop: etas"),
         (Rprop, {"etas": (torch.tensor(0.5), 1.0)}, r"Rprop: etas"),

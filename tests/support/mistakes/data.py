@@ -97,8 +97,8 @@ MISTAKES = [
     Mistake(
         errors.ConfigurationError,
         lambda *_: Batches(X, 0),
-        ("Batches(batch_size=...)", "got 0"),
-        ("an int of at least 1",),
+        ("Batches: batch_size", "got 0"),
+        ("an integer >= 1",),
     ),
     Mistake(
         errors.UnsupportedError,
@@ -184,6 +184,6 @@ MISTAKES = [
         errors.UnsupportedError,
         lambda *_: ft.evaluate(None, None, 3),  # type: ignore[arg-type]
         ("int",),
-        ("data must be",),
+        ("data: expected",),
     ),
 ]

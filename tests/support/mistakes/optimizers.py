@@ -16,14 +16,12 @@ MISTAKES = [
         ("AdamW: lr", "got <generator"),
         ("parameters are in the state",),
     ),
-    Mistake(
-        errors.ConfigurationError, lambda *_: AdamW(lr=-1.0), ("AdamW: lr", "-1.0"), ("from 0 up",)
-    ),
+    Mistake(errors.ConfigurationError, lambda *_: AdamW(lr=-1.0), ("AdamW: lr", "-1.0"), (">= 0",)),
     Mistake(
         errors.ConfigurationError,
         lambda *_: AdamW(betas=(0.9, 1.0)),
         ("AdamW: betas", "1.0"),
-        ("must be",),
+        ("expected a number in [0, 1)",),
     ),
     Mistake(
         errors.ConfigurationError,

@@ -79,7 +79,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda *_: program(accumulate=0),
         ("accumulate", "got 0"),
-        ("whole number from 1",),
+        ("an integer >= 1",),
     ),
     Mistake(
         errors.ConfigurationError,
@@ -97,7 +97,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda *_: program(nonfinite="stop"),
         ("nonfinite", "got 'stop'"),
-        ("'raise', 'skip', 'ignore'",),
+        ("'raise', 'skip' or 'ignore'",),
     ),
     Mistake(
         errors.ModelError,

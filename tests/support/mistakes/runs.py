@@ -118,7 +118,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda path, _: ft.Checkpoints(path, mode="lowest"),  # type: ignore[arg-type]
         ("Checkpoints: mode", "got 'lowest'"),
-        ("['min', 'max']",),
+        ("'min' or 'max'",),
     ),
     Mistake(
         errors.ConfigurationError,
@@ -225,13 +225,13 @@ MISTAKES = [
     Mistake(
         errors.ConfigurationError,
         lambda path, _: ft.Checkpoints(path, keep_last=0),
-        ("keep_last=0",),
-        ("expected 1 or more, or None",),
+        ("keep_last", "got 0"),
+        ("expected an integer >= 1 or None",),
     ),
     Mistake(
         errors.ConfigurationError,
         lambda *_: ft.EarlyStop("eval/loss", patience=0),
         ("patience", "got 0"),
-        ("at least 1",),
+        (">= 1",),
     ),
 ]

@@ -44,19 +44,19 @@ def by_hand(steps: int, batch: Tensor) -> ft.TrainState:
 
 MISTAKES = [
     Mistake(
-        errors.InvalidScheduleError,
+        errors.ConfigurationError,
         lambda *_: WarmupCosine(lr=0.1, warmup_steps=5, warmup_proportion=0.1),
         ("WarmupCosine",),
         ("exactly one of warmup_steps and warmup_proportion",),
     ),
     Mistake(
-        errors.InvalidScheduleError,
+        errors.ConfigurationError,
         lambda *_: Cosine(lr=-0.1),
         ("Cosine: lr", "-0.1"),
         (">= 0",),
     ),
     Mistake(
-        errors.InvalidScheduleError,
+        errors.ConfigurationError,
         lambda *_: fit(program=rated(WarmupCosine(lr=0.1, warmup_steps=10))),
         ("warmup_steps=10", "horizon of 4 steps"),
         ("lengthen the run", "shorten the warmup"),

@@ -1,0 +1,31 @@
+"""Conversion and checks of the fields of a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import attrs
+
+from functrain.errors import ConfigurationError
+
+
+def plain_float(value: Any) -> Any:
+    """Return a number of any library as a float, and anything else unchanged for the validator."""
+    is_number = type(value) is not bool and isinstance(value, Real)
+    return float(value) if is_number else value
+
+
+def exactly_one(first: str, second: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Accept when one of two fields is given and the other is None."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        given = {name: getattr(instance, name) for name in (first, second)}
+        if sum(value is None for value in given.values()) != 1:
+            values = " and ".join(f"{name}={value!r}" for name, value in given.items())
+            raise ConfigurationError(
+                f"{type(instance).__name__}: give exactly one of {first} and {second}, got {values}"
+            )
+
+    return validate
