@@ -1,4 +1,4 @@
-"""Where runs keep what they compile: in a directory of the user's own, outside of run directories.
+"""A cache of compiled graphs in a directory of the user's own, outside of run directories.
 
 Libraries are code. A run directory may be of someone else, and to continue or read one must not run
 what lies in it; so nothing is loaded from there, whatever its name.
@@ -23,7 +23,7 @@ _LIMIT = 4 << 30  # bytes; a library of a small step has 0.1 MB
 
 
 def cached(program: Program) -> Program:
-    """Let a program keep what it compiles for later processes, unless it says how to compile.
+    """Cache compiled graphs for later processes, unless the user chose a directory or a mode.
 
     Only Inductor for the processor does so; other backends have no libraries to keep.
 

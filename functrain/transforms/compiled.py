@@ -38,17 +38,17 @@ from functrain.transforms.graph.inputs import (
     with_tensors,
     writable,
 )
-from functrain.transforms.graph.known import Known, Rate
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.micro_batches import Parts
-from functrain.transforms.graph.skipping import Skipping
+from functrain.transforms.graph.missing_entries import MissingEntries
+from functrain.transforms.graph.state_cache import RateCache, StateCache
 from functrain.tree.copying import copy
 
 if TYPE_CHECKING:
     from functrain.transforms.graph.train_step import Graph
 
-_WRITTEN = ("params", "buffers", "optimizer", "ema")  # what a graph writes to
-_MANY = 8  # graphs of one program, from which on it is told
+_WRITTEN = ("params", "buffers", "optimizer", "ema")  # a graph writes to these
+_MANY = 8  # graphs of one program, after which it warns
 
 
 def compiled(
@@ -119,35 +119,37 @@ def compiled(
 class Compiled:
     """A device step that keeps a graph for each form of state and batch it was given.
 
-    What it remembers changes nothing but the time a step takes.
+    Its memory changes nothing except the time a step takes.
 
     Attributes:
         fixed: of the program.
         lowering: how graphs are compiled.
         fallback: whether a step that is no graph runs eagerly.
         graphs: by the form of the state and of the other inputs; ``None`` stands for eager, and
-            ``Skipping`` for a state that lacks counts of the parameters that the step skips.
+            ``MissingEntries`` for a state without counts of the parameters that the step skips.
         parts: the graphs that steps of several micro-batches are made of.
         forms: numbers of the forms of states.
         known: the leaves of the last state returned, with its form.
-        rate: the last learning rate.
+        rates: the last learning rate as a tensor.
     """
 
     fixed: Fixed
     lowering: Lowering
     fallback: bool
-    graphs: dict[tuple[int, Form], Graph | Skipping | None] = attrs.field(factory=dict, init=False)
+    graphs: dict[tuple[int, Form], Graph | MissingEntries | None] = attrs.field(
+        factory=dict, init=False
+    )
     parts: Parts = attrs.field(
         default=attrs.Factory(lambda own: Parts(own.fixed, own.lowering), takes_self=True),
         init=False,
     )
     forms: dict[Form, int] = attrs.field(factory=dict, init=False)
-    known: Known = attrs.field(factory=Known, init=False)
-    rate: Rate = attrs.field(factory=Rate, init=False)
+    known: StateCache = attrs.field(factory=StateCache, init=False)
+    rates: RateCache = attrs.field(factory=RateCache, init=False)
 
     @property
     def description(self) -> str:
-        """What tells its numbers from those of other ways to make the step."""
+        """A text that tells its numbers from those of other ways to make the step."""
         return f"compiled({self.lowering.description})"
 
     def __call__(
@@ -177,7 +179,7 @@ class Compiled:
         found = self._graph(number, large, batches, rest)
         if found is None:
             return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
-        if isinstance(found, Skipping):
+        if isinstance(found, MissingEntries):
             whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
             return self(whole, batches, lr, ema_due, donation, seed)
         if not mine and paths != self.fixed.updated:  # as its capture has shown
@@ -185,24 +187,24 @@ class Compiled:
             leaves = flatten(large)
         graph, own = found
         leaves += [*own, *flatten(rest)]
-        take = donation.take if mine and donation is not None else _nothing
+        before_write = donation.take if mine and donation is not None else _nothing
         if graph.draws and seed is not None:
             with scoped(seed, state["skipped"].device):
-                scalars, outputs = graph.run(leaves, take)
+                scalars, outputs = graph.run(leaves, before_write)
         else:
-            scalars, outputs = graph.run(leaves, take)
+            scalars, outputs = graph.run(leaves, before_write)
         return {**large, **scalars}, outputs
 
     def _rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
-        """What is new at each step besides batches.
+        """Return the inputs that are new at each step, without the batches.
 
-        Numbers are tensors there, or they would be built into the graph.
+        Numbers are tensors there, or the graph would have them built in.
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
         always = ema is None or ema.every == 1
         return {
-            "lr": self.rate.tensors(lr, device),
+            "lr": self.rates.tensors(lr, device),
             "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),
             "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
         }
@@ -216,8 +218,8 @@ class Compiled:
 
     def _graph(
         self, number: int, state: step.DeviceState, batches: list[Batch], rest: dict[str, Any]
-    ) -> tuple[Graph, list[Tensor]] | Skipping | None:
-        """The graph for inputs like these, and the tensors of the batches to give it.
+    ) -> tuple[Graph, list[Tensor]] | MissingEntries | None:
+        """Return the graph for inputs like these, and the tensors of the batches to give it.
 
         It is captured if there is none; ``None`` stands for eager.
         """
@@ -232,7 +234,9 @@ class Compiled:
             batches = with_tensors(batches, iter(own))
             self._add(key, state, {"batches": batches, **rest})
         graph = self.graphs[key]
-        return (graph, own) if graph is not None and not isinstance(graph, Skipping) else graph
+        return (
+            (graph, own) if graph is not None and not isinstance(graph, MissingEntries) else graph
+        )
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
@@ -262,7 +266,7 @@ class Compiled:
 
 
 def _not_dense(state: step.DeviceState) -> str | None:
-    """A sentence, if a graph cannot take one of the tensors of a state."""
+    """Return a sentence if a graph cannot take one of the tensors of a state."""
     for path, leaf in tree.items(state):
         if isinstance(leaf, Tensor) and (kind := unlike_dense(leaf)) is not None:
             return f"state.{tree.path_string(path)} is a {kind} tensor; a graph takes dense ones"

@@ -71,7 +71,7 @@ class Sharpness:
         """Make a gradient function sharpness-aware; it then takes two passes instead of one.
 
         Loss, metrics and buffers are those of the first pass. Each micro-batch has its own worst
-        point, and dropout draws anew in the second pass.
+        point, and dropout draws again in the second pass.
         """
 
         def aware(

@@ -1,16 +1,14 @@
 """Steps compiled ahead of time: a library in a file, which the next process loads at once.
 
 It takes longer to compile than what is compiled in memory, and less to call: nothing of a call is
-Python. The file's name is a digest of the graph and of all that its code depends on, so what is
-found under it is what would be compiled.
+Python. The file's name is a digest of the graph and of everything its code depends on, so a library
+with that name is the one that would be compiled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from xxhash import xxh3_128
 
+from functrain.transforms.graph.inductor import compile_to_file, load_file, settings_digest
 from functrain.transforms.graph.inputs import form
 
 Callee = Callable[..., Any]
@@ -39,14 +38,14 @@ def compiled_ahead(
     path = directory / f"{digest(graph, inputs, options)}.pt2"
     if path.exists():
         try:
-            call = _loaded(path)
+            call = load_file(path)
             with contextlib.suppress(OSError):  # it may be another user's, or removed by now
                 os.utime(path)  # which says that it is used
             return call
         except RuntimeError:
             path.unlink(missing_ok=True)  # damaged, or of another machine
-    _compile(path, graph, inputs, options)
-    return _loaded(path)
+    compile_to_file(path, graph, inputs, options)
+    return load_file(path)
 
 
 def prune(directory: Path, limit: int) -> None:
@@ -78,7 +77,7 @@ def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any])
         names,
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
-        torch._inductor.config.get_hash().hex(),
+        settings_digest(),
         sorted((name, str(_identity(value))) for name, value in options.items()),
         [form(tensor) for tensor in inputs],
     )
@@ -92,30 +91,3 @@ def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any])
 
 def _identity(value: Any) -> Any:
     return value.uuid().hex() if hasattr(value, "uuid") else value
-
-
-def _compile(
-    path: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
-) -> None:
-    from torch._inductor.package.package import package_aoti
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # torch 2.13 warns itself of what it does there.
-        warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
-        files: Any = torch._inductor.aot_compile(
-            graph, tuple(inputs), options={"aot_inductor.package": True, **options}
-        )
-    # Beside its name first: whoever finds the name finds the whole of it.
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
-        package_aoti(str(Path(beside) / "step.pt2"), files)
-        os.replace(Path(beside) / "step.pt2", path)
-
-
-def _loaded(path: Path) -> Callee:
-    loader: Any = torch._inductor.aoti_load_package(str(path)).loader
-
-    def call(*leaves: Tensor) -> Any:
-        return loader.boxed_run(list(leaves))
-
-    return call

@@ -2,8 +2,8 @@
 
 The function runs once, on tensors without data, and every operation it makes is written down
 (``torch.fx.experimental.proxy_tensor.make_fx``, which sees below autograd: the backward pass is
-part of the graph). Nothing of the Python is left at run time, so a captured step costs no guards
-and no interpreter; and what the Python does besides is noticed here, or would be lost.
+part of the graph). No Python is left at run time, so a captured step costs no guards and no
+interpreter. Side effects of the Python code are detected here; they would be lost otherwise.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from traceback import FrameSummary, extract_tb
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
@@ -32,6 +29,12 @@ from functrain.transforms.graph.effects import Effects, written_constant
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
 from functrain.transforms.graph.randomness import SameDraws
 from functrain.transforms.graph.small_products import DECOMPOSITIONS
+from functrain.transforms.graph.torch_internals import (
+    FakeTensorMode,
+    allow_nested_tracing,
+    is_compiling,
+    make_fx,
+)
 
 _PACKAGE = Path(__file__).parents[2]
 _OWN = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, _PACKAGE))
@@ -58,7 +61,7 @@ class Captured(NamedTuple):
 
 
 def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
-    """Write down what a function does.
+    """Record the operations of a function as a graph.
 
     Args:
         function: a function of a list of tensors that it may write to; it returns a tree of them.
@@ -69,8 +72,8 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         The graph as a function of the tensors one by one; it writes to them as the function does.
 
     Raises:
-        CaptureError: the function looks at the values of tensors, or does something besides
-            computing with them; the line of the user's code is named.
+        CaptureError: the function looks at the values of tensors, or has side effects; the
+            message names the line of the user's code.
     """
     returned: dict[str, Any] = {}
 
@@ -81,7 +84,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
             returned.update(function(list(tensors)))
         return flatten(returned)
 
-    # Without an environment for symbols, whoever looks at a value is told so at once.
+    # Without an environment for symbols, code that looks at a value fails at once.
     with FakeTensorMode(allow_non_fake_inputs=True):
         placeholders = list(map(alike, inputs))
     traced = make_fx(
@@ -92,7 +95,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
     )
     constants: set[int] = set()
     with _ONE_AT_A_TIME, _surroundings():
-        # Within, for what is drawn there is put back at the end.
+        # Inside, because the scope restores the generators at its end.
         before = Effects.of(module)
         try:
             graph = traced(*placeholders)
@@ -113,30 +116,20 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
 
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
-    """What a capture needs of the process, for as long as it lasts."""
+    """Set the global switches that a capture needs, while it lasts."""
     with (
         warnings.catch_warnings(),
         # A part that the user compiled on their own is taken in.
         torch.compiler.set_stance("force_eager"),
         # Packages ask torch.compiler.is_compiling() before they look at values.
-        _is_compiling(),
-        torch._dynamo.config.patch(error_on_nested_fx_trace=False),
+        is_compiling(),
+        allow_nested_tracing(),
         scoped(0, None),
     ):
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
         # Its recurrent layers need tensors of their own kind, which a graph cannot hold.
         with torch.backends.mkldnn.flags(enabled=False):
             yield
-
-
-def _is_compiling() -> AbstractContextManager[None]:
-    """Let ``torch.compiler.is_compiling()`` be true: torch has no public context that does."""
-    if hasattr(torch.compiler, "_compile_session_context"):  # torch 2.13
-        found: AbstractContextManager[None] = torch.compiler._compile_session_context()
-        return found
-    from torch._export.utils import _compiling_state_context
-
-    return _compiling_state_context()
 
 
 def _constants(graph: GraphModule) -> list[Tensor]:

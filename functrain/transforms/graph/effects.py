@@ -1,4 +1,4 @@
-"""What Python does besides computing with tensors: a captured graph would do it never again."""
+"""Side effects of Python code, which a captured graph would never repeat."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Effects:
         return cls(found, random.getstate(), _numpy_state())
 
     def undone(self, constants: set[int]) -> str | None:
-        """Put the attributes back, and tell what a later step would have gone by.
+        """Put the attributes back, and report side effects that a later step would depend on.
 
         The generators are put back by the scope that a capture runs in.
 
@@ -106,7 +106,7 @@ def _same_parts(now: Any, parts: Any) -> bool:
 
 
 def _counts(old: Any, parts: Any, now: Any, constants: set[int]) -> bool:
-    """Whether a change is one that a later step would go by."""
+    """Return whether a later step would depend on a change."""
     if isinstance(old, Tensor):
         return id(old) in constants
     if now is old and isinstance(parts, dict):  # a cache may be filled with what is computed

@@ -1,6 +1,6 @@
-"""Trees of tensors as flat lists, and back, with all that a graph takes for granted of them.
+"""Trees of tensors as flat lists, and back; and the form of a tree, which a graph has built in.
 
-This runs at every step, so the containers that nearly all trees are made of come first.
+This runs at every step, so the most frequent containers come first.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from functrain import tree
 from functrain.core.batch_copies import moved
 from functrain.errors import CaptureError
+from functrain.transforms.graph.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects
 
-# What a graph takes for granted of a tree: kinds and keys of containers, plain values, and of
+# Everything a graph has built in of a tree: kinds and keys of containers, plain values, and of
 # tensors dtype, shape, strides and device.
 Form = tuple[Any, ...]
 
@@ -67,7 +67,7 @@ def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
 
 
 def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
-    """What :func:`with_tensors` does with one tree, found once for many calls.
+    """Return :func:`with_tensors` for one tree, prepared once for many calls.
 
     Args:
         node: the tree.
@@ -88,7 +88,7 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
 
 
 def form(node: Any, found: list[Tensor] | None = None) -> Form:
-    """All that a graph captured with a tree has built in: equal ones can share a graph.
+    """Return everything that a graph has built in of a tree: trees of equal form share a graph.
 
     Args:
         node: any nesting of containers, tensors and plain values.
@@ -117,9 +117,9 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
     if not containers.is_container(node):
         raise _refused(kind)
     constants = containers.constants(node)
-    beside = () if constants is None else (_constant(constants),)
+    context = () if constants is None else (_constant(constants),)
     children = containers.children(node)
-    return (kind, *beside, *[(key, form(child, found)) for key, child in children])
+    return (kind, *context, *[(key, form(child, found)) for key, child in children])
 
 
 def _refused(kind: type) -> CaptureError:
@@ -131,7 +131,7 @@ def _refused(kind: type) -> CaptureError:
 
 
 def _constant(value: Any) -> Any:
-    """What torch's pytree keeps beside the children of a class, so that it can be compared."""
+    """Return the context that torch's pytree keeps with the children, in a form to compare."""
     if isinstance(value, (dict, list, tuple)):
         return (type(value), *[(key, _constant(child)) for key, child in tree.children(value)])
     if isinstance(value, Tensor) or objects.is_array(value):
@@ -140,7 +140,7 @@ def _constant(value: Any) -> Any:
 
 
 def unlike_dense(tensor: Tensor) -> str | None:
-    """What kind of tensor it is, if it is none that lies in memory by sizes and strides."""
+    """Return the kind of a tensor that is not laid out in memory by sizes and strides."""
     if tensor.is_nested:
         return "nested"
     if tensor.is_quantized:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.errors import CompilationError
+from functrain.transforms.graph.torch_internals import dynamo_backend
 
 Callee = Callable[..., Any]
 
@@ -64,21 +64,20 @@ class Lowering:
                 return graph
             if callable(self.backend):
                 return cast(Callee, self.backend(graph, inputs))
-            return cast(Callee, torch._dynamo.lookup_backend(self.backend)(graph, inputs))
+            return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
         except Exception as error:
             raise CompilationError(f"{type(error).__name__}: {error}") from error
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        from functrain.transforms.graph.once_each import OnceEach
+        from functrain.transforms.graph import inductor
 
         options = {
             # Inputs are checked before the call, at a tenth of the cost.
             "size_asserts": False,
-            "post_grad_custom_pre_pass": OnceEach(),
-            **_of_mode(self.mode),
+            "post_grad_custom_pre_pass": inductor.CommonSubexpressions(),
+            **inductor.settings_of_mode(self.mode),
             **self.options,
         }
-        call: Callee
         if self.directory is not None:
             from functrain.transforms.graph.ahead import compiled_ahead, prune
 
@@ -86,18 +85,4 @@ class Lowering:
             if self.limit is not None:
                 prune(self.directory, self.limit)
             return call
-        with torch._inductor.config.patch(options):
-            call = torch._inductor.standalone_compile(
-                graph, list(inputs), dynamic_shapes="from_example_inputs"
-            )
-        return call
-
-
-def _of_mode(mode: str | None) -> dict[str, Any]:
-    """What a mode sets, but for CUDA graphs.
-
-    Those of Inductor keep what they return in memory of their own until the next call of
-    ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
-    """
-    found: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
-    return {name: value for name, value in found.items() if name != "triton.cudagraphs"}
+        return inductor.compile_in_memory(graph, inputs, options)

@@ -21,11 +21,11 @@ from functrain.core.metrics import computed
 from functrain.core.recipe import Fixed
 from functrain.transforms.graph.inputs import Form, builder, form
 from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.skipping import Skipping
+from functrain.transforms.graph.missing_entries import MissingEntries
 
 if TYPE_CHECKING:  # what capturing needs takes a while to import
     from functrain.transforms.graph.parts import Gradients, Update
-    from functrain.transforms.graph.train_step import Graph, Run, Take
+    from functrain.transforms.graph.train_step import BeforeWrite, Graph, Run
 
 
 class Kind(NamedTuple):
@@ -59,11 +59,11 @@ class Parts:
     fixed: Fixed
     lowering: Lowering
     gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
-    updates: dict[Kind, Update | Skipping] = attrs.field(factory=dict, init=False)
+    updates: dict[Kind, Update | MissingEntries] = attrs.field(factory=dict, init=False)
 
     def assembled(
         self, number: int, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Graph | Skipping | None:
+    ) -> Graph | MissingEntries | None:
         """A step for inputs like these, or what their state lacks; ``None``: it must be one graph.
 
         Args:
@@ -88,7 +88,7 @@ class Parts:
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         kind = Kind(number, paths, tuple(sorted(self.fixed.model.writes.paths)), dtype)
         update = self._update(kind, state, inputs)
-        if isinstance(update, Skipping):
+        if isinstance(update, MissingEntries):
             return update
         draws = update.draws or any(part.draws for part in each)
         return Graph(self._in_turn(each, update, kind, builder([state, inputs])), draws)
@@ -106,7 +106,7 @@ class Parts:
 
     def _update(
         self, kind: Kind, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Update | Skipping:
+    ) -> Update | MissingEntries:
         from functrain.transforms.graph.parts import captured_update
 
         if kind not in self.updates:
@@ -131,7 +131,9 @@ class Parts:
         kind: Kind,
         build: Callable[[Any], Any],
     ) -> Run:
-        def run(leaves: list[Tensor], take: Take) -> tuple[step.DeviceState, step.Outputs]:
+        def run(
+            leaves: list[Tensor], before_write: BeforeWrite
+        ) -> tuple[step.DeviceState, step.Outputs]:
             state, inputs = build(iter(leaves))
             sums, scale = self._sums(state), _scale(inputs)
             found = [
@@ -142,7 +144,7 @@ class Parts:
             mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
             metrics = computed(mean.metrics, mean.value.device)
             loss, divisor = mean.value.to(kind.dtype), divisor.to(kind.dtype)
-            take()
+            before_write()
             done = update.call(_given(kind, state, sums, loss, divisor, inputs))
             return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}
 

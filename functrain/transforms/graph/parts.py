@@ -20,9 +20,9 @@ from functrain.core.recipe import Fixed
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.skipping import Skipping, skipping
+from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
 from functrain.transforms.graph.train_step import write
-from functrain.transforms.graph.writes import Writes, settled
+from functrain.transforms.graph.writes import WriteRecorder, capture_with_copies
 from functrain.tree.copying import copy
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
@@ -84,7 +84,7 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         params = fixed.model.writes.owned(own["params"])
         of_batch = differentiation(fixed, by_autograd, params, device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
-        with Writes(own["params"], fixed.model.writes):
+        with WriteRecorder(own["params"], fixed.model.writes):
             grads, after, outcome = of_batch(spare, batch, own["scale"], None)
         weight = outcome.weight_of(batch)
         added = {
@@ -101,16 +101,18 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         return {"loss": outcome.value, "weight": weight, "metrics": metrics}
 
     made = functools.partial(capture, function, flatten(given), fixed.model.module)
-    captured = settled(made, fixed.model.writes)
+    captured = capture_with_copies(made, fixed.model.writes)
     if not seen["returned"]:
         return None
     call = _lowered(lowering, captured, given)
     return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
 
 
-def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Update | Skipping:
+def captured_update(
+    fixed: Fixed, lowering: Lowering, given: dict[str, Any]
+) -> Update | MissingEntries:
     """The graph of what follows the gradients (see :func:`captured_gradients`)."""
-    lacks: list[Skipping] = []
+    missing: list[MissingEntries] = []
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:
         own = with_tensors(given, iter(tensors))
@@ -124,15 +126,15 @@ def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> 
             (own["rest"]["lr"], own["rest"]["ema_due"]),
         )
         new, outputs = step.take_step(execution, fixed, {**state, **scalars}, [], *rates)
-        if lacking := skipping(state["optimizer"], new["optimizer"]):
-            lacks.append(lacking)
+        if entries := missing_entries(state["optimizer"], new["optimizer"]):
+            missing.append(entries)
             return {}
         write(state, {name: new[name] for name in state})
         return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
 
     captured = capture(function, flatten(given), fixed.model.module)
-    if lacks:
-        return lacks[0]
+    if missing:
+        return missing[0]
     return Update(_lowered(lowering, captured, given), captured.draws)
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from functrain.errors import CaptureError
+from functrain.transforms.graph.torch_internals import TorchDispatchMode, tree_map_only
 
 _FIRST = 1 << 62  # no seed that anybody would choose
 
@@ -25,7 +24,7 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, a random operation from the same state of the generator gives the same tensor.
 
     Tensors without data draw nothing, so the generator is moved on here, by seeding it with a
-    number that counts the draws; whoever captures must put it back.
+    number that counts the draws; the capture must put it back.
 
     Attributes:
         draws: whether anything was drawn, or may be by an operation that is not torch's own.
@@ -34,7 +33,7 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.draws = False
-        # What was drawn at a state of the generator, and the state afterwards.
+        # The draw at a state of the generator, and the state afterwards.
         self._drawn: dict[Any, tuple[Any, int]] = {}
         self._last = _FIRST
 
@@ -62,7 +61,7 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key not in self._drawn:
             self._last += 1
             drawn = func(*args, **kwargs)
-            # The caller may write to what it got.
+            # The caller may write to its tensor.
             self._drawn[key] = (tree_map_only(Tensor, Tensor.clone, drawn), self._last)
             torch.default_generator.manual_seed(self._last)
             return drawn

@@ -16,14 +16,14 @@ from functrain.errors import CaptureError
 from functrain.transforms.graph.capture import capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.skipping import Skipping, skipping
-from functrain.transforms.graph.writes import Writes, settled
+from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
+from functrain.transforms.graph.writes import WriteRecorder, capture_with_copies
 
-# Called when writing to the state begins: until then a step that fails has changed nothing.
-Take = Callable[[], None]
-# From the leaves of a state and of the other inputs to the outputs of the step; it writes to
-# those of the state, but for what a step that raises must not have changed: that is returned.
-Run = Callable[[list[Tensor], Take], tuple[step.DeviceState, step.Outputs]]
+# Called before the first write to the state: a step that fails earlier has changed nothing.
+BeforeWrite = Callable[[], None]
+# From the leaves of a state and of the other inputs to the outputs of the step. It writes to the
+# leaves of the state, except to scalars, which a step that raises must not change: it returns them.
+Run = Callable[[list[Tensor], BeforeWrite], tuple[step.DeviceState, step.Outputs]]
 
 
 class Graph(NamedTuple):
@@ -35,8 +35,8 @@ class Graph(NamedTuple):
 
 def captured_step(
     fixed: Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
-) -> Graph | Skipping:
-    """The graph of a step for inputs like these, or what their state lacks.
+) -> Graph | MissingEntries:
+    """The graph of a step for inputs like these, or the entries that their state lacks.
 
     Args:
         fixed: of the program.
@@ -48,17 +48,17 @@ def captured_step(
         CaptureError: the step cannot be written down as a graph.
         CompilationError: the backend failed.
     """
-    lacks: list[Skipping] = []
+    missing: list[MissingEntries] = []
 
     def function(leaves: list[Tensor]) -> step.Outputs:
         given = iter(leaves)
         own, rest = with_tensors(state, given), with_tensors(inputs, given)
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
-        with Writes(own["params"], fixed.model.writes):
+        with WriteRecorder(own["params"], fixed.model.writes):
             new, outputs = step.functional(fixed, by_autograd)(whole, **rest)
-        if lacking := skipping(own["optimizer"], new["optimizer"]):
-            lacks.append(lacking)
+        if entries := missing_entries(own["optimizer"], new["optimizer"]):
+            missing.append(entries)
             return {}
         write(own, {name: new[name] for name in own})
         # A metric may be a part of the state, which the next step writes over.
@@ -67,15 +67,17 @@ def captured_step(
 
     examples = [*flatten(state), *flatten(inputs)]
     made = functools.partial(capture, function, examples, fixed.model.module)
-    captured = settled(made, fixed.model.writes)
-    if lacks:
-        return lacks[0]
+    captured = capture_with_copies(made, fixed.model.writes)
+    if missing:
+        return missing[0]
     # Not the examples themselves: where two of them share memory, that would be built in.
     call = lowering.compile(captured.graph, list(map(alike, examples)))
     build = builder(captured.returned)
 
-    def run(leaves: list[Tensor], take: Take) -> tuple[step.DeviceState, step.Outputs]:
-        take()
+    def run(
+        leaves: list[Tensor], before_write: BeforeWrite
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        before_write()
         found = build(iter(call(*leaves)))
         return found["scalars"], found["outputs"]
 

@@ -1,4 +1,4 @@
-"""What a function that is captured writes to parameters, by operations or by ``.data =``."""
+"""Record which parameters a captured function writes to, by operations or by ``.data =``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, set_proxy_slot
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.state import Tensors
 from functrain.transforms.graph.capture import Captured
+from functrain.transforms.graph.torch_internals import (
+    TorchDispatchMode,
+    get_proxy_mode,
+    get_proxy_slot,
+    set_proxy_slot,
+    tree_leaves,
+)
 
 
-class Writes:
-    """Within it, the parameters that are written to are noticed, and remembered at the end.
+class WriteRecorder:
+    """A context that records writes to parameters, and remembers them at its end.
 
     Args:
         params: all parameters, on memory of their own.
-        written: where to remember those that were written to.
+        written: remembers the parameters that were written to.
     """
 
     def __init__(self, params: Tensors, written: InPlaceWrites) -> None:
@@ -40,12 +44,12 @@ class Writes:
         self.written.paths |= {self.memory[one] for one in self.touched & self.memory.keys()}
 
 
-def settled(capture: Callable[[], Captured], written: InPlaceWrites) -> Captured:
-    """Capture a step; again if it was seen to write to parameters, of which it then makes copies.
+def capture_with_copies(capture: Callable[[], Captured], written: InPlaceWrites) -> Captured:
+    """Capture a step; if it writes to parameters not known before, capture it again with copies.
 
     Args:
-        capture: captures a function that notices its writes.
-        written: where it remembers them.
+        capture: captures a function that records its writes.
+        written: remembers them.
     """
     known = len(written.paths)
     captured = capture()
@@ -53,7 +57,7 @@ def settled(capture: Callable[[], Captured], written: InPlaceWrites) -> Captured
 
 
 class _Operations(TorchDispatchMode):
-    """Notices operations that write to a tensor."""
+    """Records operations that write to a tensor."""
 
     def __init__(self, touched: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -78,10 +82,10 @@ class _Operations(TorchDispatchMode):
 
 
 class _Assignments(TorchFunctionMode):
-    """Writes down ``tensor.data = values`` and ``tensor.set_(values)``, which are no operations.
+    """Records ``tensor.data = values`` and ``tensor.set_(values)``, which are no operations.
 
-    A tensor without data takes the other's memory as any tensor does. But the capture knows tensors
-    as Python objects: it must be told that this one now stands for other values.
+    A tensor without data takes the other's memory as any tensor does. But the capture identifies
+    tensors by Python object, so it must be notified that this one now stands for other values.
     """
 
     def __init__(self, touched: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""What the last step was given already: most of it comes again."""
+"""A memory of the last step's inputs: most of them return in the next step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from functrain.transforms.graph.inputs import scalar
 
 
 @attrs.define(eq=False)
-class Known:
-    """A memory of the last state seen, and of its form.
+class StateCache:
+    """The last state seen, and its form.
 
-    It holds the tensors weakly: to remember a state is not to keep it.
+    It holds the tensors weakly, so that it keeps no state alive.
 
     Attributes:
         references: to the leaves.
@@ -34,7 +34,7 @@ class Known:
     places: frozenset[int] = frozenset()
 
     def holds(self, leaves: list[Tensor], names: Iterable[str]) -> bool:
-        """Whether these very tensors were seen last, under the same names.
+        """Return whether these very tensors were seen last, under the same names.
 
         Args:
             leaves: the tensors of a state.
@@ -61,7 +61,7 @@ class Known:
 
 
 @attrs.define(eq=False)
-class Rate:
+class RateCache:
     """Learning rates as tensors; one that stays is made once. No graph writes to its rates.
 
     Attributes:

@@ -1,0 +1,94 @@
+"""Inductor, torch's compiler: all calls of its private functions. It takes a while to import."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.compile_utils import fx_graph_cse
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch.fx import Graph, GraphModule
+
+Callee = Callable[..., Any]
+
+
+class CommonSubexpressions(CustomGraphPass):
+    """Merge common subexpressions: the rule of every parameter has the same bias corrections.
+
+    The pass runs where nothing in the graph writes to anything, except its last operations.
+    """
+
+    def __call__(self, graph: Graph) -> None:
+        merged = fx_graph_cse(graph)
+        if (module := graph.owning_module) is not None:
+            module.graph = merged
+
+    def uuid(self) -> Any:
+        """Tell a cache of compiled graphs whether the pass is still the same."""
+        return get_hash_for_files((__file__,))
+
+
+def compile_in_memory(
+    graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+) -> Callee:
+    """Compile a graph; Inductor keeps the parts in a cache of its own."""
+    call: Callee
+    with torch._inductor.config.patch(dict(options)):
+        call = torch._inductor.standalone_compile(
+            graph, list(inputs), dynamic_shapes="from_example_inputs"
+        )
+    return call
+
+
+def compile_to_file(
+    path: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+) -> None:
+    """Compile a graph ahead of time into a library."""
+    from torch._inductor.package.package import package_aoti
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # torch 2.13 raises this warning in its own code.
+        warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
+        files: Any = torch._inductor.aot_compile(
+            graph, tuple(inputs), options={"aot_inductor.package": True, **options}
+        )
+    # First in a directory next to it: a process that finds the name finds the whole file.
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        package_aoti(str(Path(directory) / "step.pt2"), files)
+        os.replace(Path(directory) / "step.pt2", path)
+
+
+def load_file(path: Path) -> Callee:
+    """Load a library.
+
+    Raises:
+        RuntimeError: the file is damaged, or of another machine.
+    """
+    loader: Any = torch._inductor.aoti_load_package(str(path)).loader
+
+    def call(*leaves: Tensor) -> Any:
+        return loader.boxed_run(list(leaves))
+
+    return call
+
+
+def settings_of_mode(mode: str | None) -> dict[str, Any]:
+    """Return the settings of a mode of ``torch.compile``, except CUDA graphs.
+
+    Inductor's CUDA graphs keep their results in memory of their own until the next call of
+    ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
+    """
+    found: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
+    return {name: value for name, value in found.items() if name != "triton.cudagraphs"}
+
+
+def settings_digest() -> str:
+    """Return a digest of Inductor's global settings."""
+    return str(torch._inductor.config.get_hash().hex())
