@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+import operator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,9 @@ from functrain.errors import LossError, ModelError, UnsupportedError
 
 # What torch says of grad and backward, of hooks, and of retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
+
+_TENSOR = frozenset({Tensor})
+_LAYOUT, _GRAD = operator.attrgetter("layout"), operator.attrgetter("grad")
 
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
@@ -195,6 +200,8 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     graph = loss.grad_fn
     with _reentrant_refused():
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
+        return dict(zip(leaves, found, strict=True))
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     grads = {}
@@ -206,6 +213,17 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
         if grad is not None:
             grads[path] = _accumulated(path, grad, leaf)
     return grads
+
+
+def _are_plain(grads: Sequence[Tensor | None], leaves: Collection[Tensor]) -> bool:
+    """Return whether the gradients are as ``backward`` would leave them in ``.grad``."""
+    return (
+        _TENSOR.issuperset(map(type, grads))
+        and all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
+        and all(map(operator.is_, map(_GRAD, leaves), repeat(None)))
+        and all(map(Tensor.is_contiguous, cast(Sequence[Tensor], grads)))
+        and all(map(Tensor.is_contiguous, leaves))
+    )
 
 
 def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from functrain.tree import nodes
 
 T = TypeVar("T")
+_TENSOR = frozenset({Tensor})
 
 
 def copy(value: T) -> T:
@@ -35,7 +36,7 @@ def copy(value: T) -> T:
 def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
-    if isinstance(value, dict) and value and all(type(v) is Tensor for v in value.values()):
+    if isinstance(value, dict) and value and _TENSOR.issuperset(map(type, value.values())):
         return dict(zip(value, clones(list(value.values())), strict=True))
     if type(value).__module__ == "numpy":  # an array or an immutable scalar
         return shallow.copy(value)
