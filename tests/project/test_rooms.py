@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from import_graph import circles, closure, import_graph, room
+from import_graph import ROOMS, circles, closure, import_graph, room
 
 ROOT = Path(__file__).parents[2]
 
-# A room imports only from itself and from rooms before it.
-ROOMS = (
-    *("errors", "tree", "core", "metrics", "schedules", "optim", "data", "transforms"),
-    *("plotting", "checkpoint", "training", "view", "listeners", "finders", "generation"),
-    *("testing", "search", "config", "cli", "examples"),
-)
 # These may use functrain as users do: `import functrain as ft`.
 USERS = ("search", "config", "cli", "examples", "__main__")
 

@@ -8,6 +8,32 @@ from pathlib import Path
 
 Graph = dict[str, set[str]]
 
+# A room imports only from itself and from rooms before it.
+ROOMS = tuple(
+    [
+        "errors",
+        "tree",
+        "core",
+        "metrics",
+        "schedules",
+        "optim",
+        "data",
+        "transforms",
+        "plotting",
+        "checkpoint",
+        "training",
+        "view",
+        "listeners",
+        "finders",
+        "generation",
+        "testing",
+        "search",
+        "config",
+        "cli",
+        "examples",
+    ]
+)
+
 
 def modules(root: Path) -> dict[str, Path]:
     """Return the file of each module below a folder that holds ``functrain/``."""
