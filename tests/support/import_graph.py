@@ -9,29 +9,27 @@ from pathlib import Path
 Graph = dict[str, set[str]]
 
 # A room imports only from itself and from rooms before it.
-ROOMS = tuple(
-    [
-        "errors",
-        "tree",
-        "core",
-        "metrics",
-        "schedules",
-        "optim",
-        "data",
-        "transforms",
-        "plotting",
-        "checkpoint",
-        "training",
-        "view",
-        "listeners",
-        "finders",
-        "generation",
-        "testing",
-        "search",
-        "config",
-        "cli",
-        "examples",
-    ]
+ROOMS = (
+    "errors",
+    "tree",
+    "core",
+    "metrics",
+    "schedules",
+    "optim",
+    "data",
+    "transforms",
+    "plotting",
+    "checkpoint",
+    "training",
+    "view",
+    "listeners",
+    "finders",
+    "generation",
+    "testing",
+    "search",
+    "config",
+    "cli",
+    "examples",
 )
 
 
