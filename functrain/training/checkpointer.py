@@ -20,9 +20,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.description import describe as describe_data
-from functrain.errors import (
-    UnsupportedError,
-)
+from functrain.errors import UnsupportedError
 from functrain.training.early_stopping.rule import find
 from functrain.training.events import CheckpointSaved
 

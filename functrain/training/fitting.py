@@ -11,27 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from functrain import metrics
 from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
-from functrain.errors import (
-    ConfigurationError,
-)
+from functrain.errors import ConfigurationError
 from functrain.training import events
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions, warn_of_no_best, watched
 from functrain.training.dispatch import Listeners
-from functrain.training.durations import Duration, duration
+from functrain.training.durations import Duration
 from functrain.training.early_stopping.rule import Rule, as_rule
 from functrain.training.events import Listener
 from functrain.training.history import History, Run
-from functrain.training.limits import Ending, Limits, Until
+from functrain.training.limits import Ending, Until
 from functrain.training.loop import run
-from functrain.training.plan import Evaluations, Plan
+from functrain.training.plan import Plan
 from functrain.training.resume import Resume, restore
 from functrain.training.schedule_end import ScheduleEnd
 from functrain.training.session import Session
@@ -125,16 +121,10 @@ def fit(
     """
     rule = as_rule(early_stop)
     store = _store(directory, rule)
+    if restore_best and store is not None and not store.keep_best:
+        raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = program if store is None else cached(program)
-    pure = attrs.evolve(program, donates=False)
-    plan = Plan(
-        program=pure,
-        donating=attrs.evolve(program, donates=True),
-        limits=Limits.of(until),
-        evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
-        save_every=duration(save_every or "1 epoch"),
-        restore_best=_restorable(restore_best, store),
-    )
+    plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best)
     decisions = Decisions.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = as_source(data)
@@ -143,7 +133,7 @@ def fit(
         decisions=decisions,
         source=source,
         listeners=Listeners.of(listeners),
-        checkpointer=None if store is None else Checkpointer.of(store, pure, source),
+        checkpointer=None if store is None else Checkpointer.of(store, plan.program, source),
     )
     with session, contextlib.closing(plan.evaluations):
         start(session, state, seed, resume, schedule_end)
@@ -189,9 +179,3 @@ def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Che
         return directory
     # A run decides the same whether it is written or not.
     return Checkpoints(directory, keep_last=3, **watched(rule))
-
-
-def _restorable(restore_best: bool, store: Checkpoints | None) -> bool:
-    if restore_best and store is not None and not store.keep_best:
-        raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
-    return restore_best

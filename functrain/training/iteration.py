@@ -15,9 +15,7 @@ from functrain.core.program import Metrics, Program
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
-from functrain.errors import (
-    EmptyDatasetError,
-)
+from functrain.errors import EmptyDatasetError
 from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.limits import Limits, Position, Until
 from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled

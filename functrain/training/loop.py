@@ -14,12 +14,7 @@ from functrain.core.batch import Batch, require_sizes
 from functrain.core.ownership import solely_held
 from functrain.core.schedule import Mode
 from functrain.core.state import is_consumed
-from functrain.errors import (
-    CheckpointWriteError,
-    ListenerError,
-    NonFiniteError,
-    NonFiniteWarning,
-)
+from functrain.errors import CheckpointWriteError, ListenerError, NonFiniteError, NonFiniteWarning
 from functrain.errors.warning import warn
 from functrain.training import events
 from functrain.training.compatibility import warn_of_replay

@@ -12,10 +12,10 @@ from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.metrics.mode import modes_of_metrics
-from functrain.training.durations import Duration, Samples
+from functrain.training.durations import Duration, Samples, duration
 from functrain.training.evaluation import Evaluation, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
-from functrain.training.limits import Limits, Position, due
+from functrain.training.limits import Limits, Position, Until, due
 from functrain.training.schedule_end import ScheduleEnd, guarded
 
 
@@ -155,6 +155,26 @@ class Plan:
         own = [each.every for each in self.evaluations.sets.values()]
         durations = (*self.limits.durations, self.save_every, self.evaluations.every, *own)
         return any(isinstance(each, Samples) for each in durations)
+
+    @classmethod
+    def of(
+        cls,
+        program: Program,
+        until: Until,
+        eval_data: Any,
+        eval_every: Duration | str | None,
+        save_every: Duration | str | None,
+        restore_best: bool,
+    ) -> Plan:
+        """Parse arguments of ``fit``."""
+        return cls(
+            program=attrs.evolve(program, donates=False),
+            donating=attrs.evolve(program, donates=True),
+            limits=Limits.of(until),
+            evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
+            save_every=duration(save_every or "1 epoch"),
+            restore_best=restore_best,
+        )
 
     def total_steps(self, batches: int | None) -> int | None:
         """Return the updates that the limits allow, where known; see :meth:`Limits.steps`."""
