@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds."""
+"""The content of a checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from functrain.core.state import TrainState
 
 @attrs.frozen(eq=False)
 class LoopState:
-    """The loop's own part of the tree: all decisions so far, no clock.
+    """The state of the loop: all decisions so far, no clock.
 
     Attributes:
         best: ``{"value", "step"}`` of the monitored metric; values are ``None`` before the first.
         early_stop: state of the early-stopping rule, empty without one.
         sums: by metric, the weighted sum and the weight over the present epoch.
-        owed: what is still to be done for the last step, where an interruption came between.
+        owed: pending work of the last step, left by an interruption; a key of the format.
         log_bytes: length of ``metrics.jsonl``.
     """
 
@@ -29,13 +29,13 @@ class LoopState:
 
     @classmethod
     def initial(cls, early_stop: dict[str, Any]) -> LoopState:
-        """Before the first step."""
+        """Return the state before the first step."""
         return cls({"value": None, "step": None}, early_stop, {}, None, 0)
 
 
 @attrs.frozen(eq=False)
 class RunState:
-    """Everything a run is resumed from.
+    """Everything that a resumed run needs.
 
     Attributes:
         train: the training state.
