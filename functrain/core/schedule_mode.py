@@ -53,7 +53,8 @@ def without_mode(schedule: Any) -> Iterator[Any]:
 
 
 def _needs_mode(part: Any) -> bool:
-    return getattr(part, "needs_mode", False) is True  # a class has the property itself
+    # Asked of the class: a wrapper may delegate every attribute to the schedule within it.
+    return hasattr(type(part), "needs_mode") and part.needs_mode is True
 
 
 def _parts(schedule: Any) -> Iterator[Any]:
