@@ -14,8 +14,8 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.cli import output
 from functrain.tree import Path, path_string
-from functrain.tree.display import short_dtype
 from functrain.tree.elements import Statistics
+from functrain.tree.printing import short_dtype
 from functrain.view import plain_text
 
 # Scalars shown of one node; a scheduler or a listener may keep thousands.

@@ -16,7 +16,7 @@ from functrain.core.pretrained import mismatches
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors, TrainState, is_consumed
 from functrain.errors import ParameterMismatchError, UnsupportedError
-from functrain.tree.display import summary, totals
+from functrain.tree.printing import summary, totals
 
 _SHOWN = 12
 _REMEDY = (

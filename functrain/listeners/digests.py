@@ -16,7 +16,7 @@ from functrain.errors.warning import warn
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
-from functrain.tree.merkle import Merkle, merkle
+from functrain.tree.hashing import Merkle, merkle
 
 FILE_NAME = "digests.jsonl"
 

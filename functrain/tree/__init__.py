@@ -3,9 +3,9 @@
 Begin with ``nodes.py`` (walking) and ``compare.py``.
 """
 
-from functrain.tree.compare import Difference, Differences, diff, digest, equal, to_bytes
-from functrain.tree.display import summary, text, totals
+from functrain.tree.compare import Difference, Differences, diff, equal, to_bytes
 from functrain.tree.frozen_dict import FrozenDict, frozen, kind, thawed
+from functrain.tree.hashing import digest
 from functrain.tree.nodes import (
     Leaf,
     Path,
@@ -19,6 +19,7 @@ from functrain.tree.nodes import (
     path_string,
     rebuild,
 )
+from functrain.tree.printing import summary, text, totals
 
 __all__ = [
     "Difference",

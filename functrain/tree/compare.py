@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Iterator
 from typing import Any, SupportsIndex, overload
 
 import attrs
 import torch
-import xxhash
 from torch import Tensor
 
 from functrain.tree.elements import distance, first_unequal, number
@@ -127,43 +125,6 @@ def diff(first: Tree, second: Tree) -> Differences:
 def equal(first: Tree, second: Tree) -> bool:
     """Return whether two trees have the same structure and the same bytes in every leaf."""
     return next(_differences(first, second, ()), None) is None
-
-
-def digest(tree: Tree) -> str:
-    """Return a 128-bit hash of the structure and all bytes of a tree, as 32 hex digits.
-
-    Args:
-        tree: any tree of tensors and Python scalars.
-
-    Returns:
-        xxh3-128; equal trees have equal digests, on any device.
-
-    Example:
-        >>> digest({"w": torch.zeros(2)}) == digest({"w": torch.zeros(2)})
-        True
-        >>> digest({"w": torch.zeros(2)}) == digest({"w": -torch.zeros(2)})
-        False
-    """
-    state = xxhash.xxh3_128()
-    _feed(state, tree)
-    return state.hexdigest()
-
-
-def _feed(state: xxhash.xxh3_128, tree: Tree) -> None:
-    if is_node(tree):
-        pairs = children(tree)
-        state.update(f"{kind(tree).__name__}:{len(pairs)};".encode())
-        for key, child in pairs:
-            state.update(f"{key!r};".encode())
-            _feed(state, child)
-    elif isinstance(tree, Tensor):
-        state.update(f"{tree.dtype}{tuple(tree.shape)};".encode())
-        data = to_bytes(tree).cpu()
-        if data.numel():
-            # Read the memory directly, because functrain does not depend on NumPy.
-            state.update((ctypes.c_char * data.numel()).from_address(data.data_ptr()))
-    else:
-        state.update(f"{type(tree).__name__}:{_scalar_bits(tree)!r};".encode())
 
 
 def _scalar_bits(leaf: Leaf) -> object:

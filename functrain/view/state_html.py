@@ -8,8 +8,8 @@ from itertools import groupby
 from torch import Tensor
 
 from functrain.core.state import TrainState, is_consumed
-from functrain.tree.display import byte_size, summary, totals
 from functrain.tree.nodes import Key, Leaf, Tree, children, is_node, items
+from functrain.tree.printing import byte_size, summary, totals
 from functrain.view.blocks import COLORS, block, code, folding, quiet, table
 from functrain.view.histogram import histogram, in_words
 from functrain.view.markup import Markup, element

@@ -25,7 +25,7 @@ from functrain.training.fitting import fit
 from functrain.training.metrics_log import encode
 from functrain.training.resume import parent_of
 from functrain.tree.copying import copy
-from functrain.tree.merkle import merkle
+from functrain.tree.hashing import merkle
 
 _NEVER = Steps(10**15)
 

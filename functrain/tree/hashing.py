@@ -41,6 +41,24 @@ class Merkle:
             yield from child.leaves((*path, key))
 
 
+def digest(tree: Tree) -> str:
+    """Return a 128-bit hash of the structure and all bytes of a tree, as 32 hex digits.
+
+    Args:
+        tree: any tree of tensors and Python scalars.
+
+    Returns:
+        xxh3-128; equal trees have equal digests, on any device.
+
+    Example:
+        >>> digest({"w": torch.zeros(2)}) == digest({"w": torch.zeros(2)})
+        True
+        >>> digest({"w": torch.zeros(2)}) == digest({"w": -torch.zeros(2)})
+        False
+    """
+    return merkle(tree).digest.hex()
+
+
 def merkle(tree: Tree) -> Merkle:
     """Hash a tree, node by node.
 
