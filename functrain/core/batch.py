@@ -1,4 +1,4 @@
-"""What ``train_step`` is given: one batch, or the micro-batches of a step; cut and counted.
+"""The batch of a step, or its micro-batches: counted, and cut where the program asks for it.
 
 A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
 (strings, ``None``) in it. Its samples are counted in ``batch_sizes.py``, it is cut in
@@ -38,7 +38,7 @@ class MicroBatches:
     batches: list[Batch] = attrs.field(converter=list)
 
 
-# What depends on a size, and how to do without.
+# A number that depends on a size, and the way to do without it.
 Purpose = tuple[str, str]
 MEAN: Purpose = (
     "the mean over several batches or micro-batches is weighted by their samples",

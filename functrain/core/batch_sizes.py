@@ -28,7 +28,7 @@ def size(batch: Any) -> int | None:
         batch: any nesting of containers and objects.
 
     Returns:
-        What a function registered for the class says; or its attribute ``num_graphs`` or
+        The result of a function registered for the class; or its attribute ``num_graphs`` or
         ``batch_size``; or the leading size of all tensors and arrays with dimensions, if they
         agree (a list as long as that is a list of samples: what is in it need not agree); or,
         without any, the length of its lists of strings or numbers. A batch of plain values is one

@@ -300,5 +300,5 @@ def _refuse_drawn(numpy_random: Any) -> None:
 
 
 def _beginning(state: dict[str, Any]) -> tuple[int, int]:
-    """What the first draw changes, and seeding by the system does not."""
+    """Return the part of a state that a first draw changes, and a system seed does not."""
     return state["state"]["pos"], int(state["state"]["key"][0])

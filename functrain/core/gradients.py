@@ -23,7 +23,7 @@ from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
 
-# What torch says of grad and backward, of hooks, and of retain_grad.
+# Messages of torch about grad and backward, about hooks, and about retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
 
 _TENSOR = frozenset({Tensor})

@@ -121,14 +121,14 @@ class InPlaceWrites:
             now: those that it has.
 
         Raises:
-            ModelError: the forward put another tensor in the place of one that is trained.
+            ModelError: the forward replaced a trained parameter by another tensor.
         """
         if _places(now) == _places(params.values()):
             return
         for held, (path, one) in zip(now, bound.items(), strict=True):
             if held is not one and one.requires_grad:
                 raise ModelError(
-                    "the forward put another tensor in the place of the trained parameter "
+                    "the forward put another tensor instead of the trained parameter "
                     f"{path!r}, where no gradient reaches it. Write to the parameter that is there "
                     "instead: with torch.no_grad(): parameter.copy_(values)"
                 )

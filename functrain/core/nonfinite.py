@@ -66,7 +66,7 @@ def selected(finite: bool | Tensor, new: DeviceState, old: DeviceState) -> Devic
 
 
 def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
-    """Return the state as it was, but for the loss scale and the count of skipped steps.
+    """Return the state as it was, except the loss scale and the count of skipped steps.
 
     Args:
         state: before the step.
@@ -117,7 +117,7 @@ def chosen(which: Tensor, new: Any, old: Any) -> Any:
     Args:
         which: bool scalar.
         new: taken where it is true.
-        old: taken where it is false. What it lacks is taken from `new`: an optimizer's scalars of
+        old: taken where it is false. Entries that it lacks are taken from `new`: the scalars of
             a parameter that was skipped first in this step, which are the same either way.
     """
     if isinstance(new, Tensor):

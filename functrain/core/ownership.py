@@ -3,8 +3,8 @@
 CPython counts the references to an object: where only a state refers to its tensors, nobody can
 notice that they are updated in place. Torch counts the tensors on the same memory (views,
 ``detach()``, ``numpy()``). A tensor with another holder, such as a state made by
-``attrs.evolve`` or a target network, is left alone: the step then writes to copies. What depends on
-private parts of CPython and torch is all in this file.
+``attrs.evolve`` or a target network, is left alone: the step then writes to copies. Only this
+file depends on private parts of CPython and torch to find that out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A program: three pure functions made from a module, a loss and an optimizer.
 
-Read :meth:`Program.train_step` first; it is the whole idea. The host part works on plain numbers
-here; the device part, on dicts of tensors, is in ``step.py``.
+Read :meth:`Program.train_step` first; it is the whole idea. The host part, on plain
+numbers, is here; the device part, on dicts of tensors, is in ``step.py``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Program:
 
     @property
     def recipe(self) -> Recipe:
-        """What the program was built from: hyperparameters and policies."""
+        """The values that the program was built from: hyperparameters and policies."""
         return self.fixed.recipe
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -94,7 +94,7 @@ class Program:
         params: dict[str, Tensor] | None = None,
         device: torch.device | str | None = None,
     ) -> TrainState:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Args:
             seed: root of all randomness in training; with a model factory also of the weights.
@@ -132,11 +132,11 @@ class Program:
         )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One optimizer update as a pure function.
+        """Make one optimizer update, as a pure function.
 
         Args:
             state: where training stands; not changed (a donated program consumes it).
-            batch: whatever ``loss`` takes, on any device; or ``MicroBatches`` of several. With
+            batch: any batch that ``loss`` takes, on any device; or ``MicroBatches``. With
                 ``accumulate=k`` one batch is cut into k micro-batches.
 
         Returns:
@@ -184,7 +184,7 @@ class Program:
         return updated, _metrics(outputs, lr)
 
     def _may_write(self, state: TrainState) -> bool:
-        """Return whether a donated step can write over a state unseen, or must write to copies."""
+        """Return whether a donated step may overwrite a state; otherwise it writes to copies."""
         return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step))
 
     def _on_device(
@@ -230,14 +230,14 @@ class Program:
         return after, outputs
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
-        """Loss and metrics of a batch, in evaluation mode and without gradients.
+        """Return loss and metrics of a batch, in evaluation mode and without gradients.
 
         A loss that differentiates by itself, as one with forces or a gradient penalty does, is
         evaluated with gradients.
 
         Args:
             state: where training stands; not changed.
-            batch: whatever ``loss`` (or ``evaluate``) takes.
+            batch: any batch that ``loss`` (or ``evaluate``) takes.
             weights: ``"params"``, or ``"ema"`` for the averaged ones.
 
         Returns:
@@ -250,7 +250,7 @@ class Program:
         return {"loss": outcome.value, **computed(outcome.metrics, state.device)}
 
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
-        """What ``eval_step`` computes, with the weight that averages over batches need."""
+        """Return the result of ``eval_step``, with the weight that averages over batches need."""
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         try:
@@ -279,7 +279,7 @@ class Program:
     def evaluating(
         self, state: TrainState, weights: str = "params", *, gradients: bool = False
     ) -> Iterator[nn.Module]:
-        """The module with a state's weights, in evaluation mode, for the length of a block.
+        """Lend the module with a state's weights, in evaluation mode, to a ``with`` block.
 
         Args:
             state: not changed; buffers that the module writes to are copies.
@@ -367,7 +367,7 @@ def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
 
 
 def _metrics(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
-    """The metrics of a step; the rate of every group where there are several."""
+    """Return the metrics of a step; with several groups, the rate of each."""
     rates = learning_rate.by_name(lr)
     return {
         "loss": outputs["loss"],

@@ -43,10 +43,10 @@ class Counters:
     skipped: Tensor
 
     def after(self, given: Split, skipped: Tensor) -> Counters:
-        """The counters after a step.
+        """Return the counters after a step.
 
         Args:
-            given: what the step was made of; without samples it counts as no step.
+            given: the micro-batches of the step; without samples it counts as no step.
             skipped: the new count of updates left out.
         """
         return Counters(
@@ -59,13 +59,13 @@ class Counters:
         )
 
     def next_epoch(self) -> Counters:
-        """The counters at the beginning of the next epoch."""
+        """Return the counters at the beginning of the next epoch."""
         return attrs.evolve(self, epoch=self.epoch + 1, batch=0)
 
 
 @attrs.frozen(eq=False, repr=False)
 class TrainState:
-    """All that changes, and nothing else; its mappings are read-only.
+    """Everything that changes, and nothing else; its mappings are read-only.
 
     Attributes:
         params: parameters by module path, frozen ones included.
@@ -136,14 +136,14 @@ class Donation:
                 object.__delattr__(self._state, name)
 
     def give_back(self) -> None:
-        """Undo it, where nothing was changed after all."""
+        """Return the fields to the state, if nothing was changed after all."""
         for name, value in zip(_FIELDS, self._fields, strict=False):
             object.__setattr__(self._state, name, value)
         self._fields = []
 
 
 def is_consumed(state: TrainState) -> bool:
-    """Whether a donated step has taken a state."""
+    """Return whether a donated step has taken a state."""
     try:
         return state.params is None
     except DonatedStateError:

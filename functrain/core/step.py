@@ -181,7 +181,7 @@ def _updated_in_place(
     return params, state
 
 
-def _taken_or_copied(
+def _donated_or_copied(
     fixed: Fixed, state: DeviceState, donation: Donation | None, finite: bool | Tensor
 ) -> DeviceState:
     """Take the donation and return its tensors, or return copies."""
@@ -213,7 +213,7 @@ EAGER = Execution(
     gradients=functools.partial(step_gradients, by_autograd, watch=True),
     foreach=True,
     finite=nonfinite.finite_on_host,
-    writable=_taken_or_copied,
+    writable=_donated_or_copied,
     update=_updated_in_place,
     average=_averaged_in_place,
 )

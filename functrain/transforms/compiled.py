@@ -246,7 +246,7 @@ class Compiled:
                 "last batch, or leave out of batches what the loss does not use",
                 RecompileWarning,
             )
-        # What compiling needs takes a while to import.
+        # The modules that compiling needs take a while to import.
         from functrain.transforms.graph.train_step import captured_step
 
         try:

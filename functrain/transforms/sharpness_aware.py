@@ -85,7 +85,7 @@ class Sharpness:
             sink: GradientSink | None = None,
         ) -> Gradients:
             here = gradient(model, forward, trainable, params, buffers, batch, scale)
-            # What a forward writes, to BatchNorm's buffers as to parameters, counts once.
+            # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
             frozen = model.writes.suspects(params, trainable, donated=True)
             worst = {**params, **self.worst(here.grads, params)}
             worst = model.writes.owned(worst, frozen)

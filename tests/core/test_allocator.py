@@ -39,7 +39,7 @@ print(int(before), int(from_heap(30)), faults())
 """
 
 
-def told(**environment: str) -> list[int]:
+def page_faults(**environment: str) -> list[int]:
     bare = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
     command = [sys.executable, "-c", TOLD]
     ended = subprocess.run(command, env=bare | environment, capture_output=True, check=True)
@@ -48,12 +48,12 @@ def told(**environment: str) -> list[int]:
 
 @pytest.mark.row(50)
 def test_memory_that_is_freed_is_kept_once_there_is_a_program() -> None:
-    before, after, faults = told()
+    before, after, faults = page_faults()
     assert (before, after) == (0, 1)
     assert faults < 100
 
 
 def test_what_the_environment_says_holds() -> None:
-    before, after, faults = told(MALLOC_MMAP_THRESHOLD_="131072")
+    before, after, faults = page_faults(MALLOC_MMAP_THRESHOLD_="131072")
     assert (before, after) == (0, 0)
     assert faults > 1000

@@ -177,7 +177,7 @@ class TestContainers:
         with pytest.raises(errors.UnsupportedError, match="MicroBatches"):
             made.train_step(made.init(), {"x": tensor})
 
-    def test_what_has_no_known_parts_is_handed_over_as_it_is(self) -> None:
+    def test_an_object_without_known_parts_is_kept_as_it_is(self) -> None:
         batch = object()
         assert copied(batch, X.device) is batch
 

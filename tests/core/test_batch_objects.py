@@ -116,8 +116,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "slots": Slots,
     "slots and more": SlotsAndMore,
     "objects within": Nested,
-    "dict with a tensor beside its items": Items,
-    "dataclass with a tensor beside its fields": Extended.of,
+    "dict with a tensor in an attribute": Items,
+    "dataclass with a tensor in another attribute": Extended.of,
     "attrs class with a derived field": Derived,
     "pytree": Registered,
 }
@@ -244,7 +244,7 @@ class TestCopies:
         assert own.store.owner() is own.store.strong is own
         assert own.store.sizes["x"] is not batch.store.sizes["x"]
 
-    def test_what_holds_no_tensors_is_handed_over_as_it_is(self) -> None:
+    def test_an_object_without_tensors_is_kept_as_it_is(self) -> None:
         batch = SimpleNamespace(text="a", sizes=[1, 2])
         assert copied(batch, CPU) is batch
 
@@ -340,7 +340,7 @@ class TestCompiled:
             found = compiled.train_step(state, batch)[1]["loss"]
             torch.testing.assert_close(found, plain)
 
-    def test_aliases_are_told_apart(self) -> None:
+    def test_aliases_are_distinguished(self) -> None:
         def difference(model: nn.Module, batch: Any) -> Tensor:
             return (model(batch.a) - model(batch.b) + 2 * model(batch.c)).sum()
 
@@ -357,7 +357,7 @@ class TestCompiled:
 
 
 class Graph:
-    """What PyTorch Geometric calls data: leading sizes that have nothing to do with samples."""
+    """Like the data of PyTorch Geometric: leading sizes that have nothing to do with samples."""
 
     def __init__(self, nodes: int) -> None:
         generator = torch.Generator().manual_seed(nodes)

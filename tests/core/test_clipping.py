@@ -1,4 +1,4 @@
-"""Norms and clipping beside torch's own."""
+"""Norms and clipping compared with torch's own."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class TestTraining:
             torch.testing.assert_close(state.params[path], value, msg=path)
 
 
-def test_an_error_of_the_loss_itself_is_told_as_it_is() -> None:
+def test_an_error_of_the_loss_itself_is_raised_unchanged() -> None:
     calls = []
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a step draws from ``random`` and NumPy follows from its state, and leaves no trace."""
+"""A step's draws from ``random`` and NumPy follow from its state, and leave no trace."""
 
 from __future__ import annotations
 
@@ -336,16 +336,16 @@ class TestSystemSeeds:
         with pytest.raises(RandomnessError, match=r"torch.seed\(\)"):
             own.eval_step(state, X)
 
-    def test_a_step_of_another_thread_is_not_taken_for_the_system(self) -> None:
+    def test_a_step_of_another_thread_is_not_mistaken_for_the_system(self) -> None:
         seeds = itertools.count(1 << 40)
 
-        def beside() -> float:
+        def in_another_thread() -> float:
             thread = threading.Thread(target=scoped(next(seeds)).__enter__)
             thread.start()
             thread.join()
             return 0.0
 
-        own = program(beside)
+        own = program(in_another_thread)
         with pytest.warns(errors.FunctrainWarning, match=r"another thread"):
             found, _ = own.train_step(own.init(), X)
         expected, _ = program(lambda: 0.0).train_step(own.init(), X)
@@ -368,7 +368,7 @@ class TestSystemSeeds:
             lambda: torch.manual_seed(random.randrange(2**50)),
         ],
     )
-    def test_a_seed_that_follows_from_the_state_is_taken(self, seed: Any) -> None:
+    def test_a_seed_that_follows_from_the_state_is_accepted(self, seed: Any) -> None:
         own = program(lambda: (seed(), float(torch.rand(())))[1])
         first, _ = own.train_step(own.init(), X)
         assert ft.tree.equal(first, own.train_step(own.init(), X)[0])

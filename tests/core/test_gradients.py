@@ -63,8 +63,8 @@ class Reentrant(nn.Module):
         return self.outer(x) if self.first else x
 
 
-class Beside(nn.Module):
-    """A layer, and beside it another in a checkpoint of that kind."""
+class Parallel(nn.Module):
+    """A layer, and parallel to it another in a checkpoint of that kind."""
 
     def __init__(self, held: nn.Module) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class TestBothWays:
         found = gradients(made, by_autograd, [first]).grads
         assert tree.diff(found, {path: p.grad for path, p in module.named_parameters()}) == []
 
-    def test_gradients_are_taken_under_no_grad(self, weights: tuple[float, ...]) -> None:
+    def test_gradients_are_computed_under_no_grad(self, weights: tuple[float, ...]) -> None:
         made, batches = program(layers(), weighed), weighed_batches(*weights)
         expected = gradients(made, by_autograd, batches, 8.0).grads
         with torch.no_grad():
@@ -166,17 +166,17 @@ class TestEachWay:
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
 
     def test_gradients_given_to_a_sink_are_not_returned(self, way: GradientFunction) -> None:
-        made, taken = program(layers(), weighed), {}
+        made, received = program(layers(), weighed), {}
         state, (batch,) = made.init(), weighed_batches(3.0)
 
         def sink(weight: Tensor, path: str, grad: Tensor) -> None:
-            taken[path] = (float(weight), grad)
+            received[path] = (float(weight), grad)
 
         of_batch = differentiation(made.fixed, way, dict(state.params), torch.device("cpu"))
         found = of_batch(dict(state.buffers), batch, None, sink)
         assert found.grads == {}
-        assert sorted(taken) == sorted(made.fixed.trainable)
-        assert {weight for weight, _ in taken.values()} == {3.0}
+        assert sorted(received) == sorted(made.fixed.trainable)
+        assert {weight for weight, _ in received.values()} == {3.0}
 
     def test_gradients_may_be_of_half_precision(self, way: GradientFunction) -> None:
         module = nn.Linear(2, 1, bias=False).bfloat16()
@@ -195,7 +195,7 @@ class TestHooks:
         found = gradients(made, by_autograd, [torch.ones(1, 2)] * parts)
         assert found.grads["weight"].tolist() == [[1.0, 0.0]]
 
-    def test_one_on_a_parameter_that_is_frozen_is_passed_over(self) -> None:
+    def test_one_on_a_frozen_parameter_is_skipped(self) -> None:
         module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
         called: list[Tensor] = []
         module[0].weight.register_hook(called.append)
@@ -214,16 +214,16 @@ class TestReentrantCheckpoints:
             gradients(made, by_autograd, [torch.ones(2, 4) for _ in range(parts)])
 
     @PARTS
-    def test_one_beside_the_trained_layers_is_refused_where_it_holds_a_parameter(
+    def test_one_parallel_to_the_trained_layers_is_refused_where_it_holds_a_parameter(
         self, parts: int
     ) -> None:
-        made = program(Beside(nn.Linear(4, 4)), lambda model, x: model(x).square().mean())
+        made = program(Parallel(nn.Linear(4, 4)), lambda model, x: model(x).square().mean())
         with pytest.raises(ModelError):
             gradients(made, by_autograd, [torch.ones(2, 4) for _ in range(parts)])
 
     @PARTS
     def test_one_that_loses_nothing_is_not_refused(self, parts: int) -> None:
-        made = program(Beside(nn.Tanh()), lambda model, x: model(x).square().mean())
+        made = program(Parallel(nn.Tanh()), lambda model, x: model(x).square().mean())
         found = gradients(made, by_autograd, [torch.ones(2, 4) for _ in range(parts)])
         assert list(found.grads) == ["own.weight", "own.bias"]
 

@@ -47,7 +47,7 @@ def assign(tensor: Tensor, values: Tensor) -> None:
 
 
 def quantise_for_a_while(m: Any) -> None:
-    """What is put back counts for nothing."""
+    """Values that the forward puts back do not count."""
     kept = m.query.weight.data
     m.query.weight.data = (kept * 4).round() / 4
     m.scale.copy_(m.query(X).detach().mean(0))

@@ -1,4 +1,4 @@
-"""What may be given as a loss."""
+"""The functions that a program accepts as its loss."""
 
 from __future__ import annotations
 

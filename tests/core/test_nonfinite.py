@@ -1,4 +1,4 @@
-"""What becomes of a step that is not finite: the same answer on the host and on the device."""
+"""Steps that are not finite: the host and the device give the same answer."""
 
 from __future__ import annotations
 

@@ -572,7 +572,7 @@ class TestPrecision:
 
 
 @pytest.mark.row(11)
-def test_an_empty_batch_is_warned_of_passed_over_and_counted() -> None:
+def test_an_empty_batch_is_skipped_with_a_warning_and_counted() -> None:
     program = ft.program(mlp(), classify, ft.optim.SGD(lr=0.1), ema=0.9)
     state = program.init()
     empty = (torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))
@@ -929,7 +929,7 @@ class TestBuffersThatAreNone:
 
 
 class TestPretrainedValues:
-    """What else is at hand in the place of a state_dict is refused with what to give instead."""
+    """Other objects than a state_dict are refused, and the message names the right one."""
 
     @pytest.fixture
     def program(self) -> ft.Program:
@@ -1050,7 +1050,7 @@ def _removed(module: nn.Module) -> None:
 
 
 class TestBuffersThatComeAndGo:
-    """A buffer without a place in the state would be lost by every checkpoint, without a word."""
+    """A buffer without a place in the state would silently be lost by every checkpoint."""
 
     def program(self, change: Any, persistent: bool = True) -> ft.Program:
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
@@ -1176,7 +1176,7 @@ def test_an_optimizer_draws_from_the_stream_of_the_step_too(way: str) -> None:
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
-def test_memory_that_runs_out_is_told_with_the_batchs_shapes(micro_batches: int) -> None:
+def test_an_out_of_memory_error_names_the_shapes_of_the_batch(micro_batches: int) -> None:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         return model(batch["x"]).mean() + torch.empty(2**60)[0]
 

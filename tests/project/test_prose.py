@@ -87,17 +87,14 @@ PENDING: set[str] = {
     "functrain/optim",
     "functrain/schedules",
     "functrain/testing",
-    "functrain/transforms",
     "property_tests",
     "tests/checkpoint",
     "tests/cli",
-    "tests/core",
     "tests/data",
     "tests/optim",
     "tests/schedules",
     "tests/support",
     "tests/testing",
-    "tests/transforms",
 }
 
 

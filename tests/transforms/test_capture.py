@@ -1,4 +1,4 @@
-"""What a captured step takes over from the Python it came from, and what it refuses."""
+"""A captured step does what its Python does, or is refused."""
 
 from __future__ import annotations
 

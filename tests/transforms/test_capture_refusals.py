@@ -1,4 +1,4 @@
-"""What a capture refuses by name, and what packages see of it."""
+"""Steps that a capture refuses by name, and how packages notice a capture."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_flag_is_put_back_after_an_error() -> None:
     assert not torch.compiler.is_compiling()
 
 
-def test_the_line_in_an_installed_package_is_named_beside_the_users(
+def test_the_line_in_an_installed_package_is_named_with_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages = tmp_path / "site-packages"

@@ -1,4 +1,4 @@
-"""Steps compiled as one graph, beside the same steps run eagerly."""
+"""Steps compiled as one graph, compared with the same steps run eagerly."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_numbers_and_strings_in_a_batch_are_part_of_the_graph() -> None:
     assert again == once
 
 
-def test_many_forms_of_batch_are_told() -> None:
+def test_many_forms_of_batch_raise_a_warning() -> None:
     program = compiled()
     state = program.init()
     for size in range(2, 10):
@@ -280,7 +280,7 @@ def test_a_step_that_raises_changes_nothing(donates: bool) -> None:
 
 class TestWhatIsNoGraph:
     def test_the_line_of_the_user_is_named(self) -> None:
-        class Deciding(nn.Module):
+        class Branching(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.linear = nn.Linear(6, 3)
@@ -290,7 +290,7 @@ class TestWhatIsNoGraph:
                     x = -x
                 return self.linear(x)
 
-        program = compiled(model=Deciding())
+        program = compiled(model=Branching())
         with pytest.raises(CaptureError, match=r"the line at fault") as caught:
             program.train_step(program.init(), batch())
         assert caught.value.where is not None
@@ -323,13 +323,13 @@ class TestWhatIsNoGraph:
         eager = ft.program(network(), loss, ft.optim.SGD(0.1))
         program = ft.donated(ft.compiled(eager, backend="eager", fallback=True))
         expected, _ = eager.train_step(eager.init(), batch())
-        with pytest.warns(FallbackWarning, match="runs eagerly") as told:
+        with pytest.warns(FallbackWarning, match="runs eagerly") as found:
             state, _ = program.train_step(program.init(), batch())
         assert tree.diff(state, expected) == []
         program.train_step(state, batch())
-        assert len(told) == 1
+        assert len(found) == 1
 
-    def test_what_is_done_besides_is_noticed_and_undone(self) -> None:
+    def test_side_effects_are_noticed_and_undone(self) -> None:
         class Counting(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -377,7 +377,7 @@ class TestWhatIsNoGraph:
         with pytest.raises(LossError, match="must be a scalar"):
             program.train_step(program.init(), batch())
 
-    def test_a_backend_that_fails_is_told(self) -> None:
+    def test_a_failing_backend_is_named(self) -> None:
         def broken(graph: Any, inputs: Any) -> Any:
             raise RuntimeError("no compiler")
 
@@ -396,7 +396,7 @@ class TestWhatIsNoGraph:
             ft.compiled(compiled())
 
 
-def test_a_part_that_the_user_compiled_is_taken_in() -> None:
+def test_a_part_that_the_user_compiled_becomes_part_of_the_graph() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
     eager = ft.program(model, classify, ft.optim.SGD(0.1))
     inner = torch.compile(lambda m, x: m(x), fullgraph=True)
@@ -463,7 +463,7 @@ def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) 
 
 
 def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they return is written over by the next step, and a state may be kept."""
+    """The next step overwrites their results, and a state may be kept."""
     seen: list[tuple[bool, bool]] = []
 
     def noted(graph: Any, inputs: Any, **_: Any) -> Any:
@@ -479,7 +479,7 @@ def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_library_is_compiled_anew(tmp_path: Path) -> None:
+def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
     def first_step() -> ft.TrainState:
         program = compiled(backend="inductor", directory=tmp_path)
         return program.train_step(program.init(), batch())[0]

@@ -130,7 +130,7 @@ def test_parameters_that_only_some_of_them_use() -> None:
         return model.heads[given["head"]](model.body(given["x"])).square().mean()
 
     torch.manual_seed(0)
-    # What has no gradient is left alone; a gradient of zero would decay it.
+    # A parameter without a gradient stays; a gradient of zero would decay it.
     optimizer = ft.optim.AdamW(lr=0.1, weight_decay=0.5)
     eager, graphs, _ = programs(loss, Heads(), optimizer=optimizer)
     a, b = ({"x": batch(3)[0], "head": head} for head in "ab")

@@ -24,9 +24,9 @@ class Lowering:
         backend: ``"inductor"``, or a name or function that ``torch.compile`` takes as backend.
         mode: a mode of ``torch.compile``, for Inductor.
         options: settings of Inductor by name.
-        directory: where to keep what is compiled ahead of time; without one, Inductor compiles in
+        directory: where to keep libraries compiled ahead of time; without one, Inductor compiles in
             memory and keeps the parts in a cache of its own.
-        limit: how many bytes to keep there; what was used longest ago goes first.
+        limit: how many bytes to keep there; the library used longest ago goes first.
     """
 
     backend: str | Callee = "inductor"
@@ -37,7 +37,7 @@ class Lowering:
 
     @property
     def description(self) -> str:
-        """What may tell its numbers from those of other ways to compile."""
+        """A text that tells its numbers from those of other ways to compile."""
         parts = [str(getattr(self.backend, "__qualname__", self.backend))]
         if self.directory is not None:
             parts.append("ahead of time")

@@ -23,13 +23,13 @@ from functrain.transforms.graph.inputs import Form, builder, form
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntries
 
-if TYPE_CHECKING:  # what capturing needs takes a while to import
+if TYPE_CHECKING:  # these modules take a while to import
     from functrain.transforms.graph.parts import Gradients, Update
     from functrain.transforms.graph.train_step import BeforeWrite, Graph, Run
 
 
 class Kind(NamedTuple):
-    """What one graph of an update is for.
+    """The cases that one graph of an update fits.
 
     Attributes:
         form: the number of the state's form.
@@ -116,7 +116,7 @@ class Parts:
         return self.updates[kind]
 
     def _sums(self, state: step.DeviceState) -> dict[str, Any]:
-        """What micro-batches begin with: no gradients, and copies of what a forward writes to."""
+        """Return sums without gradients yet, and copies of tensors that a forward writes to."""
         trainable = {path: state["params"][path] for path in self.fixed.trainable}
         return {
             "params": self.fixed.model.writes.owned(state["params"]),
@@ -164,7 +164,7 @@ def _given(
     divisor: Tensor,
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the update is given."""
+    """Return the inputs of the update."""
     return {
         "state": state,
         "after": sums["buffers"],
