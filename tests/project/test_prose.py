@@ -87,7 +87,6 @@ PENDING: set[str] = {
     "functrain/optim",
     "functrain/schedules",
     "functrain/testing",
-    "property_tests",
     "tests/checkpoint",
     "tests/cli",
     "tests/data",
@@ -160,7 +159,17 @@ def python_texts(source: str) -> Iterator[Text]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            yield Text(node.lineno, node.value, sentences=id(node) in documented)
+            documents = id(node) in documented
+            if documents or not _is_code(node.value):
+                yield Text(node.lineno, node.value, sentences=documents)
+
+
+def _is_code(text: str) -> bool:
+    try:
+        ast.parse(text.strip())
+    except SyntaxError:
+        return False
+    return True
 
 
 def page_texts(source: str) -> Iterator[Text]:
