@@ -6,7 +6,7 @@
 
 A program is three pure functions made from a module, a loss and an optimizer; a state is
 everything that changes, as one immutable tree. Read ``core/program.py`` for the step,
-``training/loop.py`` for ``fit``, ``checkpoint/`` for how a run is saved.
+``training/loop.py`` for the loop of ``fit``, ``checkpoint/`` for how a run is saved.
 """
 
 import sys

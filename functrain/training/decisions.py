@@ -29,7 +29,7 @@ def warn_of_no_best(monitor: str) -> None:
     )
 
 
-def watched(by: Any) -> dict[str, Any]:
+def monitor_and_mode(by: Any) -> dict[str, Any]:
     """Return ``monitor`` and ``mode`` of a rule or a store, by default those of the loss."""
     return {"monitor": str(getattr(by, "monitor", "loss")), "mode": getattr(by, "mode", None)}
 
@@ -59,12 +59,12 @@ class Decisions:
         cls, program: Program, rule: Rule | None, store: Any, restores_best: bool = False
     ) -> Decisions:
         """Make the rules for the metric that the store monitors, or the rule, or the loss."""
-        by_rule = watched(rule)
-        watching = by_rule if store is None else watched(store)
+        by_rule = monitor_and_mode(rule)
+        criterion = by_rule if store is None else monitor_and_mode(store)
         # A store monitors the loss by default, which may be missing without harm.
-        named = watching["monitor"] not in ("loss", by_rule["monitor"])
+        named = criterion["monitor"] not in ("loss", by_rule["monitor"])
         keeps_best = store is not None and store.keep_best > 0 and named
-        return cls(program, rule, **watching, keeps_best=keeps_best, restores_best=restores_best)
+        return cls(program, rule, **criterion, keeps_best=keeps_best, restores_best=restores_best)
 
     def monitored(self) -> list[Monitored]:
         """Return the metrics that the run depends on, each with the part that depends on it."""
@@ -103,9 +103,9 @@ class Decisions:
 
     def record(self) -> dict[str, Any]:
         """Return the record that checkpoints keep of the rules, as plain data."""
-        rules = [watched(rule) for rule in each_rule(self.rule)]
+        rules = [monitor_and_mode(rule) for rule in each_rule(self.rule)]
         own = {"monitor": self.monitor, "mode": self.mode}
-        return {**_named(own), "rules": [_named(rule) for rule in rules]}
+        return {**_with_mode(own), "rules": [_with_mode(rule) for rule in rules]}
 
     def initial(self) -> dict[str, Any]:
         """Return the state of the rule before the first evaluation."""
@@ -125,26 +125,26 @@ class Decisions:
         now = self.record()
         before = record if record is not None else self._without_record()
         if loop.best["value"] is not None and _differs(before, now):
-            self._check_schedule_goes_on(before, now)
+            self._check_schedule_resumes(before, now)
             _warn_of_change(f"the best so far ({loop.best['value']:.5g})", before, now)
             loop = attrs.evolve(loop, best={"value": None, "step": None})
         if self.rule is None:
             return loop
-        begun = self.initial()
-        if loop.early_stop.keys() != begun.keys():
-            return attrs.evolve(loop, early_stop=begun)
+        initial = self.initial()
+        if loop.early_stop.keys() != initial.keys():
+            return attrs.evolve(loop, early_stop=initial)
         for old, new in zip(before.get("rules", []), now["rules"], strict=False):
-            if _differs(old, new) and loop.early_stop != begun:
+            if _differs(old, new) and loop.early_stop != initial:
                 _warn_of_change("early_stop", old, new)
-                return attrs.evolve(loop, early_stop=begun)
+                return attrs.evolve(loop, early_stop=initial)
         return loop
 
     def _without_record(self) -> dict[str, Any]:
-        rules = [watched(rule) for rule in each_rule(self.rule)]
+        rules = [monitor_and_mode(rule) for rule in each_rule(self.rule)]
         plain = {"monitor": self.monitor, "mode": self.mode or "min"}
         return {**plain, "rules": [{**rule, "mode": rule["mode"] or "min"} for rule in rules]}
 
-    def _check_schedule_goes_on(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _check_schedule_resumes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         schedules = self.program.schedules
         another = _full(before["monitor"]) != _full(now["monitor"])
         if learning_rate.needs_mode(schedules) or (
@@ -205,8 +205,11 @@ class Decisions:
         return attrs.evolve(loop, best=best, early_stop=stopping), train
 
 
-def _named(watching: Mapping[str, Any]) -> dict[str, Any]:
-    return {**watching, "mode": watching["mode"] or mode_of_name(str(watching["monitor"]))}
+def _with_mode(criterion: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **criterion,
+        "mode": criterion["mode"] or mode_of_name(str(criterion["monitor"])),
+    }
 
 
 def _full(monitor: str) -> str:
@@ -214,14 +217,14 @@ def _full(monitor: str) -> str:
 
 
 def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether values of the two cannot be compared; an unknown mode may be the same."""
+    """Return whether values of the two cannot be compared; an unknown mode may be the same."""
     modes = {before.get("mode"), now["mode"]} - {None}
     return _full(str(before.get("monitor"))) != _full(now["monitor"]) or len(modes) > 1
 
 
-def _shown(watching: Mapping[str, Any]) -> str:
+def _shown(criterion: Mapping[str, Any]) -> str:
     words = {"min": ", less is better", "max": ", more is better"}
-    return f"{watching['monitor']!r}{words.get(watching['mode'], '')}"
+    return f"{criterion['monitor']!r}{words.get(criterion['mode'], '')}"
 
 
 def _warn_of_change(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

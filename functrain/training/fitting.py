@@ -19,7 +19,7 @@ from functrain.data import as_source
 from functrain.errors import ConfigurationError
 from functrain.training import events
 from functrain.training.checkpointer import Checkpointer
-from functrain.training.decisions import Decisions, warn_of_no_best, watched
+from functrain.training.decisions import Decisions, monitor_and_mode, warn_of_no_best
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import Duration
 from functrain.training.early_stopping.rule import Rule, as_rule
@@ -178,4 +178,4 @@ def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Che
     if directory is None or isinstance(directory, Checkpoints):
         return directory
     # A run decides the same whether it is written or not.
-    return Checkpoints(directory, keep_last=3, **watched(rule))
+    return Checkpoints(directory, keep_last=3, **monitor_and_mode(rule))

@@ -18,7 +18,7 @@ from functrain.listeners.event_text import evaluation_name
 from functrain.metrics import fetch
 from functrain.testing.bisect.sides import Side
 from functrain.training import events
-from functrain.training.decisions import watched
+from functrain.training.decisions import monitor_and_mode
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import as_rule
 from functrain.training.fitting import fit
@@ -184,7 +184,7 @@ def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:
     """A directory in the place of the run's own; what it monitors decides what is best."""
     given = arguments.get("directory")
     by = given if isinstance(given, Checkpoints) else as_rule(arguments.get("early_stop"))
-    return Checkpoints(place, keep_last=1, keep_best=0, **watched(by))
+    return Checkpoints(place, keep_last=1, keep_best=0, **monitor_and_mode(by))
 
 
 def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:
