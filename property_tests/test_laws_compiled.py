@@ -95,9 +95,9 @@ def test_a_captured_step_is_pure_and_the_eager_one(
 ) -> None:
     eager = architecture.program(**recipe)
     state, batch = eager.with_horizon(eager.init(seed), 40), architecture.batch(seed, 4)
-    captured = ft.compiled(eager, backend="eager")
-    check_pure(captured, state, batch)
-    (one, seen), (two, found) = eager.train_step(state, batch), captured.train_step(state, batch)
+    capture = ft.compiled(eager, backend="eager")
+    check_pure(capture, state, batch)
+    (one, seen), (two, found) = eager.train_step(state, batch), capture.train_step(state, batch)
     if "Dropout" not in architecture.blocks:  # whose masks are others
         torch.testing.assert_close(found["loss"], seen["loss"], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found["grad_norm"], seen["grad_norm"], rtol=1e-4, atol=1e-6)

@@ -57,7 +57,7 @@ def stopped_at(rule: ft.EarlyStop, values: list[float]) -> int | None:
     return None
 
 
-def observed(rule: ft.EarlyStop, values: list[float]) -> int | None:
+def watch_call(rule: ft.EarlyStop, values: list[float]) -> int | None:
     state = rule.init()
     for index, value in enumerate(values):
         before = json.dumps(state)
@@ -73,7 +73,7 @@ def observed(rule: ft.EarlyStop, values: list[float]) -> int | None:
 @tried(300)
 @given(rule=rules, values=values)
 def test_a_run_stops_where_a_plain_loop_says(rule: ft.EarlyStop, values: list[float]) -> None:
-    assert observed(rule, values) == stopped_at(rule, values)
+    assert watch_call(rule, values) == stopped_at(rule, values)
 
 
 @tried(100)
@@ -82,7 +82,7 @@ def test_the_first_of_several_rules_ends_a_run(
     rules: list[ft.EarlyStop], values: list[float]
 ) -> None:
     found = [at for at in (stopped_at(rule, values) for rule in rules) if at is not None]
-    assert observed(FirstOf(rules), values) == min(found, default=None)
+    assert watch_call(FirstOf(rules), values) == min(found, default=None)
 
 
 @pytest.mark.row(26)

@@ -56,16 +56,16 @@ def test_a_captured_step_is_pure_and_donation_changes_no_bit(
 ) -> None:
     case, program = made
     try:
-        captured = ft.compiled(program, backend="eager")
+        capture = ft.compiled(program, backend="eager")
     except ConfigurationError:  # an optimizer of from_torch
         assume(False)
-    donating = ft.donated(captured)
+    donating = ft.donated(capture)
     eager = pure = begun(program, seed)
     given_away = ft.copy(pure)
     for number in range(3):
         batch = case.batch(number, 4)
         before = copy.deepcopy([tree.flatten(pure), batch, torch.get_rng_state()])
-        new, metrics = captured.train_step(pure, batch)
+        new, metrics = capture.train_step(pure, batch)
         assert tree.diff(before, [tree.flatten(pure), batch, torch.get_rng_state()]) == []
         given_away, given_metrics = donating.train_step(given_away, batch)
         assert tree.diff([new, metrics], [given_away, given_metrics]) == []

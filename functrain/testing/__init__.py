@@ -7,8 +7,8 @@ needed. ``functrain.testing.strategies`` has Hypothesis strategies to call them 
 
 from functrain.errors import ImpurityError, IncompleteError, ResumptionError
 from functrain.testing.completeness import check_complete
-from functrain.testing.cutting import Cut
 from functrain.testing.influences import Influence
+from functrain.testing.interruptions import Cut
 from functrain.testing.listeners import check_listener
 from functrain.testing.losses import check_loss
 from functrain.testing.optimizers import check_optimizer

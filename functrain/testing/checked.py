@@ -1,4 +1,4 @@
-"""A program that checks itself at each step, for finding the step that is not pure."""
+"""Wrap a program so that it checks the purity of each of its steps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from functrain.core.program import Program
 from functrain.core.recipe import Fixed
 from functrain.core.state import Donation
 from functrain.core.step import DeviceState, DeviceStep, Outputs
-from functrain.testing.caching import Attributes, attempted, unchanged, without
-from functrain.testing.observing import (
+from functrain.testing.module_attributes import (
+    ModuleAttributes,
+    try_other_batches,
+    unchanged,
+    without,
+)
+from functrain.testing.observed_calls import (
     Call,
-    observed,
     refuse,
-    repeated,
-    repeated_elsewhere,
+    repeat_call,
+    repeat_with_other_generators,
     shared,
+    watch_call,
 )
 from functrain.testing.purity import may_share
 from functrain.tree.copying import copy
@@ -27,14 +32,15 @@ _SUBJECT = "the device part of this step"
 
 
 def checked(program: Program) -> Program:
-    """A program that checks at every step that its device part is pure.
+    """Return a program that checks at every step that its device part is pure.
 
-    A step is made three times, the last with the global random generators in another state, and
-    with donation once more, so that it takes four times as long: for hunting, also under ``fit``.
-    See :func:`functrain.testing.check_pure` for what is compared. The numbers are the same.
+    Each step runs three times, the last with the global random generators in another state, and
+    once more with donation, so it takes four times as long. Use it to find an impure step, also
+    under ``fit``. :func:`functrain.testing.check_pure` lists the comparisons. Results are the same.
 
     Args:
-        program: any program, donated or compiled ones too. Apply this last, or before ``donated``.
+        program: any program, including donated or compiled ones. Apply this last, or before
+            ``donated``.
 
     Returns:
         The checking program. Its ``train_step`` raises :class:`functrain.errors.ImpurityError`.
@@ -56,11 +62,11 @@ def checked(program: Program) -> Program:
 
 @attrs.frozen(eq=False, repr=False)
 class Checked:
-    """A device step that makes each step of another one several times and compares.
+    """A device step that runs each step of another one several times and compares.
 
     Attributes:
-        device_step: the other.
-        fixed: of the program.
+        device_step: the other device step.
+        fixed: the fixed part of the program.
     """
 
     device_step: DeviceStep
@@ -68,7 +74,7 @@ class Checked:
 
     @property
     def description(self) -> str:
-        """That of the device step which is checked: the numbers are the same."""
+        """The identity of the checked device step: the results are the same."""
         return str(getattr(self.device_step, "description", "eager"))
 
     def __call__(
@@ -90,32 +96,32 @@ class Checked:
             other = None if seed is None else seed + 1
             self.device_step(copy(state), batches, lr, ema_due, None, other)
 
-        spare, attributes = copy(state), Attributes.of(self.fixed.model.module)
+        spare, attributes = copy(state), ModuleAttributes.of(self.fixed.model.module)
         first = self._checked_pure(call, state, batches)
         filled = attributes.changed()
-        attributes.put_back()
-        tried = attempted(another, batches, attributes)
-        findings = repeated(first, lambda: call(spare))
+        attributes.restore()
+        tried = try_other_batches(another, batches, attributes)
+        findings = repeat_call(first, lambda: call(spare))
         alike = unchanged(attributes, filled) if tried else set()
         first = attrs.evolve(first, findings=without(first.findings, alike))
         if not findings and seed is not None:
-            findings = repeated_elsewhere(first, lambda: call(spare))
+            findings = repeat_with_other_generators(first, lambda: call(spare))
         refuse(_SUBJECT, first.findings + findings)
         if donation is None:
             return _taken(first)
-        donated = observed(lambda: call(state, donation), {"batches": batches})
-        same = repeated(donated, lambda: call(spare), "is another with donation than without")
+        donated = watch_call(lambda: call(state, donation), {"batches": batches})
+        same = repeat_call(donated, lambda: call(spare), "is another with donation than without")
         refuse(_SUBJECT, donated.findings + same)
         return _taken(donated)
 
     def _checked_pure(self, call: Any, state: DeviceState, batches: list[Batch]) -> Call:
-        """One call without donation, and what it changed or shares."""
+        """Make one call without donation and check what it changed or shares."""
         watched = {
             **_named("state", state),
             "batches": batches,
             "module": self.fixed.model.module,
         }
-        first = observed(lambda: call(state), watched, lambda place: place.endswith(".training"))
+        first = watch_call(lambda: call(state), watched, lambda place: place.endswith(".training"))
         rejected = not bool(first.result["outputs"].get("finite", True))
         new = {name: part for name, part in first.result.items() if name != "outputs"}
         aliased = shared(new, watched, may_share(self.fixed, rejected))

@@ -1,4 +1,4 @@
-"""Whether the state is all that a step goes by, by varying everything else one by one."""
+"""Check that a step depends only on the state, by varying everything else one by one."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from functrain.core.program import Program
 from functrain.data import as_source
 from functrain.errors import ConfigurationError, IncompleteError
 from functrain.testing.conditions import Conditions
-from functrain.testing.fresh import fresh_process
+from functrain.testing.factories import Importable, Make, fit_arguments, importable, is_importable
+from functrain.testing.fake_system import FILE, MOMENTS, URANDOM, FakeSystem, clocks
+from functrain.testing.fresh_process import fresh_process
 from functrain.testing.influences import ADVICE, Influence
-from functrain.testing.making import Importable, Make, importable, is_importable, made
-from functrain.testing.system import FILE, MOMENTS, URANDOM, System, clocks
-from functrain.testing.varying import Varying
+from functrain.testing.step_variation import StepVariation
 
 _REPEATS = 3
 
 
 def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Influence]:
-    """Find whatever outside the state influences a step, and refuse what changes by itself.
+    """Find everything outside the state that influences a step, and refuse hidden state.
 
-    With all else held fixed, one thing at a time is varied, and a step is made: the global random
-    generators and the system's random bytes, the clocks, the number of the process, the environment
+    A step runs repeatedly while one thing at a time varies and everything else is fixed: the global
+    random generators and the system's random bytes, the clocks, the process id, the environment
     variables that the step reads, the working directory, numbers in attributes of the module and of
     classes, globals, closure variables and defaults that the user's code in loss, model, optimizer
-    and schedule uses, and, where ``make`` can be imported, the hash seed, in fresh processes. What
-    a step itself changes is put to what the step made of it, and to what another step, on another
-    state and batch, makes of it. All is put back; ``functools.lru_cache`` is left empty.
+    and schedule uses, and, if ``make`` can be imported, the hash seed, in fresh processes. A value
+    that a step itself changes is set to the value after that step, and to the value after a step on
+    another state and batch. Everything is restored; ``functools.lru_cache`` is left empty.
 
     Args:
-        make: makes a program, or the keyword arguments of ``fit``; or these themselves.
-        state: where the step begins; by default ``program.init()``.
-        batch: what it is given; by default the first of the data.
+        make: a function that returns a program or the keyword arguments of ``fit``; or these.
+        state: the state of the step; ``program.init()`` by default.
+        batch: the batch of the step; the first of the data by default.
 
     Returns:
         The influences. All are ``"constant"``, such as a number in a global: they belong in the
-        configuration, as they are not in a checkpoint.
+        configuration, because a checkpoint does not contain them.
 
     Raises:
         IncompleteError: some are ``"hidden state"``: a step changes them, or they change by
-            themselves. A resumed run would be another.
+            themselves. A resumed run would differ.
         ConfigurationError: there is no batch.
 
     Example:
@@ -61,10 +61,10 @@ def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Inf
         ...     print(influence.name, influence.kind, influence.verdict)
         SCALE environment variable constant
     """
-    arguments = made(make)
+    arguments = fit_arguments(make)
     program: Program = arguments["program"]
     given = _first_batch(arguments) if batch is None else batch
-    varying = Varying.of(program, program.init() if state is None else state, given)
+    varying = StepVariation.of(program, program.init() if state is None else state, given)
     try:
         found = _influences(varying)
     finally:
@@ -78,8 +78,9 @@ def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Inf
     return found
 
 
-def _influences(varying: Varying) -> list[Influence]:
-    # What differs anyway shows nothing when it is varied; it may differ only now and then.
+def _influences(varying: StepVariation) -> list[Influence]:
+    # A step that differs without any variation cannot be judged. Such differences may be rare,
+    # so check for them again after each finding.
     found = [*_by_itself(varying)]
     found += [] if found else [*varying.cells(), *varying.caches(), *_around(varying)]
     by_chance = (each for _ in range(_REPEATS if found else 0) for each in _by_itself(varying))
@@ -96,7 +97,7 @@ def _first_batch(arguments: dict[str, Any]) -> Any:
         source.close()
 
 
-def _by_itself(varying: Varying) -> Iterator[Influence]:
+def _by_itself(varying: StepVariation) -> Iterator[Influence]:
     """Two steps under the same conditions must give the same."""
     found = varying.differs(Conditions())
     if found is not None:
@@ -107,7 +108,7 @@ def _by_itself(varying: Varying) -> Iterator[Influence]:
         yield Influence("something that was not found", "unknown", "hidden state", detail)
 
 
-def _around(varying: Varying) -> Iterator[Influence]:
+def _around(varying: StepVariation) -> Iterator[Influence]:
     """The generators, the system, the environment, the working directory."""
     for name in ("torch", "random", "numpy"):
         seeds = {**Conditions().seeds, name: 1}
@@ -123,19 +124,19 @@ def _around(varying: Varying) -> Iterator[Influence]:
         yield from _if_differs(varying, elsewhere, "the working directory", "directory")
 
 
-def _of_the_system(varying: Varying) -> Iterator[Influence]:
-    moments = [Conditions(system=System(now=now)) for now in MOMENTS]
+def _of_the_system(varying: StepVariation) -> Iterator[Influence]:
+    moments = [Conditions(system=FakeSystem(now=now)) for now in MOMENTS]
     name = clocks(varying.asked)
     found = (each for when in moments for each in _if_differs(varying, when, name, "clock"))
     yield from itertools.islice(found, 1)
-    another = Conditions(system=System(process=4343))
+    another = Conditions(system=FakeSystem(process=4343))
     yield from _if_differs(varying, another, "os.getpid", "process")
     drawn = f"{URANDOM}, for uuid4, secrets and SystemRandom"
-    yield from _if_differs(varying, Conditions(system=System(seed=1)), drawn, "generator")
+    yield from _if_differs(varying, Conditions(system=FakeSystem(seed=1)), drawn, "generator")
 
 
 def _if_differs(
-    varying: Varying, conditions: Conditions, name: str, kind: str
+    varying: StepVariation, conditions: Conditions, name: str, kind: str
 ) -> Iterator[Influence]:
     found = varying.differs(conditions)
     if found is not None:
@@ -169,10 +170,10 @@ def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
 
 def child(told: dict[str, Any]) -> None:
     """What a fresh process does: print a digest of a step."""
-    arguments = made(Importable(**told["make"]).load())
+    arguments = fit_arguments(Importable(**told["make"]).load())
     program: Program = arguments["program"]
     state, batch = pickle.loads(Path(told["file"]).read_bytes())
     state = program.init() if state is None else state
     batch = _first_batch(arguments) if batch is None else batch
-    varying = Varying.of(program, state, batch)
+    varying = StepVariation.of(program, state, batch)
     print(tree.digest(varying.step(Conditions())))

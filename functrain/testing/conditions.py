@@ -1,4 +1,4 @@
-"""The circumstances under which a step is made: clock, generators, environment, directory."""
+"""Fix the conditions of a step: clock, generators, environment, working directory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from unittest import mock
 import attrs
 import torch
 
-from functrain.testing import surroundings
-from functrain.testing.system import System
+from functrain.testing import global_state
+from functrain.testing.fake_system import FakeSystem
 
 
 @attrs.frozen
 class Conditions:
-    """All that is held fixed while one thing is varied.
+    """Everything that is fixed while one thing varies.
 
     Attributes:
-        system: what clocks show, the number of the process, and the system's random bytes.
-        seeds: of the global generators ``torch``, ``random`` and ``numpy``.
-        environment: variables that are other than they are; ``None`` for one that is not set.
-        directory: the working directory, or ``None`` for the present one.
+        system: the clocks, the process id, and the system's random bytes.
+        seeds: seeds of the global generators ``torch``, ``random`` and ``numpy``.
+        environment: environment variables to set.
+        directory: the working directory, or ``None`` for the current one.
     """
 
-    system: System = attrs.field(factory=System)
+    system: FakeSystem = attrs.field(factory=FakeSystem)
     seeds: dict[str, int] = attrs.field(factory=lambda: {"torch": 0, "random": 0, "numpy": 0})
     environment: dict[str, str] = attrs.field(factory=dict)
     directory: str | None = None
@@ -37,15 +37,15 @@ class Conditions:
     def hold(
         self, functions: list[FunctionType], names: set[str], asked: set[str]
     ) -> Iterator[None]:
-        """Make it so for the body of a ``with``.
+        """Establish the conditions for the body of a ``with`` block.
 
         Args:
-            functions: those of the user's; a clock that they imported by name is replaced there.
-            names: takes up the environment variables that are read.
-            asked: takes up what the system is asked.
+            functions: the user's functions; clocks that they imported by name are replaced there.
+            names: collects the environment variables that are read.
+            asked: collects the system functions that are called.
         """
         with contextlib.ExitStack() as held:
-            held.enter_context(surroundings.put_back())
+            held.enter_context(global_state.preserved())
             self._seed()
             if self.directory is not None:
                 os.chdir(self.directory)
@@ -63,7 +63,7 @@ class Conditions:
 
 
 class Recording(MutableMapping[str, str]):
-    """An environment that notes down which variables are read.
+    """An environment that records which variables are read.
 
     Example:
         >>> names = set()
@@ -91,5 +91,5 @@ class Recording(MutableMapping[str, str]):
         return len(self._environment)
 
     def copy(self) -> dict[str, str]:
-        """As ``os.environ`` has it."""
+        """Return a copy, like ``os.environ.copy``."""
         return dict(self._environment)

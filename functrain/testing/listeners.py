@@ -1,4 +1,4 @@
-"""Whether a listener leaves training as it is."""
+"""Check that a listener does not change training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from functrain import tree
 from functrain.core.program import Program
 from functrain.errors import ImpurityError, ListenerError
-from functrain.testing.comparing import changes
-from functrain.testing.observing import observed, refuse, snapshots
+from functrain.testing.observed_calls import refuse, snapshots, watch_call
+from functrain.testing.snapshots import changes
 from functrain.training.durations import Steps
 from functrain.training.events import Listener
 
@@ -18,19 +18,18 @@ def check_listener(
 ) -> None:
     """Check that a run has the same bytes with a listener and without it.
 
-    Of each event the listener is sent, none of the state, batch and metrics may be changed, nor
-    the global state; then state and history of the two runs are compared. A listener may return
-    metrics of its own and may end the run.
+    The listener must not change the state, batch or metrics of an event, nor global state. Then
+    state and history of the two runs are compared. A listener may add metrics and may end the run.
 
     Args:
-        listener: one with its first run before it; what it keeps and writes is its own affair.
-        program: what is trained.
-        data: whatever ``fit`` takes and can be iterated again.
+        listener: a new listener; what it stores and writes itself is not checked.
+        program: the program to train.
+        data: data for ``fit`` that can be iterated repeatedly.
         steps: updates in the run.
-        **options: of ``functrain.fit``, such as ``eval_data``.
+        **options: options of ``functrain.fit``, such as ``eval_data``.
 
     Raises:
-        ImpurityError: with the method and what it changed.
+        ImpurityError: names the method and what it changed.
 
     Example:
         >>> import functrain as ft, torch
@@ -69,7 +68,7 @@ def check_listener(
 
 
 class Watching:
-    """A listener that hands events on to another one and sees what becomes of them."""
+    """A listener that forwards events to another one and checks that they are unchanged."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -80,7 +79,7 @@ class Watching:
             return method
 
         def watched(event: Any) -> Any:
-            call = observed(lambda: {"answer": method(event)}, {"event": event})
+            call = watch_call(lambda: {"answer": method(event)}, {"event": event})
             refuse(f"{type(self._listener).__name__}.{name}", call.findings)
             return call.result["answer"]
 
@@ -88,7 +87,7 @@ class Watching:
 
 
 def _rows(history: Any, names: list[set[str]] | None) -> list[dict[str, Any]]:
-    """The rows of a history, each with these of its names only."""
+    """Return the rows of a history, restricted to some names."""
     rows: list[dict[str, Any]] = tree.map(lambda leaf: leaf, history.rows)
     if names is None:
         return rows

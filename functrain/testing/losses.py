@@ -1,4 +1,4 @@
-"""Whether a loss is a function of the module's tensors and the batch."""
+"""Check that a loss is a function of the module's tensors and the batch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from torch import Tensor, nn
 
 from functrain.core.loss import LossFunction, evaluate
 from functrain.core.rng import scoped
-from functrain.testing.caching import Attributes, attempted, unchanged, without
-from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere
+from functrain.testing.module_attributes import (
+    ModuleAttributes,
+    try_other_batches,
+    unchanged,
+    without,
+)
+from functrain.testing.observed_calls import (
+    refuse,
+    repeat_call,
+    repeat_with_other_generators,
+    watch_call,
+)
 
 _SEED = 7
 
@@ -20,19 +30,19 @@ _SEED = 7
 def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     """Check that a loss, its metrics and its gradients depend on module and batch alone.
 
-    It is called three times on copies of the module, in training mode and in the same random
-    stream, as a step does it, and on a thinned batch in between. It may write to buffers, which a
-    step hands on, fill attributes, if alike whatever was called before, and draw from the global
-    generators of torch, ``random`` and NumPy; not from generators of its own. It may not write to
-    the batch, to parameters or ``.grad``, nor to other attributes.
+    The loss is called three times on copies of the module, in training mode and with the same
+    random stream, as in a step, and in between on every second sample. It may write to buffers,
+    which are part of the state, fill attributes with values independent of earlier calls, and draw
+    from the global generators of torch, ``random`` and NumPy, but not from other generators. It
+    must not write to the batch, to parameters or ``.grad``, nor to other attributes.
 
     Args:
-        loss: ``loss(model, batch)``, as ``functrain.program`` takes it.
-        module: what it is called with; its device counts.
-        batch: on that device.
+        loss: ``loss(model, batch)``, as for ``functrain.program``.
+        module: the module to call it with.
+        batch: a batch on the module's device.
 
     Raises:
-        ImpurityError: with one line for each thing found.
+        ImpurityError: with one line per finding.
         LossError: it returns neither a scalar tensor nor a :class:`functrain.Loss`.
 
     Example:
@@ -44,20 +54,22 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     spares = [(copy.deepcopy(module), copy.deepcopy(batch)) for _ in range(2)]
     inner = copy.deepcopy(module)
     inner.train()
-    watched, attributes = {"module": inner, "batch": batch}, Attributes.of(inner)
-    first = observed(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
+    watched, attributes = {"module": inner, "batch": batch}, ModuleAttributes.of(inner)
+    first = watch_call(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
     alike = _alike(loss, module, batch, attributes.changed())
     findings = without(first.findings, alike)
-    findings += repeated(first, lambda: _called(loss, *spares[0]))
-    findings += [] if findings else repeated_elsewhere(first, lambda: _called(loss, *spares[1]))
+    findings += repeat_call(first, lambda: _called(loss, *spares[0]))
+    findings += (
+        [] if findings else repeat_with_other_generators(first, lambda: _called(loss, *spares[1]))
+    )
     refuse("the loss", findings)
 
 
 def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> set[str]:
-    """Attributes that are filled as the first call did, when another call came before."""
+    """Return the attributes that get the same values after another call as after none."""
     other = copy.deepcopy(module)
-    attributes = Attributes.of(other)
-    if not attempted(lambda made: _called(loss, other, made, _SEED + 1), batch, attributes):
+    attributes = ModuleAttributes.of(other)
+    if not try_other_batches(lambda made: _called(loss, other, made, _SEED + 1), batch, attributes):
         return set()
     _put_values(other, module)
     _called(loss, other, copy.deepcopy(batch))
@@ -66,14 +78,14 @@ def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> se
 
 @torch.no_grad()
 def _put_values(module: nn.Module, source: nn.Module) -> None:
-    """Give a module the parameters and buffers of another, also where calls gave them a shape."""
+    """Copy parameters and buffers to another module, even if calls have changed their shapes."""
     for param, given in zip(module.parameters(), source.parameters(), strict=True):
         param.copy_(given)
     buffers = dict(module.named_buffers())
     for path, buffer in source.named_buffers():
         held = buffers.get(path)
         if held is not None and (held.shape, held.dtype) == (buffer.shape, buffer.dtype):
-            held.copy_(buffer)  # in place, for a buffer may have several names
+            held.copy_(buffer)  # in place, because a buffer may have several names
         else:
             owner, _, name = path.rpartition(".")
             module.get_submodule(owner)._buffers[name] = buffer.clone()

@@ -1,4 +1,4 @@
-"""Whether an optimizer is pure, its two forms agree, and its state is all that it remembers."""
+"""Check that an optimizer is pure, its two forms agree, and its state is complete."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from functrain.core import learning_rate
 from functrain.core.optimizer import OptimizerState, Params
 from functrain.core.rng import scoped
 from functrain.optim import Optimizer
-from functrain.testing.comparing import changes
-from functrain.testing.observing import (
-    observed,
+from functrain.testing.observed_calls import (
     refuse,
-    repeated,
-    repeated_elsewhere,
+    repeat_call,
+    repeat_with_other_generators,
     shared,
     snapshots,
+    watch_call,
 )
+from functrain.testing.snapshots import changes
 from functrain.tree.copying import copy
 
 _STEPS = 3
 _SEED = 7
-# How far the rule and the kernel may be apart, relative and absolute, after a few updates.
+# Relative and absolute tolerance between rule and kernel after a few updates.
 _BOUNDS = {torch.float64: 1e-9, torch.float32: 5e-4, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
 
 def check_optimizer(optimizer: Optimizer, params: Params) -> None:
     """Check ``init``, ``update`` and ``update_`` with random gradients, over three updates.
 
-    * ``init`` and ``update`` change none of their inputs, share no memory with them that a later
-      update writes to, and give the same bytes each time, whatever the global generators are at
-      (torch's has a stream of its own in each step);
-    * ``update_`` changes neither gradients nor the optimizer, and gives what ``update`` gives,
+    * ``init`` and ``update`` do not change their inputs, share no memory with them that a later
+      update writes to, and return the same bytes each time, independent of the global generators
+      (torch's is seeded in each step);
+    * ``update_`` changes neither gradients nor the optimizer, and returns the result of ``update``
       up to rounding;
-    * the state is complete: going on from a copy gives what going on gave before.
+    * the state is complete: continuing from a copy gives the same updates.
 
     Args:
-        optimizer: one of ``functrain.optim``, of ``from_torch``, or any of that protocol.
+        optimizer: from ``functrain.optim``, ``from_torch``, or any other of that protocol.
         params: floating-point tensors by path; not changed.
 
     Raises:
-        ImpurityError: with one line for each thing found.
+        ImpurityError: with one line per finding.
 
     Example:
         >>> import functrain as ft
@@ -63,10 +63,10 @@ def check_optimizer(optimizer: Optimizer, params: Params) -> None:
 
 
 def gradients(params: Params, step: int) -> Params:
-    """Normal random gradients, a function of the step.
+    """Return normal random gradients, a function of the step.
 
     Args:
-        params: whose shapes, dtypes and devices count.
+        params: tensors with the shapes, dtypes and devices to use.
         step: number of the update.
     """
     generator = torch.Generator().manual_seed(step)
@@ -87,9 +87,9 @@ def _check_init(optimizer: Optimizer, params: Params) -> None:
         return {"state": optimizer.init(params)}
 
     watched = {"params": params, "optimizer": optimizer}
-    first = observed(call, watched)
+    first = watch_call(call, watched)
     findings = first.findings + shared(first.result, watched)
-    refuse(f"{type(optimizer).__name__}.init", findings + repeated(first, call))
+    refuse(f"{type(optimizer).__name__}.init", findings + repeat_call(first, call))
 
 
 def _check_update(
@@ -104,12 +104,12 @@ def _check_update(
 
     spare = copy((params, state))
     watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
-    first = observed(lambda: call(params, state), watched)
+    first = watch_call(lambda: call(params, state), watched)
     inputs = {name: watched[name] for name in ("params", "state", "grads")}
-    # What stays as it is may stay where it is.
+    # Unchanged tensors may share memory with the inputs.
     findings = first.findings + shared(first.result, inputs, lambda one, two: one == f"new_{two}")
-    findings += repeated(first, lambda: call(*spare))
-    findings += [] if findings else repeated_elsewhere(first, lambda: call(*spare))
+    findings += repeat_call(first, lambda: call(*spare))
+    findings += [] if findings else repeat_with_other_generators(first, lambda: call(*spare))
     refuse(f"{type(optimizer).__name__}.update", findings)
     return first.result["new_params"], first.result["new_state"]
 
@@ -126,10 +126,10 @@ def _check_kernel(
         return {"new_params": own, "new_state": owned}
 
     watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
-    first = observed(lambda: call(params, state), watched)
+    first = watch_call(lambda: call(params, state), watched)
     findings = first.findings + shared(first.result, {"grads": grads})
-    findings += repeated(first, lambda: call(params, state))
-    findings += [] if findings else repeated_elsewhere(first, lambda: call(params, state))
+    findings += repeat_call(first, lambda: call(params, state))
+    findings += [] if findings else repeat_with_other_generators(first, lambda: call(params, state))
     refuse(f"{type(optimizer).__name__}.update_", findings)
     return first.result["new_params"], first.result["new_state"]
 
@@ -151,7 +151,7 @@ def _gap(ours: Tensor, theirs: Tensor) -> float:
 def _incomplete(
     optimizer: Optimizer, path: list[tuple[Params, OptimizerState]], start: int
 ) -> list[str]:
-    """What differs where updates are made again from a copy of an earlier state."""
+    """Describe differences when updates are repeated from a copy of an earlier state."""
     params, state = copy(path[start])
     for step in range(start, _STEPS):
         with scoped(_SEED):
@@ -161,7 +161,7 @@ def _incomplete(
     then = {"params": path[-1][0], "state": path[-1][1]}
     again = {"params": params, "state": state}
     return [
-        f"{change.place} is another where the updates from {start} on are made again: "
+        f"{change.place} differs when the updates from {start} on are repeated: "
         f"{change.detail}. Something is remembered outside the state"
         for change in changes(snapshots(then), snapshots(again), "{} and {}")
     ]

@@ -1,4 +1,4 @@
-"""Whether a step is a pure function of state and batch."""
+"""Check that a step is a pure function of state and batch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from torch import nn
 
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed
-from functrain.testing.caching import Attributes, attempted, unchanged, without
-from functrain.testing.observing import (
+from functrain.testing.module_attributes import (
+    ModuleAttributes,
+    try_other_batches,
+    unchanged,
+    without,
+)
+from functrain.testing.observed_calls import (
     Call,
-    observed,
     refuse,
-    repeated,
-    repeated_elsewhere,
+    repeat_call,
+    repeat_with_other_generators,
     shared,
+    watch_call,
 )
 from functrain.tree.copying import copy
 
@@ -27,7 +32,7 @@ class Steps(Protocol):
     """Anything with a ``train_step(state, batch)`` that returns a state and metrics."""
 
     def train_step(self, state: Any, batch: Any) -> tuple[Any, Any]:
-        """One update."""
+        """Make one update."""
         ...
 
 
@@ -44,24 +49,24 @@ def check_pure(
 ) -> None:
     """Check that a step changes nothing, shares nothing and reads nothing but its arguments.
 
-    The step is made once on what is given and twice on copies, the last time with the global
-    random generators in another state, and between them from the new state on a thinned batch,
-    for what a call remembers. Compared are bytes: of state, batch and module (attributes
-    and ``.grad`` too), of the global state (generators, default dtype, threads, environment, ...),
-    and of the three results. No tensor of the new state may lie on memory of the old one, of the
-    batch or of the module, and no metric on memory of either state; frozen parameters and counters
-    may, and a step may fill attributes of the module, if alike whatever was called before.
-    ``eval_step`` is checked likewise. Whatever was changed globally is put back.
+    The step runs once on the arguments and twice on copies, the last time with the global random
+    generators in another state, and in between from the new state on every second sample, to
+    detect what a call remembers. The bytes of state, batch and module (including attributes and
+    ``.grad``), of the global state (generators, default dtype, threads, environment, ...), and of
+    the three results must be equal. No tensor of the new state may share memory with the old one,
+    the batch or the module, and no metric with either state, except frozen parameters and
+    counters. A step may fill attributes of the module with values independent of earlier calls.
+    ``eval_step`` is checked likewise. Changes to the global state are undone.
 
     Args:
-        program: a program, donated and compiled ones too; anything else with a ``train_step``; or
-            a function (state, batch) -> (state, metrics) of your own.
-        state: where training stands. A donated program is given copies.
-        batch: what the step is given.
-        module: watched besides; by default the program's private shell of the module.
+        program: a program, including donated and compiled ones; anything else with a
+            ``train_step``; or a function (state, batch) -> (state, metrics).
+        state: the state before the step. A donated program is given copies.
+        batch: the batch of the step.
+        module: a module to watch as well; by default the program's private copy of the module.
 
     Raises:
-        ImpurityError: with one line for each thing found: its place and what happened to it.
+        ImpurityError: with one line per finding: the place and what happened to it.
 
     Example:
         >>> import functrain as ft, torch
@@ -85,16 +90,16 @@ def check_pure(
     given = spares[2][0] if donates else state
     watched = {} if donates else {"state": state}
     watched |= {"batch": batch, "module": _shell(program) if module is None else module}
-    attributes = Attributes.of(watched["module"])
-    first = observed(lambda: call(given, batch), watched, _mode(module))
+    attributes = ModuleAttributes.of(watched["module"])
+    first = watch_call(lambda: call(given, batch), watched, _mode(module))
     filled, later = attributes.changed(), copy(first.result["new_state"])
-    attributes.put_back()
-    tried = attempted(lambda other: call(later, other), batch, attributes)
-    repeat = repeated(first, lambda: call(*spares[0]))
+    attributes.restore()
+    tried = try_other_batches(lambda other: call(later, other), batch, attributes)
+    repeat = repeat_call(first, lambda: call(*spares[0]))
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike)
     findings += _shared(first, watched, _may_share(program, first, state)) + repeat
-    findings += [] if findings else repeated_elsewhere(first, lambda: call(*spares[1]))
+    findings += [] if findings else repeat_with_other_generators(first, lambda: call(*spares[1]))
     refuse("train_step", findings)
     if isinstance(program, Program):
         _check_evaluation(program, state, batch, watched, _mode(module))
@@ -110,14 +115,14 @@ def _check_evaluation(
     def call() -> dict[str, Any]:
         return {"metrics": program.eval_step(state, batch)}
 
-    watched, attributes = {**watched, "state": state}, Attributes.of(watched["module"])
-    first = observed(call, watched, unwatched)
+    watched, attributes = {**watched, "state": state}, ModuleAttributes.of(watched["module"])
+    first = watch_call(call, watched, unwatched)
     filled = attributes.changed()
-    tried = attempted(lambda other: program.eval_step(state, other), batch, attributes)
-    repeat = repeated(first, call)
+    tried = try_other_batches(lambda other: program.eval_step(state, other), batch, attributes)
+    repeat = repeat_call(first, call)
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike) + shared(first.result, watched) + repeat
-    findings += [] if findings else repeated_elsewhere(first, call)
+    findings += [] if findings else repeat_with_other_generators(first, call)
     refuse("eval_step", findings)
 
 
@@ -126,7 +131,7 @@ def _shell(program: object) -> nn.Module | None:
 
 
 def _mode(module: nn.Module | None) -> Callable[[str], bool]:
-    """The shell's mode is set anew for each call; a module of the user's must keep its own."""
+    """Ignore the mode of the program's module, which each call sets; a user's must not change."""
     return lambda place: module is None and place.endswith(".training")
 
 
@@ -144,11 +149,11 @@ def _may_share(program: object, call: Call, state: Any) -> Allowed:
 
 
 def may_share(fixed: Fixed, rejected: bool) -> Allowed:
-    """Which leaves the old and the new state may have in common: those that no step writes to.
+    """Return which leaves the old and the new state may share: those that no step writes to.
 
     Args:
-        fixed: of the program; says which parameters are frozen.
-        rejected: whether the update was left out, for what is not finite.
+        fixed: the fixed part of the program, with its frozen parameters.
+        rejected: whether the update was skipped because of non-finite values.
     """
     frozen = fixed.model.params.keys() - set(fixed.trainable)
     unwritten = {f"state.params[{path!r}]" for path in frozen}

@@ -1,4 +1,4 @@
-"""Whether a run that is cut and resumed is the run that is never cut, byte for byte."""
+"""Check that an interrupted and resumed run equals an uninterrupted one, byte for byte."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import orjson
 
 from functrain.checkpoint import Checkpoints
 from functrain.errors import ConfigurationError, NoCheckpointError, ResumptionError
-from functrain.testing.comparing import changes, snapshot
-from functrain.testing.cutting import Cut, as_cuts
-from functrain.testing.making import Make, importable
-from functrain.testing.parts import Part, in_a_fresh_process, in_this_process
+from functrain.testing.factories import Make, importable
+from functrain.testing.interruptions import Cut, as_cuts
+from functrain.testing.run_parts import RunPart, in_a_fresh_process, in_this_process
+from functrain.testing.snapshots import changes, snapshot
 from functrain.training.resume import TYPES
 
 _MOST = 8
@@ -34,28 +34,29 @@ def check_resumes(
     kill: bool = False,
     workers_after: int | None = None,
 ) -> None:
-    """Check that a run which is cut and resumed ends in the bytes of one that is never cut.
+    """Check that an interrupted and resumed run ends with the bytes of an uninterrupted one.
 
-    The run is made twice, in directories of its own: straight, and in parts. Compared are the final
-    state, the loop's decisions (best, early stopping, means), the state of the data, and
-    ``metrics.jsonl``, which is the history.
+    The run is executed twice, in temporary directories: without interruption, and in parts. The
+    final state, the loop's decisions (best, early stopping, means), the state of the data, and
+    ``metrics.jsonl``, the history, must be equal.
 
     Args:
-        make: makes the keyword arguments of ``fit`` (``program``, ``data``, ``eval_data``,
-            ``save_every``, ...); ``until``, ``directory`` and ``resume`` are filled in. Without
-            fresh processes the arguments themselves or ``(program, data)`` will do; all but the
-            program are copied for each part, as if it began in a new process.
+        make: a function that returns the keyword arguments of ``fit`` (``program``, ``data``,
+            ``eval_data``, ``save_every``, ...); ``until``, ``directory`` and ``resume`` are added.
+            Without fresh processes, the arguments themselves or ``(program, data)`` suffice; all
+            except the program are copied for each part, as if it started in a new process.
         steps: updates in the run.
-        cuts: after which of them it is cut. Plain numbers by a clean stop and by an exception in a
-            listener in turn; a :class:`Cut` says how, and with how many workers it goes on.
-        fresh: each part in a process of its own, with another hash seed. ``make`` is then a
+        cuts: the steps after which it is interrupted: for plain numbers alternately by a clean stop
+            and by an exception in a listener; a :class:`Cut` specifies how, and the number of
+            workers afterwards.
+        fresh: run each part in a new process with another hash seed. ``make`` must then be a
             function at the top level of a module, or ``"module:name"``.
-        kill: plain numbers are cut by SIGKILL; parts are then in processes of their own. What is
-            after the last checkpoint is done again, so give ``save_every``.
+        kill: interrupt plain numbers by SIGKILL, running parts in new processes. Steps after the
+            last checkpoint are repeated, so give ``save_every``.
         workers_after: worker processes of ``functrain.data.Batches`` after the first cut.
 
     Raises:
-        ResumptionError: with the first step that differs, and the leaves that do.
+        ResumptionError: the runs differ; names the first such step and the leaves.
         ConfigurationError: a cut is outside the run, or ``make`` cannot be imported.
 
     Example:
@@ -74,7 +75,7 @@ def check_resumes(
         begin = in_a_fresh_process
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         straight, *rest = _parts(one, two, steps, ordered)
-        # Processes of their own may run beside one another; here the runs would mix.
+        # New processes may run concurrently; within one process the runs would interfere.
         with ThreadPoolExecutor(1) as beside:
             running = beside.submit(begin, make, straight) if begin is in_a_fresh_process else None
             if running is None:
@@ -86,22 +87,22 @@ def check_resumes(
         _compare(Path(one), Path(two), ordered)
 
 
-def _parts(one: str, two: str, steps: int, cuts: list[Cut]) -> list[Part]:
-    """The run that is never cut, and the parts of the one that is."""
+def _parts(one: str, two: str, steps: int, cuts: list[Cut]) -> list[RunPart]:
+    """Execute the uninterrupted run, and the parts of the interrupted one."""
     workers = [None, *(cut.workers for cut in cuts)]
     ends: list[Cut | None] = [*cuts, None]
     parts = [
-        Part(two, steps, cut, count, number)
+        RunPart(two, steps, cut, count, number)
         for number, (cut, count) in enumerate(zip(ends, workers, strict=True), start=1)
     ]
-    return [Part(one, steps, None, None, 0), *parts]
+    return [RunPart(one, steps, None, None, 0), *parts]
 
 
 def _compare(straight: Path, resumed: Path, cuts: list[Cut]) -> None:
-    """Raise where two run directories do not hold the same run.
+    """Raise if two run directories do not hold the same run.
 
-    The saved state of a loader is not compared: with it are older ones, from which a step that
-    failed is done again, and these depend on the cuts. What it gave is in the log and the state.
+    The saved state of a loader is not compared: it includes older states, for retrying a failed
+    step, and these depend on the interruptions. Its batches show in the log and the state.
     """
     step, told = _first_difference(*(_rows(each) for each in (straight, resumed)))
     lines = [] if told is None else [told]

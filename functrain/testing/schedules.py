@@ -1,4 +1,4 @@
-"""Whether a schedule is a function of its state and the step."""
+"""Check that a schedule is a function of its state and the step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from functrain.schedules import Schedule, ScheduleState, as_schedule
-from functrain.testing.comparing import changes
-from functrain.testing.observing import observed, refuse, repeated, repeated_elsewhere, snapshots
-from functrain.testing.owned import users_in
-from functrain.testing.reach import reached
-from functrain.testing.system import MOMENTS, System, clocks
+from functrain.testing.fake_system import MOMENTS, FakeSystem, clocks
+from functrain.testing.observed_calls import (
+    refuse,
+    repeat_call,
+    repeat_with_other_generators,
+    snapshots,
+    watch_call,
+)
+from functrain.testing.reachable_code import reachable_functions
+from functrain.testing.snapshots import changes
+from functrain.testing.user_objects import user_code_in
 
 Rates = dict[str, float]
 
@@ -20,20 +26,19 @@ Rates = dict[str, float]
 def check_schedule(
     schedule: Schedule | Callable[[int], float] | float, steps: int, *, seed: int = 0
 ) -> None:
-    """Check that a schedule gives the same rate at a step in any order, and remembers nothing.
+    """Check that a schedule returns the same rate for a step in any order.
 
-    It is led through a run with losses that fall, stall, jump and are NaN. Asked again, from the
-    states it was at and from copies, forwards, backwards and shuffled, it must give the rates it
-    gave; ``advance`` and ``observe`` must leave the state they are given as it is.
-    Other times of day and year must make no difference.
+    The schedule is run over losses that fall, stall, jump and are NaN. Called again with the same
+    states and with copies, forwards, backwards and shuffled, it must return the same rates.
+    ``advance`` and ``observe`` must not change their input state, and the time must not matter.
 
     Args:
-        schedule: one of ``functrain.schedules``, of that protocol, or a function of the step.
+        schedule: from ``functrain.schedules``, of that protocol, or a function of the step.
         steps: updates in the run.
-        seed: of the losses and of the shuffled order.
+        seed: seed of the losses and of the shuffled order.
 
     Raises:
-        ImpurityError: with one line for each thing found.
+        ImpurityError: with one line per finding.
 
     Example:
         >>> import functrain as ft
@@ -47,12 +52,12 @@ def check_schedule(
     schedule = as_schedule(schedule)
     subject = "the schedule"
     losses = _losses(steps, random.Random(seed))
-    first = observed(lambda: {"followed": _followed(schedule, losses)}, {"schedule": schedule})
+    first = watch_call(lambda: {"followed": _followed(schedule, losses)}, {"schedule": schedule})
     states, rates = first.result["followed"]
     refuse(subject, first.findings + _in_any_order(schedule, states, rates, seed))
     refuse(subject, _writes(schedule, states, losses))
-    again = repeated(first, lambda: {"followed": _followed(schedule, losses)})
-    again += repeated_elsewhere(first, lambda: {"followed": _followed(schedule, losses)})
+    again = repeat_call(first, lambda: {"followed": _followed(schedule, losses)})
+    again += repeat_with_other_generators(first, lambda: {"followed": _followed(schedule, losses)})
     refuse(subject, again + _resumed(schedule, states, rates, losses))
     refuse(subject, _by_the_clock(schedule, losses))
 
@@ -65,7 +70,7 @@ def _losses(steps: int, chance: random.Random) -> list[float]:
 def _followed(
     schedule: Schedule, losses: list[float], state: ScheduleState | None = None, start: int = 0
 ) -> tuple[list[ScheduleState], list[float]]:
-    """The states before each step, and the rate of each."""
+    """Return the states before each step, and the rate of each."""
     if state is None:
         state = schedule.with_horizon(schedule.init(), len(losses))
     states, rates = [], []
@@ -91,12 +96,12 @@ def _in_any_order(
 
 
 def _by_the_clock(schedule: Schedule, losses: list[float]) -> list[str]:
-    """The first step at which another time of day or year gives another rate."""
-    functions = reached([value for _, value in users_in(schedule, "schedule")])
+    """Describe the first step at which another time of day or year gives another rate."""
+    functions = reachable_functions([value for _, value in user_code_in(schedule, "schedule")])
     asked: set[str] = set()
     rates = []
-    for now in (System().now, *MOMENTS):
-        with System(now=now).hold(functions, asked):
+    for now in (FakeSystem().now, *MOMENTS):
+        with FakeSystem(now=now).hold(functions, asked):
             rates.append(_followed(schedule, losses)[1])
     for step, (usual, *others) in enumerate(zip(*rates, strict=True)):
         for other in others:
@@ -126,7 +131,7 @@ def _writes(schedule: Schedule, states: list[ScheduleState], losses: list[float]
 def _resumed(
     schedule: Schedule, states: list[ScheduleState], rates: list[float], losses: list[float]
 ) -> list[str]:
-    """What differs where the run goes on from a copy of a state halfway."""
+    """Describe differences when the run continues from a copy of a state halfway."""
     half = len(states) // 2
     _, again = _followed(schedule, losses, copy.deepcopy(states[half]), half)
     for step, (then, now) in enumerate(zip(rates[half:], again, strict=True), start=half):

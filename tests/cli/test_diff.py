@@ -211,7 +211,7 @@ class TestReplay:
         assert ended.code == 1
         text = " ".join(ended.out.split())
         step = int(text.split("the digests part at step ")[1].split(":")[0])
-        assert f"made again from step {(step - 1) // 3 * 3}, part at step {step}, at the lr" in text
+        assert f"repeated from step {(step - 1) // 3 * 3}, part at step {step}, at the lr" in text
         assert "the schedule gave another learning rate" in text
         assert "first lr: 1 of 1 elements differ" in text
         document = functrain("diff", *runs, "--replay", "--json").json

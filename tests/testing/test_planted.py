@@ -31,26 +31,26 @@ from functrain.testing import (
     check_pure,
     check_resumes,
     check_schedule,
-    surroundings,
+    global_state,
 )
-from functrain.testing.cutting import as_cuts
-from functrain.testing.parts import Part, arguments
+from functrain.testing.interruptions import as_cuts
+from functrain.testing.run_parts import Part, arguments
 
 # To capture a graph takes a second, so only of two models.
 WAYS = [
     pytest.param(case, way, id=f"{case.name}-{way}")
     for case in CASES
-    for way in ("plain", "donated", "captured", "captured and donated")
-    if case.name in ("mlp", "counting") or "captured" not in way
+    for way in ("plain", "donated", "capture", "capture and donated")
+    if case.name in ("mlp", "counting") or "capture" not in way
 ]
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    before = surroundings.captured()
+    before = global_state.capture()
     yield
     SEEN.clear()
-    found = surroundings.changed(before, surroundings.captured())
+    found = global_state.changed(before, global_state.capture())
     assert [each for each in found if "generator" not in each] == []
 
 
@@ -71,7 +71,7 @@ class TestClean:
     @pytest.mark.parametrize(("case", "way"), WAYS)
     def test_steps_are_pure(self, case: Case, way: str) -> None:
         program = case.program(ema=0.9, clip_norm=1.0)
-        program = ft.compiled(program, backend="eager") if "captured" in way else program
+        program = ft.compiled(program, backend="eager") if "capture" in way else program
         program = ft.donated(program) if "donated" in way else program
         state = program.init(3)
         check_pure(program, state, case.batch(0, 4))
@@ -87,14 +87,14 @@ class TestClean:
     def test_a_check_draws_from_no_generator(self) -> None:
         program = linear()
         arguments = {"program": program, "data": [ONES], "listeners": []}
-        before = surroundings.captured()
+        before = global_state.capture()
         check_pure(program, program.init(), ONES)
         check_loss(planted.square, program.fixed.model.module, ONES)
         check_complete(program, batch=ONES)
         check_resumes(arguments, steps=3, cuts=[1])
         check_optimizer(ft.optim.AddNoise(ft.optim.SGD(lr=0.1), eta=0.1), {"w": torch.ones(2)})
         check_schedule(0.1, 4)
-        assert surroundings.changed(before, surroundings.captured()) == []
+        assert global_state.changed(before, global_state.capture()) == []
 
     def test_the_users_own_module_may_be_watched(self, case: Case) -> None:
         module = case.model().eval()
@@ -206,7 +206,7 @@ class TestChecked:
     @pytest.mark.parametrize(("case", "way"), WAYS)
     def test_the_numbers_are_the_same_under_fit(self, case: Case, way: str) -> None:
         program = case.program(ema=0.9)
-        program = ft.compiled(program, backend="eager") if "captured" in way else program
+        program = ft.compiled(program, backend="eager") if "capture" in way else program
         checked = ft.checked(program)
         checked = ft.donated(checked) if "donated" in way else checked
         data = [case.batch(seed, 4) for seed in range(2)]

@@ -1,10 +1,10 @@
-"""Where two runs part: at which step, in which part of it, at which leaf and element.
+"""Find where two runs diverge: the step, the part of the step, the leaf and the element.
 
-``records`` reads what the runs wrote down, ``sides`` knows how to make them again, ``replaying``
-does so, ``steps`` compares one step of both in the order in which a step happens.
+``records`` reads the files of the runs, ``run`` holds how to repeat them, ``replay`` repeats them,
+and ``steps`` compares one step of both in the order in which a step happens.
 """
 
-from functrain.testing.bisect.searching import bisect
+from functrain.testing.bisect.search import bisect
 from functrain.testing.bisect.steps import Element, Parting
 
 __all__ = ["Element", "Parting", "bisect"]

@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same training state, by their manifests alone."""
+"""Compare the training states of two checkpoints by their manifests alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functrain.checkpoint.format.structure import decode_node
 
 
 def is_same_training(first: Manifest, second: Manifest) -> bool:
-    """Whether the training states are the same, bit for bit, by the hashes of their tensors.
+    """Return whether the training states are the same, bit for bit, by the hashes of tensors.
 
-    What else a checkpoint of a run holds does not count: the loop's bookkeeping, the states of
-    loader and listeners. A checkpoint that is not of a run counts as a whole.
+    The rest of a run's checkpoint is ignored: the loop's bookkeeping, the states of loader and
+    listeners. A checkpoint that is not of a run is compared as a whole.
     """
     ours, theirs = (_resolved(_training(each), each) for each in (first, second))
     return bool(ours == theirs)
@@ -25,7 +25,7 @@ def _training(manifest: Manifest) -> Any:
 
 
 def _resolved(json: Any, manifest: Manifest) -> Any:
-    """The structure with what each tensor is in the place of its index."""
+    """Return the structure with each tensor's hashes instead of its index."""
     if isinstance(json, dict):
         if "$tensor" in json:
             return _bytes_of(manifest.leaves[json["$tensor"]])

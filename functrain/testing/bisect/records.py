@@ -1,4 +1,4 @@
-"""What two run directories tell of where the runs part: digests, logs, common checkpoints."""
+"""Compare the records in two run directories: digests, logs and common checkpoints."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Record:
 
     Attributes:
         kind: ``digests``, ``logs`` or ``checkpoints``.
-        step: the update after which it differs; an earlier one may have been the cause, except
-            where digests were written at each step.
-        text: what differs, in words.
-        after: the last step before at which this record is the same in both, if there is one.
+        step: the update after which it differs; the cause may be an earlier one, unless digests
+            were written at each step.
+        text: a description of the difference.
+        after: the last earlier step at which the record is equal in both, if any.
     """
 
     kind: str
@@ -37,18 +37,18 @@ class Record:
 
 
 def records(first: Path, second: Path) -> list[Record]:
-    """All that tells of a difference, digests before logs before checkpoints.
+    """Return all records that differ: digests, then logs, then checkpoints.
 
     Args:
         first: a run directory.
-        second: another.
+        second: the other run directory.
     """
     found = [look(first, second) for look in (by_digests, by_logs, by_checkpoints)]
     return [record for record in found if record is not None]
 
 
 def by_digests(first: Path, second: Path) -> Record | None:
-    """Where the hashes of the states part; names the parts of the state that differ."""
+    """Find the first difference in the hashes of the states, and name the parts that differ."""
     after = None
     ours, theirs = (
         {row["step"]: row for row in digests.read(directory)} for directory in (first, second)
@@ -63,12 +63,12 @@ def by_digests(first: Path, second: Path) -> Record | None:
 
 
 def by_logs(first: Path, second: Path) -> Record | None:
-    """Where a value in the logs differs, bit for bit, of the steps that both have."""
+    """Find the first value in the logs that differs, bit for bit, among the common steps."""
     after = None
     ours, theirs = ({row["step"]: row for row in _rows(path)} for path in (first, second))
     for step in sorted(ours.keys() & theirs.keys()):
         one, other = ours[step], theirs[step]
-        # The last step of a run is evaluated, which it need not be in a longer one.
+        # The last step of a run is always evaluated; in a longer run it may not be.
         ends = step in (max(ours), max(theirs))
         names = [name for name in {**one, **other} if not ends or (name in one and name in other)]
         for name in names:
@@ -82,7 +82,7 @@ def by_logs(first: Path, second: Path) -> Record | None:
 
 
 def by_checkpoints(first: Path, second: Path) -> Record | None:
-    """The first step of which both have a checkpoint, and of other training states."""
+    """Find the first step for which both have a checkpoint, with different training states."""
     after = None
     for step, ours, theirs in common(first, second):
         if not is_same_training(ours, theirs):
@@ -93,18 +93,18 @@ def by_checkpoints(first: Path, second: Path) -> Record | None:
 
 
 def common(first: Path, second: Path) -> Iterator[tuple[int, Manifest, Manifest]]:
-    """The manifests of the steps of which both runs have one that can be read, in order."""
+    """Yield the manifests of both runs for their common steps, skipping unreadable ones."""
     stores = [Checkpoints(directory) for directory in (first, second)]
     for step in sorted(set(stores[0].steps()) & set(stores[1].steps())):
         try:
             ours, theirs = (read_manifest(store.path(step)) for store in stores)
-        except _UNREADABLE:  # a damaged one tells nothing of where the runs part
+        except _UNREADABLE:  # a damaged checkpoint cannot be compared
             continue
         yield step, ours, theirs
 
 
 def _parts(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
-    """What differs of two rows of digests: parts of the state, and leaves where they are told."""
+    """Yield the parts of the state that differ between two rows of digests."""
     if one.get("batch") != other.get("batch"):
         yield "batch"
     ours, theirs = one.get("parts", {}), other.get("parts", {})
@@ -112,7 +112,7 @@ def _parts(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
 
 
 def _since(after: int | None, step: int) -> str:
-    """Where between two records the runs have parted."""
+    """Describe since when two records differ."""
     return "" if after in (None, step - 1) else f" (the same at {after})"
 
 

@@ -1,4 +1,4 @@
-"""One step of two runs, compared in the order in which a step happens."""
+"""Compare one step of two runs in the order in which a step happens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.inspection import gradients
-from functrain.testing.bisect.replaying import Capture
+from functrain.testing.bisect.replay import Capture
 from functrain.tree import Difference, to_bytes
 from functrain.tree.elements import distance, is_opaque
 
-# What is to blame where the first difference of a step is there, everything before it the same.
+# The conclusion from the part of a step that has the first difference.
 ENTERED = {
     "state before": "the runs stand at different states before it",
     "batch": "the data gave another batch",
@@ -44,10 +44,10 @@ class Element:
     """The first element of a tensor that differs.
 
     Attributes:
-        index: where in the tensor.
+        index: its index in the tensor.
         first: its value in the first run.
-        second: and in the second.
-        ulps: how far apart, in units in the last place, of floating dtypes.
+        second: its value in the second run.
+        ulps: the distance in units in the last place, for floating dtypes.
     """
 
     index: tuple[int, ...]
@@ -62,17 +62,17 @@ class Element:
 
 @attrs.frozen(eq=False)
 class Parting:
-    """Where two runs part.
+    """The place where two runs diverge.
 
     Attributes:
         step: the first update that differs; its row in the log has this number.
-        part: where in the step: a key of ``functrain.testing.bisect.steps.ENTERED``.
-        leaf: the first place there that differs, as a dotted path.
-        detail: how it differs, in words.
-        element: the first element of that leaf that differs, where it is a tensor.
-        differences: all places of that part.
-        records: what the run directories tell, in sentences.
-        start: the step of the checkpoint from which both were made again; 0 for the beginning.
+        part: the part of the step: a key of ``functrain.testing.bisect.steps.ENTERED``.
+        leaf: the dotted path of the first leaf that differs.
+        detail: a description of the difference.
+        element: the first element that differs, if the leaf is a tensor.
+        differences: all differences in that part.
+        records: differences in the run directories, in sentences.
+        start: the step of the checkpoint from which both were repeated; 0 for the start.
     """
 
     step: int
@@ -86,14 +86,14 @@ class Parting:
 
     @property
     def entered(self) -> str:
-        """What this says of the cause."""
+        """The conclusion about the cause."""
         return ENTERED[self.part]
 
     def __str__(self) -> str:
-        made = f"made again from {f'step {self.start}' if self.start else 'the start'}"
-        text = f"the runs, {made}, part at step {self.step}, at the {self.part}: {self.entered}"
+        repeated = f"repeated from {f'step {self.start}' if self.start else 'the start'}"
+        text = f"the runs, {repeated}, part at step {self.step}, at the {self.part}: {self.entered}"
         if self.part == "records":
-            text = f"the records of the runs part at step {self.step}; {made}, {self.entered}"
+            text = f"the records of the runs part at step {self.step}; {repeated}, {self.entered}"
         lines = [f"first {self.leaf}: {self.detail}" if self.leaf else self.detail]
         lines += [] if self.element is None else [str(self.element)]
         count = len(self.differences)
@@ -102,12 +102,12 @@ class Parting:
 
 
 def compared(first: Capture, second: Capture, given: bool = False) -> Parting | None:
-    """The first part of a step that differs, with the leaves that do.
+    """Return the first part of a step that differs, with its leaves.
 
     Args:
-        first: of one run.
-        second: the same step of the other.
-        given: compare only what the step was given, for one that did not succeed.
+        first: the step in one run.
+        second: the same step in the other.
+        given: compare only the inputs, for a step that failed.
     """
     for part, look in _PARTS.items():
         if given and part not in _GIVEN:
@@ -122,7 +122,7 @@ def compared(first: Capture, second: Capture, given: bool = False) -> Parting | 
 def parting(
     step: int, part: str, found: list[Difference], ours: tree.Tree, theirs: tree.Tree
 ) -> Parting:
-    """The differences of two trees as the place where runs part."""
+    """Build the result from the differences of two trees."""
     first = found[0]
     element = _element(*(_at(each, first.path) for each in (ours, theirs)))
     leaf = tree.path_string(first.path)
@@ -138,14 +138,14 @@ def _after(name: str) -> Callable[[Capture], Any]:
 
 
 def _measured(*names: str) -> Callable[[Capture], Any]:
-    """Some of the metrics of the step; the rates of several groups are ``lr.NAME``."""
+    """Return some metrics of the step; the rates of parameter groups are ``lr.NAME``."""
     return lambda side: {
         name: value for name, value in side.metrics.items() if name.split(".")[0] in names
     }
 
 
 _GIVEN = ("state before", "batch")
-# In the order of the step; gradients are computed once more when it comes to them.
+# In the order of the step; gradients are computed again only if nothing before differs.
 _PARTS: dict[str, Callable[[Capture], Any]] = {
     "state before": lambda side: {"state": side.before},
     "batch": lambda side: {"batch": side.batch},
@@ -162,7 +162,7 @@ _PARTS: dict[str, Callable[[Capture], Any]] = {
 
 
 def _plain(value: Any) -> Any:
-    """A tree in which everything can be compared: arrays as tensors, objects as their fields."""
+    """Convert arrays to tensors and objects to their fields, so that everything is comparable."""
     if isinstance(value, Tensor):
         return value if value.layout is torch.strided else value.to_dense()
     if isinstance(value, Mapping):
@@ -197,7 +197,7 @@ def _at(node: tree.Tree, path: tree.Path) -> Any:
 
 
 def _element(ours: Any, theirs: Any) -> Element | None:
-    """The first element that differs of two tensors that can be compared, else nothing."""
+    """Return the first element that differs between two comparable tensors."""
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return None
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype or not ours.numel():
@@ -215,7 +215,7 @@ def _element(ours: Any, theirs: Any) -> Element | None:
 
 
 def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The index of an element by its number in row-major order.
+    """Return the index of an element from its position in row-major order.
 
     Example:
         >>> _index(5, (2, 3)), _index(0, ())

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from functrain.testing.cutting import Cut, How
+from functrain.testing.interruptions import Cut, How
 from functrain.training.durations import Epochs, Minutes, Samples, Steps
 
 

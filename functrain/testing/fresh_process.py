@@ -1,4 +1,4 @@
-"""Functions called in a new process, as after a crash: nothing in memory, other hashes."""
+"""Call a function in a new process, as after a crash, with another hash seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 _SECONDS = 600
-# The path is set before anything of the user's is imported, so that nothing is shadowed by it.
+# Set the path before importing user code, so that it shadows nothing.
 _PROGRAM = """
 import importlib, json, sys
 told = json.loads(sys.argv[1])
@@ -24,13 +24,13 @@ def fresh_process(
     r"""Call a function in a new Python process, and wait for it.
 
     Args:
-        module: where the function is.
-        function: its name; it is given the argument.
-        argument: goes through JSON.
-        hash_seed: of the process (``PYTHONHASHSEED``), on which the order of sets depends.
+        module: the module of the function.
+        function: its name.
+        argument: its argument, passed as JSON.
+        hash_seed: ``PYTHONHASHSEED`` of the process, on which the order of sets depends.
 
     Returns:
-        The process that ended, with what it wrote.
+        The finished process with its output.
 
     Example:
         >>> fresh_process("builtins", "print", {"a": 1}, hash_seed=1).stdout

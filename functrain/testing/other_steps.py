@@ -1,4 +1,4 @@
-"""Another step than the one that is checked, as a run makes it before or after."""
+"""A step other than the checked one, as a run makes it before or after."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import torch
 from torch import Tensor
 
 from functrain.testing.conditions import Conditions
-from functrain.testing.system import System
+from functrain.testing.fake_system import FakeSystem
 from functrain.tree import containers
 
-ANOTHER = Conditions(
-    system=System(now=2e9 + 0.7, process=4343, seed=1),
+OTHER_CONDITIONS = Conditions(
+    system=FakeSystem(now=2e9 + 0.7, process=4343, seed=1),
     seeds={"torch": 1, "random": 1, "numpy": 1},
 )
-"""The circumstances of another step."""
+"""The conditions of the other step."""
 
 
-def thinned(batch: Any) -> Any:
-    """A batch of the same form with every other sample of a batch, each twice.
+def every_second_sample(batch: Any) -> Any:
+    """Return a batch of the same shape with every second sample, each twice.
 
-    Its means are others, and it holds nothing that such a batch may not hold.
+    Its means differ, and it contains only samples that occur in the data.
 
     Args:
-        batch: any tree; tensors hold a sample a row.
+        batch: any tree; tensors have one sample per row.
 
     Example:
-        >>> thinned({"x": torch.arange(5), "name": "a"})
+        >>> every_second_sample({"x": torch.arange(5), "name": "a"})
         {'x': tensor([0, 0, 2, 2, 4]), 'name': 'a'}
     """
     return _mapped(_every_other, batch)
 
 
-def others(batch: Any) -> Iterator[Any]:
-    """Batches like a given one, from the least to the most like it, to try one after the other.
+def other_batches(batch: Any) -> Iterator[Any]:
+    """Yield variations of a batch to try one after the other, from least to most similar.
 
-    Not every batch may be thinned: where one sample has all the images, the other has to stay.
+    Not every batch can lose samples: if one sample holds all the images, it has to stay.
 
     Args:
-        batch: any tree; tensors hold a sample a row.
+        batch: any tree; tensors have one sample per row.
 
     Example:
-        >>> [other.tolist() for other in others(torch.arange(4))]
+        >>> [other.tolist() for other in other_batches(torch.arange(4))]
         [[0, 0, 2, 2], [3, 0, 1, 2], [0, 1, 2, 3]]
     """
-    yield thinned(batch)
+    yield every_second_sample(batch)
     yield _mapped(_rolled, batch)
     yield copy.deepcopy(batch)
 
@@ -63,7 +63,7 @@ def _every_other(leaf: Any) -> Any:
 
 
 def _mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """Like ``tree.map``, in objects of any class too."""
+    """Map like ``tree.map``, but also inside objects of any class."""
     if isinstance(batch, Tensor) or not containers.is_container(batch):
         return function(batch)
     parts = [_mapped(function, child) for _, child in containers.children(batch)]

@@ -1,4 +1,4 @@
-"""``bisect``: from what two runs wrote down to the step, the leaf and the element."""
+"""``bisect``: narrow the first difference of two runs down to step, leaf and element."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.testing.bisect.records import Record, common, records
-from functrain.testing.bisect.replaying import Tracer, capture, trace
-from functrain.testing.bisect.sides import Make, Side
+from functrain.testing.bisect.replay import Tracer, capture, trace
+from functrain.testing.bisect.run import Make, Side
 from functrain.testing.bisect.steps import Parting, compared, parting
 
 
 def bisect(first: Make, second: Make) -> Parting | None:
     """Find the first step at which two runs differ, and the first leaf and element there.
 
-    What the runs wrote down (digests, logs, checkpoints) narrows the step down. Then both are made
-    again from the nearest checkpoint before it that they have in common, else from their
-    beginning, without listeners; the first step that differs is compared part by part, in the
-    order in which a step happens. Nothing is written to the directories of the runs.
+    Digests, logs and checkpoints of the runs narrow down the step. Then both runs are repeated from
+    the nearest common checkpoint before it, or from the start, without listeners. The first step
+    that differs is compared part by part, in the order in which a step happens. Nothing is written
+    to the run directories.
 
     Args:
         first: a function that returns new arguments of ``fit`` at each call:
@@ -28,7 +28,7 @@ def bisect(first: Make, second: Make) -> Parting | None:
         second: the other run.
 
     Returns:
-        Where they part; ``None`` if nothing differs.
+        Where they diverge; ``None`` if nothing differs.
 
     Raises:
         ConfigurationError: an argument is not a function.
@@ -48,20 +48,20 @@ def bisect(first: Make, second: Make) -> Parting | None:
         True
     """
     ours, theirs = Side.of(first), Side.of(second)
-    told = _told(ours, theirs)
-    if told is not None and not told:
+    found_records = _from_records(ours, theirs)
+    if found_records is not None and not found_records:
         return None
-    bound = min((record.step for record in told or ()), default=None)
+    bound = min((record.step for record in found_records or ()), default=None)
     start = _start(ours, theirs, bound)
     found = _replayed(ours, theirs, start, bound)
     if found is None and bound is not None:
         found = Parting(bound, "records", "", "")
-    texts = tuple(record.text for record in told or ())
+    texts = tuple(record.text for record in found_records or ())
     return found and attrs.evolve(found, records=texts, start=start or 0)
 
 
-def _told(ours: Side, theirs: Side) -> list[Record] | None:
-    """What the records tell: nothing where they agree to the end, ``None`` if there are none."""
+def _from_records(ours: Side, theirs: Side) -> list[Record] | None:
+    """Return the differences in the records; empty if they agree, ``None`` if there are none."""
     if ours.directory is None or theirs.directory is None:
         return None
     if not (ours.recorded and theirs.recorded):
@@ -74,9 +74,9 @@ def _told(ours: Side, theirs: Side) -> list[Record] | None:
 
 
 def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
-    """The last step before the bound of which both have a sound checkpoint.
+    """Return the last step before the bound for which both have a valid checkpoint.
 
-    Their states are the same there: the first that are not have set the bound.
+    Their states are equal there, because the first unequal ones set the bound.
     """
     if ours.directory is None or theirs.directory is None:
         return None
@@ -85,10 +85,10 @@ def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
     both = [step for step, *_ in common(ours.directory, theirs.directory)]
     same = [step for step in both if bound is None or step < bound]
     stores = [Checkpoints(directory) for directory in (ours.directory, theirs.directory)]
-    return next((step for step in reversed(same) if all(_sound(s, step) for s in stores)), None)
+    return next((step for step in reversed(same) if all(_is_valid(s, step) for s in stores)), None)
 
 
-def _sound(store: Checkpoints, step: int) -> bool:
+def _is_valid(store: Checkpoints, step: int) -> bool:
     try:
         store.verify(step)
     except (CheckpointCorruptError, NoCheckpointError):
@@ -97,7 +97,7 @@ def _sound(store: Checkpoints, step: int) -> bool:
 
 
 def _replayed(ours: Side, theirs: Side, start: int | None, bound: int | None) -> Parting | None:
-    """Make both again, and compare the first step that differs."""
+    """Repeat both runs and compare the first step that differs."""
     first = trace(ours, start, bound)
     second = trace(theirs, start, bound, first)
     step = next((step for step in second.steps if second.parted(step)), None)
@@ -116,7 +116,7 @@ def _replayed(ours: Side, theirs: Side, start: int | None, bound: int | None) ->
 
 
 def _evaluations(first: Tracer, second: Tracer) -> Parting | None:
-    """The first step that both evaluated, with other results."""
+    """Return the first step that both evaluated with different results."""
     for step in sorted(first.evaluations.keys() & second.evaluations.keys()):
         ours, theirs = first.evaluations[step], second.evaluations[step]
         found = tree.diff(ours, theirs)
@@ -126,6 +126,6 @@ def _evaluations(first: Tracer, second: Tracer) -> Parting | None:
 
 
 def _one_more(first: Tracer, second: Tracer) -> int | None:
-    """The first step that the first run has and the second, which ended before, has not."""
+    """Return the first step of the first run after the end of the second, if any."""
     more = sorted(set(first.steps) - set(second.steps))
     return next((step for step in more if second.first is None or step > second.first), None)

@@ -1,4 +1,4 @@
-"""What the functions of a user can reach: other functions, classes, globals, closures, defaults."""
+"""Find what the user's functions can reach: functions, classes, globals, closures, defaults."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from functrain.testing.cells import Cell, attribute, is_data, of_class, of_outer_module
+from functrain.testing.variables import Variable, attribute, is_data, of_class, of_outer_module
 
 _CACHED = type(functools.lru_cache(lambda: None))
 
 
-def of_functions(functions: list[FunctionType]) -> Iterator[Cell]:
-    """Globals, closure variables, defaults and attributes that functions use."""
+def function_variables(functions: list[FunctionType]) -> Iterator[Variable]:
+    """Yield the globals, closure variables, defaults and attributes that functions use."""
     seen = set()
     for function in functions:
         for scope, name in _globals(function):
@@ -37,17 +37,17 @@ def of_functions(functions: list[FunctionType]) -> Iterator[Cell]:
             yield attribute(vars(function), name, f"{function.__qualname__}.{name}")
 
 
-def of_classes(roots: list[Any], functions: list[FunctionType]) -> Iterator[Cell]:
-    """Attributes of the user's classes that functions or roots are of, or name."""
+def class_variables(roots: list[Any], functions: list[FunctionType]) -> Iterator[Variable]:
+    """Yield the attributes of the user's classes that functions or roots belong to or name."""
     values = [*roots, *(value for each in functions for value in _named(each))]
     classes = [value if isinstance(value, type) else type(value) for value in values]
     for each in dict.fromkeys(part for cls in classes for part in cls.__mro__):
-        if is_users(each):
+        if is_user_code(each):
             yield from of_class(each)
 
 
 def caches(roots: list[Any], functions: list[FunctionType]) -> dict[str, Any]:
-    """What is called through ``functools.lru_cache`` or ``cache``, by name."""
+    """Return the functions cached by ``functools.lru_cache`` or ``cache``, by name."""
     named = [*roots, *(value for each in functions for value in _named(each))]
     members = [v for value in named if isinstance(value, type) for v in vars(value).values()]
     return {
@@ -58,23 +58,25 @@ def caches(roots: list[Any], functions: list[FunctionType]) -> dict[str, Any]:
 
 
 def is_cached(value: Any) -> bool:
-    """Whether a function is one of ``functools.lru_cache`` or ``cache``."""
+    """Return whether a function is cached by ``functools.lru_cache`` or ``cache``."""
     return isinstance(value, _CACHED)
 
 
-def naming(functions: list[FunctionType], ids: Container[int]) -> list[tuple[dict[str, Any], str]]:
-    """Where functions name something as a global: scope, name there.
+def global_references(
+    functions: list[FunctionType], ids: Container[int]
+) -> list[tuple[dict[str, Any], str]]:
+    """Return the (scope, name) under which functions refer to some objects as globals.
 
     Args:
-        functions: of the user's.
-        ids: of what is looked for.
+        functions: the user's functions.
+        ids: ids of the objects.
     """
     places = [place for function in functions for place in _globals(function)]
     return [(scope, name) for scope, name in places if id(scope[name]) in ids]
 
 
-def reached(roots: list[Any]) -> list[FunctionType]:
-    """The functions of the user's that some may call, themselves included.
+def reachable_functions(roots: list[Any]) -> list[FunctionType]:
+    """Return the user's functions that are reachable from some roots, these included.
 
     Args:
         roots: functions, methods, classes, objects with ``__call__``.
@@ -84,14 +86,14 @@ def reached(roots: list[Any]) -> list[FunctionType]:
     while waiting:
         value = waiting.pop()
         for function in _functions(value):
-            if id(function) not in found and is_users(function):
+            if id(function) not in found and is_user_code(function):
                 found[id(function)] = function
                 waiting += _named(function)
     return list(found.values())
 
 
-def is_users(value: Any) -> bool:
-    """Whether a function or class is of the user's own code, not of a library."""
+def is_user_code(value: Any) -> bool:
+    """Return whether a function or class is the user's own code, not a library's."""
     root = str(getattr(value, "__module__", "")).partition(".")[0]
     if root in sys.stdlib_module_names - {"__main__"} or root in ("torch", "functrain", "numpy"):
         return False
@@ -100,7 +102,7 @@ def is_users(value: Any) -> bool:
 
 
 def _functions(value: Any) -> list[FunctionType]:
-    """The functions behind something that may be called."""
+    """Return the functions behind a callable."""
     if isinstance(value, functools.partial):
         return [found for each in (value.func, *value.args) for found in _functions(each)]
     value = getattr(value, "__func__", value)
@@ -109,39 +111,39 @@ def _functions(value: Any) -> list[FunctionType]:
     if isinstance(value, FunctionType):
         return [value]
     cls = value if isinstance(value, type) else type(value)
-    if not is_users(cls):
+    if not is_user_code(cls):
         return []
-    members = [vars(each) for each in cls.__mro__ if is_users(each)]
+    members = [vars(each) for each in cls.__mro__ if is_user_code(each)]
     parts = [getattr(each, "fget", each) for own in members for each in own.values()]
     parts = [getattr(each, "__func__", getattr(each, "__wrapped__", each)) for each in parts]
     return [each for each in parts if isinstance(each, FunctionType)]
 
 
 def _named(function: FunctionType) -> list[Any]:
-    """The globals and closure variables that a function names."""
+    """Return the values of the globals and closure variables that a function names."""
     found = [scope[name] for scope, name in _globals(function)]
     return found + [value for _, value in _cells(function)]
 
 
 def _globals(function: FunctionType) -> list[tuple[dict[str, Any], str]]:
-    """The globals a function names, and those of the user's modules that it reaches into."""
+    """Return the globals that a function names, and those of user modules that it accesses."""
     scope, names = function.__globals__, names_in(function.__code__)
     found = [(scope, name) for name in names if name in scope]
     for name in names:
         module = scope.get(name)
-        if isinstance(module, ModuleType) and is_users_module(module):
+        if isinstance(module, ModuleType) and is_user_module(module):
             found += [(vars(module), inner) for inner in names if inner in vars(module)]
     return found
 
 
-def is_users_module(module: ModuleType) -> bool:
-    """Whether a module is of the user's own code."""
+def is_user_module(module: ModuleType) -> bool:
+    """Return whether a module is the user's own code."""
     probe = type("probe", (), {"__module__": module.__name__})
-    return is_users(probe)
+    return is_user_code(probe)
 
 
 def names_in(code: CodeType) -> list[str]:
-    """The names of globals and attributes in a piece of code and in those within it."""
+    """Return the names of globals and attributes in a code object and nested ones."""
     inner = [
         name for part in code.co_consts if isinstance(part, CodeType) for name in names_in(part)
     ]
@@ -159,15 +161,15 @@ def _cells(function: FunctionType) -> list[tuple[str, Any]]:
     return found
 
 
-def _held(scope: dict[str, Any], name: str, full: str, kind: str) -> Iterator[Cell]:
-    """The cell of a value, or those of the module that it is."""
+def _held(scope: dict[str, Any], name: str, full: str, kind: str) -> Iterator[Variable]:
+    """Yield the variable of a value, or those of a module."""
     if isinstance(scope[name], nn.Module):
         yield from of_outer_module(scope[name], full)
     elif is_data(scope[name]):
         yield attribute(scope, name, full, kind)
 
 
-def _closure(function: FunctionType) -> Iterator[Cell]:
+def _closure(function: FunctionType) -> Iterator[Variable]:
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     for name, value in _cells(function):
         full = f"{function.__qualname__}: {name}"
@@ -176,10 +178,10 @@ def _closure(function: FunctionType) -> Iterator[Cell]:
         elif is_data(value):
             read = functools.partial(getattr, cells[name], "cell_contents")
             write = functools.partial(setattr, cells[name], "cell_contents")
-            yield Cell(full, "closure variable", read, write)
+            yield Variable(full, "closure variable", read, write)
 
 
-def _default(function: FunctionType, index: int) -> Cell:
+def _default(function: FunctionType, index: int) -> Variable:
     defaults = function.__defaults__ or ()
     code = function.__code__
     name = code.co_varnames[code.co_argcount - len(defaults) + index]
@@ -189,7 +191,7 @@ def _default(function: FunctionType, index: int) -> Cell:
         own[index] = value
         function.__defaults__ = tuple(own)
 
-    return Cell(
+    return Variable(
         f"{function.__qualname__}: {name}",
         "default of an argument",
         lambda: (function.__defaults__ or ())[index],

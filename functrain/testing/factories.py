@@ -1,4 +1,4 @@
-"""What a check is told to run: a function that makes it, the name of one, or the thing itself."""
+"""Get the run to check from a function, the name of one, or the arguments themselves."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import attrs
 from functrain.core.program import Program
 from functrain.errors import ConfigurationError
 
-# Makes the keyword arguments of ``fit``, or a program.
+# Returns the keyword arguments of ``fit``, or a program; or is one of these.
 Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[Program, Any] | Program
 
 
 @attrs.frozen
 class Importable:
-    """Where a process finds the function that makes a run.
+    """The location of a function that another process can import.
 
     Attributes:
-        module: its name.
-        name: of the function in it.
-        file: of the module, for one that cannot be imported by its name, such as a test.
+        module: name of the module.
+        name: name of the function.
+        file: path of a module that cannot be imported by name, such as a test.
     """
 
     module: str
@@ -48,13 +48,13 @@ class Importable:
 
 
 def importable(make: Make) -> Importable:
-    """Find out how another process gets at a function.
+    """Find out how another process can import a function.
 
     Args:
         make: a function at the top level of a module, or ``"module:name"``.
 
     Raises:
-        ConfigurationError: it is another kind of thing; the message says what to give.
+        ConfigurationError: another process cannot import it; the message says what to give.
 
     Example:
         >>> importable("package.module:make_run")
@@ -76,7 +76,7 @@ def importable(make: Make) -> Importable:
 
 
 def is_importable(make: Make) -> bool:
-    """Whether :func:`importable` has an answer."""
+    """Return whether :func:`importable` succeeds."""
     try:
         importable(make)
     except ConfigurationError:
@@ -84,15 +84,15 @@ def is_importable(make: Make) -> bool:
     return True
 
 
-def made(make: Make) -> dict[str, Any]:
-    """The keyword arguments of ``fit``, or of a program those it is part of.
+def fit_arguments(make: Make) -> dict[str, Any]:
+    """Return the keyword arguments of ``fit``, or ``{"program": program}``.
 
     Args:
-        make: a function is called, and a name imported; of anything else copies are made, so that
-            each run has data and listeners as they were at first.
+        make: a function is called, and a name imported; anything else is copied, so that each run
+            has data and listeners in their initial state.
 
     Raises:
-        ConfigurationError: it makes something else, or cannot be copied.
+        ConfigurationError: it returns something else, or cannot be copied.
     """
     if isinstance(make, str):
         make = importable(make).load()
@@ -117,7 +117,7 @@ def _copied(given: Any) -> Any:
         own = {k: v if isinstance(v, Program) else copy.deepcopy(v) for k, v in pairs}
     except (TypeError, RuntimeError) as error:
         raise ConfigurationError(
-            f"what was given cannot be copied for each run ({error}). Give a function that makes it"
+            f"the arguments cannot be copied ({error}). Give a function that returns them"
         ) from error
     return own if isinstance(given, Mapping) else tuple(own.values())
 
@@ -127,7 +127,7 @@ def _imported(name: str, file: str | None) -> Any:
         return sys.modules[name]
     if file is None:
         return importlib.import_module(name)
-    # By its file: how test modules are called depends on how pytest imports them.
+    # Import by path: the names of test modules depend on how pytest imports them.
     sys.path.insert(0, str(Path(file).parent))
     alias = "__functrain_made__" if name == "__main__" else name
     spec = importlib.util.spec_from_file_location(alias, file)

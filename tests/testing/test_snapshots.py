@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from functrain.testing import surroundings
-from functrain.testing.cells import Held, attribute
-from functrain.testing.comparing import changes, snapshot
-from functrain.testing.sharing import extents, overlaps
+from functrain.testing import global_state
+from functrain.testing.shared_memory import extents, overlaps
+from functrain.testing.snapshots import changes, snapshot
+from functrain.testing.variables import SavedVariable, attribute
 
 
 class Holder:
@@ -130,19 +130,19 @@ def test_many_overlaps_are_all_found() -> None:
         ),
         (lambda: torch.set_num_threads(2), "torch's number of threads was changed from 1 to 2"),
         (
-            lambda: surroundings.os.environ.update(PLANTED="1"),
+            lambda: global_state.os.environ.update(PLANTED="1"),
             "the environment was changed: PLANTED",
         ),
-        (lambda: surroundings.os.chdir("/"), "the working directory was changed from"),
+        (lambda: global_state.os.chdir("/"), "the working directory was changed from"),
     ],
 )
 def test_global_state_is_told_and_put_back(change: Any, told: str) -> None:
-    before = surroundings.captured()
-    with surroundings.put_back():
+    before = global_state.capture()
+    with global_state.put_back():
         change()
-        (found,) = surroundings.changed(before, surroundings.captured())
+        (found,) = global_state.changed(before, global_state.capture())
     assert found.startswith(told)
-    assert surroundings.changed(before, surroundings.captured()) == []
+    assert global_state.changed(before, global_state.capture()) == []
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_global_state_is_told_and_put_back(change: Any, told: str) -> None:
 )
 def test_a_cell_is_put_back_in_the_same_object(value: Any, change: Any) -> None:
     scope, before = {"x": value}, snapshot(value, "v")
-    held = Held.by(attribute(scope, "x", "x"))
+    held = SavedVariable.by(attribute(scope, "x", "x"))
     assert held is not None
     change(value)
     assert held.differs()

@@ -1,4 +1,4 @@
-"""Calls of a function that should be pure, and what they did besides returning a value."""
+"""Call a function that should be pure and detect its side effects."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import attrs
 
 from functrain.errors import ImpurityError
-from functrain.testing import surroundings
-from functrain.testing.comparing import Snapshot, changes, snapshot
-from functrain.testing.sharing import Extent, extents, overlaps
+from functrain.testing import global_state
+from functrain.testing.shared_memory import Extent, extents, overlaps
+from functrain.testing.snapshots import Snapshot, changes, snapshot
 
 Inputs = Mapping[str, Any]
 _OTHER_SEED = 0x5EED
-_MOST = 12  # findings told; the rest is counted
+_MOST = 12  # findings in a message; the rest is counted
 _DIFFERS = "differs between two calls"
-_ADVICE = "check_complete(program, batch=...) names what a step goes by besides its arguments"
+_ADVICE = "check_complete(program, batch=...) names what influences a step besides its arguments"
 
 
 @attrs.frozen
@@ -24,8 +24,8 @@ class Call:
     """One call.
 
     Attributes:
-        result: what it returned, by name.
-        findings: what it changed, in sentences.
+        result: its results by name.
+        findings: a sentence about each side effect.
         values: the bytes of the result, before any later call can write to them.
     """
 
@@ -34,25 +34,25 @@ class Call:
     values: Snapshot
 
 
-def observed(
+def watch_call(
     call: Callable[[], dict[str, Any]],
     inputs: Inputs,
     unwatched: Callable[[str], bool] = lambda place: False,
 ) -> Call:
-    """Make a call and see what became of its inputs and of the global state.
+    """Make a call and detect changes to its inputs and to global state.
 
     Args:
         call: returns its results by name.
-        inputs: by name; none of their bytes, elements or attributes may change.
-        unwatched: places that may.
+        inputs: inputs by name; none of their bytes, elements or attributes may change.
+        unwatched: places that may change.
 
     Returns:
-        The call. The global state is as it was before.
+        The call. The global state is restored.
     """
     before = snapshots(inputs)
-    with surroundings.put_back() as globals_before:
+    with global_state.preserved() as globals_before:
         result = call()
-        globally = surroundings.changed(globals_before, surroundings.captured())
+        globally = global_state.changed(globals_before, global_state.capture())
     found = [
         f"{change.place} was changed: {change.detail}"
         for change in changes(before, snapshots(inputs))
@@ -61,29 +61,31 @@ def observed(
     return Call(result, [*found, *globally], snapshots(result))
 
 
-def repeated(first: Call, call: Callable[[], dict[str, Any]], shows: str = _DIFFERS) -> list[str]:
+def repeat_call(
+    first: Call, call: Callable[[], dict[str, Any]], shows: str = _DIFFERS
+) -> list[str]:
     """Make the same call again, with equal inputs, and compare the results bit for bit.
 
     Args:
         first: an earlier call.
-        call: makes it again.
-        shows: what a difference is called.
+        call: the same call.
+        shows: the words for a difference.
     """
-    with surroundings.put_back():
+    with global_state.preserved():
         second = snapshots(call())
     found = [f"{c.place} {shows}: {c.detail}" for c in changes(first.values, second, "{} and {}")]
     later = changes(first.values, snapshots(first.result))
     return found + [f"{c.place} was changed by the next call: {c.detail}" for c in later]
 
 
-def repeated_elsewhere(first: Call, call: Callable[[], dict[str, Any]]) -> list[str]:
-    """Like :func:`repeated`, with the global random generators in another state.
+def repeat_with_other_generators(first: Call, call: Callable[[], dict[str, Any]]) -> list[str]:
+    """Repeat a call with the global random generators in another state.
 
-    That they are the cause is said only where a call with the same ones gives the same.
+    They are named as the cause only if a call with the same generators gives the same result.
     """
-    with surroundings.other_generators(_OTHER_SEED):
-        found = repeated(first, call, "depends on the state of a global random generator")
-    return found and (repeated(first, call) or found)
+    with global_state.other_generators(_OTHER_SEED):
+        found = repeat_call(first, call, "depends on the state of a global random generator")
+    return found and (repeat_call(first, call) or found)
 
 
 def shared(
@@ -91,19 +93,19 @@ def shared(
     others: Inputs,
     allowed: Callable[[str, str], bool] = lambda one, other: False,
 ) -> list[str]:
-    """Which results lie on the memory of others, in sentences.
+    """Describe which results share memory with other values.
 
     Args:
-        results: by name.
-        others: by name.
-        allowed: whether two places may share.
+        results: results by name.
+        others: other values by name.
+        allowed: whether two places may share memory.
     """
     pairs = overlaps(_extents(results), _extents(others))
     return [f"{one} shares memory with {other}" for one, other in pairs if not allowed(one, other)]
 
 
 def refuse(subject: str, findings: list[str]) -> None:
-    """Raise what was found, if anything was.
+    """Raise an error if there are findings.
 
     Raises:
         ImpurityError: there are findings.
@@ -116,7 +118,7 @@ def refuse(subject: str, findings: list[str]) -> None:
 
 
 def snapshots(values: Inputs) -> Snapshot:
-    """Snapshots of several values in one."""
+    """Take one snapshot of several values."""
     return {k: leaf for name, value in values.items() for k, leaf in snapshot(value, name).items()}
 
 

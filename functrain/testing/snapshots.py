@@ -1,4 +1,4 @@
-"""Snapshots of any value, and what differs between two of them, in words."""
+"""Take snapshots of any value, and describe the differences between two of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.testing.walking import is_array, is_generator, leaves
+from functrain.testing.object_leaves import is_array, is_generator, leaves
 from functrain.tree.elements import distance, is_opaque
 
 Snapshot = dict[str, Any]
@@ -24,7 +24,7 @@ class Change:
     """One place at which two snapshots differ.
 
     Attributes:
-        place: as Python would reach it.
+        place: the path as a Python expression.
         kind: ``value``, ``form`` (type, dtype or shape), ``gone`` or ``new``.
         detail: what differs, in words.
     """
@@ -35,11 +35,11 @@ class Change:
 
 
 def snapshot(value: Any, name: str) -> Snapshot:
-    """Copies of all leaves of a value by place.
+    """Copy all leaves of a value by place.
 
     Args:
-        value: anything :func:`functrain.testing.walking.leaves` walks.
-        name: how the value itself is called.
+        value: anything :func:`functrain.testing.object_leaves.leaves` walks.
+        name: name of the value itself.
 
     Example:
         >>> snapshot({"w": 1.0}, "state")
@@ -49,12 +49,12 @@ def snapshot(value: Any, name: str) -> Snapshot:
 
 
 def changes(before: Snapshot, after: Snapshot, words: str = "{} became {}") -> list[Change]:
-    """Where two snapshots differ, bit for bit, in the order of the first.
+    """Return the places where two snapshots differ, bit for bit, in the order of the first.
 
     Args:
-        before: the values that are expected.
-        after: the values that came.
-        words: into which the two values are put.
+        before: the expected values.
+        after: the actual values.
+        words: format string for the two values.
 
     Example:
         >>> changes({"x": 1}, {"x": 2})
@@ -71,7 +71,7 @@ def changes(before: Snapshot, after: Snapshot, words: str = "{} became {}") -> l
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two leaves of snapshots have the same type and the same bits."""
+    """Return whether two leaves of snapshots have the same type and the same bits."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return _form(first) == _form(second) and all(
             map(_same_bytes, *map(_parts, (first, second)))
@@ -91,7 +91,7 @@ def same(first: Any, second: Any) -> bool:
 
 @attrs.frozen
 class _State:
-    """What a generator would draw next."""
+    """The state of a random generator."""
 
     bits: str
 
@@ -107,7 +107,7 @@ def _kept(leaf: Any) -> Any:
         return _State(repr(leaf.getstate()))
     if is_generator(leaf):  # of NumPy, old or new
         return _State(repr(getattr(leaf, "bit_generator", leaf._bit_generator).state))
-    if isinstance(leaf, weakref.ref):  # torch's own memory of what it has flattened
+    if isinstance(leaf, weakref.ref):  # torch's cache of flattened parameters
         return weakref.ref
     return copy.copy(leaf) if isinstance(leaf, set) else leaf
 
@@ -117,7 +117,7 @@ def _form(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:
-    """The dense tensors that make up one of any layout."""
+    """Return the dense parts of a tensor of any layout."""
     if tensor.layout is torch.strided:
         return [tensor]
     if tensor.layout is torch.sparse_coo:
@@ -145,7 +145,7 @@ def _change(place: str, before: Any, after: Any, words: str) -> Change:
 
 
 def elements(before: Tensor, after: Tensor, words: str = "{} became {}") -> str:
-    """How two dense tensors of one form differ: how many elements, where first, how far.
+    """Describe how two dense tensors differ: how many elements, where first, and how far.
 
     Example:
         >>> elements(torch.zeros(2, 2), torch.tensor([[0.0, 1.0], [0.0, 0.5]]))

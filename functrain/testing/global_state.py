@@ -1,4 +1,4 @@
-"""The global state of the process that a pure function neither changes nor reads."""
+"""The global state of the process, which a pure function neither changes nor reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from functrain import tree
 
-# What torch's compiler (where its cache is) and pytest (which test runs) note down for themselves.
+# Set by torch's compiler (paths of its caches) and by pytest (the current test).
 _NOTED_DOWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_", "PYTEST_")
 
 
@@ -24,9 +24,9 @@ class Setting:
     """A piece of global state.
 
     Attributes:
-        name: for people.
-        read: its present value.
-        write: puts a value back.
+        name: name for messages.
+        read: returns the current value.
+        write: restores a value.
         is_generator: whether it is the state of a random generator.
     """
 
@@ -37,12 +37,12 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """All pieces of global state that are watched."""
+    """Return all pieces of global state that are watched."""
     return [*generators(), *_of_torch(), *_of_the_process()]
 
 
 def generators() -> list[Setting]:
-    """The global random generators, CUDA's where it is in use and NumPy's where it is imported."""
+    """Return the global random generators, including CUDA's and NumPy's if in use."""
     found = [
         Setting(
             "torch's global generator",
@@ -65,13 +65,13 @@ def generators() -> list[Setting]:
     return found
 
 
-def captured() -> dict[str, Any]:
-    """The present values by name.
+def capture() -> dict[str, Any]:
+    """Return the current values by name.
 
     Example:
-        >>> before = captured()
+        >>> before = capture()
         >>> _ = torch.rand(1)
-        >>> changed(before, captured())
+        >>> changed(before, capture())
         ["torch's global generator was advanced"]
         >>> restore(before)
     """
@@ -79,7 +79,7 @@ def captured() -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs between two captures, in sentences."""
+    """Describe the differences between two captures."""
     drawn = {setting.name for setting in generators()}
     found = []
     for name, value in before.items():
@@ -93,16 +93,16 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def restore(values: dict[str, Any]) -> None:
-    """Put back what was captured."""
+    """Restore captured values."""
     for setting in settings():
         if setting.name in values:
             setting.write(values[setting.name])
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[dict[str, Any]]:
-    """Whatever happens within, afterwards the global state is as it was."""
-    before = captured()
+def preserved() -> Iterator[dict[str, Any]]:
+    """Restore the global state after a ``with`` block."""
+    before = capture()
     try:
         yield before
     finally:
@@ -111,12 +111,12 @@ def put_back() -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def other_generators(seed: int) -> Iterator[None]:
-    """All global generators in another state, and put back afterwards.
+    """Seed all global generators for a ``with`` block, and restore them afterwards.
 
     Args:
-        seed: what they start at.
+        seed: the seed.
     """
-    with put_back():
+    with preserved():
         torch.manual_seed(seed)
         random.seed(seed)
         numpy = sys.modules.get("numpy")
@@ -148,7 +148,7 @@ def _of_torch() -> list[Setting]:
 
 
 def _of_cudnn(name: str) -> Setting:
-    # Not by `torch.backends.cudnn`, which may have been told to refuse (`disable_global_flags`).
+    # Not through `torch.backends.cudnn`, which may refuse (`disable_global_flags`).
     read, write = (getattr(torch._C, f"_{verb}_cudnn_{name}") for verb in ("get", "set"))
     return Setting(f"cudnn.{name}", read, write)
 

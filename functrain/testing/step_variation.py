@@ -1,4 +1,4 @@
-"""Steps made again and again while one thing outside the state is varied."""
+"""Repeat a step while one thing outside the state varies."""
 
 from __future__ import annotations
 
@@ -14,38 +14,44 @@ import attrs
 
 from functrain import tree
 from functrain.core.program import Program
-from functrain.testing.another import ANOTHER
-from functrain.testing.caching import Attributes, Structure, attempted
-from functrain.testing.cells import Cell, Held
-from functrain.testing.comparing import Snapshot, changes
 from functrain.testing.conditions import Conditions
 from functrain.testing.influences import Influence
-from functrain.testing.observing import snapshots
-from functrain.testing.owned import of_program, roots_of
-from functrain.testing.reach import caches, names_in, of_classes, of_functions, reached
+from functrain.testing.module_attributes import ModuleAttributes, ModuleStructure, try_other_batches
+from functrain.testing.observed_calls import snapshots
+from functrain.testing.other_steps import OTHER_CONDITIONS
+from functrain.testing.reachable_code import (
+    caches,
+    class_variables,
+    function_variables,
+    names_in,
+    reachable_functions,
+)
+from functrain.testing.snapshots import Snapshot, changes
+from functrain.testing.user_objects import of_program, roots_of
+from functrain.testing.variables import SavedVariable, Variable
 from functrain.tree.copying import copy
 
 
 @attrs.frozen(eq=False)
-class Varying:
-    """A step, everything that may influence it, and what it gives when nothing is varied.
+class StepVariation:
+    """A step, everything that may influence it, and its result without variation.
 
     Attributes:
-        program: whose step.
-        state: where it begins.
-        batch: what it is given.
-        functions: of the user's, that it may call.
-        held: what the cells outside the state held at first.
-        unheld: cells that cannot be put back.
-        made: cells that were empty before the first step.
-        structure: hooks and children of the module, as they go with what is held.
+        program: the program.
+        state: the state before the step.
+        batch: the batch.
+        functions: the user's functions that it may call.
+        held: initial values of the variables outside the state.
+        unheld: variables that cannot be restored.
+        made: variables that did not exist before the first step.
+        structure: hooks and children of the module when ``held`` was saved.
         beginning: the same before the first step.
         cached: functions with a cache, by name.
-        names: that occur in the code of the functions.
-        environment: variables that it was seen to read.
-        asked: what it was seen to ask of the system.
+        names: names in the code of the functions.
+        environment: environment variables that it reads.
+        asked: system functions that it calls.
         usual: the bytes of its result.
-        changed: for each cell that it changes, what it makes of it, by index in ``held``.
+        changed: values that the step gives to variables, by index in ``held``.
         changed_by_another: the same for a step on another state and batch.
         later: the state after it.
     """
@@ -54,8 +60,8 @@ class Varying:
     state: Any
     batch: Any
     functions: list[FunctionType]
-    held: list[Held]
-    unheld: list[Cell]
+    held: list[SavedVariable]
+    unheld: list[Variable]
     cached: dict[str, Any]
     names: frozenset[str]
     environment: set[str] = attrs.field(factory=set)
@@ -64,29 +70,33 @@ class Varying:
     changed: dict[int, Any] = attrs.field(factory=dict)
     changed_by_another: dict[int, Any] = attrs.field(factory=dict)
     later: list[Any] = attrs.field(factory=list)
-    made: list[Cell] = attrs.field(factory=list)
-    structure: list[Structure] = attrs.field(factory=list)
-    beginning: list[Structure] = attrs.field(factory=list)
+    made: list[Variable] = attrs.field(factory=list)
+    structure: list[ModuleStructure] = attrs.field(factory=list)
+    beginning: list[ModuleStructure] = attrs.field(factory=list)
 
     @classmethod
-    def of(cls, program: Program, state: Any, batch: Any) -> Varying:
-        """Find what there is to vary, and make the step under the usual conditions."""
+    def of(cls, program: Program, state: Any, batch: Any) -> StepVariation:
+        """Find everything to vary, and make the step under the default conditions."""
         roots = roots_of(program)
-        functions = reached(roots)
+        functions = reachable_functions(roots)
         cached = caches(roots, functions)
         names = frozenset(name for each in functions for name in names_in(each.__code__))
 
-        def found() -> Varying:
-            cells = [*of_program(program), *of_functions(functions), *of_classes(roots, functions)]
-            tried = [(cell, Held.by(cell)) for cell in cells]
+        def found() -> StepVariation:
+            cells = [
+                *of_program(program),
+                *function_variables(functions),
+                *class_variables(roots, functions),
+            ]
+            tried = [(cell, SavedVariable.by(cell)) for cell in cells]
             held = [each for _, each in tried if each is not None and not each.is_used_up]
             unheld = [cell for cell, each in tried if each is None or each.is_used_up]
             return cls(program, state, batch, functions, held, unheld, cached, names)
 
         module, first = program.fixed.model.module, found()
-        beginning = Structure.of_all(module)
-        first.step(Conditions())  # some attributes are made by the first step
-        made = attrs.evolve(found(), structure=Structure.of_all(module), beginning=beginning)
+        beginning = ModuleStructure.of_all(module)
+        first.step(Conditions())  # the first step creates some attributes
+        made = attrs.evolve(found(), structure=ModuleStructure.of_all(module), beginning=beginning)
         result = made.step(Conditions(), made.changed)
         made.usual.update(snapshots(result))
         made.later.append(result["new_state"])
@@ -97,15 +107,15 @@ class Varying:
         return made
 
     def empty(self) -> None:
-        """Leave what the first step made as it was before it, and caches empty."""
+        """Remove what the first step created, and empty all caches."""
         for cell in self.made:
             cell.remove()
         for each in self.beginning:
-            each.put_back()
+            each.restore()
         self.empty_caches()
 
     def empty_caches(self) -> None:
-        """Have functions of ``functools.lru_cache`` compute anew."""
+        """Empty the caches of ``functools.lru_cache``."""
         for each in self.cached.values():
             each.cache_clear()
 
@@ -113,22 +123,24 @@ class Varying:
         """Make a step from a later state, on another batch, at another time.
 
         Returns:
-            Whether there is such a step: not every batch can be changed.
+            Whether it succeeded: not every batch can be varied.
         """
         self.empty_caches()
 
         def call(batch: Any) -> None:
             other = attrs.evolve(self, state=self.later[0], batch=batch, changed_by_another={})
-            other.step(ANOTHER, self.changed_by_another)
+            other.step(OTHER_CONDITIONS, self.changed_by_another)
 
-        return attempted(call, self.batch, Attributes.of(self.program.fixed.model.module))
+        return try_other_batches(
+            call, self.batch, ModuleAttributes.of(self.program.fixed.model.module)
+        )
 
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:
-        """New state and metrics under some conditions; afterwards all cells are put back.
+        """Return new state and metrics under some conditions, then restore all variables.
 
         Args:
-            conditions: that are held meanwhile.
-            changed: takes up what the step makes of cells.
+            conditions: the conditions.
+            changed: collects the values that the step gives to variables.
         """
         state, batch = copy(self.state), python.deepcopy(self.batch)
         held = conditions.hold(self.functions, self.environment, self.asked)
@@ -141,28 +153,28 @@ class Varying:
                 if changed is not None:
                     changed.update(self._changed())
                 for structure in self.structure:
-                    structure.put_back()
+                    structure.restore()
                 for held_cell in self.held:
-                    held_cell.put_back()
+                    held_cell.restore()
 
     def differs(self, conditions: Conditions, cached: bool = False) -> str | None:
-        """What is another under some conditions than usual, in words; ``None`` if nothing is.
+        """Describe how the result differs from the usual one, or return ``None``.
 
         Args:
-            conditions: that are held meanwhile.
-            cached: whether caches of functions keep what is in them.
+            conditions: the conditions.
+            cached: whether to keep the content of caches.
         """
         if not cached:
             self.empty_caches()
         try:
             result = self.step(conditions)
-        except Exception as error:  # not hidden: that it fails is what was asked for
+        except Exception as error:  # not hidden: failing is a difference
             return f"the step fails with {type(error).__name__}: {error}"
         found = changes(self.usual, snapshots(result), "{} and {}")
         return f"{found[0].place} differs: {found[0].detail}" if found else None
 
     def cells(self) -> Iterator[Influence]:
-        """Each cell put to other values, and those that make a difference."""
+        """Set each variable to other values, and yield those that make a difference."""
         for index, held in enumerate(self.held):
             for value, by in self._other_values(index):
                 held.put(value)
@@ -171,7 +183,7 @@ class Varying:
                     break
 
     def caches(self) -> Iterator[Influence]:
-        """Caches of functions, where it counts which step filled them."""
+        """Yield caches whose content depends on which step filled them."""
         if not self.cached or not self.another_step():
             return
         found = self.differs(Conditions(), cached=True)
@@ -180,7 +192,7 @@ class Varying:
             yield Influence(", ".join(self.cached), "cache", "hidden state", detail)
 
     def _other_values(self, index: int) -> Iterator[tuple[Any, str]]:
-        """What steps make of a cell, or another number; and which step it was."""
+        """Yield the values that steps give to a variable, or another number, with the cause."""
         if index in self.changed:
             yield self.changed[index], "a step"
         if index in self.changed_by_another:
@@ -190,11 +202,11 @@ class Varying:
             if value is not None:
                 yield value, ""
 
-    def _other_number(self, held: Held) -> Any:
-        """Another value for a number that code of the user's reads; ``None`` for anything else.
+    def _other_number(self, held: SavedVariable) -> Any:
+        """Return another value for a number that the user's code reads, else ``None``.
 
-        A library's own numbers are left alone: they are constants, and some are sizes of memory
-        that its kernels do not check.
+        Numbers in libraries are not varied: they are constants, and some are sizes of memory that
+        kernels do not check.
         """
         name = held.cell.name.rpartition(".")[2]
         if held.cell.kind == "attribute" and name not in self.names:
@@ -202,7 +214,7 @@ class Varying:
         return _other_number(held.content)
 
     def other_value(self, name: str) -> str:
-        """Another value for an environment variable."""
+        """Return another value for an environment variable."""
         value = os.environ.get(name, "6")
         return str(int(value) + 1) if value.isdigit() else f"{value}x"
 
@@ -210,16 +222,16 @@ class Varying:
         return {
             index: now.content
             for index, held in enumerate(self.held)
-            if held.differs() and (now := Held.by(held.cell)) is not None
+            if held.differs() and (now := SavedVariable.by(held.cell)) is not None
         }
 
 
-def _influence(held: Held, value: Any, by: str) -> Influence:
+def _influence(held: SavedVariable, value: Any, by: str) -> Influence:
     cell, (one, other) = held.cell, (_short(held.content), _short(value))
     if by:
         told = " object at 0x" not in one
         what = f"{by} makes {other} of {one}" if told else f"{by} changes what is in it"
-        detail = f"{what}, and goes by it"
+        detail = f"{what}, and depends on it"
         return Influence(cell.name, cell.kind, "hidden state", detail)
     return Influence(cell.name, cell.kind, "constant", f"{other} instead of {one} makes a change")
 

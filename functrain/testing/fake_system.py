@@ -1,4 +1,4 @@
-"""What a program is told by the system it runs on: the time, its process, random bytes."""
+"""Replace the answers of the operating system: time, process id and random bytes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unittest import mock
 
 import attrs
 
-from functrain.testing.reach import naming
+from functrain.testing.reachable_code import global_references
 
 Clock = Callable[[], float]
 
 URANDOM = "os.urandom"
 FILE = "the file"
-# Other than the usual one: another year, and another half of the day.
+# Different from the default: another year, and another half of the day.
 MOMENTS = (2e9 + 0.7, 1e9 + 44_919.5)
 _NUMBERS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 _MOMENTS = ("localtime", "gmtime", "ctime")
@@ -32,13 +32,13 @@ _TICK = 1e-6
 
 
 @attrs.frozen
-class System:
-    """What the system says while it is held.
+class FakeSystem:
+    """Fixed answers of the operating system.
 
     Attributes:
-        now: seconds that every clock shows at first; it ticks once each time it is read.
-        process: its number.
-        seed: of the random bytes, which ``uuid``, ``secrets`` and ``SystemRandom`` take.
+        now: initial seconds of every clock, which ticks each time it is read.
+        process: the process id.
+        seed: seed of the random bytes, which ``uuid``, ``secrets`` and ``SystemRandom`` use.
     """
 
     now: float = 1e9 + 0.25
@@ -47,19 +47,20 @@ class System:
 
     @contextlib.contextmanager
     def hold(self, functions: list[FunctionType], asked: set[str]) -> Iterator[None]:
-        """Let it say so for the body of a ``with``.
+        """Give these answers inside a ``with`` block.
 
-        ``datetime`` is held for the functions only, as its classes may be asked for by others.
+        ``datetime`` is replaced only in the user's functions, because other code may check for its
+        classes.
 
         Args:
-            functions: those of the user's; what they imported by name is replaced there.
-            asked: takes up the names of what was asked.
+            functions: the user's functions; names that they imported are replaced there.
+            asked: collects the names of the functions called.
         """
         patches = [*self._clocks(asked), *self._process(asked), *_files(asked)]
         by_name = {id(getattr(module, name)): fake for module, name, fake in patches}
         by_name |= self._dates(asked)
         with contextlib.ExitStack() as held:
-            for scope, name in naming(functions, by_name):
+            for scope, name in global_references(functions, by_name):
                 held.callback(scope.__setitem__, name, scope[name])
                 scope[name] = by_name[id(scope[name])]
             for module, name, fake in patches:
@@ -94,7 +95,7 @@ class System:
         yield random, "_urandom", drawn  # under which SystemRandom and secrets have it
 
     def _dates(self, asked: set[str]) -> dict[int, Any]:
-        """The module and its classes, by what they stand for."""
+        """Return replacements of the module and its classes, by the id of the original."""
         moment, day = _dating(self.now, asked)
         module = ModuleType("datetime")
         vars(module).update({**vars(datetime), "datetime": moment, "date": day})
@@ -102,13 +103,13 @@ class System:
 
 
 def clocks(asked: set[str]) -> str:
-    """The clocks among what was asked, for people."""
+    """Return the names of the clocks among the functions called."""
     others = (URANDOM, "os.getpid", FILE)
     return ", ".join(sorted(each for each in asked if not each.startswith(others)))
 
 
 def _files(asked: set[str]) -> Iterator[tuple[ModuleType, str, Any]]:
-    """They are not held: which are opened is noted down."""
+    """Record which files are opened; their content is not replaced."""
 
     def opened(real: Callable[..., Any], file: Any, *given: Any, **named: Any) -> Any:
         asked.add(f"{FILE} {file}")

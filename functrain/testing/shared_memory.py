@@ -1,4 +1,4 @@
-"""Which tensors of two values lie on the same memory, views included."""
+"""Find tensors of two values that share memory, including views."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.testing.walking import is_array, leaves
+from functrain.testing.object_leaves import is_array, leaves
 
 
 class Extent(NamedTuple):
     """The bytes that a leaf spans.
 
     Attributes:
-        device: where.
+        device: the device.
         start: address of its first byte.
         stop: address after its last byte.
-        place: which leaf it is.
+        place: the place of the leaf.
     """
 
     device: str
@@ -28,22 +28,22 @@ class Extent(NamedTuple):
 
 
 def extents(value: Any, name: str) -> list[Extent]:
-    """The bytes that the tensors and arrays of a value span.
+    """Return the bytes that the tensors and arrays of a value span.
 
     Args:
-        value: anything :func:`functrain.testing.walking.leaves` walks.
-        name: how the value itself is called.
+        value: anything :func:`functrain.testing.object_leaves.leaves` walks.
+        name: name of the value itself.
     """
     found = [_extent(place, leaf) for place, leaf in leaves(value, name)]
     return [extent for extent in found if extent is not None]
 
 
 def overlaps(first: Iterable[Extent], second: Iterable[Extent]) -> list[tuple[str, str]]:
-    """Pairs of places, one of each side, whose bytes overlap.
+    """Return pairs of places, one of each value, whose bytes overlap.
 
     Args:
-        first: of one value.
-        second: of the other.
+        first: extents of one value.
+        second: extents of the other.
 
     Example:
         >>> weight = torch.zeros(4)
@@ -83,7 +83,7 @@ def _extent(place: str, leaf: Any) -> Extent | None:
 
 
 def _as_tensor(array: Any) -> Tensor | None:
-    # Only where it lies is wanted; from_numpy warns of arrays that may not be written to.
+    # Skip read-only arrays, about which from_numpy would warn: only the address is needed.
     if not array.flags.writeable or not array.size:
         return None
     try:

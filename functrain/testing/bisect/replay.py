@@ -1,4 +1,4 @@
-"""Making a run again from a checkpoint: hashes of each step, or all of one step."""
+"""Repeat a run from a checkpoint, and record hashes of each step or all of one step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from functrain.core.state import TrainState
 from functrain.errors import NonFiniteWarning, ReplayWarning
 from functrain.listeners.event_text import evaluation_name
 from functrain.metrics import fetch
-from functrain.testing.bisect.sides import Side
+from functrain.testing.bisect.run import Side
 from functrain.training import events
 from functrain.training.decisions import monitor_and_mode
 from functrain.training.durations import Steps
@@ -32,14 +32,14 @@ _NEVER = Steps(10**15)
 
 @attrs.frozen
 class Trace:
-    """One step in hashes: what it had, what it made, what was measured of it.
+    """The hashes of one step.
 
     Attributes:
-        before: of the state before, where the trace begins; else of its scheduler alone, the only
-            part that an evaluation changes.
+        before: of the state before the first step traced; for later steps of its scheduler alone,
+            the only part that an evaluation changes.
         batch: of the batch.
         metrics: the row of the step.
-        after: of the state after.
+        after: of the state after the step.
     """
 
     before: bytes
@@ -50,14 +50,14 @@ class Trace:
 
 @attrs.define(eq=False)
 class Tracer:
-    """A listener that keeps the trace of each step, up to one or until it parts from another.
+    """A listener that traces each step, up to a last one or until it differs from another run.
 
     Attributes:
-        last: the step to end with, if there is one.
-        other: the traces of the run that is compared.
-        steps: by number.
+        last: the last step to trace, if given.
+        other: the trace of the other run.
+        steps: traces by step.
         evaluations: metrics by step and evaluation.
-        first: the step that the trace begins after.
+        first: the step after which the trace starts.
     """
 
     last: int | None
@@ -70,7 +70,7 @@ class Tracer:
     _batch: bytes = b""
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Hash what the step is given."""
+        """Hash the inputs of the step."""
         whole = self.first is None
         if self.first is None:
             self.first = event.state.counters.step
@@ -78,7 +78,7 @@ class Tracer:
         self._batch = merkle(event.batch).digest
 
     def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
-        """Hash what it made of it."""
+        """Hash the outputs of the step."""
         step = event.state.counters.step
         row = encode(fetch([dict(event.metrics)])[0])
         self.steps[step] = Trace(self._before, self._batch, row, merkle(event.state).digest)
@@ -87,38 +87,38 @@ class Tracer:
         return None
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Keep what was measured."""
+        """Store the metrics."""
         found = self.evaluations.setdefault(event.state.counters.step, {})
         prefix = evaluation_name(event)
         found |= {f"{prefix}/{name}": value for name, value in event.metrics.items()}
 
     def on_train_end(self, event: events.TrainEnd) -> None:
-        """Keep why it ended."""
+        """Store why the run ended."""
         self.ending = f"{event.reason}: {event.detail}"
 
     def parted(self, step: int) -> bool:
-        """Whether a step is another one than in the run that is compared."""
+        """Return whether a step differs from that in the other run."""
         assert self.other is not None
-        if step <= (self.other.first or 0):  # not made there again
+        if step <= (self.other.first or 0):  # not repeated there
             return False
         ours, theirs = self.steps[step], self.other.steps.get(step)
         if theirs is None:
             return True
         if (self.first == step - 1) != (self.other.first == step - 1):
-            ours = attrs.evolve(ours, before=theirs.before)  # of other things
+            ours = attrs.evolve(ours, before=theirs.before)  # these hash different things
         return ours != theirs
 
 
 @attrs.define(eq=False)
 class Capture:
-    """A listener that keeps all of one step, and ends the run there.
+    """A listener that stores everything about one step and ends the run there.
 
     Attributes:
-        step: which one.
-        program: that makes it.
-        before: the state it is given.
-        batch: and the batch.
-        after: the state it makes.
+        step: the step.
+        program: the program.
+        before: the state before the step.
+        batch: the batch.
+        after: the state after the step.
         metrics: its metrics.
     """
 
@@ -130,12 +130,12 @@ class Capture:
     metrics: Mapping[str, Any] = attrs.field(factory=dict)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Hold the state, so that the step is made beside it, and copy the batch."""
+        """Keep a reference to the state and copy the batch."""
         if event.state.counters.step + 1 == self.step:
             self.before, self.batch = event.state, copy(event.batch)
 
     def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
-        """Hold what came of it."""
+        """Store the results of the step."""
         if event.state.counters.step != self.step:
             return None
         self.after, self.metrics = event.state, dict(event.metrics)
@@ -143,13 +143,13 @@ class Capture:
 
 
 def trace(side: Side, start: int | None, last: int | None, other: Tracer | None = None) -> Tracer:
-    """The hashes of the steps after ``start``, or from the beginning.
+    """Return the hashes of the steps after ``start``, or from the beginning.
 
     Args:
         side: the run.
         start: the step of one of its checkpoints.
-        last: the step to end with.
-        other: ends at the first step that differs from this one.
+        last: the last step.
+        other: another trace; end at the first step that differs from it.
     """
     tracer = Tracer(last, other)
     _replay(side.make(), side, start, tracer)
@@ -157,7 +157,7 @@ def trace(side: Side, start: int | None, last: int | None, other: Tracer | None 
 
 
 def capture(side: Side, start: int | None, step: int) -> Capture:
-    """States and batch of one step, made again from ``start`` on."""
+    """Return states and batch of one step, repeating the run from ``start`` on."""
     arguments = side.make()
     kept = Capture(step, arguments["program"])
     _replay(arguments, side, start, kept)
@@ -165,7 +165,7 @@ def capture(side: Side, start: int | None, step: int) -> Capture:
 
 
 def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listener: Any) -> None:
-    """Run ``fit`` as it was run, in a directory of its own, with one listener that only looks."""
+    """Repeat ``fit`` in a temporary directory, with one listener that only observes."""
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         for category in (ReplayWarning, NonFiniteWarning):
             warnings.simplefilter("ignore", category)
@@ -181,14 +181,14 @@ def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listene
 
 
 def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:
-    """A directory in the place of the run's own; what it monitors decides what is best."""
+    """Return a temporary store that monitors the same metric as the run's."""
     given = arguments.get("directory")
     by = given if isinstance(given, Checkpoints) else as_rule(arguments.get("early_stop"))
     return Checkpoints(place, keep_last=1, keep_best=0, **monitor_and_mode(by))
 
 
 def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:
-    """The checkpoint to go on from; ``True`` where the run began anew."""
+    """Return the checkpoint to resume from, or ``True`` if the run started from scratch."""
     store = None if side.directory is None else Checkpoints(side.directory)
     if store is not None and start is not None:
         return store.path(start)

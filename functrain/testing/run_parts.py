@@ -1,4 +1,4 @@
-"""A part of a run, from where it stands in its directory to a cut or to its end."""
+"""Execute a part of a run, from its last checkpoint to an interruption or the end."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import attrs
 
 from functrain.checkpoint import Checkpoints
 from functrain.errors import ConfigurationError, ListenerError, ReplayWarning, ResumptionError
-from functrain.testing.cutting import Cut, CutShortError, Cutting
-from functrain.testing.fresh import fresh_process
-from functrain.testing.making import Importable, Make, importable, made
+from functrain.testing.factories import Importable, Make, fit_arguments, importable
+from functrain.testing.fresh_process import fresh_process
+from functrain.testing.interruptions import Cut, CutShortError, Interruption
 from functrain.training.durations import Steps
 
 _KILLED = -9
 
 
 @attrs.frozen
-class Part:
-    """What one process, or one call of ``fit``, does.
+class RunPart:
+    """The part of a run that one call of ``fit`` executes.
 
     Attributes:
-        directory: of the run.
-        steps: at which the run ends.
-        cut: before that, or ``None``.
-        workers: of the data, or ``None`` for its own.
-        number: which part of the run, from 0.
+        directory: the run directory.
+        steps: the last step of the run.
+        cut: an interruption before that, or ``None``.
+        workers: number of data workers, or ``None`` for no change.
+        number: index of the part, from 0.
     """
 
     directory: str
@@ -37,28 +37,28 @@ class Part:
     number: int
 
 
-def in_this_process(make: Make, part: Part) -> None:
-    """Make a part of a run here; the exception of a cut is its end."""
+def in_this_process(make: Make, part: RunPart) -> None:
+    """Execute a part in this process; the exception of a cut ends it."""
     from functrain.training.fitting import fit
 
     try:
         with warnings.catch_warnings():
-            # That batches are drawn again is the price of such data, and no fault of the run.
+            # Replaying batches is expected with such data.
             warnings.simplefilter("ignore", ReplayWarning)
-            fit(**arguments(made(make), part))
+            fit(**arguments(fit_arguments(make), part))
     except ListenerError as error:
         if not isinstance(error.__cause__, CutShortError):
             raise
 
 
-def in_a_fresh_process(make: Make, part: Part) -> None:
-    """Make a part of a run in a process of its own, with a hash seed of its own.
+def in_a_fresh_process(make: Make, part: RunPart) -> None:
+    """Execute a part in a new process with another hash seed.
 
     Raises:
-        ResumptionError: it failed; the end of what it wrote is in the message.
+        ResumptionError: it failed; the message has the end of its error output.
     """
     told = {"make": attrs.asdict(importable(make)), "part": attrs.asdict(part)}
-    done = fresh_process("functrain.testing.parts", "child", told, part.number + 1)
+    done = fresh_process("functrain.testing.run_parts", "child", told, part.number + 1)
     killed = part.cut is not None and part.cut.how == "kill" and done.returncode == _KILLED
     if done.returncode and not killed:
         where = "" if part.cut is None else f", which was to end in {part.cut},"
@@ -67,12 +67,12 @@ def in_a_fresh_process(make: Make, part: Part) -> None:
         )
 
 
-def arguments(given: dict[str, Any], part: Part) -> dict[str, Any]:
-    """What ``fit`` is called with for a part.
+def arguments(given: dict[str, Any], part: RunPart) -> dict[str, Any]:
+    """Return the arguments of ``fit`` for a part.
 
     Args:
-        given: what was made; ``until``, ``directory`` and ``resume`` count for nothing.
-        part: which part.
+        given: the arguments of the run; ``until``, ``directory`` and ``resume`` are replaced.
+        part: the part.
     """
     own = dict(given)
     store = own.get("directory")
@@ -81,8 +81,8 @@ def arguments(given: dict[str, Any], part: Part) -> dict[str, Any]:
     else:
         own["directory"] = part.directory
     if part.cut is not None:
-        # The last, so that all others have seen the step.
-        own["listeners"] = [*own.get("listeners", ()), Cutting(part.cut)]
+        # Last, so that all other listeners have seen the step.
+        own["listeners"] = [*own.get("listeners", ()), Interruption(part.cut)]
     if part.workers is not None:
         own["data"] = _with_workers(own["data"], part.workers)
     return {**own, "until": Steps(part.steps), "resume": True}
@@ -99,8 +99,8 @@ def _with_workers(data: Any, workers: int) -> Any:
 
 
 def child(told: dict[str, Any]) -> None:
-    """What the fresh process does with what it is told."""
+    """Execute a part; the entry point of the new process."""
     fields = told["part"]
     cut = fields.pop("cut")
-    part = Part(**fields, cut=None if cut is None else Cut(**cut))
+    part = RunPart(**fields, cut=None if cut is None else Cut(**cut))
     in_this_process(Importable(**told["make"]).load(), part)

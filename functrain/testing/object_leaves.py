@@ -1,4 +1,4 @@
-"""Every leaf of a Python value by its place, modules, objects and generators included.
+"""Walk every leaf of a Python value, including modules, objects and generators.
 
 ``functrain.tree`` walks states and batches; checks must also see what a module, an optimizer or a
 listener keeps in attributes. A place is written as Python would reach it: ``state.params['w']``.
@@ -22,7 +22,7 @@ from functrain.tree.objects import in_slots, slots_of
 _DEEPEST = 12
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, torch.dtype)
-# What every module has: tensors, children and hooks, not attributes of its own.
+# Attributes that every module has: tensors, children and hooks.
 _OF_ALL_MODULES = frozenset(vars(nn.Module()))
 
 
@@ -30,12 +30,12 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Walk the leaves of any value in order.
 
     Args:
-        value: containers, attrs instances, modules, objects with attributes, nested at will.
-        name: how the value itself is called.
+        value: containers, attrs instances, modules and objects with attributes, nested freely.
+        name: name of the value itself.
 
     Returns:
         An iterator of (place, leaf). Leaves are tensors (their ``.grad`` follows them), arrays,
-        generators, plain values and what cannot be looked into, such as functions.
+        generators, plain values and opaque objects, such as functions.
 
     Example:
         >>> list(leaves({"w": [1.0, None]}, "state"))
@@ -47,13 +47,13 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is a NumPy array (NumPy is not imported for the question)."""
+    """Return whether a value is a NumPy array, without importing NumPy."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def is_generator(value: Any) -> bool:
-    """Whether a value is a source of random numbers with a state that can be read."""
+    """Return whether a value is a random generator whose state can be read."""
     numpy = sys.modules.get("numpy")
     kinds: tuple[Any, ...] = (torch.Generator, random.Random)
     if numpy is not None:
@@ -75,7 +75,7 @@ def _walk(value: Any, place: str, within: frozenset[int]) -> Iterator[tuple[str,
 
 
 def is_compilers(value: Any) -> bool:
-    """Whether a value is of torch's compiler, whose caches are no state of a module's."""
+    """Return whether a value belongs to torch's compiler, whose caches are not state."""
     return type(value).__module__.startswith(("torch._dynamo.", "torch._inductor."))
 
 

@@ -1,4 +1,4 @@
-"""Places in which Python holds values outside the state, and how they are put back."""
+"""Python variables outside the state: read, change, save and restore them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.testing.comparing import changes, snapshot
-from functrain.testing.walking import is_compilers, is_generator
+from functrain.testing.object_leaves import is_compilers, is_generator
+from functrain.testing.snapshots import changes, snapshot
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _NOT_DATA = (ModuleType, type, nn.Module, FunctionType, MethodType, BuiltinFunctionType)
@@ -24,15 +24,15 @@ _UNCOPIABLE = (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Er
 
 
 @attrs.frozen(eq=False)
-class Cell:
-    """A named place that holds a value.
+class Variable:
+    """A Python variable of any kind.
 
     Attributes:
-        name: for people.
+        name: name for messages.
         kind: ``attribute``, ``global``, ``closure variable`` or ``default of an argument``.
-        read: the present value.
-        write: puts another one there.
-        remove: leaves the place empty, where it can be.
+        read: returns the current value.
+        write: sets another value.
+        remove: deletes the variable, if possible.
     """
 
     name: str
@@ -43,21 +43,21 @@ class Cell:
 
 
 @attrs.frozen(eq=False)
-class Held:
-    """What a cell held at a time: the object, and a copy of what was in it."""
+class SavedVariable:
+    """The value of a variable at one point in time: the object, and a copy of its content."""
 
-    cell: Cell
+    cell: Variable
     original: Any
     content: Any
 
     @property
     def is_used_up(self) -> bool:
-        """Whether what is in the cell is spent by reading it, and cannot be put back."""
+        """Whether the value is an iterator, which is consumed by reading and cannot be restored."""
         return hasattr(type(self.original), "__next__")
 
     @classmethod
-    def by(cls, cell: Cell) -> Held | None:
-        """What a cell holds now; ``None`` for what cannot be copied."""
+    def by(cls, cell: Variable) -> SavedVariable | None:
+        """Save the value of a variable; return ``None`` if it cannot be copied."""
         value = cell.read()
         try:
             return cls(cell, value, copied(value))
@@ -65,20 +65,20 @@ class Held:
             return None
 
     def differs(self) -> bool:
-        """Whether the cell holds something else by now."""
+        """Return whether the variable has changed since."""
         now = self.cell.read()
         changed = changes(snapshot(self.content, ""), snapshot(now, ""))
         return now is not self.original or bool(changed)
 
     def put(self, value: Any) -> None:
-        """Another value, in place where that can be, so that whoever else holds it sees it."""
+        """Set another value, in place if possible, so that other references see it."""
         if type(value) is type(self.original) and filled(self.original, copied(value)):
             value = self.original
         if self.cell.read() is not value:
             self.cell.write(value)
 
-    def put_back(self) -> None:
-        """The same object again with the same content."""
+    def restore(self) -> None:
+        """Restore the same object with the same content."""
         if self.differs():
             if type(self.content) is type(self.original):
                 filled(self.original, copied(self.content))
@@ -86,14 +86,14 @@ class Held:
 
 
 def copied(value: Any) -> Any:
-    """A copy that shares nothing; of a generator one that draws the same."""
+    """Return a deep copy; for a generator, one that draws the same numbers."""
     if isinstance(value, torch.Generator):
         return torch.Generator(value.device).set_state(value.get_state())
     return copy.deepcopy(value)
 
 
 def filled(target: Any, content: Any) -> bool:
-    """Give an object the content of another of its kind in place; false where it cannot change."""
+    """Copy the content of another object of the same type in place; return whether it worked."""
     if isinstance(target, Tensor):
         if target.shape != content.shape:
             return False
@@ -119,7 +119,7 @@ def filled(target: Any, content: Any) -> bool:
 
 
 def _set_state(target: Any, content: Any) -> None:
-    """Let a generator draw what another one of its kind would."""
+    """Copy the state of another generator of the same type."""
     if isinstance(target, torch.Generator):
         target.set_state(content.get_state())
     elif isinstance(target, random.Random):
@@ -131,8 +131,8 @@ def _set_state(target: Any, content: Any) -> None:
         new.state = old.state
 
 
-def of_module(module: nn.Module, called: str = "module") -> Iterator[Cell]:
-    """The attributes of a module and those in it, beside tensors and children."""
+def of_module(module: nn.Module, called: str = "module") -> Iterator[Variable]:
+    """Yield the attributes of a module and its submodules, except tensors and children."""
     for path, part in module.named_modules():
         prefix = f"{called}.{path}" if path else called
         for name, value in vars(part).items():
@@ -140,10 +140,10 @@ def of_module(module: nn.Module, called: str = "module") -> Iterator[Cell]:
                 yield attribute(vars(part), name, f"{prefix}.{name}")
 
 
-def of_caches(module: nn.Module, called: str = "module") -> Iterator[Cell]:
-    """The buffers of a module and those in it that are not saved.
+def of_caches(module: nn.Module, called: str = "module") -> Iterator[Variable]:
+    """Yield the non-persistent buffers of a module and its submodules.
 
-    One that is ``None`` when a program is made has no place in its states.
+    A buffer that is ``None`` when a program is created is not part of its states.
     """
     for path, part in module.named_modules():
         prefix = f"{called}.{path}" if path else called
@@ -151,12 +151,12 @@ def of_caches(module: nn.Module, called: str = "module") -> Iterator[Cell]:
             yield attribute(part._buffers, name, f"{prefix}.{name}")
 
 
-def of_outer_module(module: nn.Module, name: str) -> Iterator[Cell]:
-    """The same and the tensors, of a module that is no part of the state.
+def of_outer_module(module: nn.Module, name: str) -> Iterator[Variable]:
+    """Yield attributes and tensors of a module that is not part of the state.
 
     Args:
-        module: such as a criterion or a teacher.
-        name: how it is called.
+        module: for example a criterion or a teacher.
+        name: name for messages.
     """
     yield from of_module(module, name)
     for path, part in module.named_modules():
@@ -167,8 +167,8 @@ def of_outer_module(module: nn.Module, name: str) -> Iterator[Cell]:
                     yield attribute(held, key, f"{prefix}.{key}")
 
 
-def of_object(value: Any, name: str) -> Iterator[Cell]:
-    """The attributes of an object, those of modules in it too."""
+def of_object(value: Any, name: str) -> Iterator[Variable]:
+    """Yield the attributes of an object, including those of modules in it."""
     if isinstance(value, nn.Module):
         yield from of_outer_module(value, name)
     elif hasattr(value, "__dict__") and not isinstance(value, (type, FunctionType)):
@@ -179,27 +179,27 @@ def of_object(value: Any, name: str) -> Iterator[Cell]:
                 yield attribute(vars(value), key, f"{name}.{key}")
 
 
-def of_class(cls: type) -> Iterator[Cell]:
-    """The attributes of a class that are neither code nor descriptors."""
+def of_class(cls: type) -> Iterator[Variable]:
+    """Yield the attributes of a class that are neither code nor descriptors."""
     for key, value in vars(cls).items():
         if key.startswith("__") or not is_data(value) or hasattr(type(value), "__get__"):
             continue
         read = functools.partial(vars(cls).get, key)
         write = functools.partial(setattr, cls, key)
-        yield Cell(f"{cls.__qualname__}.{key}", "attribute", read, write)
+        yield Variable(f"{cls.__qualname__}.{key}", "attribute", read, write)
 
 
-def of_argument(value: Any, name: str) -> Cell:
-    """What a ``functools.partial`` gives to its function: changed in place or not at all."""
-    return Cell(name, "attribute", lambda: value, lambda other: None)
+def of_argument(value: Any, name: str) -> Variable:
+    """Return an argument bound by ``functools.partial``, which can only change in place."""
+    return Variable(name, "attribute", lambda: value, lambda other: None)
 
 
-def attribute(scope: dict[str, Any], key: str, name: str, kind: str = "attribute") -> Cell:
-    """The cell of a key in a dict, such as the attributes of an object."""
+def attribute(scope: dict[str, Any], key: str, name: str, kind: str = "attribute") -> Variable:
+    """Return the variable for a key in a dict, such as the attributes of an object."""
     write = functools.partial(scope.__setitem__, key)
-    return Cell(name, kind, lambda: scope.get(key), write, lambda: scope.pop(key, None))
+    return Variable(name, kind, lambda: scope.get(key), write, lambda: scope.pop(key, None))
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is neither code nor a module."""
+    """Return whether a value is neither code nor a module."""
     return not (isinstance(value, _NOT_DATA) or is_compilers(value))

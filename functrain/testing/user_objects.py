@@ -1,4 +1,4 @@
-"""What of a program is the user's own code and objects, and the cells in these."""
+"""Find the user's own code and objects in a program, and the variables in them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 import attrs
 
 from functrain.core.program import Program
-from functrain.testing.cells import Cell, is_data, of_argument, of_module, of_object
-from functrain.testing.reach import is_cached, is_users
+from functrain.testing.reachable_code import is_cached, is_user_code
+from functrain.testing.variables import Variable, is_data, of_argument, of_module, of_object
 
 
 def roots_of(program: Program) -> list[Any]:
-    """What a step calls of the user's."""
+    """Return the user's functions, objects and classes that a step calls."""
     module = program.fixed.model.module
     hooks = [
         hook
         for part in module.modules()
         for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
     ]
-    own = [value for name, given in _given(program) for _, value in users_in(given, name)]
+    own = [value for name, given in _given(program) for _, value in user_code_in(given, name)]
     return [*own, *hooks, *map(type, module.modules())]
 
 
-def of_program(program: Program) -> Iterator[Cell]:
-    """What is kept in objects: the module, and all of the user's own in loss and optimizer."""
+def of_program(program: Program) -> Iterator[Variable]:
+    """Yield the variables in objects: the module, and the user's objects in loss and optimizer."""
     yield from of_module(program.fixed.model.module)
     for name, given in _given(program):
-        for place, value in users_in(given, name):
+        for place, value in user_code_in(given, name):
             if isinstance(value, functools.partial):
                 parts = [(f"{place}.args[{i}]", each) for i, each in enumerate(value.args)]
                 parts += [(f"{place}.keywords[{k!r}]", v) for k, v in value.keywords.items()]
@@ -42,28 +42,28 @@ def of_program(program: Program) -> Iterator[Cell]:
 def _given(program: Program) -> list[tuple[str, Any]]:
     recipe = program.recipe
     given = [("loss", recipe.loss), ("optimizer", recipe.optimizer)]
-    # The schedule of a library's optimizer is found in it, as a field.
-    own = is_users(type(recipe.optimizer))
+    # In a library's optimizer, the schedule is found as a field.
+    own = is_user_code(type(recipe.optimizer))
     return [*given, ("optimizer.lr", recipe.optimizer.lr)] if own else given
 
 
-def users_in(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """The user's functions and objects in a value, through what a library wraps around them."""
+def user_code_in(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield the user's functions and objects in a value, looking through library wrappers."""
     if isinstance(value, MethodType):
         yield place, value
-        yield from users_in(value.__self__, place)
+        yield from user_code_in(value.__self__, place)
     elif isinstance(value, functools.partial):
         yield place, value
         for index, each in enumerate((value.func, *value.args)):
-            yield from users_in(each, f"{place}.args[{index - 1}]" if index else place)
-    elif isinstance(value, FunctionType) or is_cached(value) or is_users(type(value)):
+            yield from user_code_in(each, f"{place}.args[{index - 1}]" if index else place)
+    elif isinstance(value, FunctionType) or is_cached(value) or is_user_code(type(value)):
         yield place, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from users_in(each, f"{place}[{key!r}]")
+            yield from user_code_in(each, f"{place}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
-            yield from users_in(each, f"{place}[{index}]")
+            yield from user_code_in(each, f"{place}[{index}]")
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
-            yield from users_in(getattr(value, field.name), f"{place}.{field.name}")
+            yield from user_code_in(getattr(value, field.name), f"{place}.{field.name}")

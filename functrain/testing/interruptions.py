@@ -1,4 +1,4 @@
-"""Ways to end a run before its time."""
+"""Interrupt a run: by a stop, an error or a kill."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WAYS: tuple[How, ...] = ("stop", "error", "kill")
 
 @attrs.frozen
 class Cut:
-    """Where a run is cut, and how.
+    """Where a run is interrupted, and how.
 
     Attributes:
-        step: after which update.
+        step: the update after which it is interrupted.
         how: ``"stop"`` asks the run to end, ``"error"`` raises an exception in a listener
             as the next step begins, ``"kill"`` sends its process SIGKILL.
-        workers: of the data from then on, or ``None`` for as many as before.
+        workers: number of data workers afterwards, or ``None`` for no change.
 
     Example:
         >>> str(Cut(3)), str(Cut(7, "kill", workers=2))
@@ -42,17 +42,17 @@ class Cut:
 
 
 class CutShortError(RuntimeError):
-    """The exception of a cut; it is raised in a listener."""
+    """The exception of a :class:`Cut`, raised in a listener."""
 
 
 @attrs.frozen
-class Cutting:
-    """A listener that carries out a cut. It keeps nothing."""
+class Interruption:
+    """A stateless listener that interrupts the run."""
 
     cut: Cut
 
     def on_batch_end(self, event: BatchEnd) -> Stop | None:
-        """Stop, or die, once the step is made; before what is due after it is done."""
+        """Stop or die after the step, before evaluation and saving."""
         if event.state.counters.step < self.cut.step:
             return None
         if self.cut.how == "kill":
@@ -60,18 +60,18 @@ class Cutting:
         return Stop(str(self.cut)) if self.cut.how == "stop" else None
 
     def on_batch_begin(self, event: BatchBegin) -> None:
-        """Fail where the next step begins: a batch is drawn that makes none."""
+        """Raise at the start of the next step, after its batch was drawn."""
         if self.cut.how == "error" and event.state.counters.step >= self.cut.step:
             raise CutShortError(str(self.cut))
 
 
 def as_cuts(cuts: Iterable[int | Cut], kill: bool, workers: int | None) -> list[Cut]:
-    """Cuts in the order of their steps.
+    """Return cuts in the order of their steps.
 
     Args:
-        cuts: plain numbers are cut by a stop and by an error in turn, or killed.
-        kill: whether plain numbers are killed.
-        workers: for those that do not say; of the data after the cut.
+        cuts: for plain numbers, stops and errors alternate.
+        kill: whether to kill at plain numbers instead.
+        workers: number of data workers after cuts that do not specify it.
 
     Example:
         >>> [str(cut) for cut in as_cuts([5, 2], False, None)]
