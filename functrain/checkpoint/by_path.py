@@ -37,7 +37,7 @@ _MOST_COMPARED = 300
 
 @attrs.frozen
 class PathOptions:
-    """What may differ between a checkpoint and ``like``.
+    """The allowed differences between a checkpoint and ``like``.
 
     Attributes:
         only: globs over paths of leaves, or of nodes with all their leaves; load no others.

@@ -17,7 +17,7 @@ class LoopState:
         best: ``{"value", "step"}`` of the monitored metric; values are ``None`` before the first.
         early_stop: state of the early-stopping rule, empty without one.
         sums: by metric, the weighted sum and the weight over the present epoch.
-        owed: pending work of the last step, left by an interruption; a key of the format.
+        ``owed``: pending work of the last step, left by an interruption; a key of the format.
         log_bytes: length of ``metrics.jsonl``.
     """
 

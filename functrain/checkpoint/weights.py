@@ -26,7 +26,7 @@ What: TypeAlias = Literal["params", "ema", "all"]
 # The path of the training state in a run's checkpoint, and in one that holds only the state.
 _BASES = ("train.", "")
 
-# What torch raises for bytes that are no pickle of tensors.
+# The errors of torch for bytes that are not a pickle of tensors.
 _UNREADABLE = (
     *(pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, IndexError),
     *(TypeError, AttributeError, AssertionError, OverflowError),

@@ -20,7 +20,7 @@ _Key = tuple[int, int, list[int]]  # epoch, index, samples
 
 
 class BatchReader(Protocol):
-    """What :func:`stream` needs of :class:`functrain.data.Batches`."""
+    """The part of :class:`functrain.data.Batches` that :func:`stream` needs."""
 
     @property
     def batch_size(self) -> int: ...

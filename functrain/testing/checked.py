@@ -108,11 +108,11 @@ class Checked:
             findings = repeat_with_other_generators(first, lambda: call(spare))
         refuse(_SUBJECT, first.findings + findings)
         if donation is None:
-            return _taken(first)
+            return _results(first)
         donated = watch_call(lambda: call(state, donation), {"batches": batches})
         same = repeat_call(donated, lambda: call(spare), "is another with donation than without")
         refuse(_SUBJECT, donated.findings + same)
-        return _taken(donated)
+        return _results(donated)
 
     def _checked_pure(self, call: Any, state: DeviceState, batches: list[Batch]) -> Call:
         """Make one call without donation and check what it changed or shares."""
@@ -133,7 +133,7 @@ def _named(prefix: str, state: DeviceState) -> dict[str, Any]:
     return {f"{prefix}.{name}": part for name, part in state.items()}
 
 
-def _taken(call: Call) -> tuple[DeviceState, Outputs]:
+def _results(call: Call) -> tuple[DeviceState, Outputs]:
     prefix = "new_state."
     after = {
         name.removeprefix(prefix): part

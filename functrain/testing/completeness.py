@@ -148,11 +148,11 @@ def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "given")
         file.write_bytes(pickle.dumps((state, batch)))
-        told = {"make": attrs.asdict(importable(make)), "file": str(file)}
+        options = {"make": attrs.asdict(importable(make)), "file": str(file)}
         module = "functrain.testing.completeness"
 
         def digest(seed: int) -> str:
-            done = fresh_process(module, "child", told, seed)
+            done = fresh_process(module, "child", options, seed)
             if done.returncode:
                 raise ConfigurationError(f"make failed in a fresh process:\n{done.stderr[-2000:]}")
             return done.stdout
@@ -168,11 +168,11 @@ def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
     return [Influence("the hash seed", "hash seed", "hidden state", detail)]
 
 
-def child(told: dict[str, Any]) -> None:
-    """What a fresh process does: print a digest of a step."""
-    arguments = fit_arguments(Importable(**told["make"]).load())
+def child(options: dict[str, Any]) -> None:
+    """Print a digest of a step; the entry point of a fresh process."""
+    arguments = fit_arguments(Importable(**options["make"]).load())
     program: Program = arguments["program"]
-    state, batch = pickle.loads(Path(told["file"]).read_bytes())
+    state, batch = pickle.loads(Path(options["file"]).read_bytes())
     state = program.init() if state is None else state
     batch = _first_batch(arguments) if batch is None else batch
     varying = StepVariation.of(program, state, batch)

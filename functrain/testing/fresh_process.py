@@ -12,9 +12,9 @@ _SECONDS = 600
 # Set the path before importing user code, so that it shadows nothing.
 _PROGRAM = """
 import importlib, json, sys
-told = json.loads(sys.argv[1])
-sys.path[:] = told["path"]
-getattr(importlib.import_module(told["module"]), told["function"])(told["argument"])
+call = json.loads(sys.argv[1])
+sys.path[:] = call["path"]
+getattr(importlib.import_module(call["module"]), call["function"])(call["argument"])
 """
 
 
@@ -37,9 +37,9 @@ def fresh_process(
         "{'a': 1}\n"
     """
     path = [entry or os.getcwd() for entry in sys.path]
-    told = {"path": path, "module": module, "function": function, "argument": argument}
+    call = {"path": path, "module": module, "function": function, "argument": argument}
     return subprocess.run(
-        [sys.executable, "-P", "-c", _PROGRAM, json.dumps(told)],
+        [sys.executable, "-P", "-c", _PROGRAM, json.dumps(call)],
         capture_output=True,
         text=True,
         timeout=_SECONDS,

@@ -57,8 +57,8 @@ def in_a_fresh_process(make: Make, part: RunPart) -> None:
     Raises:
         ResumptionError: it failed; the message has the end of its error output.
     """
-    told = {"make": attrs.asdict(importable(make)), "part": attrs.asdict(part)}
-    done = fresh_process("functrain.testing.run_parts", "child", told, part.number + 1)
+    options = {"make": attrs.asdict(importable(make)), "part": attrs.asdict(part)}
+    done = fresh_process("functrain.testing.run_parts", "child", options, part.number + 1)
     killed = part.cut is not None and part.cut.how == "kill" and done.returncode == _KILLED
     if done.returncode and not killed:
         where = "" if part.cut is None else f", which was to end in {part.cut},"
@@ -98,9 +98,9 @@ def _with_workers(data: Any, workers: int) -> Any:
     return attrs.evolve(data, workers=workers)
 
 
-def child(told: dict[str, Any]) -> None:
+def child(options: dict[str, Any]) -> None:
     """Execute a part; the entry point of the new process."""
-    fields = told["part"]
+    fields = options["part"]
     cut = fields.pop("cut")
     part = RunPart(**fields, cut=None if cut is None else Cut(**cut))
-    in_this_process(Importable(**told["make"]).load(), part)
+    in_this_process(Importable(**options["make"]).load(), part)

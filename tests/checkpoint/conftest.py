@@ -1,4 +1,4 @@
-"""What several tests of checkpoints watch."""
+"""Fixtures that several tests of checkpoints share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the golden checkpoints hold, and how they were made.
+"""The content of the golden checkpoints, and the script that wrote them.
 
 ``python tests/checkpoint/golden.py`` writes those of the present format into ``golden/``. Ones of
 earlier formats are never written again: they are there to be read by all later versions.
@@ -95,7 +95,7 @@ def everything() -> dict[str, Any]:
 
 
 def run() -> RunState:
-    """What ``fit`` persists."""
+    """Return the tree that ``fit`` persists."""
     params = {"0.weight": torch.ones(2, 2), "0.bias": torch.zeros(2)}
     train = TrainState(
         params=params,

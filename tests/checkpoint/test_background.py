@@ -1,4 +1,4 @@
-"""Saving in the background: held by reference, one at a time, errors told, never torn."""
+"""Saving in the background: held by reference, one at a time, errors raised, never torn."""
 
 from __future__ import annotations
 

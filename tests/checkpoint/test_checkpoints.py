@@ -1,4 +1,4 @@
-"""Rows 36 and 37: what is kept, what is found again, what is passed over."""
+"""Rows 36 and 37: checkpoints that are kept, found again, or skipped."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 def test_an_interrupted_replacement_is_finished(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     path = store.save(make(1), step=1)
-    # What SIGKILL leaves between the two renames.
+    # The leftovers of a SIGKILL between the two renames.
     path.rename(tmp_path / f".{path.name}.1.{'0' * 16}.replaced")
     save(tmp_path / "draft", make(9)).rename(tmp_path / f".{path.name}.1.{'0' * 16}.writing")
     (tmp_path / f".step-00000000.1.{'1' * 16}.removed").mkdir()

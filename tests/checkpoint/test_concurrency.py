@@ -1,4 +1,4 @@
-"""Readers beside a writer: what they get is always one whole checkpoint."""
+"""Readers concurrent with a writer always get one complete checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def whole(value: Any) -> bool:
 
 
 @contextmanager
-def beside(write: Callable[[int], Any]) -> Iterator[threading.Event]:
+def writer_thread(write: Callable[[int], Any]) -> Iterator[threading.Event]:
     """Write step after step in another thread, for as long as the block lasts."""
     stop, begun, failures = threading.Event(), threading.Event(), []
 
@@ -53,7 +53,7 @@ def beside(write: Callable[[int], Any]) -> Iterator[threading.Event]:
 @pytest.mark.row(35)
 def test_a_checkpoint_that_is_replaced_again_and_again(tmp_path: Path) -> None:
     seen = set()
-    with beside(lambda step: save(tmp_path / "c", make(step), step=step, overwrite=True)):
+    with writer_thread(lambda step: save(tmp_path / "c", make(step), step=step, overwrite=True)):
         for _ in range(2000):
             value = load(tmp_path / "c")
             assert whole(value)
@@ -73,7 +73,7 @@ def test_checkpoints_that_are_saved_and_pruned_meanwhile(tmp_path: Path, which: 
     def write(step: int) -> None:
         store.save(make(step), step=step, metrics={"loss": -step})
 
-    with beside(write):
+    with writer_thread(write):
         for _ in range(2000):
             value, manifest = store.restore(which)
             assert whole(value)

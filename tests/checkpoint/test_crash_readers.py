@@ -66,7 +66,7 @@ class Turns:
     def write(self) -> None:
         try:
             self.writes()
-        except BaseException as error:  # (told in the other thread)
+        except BaseException as error:  # (raised in the other thread)
             self.error = error
         finally:
             self.halted.set()

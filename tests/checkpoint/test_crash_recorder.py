@@ -44,7 +44,7 @@ def without_directories(patch: pytest.MonkeyPatch) -> None:
 
 
 def too_late(patch: pytest.MonkeyPatch) -> None:
-    """What is to be synced is, but only after it has its name."""
+    """Sync every file, but only after the rename."""
     fsync, rename = os.fsync, os.rename
     waiting: list[int] = []
 

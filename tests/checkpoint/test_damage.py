@@ -1,4 +1,4 @@
-"""Whatever happens to the files, nothing is ever loaded that was not saved."""
+"""No damage to the files ever leads to loading something that was not saved."""
 
 from __future__ import annotations
 

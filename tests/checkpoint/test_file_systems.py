@@ -54,7 +54,7 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path, leave: int) -> None:
-    """Take up all room but so many bytes."""
+    """Fill the disk except for some bytes."""
     # Cut, not removed: the room of a removed file is free only after a while with XFS.
     with open(directory / "filler", "wb") as file:
         offset, size = 0, free(directory)
@@ -63,7 +63,7 @@ def fill(directory: Path, leave: int) -> None:
             try:
                 os.posix_fallocate(file.fileno(), offset, size)
                 offset += size
-            except OSError:  # what is said to be free is not all to be had
+            except OSError:  # not all of the reported space is available
                 size //= 2
 
 
@@ -136,7 +136,7 @@ def test_a_disk_that_becomes_read_only(kind: str, tmp_path: Path) -> None:
 
 
 def writing(directory: Path, said: int) -> None:
-    """Save for ever, in turn as the next step and in one place, and say so when it is done."""
+    """Save forever, alternately as the next step and at one path, and report each save."""
     store = Checkpoints(directory / "run", keep_last=2, keep_best=0)
     for step in range(1, 1 << 30):
         tree_ = sample(step, 20_000 + 90_000 * (step % 5))
@@ -177,7 +177,7 @@ def newest(said: bytes) -> dict[str, int]:
 
 
 def check_after_power_cut(mount: Path, promised: dict[str, int]) -> None:
-    """What had been saved is there; what was being saved is there or not."""
+    """Check that saved checkpoints exist; one that was being saved may or may not."""
     store = Checkpoints(mount / "run", keep_last=2, keep_best=0)
     if "step" in promised:
         loaded, manifest = store.restore()

@@ -261,7 +261,7 @@ class TestOptions:
 
 
 class TestOthers:
-    """What no step of the optimizer leads to is refused as ever."""
+    """States that no step of the optimizer can reach are still refused."""
 
     def test_a_class_with_other_options(self, tmp_path: Path) -> None:
         made = program(from_torch(torch.optim.SGD, lr=LR, momentum=0.9))

@@ -495,7 +495,7 @@ def test_interrupts_before_and_after_each_call(name: str, tmp_path: Path) -> Non
 
 
 def check_after_power_cut(root: Path, said: tuple[Mark, ...]) -> None:
-    """What had been saved is there, all that is listed is sound, and saving goes on."""
+    """Check that saved checkpoints exist, all listed ones are valid, and saving works."""
     last, allowed = promised(said)
     run = store(root, keep_last=1, keep_best=0)
     try:
@@ -540,7 +540,7 @@ def test_power_cuts(
 
 
 def copied_by_hand(root: Path, recorder: Recorder) -> None:
-    """A run directory that was copied, of which nothing is on the disk yet, and is gone on with."""
+    """Copy a run directory without syncing it, and continue the run in the copy."""
     source, target = root / "source" / "run", root / "run"
     os.mkdir(target)
     sync_directory(root)
@@ -561,7 +561,7 @@ def check_copy(root: Path, said: tuple[Mark, ...]) -> None:
 def test_a_power_cut_after_resuming_in_a_copied_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is linked is synced, too: whoever wrote it may not have done so."""
+    """A linked file is synced too, because its writer may not have done so."""
 
     def prepare(root: Path) -> None:
         saved(store(root / "source"), 1)

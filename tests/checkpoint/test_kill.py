@@ -34,7 +34,7 @@ while True:
 
 
 def killed_writer(directory: Path, step: int, seconds: float) -> dict[str, int]:
-    """What a writer said it had saved before it was killed."""
+    """Return the steps that a writer reported as saved before it was killed."""
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(directory), str(step)],
         stdout=subprocess.PIPE,

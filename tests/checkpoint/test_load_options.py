@@ -1,4 +1,4 @@
-"""Row 39: what does not fit is told at once, and what may differ is only what was asked for."""
+"""Row 39: mismatches are reported at once, and only requested differences are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is saved is loaded: structure, scalars, bytes, dtypes, memory layout, aliases."""
+"""Loading returns what was saved: structure, scalars, bytes, dtypes, memory layout, aliases."""
 
 from __future__ import annotations
 

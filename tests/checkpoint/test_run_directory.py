@@ -1,4 +1,4 @@
-"""One writer at a time; directories that cannot be used are told by name."""
+"""One writer at a time; errors name a directory that cannot be used."""
 
 from __future__ import annotations
 

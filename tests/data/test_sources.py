@@ -1,6 +1,6 @@
 """Every kind of data, read from any position of any epoch as in the run that was never stopped.
 
-Each test makes the data anew for the resumed run, under other global random states, as a fresh
+Each test makes the data again for the resumed run, under other global random states, as a fresh
 process would. The oracle is one source read from the beginning to the end.
 """
 

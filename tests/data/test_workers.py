@@ -33,7 +33,7 @@ class Noisy(Dataset[tuple[Tensor, int]]):
 
 
 class WhoReads(Noisy):
-    """Process and torch threads of whoever reads."""
+    """A dataset of the process id and torch threads of the reading process."""
 
     def __getitem__(self, index: int) -> tuple[int, int]:  # type: ignore[override]
         return os.getpid(), torch.get_num_threads()

@@ -86,7 +86,7 @@ def test_the_same_program_and_data_never_part() -> None:
     assert ft.bisect(make(), make()) is None
 
 
-def test_one_bit_of_one_sample_is_found_in_the_batch_it_came_in() -> None:
+def test_one_bit_of_one_sample_is_found_in_its_batch() -> None:
     parting = found(make(), make(nudge=SPOILED))
     assert (parting.step, parting.part, parting.leaf) == (5, "batch", "batch.0")
     assert parting.element is not None
@@ -159,7 +159,7 @@ def test_a_model_of_another_shape_differs_from_the_beginning() -> None:
 
 
 class TestRecords:
-    """With run directories: what was written narrows it down, the rest is made again."""
+    """With run directories: records narrow down the step, and the rest is repeated."""
 
     def test_replays_begin_at_the_nearest_common_checkpoint(self, tmp_path: Path) -> None:
         sides = make(tmp_path / "a"), make(tmp_path / "b", nudge=37)  # the batch of step 10
@@ -199,7 +199,7 @@ class TestRecords:
         assert records(tmp_path / "a", tmp_path / "b") == []
         assert ft.bisect(make(tmp_path / "a"), make(tmp_path / "b")) is None
 
-    def test_what_cannot_be_repeated_is_told_as_such(self, tmp_path: Path) -> None:
+    def test_runs_that_cannot_be_repeated_are_reported_as_such(self, tmp_path: Path) -> None:
         # The run was made with data that is not there any more.
         run(make(tmp_path / "a"))
         run(make(tmp_path / "b", nudge=37))
@@ -209,7 +209,7 @@ class TestRecords:
         assert 10 <= parting.step <= 12
         assert "they are the same, so it was neither the program nor the data" in str(parting)
 
-    def test_a_run_that_goes_on_from_another_is_made_again_from_there(self, tmp_path: Path) -> None:
+    def test_a_fork_is_repeated_from_its_origin(self, tmp_path: Path) -> None:
         run(make(tmp_path / "a"))
         origin = tmp_path / "a" / "step-00000009"
         fork = make(tmp_path / "b", optimizer=ft.optim.AdamW(0.01, weight_decay=0.5))
@@ -220,7 +220,7 @@ class TestRecords:
             parting = found(make(tmp_path / "a"), fork)
         assert (parting.step, parting.part) == (10, "params")
 
-    def test_runs_of_unequal_length_are_made_again_from_their_last_common_checkpoint(
+    def test_runs_of_unequal_length_are_repeated_from_their_last_common_checkpoint(
         self, tmp_path: Path
     ) -> None:
         run(make(tmp_path / "a", until="9 steps"))

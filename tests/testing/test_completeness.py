@@ -1,4 +1,4 @@
-"""What a step goes by outside its state is named; what it may keep is left alone."""
+"""Influences on a step from outside its state are named; permitted ones are ignored."""
 
 from __future__ import annotations
 
@@ -329,7 +329,7 @@ def test_a_cache_of_constants_is_left_alone(make: Callable[[], ft.Program]) -> N
     assert check_complete(make(), batch=BATCH) == []
 
 
-def test_all_is_put_back() -> None:
+def test_everything_is_restored() -> None:
     checked = program(model=Lazy(2, 1))
     CountsInItsClass.calls = 5
     with pytest.raises(IncompleteError):

@@ -173,7 +173,7 @@ class TestClean:
 
 
 class TestConstants:
-    """What nobody changes is told, and does not fail."""
+    """Constants are reported and do not fail the check."""
 
     def test_of_a_global(self) -> None:
         (found,) = check_complete(linear(scales_by_a_global), batch=ONES)
@@ -198,7 +198,7 @@ class TestConstants:
         (found,) = check_complete(linear(model=Scaled()), batch=ONES)
         assert str(found) == "module.scale (attribute): 5.5 instead of 3.0 makes a change"
 
-    def test_the_first_batch_of_the_data_is_taken(self) -> None:
+    def test_the_first_batch_of_the_data_is_used(self) -> None:
         assert check_complete((linear(), [ONES])) == []
 
 
@@ -238,7 +238,7 @@ class TestResumption:
     def test_with_other_workers(self) -> None:
         check_resumes(clean, steps=8, cuts=[3], workers_after=1)
 
-    def test_workers_that_cannot_be_set_are_told(self) -> None:
+    def test_a_number_of_workers_that_cannot_be_set_is_an_error(self) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match="number of workers of list"):
             check_resumes((linear(), [ONES]), steps=4, cuts=[Cut(2, workers=1)])
 
@@ -253,7 +253,7 @@ class TestResumption:
         part = Part("runs", steps=5, cut=None, workers=2, number=1)
         assert arguments({"program": None, "data": data}, part)["data"].workers == 2
 
-    def test_data_that_cannot_be_copied_is_told(self) -> None:
+    def test_data_that_cannot_be_copied_is_an_error(self) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match="Give a function that makes it"):
             check_resumes((linear(), (x for x in [ONES])), steps=4, cuts=[2])
 
@@ -263,7 +263,7 @@ class TestResumption:
         check_resumes(clean, steps=8, cuts=[Cut(3, "kill"), Cut(6)])
 
     @pytest.mark.slow
-    def test_the_order_of_a_set_is_told(self) -> None:
+    def test_the_order_of_a_set_is_found(self) -> None:
         with pytest.raises(AssertionError, match=r"the hash seed \(hash seed\)"):
             check_complete(planted.hashing, batch=ONES)
 

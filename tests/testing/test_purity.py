@@ -1,4 +1,4 @@
-"""What a step or a loss may keep between calls, and what it may not."""
+"""Values that a step or a loss may keep between calls, and others that it may not."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class Refuses(Lazy):
     "model", [AddsHooks, AddsAPart, HasCompiledPart, compiled_as_a_whole, Refuses]
 )
 class TestFirstCalls:
-    """What a first call leaves for later ones is put back wholly or not at all."""
+    """Values that a first call leaves for later ones are restored completely or not at all."""
 
     def test_a_first_step_may_be_checked(self, model: Any) -> None:
         torch._dynamo.reset()

@@ -55,7 +55,9 @@ def pytested(path: Path, source: str, *options: str) -> str:
 
 
 @pytest.mark.slow
-def test_each_test_begins_with_the_seed_and_states_are_told_leaf_by_leaf(tmp_path: Path) -> None:
+def test_each_test_starts_with_the_seed_and_states_are_compared_leaf_by_leaf(
+    tmp_path: Path,
+) -> None:
     shown = pytested(tmp_path, SEEDED + STATES, "--functrain-seed=7", "-s")
     assert "functrain: --functrain-seed=7 before each test" in shown
     drawn = [line.partition("drawn")[2] for line in shown.splitlines() if "drawn 0" in line]
@@ -75,24 +77,24 @@ def test_it_is_loaded_without_torch() -> None:
 
 
 class TestComparison:
-    def told(self, left: Any, right: Any, op: str = "==") -> list[str] | None:
+    def explanation(self, left: Any, right: Any, op: str = "==") -> list[str] | None:
         return functrain_pytest.pytest_assertrepr_compare(op, left, right)
 
     def test_of_plain_values_is_left_to_pytest(self) -> None:
-        assert self.told([1, 2], [1, 3]) is None
-        assert self.told({"w": torch.zeros(1)}, {}, "!=") is None
-        assert self.told("a", {"w": torch.zeros(1)}) is None
+        assert self.explanation([1, 2], [1, 3]) is None
+        assert self.explanation({"w": torch.zeros(1)}, {}, "!=") is None
+        assert self.explanation("a", {"w": torch.zeros(1)}) is None
 
     def test_of_equal_states_says_what_to_write(self) -> None:
         loss = lambda model, batch: model(batch).mean()  # noqa: E731
         program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
-        (line,) = self.told(program.init(), program.init()) or []
+        (line,) = self.explanation(program.init(), program.init()) or []
         assert "functrain.tree.diff(left, right) == []" in line
 
     def test_of_many_differences_is_cut(self) -> None:
         left = {str(index): torch.zeros(1) for index in range(20)}
         right = tree.map(lambda leaf: leaf + 1, left)
-        found = self.told(tree.diff(left, right), []) or []
+        found = self.explanation(tree.diff(left, right), []) or []
         assert found[0] == "the trees differ in 20 places"
         assert found[-1] == "... and 8 more"
 

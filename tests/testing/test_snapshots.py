@@ -32,7 +32,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-# A value, a change to it, and how it is told.
+# A value, a change to it, and the description of the change.
 CHANGED: list[tuple[Any, Any, str]] = [
     ({"a": 1}, lambda v: v.update(a=2), "v['a']: 1 became 2"),
     ({"a": 1}, lambda v: v.pop("a"), "v['a']: 1 is gone"),
@@ -68,7 +68,7 @@ CHANGED: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "change", "told"), CHANGED, ids=lambda each: str(each)[:24])
-def test_a_change_is_told(value: Any, change: Any, told: str) -> None:
+def test_a_change_is_described(value: Any, change: Any, told: str) -> None:
     before = snapshot(value, "v")
     assert changes(before, snapshot(value, "v")) == []
     change(value)
@@ -136,9 +136,9 @@ def test_many_overlaps_are_all_found() -> None:
         (lambda: global_state.os.chdir("/"), "the working directory was changed from"),
     ],
 )
-def test_global_state_is_told_and_put_back(change: Any, told: str) -> None:
+def test_changes_of_global_state_are_reported_and_undone(change: Any, told: str) -> None:
     before = global_state.capture()
-    with global_state.put_back():
+    with global_state.preserved():
         change()
         (found,) = global_state.changed(before, global_state.capture())
     assert found.startswith(told)
@@ -161,15 +161,15 @@ def test_global_state_is_told_and_put_back(change: Any, told: str) -> None:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_a_cell_is_put_back_in_the_same_object(value: Any, change: Any) -> None:
+def test_a_variable_is_restored_in_the_same_object(value: Any, change: Any) -> None:
     scope, before = {"x": value}, snapshot(value, "v")
     held = SavedVariable.by(attribute(scope, "x", "x"))
     assert held is not None
     change(value)
     assert held.differs()
-    held.put_back()
+    held.restore()
     assert scope["x"] is value
     assert changes(before, snapshot(value, "v")) == []
     scope["x"] = None
-    held.put_back()
+    held.restore()
     assert scope["x"] is value

@@ -1,4 +1,4 @@
-"""What is drawn is valid, small, printed so that it can be read, and good for the checks."""
+"""Drawn examples are valid, small, readable when printed, and pass the checks."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _overlapping(intervals: Iterable[tuple[int, int, int]]) -> tuple[int, int] |
 
 
 def _overlapping_exactly(pieces: list[_Piece]) -> tuple[int, int] | None:
-    """Return the indices of two tensors of which any runs overlap, if any do."""
+    """Return the indices of two tensors with overlapping runs, if there are any."""
     base = min(start for start, _, _, _ in pieces)
     begins, ends, owners = [], [], []
     for start, run, outer, index in pieces:

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for whatever training is made of: states, models, recipes, cuts.
+"""Hypothesis strategies for the parts of training: states, models, recipes, cuts.
 
-What is drawn is small, prints as code where it can, and shrinks to fewer blocks, plainer options
-and zeros. Needs Hypothesis: ``pip install 'functrain[testing]'``.
+Examples are small, print as code where possible, and shrink to fewer blocks, default options and
+zeros. Needs Hypothesis: ``pip install 'functrain[testing]'``.
 """
 
 from functrain.errors.optional import require

@@ -1,4 +1,4 @@
-"""The building blocks of drawn models; each keeps the shape of what it is given."""
+"""The building blocks of drawn models; each preserves the shape of its input."""
 
 from __future__ import annotations
 

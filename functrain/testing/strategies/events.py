@@ -1,4 +1,4 @@
-"""The events of whole runs, in the order that is promised, without training anything."""
+"""Generate the events of whole runs in the documented order, without training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Plan:
 
 @st.composite
 def events(draw: st.DrawFn, max_epochs: int = 3, max_batches: int = 4) -> list[Event]:
-    """All events of a run, for trying a listener on them.
+    """Draw all events of a run, for testing a listener.
 
     Args:
         draw: given by Hypothesis.

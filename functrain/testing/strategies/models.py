@@ -1,4 +1,4 @@
-"""Models made of small blocks, with a loss and batches that fit them."""
+"""Draw models made of small blocks, with a matching loss and batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CLASSES = 3
 
 @attrs.frozen
 class Architecture:
-    """A model as a value: how it is built, what its loss is, and its batches.
+    """A description of a model, with its loss and batches.
 
     Attributes:
         kind: ``vector``, ``image`` or ``sequence``: what a sample is.
@@ -76,7 +76,7 @@ class Architecture:
 def architectures(
     draw: st.DrawFn, kinds: tuple[str, ...] = tuple(KINDS), most: int = 3
 ) -> Architecture:
-    """A model of a few blocks; shrinks to none between input and head.
+    """Draw a model of a few blocks; shrinks to none between input and head.
 
     Args:
         draw: given by Hypothesis.
@@ -97,7 +97,7 @@ def architectures(
 def batches(
     draw: st.DrawFn, architecture: Architecture, least: int = 2, most: int = 5
 ) -> tuple[Tensor, Tensor]:
-    """A batch that fits a model.
+    """Draw a batch for a model.
 
     Args:
         draw: given by Hypothesis.
@@ -110,7 +110,7 @@ def batches(
 
 @attrs.frozen
 class Case:
-    """A model and a recipe: what a program is made from, and printed when an example fails.
+    """A model and a recipe for a program, printed when an example fails.
 
     Attributes:
         architecture: the model.
@@ -140,7 +140,7 @@ def cases(
     models: st.SearchStrategy[Architecture] | None = None,
     recipe: st.SearchStrategy[dict[str, Any]] | None = None,
 ) -> Case:
-    """A model and a recipe for it.
+    """Draw a model and a recipe for it.
 
     Args:
         draw: given by Hypothesis.

@@ -1,4 +1,4 @@
-"""Recipes: optimizer, schedule, average, clipping, accumulation, precision, non-finite policy."""
+"""Draw recipes: optimizer, schedule, EMA, clipping, accumulation, precision, non-finite policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "bf16", "fp16")
 
 @st.composite
 def optimizers(draw: st.DrawFn, lr: st.SearchStrategy[Any] | None = None) -> optim.Optimizer:
-    """An optimizer: with and without moments, wrapped, grouped, of torch's classes.
+    """Draw an optimizer: with and without moments, wrapped, grouped, or from torch.
 
     Args:
         draw: given by Hypothesis.
@@ -54,11 +54,11 @@ def optimizers(draw: st.DrawFn, lr: st.SearchStrategy[Any] | None = None) -> opt
     return made[draw(st.integers(0, len(made) - 1))]()
 
 
-@functools.cache  # strategies are slow to make
+@functools.cache  # strategies are slow to build
 def recipes(
     optimizer: st.SearchStrategy[Any] | None = None, precisions: tuple[str, ...] = PRECISIONS
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Keyword arguments of ``functrain.program`` beside the model and the loss.
+    """Draw the keyword arguments of ``functrain.program`` other than model and loss.
 
     Args:
         optimizer: by default those of ``optimizers()``.

@@ -1,4 +1,4 @@
-"""Durations, and where and how runs are cut."""
+"""Draw durations and interruptions of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functrain.training.durations import Epochs, Minutes, Samples, Steps
 
 
 def durations(timed: bool = False, most: int = 20) -> st.SearchStrategy[Any]:
-    """Steps, epochs (parts of one too), samples, and minutes if asked for.
+    """Draw steps, epochs (including fractions), samples, and optionally minutes.
 
     Args:
         timed: whether minutes may be drawn; how long they last depends on the machine.
@@ -37,7 +37,7 @@ def cuts(
     workers: tuple[int | None, ...] = (None,),
     most: int = 3,
 ) -> list[Cut]:
-    """Where a run is cut, how, and with how many workers it goes on; for ``check_resumes``.
+    """Draw interruptions for ``check_resumes``: where, how, and the number of workers afterwards.
 
     Args:
         draw: given by Hypothesis.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules of every kind, alone and inside one another."""
+"""Draw learning-rate schedules of every kind, alone and nested."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from functrain import schedules as fs
 Schedules = st.SearchStrategy[Any]
 
 
-@functools.cache  # strategies are slow to make
+@functools.cache  # strategies are slow to build
 def schedules(
     peak: float = 0.02, observing: bool = True, nested: bool = True, open_ended: bool = False
 ) -> Schedules:
-    """A number, or a schedule of some steps.
+    """Draw a number or a schedule.
 
     Args:
         peak: the highest rate.

@@ -1,4 +1,4 @@
-"""Trees such as states and batches are: tensors of any dtype and layout, aliases, scalars."""
+"""Draw trees like states and batches: tensors of any dtype and layout, aliases, scalars."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tensors(
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     layouts: Sequence[str] = tuple(LAYOUTS),
 ) -> Tensor:
-    """A tensor of any bits: NaN of any payload, infinities and -0.0 too. Shrinks to zeros.
+    """Draw a tensor of any bits, including NaN payloads, infinities and -0.0; shrinks to zeros.
 
     Args:
         draw: given by Hypothesis.
@@ -57,7 +57,7 @@ def tensors(
 
 
 def scalars() -> st.SearchStrategy[Any]:
-    """Python values that a state may hold: numbers of any size, text, ``None``."""
+    """Draw Python values that a state may hold: numbers of any size, text, ``None``."""
     numbers = st.integers(-(1 << 66), 1 << 66) | st.floats()
     return st.none() | st.booleans() | numbers | st.text(max_size=4) | st.binary(max_size=4)
 
@@ -69,7 +69,7 @@ def trees(
     aliases: bool = True,
     max_leaves: int = 8,
 ) -> Any:
-    """A dict of dicts, lists, tuples and leaves.
+    """Draw a dict of dicts, lists, tuples and leaves.
 
     Args:
         draw: given by Hypothesis.

@@ -71,7 +71,7 @@ def read_only(array: Any) -> Any:
 
 
 def no_blocks() -> Any:
-    """What ``to_dense`` of torch 2.13 divides by 0 for."""
+    """Make a tensor for which ``to_dense`` of torch 2.13 divides by 0."""
     indices = torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     return torch.sparse_bsr_tensor(*indices, torch.ones(0, 0, 0), (0, 0), check_invariants=True)
 
@@ -302,7 +302,7 @@ LIES: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("field", "lie"), LIES)
 def test_a_false_value_in_a_manifest_is_an_error(field: str, lie: Any) -> None:
-    # What has no elements may as well have another shape.
+    # Leaves without elements are left out: another shape of them is valid too.
     leaves = [SPARSE[name] for name in SPARSE if name not in ("empty", "no values")]
     leaves += [ARRAYS["matrix"], ARRAYS["fortran"], torch.Generator()]
     leaves.append(Scaled(torch.ones(2, 3, dtype=torch.int8), torch.ones(2), None))
@@ -353,7 +353,7 @@ def test_blocks_of_size_0_are_an_error() -> None:
         decode(json, lied)
 
 
-def test_scalars_are_not_taken_for_arrays_of_any_size() -> None:
+def test_scalars_are_not_mistaken_for_arrays_of_any_size() -> None:
     for lie in (["<f4", ""], ["|O", "00" * 8], ["<U999999999", ""], [[["a", "|O"]], "00" * 8], 3):
         with pytest.raises(ValueError, match=r"NumPy"):
             decode({"$numpy": lie}, [])

@@ -1,4 +1,4 @@
-"""Row 39: what does not fit is told by path, all at once, before any payload is read."""
+"""Row 39: mismatches are reported by path, all at once, before any payload is read."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Crash(BaseException):
 
 @attrs.define
 class Plan:
-    """What happens to the operations of the ``faulty`` file system; they are counted from 0."""
+    """The faults of the operations of the ``faulty`` file system, which are counted from 0."""
 
     fails_at: int | None = None
     how: str = "before"
@@ -288,7 +288,7 @@ def test_the_manifest_comes_last_and_goes_first(faulty: RemoteCheckpoints, plan:
 
 
 def leave(store: RemoteCheckpoints, step: int, age: int) -> str:
-    """What an interrupted save leaves behind."""
+    """Leave what an interrupted save leaves behind."""
     clock = remote_attempts.time.time_ns() - age
     name = Attempt(step, clock, "0123456789abcdef").name
     store.objects().put_new(f"{name}/params.safetensors", b"half of it")
@@ -478,7 +478,7 @@ def test_a_crash_at_every_operation_of_a_save(
 @pytest.mark.row(38)
 @pytest.mark.parametrize("how", ["before", "silently torn"])
 @pytest.mark.parametrize("which", ["latest", "best", 2])
-def test_a_failing_network_is_not_taken_for_damage(
+def test_a_failing_network_is_not_mistaken_for_damage(
     faulty: RemoteCheckpoints, plan: Plan, which: Any, how: str
 ) -> None:
     store = attrs.evolve(faulty, keep_last=None)

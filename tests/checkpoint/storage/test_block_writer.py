@@ -1,4 +1,4 @@
-"""Files written in blocks hold what was written, and an error on the way is always told."""
+"""Files written in blocks hold the written bytes, and every error on the way is raised."""
 
 from __future__ import annotations
 

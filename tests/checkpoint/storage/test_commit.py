@@ -115,7 +115,7 @@ def test_savers_of_the_same_path(tmp_path: Path) -> None:
             for _ in range(10):
                 tree_ = {"by": number, "w": torch.full((100,), float(number))}
                 save(place, tree_, overwrite=True)
-        except BaseException as error:  # (told by the main thread)
+        except BaseException as error:  # (raised by the main thread)
             errors.append(error)
 
     threads = [threading.Thread(target=saving, args=(number,)) for number in range(3)]

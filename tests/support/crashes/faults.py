@@ -1,4 +1,4 @@
-"""System calls that fail when they are told to, from whatever thread they are made."""
+"""Make chosen system calls fail, in any thread."""
 
 from __future__ import annotations
 

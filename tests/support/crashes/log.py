@@ -1,4 +1,4 @@
-"""What was done to a directory: every operation on files in it, in order, with inode identities.
+"""Record every operation on the files of a directory, in order, with inode identities.
 
 The recorder stands in for functions of ``os``, from any number of threads. Operations outside of
 its directory are not recorded.

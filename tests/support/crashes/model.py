@@ -1,4 +1,4 @@
-"""What a run directory ought to hold, said a second time and more plainly."""
+"""A simpler model of the expected content of a run directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEEP_LAST, KEEP_BEST, EVERY = 2, 1, 5
 
 @attrs.frozen
 class Saved:
-    """What was saved under a step."""
+    """The checkpoint saved under a step."""
 
     value: int
     loss: float | None = attrs.field(eq=False)  # (NaN is not equal to itself)
@@ -41,7 +41,7 @@ def ranked(model: Model) -> list[int]:
 
 
 def kept(model: Model, just_saved: int | None) -> Model:
-    """What is left after retention."""
+    """Return the checkpoints left after retention."""
     steps = {*sorted(model)[-KEEP_LAST:], *ranked(model)[:KEEP_BEST], just_saved}
     steps |= {step for step in model if step % EVERY == 0}
     return {step: saved for step, saved in model.items() if step in steps}

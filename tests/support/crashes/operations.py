@@ -32,14 +32,14 @@ class Size:
 
 @attrs.frozen
 class Sync:
-    """What was done to a file or directory before is on the disk."""
+    """A sync: earlier operations on a file or directory are on the disk."""
 
     inode: int
 
 
 @attrs.frozen
 class Mark:
-    """What a writer said: ``begun`` or ``returned``, of which value."""
+    """A message of the writer: ``begun`` or ``returned``, with the value saved."""
 
     text: str
     value: int

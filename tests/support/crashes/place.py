@@ -1,4 +1,4 @@
-"""Where crashes are tried, and how their number is told."""
+"""The directory for simulated crashes, and a report of their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a writer was doing when the machine stopped, and what must be found afterwards."""
+"""Scenarios: the actions of a writer before a crash, and the checks after it."""
 
 from __future__ import annotations
 

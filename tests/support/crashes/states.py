@@ -1,9 +1,10 @@
-"""The states in which a crash may leave a directory, given what was done to it.
+"""The states in which a crash may leave a directory, given the operations on it.
 
-More than any one file system does is assumed: of names changed since their directory was last
-synced any subset is on the disk; of bytes written since their file was last synced any sectors
-are, where the others hold what was synced there before or, if nothing was, zeros or rubbish, and
-the length may be any on the way. A renaming is there or not, never half. What was synced is there.
+The model assumes more than any one file system does. Of the names changed since the last sync of
+their directory, any subset is on the disk. Of the bytes written since the last sync of their file,
+any sectors are; the others hold the synced content or, if there was none, zeros or garbage, and
+the length may have any value in between. A rename is durable or not, never half. Synced operations
+are durable.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FATES = ("all", "none", "zeros", "sectors", "rubbish", "some", "cut")
 
 @attrs.define
 class Disk:
-    """What is certainly on the disk, and what may be."""
+    """The durable content of the disk, and the changes that may or may not be durable."""
 
     directories: dict[int, dict[str, int]]
     files: dict[int, bytes]
@@ -75,12 +76,12 @@ def final(log: Log) -> State:
 
 
 def states(disk: Disk, chance: random.Random, tries: int) -> Iterator[State]:
-    """Some of the states after a crash, chosen by chance but for the plainest, which come always.
+    """Yield some states after a crash: always the simplest ones, then random ones.
 
     Args:
         disk: at the moment of the crash; must not change while this is drawn from.
-        chance: what is not decided by the disk.
-        tries: how many to draw; the same may come twice.
+        chance: random numbers for everything that the disk does not decide.
+        tries: number of states to draw; some may repeat.
     """
     subsets = _subsets(disk.names, chance)
     for number in range(tries):
@@ -139,7 +140,7 @@ def written(content: bytes, operations: list[Data | Size]) -> bytes:
 def fated(old: bytes, operations: list[Data | Size], fate: Fate, chance: random.Random) -> bytes:
     """A file of which some bytes were not synced."""
     new = written(old, operations)
-    # What was cut off is gone, even where bytes are written in its place again.
+    # Truncated bytes are gone, even if new bytes are written there.
     cuts = [each.length for each in operations if isinstance(each, Size) and not each.grows]
     held = old[: min([len(old), *cuts])]
     match fate:
@@ -203,7 +204,7 @@ def built(disk: Disk, names: list[Change], fates: dict[int, Fate], chance: rando
 
 
 def digest(state: State) -> bytes:
-    """What tells two states apart."""
+    """Return a digest that distinguishes states."""
     total = blake2b(digest_size=16)
     for name in sorted(state):
         content = state[name]
