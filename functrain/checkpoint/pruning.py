@@ -114,6 +114,6 @@ def _removed(path: Path) -> bool:
 def _warn_kept(path: Path, error: OSError) -> None:
     warn(
         f"checkpoints no longer needed in {path} could not be removed: {error}. They occupy disk "
-        "space until then; the next save tries again",
+        "space until the next save tries again",
         CheckpointWriteWarning,
     )

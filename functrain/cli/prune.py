@@ -80,7 +80,7 @@ def _reasons(
     reasons = {}
     for step in sorted(rows.keys() - going):
         names = dict.fromkeys(name for name, steps in kept if step in steps)
-        unread = "not readable, so not judged" if rows[step].problem else "the newest sound one"
+        unread = "not readable, so not judged" if rows[step].problem else "the newest intact one"
         reasons[step] = ", ".join(names) or unread
     return reasons
 

@@ -42,7 +42,7 @@ class MicroBatches:
 Purpose = tuple[str, str]
 MEAN: Purpose = (
     "the mean over several batches or micro-batches is weighted by their samples",
-    "Return functrain.Loss(value, weight=n) from the loss, n being what its mean was taken over",
+    "Return functrain.Loss(value, weight=n) from the loss, n being the number of items in its mean",
 )
 DURATION: Purpose = (
     "a duration of this run is counted in the samples of its batches",
@@ -140,7 +140,7 @@ def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
         what, remedy = purpose
         register = or_register("its size", "size", class_to_register(batch))
         raise BatchSizeError(
-            f"{what}, and it is not evident how many there are in this one: {why_unknown(batch)}. "
+            f"{what}, and the number in this batch is unknown: {why_unknown(batch)}. "
             f"{remedy}{register}."
         )
     return found

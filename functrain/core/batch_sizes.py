@@ -223,7 +223,7 @@ def why_unknown(batch: Any) -> str:
     found = [(_place(path), n) for path, n in votes(batch)]
     if not found:
         kind = class_to_register(batch)
-        return f"there is no tensor to be seen in {'it' if kind is None else kind.__qualname__}"
+        return f"no tensor is found in {'it' if kind is None else kind.__qualname__}"
     shown = {n: place for place, n in reversed(found)}
     listed = ", ".join(f"{place} has {n}" for n, place in list(shown.items())[::-1][:4])
     return f"leading sizes differ: {listed}"

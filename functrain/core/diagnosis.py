@@ -20,9 +20,9 @@ from functrain.tree.printing import summary, totals
 
 _SHOWN = 12
 _REMEDY = (
-    "Train on with a state that the program made, program.init(). Weights are taken over by "
-    "program.init(params={**state.params, **state.buffers}), and with them "
-    "attrs.evolve(..., counters=state.counters, rng=state.rng) goes on at the same step"
+    "Continue from a state that the program made, program.init(). To start with these weights, "
+    "program.init(params={**state.params, **state.buffers}); to continue at its step as well, "
+    "attrs.evolve(..., counters=state.counters, rng=state.rng)"
 )
 
 
@@ -121,7 +121,7 @@ def _mismatch(problems: list[str]) -> ParameterMismatchError:
     shown, more = problems[:_SHOWN], len(problems) - _SHOWN
     return ParameterMismatchError(
         "the state is of a program that trains other parameters, or has another model, optimizer, "
-        f"ema= or precision=. {_REMEDY}. What differs",
+        f"ema= or precision=. {_REMEDY}. These differ",
         [*shown, f"and {more} more"] if more > 0 else shown,
     )
 

@@ -188,9 +188,9 @@ def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: st
         ended = f"{name}: {kind} has ended with a learning rate of exactly 0, at update {ends}"
         if how == "raise":
             raise ScheduleEndedError(
-                f"{ended}, and the run goes on. End it there, or make the schedule longer; or give "
-                'fit schedule_end="keep" (fit.schedule_end=keep on the command line) where that '
-                "is meant"
+                f"{ended}, and the run continues. End it there, or make the schedule longer; to "
+                'train on at that rate, give fit schedule_end="keep" (fit.schedule_end=keep on the '
+                "command line)"
             )
         warn(
             f"{ended}: steps from there on train nothing. End the loop there, or make the schedule "

@@ -78,8 +78,8 @@ def refuse_closures(source: nn.Module, copied: nn.Module) -> None:
             held = _held(value) if isinstance(value, FunctionType) else ()
             if any(id(one) in parts for one in held):
                 raise ModelError(
-                    f"{value.__qualname__}, {key!r} of {path or type(source).__name__!r}, holds on "
-                    "to a part of the module, which a copy of it goes on to use. functrain works "
+                    f"{value.__qualname__}, {key!r} of {path or type(source).__name__!r}, refers "
+                    "to a part of the module, and so would a copy of it. functrain works "
                     "on a private copy of the module; pass a factory instead: "
                     "functrain.program(lambda: Model(...), ...)"
                 )

@@ -186,7 +186,7 @@ def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
     if elsewhere:
         warn(
             "another thread made a step at the same time. Torch has one random generator for all "
-            "threads, so what this step drew from it does not follow from its state, and two "
+            "threads, so the random numbers of this step do not follow from its state, and two "
             "threads must not share a program. Train in processes of their own, or hold a "
             "threading.Lock around init, train_step and eval_step",
             FunctrainWarning,
@@ -194,9 +194,9 @@ def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
         return
     raise RandomnessError(
         "the loss or the model seeded torch's generator from the operating system (torch.seed()), "
-        "so what it drew after that does not follow from the state: the same step gives another "
+        "so its later random numbers do not follow from the state: the same step gives another "
         "result next time, also when a run is resumed. The generator is seeded for each step; "
-        "where a seed is needed, take int(torch.randint(2**31, ())) in the place of torch.seed()."
+        "where a seed is needed, take int(torch.randint(2**31, ())) instead of torch.seed()."
     )
 
 

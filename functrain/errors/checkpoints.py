@@ -83,8 +83,8 @@ class CheckpointChangedError(FunctrainError, RuntimeError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"{path} was changed in place while it was being saved, so nothing was saved. Save in "
-            "the background only what is not changed any more, or copies of it: "
+            f"{path} was changed in place while it was being saved, so nothing was saved. In "
+            "the background, save only tensors that no longer change, or copies of them: "
             "Saver(store, staged=True)"
         )
 

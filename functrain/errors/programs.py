@@ -87,7 +87,7 @@ class CaptureError(FunctrainError, RuntimeError):
             f"compiled cannot take this step into one graph: {reason}.{at}"
             "  A graph is captured from one run of the loss and the model without data: they may "
             "not look at the values of tensors (if, float(), .item(), .numpy(), a mask as index) "
-            "nor change anything besides. functrain.compiled(program, fallback=True) runs such a "
+            "nor change anything else. functrain.compiled(program, fallback=True) runs such a "
             "program eagerly"
         )
 
@@ -99,7 +99,7 @@ class CompilationError(FunctrainError, RuntimeError):
         super().__init__(
             f"the step was captured, but could not be compiled: {reason}\n  On the CPU this takes "
             "a C++ compiler (Debian: apt install g++). functrain.compiled(program, fallback=True) "
-            'goes on without, backend="eager" runs the graph as it is'
+            'runs the step eagerly, backend="eager" runs the graph without compiling it'
         )
 
 

@@ -143,10 +143,9 @@ def one_of(*choices: Any) -> Validator:
 
 def optional(validator: Validator) -> Validator:
     """Accept None, too."""
+    expected = f"{validator.expected.replace(' or ', ', ')} or None"
     return Validator(
-        lambda value: value is None or validator.accepts(value),
-        f"{validator.expected} or None",
-        validator.hint,
+        lambda value: value is None or validator.accepts(value), expected, validator.hint
     )
 
 

@@ -108,7 +108,7 @@ class FromTorch(Optimizer):
         if len(built.param_groups) > 1 or list(map(id, held)) != list(map(id, wrapped)):
             raise UnsupportedError(
                 f"from_torch: {self.cls.__name__} puts its parameters into groups or an order of "
-                "its own, so that they could not be told apart by name"
+                "its own, so they cannot be identified by name"
             )
         return built
 

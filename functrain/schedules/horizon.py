@@ -27,7 +27,7 @@ def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps"
         raise UnknownLengthError(
             f"{name} has no {field} of its own, and the length of the run is not known here: "
             f"give {name}(..., {field}=N), or run it by ft.fit(until=...) with a number of steps, "
-            "or of epochs of data whose length is known; samples and minutes do not tell it"
+            "or of epochs of data whose length is known; samples and minutes do not determine it"
         )
     return horizon
 

@@ -151,6 +151,6 @@ def _check_same(where: str, expected: Iterable[Any], saved: Any) -> None:
     if found is None or set(expected) != set(found):
         raise ScheduleStateError(
             f"{where}: the checkpoint was made with another learning rate schedule (it holds "
-            f"{saved!r}). Go on with the schedule of the run, or begin a new run from its weights: "
-            "program.init(params=state.params)"
+            f"{saved!r}). Continue with the schedule of the run, or start a new run from its "
+            "weights: program.init(params=state.params)"
         )

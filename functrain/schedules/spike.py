@@ -19,7 +19,7 @@ from functrain.schedules.inside import check_inside_step, own_horizon
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
     if instance.factor == 0 and instance.recovery > 1 and floor == 0:
         raise ConfigurationError(
-            "Spike: from factor=0 nothing recovers, whatever the recovery: give a floor above 0"
+            "Spike: a rate multiplied by factor=0 cannot recover: give a floor above 0"
         )
 
 

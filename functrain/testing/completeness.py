@@ -74,7 +74,7 @@ def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Inf
     hidden = [influence for influence in found if influence.verdict == "hidden state"]
     if hidden:
         lines = "".join(f"\n  {each}. {ADVICE.get(each.kind, ADVICE[''])}" for each in hidden)
-        raise IncompleteError(f"a step is influenced by what is not in the state:{lines}", found)
+        raise IncompleteError(f"a step depends on values that are not in the state:{lines}", found)
     return found
 
 

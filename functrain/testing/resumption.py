@@ -20,8 +20,8 @@ from functrain.training.resume import TYPES
 
 _MOST = 8
 _ADVICE = (
-    "check_complete(make) names what a step goes by that is in no checkpoint; if it finds nothing, "
-    "look at what data and listeners remember"
+    "check_complete(make) names the values that a step depends on and no checkpoint holds; if it "
+    "finds none, check the states of data and listeners"
 )
 
 

@@ -85,9 +85,9 @@ def ended_before(
         return f"early_stop: {stopped}" if stopped else None
     if steps is not None and at.step > steps:
         warn(
-            f"the run in {path.parent} stands at step {at.step}, beyond the {steps} of this until: "
-            "nothing is trained, and what it gives is the state of that step. Choose another "
-            "directory for a shorter run, or go back by resume=STEP",
+            f"the run in {path.parent} is at step {at.step}, beyond the {steps} of this until: "
+            "nothing is trained, and the result is the state of that step. Choose another "
+            "directory for a shorter run, or go back with resume=STEP",
             ResumeWarning,
         )
     return f"{limit.reason}: {limit.detail}"
@@ -128,10 +128,10 @@ def check_unchanged(
     )
     if ended:
         raise RunChangedError(
-            f"nothing is left to train: the run in {path.parent} has ended ({ended}), and it was "
-            f"another one than this:\n{listed}\nChoose another directory for a new run, or remove "
-            "that one; go back to what it was made with for its result; or give a longer until to "
-            "train on with what changed"
+            f"nothing is left to train: the run in {path.parent} has ended ({ended}), and it "
+            f"differs from this one:\n{listed}\nChoose another directory for a new run, or remove "
+            "that one; undo the changes to get its result; or give a longer until to train on "
+            "with the changes"
         )
     warn(
         "the run is continued with something changed; from here on it is not the run that was "
@@ -216,7 +216,7 @@ def check_position(state: TrainState, length: int | None) -> None:
     if length is not None and at.batch > length:
         raise DataChangedError(
             f"{_beyond(at, length)}: it was trained on other data or in other batches. Give the "
-            f"data the run was started with, or give the state to a run of its own, fit(state=...) "
+            f"data the run was started with, or start a new run from the state, fit(state=...) "
             f"with another directory. {_REMEDY}"
         )
 

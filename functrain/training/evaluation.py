@@ -184,8 +184,8 @@ def _merged(
             empty += 1
             if empty >= iteration.MOST_EMPTY:
                 raise EmptyDatasetError(
-                    f"{empty} batches of the evaluation data in a row have no samples: look at "
-                    "what it gives, or limit it, functrain.Evaluation(data, batches=...)"
+                    f"{empty} batches of the evaluation data in a row have no samples: check "
+                    "its batches, or limit it, functrain.Evaluation(data, batches=...)"
                 )
             continue
         empty = 0
@@ -201,7 +201,7 @@ def _merged(
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
     if index is None:
         raise EmptyDatasetError(
-            "the evaluation data gave no batch: look at what its dataset, sampler or filter gives"
+            "the evaluation data gave no batch: check its dataset, sampler or filter"
         )
     return so_far
 

@@ -198,5 +198,5 @@ class EpochProgress:
             what = f"{self.empty} batches in a row without samples" if self.empty else "no batch"
             raise EmptyDatasetError(
                 f"the data gave {what} in epoch {self.epoch}, so nothing can be trained on: "
-                "look at what the dataset, its sampler or filter, and the collate function give"
+                "check the dataset, its sampler or filter, and the collate function"
             )

@@ -176,7 +176,7 @@ def _check_nothing(all_monitored: Sequence[Monitored]) -> None:
         return
     listed = ", ".join(dict.fromkeys(each.shown for each in all_monitored))
     message = (
-        "without eval_data nothing is evaluated, so what waits for evaluations never acts: "
+        "without eval_data nothing is evaluated, so options that need evaluations have no effect: "
         f"{listed}. Give fit eval_data="
     )
     if any(each.by != "checkpoints" for each in all_monitored):

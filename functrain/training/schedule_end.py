@@ -115,7 +115,7 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
         raise ScheduleEndedError(
             f"{name}: {kind} takes no steps up to update {steps}, to which the run continues: "
             f"{error}. End the run before, or give it a length that reaches so far"
-            + (f"; and say what is to happen:\n{others}" if others else "")
+            + (f"; and choose how it continues:\n{others}" if others else "")
         ) from error
     if at_zero:
         own = "" if longer else _longer(curve, at)
@@ -123,13 +123,13 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
         raise ScheduleEndedError(
             f"{name}: {kind} ends {where} with a learning rate of exactly 0, and the run continues "
             f"to update {steps}: the rest of it would train nothing. End the run there{own}; or "
-            f"say what is to happen:\n{_remedies(curve, at, steps)}"
+            f"choose how it continues:\n{_remedies(curve, at, steps)}"
         )
     if longer:
         warn(
             f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now "
-            f"continues to {steps}: the updates from {ends} on have its last rate. Say what "
-            f"is to happen:\n{_remedies(curve, at, steps)}",
+            f"continues to {steps}: the updates from {ends} on have its last rate. Choose how "
+            f"it continues:\n{_remedies(curve, at, steps)}",
             ScheduleEndedWarning,
         )
 
@@ -138,7 +138,7 @@ def _longer(curve: Curve, at: int) -> str:
     """Say how a schedule with a length of its own may reach the end of the run."""
     kind = type(curve.schedule).__name__
     if getattr(curve.schedule, "horizon", lambda: None)() is None:
-        return f", or give {kind} what reaches so far"
+        return f", or give {kind} values up to there"
     if at:
         return f', or give {kind} no length of its own, and schedule_end="stretch" or "restart"'
     return f", or give {kind} no length of its own, so that it ends with it"

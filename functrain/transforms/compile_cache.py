@@ -40,8 +40,8 @@ def cached(program: Program) -> Program:
         directory = private(cache_directory() / "compiled")
     except OSError as error:
         warn(
-            f"what this run compiles is not kept, so a resumed run compiles again: {error}. Name a "
-            f"directory that is yours alone: {_VARIABLE}=...",
+            f"compiled code is not kept, so a resumed run compiles again: {error}. Name a "
+            f"directory that only you can write to: {_VARIABLE}=...",
             CompileCacheWarning,
         )
         return program

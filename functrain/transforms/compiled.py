@@ -241,9 +241,9 @@ class Compiled:
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:
             warn(
-                f"this program was compiled for {_MANY} forms of batch and now is for one more. "
+                f"this program was compiled for {_MANY} forms of batch, and this is one more. "
                 "Every shape, number or string in a batch has a graph of its own: pad, drop the "
-                "last batch, or leave out of batches what the loss does not use",
+                "last batch, or leave out of batches the fields that the loss does not use",
                 RecompileWarning,
             )
         # The modules that compiling needs take a while to import.

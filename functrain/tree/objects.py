@@ -170,7 +170,7 @@ def _shallow(value: Any) -> Any:
 def _not_copied(kind: type, reason: str) -> UnsupportedError:
     return UnsupportedError(
         f"a step hands a copy of its batch to the model, and the {kind.__qualname__} in this "
-        f"batch cannot be copied: {reason}. Register what it is made of with "
+        f"batch cannot be copied: {reason}. Register its parts with "
         "torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
     )
 

@@ -77,7 +77,7 @@ def test_a_sound_one_stays_where_the_newest_is_damaged(functrain: Run, store: Ch
     ended = functrain("prune", store.directory, *options)
     assert store.steps() == [30, 40]
     reasons = {each["step"]: each["reason"] for each in ended.json["kept"]}
-    assert reasons == {30: "the newest sound one", 40: "last"}
+    assert reasons == {30: "the newest intact one", 40: "last"}
 
 
 def test_what_cannot_be_read_is_not_judged(functrain: Run, store: Checkpoints) -> None:

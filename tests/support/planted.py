@@ -506,7 +506,7 @@ TABLE = [
     Planted(
         "hidden state in an attribute",
         complete(square, Counting(2, 1)),
-        r"module.calls \(attribute\): a step makes 2 of 1, and goes by it. Make it a buffer",
+        r"module.calls \(attribute\): a step makes 2 of 1, and depends on it. Make it a buffer",
     ),
     Planted(
         "hidden state in a global list",
@@ -531,7 +531,7 @@ TABLE = [
     Planted(
         "hidden state in a generator",
         complete(draws_from_its_own_generator),
-        r"planted.OWN \(global\): a step changes what is in it",
+        r"planted.OWN \(global\): a step changes its content",
     ),
     Planted(
         "a step that goes by the clock",

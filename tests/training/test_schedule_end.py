@@ -244,7 +244,7 @@ class TestARunThatGoesOn:
         assert run.state.scheduler["0"]["best"] < float("inf")
 
     def test_takes_one_of_three_words(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"schedule_end: expected one of .*'longer'"):
+        with pytest.raises(ConfigurationError, match=r"schedule_end: expected 'keep'.*'longer'"):
             fit(0.1, FIRST, schedule_end="longer")
 
     def test_with_a_longer_length_of_its_own_is_refused_or_stretched(self, tmp_path: Path) -> None:
@@ -352,8 +352,8 @@ class TestOneOfTorchThatTakesNoMoreSteps:
     ("make", "told"),
     [
         (FIXED["own steps"], 'no length of its own, and schedule_end="stretch"'),
-        (FIXED["lambda"], "give Lambda what reaches so far"),
-        (FIXED["torch's linear"], "give TorchSchedule what reaches so far"),
+        (FIXED["lambda"], "give Lambda values up to there"),
+        (FIXED["torch's linear"], "give TorchSchedule values up to there"),
     ],
     ids=["own steps", "lambda", "torch's linear"],
 )

@@ -44,7 +44,7 @@ def fit(lr: Any, until: Any, directory: Path) -> ft.Run:
 def test_a_run_whose_length_is_unknown_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(UnknownLengthError, match="samples and minutes do not tell it"):
+    with pytest.raises(UnknownLengthError, match="samples and minutes do not determine it"):
         fit(Cosine(0.01), ft.Samples(40), tmp_path / "run")
     assert not (tmp_path / "run").exists() or not ft.Checkpoints(tmp_path / "run").steps()
     run = fit(Cosine(0.01, steps=30), ft.Samples(40), tmp_path / "run")

@@ -37,7 +37,7 @@ class Side:
         if not callable(make):
             raise ConfigurationError(
                 f"expected a function that returns the arguments of fit, got {make!r}: call "
-                "functrain.bisect with functions that return what fit was called with, "
+                "functrain.bisect with functions that return the arguments of fit, "
                 "dict(program=..., data=..., until=..., directory=...). For directories of "
                 "functrain train, run functrain diff --replay"
             )

@@ -27,13 +27,13 @@ ENTERED = {
     "optimizer": "the gradients are the same: clipping or the optimizer differs",
     "params": "gradients and moments are the same: the optimizer's update differs",
     "ema": "the weights are the same: the average differs",
-    "buffers": "the weights are the same: what the forward pass writes to buffers differs",
-    "scheduler": "only what the schedule remembers differs",
+    "buffers": "the weights are the same: the buffers that the forward pass writes differ",
+    "scheduler": "only the state of the schedule differs",
     "loss_scale": "only the scale of the loss differs",
     "rng": "only the root seed differs",
-    "counters": "only what is counted differs",
+    "counters": "only the counters differ",
     "evaluation": "the step is the same, its evaluation is not",
-    "end": "one run goes on, the other does not",
+    "end": "one run continues, the other does not",
     "records": "they are the same, so it was neither the program nor the data as they are now: an "
     "earlier version of either, the machine, or chance",
 }

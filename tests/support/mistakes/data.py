@@ -80,12 +80,12 @@ MISTAKES = [
         errors.EmptyDatasetError,
         lambda *_: fit(data=FromTheStart(0)),
         ("no batch in epoch 0", "FromTheStart"),
-        ("look at what this FromTheStart gives",),
+        ("check what this FromTheStart yields",),
     ),
     Mistake(
         errors.BatchIndexError,
         lambda *_: read(Batches(X, 2, sampler=Few())),
-        ("Few.indices(0, 0, 8)", "gave [3]"),
+        ("Few.indices(0, 0, 8)", "got [3]"),
         ("must give 8 samples",),
     ),
     Mistake(

@@ -118,7 +118,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda path, _: ft.Checkpoints(path, mode="lowest"),  # type: ignore[arg-type]
         ("Checkpoints: mode", "got 'lowest'"),
-        ("'min' or 'max'",),
+        ("'min', 'max' or None",),
     ),
     Mistake(
         errors.ConfigurationError,
@@ -171,7 +171,7 @@ MISTAKES = [
     Mistake(
         errors.ResumeWarning,
         lambda path, _: shorter(path),
-        ("stands at step 4", "beyond the 2 of this until"),
+        ("is at step 4", "beyond the 2 of this until"),
         ("another directory", "resume=STEP"),
     ),
     Mistake(

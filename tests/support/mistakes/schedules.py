@@ -89,7 +89,7 @@ MISTAKES = [
         errors.ScheduleStateError,
         lambda path, _: another_schedule(path),
         ("made with another learning rate schedule",),
-        ("Go on with the schedule of the run", "program.init(params=state.params)"),
+        ("Continue with the schedule of the run", "program.init(params=state.params)"),
     ),
     Mistake(
         errors.ScheduleEndedError,

@@ -100,7 +100,7 @@ MISTAKES = [
     Mistake(
         errors.IncompleteError,
         lambda *_: testing.check_complete(counting.make),
-        ("influenced by what is not in the state",),
+        ("depends on values that are not in the state",),
         ("CALLS",),
         slow=True,
     ),
