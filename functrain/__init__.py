@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
-    from functrain.tree.copying import copy
+    from functrain.tree.nodes import copy
 
 __version__ = "0.1.0"
 
@@ -113,7 +113,7 @@ _DEFINED_IN = {
     "bisect": "functrain.testing.bisect",
     "checked": "functrain.testing.checked",
     "compiled": "functrain.transforms.compiled",
-    "copy": "functrain.tree.copying",
+    "copy": "functrain.tree.nodes",
     "donated": "functrain.transforms.donated",
     "evaluate": "functrain.training.evaluation",
     "fit": "functrain.training.fitting",

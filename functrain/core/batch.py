@@ -30,6 +30,7 @@ class MicroBatches:
         batches: the loader batches, of equal or unequal size.
 
     Example:
+        >>> import torch
         >>> MicroBatches([torch.zeros(2, 3), torch.zeros(1, 3)])
         MicroBatches(batches=[tensor([[0., 0., 0.],
                 [0., 0., 0.]]), tensor([[0., 0., 0.]])])
@@ -84,6 +85,7 @@ def split(batch: Batch, accumulate: int) -> Split:
             sequence or an object of an unregistered class in it.
 
     Example:
+        >>> import torch
         >>> [len(part) for part in split(torch.zeros(7, 2), 3).parts]
         [3, 2, 2]
     """

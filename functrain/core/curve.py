@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from functrain.core.as_schedule import Constant
+from functrain.core.given_schedules import Constant
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 

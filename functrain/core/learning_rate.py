@@ -11,11 +11,10 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from functrain.core.as_schedule import as_schedule
 from functrain.core.curve import RESTARTED, Curve
+from functrain.core.given_schedules import as_schedule, with_mode, without_mode
 from functrain.core.optimizer import Optimizer
 from functrain.core.schedule import Mode, Schedule
-from functrain.core.schedule_mode import with_mode, without_mode
 from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
 from functrain.errors.warning import warn
 
@@ -97,13 +96,12 @@ def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> Schedu
             device.
     """
 
-    def advanced(curve: Curve) -> SchedulerState:
-        schedule, own = curve.schedule, curve.own
+    def advanced(schedule: Schedule, own: SchedulerState) -> SchedulerState:
         if _observes(schedule) == "step":
             own = schedule.observe(own, loss.item())  # before advancing: the loss is of this update
-        return curve.with_own(schedule.advance(own))
+        return schedule.advance(own)
 
-    return map_curves(advanced, schedules, state)
+    return _map(advanced, schedules, state)
 
 
 def observe(
@@ -118,13 +116,13 @@ def observe(
         mode: whether less or more of it is better, for schedules that were not given a mode.
     """
 
-    def observed(curve: Curve) -> SchedulerState:
-        if _observes(curve.schedule) == "step":
-            return curve.state
-        schedule: Schedule = with_mode(curve.schedule, mode)
-        return curve.with_own(schedule.observe(curve.own, metric))
+    def observed(schedule: Schedule, own: SchedulerState) -> SchedulerState:
+        if _observes(schedule) == "step":
+            return own
+        directed: Schedule = with_mode(schedule, mode)
+        return directed.observe(own, metric)
 
-    return map_curves(observed, schedules, state)
+    return _map(observed, schedules, state)
 
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
@@ -208,3 +206,16 @@ def _schedules(lr: Any) -> Schedules:
     if isinstance(lr, Mapping):
         return {name: _schedules(own) for name, own in lr.items()}
     return as_schedule(lr)
+
+
+def _map(
+    function: Callable[[Schedule, SchedulerState], SchedulerState],
+    schedules: Schedules,
+    state: SchedulerState,
+) -> SchedulerState:
+    """Return the scheduler state that a function gives for each schedule with its own state."""
+    if isinstance(schedules, dict):
+        return {name: _map(function, own, state[name]) for name, own in schedules.items()}
+    if RESTARTED in state:
+        return {**state, "schedule": function(schedules, state["schedule"])}
+    return function(schedules, state)

@@ -30,8 +30,8 @@ PrecisionName: TypeAlias = Precision | Literal["bfloat16", "float16"]
 _SHORT_NAMES: dict[PrecisionName, Precision] = {
     "float32": "float32",
     "bf16": "bf16",
-    "bfloat16": "bf16",
     "fp16": "fp16",
+    "bfloat16": "bf16",
     "float16": "fp16",
 }
 _DTYPES: dict[Precision, torch.dtype | None] = {

@@ -30,7 +30,7 @@ from functrain.core.ownership import unshared
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import refuse_system_seed, scoped
 from functrain.core.state import Donation, Tensors
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]

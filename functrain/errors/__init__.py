@@ -44,11 +44,14 @@ from functrain.errors.programs import (
 )
 from functrain.errors.runs import (
     BatchIndexError,
+    ConfigError,
     DataChangedError,
     EmptyDatasetError,
+    FinderError,
     InvalidPositionError,
     ListenerError,
     LogError,
+    LogitsError,
     MissingMetricError,
     MissingMetricWarning,
     RecipeChangedWarning,
@@ -60,16 +63,11 @@ from functrain.errors.runs import (
     ScheduleEndedError,
     ScheduleEndedWarning,
     ScheduleStateError,
+    SearchError,
     SinkWarning,
     UnknownLengthError,
     WorkerDiedError,
     WorkerTimeoutError,
-)
-from functrain.errors.tools import (
-    ConfigError,
-    FinderError,
-    LogitsError,
-    SearchError,
 )
 
 __all__ = [

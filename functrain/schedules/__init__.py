@@ -5,7 +5,7 @@ optimizer. A schedule's memory, such as the length of the run, is in ``state``, 
 hold. ``linear.py`` is the shortest one to read.
 """
 
-from functrain.core.as_schedule import Constant, Lambda, as_schedule
+from functrain.core.given_schedules import Constant, Lambda, as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.schedules.cosine import Cosine
 from functrain.schedules.cyclic import CosineRestarts, Cyclic

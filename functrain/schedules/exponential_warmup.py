@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from functrain.core.as_schedule import as_schedule
+from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors.validators import number
 from functrain.schedules.fields import plain_float

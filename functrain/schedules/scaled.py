@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from functrain.core.as_schedule import as_schedule
+from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors.validators import number
 from functrain.schedules.fields import plain_float

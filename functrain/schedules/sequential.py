@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.as_schedule import as_schedule
+from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.schedules.inside import check_observed, observed, own_horizon

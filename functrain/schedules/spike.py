@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.as_schedule import as_schedule
+from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.validators import integer, number, one_of

@@ -26,7 +26,7 @@ from functrain.testing.observed_calls import (
     watch_call,
 )
 from functrain.testing.purity import may_share
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 _SUBJECT = "the device part of this step"
 

@@ -20,7 +20,7 @@ from functrain.testing.observed_calls import (
     watch_call,
 )
 from functrain.testing.snapshots import changes
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 _STEPS = 3
 _SEED = 7

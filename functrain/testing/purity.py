@@ -24,7 +24,7 @@ from functrain.testing.observed_calls import (
     shared,
     watch_call,
 )
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ from functrain.testing.reachable_code import (
 from functrain.testing.snapshots import Snapshot, changes
 from functrain.testing.user_objects import of_program, roots_of
 from functrain.testing.variables import SavedVariable, Variable
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 
 @attrs.frozen(eq=False)

@@ -6,7 +6,7 @@ import attrs
 
 from functrain.core.rng import Rng
 from functrain.core.state import TrainState
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 
 def fork(state: TrainState, seed: int | None = None) -> TrainState:

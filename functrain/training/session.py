@@ -29,7 +29,7 @@ from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder, Row
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -42,7 +42,7 @@ from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.micro_batches import Parts
 from functrain.transforms.graph.missing_entries import MissingEntries
 from functrain.transforms.graph.state_cache import RateCache, StateCache
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 if TYPE_CHECKING:
     from functrain.transforms.graph.train_step import Graph

@@ -24,8 +24,8 @@ from functrain.training.early_stopping.rule import as_rule
 from functrain.training.fitting import fit
 from functrain.training.metrics_log import encode
 from functrain.training.resume import parent_of
-from functrain.tree.copying import copy
 from functrain.tree.hashing import merkle
+from functrain.tree.nodes import copy
 
 _NEVER = Steps(10**15)
 

@@ -23,7 +23,7 @@ from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
 from functrain.transforms.graph.train_step import write
 from functrain.transforms.graph.writes import WriteRecorder, capture_with_copies
-from functrain.tree.copying import copy
+from functrain.tree.nodes import copy
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
 # Takes a tree like the one a graph was captured with, and returns one.
