@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch import Batch, copied
 from functrain.core.gradients import GradientFunction, Gradients, GradientSink
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged

@@ -1,8 +1,9 @@
 """The batch of a step, or its micro-batches: counted, and cut where the program asks for it.
 
 A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
-(strings, ``None``) in it. Its samples are counted in ``batch_sizes.py``, it is cut in
-``batch_splitting.py`` and copied to the device in ``batch_copies.py``.
+(strings, ``None``) in it. Its samples are counted in ``batch_sizes.py``, and it is cut in
+``batch_splitting.py``. The model gets a copy: models that write into their input, or pop keys from
+it, would change the caller's batch.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import attrs
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from functrain.core import batch_splitting
 from functrain.core.batch_sizes import class_to_register, count, or_register, size, why_unknown
 from functrain.errors import BatchSizeError, ConfigurationError
-from functrain.tree import containers
+from functrain.tree import containers, objects
 
 Batch = Any
 
@@ -68,7 +72,7 @@ class Split(NamedTuple):
 
 
 def split(batch: Batch, accumulate: int) -> Split:
-    """Cut what a step was given into micro-batches; those without samples are left out.
+    """Cut a batch into micro-batches, without those that have no samples.
 
     Args:
         batch: :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
@@ -110,7 +114,7 @@ def split(batch: Batch, accumulate: int) -> Split:
 
 
 def require_sizes(batch: Batch) -> None:
-    """Refuse what a step was given where a duration is in samples and their number is a guess.
+    """Refuse a batch of unknown size where a duration is counted in samples.
 
     Args:
         batch: see :func:`split`.
@@ -146,3 +150,88 @@ def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
             f"{remedy}{register}."
         )
     return found
+
+
+def copied(batch: Any, device: torch.device | None) -> Any:
+    """Return a copy of a batch whose tensors are on ``device``.
+
+    Args:
+        batch: any nesting of containers and objects.
+        device: where the state is; ``None`` leaves each tensor where it is.
+
+    Returns:
+        New containers, tensors and arrays, and new objects where there are tensors in them; other
+        leaves are kept. Host copies from pinned memory do not block.
+
+    Raises:
+        UnsupportedError: an object with tensors in it cannot be copied.
+    """
+    if isinstance(batch, Tensor):
+        if device is None or batch.device == device:
+            return batch.clone()
+        return batch.to(device, non_blocking=batch.is_pinned())
+    kind = type(batch)
+    if kind is dict:
+        return {key: copied(child, device) for key, child in batch.items()}
+    if kind is tuple or kind is list:
+        return kind([copied(child, device) for child in batch])
+    if kind is str or batch is None:
+        return batch
+    if isinstance(batch, PackedSequence):
+        return _packed_copy(batch, device)
+    if containers.is_structure(batch) and not objects.is_registered(batch):
+        parts = [copied(child, device) for _, child in containers.children(batch)]
+        return containers.rebuild(batch, parts)
+    return _object_copy(batch, device)
+
+
+def _object_copy(batch: Any, device: torch.device | None) -> Any:
+    """Copy an object that is no container: on its own device first, then moved by its ``to``.
+
+    Only its class knows what else depends on the device; ``to`` may write to the object or return
+    another. ``clone`` is trusted where torch's pytree knows the class, as it knows TensorDict, or
+    where nothing can be seen of the contents.
+    """
+    if objects.is_array(batch):
+        return batch.copy()
+    if objects.is_registered(batch):
+        return _registered_copy(batch, device)
+    inside = objects.contents(batch)
+    if not inside.tensors:
+        return _moved(batch.clone(), device) if objects.moves(batch) else batch
+    parts = [leaf for _, leaf in inside.leaves if objects.is_part(leaf)]
+    moves = _moves_itself(batch, parts, device)
+    leaves = [
+        copied(leaf, None if moves else device) if objects.is_part(leaf) else leaf
+        for _, leaf in inside.leaves
+    ]
+    fresh = objects.rebuilt(batch, inside, leaves)
+    return _moved(fresh, device) if moves else fresh
+
+
+def _registered_copy(batch: Any, device: torch.device | None) -> Any:
+    parts = [child for _, child in containers.children(batch)]
+    moves = _moves_itself(batch, parts, device)
+    if objects.moves(batch):
+        fresh = batch.clone()
+    else:
+        fresh = containers.rebuild(batch, [copied(p, None if moves else device) for p in parts])
+    return _moved(fresh, device) if moves else fresh
+
+
+def _moves_itself(batch: Any, parts: list[Any], device: torch.device | None) -> bool:
+    """Return whether an object has to move, and has a method to do so."""
+    if device is None or not callable(getattr(type(batch), "to", None)):
+        return False
+    return any(tensor.device != device for part in parts for tensor in containers.tensors(part))
+
+
+def _moved(batch: Any, device: torch.device | None) -> Any:
+    moved = batch if device is None else batch.to(device)
+    return batch if moved is None else moved
+
+
+def _packed_copy(batch: PackedSequence, device: torch.device | None) -> PackedSequence:
+    """Copy a packed sequence; its lengths stay on the host, where torch needs them."""
+    parts = {name: copied(part, device) for name, part in batch._asdict().items()}
+    return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})

@@ -22,8 +22,7 @@ from functrain.core import (
     step,
 )
 from functrain.core.accumulation import step_gradients
-from functrain.core.batch import Batch, Split, split
-from functrain.core.batch_copies import copied
+from functrain.core.batch import Batch, Split, copied, split
 from functrain.core.diagnosis import (
     check_state,
     explain_mismatch,

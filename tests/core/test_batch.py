@@ -18,8 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import functrain as ft
 from functrain import errors
-from functrain.core.batch import split
-from functrain.core.batch_copies import copied
+from functrain.core.batch import copied, split
 from functrain.core.batch_sizes import size
 
 X = torch.arange(24.0).reshape(6, 4) / 10

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import functrain as ft
 import functrain.testing
 from functrain import errors
-from functrain.core.batch_copies import copied
+from functrain.core.batch import copied
 from functrain.tree import objects
 
 X = torch.arange(24.0).reshape(6, 4) / 10

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.batch_copies import moved
+from functrain.core.batch import copied
 from functrain.errors import CaptureError
 from functrain.transforms.graph.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects
@@ -187,7 +187,8 @@ def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[F
 
 def _own(leaf: Tensor, device: torch.device, places: frozenset[int]) -> Tensor:
     if leaf.device != device or leaf.is_conj() or leaf.is_neg():
-        leaf = cast(Tensor, moved(leaf, device))
+        leaf = leaf.resolve_conj().resolve_neg()
+        leaf = leaf if leaf.device == device else copied(leaf, device)
     return leaf.clone() if leaf.untyped_storage().data_ptr() in places else leaf
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import step
 from functrain.core.accumulation import StepGradients, differentiation
-from functrain.core.batch_copies import copied
+from functrain.core.batch import copied
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.recipe import Fixed
