@@ -290,7 +290,7 @@ class TestInit:
         [
             (nn.LazyLinear(3), "has no shape yet"),
             (lambda: 3, "must return an nn.Module"),
-            (42, "must be an nn.Module or a callable"),
+            (42, "expected an nn.Module or a callable"),
         ],
     )
     def test_what_is_no_model_is_refused(self, model: Any, message: str) -> None:
@@ -980,7 +980,7 @@ class TestPretrainedValues:
 
     def test_an_array(self, program: ft.Program) -> None:
         given: Any = {name: value.numpy() for name, value in program.init().params.items()}
-        with pytest.raises(errors.ConfigurationError, match=r"must be a tensor, got a ndarray"):
+        with pytest.raises(errors.ConfigurationError, match=r"expected a tensor, got a ndarray"):
             program.init(params=given)
 
     @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "net.body."])

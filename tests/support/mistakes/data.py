@@ -86,7 +86,7 @@ MISTAKES = [
         errors.BatchIndexError,
         lambda *_: read(Batches(X, 2, sampler=Few())),
         ("Few.indices(0, 0, 8)", "got [3]"),
-        ("must give 8 samples",),
+        ("expected 8 samples",),
     ),
     Mistake(
         errors.EmptyDatasetError,

@@ -291,6 +291,6 @@ MISTAKES = [
         errors.EmptyBatchWarning,
         lambda *_: step(program(model=linear), X[:0]),
         ("the batch has no samples", "step 0"),
-        ("passed over", "state.counters.empty"),
+        ("skipped", "state.counters.empty"),
     ),
 ]
