@@ -9,8 +9,8 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors.validators import number
+from functrain.schedules.composite import observed, own_end
 from functrain.schedules.fields import plain_float
-from functrain.schedules.inside import observed, own_horizon
 
 
 @attrs.frozen(repr=False)
@@ -66,7 +66,7 @@ class ExponentialWarmup(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which `then` ends by itself."""
-        return own_horizon(self.then)
+        return own_end(self.then)
 
     def _part(self, step: int) -> float:
         return -math.expm1(-(step + 1) / self.period)

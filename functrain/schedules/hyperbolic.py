@@ -11,7 +11,7 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, optional, refused
 from functrain.schedules.fields import plain_float
-from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.total_steps import check_total_steps, known_total_steps
 
 
 def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: float) -> None:
@@ -26,7 +26,7 @@ def _check_length(schedule: Any, attribute: attrs.Attribute[Any], value: int | N
 
 
 def _horizon_state(schedule: Hyperbolic | ExpHyperbolic, horizon: int) -> ScheduleState:
-    if check_horizon(schedule, horizon) > schedule.upper_bound:
+    if check_total_steps(schedule, horizon) > schedule.upper_bound:
         raise ConfigurationError(
             f"{type(schedule).__name__}: upper_bound={schedule.upper_bound}: expected at least "
             f"max_iter, the length of the run where it is not given, got {horizon}"
@@ -83,7 +83,7 @@ class Hyperbolic(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the hyperbola at `step`, or its last one."""
-        horizon = known_horizon(self, state, "max_iter")
+        horizon = known_total_steps(self, state, "max_iter")
         drop = _drop(step, horizon, self.upper_bound)
         return self.base + (self.base - self.infimum_lr) * drop
 
@@ -131,7 +131,7 @@ class ExpHyperbolic(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the curve at `step`, or its last one."""
-        horizon = known_horizon(self, state, "max_iter")
+        horizon = known_total_steps(self, state, "max_iter")
         drop = _drop(step, horizon, self.upper_bound)
         return self.base * math.pow(self.base / self.infimum_lr, drop)
 

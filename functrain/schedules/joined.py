@@ -14,9 +14,9 @@ from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, optional
+from functrain.schedules.composite import check_observed, observed
 from functrain.schedules.fields import plain_float
-from functrain.schedules.horizon import known_horizon
-from functrain.schedules.inside import check_observed, observed
+from functrain.schedules.total_steps import known_total_steps
 
 Part = tuple[float, Schedule]
 
@@ -139,7 +139,7 @@ class Joined(Schedule):
         return {**state, "horizon": steps, "edges": edges, "schedules": children}
 
     def _in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
-        known_horizon(self, state)
+        known_total_steps(self, state)
         edges: list[int] = state["edges"]
         index = bisect_right(edges, step, 1, len(self.parts)) - 1
         return index, edges[index]

@@ -7,7 +7,7 @@ import attrs
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
-from functrain.schedules.horizon import known_horizon, with_own_horizon
+from functrain.schedules.total_steps import known_total_steps, with_total_steps
 
 
 @attrs.frozen(repr=False)
@@ -38,11 +38,11 @@ class Linear(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the line at `step`, or its end."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         if step >= horizon:
             return self.end
         return self.base + (self.end - self.base) * (step / horizon)
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none."""
-        return with_own_horizon(self, state, steps)
+        return with_total_steps(self, state, steps)

@@ -11,7 +11,7 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
-from functrain.schedules.horizon import known_horizon, with_own_horizon
+from functrain.schedules.total_steps import known_total_steps, with_total_steps
 
 
 def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bool) -> None:
@@ -71,7 +71,7 @@ class OneCycle(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the phase that `step` is in."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         step, begin = min(step, horizon - 1), 0.0
         phases = self._phases(horizon)
         while step > phases[0][0]:
@@ -84,7 +84,7 @@ class OneCycle(Schedule):
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none."""
-        return with_own_horizon(self, state, steps)
+        return with_total_steps(self, state, steps)
 
     def _phases(self, horizon: int) -> list[tuple[float, float, float]]:
         """Last step of each phase, the lr it begins with and the lr it ends with."""

@@ -9,7 +9,7 @@ import attrs
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
-from functrain.schedules.horizon import known_horizon, with_own_horizon
+from functrain.schedules.total_steps import known_total_steps, with_total_steps
 
 
 @attrs.frozen(repr=False)
@@ -43,11 +43,11 @@ class Polynomial(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the curve at `step`, or its end."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         if step >= horizon:
             return self.end
         return self.end + (self.base - self.end) * math.pow(1 - step / horizon, self.power)
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none."""
-        return with_own_horizon(self, state, steps)
+        return with_total_steps(self, state, steps)

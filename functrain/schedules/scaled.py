@@ -7,8 +7,8 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors.validators import number
+from functrain.schedules.composite import observed, own_end
 from functrain.schedules.fields import plain_float
-from functrain.schedules.inside import observed, own_horizon
 
 
 @attrs.frozen(repr=False)
@@ -61,4 +61,4 @@ class Scaled(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which the schedule ends by itself."""
-        return own_horizon(self.schedule)
+        return own_end(self.schedule)

@@ -12,7 +12,7 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
-from functrain.schedules.inside import check_observed, observed, own_horizon
+from functrain.schedules.composite import check_observed, observed, own_end
 
 
 def _as_schedules(values: Iterable[Any]) -> tuple[Schedule, ...]:
@@ -114,7 +114,7 @@ class Sequential(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which the last schedule ends by itself."""
-        return own_horizon(self.schedules[-1], before=self._start(len(self.boundaries)))
+        return own_end(self.schedules[-1], before=self._start(len(self.boundaries)))
 
     def _in_charge(self, step: int) -> int:
         return bisect_right(self.boundaries, step)

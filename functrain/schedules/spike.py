@@ -12,8 +12,8 @@ from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.validators import integer, number, one_of
 from functrain.errors.warning import warn
+from functrain.schedules.composite import check_observes_steps, own_end
 from functrain.schedules.fields import plain_float
-from functrain.schedules.inside import check_inside_step, own_horizon
 
 
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
@@ -61,7 +61,7 @@ class Spike(Schedule):
         [1.0, 1.0, 1.0, 0.5, 0.5, 1.0]
     """
 
-    schedule: Schedule = attrs.field(converter=as_schedule, validator=check_inside_step)
+    schedule: Schedule = attrs.field(converter=as_schedule, validator=check_observes_steps)
     factor: float = attrs.field(
         default=0.5, converter=plain_float, validator=number(minimum=0, below=1)
     )
@@ -145,7 +145,7 @@ class Spike(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which the schedule ends by itself."""
-        return own_horizon(self.schedule)
+        return own_end(self.schedule)
 
     def _bound(self, state: ScheduleState) -> float:
         """The largest loss that is no spike; while there are few, any finite one is none."""

@@ -8,8 +8,8 @@ from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number
+from functrain.schedules.composite import observed, own_end
 from functrain.schedules.fields import plain_float
-from functrain.schedules.inside import observed, own_horizon
 
 
 @attrs.frozen(repr=False)
@@ -87,7 +87,7 @@ class Warmup(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which `then` ends by itself, the climb included."""
-        return own_horizon(self.then, before=self.steps)
+        return own_end(self.then, before=self.steps)
 
     def _part(self, step: int) -> float:
         return self.factor + (1 - self.factor) * step / self.steps

@@ -10,7 +10,7 @@ import attrs
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import exactly_one, plain_float
-from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.total_steps import check_total_steps, known_total_steps
 
 
 def _warmup_state(
@@ -21,7 +21,7 @@ def _warmup_state(
     if warmup is None:
         assert schedule.warmup_proportion is not None
         warmup = round(schedule.warmup_proportion * steps)
-    return {"horizon": check_horizon(schedule, steps, warmup), "warmup": warmup}
+    return {"horizon": check_total_steps(schedule, steps, warmup), "warmup": warmup}
 
 
 def _check_fits(schedule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -77,7 +77,7 @@ class WarmupLinear(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr on the way up, on the way down, or at the end."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         warmup: int = state["warmup"]
         if step < warmup:
             return self.base * step / warmup
@@ -141,7 +141,7 @@ class WarmupCosine(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr on the way up, on the way down, or at the end."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         warmup: int = state["warmup"]
         if step < warmup:
             return self.base * step / warmup

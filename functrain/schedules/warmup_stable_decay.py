@@ -11,7 +11,7 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import exactly_one, plain_float
-from functrain.schedules.horizon import check_horizon, known_horizon
+from functrain.schedules.total_steps import check_total_steps, known_total_steps
 
 
 def _length(steps: int | None, proportion: float | None, horizon: int) -> int:
@@ -98,7 +98,7 @@ class WarmupStableDecay(Schedule):
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr on the way up, on the plain, on the way down, or at the end."""
-        horizon = known_horizon(self, state)
+        horizon = known_total_steps(self, state)
         warmup: int = state["warmup"]
         decay: int = state["decay"]
         if step < warmup:
@@ -116,7 +116,7 @@ class WarmupStableDecay(Schedule):
         return self._state(steps, state["warmup"], state["decay"])
 
     def _state(self, horizon: int, warmup: int | None, decay: int | None) -> ScheduleState:
-        check_horizon(self, horizon)
+        check_total_steps(self, horizon)
         warmup = _length(warmup, self.warmup_proportion, horizon)
         decay = _length(decay, self.decay_proportion, horizon)
         if warmup + decay > horizon:

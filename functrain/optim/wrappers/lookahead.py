@@ -38,8 +38,8 @@ class Lookahead(Wrapper):
         sync_period: updates from one synchronisation to the next; the paper has 5 and 10.
         slow_step_size: how far the slow weights move towards the fast ones; the paper has 0.5
             and 0.8.
-        reset_state: whether the optimizer inside begins anew after each synchronisation, its
-            count of updates too: put `AddNoise` around, or its noise repeats.
+        reset_state: whether the optimizer inside starts from scratch after each
+            synchronisation, its count of updates too: put `AddNoise` around, or its noise repeats.
 
     Raises:
         ConfigurationError: a value is out of range, or the optimizer inside keeps weights.

@@ -1,7 +1,7 @@
-"""The horizon: the step at which a schedule arrives at its end, kept in the schedule's state.
+"""The total steps of a schedule, kept in its state under ``"horizon"``.
 
-A schedule without `steps` of its own ends with the run. The run fills its length in once, and
-from then on only the state is read, so a resumed run follows the curve that it began.
+A schedule without `steps` of its own ends with the run. The run fills in its length once, and
+from then on only the state is read, so a resumed run stays on the curve that it began.
 """
 
 from __future__ import annotations
@@ -10,44 +10,44 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError, UnknownLengthError
 
 
-def known_horizon(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
-    """Return the horizon in `state`.
+def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
+    """Return the total steps in `state`.
 
     Args:
         schedule: whose state it is, for the error.
-        state: it holds the horizon, or None.
-        field: the argument of the schedule that sets the horizon.
+        state: it holds them, or None.
+        field: the argument of the schedule that sets them.
 
     Raises:
         UnknownLengthError: nothing has filled it in.
     """
-    horizon: int | None = state["horizon"]
-    if horizon is None:
+    total_steps: int | None = state["horizon"]
+    if total_steps is None:
         name = type(schedule).__name__
         raise UnknownLengthError(
             f"{name} has no {field} of its own, and the length of the run is not known here: "
             f"give {name}(..., {field}=N), or run it by ft.fit(until=...) with a number of steps, "
             "or of epochs of data whose length is known; samples and minutes do not determine it"
         )
-    return horizon
+    return total_steps
 
 
-def with_own_horizon(schedule: Schedule, state: ScheduleState, steps: int) -> ScheduleState:
-    """Return a state that holds the horizon alone, filled in with `steps` if it was open.
+def with_total_steps(schedule: Schedule, state: ScheduleState, steps: int) -> ScheduleState:
+    """Return a state that holds the total steps alone, filled in with `steps` if it was open.
 
     Raises:
         ConfigurationError: `steps` leaves no update.
     """
     if state["horizon"] is not None:
         return state
-    return {"horizon": check_horizon(schedule, steps)}
+    return {"horizon": check_total_steps(schedule, steps)}
 
 
-def check_horizon(schedule: Schedule, steps: int, warmup: int = 0) -> int:
+def check_total_steps(schedule: Schedule, steps: int, warmup: int = 0) -> int:
     """Return `steps` if a curve fits into them after the warmup.
 
     Raises:
-        ConfigurationError: no step is left between the end of the warmup and the horizon.
+        ConfigurationError: no step is left between the end of the warmup and the last step.
     """
     if steps > warmup:
         return steps

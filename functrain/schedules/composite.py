@@ -1,4 +1,4 @@
-"""What a schedule made of schedules says of them; classes of the same shape may not say it."""
+"""What schedules made of other schedules share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_observed(outer: Any, attribute: Any, value: Any) -> None:
     _ = outer.observes
 
 
-def check_inside_step(outer: Any, attribute: Any, value: Schedule) -> None:
+def check_observes_steps(outer: Any, attribute: Any, value: Schedule) -> None:
     """Validate that the schedule inside one of steps does not want evaluations."""
     if observed(outer, value) == "evaluation":
         raise ConfigurationError(
@@ -42,7 +42,7 @@ def check_inside_step(outer: Any, attribute: Any, value: Schedule) -> None:
         )
 
 
-def own_horizon(schedule: Schedule, before: int = 0) -> int | None:
+def own_end(schedule: Schedule, before: int = 0) -> int | None:
     """Return where a schedule that begins after so many updates ends by itself, or None."""
     if not hasattr(schedule, "horizon"):
         return None
