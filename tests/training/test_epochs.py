@@ -430,7 +430,7 @@ EMPTY: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "sampler": (
         lambda: Batches(X, SIZE, sampler=NoSamples()),
         errors.BatchIndexError,
-        "must give 8 samples",
+        "expected 8 samples",
     ),
     "sampler of no length": (
         lambda: Batches(X, SIZE, sampler=NoLength()),
