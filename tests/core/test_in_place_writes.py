@@ -220,7 +220,7 @@ def test_an_embedding_with_a_norm(kind: Any, layer: Any) -> None:
 
 
 @EACH_KIND
-def test_another_tensor_in_the_place_of_a_trained_parameter_is_refused(kind: Any) -> None:
+def test_another_tensor_instead_of_a_trained_parameter_is_refused(kind: Any) -> None:
     def replace(m: Any) -> None:
         m.query.weight = nn.Parameter(m.query.weight.detach() * 0.9)
 
@@ -233,7 +233,7 @@ def test_another_tensor_in_the_place_of_a_trained_parameter_is_refused(kind: Any
             return super().forward(x) + self.bias
 
     made = kind(ft.program(Also(), loss, ft.optim.SGD(lr=0.1)))
-    with pytest.raises(ModelError, match=r"the place of the trained parameter 'query\.weight'"):
+    with pytest.raises(ModelError, match=r"instead of the trained parameter 'query\.weight'"):
         made.train_step(made.init(), X)
 
 
