@@ -109,7 +109,7 @@ def _by_itself(varying: StepVariation) -> Iterator[Influence]:
 
 
 def _around(varying: StepVariation) -> Iterator[Influence]:
-    """The generators, the system, the environment, the working directory."""
+    """Vary the generators, the system, the environment and the working directory."""
     for name in ("torch", "random", "numpy"):
         seeds = {**Conditions().seeds, name: 1}
         yield from _if_differs(

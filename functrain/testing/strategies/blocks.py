@@ -32,7 +32,7 @@ class Checkpointed(nn.Module):
         self.body = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.3), nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The body, without its activations being kept."""
+        """Run the body without storing its activations."""
         return cast(Tensor, checkpoint(self.body, x, use_reentrant=False))
 
 
@@ -44,7 +44,7 @@ class Recurrent(nn.Module):
         self.lstm = nn.LSTM(WIDTH, WIDTH, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output at each position."""
+        """Return the output at each position."""
         return cast(Tensor, self.lstm(x)[0])
 
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         self.attention = nn.MultiheadAttention(WIDTH, 2, dropout=0.1, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input and what is attended to."""
+        """Return the input plus the attention output."""
         return cast(Tensor, x + self.attention(x, x, x, need_weights=False)[0])
 
 

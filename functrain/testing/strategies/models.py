@@ -126,7 +126,7 @@ class Case:
     recipe: dict[str, Any]
 
     def program(self, **more: Any) -> Program:
-        """The program; ``more`` adds to the recipe."""
+        """Build the program; ``more`` adds to the recipe."""
         return self.architecture.program(**{**self.recipe, **more})
 
     def batch(self, seed: int, size: int) -> tuple[Tensor, Tensor]:

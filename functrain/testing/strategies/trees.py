@@ -99,7 +99,7 @@ def trees(
 
 
 class _Hole:
-    """Where a tensor goes: a new one, or one that is there already."""
+    """Return a new tensor, or an alias of an earlier one."""
 
     def __init__(self, number: int | None, view: bool) -> None:
         self.number, self.view = number, view
