@@ -308,7 +308,7 @@ def test_a_failed_removal_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="keep_last=0"):
+    with pytest.raises(ConfigurationError, match=r"keep_last: expected.*got 0"):
         Checkpoints(tmp_path, keep_last=0)
     with pytest.raises(ValueError, match="keep_best"):
         Checkpoints(tmp_path, keep_best=-1)
