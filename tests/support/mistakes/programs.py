@@ -207,7 +207,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda *_: program(precision="fp8"),
         ("got 'fp8'",),
-        ("'float32', 'bf16', 'bfloat16'",),
+        ("'float32', 'bf16', 'fp16'",),
     ),
     Mistake(
         errors.BatchSizeError,
