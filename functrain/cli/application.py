@@ -1,4 +1,4 @@
-"""Commands and exit codes. Bad input is one line and exit code 2."""
+"""Commands and exit codes. Invalid input prints one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Place = Annotated[Path, typer.Argument(help="a run or a checkpoint, or RUN@STEP"
 At = Annotated[Path, typer.Argument(help="a run, RUN@STEP, RUN@best, or a checkpoint")]
 Step = Annotated[int | None, typer.Option(help="the checkpoint of this step")]
 Best = Annotated[bool, typer.Option("--best", help="the best checkpoint")]
-Monitor = Annotated[str | None, typer.Option(help="the metric that says what is best")]
-Mode = Annotated[str | None, typer.Option(help="min or max of it is best")]
+Monitor = Annotated[str | None, typer.Option(help="the metric that determines the best")]
+Mode = Annotated[str | None, typer.Option(help="whether its min or max is best")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead")]
 _PLAIN_WIDTH = 100
 
@@ -37,7 +37,7 @@ def train(
     source: Annotated[str, typer.Argument(help="digits, chargpt, or a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
 ) -> None:
-    """Train; the same command again continues, or says that it is done."""
+    """Train, or resume a run of the same command."""
     from functrain.cli.train import train
 
     raise typer.Exit(train(source, overrides or [], _console()))
@@ -47,17 +47,17 @@ def train(
 def ls(
     directory: Place,
     tree: Annotated[
-        bool, typer.Option("--tree", help="the runs below a directory, and their origins")
+        bool, typer.Option("--tree", help="the runs below a directory as a tree of forks")
     ] = False,
     monitor: Monitor = None,
     mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints of a run, or a family of runs."""
-    from functrain.cli.family import show_family
+    """List the checkpoints of a run, or a tree of runs."""
     from functrain.cli.listing import list_checkpoints
+    from functrain.cli.run_tree import show_run_tree
 
-    (show_family if tree else list_checkpoints)(directory, _console(), as_json, monitor, mode)
+    (show_run_tree if tree else list_checkpoints)(directory, _console(), as_json, monitor, mode)
 
 
 @app.command()
@@ -65,7 +65,7 @@ def show(
     path: Place,
     only: Annotated[list[str] | None, typer.Option(help="leaves, such as 'train.params.*'")] = None,
     stats: Annotated[
-        bool, typer.Option("--stats", help="read tensors: min, mean, NaN, ...")
+        bool, typer.Option("--stats", help="read the tensors: min, mean, NaN, ...")
     ] = False,
     step: Step = None,
     best: Best = False,
@@ -73,11 +73,11 @@ def show(
     mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tree of a checkpoint; of a run the newest one."""
+    """Show the tree of a checkpoint, for a run the newest one."""
+    from functrain.cli.checkpoint_argument import open_checkpoint
     from functrain.cli.show import show
-    from functrain.cli.targets import open_target
 
-    show(open_target(path, step, best, monitor, mode), _console(), as_json, only or (), stats)
+    show(open_checkpoint(path, step, best, monitor, mode), _console(), as_json, only or (), stats)
 
 
 @app.command()
@@ -85,11 +85,11 @@ def diff(
     first: At,
     second: At,
     replay: Annotated[
-        bool, typer.Option("--replay", help="make both again, to the leaf at which they part")
+        bool, typer.Option("--replay", help="rerun both, to find the first leaf that differs")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether two runs or checkpoints are equal, and if not, where they part (exit code 1)."""
+    """Compare two runs or checkpoints; exit with code 1 if they differ."""
     from functrain.cli.diff import diff
 
     raise typer.Exit(0 if diff(first, second, _console(), as_json, replay) else 1)
@@ -100,7 +100,7 @@ def verify(
     paths: Annotated[list[Path], typer.Argument(help="runs or checkpoints")],
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte, and say which checkpoints are sound (exit code 1 if one is not)."""
+    """Read every byte of checkpoints; exit with code 1 if any is damaged."""
     from functrain.cli.verify import verify
 
     raise typer.Exit(0 if verify(paths, _console(), as_json) else 1)
@@ -120,22 +120,26 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write weights as a safetensors file or a torch state_dict."""
+    from functrain.cli.checkpoint_argument import open_checkpoint
     from functrain.cli.export import write
-    from functrain.cli.targets import open_target
 
-    target = open_target(path, step, best, monitor, mode)
+    target = open_checkpoint(path, step, best, monitor, mode)
     write(target, out, _console(), as_json, what, format, overwrite)
 
 
 @app.command()
 def prune(
     directory: Directory,
-    keep_last: Annotated[int, typer.Option(min=1, help="keep so many of the newest")],
-    keep_best: Annotated[int, typer.Option(min=0, help="and so many of the best")] = 1,
-    keep_every_steps: Annotated[int | None, typer.Option(min=1, help="and these steps")] = None,
+    keep_last: Annotated[int, typer.Option(min=1, help="number of newest checkpoints to keep")],
+    keep_best: Annotated[int, typer.Option(min=0, help="number of best checkpoints to keep")] = 1,
+    keep_every_steps: Annotated[
+        int | None, typer.Option(min=1, help="keep multiples of this step")
+    ] = None,
     monitor: Monitor = None,
     mode: Mode = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only print what would be removed")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove the checkpoints of a run that no rule keeps."""
@@ -151,10 +155,12 @@ def plot(
     metric: Annotated[list[str] | None, typer.Option(help="metrics, such as 'eval/*'")] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.png, .svg, .pdf or .html")] = None,
     x: Annotated[str, typer.Option(help="step, epoch, samples or time")] = "step",
-    smooth: Annotated[float, typer.Option(help="over this share of the steps; 0 not")] = 0.05,
-    log: Annotated[bool | None, typer.Option("--log/--linear", help="scale of values")] = None,
+    smooth: Annotated[
+        float, typer.Option(help="fraction of the steps to smooth over; 0 disables")
+    ] = 0.05,
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="scale of the values")] = None,
 ) -> None:
-    """Draw the curves of runs, several over each other."""
+    """Draw the curves of one or several runs."""
     from functrain.cli.plot import plot
     from functrain.plotting import Options
 
@@ -164,9 +170,9 @@ def plot(
 @app.command()
 def report(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="FILE.html; else RUN/report.html")] = None,
+    out: Annotated[Path | None, typer.Option(help="FILE.html, by default RUN/report.html")] = None,
 ) -> None:
-    """Write a page about a run: how it stands, its curves, recipe, checkpoints."""
+    """Write a page about a run: its status, curves, recipe and checkpoints."""
     from functrain.cli.plot import report
 
     report(directory, out, _console())
@@ -176,9 +182,9 @@ def report(
 def search(
     source: Annotated[str, typer.Argument(help="digits_search, or a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    report: Annotated[bool, typer.Option("--report", help="run nothing, only print")] = False,
+    report: Annotated[bool, typer.Option("--report", help="only print the results so far")] = False,
 ) -> None:
-    """Search for hyperparameters; the same command again continues."""
+    """Search for hyperparameters, or resume a search of the same command."""
     from functrain.cli.search import run
 
     raise typer.Exit(run(source, overrides or [], _console(), report))
@@ -187,17 +193,25 @@ def search(
 @app.command()
 def generate(
     path: At,
-    prompt: Annotated[str, typer.Argument(help="how the text begins")],
-    length: Annotated[int, typer.Option(help="how much to add")] = 300,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the most likely")] = None,
-    top_k: Annotated[int | None, typer.Option(help="draw from so many only; 0 from all")] = None,
-    top_p: Annotated[float | None, typer.Option(help="draw from so much probability")] = None,
-    min_p: Annotated[float | None, typer.Option(help="draw from what is likely enough")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="above 1: vary more")] = None,
-    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="no such stretch twice")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="a text that ends it")] = None,
-    count: Annotated[int, typer.Option(help="texts, of seeds one after the other")] = 1,
-    seed: Annotated[int | None, typer.Option(help="of the random stream")] = None,
+    prompt: Annotated[str, typer.Argument(help="the beginning of the text")],
+    length: Annotated[int, typer.Option(help="number of characters or tokens to add")] = 300,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the most likely token")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="draw from this many tokens; 0 draws from all")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="draw from tokens with this total probability")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="minimum probability relative to the best")
+    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="above 1 repeats less")] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(help="never repeat n-grams of this size")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="a text at which to stop")] = None,
+    count: Annotated[int, typer.Option(help="number of texts, with consecutive seeds")] = 1,
+    seed: Annotated[int | None, typer.Option(help="seed of the random stream")] = None,
     weights: Annotated[str | None, typer.Option(help="params or ema")] = None,
     step: Step = None,
     best: Best = False,
@@ -205,9 +219,9 @@ def generate(
     mode: Mode = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a run go on with a prompt; the newest state unless told otherwise."""
+    """Continue a prompt with a run, by default with its newest checkpoint."""
+    from functrain.cli.checkpoint_argument import open_checkpoint
     from functrain.cli.generate import generate
-    from functrain.cli.targets import open_target
 
     options = {
         "temperature": temperature,
@@ -219,19 +233,19 @@ def generate(
         "seed": seed,
         "weights": weights,
     }
-    target = open_target(path, step, best, monitor, mode)
+    target = open_checkpoint(path, step, best, monitor, mode)
     generate(target, prompt, length, options, count=count, stop=stop or (), json=as_json)
 
 
 def main() -> None:
-    """Run the command line; what functrain says of bad input is one line, without a traceback."""
+    """Run the command line; errors of functrain print one line without a traceback."""
     warnings.showwarning = _show_warning
     try:
         app()
     except ListenerError:
-        raise  # from an error in the user's own code, whose traceback is needed
+        raise  # an error in the user's code, which needs its traceback
     except FunctrainError as error:
-        # Of an OSError the sentence without "[Errno 2]".
+        # An OSError has the message without "[Errno 2]" in strerror.
         text = getattr(error, "strerror", None) or str(error)
         first, *rest = text.splitlines() or [type(error).__name__]
         more = "" if not rest else "\n" + "\n".join(rest)
@@ -241,7 +255,7 @@ def main() -> None:
 
 def _console() -> Console:
     console = Console()
-    # Without a terminal rich assumes 80 columns, which breaks paths in tables.
+    # Without a terminal rich assumes 80 columns, which would wrap paths in tables.
     wide = not console.is_terminal and "COLUMNS" not in os.environ
     return Console(width=_PLAIN_WIDTH) if wide else console
 

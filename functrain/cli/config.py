@@ -1,4 +1,4 @@
-"""``functrain config check | show | schema``: what a configuration says, before it is run."""
+"""``functrain config check | show | schema``: inspect a configuration before it is run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from functrain.config import Loaded, RunObjects
 
-app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+app = typer.Typer(help="Inspect configurations.", no_args_is_help=True)
 Source = Annotated[str, typer.Argument(help="digits, chargpt, or a YAML file")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value, +key=value, ~key, group=name ...")
@@ -18,7 +18,7 @@ Overrides = Annotated[
 
 @app.command()
 def check(source: Source, overrides: Overrides = None) -> None:
-    """Make all objects of a configuration and say OK; nothing is trained or written."""
+    """Build all objects of a configuration, without training or writing."""
     from functrain import config
 
     loaded = config.load(source, overrides or [])
@@ -31,11 +31,13 @@ def show(
     source: Source,
     overrides: Overrides = None,
     unresolved: Annotated[
-        bool, typer.Option("--unresolved", help="leave references as they are")
+        bool, typer.Option("--unresolved", help="do not resolve references")
     ] = False,
-    places: Annotated[bool, typer.Option("--places", help="say where each value stands")] = False,
+    places: Annotated[
+        bool, typer.Option("--places", help="print the file and line of each value")
+    ] = False,
 ) -> None:
-    """Print a configuration of one piece, with references resolved."""
+    """Print a composed configuration with resolved references."""
     from omegaconf import OmegaConf
 
     from functrain import config
@@ -56,11 +58,11 @@ def schema() -> None:
 
 
 def summary(loaded: Loaded, built: RunObjects) -> str:
-    """A run on one line.
+    """Describe a run on one line.
 
     Args:
-        loaded: its configuration.
-        built: what that was made into.
+        loaded: the configuration.
+        built: the objects of the configuration.
     """
     config, program = loaded.config, built.program
     count = sum(program.fixed.model.params[path].numel() for path in program.fixed.trainable)
@@ -80,7 +82,7 @@ def summary(loaded: Loaded, built: RunObjects) -> str:
 
 
 def with_places(plain: object, loaded: Loaded) -> str:
-    """Every value on a line of its own, with the file and line that it is from."""
+    """Format one value per line, with its file and line."""
     from functrain.cli.run_directory import flat
     from functrain.config.locations import location_of
 

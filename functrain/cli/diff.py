@@ -1,4 +1,4 @@
-"""``functrain diff``: whether two runs or checkpoints are the same, and where they part."""
+"""``functrain diff``: compare two runs or checkpoints, and find where they first differ."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import attrs
 from rich.console import Console
 
 from functrain.cli import output
-from functrain.cli.comparing import Comparison, Difference, compared
+from functrain.cli.comparison import Comparison, Difference, compared
 from functrain.cli.replay import fit_arguments
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import path_string
 
-# Characters of the column that may go on in the next line, so that names get the room.
+# Maximum width of the column that may wrap, to leave room for names.
 _MOST_WIDE = 20
 
 
@@ -25,22 +25,22 @@ def diff(
 ) -> bool:
     """Compare two checkpoints, or the newest ones of two runs, their digests and their logs.
 
-    Metrics, versions and times of saving do not count; every bit of the trees does.
+    It ignores metrics, versions and save times, and compares every bit of the trees.
 
     Args:
         first: a run, ``RUN@STEP``, or a checkpoint.
         second: another.
         console: where to print.
         json: print a document instead.
-        replay: make both runs again from where they are the same, to say where they part.
+        replay: rerun both from their last common state, to find the first difference.
 
     Returns:
         Whether they are equal.
 
     Raises:
-        NoCheckpointError: there is none.
-        CheckpointCorruptError: what is to be compared is damaged.
-        ConfigurationError: ``replay``, of what is no run of ``functrain train``.
+        NoCheckpointError: a run has no checkpoint.
+        CheckpointCorruptError: a checkpoint to compare is damaged.
+        ConfigurationError: ``replay`` of a directory that is not a run of ``functrain train``.
     """
     found = compared(first, second)
     made = _replayed(found) if replay and not found.equal else None
@@ -55,7 +55,7 @@ def diff(
 
 def _replayed(found: Comparison) -> Parting | None:
     if not found.of_runs:
-        raise ConfigurationError("--replay makes runs again: name two runs, not checkpoints")
+        raise ConfigurationError("--replay reruns runs: name two runs, not checkpoints")
     with contextlib.ExitStack() as stack:
         directories = (target.run or target.path for target in found.targets)
         runs = [stack.enter_context(fit_arguments(directory)) for directory in directories]
@@ -83,7 +83,7 @@ def _print(found: Comparison, made: Parting | None, console: Console) -> None:
 
 
 def _lines(found: Comparison) -> list[str]:
-    """What there is to say before the table."""
+    """Return the lines before the table."""
     lines = [parting.text for parting in (found.digests, found.logs) if parting is not None]
     if found.step is not None:
         lines.append(f"the checkpoints part at step {found.step}, of those both runs have")

@@ -1,4 +1,4 @@
-"""``functrain export``: weights as a plain file."""
+"""``functrain export``: write weights to a plain file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from rich.console import Console
 
 from functrain.checkpoint.exporting import export
 from functrain.cli import output
-from functrain.cli.targets import Target
+from functrain.cli.checkpoint_argument import ChosenCheckpoint
 from functrain.view import plain_text
 
 
 def write(
-    target: Target, out: Path, console: Console, json: bool, what: Any, format: Any, overwrite: bool
+    target: ChosenCheckpoint,
+    out: Path,
+    console: Console,
+    json: bool,
+    what: Any,
+    format: Any,
+    overwrite: bool,
 ) -> None:
-    """Export, and say what was written.
+    """Export weights, and print the file.
 
     Raises:
         The errors of :func:`functrain.checkpoint.exporting.export`.

@@ -1,4 +1,4 @@
-"""``functrain generate``: text from the state of a run, printed as it comes."""
+"""``functrain generate``: stream text from a model of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functrain import config
 from functrain.checkpoint import load
 from functrain.checkpoint.run_state import RunState
 from functrain.cli import output
-from functrain.cli.targets import Target
+from functrain.cli.checkpoint_argument import ChosenCheckpoint
 from functrain.errors import ConfigError, ConfigurationError, NoCheckpointError
 from functrain.errors.validators import integer
 from functrain.generation import until
@@ -25,15 +25,15 @@ from functrain.view.run_checkpoints import CONFIG_NAME
 
 @attrs.frozen(eq=False)
 class Writer:
-    """A run's function that goes on with a prompt, ready to be called.
+    """The function of a run that continues a prompt, with its arguments.
 
     Attributes:
         function: (program, state, prompt, length, **options) -> text that begins with the prompt.
-            One with a parameter ``stream`` is given ``stream=True``, and may return an iterator of
-            pieces of what is added instead.
-        program: of the run.
-        state: of the checkpoint.
-        name: its import path, for messages.
+            A parameter ``stream`` receives ``True``; then the function may return an iterator over
+            pieces of the added text.
+        program: the program of the run.
+        state: the state of the checkpoint.
+        name: the import path of the function, for messages.
     """
 
     function: Callable[..., str | Iterator[str]]
@@ -42,10 +42,10 @@ class Writer:
     name: str
 
     def pieces(self, prompt: str, length: int, options: Mapping[str, Any]) -> Iterable[str]:
-        """What the function adds to a prompt.
+        """Return the text that the function adds to a prompt.
 
         Raises:
-            ConfigurationError: it takes no such option.
+            ConfigurationError: the function does not take an option.
         """
         kinds = inspect.signature(self.function).parameters
         any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds.values())
@@ -59,18 +59,18 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writer(target: Target) -> Iterator[Writer]:
-    """The function that the configuration of a run names under ``generate``, for a checkpoint.
+def writer(target: ChosenCheckpoint) -> Iterator[Writer]:
+    """Load a checkpoint for the function ``generate`` in the configuration of its run.
 
     Raises:
-        NoCheckpointError: the checkpoint is not one of a run.
-        ConfigError: the configuration names no such function, or cannot be read.
+        NoCheckpointError: the checkpoint is not from a run.
+        ConfigError: the configuration has no such function, or cannot be read.
     """
     path = (target.run or target.path.parent) / CONFIG_NAME
     if not path.exists():
         raise ConfigError(
-            f"generate: there is no {path}, which would name the model; it is there in the "
-            "directory of a run of functrain train"
+            f"generate: there is no {path}, which defines the model; functrain train writes "
+            "it to the directory of a run"
         )
     loaded = config.load(str(path))
     name = loaded.config.generate
@@ -88,7 +88,7 @@ def writer(target: Target) -> Iterator[Writer]:
 
 
 def generate(
-    target: Target,
+    target: ChosenCheckpoint,
     prompt: str,
     length: int,
     options: Mapping[str, Any],
@@ -97,19 +97,19 @@ def generate(
     stop: Sequence[str] = (),
     json: bool = False,
 ) -> None:
-    """Print what a run makes of a prompt, piece by piece.
+    """Print the continuation of a prompt, piece by piece.
 
     Args:
         target: the checkpoint.
-        prompt: how the text begins.
-        length: how much to add.
-        options: by name; ``None`` leaves the function's default.
-        count: texts. The second has the seed after that of the first, and so on.
-        stop: texts that end one; they are left out.
-        json: print one document in the end instead.
+        prompt: the beginning of the text.
+        length: the length to add.
+        options: options by name; ``None`` uses the default of the function.
+        count: number of texts, with consecutive seeds.
+        stop: texts at which to stop, excluded from the output.
+        json: print one document at the end instead.
 
     Raises:
-        ConfigurationError: ``length`` or ``count`` is out of bounds.
+        ConfigurationError: ``length`` or ``count`` is out of range.
         The errors of :func:`writer` and of the function.
     """
     integer(minimum=0).check("--length", length)
@@ -131,7 +131,7 @@ def generate(
 
 
 def _print(prompt: str, added: Iterable[str], heading: str) -> None:
-    """Print the prompt once the first piece is there, so that an error is a line by itself."""
+    """Print the prompt with the first piece, so that an earlier error is a line by itself."""
     begun = f"{heading}{prompt}"
     for piece in added:
         _write(begun + piece)
@@ -140,7 +140,7 @@ def _print(prompt: str, added: Iterable[str], heading: str) -> None:
 
 
 def _write(text: str) -> None:
-    if sys.stdout.isatty():  # a model may have learned what steers a terminal
+    if sys.stdout.isatty():  # a model may generate control sequences for a terminal
         text = "".join(c if c in "\n\t" else plain_text.printable(c) for c in text)
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""``functrain ls``: the checkpoints of a run."""
+"""``functrain ls``: list the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from functrain.view.run_checkpoints import (
 def list_checkpoints(
     directory: Path, console: Console, json: bool, monitor: str | None, mode: str | None
 ) -> None:
-    """Print the checkpoints of a run, or the one that was named.
+    """Print the checkpoints of a run, or a single one.
 
     Raises:
-        NoCheckpointError: there is none.
+        NoCheckpointError: there are no checkpoints.
     """
     rows = [CheckpointSummary.of(path) for path in paths_of(directory)]
     run = directory.absolute().parent if is_checkpoint(directory) else directory
     by = monitored(run, monitor, mode)
-    # Of a single one nothing is best.
+    # A single checkpoint has no best.
     entries = {} if is_checkpoint(directory) else entries_of(rows)
     best = best_step(entries, by, required=monitor is not None)
     by["mode"] = Best(by["monitor"], by["mode"]).direction(entries)

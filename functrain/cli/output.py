@@ -1,4 +1,4 @@
-"""How commands print: a table for people, or one JSON document for machines."""
+"""Print a table for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def table(
     least: Mapping[str, int] | None = None,
     most: Mapping[str, int] | None = None,
 ) -> Table:
-    """An empty table without frame, so that rows can be searched and cut by other programs.
+    """Return an empty table without a frame, so that other programs can process its rows.
 
     Args:
-        columns: headings.
-        right: those whose cells are numbers.
-        folded: those that go on in the next line where there is no room; the others never break.
-        least: characters that a folded one gets in any case.
-        most: characters that a column gets at most.
+        columns: the headings.
+        right: right-aligned columns, for numbers.
+        folded: columns that may wrap; the others never do.
+        least: minimum widths of folded columns.
+        most: maximum widths of columns.
     """
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
@@ -47,7 +47,7 @@ def table(
 
 
 def cell(value: object, style: str = "") -> Text:
-    """A value as the cell of a table; nothing in it is markup."""
+    """Return the cell of a table for a value, without interpreting markup."""
     return Text(printable(value), style=style)
 
 
@@ -57,7 +57,7 @@ def print_json(document: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Data as JSON can hold it: what is not finite, not text or beyond 64 bits becomes a string.
+    """Convert data to JSON values; nonfinite, binary and large numbers become strings.
 
     Example:
         >>> plain({"loss": math.nan, 3: (1 << 70, b"ab")})

@@ -1,4 +1,4 @@
-"""``functrain plot`` and ``functrain report``: curves of runs, and a page about one."""
+"""``functrain plot`` and ``functrain report``: draw curves, and write a page about a run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from functrain.view.run_logs import read_log, runs_at, short_names
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
-    """Draw the curves of one run, or of several over each other.
+    """Draw the curves of one or several runs.
 
     Args:
         paths: runs, or directories of runs.
-        out: the file to write; by default ``curves.png`` in the only path, or here.
-        options: what to draw.
+        out: the file to write; by default ``curves.png`` in the only path, or in the working
+            directory.
+        options: the options of the plot.
         console: where to print.
 
     Raises:
         LogError: there is nothing to draw.
-        ConfigurationError: an option makes no sense.
-        MissingExtraError: a picture needs matplotlib.
+        ConfigurationError: an option is invalid.
+        MissingExtraError: the format needs matplotlib.
     """
     out = out or (paths[0] if len(paths) == 1 else Path()) / "curves.png"
     check_format(out)
@@ -36,7 +37,7 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
         draw(chart_of(runs, options, title), out, notes)
     except MissingExtraError as error:
         raise MissingExtraError(
-            f"{error}, or write --out FILE.html, which needs nothing"
+            f"{error}, or write --out FILE.html, which needs no package"
         ) from error
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
@@ -47,12 +48,12 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
     """Write a page about a run.
 
     Args:
-        directory: of the run.
+        directory: the run directory.
         out: the file to write; by default ``report.html`` in it.
         console: where to print.
 
     Raises:
-        RunDirectoryError: there is no run.
+        RunDirectoryError: the directory is not a run.
     """
     from functrain.view import report
 
@@ -61,14 +62,14 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:
-    """Columns by the names that tell runs apart, and what to say of runs that have none."""
+    """Return columns by short names of the runs, and notes about skipped or damaged runs."""
     found = [(path, read_log(path)) for path in paths]
     drawn = [(path, log.columns) for path, log in found if log.columns.length]
     if not drawn:
         log = paths[0] / FILE_NAME
         raise LogError(f"there is nothing to draw: {log} has no steps")
     damaged = [log.problem for _, log in found if log.problem and log.columns.length]
-    empty = [f"passed over {path}: no steps" for path, log in found if not log.columns.length]
+    empty = [f"skipped {path}: no steps" for path, log in found if not log.columns.length]
     names = short_names([path for path, _ in drawn])
     runs = {name: columns for name, (_, columns) in zip(names, drawn, strict=True)}
     return runs, (*(f"drawn up to there: {problem}" for problem in damaged), *empty)

@@ -1,4 +1,4 @@
-"""``functrain prune``: let checkpoints go by rules, or say which would."""
+"""``functrain prune``: remove checkpoints by rules, or print which ones would be removed."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def prune(
     monitor: str | None,
     mode: str | None,
 ) -> None:
-    """Remove what no rule keeps; a sound checkpoint always stays.
+    """Remove the checkpoints that no rule keeps; a valid one always stays.
 
     Args:
-        directory: the run.
+        directory: the run directory.
         console: where to print.
         json: print a document instead.
-        dry_run: only say what would go.
+        dry_run: only print what would be removed.
         rules: ``keep_last``, ``keep_best``, ``keep_every_steps``.
-        monitor: the metric that says what is best; by default that of the run's configuration.
-        mode: ``min`` or ``max`` of it.
+        monitor: the metric that determines the best; by default that of the configuration.
+        mode: whether its ``min`` or ``max`` is best.
 
     Raises:
-        ConfigurationError: the rules make no sense, or the path is that of one checkpoint.
-        NoCheckpointError: there is none.
-        RunDirectoryBusyError: a run is writing there.
+        ConfigurationError: a rule is invalid, or the path is a checkpoint.
+        NoCheckpointError: there are no checkpoints.
+        RunDirectoryBusyError: a run writes to the directory.
     """
     if is_checkpoint(directory):
         raise ConfigurationError(f"{directory} is a checkpoint; name the run it belongs to")
@@ -74,13 +74,13 @@ def prune(
 def _reasons(
     store: Checkpoints, rows: dict[int, CheckpointSummary], going: set[int]
 ) -> dict[int, str]:
-    """Why checkpoints stay."""
+    """Return the reasons why checkpoints stay."""
     entries = entries_of(rows.values())
     kept = [(_named(rule), rule.kept(entries)) for rule in store.rules]
     reasons = {}
     for step in sorted(rows.keys() - going):
         names = dict.fromkeys(name for name, steps in kept if step in steps)
-        unread = "not readable, so not judged" if rows[step].problem else "the newest intact one"
+        unread = "not readable, so not pruned" if rows[step].problem else "the newest intact one"
         reasons[step] = ", ".join(names) or unread
     return reasons
 

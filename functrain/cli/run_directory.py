@@ -1,4 +1,4 @@
-"""What ``functrain train`` writes beside the checkpoints: configuration and curves."""
+"""The configuration that ``functrain train`` writes to a run directory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from functrain.config import Loaded, import_folders
 from functrain.errors import RunChangedError, RunDirectoryError
 from functrain.view.run_checkpoints import CONFIG_NAME
 
-# A run may be continued to another end, by another metric, or elsewhere; anything else makes it
-# another run.
+# A resumed run may change its end, its monitor or its place. Any other change is an error.
 MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
     *("fit.schedule_end", "early_stop", "checkpoints.monitor", "checkpoints.mode"),
@@ -22,16 +21,16 @@ MAY_CHANGE = (
 )
 
 
-def settle(directory: Path, plain: dict[str, Any]) -> None:
-    """Write the resolved configuration, or check that the run here has the same.
+def write_or_check(directory: Path, plain: dict[str, Any]) -> None:
+    """Write the resolved configuration, or check that the directory has the same one.
 
     Args:
-        directory: the run directory; made where it is missing.
+        directory: the run directory; created if missing.
         plain: the configuration as plain data.
 
     Raises:
         RunChangedError: the directory holds a run of another configuration.
-        RunDirectoryError: it cannot be made, read or written.
+        RunDirectoryError: the directory cannot be created, read or written.
     """
     path = directory / CONFIG_NAME
     try:
@@ -48,14 +47,14 @@ def settle(directory: Path, plain: dict[str, Any]) -> None:
         ) from error
 
 
-def written(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it is written back: it knows where its own modules were.
+def to_write(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration to write, with the folders of its modules.
 
     Args:
-        loaded: where it came from.
-        plain: what of it is written.
+        loaded: the loaded configuration.
+        plain: the plain data to write.
     """
-    # Where it was read from there, the file lies beside no modules.
+    # If the file was loaded from the run directory, that folder has no modules.
     own = Path(loaded.config.directory).resolve()
     folders = [str(folder) for folder in import_folders(loaded) if folder != own]
     return {**plain, "import_from": folders} if folders else plain
@@ -69,13 +68,13 @@ def _read(path: Path) -> Any:
     if isinstance(plain, dict) and plain:
         return plain
     raise RunDirectoryError(
-        f"{path} is damaged: it holds no configuration ({plain or 'nothing'}). Remove that file "
+        f"{path} is damaged: it is not a configuration ({plain or 'nothing'}). Remove that file "
         "to continue the run with the present configuration."
     )
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file wholly or not at all, and durably; its folder is made where it is missing."""
+    """Write a file atomically and durably, creating its folder if missing."""
     make_directories(path.parent)
     draft = path.with_name(f".{path.name}")
     draft.unlink(missing_ok=True)
@@ -105,7 +104,7 @@ def _shown(flat: dict[str, Any], key: str) -> str:
 
 
 def flat(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Every value below a node with its dotted key."""
+    """Return every value below a node with its dotted key."""
     if isinstance(node, dict):
         pairs = list(node.items())
     elif isinstance(node, list):

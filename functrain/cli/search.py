@@ -1,4 +1,4 @@
-"""``functrain search``: trials of a configuration, and what they show."""
+"""``functrain search``: run trials of a configuration, and print the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 import functrain as ft
 from functrain import config
 from functrain.cli import output
-from functrain.cli.run_directory import settle, written
+from functrain.cli.run_directory import to_write, write_or_check
 from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
 from functrain.listeners import ProgressBar
@@ -29,27 +29,27 @@ from functrain.search.study import open_study
 from functrain.training.events import Listener
 
 _MOST_ROWS = 10
-# Exit codes; of an interrupted one that of its signal.
+# Exit codes by reason; SIGTERM has its own.
 _CODES = {"failures": 1, "interrupted": 130}
 _SIGTERM = 143
-# What says where and as whom a trial runs; the search gives these itself.
+# The search sets these keys for each trial.
 _OWN = ("seed", "directory", "name")
 
 
 def run(source: str, overrides: list[str], console: Console, only_report: bool) -> int:
-    """Search, or continue, or only report.
+    """Start or resume a search, or only report.
 
     Args:
         source: name of an example or path of a YAML file.
         overrides: ``key=value`` of that file.
         console: where to print.
-        only_report: run nothing.
+        only_report: run no trials.
 
     Returns:
         The exit code.
 
     Raises:
-        FunctrainError: the files are wrong, or the directory holds another search.
+        FunctrainError: a file is invalid, or the directory holds another search.
     """
     options = read_search(source, overrides)
     logging = require("optuna.logging", "search")
@@ -65,7 +65,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     if base.config.matmul_precision is not None:
         torch.set_float32_matmul_precision(base.config.matmul_precision)
     with config.importable(base):
-        config.build(_load(options, _example(options)).config)  # a mistake is one for all trials
+        config.build(_load(options, _example(options)).config)  # finds mistakes early
         found = search(
             Trial(options, console),
             options.space,
@@ -82,7 +82,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
 
 @attrs.frozen
 class Trial:
-    """Runs the base with the parameters of a trial, as ``functrain train`` would."""
+    """Runs the base with the parameters of a trial, like ``functrain train``."""
 
     options: SearchConfig
     console: Console
@@ -90,7 +90,7 @@ class Trial:
     def __call__(
         self, params: dict[str, Any], seed: int, directory: Path, listeners: list[Listener]
     ) -> ft.Run:
-        """One seed of a trial."""
+        """Run one seed of a trial."""
         own = {"seed": seed, "directory": str(directory), "name": directory.parent.name}
         changed = [*self.options.overrides, *_assigned({**params, **own})]
         loaded = _load(self.options, changed)
@@ -99,7 +99,7 @@ class Trial:
             stack.enter_context(built.store.lock())
             progress = stack.enter_context(contextlib.closing(self._progress()))
             state = None if built.store.steps() else built.initial()
-            settle(directory, written(loaded, loaded.plain))
+            write_or_check(directory, to_write(loaded, loaded.plain))
             return ft.fit(
                 built.program,
                 built.data,
@@ -109,7 +109,7 @@ class Trial:
             )
 
     def _progress(self) -> ProgressBar:
-        """Silent where nobody watches; still there, for the states of listeners go by position."""
+        """Return a bar, silent without a terminal: listener states depend on its position."""
         return ProgressBar(self.console if self.console.is_terminal else Console(quiet=True))
 
 
@@ -123,7 +123,7 @@ def _example(options: SearchConfig) -> list[str]:
 
 
 def _assigned(values: Mapping[str, Any]) -> list[str]:
-    """Overrides; JSON is YAML."""
+    """Format overrides; JSON is YAML."""
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
@@ -133,7 +133,7 @@ def _arguments(options: SearchConfig) -> dict[str, Any]:
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The configuration of the base by dotted names, without what the search gives itself."""
+    """Yield the values of the base by dotted key, without those that the search sets."""
     if not isinstance(node, dict):
         yield path, node
         return
@@ -159,7 +159,7 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
     if shares:
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.print(f"importance: {listed}", soft_wrap=True, highlight=False)
-    for path in _pictures(study, options, console):
+    for path in _plots(study, options, console):
         console.print(f"plot: {path}", soft_wrap=True, highlight=False)
     if best:
         chosen = _chosen(best[0].params, options.space)
@@ -178,7 +178,7 @@ def _table(best: list[report.Row], options: SearchConfig) -> Table:
     return table
 
 
-def _pictures(study: Any, options: SearchConfig, console: Console) -> list[Path]:
+def _plots(study: Any, options: SearchConfig, console: Console) -> list[Path]:
     from functrain.search.plots import draw
 
     try:
@@ -189,5 +189,5 @@ def _pictures(study: Any, options: SearchConfig, console: Console) -> list[Path]
 
 
 def _chosen(params: dict[str, Any], space: Space) -> dict[str, Any]:
-    """Parameters as they go into a configuration."""
+    """Convert stored parameters to values of the configuration."""
     return {name: parameter.read(params[name]) for name, parameter in space.items()}

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration: which runs there are, which are done, what they say."""
+"""Several seeds of one configuration: their runs, and a summary of the metrics."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ class Manifest:
     """The runs of a directory.
 
     Attributes:
-        directory: of all.
-        runs: by seed: directory, how far it was to go, how it ended, last metrics.
+        directory: the directory of all runs.
+        runs: by seed: directory, limit, reason for the end, last metrics.
     """
 
     directory: Path
     runs: dict[str, dict[str, Any]] = attrs.field(factory=dict)
 
     def is_done(self, seed: int, until: Any) -> bool:
-        """Whether a seed's run has ended well where it was to, and is still there."""
+        """Return whether the run of a seed exists and has reached its limit."""
         run = self.runs.get(str(seed))
         if run is None or not (self.directory / folder(seed)).is_dir():
             return False
         return run["until"] == until and run["reason"] not in _NOT_DONE
 
     def with_run(self, seed: int, until: Any, run: ft.Run) -> Manifest:
-        """The same with what has become of one run."""
-        told = {
+        """Return the manifest with the result of a run."""
+        result = {
             "directory": folder(seed),
             "until": until,
             "reason": run.reason,
             "step": run.state.counters.step,
             "metrics": last_metrics(run),
         }
-        return attrs.evolve(self, runs={**self.runs, str(seed): told})
+        return attrs.evolve(self, runs={**self.runs, str(seed): result})
 
     def of(self, seeds: Iterable[int]) -> Manifest:
-        """Only the runs of these seeds."""
+        """Return the manifest of these seeds only."""
         names = [str(seed) for seed in seeds]
         return attrs.evolve(self, runs={name: self.runs[name] for name in names})
 
 
 def folder(seed: int) -> str:
-    """Where the run of a seed is, below the directory of all.
+    """Return the name of the folder of a seed.
 
     Example:
         >>> folder(3)
@@ -70,7 +70,7 @@ def folder(seed: int) -> str:
 
 
 def overrides(given: Sequence[str], directory: Path, seed: int) -> list[str]:
-    """The overrides that make the run of one seed of a configuration of several.
+    """Return the overrides for the run of one of several seeds.
 
     Example:
         >>> overrides(["threads=1"], Path("runs/x"), 3)
@@ -81,7 +81,7 @@ def overrides(given: Sequence[str], directory: Path, seed: int) -> list[str]:
 
 
 def last_metrics(run: ft.Run) -> dict[str, float]:
-    """The last of each metric of an evaluation, and the best of the monitored one."""
+    """Return the last value of each evaluation metric, and the best of the monitored one."""
     names = run.history.names()
     measured = [name for name in names if "/" in name and not name.startswith("epoch/")]
     taken = measured or [name for name in names if name == "loss"]
@@ -92,7 +92,7 @@ def last_metrics(run: ft.Run) -> dict[str, float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean, sample standard deviation (over n - 1), least and greatest of finite values.
+    """Return mean, sample standard deviation (n - 1), minimum and maximum of finite values.
 
     Example:
         >>> spread([1.0, 2.0, 3.0])
@@ -107,15 +107,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def summary(manifest: Manifest) -> dict[str, dict[str, float]]:
-    """The spread of each metric over the runs that ended well."""
+    """Return the spread of each metric over the runs that succeeded."""
     ended = [run["metrics"] for run in manifest.runs.values() if run["reason"] not in _NOT_DONE]
     names = dict.fromkeys(name for metrics in ended for name in metrics)
-    # JSON holds what is not finite as text.
+    # JSON stores nonfinite numbers as text.
     return {name: spread([float(m[name]) for m in ended if name in m]) for name in names}
 
 
 def table(manifest: Manifest, name: str) -> Table:
-    """The spread of each metric for people."""
+    """Return a table of the spread of each metric."""
     seeds = ", ".join(manifest.runs)
     made = Table("metric", "mean ± std", "min", "max", "runs", title=f"{name}: seeds {seeds}")
     made.title_justify = "left"
@@ -130,10 +130,10 @@ def table(manifest: Manifest, name: str) -> Table:
 
 
 def read(directory: Path) -> Manifest:
-    """The manifest of a directory; empty where there is none.
+    """Read the manifest of a directory; an empty one if there is none.
 
     Raises:
-        RunDirectoryError: it cannot be read.
+        RunDirectoryError: the file cannot be read.
     """
     path = directory / FILE_NAME
     if not path.exists():
@@ -147,12 +147,12 @@ def read(directory: Path) -> Manifest:
         if isinstance(error, RunDirectoryError):
             raise
         raise RunDirectoryError(
-            f"{path} is damaged ({error}). Remove that file: runs that are done are seen to be so"
+            f"{path} is damaged ({error}). Remove it; finished runs are still recognized"
         ) from error
 
 
 def write(manifest: Manifest) -> None:
-    """Write it, and the spread of the metrics beside."""
-    told = {"format": _FORMAT, "seeds": manifest.runs, "summary": summary(manifest)}
-    text = orjson.dumps(plain(told), option=orjson.OPT_INDENT_2)
+    """Write the manifest, and the spread of the metrics."""
+    document = {"format": _FORMAT, "seeds": manifest.runs, "summary": summary(manifest)}
+    text = orjson.dumps(plain(document), option=orjson.OPT_INDENT_2)
     run_directory.write(manifest.directory / FILE_NAME, text)

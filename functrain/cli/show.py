@@ -1,4 +1,4 @@
-"""``functrain show``: the tree of a checkpoint, with dtypes, shapes, sizes, values, statistics."""
+"""``functrain show``: print the tree of a checkpoint with dtypes, shapes, sizes and values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functrain.checkpoint import verify
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli import output
-from functrain.cli.targets import Target
+from functrain.cli.checkpoint_argument import ChosenCheckpoint
 from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of
 from functrain.errors import ConfigurationError
 from functrain.tree import path_string
@@ -22,23 +22,27 @@ from functrain.view import plain_text
 
 
 def show(
-    target: Target, console: Console, json: bool, only: Sequence[str] = (), stats: bool = False
+    target: ChosenCheckpoint,
+    console: Console,
+    json: bool,
+    only: Sequence[str] = (),
+    stats: bool = False,
 ) -> None:
     """Print a checkpoint.
 
     Args:
-        target: which.
+        target: the checkpoint.
         console: where to print.
         json: print a document instead.
         only: patterns of dotted paths; by default everything.
-        stats: read the tensors for statistics; they are verified on the way.
+        stats: read the tensors for statistics, and verify them.
 
     Raises:
         ConfigurationError: no leaf matches ``only``.
-        CheckpointCorruptError: bytes are not those that were saved.
+        CheckpointCorruptError: bytes differ from those that were saved.
     """
     if stats:
-        verify(target.path)  # damage elsewhere is worth knowing, before numbers are shown
+        verify(target.path)  # report any damage before printing numbers
     entries = _chosen(list(outline(target.manifest)), only)
     if isinstance(entries[0], Branch) and not entries[0].path:
         entries = entries[1:] if len(entries) > 1 and not json else entries
@@ -68,7 +72,7 @@ def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
     return [entry for entry in entries if entry.path in above]
 
 
-def _read(target: Target, entry: Entry, stats: bool) -> Row:
+def _read(target: ChosenCheckpoint, entry: Entry, stats: bool) -> Row:
     if not isinstance(entry, TensorLeaf):
         return Row(entry)
     single = not entry.leaf.shape and not is_opaque(BY_NAME[entry.leaf.dtype])
@@ -80,7 +84,7 @@ def _read(target: Target, entry: Entry, stats: bool) -> Row:
     return Row(entry, statistics=statistics(tensor))
 
 
-def _header(target: Target) -> Iterator[str]:
+def _header(target: ChosenCheckpoint) -> Iterator[str]:
     manifest = target.manifest
     owners = [leaf for leaf in manifest.leaves if leaf.alias_of is None]
     count, total = len(manifest.leaves), plain_text.size(sum(leaf.length for leaf in owners))
@@ -109,7 +113,7 @@ def _words(value: Any) -> str:
     )
 
 
-def _document(target: Target, rows: list[Row]) -> dict[str, Any]:
+def _document(target: ChosenCheckpoint, rows: list[Row]) -> dict[str, Any]:
     manifest = target.manifest
     return {
         "path": target.path,
@@ -123,7 +127,7 @@ def _document(target: Target, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _entry_document(target: Target, row: Row) -> dict[str, Any]:
+def _entry_document(target: ChosenCheckpoint, row: Row) -> dict[str, Any]:
     entry = row.entry
     path = {"path": path_string(entry.path), "keys": list(entry.path)}
     if isinstance(entry, Branch):

@@ -1,4 +1,4 @@
-"""``functrain train``: from a configuration to a finished run, or one that can be continued."""
+"""``functrain train``: train a configuration, resuming an earlier run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rich.table import Table
 import functrain as ft
 from functrain import config
 from functrain.cli import seeds
-from functrain.cli.run_directory import settle, written
+from functrain.cli.run_directory import to_write, write_or_check
 from functrain.errors import MissingExtraError
 from functrain.listeners import ProgressBar
 from functrain.training import events
 
-# Exit codes by reason; 128 + the signal's number where one ended the run.
+# Exit codes of signals: 128 + the number of the signal.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 
 
 @attrs.define
 class _Span:
-    """From which step to which a call of ``fit`` goes; a listener."""
+    """A listener that records the first and the last step of a call of ``fit``."""
 
     begin: int = 0
     end: int = 0
@@ -38,14 +38,14 @@ class _Span:
         self.end = event.state.counters.step
 
     def summary(self, newest: int) -> str:
-        """Say what was done in a directory whose newest checkpoint was of a step."""
-        said = f"made {self.end - self.begin} steps, from the checkpoint of step {self.begin} on"
+        """Describe the steps made, given the newest checkpoint before the call."""
+        steps = f"made {self.end - self.begin} steps, from the checkpoint of step {self.begin} on"
         again = min(self.end, newest)
-        return said if again <= self.begin else f"{said}; those up to {again} a second time"
+        return steps if again <= self.begin else f"{steps}; those up to {again} a second time"
 
 
 def train(source: str, overrides: list[str], console: Console) -> int:
-    """Train, or continue, or say that there is nothing left to do.
+    """Train, resume, or print that the run is complete.
 
     Args:
         source: name of an example or path of a YAML file.
@@ -56,7 +56,7 @@ def train(source: str, overrides: list[str], console: Console) -> int:
         The exit code.
 
     Raises:
-        FunctrainError: the configuration or the run directory is wrong; nothing was written.
+        FunctrainError: the configuration or the run directory is invalid; nothing was written.
     """
     loaded = config.load(source, overrides)
     if loaded.config.threads is not None:
@@ -74,10 +74,10 @@ def train(source: str, overrides: list[str], console: Console) -> int:
 
 
 def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
-    """Train one run, and say how it went.
+    """Train one run, and print its summary.
 
     Args:
-        loaded: its configuration, of one seed.
+        loaded: the configuration with one seed.
         console: where to print.
     """
     with config.importable(loaded):
@@ -86,15 +86,15 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         with built.store.lock():
             already = built.store.steps()
             state = None if already else built.initial()
-            settle(directory, written(loaded, loaded.plain))
+            write_or_check(directory, to_write(loaded, loaded.plain))
             span = _Span()
             run = _fit(loaded.config, built, state, span, console)
             plot = _plot(run, directory, loaded.config.name, console)
         ended = run.reason not in ("interrupted", "nonfinite")
-        if ended and already and run.new_steps:  # or the progress bar has said that it was over
+        if ended and already and run.new_steps:  # else the progress bar has printed it
             console.print(span.summary(already[-1]))
         console.print(summary(run, loaded.config.name))
-        # Not in the table, which would cut long paths.
+        # Not in the table, which would truncate long paths.
         console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
         if plot is not None:
             console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
@@ -104,19 +104,19 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
 
 
 def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], console: Console) -> int:
-    """Train a run for each of several seeds that is not done, and print what they say together.
+    """Train a run for each seed that is not complete, and print their summary.
 
     Args:
-        loaded: the configuration of all.
-        source: where it comes from.
+        loaded: the configuration of all seeds.
+        source: the source of the configuration.
         overrides: ``key=value``.
         console: where to print.
 
     Returns:
-        The exit code: 0 if every run ended well.
+        The exit code, 0 if every run succeeded.
     """
     directory, until = Path(loaded.config.directory), loaded.config.fit.until
-    settle(directory, written(loaded, loaded.composed))
+    write_or_check(directory, to_write(loaded, loaded.composed))
     manifest, code = seeds.read(directory), 0
     for seed in loaded.config.seeds or ():
         if manifest.is_done(seed, until):
@@ -166,7 +166,7 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
 
 
 def summary(run: ft.Run, name: str) -> Table:
-    """The end of a run as a table."""
+    """Summarize a run as a table."""
     counters = run.state.counters
     table = Table(title=name, show_header=False, title_justify="left")
     rows = [
@@ -185,7 +185,7 @@ def summary(run: ft.Run, name: str) -> Table:
 
 
 def exit_code(run: ft.Run) -> int:
-    """0, 3 for a loss that is not finite, or 128 and the number of the signal that ended it."""
+    """Return 0, 3 for a nonfinite loss, or 128 + the number of the signal that ended the run."""
     if run.reason == "interrupted":
         return next((code for name, code in _SIGNALS.items() if name in run.detail), 130)
     return 3 if run.reason == "nonfinite" else 0

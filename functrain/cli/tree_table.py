@@ -1,4 +1,4 @@
-"""The tree of a checkpoint as a table: what is where, how large, and which numbers are in it."""
+"""The tree of a checkpoint as a table with types, sizes, values and statistics."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from functrain.tree.elements import Statistics
 from functrain.tree.printing import short_dtype
 from functrain.view import plain_text
 
-# Scalars shown of one node; a scheduler or a listener may keep thousands.
+# Scalars shown per node; a scheduler or a listener may have thousands.
 _MOST_SCALARS = 16
-# Names up to here are not broken; statistics leave no room for types on narrow terminals.
+# Names up to this width do not wrap; statistics leave no room for types on narrow terminals.
 _MOST_KEPT, WIDE = 32, 100
 NUMBERS = ("min", "max", "mean", "std")
 
 
 @attrs.frozen(eq=False)
 class Row:
-    """An entry of the tree with what was read of it."""
+    """An entry of the tree with its value or statistics."""
 
     entry: Entry
     value: Any = None
@@ -35,14 +35,13 @@ class Row:
 
 
 def table_of(rows: Sequence[Row], stats: bool, with_type: bool) -> Table:
-    """A row for each entry, names indented by depth.
+    """Return a table with a row for each entry, indented by depth.
 
     Args:
-        rows: what to show.
-        stats: with columns for statistics instead of sizes.
-        with_type: with a column for dtypes, shapes and classes.
+        rows: the rows to show.
+        stats: show columns for statistics instead of sizes.
+        with_type: show a column for dtypes, shapes and classes.
     """
-    # Statistics take the room of the sizes.
     numbers = NUMBERS if stats else ("size",)
     columns = ("leaf", *(("type",) if with_type else ()), *numbers, "value")
     with_notes = any(_note(row) for row in rows)
@@ -93,7 +92,7 @@ def _size(entry: Entry) -> Text:
 
 
 def type_of(entry: Scalar) -> str:
-    """What kind of scalar it is, in a word."""
+    """Return the name of the type of a scalar."""
     return (
         "enum"
         if isinstance(entry.json, dict) and "$enum" in entry.json
@@ -109,7 +108,7 @@ def _numbers(found: Statistics | None) -> list[Text]:
 
 
 def _note(row: Row, paths: dict[int, str] | None = None) -> str:
-    """The value of what has one; of other tensors where they were and what they share."""
+    """Return the value of a scalar, or device, aliases and nonfinite counts of a tensor."""
     entry = row.entry
     if isinstance(entry, Scalar):
         return "" if entry.value is None else repr(entry.value)

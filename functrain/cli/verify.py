@@ -1,4 +1,4 @@
-"""``functrain verify``: read every byte, and say which checkpoints are those that were saved."""
+"""``functrain verify``: read every byte of checkpoints, and report damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 
 @attrs.frozen
 class Result:
-    """What came of one checkpoint; ``problem`` is ``None`` where all is well."""
+    """The result for one checkpoint; ``problem`` is ``None`` if it is valid."""
 
     path: Path
     size: int
@@ -28,22 +28,22 @@ class Result:
 
 
 def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
-    """Verify checkpoints, and all those of runs.
+    """Verify checkpoints, for runs all of them.
 
     Args:
-        paths: of runs or checkpoints.
+        paths: runs or checkpoints.
         console: where to print.
         json: print a document instead.
 
     Returns:
-        Whether all are sound.
+        Whether all are valid.
 
     Raises:
-        NoCheckpointError: a path is neither; nothing was read.
+        NoCheckpointError: a path is neither a run nor a checkpoint; nothing was read.
     """
     chosen = list(dict.fromkeys(found for path in paths for found in paths_of(path)))
     results = [_verified(path) for path in chosen]
-    sound = all(result.problem is None for result in results)
+    valid = all(result.problem is None for result in results)
     if json:
         documents = [
             {
@@ -55,10 +55,10 @@ def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
             }
             for result in results
         ]
-        output.print_json({"ok": sound, "checkpoints": documents})
+        output.print_json({"ok": valid, "checkpoints": documents})
     else:
         _print(results, console)
-    return sound
+    return valid
 
 
 def _verified(path: Path) -> Result:
@@ -84,7 +84,7 @@ def _print(results: list[Result], console: Console) -> None:
         )
     console.print(table)
     for result in results:
-        if result.problem is not None:  # whole, whatever the width
+        if result.problem is not None:  # in full, whatever the width
             console.print(output.cell(result.problem), soft_wrap=True)
 
 

@@ -32,7 +32,7 @@ def train(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 class TestTrain:
-    def test_writes_continues_and_says_that_it_is_done(self, tmp_path: Path) -> None:
+    def test_train_writes_resumes_and_completes(self, tmp_path: Path) -> None:
         directory, often = tmp_path / "run", ["fit.save_every=4 steps"]
         first = train(directory, *often)
         assert first.returncode == 0, first.stderr
@@ -64,7 +64,7 @@ class TestTrain:
         assert [row["step"] for row in rows] == list(range(1, 13))
         assert all(row["lr"] > 0 for row in rows[1:])
 
-    def test_another_configuration_in_the_directory_is_refused(self, tmp_path: Path) -> None:
+    def test_another_configuration_in_the_directory_is_an_error(self, tmp_path: Path) -> None:
         train(tmp_path / "run")
         before = (tmp_path / "run" / "config.yaml").read_bytes()
         other = train(tmp_path / "run", "model.width=16")
@@ -72,7 +72,7 @@ class TestTrain:
         assert "model.width: 32 there, 16 now" in other.stderr
         assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
-    def test_a_corrected_monitor_goes_on(self, tmp_path: Path) -> None:
+    def test_a_corrected_monitor_resumes(self, tmp_path: Path) -> None:
         wrong = train(tmp_path / "run", "fit.eval_every=4 steps", "early_stop.monitor=eval/los")
         assert wrong.returncode != 0
         assert "did you mean 'eval/loss'?" in wrong.stderr
@@ -80,7 +80,7 @@ class TestTrain:
         assert right.returncode == 0, right.stderr
         assert "continuing from step 4" in right.stdout
 
-    def test_diff_tells_equal_from_different(self, tmp_path: Path) -> None:
+    def test_diff_distinguishes_equal_from_different(self, tmp_path: Path) -> None:
         a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
         for directory, options in ((a, []), (b, []), (c, ["seed=1"])):
             assert train(directory, *options).returncode == 0
@@ -92,7 +92,7 @@ class TestTrain:
         assert "train.params" in different.stdout
         assert "the checkpoints part at step" in different.stdout
 
-    def test_a_run_is_looked_at_and_its_weights_taken_out(self, tmp_path: Path) -> None:
+    def test_a_run_is_listed_shown_and_exported(self, tmp_path: Path) -> None:
         run, out = tmp_path / "run", tmp_path / "weights.safetensors"
         assert train(run, "fit.save_every=2 steps").returncode == 0
         shown = functrain("show", str(run), "--stats", "--json")
@@ -109,7 +109,7 @@ class TestTrain:
         listed = json.loads(functrain("ls", str(run), "--json").stdout)["checkpoints"]
         assert [each["step"] for each in listed if each["best"]] != []
 
-    def test_sigterm_saves_and_says_how_to_continue(self, tmp_path: Path) -> None:
+    def test_sigterm_saves_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
         directory, straight = tmp_path / "run", tmp_path / "straight"
         options = ["fit.until=200 steps", "fit.eval_every=50 steps", "threads=1"]
         command = [sys.executable, "-m", "functrain", "train", "digits", *options]
@@ -134,7 +134,7 @@ class TestTrain:
 
 @pytest.mark.slow
 class TestEndings:
-    def test_sigint_is_130_and_the_command_to_continue_is_told(self, tmp_path: Path) -> None:
+    def test_sigint_is_130_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
         command = ["train", "digits", f"directory={tmp_path / 'run'}", "fit.save_every=5 steps"]
         process = subprocess.Popen(
             [sys.executable, "-m", "functrain", *command], stdout=subprocess.PIPE, text=True
@@ -146,7 +146,7 @@ class TestEndings:
         assert process.returncode == 130
         assert f"continue with: {shlex.join(['functrain', *command])}" in output
 
-    def test_a_loss_that_is_not_finite_is_3_and_never_called_done(self, tmp_path: Path) -> None:
+    def test_a_nonfinite_loss_is_3_and_never_complete(self, tmp_path: Path) -> None:
         options = ["schedule.lr=1e30", "program.clip_norm=null"]
         for _ in range(2):
             ended = train(tmp_path / "run", *options)

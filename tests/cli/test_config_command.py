@@ -33,7 +33,7 @@ def test_check_says_ok_on_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_finds_what_only_making_the_objects_shows() -> None:
+def test_check_finds_errors_of_building_objects() -> None:
     with pytest.raises(ConfigError, match="data: Batches"):
         functrain("check", "digits", "data.batch_size=0")
 
@@ -58,7 +58,7 @@ def test_show_prints_the_composed_and_resolved_configuration() -> None:
     assert (raw["directory"], raw["data"]["seed"]) == ("runs/${name}", "${seed}")
 
 
-def test_show_says_where_a_value_stands() -> None:
+def test_show_prints_the_location_of_a_value() -> None:
     said = functrain("show", "digits", "seed=3", "--places")
     assert "model.width: 32" in said
     assert "functrain/examples/digits.yaml:10" in said

@@ -38,7 +38,7 @@ class TestCheckpoints:
         assert (ended.code, ended.err) == (0, "")
         assert "the checkpoints are equal: 2 tensors, bit for bit" in ended.out
 
-    def test_the_first_leaf_is_told_with_count_distance_and_ulps(
+    def test_the_first_leaf_has_count_distance_and_ulps(
         self, functrain: Run, tmp_path: Path
     ) -> None:
         w = torch.nextafter(BASE["w"], torch.tensor(10.0))
@@ -124,9 +124,7 @@ class TestCheckpoints:
         assert found["path"] == "s"
         assert functrain("diff", ours, ours).code == 0
 
-    def test_classes_that_are_not_known_are_told_apart_by_name(
-        self, functrain: Run, tmp_path: Path
-    ) -> None:
+    def test_unknown_classes_differ_by_name(self, functrain: Run, tmp_path: Path) -> None:
         ours = saved(tmp_path, "a", {"m": Mine(torch.ones(2))})
         theirs = saved(tmp_path, "b", {"m": {"w": torch.ones(2)}})
         (found,) = functrain("diff", ours, theirs, "--json").json["differences"]
@@ -159,7 +157,9 @@ class TestRuns:
         assert ended.code == 0
         assert "the runs are equal: state and log of 6 steps, bit for bit" in ended.out
 
-    def test_where_logs_and_checkpoints_part(self, functrain: Run, tmp_path: Path) -> None:
+    def test_the_first_step_at_which_logs_and_checkpoints_differ(
+        self, functrain: Run, tmp_path: Path
+    ) -> None:
         ours, theirs = self.run(tmp_path / "a"), self.run(tmp_path / "b", parts_at=3)
         ended = functrain("diff", ours, theirs)
         assert ended.code == 1
@@ -170,7 +170,7 @@ class TestRuns:
         assert functrain("diff", f"{ours}@2", f"{theirs}@2").code == 0
         assert functrain("diff", f"{ours}@2", f"{ours}@4").code == 1
 
-    def test_logs_alone_may_part(self, functrain: Run, tmp_path: Path) -> None:
+    def test_only_the_logs_may_differ(self, functrain: Run, tmp_path: Path) -> None:
         ours, theirs = self.run(tmp_path / "a"), self.run(tmp_path / "b")
         with open(theirs / "metrics.jsonl", "ab") as file:
             file.write(b'{"step":7,"loss":1.0}\n')
@@ -222,7 +222,7 @@ class TestReplay:
         assert document["replay"]["ulps"] > 0
         assert {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")} == before
 
-    def test_what_cannot_be_made_again_is_one_line(
+    def test_a_run_that_cannot_be_replayed_is_one_line(
         self, functrain: Run, runs: list[Path], tmp_path: Path
     ) -> None:
         ended = functrain("diff", f"{runs[0]}@3", f"{runs[0]}@6", "--replay")

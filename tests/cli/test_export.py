@@ -118,7 +118,7 @@ def test_aliases_are_copies_in_safetensors_and_one_tensor_in_a_state_dict(tmp_pa
 
 
 @pytest.mark.parametrize("dtype", BY_NAME.values(), ids=str)
-def test_every_dtype_comes_back_or_is_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_every_dtype_round_trips_or_is_an_error(tmp_path: Path, dtype: torch.dtype) -> None:
     bits = torch.randint(0, 2, (5, 2 * dtype.itemsize), dtype=torch.uint8)
     tree = {"params": {"w": bits.view(dtype), "e": bits[:0].view(dtype), "b": torch.ones(3)}}
     place = save(tmp_path / "x", tree)
@@ -237,7 +237,7 @@ class TestOut:
 
 
 @pytest.mark.parametrize("role", ["params", "optimizer"])
-def test_damage_anywhere_is_told_and_nothing_written(tmp_path: Path, role: str) -> None:
+def test_damage_anywhere_is_an_error_and_nothing_is_written(tmp_path: Path, role: str) -> None:
     tree = {"params": {"w": torch.ones(2)}, "optimizer": {"m": torch.ones(2)}}
     place = save(tmp_path / "x", tree)
     payload = place / f"{role}.safetensors"
@@ -267,7 +267,7 @@ def test_what_cannot_be_exported_is_2_and_one_line(
 
 
 @pytest.mark.parametrize("name", ["w.onnx", "w.gguf", "w.h5", "weights", "w.safetensor", ".pt"])
-def test_a_name_of_another_format_is_refused_with_the_formats(
+def test_a_name_of_another_format_is_an_error_with_the_formats(
     functrain: Run, tmp_path: Path, name: str
 ) -> None:
     place = save(tmp_path / "x", {"params": {"w": torch.ones(2)}})
@@ -283,7 +283,7 @@ def test_a_format_in_words_allows_any_name(tmp_path: Path) -> None:
     assert load_file(export(place, tmp_path / "W.SAFETENSORS")).keys() == {"w"}
 
 
-def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_tensors_of_one_name_are_an_error(tmp_path: Path) -> None:
     tree = {"params": {"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}}}
     with pytest.raises(ConfigurationError, match=r"two tensors are called 'params\.a\.b'"):
         export(save(tmp_path / "x", tree), tmp_path / "w.safetensors")

@@ -73,14 +73,14 @@ def named(run: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.mark.row(45)
 class TestTexts:
-    def test_the_prompt_and_so_many_characters(self, functrain: Any, run: Path) -> None:
+    def test_it_prints_the_prompt_and_length_characters(self, functrain: Any, run: Path) -> None:
         first, second = (functrain("generate", run, "The ", "--length", 30) for _ in range(2))
         assert first.code == 0, first.err
         assert first.out == second.out
         assert first.out.startswith("The ")
         assert len(first.out) == len("The ") + 30 + len("\n")
 
-    def test_it_is_what_the_python_function_gives(self, functrain: Any, run: Path) -> None:
+    def test_it_equals_the_python_function(self, functrain: Any, run: Path) -> None:
         import functrain as ft
         from functrain import config
         from functrain.examples import chargpt
@@ -108,7 +108,7 @@ class TestTexts:
         plain = functrain("generate", run, "a", "--count", 2, "--seed", 4, "--length", 20).out
         assert plain == f"--- 4\n{several[0]['text']}\n--- 5\n{several[1]['text']}\n"
 
-    def test_stop_texts_end_it_and_are_left_out(self, functrain: Any, run: Path) -> None:
+    def test_stop_texts_end_it_and_are_excluded(self, functrain: Any, run: Path) -> None:
         whole = functrain("generate", run, "The ", "--length", 60).out.rstrip("\n")
         ending, other = whole[20:23], whole[30:32]
         done = functrain("generate", run, "The ", "--length", 60, "--stop", ending, "--stop", other)
@@ -118,7 +118,7 @@ class TestTexts:
         # The prompt itself may contain one.
         assert functrain("generate", run, "The ", "--length", 3, "--stop", "The").out[:4] == "The "
 
-    def test_json_says_where_it_came_from(self, functrain: Any, run: Path) -> None:
+    def test_json_has_the_checkpoint_and_the_options(self, functrain: Any, run: Path) -> None:
         options = ["--length", 3, "--top-k", 5, "--monitor", "eval/ema/loss", "--json"]
         done = functrain("generate", f"{run}@best", "The ", *options)
         assert done.code == 0, done.err
@@ -132,16 +132,16 @@ class TestTexts:
         self, run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from functrain.cli import generate
-        from functrain.cli.targets import open_target
+        from functrain.cli.checkpoint_argument import open_checkpoint
 
         written: list[str] = []
         monkeypatch.setattr(generate, "_write", written.append)
-        generate.generate(open_target(run), "The ", 5, {})
+        generate.generate(open_checkpoint(run), "The ", 5, {})
         assert len(written) == 6
         assert written[0][:4] == "The "
         assert all(len(piece) == 1 for piece in written[1:])
 
-    def test_a_terminal_is_not_steered(
+    def test_control_characters_are_escaped_on_a_terminal(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         from functrain.cli.generate import _write
@@ -164,7 +164,7 @@ class TestOwnFunctions:
         done = functrain("generate", run, "so ", "--length", 7, "--min-p", 0.5, "--weights", "ema")
         assert done.out == "so 7 [('min_p', 0.5), ('weights', 'ema')]\n"
 
-    def test_an_option_it_does_not_take_is_named(self, functrain: Any, named: Any) -> None:
+    def test_an_unknown_option_is_an_error(self, functrain: Any, named: Any) -> None:
         done = functrain("generate", named("mine.whole"), "a", "--top-k", 3)
         assert (done.code, done.out) == (2, "")
         assert done.err == "functrain: --top-k: mine.whole takes no option 'top_k'\n"

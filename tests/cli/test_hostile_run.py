@@ -31,7 +31,7 @@ def loss(model: nn.Module, x: Tensor) -> Tensor:
 
 
 class Payload:
-    """What writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

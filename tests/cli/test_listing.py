@@ -73,9 +73,7 @@ class TestLs:
         assert best() == [10]
         assert best("--monitor", "accuracy") == [100]
 
-    def test_of_a_metric_of_which_nothing_says_what_is_best(
-        self, functrain: Run, tmp_path: Path
-    ) -> None:
+    def test_a_metric_of_unknown_direction(self, functrain: Run, tmp_path: Path) -> None:
         run = tmp_path / "run"
         store = Checkpoints(run, monitor="score", mode="max")
         for step, score in ((1, 0.5), (2, 0.7), (3, 0.6)):
@@ -100,7 +98,7 @@ class TestLs:
         shown = functrain("show", run, "--best", "--mode", "max", "--json")
         assert shown.json["step"] == 2
 
-    def test_what_a_run_went_by_stands_in_its_checkpoints(
+    def test_the_monitor_of_a_run_is_in_its_checkpoints(
         self, functrain: Run, tmp_path: Path
     ) -> None:
         run = tmp_path / "run"
@@ -114,7 +112,7 @@ class TestLs:
         assert functrain("show", f"{run}@best", "--json").json["step"] == 2
         assert functrain("show", run, "--best", "--mode", "min", "--json").json["step"] == 1
 
-    def test_what_cannot_be_read_is_listed_with_the_reason(
+    def test_unreadable_checkpoints_are_listed_with_the_reason(
         self, functrain: Run, run: Path, rewrite: Any
     ) -> None:
         flip(run / "step-00000005" / "manifest.json", at=20)
@@ -134,9 +132,7 @@ class TestLs:
         found = functrain("ls", run / "step-00000010", "--json").json["checkpoints"]
         assert [(each["step"], each["best"]) for each in found] == [(10, False)]
 
-    def test_codes_that_steer_a_terminal_are_not_printed(
-        self, functrain: Run, tmp_path: Path
-    ) -> None:
+    def test_control_characters_are_not_printed(self, functrain: Run, tmp_path: Path) -> None:
         place = save(tmp_path / "x", {"w\x1b[2J[red]": 1}, metrics={"\x1b]0;title\x07": 1.0})
         for command in ("ls", "show"):
             out = functrain(command, place).out
@@ -146,14 +142,14 @@ class TestLs:
 
 
 class TestVerify:
-    def test_a_sound_run_is_0(self, functrain: Run, run: Path) -> None:
+    def test_a_valid_run_is_0(self, functrain: Run, run: Path) -> None:
         ended = functrain("verify", run, "--json")
         assert ended.code == 0
         assert ended.json["ok"] is True
         assert len(ended.json["checkpoints"]) == 4
         assert all(each["seconds"] > 0 for each in ended.json["checkpoints"])
 
-    def test_damage_is_1_and_told_by_file_and_leaf(self, functrain: Run, run: Path) -> None:
+    def test_damage_is_1_with_file_and_leaf(self, functrain: Run, run: Path) -> None:
         flip(run / "step-00000010" / "params.safetensors")
         ended = functrain("verify", run)
         assert ended.code == 1
@@ -172,7 +168,7 @@ class TestVerify:
         assert ended.code == 1
         assert "holds the checkpoint of step 5" in ended.out
 
-    def test_a_path_that_is_nothing_is_2_before_anything_is_read(
+    def test_a_missing_path_is_2_before_anything_is_read(
         self, functrain: Run, run: Path, tmp_path: Path
     ) -> None:
         ended = functrain("verify", run, tmp_path / "nowhere")

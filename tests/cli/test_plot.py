@@ -42,11 +42,11 @@ def test_runs_have_short_names_and_empty_ones_are_skipped(tmp_path: Path) -> Non
     write(tmp_path / "runs/empty", 0)
     out = tmp_path / "all.html"
     done = functrain("plot", tmp_path / "runs", "--out", out, "--metric", "loss", "--log")
-    assert f"passed over {tmp_path / 'runs/empty'}: no steps" in done.stdout
+    assert f"skipped {tmp_path / 'runs/empty'}: no steps" in done.stdout
     page = out.read_text()
     assert ">a</button>" in page
     assert ">b</button>" in page
-    assert "passed over" in page
+    assert "skipped" in page
 
 
 def test_a_damaged_log_is_drawn_up_to_the_damage(tmp_path: Path) -> None:

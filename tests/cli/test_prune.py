@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Checkpoints:
     ],
     ids=str,
 )
-def test_a_dry_run_tells_what_goes_and_changes_nothing(
+def test_a_dry_run_prints_removals_and_changes_nothing(
     options: list[str], kept: dict[int, str], functrain: Run, store: Checkpoints
 ) -> None:
     sizes = {
@@ -59,7 +59,7 @@ def test_a_dry_run_tells_what_goes_and_changes_nothing(
     assert {*reasons, *done["removed"]} == set(LOSSES)
 
 
-def test_the_table_says_what_goes_and_how_much(functrain: Run, store: Checkpoints) -> None:
+def test_the_table_has_removals_and_sizes(functrain: Run, store: Checkpoints) -> None:
     ended = functrain("prune", store.directory, "--keep-last", "1", "--dry-run")
     words = [line.split()[:2] for line in ended.out.splitlines()[2:6]]
     assert words == [["10", "goes"], ["20", "stays"], ["30", "goes"], ["40", "stays"]]
@@ -70,7 +70,7 @@ def test_the_table_says_what_goes_and_how_much(functrain: Run, store: Checkpoint
     assert store.steps() == [20, 40]
 
 
-def test_a_sound_one_stays_where_the_newest_is_damaged(functrain: Run, store: Checkpoints) -> None:
+def test_a_valid_one_stays_if_the_newest_is_damaged(functrain: Run, store: Checkpoints) -> None:
     payload = store.path(40) / "rest.safetensors"
     payload.write_bytes(payload.read_bytes()[:-1])
     options = ["--keep-last", "1", "--keep-best", "0", "--json"]
@@ -80,11 +80,11 @@ def test_a_sound_one_stays_where_the_newest_is_damaged(functrain: Run, store: Ch
     assert reasons == {30: "the newest intact one", 40: "last"}
 
 
-def test_what_cannot_be_read_is_not_judged(functrain: Run, store: Checkpoints) -> None:
+def test_unreadable_checkpoints_are_not_pruned(functrain: Run, store: Checkpoints) -> None:
     (store.path(10) / "manifest.json").write_bytes(b"{}")
     ended = functrain("prune", store.directory, "--keep-last", "1", "--json")
     reasons = {each["step"]: each["reason"] for each in ended.json["kept"]}
-    assert reasons[10] == "not readable, so not judged"
+    assert reasons[10] == "not readable, so not pruned"
     assert store.steps() == [10, 20, 40]
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_not_judged(functrain: Run, store: Checkpoints) -
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_2_and_removes_nothing(
+def test_invalid_rules_are_2_and_remove_nothing(
     arguments: list[str], message: str, functrain: Run, store: Checkpoints
 ) -> None:
     place, *options = arguments

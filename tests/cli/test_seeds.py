@@ -1,4 +1,4 @@
-"""Several seeds of one configuration: a run each, what is done is passed over, mean ± std."""
+"""Several seeds of one configuration: a run for each, complete ones are skipped, mean ± std."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def manifest(directory: str = "runs/run") -> dict[str, dict[str, object]]:
 
 
 class TestRuns:
-    def test_each_seed_is_the_run_of_that_seed_alone(self) -> None:
+    def test_each_seed_equals_a_run_of_that_seed_alone(self) -> None:
         run("seeds=[0, 3]")
         run("seed=3", "directory=alone")
         several, alone = weights("runs/run/seed-3"), weights("alone")
@@ -76,7 +76,7 @@ class TestRuns:
         assert told["std"] == statistics.stdev(losses)
         assert f"{told['mean']:.4f} ± {told['std']:.4f}" in said
 
-    def test_what_is_done_is_passed_over_and_more_seeds_may_come(self) -> None:
+    def test_complete_seeds_are_skipped_and_seeds_may_be_added(self) -> None:
         run("seeds=[0, 1]")
         before = Path("runs/run/seed-0/config.yaml").stat().st_mtime_ns
         said = run("seeds=[0, 1, 2]")
@@ -90,7 +90,7 @@ class TestRuns:
         assert "done before" not in run("seeds=[0, 1]", "fit.until=5 steps")
         assert {each["step"] for each in manifest()["seeds"].values()} == {5}
 
-    def test_a_run_that_was_removed_is_made_again(self) -> None:
+    def test_a_removed_run_is_trained_again(self) -> None:
         import shutil
 
         run("seeds=[0, 1]")
@@ -115,9 +115,9 @@ class TestRuns:
 
 class TestBadEnds:
     @pytest.mark.filterwarnings("ignore:the run ends:functrain.errors.NonFiniteWarning")
-    def test_a_loss_that_is_not_finite_does_not_count_and_is_told(self) -> None:
+    def test_a_nonfinite_loss_is_excluded_and_reported(self) -> None:
         options = ["seeds=[0, 1]", "optimizer.lr=1e30"]
-        for _ in range(2):  # never taken for done
+        for _ in range(2):  # never complete
             said = run(*options, code=3)
             assert "nonfinite at step" in said
             assert "done before" not in said

@@ -135,12 +135,14 @@ class TestChoice:
         assert step(run, "--best") == step(f"{run}@best") == 1
         assert step(run, "--step", 2) == step(f"{run}@2") == step(run / "step-00000002") == 2
 
-    def test_a_damaged_newest_is_passed_over_and_told(self, functrain: Run, run: Path) -> None:
+    def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
+        self, functrain: Run, run: Path
+    ) -> None:
         payload = run / "step-00000003" / "rest.safetensors"
         payload.write_bytes(payload.read_bytes()[:-1])
         ended = functrain("show", run, "--json")
         assert ended.json["step"] == 2
-        assert "passed over" in ended.err
+        assert "skipped" in ended.err
         # Asked for by its step it is shown, as far as that needs no payload.
         assert functrain("show", run, "--step", 3).code == 0
         refused = functrain("show", run, "--step", 3, "--stats")
@@ -156,7 +158,9 @@ class TestChoice:
         assert (ended.code, ended.out) == (2, "")
         assert "ema.safetensors is missing" in ended.err
 
-    def test_what_is_not_there_is_told(self, functrain: Run, run: Path, tmp_path: Path) -> None:
+    def test_a_missing_checkpoint_is_an_error(
+        self, functrain: Run, run: Path, tmp_path: Path
+    ) -> None:
         for arguments, message in (
             ((run, "--step", 5), "no checkpoint of step 5; the nearest is of step 3"),
             ((run, "--best", "--monitor", "f1"), "no checkpoint in"),
@@ -182,7 +186,7 @@ class TestChoice:
     ],
     ids=str,
 )
-def test_a_structure_that_makes_no_sense_is_damage(
+def test_an_invalid_structure_is_damage(
     functrain: Run, tmp_path: Path, rewrite: Any, structure: Any
 ) -> None:
     place = save(tmp_path / "x", {"w": torch.ones(2)})

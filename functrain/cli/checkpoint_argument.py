@@ -1,4 +1,4 @@
-"""What a path on the command line means: a run, one of its checkpoints, or a checkpoint."""
+"""Resolve a path on the command line: a run, one of its checkpoints, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _AT = re.compile(r"(?P<run>.+)@(?P<which>\d+|best)")
 
 
 @attrs.frozen(eq=False)
-class Target:
-    """A checkpoint that was named, and the run it stands for where a run was named.
+class ChosenCheckpoint:
+    """A checkpoint on the command line, or the newest one of a run.
 
     Attributes:
-        path: the checkpoint's directory.
-        manifest: what it says about itself.
-        run: the run directory, if that was named without saying which of its checkpoints.
+        path: the directory of the checkpoint.
+        manifest: the manifest of the checkpoint.
+        run: the run directory, if the argument was a run without a step.
     """
 
     path: Path
@@ -37,32 +37,32 @@ class Target:
     run: Path | None = None
 
 
-def open_target(
+def open_checkpoint(
     text: Path,
     step: int | None = None,
     best: bool = False,
     monitor: str | None = None,
     mode: str | None = None,
-) -> Target:
-    """The checkpoint that a path means.
+) -> ChosenCheckpoint:
+    """Open the checkpoint that a path denotes.
 
     Args:
-        text: a checkpoint, or a run, or ``RUN@STEP``, or ``RUN@best``. Of a run it is the newest
-            one that verifies; damaged ones are passed over with a warning.
-        step: the one of this step.
-        best: the best one.
-        monitor: the metric that says what is best.
-        mode: ``min`` or ``max`` of it.
+        text: a checkpoint, a run, ``RUN@STEP`` or ``RUN@best``. A run stands for its newest
+            checkpoint that verifies; damaged ones are skipped with a warning.
+        step: open the checkpoint of this step.
+        best: open the best checkpoint.
+        monitor: the metric that determines the best.
+        mode: whether its ``min`` or ``max`` is best.
 
     Raises:
-        NoCheckpointError: there is none.
-        ConfigurationError: nothing says whether less or more of the metric is better.
-        CheckpointCorruptError: every one is damaged, or the one that was asked for.
+        NoCheckpointError: the checkpoint does not exist.
+        ConfigurationError: the direction of the metric is unknown.
+        CheckpointCorruptError: the checkpoint is damaged, or all those of the run are.
     """
     match = _AT.fullmatch(str(text))
     if match is not None and not text.exists():
         asked = match["which"]
-        return open_target(
+        return open_checkpoint(
             Path(match["run"]),
             None if asked == "best" else int(asked),
             asked == "best",
@@ -72,7 +72,7 @@ def open_target(
     if is_checkpoint(text):
         if step is not None or best:
             raise ConfigurationError(f"{text} is a checkpoint; --step and --best choose in a run")
-        return Target(present(text.absolute()), read_manifest(text))
+        return ChosenCheckpoint(present(text.absolute()), read_manifest(text))
     store = store_of(text, **monitored(text, monitor, mode))
     if best:
         step = store.best()
@@ -86,7 +86,7 @@ def open_target(
     return _newest(store, text)
 
 
-def _of_step(store: Checkpoints, step: int) -> Target:
+def _of_step(store: Checkpoints, step: int) -> ChosenCheckpoint:
     if step not in store.steps():
         steps = store.steps()
         near = min(steps, key=lambda other: abs(other - step))
@@ -95,17 +95,17 @@ def _of_step(store: Checkpoints, step: int) -> Target:
             f"{store.directory} has no checkpoint of step {step}; the nearest is of step {near}",
         )
     path = store.path(step)
-    return Target(present(path), check_step(path, read_manifest(path)))
+    return ChosenCheckpoint(present(path), check_step(path, read_manifest(path)))
 
 
-def _newest(store: Checkpoints, run: Path) -> Target:
+def _newest(store: Checkpoints, run: Path) -> ChosenCheckpoint:
     damages = []
     for step in reversed(store.steps()):
         path = store.path(step)
         try:
-            return Target(present(path), check_step(path, verify(path)), run)
+            return ChosenCheckpoint(present(path), check_step(path, verify(path)), run)
         except CheckpointCorruptError as damage:
             damages.append(str(damage))
-            warn(f"passed over {path}: {damage}", CheckpointSkippedWarning)
+            warn(f"skipped {path}: {damage}", CheckpointSkippedWarning)
     listed = "\n".join(f"  {damage}" for damage in damages)
     raise CheckpointCorruptError(f"every checkpoint in {run} is damaged:\n{listed}")

@@ -1,4 +1,4 @@
-"""Where two saved trees, or runs, differ, by their manifests; only leaves that differ are read."""
+"""Compare saved trees or runs by their manifests, reading only the leaves that differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 from functrain import tree
 from functrain.checkpoint import Manifest, verify
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
-from functrain.cli.targets import Target, open_target
+from functrain.cli.checkpoint_argument import ChosenCheckpoint, open_checkpoint
 from functrain.testing.bisect.records import by_digests, common
 from functrain.training.metrics_log import FILE_NAME, read
 from functrain.tree import Path
@@ -24,12 +24,12 @@ class Difference:
     """One place where two trees differ.
 
     Attributes:
-        path: where.
+        path: the path in the trees.
         kind: ``missing`` (in the second), ``unexpected`` (only there), ``type``, ``dtype``,
             ``shape`` or ``value``.
-        detail: what stands on both sides, in words.
+        detail: both sides in words.
         elements: number of elements of a tensor of equal dtype and shape.
-        distance: how far such tensors are apart.
+        distance: the distance of such tensors.
     """
 
     path: Path
@@ -40,8 +40,8 @@ class Difference:
 
 
 @attrs.frozen(eq=False)
-class Apart:
-    """Where a record of two runs parts: the step, if it does at one, and what to say."""
+class FirstDifference:
+    """The first difference in a record of two runs: a text, and the step if there is one."""
 
     text: str
     step: int | None = None
@@ -52,19 +52,19 @@ class Comparison:
     """Two checkpoints, or two runs.
 
     Attributes:
-        targets: the checkpoints that are compared.
-        differences: where they differ.
-        of_runs: whether runs were named.
-        logs: where their logs part.
-        digests: where the hashes of their states part.
-        step: the first step of which their checkpoints differ.
+        targets: the compared checkpoints.
+        differences: the differences of the trees.
+        of_runs: whether two runs are compared.
+        logs: the first difference of their logs.
+        digests: the first difference of their state hashes.
+        step: the first step with different checkpoints.
     """
 
-    targets: list[Target]
+    targets: list[ChosenCheckpoint]
     differences: list[Difference]
     of_runs: bool = False
-    logs: Apart | None = None
-    digests: Apart | None = None
+    logs: FirstDifference | None = None
+    digests: FirstDifference | None = None
     step: int | None = None
 
     @property
@@ -73,15 +73,17 @@ class Comparison:
         return not self.differences and self.logs is None and self.digests is None
 
 
-def differences(first: Target, second: Target, measured: bool = True) -> Iterator[Difference]:
-    """List where two checkpoints differ, bit for bit, in the order of the first.
+def differences(
+    first: ChosenCheckpoint, second: ChosenCheckpoint, measured: bool = True
+) -> Iterator[Difference]:
+    """Yield the bitwise differences of two checkpoints, in the order of the first.
 
-    The hashes in the manifests decide; they are those of the bytes where a checkpoint verifies.
+    It compares the hashes in the manifests, which match the bytes if a checkpoint verifies.
 
     Args:
-        first: what is expected.
-        second: what came.
-        measured: read tensors that differ, one pair at a time, to tell by how much.
+        first: the expected checkpoint.
+        second: the other checkpoint.
+        measured: read tensors that differ, one pair at a time, to measure their distance.
     """
     theirs = {entry.path: entry for entry in outline(second.manifest)}
     seen: set[Path] = set()
@@ -101,8 +103,8 @@ def differences(first: Target, second: Target, measured: bool = True) -> Iterato
 
 
 def compared(first: Location, second: Location) -> Comparison:
-    """What differs between two checkpoints or runs, by what is written there."""
-    targets = [_sound(open_target(path)) for path in (first, second)]
+    """Compare two checkpoints or runs by their files."""
+    targets = [_verified(open_checkpoint(path)) for path in (first, second)]
     found = list(differences(targets[0], targets[1]))
     runs = [target.run for target in targets if target.run is not None]
     if len(runs) < 2:
@@ -112,43 +114,45 @@ def compared(first: Location, second: Location) -> Comparison:
         targets,
         found,
         of_runs=True,
-        logs=parting_of_logs(*(run / FILE_NAME for run in runs)),
-        digests=None if digests is None else Apart(digests.text, digests.step),
-        step=parting_of_checkpoints(*runs) if found else None,
+        logs=first_difference_of_logs(*(run / FILE_NAME for run in runs)),
+        digests=None if digests is None else FirstDifference(digests.text, digests.step),
+        step=first_different_step(*runs) if found else None,
     )
 
 
-def parting_of_logs(first: Location, second: Location) -> Apart | None:
-    """Where two logs part; nothing if they are the same bytes."""
+def first_difference_of_logs(first: Location, second: Location) -> FirstDifference | None:
+    """Return the first difference of two logs, ``None`` for the same bytes."""
     rows = [read(log) if log.exists() else [] for log in (first, second)]
     for ours, theirs in zip(*rows, strict=False):
         for name in {**ours, **theirs}:
             if tree.diff(ours.get(name), theirs.get(name)):
                 values = f"{ours.get(name)!r} and {theirs.get(name)!r}"
                 step = ours.get("step")
-                return Apart(f"the logs part at step {step}: {name} is {values}", step)
+                return FirstDifference(f"the logs part at step {step}: {name} is {values}", step)
     lengths = [len(log) for log in rows]
     if lengths[0] != lengths[1]:
-        return Apart(f"the logs have {lengths[0]} and {lengths[1]} steps", min(lengths) + 1)
+        return FirstDifference(
+            f"the logs have {lengths[0]} and {lengths[1]} steps", min(lengths) + 1
+        )
     if lengths[0] and first.read_bytes() != second.read_bytes():
-        return Apart("the logs have the same values in other bytes")
+        return FirstDifference("the logs have the same values in other bytes")
     return None
 
 
-def parting_of_checkpoints(first: Location, second: Location) -> int | None:
-    """The first step of which two runs have checkpoints that differ, by their manifests."""
+def first_different_step(first: Location, second: Location) -> int | None:
+    """Return the first step at which the manifests of two runs differ."""
     different = (step for step, *pair in common(first, second) if not is_same(*pair))
     return next(different, None)
 
 
 def is_same(first: Manifest, second: Manifest) -> bool:
-    """Whether two manifests tell of the same tree, without reading payload."""
-    ours, theirs = (Target(Location(), manifest) for manifest in (first, second))
+    """Return whether two manifests describe the same tree, without reading payload."""
+    ours, theirs = (ChosenCheckpoint(Location(), manifest) for manifest in (first, second))
     return next(differences(ours, theirs, measured=False), None) is None
 
 
-def _sound(target: Target) -> Target:
-    if target.run is None:  # of a run, the choice was made by verifying
+def _verified(target: ChosenCheckpoint) -> ChosenCheckpoint:
+    if target.run is None:  # the newest checkpoint of a run is already verified
         verify(target.path)
     return target
 
@@ -163,7 +167,11 @@ def _unexpected(theirs: list[Path], seen: set[Path]) -> Iterator[Difference]:
 
 
 def _between(
-    ours: Entry, theirs: Entry | None, first: Target, second: Target, measured: bool
+    ours: Entry,
+    theirs: Entry | None,
+    first: ChosenCheckpoint,
+    second: ChosenCheckpoint,
+    measured: bool,
 ) -> Difference | None:
     if theirs is None:
         return Difference(ours.path, "missing", "only in the first")
@@ -173,7 +181,7 @@ def _between(
         return _scalars(ours, theirs)
     one, other = _described(ours), _described(theirs)
     if one == other and isinstance(ours, Branch) and isinstance(theirs, Branch):
-        # Such as the size of a sparse tensor, which its parts do not tell.
+        # Such as the size of a sparse tensor, which is not in its parts.
         one, other = (orjson.dumps(entry.scalars).decode() for entry in (ours, theirs))
     return None if one == other else Difference(ours.path, "type", f"{one} and {other}")
 
@@ -189,7 +197,7 @@ def _type_of(entry: Scalar) -> str:
 
 
 def _scalars(ours: Scalar, theirs: Scalar) -> Difference | None:
-    # JSON tells 1 from 1.0 and from True, and 0.0 from -0.0.
+    # JSON distinguishes 1, 1.0 and True, and 0.0 and -0.0.
     if orjson.dumps(ours.json) == orjson.dumps(theirs.json):
         return None
     if type(ours.value) is not type(theirs.value):
@@ -199,7 +207,11 @@ def _scalars(ours: Scalar, theirs: Scalar) -> Difference | None:
 
 
 def _tensors(
-    ours: TensorLeaf, theirs: TensorLeaf, first: Target, second: Target, measured: bool
+    ours: TensorLeaf,
+    theirs: TensorLeaf,
+    first: ChosenCheckpoint,
+    second: ChosenCheckpoint,
+    measured: bool,
 ) -> Difference | None:
     one, other = ours.leaf, theirs.leaf
     if one.dtype != other.dtype:

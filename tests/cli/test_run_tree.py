@@ -41,7 +41,7 @@ def runs(tmp_path: Path) -> Path:
     return runs
 
 
-def test_forks_and_what_was_set_aside_stand_below_their_origin(functrain: Run, runs: Path) -> None:
+def test_forks_and_steps_set_aside_are_below_their_origin(functrain: Run, runs: Path) -> None:
     out = functrain("ls", "--tree", runs, width=200).out
     lines = [line.rstrip() for line in out.splitlines()]
     names = [line.lstrip("│├└─ \N{NO-BREAK SPACE}").split("  ")[0] for line in lines]
@@ -53,7 +53,7 @@ def test_forks_and_what_was_set_aside_stand_below_their_origin(functrain: Run, r
     assert all("best loss=" in line and "last loss=" in line for line in lines)
 
 
-def test_json_tells_origins_and_metrics(functrain: Run, runs: Path) -> None:
+def test_json_has_origins_and_metrics(functrain: Run, runs: Path) -> None:
     found = {
         Path(each["path"]).name: each
         for each in functrain("ls", "--tree", runs, "--json").json["runs"]
@@ -75,7 +75,7 @@ def test_json_tells_origins_and_metrics(functrain: Run, runs: Path) -> None:
     assert found["fork"]["steps"] == [6, 10]
 
 
-def test_missing_parents_and_cycles_are_told(functrain: Run, runs: Path, rewrite: Any) -> None:
+def test_missing_parents_and_cycles_are_problems(functrain: Run, runs: Path, rewrite: Any) -> None:
     shutil.rmtree(runs / "other")
     for name, parent in (("base", "fork"), ("fork", "base")):
         for checkpoint in (runs / name).glob("step-*"):
@@ -83,8 +83,8 @@ def test_missing_parents_and_cycles_are_told(functrain: Run, runs: Path, rewrite
             rewrite(checkpoint, lambda fields, told=origin: fields["info"].update(parent=told))
     document = functrain("ls", "--tree", runs, "--json").json["runs"]
     problems = {Path(each["path"]).name: each["problem"] for each in document}
-    assert problems["base"] == "it goes back to itself: base <- fork <- base"
-    assert problems["fork"] == "it goes back to itself: fork <- base <- fork"
+    assert problems["base"] == "it is its own ancestor: base <- fork <- base"
+    assert problems["fork"] == "it is its own ancestor: fork <- base <- fork"
     assert problems["again"] is None
     assert functrain("ls", "--tree", runs).code == 0
     shutil.rmtree(runs / "base")

@@ -1,4 +1,4 @@
-"""``functrain ls --tree``: which run goes back to which, and what was set aside."""
+"""``functrain ls --tree``: runs, their forks, and steps set aside by rewinding."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
 
 @attrs.frozen(eq=False)
 class Member:
-    """A run directory, and where it comes from.
+    """A run directory and its origin.
 
     Attributes:
         path: absolute, without links.
-        kind: ``run``; ``fork``, begun at a checkpoint of another run; or ``set aside``, steps that
-            were left behind when the run went back.
-        parent: the run it comes from.
-        step: where it left that one; of what was set aside, the last step that both have.
-        steps: of its first and last checkpoint, if it has any.
-        monitor: the metric by which it is judged.
-        best: step and value, where any checkpoint has the metric.
-        last: of the newest checkpoint that has it.
-        problem: what is wrong with its origin.
+        kind: ``run``; ``fork``, started from a checkpoint of another run; or ``set aside``, the
+            later steps of a run that was rewound.
+        parent: the run of origin.
+        step: the step of the fork; for steps set aside, the last common step.
+        steps: the steps of the first and the last checkpoint, if there are any.
+        monitor: the metric that determines the best checkpoint.
+        best: step and value of the best checkpoint with the metric.
+        last: step and value of the newest checkpoint with the metric.
+        problem: a problem with the origin.
     """
 
     path: Path
@@ -51,22 +51,22 @@ class Member:
     problem: str | None = None
 
 
-def show_family(
+def show_run_tree(
     directory: Path, console: Console, json: bool, monitor: str | None, mode: str | None
 ) -> None:
     """Print the runs below a directory as a tree.
 
     Args:
-        directory: of runs, or a run.
+        directory: a directory of runs, or a run.
         console: where to print.
         json: print a document instead.
-        monitor: the metric that says what is best; by default what each run's configuration says.
-        mode: ``min`` or ``max`` of it is best.
+        monitor: the metric that determines the best; by default that of each configuration.
+        mode: whether its ``min`` or ``max`` is best.
 
     Raises:
-        NoCheckpointError: there is no run.
+        NoCheckpointError: there are no runs.
     """
-    members = family(directory, monitor, mode)
+    members = find_runs(directory, monitor, mode)
     if not members:
         raise NoCheckpointError(errno.ENOENT, f"there are no runs in {directory}")
     if json:
@@ -74,24 +74,24 @@ def show_family(
         output.print_json({"directory": directory, "runs": runs})
         return
     for line in _lines(members, directory.resolve()):
-        # One a run, however long: other programs search and cut them.
+        # Never wrap a line, so that other programs can process them.
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def family(directory: Path, monitor: str | None = None, mode: str | None = None) -> list[Member]:
-    """All runs below a directory, with their origins; those in a cycle are told."""
+def find_runs(directory: Path, monitor: str | None = None, mode: str | None = None) -> list[Member]:
+    """Return all runs below a directory with their origins and the problems of these."""
     places = sorted(path.resolve() for path in _runs(directory))
     members = {path: _member(path, monitor, mode) for path in places}
     return [_checked(member, members) for member in members.values()]
 
 
 def _runs(directory: Path) -> Iterator[Path]:
-    """Directories that hold checkpoints, the directory itself among them."""
+    """Yield directories with checkpoints, including the directory itself."""
     for place, folders, _ in os.walk(directory):
         if any(step_of(Path(name)) is not None for name in folders):
             yield Path(place)
         hidden = [name for name in folders if name.startswith(".")]
-        # In place: these are not gone into.
+        # In place, so that os.walk does not descend into the others.
         folders[:] = [
             name for name in folders if name not in hidden and not is_checkpoint(Path(place, name))
         ]
@@ -124,14 +124,14 @@ def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
 
 
 def _origin(store: Checkpoints, aside: re.Match[str] | None) -> tuple[str, Path | None, int | None]:
-    """Kind, parent and step of a run."""
+    """Return kind, parent and step of a run."""
     if aside is not None:
         run = store.directory.parent
         before = [step for step in Checkpoints(run).steps() if step < int(aside[1])]
         return "set aside", run.resolve(), max(before, default=None)
     try:
         parent = parent_of(store)
-    except FunctrainError:  # of a newer version; it says nothing of where it comes from
+    except FunctrainError:  # of a newer version, with an unknown origin
         parent = None
     if parent is None:
         return "run", None, None
@@ -140,7 +140,7 @@ def _origin(store: Checkpoints, aside: re.Match[str] | None) -> tuple[str, Path 
 
 
 def _checked(member: Member, members: dict[Path, Member]) -> Member:
-    """The member with what is wrong with its origin."""
+    """Return the member with the problem of its origin, if any."""
     if member.parent is None:
         return member
     if not member.parent.is_dir():
@@ -154,11 +154,11 @@ def _checked(member: Member, members: dict[Path, Member]) -> Member:
     if at != member.path:
         return member
     names = " <- ".join(path.name for path in [*seen, at])
-    return attrs.evolve(member, problem=f"it goes back to itself: {names}")
+    return attrs.evolve(member, problem=f"it is its own ancestor: {names}")
 
 
 def _lines(members: list[Member], base: Path) -> Iterator[str]:
-    """A line for each run, below the run that it goes back to."""
+    """Yield a line for each run, below its parent."""
     below: dict[Path | None, list[Member]] = {}
     for member in members:
         below.setdefault(member.parent if member.problem is None else None, []).append(member)
@@ -177,7 +177,7 @@ def _lines(members: list[Member], base: Path) -> Iterator[str]:
 def _line(member: Member, base: Path) -> str:
     path = member.path
     name = path.name if path == base or member.kind == "set aside" else path.relative_to(base)
-    words = [f"[bold]{escape(plain_text.printable(name))}[/bold]", *_whence(member)]
+    words = [f"[bold]{escape(plain_text.printable(name))}[/bold]", *_origin_text(member)]
     if member.steps is not None:
         words.append(f"steps {member.steps[0]} to {member.steps[1]}")
     for title, found in (("best", member.best), ("last", member.last)):
@@ -189,7 +189,7 @@ def _line(member: Member, base: Path) -> str:
     return "  ".join(words)
 
 
-def _whence(member: Member) -> list[str]:
+def _origin_text(member: Member) -> list[str]:
     at = "" if member.step is None else f" at step {member.step}"
     if member.kind == "set aside":
         return [f"set aside{at.replace('at', 'after')}"]
