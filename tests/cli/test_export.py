@@ -168,7 +168,7 @@ class TestOut:
     def test_a_file_is_replaced_only_when_asked(self, place: Path, tmp_path: Path) -> None:
         out = tmp_path / "w.safetensors"
         out.write_bytes(b"precious")
-        with pytest.raises(CheckpointExistsError, match="exists; it is replaced only when"):
+        with pytest.raises(CheckpointExistsError, match="exists; overwrite=True"):
             export(place, out)
         assert out.read_bytes() == b"precious"
         assert load_file(export(place, out, overwrite=True))["w"].tolist() == [1.0, 1.0]
@@ -216,7 +216,7 @@ class TestOut:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(CheckpointWriteError, match="was not written: No space left"):
+        with pytest.raises(CheckpointWriteError, match="was not saved: No space left"):
             export(place, out, overwrite=True)
         assert out.read_bytes() == b"precious"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "x"]
