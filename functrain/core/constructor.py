@@ -53,15 +53,15 @@ def program(
             ``"ignore"``.
         trainable: glob patterns or a predicate (path, tensor) of the parameters to train; by
             default those with ``requires_grad``.
-        evaluate: used by ``eval_step`` in the place of ``loss``.
+        evaluate: used by ``eval_step`` instead of ``loss``.
 
     Returns:
         The program.
 
     Raises:
-        ConfigurationError: a value makes no sense, the loss takes predictions and targets in the
-            place of (model, batch), or it is a module with parameters of its own, which nothing
-            would train.
+        ConfigurationError: a value is invalid, the loss takes predictions and targets instead of
+            (model, batch), or it is a module with parameters of its own, which would not be
+            trained.
         ModelError: the model cannot be used.
 
     Example:

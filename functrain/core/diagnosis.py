@@ -1,4 +1,4 @@
-"""What is wrong where a step cannot be made: not its state, or no memory left."""
+"""Explain why a step failed: a state of another program, or no memory left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REMEDY = (
 
 
 def not_a_state(given: object, batch: object) -> UnsupportedError:
-    """Return the error for something else in the place of a state."""
+    """Return the error for a value that is not a state."""
     if isinstance(given, tuple) and given and isinstance(given[0], TrainState):
         hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
     elif isinstance(batch, TrainState):
@@ -127,7 +127,7 @@ def _mismatch(problems: list[str]) -> ParameterMismatchError:
 
 
 def _problems(fixed: Fixed, state: TrainState) -> list[str]:
-    """What the state lacks, or has besides, of what the program makes for its parameters."""
+    """List the optimizer entries that a state lacks, or has too many of, for a program."""
     return [
         f"{kind} {tree.path_string((part, *path))!r}"
         for part, expected in _expected(fixed, state).items()

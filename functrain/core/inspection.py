@@ -1,4 +1,4 @@
-"""What a step would do from a state, without making it."""
+"""Inspect a step from a state without making it."""
 
 from __future__ import annotations
 

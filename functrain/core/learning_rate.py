@@ -142,7 +142,7 @@ def observes_evaluations(schedules: Schedules) -> bool:
 
 
 def needs_mode(schedules: Schedules) -> bool:
-    """Whether a schedule goes by a metric and was not told which of two values is better."""
+    """Return whether a schedule observes a metric and lacks the mode of its better value."""
     if isinstance(schedules, dict):
         return any(needs_mode(own) for own in schedules.values())
     return any(without_mode(schedules))

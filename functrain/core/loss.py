@@ -1,4 +1,4 @@
-"""What a loss function may return, and the check that it did."""
+"""The values that a loss function may return, and their check."""
 
 from __future__ import annotations
 

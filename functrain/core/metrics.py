@@ -1,4 +1,4 @@
-"""What a metric is: a value that can be merged with another of its kind, and then computed."""
+"""The protocol of metrics: values that are merged with others of their kind, then computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimizer is: a frozen value of hyperparameters with a pure rule and a fast kernel."""
+"""The protocol of optimizers: frozen hyperparameters with a pure rule and a fast kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Optimizer(Protocol):
 
     `update` is the rule: a pure function, fit for ``torch.func`` and ``torch.compile``. `update_`
     is the kernel: the same mathematics in place, for tensors the caller owns. An optimizer never
-    evaluates its own `lr`: whoever drives it does, and passes the value of this step.
+    evaluates its own `lr`: the caller does, and passes the value of this step.
     """
 
     __slots__ = ()

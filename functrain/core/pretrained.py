@@ -1,4 +1,4 @@
-"""Pretrained values in the place of initial ones, and what to give where they do not fit."""
+"""Pretrained values instead of initial ones, and advice where they do not fit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> T
         hint = prefix_hint(values, names)
         raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)
     return {
-        path: _taken(given[path].detach(), tensor) if path in given else tensor
+        path: _converted(given[path].detach(), tensor) if path in given else tensor
         for path, tensor in into.items()
     }
 
@@ -69,14 +69,14 @@ def _resized_by_module(model: FunctionalModule, values: Tensors) -> set[str]:
     }
 
 
-def _taken(value: Tensor, into: Tensor) -> Tensor:
+def _converted(value: Tensor, into: Tensor) -> Tensor:
     # The dtype of an empty buffer, which stands for what a forward makes of it, says nothing.
     placeholder = into.numel() == 0 and value.numel() > 0
     return value.to(into.device if placeholder else into).clone()
 
 
 def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[str]:
-    """What keeps tensors from being those of a model, in words.
+    """Describe why tensors do not fit a model.
 
     Args:
         given: by path.

@@ -63,7 +63,7 @@ _CLIP = _named(optional(number(above=0, finite=False)))
 
 @attrs.frozen(eq=False, kw_only=True)
 class Recipe:
-    """What a program was built from.
+    """The arguments that a program was built from.
 
     Attributes:
         model: the class name of the module, for people.
@@ -76,7 +76,7 @@ class Recipe:
         ema: how weights are averaged, or ``None``.
         nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
-        evaluate: used by ``eval_step`` in the place of ``loss``, or ``None``.
+        evaluate: used by ``eval_step`` instead of ``loss``, or ``None``.
         sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
     """
 
@@ -113,7 +113,7 @@ class Recipe:
 
 @attrs.frozen(eq=False, repr=False)
 class Fixed:
-    """What a device step needs besides its arguments; none of it changes."""
+    """The constants of a device step, in addition to its arguments."""
 
     recipe: Recipe
     model: FunctionalModule

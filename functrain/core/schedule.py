@@ -1,4 +1,4 @@
-"""What a schedule is: a frozen value that turns a step into a learning rate."""
+"""The protocol of schedules: frozen values that turn a step into a learning rate."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Schedule(Protocol):
 
     @property
     def observes(self) -> Observed:
-        """What `observe` is to be shown.
+        """The values that `observe` receives.
 
         "step" is the training loss after each update, "evaluation" a metric after each
         evaluation. None is nothing: `observe` returns the state as it is.
@@ -103,7 +103,7 @@ class Schedule(Protocol):
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with the run's length filled in where it was left open.
 
-        What is already set stays: a run that is resumed with another length keeps its curve.
+        Values already set stay: a run that is resumed with another length keeps its curve.
 
         Args:
             state: the schedule's state.

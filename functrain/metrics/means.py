@@ -36,8 +36,8 @@ class Mean(NamedTuple):
 
         Args:
             values: of any shape.
-            weights: of the same shape, or one that broadcasts to it; by default all 1. What has
-                none does not count, NaN or not: the mean over a batch without tokens, say.
+            weights: of the same shape, or one that broadcasts to it; by default all 1. Values
+                with weight 0 are ignored, even NaN, such as the mean over an empty batch.
         """
         wide = values.detach().to(widest(values.device))
         each = torch.ones_like(wide) if weights is None else weights.detach().to(wide)

@@ -104,7 +104,7 @@ def mode_of_name(name: str) -> Mode | None:
         [None, None, None]
     """
     *above, last = name.split("/")
-    # What a metric of several numbers calls them: eval/f1/macro.
+    # A metric of several numbers names them: eval/f1/macro.
     for part in (last, *reversed(above[1:])):
         if _REVERSED.match(part.strip().lower()):
             return None
@@ -193,7 +193,7 @@ def name_hint(name: str) -> str:
 
 
 def _said(name: str, directions: Mapping[str, Mode]) -> Mode | None:
-    """What the object says whose number this is, alone or under ``name/key``."""
+    """Return the direction of the object that computed a number, also under ``name/key``."""
     while name:
         if name in directions:
             return directions[name]

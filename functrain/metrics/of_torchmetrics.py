@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @attrs.frozen(eq=False)
 class TorchMetric:
-    """What a metric of torchmetrics has seen, as a value: merging changes neither part.
+    """The accumulated state of a torchmetrics metric, as a value: merging changes neither part.
 
     Attributes:
         seen: the metric after its updates; not to be written to.
@@ -24,7 +24,7 @@ class TorchMetric:
 
     @property
     def higher_is_better(self) -> Any:
-        """What the metric says of itself; of a collection, what each of its metrics says."""
+        """The direction declared by the metric, or by each metric of a collection."""
         if not _is_collection(self.seen):
             return getattr(self.seen, "higher_is_better", None)
         return {name: metric.higher_is_better for name, metric in self.seen.items()}
@@ -39,7 +39,7 @@ class TorchMetric:
         return TorchMetric(metric)
 
     def compute(self) -> Any:
-        """What the metric computes: a scalar, or several by name."""
+        """Compute the metric: a scalar, or several by name."""
         return _forked(self.seen).compute()
 
 

@@ -1,4 +1,4 @@
-"""What kernels made of ``torch._foreach_*`` operations share.
+"""Helpers of kernels made of ``torch._foreach_*`` operations.
 
 On the CPU such an operation is a loop over the tensors, and a chain of them over all leaves
 reads everything from main memory again at every link. `blocks` runs the whole chain on a piece

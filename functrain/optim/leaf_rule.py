@@ -1,4 +1,4 @@
-"""What a method of optimization is made of: a rule for one leaf, and a kernel for many."""
+"""The parts of an optimization method: a rule for one leaf, and a kernel for many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a torch optimizer object remembers, taken out of it and put into another.
+"""Move the state of a torch optimizer object into another object.
 
 That is its state, its group, and its plain attributes; see `attributes`.
 """
@@ -76,7 +76,7 @@ def attributes(built: torch.optim.Optimizer) -> State:
     """Return copies of an object's plain attributes that torch's base class does not have.
 
     Plain are numbers, strings, None, tensors, and lists, tuples and dicts of them; deques and sets
-    of them count as lists. What is not plain stays as a fresh object has it.
+    of them count as lists. Other values stay as in a fresh object.
     """
     return {
         name: copied(value)

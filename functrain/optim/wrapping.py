@@ -15,8 +15,8 @@ from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Pa
 class Wrapper(Optimizer, Protocol):
     """An optimizer that changes the gradients, and leaves the rest to the one inside.
 
-    Its state is ``{"optimizer": state of the one inside, name: own value, ...}``. What does more
-    than that overrides `update` and `update_`.
+    Its state is ``{"optimizer": state of the one inside, name: own value, ...}``. A wrapper
+    that does more overrides `update` and `update_`.
     """
 
     __slots__ = ()
@@ -42,7 +42,7 @@ class Wrapper(Optimizer, Protocol):
 
     @property
     def lr(self) -> LearningRate | Mapping[str, Any]:
-        """That of the optimizer inside."""
+        """Return the value of the optimizer inside."""
         return self.optimizer.lr
 
     @property
@@ -83,7 +83,7 @@ class Wrapper(Optimizer, Protocol):
 
 
 def own_state(state: OptimizerState) -> OptimizerState:
-    """What a wrapper's state holds besides that of the optimizer inside."""
+    """Return the wrapper's own part of a state, without that of the optimizer inside."""
     return {name: value for name, value in state.items() if name != "optimizer"}
 
 

@@ -41,7 +41,7 @@ class ExponentialWarmup(Schedule):
 
     @property
     def observes(self) -> Observed:
-        """What `then` observes."""
+        """Return the kind of value that `then` observes."""
         return observed(self, self.then)
 
     def init(self) -> ScheduleState:

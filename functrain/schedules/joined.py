@@ -88,7 +88,7 @@ class Joined(Schedule):
 
     @property
     def observes(self) -> Observed:
-        """What the schedules observe."""
+        """Return the kind of value that the schedules observe."""
         return observed(self, *self._schedules())
 
     def init(self) -> ScheduleState:

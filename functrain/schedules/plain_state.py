@@ -15,7 +15,7 @@ _KINDS: dict[str, Any] = {"tuple": tuple, "dict": dict, "Counter": Counter}
 def to_plain(value: Any, path: str = "state_dict") -> Any:
     """Return `value` in dicts with string keys, lists, numbers, strings, bools and None.
 
-    What JSON has no word for is tagged: a tuple becomes {"kind": "tuple", "items": [...]}, a
+    Values without a form in JSON are tagged: a tuple becomes {"kind": "tuple", "items": [...]}, a
     mapping with other keys than strings {"kind": "dict" or "Counter", "items": [[key, value]...]}.
 
     Args:

@@ -36,7 +36,7 @@ class Scaled(Schedule):
 
     @property
     def observes(self) -> Observed:
-        """What the schedule observes."""
+        """Return the kind of value that the schedule observes."""
         return observed(self, self.schedule)
 
     def init(self) -> ScheduleState:

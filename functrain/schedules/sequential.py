@@ -71,7 +71,7 @@ class Sequential(Schedule):
 
     @property
     def observes(self) -> Observed:
-        """What the schedules observe."""
+        """Return the kind of value that the schedules observe."""
         return observed(self, *self.schedules)
 
     def init(self) -> ScheduleState:

@@ -46,7 +46,7 @@ class Warmup(Schedule):
 
     @property
     def observes(self) -> Observed:
-        """What `then` observes."""
+        """Return the kind of value that `then` observes."""
         return observed(self, self.then)
 
     def init(self) -> ScheduleState:

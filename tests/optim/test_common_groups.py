@@ -45,7 +45,7 @@ def loss(module: nn.Module, batch: Tensor) -> Tensor:
 
 
 def decayed(optimizer: Optimizer) -> set[str]:
-    """What moves when every gradient is zero."""
+    """The parameters that move when every gradient is zero."""
     before = {path: param.detach() for path, param in params().items()}
     bound = optimizer.bind(before)
     zeros = {path: torch.zeros_like(param) for path, param in before.items()}

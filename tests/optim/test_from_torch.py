@@ -279,7 +279,7 @@ def test_a_class_that_regroups_its_parameters_is_refused(cls: Any) -> None:
         from_torch(cls).init(draw(0))
 
 
-def test_what_the_class_itself_refuses_is_told_with_its_name() -> None:
+def test_a_refusal_of_the_class_names_the_class() -> None:
     with pytest.raises(UnsupportedError, match=r"Adam refuses .*Invalid beta parameter"):
         from_torch(torch.optim.Adam, betas=(2, 3)).init(draw(0))
     with pytest.raises(UnsupportedError, match=r"Muon refuses .*'bias'.*2D parameters"):

@@ -1,4 +1,4 @@
-"""What all rule-and-kernel optimizers share: state, purity, layouts, missing gradients."""
+"""Properties of all rule-and-kernel optimizers: state, purity, layouts, missing gradients."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_a_state_of_another_size_does_not_reach_a_kernel(optimizer: Optimizer) -
 
 
 @every_optimizer
-def test_gradients_of_a_wider_dtype_are_taken(optimizer: Optimizer) -> None:
+def test_gradients_of_a_wider_dtype_are_accepted(optimizer: Optimizer) -> None:
     params, wide = draw(0, a=torch.float32), draw(1, a=torch.float64)
     owned, state = copy.deepcopy(params), optimizer.init(params)
     optimizer.update_(wide, state, owned, 0.1)

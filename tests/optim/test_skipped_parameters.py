@@ -91,7 +91,7 @@ def draw(seed: int, dtype: torch.dtype = torch.float32) -> Leaves:
 
 
 def gradients(dtype: torch.dtype = torch.float32) -> list[Leaves]:
-    """Those of every update, some missing by chance, some until a step or in all of them."""
+    """Gradients of every update, some missing at random, until a step, or always."""
     chance, found = random.Random(0), []
     for step in range(STEPS):
         odds = {"always": 1.0, "dropped": 0.6, "late": float(step >= 5), "rare": 0.2, "never": 0.0}

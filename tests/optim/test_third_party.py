@@ -21,7 +21,7 @@ from functrain.optim import from_torch
 pytestmark = pytest.mark.row(14)
 
 STEPS = 10
-# What each package has at least that can be compared.
+# The least number of comparable classes in each package.
 PACKAGES = {"pytorch_optimizer": 90, "prodigyopt": 1, "lion_pytorch": 1, "schedulefree": 3}
 
 
@@ -40,7 +40,7 @@ def seed() -> None:
 
 
 def by_itself(cls: Any) -> Any:
-    """What the class gives; None where it does not work alone."""
+    """Return the class's result, or None if it does not work alone."""
     seed()
     try:
         return run_class(cls, {}, STEPS)

@@ -1,4 +1,4 @@
-"""What may stand where a schedule is wanted."""
+"""Values that are accepted as a schedule."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_errors_name_the_field(lr: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), None, "fast"])
-def test_a_function_that_returns_no_rate_is_told_with_the_step(value: Any) -> None:
+def test_an_invalid_rate_of_a_function_is_reported_with_the_step(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"Lambda: .* at step 3 it returned"):
         Lambda(lambda step: value)(3)
 

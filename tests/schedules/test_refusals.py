@@ -1,4 +1,4 @@
-"""What the schedules with closed forms want to be given, and say when they are not."""
+"""Schedules with closed forms refuse invalid fields, and say what they expect."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Rprop(Leafwise):
 
 
 def _replace_up_to_(leaf: Tensor, bound: float, value: Rate) -> None:
-    """Put a value in the place of all elements up to a bound."""
+    """Replace all elements up to a bound by a value."""
     if isinstance(value, Tensor):
         leaf.copy_(torch.where(leaf > bound, leaf, value))
     else:

@@ -1,4 +1,4 @@
-"""Schedule-Free: averaging in the place of a decay of the learning rate."""
+"""Schedule-Free: averaging instead of a decay of the learning rate."""
 
 from __future__ import annotations
 

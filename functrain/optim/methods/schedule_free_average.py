@@ -1,4 +1,4 @@
-"""What the Schedule-Free optimizers share: three sequences, of which two are kept.
+"""The average of the Schedule-Free optimizers: three sequences, two of them stored.
 
 ``z`` takes plain steps, ``x`` is the weighted average of it, and gradients are taken at
 ``y = beta * x + (1 - beta) * z``. Parameters are y; x follows from y and z.
@@ -19,7 +19,7 @@ from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 
 
 class Averaged(Protocol):
-    """What the average needs to know of an optimizer."""
+    """The properties of an optimizer that the average needs."""
 
     @property
     def warmup_steps(self) -> int: ...
@@ -102,6 +102,6 @@ def check_interpolation(optimizer: Averaged, name: str, value: float | Tensor) -
     """Refuse a beta of 0, with which y is z and says nothing of x."""
     if is_zero(value):
         raise ConfigurationError(
-            f"{type(optimizer).__name__}: {name}: expected a number above 0, or the average that "
-            "evaluation uses could not be told from the parameters; got 0"
+            f"{type(optimizer).__name__}: {name}: expected a number above 0, since evaluation "
+            "could not tell the average from the parameters otherwise; got 0"
         )

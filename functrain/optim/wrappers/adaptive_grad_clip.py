@@ -53,6 +53,6 @@ class AdaptiveGradClip(Wrapper):
         grad_norm = norm(grad, unitwise=True)
         max_norm = self.clipping * torch.clamp(norm(param, unitwise=True), min=self.eps)
         large = grad_norm > max_norm
-        # What is not chosen is a number too, or a gradient of zero would have no derivative.
+        # The branch not taken is finite too, or a gradient of zero would have no derivative.
         factor = torch.where(large, max_norm / torch.where(large, grad_norm, 1.0), 1.0)
         return (grad * factor).to(grad.dtype)

@@ -90,7 +90,7 @@ def normal(key: Tensor, count: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     Args:
         key: names the stream; 0-dim int64, from 0 to 2**63 - 1.
         count: which block of that stream; 0-dim int64, from 0 to 2**32 - 1.
-        size: how many, at most 2**33. Those of a shorter call are the first of a longer one's.
+        size: how many, at most 2**33. A shorter call returns the first numbers of a longer one.
         dtype: float32 or float64; the numbers have 32 random bits in both.
 
     Returns:

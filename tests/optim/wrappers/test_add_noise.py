@@ -93,7 +93,7 @@ def test_a_number_depends_on_its_index_only() -> None:
 
 
 def noise_of(optimizer: AddNoise, params: dict[str, Tensor], updates: int) -> list[Any]:
-    """What is added to gradients of zero, update by update."""
+    """Return the noise added to gradients of zero, update by update."""
     state, found = optimizer.init(params), []
     for _ in range(updates):
         zeros = {path: torch.zeros_like(leaf) for path, leaf in params.items()}

@@ -1,4 +1,4 @@
-"""What optax has no oracle for: half precision, zeros, and single units."""
+"""Cases that optax does not cover: half precision, zeros, and single units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a wrapper refuses to be made of."""
+"""Wrappers refuse invalid hyperparameters."""
 
 from __future__ import annotations
 

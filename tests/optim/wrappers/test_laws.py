@@ -1,4 +1,4 @@
-"""What every wrapper keeps: purity, the kernel's equality with the rule, compiling, resuming."""
+"""Laws of every wrapper: purity, the kernel's equality with the rule, compiling, resuming."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_lr_and_lazy_state_are_those_of_the_optimizer_inside(wrap: Any, inner: O
 
 
 @each_wrapper
-def test_no_leaf_and_no_gradient_are_taken(wrap: Any) -> None:
+def test_no_leaf_and_no_gradient_are_accepted(wrap: Any) -> None:
     optimizer = wrap(SGD(0.1))
     assert optimizer.update({}, optimizer.init({}), {}, 0.1)[0] == {}
     params = draw(0)

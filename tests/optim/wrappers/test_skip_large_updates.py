@@ -1,4 +1,4 @@
-"""What is left out, what stays, and what is counted."""
+"""Large updates are skipped and counted, and change nothing."""
 
 from __future__ import annotations
 
