@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from rich.console import Console
 
 from functrain.cli import output
 from functrain.cli.comparison import Comparison, Difference, compared
-from functrain.cli.replay import fit_arguments
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import path_string
@@ -56,10 +54,8 @@ def diff(
 def _replayed(found: Comparison) -> Parting | None:
     if not found.of_runs:
         raise ConfigurationError("--replay reruns runs: name two runs, not checkpoints")
-    with contextlib.ExitStack() as stack:
-        directories = (target.run or target.path for target in found.targets)
-        runs = [stack.enter_context(fit_arguments(directory)) for directory in directories]
-        return bisect(*runs)
+    first, second = (target.run or target.path for target in found.targets)
+    return bisect(first, second)
 
 
 def _equal(found: Comparison) -> str:

@@ -25,9 +25,9 @@ ROOMS = (
     "listeners",
     "finders",
     "generation",
-    "testing",
     "search",
     "config",
+    "testing",
     "cli",
     "examples",
 )

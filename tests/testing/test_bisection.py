@@ -242,10 +242,15 @@ def test_a_run_that_ends_because_of_nan_is_traced_to_the_batch() -> None:
         assert parting.element.index == (1, 1)
 
 
-def test_bisect_refuses_a_directory_and_names_the_command_that_takes_one(tmp_path: Path) -> None:
-    directory: Any = tmp_path
-    with pytest.raises(errors.ConfigurationError, match=r"run functrain diff --replay"):
-        ft.bisect(directory, directory)
+def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"has no config.yaml"):
+        ft.bisect(tmp_path, str(tmp_path))
+
+
+def test_bisect_refuses_arguments_of_fit_that_are_not_in_a_function() -> None:
+    arguments: Any = make()()
+    with pytest.raises(errors.ConfigurationError, match="expected a function that returns"):
+        ft.bisect(arguments, arguments)
 
 
 def test_batches_of_arrays_and_mappings_are_compared() -> None:

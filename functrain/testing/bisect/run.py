@@ -38,8 +38,8 @@ class Side:
             raise ConfigurationError(
                 f"expected a function that returns the arguments of fit, got {make!r}: call "
                 "functrain.bisect with functions that return the arguments of fit, "
-                "dict(program=..., data=..., until=..., directory=...). For directories of "
-                "functrain train, run functrain diff --replay"
+                "dict(program=..., data=..., until=..., directory=...), or with directories of "
+                "functrain train"
             )
         given = make().get("directory")
         if isinstance(given, Checkpoints):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import attrs
 
 from functrain import tree
@@ -10,10 +13,11 @@ from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.testing.bisect.records import Record, common, records
 from functrain.testing.bisect.replay import Tracer, capture, trace
 from functrain.testing.bisect.run import Make, Side
+from functrain.testing.bisect.run_directory import made_again
 from functrain.testing.bisect.steps import Parting, compared, parting
 
 
-def bisect(first: Make, second: Make) -> Parting | None:
+def bisect(first: Make | str | Path, second: Make | str | Path) -> Parting | None:
     """Find the first step at which two runs differ, and the first leaf and element there.
 
     Digests, logs and checkpoints of the runs narrow down the step. Then both runs are repeated from
@@ -24,14 +28,14 @@ def bisect(first: Make, second: Make) -> Parting | None:
     Args:
         first: a function that returns new arguments of ``fit`` at each call:
             ``dict(program=..., data=..., until=..., directory=...)``; ``directory``, where the run
-            was written, may be left out.
+            was written, may be left out. Or the directory of a run of ``functrain train``.
         second: the other run.
 
     Returns:
         Where they diverge; ``None`` if nothing differs.
 
     Raises:
-        ConfigurationError: an argument is not a function.
+        ConfigurationError: an argument is neither, or the directory has no configuration.
         CheckpointMismatchError: a program does not fit the checkpoints of its run.
 
     Example:
@@ -47,7 +51,17 @@ def bisect(first: Make, second: Make) -> Parting | None:
         >>> bisect(lambda: make(0.1), lambda: make(0.1)) is None
         True
     """
-    ours, theirs = Side.of(first), Side.of(second)
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (
+            Side.of(
+                stack.enter_context(made_again(Path(run))) if isinstance(run, str | Path) else run
+            )
+            for run in (first, second)
+        )
+        return _first_difference(ours, theirs)
+
+
+def _first_difference(ours: Side, theirs: Side) -> Parting | None:
     found_records = _from_records(ours, theirs)
     if found_records is not None and not found_records:
         return None

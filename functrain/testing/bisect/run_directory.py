@@ -16,7 +16,7 @@ from functrain.view.run_checkpoints import CONFIG_NAME
 
 
 @contextlib.contextmanager
-def fit_arguments(directory: Path) -> Iterator[Callable[[], Mapping[str, Any]]]:
+def made_again(directory: Path) -> Iterator[Callable[[], Mapping[str, Any]]]:
     """Yield a function that builds new arguments of ``fit``, for ``functrain.bisect``.
 
     Inside the block the import paths of the configuration are in effect.
