@@ -87,7 +87,7 @@ def is_registered(value: Any) -> bool:
 
 
 def declared(value: Any) -> int | None:
-    """The size that an object of another package says it has.
+    """Return the size that an object of another package says it has.
 
     ``num_graphs`` is that of PyTorch Geometric, ``batch_size`` that of TensorDict, samplers of
     graphs and many others.
@@ -102,7 +102,7 @@ def declared(value: Any) -> int | None:
 
 
 def attribute(value: Any, name: str) -> Any:
-    """An attribute of an object, or ``None``: some dicts' attributes are their items."""
+    """Return an attribute of an object, or ``None``: some dicts' attributes are their items."""
     try:
         return getattr(value, name)
     except (AttributeError, KeyError, ValueError):
@@ -110,7 +110,7 @@ def attribute(value: Any, name: str) -> Any:
 
 
 def votes(batch: Any) -> list[Vote]:
-    """The sizes that have to agree, by place: not those within a list of one thing a sample."""
+    """Return the sizes that must agree, by path; not those in a list of one item per sample."""
     alone = isinstance(batch, (Tensor, PackedSequence)) or is_registered(batch)
     if alone or declared(batch) is not None:
         return list(all_votes(batch))
@@ -127,7 +127,7 @@ def votes(batch: Any) -> list[Vote]:
 
 
 def _parted(batch: Any) -> tuple[list[tuple[Path, Any]], list[tuple[Path, Any]]]:
-    """The fields of a batch, and the lists and tuples among them."""
+    """Return the fields of a batch, and the lists and tuples among them."""
     if not containers.is_container(batch):
         return [((), batch)], []
     named = [((key,), child) for key, child in containers.children(batch)]
@@ -136,7 +136,7 @@ def _parted(batch: Any) -> tuple[list[tuple[Path, Any]], list[tuple[Path, Any]]]
 
 
 def all_votes(value: Any, path: Path = ()) -> Iterator[Vote]:
-    """The sizes of all parts of a value."""
+    """Return the sizes of all parts of a value."""
     if isinstance(value, Tensor):
         yield from [(path, value.size(0))] if value.ndim else []
     elif objects.is_array(value):
@@ -199,7 +199,7 @@ def _agreed(votes: list[Vote]) -> int | None:
 
 
 def _first(batch: Any) -> int | None:
-    """The size of the first part that has one."""
+    """Return the size of the first part that has one."""
     if isinstance(batch, Tensor):
         return batch.size(0) if batch.ndim else None
     kind = type(batch)
@@ -230,7 +230,7 @@ def why_unknown(batch: Any) -> str:
 
 
 def class_to_register(batch: Any) -> type | None:
-    """The class of the first object in a batch for which a size could be registered."""
+    """Return the class of the first object in a batch for which a size could be registered."""
     if isinstance(batch, (*PLAIN, Tensor, PackedSequence)) or objects.is_array(batch):
         return None
     if type(batch) in (dict, list, tuple):

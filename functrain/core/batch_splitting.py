@@ -81,7 +81,7 @@ def into(batch: Any, parts: int) -> list[Any]:
 
 
 def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    """The parts of a batch, or of a part of it."""
+    """Return the parts of a batch, or of a part of it."""
     if type(batch) is not Tensor and split.dispatch(type(batch)) is not _BY_PARTS:
         return split(batch, wanted)
     if isinstance(batch, Tensor) or objects.is_array(batch):

@@ -14,7 +14,7 @@ _FLAT_ELEMENTS = 1 << 16
 
 
 def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
-    """The 2-norm of all gradients taken as one vector, bit for bit that of torch's clipping.
+    """Return the 2-norm of all gradients taken as one vector, bit for bit that of torch's clipping.
 
     Args:
         grads: gradients of any shapes, at least one.
@@ -35,7 +35,7 @@ def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
 
 
 def reported_norm(grads: list[Tensor]) -> Tensor:
-    """The same norm where nothing is scaled by it, the cheapest way; the last bits may differ."""
+    """Return the norm in the cheapest way, for a norm that scales nothing; last bits may differ."""
     first = grads[0]
     few = sum(map(Tensor.numel, grads)) <= _FLAT_ELEMENTS
     if first.is_cpu and few and all(grad.dtype is first.dtype for grad in grads):

@@ -136,7 +136,7 @@ def _problems(fixed: Fixed, state: TrainState) -> list[str]:
 
 
 def _expected(fixed: Fixed, state: TrainState) -> dict[str, Any]:
-    """The parts of a state that depend on what is trained, made without memory where possible."""
+    """Return the parts of a state that depend on what is trained, on "meta" if possible."""
     trained = {path: state.params[path] for path in fixed.trainable}
     loss_scale = initial_loss_scale(fixed.recipe.precision, state.device)
     try:
@@ -165,7 +165,7 @@ def _paths(part: Any) -> set[tree.Path]:
 
 
 def _present_at_init(part: Any) -> Any:
-    """The entries that exist before the first step: of a torch optimizer's state, its group."""
+    """Return the entries that exist before the first step: of a torch optimizer, its group."""
     if not isinstance(part, Mapping):
         return part
     if part.keys() == TORCH_STATE:

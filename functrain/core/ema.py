@@ -59,7 +59,7 @@ class EMA:
         return step % self.every == 0
 
     def weight(self, updates: Tensor) -> Tensor:
-        """The weight of the new parameters in update number ``updates`` (from 0)."""
+        """Return the weight of the new parameters in update number ``updates`` (from 0)."""
         n = updates.to(widest(updates.device))
         decay = torch.full_like(n, self.decay)
         if self.warmup:
@@ -82,7 +82,7 @@ class EMA:
         return {"params": new, "updates": updates + 1}
 
     def update_(self, ema: dict[str, Any], params: Tensors) -> None:
-        """The same in place on an average that the caller owns."""
+        """Do the same in place on an average that the caller owns."""
         old, updates = ema["params"], ema["updates"]
         new = [params[path] for path in old]
         weight = self.weight(updates)

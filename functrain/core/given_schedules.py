@@ -1,4 +1,4 @@
-"""What users give as a learning rate, completed: numbers and functions become schedules.
+"""Complete the learning rate that a user gives: numbers and functions become schedules.
 
 A schedule that goes by a metric without a mode gets the mode of the metric.
 """

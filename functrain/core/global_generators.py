@@ -171,7 +171,7 @@ class _NumpyMemory:
         self.gauss.raw = gauss
 
     def _of(self, bits: Any) -> _MT19937:
-        """The memory of the one in use; it seldom is another than last time."""
+        """Return the memory of the one in use; it seldom is another than last time."""
         last = self.last
         if last.bits is not bits:
             last = self.last = _MT19937(bits)
@@ -245,7 +245,7 @@ def _is_mt19937(numpy_random: Any) -> bool:
 
 
 def _words_of_torch() -> bytes:
-    """The 624 words of torch's generator, which was just seeded.
+    """Return the 624 words of torch's generator, which was just seeded.
 
     It expands a seed anyway; ``random.seed`` would take another 4 us.
     """
@@ -254,7 +254,7 @@ def _words_of_torch() -> bytes:
 
 
 def _words(generator: torch.Generator) -> bytes:
-    """The words of a generator by its public functions."""
+    """Return the words of a generator by its public functions."""
     state = bytes(generator.get_state().tolist())
     # After seed, position and flags, each in eight bytes.
     return struct.pack(f"={_WORDS}I", *struct.unpack_from(f"={_WORDS}Q", state, 24))
@@ -262,7 +262,7 @@ def _words(generator: torch.Generator) -> bytes:
 
 @functools.cache
 def _of_torch() -> Any:
-    """The memory where torch's generator holds its words, if it is found."""
+    """Return the memory where torch's generator holds its words, if it is found."""
     if not _is_locked():
         return None
     probe = torch.Generator()
@@ -275,7 +275,7 @@ def _of_torch() -> Any:
 
 
 def _pointer(generator: torch.Generator) -> int:
-    """The address that torch's Python object holds of its own object in C++."""
+    """Return the address that torch's Python object holds of its own object in C++."""
     return ctypes.c_void_p.from_address(id(generator) + _HEADER).value or 0
 
 

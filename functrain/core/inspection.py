@@ -11,7 +11,7 @@ from functrain.core.state import Tensors, TrainState
 
 
 def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
-    """The gradients that a step from a state would use, before clipping.
+    """Return the gradients that a step from a state would use, before clipping.
 
     They are taken in the random stream of that step, so dropout draws what it would draw there,
     and averaged over micro-batches as there. A compiled program's own differ by rounding.

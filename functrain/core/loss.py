@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     metrics: dict[str, Any]
 
     def weight_of(self, batch: Any) -> Tensor:
-        """The weight as a scalar tensor on the device of the loss.
+        """Return the weight as a scalar tensor on the device of the loss.
 
         Args:
             batch: what the loss was computed from.

@@ -23,11 +23,11 @@ class Metric(Protocol):
     """
 
     def merge(self, other: Any) -> Any:
-        """The metric over the samples of both."""
+        """Return the metric over the samples of both."""
         ...
 
     def compute(self) -> Any:
-        """A number or 0-dim tensor, or several of them by name."""
+        """Return a number or 0-dim tensor, or several of them by name."""
         ...
 
 

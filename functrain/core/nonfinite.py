@@ -38,7 +38,7 @@ def finite(outputs: dict[str, Any]) -> Tensor:
 
 
 def finite_on_host(recipe: Recipe, outputs: dict[str, Any]) -> bool | Tensor:
-    """The same as a bool where the host may ask; a tensor where the device must choose.
+    """Return the same as a bool where the host may ask; a tensor where the device must choose.
 
     The host may ask the CPU at no cost, and must ask any device before it can raise.
     """

@@ -72,7 +72,7 @@ def unshared(tensors: list[Tensor]) -> bool:
 
 
 def _most_on_one(tensors: list[Tensor]) -> int:
-    """The most holders that the memory of any tensor has."""
+    """Return the most holders that the memory of any tensor has."""
     users = map(torch._C._storage_Use_Count, [each._cdata for each in _storages(tensors)])
     return max(users, default=0)
 
@@ -106,7 +106,7 @@ def _gather(node: Container, tensors: list[Tensor]) -> bool:
 
 
 def _most(parts: list[Any]) -> int:
-    """The most references that any of several objects has."""
+    """Return the most references that any of several objects has."""
     return max(map(sys.getrefcount, parts), default=0)
 
 

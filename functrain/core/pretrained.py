@@ -57,7 +57,7 @@ def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> T
 
 
 def _resized_by_module(model: FunctionalModule, values: Tensors) -> set[str]:
-    """The buffers that have the shapes given after the module's own ``load_state_dict``."""
+    """Return the buffers that have the shapes given after the module's own ``load_state_dict``."""
     own = model.factory
     module = copy.deepcopy(model.module) if own is None else functionalize(own).module
     with contextlib.suppress(RuntimeError):  # raised at the end, for all that it did not take
@@ -175,7 +175,7 @@ def _check(given: Any, known: Collection[str]) -> None:
 
 
 def _prefix(longer: Collection[str], shorter: Collection[str]) -> str:
-    """The prefix by which most names of one side become names of the other."""
+    """Return the prefix by which most names of one side become names of the other."""
     names, found = set(shorter), Counter[str]()
     for name in longer:
         ends = [0, *(index + 1 for index, letter in enumerate(name) if letter == ".")]
@@ -203,7 +203,7 @@ def _instead(given: object) -> str:
 
 
 def _best(nested: Mapping[str, str]) -> str:
-    """The code for the weights; a state has its buffers beside the parameters."""
+    """Return the code for the weights; a state has its buffers beside the parameters."""
     if nested.keys() >= {"params", "buffers"}:
         return "{**checkpoint['params'], **checkpoint['buffers']}"
     likely = ("model", "state_dict", "model_state_dict", "params", "module", "net")

@@ -103,7 +103,7 @@ class Recipe:
         return [(f.name, named(getattr(self, f.name))) for f in attrs.fields(Recipe)]
 
     def describe(self) -> dict[str, Any]:
-        """The recipe as plain data: what a checkpoint says it was made with.
+        """Return the recipe as plain data: what a checkpoint says it was made with.
 
         Returns:
             Nested dicts of strings, numbers and ``None``; functions and classes by their names.

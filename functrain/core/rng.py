@@ -29,7 +29,7 @@ _lately: deque[int] = deque(maxlen=64)  # seeds around and in scopes, of whateve
 
 
 def derive(root: int, *path: int | str) -> int:
-    """The seed of the stream that ``path`` names under ``root``; the same for ever.
+    """Return the seed of the stream that ``path`` names under ``root``; the same for ever.
 
     Args:
         root: root seed; only its low 64 bits count.
@@ -69,7 +69,7 @@ class Rng:
     seed: int
 
     def stream(self, *path: int | str) -> int:
-        """The seed of the stream that ``path`` names; see :func:`derive`."""
+        """Return the seed of the stream that ``path`` names; see :func:`derive`."""
         return derive(self.seed, *path)
 
 
@@ -162,7 +162,7 @@ def scoped(seed: int, device: torch.device | None = None) -> Scope:
 def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
     """Refuse code that seeded torch's generator from the operating system, by ``torch.seed()``.
 
-    What it draws then does not follow from the seed of its scope. Torch reports the seed last set,
+    Its draws then do not follow from the seed of its scope. Torch reports the seed last set,
     not who set it; but where a second call ends with another seed, it was the system.
 
     Args:

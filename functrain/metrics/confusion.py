@@ -55,7 +55,7 @@ class ConfusionMatrix(NamedTuple):
         return cls(torch.zeros(classes, classes, dtype=torch.int64, device=device))
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """The counts of both."""
+        """Return the counts of both."""
         return ConfusionMatrix(self.counts + other.counts)
 
     def compute(self) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class Mean(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, weights: Tensor | None = None) -> Mean:
-        """The mean of values.
+        """Return the mean of values.
 
         Args:
             values: of any shape.
@@ -50,11 +50,11 @@ class Mean(NamedTuple):
         return cls(zero, zero)
 
     def merge(self, other: Mean) -> Mean:
-        """The mean over the values of both."""
+        """Return the mean over the values of both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> Tensor:
-        """The mean; NaN of no values."""
+        """Return the mean; NaN of no values."""
         return self.total / self.weight
 
 
@@ -83,7 +83,7 @@ class Accuracy(NamedTuple):
     def of(
         cls, logits: Tensor, targets: Tensor, *, top: int = 1, ignore_index: int = -100
     ) -> Accuracy:
-        """The share of targets among the largest logits.
+        """Return the share of targets among the largest logits.
 
         Args:
             logits: [..., classes].
@@ -104,7 +104,7 @@ class Accuracy(NamedTuple):
         return cls(*Mean.empty(device))
 
     def merge(self, other: Accuracy) -> Accuracy:
-        """The share over the answers of both."""
+        """Return the share over the answers of both."""
         return Accuracy(self.right + other.right, self.answers + other.answers)
 
     def compute(self) -> Tensor:
@@ -134,7 +134,7 @@ class Perplexity(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Perplexity:
-        """The perplexity of targets.
+        """Return the perplexity of targets.
 
         Args:
             logits: [..., vocabulary].
@@ -153,7 +153,7 @@ class Perplexity(NamedTuple):
         return cls(*Mean.empty(device))
 
     def merge(self, other: Perplexity) -> Perplexity:
-        """The perplexity of the tokens of both."""
+        """Return the perplexity of the tokens of both."""
         return Perplexity(self.total + other.total, self.tokens + other.tokens)
 
     def compute(self) -> Tensor:

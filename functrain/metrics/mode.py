@@ -211,7 +211,7 @@ def _words(part: str) -> list[str]:
 
 
 def _plain(word: str) -> str:
-    """A word without the number at its end, unless that belongs to it: f1, but acc of acc5."""
+    """Return a word without the number at its end, unless that belongs to it (``f1``)."""
     return word if word in _LESS | _MORE else word.rstrip("0123456789") or word
 
 
@@ -224,7 +224,7 @@ def _phrased(words: list[str]) -> list[str]:
 
 
 def _counting(words: list[str]) -> list[str]:
-    """The words up to the last that is no qualifier."""
+    """Return the words up to the last that is no qualifier."""
     link = next((at for at, word in enumerate(words) if word in _LINKS and at), len(words))
     words = words[:link]
     while words and (words[-1] in _QUALIFIERS or words[-1].isdigit()):

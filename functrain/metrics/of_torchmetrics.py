@@ -30,7 +30,7 @@ class TorchMetric:
         return {name: metric.higher_is_better for name, metric in self.seen.items()}
 
     def merge(self, other: TorchMetric) -> TorchMetric:
-        """The metric over the samples of both, in their order."""
+        """Return the metric over the samples of both, in their order."""
         metric = _forked(self.seen)
         for arguments, named in other.updates:
             metric.update(*arguments, **named)
@@ -44,7 +44,7 @@ class TorchMetric:
 
 
 def from_torchmetrics(metric: Any, *arguments: Any, **named: Any) -> TorchMetric:
-    """A metric of torchmetrics over a batch, for ``Loss.metrics`` of an evaluation.
+    """Return a metric of torchmetrics over a batch, for ``Loss.metrics`` of an evaluation.
 
     Args:
         metric: such as ``torchmetrics.AUROC("binary")`` or a ``MetricCollection``, made once; it is
@@ -76,7 +76,7 @@ def _merge_states(metric: Any, other: Any) -> None:
 
 
 def _forked(metric: Any) -> Any:
-    """A copy whose updates do not change the original.
+    """Return a copy whose updates do not change the original.
 
     Torchmetrics adds to lists of tensors and never writes to those in them, so these are shared: a
     metric that keeps all predictions would else copy them for every batch.

@@ -37,7 +37,7 @@ class Quantiles(NamedTuple):
         return cls(torch.zeros(0, device=device), tuple(at))
 
     def merge(self, other: Quantiles) -> Quantiles:
-        """The quantiles over the values of both."""
+        """Return the quantiles over the values of both."""
         return Quantiles(torch.cat([self.values, other.values]), self.at)
 
     def compute(self) -> dict[str, Tensor]:

@@ -67,5 +67,5 @@ def added(sums: Sums, metrics: Mapping[str, float], weight: float) -> Sums:
 
 
 def mean(sums: Sums) -> dict[str, float]:
-    """The means of weighted sums; metrics that had no weight are left out."""
+    """Return the means of weighted sums; metrics that had no weight are left out."""
     return {name: total / weight for name, (total, weight) in sums.items() if weight}

@@ -71,7 +71,7 @@ class Wrapper(Optimizer, Protocol):
         return updated, {"optimizer": inner, **own}
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
-        """The same in place."""
+        """Do the same in place."""
         with torch.no_grad():
             grads, own = self.regrad(grads, own_state(state), params)
             self.optimizer.update_(grads, state["optimizer"], params, lr)

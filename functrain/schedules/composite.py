@@ -1,4 +1,4 @@
-"""What schedules made of other schedules share."""
+"""The parts of schedules that are made of other schedules."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def restarted(curve: Curve, at: int, steps: int) -> ScheduleState:
 
 
 def _last_rates(curve: Curve, at: int, steps: int) -> list[float]:
-    """The rates of the last two updates, or of the only one that is left."""
+    """Return the rates of the last two updates, or of the only one that is left."""
     schedule, own, first = curve.schedule, curve.own, at - curve.start
     count = min(steps - at, 2)
     numbers = range(steps - curve.start - count, steps - curve.start)
@@ -126,7 +126,7 @@ def _grows(saved: Any, fresh: Any) -> bool:
 
 
 def _reopened(initial: Any, saved: Any) -> Any:
-    """The saved state, open wherever the schedule leaves its initial state open for the run."""
+    """Return the saved state, open where the schedule leaves its initial state open."""
     if isinstance(initial, dict) and isinstance(saved, dict):
         return {key: _reopened(own, saved[key]) for key, own in initial.items()}
     if isinstance(initial, list) and isinstance(saved, list):

@@ -148,7 +148,7 @@ class Spike(Schedule):
         return own_end(self.schedule)
 
     def _bound(self, state: ScheduleState) -> float:
-        """The largest loss that is no spike; while there are few, any finite one is none."""
+        """Return the largest loss that is no spike; while there are few, any finite one is none."""
         mean: float = state["mean"]
         if state["seen"] < self.burn_in:
             return math.inf

@@ -43,7 +43,7 @@ class History:
 
     @classmethod
     def read(cls, path: str | Path) -> History:
-        """The history of a run that was written, finished or not.
+        """Return the history of a run that was written, finished or not.
 
         Args:
             path: the run directory, or its ``metrics.jsonl``.
@@ -66,7 +66,7 @@ class History:
     @overload
     def __getitem__(self, which: int) -> Row: ...
     def __getitem__(self, which: str | slice | int) -> list[float] | History | Row:
-        """A metric's values where it was measured, some of the steps, or one row."""
+        """Return a metric's values where it was measured, some of the steps, or one row."""
         if isinstance(which, str):
             return self.column(which)[1]
         return History(self.rows[which]) if isinstance(which, slice) else self.rows[which]
@@ -79,7 +79,7 @@ class History:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one metric, where it was measured.
+        """Return steps and values of one metric, where it was measured.
 
         Raises:
             KeyError: no row has it; the message lists the names there are.
@@ -90,7 +90,7 @@ class History:
         return [step for step, _ in found], [value for _, value in found]
 
     def last(self, name: str) -> float:
-        """The value of a metric when it was last measured.
+        """Return the value of a metric when it was last measured.
 
         Raises:
             KeyError: it never was.
@@ -150,7 +150,7 @@ class History:
         return curves(self, path, title, Options(metrics, x, smooth, log))
 
     def to_pandas(self) -> Any:
-        """The rows as a ``pandas.DataFrame`` by step, NaN where a metric was not measured.
+        """Return the rows as a ``pandas.DataFrame`` by step, NaN where a metric was not measured.
 
         Raises:
             MissingExtraError: pandas is not installed.

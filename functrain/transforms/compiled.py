@@ -60,7 +60,7 @@ def compiled(
     directory: str | Path | None = None,
     fallback: bool = False,
 ) -> Program:
-    """A program whose device part is one compiled graph.
+    """Return a program whose device part is one compiled graph.
 
     Forward, backward, clipping, the finite check, the optimizer's rule and the average become one
     graph, captured from one run of their Python without data and compiled for the batch's shapes.

@@ -8,7 +8,7 @@ from functrain.core.program import Program
 
 
 def donated(program: Program) -> Program:
-    """A program whose ``train_step`` reuses the memory of the state it is given.
+    """Return a program whose ``train_step`` reuses the memory of the state it is given.
 
     The numbers are those of the pure program, bit for bit. The state passed in is consumed: any
     later use of it raises :class:`functrain.errors.DonatedStateError`. Keep the returned state, or

@@ -19,7 +19,7 @@ _SMALLEST_NORM = 1e-12
 
 
 def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False) -> Program:
-    """A program whose steps take their gradients at the worst point nearby (SAM).
+    """Return a program whose steps take their gradients at the worst point nearby (SAM).
 
     Such a step costs two forward and backward passes. Loss and metrics are those of the first;
     ``grad_norm``, clipping and the optimizer see the gradients of the second.

@@ -78,10 +78,7 @@ NAMES = {
     "whoever": "name the subject",
 }
 # Rooms whose prose is still to be rewritten; a room that has become clean must leave the list.
-PENDING: set[str] = {
-    "functrain/core",
-    "functrain/schedules",
-}
+PENDING: set[str] = set()
 
 
 @attrs.frozen

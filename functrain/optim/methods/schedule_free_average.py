@@ -52,7 +52,7 @@ def _weight(optimizer: Averaged, lr_max: Tensor, step: Tensor) -> Tensor:
 
 
 def _share(optimizer: Averaged, scalars: Scalars) -> Tensor:
-    """The share of the new z in the average x."""
+    """Return the share of the new z in the average x."""
     weight = _weight(optimizer, scalars["lr_max"], scalars["step"])
     total = scalars["weight_sum"]
     return torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)

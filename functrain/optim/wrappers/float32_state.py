@@ -66,7 +66,7 @@ class Float32State(Wrapper):
         return _rounded(updated, params), {"optimizer": inner, **self._own(master)}
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
-        """The same in place."""
+        """Do the same in place."""
         with torch.no_grad():
             wide = self._wide(state, params)
             self.optimizer.update_(_widened(grads), state["optimizer"], wide, lr)

@@ -96,7 +96,7 @@ class Lookahead(Wrapper):
         return selected(due, moved, fast), {"optimizer": inner, "count": count, "slow": slow}
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
-        """The same in place; on the CPU the slow weights are touched only when it is time."""
+        """Do the same in place; on the CPU the slow weights are touched only when it is time."""
         self.optimizer.update_(grads, state["optimizer"], params, lr)
         with torch.no_grad():
             due = state["count"].add_(1) % self.sync_period == 0

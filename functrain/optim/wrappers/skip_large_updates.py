@@ -66,7 +66,7 @@ class SkipLargeUpdates(Wrapper):
         return updated, {"optimizer": inner, "skipped": skipped}
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
-        """The same in place."""
+        """Do the same in place."""
         with torch.no_grad():
             fits = self._fits(grads, state)
             state["skipped"].add_(~fits)

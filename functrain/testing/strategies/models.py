@@ -38,7 +38,7 @@ class Architecture:
     blocks: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
-        """A new module; its values are drawn from torch's global generator."""
+        """Return a new module; its values are drawn from torch's global generator."""
         blocks, shape = KINDS[self.kind]
         head = nn.Linear(torch.Size(shape).numel(), _CLASSES)
         return nn.Sequential(*(blocks[name]() for name in self.blocks), nn.Flatten(), head)
@@ -64,7 +64,7 @@ class Architecture:
         return Loss(F.cross_entropy(logits, y), metrics={"accuracy": accuracy})
 
     def program(self, **recipe: Any) -> Program:
-        """A program of it, whose initial values are a function of ``init``'s seed.
+        """Return a program of it, whose initial values are a function of ``init``'s seed.
 
         Args:
             recipe: what ``recipes()`` draws.
@@ -130,7 +130,7 @@ class Case:
         return self.architecture.program(**{**self.recipe, **more})
 
     def batch(self, seed: int, size: int) -> tuple[Tensor, Tensor]:
-        """A batch that fits, a function of the seed."""
+        """Return a batch that fits, a function of the seed."""
         return self.architecture.batch(seed, size)
 
 

@@ -53,7 +53,7 @@ class Prediction:
     misfit: float
 
     def at(self, step: float) -> float:
-        """The curve's value at another step."""
+        """Return the curve's value at another step."""
         return self.a * math.exp(-self.b * (step - self.origin)) + self.c
 
 
@@ -113,7 +113,7 @@ def _points(
 def _fitted(
     times: Tensor, values: Tensor, at: float, origin: float, span: float, scale: float
 ) -> Prediction | None:
-    """The prediction for times in [0, 1] and values in [-1, 1]."""
+    """Return the prediction for times in [0, 1] and values in [-1, 1]."""
     middle = values.median()
     height = (values - middle).abs().max()
     if float(height) <= _ROUNDING:
@@ -139,7 +139,7 @@ def _fitted(
 
 
 def _rate(times: Tensor, values: Tensor) -> tuple[float, Tensor]:
-    """The best rate, and the weights of the points under which it is."""
+    """Return the best rate, and the weights of the points under which it is."""
     weights = torch.ones_like(values)
     for _ in range(_REWEIGHTINGS):
         rate = _best_rate(times, values, weights)
@@ -156,7 +156,7 @@ def _rate(times: Tensor, values: Tensor) -> tuple[float, Tensor]:
 
 
 def _best_rate(times: Tensor, values: Tensor, weights: Tensor) -> float:
-    """The rate of least squares: the best of a grid, then of ever finer ones around it."""
+    """Return the rate of least squares: the best of a grid, then of ever finer ones around it."""
     gaps = times.sort().values.diff()
     low, high = math.log(_SLOWEST), math.log(50 / float(gaps[gaps > 0].min()))
     best, first, last = low, low, high

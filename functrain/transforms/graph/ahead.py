@@ -67,7 +67,7 @@ def prune(directory: Path, limit: int) -> None:
 
 
 def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]) -> str:
-    """A name for what a graph is compiled to: equal ones are the same library."""
+    """Return a name for what a graph is compiled to: equal ones are the same library."""
     devices = {str(tensor.device) for tensor in inputs}
     names = [torch.cuda.get_device_name(name) for name in sorted(devices) if "cuda" in name]
     surroundings = (

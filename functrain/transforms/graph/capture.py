@@ -137,7 +137,7 @@ def _constants(graph: GraphModule) -> list[Tensor]:
 
 
 def _lines_at_fault(error: BaseException) -> tuple[str | None, str | None]:
-    """The innermost lines of the user's code, and of a package it called, that an error is from."""
+    """Return the innermost lines of the user's code, and of a package it called, of an error."""
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_theirs(frame)]
     theirs = [n for n, frame in enumerate(frames) if not frame.filename.startswith(_LIBRARIES)]
     packages = [n for n, frame in enumerate(frames) if frame.filename.startswith(_PACKAGES)]

@@ -67,7 +67,7 @@ class Effects:
 
 
 def written_constant(graph: GraphModule) -> str | None:
-    """A tensor from outside the step that a graph writes to: a sentence, or ``None``."""
+    """Return a tensor from outside the step that a graph writes to: a sentence, or ``None``."""
     constants = {node for node in graph.graph.nodes if node.op == "get_attr"}
     for node in graph.graph.nodes:
         schema = getattr(node.target, "_schema", None)

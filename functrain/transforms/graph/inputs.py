@@ -32,7 +32,7 @@ _DICTS = (dict, tree.FrozenDict)
 
 
 def flatten(node: Any) -> list[Tensor]:
-    """The tensors of a tree, depth first; of what is no container or tensor, nothing."""
+    """Return the tensors of a tree, depth first; of what is no container or tensor, nothing."""
     found: list[Tensor] = []
     _collect(node, found)
     return found
@@ -57,7 +57,7 @@ def _collect(node: Any, found: list[Tensor]) -> None:
 
 
 def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
-    """A tree like ``node`` with other tensors in it.
+    """Return a tree like ``node`` with other tensors in it.
 
     Args:
         node: the tree.
@@ -165,7 +165,7 @@ def writable(leaves: list[Tensor]) -> bool:
 
 
 def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[Form, list[Tensor]]:
-    """The form of batches, and their tensors as a graph may be given them.
+    """Return the form of batches, and their tensors as a graph may be given them.
 
     Those are copies where a tensor is on another device, or its memory is that of a state.
 
@@ -193,14 +193,14 @@ def _own(leaf: Tensor, device: torch.device, places: frozenset[int]) -> Tensor:
 
 
 def alike(tensor: Tensor) -> Tensor:
-    """A tensor of the same form with memory of its own and any values."""
+    """Return a tensor of the same form with memory of its own and any values."""
     return torch.empty_strided(
         tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
     )
 
 
 def scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number as a tensor, without waiting for the device."""
+    """Return a number as a tensor, without waiting for the device."""
     if device.type == "cpu":
         return torch.scalar_tensor(value, dtype=dtype)
     return torch.full((), value, dtype=dtype, device=device)

@@ -48,7 +48,7 @@ class Lowering:
         )
 
     def compile(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        """A callable that does what a graph does.
+        """Return a callable that does what a graph does.
 
         Args:
             graph: a function of the tensors one by one.

@@ -64,7 +64,7 @@ class Parts:
     def assembled(
         self, number: int, state: step.DeviceState, inputs: dict[str, Any]
     ) -> Graph | MissingEntries | None:
-        """A step for inputs like these, or what their state lacks; ``None``: it must be one graph.
+        """Return a step for such inputs, or the missing entries; ``None`` if it must be one graph.
 
         Args:
             number: of the form of the state.

@@ -63,7 +63,7 @@ class Update:
 
 
 def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Gradients | None:
-    """The graph of a micro-batch; ``None`` where no graph can return its metrics.
+    """Return the graph of a micro-batch; ``None`` where no graph can return its metrics.
 
     Args:
         fixed: of the program.
@@ -111,7 +111,7 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
 def captured_update(
     fixed: Fixed, lowering: Lowering, given: dict[str, Any]
 ) -> Update | MissingEntries:
-    """The graph of what follows the gradients (see :func:`captured_gradients`)."""
+    """Return the graph of what follows the gradients (see :func:`captured_gradients`)."""
     missing: list[MissingEntries] = []
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class RateCache:
     last: tuple[float, Tensor] | None = None
 
     def tensors(self, lr: Any, device: torch.device) -> Any:
-        """A rate, or those of groups, as tensors.
+        """Return a rate, or those of groups, as tensors.
 
         Args:
             lr: a number, or a dict of them by group.

@@ -36,7 +36,7 @@ class Graph(NamedTuple):
 def captured_step(
     fixed: Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
 ) -> Graph | MissingEntries:
-    """The graph of a step for inputs like these, or the entries that their state lacks.
+    """Return the graph of a step for inputs like these, or the entries that their state lacks.
 
     Args:
         fixed: of the program.
@@ -95,7 +95,7 @@ def write(old: Any, new: Any) -> None:
 
 
 def _pairs(old: Any, new: Any, path: str = "state") -> Iterator[tuple[str, Tensor, Tensor]]:
-    """The leaves of two trees that are not the same, with their path."""
+    """Return the leaves of two trees that are not the same, with their path."""
     if isinstance(old, Tensor) and isinstance(new, Tensor):
         if old is not new:
             yield path, old, new
