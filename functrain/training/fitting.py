@@ -11,30 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from functrain import metrics
 from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.errors import ConfigurationError
-from functrain.training import events
 from functrain.training.checkpointer import Checkpointer
-from functrain.training.decisions import Decisions, monitor_and_mode, warn_of_no_best
+from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import Duration
 from functrain.training.early_stopping.rule import Rule, as_rule
 from functrain.training.events import Listener
-from functrain.training.history import History, Run
-from functrain.training.limits import Ending, Until
+from functrain.training.finish import finished
+from functrain.training.history import Run
+from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.plan import Plan
-from functrain.training.resume import Resume, restore
+from functrain.training.resume import Resume
 from functrain.training.schedule_end import ScheduleEnd
 from functrain.training.session import Session
 from functrain.training.start import start
 from functrain.transforms.compile_cache import cached
-
-_GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
 
 
 def fit(
@@ -137,41 +134,7 @@ def fit(
     )
     with session, contextlib.closing(plan.evaluations):
         start(session, state, seed, resume, schedule_end)
-        return _result(session, run(session))
-
-
-def _result(session: Session, ending: Ending) -> Run:
-    """Save the last state, emit the last events, and return what ``fit`` returns."""
-    session.save()
-    # The sender of a signal may soon kill the process.
-    grace = _GRACE if ending.reason == "interrupted" else None
-    session.emit_saved(lambda saver: saver.close(grace))
-    counters = session.train.counters
-    if counters.batch:
-        means = metrics.mean(session.loop.sums)
-        session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
-    session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
-    return Run(
-        state=_best(session) if session.plan.restore_best else session.train,
-        history=History(session.recorder.rows),
-        reason=ending.reason,
-        detail=ending.detail,
-        directory=session.directory,
-        best=session.loop.best,
-        seconds=session.seconds,
-        new_steps=counters.step - session.first_step,
-    )
-
-
-def _best(session: Session) -> TrainState:
-    step = session.loop.best["step"]
-    if step is None:
-        warn_of_no_best(session.decisions.monitor)
-    if step in (None, session.train.counters.step):
-        return session.train
-    if session.store is None:
-        return session.best_state or session.train
-    return restore(session.store, session.plan.program, step)[0].train
+        return finished(session, run(session))
 
 
 def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:

@@ -9,25 +9,19 @@ from __future__ import annotations
 import attrs
 
 from functrain import metrics
-from functrain.checkpoint import Saver
 from functrain.core.batch import Batch, require_sizes
 from functrain.core.ownership import solely_held
 from functrain.core.schedule import Mode
-from functrain.core.state import is_consumed
-from functrain.errors import CheckpointWriteError, ListenerError, NonFiniteError, NonFiniteWarning
+from functrain.errors import NonFiniteError, NonFiniteWarning
 from functrain.errors.warning import warn
 from functrain.training import events
 from functrain.training.compatibility import warn_of_replay
 from functrain.training.evaluation import Interrupted
+from functrain.training.finish import ended, interrupted, save_after, stop_requested
 from functrain.training.iteration import EpochProgress, advance
 from functrain.training.limits import Ending
 from functrain.training.monitored import check_given
 from functrain.training.session import Session
-
-_STATE_LOST = (
-    "the step failed while it wrote its results over the state it was given, so there is no state "
-    "to save; the newest checkpoint stands"
-)
 
 
 def run(session: Session) -> Ending:
@@ -46,7 +40,7 @@ def run(session: Session) -> Ending:
         warn(f"the run ends: {error}", NonFiniteWarning)
         return Ending("nonfinite", str(error))
     except BaseException as error:
-        _save_after(session, error)
+        save_after(session, error)
         raise
 
 
@@ -87,11 +81,11 @@ def _step(session: Session, batch: Batch | None = None, ends_epoch: bool = False
             try:
                 found, directions = _evaluate(session)
             except Interrupted:
-                return _interrupted(session)
+                return interrupted(session)
             _decide(session, found, directions)
         _save_if_due(session, found)
     session.poll()
-    return _ended(session) or (None if batch is None else _stop_requested(session))
+    return ended(session) or (None if batch is None else stop_requested(session))
 
 
 def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
@@ -169,31 +163,3 @@ def _save_if_due(session: Session, found: dict[str, float]) -> None:
     session.recorder.write([pending["row"]] if pending["row"] else [])
     if pending["save"] or session.loop.early_stop.get("stop"):
         session.save(found)
-
-
-def _ended(session: Session) -> Ending | None:
-    """Return the limit that the run has reached, or the decision of early stopping."""
-    stopped = session.loop.early_stop.get("stop")
-    return session.limit or (Ending("early_stop", stopped) if stopped else None)
-
-
-def _stop_requested(session: Session) -> Ending | None:
-    if session.stop is not None:
-        return Ending("listener", session.stop.detail)
-    return _interrupted(session) if session.interrupts.received else None
-
-
-def _interrupted(session: Session) -> Ending:
-    return Ending("interrupted", f"received {session.interrupts.received}")
-
-
-def _save_after(session: Session, error: BaseException) -> None:
-    """Save the last good state after an exception, which gets a note if that is not possible."""
-    if is_consumed(session.train):
-        error.add_note(_STATE_LOST)
-        return
-    try:
-        session.save()
-        session.emit_saved(Saver.close)
-    except (CheckpointWriteError, ListenerError) as second:
-        error.add_note(f"the last state could not be saved: {second}")

@@ -131,8 +131,6 @@ class Session:
         # Loaders and listeners may go on writing to their states, so these are copied.
         return RunState(self.train, loop, copy(data), copy(self.listeners.states()))
 
-    # -- pending work of the last step --------------------------------------------------------
-
     @property
     def pending(self) -> dict[str, Any] | None:
         """Return the work left for the last step; it is saved, so a resumed run does the rest."""
@@ -146,8 +144,6 @@ class Session:
         """Return the row of the last step with more values; empty if its batch made no step."""
         row: Row = (self.pending or {}).get("row") or {}
         return {**row, **values} if row else {}
-
-    # -- outputs ------------------------------------------------------------------------------
 
     def emit(self, event: events.Event, row: Row | None = None) -> None:
         """Send an event to the listeners; metrics that they return are added to the row."""

@@ -1,0 +1,84 @@
+"""How a session ends: the reasons, the last checkpoint, the last events and the result."""
+
+from __future__ import annotations
+
+from functrain import metrics
+from functrain.checkpoint import Saver
+from functrain.core.state import TrainState, is_consumed
+from functrain.errors import CheckpointWriteError, ListenerError
+from functrain.training import events
+from functrain.training.decisions import warn_of_no_best
+from functrain.training.history import History, Run
+from functrain.training.limits import Ending
+from functrain.training.resume import restore
+from functrain.training.session import Session
+
+_GRACE = 25.0  # seconds that an interrupted run waits for its final checkpoint
+_STATE_LOST = (
+    "the step failed while it wrote its results over the state it was given, so there is no state "
+    "to save; the newest checkpoint stands"
+)
+
+
+def ended(session: Session) -> Ending | None:
+    """Return the limit that the run has reached, or the decision of early stopping."""
+    stopped = session.loop.early_stop.get("stop")
+    return session.limit or (Ending("early_stop", stopped) if stopped else None)
+
+
+def stop_requested(session: Session) -> Ending | None:
+    """Return the request of a listener or of a signal to stop, if there is one."""
+    if session.stop is not None:
+        return Ending("listener", session.stop.detail)
+    return interrupted(session) if session.interrupts.received else None
+
+
+def interrupted(session: Session) -> Ending:
+    """Return the ending that a received signal asks for."""
+    return Ending("interrupted", f"received {session.interrupts.received}")
+
+
+def save_after(session: Session, error: BaseException) -> None:
+    """Save the last good state after an exception, which gets a note if that is not possible."""
+    if is_consumed(session.train):
+        error.add_note(_STATE_LOST)
+        return
+    try:
+        session.save()
+        session.emit_saved(Saver.close)
+    except (CheckpointWriteError, ListenerError) as second:
+        error.add_note(f"the last state could not be saved: {second}")
+
+
+def finished(session: Session, ending: Ending) -> Run:
+    """Save the last state, emit the last events, and return what ``fit`` returns."""
+    session.save()
+    # The sender of a signal may soon kill the process.
+    grace = _GRACE if ending.reason == "interrupted" else None
+    session.emit_saved(lambda saver: saver.close(grace))
+    counters = session.train.counters
+    if counters.batch:
+        means = metrics.mean(session.loop.sums)
+        session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
+    session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
+    return Run(
+        state=_best(session) if session.plan.restore_best else session.train,
+        history=History(session.recorder.rows),
+        reason=ending.reason,
+        detail=ending.detail,
+        directory=session.directory,
+        best=session.loop.best,
+        seconds=session.seconds,
+        new_steps=counters.step - session.first_step,
+    )
+
+
+def _best(session: Session) -> TrainState:
+    step = session.loop.best["step"]
+    if step is None:
+        warn_of_no_best(session.decisions.monitor)
+    if step in (None, session.train.counters.step):
+        return session.train
+    if session.store is None:
+        return session.best_state or session.train
+    return restore(session.store, session.plan.program, step)[0].train
