@@ -108,14 +108,14 @@ class TestWhatWaitsInVain:
         waiting = (
             "early_stop, the best checkpoint by 'eval/f1', the learning rate schedule, restore_best"
         )
-        with pytest.raises(MissingMetricError, match=rf"never acts: {waiting}\. Give"):
+        with pytest.raises(MissingMetricError, match=rf"have no effect: {waiting}\. Give"):
             watched.check(NOTHING)
 
     def test_one_alone_is_named_alone(self) -> None:
-        with pytest.raises(MissingMetricError, match=r"never acts: early_stop\. Give"):
+        with pytest.raises(MissingMetricError, match=r"have no effect: early_stop\. Give"):
             Decisions.of(program(), PATIENT, None).check(NOTHING)
         watched = Decisions.of(program(ft.schedules.Plateau(0.1)), None, None)
-        with pytest.raises(MissingMetricError, match=r"never acts: the learning rate schedule\. G"):
+        with pytest.raises(MissingMetricError, match=r"have no effect: the learning rate schedule\. G"):
             watched.check(NOTHING)
 
     def test_a_run_in_which_nothing_waits_is_quiet(self) -> None:

@@ -378,7 +378,7 @@ class TestEarlyStop:
 
 class TestWhatWaitsInVain:
     def test_a_rule_without_evaluations(self) -> None:
-        with pytest.raises(errors.MissingMetricError, match="never acts: early_stop"):
+        with pytest.raises(errors.MissingMetricError, match="have no effect: early_stop"):
             ft.fit(program(), batches(), until="2 steps", early_stop=ft.EarlyStop())
 
     def test_a_schedule_without_evaluations(self) -> None:

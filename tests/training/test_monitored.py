@@ -375,7 +375,7 @@ class TestMissing:
         ],
     )
     def test_without_evaluations_nothing_can_be_decided(self, options: Any, word: str) -> None:
-        with pytest.raises(errors.MissingMetricError, match=f"never acts: {word}. Give"):
+        with pytest.raises(errors.MissingMetricError, match=f"have no effect: {word}. Give"):
             go(None, eval_data=None, **options)
 
     def test_a_set_of_averaged_weights_alone(self) -> None:

@@ -121,7 +121,7 @@ def test_what_has_been_transformed_already_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="apply it before compiled"):
         ft.sharpness_aware(ft.compiled(plain()))
     assert ft.sharpness_aware(ft.donated(plain())).donates
-    with pytest.raises(ValueError, match="'rho': expected >= 0"):
+    with pytest.raises(ValueError, match="rho: expected a finite number >= 0"):
         ft.sharpness_aware(plain(), rho=-1.0)
 
 
