@@ -230,7 +230,7 @@ def _influence(held: SavedVariable, value: Any, by: str) -> Influence:
     cell, (one, other) = held.cell, (_short(held.content), _short(value))
     if by:
         told = " object at 0x" not in one
-        what = f"{by} makes {other} of {one}" if told else f"{by} changes what is in it"
+        what = f"{by} makes {other} of {one}" if told else f"{by} changes its content"
         detail = f"{what}, and depends on it"
         return Influence(cell.name, cell.kind, "hidden state", detail)
     return Influence(cell.name, cell.kind, "constant", f"{other} instead of {one} makes a change")

@@ -126,7 +126,7 @@ class TestBadEnds:
     def test_a_damaged_manifest(self) -> None:
         run("seeds=[0]")
         Path("runs/run/seeds.json").write_text("{")
-        with pytest.raises(RunDirectoryError, match=r"seeds.json is damaged .* Remove that file"):
+        with pytest.raises(RunDirectoryError, match=r"seeds.json is damaged .* Remove it"):
             run("seeds=[0]")
         Path("runs/run/seeds.json").unlink()
         assert "nothing to train" in run("seeds=[0]")

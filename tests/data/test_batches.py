@@ -264,7 +264,7 @@ class Stream(IterableDataset[int]):
     [
         (lambda: Batches([], 4), EmptyDatasetError, "no samples"),
         (lambda: Batches(torch.zeros(0, 3), 4), EmptyDatasetError, "no samples"),
-        (lambda: Batches(X, 0), ConfigurationError, "batch_size=.*at least 1, got 0"),
+        (lambda: Batches(X, 0), ConfigurationError, "batch_size: expected an integer >= 1, got 0"),
         (lambda: Batches(X, 2.0), ConfigurationError, "batch_size"),  # type: ignore[arg-type]
         (lambda: Batches(X, 2, workers=-1), ConfigurationError, "workers"),
         (lambda: Batches(X, 2, prefetch=0), ConfigurationError, "prefetch"),

@@ -253,7 +253,7 @@ def test_another_mixture_cannot_load_the_state() -> None:
         ([[1], [2]], {"weights": "sqrt"}, "weights: expected"),
         ([[1], Endless()], {"weights": [1, 1]}, "length=batches"),
         ([[1], Endless()], {"length": 5}, "unknown for"),
-        ([[1], [2]], {"length": 0}, "at least 1"),
+        ([[1], [2]], {"length": 0}, "length: expected an integer >= 1"),
         ([[1], [2]], {"weights": lambda batch: [1, 2, 3], "length": 3}, "one weight for each"),
     ],
 )

@@ -475,7 +475,7 @@ TABLE = [
     Planted(
         "an optimizer that remembers more than its state",
         of_optimizer(RemembersTheNumberOfUpdates),
-        r"params\['w'\] is another where the updates from 0 on are made again: (.|\n)*Something "
+        r"params\['w'\] differs when the updates from 0 on are repeated: (.|\n)*Something "
         "is remembered outside the state",
     ),
     Planted(

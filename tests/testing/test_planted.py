@@ -34,7 +34,7 @@ from functrain.testing import (
     global_state,
 )
 from functrain.testing.interruptions import as_cuts
-from functrain.testing.run_parts import Part, arguments
+from functrain.testing.run_parts import RunPart, arguments
 
 # To capture a graph takes a second, so only of two models.
 WAYS = [
@@ -250,11 +250,11 @@ class TestResumption:
             (3, "stop", 2),
         ]
         data = ft.data.Batches(torch.zeros(4, 2), 2)
-        part = Part("runs", steps=5, cut=None, workers=2, number=1)
+        part = RunPart("runs", steps=5, cut=None, workers=2, number=1)
         assert arguments({"program": None, "data": data}, part)["data"].workers == 2
 
     def test_data_that_cannot_be_copied_is_an_error(self) -> None:
-        with pytest.raises(ft.errors.ConfigurationError, match="Give a function that makes it"):
+        with pytest.raises(ft.errors.ConfigurationError, match="Give a function that returns them"):
             check_resumes((linear(), (x for x in [ONES])), steps=4, cuts=[2])
 
     @pytest.mark.slow

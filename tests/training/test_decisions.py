@@ -115,7 +115,9 @@ class TestWhatWaitsInVain:
         with pytest.raises(MissingMetricError, match=r"have no effect: early_stop\. Give"):
             Decisions.of(program(), PATIENT, None).check(NOTHING)
         watched = Decisions.of(program(ft.schedules.Plateau(0.1)), None, None)
-        with pytest.raises(MissingMetricError, match=r"have no effect: the learning rate schedule\. G"):
+        with pytest.raises(
+            MissingMetricError, match=r"have no effect: the learning rate schedule\. G"
+        ):
             watched.check(NOTHING)
 
     def test_a_run_in_which_nothing_waits_is_quiet(self) -> None:

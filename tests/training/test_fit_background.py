@@ -16,7 +16,7 @@ from loop_runs import Recorder, batches, program
 import functrain as ft
 from functrain import errors, tree
 from functrain.checkpoint import read_manifest, verify
-from functrain.training import events, fitting
+from functrain.training import events, finish
 from functrain.training.resume import TYPES
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_run_waits_for_its_checkpoint_but_not_for_ever(
         def on_batch_end(self, event: events.BatchEnd) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(fitting, "_GRACE", 0.05)
+    monkeypatch.setattr(finish, "_GRACE", 0.05)
     slowly(monkeypatch, 0.5)
     with pytest.raises(errors.CheckpointTimeoutError, match="step 1 is still being written"):
         run(tmp_path, background=True, listeners=[Interrupt()])

@@ -100,8 +100,11 @@ def test_all_go_on_in_a_fresh_process(tmp_path: Path) -> None:
         state = stepped(program, program.init(0), entry, 3)
         ft.save(tmp_path / entry.name, state)
         expected[entry.name] = tree.digest(stepped(program, state, entry, STEPS))
-    tests = Path(__file__).parents[1]
-    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    support = Path(__file__).parents[1] / "support"
+    known = os.environ.get("PYTHONPATH", "")
+    paths = os.pathsep.join([str(support), str(support.parents[1]), known])
+        [str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
     done = subprocess.run(
         [sys.executable, "-m", "zoo.fresh", str(tmp_path), str(STEPS)],
         env={**os.environ, "PYTHONPATH": paths},
