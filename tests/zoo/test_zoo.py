@@ -103,8 +103,6 @@ def test_all_go_on_in_a_fresh_process(tmp_path: Path) -> None:
     support = Path(__file__).parents[1] / "support"
     known = os.environ.get("PYTHONPATH", "")
     paths = os.pathsep.join([str(support), str(support.parents[1]), known])
-        [str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")]
-    )
     done = subprocess.run(
         [sys.executable, "-m", "zoo.fresh", str(tmp_path), str(STEPS)],
         env={**os.environ, "PYTHONPATH": paths},
