@@ -67,8 +67,7 @@ def into(batch: Any, parts: int) -> list[Any]:
     total = size(batch)
     if total is None:
         raise _not_cut(why_unknown(batch), class_to_register(batch))
-    base, extra = divmod(total, min(parts, total))
-    wanted = [base + (part < extra) for part in range(min(parts, total))]
+    wanted = part_sizes(total, parts)
     if len(wanted) == 1:
         return [batch]
     found = split(batch, wanted)
@@ -78,6 +77,21 @@ def into(batch: Any, parts: int) -> list[Any]:
             class_to_register(batch),
         )
     return found
+
+
+def part_sizes(total: int, parts: int) -> list[int]:
+    """Return the sizes of nearly equal parts, the larger ones first, of one sample or more each.
+
+    Args:
+        total: samples to share, at least one.
+        parts: how many parts, at most; fewer when there are fewer samples.
+
+    Example:
+        >>> part_sizes(7, 3), part_sizes(2, 3)
+        ([3, 2, 2], [1, 1])
+    """
+    base, extra = divmod(total, min(parts, total))
+    return [base + (part < extra) for part in range(min(parts, total))]
 
 
 def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:

@@ -1,0 +1,203 @@
+"""The parts of a global batch: which rank holds which, and what every rank knows of the others.
+
+With ``parts=k`` every loader batch is cut into k parts of nearly equal size, as
+``batch_splitting.into`` cuts it; a batch of fewer than k samples has fewer parts, of one sample
+each. The parts of all loader batches of a step are numbered through. Of c loader batches there are
+c * k places; rank r of n holds those from ``r * c * k // n`` to ``(r + 1) * c * k // n``, and parts
+that do not exist leave their places empty. So each rank knows what to read before it reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from functrain.core import batch_splitting
+from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch_sizes import count, size
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer
+
+DIGESTS = 1 << 24  # float32 holds the integers below exactly, so a digest fits in a table of losses
+
+
+@attrs.frozen
+class Place:
+    """The place of a loader batch in its step.
+
+    Attributes:
+        index: its number among the loader batches of the step.
+        count: how many there are.
+    """
+
+    index: int
+    count: int
+
+
+ALONE = Place(0, 1)
+
+
+@attrs.frozen
+class Sharing:
+    """How the ranks of a world share each step's batch.
+
+    Attributes:
+        parts: into how many parts each loader batch is cut.
+        rank: the rank of this process.
+        ranks: how many there are.
+
+    Example:
+        >>> Sharing(parts=4, rank=0, ranks=3).bounds(4)  # four parts: 0 | 1 | 2, 3
+        (0, 1, 2, 4)
+        >>> Sharing(parts=4, rank=0, ranks=3).bounds(2)  # two samples make two parts: 0 | 1 |
+        (0, 1, 2, 2)
+    """
+
+    parts: int = attrs.field(validator=integer(minimum=1))
+    rank: int = attrs.field(default=0, validator=integer(minimum=0))
+    ranks: int = attrs.field(default=1, validator=integer(minimum=1))
+
+    def bounds(self, parts: int, place: Place = ALONE) -> tuple[int, ...]:
+        """Return the first part of each rank in a loader batch, and the number of its parts.
+
+        Args:
+            parts: the number of parts that have samples, at most :attr:`parts`.
+            place: of the loader batch in its step.
+        """
+        total, before = place.count * self.parts, place.index * self.parts
+        starts = (rank * total // self.ranks - before for rank in range(self.ranks + 1))
+        return tuple(min(max(start, 0), parts) for start in starts)
+
+
+@attrs.frozen(eq=False)
+class BatchParts:
+    """The parts of a step's global batch that one rank holds.
+
+    The step of a sharded program accepts it in place of the global batch, as it accepts
+    ``MicroBatches``. Everything but :attr:`parts` is the same on every rank.
+
+    Attributes:
+        parts: the parts of this rank, by their number in the step, ascending and without a gap;
+            none if this rank has none.
+        sizes: the samples in every part of the step, in order; no part is empty. A part is counted
+            as it is drawn, so a collate function that returns more or fewer does not change it.
+        bounds: ranks + 1 numbers: rank r holds the parts ``bounds[r]`` to ``bounds[r + 1] - 1``.
+        consumed: the loader batches that they come from.
+        empty: of these, the ones without samples.
+        digest: an integer below ``2**24`` that depends on the data of the whole global batch, as
+            far as this rank has seen them. Ranks with different digests read different data.
+    """
+
+    parts: Mapping[int, Batch]
+    sizes: tuple[int, ...]
+    bounds: tuple[int, ...]
+    consumed: int = 1
+    empty: int = 0
+    digest: int = 0
+
+    @property
+    def samples(self) -> int:
+        """The samples in the global batch."""
+        return sum(self.sizes)
+
+    def map(self, function: Callable[[Batch], Any]) -> BatchParts:
+        """Return the same with ``function`` applied to each part."""
+        parts = {number: function(part) for number, part in self.parts.items()}
+        return attrs.evolve(self, parts=parts)
+
+
+def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -> BatchParts:
+    """Cut a loader batch that this rank has whole, and keep the parts of this rank.
+
+    Args:
+        batch: any batch.
+        sharing: how the ranks share it.
+        place: its place in its step.
+        digest: of the batch.
+
+    Raises:
+        UnsupportedError: the batch cannot be cut; see :func:`batch_splitting.into`.
+
+    Example:
+        >>> import torch
+        >>> cut(torch.arange(5), Sharing(parts=3, rank=1, ranks=2))
+        BatchParts(parts={1: tensor([2, 3]), 2: tensor([4])}, sizes=(2, 2, 1), bounds=(0, 1, 3),
+                   consumed=1, empty=0, digest=0)
+    """
+    samples = count(batch)
+    parts, sizes = [batch][:samples], [samples][:samples]
+    if sharing.parts > 1 and samples:
+        parts = batch_splitting.into(batch, sharing.parts)
+        sizes = batch_splitting.part_sizes(size(batch) or samples, sharing.parts)
+    bounds = sharing.bounds(len(parts), place)
+    held = range(bounds[sharing.rank], bounds[sharing.rank + 1])
+    own = {number: parts[number] for number in held}
+    return BatchParts(own, tuple(sizes), bounds, empty=int(not samples), digest=digest)
+
+
+def joined(batches: Sequence[BatchParts]) -> BatchParts:
+    """Return the parts of several loader batches as those of one step.
+
+    Args:
+        batches: one or more, in order, each cut for its own :class:`Place`.
+
+    Example:
+        >>> import torch
+        >>> sharing = Sharing(parts=2, rank=0, ranks=3)
+        >>> given = torch.tensor([0, 1]), torch.tensor([2, 3])
+        >>> step = joined([cut(one, sharing, Place(at, 2)) for at, one in enumerate(given)])
+        >>> step.parts, step.sizes, step.bounds
+        ({0: tensor([0])}, (1, 1, 1, 1), (0, 1, 2, 4))
+    """
+    first = itertools.accumulate((len(one.sizes) for one in batches), initial=0)
+    digest = 0
+    for one in batches:
+        digest = (digest * 1_000_003 + one.digest) % DIGESTS
+    return BatchParts(
+        parts={
+            start + number: part
+            for start, one in zip(first, batches, strict=False)
+            for number, part in one.parts.items()
+        },
+        sizes=tuple(itertools.chain.from_iterable(one.sizes for one in batches)),
+        bounds=tuple(map(sum, zip(*(one.bounds for one in batches), strict=True))),
+        consumed=sum(one.consumed for one in batches),
+        empty=sum(one.empty for one in batches),
+        digest=batches[0].digest if len(batches) == 1 else digest,
+    )
+
+
+def shared(batch: Batch, sharing: Sharing) -> BatchParts:
+    """Return this rank's parts of a step's batch, whatever form it is given in.
+
+    Args:
+        batch: :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
+        sharing: how the ranks share it.
+
+    Raises:
+        ConfigurationError: ``BatchParts`` are those of another rank, or of another world.
+        UnsupportedError: the batch cannot be cut.
+    """
+    if isinstance(batch, BatchParts):
+        _check_rank(batch, sharing)
+        return batch
+    if not isinstance(batch, MicroBatches):
+        return cut(batch, sharing)
+    if not batch.batches:
+        return BatchParts({}, (), (0,) * (sharing.ranks + 1), consumed=0)
+    places = [Place(index, len(batch.batches)) for index in range(len(batch.batches))]
+    return joined([cut(one, sharing, at) for one, at in zip(batch.batches, places, strict=True)])
+
+
+def _check_rank(batch: BatchParts, sharing: Sharing) -> None:
+    ranks, rank = len(batch.bounds) - 1, sharing.rank
+    if ranks == sharing.ranks and [*batch.parts] == [*range(*batch.bounds[rank : rank + 2])]:
+        return
+    raise ConfigurationError(
+        f"expected the parts of rank {rank} of {sharing.ranks}, got the parts {[*batch.parts]} of "
+        f"a batch that {ranks} ranks share by {list(batch.bounds)}: read the data with the sharing "
+        "of this program"
+    )
