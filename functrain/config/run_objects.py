@@ -22,7 +22,7 @@ from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.errors import ConfigError
-from functrain.training import schedule_end
+from functrain.schedules import schedule_end
 from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import duration

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -209,7 +209,7 @@ def pieces(
     prompt: str = "The ",
     length: int = 300,
     *,
-    weights: str | None = None,
+    weights: Literal["params", "ema"] | None = None,
     seed: int = 0,
     temperature: float = 0.8,
     top_k: int | None = 20,

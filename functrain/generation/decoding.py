@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, overload
 
 import attrs
 import torch
@@ -21,6 +21,7 @@ from functrain.generation.sampler import Sampler
 Adapter: TypeAlias = Callable[[nn.Module], LanguageModel]
 # One token or several.
 Stop: TypeAlias = int | Collection[int] | Tensor
+Weights: TypeAlias = Literal["params", "ema"]
 _PLAIN = Sampler()
 
 
@@ -28,7 +29,7 @@ class Options(TypedDict, total=False):
     """The keyword arguments of :func:`generate`; see :func:`stream`."""
 
     sampler: Sampler
-    weights: str
+    weights: Weights
     window: int | None
     stop: Stop
     seed: int
@@ -64,7 +65,7 @@ class _Decoder:
 
     program: Program
     state: TrainState
-    weights: str
+    weights: Weights
     reader: Reader
     sampler: Sampler
     stop: frozenset[int]
@@ -109,7 +110,7 @@ def stream(
     length: int,
     *,
     sampler: Sampler = _PLAIN,
-    weights: str = "params",
+    weights: Weights = "params",
     window: int | None = None,
     stop: Stop = (),
     seed: int = 0,

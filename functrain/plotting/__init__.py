@@ -1,8 +1,9 @@
-"""Curves of runs as matplotlib figures: loss, evaluation, learning rate and gradient norm.
+"""Rows of metrics as figures and tables: loss, evaluation, learning rate and gradient norm.
 
 Begin with ``chart.py``. Rows of metrics become ``columns``; a ``chart`` arranges them in panels of
 lines, by ``metric_names`` and ``x_values``; a ``figure`` draws the chart. A chart knows nothing of
-matplotlib, so that :mod:`functrain.view` can draw the same chart on an HTML page.
+matplotlib, so that :mod:`functrain.view` can draw the same chart on an HTML page. A ``table`` shows
+the first and last rows as text.
 """
 
 from functrain.plotting.chart import Chart, chart_of

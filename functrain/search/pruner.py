@@ -11,7 +11,7 @@ from functrain.core.schedule import Mode
 from functrain.errors.validators import number
 from functrain.search.pruning_listener import STEPS
 from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
-from functrain.training.early_stopping.rules import worse
+from functrain.training.early_stopping.rule import worse
 
 
 @attrs.frozen(kw_only=True)

@@ -28,25 +28,13 @@ def _whole(value: Any) -> Any:
     return int(number) if isinstance(number, Fraction) and number.denominator == 1 else value
 
 
-def _check_fraction(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, Fraction) or value <= 0:
-        raise ConfigurationError(
-            f"{_name(instance)}: expected a number above 0, got {_shown(value)}"
-        )
-
-
-def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        expected = "expected a whole number above 0"
-        raise ConfigurationError(f"{_name(instance)}: {expected}, got {_shown(value)}")
-
-
-def _name(instance: Any) -> str:
-    return f"{type(instance).__name__}(n)"
-
-
-def _shown(value: Any) -> str:
-    return _digits(value) if isinstance(value, Fraction) else repr(value)
+def _above_0(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    whole = isinstance(instance, Steps | Samples)
+    if type(value) is not (int if whole else Fraction) or value <= 0:
+        kind = "a whole number" if whole else "a number"
+        shown = _digits(value) if isinstance(value, Fraction) else repr(value)
+        name = type(instance).__name__
+        raise ConfigurationError(f"{name}(n): expected {kind} above 0, got {shown}")
 
 
 def _digits(n: int | Fraction) -> str:
@@ -78,7 +66,7 @@ class Steps:
         '500 steps'
     """
 
-    n: int = attrs.field(converter=_whole, validator=_check_whole)
+    n: int = attrs.field(converter=_whole, validator=_above_0)
 
     def __str__(self) -> str:
         return _words(self.n, "step")
@@ -96,7 +84,7 @@ class Epochs:
         '0.5 epochs'
     """
 
-    n: Fraction = attrs.field(converter=_fraction, validator=_check_fraction, repr=_python)
+    n: Fraction = attrs.field(converter=_fraction, validator=_above_0, repr=_python)
 
     def __str__(self) -> str:
         return _words(self.n, "epoch")
@@ -114,7 +102,7 @@ class Samples:
         '10000 samples'
     """
 
-    n: int = attrs.field(converter=_whole, validator=_check_whole)
+    n: int = attrs.field(converter=_whole, validator=_above_0)
 
     def __str__(self) -> str:
         return _words(self.n, "sample")
@@ -132,7 +120,7 @@ class Minutes:
         '1.5 minutes'
     """
 
-    n: Fraction = attrs.field(converter=_fraction, validator=_check_fraction, repr=_python)
+    n: Fraction = attrs.field(converter=_fraction, validator=_above_0, repr=_python)
 
     def __str__(self) -> str:
         return _words(self.n, "minute")

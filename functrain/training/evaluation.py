@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 from torch import Tensor
@@ -15,12 +15,15 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import generator_states, set_generator_states
-from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
-from functrain.errors.validators import integer, optional
+from functrain.errors import EmptyBatchWarning, EmptyDatasetError
+from functrain.errors.validators import Validator, integer, optional
 from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration
+
+# The weights of a state: those that are trained, or their average.
+Weights: TypeAlias = Literal["params", "ema"]
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision upwards)
@@ -31,15 +34,14 @@ def _optional_duration(every: Duration | str | None) -> Duration | None:
     return None if every is None else duration(every)
 
 
-def _names(weights: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def _names(weights: Weights | Iterable[Weights] | None) -> tuple[Weights, ...] | None:
     if weights is None:
         return None
     return (weights,) if isinstance(weights, str) else tuple(weights)
 
 
-def _check_weights(_: Any, __: Any, weights: tuple[str, ...] | None) -> None:
-    if weights is not None and (not weights or set(weights) - {"params", "ema"}):
-        raise ConfigurationError(f'weights must name "params", "ema" or both, got {weights}')
+def _are_kinds(weights: tuple[str, ...]) -> bool:
+    return bool(weights) and set(weights) <= set(get_args(Weights))
 
 
 @attrs.frozen(eq=False)
@@ -62,11 +64,11 @@ class Evaluation:
 
     data: Any
     every: Duration | None = attrs.field(default=None, kw_only=True, converter=_optional_duration)
-    weights: tuple[str, ...] | None = attrs.field(
+    weights: tuple[Weights, ...] | None = attrs.field(
         default=None,
         kw_only=True,
         converter=_names,
-        validator=_check_weights,
+        validator=optional(Validator(_are_kinds, "'params', 'ema', both")),
     )
     batches: int | None = attrs.field(
         default=None, kw_only=True, validator=optional(integer(minimum=1))
@@ -79,7 +81,7 @@ def evaluate(
     state: TrainState,
     data: object,
     *,
-    weights: str = "params",
+    weights: Weights = "params",
     batches: int | None = None,
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -123,7 +125,7 @@ def measure(
     state: TrainState,
     data: object,
     *,
-    weights: str = "params",
+    weights: Weights = "params",
     batches: int | None = None,
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -167,7 +169,7 @@ def _merged(
     program: Program,
     state: TrainState,
     source: Source,
-    weights: str,
+    weights: Weights,
     batches: int | None,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.errors import ConfigurationError
+from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
@@ -28,7 +29,6 @@ from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.plan import Plan
 from functrain.training.resume import Resume
-from functrain.training.schedule_end import ScheduleEnd
 from functrain.training.session import Session
 from functrain.training.start import start
 from functrain.transforms.compile_cache import cached

@@ -15,7 +15,7 @@ from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
 from functrain.metrics.mode import resolved_mode
 from functrain.plotting import Options, curves
-from functrain.training.history_table import text
+from functrain.plotting.table import text
 from functrain.training.metrics_log import Row, stream
 
 

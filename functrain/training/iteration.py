@@ -16,9 +16,9 @@ from functrain.core.state import Counters, TrainState
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.errors import EmptyDatasetError
+from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.limits import Limits, Position, Until
-from functrain.training.schedule_end import ScheduleEnd, guarded, scheduled
 
 
 def iterate(

@@ -12,11 +12,11 @@ from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.metrics.mode import modes_of_metrics
+from functrain.schedules.schedule_end import ScheduleEnd, guarded
 from functrain.training.durations import Duration, Samples, duration
-from functrain.training.evaluation import Evaluation, measure, numbers
+from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
 from functrain.training.limits import Limits, Position, Until, due
-from functrain.training.schedule_end import ScheduleEnd, guarded
 
 
 @attrs.frozen(eq=False)
@@ -52,14 +52,14 @@ class Evaluations:
             if last or due(each.every or self.every, before, after)
         ]
 
-    def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, str]]:
+    def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, Weights]]:
         """Yield each set with each kind of weights that it is evaluated with.
 
         Args:
             names: the sets.
             averaged: whether there are averaged weights.
         """
-        there = ("params", "ema") if averaged else ("params",)
+        there: tuple[Weights, ...] = ("params", "ema") if averaged else ("params",)
         for name in names:
             asked = self.sets[name].weights
             yield from ((name, one) for one in there if asked is None or one in asked)
@@ -108,7 +108,7 @@ class Evaluations:
         program: Program,
         state: TrainState,
         name: str,
-        weights: str,
+        weights: Weights,
         interrupted: Callable[[], bool],
     ) -> dict[str, Any]:
         one = self.sets[name]
@@ -204,7 +204,7 @@ class Plan:
         return {"epoch_end": ends_epoch, "evaluate": evaluate, "save": save, "row": None}
 
 
-def _prefix(name: str, weights: str) -> str:
+def _prefix(name: str, weights: Weights) -> str:
     return name if weights == "params" else f"{name}/{weights}"
 
 

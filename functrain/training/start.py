@@ -15,11 +15,11 @@ from functrain.core.state import TrainState
 from functrain.data.description import describe
 from functrain.errors import ResumeWarning, RunChangedError
 from functrain.errors.warning import warn
+from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
 from functrain.training.events import TrainBegin
 from functrain.training.metrics_log import Recorder
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside
-from functrain.training.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training.session import Session
 
 

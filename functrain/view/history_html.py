@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functrain.plotting.table import HistoryTable
 from functrain.training.history import History
-from functrain.training.history_table import HistoryTable
 from functrain.view.markup import Markup, element, joined
 
 _NUMBER = "text-align:right"

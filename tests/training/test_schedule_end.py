@@ -37,7 +37,7 @@ from functrain.schedules import (
     from_torch,
 )
 from functrain.schedules.resuming import resumed
-from functrain.training.schedule_end import scheduled
+from functrain.schedules.schedule_end import scheduled
 
 FIRST, LAST = 20, 50
 BATCHES = [torch.full((2, 3), float(index) / 10) for index in range(10)]

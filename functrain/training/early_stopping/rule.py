@@ -44,6 +44,16 @@ def improves(value: float, best: float | None, mode: Mode) -> bool:
     return best is None or (value < best if mode == "min" else value > best)
 
 
+def worse(value: float, bound: float, mode: Mode) -> bool:
+    """Return whether a value is strictly worse than a bound.
+
+    Example:
+        >>> worse(0.5, 0.4, "min"), worse(0.5, 0.4, "max"), worse(0.4, 0.4, "min")
+        (True, False, False)
+    """
+    return value > bound if mode == "min" else value < bound
+
+
 def best_after(best: State, value: float | None, step: int, mode: Mode) -> State:
     """Return the best value and its step after an evaluation.
 

@@ -11,12 +11,7 @@ from functrain.core.schedule import Mode
 from functrain.errors.validators import number, one_of, optional
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.prediction import LEAST_POINTS, Prediction, predict_final
-from functrain.training.early_stopping.rule import (
-    State,
-    awaited,
-    find,
-    improves,
-)
+from functrain.training.early_stopping.rule import State, awaited, find, improves, worse
 
 
 @attrs.frozen
@@ -227,19 +222,7 @@ class PredictedStop:
         return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Return the state after an evaluation.
-
-        Args:
-            state: from :meth:`init` or an earlier call; not changed.
-            metrics: of the evaluation. Without the monitored metric nothing changes, and a
-                :class:`MissingMetricWarning` names the others.
-
-        Returns:
-            The new state; ``stop`` says why the run must end, or is ``None``.
-
-        Raises:
-            ConfigurationError: nothing says whether less or more is better.
-        """
+        """Return the state after an evaluation; see :meth:`EarlyStop.observe`."""
         value = awaited(metrics, self.monitor)
         if value is None:
             return state
@@ -261,13 +244,3 @@ class PredictedStop:
         if len(values) < self.warmup:
             return None
         return predict_final(range(len(values)), values, self.evaluations - 1)
-
-
-def worse(value: float, bound: float, mode: Mode) -> bool:
-    """Return whether a value is strictly worse than a bound.
-
-    Example:
-        >>> worse(0.5, 0.4, "min"), worse(0.5, 0.4, "max"), worse(0.4, 0.4, "min")
-        (True, False, False)
-    """
-    return value > bound if mode == "min" else value < bound

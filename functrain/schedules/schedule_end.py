@@ -1,4 +1,4 @@
-"""The learning rate schedule at the beginning of a run, before anything is written."""
+"""The argument ``schedule_end`` of ``fit``: how a run continues beyond the end of its schedule."""
 
 from __future__ import annotations
 

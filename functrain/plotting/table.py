@@ -1,17 +1,18 @@
-"""A history as a small table: its first and last rows, columns grouped by where they come from."""
+"""Rows of metrics as a small table: the first and the last, columns grouped by their origin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import attrs
 
 from functrain.plotting.metric_names import POSITIONS, chosen, is_evaluation
-from functrain.training.metrics_log import Row
 
 _HEAD, _TAIL = 3, 4
 _WIDTH = 100
+Row = Mapping[str, Any]
 Group = tuple[str, list[str]]  # "training" or "evaluation", "" for positions; and the columns
 
 
