@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ Cache = tuple[KeysValues, ...]
 
 
 class Block(nn.Module):
-    """Causal self-attention and a two-layer network, each behind a norm and beside a shortcut."""
+    """A pre-norm block: causal self-attention and a two-layer network."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -42,10 +41,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
-        """Hidden states, [batch, length, width], to the same.
-
-        Beside them keys and values, which a continuation of the text takes as its ``past``.
-        """
+        """Return new hidden states, [batch, length, width], and the keys and values behind them."""
         batch, length, width = x.shape
         shape = (batch, length, self.heads, width // self.heads)
         projected = self.queries_keys_values(self.attention_norm(x)).chunk(3, dim=-1)
@@ -64,7 +60,7 @@ class GPT(nn.Module):
     """A character language model.
 
     Args:
-        length: characters it sees at once.
+        length: how many characters it sees at once.
         width: size of the hidden states.
         layers: blocks.
         heads: attention heads in each.
@@ -100,8 +96,8 @@ class GPT(nn.Module):
     def forward_cached(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Return the logits of new tokens of a text, and the keys and values of all of it."""
         seen = cache[0][0].shape[2] if cache else 0
-        places = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
-        x = self.characters(tokens) + self.positions(places)
+        positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
+        x = self.characters(tokens) + self.positions(positions)
         kept = []
         for block, past in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x, keys_values = block(x, past)
@@ -115,57 +111,37 @@ def _initialised(module: nn.Module) -> None:
 
 
 def loss(model: nn.Module, batch: Tensor) -> ft.Loss:
-    """Cross-entropy of the next character in nats, and in bits beside it."""
+    """Return the cross-entropy of the next character in nats, and as a metric in bits."""
     logits = model(batch[:, :-1])
     value = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
     return ft.Loss(value, metrics={"bits_per_character": value / torch.log(torch.tensor(2.0))})
 
 
-@attrs.frozen(eq=False, repr=False)
-class Windows:
-    """Every stretch of ``length`` + 1 characters that begins at a multiple of ``stride``."""
-
-    tokens: Tensor
-    length: int
-    stride: int
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - self.length - 1) // self.stride + 1
-
-    def __getitem__(self, index: int) -> Tensor:
-        begin = index * self.stride
-        return self.tokens[begin : begin + self.length + 1]
-
-
 def training_data(
-    path: str | None = None,
-    length: int = 64,
-    batch_size: int = 16,
-    seed: int = 0,
-    stride: int = 16,
+    path: str | None = None, length: int = 64, batch_size: int = 16, seed: int = 0, stride: int = 16
 ) -> ft.data.Batches:
-    """Windows over the first nine tenths of the text.
+    """Return windows over the first nine tenths of the text.
 
     Raises:
-        EmptyDatasetError: there is not one window in it.
+        EmptyDatasetError: the text is shorter than one window.
     """
     tokens = _tokens(path)
     part = _long_enough(tokens[: len(tokens) * 9 // 10], length, len(tokens))
-    return ft.data.Batches(Windows(part, length, stride), batch_size, seed=seed)
+    return ft.data.Batches(part.unfold(0, length + 1, stride), batch_size, seed=seed)
 
 
 def validation_data(
     path: str | None = None, length: int = 64, batch_size: int = 64, windows: int = 512
 ) -> ft.data.Batches:
-    """Windows spread evenly over the last tenth of the text.
+    """Return windows that are spread evenly over the last tenth of the text.
 
     Raises:
-        EmptyDatasetError: there is not one window in it.
+        EmptyDatasetError: the text is shorter than one window.
     """
     tokens = _tokens(path)
     rest = _long_enough(tokens[len(tokens) * 9 // 10 :], length, len(tokens))
     stride = max(1, (len(rest) - length - 1) // windows)
-    return ft.data.Batches(Windows(rest, length, stride), batch_size, shuffle=False)
+    return ft.data.Batches(rest.unfold(0, length + 1, stride), batch_size, shuffle=False)
 
 
 def _long_enough(part: Tensor, length: int, characters: int) -> Tensor:
@@ -182,8 +158,7 @@ def _long_enough(part: Tensor, length: int, characters: int) -> Tensor:
 
 def encoded(text: str) -> Tensor:
     """Return the codes of the characters of a text; unprintable ones become question marks."""
-    unknown = _CODES["?"]
-    return torch.tensor([_CODES.get(character, unknown) for character in text])
+    return torch.tensor([_CODES.get(character, _CODES["?"]) for character in text])
 
 
 def codes(prompt: str) -> Tensor:
@@ -192,11 +167,11 @@ def codes(prompt: str) -> Tensor:
     Raises:
         ConfigurationError: it is empty, or has another character.
     """
-    for place, character in enumerate(prompt, 1):
+    for position, character in enumerate(prompt, 1):
         if character not in _CODES:
             raise ConfigurationError(
-                f"character {place} of the prompt is {character!r} (U+{ord(character):04X}), which "
-                "the model does not know: it knows the printable ones of ASCII and the line feed"
+                f"character {position} of the prompt is {character!r} (U+{ord(character):04X}), "
+                "which the model does not know: it knows printable ASCII and the line feed"
             )
     if not prompt:
         raise ConfigurationError("the prompt is empty; give at least one character to go on with")
