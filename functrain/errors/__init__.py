@@ -23,6 +23,7 @@ from functrain.errors.checkpoints import (
     NoCheckpointError,
     PartialLoadWarning,
 )
+from functrain.errors.distributed import ProcessGroupError, RankFailedError, RankMismatchError
 from functrain.errors.programs import (
     BatchSizeError,
     CaptureError,
@@ -114,7 +115,10 @@ __all__ = [
     "NonFiniteWarning",
     "ParameterMismatchError",
     "PartialLoadWarning",
+    "ProcessGroupError",
     "RandomnessError",
+    "RankFailedError",
+    "RankMismatchError",
     "RecipeChangedWarning",
     "RecompileWarning",
     "ReplayWarning",

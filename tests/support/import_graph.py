@@ -17,6 +17,7 @@ ROOMS = (
     "schedules",
     "optim",
     "data",
+    "distributed",
     "transforms",
     "plotting",
     "checkpoint",

@@ -1,0 +1,219 @@
+"""How the failure of one rank ends all ranks, through the store of their process group.
+
+A rank whose work raises publishes its exception in the store, then closes its connections, so that
+collectives of other ranks fail at once. A rank whose collective fails reads in the store why. If
+nothing is published, then a rank ended silently (its connection is closed and it does not
+report) or hangs (the collective timed out and it does not report).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import attrs
+import torch.distributed as dist
+from torch.distributed import ProcessGroup
+
+from functrain.distributed import connections
+from functrain.errors import RankFailedError
+
+T = TypeVar("T")
+
+_FIRST = "functrain/failed"
+# Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
+_PROBE, _REPORT, _READ = 0.5, 3.0, 3.0
+_POLL = 0.01
+_LONGEST = 2000
+_COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")
+
+
+@attrs.frozen
+class Failure:
+    """The first failure of a group.
+
+    Attributes:
+        ranks: the ranks that failed; none if only a connection did.
+        text: what happened to them.
+        silent: whether they ended or hang, and so do not read the store.
+    """
+
+    ranks: list[int]
+    text: str
+    silent: bool = False
+
+    def error(self) -> RankFailedError:
+        """Return the exception that other ranks raise."""
+        listed = ", ".join(map(str, self.ranks))
+        who = f"rank{'' if len(self.ranks) == 1 else 's'} {listed} " if self.ranks else ""
+        return RankFailedError(who + self.text, self.ranks[0] if self.ranks else None)
+
+
+_HOST_ENDED = Failure([0], "ended, and with it the store of all ranks. Look at its output", True)
+_KILLED = (
+    "ended without an exception: killed (the system does that if memory runs out) or crashed. "
+    "Look at its output and the system's log"
+)
+_LEFT = "left the group while other ranks wait for it. Make every rank do the same steps"
+_HANGS = (
+    "It hangs, was stopped, or does work that the others do not wait for long enough. Look at its "
+    "stack (py-spy dump), or join with a longer timeout: functrain.distributed.current(timeout=600)"
+)
+
+
+def of(group: ProcessGroup) -> Failure | None:
+    """Return the first failure in a group, or ``None``."""
+    store = group.get_group_store()
+    try:
+        return Failure(**json.loads(store.get(_FIRST))) if store.check([_FIRST]) else None
+    except dist.DistError:
+        return _HOST_ENDED
+
+
+def refuse(group: ProcessGroup) -> None:
+    """Raise the first failure in a group, if there is one.
+
+    Raises:
+        RankFailedError: a rank has failed.
+    """
+    found = of(group)
+    if found is not None:
+        raise found.error()
+
+
+def end_together(group: ProcessGroup, error: BaseException) -> None:
+    """End the part of this rank in a group after an exception, its own or another rank's.
+
+    Args:
+        group: the default group; nothing collective works in it afterwards.
+        error: the exception.
+
+    Raises:
+        RankFailedError: the exception is only the consequence of another rank's failure.
+    """
+    if any(isinstance(each, RankFailedError) for each in _chain(error)):
+        return
+    consequence = next(filter(_is_of_collective, _chain(error)), None)
+    if consequence is None:
+        found = _publish(group, Failure([group.rank()], f"raised {_described(error)}"))
+        connections.close_all()
+    else:
+        found = _explained(group, consequence)
+    if found != _HOST_ENDED:
+        wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
+    if consequence is not None:
+        raise found.error() from error
+
+
+def _explained(group: ProcessGroup, error: BaseException) -> Failure:
+    """Close the connections, and return why a collective failed."""
+    try:
+        _report(group, "failed")
+        found = _poll(_PROBE, lambda: of(group) or _ended(group))
+        connections.close_all()
+        found = found or _poll(_REPORT, lambda: of(group) or _disconnected(group, error))
+        return found or _publish(group, _silent(group, error))
+    except dist.DistError:
+        connections.close_all()
+        return _HOST_ENDED
+
+
+def _ended(group: ProcessGroup) -> Failure | None:
+    """Return the ranks whose process ended without a message."""
+    # In this order: a rank whose collective fails reports before it closes its connections.
+    closed = connections.closed_peers(group)
+    ranks = [rank for rank in _missing(group, "failed") if rank in closed]
+    if not ranks:
+        return None
+    left = set(ranks).isdisjoint(_missing(group, "left"))
+    return _publish(group, Failure(ranks, _LEFT if left else _KILLED, silent=True))
+
+
+def _disconnected(group: ProcessGroup, error: BaseException) -> Failure | None:
+    """Return a failure of no rank if every rank reports one of its connections."""
+    if _missing(group, "failed"):
+        return None
+    return _publish(group, Failure([], f"a connection between ranks failed: {_described(error)}"))
+
+
+def _silent(group: ProcessGroup, error: BaseException) -> Failure:
+    waited = re.search(r"(\d+) ?ms", str(error))
+    time = f" within {int(waited[1]) / 1000:g} s" if waited else ""
+    ranks = _missing(group, "failed")
+    return Failure(ranks, f"gave no answer{time}. {_HANGS}", silent=True)
+
+
+def wait_for_others(
+    group: ProcessGroup, what: str, seconds: float, except_for: Sequence[int] = ()
+) -> None:
+    """Report that this rank did something; rank 0, which serves the store, waits for the others.
+
+    Args:
+        group: the group.
+        what: a word for it.
+        seconds: the longest wait.
+        except_for: ranks that will not report.
+    """
+    # Under torchrun an agent serves the store.
+    serves = group.rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    with contextlib.suppress(dist.DistError):
+        _report(group, what)
+        if serves:
+            _poll(seconds, lambda: set(except_for).issuperset(_missing(group, what)))
+
+
+def _report(group: ProcessGroup, what: str) -> None:
+    group.get_group_store().set(f"functrain/{what}/{group.rank()}", "")
+
+
+def _missing(group: ProcessGroup, what: str) -> list[int]:
+    """Return the ranks that have not reported something."""
+    store = group.get_group_store()
+    return [r for r in range(group.size()) if not store.check([f"functrain/{what}/{r}"])]
+
+
+def _publish(group: ProcessGroup, failure: Failure) -> Failure:
+    """Publish a failure unless another one is; return the one that is published."""
+    text = json.dumps(attrs.asdict(failure))
+    try:
+        first = group.get_group_store().compare_set(_FIRST, "", text)
+    except dist.DistError:
+        return _HOST_ENDED
+    return Failure(**json.loads(first))
+
+
+def _poll(seconds: float, found: Callable[[], T]) -> T:
+    """Return the first true value within a time, or the last one."""
+    end = time.monotonic() + seconds
+    while not (value := found()) and time.monotonic() < end:
+        time.sleep(_POLL)
+    return value
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_collective(error: BaseException) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and _COLLECTIVE.search(str(error)) is not None
+
+
+def _described(error: BaseException) -> str:
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    text = str(error)
+    return name + (f": {text[:_LONGEST]}" if text else "")

@@ -1,0 +1,270 @@
+"""The process group of this process: joining it, leaving it, and messages between the hosts.
+
+One of torch's own is taken as it is. Otherwise :func:`current` starts one if a launcher says that
+there are several processes. Messages between hosts never wait for an accelerator: a group that is
+started here has gloo for the CPU beside the backend of the device. (NCCL was not tested.)
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import torch
+import torch.distributed as dist
+
+from functrain.distributed import failure
+from functrain.distributed.launch import Launch, from_environment
+from functrain.distributed.meeting import meet
+from functrain.errors import ConfigurationError, ProcessGroupError, RankMismatchError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
+
+# Long enough for one rank's checkpoint or evaluation; torch's 30 minutes hide a hanging rank.
+TIMEOUT = timedelta(seconds=60)
+# How long rank 0, whose process serves the others' store, waits for them at its end.
+_LAST = 5.0
+
+
+@attrs.frozen
+class World:
+    """All processes that train together, seen from one of them.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: the number of processes.
+        group: the default process group of torch; ``None`` in a single process without one.
+
+    Example:
+        >>> world = World(rank=0, size=1, group=None)
+        >>> world.gathered("a"), world.broadcast("b")
+        (['a'], 'b')
+    """
+
+    rank: int
+    size: int
+    group: ProcessGroup | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a rank has failed: nothing collective may run in this group again."""
+        group = self._with_peers
+        return group is not None and failure.of(group) is not None
+
+    def broadcast(self, value: T, source: int = 0) -> T:
+        """Return the value of one rank on every rank.
+
+        Args:
+            value: anything that pickles; ignored on other ranks.
+            source: the rank.
+
+        Raises:
+            RankFailedError: a rank has failed, or fails now.
+        """
+        if self.size == 1:
+            return value
+        box = [value]
+        with self._collective():
+            dist.broadcast_object_list(box, source, self.group)
+        return box[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """Return the values of all ranks, in the order of ranks, on every rank.
+
+        Args:
+            value: anything that pickles.
+
+        Raises:
+            RankFailedError: a rank has failed, or fails now.
+        """
+        found = [value] * self.size
+        if self.size > 1:
+            with self._collective():
+                dist.all_gather_object(found, value, self.group)
+        return found
+
+    def barrier(self) -> None:
+        """Wait until every rank is here.
+
+        Raises:
+            RankFailedError: a rank has failed, or fails now.
+        """
+        self.gathered(None)
+
+    def require_equal(self, what: dict[str, str | int]) -> None:
+        """Compare named values of all ranks.
+
+        Args:
+            what: for example digests of the recipe, the data, the code, the batch.
+
+        Raises:
+            RankMismatchError: on every rank, if values differ; it names the ranks and the values.
+            RankFailedError: a rank has failed, or fails now.
+        """
+        found = self.gathered(what)
+        problems = [line for name in _names(found) for line in _mismatches(name, found)]
+        if problems:
+            raise RankMismatchError(
+                "expected the same on every rank, got\n"
+                + "\n".join(f"  {problem}" for problem in problems)
+                + "\nStart every rank with the same code, files, settings and data"
+            )
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """End all ranks if this one raises an exception, or if another rank has.
+
+        An exception in the block is published to the other ranks, whose collectives then fail at
+        once, and raised here as it is. A collective in the block that fails because of another
+        rank raises an error that names the rank and its exception. Blocks may be nested.
+
+        Raises:
+            RankFailedError: another rank failed, ended or gave no answer within the timeout.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if self._with_peers is not None:
+                failure.end_together(self._with_peers, error)
+            raise
+
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        if self._with_peers is not None:
+            failure.refuse(self._with_peers)
+        with self.failing_together():
+            yield
+
+    @property
+    def _with_peers(self) -> ProcessGroup | None:
+        """The group if it has processes that could wait; one that torch fakes has none."""
+        if self.size == 1 or "fake" in dist.get_backend_config(self.group):
+            return None
+        return self.group
+
+
+def _names(found: list[dict[str, str | int]]) -> list[str]:
+    return list(dict.fromkeys(name for values in found for name in values))
+
+
+def _mismatches(name: str, found: list[dict[str, str | int]]) -> Iterator[str]:
+    """Give a line for each value that is not that of most ranks, or of rank 0 in a draw."""
+    ranks: dict[str | int | None, list[int]] = {}
+    for rank, values in enumerate(found):
+        ranks.setdefault(values.get(name), []).append(rank)
+    expected = max(ranks, key=lambda value: len(ranks[value]))
+    for value, several in ranks.items():
+        if value != expected:
+            verb, others = "has" if len(several) == 1 else "have", _listed(ranks[expected])
+            yield f"{name}: {_listed(several)} {verb} {value!r}, {others} {expected!r}"
+
+
+def _listed(ranks: list[int]) -> str:
+    return f"rank{'' if len(ranks) == 1 else 's'} {', '.join(map(str, ranks))}"
+
+
+def current(
+    timeout: float | timedelta | None = None, device: str | torch.device | None = None
+) -> World:
+    """Return the world of this process; join the others if that has not happened yet.
+
+    The default process group of ``torch.distributed`` is used if there is one. Otherwise one is
+    started if torchrun or SLURM started this process as one of several, and left at exit.
+
+    Args:
+        timeout: seconds after which a collective fails; by default 60 on the CPU, and torch's own
+            for other devices. Unused if there is a process group already.
+        device: the device that this rank trains on; by default the accelerator with the number of
+            the local rank, or the CPU.
+
+    Returns:
+        The world; ``World(0, 1, None)`` for a process on its own.
+
+    Raises:
+        ConfigurationError: the variables of the launcher are incomplete or contradict each other.
+        ProcessGroupError: the other processes cannot be reached.
+
+    Example:
+        >>> current()
+        World(rank=0, size=1, group=None)
+    """
+    if not dist.is_available():
+        return World(0, 1)
+    if not dist.is_initialized():
+        launch = from_environment(os.environ)
+        if launch is None or not launch.address:
+            return World(0, 1)
+        _join(launch, timeout, _device(launch, device))
+    return World(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+
+
+def _device(launch: Launch, device: str | torch.device | None) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        device = accelerator or torch.device("cpu")
+    device = torch.device(device)
+    if device.type == "cpu":
+        return device
+    index = launch.local_rank if device.index is None else device.index
+    count = torch.accelerator.device_count()
+    if index >= count:
+        raise ConfigurationError(
+            f"expected a {device.type} device for each rank of this machine, got {count} for local "
+            f"rank {launch.local_rank}. Start at most {count} processes here, or use device='cpu'"
+        )
+    return torch.device(device.type, index)
+
+
+def _join(launch: Launch, timeout: float | timedelta | None, device: torch.device) -> None:
+    if isinstance(timeout, int | float):
+        timeout = timedelta(seconds=timeout)
+    backend = "gloo"
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)
+        backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+    elif timeout is None:
+        timeout = TIMEOUT
+    try:
+        store = meet(launch, timeout or TIMEOUT)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=launch.rank,
+            world_size=launch.size,
+            timeout=timeout,
+            device_id=None if device.type == "cpu" else device,
+        )
+    except RuntimeError as error:
+        raise ProcessGroupError(
+            f"rank {launch.rank} of {launch.size} could not join the others at "
+            f"{launch.address}:{launch.port}: {str(error).splitlines()[0]}. Check that all "
+            f"{launch.size} processes were started, that this machine reaches MASTER_ADDR, and "
+            "that no other process uses MASTER_PORT there"
+        ) from error
+    atexit.register(leave, dist.group.WORLD)
+
+
+def leave(group: ProcessGroup | None = None) -> None:
+    """Leave the process group, as happens at exit by itself.
+
+    Rank 0 waits a few seconds for the others, because its process may serve their store.
+
+    Args:
+        group: the group to leave; it is left alone if it is not the default one any more.
+    """
+    world = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
+    if world is None or group not in (None, world):
+        return
+    if failure.of(world) is None:
+        failure.wait_for_others(world, "left", _LAST)
+    dist.destroy_process_group()

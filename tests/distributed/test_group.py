@@ -1,0 +1,95 @@
+"""Real processes join, exchange messages and leave."""
+
+from __future__ import annotations
+
+import pytest
+import ranks
+import torch
+import torch.distributed as dist
+
+from functrain.distributed import World, current
+from functrain.errors import RankMismatchError
+
+
+def joined() -> tuple[int, int, str, bool]:
+    world = current()
+    assert current() == world
+    total = torch.tensor([world.rank + 1.0])
+    dist.all_reduce(total)
+    return world.rank, world.size, dist.get_backend(), total.item() == sum(range(world.size + 1))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_ranks_of_a_launcher_join_one_group(n: int) -> None:
+    assert ranks.run(joined, n) == [(rank, n, "gloo", True) for rank in range(n)]
+
+
+def exchanged() -> tuple[object, ...]:
+    world = current()
+    found = (
+        world.broadcast({"from": world.rank}),
+        world.broadcast({"from": world.rank}, source=1),
+        world.gathered(world.rank**2),
+    )
+    world.barrier()
+    return (*found, world.is_broken)
+
+
+def test_values_travel_between_hosts() -> None:
+    expected = ({"from": 0}, {"from": 1}, [0, 1, 4], False)
+    assert ranks.run(exchanged, 3) == [expected] * 3
+
+
+def test_one_process_needs_no_group() -> None:
+    world = current()
+    assert world == World(0, 1, None)
+    assert not dist.is_initialized()
+    assert (world.broadcast("a"), world.gathered("b"), world.is_broken) == ("a", ["b"], False)
+    world.require_equal({"data": 1})
+    with pytest.raises(KeyError), world.failing_together():
+        raise KeyError
+
+
+def group_of_the_user() -> tuple[object, ...]:
+    import os
+    from datetime import timedelta
+
+    os.environ["WORLD_SIZE"] = "7"  # must not matter
+    store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(0, 9))
+    return current() == World(0, 1, dist.group.WORLD), current(timeout=3).size
+
+
+def test_a_group_of_the_user_is_taken_as_it_is() -> None:
+    assert ranks.run(group_of_the_user, 1) == [(True, 1)]
+
+
+def compared(values: list[dict[str, str | int]]) -> None:
+    world = current()
+    world.require_equal(values[world.rank])
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        (["a", "b", "a"], ["data: rank 1 has 'b', ranks 0, 2 'a'"]),
+        (["a", "b"], ["data: rank 1 has 'b', rank 0 'a'"]),
+        (["a", "b", "b"], ["data: rank 0 has 'a', ranks 1, 2 'b'"]),
+        (["a", "b", 3, "a"], ["data: rank 1 has 'b'", "data: rank 2 has 3, ranks 0, 3 'a'"]),
+    ],
+)
+def test_every_rank_names_those_that_differ(values: list[str | int], lines: list[str]) -> None:
+    given = [{"recipe": "same", "data": value} for value in values]
+    found = ranks.outcomes(compared, len(values), given)
+    assert len({str(error) for error in found}) == 1
+    for error in found:
+        assert type(error) is RankMismatchError
+        assert "recipe" not in str(error)
+        for line in lines:
+            assert line in str(error)
+
+
+def test_a_value_that_only_some_ranks_have_differs() -> None:
+    (error, _) = ranks.outcomes(compared, 2, [{"data": 1}, {"data": 1, "code": 2}])
+    assert "code: rank 1 has 2, rank 0 None" in str(error)
+    assert ranks.run(compared, 2, [{"data": 1, "code": 2}, {"code": 2, "data": 1}]) == [None, None]

@@ -1,0 +1,54 @@
+"""Mistakes of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rank_jobs
+import ranks
+
+from functrain import errors
+from functrain.distributed import current
+from mistakes.mistake import Mistake
+
+
+def join_alone(path: Path, patches: pytest.MonkeyPatch) -> object:
+    given = {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+    for name, value in given.items():
+        patches.setenv(name, str(value))
+    return current(timeout=0.5)
+
+
+def fail(function: Callable[[], None]) -> object:
+    def make(path: Path, patches: pytest.MonkeyPatch) -> object:
+        (error, *_) = ranks.outcomes(function, 3)
+        raise error
+
+    return make
+
+
+MISTAKES = [
+    Mistake(
+        errors.ProcessGroupError,
+        join_alone,
+        ("rank 1 of 2 could not join the others at 127.0.0.1:1",),
+        ("all 2 processes were started", "reaches MASTER_ADDR"),
+        slow=True,
+    ),
+    Mistake(
+        errors.RankFailedError,
+        fail(rank_jobs.raise_on_rank_1),
+        ("rank 1 raised ValueError: no such sample",),
+        ("rank 1",),
+        slow=True,
+    ),
+    Mistake(
+        errors.RankMismatchError,
+        fail(rank_jobs.differ),
+        ("data: rank 2 has 'new', ranks 0, 1 'old'",),
+        ("Start every rank with the same code",),
+        slow=True,
+    ),
+]
