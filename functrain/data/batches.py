@@ -157,10 +157,10 @@ class Batches:
             return Permutation(self.samples, self.seed, epoch).indices(first, last)
         return torch.arange(first, last)
 
-    def read(self, epoch: int, index: int, indices: Tensor) -> Any:
-        """Read the batch at ``epoch, index`` from the samples ``indices``."""
+    def read(self, epoch: int, index: int, indices: Tensor, part: int | None = None) -> Any:
+        """Read the batch at ``epoch, index``, or one part of it, from the samples ``indices``."""
         if isinstance(self._reader, SampleReader):
-            return self._reader.read(epoch, index, indices.tolist())
+            return self._reader.read(epoch, index, indices.tolist(), part)
         return self._reader.batch_at(indices)
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:

@@ -184,9 +184,12 @@ class MixtureSource:
 
     def _batches(self, draw: int, stop: int) -> Iterator[Any]:
         for name in self._names(draw, stop):
-            batch = self._cursors[name].next()
+            batch = self._named(name, self._cursors[name].next())
             self._draw = draw = draw + 1
-            yield (name, batch) if self.mixture.with_names else batch
+            yield batch
+
+    def _named(self, name: str, batch: Any) -> Any:
+        return (name, batch) if self.mixture.with_names else batch
 
     def _names(self, draw: int, stop: int) -> Iterator[str]:
         while draw < stop:

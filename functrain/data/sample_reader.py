@@ -40,7 +40,7 @@ class SampleReader:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def read(self, epoch: int, index: int, indices: Sequence[int]) -> Any:
+    def read(self, epoch: int, index: int, indices: Sequence[int], part: int | None = None) -> Any:
         """Make one batch.
 
         Before each sample, the generators of torch, Python and NumPy are seeded, so its random
@@ -51,7 +51,10 @@ class SampleReader:
             epoch: index of the epoch.
             index: index of the batch in it.
             indices: indices of the samples.
+            part: the number of a part of the batch that is collated apart; it has a random stream
+                of its own.
         """
+        place_in_epoch = (epoch, index) if part is None else (epoch, index, part)
         with sample_scope() as scope, _Place(epoch, index) as place:
             together = self._together(indices)
             samples = []
@@ -61,7 +64,7 @@ class SampleReader:
                 value = self.dataset[sample] if together is None else together[order]
                 samples.append(self._transformed(value, epoch, sample))
             place.sample = None
-            scope.seed(derive(self.seed, "collate", epoch, index))
+            scope.seed(derive(self.seed, "collate", *place_in_epoch))
             return self.collate(samples)
 
     def _together(self, indices: Sequence[int]) -> Sequence[Any] | None:

@@ -149,11 +149,14 @@ class BatchesSource:
             return
         if self._at != (epoch, start):
             self.close()
-            self._stream, self._at = self.batches.stream(epoch, start), (epoch, start)
+            self._stream, self._at = self._opened(epoch, start), (epoch, start)
         for index in range(start, self.length):
             _, _, batch = next(self._stream)
             self._at = (epoch, index + 1) if index + 1 < self.length else (epoch + 1, 0)
             yield batch
+
+    def _opened(self, epoch: int, start: int) -> Iterator[tuple[int, int, Batch]]:
+        return self.batches.stream(epoch, start)
 
     def state(self) -> None:
         """Return ``None``: seed and position suffice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any, Protocol
 
@@ -16,14 +16,13 @@ from functrain import tree
 from functrain.errors import WorkerDiedError, WorkerTimeoutError
 
 _BLOCK = 32768  # number of samples whose order is computed at once
-_Key = tuple[int, int, list[int]]  # epoch, index, samples
+# A batch to read: epoch, index, samples, and any more arguments of the function that reads it.
+Position = tuple[Any, ...]
 
 
-class BatchReader(Protocol):
-    """The part of :class:`functrain.data.Batches` that :func:`stream` needs."""
+class Reading(Protocol):
+    """How to read: the options of :class:`functrain.data.Batches` that :func:`read_at` needs."""
 
-    @property
-    def batch_size(self) -> int: ...
     @property
     def workers(self) -> int: ...
     @property
@@ -32,6 +31,13 @@ class BatchReader(Protocol):
     def pin_memory(self) -> bool: ...
     @property
     def timeout(self) -> float: ...
+
+
+class BatchReader(Reading, Protocol):
+    """The part of :class:`functrain.data.Batches` that :func:`stream` needs."""
+
+    @property
+    def batch_size(self) -> int: ...
     def __len__(self) -> int: ...
     def order(self, epoch: int, start: int, stop: int) -> Tensor: ...
     def read(self, epoch: int, index: int, indices: Tensor) -> Any: ...
@@ -48,19 +54,31 @@ def stream(
         index: the first batch in it.
         epochs: number of epochs to read; ``None`` for no end.
     """
-    pin = batches.pin_memory and torch.cuda.is_available()
-    keys = _positions(batches, epoch, index, epochs)
-    if batches.workers:
-        yield from _parallel(batches, keys, pin)
+    yield from read_at(batches, batches.read, positions(batches, epoch, index, epochs))
+
+
+def read_at(
+    options: Reading, read: Callable[..., Any], places: Iterator[Position]
+) -> Iterator[tuple[int, int, Any]]:
+    """Yield ``(epoch, index, batch)`` for each position, ahead of time where there are workers.
+
+    Args:
+        options: workers and the like.
+        read: makes a batch of a position; called in a worker process, where there is one.
+        places: an epoch, an index, and a tensor of samples each; then plain values.
+    """
+    pin = options.pin_memory and torch.cuda.is_available()
+    if options.workers:
+        yield from _parallel(options, read, places, pin)
         return
-    for epoch, index, indices in keys:
-        batch = batches.read(epoch, index, indices)
+    for epoch, index, *rest in places:
+        batch = read(epoch, index, *rest)
         yield epoch, index, pinned(batch) if pin else batch
 
 
-def _positions(
-    batches: BatchReader, first: int, index: int, epochs: int | None
-) -> Iterator[tuple[int, int, Tensor]]:
+def positions(
+    batches: BatchReader, first: int, index: int, epochs: int | None = None
+) -> Iterator[Position]:
     """Yield each position with its samples, computing the order in blocks of batches."""
     length, size = len(batches), batches.batch_size
     block = max(1, _BLOCK // size)
@@ -89,11 +107,12 @@ class _Read:
 class _BatchDataset:
     """A dataset of whole batches by position, for DataLoader's workers."""
 
-    batches: BatchReader
+    read: Callable[..., Any]
 
-    def __getitem__(self, key: _Key) -> _Read:
-        epoch, index, indices = key
-        return _Read(epoch, index, self.batches.read(epoch, index, torch.tensor(indices)))
+    def __getitem__(self, place: Position) -> _Read:
+        epoch, index, samples, *more = place
+        indices = torch.tensor(samples, dtype=torch.int64)
+        return _Read(epoch, index, self.read(epoch, index, indices, *more))
 
 
 def _same(read: _Read) -> _Read:
@@ -101,43 +120,43 @@ def _same(read: _Read) -> _Read:
 
 
 def _parallel(
-    batches: BatchReader, keys: Iterator[tuple[int, int, Tensor]], pin: bool
+    options: Reading, read: Callable[..., Any], places: Iterator[Position], pin: bool
 ) -> Iterator[tuple[int, int, Any]]:
     """Read in worker processes of torch's DataLoader, until the generator is closed."""
-    asked: deque[_Key] = deque()
+    asked: deque[Position] = deque()
     loader: DataLoader[_Read] = DataLoader(
-        _BatchDataset(batches),  # type: ignore[arg-type]
+        _BatchDataset(read),  # type: ignore[arg-type]
         batch_size=None,
         # Send ints, which takes microseconds: a tensor would need a file descriptor.
-        sampler=_recorded(keys, asked),
-        num_workers=batches.workers,
-        prefetch_factor=batches.prefetch,
+        sampler=_recorded(places, asked),
+        num_workers=options.workers,
+        prefetch_factor=options.prefetch,
         pin_memory=pin,
-        timeout=batches.timeout,
+        timeout=options.timeout,
         collate_fn=_same,  # type: ignore[arg-type]
         generator=torch.Generator(),  # without one, iter() would draw from the global generator
     )
-    for read in _with_worker_errors(iter(loader), asked, batches.timeout):
+    for found in _with_worker_errors(iter(loader), asked, options.timeout):
         asked.popleft()
-        yield read.epoch, read.index, read.batch
+        yield found.epoch, found.index, found.batch
 
 
-def _recorded(keys: Iterator[tuple[int, int, Tensor]], asked: deque[_Key]) -> Iterator[_Key]:
+def _recorded(places: Iterator[Position], asked: deque[Position]) -> Iterator[Position]:
     """Record the requests to workers; ``asked[0]`` is the batch they return next."""
-    for epoch, index, indices in keys:
-        asked.append((epoch, index, indices.tolist()))
+    for epoch, index, indices, *more in places:
+        asked.append((epoch, index, indices.tolist(), *more))
         yield asked[-1]
 
 
 def _with_worker_errors(
-    reads: Iterator[_Read], asked: deque[_Key], timeout: float
+    reads: Iterator[_Read], asked: deque[Position], timeout: float
 ) -> Iterator[_Read]:
     """Yield from ``reads``, translating the errors of workers that died or hang."""
     try:
         yield from reads
     except (RuntimeError, ConnectionError, EOFError) as error:
         if str(error).startswith("DataLoader timed out"):
-            epoch, index, samples = asked[0]
+            epoch, index, samples, *_ = asked[0]
             raise WorkerTimeoutError(
                 f"workers returned no batch in {timeout:g} s: waited for batch {index} of epoch "
                 f"{epoch}, which has the samples {_shortened(samples)}. One of them hangs or is "
