@@ -2,17 +2,24 @@
 
 A state has the buffers that the module had when the program was made. A later one would stay in
 the private shell: lost when a run is resumed, and visible to steps from unrelated states.
+
+In a step of several parts, batch norm's statistics end as if the parts had gone through it one
+after another: each forward moves them by a fixed share towards those of its part, so
+the moves of parts that all began with the same statistics can be composed.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import attrs
+import torch
 from torch import Tensor, nn
 
-from functrain.errors import ModelError
+from functrain.errors import ModelError, UnsupportedError
 
 
 def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
@@ -120,3 +127,120 @@ def removed(paths: list[str]) -> ModelError:
 
 def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+BufferRule: TypeAlias = Literal["mean", "sum", "first"]
+"""``mean`` of the values of all parts; ``sum`` of their increments; the value of the ``first``."""
+
+
+class Statistic(NamedTuple):
+    """A running mean or variance of batch norm.
+
+    Attributes:
+        momentum: share of the new value; ``None`` for the mean over all batches so far.
+        counter: path of ``num_batches_tracked``.
+    """
+
+    momentum: float | None
+    counter: str
+
+
+def statistics(module: nn.Module, paths: dict[int, str]) -> dict[str, Statistic]:
+    """Return the statistics of all batch norms by path.
+
+    Args:
+        module: with those layers.
+        paths: of its buffers, by the identity of the tensor.
+    """
+    found = {}
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            counter = paths[id(norm.num_batches_tracked)]
+            for tensor in (norm.running_mean, norm.running_var):
+                found[paths[id(tensor)]] = Statistic(norm.momentum, counter)
+    return found
+
+
+def restarted(
+    found: dict[str, Statistic], before: dict[str, Tensor], old: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the buffers that a part begins with: statistics of batch norm are always the old."""
+    paths = {*found, *(one.counter for one in found.values())}
+    return {**before, **{path: old[path] for path in paths}} if paths else before
+
+
+def statistics_after(
+    found: dict[str, Statistic], old: dict[str, Tensor], each: Sequence[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return the statistics of all batch norms, and their counters, after a step.
+
+    Args:
+        found: see :func:`statistics`.
+        old: buffers before the step.
+        each: buffers after each part, which began with the old ones.
+    """
+    counters = {one.counter for one in found.values()}
+    counts = {path: [buffers[path] for buffers in each] for path in counters}
+    after = {path: by_rule(path, old[path], values, "sum") for path, values in counts.items()}
+    for path, one in found.items():
+        values = [buffers[path] for buffers in each]
+        after[path] = in_turn(one, old[path], values, counts[one.counter], old[one.counter])
+    return after
+
+
+def in_turn(
+    found: Statistic, old: Tensor, each: Sequence[Tensor], counts: Sequence[Tensor], before: Tensor
+) -> Tensor:
+    """Return a statistic as if the parts had gone through batch norm one after another.
+
+    Args:
+        found: whose momentum counts.
+        old: its value before the step.
+        each: its value after each part, from ``old``.
+        counts: the counter after each part.
+        before: the counter before the step.
+    """
+    start = old.double()
+    forwards = [count - before for count in counts]
+    if found.momentum is None:
+        total = start * before
+        for value, count in zip(each, counts, strict=True):
+            total = total + (value.double() * count - start * before)
+        seen = functools.reduce(operator.add, forwards, before)
+        return (total / seen.clamp(min=1)).to(old.dtype)
+    now = start
+    for value, many in zip(each, forwards, strict=True):
+        kept = torch.pow(start.new_full((), 1 - found.momentum), many)
+        now = now * kept + (value.double() - start * kept)
+    return now.to(old.dtype)
+
+
+def by_rule(path: str, old: Tensor, each: Sequence[Tensor], rule: BufferRule | None) -> Tensor:
+    """Return a buffer of which only its values are known.
+
+    Args:
+        path: for messages.
+        old: before the step.
+        each: after each part, from ``old``; not all alike.
+        rule: ``None`` takes the mean of floating-point buffers and the sum of integer ones.
+
+    Raises:
+        UnsupportedError: there is no such rule for its dtype, or its shape has changed.
+    """
+    if any(value.shape != old.shape or value.dtype != old.dtype for value in each):
+        raise _not_combined(path, f"its shape or dtype changed from {list(old.shape)} {old.dtype}")
+    if rule == "first":
+        return each[0]
+    averages = old.is_floating_point() or old.is_complex()
+    if old.dtype is torch.bool or (rule == "mean" and not averages):
+        raise _not_combined(path, f"the parts of the step left other values of {old.dtype} in it")
+    if rule == "sum" or (rule is None and not averages):
+        return functools.reduce(operator.add, (value - old for value in each), old)
+    return functools.reduce(operator.add, each) / len(each)
+
+
+def _not_combined(path: str, reason: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"buffer {path!r} cannot be combined over the parts of a step: {reason}. Say which value "
+        'counts, functrain.sharded(..., buffers={"' + path + '": "first"}), or train with parts=1'
+    )

@@ -1,16 +1,28 @@
 """The norm of all gradients together, and clipping by norm or by value.
 
+The norm of a step of one part is torch's, bit for bit. Torch adds up the squares of a whole leaf in
+an order of its own, which a process that holds some rows of it cannot follow. So that of a step of
+several parts is the sum over blocks of whole rows: the sum of a block is a function of that block
+alone, and the sums of all blocks are added in their order.
+
 Every function takes ``foreach``: the list kernels of torch, which take one call for all leaves but
 know neither ``torch.func.vmap`` nor its like.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 # Up to this many elements, one norm over a flat copy is cheaper on the CPU than one per leaf.
 _FLAT_ELEMENTS = 1 << 16
+
+ALIGNMENT = 64
+"""Elements. Cuts at multiples of it leave no vector loop of a kernel another remainder."""
 
 
 def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
@@ -44,8 +56,87 @@ def reported_norm(grads: list[Tensor]) -> Tensor:
     return global_norm(grads)
 
 
+def block_size(shape: Sequence[int]) -> int:
+    """Return how many elements a block of a leaf has: whole rows, and a multiple of the alignment.
+
+    Example:
+        >>> block_size([10, 128]), block_size([10, 3]), block_size([10]), block_size([])
+        (128, 192, 64, 64)
+    """
+    return math.lcm(ALIGNMENT, max(1, math.prod(shape[1:])))
+
+
+def block_sums(rows: Tensor, block: int) -> Tensor:
+    """Return the sums of squares of the blocks of a leaf.
+
+    Args:
+        rows: a leaf, or rows of it that begin with a block.
+        block: the :func:`block_size` of the whole leaf.
+
+    Returns:
+        float64, one number for each block; the last block may be shorter.
+    """
+    real = torch.view_as_real(rows) if rows.is_complex() else rows
+    width = block * (2 if rows.is_complex() else 1)
+    squares = real.detach().reshape(-1).double().square()
+    blocks = _padded(squares, width)
+    return _sums(blocks.view(blocks.numel() // width, width))
+
+
+def norm_of_sums(sums: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the norm of all leaves from the sums of their blocks.
+
+    Args:
+        sums: :func:`block_sums` of each leaf, in order.
+        dtype: of the norm.
+    """
+    return _sums(torch.cat(list(sums)).unsqueeze(0))[0].sqrt().to(dtype)
+
+
+def block_norm(grads: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm of all gradients taken as one vector.
+
+    Args:
+        grads: gradients of any shapes, at least one.
+
+    Returns:
+        Scalar tensor on the device of the first gradient, in the widest of their real dtypes.
+
+    Example:
+        >>> block_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
+        tensor(5.)
+    """
+    device = grads[0].device
+    sums = [block_sums(grad, block_size(grad.shape)).to(device) for grad in grads]
+    return norm_of_sums(sums, norm_dtype(grads))
+
+
+def norm_dtype(grads: Iterable[Tensor]) -> torch.dtype:
+    """Return the dtype of the norm of gradients."""
+    return functools.reduce(torch.promote_types, (grad.dtype.to_real() for grad in grads))
+
+
+def _sums(rows: Tensor) -> Tensor:
+    """Sum each row, 64 numbers at a time: torch adds up so few alike, however many rows there are.
+
+    It may divide a longer sum among threads where there is only one.
+    """
+    while rows.shape[-1] > 1:
+        padded = _padded(rows, ALIGNMENT)
+        rows = padded.view(*padded.shape[:-1], padded.shape[-1] // ALIGNMENT, ALIGNMENT).sum(-1)
+    return rows.squeeze(-1)
+
+
+def _padded(values: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, -values.shape[-1] % width))
+
+
 def clipped(
-    grads: dict[str, Tensor], clip_norm: float | None, clip_value: float | None, foreach: bool
+    grads: dict[str, Tensor],
+    clip_norm: float | None,
+    clip_value: float | None,
+    foreach: bool,
+    norm: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return gradients clipped by norm and by value, and the norm that they had before.
 
@@ -54,9 +145,11 @@ def clipped(
         clip_norm: bound on their common norm, or ``None``.
         clip_value: bound on each element, or ``None``.
         foreach: use the list kernels.
+        norm: their norm, where it is known already.
     """
     flat = list(grads.values())
-    norm = reported_norm(flat) if foreach and clip_norm is None else global_norm(flat, foreach)
+    if norm is None:
+        norm = reported_norm(flat) if foreach and clip_norm is None else global_norm(flat, foreach)
     if clip_norm is not None:
         flat = clip_by_norm(flat, clip_norm, norm, foreach)
     if clip_value is not None:

@@ -43,5 +43,6 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
         "buffers": state.buffers,
         "loss_scale": state.loss_scale,
     }
-    with scoped(state.rng.stream("step", state.counters.step), state.device):
-        return step_gradients(by_autograd, program.fixed, tensors, parts).grads
+    stream = state.rng.stream("step", state.counters.step)
+    with scoped(stream, state.device):
+        return step_gradients(by_autograd, program.fixed, tensors, parts, seed=stream).grads

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from functrain.core.buffers import KnownBuffers, removed
+from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.module_tensors import (
     Place,
@@ -50,6 +50,7 @@ class FunctionalModule:
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         writes: the parameters that forwards were seen to write to.
+        statistics: of batch norms, by path.
     """
 
     module: nn.Module
@@ -65,6 +66,7 @@ class FunctionalModule:
     modes: list[tuple[dict[str, Any], bool, bool]]
     known_buffers: KnownBuffers
     writes: InPlaceWrites
+    statistics: dict[str, Statistic]
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.
@@ -188,6 +190,7 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         modes=_modes(module),
         known_buffers=KnownBuffers.of(module),
         writes=InPlaceWrites.of(module, params),
+        statistics=statistics(module, paths),
     )
 
 

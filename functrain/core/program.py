@@ -224,7 +224,7 @@ class Program:
             if donation is not None:
                 donation.give_back()
             with scoped(stream, device):
-                again = step_gradients(by_autograd, self.fixed, tensors, parts)
+                again = step_gradients(by_autograd, self.fixed, tensors, parts, seed=stream)
             nonfinite.raise_for(number, outputs, again.grads)
         return after, outputs
 

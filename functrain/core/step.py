@@ -35,7 +35,7 @@ from functrain.tree.nodes import copy
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
 Outputs = dict[str, Any]
-StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], bool], StepGradients]
+StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], bool, int | None], StepGradients]
 
 
 class DeviceStep(Protocol):
@@ -61,7 +61,7 @@ class Execution(NamedTuple):
     """The ways in which an eager step differs from one that is traced or vmapped.
 
     Attributes:
-        gradients: (fixed, state, batches, donated) -> those before clipping.
+        gradients: (fixed, state, batches, donated, seed) -> those before clipping.
         foreach: whether to use torch's list kernels, which vmap does not know.
         finite: asks whether to apply the update; a tensor leaves the choice to the device.
         writable: returns the state that ``update`` may write to.
@@ -106,12 +106,13 @@ def take_step(
     recipe = fixed.recipe
     with nullcontext() if seed is None else scoped(seed, state["skipped"].device):
         gradients = functools.partial(
-            execution.gradients, fixed, state, batches, donation is not None
+            execution.gradients, fixed, state, batches, donation is not None, seed
         )
         found = gradients()
         if seed is not None:
             refuse_system_seed(seed, gradients)
-        grads, norm = clipped(found.grads, recipe.clip_norm, recipe.clip_value, execution.foreach)
+        bounds = recipe.clip_norm, recipe.clip_value
+        grads, norm = clipped(found.grads, *bounds, execution.foreach, found.norm)
         loss, _, metrics = found.outcome
         outputs = {"loss": loss, "grad_norm": norm, "metrics": computed(metrics, loss.device)}
         finite: bool | Tensor = True

@@ -190,9 +190,9 @@ class Compiled:
         before_write = donation.take if mine and donation is not None else _nothing
         if graph.draws and seed is not None:
             with scoped(seed, state["skipped"].device):
-                scalars, outputs = graph.run(leaves, before_write)
+                scalars, outputs = graph.run(leaves, before_write, seed)
         else:
-            scalars, outputs = graph.run(leaves, before_write)
+            scalars, outputs = graph.run(leaves, before_write, seed)
         return {**large, **scalars}, outputs
 
     def _rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core.accumulation import part_stream
 
 STEPS, STOP = 10, 6
 pytestmark = pytest.mark.row(3)
@@ -108,9 +109,9 @@ def plain_loop(
     parts: int,
 ) -> dict[str, Tensor]:
     for step, seed in enumerate(seeds):
-        torch.default_generator.manual_seed(seed)
         optimizer.zero_grad()
         for part in range(parts):
+            torch.default_generator.manual_seed(part_stream(seed, part))
             (loss(model, batch(parts * step + part)) / parts).backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

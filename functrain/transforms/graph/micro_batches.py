@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.accumulation import mean_outcome, require_gradients
+from functrain.core.accumulation import mean_outcome, part_stream, require_gradients
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
 from functrain.core.recipe import Fixed
+from functrain.core.rng import scoped
 from functrain.transforms.graph.inputs import Form, builder, form
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntries
@@ -132,14 +134,14 @@ class Parts:
         build: Callable[[Any], Any],
     ) -> Run:
         def run(
-            leaves: list[Tensor], before_write: BeforeWrite
+            leaves: list[Tensor], before_write: BeforeWrite, seed: int | None
         ) -> tuple[step.DeviceState, step.Outputs]:
             state, inputs = build(iter(leaves))
             sums, scale = self._sums(state), _scale(inputs)
-            found = [
-                part.call({**sums, "scale": scale, "batch": batch})
-                for part, batch in zip(each, inputs["batches"], strict=True)
-            ]
+            found = []
+            for number, (part, batch) in enumerate(zip(each, inputs["batches"], strict=True)):
+                with _stream(part, seed, number, inputs):
+                    found.append(part.call({**sums, "scale": scale, "batch": batch}))
             outcomes = [Outcome(one["loss"], None, one["metrics"]) for one in found]
             mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
             metrics = computed(mean.metrics, mean.value.device)
@@ -149,6 +151,15 @@ class Parts:
             return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}
 
         return run
+
+
+def _stream(
+    part: Gradients, seed: int | None, number: int, inputs: dict[str, Any]
+) -> AbstractContextManager[object]:
+    """Return the scope in which a micro-batch draws its random numbers."""
+    if seed is None or not part.draws:
+        return nullcontext()
+    return scoped(part_stream(seed, number), inputs["scalars"]["skipped"].device)
 
 
 def _scale(inputs: dict[str, Any]) -> Tensor | None:

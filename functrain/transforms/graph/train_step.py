@@ -23,7 +23,8 @@ from functrain.transforms.graph.writes import WriteRecorder, capture_with_copies
 BeforeWrite = Callable[[], None]
 # From the leaves of a state and of the other inputs to the outputs of the step. It writes to the
 # leaves of the state, except to scalars, which a step that raises must not change: it returns them.
-Run = Callable[[list[Tensor], BeforeWrite], tuple[step.DeviceState, step.Outputs]]
+# The number is the seed of the step's random stream, in which it runs.
+Run = Callable[[list[Tensor], BeforeWrite, int | None], tuple[step.DeviceState, step.Outputs]]
 
 
 class Graph(NamedTuple):
@@ -75,7 +76,7 @@ def captured_step(
     build = builder(captured.returned)
 
     def run(
-        leaves: list[Tensor], before_write: BeforeWrite
+        leaves: list[Tensor], before_write: BeforeWrite, seed: int | None
     ) -> tuple[step.DeviceState, step.Outputs]:
         before_write()
         found = build(iter(call(*leaves)))

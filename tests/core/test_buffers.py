@@ -1,0 +1,91 @@
+"""Batch norm's statistics over the micro-batches of a step: those of PyTorch's plain loop."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain.core.buffers import by_rule
+
+
+class Twice(nn.Module):
+    """Goes through one batch norm twice in a forward."""
+
+    def __init__(self, momentum: float | None) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x))
+        return self.norm(x + 1)
+
+
+def loss(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).square().mean() + model(x[:, :4]).sum() * 0.1
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0, None])
+@pytest.mark.parametrize("kind", [Twice, lambda m: nn.Sequential(nn.BatchNorm1d(4, momentum=m))])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_they_are_those_of_the_plain_loop(
+    kind: Any, momentum: float | None, precision: Any
+) -> None:
+    torch.manual_seed(0)
+    module = kind(momentum)
+    plain = copy.deepcopy(module)
+    program = ft.program(module, loss, ft.optim.SGD(lr=0.0), accumulate=3, precision=precision)
+    state = program.init()
+    for step in range(4):
+        batch = torch.randn(10, 4, generator=torch.Generator().manual_seed(step)) * (step + 1)
+        state, _ = program.train_step(state, batch)
+        for part in batch.tensor_split([4, 7]):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss(plain, part)
+    expected = dict(plain.named_buffers())
+    assert state.buffers.keys() == expected.keys()
+    for path, value in expected.items():
+        torch.testing.assert_close(state.buffers[path], value, rtol=1e-6, atol=1e-7)
+
+
+def test_a_norm_that_is_frozen_stays() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+    def frozen(model: Any, x: Tensor) -> Tensor:
+        model[1].eval()
+        return model(x).square().mean()
+
+    program = ft.program(module, frozen, ft.optim.SGD(lr=0.1), accumulate=2)
+    before = program.init()
+    after, _ = program.train_step(before, torch.randn(8, 4))
+    assert ft.tree.diff(dict(before.buffers), dict(after.buffers)) == []
+
+
+class TestByRule:
+    def test_floats_are_averaged_and_integers_add_up(self) -> None:
+        floats = by_rule("x", torch.zeros(2), [torch.ones(2), torch.zeros(2)], None)
+        assert floats.tolist() == [0.5, 0.5]
+        counts = by_rule("n", torch.tensor(5), [torch.tensor(6), torch.tensor(8)], None)
+        assert counts.item() == 9
+
+    def test_a_float_that_counts_adds_up_where_asked(self) -> None:
+        assert by_rule("n", torch.tensor(5.0), [torch.tensor(6.0)] * 2, "sum").item() == 7.0
+
+    def test_the_first(self) -> None:
+        assert by_rule("x", torch.tensor(True), [torch.tensor(False)], "first").item() is False
+
+    @pytest.mark.parametrize(
+        ("old", "new", "rule"),
+        [
+            (torch.tensor(True), torch.tensor(False), None),
+            (torch.tensor(1), torch.tensor(2), "mean"),
+            (torch.zeros(2), torch.zeros(3), None),
+        ],
+    )
+    def test_what_has_no_rule_is_an_error(self, old: Tensor, new: Tensor, rule: Any) -> None:
+        with pytest.raises(ft.errors.UnsupportedError, match=r"buffer 'seen' .*functrain\.sharded"):
+            by_rule("seen", old, [new, old], rule)

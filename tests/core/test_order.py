@@ -1,0 +1,67 @@
+"""The tree over the parts of a step: its sums, and who forms which of them."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functrain.core import order
+
+PARTS = st.integers(1, 16)
+WORLDS = PARTS.flatmap(lambda parts: st.tuples(st.just(parts), st.integers(1, 20)))
+
+
+@given(WORLDS)
+def test_shares_are_the_parts_one_after_another(world: tuple[int, int]) -> None:
+    parts, ranks = world
+    shares = [order.share(parts, rank, ranks) for rank in range(ranks)]
+    assert [part for start, stop in shares for part in range(start, stop)] == list(range(parts))
+    sizes = [stop - start for start, stop in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(WORLDS, st.data())
+def test_the_sum_has_the_same_bits_for_any_number_of_ranks(
+    world: tuple[int, int], data: st.DataObject
+) -> None:
+    parts, ranks = world
+    numbers = st.floats(-1e10, 1e10, allow_nan=False)
+    terms = data.draw(st.lists(numbers, min_size=parts, max_size=parts))
+    alone = order.tree_sum(parts, {(i, i + 1): x for i, x in enumerate(terms)}, operator.add)
+    sums = {}
+    for rank in range(ranks):
+        start, stop = order.share(parts, rank, ranks)
+        stack: list[float] = []
+        for term, merges in zip(terms[start:stop], order.merges(parts, start, stop), strict=True):
+            stack.append(term)
+            for _ in range(merges):
+                last = stack.pop()
+                stack[-1] += last
+        sums |= dict(zip(order.nodes(parts, start, stop), stack, strict=True))
+    assert order.tree_sum(parts, sums, operator.add) == alone
+
+
+@given(PARTS)
+def test_one_process_holds_as_many_sums_as_the_tree_has_levels(parts: int) -> None:
+    held = most = 0
+    for merges in order.merges(parts, 0, parts):
+        # The first sum that is complete with a part takes it in as it comes.
+        held += merges == 0
+        most = max(most, held)
+        held -= max(0, merges - 1)
+    assert held == 1
+    assert most <= max(1, (parts - 1).bit_length())
+
+
+def test_the_order_is_that_of_a_binary_tree() -> None:
+    letters = {(i, i + 1): letter for i, letter in enumerate("abcde")}
+    shown = order.tree_sum(5, letters, lambda x, y: f"({x}{y})")
+    assert shown == "((ab)(c(de)))"
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_a_rank_without_parts_has_no_sums(parts: int) -> None:
+    assert order.nodes(parts, 1, 1) == order.merges(parts, 1, 1) == []
