@@ -23,7 +23,6 @@ from functrain.errors.checkpoints import (
     NoCheckpointError,
     PartialLoadWarning,
 )
-from functrain.errors.distributed import ProcessGroupError, RankFailedError, RankMismatchError
 from functrain.errors.programs import (
     BatchSizeError,
     CaptureError,
@@ -55,6 +54,9 @@ from functrain.errors.runs import (
     LogitsError,
     MissingMetricError,
     MissingMetricWarning,
+    ProcessGroupError,
+    RankFailedError,
+    RankMismatchError,
     RecipeChangedWarning,
     ReplayWarning,
     ResumeWarning,

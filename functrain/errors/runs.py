@@ -1,4 +1,4 @@
-"""Failures of a run and of the tools around it: configurations, searches, finders, generation."""
+"""Failures of a run and its processes, and of configurations, searches, finders and generation."""
 
 from __future__ import annotations
 
@@ -128,3 +128,23 @@ class LogitsError(FunctrainError, ValueError):
         }
         found = reason.get(largest, "are NaN. See whether the weights are finite: functrain show")
         super().__init__(f"row {row}: no token can be drawn, for its logits {found}")
+
+
+class ProcessGroupError(FunctrainError, ConnectionError):
+    """A process could not join the process group that its launcher describes."""
+
+
+class RankFailedError(FunctrainError, RuntimeError):
+    """Another rank raised an exception, ended or does not answer, so no rank can go on.
+
+    Attributes:
+        rank: the first rank that failed; ``None`` if only the connection between ranks failed.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        self.rank = rank
+        super().__init__(message)
+
+
+class RankMismatchError(FunctrainError, ValueError):
+    """Ranks that must agree on a value have different ones: recipe, data, code or batch."""
