@@ -1,7 +1,8 @@
 """Bytewise comparison of trees: the same means the same bits.
 
 ``torch.equal`` calls NaN unequal to itself and -0.0 equal to 0.0; a resumed run must be the same
-*bytes*, so leaves are compared as bytes, with dtype and shape. The device is ignored.
+*bytes*, so leaves are compared as bytes, with dtype and shape. The device is ignored, and so is the
+placement of a DTensor: all ranks compare its whole value together, one leaf at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from functrain.tree.elements import distance, first_unequal, number
 from functrain.tree.frozen_dict import kind
-from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, path_string
+from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, items, path_string
+from functrain.tree.placed import is_placed, whole
 
 _MOST_LINES = 20
 
@@ -88,7 +90,8 @@ def to_bytes(tensor: Tensor) -> Tensor:
     """Return the bytes of a dense tensor in logical order, as a flat uint8 tensor on its device.
 
     Args:
-        tensor: any dense tensor; views, conjugates and negated views are resolved.
+        tensor: any dense tensor; views, conjugates and negated views are resolved. All ranks call
+            this together for a DTensor, and return the bytes of its whole value.
 
     Returns:
         uint8 tensor of ``numel * itemsize`` elements; shares memory where it can.
@@ -97,7 +100,7 @@ def to_bytes(tensor: Tensor) -> Tensor:
         >>> to_bytes(torch.tensor([-0.0])).tolist()
         [0, 0, 0, 128]
     """
-    dense = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    dense = whole(tensor).detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     if dense.is_complex():
         dense = torch.view_as_real(dense).reshape(-1)
     # One element (or none) may come with any stride and still be contiguous.
@@ -124,7 +127,11 @@ def diff(first: Tree, second: Tree) -> Differences:
 
 def equal(first: Tree, second: Tree) -> bool:
     """Return whether two trees have the same structure and the same bytes in every leaf."""
-    return next(_differences(first, second, ()), None) is None
+    found = _differences(first, second, ())
+    same = next(found, None) is None
+    if not same and any(is_placed(leaf) for tree in (first, second) for _, leaf in items(tree)):
+        list(found)  # other ranks, for which the first leaves are equal, wait for the rest
+    return same
 
 
 def _scalar_bits(leaf: Leaf) -> object:
@@ -179,6 +186,7 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
         expected, got = list(first.shape), list(second.shape)
         yield Difference(path, "shape", f"expected {expected}, got {got}")
     else:
+        first, second = whole(first), whole(second)
         ours, theirs = to_bytes(first), to_bytes(second).to(first.device)
         if not torch.equal(ours, theirs):
             yield _value_difference(first.detach(), second.detach().to(first.device), path)

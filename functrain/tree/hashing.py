@@ -1,7 +1,8 @@
 """Hashes of a tree at every node (Merkle, 1979), which locate differences without the trees.
 
 Equal trees have equal roots. Where roots differ, the nodes below that differ lead to the leaves.
-As in :func:`functrain.tree.diff`, the order of a dict's keys and the device are ignored.
+As in :func:`functrain.tree.diff`, the order of a dict's keys, the device and the placement of a
+DTensor are ignored: all ranks hash its whole value together, one leaf at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from xxhash import xxh3_128
 from functrain.tree.compare import to_bytes
 from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
+from functrain.tree.placed import whole
 
 
 @attrs.frozen
@@ -48,7 +50,7 @@ def digest(tree: Tree) -> str:
         tree: any tree of tensors and Python scalars.
 
     Returns:
-        xxh3-128; equal trees have equal digests, on any device.
+        xxh3-128; equal trees have equal digests, on any device and in any placement.
 
     Example:
         >>> digest({"w": torch.zeros(2)}) == digest({"w": torch.zeros(2)})
@@ -88,6 +90,7 @@ def merkle(tree: Tree) -> Merkle:
 
 def _of_tensor(tensor: Tensor) -> bytes:
     state = xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
+    tensor = whole(tensor)
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from functrain.tree.nodes import Leaf, Tree, children, is_node, items
+from functrain.tree.placed import is_placed, placement
 
 _MOST_ROWS = 12
 _SHORT = {
@@ -38,6 +39,8 @@ def summary(leaf: Leaf) -> str:
         return repr(leaf)
     shape = ",".join(str(size) for size in leaf.shape)
     text = f"{short_dtype(leaf.dtype)}[{shape}]"
+    if is_placed(leaf):
+        return f"{text} {placement(leaf)}".rstrip()
     if leaf.device.type != "cpu":
         return f"{text} {leaf.device}"
     # Only on the CPU, because printing a state must not wait for a device.

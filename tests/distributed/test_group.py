@@ -60,7 +60,7 @@ def group_of_the_user() -> tuple[object, ...]:
     return current() == World(0, 1, dist.group.WORLD), current(timeout=3).size
 
 
-def test_a_group_of_the_user_is_taken_as_it_is() -> None:
+def test_a_group_of_the_user_is_used() -> None:
     assert ranks.run(group_of_the_user, 1) == [(True, 1)]
 
 

@@ -27,7 +27,15 @@ from typing import Any
 import attrs
 
 ROOT = Path(__file__).parents[2]
-_PRELOADED = ["pytest", "torch.distributed.tensor", "functrain.core.constructor", "functrain.data"]
+# DTensor.from_local imports dynamo.
+_PRELOADED = [
+    "pytest",
+    "torch._dynamo",
+    "torch.distributed.tensor",
+    "functrain.core.constructor",
+    "functrain.data",
+    "functrain.distributed",
+]
 _GRACE = 10.0
 
 
