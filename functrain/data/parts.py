@@ -187,7 +187,7 @@ class MixtureByParts(MixtureSource):
         return super().epoch(seed, epoch, start, saved)
 
     def _batches(self, draw: int, stop: int) -> Iterator[BatchParts]:
-        self._ahead = self.places(self._first, draw % self.length)
+        self._ahead = self.places(self._first, self._first)
         yield from super()._batches(draw, stop)
 
     def _named(self, name: str, batch: Any) -> BatchParts:

@@ -130,8 +130,19 @@ def whole_parts(group: list[Any], parts: int) -> list[Any]:
 def test_the_parts_of_all_ranks_are_the_batch(
     kind: str, parts: int, ranks: int, accumulate: int
 ) -> None:
-    whole = read(kind, None, accumulate)
-    every = [read(kind, Sharing(parts, rank, ranks), accumulate) for rank in range(ranks)]
+    check_parts(kind, parts, ranks, accumulate)
+
+
+@pytest.mark.parametrize("kind", ["columns", "mixture"])
+@pytest.mark.parametrize("accumulate", [2, 3])
+@pytest.mark.parametrize("start", range(5))
+def test_steps_begin_where_a_run_goes_on(kind: str, accumulate: int, start: int) -> None:
+    check_parts(kind, 3, 4, accumulate, position=(0, start))
+
+
+def check_parts(kind: str, parts: int, ranks: int, accumulate: int, **at: Any) -> None:
+    whole = read(kind, None, accumulate, **at)
+    every = [read(kind, Sharing(parts, rank, ranks), accumulate, **at) for rank in range(ranks)]
     for (group, state, done), *found in zip(whole, *every, strict=True):
         held = [one for one, _, _ in found]
         together = {number: part for one in held for number, part in one.parts.items()}
