@@ -3,8 +3,8 @@
 With ``parts=k`` every loader batch is cut into k parts of nearly equal size, as
 ``batch_splitting.into`` cuts it; a batch of fewer than k samples has fewer parts, of one sample
 each. The parts of all loader batches of a step are numbered through. Of c loader batches there are
-c * k places; rank r of n holds those from ``r * c * k // n`` to ``(r + 1) * c * k // n``, and parts
-that do not exist leave their places empty. So each rank knows what to read before it reads it.
+c * k places, shared by ``order.share``; parts that do not exist leave their places empty. So each
+rank knows what to read before it reads it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import attrs
 from functrain.core import batch_splitting
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_sizes import count, size
+from functrain.core.order import share
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer
 
@@ -68,8 +69,8 @@ class Sharing:
             place: of the loader batch in its step.
         """
         total, before = place.count * self.parts, place.index * self.parts
-        starts = (rank * total // self.ranks - before for rank in range(self.ranks + 1))
-        return tuple(min(max(start, 0), parts) for start in starts)
+        starts = (share(total, rank, self.ranks)[0] for rank in range(self.ranks + 1))
+        return tuple(min(max(start - before, 0), parts) for start in starts)
 
 
 @attrs.frozen(eq=False)
@@ -107,6 +108,11 @@ class BatchParts:
         """Return the same with ``function`` applied to each part."""
         parts = {number: function(part) for number, part in self.parts.items()}
         return attrs.evolve(self, parts=parts)
+
+
+@size.register
+def _samples(batch: BatchParts) -> int:
+    return batch.samples
 
 
 def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -> BatchParts:

@@ -172,6 +172,10 @@ class MixtureSource:
         """Whether one of the sources replays."""
         return any(cursor.source.replays for cursor in self._cursors.values())
 
+    def opened(self) -> dict[str, Source]:
+        """Return the sources that batches are drawn from, by name."""
+        return {name: cursor.source for name, cursor in self._cursors.items()}
+
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
         """Yield the batches of an epoch from ``start`` on."""
         draw = epoch * self.length + start

@@ -14,7 +14,6 @@ from typing import Any
 from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.data import as_source
 from functrain.errors import ConfigurationError
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.checkpointer import Checkpointer
@@ -25,6 +24,7 @@ from functrain.training.early_stopping.rule import Rule, as_rule
 from functrain.training.events import Listener
 from functrain.training.finish import finished
 from functrain.training.history import Run
+from functrain.training.iteration import source_of
 from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.plan import Plan
@@ -124,7 +124,7 @@ def fit(
     plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best)
     decisions = Decisions.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
-    source = as_source(data)
+    source = source_of(program, data)
     session = Session(
         plan=plan,
         decisions=decisions,

@@ -10,11 +10,13 @@ from typing import Any
 import attrs
 
 from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch_parts import Sharing
 from functrain.core.diagnosis import check_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
+from functrain.data.parts import by_parts, step_parts
 from functrain.errors import EmptyDatasetError
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.compatibility import count_epochs, warn_of_replay
@@ -61,7 +63,7 @@ def iterate(
         (3, 1, 0)
     """
     check_state(program.fixed, state)
-    source = as_source(data)
+    source, sharing = source_of(program, data), sharing_of(program)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)
     if limits is not None:
@@ -82,7 +84,8 @@ def iterate(
         while not ended():
             epoch, step = state.counters.epoch, state.counters.step
             progress = EpochProgress.begin(state.counters)
-            for batch, ends_epoch in epoch_batches(source, state, program.recipe.accumulate, None):
+            accumulate = program.recipe.accumulate
+            for batch, ends_epoch in epoch_batches(source, state, accumulate, None, sharing):
                 state, metrics = advance(program, state, batch, ends_epoch)
                 progress.after(state.counters, ends_epoch)
                 yield state, metrics
@@ -105,8 +108,29 @@ def advance(
     return state, metrics
 
 
+def source_of(program: Program, data: Any) -> Source:
+    """Return data as the source that a program is trained on.
+
+    Args:
+        program: a sharded one reads its rank's parts of each batch, as far as the data allow.
+        data: anything ``fit`` takes.
+
+    Raises:
+        UnsupportedError: the data cannot be iterated, or are split by rank already.
+        EmptyDatasetError: an epoch of the data has no batches.
+    """
+    source, sharing = as_source(data), sharing_of(program)
+    return source if sharing is None else by_parts(source, sharing, program.recipe.accumulate)
+
+
+def sharing_of(program: Program) -> Sharing | None:
+    """Return how the ranks of a sharded program share a batch; ``None`` if it is one part."""
+    sharing: Sharing | None = getattr(program.device_step, "sharing", None)
+    return None if sharing == Sharing(parts=1) else sharing
+
+
 def epoch_batches(
-    source: Source, state: TrainState, accumulate: int, saved: Any
+    source: Source, state: TrainState, accumulate: int, saved: Any, sharing: Sharing | None = None
 ) -> Iterator[tuple[Batch, bool]]:
     """Yield the remaining steps of an epoch: the batch of each, and whether it is the last.
 
@@ -115,6 +139,7 @@ def epoch_batches(
         state: where the run stands.
         accumulate: loader batches in a step; fewer at the end make a step too.
         saved: the loaded state of the source, on resumption.
+        sharing: how ranks share each step, if they do.
     """
     counters, seed = state.counters, state.rng.seed
     del state  # a reference here would prevent donation for the whole epoch
@@ -123,7 +148,10 @@ def epoch_batches(
     for batch, last in _with_last(batches, source.length, counters.batch):
         group.append(batch)
         if last or len(group) == accumulate:
-            yield (MicroBatches(group) if accumulate > 1 else batch), last
+            if sharing is not None:
+                yield step_parts(group, sharing), last
+            else:
+                yield (MicroBatches(group) if accumulate > 1 else batch), last
             group = []
 
 

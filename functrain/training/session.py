@@ -24,7 +24,7 @@ from functrain.training import events
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
-from functrain.training.iteration import epoch_batches
+from functrain.training.iteration import epoch_batches, sharing_of
 from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder, Row
 from functrain.training.plan import Plan
@@ -110,8 +110,9 @@ class Session:
     def batches(self) -> Iterator[tuple[Batch, bool]]:
         """Draw the rest of the epoch: the batch of each step, and whether it is the last."""
         saved, self.data_state = self.data_state, None
-        accumulate = self.plan.program.recipe.accumulate
-        return epoch_batches(self.source, self.train, accumulate, saved)
+        program = self.plan.program
+        accumulate, sharing = program.recipe.accumulate, sharing_of(program)
+        return epoch_batches(self.source, self.train, accumulate, saved, sharing)
 
     def update_position(self, batches: int | None) -> None:
         """Compute where the run stands, and the limit that it has reached there.
