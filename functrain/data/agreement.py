@@ -1,4 +1,4 @@
-"""What must be equal on all ranks before they read data together."""
+"""The facts about data that must be equal on all ranks before they read them together."""
 
 from __future__ import annotations
 

@@ -146,6 +146,7 @@ def test_durations_in_samples_count_the_global_batch() -> None:
     assert [[*given.parts] for given in program.seen] == [[0, 1]] * 2
 
 
+@pytest.mark.filterwarnings("ignore::functrain.errors.ReplayWarning")
 @pytest.mark.parametrize("kind", [samples, lambda: [torch.ones(4, 3)] * 5, Unknown])
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path, kind: Any) -> None:
     uncut, first = sharded(Sharing(parts=4)), sharded(Sharing(parts=4, rank=1, ranks=2))
