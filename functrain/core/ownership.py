@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from functrain.core.state import TrainState
+from functrain.tree.placed import is_placed, local
 
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
@@ -58,7 +59,8 @@ def unshared(tensors: list[Tensor]) -> bool:
     """Whether no other tensor lies on the memory of several: no view, ``detach()``, ``numpy()``.
 
     Args:
-        tensors: of any layout; memory that is not torch's is not looked at.
+        tensors: of any layout; memory that is not torch's is not looked at, and of a DTensor only
+            the local part is.
 
     Example:
         >>> weight = torch.zeros(3)
@@ -68,6 +70,12 @@ def unshared(tensors: list[Tensor]) -> bool:
         >>> unshared([weight])
         False
     """
+    if not _TENSOR.issuperset(map(type, tensors)):
+        placed = [local(tensor) for tensor in tensors if is_placed(tensor)]
+        # Without autograd, to_local() returns the local tensor itself: no other tensor to count.
+        if _most(placed) > _IN_TWO:
+            return False
+        tensors = [*placed, *(tensor for tensor in tensors if not is_placed(tensor))]
     return _most_on_one(tensors) <= _ALONE
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.testing.object_leaves import is_array, leaves
+from functrain.tree.placed import local
 
 
 class Extent(NamedTuple):
@@ -72,6 +73,7 @@ def _reaches(earlier: Extent, later: Extent) -> bool:
 def _extent(place: str, leaf: Any) -> Extent | None:
     if is_array(leaf):
         leaf = _as_tensor(leaf)
+    leaf = local(leaf)
     if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or not leaf.numel():
         return None
     try:

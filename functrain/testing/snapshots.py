@@ -15,6 +15,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.testing.object_leaves import is_array, is_generator, leaves
 from functrain.tree.elements import distance, is_opaque
+from functrain.tree.placed import whole
 
 Snapshot = dict[str, Any]
 
@@ -151,7 +152,7 @@ def elements(before: Tensor, after: Tensor, words: str = "{} became {}") -> str:
         >>> elements(torch.zeros(2, 2), torch.tensor([[0.0, 1.0], [0.0, 0.5]]))
         '2 of 4 elements, first at [0, 1]: 0.0 became 1.0 (1065353216 ulps)'
     """
-    ours, theirs = before.contiguous(), after.to(before.device).contiguous()
+    ours, theirs = whole(before).contiguous(), whole(after).to(before.device).contiguous()
     width = before.element_size()
     rows = [tree.to_bytes(each).view(-1, width) for each in (ours, theirs)]
     differing = torch.ne(*rows).any(dim=1).nonzero().flatten()

@@ -16,21 +16,22 @@ def cut(tensor: Tensor, world: World) -> DTensor:
     """Cut a tensor over all ranks at dimension 0, as torch does."""
     mesh = DeviceMesh("cpu", list(range(world.size)))
     size = -(-len(tensor) // world.size)
-    part = tensor[world.rank * size : (world.rank + 1) * size].clone()
+    part = tensor[world.rank * size : (world.rank + 1) * size]
     return _placed(part, mesh, Shard(0), tensor)
 
 
 def owned(tensor: Tensor, owner: int, world: World) -> DTensor:
     """Place a tensor on one rank."""
     mesh = DeviceMesh("cpu", [owner])
-    part = tensor.clone() if world.rank == owner else tensor.new_empty(0)
+    part = tensor if world.rank == owner else tensor.new_empty(0)
     return _placed(part, mesh, Replicate(), tensor)
 
 
 def _placed(part: Tensor, mesh: DeviceMesh, placement: Any, tensor: Tensor) -> DTensor:
-    return DTensor.from_local(
+    made = DTensor.from_local(
         part, mesh, [placement], run_check=False, shape=tensor.shape, stride=tensor.stride()
     )
+    return made.clone()  # whose local tensor is no view of another
 
 
 def plain() -> dict[str, Any]:

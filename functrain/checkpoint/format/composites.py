@@ -18,6 +18,7 @@ from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.errors import CheckpointDeviceError, UnsupportedError
 from functrain.tree import Path, path_string
+from functrain.tree.placed import is_placed
 
 Json = Any
 _DENSE = (Tensor, torch.nn.Parameter)
@@ -52,6 +53,11 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
             return numpy_arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
         except ValueError as error:
             raise UnsupportedError(f"{path_string(path)} is or has {error}") from error
+    if is_placed(leaf):
+        raise UnsupportedError(
+            f"{path_string(path)} is a DTensor, whose elements are spread over processes. Convert "
+            "the state first, on every rank: program.gathered(state); then save it on one rank"
+        )
     if leaf.is_nested or not hasattr(leaf, "__tensor_flatten__"):
         raise UnsupportedError(
             f"{path_string(path)} is a {qualified_name(type(leaf))}, a subclass of Tensor, and a "
