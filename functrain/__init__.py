@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from functrain.core.loss import Loss
     from functrain.core.program import Program
     from functrain.core.state import TrainState
+    from functrain.distributed.placement import Placement
+    from functrain.distributed.sharded import sharded
     from functrain.testing.bisect import bisect
     from functrain.testing.checked import checked
     from functrain.training import durations as durations
@@ -59,6 +61,7 @@ __all__ = [
     "MicroBatches",
     "Minutes",
     "Overfit",
+    "Placement",
     "PredictedStop",
     "Program",
     "Run",
@@ -86,6 +89,7 @@ __all__ = [
     "program",
     "save",
     "schedules",
+    "sharded",
     "sharpness_aware",
     "tree",
 ]
@@ -115,6 +119,8 @@ _DEFINED_IN = {
     "compiled": "functrain.transforms.compiled",
     "copy": "functrain.tree.nodes",
     "donated": "functrain.transforms.donated",
+    "sharded": "functrain.distributed.sharded",
+    "Placement": "functrain.distributed.placement",
     "evaluate": "functrain.training.evaluation",
     "fit": "functrain.training.fitting",
     "fork": "functrain.training.forking",

@@ -135,9 +135,9 @@ class Part:
     seed: int | None
 
     def gradients(
-        self, number: int, buffers: Tensors, batch: Batch, sink: GradientSink
+        self, number: int, buffers: Tensors, batch: Batch, sink: GradientSink | None
     ) -> Gradients:
-        """Return what remains when the gradients have gone to the sink.
+        """Return the gradients, except those that have gone to the sink, buffers and outcome.
 
         Args:
             number: of the part in the step.

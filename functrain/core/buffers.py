@@ -228,18 +228,19 @@ def by_rule(path: str, old: Tensor, each: Sequence[Tensor], rule: BufferRule | N
         UnsupportedError: there is no such rule for its dtype, or its shape has changed.
     """
     if any(value.shape != old.shape or value.dtype != old.dtype for value in each):
-        raise _not_combined(path, f"its shape or dtype changed from {list(old.shape)} {old.dtype}")
+        raise not_combined(path, f"its shape or dtype changed from {list(old.shape)} {old.dtype}")
     if rule == "first":
         return each[0]
     averages = old.is_floating_point() or old.is_complex()
     if old.dtype is torch.bool or (rule == "mean" and not averages):
-        raise _not_combined(path, f"the parts of the step left other values of {old.dtype} in it")
+        raise not_combined(path, f"the parts of the step left other values of {old.dtype} in it")
     if rule == "sum" or (rule is None and not averages):
         return functools.reduce(operator.add, (value - old for value in each), old)
     return functools.reduce(operator.add, each) / len(each)
 
 
-def _not_combined(path: str, reason: str) -> UnsupportedError:
+def not_combined(path: str, reason: str) -> UnsupportedError:
+    """Return what to raise where the parts of a step leave values that cannot be combined."""
     return UnsupportedError(
         f"buffer {path!r} cannot be combined over the parts of a step: {reason}. Say which value "
         'counts, functrain.sharded(..., buffers={"' + path + '": "first"}), or train with parts=1'

@@ -131,6 +131,11 @@ def _padded(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, -values.shape[-1] % width))
 
 
+def torch_norm(grads: list[Tensor], clip_norm: float | None, foreach: bool = True) -> Tensor:
+    """Return the norm of a step of one part."""
+    return reported_norm(grads) if foreach and clip_norm is None else global_norm(grads, foreach)
+
+
 def clipped(
     grads: dict[str, Tensor],
     clip_norm: float | None,
@@ -149,7 +154,7 @@ def clipped(
     """
     flat = list(grads.values())
     if norm is None:
-        norm = reported_norm(flat) if foreach and clip_norm is None else global_norm(flat, foreach)
+        norm = torch_norm(flat, clip_norm, foreach)
     if clip_norm is not None:
         flat = clip_by_norm(flat, clip_norm, norm, foreach)
     if clip_value is not None:

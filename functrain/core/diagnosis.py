@@ -102,7 +102,7 @@ def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -
         step: updates done before.
         parts: the micro-batches.
     """
-    if not is_out_of_memory(error):
+    if not parts or not is_out_of_memory(error):
         return
     leaves = [
         f"{tree.path_string(path) or 'batch'}: {summary(leaf)}"

@@ -41,6 +41,14 @@ class Optimizer(Protocol):
         """Whether the first update adds entries to the state that `init` made."""
         return False
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether an element of a parameter is updated without regard to the other elements.
+
+        Rows of such a parameter can be updated apart, as by the processes of ``sharded``.
+        """
+        return False
+
     def bind(self, params: Params) -> Optimizer:
         """Return the same optimizer with what depends on the parameters' names resolved.
 

@@ -57,6 +57,7 @@ class Program:
         device_step: the device part of ``train_step``.
         donates: whether ``train_step`` consumes the state it is given.
         zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
+        sharded: the device step, where several processes make it.
 
     Example:
         >>> import functrain as ft
@@ -73,6 +74,7 @@ class Program:
     device_step: step.DeviceStep
     donates: bool = False
     zero_rate: Literal["warn", "raise", "ignore"] = "warn"
+    sharded: step.PlacedStep | None = None
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {value}" for name, value in self.recipe.rows()]
@@ -119,7 +121,7 @@ class Program:
         where = next(iter(own.values())).device
         trained = {path: own[path] for path in self.fixed.trainable}
         recipe = self.recipe
-        return TrainState(
+        state = TrainState(
             params=own,
             buffers=buffers,
             optimizer=recipe.optimizer.init(trained),
@@ -129,6 +131,19 @@ class Program:
             rng=Rng(seed),
             counters=Counters(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=where)),
         )
+        return self.place(state)
+
+    def place(self, state: TrainState) -> TrainState:
+        """Return a state as the steps of a sharded program take it; all processes call it.
+
+        Args:
+            state: whole or placed, equal on every process; not changed.
+        """
+        return state if self.sharded is None else self.sharded.place(state)
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """Return a state with whole leaves, the opposite of :meth:`place`."""
+        return state if self.sharded is None else self.sharded.gathered(state)
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Make one optimizer update, as a pure function.
@@ -153,8 +168,13 @@ class Program:
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
-        given = split(batch, self.recipe.accumulate)
-        if not given.parts:
+        given: Any
+        if self.sharded is None:
+            given = split(batch, self.recipe.accumulate)
+        else:
+            self.sharded.refuse_unplaced(state)
+            given = self.sharded.shared(batch, self.recipe.accumulate)
+        if not given.samples:
             return _skipped(state, given)
         try:
             lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
@@ -167,7 +187,8 @@ class Program:
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self._may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        tensors, outputs = self._on_device(state, given.parts, lr, lent)
+        parts = given.parts if self.sharded is None else given
+        tensors, outputs = self._on_device(state, parts, lr, lent)
         updated = TrainState(
             params=tensors["params"],
             buffers=tensors["buffers"],
@@ -189,7 +210,7 @@ class Program:
     def _on_device(
         self,
         state: TrainState,
-        parts: list[Batch],
+        parts: Any,
         lr: learning_rate.Rate,
         donation: Donation | None,
     ) -> tuple[step.DeviceState, step.Outputs]:
@@ -215,7 +236,8 @@ class Program:
         try:
             after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
         except (RuntimeError, MemoryError) as error:
-            explain_out_of_memory(error, number, parts)
+            held = parts if self.sharded is None else list(parts.parts.values())
+            explain_out_of_memory(error, number, held)
             raise
         except (KeyError, AttributeError, TypeError) as error:
             explain_mismatch(error, self.fixed, state)
@@ -223,10 +245,16 @@ class Program:
         if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()
-            with scoped(stream, device):
-                again = step_gradients(by_autograd, self.fixed, tensors, parts, seed=stream)
-            nonfinite.raise_for(number, outputs, again.grads)
+            nonfinite.raise_for(number, outputs, self._gradients(tensors, parts, stream, device))
         return after, outputs
+
+    def _gradients(
+        self, tensors: step.DeviceState, parts: Any, stream: int, device: torch.device
+    ) -> Tensors:
+        if self.sharded is not None:
+            return self.sharded.all_gradients(tensors, parts, stream)
+        with scoped(stream, device):
+            return step_gradients(by_autograd, self.fixed, tensors, parts, seed=stream).grads
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Return loss and metrics of a batch, in evaluation mode and without gradients.
@@ -298,6 +326,7 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
+        state = self.gathered(state)
         params = self.fixed.model.writes.owned(self._weights(state, weights))
         if gradients:
             trained = set(self.fixed.trainable)

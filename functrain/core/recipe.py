@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -78,6 +78,8 @@ class Recipe:
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``, or ``None``.
         sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
+        parts: into how many parts ``sharded`` cuts each batch; 0 in a program for one process.
+        buffers: how ``sharded`` combines buffers over the parts, by pattern.
     """
 
     model: str
@@ -92,6 +94,8 @@ class Recipe:
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
     sharpness: GradientTransform | None = None
+    parts: int = 0
+    buffers: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def can_skip(self) -> bool:
@@ -100,7 +104,7 @@ class Recipe:
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for people."""
-        return [(f.name, named(getattr(self, f.name))) for f in attrs.fields(Recipe)]
+        return [(name, named(getattr(self, name))) for name in self._shown()]
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe as plain data: what a checkpoint says it was made with.
@@ -108,7 +112,11 @@ class Recipe:
         Returns:
             Nested dicts of strings, numbers and ``None``; functions and classes by their names.
         """
-        return {field.name: _plain(getattr(self, field.name)) for field in attrs.fields(Recipe)}
+        return {name: _plain(getattr(self, name)) for name in self._shown()}
+
+    def _shown(self) -> list[str]:
+        hidden = set() if self.parts else {"parts", "buffers"}
+        return [field.name for field in attrs.fields(Recipe) if field.name not in hidden]
 
 
 @attrs.frozen(eq=False, repr=False)

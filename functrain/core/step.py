@@ -29,7 +29,7 @@ from functrain.core.optimizer import Optimizer
 from functrain.core.ownership import unshared
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import refuse_system_seed, scoped
-from functrain.core.state import Donation, Tensors
+from functrain.core.state import Donation, Tensors, TrainState
 from functrain.tree.nodes import copy
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
@@ -55,6 +55,30 @@ class DeviceStep(Protocol):
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[DeviceState, Outputs]: ...
+
+
+class PlacedStep(DeviceStep, Protocol):
+    """A device step of several processes, with what a program needs to know of them."""
+
+    def place(self, state: TrainState) -> TrainState:
+        """Return a state with this process's part of the leaves that are divided."""
+        ...
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """Return a state with whole leaves; every process calls it."""
+        ...
+
+    def refuse_unplaced(self, state: TrainState) -> None:
+        """Refuse a state that is placed otherwise."""
+        ...
+
+    def shared(self, batch: Batch, accumulate: int) -> Any:
+        """Return this process's parts of a batch, and the numbers of :class:`Split`."""
+        ...
+
+    def all_gradients(self, state: DeviceState, batch: Any, seed: int) -> Tensors:
+        """Return the whole gradients of a step."""
+        ...
 
 
 class Execution(NamedTuple):

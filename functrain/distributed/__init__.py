@@ -1,9 +1,12 @@
 """Several processes that train together, each called by its rank, on ``torch.distributed``.
 
-Begin with ``group.py`` (the process group of this process, and messages between the hosts) and
-``failure.py`` (how the failure of one rank ends all of them).
+Begin with ``sharded.py``, then ``gradients.py`` (the step on several ranks) and ``placed.py`` (the
+places of tensors). ``group.py`` is the process group of this process, ``failure.py`` how the
+failure of one rank ends all of them.
 """
 
 from functrain.distributed.group import World, current, leave
+from functrain.distributed.placement import Placement
+from functrain.distributed.sharded import sharded
 
-__all__ = ["World", "current", "leave"]
+__all__ = ["Placement", "World", "current", "leave", "sharded"]

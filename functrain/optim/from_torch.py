@@ -14,6 +14,12 @@ from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Pa
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import hyperparameters, torch_state
 
+_ELEMENTWISE = {
+    *(torch.optim.Adadelta, torch.optim.Adagrad, torch.optim.Adam, torch.optim.AdamW),
+    *(torch.optim.Adamax, torch.optim.ASGD, torch.optim.NAdam, torch.optim.RAdam),
+    *(torch.optim.RMSprop, torch.optim.Rprop, torch.optim.SGD),
+}
+
 
 @attrs.frozen
 class FromTorch(Optimizer):
@@ -37,6 +43,11 @@ class FromTorch(Optimizer):
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
     lazy_state: ClassVar[bool] = True
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether it is one of torch's own classes that are; nothing is known of others."""
+        return self.cls in _ELEMENTWISE
 
     def takes(self, name: str) -> bool:
         """Tell whether the class has an argument of this name."""

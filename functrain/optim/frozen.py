@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -18,6 +18,8 @@ class Frozen(Optimizer):
         >>> Frozen().init({"w": torch.zeros(2)})
         {}
     """
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def lr(self) -> float:

@@ -42,6 +42,11 @@ class Groups(Optimizer):
         """Whether the first update adds entries to the state of any member."""
         return any(member.lazy_state for _, member in self.members)
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether every member is."""
+        return all(member.elementwise for _, member in self.members)
+
     def assign(self, params: Params) -> dict[str, str]:
         """Return which member has each parameter.
 

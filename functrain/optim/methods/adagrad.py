@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -44,6 +46,8 @@ class Adagrad(Leafwise):
     initial_accumulator_value: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     eps: float | Tensor = attrs.field(default=1e-10, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def counts_each(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -44,6 +46,8 @@ class Adam(Leafwise):
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     amsgrad: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -97,6 +101,8 @@ class AdamW(Leafwise):
     weight_decay: float | Tensor = attrs.field(default=1e-2, validator=not_negative)
     amsgrad: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -42,6 +44,8 @@ class Adamax(Leafwise):
     eps: float | Tensor = attrs.field(default=1e-8, validator=not_negative)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

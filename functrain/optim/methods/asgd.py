@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -53,6 +55,8 @@ class ASGD(Leafwise):
     t0: float | Tensor = attrs.field(default=1e6, validator=not_negative)
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

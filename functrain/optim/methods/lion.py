@@ -46,6 +46,7 @@ class Lion(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     counts_each: ClassVar[bool] = False  # no formula has the count
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -57,6 +59,8 @@ class NAdam(Leafwise):
     momentum_decay: float | Tensor = attrs.field(default=4e-3, validator=not_negative)
     decoupled_weight_decay: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class RMSprop(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     counts_each: ClassVar[bool] = False  # no formula has the count
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

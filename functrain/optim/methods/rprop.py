@@ -86,6 +86,7 @@ class Rprop(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     counts_each: ClassVar[bool] = False  # no formula has the count
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

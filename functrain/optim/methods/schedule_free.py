@@ -66,6 +66,7 @@ class ScheduleFreeSGD(Leafwise):
         averaging.check_interpolation(self, "momentum", self.momentum)
 
     counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -147,6 +148,7 @@ class ScheduleFreeAdamW(Leafwise):
         averaging.check_interpolation(self, "betas[0]", self.betas[0])
 
     counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
+    elementwise: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -43,6 +45,8 @@ class SGD(Leafwise):
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     nesterov: bool = attrs.field(default=False, validator=flag)
     maximize: bool = attrs.field(default=False, validator=flag)
+
+    elementwise: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
         if self.nesterov and (is_zero(self.momentum) or not is_zero(self.dampening)):

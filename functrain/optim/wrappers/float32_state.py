@@ -50,6 +50,11 @@ class Float32State(Wrapper):
     optimizer: Optimizer = attrs.field(validator=an_optimizer)
     master_weights: bool = attrs.field(default=False, validator=flag)
 
+    @property
+    def elementwise(self) -> bool:
+        """As the optimizer inside."""
+        return self.optimizer.elementwise
+
     def init(self, params: Params) -> OptimizerState:
         """Return the state of the optimizer inside, made for float32, and the master weights."""
         wide = _widened(params)

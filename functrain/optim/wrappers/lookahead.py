@@ -62,6 +62,11 @@ class Lookahead(Wrapper):
     slow_step_size: float | Tensor = attrs.field(default=0.5, validator=not_negative)
     reset_state: bool = attrs.field(default=False, validator=flag)
 
+    @property
+    def elementwise(self) -> bool:
+        """As the optimizer inside."""
+        return self.optimizer.elementwise
+
     def __attrs_post_init__(self) -> None:
         keeping = next((one for one in nested(self.optimizer) if _keeps_weights(one)), None)
         if keeping is not None:

@@ -1,0 +1,126 @@
+"""Facts about a step that every rank must know, and that each knows of its own parts only."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from xxhash import xxh3_64_intdigest
+
+from functrain.core.accumulation import PartSums
+from functrain.core.loss import Outcome
+from functrain.core.state import Tensors
+from functrain.distributed.group import World
+from functrain.errors import LossError
+
+_MASK = (1 << 63) - 1
+
+
+@attrs.frozen
+class Facts:
+    """Properties that some parts of a step have in common.
+
+    Attributes:
+        dtypes: of loss, weight and each metric by name, in order; ``None`` for a metric that is no
+            tensor, which is merged.
+        present: parameters that have a gradient in one of the parts.
+        changed: buffers that the forward changed in one of them.
+        reshaped: of these, the ones of another shape or dtype than before.
+    """
+
+    dtypes: tuple[tuple[str, torch.dtype | None], ...]
+    present: frozenset[str]
+    changed: frozenset[str]
+    reshaped: frozenset[str]
+
+    @property
+    def metrics(self) -> tuple[tuple[str, torch.dtype | None], ...]:
+        """Name and dtype of each metric."""
+        return self.dtypes[2:]
+
+    def merged(self, other: Facts) -> Facts:
+        """Return the facts about the parts of both.
+
+        Raises:
+            LossError: they report different metrics.
+        """
+        if self.dtypes != other.dtypes:
+            raise LossError(
+                "every part of a step must report the same metrics of the same dtypes, got "
+                f"{dict(self.dtypes)} and {dict(other.dtypes)}"
+            )
+        return Facts(
+            self.dtypes,
+            self.present | other.present,
+            self.changed | other.changed,
+            self.reshaped | other.reshaped,
+        )
+
+
+def facts_of(found: PartSums, before: Tensors) -> Facts | None:
+    """Return the facts about the parts of one rank; ``None`` if it has none.
+
+    Args:
+        found: the results of the parts.
+        before: the buffers that each of them began with.
+    """
+    pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
+    reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
+    changed = {path for path, old, new in pairs if path in reshaped or not torch.equal(old, new)}
+    present = frozenset[str]().union(*found.sums)
+    each = [
+        Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped))
+        for one in zip(found.outcomes, found.weights, strict=True)
+    ]
+    return functools.reduce(Facts.merged, each) if each else None
+
+
+def agreed(world: World, own: Facts | None, step: str) -> Facts:
+    """Return the facts about the parts of all ranks.
+
+    They are nearly always alike, so at first only hashes are compared.
+
+    Args:
+        world: all ranks.
+        own: the facts of this rank.
+        step: a description of the step, which must be the same on every rank.
+
+    Raises:
+        LossError: ranks report different metrics.
+        RankMismatchError: ranks make different steps.
+    """
+    if world.size > 1:
+        mine = torch.tensor([_hash(step), 0 if own is None else _hash(_text(own))])
+        table = torch.empty(2 * world.size, dtype=torch.int64)
+        dist.all_gather_into_tensor(table, mine, group=world.group)
+        if own is None or not bool((table.view(-1, 2) == mine).all()):
+            world.require_equal({"step": step})
+            own = _merged(world.gathered(own))
+    assert own is not None, "a step has at least one part"
+    return own
+
+
+def _merged(found: Sequence[Facts | None]) -> Facts:
+    return functools.reduce(Facts.merged, (one for one in found if one is not None))
+
+
+def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | None], ...]:
+    metrics = ((name, getattr(one, "dtype", None)) for name, one in outcome.metrics.items())
+    return (("loss", outcome.value.dtype), ("weight", weight.dtype), *metrics)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+def _text(facts: Facts) -> str:
+    sets: Iterable[frozenset[str]] = (facts.present, facts.changed, facts.reshaped)
+    return repr((facts.dtypes, *map(sorted, sets)))
+
+
+def _hash(text: str) -> int:
+    return xxh3_64_intdigest(text.encode()) & _MASK

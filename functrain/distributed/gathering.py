@@ -1,0 +1,142 @@
+"""Losses, metrics and buffers of all parts of a step, in the order of the parts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from functrain.core.buffers import BufferRule, Statistic, by_rule, statistics_after
+from functrain.core.loss import Outcome
+from functrain.core.state import Tensors
+from functrain.distributed.agreement import Facts
+from functrain.distributed.exchange import Exchange
+from functrain.distributed.group import World
+
+
+def table_of(
+    exchange: Exchange,
+    own: Sequence[Sequence[Tensor]],
+    width: int,
+    bounds: Sequence[int],
+    like: Tensor,
+) -> Tensor:
+    """Return a row of numbers for each part of the step.
+
+    Args:
+        exchange: the collectives.
+        own: scalars for each part of this rank.
+        width: how many there are for a part.
+        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
+        like: a tensor on the device of the scalars.
+
+    Returns:
+        float64, which holds the values of narrower dtypes exactly.
+    """
+    rows = [torch.stack([one.detach().double() for one in row]) for row in own]
+    mine = torch.cat(rows) if rows else like.new_empty(0, dtype=torch.float64)
+    sizes = [width * (stop - start) for start, stop in itertools.pairwise(bounds)]
+    return torch.cat(exchange.all_pieces(mine, sizes)).view(bounds[-1], width)
+
+
+def outcomes_of(
+    world: World, own: Sequence[Outcome], facts: Facts, table: Tensor
+) -> tuple[list[Outcome], list[Tensor]]:
+    """Return outcome and weight of each part of the step.
+
+    Args:
+        world: all ranks.
+        own: outcomes of this rank's parts.
+        facts: about all parts.
+        table: loss, weight and metrics that are tensors of each part, see :func:`table_of`.
+    """
+    dtypes = [(name, dtype) for name, dtype in facts.dtypes if dtype is not None]
+    values = [
+        {name: value.to(dtype) for (name, dtype), value in zip(dtypes, row, strict=True)}
+        for row in table
+    ]
+    objects = [name for name, dtype in facts.metrics if dtype is None]
+    if objects:
+        mine = [{name: one.metrics[name] for name in objects} for one in own]
+        every = itertools.chain.from_iterable(world.gathered(mine))
+        values = [{**scalars, **others} for scalars, others in zip(values, every, strict=True)]
+    names = [name for name, _ in facts.metrics]
+    outcomes = [Outcome(one["loss"], None, {name: one[name] for name in names}) for one in values]
+    return outcomes, [one["weight"] for one in values]
+
+
+def buffers_of(
+    exchange: Exchange,
+    before: Tensors,
+    own: Sequence[Tensors],
+    changed: Sequence[str],
+    bounds: Sequence[int],
+) -> list[Tensors]:
+    """Return the changed buffers after each part of the step.
+
+    Args:
+        exchange: the collectives.
+        before: the buffers that each part began with.
+        own: buffers after each part of this rank.
+        changed: their paths; they have kept shape and dtype.
+        bounds: as in :func:`table_of`.
+    """
+    lengths = [before[path].nbytes for path in changed]
+    mine = [bytes_of(after[path]) for after in own for path in changed]
+    empty = bytes_of(before[changed[0]])[:0]
+    sizes = [sum(lengths) * (stop - start) for start, stop in itertools.pairwise(bounds)]
+    every = torch.cat(exchange.all_pieces(torch.cat([empty, *mine]), sizes))
+    return [
+        {
+            path: piece.clone().view(before[path].dtype).view(before[path].shape)
+            for path, piece in zip(changed, torch.split(part, lengths), strict=True)
+        }
+        for part in torch.split(every, sum(lengths))
+    ]
+
+
+def combined(
+    statistics: Mapping[str, Statistic],
+    rules: Mapping[str, BufferRule],
+    before: Tensors,
+    each: Sequence[Tensors],
+) -> Tensors:
+    """Return the buffers after a step from those after each part.
+
+    Args:
+        statistics: of batch norms.
+        rules: for other buffers, by pattern; the first that matches counts.
+        before: the buffers that each part began with.
+        each: those that have changed.
+
+    Raises:
+        UnsupportedError: there is no rule for a buffer.
+    """
+    after = {path: [part[path] for part in each] for path in each[0]}
+    norms = {path: one for path, one in statistics.items() if {path, one.counter} & after.keys()}
+    whole = [{**before, **part} for part in each]
+    found = {**before, **statistics_after(norms, before, whole)}
+    counters = {one.counter for one in norms.values()}
+    for path in after.keys() - norms.keys() - counters:
+        rule = next((rule for pattern, rule in rules.items() if fnmatchcase(path, pattern)), None)
+        found[path] = combined_value(path, before[path], after[path], rule)
+    return {path: found[path] for path in before}
+
+
+def combined_value(
+    path: str, before: Tensor, each: Sequence[Tensor], rule: BufferRule | None
+) -> Tensor:
+    """Return one buffer; a value on which all parts agree is taken as it is, unless summed."""
+    counts = not before.is_floating_point() and before.dtype is not torch.bool
+    adds_up = rule == "sum" or (rule is None and counts)
+    if not adds_up and all(torch.equal(one, each[0]) for one in each):
+        return each[0]
+    return by_rule(path, before, each, rule)
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor, in the order of its elements."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)

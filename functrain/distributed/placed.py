@@ -1,0 +1,173 @@
+"""States whose tensors lie on several ranks: placed, gathered, and seen from one rank.
+
+A leaf that is cut is a ``DTensor`` with the shape of the whole, and ``Shard(0)`` on a mesh of all
+ranks. Steps work on its local rows. Every other leaf is a plain tensor, equal on all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from functrain.core.state import TrainState
+from functrain.distributed.exchange import Exchange
+from functrain.distributed.placement import Placement, is_cut, rows
+from functrain.tree.placed import whole
+
+_CUT = {"none": (), "optimizer": ("optimizer", "ema"), "all": ("params", "optimizer", "ema")}
+_PARTS = ("params", "optimizer", "ema")
+
+
+@attrs.frozen(eq=False)
+class Placed:
+    """The places of the tensors of a program's states.
+
+    Attributes:
+        exchange: the collectives.
+        mesh: of all ranks; ``None`` where nothing is cut.
+        shapes: of the parameters that are cut.
+        parts: the parts of a state that are cut.
+    """
+
+    exchange: Exchange
+    mesh: DeviceMesh | None
+    shapes: Mapping[str, torch.Size]
+    parts: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, placement: Placement, exchange: Exchange, trained: Mapping[str, Tensor], device: str
+    ) -> Placed:
+        """Decide which leaves are cut.
+
+        Args:
+            placement: as the user gave it.
+            exchange: the collectives.
+            trained: the parameters whose rows may be updated apart.
+            device: the type of the device.
+        """
+        parts = _CUT[placement.shard]
+        shapes = {path: one.shape for path, one in trained.items()}
+        cut = {path: shape for path, shape in shapes.items() if is_cut(shape, exchange.ranks)}
+        if not parts or not cut:
+            return cls(exchange, None, {}, ())
+        mesh = DeviceMesh(device, list(range(exchange.ranks)))
+        return cls(exchange, mesh, cut, parts)
+
+    def fits(self, state: TrainState) -> bool:
+        """Return whether a state is placed like this, judged by one leaf."""
+        path = next(iter(self.shapes or state.params))
+        found = state.params if "params" in self.parts else _first_with(state.optimizer, path)
+        is_cut = path in found and isinstance(found[path], DTensor)
+        return is_cut == bool(self.parts) or path not in found
+
+    def rows(self, path: str) -> slice:
+        """Return the rows of this rank in a parameter that is cut."""
+        return slice(*rows(self.shapes[path][0], self.exchange.rank, self.exchange.ranks))
+
+    def place(self, state: TrainState) -> TrainState:
+        """Return a state with this rank's rows of the leaves that are cut.
+
+        Args:
+            state: placed or not; not changed. Every rank has the same.
+        """
+        state = self.gathered(state)
+        parts = {part: self._map(getattr(state, part), self._cut) for part in self.parts}
+        return attrs.evolve(state, **parts)
+
+    def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
+        """Return a state with whole leaves; every rank must call it.
+
+        Args:
+            state: placed or not; not changed.
+            parts: of the state to gather.
+        """
+        whole = {part: self._map(getattr(state, part), _whole) for part in parts}
+        return attrs.evolve(state, **whole)
+
+    def local(self, part: str, node: Any) -> Any:
+        """Return a part of a state as this rank's tensors."""
+        return self._map(node, _local) if part in self.parts else node
+
+    def wrapped(self, part: str, node: Any, before: Any) -> Any:
+        """Return a part of a state whose leaves have their global shapes again.
+
+        Args:
+            part: its name.
+            node: of this rank's tensors.
+            before: the part that a step was given; its wrappers are used again.
+        """
+        return self._wrapped(node, before, None) if part in self.parts else node
+
+    def _map(self, node: Any, function: Any, path: str | None = None) -> Any:
+        if isinstance(node, Tensor):
+            return function(self, node, path)
+        if not isinstance(node, Mapping):
+            return node
+        return {
+            key: self._map(child, function, key if key in self.shapes else path)
+            for key, child in node.items()
+        }
+
+    def _cut(self, _: Placed, leaf: Tensor, path: str | None) -> Tensor:
+        if path is None or leaf.shape != self.shapes[path]:
+            return leaf
+        return self._distributed(leaf[self.rows(path)].clone(), leaf)
+
+    def _distributed(self, local: Tensor, like: Tensor) -> Tensor:
+        assert self.mesh is not None
+        found: Tensor = DTensor.from_local(
+            local,
+            self.mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=like.shape,
+            stride=torch.empty(like.shape, device="meta").stride(),
+        )
+        return found
+
+    def _wrapped(self, node: Any, before: Any, path: str | None) -> Any:
+        if isinstance(node, Tensor):
+            return self._leaf(node, before, path)
+        if not isinstance(node, Mapping):
+            return node
+        old = before if isinstance(before, Mapping) else {}
+        return {
+            key: self._wrapped(child, old.get(key), key if key in self.shapes else path)
+            for key, child in node.items()
+        }
+
+    def _leaf(self, local: Tensor, before: Any, path: str | None) -> Tensor:
+        if isinstance(before, DTensor):
+            if before._local_tensor is local:
+                return before
+            return DTensor(local, before._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+        if path is not None and before is None:  # an entry that the optimizer has added
+            own = self.rows(path)
+            shape = self.shapes[path]
+            if local.shape == (own.stop - own.start, *shape[1:]):
+                return self._distributed(local, local.new_empty(shape, device="meta"))
+        return local
+
+
+def _first_with(node: Any, path: str) -> Mapping[str, Any]:
+    """Return the first mapping in a tree that has a tensor of this path."""
+    if not isinstance(node, Mapping):
+        return {}
+    if isinstance(node.get(path), Tensor):
+        return node
+    return next(filter(None, (_first_with(child, path) for child in node.values())), {})
+
+
+def _local(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
+    return leaf._local_tensor if isinstance(leaf, DTensor) else leaf
+
+
+def _whole(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
+    return whole(leaf)

@@ -1,0 +1,100 @@
+"""Sharding: the same step, computed by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import attrs
+
+from functrain.core import step
+from functrain.core.batch_parts import Sharing
+from functrain.core.buffers import BufferRule
+from functrain.core.program import Program
+from functrain.distributed.exchange import Exchange
+from functrain.distributed.gradients import ShardedGradients
+from functrain.distributed.group import current
+from functrain.distributed.placed import Placed
+from functrain.distributed.placement import Placement
+from functrain.distributed.step import ShardedStep
+from functrain.errors import ConfigurationError
+from functrain.errors.validators import integer, one_of
+
+
+def sharded(
+    program: Program,
+    placement: Placement | None = None,
+    *,
+    parts: int | None = None,
+    buffers: Mapping[str, BufferRule] | None = None,
+    timeout: float | timedelta | None = None,
+) -> Program:
+    """Return a program whose steps are computed by all processes that were started together.
+
+    Every batch is cut into ``parts``. Their number alone decides the result: the state after a step
+    is the same to the bit for any number of processes up to ``parts``, and for any placement. Call
+    everything on every rank in the same order, and give ``train_step`` the global batch.
+
+    Args:
+        program: an eager program; ``donated`` goes around the result.
+        placement: where the tensors of a state are; by default every rank has all of them.
+        parts: into how many parts each batch is cut; by default one for each process. It belongs
+            to the recipe: give it, if a run may go on with another number of processes.
+        buffers: how buffers that forwards change are combined over the parts, by pattern (as in
+            ``fnmatch``): ``"mean"``, ``"sum"`` (of the increments) or ``"first"``. By default
+            batch norm's statistics are those of the parts one after another, integers are summed,
+            and other floating-point buffers averaged.
+        timeout: seconds after which a rank that does not answer is an error; see
+            :func:`functrain.distributed.current`.
+
+    Returns:
+        The sharded program. Its ``place`` and ``gathered`` convert states.
+
+    Raises:
+        ConfigurationError: there are more processes than parts, the placement does not fit them, or
+            the program is no eager one.
+        ProcessGroupError: the other processes cannot be reached.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean()
+        >>> plain = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> program = ft.sharded(plain, ft.Placement(shard="all"), parts=4)
+        >>> state, metrics = program.train_step(program.init(), torch.ones(8, 2))
+        >>> state.counters.samples
+        8
+    """
+    if not step.is_eager(program.device_step):
+        raise ConfigurationError(
+            "sharded: expected an eager program, got one that is compiled or sharded already. "
+            "Leave the other transformation away"
+        )
+    placement = Placement() if placement is None else placement
+    for pattern, rule in (buffers or {}).items():
+        one_of(BufferRule).check(f"buffers[{pattern!r}]", rule)
+    world = current(timeout)
+    if placement.data not in (-1, world.size):
+        raise ConfigurationError(
+            f"placement.data: expected {world.size}, the number of processes, or -1, got "
+            f"{placement.data}"
+        )
+    parts = world.size if parts is None else parts
+    integer(minimum=1).check("parts", parts)
+    if world.size > parts:
+        raise ConfigurationError(
+            f"parts: expected {world.size} or more, one for each process, got {parts}. Start at "
+            f"most {parts} processes: parts belongs to the recipe, and decides the result"
+        )
+    rules = dict(buffers or {})
+    recipe = attrs.evolve(program.recipe, parts=parts, buffers=rules)
+    fixed = attrs.evolve(program.fixed, recipe=recipe)
+    model = fixed.model
+    trained = {path: model.params[path] for path in fixed.trainable}
+    cuttable = trained if recipe.optimizer.elementwise else {}
+    device = next(iter(model.params.values())).device
+    exchange = Exchange(world.rank, world.size, world.group)
+    placed = Placed.of(placement, exchange, cuttable, device.type)
+    gradients = ShardedGradients(fixed, world, placed, rules)
+    sharing = Sharing(parts, world.rank, world.size)
+    made = ShardedStep(fixed, gradients, sharing)
+    return attrs.evolve(program, fixed=fixed, device_step=made, sharded=made)

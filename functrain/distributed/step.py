@@ -1,0 +1,140 @@
+"""The device part of a step on several ranks: that of ``core/step.py``, on local tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain.core import nonfinite, step
+from functrain.core.accumulation import StepGradients
+from functrain.core.batch import Batch, MicroBatches, split
+from functrain.core.batch_parts import BatchParts, Sharing, shared
+from functrain.core.ema import EMA
+from functrain.core.optimizer import Optimizer
+from functrain.core.recipe import Fixed
+from functrain.core.state import Donation, Tensors, TrainState
+from functrain.distributed.gradients import ShardedGradients, by_dtype
+from functrain.distributed.placed import Placed
+from functrain.errors import UnsupportedError
+
+
+@attrs.frozen(eq=False)
+class ShardedStep:
+    """A device step whose parts are computed by several ranks.
+
+    Attributes:
+        fixed: of the program.
+        gradients: takes them on all ranks together.
+        sharing: which parts of a batch this rank computes.
+    """
+
+    fixed: Fixed
+    gradients: ShardedGradients
+    sharing: Sharing
+
+    @property
+    def description(self) -> str:
+        """A text that tells its numbers from those of other ways to make the step."""
+        return "eager"
+
+    @property
+    def placed(self) -> Placed:
+        """The places of the tensors."""
+        return self.gradients.placed
+
+    def place(self, state: TrainState) -> TrainState:
+        """Return a state with this rank's rows of the leaves that are cut."""
+        with self.gradients.world.failing_together():
+            return self.placed.place(state)
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """Return a state with whole leaves."""
+        with self.gradients.world.failing_together():
+            return self.placed.gathered(state)
+
+    def refuse_unplaced(self, state: TrainState) -> None:
+        """Refuse a state whose leaves are not where the program's are.
+
+        Raises:
+            UnsupportedError: names the remedy.
+        """
+        if not self.placed.fits(state):
+            raise UnsupportedError(
+                "expected a state placed as functrain.sharded asks, got one placed otherwise. Call "
+                "program.place(state) on every rank"
+            )
+
+    def shared(self, batch: Batch, accumulate: int) -> BatchParts:
+        """Return this rank's parts of a step's batch; see :func:`functrain.core.batch.split`."""
+        if isinstance(batch, BatchParts | MicroBatches) or accumulate < 2:
+            return shared(batch, self.sharing)
+        given = split(batch, accumulate)
+        found = shared(MicroBatches(given.parts), self.sharing)
+        return attrs.evolve(found, consumed=given.consumed, empty=given.empty)
+
+    def __call__(
+        self,
+        state: step.DeviceState,
+        batches: Any,
+        lr: Any,
+        ema_due: bool,
+        donation: Donation | None = None,
+        seed: int | None = None,
+    ) -> tuple[step.DeviceState, step.Outputs]:
+        """See :class:`functrain.core.step.DeviceStep`; ``batches`` are :class:`BatchParts`."""
+        with self.gradients.world.failing_together():
+            own = {name: self.placed.local(name, part) for name, part in state.items()}
+            new, outputs = step.take_step(
+                self._execution(), self.fixed, own, batches, lr, ema_due, donation, seed
+            )
+        placed = self.placed.wrapped
+        return {name: placed(name, part, state[name]) for name, part in new.items()}, outputs
+
+    def all_gradients(self, state: step.DeviceState, batch: BatchParts, seed: int) -> Tensors:
+        """Return whole gradients, to name those that are not finite."""
+        own = {name: self.placed.local(name, part) for name, part in state.items()}
+        grads = self.gradients(own, batch, seed=seed).grads
+        cut = {path: shape for path, shape in self.placed.shapes.items() if path in grads}
+        for shapes in by_dtype(cut, grads):
+            grads = {**grads, **self.placed.exchange.whole(grads, shapes)}
+        return grads
+
+    def _execution(self) -> step.Execution:
+        return step.Execution(
+            gradients=self._gradients,
+            foreach=True,
+            finite=nonfinite.finite_on_host,
+            writable=step.EAGER.writable,
+            update=self._updated,
+            average=self._averaged,
+        )
+
+    def _gradients(
+        self, fixed: Fixed, state: dict[str, Any], batch: Any, donated: bool, seed: int | None
+    ) -> StepGradients:
+        return self.gradients(state, batch, donated, seed)
+
+    def _updated(
+        self, optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
+    ) -> tuple[Tensors, Any]:
+        """Update the rows of this rank in place, and gather the rest where all ranks keep it."""
+        own, kept = self._rows(params)
+        optimizer.update_(grads, state, own, lr)
+        for shapes in by_dtype(kept, params):
+            for path, whole in self.placed.exchange.whole(own, shapes).items():
+                params[path].copy_(whole)
+        return params, state
+
+    def _averaged(
+        self, ema: EMA, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    ) -> dict[str, Any]:
+        ema.update_(average, self._rows(params)[0])
+        return average
+
+    def _rows(self, params: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Return this rank's rows of parameters, and the shapes of those that all ranks keep."""
+        kept = {} if "params" in self.placed.parts else dict(self.placed.shapes)
+        views = {path: params[path][self.placed.rows(path)] for path in kept if path in params}
+        return {**params, **views}, kept

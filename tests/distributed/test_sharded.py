@@ -1,0 +1,150 @@
+"""Sharded steps on real processes: the number of processes and the placement change no bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from sharded_runs import batches, digests, every_placement, made, sharded_digests
+
+import functrain as ft
+
+SHARDS = ["none", "optimizer", "all"]
+# A batch that four parts divide, one that they do not, one of fewer samples than parts.
+UNEVEN = [8, 22, 3]
+SEVEN = ["AdamW", "SGD", "Adam", "RAdam", "Lion", "NAdam", "RMSprop"]
+
+
+@pytest.mark.row(49)
+@pytest.mark.parametrize("shard", SHARDS)
+@pytest.mark.parametrize("model", ["MLP", "GPT", "Tiny"])
+def test_one_part_on_one_rank_is_the_plain_program(model: str, shard: Any) -> None:
+    assert sharded_digests(model, [8, 12], 1, shard) == digests(made(model), model, [8, 12])
+
+
+@pytest.mark.row(59)
+@pytest.mark.parametrize(("model", "sizes"), [("Tiny", UNEVEN), ("MLP", [16, 22]), ("GPT", UNEVEN)])
+def test_ranks_and_placements_change_no_bit(model: str, sizes: list[int]) -> None:
+    alone = digests(made(model, accumulate=4), model, sizes)
+    assert sharded_digests(model, sizes, 4, "none") == alone
+    for n in (2, 3, 4):
+        found = ranks.run(every_placement, n, model, sizes, 4, ["AdamW"])
+        assert found == [[alone] * 3] * n
+
+
+@pytest.mark.row(59)
+@pytest.mark.parametrize("model", ["MLP", "GPT"])
+def test_optimizers(model: str) -> None:
+    names = [*SEVEN, "LAMB", "Adafactor"]
+    alone = every_placement(model, [16, 22], 4, names)
+    assert ranks.run(every_placement, 3, model, [16, 22], 4, names) == [alone] * 3
+
+
+@pytest.mark.row(57)
+@pytest.mark.parametrize(
+    "options", [{"precision": "fp16"}, {"clip_norm": None, "clip_value": 0.01}, {"accumulate": 2}]
+)
+def test_recipes(options: dict[str, Any]) -> None:
+    arguments = ("Tiny", UNEVEN, 3, "optimizer", "AdamW", True, options)
+    alone = sharded_digests(*arguments)
+    assert ranks.run(sharded_digests, 2, *arguments) == [alone] * 2
+
+
+class Counting(torch.nn.Module):
+    """Has buffers of every kind that forwards change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(16, 64))
+        self.norm = torch.nn.BatchNorm1d(64, momentum=None)
+        self.register_buffer("tokens", torch.zeros(4, dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.tokens += torch.bincount((x[:, 0] > 0).long(), minlength=4)
+        self.seen += len(x)
+        out: torch.Tensor = self.norm(self.linear(x))
+        return out
+
+
+def counted(parts: int) -> Any:
+    """Return the buffers after three steps."""
+    torch.manual_seed(0)
+    loss = lambda model, batch: model(batch[0]).square().mean()  # noqa: E731
+    plain = ft.program(Counting(), loss, ft.optim.SGD(lr=0.0))
+    program = ft.sharded(plain, parts=parts, buffers={"seen": "sum"})
+    state = program.init()
+
+    for batch in batches("MLP", [8, 10, 16]):
+        state, _ = program.train_step(state, batch)
+    return {path: value.tolist() for path, value in state.buffers.items()}
+
+
+def test_buffers() -> None:
+    alone, plain = counted(4), counted(1)
+    assert ranks.run(counted, 3, 4) == [alone] * 3
+    assert alone["seen"] == 34.0
+    assert alone["tokens"] == plain["tokens"]
+    assert sum(alone["tokens"]) == 34
+    # Three batches of four parts are twelve batches of the mean over all batches.
+    assert alone["norm.num_batches_tracked"] == 12
+
+
+def with_too_few_parts() -> None:
+    ft.sharded(made("Tiny"), parts=1)
+
+
+def test_more_processes_than_parts_are_an_error_on_every_rank() -> None:
+    for error in ranks.outcomes(with_too_few_parts, 2):
+        assert isinstance(error, ft.errors.ConfigurationError)
+        assert "parts: expected 2 or more" in str(error)
+
+
+def raising(rank: int) -> None:
+    program = made("Tiny")
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        if torch.distributed.get_rank() == rank:
+            raise ValueError("bad sample")
+        return model(batch[0]).sum()
+
+    program = ft.sharded(ft.program(torch.nn.Linear(16, 3), loss, ft.optim.SGD(lr=0.1)), parts=4)
+
+    program.train_step(program.init(), batches("Tiny", [8])[0])
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_loss_that_raises_on_one_rank_ends_all(rank: int) -> None:
+    for other, error in enumerate(ranks.outcomes(raising, 3, rank)):
+        expected = ValueError if other == rank else ft.errors.RankFailedError
+        assert isinstance(error, expected)
+        assert "bad sample" in str(error)
+        assert other == rank or f"rank {rank}" in str(error)
+
+
+def with_other_batches() -> None:
+
+    program = ft.sharded(made("Tiny"), parts=2)
+    rank = torch.distributed.get_rank()
+    program.train_step(program.init(), batches("Tiny", [8 + rank])[0])
+
+
+def test_ranks_with_batches_of_other_sizes_are_an_error() -> None:
+    for error in ranks.outcomes(with_other_batches, 2):
+        assert isinstance(error, ft.errors.RankMismatchError)
+        assert "9 samples" in str(error)
+
+
+def misplaced() -> None:
+    plain = made("MLP")
+    program = ft.sharded(plain, ft.Placement(shard="all"), parts=2)
+
+    program.train_step(plain.init(), batches("MLP", [8])[0])
+
+
+def test_a_state_that_was_not_placed_is_an_error() -> None:
+    for error in ranks.outcomes(misplaced, 2):
+        assert isinstance(error, ft.errors.UnsupportedError)
+        assert "program.place(state)" in str(error)
