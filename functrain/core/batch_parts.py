@@ -158,6 +158,8 @@ def joined(batches: Sequence[BatchParts]) -> BatchParts:
         >>> step.parts, step.sizes, step.bounds
         ({0: tensor([0])}, (1, 1, 1, 1), (0, 1, 2, 4))
     """
+    if len(batches) == 1:
+        return batches[0]
     first = itertools.accumulate((len(one.sizes) for one in batches), initial=0)
     digest = 0
     for one in batches:
@@ -172,7 +174,7 @@ def joined(batches: Sequence[BatchParts]) -> BatchParts:
         bounds=tuple(map(sum, zip(*(one.bounds for one in batches), strict=True))),
         consumed=sum(one.consumed for one in batches),
         empty=sum(one.empty for one in batches),
-        digest=batches[0].digest if len(batches) == 1 else digest,
+        digest=digest,
     )
 
 

@@ -7,6 +7,7 @@ every rank, and the same for every number of ranks.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from functrain.errors import UnsupportedError
 # From the first batch of a step and a later batch, both of the same epoch: the places of that
 # later batch and of all after it.
 Places = Callable[[int, int], Iterator[Place]]
+Numbers = tuple[int, ...]
 _ENDLESS = 1 << 62  # more batches than a run ever draws
 
 
@@ -125,23 +127,30 @@ class PartReader:
     sharing: Sharing
 
     def positions(self, epoch: int, index: int, places: Iterator[Place]) -> Iterator[Position]:
-        """Yield each position with the samples of this rank's parts, and the parts to fill."""
+        """Yield each position with the samples of this rank, and the other arguments of read."""
         at = positions(self.batches, epoch, index)
         for (epoch, index, samples), place in zip(at, places, strict=False):
-            sizes = part_sizes(len(samples), self.sharing.parts)
-            bounds = self.sharing.bounds(len(sizes), place)
-            digest = xxh3_64_intdigest(samples.numpy().tobytes()) % DIGESTS
-            ends = [0, *itertools.accumulate(sizes)]
+            sizes, bounds = _layout(self.sharing, len(samples), place)
             first, last = bounds[self.sharing.rank], bounds[self.sharing.rank + 1]
-            blank = BatchParts({}, tuple(sizes), bounds, digest=digest)
-            yield epoch, index, samples[ends[first] : ends[last]], blank
+            begin = sum(sizes[:first])
+            own = samples[begin : begin + sum(sizes[first:last])]
+            digest = xxh3_64_intdigest(samples.numpy().tobytes()) % DIGESTS
+            yield epoch, index, own, sizes, bounds, digest
 
-    def read(self, epoch: int, index: int, samples: Tensor, blank: BatchParts) -> BatchParts:
+    def read(
+        self,
+        epoch: int,
+        index: int,
+        samples: Tensor,
+        sizes: Numbers,
+        bounds: Numbers,
+        digest: int,
+    ) -> BatchParts:
         """Read the parts at one of these positions."""
-        first, last = blank.bounds[self.sharing.rank : self.sharing.rank + 2]
-        ends = itertools.accumulate(blank.sizes[first:last], initial=0)
-        parts = {}
-        for number, (start, stop) in enumerate(itertools.pairwise(ends), first):
+        first, last = bounds[self.sharing.rank], bounds[self.sharing.rank + 1]
+        parts, stop = {}, 0
+        for number in range(first, last):
+            start, stop = stop, stop + sizes[number]
             own = samples[start:stop]
             parts[number] = self.batches.read(epoch, index, own, number)
             if not count(parts[number]):
@@ -151,7 +160,16 @@ class PartReader:
                     "which parts have samples before they read them. Leave samples out of the "
                     "dataset instead, or give them a weight of zero"
                 )
-        return attrs.evolve(blank, parts=parts)
+        return BatchParts(parts, sizes, bounds, digest=digest)
+
+
+@functools.lru_cache
+def _layout(
+    sharing: Sharing, samples: int, place: Place
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the sizes and the bounds of a loader batch; all but the last batches are alike."""
+    sizes = part_sizes(samples, sharing.parts)
+    return tuple(sizes), sharing.bounds(len(sizes), place)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -39,6 +39,12 @@ def loader(seed: int) -> DataLoader[Tensor]:
     return DataLoader(Computed(), 4, shuffle=True, generator=generator)
 
 
+def torchdata(seed: int) -> Any:
+    module = pytest.importorskip("torchdata.stateful_dataloader")
+    torch.manual_seed(seed)  # its sampler is seeded when it is made
+    return module.StatefulDataLoader(Computed(), batch_size=4, shuffle=True)
+
+
 def mixed(**options: Any) -> Mixture:
     return Mixture({"a": Batches(Computed(), 4), "b": Batches(torch.ones(8), 4)}, **options)
 
@@ -50,6 +56,7 @@ def mixed(**options: Any) -> Mixture:
         (lambda: Batches(Computed(), 4), lambda: Batches(Computed(), 4, seed=1), {"first", "seed"}),
         (lambda: Batches(torch.zeros(9), 4), lambda: Batches(torch.ones(9), 4), {"contents"}),
         (lambda: loader(0), lambda: loader(1), {"random generators"}),
+        (lambda: torchdata(0), lambda: torchdata(1), {"random generators"}),
         (lambda: mixed(seed=1), lambda: mixed(seed=2), {"seed", "draws"}),
         (mixed, lambda: mixed(weights=[0.1, 0.9]), {"draws"}),
         (
