@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.by_path import (
-    PathMatch,
-    PathOptions,
-    indices,
-    match_by_path,
-    names,
-    select,
-    without_classes,
-)
+from functrain.checkpoint.by_path import PathMatch, match_by_path
 from functrain.checkpoint.format.changed_buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
@@ -27,6 +19,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything, devices, mismatches
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.tensor_bytes import is_here
+from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
 from functrain.checkpoint.per_parameter import match_per_parameter
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import manifest_errors, read_errors
@@ -34,7 +27,6 @@ from functrain.core.state import TrainState
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.warning import warn
 from functrain.tree import Tree
-from functrain.tree.nodes import Key
 
 _MOST_SHOWN = 20
 
@@ -186,7 +178,8 @@ def _check(source: CheckpointReader, found: PathMatch, like: Any) -> None:
 
 def _with_skipped(source: CheckpointReader, json: Json, like: Any, options: PathOptions) -> Any:
     with manifest_errors(source.path):
-        return match_per_parameter(like, names(json, options), options.wants, options.partial)
+        saved, _, _ = renamed(json, options)
+        return match_per_parameter(like, saved, options.wants, options.partial)
 
 
 @attrs.frozen
@@ -227,8 +220,10 @@ def _filled(
 
     def fill(path: tree.Path, leaf: Any) -> Any:
         if path not in slots:
-            below = [fill((*path, key), child) for key, child in _children(leaf)]
-            return tree.rebuild(leaf, below) if tree.is_node(leaf) else leaf
+            if not tree.is_node(leaf):
+                return leaf
+            below = [fill((*path, key), child) for key, child in tree.children(leaf)]
+            return tree.rebuild(leaf, below)
         value = source.decode(slots[path], tensors, leaf)
         if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
             return value
@@ -242,10 +237,6 @@ def _filled(
         return moved[key][1]
 
     return fill((), like)
-
-
-def _children(node: Any) -> list[tuple[Key, Any]]:
-    return tree.children(node) if tree.is_node(node) else []
 
 
 def _here(name: str) -> torch.device:

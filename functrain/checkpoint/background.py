@@ -27,7 +27,7 @@ from functrain.tree import Tree
 class Store(Protocol):
     """Writes snapshots: :class:`functrain.Checkpoints`, or a remote store."""
 
-    def write(self, taken: Snapshot) -> Path | str:
+    def write(self, snap: Snapshot) -> Path | str:
         """Write a snapshot durably and return its path or URL."""
 
 
@@ -134,10 +134,10 @@ class Saver:
         frozen: Iterable[str],
         first: Callable[[], None] | None,
     ) -> None:
-        taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+        snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
         self.wait()  # only now: taking the snapshot runs user code, which may have saved too
         pending = self._pending = _PendingSave(step)
-        held = self._holding.hold(taken)
+        held = self._holding.hold(snap)
         work = partial(_run_save, pending, self._store, held, self._holding, first)
         if self._inline:
             work()
@@ -203,7 +203,7 @@ class Saver:
 def _run_save(
     pending: _PendingSave,
     store: Store,
-    taken: Snapshot,
+    snap: Snapshot,
     holding: ByReference | StagedCopies,
     first: Callable[[], None] | None,
 ) -> None:
@@ -211,7 +211,7 @@ def _run_save(
         if first is not None:
             _do_first(first, pending.step)
         with holding.ready():
-            pending.path = store.write(taken)
+            pending.path = store.write(snap)
     except BaseException as error:  # raised in the thread that waits
         pending.error = error
 

@@ -1,14 +1,8 @@
-"""Match the leaves of a checkpoint to those of ``like`` by their dotted paths.
-
-Used only with the options ``only``, ``rename``, ``cast`` and ``partial``. The classes of the nodes
-on the way to a leaf do not matter then.
-"""
+"""Match the leaves of a checkpoint to those of ``like`` by their dotted paths."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,52 +16,16 @@ from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
 from functrain.checkpoint.format.mismatches import Anything, is_anything, mismatches
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
-from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
+from functrain.checkpoint.format.structure import inner_node
 from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
-from functrain.checkpoint.rename import ambiguous, rename_leaves
+from functrain.checkpoint.path_options import DROPPED, PathOptions, renamed, selected
+from functrain.checkpoint.rename import ambiguous
 from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
 
-_CLASSES = ("attrs", "namedtuple")
-_DROPPED = object()
 _ANYTHING = Anything()
 _MOST_COMPARED = 300
-
-
-@attrs.frozen
-class PathOptions:
-    """The allowed differences between a checkpoint and ``like``.
-
-    Attributes:
-        only: globs over paths of leaves, or of nodes with all their leaves; load no others.
-        rename: new path by saved path; a path includes everything below it, ``*`` is any text.
-        cast: convert to the dtype in ``like`` where torch considers the cast safe.
-        partial: skip leaves that only one side has.
-    """
-
-    only: tuple[str, ...] | None = None
-    rename: Mapping[str, str] = attrs.field(factory=dict)
-    cast: bool = False
-    partial: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        only: str | Sequence[str] | None = None,
-        rename: Mapping[str, str] | None = None,
-        cast: bool = False,
-        partial: bool = False,
-    ) -> PathOptions:
-        """Convert the arguments of :func:`functrain.checkpoint.load`."""
-        globs = (only,) if isinstance(only, str) else None if only is None else tuple(only)
-        return cls(globs, dict(rename or {}), cast, partial)
-
-    def wants(self, path: str) -> bool:
-        """Return whether to load the leaf at a path."""
-        return self.only is None or any(
-            fnmatchcase(path, glob) or fnmatchcase(path, f"{glob}.*") for glob in self.only
-        )
 
 
 @attrs.frozen(eq=False)
@@ -85,31 +43,6 @@ class PathMatch:
     left: list[str] = attrs.field(factory=list)
 
 
-def without_classes(json: Json) -> Json:
-    """Replace the classes in a structure by dicts of their fields.
-
-    Example:
-        >>> without_classes({"$attrs": "somewhere.State", "fields": {"step": 1}})
-        {'step': 1}
-    """
-    node = inner_node(json)
-    if node is None:
-        return json
-    kind = "dict" if node.kind in _CLASSES else node.kind
-    return encode_node(Node(kind, [(key, without_classes(child)) for key, child in node.children]))
-
-
-def select(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
-    """Return a structure of the wanted leaves only; a node that loses some becomes a dict.
-
-    Example:
-        >>> select({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
-        {'a': {'$dict': [[1, 2]]}}
-    """
-    left = _select(json, wants, path)
-    return {} if left is _DROPPED else left
-
-
 def match_by_path(
     json: Json, leaves: Sequence[Declared], like: Tree, options: PathOptions, began: Began
 ) -> PathMatch:
@@ -122,9 +55,7 @@ def match_by_path(
         options: what may differ.
         began: what the run recorded about its buffers.
     """
-    entries = list(_entries(json))
-    counts = Counter(name for name, _ in entries)
-    saved, problems = rename_leaves(dict(entries), options.rename, counts)
+    saved, problems, counts = renamed(json, options)
     result = PathMatch(problems=problems)
     used: set[str] = set()
     for path, leaf in _places(like, saved, leaves, options, began):
@@ -134,8 +65,8 @@ def match_by_path(
         if name not in saved:
             _report_missing(path, saved, options, result)
             continue
-        found = _select(saved[name], options.wants, path) if anything else saved[name]
-        if found is _DROPPED:
+        found = selected(saved[name], options.wants, path) if anything else saved[name]
+        if found is DROPPED:
             continue
         used.add(name)
         if counts[name] > 1:
@@ -219,41 +150,6 @@ def _report_extra(
 
 def _dots(name: str) -> list[int]:
     return [index for index, letter in enumerate(name) if letter == "."]
-
-
-def names(json: Json, options: PathOptions) -> Collection[str]:
-    """Return the dotted paths of a structure after renaming."""
-    entries = list(_entries(json))
-    return rename_leaves(dict(entries), options.rename, Counter(name for name, _ in entries))[0]
-
-
-def indices(json: Json) -> Iterator[int]:
-    """Yield the indices of the tensors in a structure."""
-    if isinstance(json, dict) and type(json.get("$tensor")) is int:
-        yield json["$tensor"]
-        return
-    node = decode_node(json)
-    for _, child in node.children if node is not None else ():
-        yield from indices(child)
-
-
-def _select(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
-    node = inner_node(json)
-    if node is None or not node.children:
-        return json if wants(path_string(path)) else _DROPPED
-    below = [(key, _select(child, wants, (*path, key))) for key, child in node.children]
-    left = [(key, child) for key, child in below if child is not _DROPPED]
-    if len(left) == len(below):
-        return json
-    return encode_node(Node("dict", left)) if left else _DROPPED
-
-
-def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
-    """Yield every node and leaf of a structure with its dotted path."""
-    yield path_string(path), json
-    node = inner_node(json)
-    for key, child in node.children if node is not None else ():
-        yield from _entries(child, (*path, key))
 
 
 def _problems(

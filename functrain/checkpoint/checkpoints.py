@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,18 @@ from functrain.checkpoint import hard_links, pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.retention import Best, Rule, combine
+from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.core.schedule import Mode
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
-from functrain.errors.validators import integer, number, one_of, optional
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
 
 
 @attrs.frozen
-class Checkpoints:
+class Checkpoints(Retention):
     """The checkpoints in a run directory, named by step: ``step-00000120``.
 
     An instance is an immutable value without state of its own; it reads the directory at each
@@ -67,33 +64,8 @@ class Checkpoints:
     """
 
     directory: Path = attrs.field(converter=absolute)
-    keep_last: int | None = attrs.field(
-        default=None, validator=optional(integer(minimum=1)), kw_only=True
-    )
-    keep_best: int = attrs.field(
-        default=1, validator=integer(minimum=0, kind=Integral), kw_only=True
-    )
-    monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)), kw_only=True)
-    keep_every_steps: int | None = attrs.field(
-        default=None, validator=optional(integer(minimum=1)), kw_only=True
-    )
-    keep_every_minutes: float | None = attrs.field(
-        default=None, validator=optional(number(above=0, finite=False)), kw_only=True
-    )
-    keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
     background: bool = attrs.field(default=False, kw_only=True)
     share_frozen: bool = attrs.field(default=True, kw_only=True)
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The retention rules; without any, nothing is pruned."""
-        every = self.keep_every_steps, self.keep_every_minutes
-        return combine(self._best, self.keep_last, *every, more=self.keep)
-
-    @property
-    def _best(self) -> Best:
-        return Best(self.monitor, self.mode, self.keep_best)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the exclusive right to write to this directory inside a ``with`` block.
@@ -130,17 +102,17 @@ class Checkpoints:
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
         self._best.check(metrics or {})
-        taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-        return self.write(taken)
+        snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+        return self.write(snap)
 
-    def write(self, taken: Snapshot) -> Path:
+    def write(self, snap: Snapshot) -> Path:
         """Write a snapshot; the second half of :meth:`save`."""
-        step = taken.step or 0
-        path, shares = self.path(step), self.share_frozen and taken.frozen
+        step = snap.step or 0
+        path, shares = self.path(step), self.share_frozen and snap.frozen
         with self.lock():
             previous = hard_links.newest(self.directory, step) if shares else None
-            write(path, taken, overwrite=True, previous=previous)
-            pruning.prune(self.directory, self.rules, just_saved=taken.step)
+            write(path, snap, overwrite=True, previous=previous)
+            pruning.prune(self.directory, self.rules, just_saved=snap.step)
         return path
 
     def path(self, step: int) -> Path:

@@ -15,7 +15,7 @@ from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.records import File, Leaf
-from functrain.checkpoint.loading import manifest_at
+from functrain.checkpoint.manifest_file import manifest_at
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading, writing
 from functrain.checkpoint.storage.files import opened, sync

@@ -13,7 +13,7 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.tensor_bytes import contiguous_stride, empty
-from functrain.checkpoint.loading import manifest_at, manifest_bytes, retry_while_replaced
+from functrain.checkpoint.manifest_file import manifest_at, manifest_bytes, retry_while_replaced
 from functrain.checkpoint.storage.reading import opened_payload
 from functrain.errors import CheckpointCorruptError
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -12,20 +9,15 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 import torch
 
 from functrain.checkpoint import assemble
-from functrain.checkpoint.by_path import PathOptions
-from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, parse_entry
+from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
-from functrain.checkpoint.format.records import Entry
-from functrain.checkpoint.run_directory import list_steps, missing
+from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
+from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.storage.commit import present
-from functrain.checkpoint.storage.files import directory_lock, opened, read_into
-from functrain.checkpoint.translate_errors import manifest_errors, read_errors
-from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
+from functrain.checkpoint.translate_errors import read_errors
+from functrain.errors import CheckpointCorruptError, ConfigurationError
 from functrain.tree import Tree
 
-_LARGEST_MANIFEST = 1 << 28
-_MOST_ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -154,39 +146,6 @@ def read(
     return retry_while_replaced(path, attempt)
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """Read the manifest of a checkpoint without touching its tensors.
-
-    Args:
-        path: the checkpoint's directory.
-
-    Raises:
-        NoCheckpointError: the path does not exist.
-        CheckpointCorruptError: the manifest is damaged.
-        CheckpointFormatError: a newer functrain wrote it.
-
-    Example:
-        >>> import tempfile
-        >>> from functrain.checkpoint import save
-        >>> place = save(Path(tempfile.mkdtemp()) / "weights", {"w": torch.ones(2)}, step=7)
-        >>> manifest = read_manifest(place)
-        >>> manifest.step, [(leaf.path, leaf.dtype, leaf.shape) for leaf in manifest.leaves]
-        (7, [('w', 'float32', (2,))])
-    """
-    return retry_while_replaced(path, manifest_at)
-
-
-def read_entry(path: str | Path) -> tuple[int | None, Entry]:
-    """Read only step, metrics and time, quickly for any number of leaves."""
-
-    def attempt(place: Path) -> tuple[int | None, Entry]:
-        data = manifest_bytes(place)
-        with manifest_errors(place):
-            return parse_entry(data)
-
-    return retry_while_replaced(path, attempt)
-
-
 def verify(path: str | Path) -> Manifest:
     """Read all bytes of a checkpoint and compare them with their saved hashes.
 
@@ -210,71 +169,3 @@ def is_intact(path: str | Path) -> bool:
     except CheckpointCorruptError:
         return False
     return True
-
-
-def locate(path: str | Path) -> Path:
-    """Return the path of a checkpoint, or of its older version while it is being replaced."""
-    absolute = Path(path).absolute()
-    with read_errors(absolute):
-        return present(absolute)
-
-
-def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
-    """Read a checkpoint; retry if another process replaced it meanwhile.
-
-    The last attempt locks the directory, so that writers have to wait for it.
-    """
-    for _ in range(_MOST_ATTEMPTS):
-        place = locate(path)
-        before = _identity(place)
-        try:
-            return attempt(place)
-        except (CheckpointCorruptError, NoCheckpointError):
-            # The same checkpoint may have moved, to make room for its replacement.
-            if before is not None and place == locate(path) and before == _identity(place):
-                raise
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # the directory does not exist or cannot be listed
-            stack.enter_context(directory_lock(Path(path).absolute().parent))
-        return attempt(locate(path))
-
-
-def _identity(place: Path) -> bytes | None:
-    """Return the bytes that identify a checkpoint; inode numbers would be reused."""
-    try:
-        return manifest_bytes(place)
-    except (CheckpointCorruptError, NoCheckpointError):
-        return None
-
-
-def manifest_at(place: Path) -> Manifest:
-    """Read the manifest in a directory; another process may replace it meanwhile."""
-    data = manifest_bytes(place)
-    with manifest_errors(place):
-        return parse(data)
-
-
-def manifest_bytes(place: Path) -> bytes:
-    """Read the bytes of a manifest."""
-    if not place.is_dir():
-        raise missing(place)
-    with read_errors(place):
-        try:
-            return _contents(place / MANIFEST)
-        except FileNotFoundError as error:
-            if list_steps(place):
-                raise missing(place) from error
-            raise CheckpointCorruptError(f"{place} has no {MANIFEST}") from error
-
-
-def _contents(path: Path) -> bytes:
-    with opened(path) as descriptor:
-        status = os.fstat(descriptor)
-        size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointCorruptError(f"{path} is not a regular file")
-        if size > _LARGEST_MANIFEST:
-            raise CheckpointCorruptError(f"{path} is too long for a manifest: {size:,} bytes")
-        data = bytearray(size)
-        read = read_into(descriptor, memoryview(data), 0)
-        return bytes(data[:read])

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functrain.checkpoint.format.records import Entry
-from functrain.checkpoint.loading import is_intact, read_entry
+from functrain.checkpoint.loading import is_intact
+from functrain.checkpoint.manifest_file import read_entry
 from functrain.checkpoint.retention import Rule, prunable
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import commit

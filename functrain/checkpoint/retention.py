@@ -150,24 +150,37 @@ class EveryMinutes:
         return set(firsts.values())
 
 
-def combine(
-    best: Best,
-    last: int | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    more: Sequence[Rule] = (),
-) -> tuple[Rule, ...]:
-    """Combine the rules of a store; without any besides ``best``, nothing is pruned.
+@attrs.frozen(kw_only=True)
+class Retention:
+    """The options of a store that say what to keep and what is best; see ``Checkpoints``."""
 
-    Example:
-        >>> combine(Best()), combine(Best(), last=2)
-        ((), (Last(count=2), Last(count=1), Best(metric='loss', mode=None, count=1)))
-    """
-    rules: list[Rule] = [] if last is None else [Last(last)]
-    rules += [] if steps is None else [EverySteps(steps)]
-    rules += [] if minutes is None else [EveryMinutes(minutes)]
-    rules += more
-    return (*rules, Last(1), best) if rules else ()
+    keep_last: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
+    keep_best: int = attrs.field(default=1, validator=integer(minimum=0, kind=Integral))
+    monitor: str = attrs.field(default="loss")
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+    keep_every_steps: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
+    keep_every_minutes: float | None = attrs.field(
+        default=None, validator=optional(number(above=0, finite=False))
+    )
+    keep: Sequence[Rule] = attrs.field(default=(), converter=tuple)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The retention rules; without any besides the best, nothing is pruned.
+
+        Example:
+            >>> Retention().rules, Retention(keep_last=2).rules
+            ((), (Last(count=2), Last(count=1), Best(metric='loss', mode=None, count=1)))
+        """
+        rules: list[Rule] = [] if self.keep_last is None else [Last(self.keep_last)]
+        rules += [] if self.keep_every_steps is None else [EverySteps(self.keep_every_steps)]
+        rules += [] if self.keep_every_minutes is None else [EveryMinutes(self.keep_every_minutes)]
+        rules += self.keep
+        return (*rules, Last(1), self._best) if rules else ()
+
+    @property
+    def _best(self) -> Best:
+        return Best(self.monitor, self.mode, self.keep_best)
 
 
 def prunable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:

@@ -75,31 +75,31 @@ def save(
         >>> sorted(file.name for file in place.iterdir())
         ['manifest.json', 'params.safetensors']
     """
-    taken = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-    return write(path, taken, overwrite=overwrite)
+    snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+    return write(path, snap, overwrite=overwrite)
 
 
 def write(
-    path: str | Path, taken: Snapshot, *, overwrite: bool = False, previous: Path | None = None
+    path: str | Path, snap: Snapshot, *, overwrite: bool = False, previous: Path | None = None
 ) -> Path:
     """Write a snapshot; the second half of :func:`save`.
 
     Args:
         path: the directory to create.
-        taken: the snapshot.
+        snap: the snapshot.
         overwrite: replace an existing checkpoint at ``path``.
         previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked
             instead of written if the file system can and all bytes are the same.
     """
     final = Path(path).absolute()
-    plan = layouts(taken.tensors, taken.names, taken.same, taken.frozen)
+    plan = layouts(snap.tensors, snap.names, snap.same, snap.frozen)
     try:
-        shared = hard_links.find(previous, plan, taken.tensors)
+        shared = hard_links.find(previous, plan, snap.tensors)
         linked = shared.file.name if shared else None
-        _need_room(final, _room(taken, [each for each in plan if each.name != linked]))
+        _need_room(final, _room(snap, [each for each in plan if each.name != linked]))
         commit(
             final,
-            fill=lambda directory: _fill(directory, taken, plan, shared),
+            fill=lambda directory: _fill(directory, snap, plan, shared),
             check=lambda present: _refuse_foreign(present, overwrite),
         )
     except (CheckpointExistsError, CheckpointWriteError):
@@ -109,19 +109,19 @@ def write(
     return final
 
 
-def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None) -> None:
-    files, hashes = _payload(directory, taken, plan, shared)
+def _fill(directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None) -> None:
+    files, hashes = _payload(directory, snap, plan, shared)
     # The payload is on disk now; fail if a tensor was changed in place while it was written.
-    taken.confirm()
+    snap.confirm()
     manifest = Manifest(
         format=FORMAT,
         versions=_versions(),
         saved_at=time.time(),
-        step=taken.step,
-        metrics=decode(taken.metrics, []),
-        info=decode(taken.info, []),
-        structure=taken.structure,
-        leaves=_leaves(taken, plan, hashes),
+        step=snap.step,
+        metrics=decode(snap.metrics, []),
+        info=decode(snap.info, []),
+        structure=snap.structure,
+        leaves=_leaves(snap, plan, hashes),
         files=files,
     )
     # Last: a directory without a manifest is never taken for a checkpoint.
@@ -130,19 +130,19 @@ def _fill(directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared |
 
 
 def _payload(
-    directory: Path, taken: Snapshot, plan: list[Layout], shared: Shared | None
+    directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None
 ) -> tuple[tuple[File, ...], writing.Hashes]:
     """Write the payload files, or link the one that has not changed."""
     if shared is None or not hard_links.link(shared, directory):
-        return writing.write(directory, plan, taken.tensors)
+        return writing.write(directory, plan, snap.tensors)
     rest = [layout for layout in plan if layout.name != shared.file.name]
-    written, hashes = writing.write(directory, rest, taken.tensors)
+    written, hashes = writing.write(directory, rest, snap.tensors)
     by_name = {file.name: file for file in (*written, shared.file)}
     return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
 
 
 def _leaves(
-    taken: Snapshot, plan: list[Layout], hashes: dict[int, tuple[str, ...]]
+    snap: Snapshot, plan: list[Layout], hashes: dict[int, tuple[str, ...]]
 ) -> tuple[Leaf, ...]:
     places = {
         index: (layout.name, offset)
@@ -151,7 +151,7 @@ def _leaves(
     }
     leaves: list[Leaf] = []
     for index, ((_, tensor), name, first) in enumerate(
-        zip(taken.tensors, taken.names, taken.same, strict=True)
+        zip(snap.tensors, snap.names, snap.same, strict=True)
     ):
         if first is not None:
             leaves.append(attrs.evolve(leaves[first], path=name, alias_of=first))
@@ -166,7 +166,7 @@ def _leaves(
             length=tensor.nbytes,
             hashes=hashes[index],
             stride=preserved_stride(tensor),
-            device=taken.devices[index],
+            device=snap.devices[index],
         )
         leaves.append(leaf)
     return tuple(leaves)
@@ -196,10 +196,10 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
         raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, not a directory")
 
 
-def _room(taken: Snapshot, plan: list[Layout]) -> int:
+def _room(snap: Snapshot, plan: list[Layout]) -> int:
     """Estimate the size of the files in bytes."""
     files = sum(layout.length + _ROOM_PER_FILE for layout in plan)
-    return files + _ROOM_PER_LEAF * len(taken.tensors)
+    return files + _ROOM_PER_LEAF * len(snap.tensors)
 
 
 def _need_room(path: Path, needed: int) -> None:

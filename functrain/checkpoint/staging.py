@@ -27,18 +27,18 @@ class ByReference:
         self._at_once = at_once
         self._made: dict[torch.device, torch.cuda.Event] = {}
 
-    def hold(self, taken: Snapshot) -> Snapshot:
+    def hold(self, snap: Snapshot) -> Snapshot:
         """Return the snapshot, with copies of memory that torch does not own."""
-        devices = {tensor.device for _, tensor in taken.tensors if tensor.is_cuda}
+        devices = {tensor.device for _, tensor in snap.tensors if tensor.is_cuda}
         self._made = {
             device: torch.cuda.current_stream(device).record_event() for device in devices
         }
-        foreign = [] if self._at_once else list(filter(_is_foreign, (t for _, t in taken.tensors)))
+        foreign = [] if self._at_once else list(filter(_is_foreign, (t for _, t in snap.tensors)))
         if not foreign:
-            return taken
+            return snap
         copies = {id(tensor): tensor.clone() for tensor in foreign}
-        tensors = [(path, copies.get(id(tensor), tensor)) for path, tensor in taken.tensors]
-        return attrs.evolve(taken, tensors=tensors, versions=versions([t for _, t in tensors]))
+        tensors = [(path, copies.get(id(tensor), tensor)) for path, tensor in snap.tensors]
+        return attrs.evolve(snap, tensors=tensors, versions=versions([t for _, t in tensors]))
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -60,9 +60,9 @@ class StagedCopies:
     Example:
         >>> from functrain.checkpoint.snapshot import snapshot
         >>> weight = torch.zeros(2)
-        >>> taken = StagedCopies().hold(snapshot({"w": weight}))
+        >>> snap = StagedCopies().hold(snapshot({"w": weight}))
         >>> _ = weight.fill_(7)
-        >>> taken.tensors[0][1]
+        >>> snap.tensors[0][1]
         tensor([0., 0.])
     """
 
@@ -70,17 +70,17 @@ class StagedCopies:
         self._copies: dict[int, Tensor] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def hold(self, taken: Snapshot) -> Snapshot:
+    def hold(self, snap: Snapshot) -> Snapshot:
         """Return the snapshot with copied tensors, overwriting the copies of the previous one."""
         copies: list[Tensor] = []
-        for index, ((_, tensor), first) in enumerate(zip(taken.tensors, taken.same, strict=True)):
+        for index, ((_, tensor), first) in enumerate(zip(snap.tensors, snap.same, strict=True)):
             copies.append(self._copy(index, tensor) if first is None else copies[first])
         for device, stream in self._streams.items():
             # The next step may overwrite the originals (a donated program).
             torch.cuda.current_stream(device).wait_stream(stream)
-        paths = [path for path, _ in taken.tensors]
+        paths = [path for path, _ in snap.tensors]
         pairs = list(zip(paths, copies, strict=True))
-        return attrs.evolve(taken, tensors=pairs, versions=versions(copies))
+        return attrs.evolve(snap, tensors=pairs, versions=versions(copies))
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functrain as ft
-from functrain.checkpoint.loading import locate
+from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError

@@ -36,9 +36,9 @@ class Held:
     def __init__(self, store: Checkpoints) -> None:
         self.store, self.go = store, threading.Event()
 
-    def write(self, taken: Snapshot) -> Path:
+    def write(self, snap: Snapshot) -> Path:
         assert self.go.wait(10)
-        return self.store.write(taken)
+        return self.store.write(snap)
 
 
 @pytest.fixture
@@ -144,11 +144,11 @@ def test_one_save_in_pending_from_any_thread(tmp_path: Path) -> None:
     store, together, most = Checkpoints(tmp_path), [], []
 
     class Counting:
-        def write(self, taken: Snapshot) -> Path:
-            together.append(taken)
+        def write(self, snap: Snapshot) -> Path:
+            together.append(snap)
             most.append(len(together))
             time.sleep(0.02)
-            path = store.write(taken)
+            path = store.write(snap)
             together.pop()
             return path
 
@@ -267,9 +267,9 @@ def test_inline_saves_and_fails_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     threads, write = [], store.write
 
     class Watched:
-        def write(self, taken: Snapshot) -> Path:
+        def write(self, snap: Snapshot) -> Path:
             threads.append(threading.get_ident())
-            return write(taken)
+            return write(snap)
 
     saver = Saver(Watched(), inline=True, staged=True)
     saver.save(make(1), step=1)
@@ -344,10 +344,10 @@ import sys, torch
 from functrain.checkpoint import Checkpoints, Saver
 store = Checkpoints(sys.argv[1])
 class Slow:
-    def write(self, taken):
+    def write(self, snap):
         import time
         time.sleep(float(sys.argv[3]))
-        return store.write(taken)
+        return store.write(snap)
 saver = Saver(Slow(), deadline=float(sys.argv[2]))
 saver.save({"w": torch.zeros(3 << 20)}, step=7)
 """

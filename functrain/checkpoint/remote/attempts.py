@@ -23,7 +23,7 @@ import attrs
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
-from functrain.checkpoint.loading import read_manifest
+from functrain.checkpoint.manifest_file import read_manifest
 from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.run_directory import step_name
 from functrain.errors import CheckpointCorruptError, NoCheckpointError

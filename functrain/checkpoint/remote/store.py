@@ -4,55 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import validators
 
-from functrain.checkpoint.by_path import PathOptions
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
+from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.remote import download, pruning
-from functrain.checkpoint.remote.attempts import (
-    Attempt,
-    attempts,
-    receive,
-    receive_manifest,
-    send,
-)
+from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_manifest, send
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
-from functrain.checkpoint.retention import Best, Rule, combine
+from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.core.schedule import Mode
 from functrain.errors import CheckpointReadError, CheckpointWriteError
-from functrain.errors.validators import integer, number, one_of, optional
 from functrain.tree import Tree
 
 
 @attrs.frozen
-class RemoteCheckpoints:
+class RemoteCheckpoints(Retention):
     """The checkpoints under a URL.
 
     An instance is an immutable value without state of its own. A checkpoint is a directory
     ``step-00000120.CLOCK.TOKEN`` with the files of a local one. It exists once its manifest does,
     which is written last. No object is ever overwritten, and any number of processes may save and
-    read at once. Durability is that of the store.
+    read at once. Durability is that of the store. What to keep and what is best are options as for
+    :class:`functrain.Checkpoints`.
 
     Args:
         url: such as ``s3://bucket/run``. Missing parents are created if the store allows it.
-        keep_last: how many of the newest to keep.
-        keep_best: how many of the best to keep in addition.
-        monitor: the metric that ranks checkpoints.
-        mode: whether ``"min"`` or ``"max"`` is best; the default is that of ``ft.Checkpoints``.
-        keep_every_steps: keep the steps that are multiples of this number.
-        keep_every_minutes: keep one checkpoint per interval of this many minutes.
-        keep: more rules, see :mod:`functrain.checkpoint.retention`.
         storage_options: what fsspec passes to the file system: credentials, endpoints.
 
     Example:
@@ -62,38 +46,12 @@ class RemoteCheckpoints:
         ...     _ = store.save({"w": torch.full((2,), loss)}, step=step, metrics={"loss": loss})
         >>> store.steps(), store.best()
         ([1, 2, 3], 1)
-        >>> tree, manifest = store.restore("best")
-        >>> tree, manifest.metrics
-        ({'w': tensor([0.1000, 0.1000])}, {'loss': 0.1})
+        >>> store.restore("best")[0]
+        {'w': tensor([0.1000, 0.1000])}
     """
 
-    url: str = attrs.field(validator=validators.instance_of(str), repr=without_secrets)
-    keep_last: int | None = attrs.field(
-        default=None, validator=optional(integer(minimum=1)), kw_only=True
-    )
-    keep_best: int = attrs.field(
-        default=1, validator=integer(minimum=0, kind=Integral), kw_only=True
-    )
-    monitor: str = attrs.field(default="loss", kw_only=True)
-    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)), kw_only=True)
-    keep_every_steps: int | None = attrs.field(
-        default=None, validator=optional(integer(minimum=1)), kw_only=True
-    )
-    keep_every_minutes: float | None = attrs.field(
-        default=None, validator=optional(number(above=0, finite=False)), kw_only=True
-    )
-    keep: Sequence[Rule] = attrs.field(default=(), converter=tuple, kw_only=True)
+    url: str = attrs.field(validator=attrs.validators.instance_of(str), repr=without_secrets)
     storage_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False)
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The retention rules; without any, nothing is pruned."""
-        every = self.keep_every_steps, self.keep_every_minutes
-        return combine(self._best, self.keep_last, *every, more=self.keep)
-
-    @property
-    def _best(self) -> Best:
-        return Best(self.monitor, self.mode, self.keep_best)
 
     def objects(self) -> ObjectStore:
         """Return the objects under the URL, without using the network yet.
@@ -107,12 +65,7 @@ class RemoteCheckpoints:
     # -- saving ------------------------------------------------------------------------------
 
     def save(
-        self,
-        tree: Tree,
-        *,
-        step: int,
-        metrics: Mapping[str, Any] | None = None,
-        info: Any = None,
+        self, tree: Tree, *, step: int, metrics: Mapping[str, Any] | None = None, info: Any = None
     ) -> str:
         """Save a tree under its step and prune older checkpoints.
 
@@ -135,13 +88,13 @@ class RemoteCheckpoints:
         self._best.check(metrics or {})
         return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
 
-    def write(self, taken: Snapshot) -> str:
+    def write(self, snap: Snapshot) -> str:
         """Write a snapshot; the second half of :meth:`save`."""
-        step = taken.step or 0
+        step = snap.step or 0
         if step < 0:
             raise ValueError(f"a step is a count of updates, so it cannot be {step}")
         with self._writing(), tempfile.TemporaryDirectory(prefix="functrain-") as place:
-            return self.upload(write(Path(place) / step_name(step), taken))
+            return self.upload(write(Path(place) / step_name(step), snap))
 
     def upload(self, path: str | Path, log: str | Path | None = None) -> str:
         """Upload a local checkpoint unchanged, and prune older ones.
@@ -235,7 +188,7 @@ class RemoteCheckpoints:
                 with download.downloaded(objects, attempt, take) as (place, _):
                     return read(place, like, **options)
 
-            return download.first_intact(objects, lambda: self._candidates(objects, which), use)
+            return download.first_intact(objects, partial(self._candidates, objects, which), use)
 
     def fetch(self, directory: str | Path) -> Path:
         """Download the newest intact checkpoint into a run directory, for ``fit`` to resume.
@@ -259,9 +212,8 @@ class RemoteCheckpoints:
         """
         with self._reading():
             objects = self.objects()
-            return download.fetch(
-                objects, Path(directory).absolute(), lambda: self._candidates(objects, None)
-            )
+            found = partial(self._candidates, objects, None)
+            return download.fetch(objects, Path(directory).absolute(), found)
 
     def prune(self, dry_run: bool = False) -> list[int]:
         """Remove the checkpoints that no rule keeps, and what interrupted uploads left.
@@ -291,12 +243,8 @@ class RemoteCheckpoints:
         objects = self.objects()
         return download.downloaded(objects, self._candidates(objects, step)[0], take)
 
-    @property
-    def _shown(self) -> str:
-        return without_secrets(self.url)
-
     def _reading(self) -> contextlib.AbstractContextManager[None]:
-        return download.store_errors(self._shown, CheckpointReadError)
+        return download.store_errors(without_secrets(self.url), CheckpointReadError)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return download.store_errors(self._shown, CheckpointWriteError)
+        return download.store_errors(without_secrets(self.url), CheckpointWriteError)
