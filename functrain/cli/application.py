@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from functrain.cli.config import app as configuration
-from functrain.errors import FunctrainError, FunctrainWarning, ListenerError
+from functrain.cli.output import console, show_warning
+from functrain.errors import FunctrainError, ListenerError
 
 app = typer.Typer(
     help="Train PyTorch models as pure functions of a state.",
@@ -29,7 +28,6 @@ Best = Annotated[bool, typer.Option("--best", help="the best checkpoint")]
 Monitor = Annotated[str | None, typer.Option(help="the metric that determines the best")]
 Mode = Annotated[str | None, typer.Option(help="whether its min or max is best")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead")]
-_PLAIN_WIDTH = 100
 
 
 @app.command()
@@ -40,7 +38,7 @@ def train(
     """Train, or resume a run of the same command."""
     from functrain.cli.train import train
 
-    raise typer.Exit(train(source, overrides or [], _console()))
+    raise typer.Exit(train(source, overrides or [], console()))
 
 
 @app.command()
@@ -57,7 +55,7 @@ def ls(
     from functrain.cli.listing import list_checkpoints
     from functrain.cli.run_tree import show_run_tree
 
-    (show_run_tree if tree else list_checkpoints)(directory, _console(), as_json, monitor, mode)
+    (show_run_tree if tree else list_checkpoints)(directory, console(), as_json, monitor, mode)
 
 
 @app.command()
@@ -77,7 +75,7 @@ def show(
     from functrain.cli.checkpoint_argument import open_checkpoint
     from functrain.cli.show import show
 
-    show(open_checkpoint(path, step, best, monitor, mode), _console(), as_json, only or (), stats)
+    show(open_checkpoint(path, step, best, monitor, mode), console(), as_json, only or (), stats)
 
 
 @app.command()
@@ -92,7 +90,7 @@ def diff(
     """Compare two runs or checkpoints; exit with code 1 if they differ."""
     from functrain.cli.diff import diff
 
-    raise typer.Exit(0 if diff(first, second, _console(), as_json, replay) else 1)
+    raise typer.Exit(0 if diff(first, second, console(), as_json, replay) else 1)
 
 
 @app.command()
@@ -103,7 +101,7 @@ def verify(
     """Read every byte of checkpoints; exit with code 1 if any is damaged."""
     from functrain.cli.verify import verify
 
-    raise typer.Exit(0 if verify(paths, _console(), as_json) else 1)
+    raise typer.Exit(0 if verify(paths, console(), as_json) else 1)
 
 
 @app.command()
@@ -124,7 +122,7 @@ def export(
     from functrain.cli.export import write
 
     target = open_checkpoint(path, step, best, monitor, mode)
-    write(target, out, _console(), as_json, what, format, overwrite)
+    write(target, out, console(), as_json, what, format, overwrite)
 
 
 @app.command()
@@ -146,7 +144,7 @@ def prune(
     from functrain.cli.prune import prune
 
     rules = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
-    prune(directory, _console(), as_json, dry_run, rules, monitor, mode)
+    prune(directory, console(), as_json, dry_run, rules, monitor, mode)
 
 
 @app.command()
@@ -164,7 +162,7 @@ def plot(
     from functrain.cli.plot import plot
     from functrain.plotting import Options
 
-    plot(runs, out, Options(metric or (), x, smooth, log), _console())
+    plot(runs, out, Options(metric or (), x, smooth, log), console())
 
 
 @app.command()
@@ -175,7 +173,7 @@ def report(
     """Write a page about a run: its status, curves, recipe and checkpoints."""
     from functrain.cli.plot import report
 
-    report(directory, out, _console())
+    report(directory, out, console())
 
 
 @app.command()
@@ -187,7 +185,7 @@ def search(
     """Search for hyperparameters, or resume a search of the same command."""
     from functrain.cli.search import run
 
-    raise typer.Exit(run(source, overrides or [], _console(), report))
+    raise typer.Exit(run(source, overrides or [], console(), report))
 
 
 @app.command()
@@ -239,7 +237,7 @@ def generate(
 
 def main() -> None:
     """Run the command line; errors of functrain print one line without a traceback."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         app()
     except ListenerError:
@@ -248,28 +246,5 @@ def main() -> None:
         # An OSError has the message without "[Errno 2]" in strerror.
         text = getattr(error, "strerror", None) or str(error)
         first, *rest = text.splitlines() or [type(error).__name__]
-        more = "" if not rest else "\n" + "\n".join(rest)
-        print(f"functrain: {first}{more}", file=sys.stderr)
+        print("\n".join([f"functrain: {first}", *rest]), file=sys.stderr)
         sys.exit(2)
-
-
-def _console() -> Console:
-    console = Console()
-    # Without a terminal rich assumes 80 columns, which would wrap paths in tables.
-    wide = not console.is_terminal and "COLUMNS" not in os.environ
-    return Console(width=_PLAIN_WIDTH) if wide else console
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
-    if issubclass(category, FunctrainWarning):
-        print(f"functrain: {message}", file=sys.stderr)
-    else:
-        text = warnings.formatwarning(message, category, filename, lineno, line)
-        print(text, end="", file=sys.stderr)

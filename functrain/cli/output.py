@@ -1,19 +1,33 @@
-"""Print a table for people, or one JSON document for programs."""
+"""Print tables and warnings for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from functrain.errors import FunctrainWarning
 from functrain.view.plain_text import printable
 
 _LEAST_WIDTH = 8
+_PLAIN_WIDTH = 100
+
+
+def console() -> Console:
+    """Return the terminal, or standard output with room for the paths in tables."""
+    made = Console()
+    # Without a terminal rich assumes 80 columns, which would wrap paths.
+    wide = not made.is_terminal and "COLUMNS" not in os.environ
+    return Console(width=_PLAIN_WIDTH) if wide else made
 
 
 def table(
@@ -78,3 +92,19 @@ def plain(value: Any) -> Any:
 
 def _text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of functrain in one line; it replaces ``warnings.showwarning``."""
+    if issubclass(category, FunctrainWarning):
+        print(f"functrain: {message}", file=sys.stderr)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=sys.stderr)

@@ -84,8 +84,8 @@ def last_metrics(run: ft.Run) -> dict[str, float]:
     """Return the last value of each evaluation metric, and the best of the monitored one."""
     names = run.history.names()
     measured = [name for name in names if "/" in name and not name.startswith("epoch/")]
-    taken = measured or [name for name in names if name == "loss"]
-    values = {name: float(run.history[name][-1]) for name in taken}
+    chosen = measured or [name for name in names if name == "loss"]
+    values = {name: float(run.history[name][-1]) for name in chosen}
     if run.best["value"] is not None:
         values["best"] = float(run.best["value"])
     return values

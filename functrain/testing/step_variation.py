@@ -131,9 +131,8 @@ class StepVariation:
             other = attrs.evolve(self, state=self.later[0], batch=batch, changed_by_another={})
             other.step(OTHER_CONDITIONS, self.changed_by_another)
 
-        return try_other_batches(
-            call, self.batch, ModuleAttributes.of(self.program.fixed.model.module)
-        )
+        attributes = ModuleAttributes.of(self.program.fixed.model.module)
+        return try_other_batches(call, self.batch, attributes)
 
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:
         """Return new state and metrics under some conditions, then restore all variables.
@@ -229,8 +228,8 @@ class StepVariation:
 def _influence(held: SavedVariable, value: Any, by: str) -> Influence:
     cell, (one, other) = held.cell, (_short(held.content), _short(value))
     if by:
-        told = " object at 0x" not in one
-        what = f"{by} makes {other} of {one}" if told else f"{by} changes its content"
+        shown = " object at 0x" not in one
+        what = f"{by} makes {other} of {one}" if shown else f"{by} changes its content"
         detail = f"{what}, and depends on it"
         return Influence(cell.name, cell.kind, "hidden state", detail)
     return Influence(cell.name, cell.kind, "constant", f"{other} instead of {one} makes a change")

@@ -15,7 +15,7 @@ import attrs
 from functrain.core.program import Program
 from functrain.errors import CompileCacheWarning
 from functrain.errors.warning import warn
-from functrain.transforms.compiled import Compiled
+from functrain.transforms.graph.device_step import Compiled
 from functrain.transforms.graph.lowering import Lowering
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"

@@ -46,8 +46,8 @@ class Contents:
     """Everything that can be reached from an object.
 
     Attributes:
-        leaves: by place (``".store['x']"``): tensors, arrays, plain values, the classes of what was
-            looked into, and the rest. A second way to one place is the text ``"same as <place>"``.
+        leaves: by place (``".store['x']"``): tensors, arrays, plain values, the classes of opened
+            objects, and the rest. A second way to one place is the text ``"same as <place>"``.
         kept: objects and leaves without tensors, which copies share.
         tensors: whether there is a tensor or an array among the leaves.
     """
@@ -75,9 +75,6 @@ def is_part(value: Any) -> bool:
 
 def contents(value: Any) -> Contents:
     """Return everything that can be reached from an object.
-
-    Args:
-        value: any object.
 
     Example:
         >>> from types import SimpleNamespace
@@ -124,9 +121,9 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
     if id(value) in copies:
         return copies[id(value)]
     if isinstance(value, (tuple, frozenset)):
-        items = [_copied(child, copies) for child in value]
         base: Any = tuple if isinstance(value, tuple) else frozenset
-        fresh = copies[id(value)] = base.__new__(type(value), items)
+        fresh = base.__new__(type(value), [_copied(child, copies) for child in value])
+        copies[id(value)] = fresh
     else:
         fresh = copies[id(value)] = _empty(value)
         if isinstance(value, dict):
@@ -141,14 +138,10 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
 
 
 def _empty(value: Any) -> Any:
-    """Return an object of the same class, without items and attributes.
-
-    ``__init__`` is not called.
-    """
-    cls = type(value)
+    """Return an object of the same class without items and attributes; no ``__init__`` runs."""
     base = next((base for base in (dict, list, set) if isinstance(value, base)), object)
     try:
-        return base.__new__(cls)
+        return base.__new__(type(value))
     except TypeError:  # a class written in C has its own state, which only copy.copy knows
         fresh = _shallow(value)
     if base is not object:
@@ -157,21 +150,20 @@ def _empty(value: Any) -> Any:
 
 
 def _shallow(value: Any) -> Any:
-    kind = type(value)
     try:
         fresh = copy.copy(value)
     except Exception as error:
-        raise _not_copied(kind, f"copy.copy fails: {error}") from error
+        raise _not_copied(value, f"copy.copy fails: {error}") from error
     if fresh is value:
-        raise _not_copied(kind, "copy.copy returns the object itself")
+        raise _not_copied(value, "copy.copy returns the object itself")
     return fresh
 
 
-def _not_copied(kind: type, reason: str) -> UnsupportedError:
+def _not_copied(value: Any, reason: str) -> UnsupportedError:
     return UnsupportedError(
-        f"a step hands a copy of its batch to the model, and the {kind.__qualname__} in this "
-        f"batch cannot be copied: {reason}. Register its parts with "
-        "torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
+        "a step hands a copy of its batch to the model, and the "
+        f"{type(value).__qualname__} in this batch cannot be copied: {reason}. Register its parts "
+        "with torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors."
     )
 
 
@@ -248,11 +240,10 @@ def in_slots(value: Any) -> list[tuple[str, Any]]:
 
 def slots_of(value: Any) -> list[str]:
     """Return the names of an object's slots."""
-    names: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]
-    return names  # of all bases, with private names mangled
+    # Includes the slots of all bases, with private names mangled.
+    return list(copyreg._slotnames(type(value)))  # type: ignore[attr-defined]
 
 
 def moves(value: Any) -> bool:
     """Return whether the class has methods ``clone`` and ``to``, as tensors have."""
-    cls = type(value)
-    return callable(getattr(cls, "clone", None)) and callable(getattr(cls, "to", None))
+    return all(callable(getattr(type(value), name, None)) for name in ("clone", "to"))
