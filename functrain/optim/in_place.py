@@ -6,7 +6,9 @@ A kernel applies to tensors that lie in memory alike, on a device that has kerne
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import attrs
@@ -18,6 +20,8 @@ from functrain.optim.leaf_rule import LeafRule, Leaves, Rate, Scalars, write_rul
 
 _FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _FUSED_DEVICES = frozenset({"cpu", "cuda", "xpu"})
+# Several calls for each leaf are most of a small step, so C loops over all of them.
+_DTYPE, _DEVICE = operator.attrgetter("dtype"), operator.attrgetter("device")
 
 
 def run_(
@@ -38,13 +42,12 @@ def run_(
         lr: learning rate of this update.
         scalars: as `LeafRule.kernel` gets them.
     """
-    theirs = [params[path] for path in grads]
-    slots = [[state[name].get(path) for path in grads] for name in optimizer.slots]
+    theirs = list(map(params.__getitem__, grads))
+    slots = [list(map(state[name].get, grads)) for name in optimizer.slots]
     given = list(grads.values())
-    kinds = {(param.dtype, param.device) for param in theirs}
     if _has_tensors(optimizer):
         write_rule(optimizer, given, slots, theirs, lr, scalars)
-    elif len(kinds) == 1 and fusible(kinds) and alike(theirs, given, slots):
+    elif _is_fusible(theirs) and alike(theirs, given, slots):
         optimizer.kernel(given, slots, theirs, lr, scalars)
     else:
         _by_kind_(optimizer, given, slots, theirs, lr, scalars)
@@ -75,8 +78,7 @@ def _by_kind_(
 
 def _has_tensors(optimizer: LeafRule) -> bool:
     """Whether a hyperparameter besides lr is a tensor; kernels take numbers."""
-    for name in _names(type(optimizer)):
-        value = getattr(optimizer, name)
+    for value in _hyperparameters(type(optimizer))(optimizer):
         if isinstance(value, Tensor):
             return True
         if isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value):
@@ -85,8 +87,18 @@ def _has_tensors(optimizer: LeafRule) -> bool:
 
 
 @functools.cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in attrs.fields(kind) if field.name != "lr")
+def _hyperparameters(kind: type) -> Callable[[LeafRule], tuple[Any, ...]]:
+    """Return the function that gets all hyperparameters of an optimizer but its ``lr``."""
+    names = [field.name for field in attrs.fields(kind) if field.name != "lr"]
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda optimizer: tuple(getattr(optimizer, name) for name in names)
+
+
+def _is_fusible(params: Leaves) -> bool:
+    """Whether all are of one dtype on one device, for which there are kernels."""
+    devices, dtypes = set(map(_DEVICE, params)), set(map(_DTYPE, params))
+    return len(devices) == len(dtypes) == 1 and fusible({(*dtypes, *devices)})
 
 
 def fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:
@@ -110,14 +122,17 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
         (True, False)
     """
-    others = (grads, *slots)
-    if not _agree(_dtypes, params, others) or not _agree(_sizes, params, others):
+    lists = (params, grads, *slots)
+    if any(map(operator.is_, chain.from_iterable(slots), repeat(None))):
         return False
-    contiguous = Tensor.is_contiguous
-    if all(all(map(contiguous, leaves)) for leaves in (params, *others)):
+    for of in (_dtypes, _sizes):
+        expected = of(params)
+        if not all(of(leaves) == expected for leaves in lists[1:]):
+            return False
+    if all(map(Tensor.is_contiguous, chain.from_iterable(lists))):
         return True
     strides = [param.stride() for param in params]
-    same = all([leaf.stride() for leaf in leaves] == strides for leaves in others)
+    same = all([leaf.stride() for leaf in leaves] == strides for leaves in lists[1:])
     return same and all(map(_dense, params))
 
 
@@ -127,19 +142,12 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
     return grad if same else torch.empty_like(param).copy_(grad)
 
 
-def _agree(
-    of: Callable[[list[Tensor]], list[Any]], first: list[Tensor], others: Sequence[list[Tensor]]
-) -> bool:
-    expected = of(first)
-    return all(of(leaves) == expected for leaves in others)
-
-
 # Two lists of plain values a list of leaves: one of pairs takes half as long again.
-def _dtypes(leaves: list[Tensor]) -> list[torch.dtype]:
-    return [leaf.dtype for leaf in leaves if leaf is not None]
+def _dtypes(leaves: Leaves) -> list[torch.dtype]:
+    return list(map(_DTYPE, leaves))
 
 
-def _sizes(leaves: list[Tensor]) -> list[int]:
+def _sizes(leaves: Leaves) -> list[int]:
     return list(map(Tensor.numel, leaves))
 
 

@@ -8,9 +8,12 @@ ever skipped has its own step count and scalars, as all parameters have in torch
 
 from __future__ import annotations
 
+import operator
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
@@ -27,6 +30,8 @@ from functrain.optim.update_counts import (
     of_parameter,
     scalars_of,
 )
+
+_LAYOUT, _SHAPE = operator.attrgetter("layout"), operator.attrgetter("shape")
 
 
 class Leafwise(LeafRule, Optimizer, Protocol):
@@ -86,6 +91,11 @@ class Leafwise(LeafRule, Optimizer, Protocol):
 
 def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
     """Refuse gradients that a kernel would read beyond, before anything is changed."""
+    try:
+        if _fit(list(grads.values()), list(map(params.__getitem__, grads))):
+            return
+    except KeyError:
+        pass
     name = type(optimizer).__name__
     for path, grad in grads.items():
         param = params.get(path)
@@ -105,3 +115,9 @@ def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
                 f"{name}: the gradient of {path!r} has shape {tuple(grad.shape)}, and the "
                 f"parameter {tuple(param.shape)}"
             )
+
+
+def _fit(grads: list[Tensor], params: list[Tensor]) -> bool:
+    """Whether all gradients are dense, and of the shapes of the parameters."""
+    dense = all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
+    return dense and list(map(_SHAPE, grads)) == list(map(_SHAPE, params))
