@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 # Up to this many elements, one norm over a flat copy is cheaper on the CPU than one per leaf.
 _FLAT_ELEMENTS = 1 << 16
+_DTYPE = operator.attrgetter("dtype")
 
 ALIGNMENT = 64
 """Elements. Cuts at multiples of it leave no vector loop of a kernel another remainder."""
@@ -48,9 +50,8 @@ def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
 
 def reported_norm(grads: list[Tensor]) -> Tensor:
     """Return the norm in the cheapest way, for a norm that scales nothing; last bits may differ."""
-    first = grads[0]
     few = sum(map(Tensor.numel, grads)) <= _FLAT_ELEMENTS
-    if first.is_cpu and few and all(grad.dtype is first.dtype for grad in grads):
+    if few and grads[0].is_cpu and len(set(map(_DTYPE, grads))) == 1:
         norm: Tensor = torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(grads))
         return norm
     return global_norm(grads)

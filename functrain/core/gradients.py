@@ -7,15 +7,15 @@ supports activation checkpointing and backward hooks and is faster. Under ``vmap
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 
 from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
@@ -36,6 +36,7 @@ _REENTRANT = (
 )
 
 Forward = Callable[[nn.Module, Batch], Outcome]
+T = TypeVar("T")
 # Called with (weight of the micro-batch, path, gradient) as soon as there is a gradient.
 GradientSink = Callable[[Tensor, str, Tensor], None]
 
@@ -126,9 +127,10 @@ def by_autograd(
             grads = {}
             _emit_gradients(loss, leaves, functools.partial(sink, outcome.weight_of(batch)))
         after = model.current_buffers()
-        model.writes.adopt(params, bound, model.current_params(bound))
+        model.writes.adopt(params, bound, model.current_params())
     # A copy: the loss may be a parameter itself, which a donated step writes over.
-    return Gradients(grads, after, outcome._replace(value=outcome.value.detach().clone()))
+    value = outcome.value.detach().clone()
+    return Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
 
 
 def by_func(
@@ -198,8 +200,19 @@ def _require_graph(loss: Tensor, trainable: list[str]) -> None:
 
 def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     graph = loss.grad_fn
-    with _reentrant_refused():
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    # torch.autograd.grad(loss, leaves, allow_unused=True), but its checks of every argument, which
+    # take a twentieth of a small step.
+    found = _refusing_reentrant(
+        lambda: _engine_run_backward(
+            (loss,),
+            (torch.ones_like(loss),),
+            False,  # retain_graph
+            False,  # create_graph
+            tuple(leaves.values()),
+            allow_unreachable=True,
+            accumulate_grad=False,
+        )
+    )
     if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
         return dict(zip(leaves, found, strict=True))
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
@@ -239,22 +252,20 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
     for path, leaf in leaves.items():
         hook = functools.partial(hand_over, path)
         leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-    with _reentrant_refused():
-        torch.autograd.backward(loss, inputs=list(leaves.values()))
+    _refusing_reentrant(lambda: torch.autograd.backward(loss, inputs=list(leaves.values())))
     if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
 
 
-@contextlib.contextmanager
-def _reentrant_refused() -> Iterator[None]:
-    """Refuse reentrant checkpointing, the one construct that would lose gradients.
+def _refusing_reentrant(backward: Callable[[], T]) -> T:
+    """Run a backward pass; refuse reentrant checkpointing, which alone would lose gradients.
 
     It finds its gradients by a backward pass of its own, which writes into ``.grad``.
     ``torch.autograd.grad`` makes it raise; or, where nothing trained lies before it, silently skips
     it.
     """
     try:
-        yield
+        return backward()
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise ModelError(_REENTRANT) from error

@@ -95,6 +95,8 @@ class InPlaceWrites:
             leaves: the aliases of those that are trained.
         """
         watching = self.watched < _WATCHED and len(leaves) < len(params)
+        if not watching and not self.paths:
+            return {**params, **leaves}
         paths = params.keys() if watching else self.paths
         frozen = {path: params[path].detach() for path in paths if path not in leaves}
         return {**params, **frozen, **leaves}
@@ -112,39 +114,45 @@ class InPlaceWrites:
         self.paths |= {p for p, old, new in copied if not old.is_meta and not tree.equal(old, new)}
         self.watched += 1
 
-    def adopt(self, params: Tensors, bound: Tensors, now: list[Tensor]) -> None:
+    def adopt(self, params: Tensors, bound: Tensors, now: Tensors) -> None:
         """Adopt the values that a forward gave parameters by ``.data =`` or by assignment.
 
         Args:
             params: all parameters, as the step has them; those with other values are replaced here.
             bound: the tensors that the module was given for them.
-            now: those that it has.
+            now: those that it has, all parameters.
 
         Raises:
             ModelError: the forward replaced a trained parameter by another tensor.
         """
-        if _places(now) == _places(params.values()):
+        if _share_places(now.values(), list(map(params.__getitem__, now))):
             return
-        for held, (path, one) in zip(now, bound.items(), strict=True):
-            if held is not one and one.requires_grad:
+        for path, held in now.items():
+            if held is not (one := bound[path]) and one.requires_grad:
                 raise ModelError(
                     "the forward put another tensor instead of the trained parameter "
                     f"{path!r}, where no gradient reaches it. Write to the parameter that is there "
                     "instead: with torch.no_grad(): parameter.copy_(values)"
                 )
-            if _places([held]) != _places([params[path]]):
+            if not _share_places([held], [params[path]]):
                 params[path] = held.detach().clone()
                 self.paths.add(path)
 
 
-def _places(tensors: Iterable[Tensor]) -> list[int]:
-    """Return the addresses of tensors, which only ``.data =`` changes."""
-    if torch.compiler.is_compiling():  # where there are storages, but no addresses
-        return [tensor.untyped_storage()._cdata for tensor in tensors]
+def _share_places(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
+    """Whether tensors lie at the addresses of others, each in turn; only ``.data =`` moves one."""
+    # In a graph that is traced there are storages, but no addresses.
+    place = _storage if torch.compiler.is_compiling() else Tensor.data_ptr
     try:
-        return list(map(Tensor.data_ptr, tensors))
+        return list(map(place, some)) == list(map(place, others))
     except RuntimeError:  # of a layout that has no memory of its own
-        return [tensor.data_ptr() for tensor in tensors if tensor.layout is torch.strided]
+        strided = [[t for t in tensors if t.layout is torch.strided] for tensors in (some, others)]
+        return list(map(place, strided[0])) == list(map(place, strided[1]))
+
+
+def _storage(tensor: Tensor) -> int:
+    place: int = tensor.untyped_storage()._cdata
+    return place
 
 
 def _size(tensors: Tensors) -> int:

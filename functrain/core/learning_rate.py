@@ -95,13 +95,13 @@ def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> Schedu
         loss: of the update; read only where a schedule observes it, since reading waits for the
             device.
     """
-
-    def advanced(schedule: Schedule, own: SchedulerState) -> SchedulerState:
-        if _observes(schedule) == "step":
-            own = schedule.observe(own, loss.item())  # before advancing: the loss is of this update
-        return schedule.advance(own)
-
-    return _map(advanced, schedules, state)
+    if isinstance(schedules, dict):
+        return {name: advance(own, state[name], loss) for name, own in schedules.items()}
+    if RESTARTED in state:
+        return {**state, "schedule": advance(schedules, state["schedule"], loss)}
+    if _observes(schedules) == "step":
+        state = schedules.observe(state, loss.item())  # before advancing: it is of this update
+    return schedules.advance(state)
 
 
 def observe(
@@ -115,14 +115,14 @@ def observe(
         metric: ``None`` where it was not measured.
         mode: whether less or more of it is better, for schedules that were not given a mode.
     """
-
-    def observed(schedule: Schedule, own: SchedulerState) -> SchedulerState:
-        if _observes(schedule) == "step":
-            return own
-        directed: Schedule = with_mode(schedule, mode)
-        return directed.observe(own, metric)
-
-    return _map(observed, schedules, state)
+    if isinstance(schedules, dict):
+        return {name: observe(own, state[name], metric, mode) for name, own in schedules.items()}
+    if RESTARTED in state:
+        return {**state, "schedule": observe(schedules, state["schedule"], metric, mode)}
+    if _observes(schedules) == "step":
+        return state
+    directed: Schedule = with_mode(schedules, mode)
+    return directed.observe(state, metric)
 
 
 def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
@@ -206,16 +206,3 @@ def _schedules(lr: Any) -> Schedules:
     if isinstance(lr, Mapping):
         return {name: _schedules(own) for name, own in lr.items()}
     return as_schedule(lr)
-
-
-def _map(
-    function: Callable[[Schedule, SchedulerState], SchedulerState],
-    schedules: Schedules,
-    state: SchedulerState,
-) -> SchedulerState:
-    """Return the scheduler state that a function gives for each schedule with its own state."""
-    if isinstance(schedules, dict):
-        return {name: _map(function, own, state[name]) for name, own in schedules.items()}
-    if RESTARTED in state:
-        return {**state, "schedule": function(schedules, state["schedule"])}
-    return function(schedules, state)

@@ -133,10 +133,14 @@ def evaluate(
     Raises:
         LossError: the function returned neither a scalar tensor nor a :class:`Loss` of one.
     """
-    with autocast(precision, device):
+    if precision == "float32":
         returned = function(model, batch)
-    loss = returned if isinstance(returned, Loss) else Loss(returned)
-    value = _scalar_loss(loss.value)
+    else:
+        with autocast(precision, device):
+            returned = function(model, batch)
+    if not isinstance(returned, Loss):
+        return Outcome(_scalar_loss(returned), None, {})
+    value, loss = _scalar_loss(returned.value), returned
     metrics = {
         name: metric if is_metric(metric) else _scalar(name, metric, device)
         for name, metric in loss.metrics.items()

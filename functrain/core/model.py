@@ -41,8 +41,8 @@ class FunctionalModule:
         params: initial parameters by path (ties appear once, under their first name).
         buffers: initial buffers by path.
         requires_grad: paths that the user's module marks as trainable.
-        places: for each path, every place in the shell that holds that tensor.
-        param_places: the first of them for each parameter.
+        places: every place in the shell that holds a tensor, with its path.
+        first_places: for each path, the place where ``nn.Module`` holds the tensor.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
         lists: attributes of submodules that are lists of tensors; a forward may put new lists in
@@ -58,8 +58,8 @@ class FunctionalModule:
     params: Tensors
     buffers: Tensors
     requires_grad: frozenset[str]
-    places: dict[str, list[Place]]
-    param_places: dict[str, Place]
+    places: list[tuple[str, Place]]
+    first_places: dict[str, Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
@@ -90,9 +90,10 @@ class FunctionalModule:
         """Return a context in which the shell computes with these tensors, in this mode."""
         return _Bound(self, params, buffers, training)
 
-    def current_params(self, paths: Iterable[str]) -> list[Tensor]:
-        """Return the parameters the shell holds now, in the order of their paths."""
-        return [container[key] for container, key in map(self.param_places.__getitem__, paths)]
+    def current_params(self) -> Tensors:
+        """Return the parameters the shell holds now."""
+        places = [(path, self.first_places[path]) for path in self.params]
+        return {path: container[key] for path, (container, key) in places}
 
     def current_buffers(self) -> Tensors:
         """Return the buffers the shell holds now; a forward may have replaced some by assignment.
@@ -103,14 +104,14 @@ class FunctionalModule:
         found: Tensors = {}
         try:
             for path in self.buffers:
-                container, key = self.places[path][0]
+                container, key = self.first_places[path]
                 found[path] = container[key].detach()
         except (AttributeError, KeyError):
             raise removed([p for p in self.buffers if self._buffer(p) is None]) from None
         return found
 
     def _buffer(self, path: str) -> Tensor | None:
-        container, key = self.places[path][0]
+        container, key = self.first_places[path]
         held: Tensor | None = container.get(key)
         return held
 
@@ -129,24 +130,24 @@ class _Bound:
         self.previous: list[Tensor] = []
 
     def __enter__(self) -> nn.Module:
-        places, tensors = self.model.places, self.tensors
-        self.previous = [container[key] for path in tensors for container, key in places[path]]
-        for path, tensor in tensors.items():
-            for container, key in places[path]:
-                container[key] = tensor
-        for attributes, in_training, in_evaluation in self.model.modes:
+        model, tensors = self.model, self.tensors
+        if tensors.keys() != model.first_places.keys():  # a state of another program
+            raise KeyError(min(tensors.keys() ^ model.first_places.keys()))
+        self.previous = [container[key] for _, (container, key) in model.places]
+        for path, (container, key) in model.places:
+            container[key] = tensors[path]
+        for attributes, in_training, in_evaluation in model.modes:
             attributes["training"] = in_training if self.training else in_evaluation
-        return self.model.module
+        return model.module
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        previous = iter(self.previous)
-        for path in self.tensors:
-            for container, key in self.model.places[path]:
-                container[key] = next(previous)
-        for attributes, name, owner in self.model.lists:
-            attributes[name] = owner
+        model = self.model
+        for (_path, (container, key)), tensor in zip(model.places, self.previous, strict=True):
+            container[key] = tensor
+        for attributes, key, owner in model.lists:
+            attributes[key] = owner
         if kind is None:
-            self.model.known_buffers.refuse_others()
+            model.known_buffers.refuse_others()
 
 
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
@@ -178,8 +179,8 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         params={path: p.detach() for path, p in params.items()},
         buffers={path: b.detach() for path, b in buffers.items()},
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
-        places=found,
-        param_places={path: found[path][0] for path in params},
+        places=[(path, place) for path, places in found.items() for place in places],
+        first_places={path: places[0] for path, places in found.items()},
         aliases=_aliases(module, paths),
         hooks={
             plain[path]: list(p._backward_hooks.values())

@@ -9,12 +9,12 @@ file depends on private parts of CPython and torch to find that out.
 
 from __future__ import annotations
 
+import operator
 import sys
-from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 
 from functrain.core.state import TrainState
 from functrain.tree.placed import is_placed, local
@@ -22,6 +22,7 @@ from functrain.tree.placed import is_placed, local
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
 _CONTAINERS, _TENSOR = (dict, list, tuple), frozenset({Tensor})
+_ADDRESS = operator.attrgetter("_cdata")
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
@@ -43,14 +44,12 @@ def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool
         updated: paths of the parameters that a step writes to.
         eager: whether the step itself looks for views of the parameters, after the forward.
     """
-    if max([_count(state, part) for part in _parts(state)]) > _BY_ATTRIBUTE:
+    parts = _WRITTEN if state.ema is not None else _WRITTEN[:-1]
+    if max([sys.getrefcount(getattr(state, part)) for part in parts]) > _BY_ATTRIBUTE:
         return False
     trained = list(map(state.params.__getitem__, updated))
-    others: list[Tensor] = []
-    for node in (state.buffers, state.optimizer, state.ema):
-        if node is not None and not _gather(node, others):
-            return False
-    if max(_most(trained), _most(others)) > _IN_TWO:
+    others = _solely_held_tensors([state.buffers, state.optimizer, state.ema or {}])
+    if others is None or max(_most(trained), _most(others)) > _IN_TWO:
         return False
     return unshared(others) and (eager or unshared(trained))
 
@@ -81,36 +80,31 @@ def unshared(tensors: list[Tensor]) -> bool:
 
 def _most_on_one(tensors: list[Tensor]) -> int:
     """Return the most holders that the memory of any tensor has."""
-    users = map(torch._C._storage_Use_Count, [each._cdata for each in _storages(tensors)])
-    return max(users, default=0)
-
-
-def _storages(tensors: list[Tensor]) -> list[UntypedStorage]:
     try:
-        return list(map(Tensor.untyped_storage, tensors))
+        storages = list(map(Tensor.untyped_storage, tensors))
     except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
         strided = [tensor for tensor in tensors if tensor.layout is torch.strided]
-        return list(map(Tensor.untyped_storage, strided))
+        storages = list(map(Tensor.untyped_storage, strided))
+    return max(map(torch._C._storage_Use_Count, map(_ADDRESS, storages)), default=0)
 
 
-def _parts(state: TrainState) -> tuple[str, ...]:
-    return _WRITTEN if state.ema is not None else _WRITTEN[:-1]
-
-
-def _gather(node: Container, tensors: list[Tensor]) -> bool:
-    """Put the tensors of a tree into a list; return false where a container has more holders.
+def _solely_held_tensors(nodes: list[Container]) -> list[Tensor] | None:
+    """Return the tensors of several trees; ``None`` where a container in one has more holders.
 
     Numbers and ``None`` are held everywhere, and do not count.
     """
-    parts = node.values() if isinstance(node, dict) else node
-    if _TENSOR.issuperset(map(type, parts)):
-        tensors += parts
-        return True
-    inner = [part for part in parts if isinstance(part, _CONTAINERS)]
-    if _most(inner) > _IN_TWO:
-        return False
-    tensors += [part for part in parts if isinstance(part, Tensor)]
-    return all(map(_gather, inner, repeat(tensors)))
+    tensors: list[Tensor] = []
+    for node in nodes:  # which grows
+        parts = node.values() if isinstance(node, dict) else node
+        if _TENSOR.issuperset(map(type, parts)):
+            tensors += parts
+            continue
+        inner = [part for part in parts if isinstance(part, _CONTAINERS)]
+        if _most(inner) > _IN_TWO:
+            return None
+        nodes += inner
+        tensors += [part for part in parts if isinstance(part, Tensor)]
+    return tensors
 
 
 def _most(parts: list[Any]) -> int:

@@ -138,7 +138,8 @@ def take_step(
         bounds = recipe.clip_norm, recipe.clip_value
         grads, norm = clipped(found.grads, *bounds, execution.foreach, found.norm)
         loss, _, metrics = found.outcome
-        outputs = {"loss": loss, "grad_norm": norm, "metrics": computed(metrics, loss.device)}
+        reported = computed(metrics, loss.device) if metrics else {}
+        outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
         finite: bool | Tensor = True
         if recipe.can_skip:
             finite = outputs["finite"] = execution.finite(recipe, outputs)

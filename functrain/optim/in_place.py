@@ -70,7 +70,7 @@ def _by_kind_(
         own_grads = [laid_out_as(params[i], grads[i]) for i in indices]
         own_slots = [[slot[i] for i in indices] for slot in slots]
         moved = {name: value.to(kind[1]) for name, value in scalars.items()}
-        if fusible({kind}) and alike(own, own_grads, own_slots):
+        if fusible(*kind) and alike(own, own_grads, own_slots):
             optimizer.kernel(own_grads, own_slots, own, lr, moved)
         else:
             write_rule(optimizer, own_grads, own_slots, own, lr, moved)
@@ -81,7 +81,7 @@ def _has_tensors(optimizer: LeafRule) -> bool:
     for value in _hyperparameters(type(optimizer))(optimizer):
         if isinstance(value, Tensor):
             return True
-        if isinstance(value, tuple) and any(isinstance(item, Tensor) for item in value):
+        if isinstance(value, tuple) and any(map(isinstance, value, repeat(Tensor))):
             return True
     return False
 
@@ -98,12 +98,12 @@ def _hyperparameters(kind: type) -> Callable[[LeafRule], tuple[Any, ...]]:
 def _is_fusible(params: Leaves) -> bool:
     """Whether all are of one dtype on one device, for which there are kernels."""
     devices, dtypes = set(map(_DEVICE, params)), set(map(_DTYPE, params))
-    return len(devices) == len(dtypes) == 1 and fusible({(*dtypes, *devices)})
+    return len(devices) == len(dtypes) == 1 and fusible(*dtypes, *devices)
 
 
-def fusible(kinds: set[tuple[torch.dtype, torch.device]]) -> bool:
-    """Tell whether there are kernels for these dtypes on these devices."""
-    return all(dtype in _FUSED_DTYPES and dev.type in _FUSED_DEVICES for dtype, dev in kinds)
+def fusible(dtype: torch.dtype, device: torch.device) -> bool:
+    """Tell whether there are kernels for a dtype on a device."""
+    return dtype in _FUSED_DTYPES and device.type in _FUSED_DEVICES
 
 
 def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor]]) -> bool:
@@ -122,17 +122,18 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
         (True, False)
     """
-    lists = (params, grads, *slots)
-    if any(map(operator.is_, chain.from_iterable(slots), repeat(None))):
+    others = (grads, *slots)
+    if any(map(operator.is_, chain(*slots), repeat(None))):
         return False
-    for of in (_dtypes, _sizes):
-        expected = of(params)
-        if not all(of(leaves) == expected for leaves in lists[1:]):
+    # Two lists of plain values a list of leaves: one of pairs takes half as long again.
+    dtypes, sizes = list(map(_DTYPE, params)), list(map(Tensor.numel, params))
+    for leaves in others:
+        if list(map(_DTYPE, leaves)) != dtypes or list(map(Tensor.numel, leaves)) != sizes:
             return False
-    if all(map(Tensor.is_contiguous, chain.from_iterable(lists))):
+    if all(map(Tensor.is_contiguous, chain(params, *others))):
         return True
     strides = [param.stride() for param in params]
-    same = all([leaf.stride() for leaf in leaves] == strides for leaves in lists[1:])
+    same = all([leaf.stride() for leaf in leaves] == strides for leaves in others)
     return same and all(map(_dense, params))
 
 
@@ -140,15 +141,6 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient with the strides of its parameter, copied where it has others."""
     same = grad.stride() == param.stride()
     return grad if same else torch.empty_like(param).copy_(grad)
-
-
-# Two lists of plain values a list of leaves: one of pairs takes half as long again.
-def _dtypes(leaves: Leaves) -> list[torch.dtype]:
-    return list(map(_DTYPE, leaves))
-
-
-def _sizes(leaves: Leaves) -> list[int]:
-    return list(map(Tensor.numel, leaves))
 
 
 def _dense(tensor: Tensor) -> bool:

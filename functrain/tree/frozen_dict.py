@@ -78,13 +78,14 @@ def frozen(value: Any) -> Any:
         >>> type(frozen({"exp_avg": {"w": 0.0}})["exp_avg"]).__name__
         'FrozenDict'
     """
-    if type(value) in (list, tuple):
-        return type(value)(map(frozen, value))
     if type(value) is not dict:
-        return value
-    if _is_flat(value):
-        return FrozenDict(value)
-    return FrozenDict({key: frozen(child) for key, child in value.items()})
+        return type(value)(map(frozen, value)) if type(value) in (list, tuple) else value
+    made = FrozenDict(value)
+    if not _NODES.isdisjoint(map(type, value.values())):
+        for key, child in value.items():
+            if type(child) in _NODES:
+                dict.__setitem__(made, key, frozen(child))
+    return made
 
 
 def thawed(value: Any) -> Any:
@@ -94,20 +95,18 @@ def thawed(value: Any) -> Any:
         >>> type(thawed(frozen({"exp_avg": {"w": 0.0}}))["exp_avg"]).__name__
         'dict'
     """
-    if type(value) in (dict, FrozenDict):
-        flat = _is_flat(value)
-        return dict(value) if flat else {key: thawed(child) for key, child in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(thawed, value))
-    return value
+    if type(value) not in (dict, FrozenDict):
+        return type(value)(map(thawed, value)) if type(value) in (list, tuple) else value
+    made = dict(value)
+    if not _NODES.isdisjoint(map(type, value.values())):
+        for key, child in value.items():
+            if type(child) in _NODES:
+                made[key] = thawed(child)
+    return made
 
 
 # Most dicts of a state hold only tensors, so checking all types at once is the fast path.
 _NODES = frozenset({dict, FrozenDict, list, tuple})
-
-
-def _is_flat(mapping: dict[str, Any]) -> bool:
-    return _NODES.isdisjoint(map(type, mapping.values()))
 
 
 pytree.register_pytree_node(

@@ -14,6 +14,7 @@ from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.leafwise import Leafwise
 from functrain.optim.numerics import power, safe_sqrt
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 Betas = tuple[float | Tensor, float | Tensor]
 
 
@@ -52,7 +53,7 @@ class Adam(Leafwise):
     @property
     def slots(self) -> tuple[str, ...]:
         """The two moments, and the largest second one for amsgrad."""
-        return _slots(self.amsgrad)
+        return (*_MOMENTS, "max_exp_avg_sq") if self.amsgrad else _MOMENTS
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
@@ -107,7 +108,7 @@ class AdamW(Leafwise):
     @property
     def slots(self) -> tuple[str, ...]:
         """The two moments, and the largest second one for amsgrad."""
-        return _slots(self.amsgrad)
+        return (*_MOMENTS, "max_exp_avg_sq") if self.amsgrad else _MOMENTS
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
@@ -147,11 +148,6 @@ def _step(
     bias_correction2 = 1 - power(beta2, step)
     denominator = safe_sqrt(exp_avg_sq) / bias_correction2**0.5 + adam.eps
     return param - (lr / bias_correction1) * (exp_avg / denominator), new
-
-
-def _slots(amsgrad: bool) -> tuple[str, ...]:
-    moments = ("exp_avg", "exp_avg_sq")
-    return (*moments, "max_exp_avg_sq") if amsgrad else moments
 
 
 def _moments(slots: list[Leaves]) -> tuple[Leaves, Leaves, Leaves]:
