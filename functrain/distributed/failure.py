@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
 from functrain.distributed import connections
+from functrain.distributed.meeting import agent_serves
 from functrain.errors import RankFailedError
 
 T = TypeVar("T")
@@ -159,8 +159,7 @@ def wait_for_others(
         seconds: the longest wait.
         except_for: ranks that will not report.
     """
-    # Under torchrun an agent serves the store.
-    serves = group.rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    serves = group.rank() == 0 and not agent_serves()
     with contextlib.suppress(dist.DistError):
         _report(group, what)
         if serves:

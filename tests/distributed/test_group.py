@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from functrain.distributed import World, current
-from functrain.errors import RankMismatchError
+from functrain.errors import ProcessGroupError, RankMismatchError
 
 
 def joined() -> tuple[int, int, str, bool]:
@@ -93,3 +93,29 @@ def test_a_value_that_only_some_ranks_have_differs() -> None:
     (error, _) = ranks.outcomes(compared, 2, [{"data": 1}, {"data": 1, "code": 2}])
     assert "code: rank 1 has 2, rank 0 None" in str(error)
     assert ranks.run(compared, 2, [{"data": 1, "code": 2}, {"code": 2, "data": 1}]) == [None, None]
+
+
+@pytest.mark.parametrize("sizes", [(3, 2, 3), (2, 3)])
+def test_ranks_meet_in_a_store_that_keeps_what_earlier_ones_wrote(sizes: tuple[int, ...]) -> None:
+    # As under torchrun: an agent serves the store, and a node that leaves or joins does not count
+    # as a restart.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+    for n in sizes:
+        found = ranks.outcomes(joined, n, variables=agent, timeout=20)
+        assert found == [(rank, n, "gloo", True) for rank in range(n)]
+
+
+def join_soon() -> None:
+    current(timeout=2)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_rank_that_does_not_come_is_an_error_in_an_agents_store(missing: int) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
+    (error,) = ranks.outcomes(
+        join_soon, 1, timeout=20, variables={**agent, "WORLD_SIZE": "2", "RANK": str(1 - missing)}
+    )
+    assert type(error) is ProcessGroupError
+    assert "all 2 processes were started" in str(error)
