@@ -52,7 +52,7 @@ class ProgramOptions:
         clip_norm: bound on the norm of all gradients together.
         clip_value: bound on each gradient element.
         accumulate: micro-batches per step.
-        precision: of the forward pass; ``bf16`` and ``fp16`` are autocast.
+        precision: of the forward pass; all but ``float32`` are autocast.
         ema: a decay, or a mapping of the options of ``functrain.EMA``.
         nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
@@ -64,7 +64,7 @@ class ProgramOptions:
     clip_norm: float | None = None
     clip_value: float | None = None
     accumulate: Annotated[int, AtLeast(1)] = 1
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16", "bfloat16", "float16"] = "float32"
     ema: float | EMA | None = None
     nonfinite: Literal["raise", "skip", "ignore"] = "raise"
     trainable: str | list[str] | None = None

@@ -13,7 +13,7 @@ from functrain.core.rng import derive
 from functrain.data.source import Source, as_source
 from functrain.data.source_cursor import SourceCursor
 from functrain.data.weighted_draws import WeightedDraws
-from functrain.data.weights import weights_of
+from functrain.data.weights import AnyWeights, weights_of
 from functrain.errors import ConfigurationError, DataChangedError
 
 
@@ -73,7 +73,7 @@ class Mixture:
     """
 
     sources: Mapping[str, Any] = attrs.field(converter=named)
-    weights: Any = attrs.field(default="proportional", kw_only=True)
+    weights: AnyWeights = attrs.field(default="proportional", kw_only=True)
     seed: int = attrs.field(default=0, kw_only=True, converter=operator.index)
     length: int | None = attrs.field(default=None, kw_only=True)
     with_names: bool = attrs.field(default=False, kw_only=True)

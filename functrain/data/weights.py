@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError
+from functrain.errors.validators import Validator, number, optional
 
 Vector = Sequence[float] | Mapping[str, float]
 
@@ -48,12 +48,8 @@ class Temperature:
         [10.0, 20.0]
     """
 
-    temperature: float
-    cap: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf or (self.cap is not None and self.cap <= 0):
-            raise ConfigurationError(f"temperature and cap: expected positive numbers, got {self}")
+    temperature: float = attrs.field(validator=number(above=0))
+    cap: int | None = attrs.field(default=None, validator=optional(number(above=0, finite=False)))
 
     def of(self, sizes: Sequence[int]) -> Tensor:
         """Return the weights of sources by size: a float64 tensor of shape ``[sources]``."""
@@ -80,13 +76,23 @@ class Interpolated:
         {'0': 0.75, '1': 0.25}
     """
 
-    points: Mapping[int, Vector]
+    points: Mapping[int, Vector] = attrs.field(
+        validator=Validator(
+            lambda points: bool(points) and min(points) >= 0, "weights by batch number from 0 on"
+        )
+    )
 
-    def __attrs_post_init__(self) -> None:
-        if not self.points or min(self.points) < 0:
-            raise ConfigurationError(
-                f"points: expected weights by batch number from 0 on, got {self}"
-            )
+
+# Every form of weights that a mixture accepts.
+AnyWeights: TypeAlias = (
+    Literal["uniform", "proportional"]
+    | Vector
+    | Tensor
+    | Temperature
+    | Interpolated
+    | Weights
+    | Callable[[int], Vector]
+)
 
 
 @attrs.frozen(eq=False)
@@ -105,22 +111,22 @@ class Piecewise:
     """Weights interpolated linearly between points.
 
     Attributes:
-        places: the points' batch numbers, ascending; float64 of shape ``[points]``.
+        batches: the points' batch numbers, ascending; float64 of shape ``[points]``.
         rows: their weights; float64 of shape ``[points, sources]``.
     """
 
-    places: Tensor
+    batches: Tensor
     rows: Tensor
 
     def at(self, start: int, stop: int) -> Tensor:
         """Return a row of weights for each batch."""
-        first, last = float(self.places[0]), float(self.places[-1])
-        batches = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
-        right = torch.searchsorted(self.places, batches).clamp_(min=1, max=len(self.places) - 1)
-        if len(self.places) == 1:
+        if len(self.batches) == 1:
             return self.rows
+        first, last = float(self.batches[0]), float(self.batches[-1])
+        asked = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
+        right = torch.searchsorted(self.batches, asked).clamp_(min=1, max=len(self.batches) - 1)
         left = right - 1
-        part = (batches - self.places[left]) / (self.places[right] - self.places[left])
+        part = (asked - self.batches[left]) / (self.batches[right] - self.batches[left])
         return torch.lerp(self.rows[left], self.rows[right], part[:, None])
 
 
@@ -159,9 +165,9 @@ def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) ->
     if isinstance(given, Temperature):
         return Constant(given.of(_known(sizes, names, given))[None])
     if isinstance(given, Interpolated):
-        places = sorted(given.points)
-        rows = _checked([_ordered(given.points[place], names) for place in places], names)
-        return Piecewise(torch.tensor(places, dtype=torch.float64), rows / rows.sum(1, True))
+        batches = sorted(given.points)
+        rows = _checked([_ordered(given.points[batch], names) for batch in batches], names)
+        return Piecewise(torch.tensor(batches, dtype=torch.float64), rows / rows.sum(1, True))
     if callable(given):
         return Computed(given, names)
     return Constant(_checked([_ordered(given, names)], names))

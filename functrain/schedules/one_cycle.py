@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -12,6 +12,8 @@ from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.total_steps import known_total_steps, with_total_steps
+
+_Shape: TypeAlias = Literal["cosine", "linear"]
 
 
 def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bool) -> None:
@@ -53,7 +55,7 @@ class OneCycle(Schedule):
     warmup_proportion: float = attrs.field(
         default=0.3, kw_only=True, converter=plain_float, validator=number(minimum=0, maximum=1)
     )
-    shape: str = attrs.field(default="cosine", kw_only=True, validator=one_of("cosine", "linear"))
+    shape: _Shape = attrs.field(default="cosine", kw_only=True, validator=one_of(_Shape))
     div_factor: float = attrs.field(
         default=25.0, kw_only=True, converter=plain_float, validator=number(above=0)
     )

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -16,6 +16,7 @@ from functrain.errors.validators import one_of
 from functrain.schedules.fields import plain_float
 
 Point = tuple[int, float]
+_Shape: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
 def _as_points(given: Any) -> Any:
@@ -63,7 +64,7 @@ class Piecewise(Schedule):
     """
 
     points: tuple[Point, ...] = attrs.field(converter=_as_points, validator=_check_points)
-    shape: str = attrs.field(default="constant", validator=one_of("constant", "linear", "cosine"))
+    shape: _Shape = attrs.field(default="constant", validator=one_of(_Shape))
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the lr of the piece that `step` is in."""

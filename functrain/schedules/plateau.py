@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -11,6 +12,8 @@ from functrain.errors import MissingMetricWarning, ScheduleStateError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.errors.warning import warn
 from functrain.schedules.fields import plain_float
+
+_ThresholdMode: TypeAlias = Literal["rel", "abs"]
 
 
 @attrs.frozen(repr=False)
@@ -51,7 +54,7 @@ class Plateau(Schedule):
     )
     patience: int = attrs.field(default=10, validator=integer(minimum=0))
     threshold: float = attrs.field(default=1e-4, converter=plain_float, validator=number(minimum=0))
-    threshold_mode: str = attrs.field(default="rel", validator=one_of("rel", "abs"))
+    threshold_mode: _ThresholdMode = attrs.field(default="rel", validator=one_of(_ThresholdMode))
     mode: Mode | None = attrs.field(default=None, validator=optional(one_of("min", "max")))
     cooldown: int = attrs.field(default=0, validator=integer(minimum=0))
     min_lr: float = attrs.field(default=0.0, converter=plain_float, validator=number(minimum=0))

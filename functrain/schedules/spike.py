@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -14,6 +14,8 @@ from functrain.errors.validators import integer, number, one_of
 from functrain.errors.warning import warn
 from functrain.schedules.composite import check_observes_steps, own_end
 from functrain.schedules.fields import plain_float
+
+_ThresholdMode: TypeAlias = Literal["std", "rel"]
 
 
 def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: float) -> None:
@@ -66,7 +68,7 @@ class Spike(Schedule):
         default=0.5, converter=plain_float, validator=number(minimum=0, below=1)
     )
     threshold: float = attrs.field(default=5.0, converter=plain_float, validator=number(above=0))
-    threshold_mode: str = attrs.field(default="std", validator=one_of("std", "rel"))
+    threshold_mode: _ThresholdMode = attrs.field(default="std", validator=one_of(_ThresholdMode))
     decay: float = attrs.field(
         default=0.99, converter=plain_float, validator=number(minimum=0, below=1)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -12,6 +12,8 @@ from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.total_steps import check_total_steps, known_total_steps
+
+_Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
 
 
 def _length(steps: int | None, proportion: float | None, horizon: int) -> int:
@@ -78,9 +80,7 @@ class WarmupStableDecay(Schedule):
             exactly_one("decay_steps", "decay_proportion"),
         ],
     )
-    shape: str = attrs.field(
-        default="linear", kw_only=True, validator=one_of("linear", "cosine", "sqrt")
-    )
+    shape: _Shape = attrs.field(default="linear", kw_only=True, validator=one_of(_Shape))
     end: float = attrs.field(
         default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
     )

@@ -94,6 +94,15 @@ def test_the_schema_rejects_mistakes(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.row(46)
+@pytest.mark.parametrize("name", ["bf16", "bfloat16", "fp16", "float16"])
+def test_a_precision_has_the_name_of_its_dtype_too(name: str) -> None:
+    loaded = config.load("digits", [f"program.precision={name}"])
+    assert errors(loaded.plain) == []
+    short = name.replace("bfloat", "bf").replace("float", "fp")
+    assert config.build_program(loaded.config).recipe.precision == short
+
+
+@pytest.mark.row(46)
 def test_a_reference_may_replace_any_value() -> None:
     plain = config.load("digits").plain
     changes = {"seed": "${x}", "fit": {"until": "${x}"}, "schedule": "${x}", "seeds": ["${x}"]}

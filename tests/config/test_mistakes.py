@@ -19,7 +19,7 @@ BAD = [
     (["program.clip_norm=-1"], "program: clip_norm: expected a number above 0"),
     (
         ["program.precision=int4"],
-        "program.precision: expected 'float32', 'bf16' or 'fp16', got 'int4'",
+        "expected 'float32', 'bf16', 'fp16', 'bfloat16' or 'float16', got 'int4'",
     ),
     (["program.ema.decay=2"], "program.ema: "),
     (["model.widht=3"], "model.widht: ConvNet takes no such argument (did you mean 'width'?)"),
