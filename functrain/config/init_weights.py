@@ -7,7 +7,7 @@ from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
-from functrain.errors.nearest import matches
+from functrain.tree.patterns import matches
 
 
 def check_weights(config: RunConfig) -> None:

@@ -17,7 +17,8 @@ from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable
 from functrain.errors import ConfigurationError
-from functrain.errors.nearest import matches, nearest
+from functrain.errors.nearest import nearest
+from functrain.tree.patterns import matches
 
 
 def program(

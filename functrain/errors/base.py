@@ -12,7 +12,10 @@ class FunctrainWarning(UserWarning):
 
 
 class ConfigurationError(FunctrainError, ValueError):
-    """An argument has a value that the function or class cannot work with."""
+    """An argument has a value that the function or class cannot work with.
+
+    It is of arguments in Python; of configuration files, see :class:`ConfigError`.
+    """
 
 
 class UnsupportedError(FunctrainError, TypeError):

@@ -1,12 +1,9 @@
-"""Names in messages: the nearest of the names there are, and patterns over paths."""
+"""Names in messages: the nearest of the known names, and the full name of a value."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
-
-from torch import Tensor
+from collections.abc import Iterable
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -27,29 +24,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-def matches(
-    pattern: str | Sequence[str] | Callable[[str, Tensor], bool], path: str, tensor: Tensor
-) -> bool:
-    """Return whether a parameter is meant by a pattern.
-
-    Args:
-        pattern: a glob over paths (``"*.bias"``), several of them, or a predicate.
-        path: the parameter's path.
-        tensor: its value.
-
-    Example:
-        >>> import torch
-        >>> matches(["head.*", "*.bias"], "encoder.0.bias", torch.zeros(3))
-        True
-        >>> matches(lambda path, tensor: tensor.ndim > 1, "encoder.0.bias", torch.zeros(3))
-        False
-    """
-    if callable(pattern):
-        return bool(pattern(path, tensor))
-    globs = [pattern] if isinstance(pattern, str) else pattern
-    return any(fnmatchcase(path, glob) for glob in globs)
 
 
 def named(value: object) -> str:

@@ -92,7 +92,10 @@ class ResumeWarning(FunctrainWarning):
 
 
 class ConfigError(FunctrainError, ValueError):
-    """A configuration is wrong; the message is one line that names the key.
+    """A configuration file is wrong; the message is one line that names the key.
+
+    It is of YAML files and their overrides; of wrong arguments in Python, see
+    :class:`ConfigurationError`.
 
     Attributes:
         where: the key, where one is at fault; the message begins with it.

@@ -11,7 +11,8 @@ from functrain.core.clipping import global_norm
 from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
-from functrain.errors.nearest import matches, nearest
+from functrain.errors.nearest import nearest
+from functrain.tree.patterns import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 Patterns: TypeAlias = Mapping[str, Pattern]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
-from functrain.errors.nearest import matches, nearest
+from functrain.errors.nearest import nearest
 from functrain.optim.frozen import Frozen
+from functrain.tree.patterns import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 
