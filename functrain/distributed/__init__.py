@@ -5,7 +5,8 @@ places of tensors). ``group.py`` is the process group of this process, ``failure
 failure of one rank ends all of them.
 """
 
-from functrain.distributed.group import World, current, leave
+from functrain.distributed.group import World, current
+from functrain.distributed.joining import leave
 from functrain.distributed.placement import Placement
 from functrain.distributed.sharded import sharded
 

@@ -27,10 +27,11 @@ T = TypeVar("T")
 
 _FIRST = "functrain/failed"
 # Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
-_PROBE, _REPORT, _READ = 0.5, 3.0, 3.0
+_PROBE, _REPORT, _READ = 1.0, 3.0, 3.0
 _POLL = 0.01
 _LONGEST = 2000
 _COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")
+_TIMED_OUT = re.compile(r"Timed out|timeout", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -114,7 +115,10 @@ def _explained(group: ProcessGroup, error: BaseException) -> Failure:
     """Close the connections, and return why a collective failed."""
     try:
         _report(group, "failed")
-        found = _poll(_PROBE, lambda: of(group) or _ended(group))
+        found = of(group)
+        if found is None and not _TIMED_OUT.search(str(error)):
+            # A rank whose collective timed out has closed its connections, and reports very soon.
+            found = _poll(_PROBE, lambda: of(group)) or _ended(group)
         connections.close_all()
         found = found or _poll(_REPORT, lambda: of(group) or _disconnected(group, error))
         return found or _publish(group, _silent(group, error))

@@ -1,4 +1,4 @@
-"""The process group of this process: joining it, leaving it, and messages between the hosts.
+"""The process group of this process, and messages between the hosts.
 
 One of torch's own is taken as it is. Otherwise :func:`current` starts one if a launcher says that
 there are several processes. Messages between hosts never wait for an accelerator: a group that is
@@ -7,7 +7,6 @@ started here has gloo for the CPU beside the backend of the device. (NCCL was no
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,19 +18,14 @@ import torch
 import torch.distributed as dist
 
 from functrain.distributed import failure
-from functrain.distributed.launch import Launch, from_environment
-from functrain.distributed.meeting import meet
-from functrain.errors import ConfigurationError, ProcessGroupError, RankMismatchError
+from functrain.distributed.joining import device_of, join
+from functrain.distributed.launch import from_environment
+from functrain.errors import RankMismatchError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
-
-# Long enough for one rank's checkpoint or evaluation; torch's 30 minutes hide a hanging rank.
-TIMEOUT = timedelta(seconds=60)
-# How long rank 0, whose process serves the others' store, waits for them at its end.
-_LAST = 5.0
 
 
 @attrs.frozen
@@ -204,67 +198,5 @@ def current(
         launch = from_environment(os.environ)
         if launch is None or not launch.address:
             return World(0, 1)
-        _join(launch, timeout, _device(launch, device))
+        join(launch, timeout, device_of(launch, device))
     return World(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
-
-
-def _device(launch: Launch, device: str | torch.device | None) -> torch.device:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if device is None:
-        device = accelerator or torch.device("cpu")
-    device = torch.device(device)
-    if device.type == "cpu":
-        return device
-    index = launch.local_rank if device.index is None else device.index
-    count = torch.accelerator.device_count()
-    if index >= count:
-        raise ConfigurationError(
-            f"expected a {device.type} device for each rank of this machine, got {count} for local "
-            f"rank {launch.local_rank}. Start at most {count} processes here, or use device='cpu'"
-        )
-    return torch.device(device.type, index)
-
-
-def _join(launch: Launch, timeout: float | timedelta | None, device: torch.device) -> None:
-    if isinstance(timeout, int | float):
-        timeout = timedelta(seconds=timeout)
-    backend = "gloo"
-    if device.type != "cpu":
-        torch.accelerator.set_device_index(device)
-        backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
-    elif timeout is None:
-        timeout = TIMEOUT
-    try:
-        store = meet(launch, timeout or TIMEOUT)
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=launch.rank,
-            world_size=launch.size,
-            timeout=timeout,
-            device_id=None if device.type == "cpu" else device,
-        )
-    except RuntimeError as error:
-        raise ProcessGroupError(
-            f"rank {launch.rank} of {launch.size} could not join the others at "
-            f"{launch.address}:{launch.port}: {str(error).splitlines()[0]}. Check that all "
-            f"{launch.size} processes were started, that this machine reaches MASTER_ADDR, and "
-            "that no other process uses MASTER_PORT there"
-        ) from error
-    atexit.register(leave, dist.group.WORLD)
-
-
-def leave(group: ProcessGroup | None = None) -> None:
-    """Leave the process group, as happens at exit by itself.
-
-    Rank 0 waits a few seconds for the others, because its process may serve their store.
-
-    Args:
-        group: the group to leave; it is left alone if it is not the default one any more.
-    """
-    world = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
-    if world is None or group not in (None, world):
-        return
-    if failure.of(world) is None:
-        failure.wait_for_others(world, "left", _LAST)
-    dist.destroy_process_group()

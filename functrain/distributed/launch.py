@@ -93,7 +93,10 @@ def _master(variables: Mapping[str, str], size: int) -> tuple[str, int]:
     nodes = variables.get("SLURM_STEP_NODELIST", "")
     address = variables.get("MASTER_ADDR") or first_node(nodes)
     if "MASTER_PORT" in variables:
-        return address, _integer(variables, "MASTER_PORT")
+        port = _integer(variables, "MASTER_PORT")
+        if not 0 < port < 2**16:
+            raise ConfigurationError(f"expected a port in MASTER_PORT, got {port}. {_HINT}")
+        return address, port
     if address and "SLURM_JOB_ID" in variables:
         # One port for each job, above those that Linux gives out by itself.
         return address, 61440 + _integer(variables, "SLURM_JOB_ID") % 4096

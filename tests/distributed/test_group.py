@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from functrain.distributed import World, current
-from functrain.errors import ProcessGroupError, RankMismatchError
+from functrain.errors import ConfigurationError, ProcessGroupError, RankMismatchError
 
 
 def joined() -> tuple[int, int, str, bool]:
@@ -38,6 +38,15 @@ def exchanged() -> tuple[object, ...]:
 def test_values_travel_between_hosts() -> None:
     expected = ({"from": 0}, {"from": 1}, [0, 1, 4], False)
     assert ranks.run(exchanged, 3) == [expected] * 3
+
+
+@pytest.mark.parametrize("timeout", [0, -1.5])
+def test_a_timeout_is_positive(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="more than 0 seconds, got"):
+        current(timeout=timeout)
 
 
 def test_one_process_needs_no_group() -> None:

@@ -47,6 +47,7 @@ def test_the_place_of_a_process(variables: dict[str, str], expected: Launch | No
         ({"WORLD_SIZE": "2"}, "no RANK"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "2 processes, but no MASTER_ADDR"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "n1"}, "but no MASTER_PORT"),
+        ({**TORCH, "MASTER_PORT": "70000"}, "expected a port in MASTER_PORT, got 70000"),
         ({**TORCH, "MASTER_PORT": ""}, "expected an integer in MASTER_PORT"),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, "4 processes, but no MASTER_ADDR"),
     ],

@@ -1,0 +1,259 @@
+"""One rank fails; all ranks end within seconds and say which rank failed, and how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+import ranks
+import torch
+import torch.distributed as dist
+
+from functrain.distributed import current
+from functrain.errors import RankFailedError
+
+
+def ends(function: Any, n: int, *args: Any) -> list[Any]:
+    """Give the outcomes; a rank that still runs after ten seconds has died for the tests."""
+    return ranks.outcomes(function, n, *args, timeout=10)
+
+
+def one_raises(failing: int, where: str) -> None:
+    world = current()
+    groups = [dist.new_group([0, world.size - 1])]
+    with world.failing_together():
+        for step in range(20):
+            if step == 7 and world.rank == failing:
+                raise KeyError(f"sample {step}")
+            if where == "host":
+                world.gathered(step)
+            elif where == "another group" and world.rank in (0, world.size - 1):
+                dist.all_reduce(torch.ones(3), group=groups[0])
+            else:
+                pending = [dist.all_reduce(torch.ones(3), async_op=True) for _ in range(2)]
+                [each.wait() for each in pending]
+
+
+@pytest.mark.parametrize("where", ["host", "device", "another group"])
+@pytest.mark.parametrize("failing", [0, 2])
+def test_an_exception_of_one_rank_ends_all(failing: int, where: str) -> None:
+    found = ends(one_raises, 3, failing, where)
+    error = found.pop(failing)
+    assert type(error) is KeyError
+    assert error.args == ("sample 7",)
+    for other in found:
+        assert type(other) is RankFailedError
+        assert str(other).startswith(f"rank {failing} raised KeyError: 'sample 7'")
+        assert other.rank == failing
+
+
+def one_is_killed(failing: int) -> None:
+    world = current()
+    with world.failing_together():
+        for step in range(20):
+            if step == 7 and world.rank == failing:
+                os.kill(os.getpid(), signal.SIGKILL)
+            world.gathered(step)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_killed_rank_ends_all(failing: int) -> None:
+    found = ends(one_is_killed, 3, failing)
+    died = found.pop(failing)
+    assert (type(died), died.code) == (ranks.DiedError, -signal.SIGKILL)
+    for other in found:
+        assert type(other) is RankFailedError, other
+        assert str(other).startswith(f"rank {failing} ended")
+        assert other.rank == failing
+
+
+def one_hangs(failing: int) -> None:
+    world = current(timeout=2)
+    with world.failing_together():
+        if world.rank == failing:
+            time.sleep(7)
+        dist.all_reduce(torch.ones(1))
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_hanging_rank_is_named_after_the_timeout(failing: int) -> None:
+    found = ends(one_hangs, 3, failing)
+    assert type(found.pop(failing)) is RankFailedError  # on the rank itself, once it goes on
+    for error in found:
+        assert type(error) is RankFailedError
+        assert str(error).startswith(f"rank {failing} gave no answer within 2 s")
+        assert "py-spy" in str(error)
+
+
+def one_is_stopped() -> None:
+    world = current(timeout=2)
+    process = world.gathered(os.getpid())[1]
+    if world.rank == 1:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        world.barrier()
+    finally:
+        os.kill(process, signal.SIGKILL)
+
+
+def test_a_stopped_rank_is_named_after_the_timeout() -> None:
+    first, second = ends(one_is_stopped, 2)
+    assert str(first).startswith("rank 1 gave no answer within 2 s"), first
+    assert type(second) is ranks.DiedError
+
+
+def each_raises() -> None:
+    world = current()
+    with world.failing_together():
+        raise ValueError(f"by rank {world.rank}")
+
+
+def test_each_rank_raises_its_own_exception() -> None:
+    found = ends(each_raises, 3)
+    assert [(type(error), str(error)) for error in found] == [
+        (ValueError, f"by rank {rank}") for rank in range(3)
+    ]
+
+
+def nested(failing: int) -> None:
+    world = current()
+    with world.failing_together():
+        dist.all_reduce(torch.ones(1))
+        try:
+            with world.failing_together(), world.failing_together():
+                if world.rank == failing:
+                    raise OSError("disk full")
+                dist.all_reduce(torch.ones(1))
+        except Exception as error:
+            raise LookupError("listener") from error
+
+
+def test_a_failure_in_nested_blocks_is_published_once() -> None:
+    first, second, third = ends(nested, 3, 1)
+    assert type(second) is LookupError
+    for other in (first, third):  # wrapped by the code around, with the cause
+        assert type(other) is LookupError
+
+
+def goes_on(failing: int) -> list[str]:
+    world = current()
+    found = []
+    try:
+        with world.failing_together():
+            if world.rank == failing:
+                raise ValueError("first")
+            dist.all_reduce(torch.ones(1))
+    except (ValueError, RankFailedError) as error:
+        found.append(type(error).__name__)
+    assert world.is_broken
+    for collective in (world.barrier, lambda: world.gathered(1), lambda: world.broadcast(2)):
+        with pytest.raises(RankFailedError, match=rf"^rank {failing} raised ValueError: first"):
+            collective()
+    with pytest.raises(RankFailedError, match="raised ValueError"), world.failing_together():
+        dist.all_reduce(torch.ones(1))
+    time.sleep(0.5)  # rank 0 serves the store for rank 1
+    return found
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_broken_group_refuses_collectives(failing: int) -> None:
+    expected = [["RankFailedError"]] * 2
+    expected[failing] = ["ValueError"]
+    assert ends(goes_on, 2, failing) == expected
+
+
+def busy() -> None:
+    """Rank 1 works for a while when rank 0 fails; it learns of it at its next collective."""
+    world = current()
+    with world.failing_together():
+        if world.rank == 0:
+            raise ValueError("early")
+        time.sleep(1)
+        dist.all_reduce(torch.ones(1))
+
+
+def test_a_rank_that_serves_the_store_waits_for_the_others_to_read() -> None:
+    first, second = ends(busy, 2)
+    assert type(first) is ValueError
+    assert str(second) == "rank 0 raised ValueError: early"
+
+
+def leaves_early() -> None:
+    world = current()
+    with world.failing_together():
+        if world.rank != 1:
+            world.barrier()
+
+
+def test_a_rank_that_does_fewer_collectives_is_named() -> None:
+    first, second, third = ends(leaves_early, 3)
+    assert second is None
+    for error in (first, third):
+        assert str(error).startswith("rank 1 left the group while other ranks wait"), error
+
+
+def interrupted(kind: type[BaseException]) -> None:
+    world = current()
+    with world.failing_together():
+        if world.rank == 1:
+            raise kind
+        world.barrier()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_rank_ends_the_others(kind: type[BaseException]) -> None:
+    first, second = ends(interrupted, 2, kind)
+    assert type(second) is kind
+    assert str(first) == f"rank 1 raised {kind.__name__}"
+
+
+def generator() -> list[Any]:
+    world = current()
+
+    def steps() -> Any:
+        with world.failing_together():
+            yield from range(10)
+
+    for step in steps():
+        if step == 3:
+            break
+    world.barrier()
+    return [world.is_broken]
+
+
+def test_closing_a_generator_is_no_failure() -> None:
+    assert ends(generator, 2) == [[False]] * 2
+
+
+def wrapped() -> None:
+    """A library between turns the error of the collective into another one."""
+    world = current()
+    with world.failing_together():
+        if world.rank == 1:
+            raise ValueError("bad batch")
+        try:
+            dist.all_reduce(torch.ones(1))
+        except RuntimeError:
+            raise OSError("could not save") from None
+
+
+def test_a_wrapped_failure_of_a_collective_names_the_rank() -> None:
+    first, _ = ends(wrapped, 2)
+    assert str(first) == "rank 1 raised ValueError: bad batch"
+
+
+def unrelated() -> None:
+    world = current()
+    with world.failing_together():
+        if world.rank == 1:
+            raise RuntimeError("the model is called gloo")
+        world.barrier()
+
+
+def test_a_runtime_error_of_a_rank_is_its_own() -> None:
+    first, second = ends(unrelated, 2)
+    assert type(second) is RuntimeError
+    assert str(first) == "rank 1 raised RuntimeError: the model is called gloo"
