@@ -11,7 +11,7 @@ from functrain.schedules.cosine import Cosine
 from functrain.schedules.cyclic import CosineRestarts, Cyclic
 from functrain.schedules.exponential import Exponential
 from functrain.schedules.exponential_warmup import ExponentialWarmup
-from functrain.schedules.from_torch import TorchSchedule, from_torch
+from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
 from functrain.schedules.inverse_sqrt import InverseSqrt
 from functrain.schedules.joined import Joined
@@ -24,6 +24,7 @@ from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Sequential
 from functrain.schedules.spike import Spike
 from functrain.schedules.step_decay import MultiStep, Step
+from functrain.schedules.torch_schedule import TorchSchedule
 from functrain.schedules.warmup import Warmup
 from functrain.schedules.warmup_decay import WarmupCosine, WarmupLinear
 from functrain.schedules.warmup_stable_decay import WarmupStableDecay

@@ -18,7 +18,7 @@ class Cosine(Schedule):
 
     Formula: end + (lr - end) * (1 + cos(pi * step / steps)) / 2, the closed form of
     `torch.optim.lr_scheduler.CosineAnnealingLR` with T_max = steps and eta_min = end
-    (Loshchilov & Hutter, SGDR, 2017). It does not rise again after `steps`, as torch's does.
+    (Loshchilov & Hutter, SGDR, 2017). Unlike torch's, it does not rise again after `steps`.
 
     Args:
         lr: the learning rate of the first update.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -12,6 +12,8 @@ from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
+
+_Mode: TypeAlias = Literal["triangular", "triangular2", "exp_range"]
 
 
 def _check_top(instance: Cyclic, attribute: attrs.Attribute[Any], top: float) -> None:
@@ -25,17 +27,17 @@ def _check_top(instance: Cyclic, attribute: attrs.Attribute[Any], top: float) ->
 class Cyclic(Schedule):
     """Go up from `lr` to `top` and down again in straight lines, over and over.
 
-    Smith (2017), as `torch.optim.lr_scheduler.CyclicLR` has it; its names are base_lr = lr,
-    max_lr = top, step_size_up = up, step_size_down = down and gamma = factor. Formula:
+    Smith (2017). It equals `torch.optim.lr_scheduler.CyclicLR` with base_lr = lr, max_lr = top,
+    step_size_up = up, step_size_down = down and gamma = factor. Formula:
     lr + (top - lr) * height * scale, with height going from 0 to 1 in `up` steps and back in
     `down`. The scale is 1 for "triangular", halves at each cycle for "triangular2", and is
-    factor**step for "exp_range". The momentum stays as it is.
+    factor**step for "exp_range". The momentum does not change.
 
     Args:
         lr: the learning rate of the first update, the lowest.
-        top: the highest one.
-        up: how many steps a rise takes.
-        down: how many a fall takes; None is as many as `up`.
+        top: the highest learning rate.
+        up: steps of a rise.
+        down: steps of a fall; by default `up`.
         mode: "triangular", "triangular2" or "exp_range".
         factor: at least 0, for "exp_range"; above 1 the triangles grow beyond `top`.
 
@@ -51,9 +53,7 @@ class Cyclic(Schedule):
     )
     up: int = attrs.field(default=2000, validator=integer(minimum=1))
     down: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
-    mode: str = attrs.field(
-        default="triangular", validator=one_of("triangular", "triangular2", "exp_range")
-    )
+    mode: _Mode = attrs.field(default="triangular", validator=one_of(_Mode))
     factor: float = attrs.field(default=1.0, converter=plain_float, validator=number(minimum=0))
 
     def lr(self, state: ScheduleState, step: int) -> float:
@@ -81,9 +81,9 @@ class CosineRestarts(Schedule):
 
     Args:
         lr: the learning rate at the beginning of each wave.
-        period: how many steps the first wave has.
-        growth: how many times longer each wave is than the one before, an integer.
-        end: what each wave falls to.
+        period: steps of the first wave.
+        growth: each wave is this many times as long as the one before, an integer.
+        end: the learning rate that each wave falls to.
 
     Example:
         >>> schedule = CosineRestarts(1.0, period=2, growth=2)

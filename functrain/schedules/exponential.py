@@ -29,13 +29,13 @@ class Exponential(Schedule):
     Formula: lr * factor**step, but not beyond `end`; the closed form of
     `torch.optim.lr_scheduler.ExponentialLR` with gamma = factor, and
     `optax.exponential_decay` with transition_steps = 1 and decay_rate = factor. To fall to the
-    part p in n steps, give factor = p**(1 / n). A factor above 1 makes the learning rate range
+    fraction p in n steps, give factor = p**(1 / n). A factor above 1 makes the learning rate range
     test of Smith (2017).
 
     Args:
         lr: the learning rate of the first update.
-        factor: what to multiply it with after each update, at least 0.
-        end: where it stops; without it a factor above 1 lets it grow without bound.
+        factor: multiplies the learning rate after each update, at least 0.
+        end: a bound that stops it; without one, a factor above 1 makes it grow forever.
 
     Example:
         >>> schedule = Exponential(1.0, factor=0.5, end=0.2)

@@ -1,4 +1,4 @@
-"""A climb that is steep at first and never quite over."""
+"""A warmup that is steep at first and approaches its end exponentially."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class ExponentialWarmup(Schedule):
     """Follow `then` from its step 0 on, with a factor that approaches 1 exponentially.
 
     Formula: the lr of `then` at k times 1 - exp(-(k + 1) / period) for update number k, the
-    exponential warmup of Ma & Yarats (2021) as `pytorch_warmup.ExponentialWarmup` has it. Their
-    untuned form for Adam is period = 1 / (1 - beta2). Unlike Warmup it does not hold `then`
-    back: there is no step at which the climb is over. After 3 periods 95 % are reached.
+    exponential warmup of Ma & Yarats (2021), equal to `pytorch_warmup.ExponentialWarmup`. Their
+    untuned form for Adam is period = 1 / (1 - beta2). Unlike Warmup it does not delay `then`,
+    because the warmup never ends; after 3 periods the factor is 0.95.
 
     Args:
         period: the time constant in steps, above 0.
-        then: the schedule that is dampened; or a number, or a function of the step.
+        then: the schedule to dampen; or a number, or a function of the step.
 
     Example:
         >>> schedule = ExponentialWarmup(2, then=1.0)

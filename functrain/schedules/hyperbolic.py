@@ -47,15 +47,15 @@ def _height(step: int, horizon: int, bound: int) -> float:
 class Hyperbolic(Schedule):
     """A hyperbola from `lr` down towards `infimum_lr`.
 
-    HyperbolicLR of Kim (2024), made to begin much the same in runs of any length. Formula, with
+    HyperbolicLR of Kim (2024), which begins nearly the same in runs of any length. Formula, with
     N = max_iter and U = upper_bound:
     lr + (lr - infimum_lr) * (g(step) - g(0)), g(x) = sqrt((N - x) / U * (2 - (N + x) / U)),
-    and from N on its value there; that is infimum_lr where N = U, and above it otherwise.
+    and its value at N from there on: infimum_lr if N = U, else more.
 
     Args:
         lr: the learning rate of the first update.
-        upper_bound: U, the longest run that is thought of, in steps.
-        infimum_lr: what the longest run arrives at, below lr.
+        upper_bound: U, the steps of the longest run to compare with.
+        infimum_lr: the last learning rate of the longest run, below lr.
         max_iter: N, from 1 to U; None is the length of the run.
 
     Example:
@@ -94,16 +94,16 @@ class Hyperbolic(Schedule):
 
 @attrs.frozen(repr=False)
 class ExpHyperbolic(Schedule):
-    """The hyperbola of Hyperbolic, of the logarithm of the learning rate.
+    """The curve of Hyperbolic for the logarithm of the learning rate.
 
     ExpHyperbolicLR of Kim (2024). Formula, with N = max_iter and U = upper_bound:
     lr * (lr / infimum_lr)**(g(step) - g(0)), g(x) = sqrt((N - x) / U * (2 - (N + x) / U)),
-    and from N on its value there; that is infimum_lr where N = U, and above it otherwise.
+    and its value at N from there on: infimum_lr if N = U, else more.
 
     Args:
         lr: the learning rate of the first update.
-        upper_bound: U, the longest run that is thought of, in steps.
-        infimum_lr: what the longest run arrives at, above 0 and below lr.
+        upper_bound: U, the steps of the longest run to compare with.
+        infimum_lr: the last learning rate of the longest run, above 0 and below lr.
         max_iter: N, from 1 to U; None is the length of the run.
 
     Example:

@@ -10,7 +10,7 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
 
-_TIMESCALE = 10_000  # that of transformers where there is no warmup
+_TIMESCALE = 10_000  # the default of transformers without warmup
 
 
 @attrs.frozen(repr=False)
@@ -24,7 +24,7 @@ class InverseSqrt(Schedule):
     It has no end, and does not depend on the length of the run.
 
     Args:
-        lr: the learning rate at the top, that of update number W.
+        lr: the highest learning rate, at update number W.
         warmup_steps: W.
         timescale: S in steps; None is W, or 10 000 where W is 0.
 

@@ -46,16 +46,16 @@ def _check_fits(instance: Joined, attribute: attrs.Attribute[Any], value: Any) -
 
 @attrs.frozen(repr=False)
 class Joined(Schedule):
-    """Follow each schedule for its part of the run, every one from its own step 0.
+    """Follow each schedule for its part of the run, each from its own step 0.
 
-    It is Sequential with boundaries that grow with the run: the i-th one is the sum of the
+    It is Sequential with boundaries in proportion to the run: the i-th one is the sum of the
     first i proportions times the horizon, rounded to the nearest step, so that one recipe
-    serves runs of any length (`optax.join_schedules` and torch's SequentialLR want steps).
+    serves runs of any length (`optax.join_schedules` and torch's SequentialLR take steps).
     Only the schedule in charge is advanced and sees metrics. Schedules without a horizon get
-    the length of their own stretch.
+    the length of their own part.
 
     Args:
-        parts: (proportion, schedule) pairs, the proportions adding up to 1; numbers and
+        parts: (proportion, schedule) pairs whose proportions add up to 1; numbers and
             functions of the step may stand for schedules.
         steps: the horizon; None is the length of the run.
 

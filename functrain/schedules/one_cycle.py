@@ -28,21 +28,21 @@ def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bo
 class OneCycle(Schedule):
     """Rise from lr / div_factor to `lr`, then fall to lr / div_factor / final_div_factor.
 
-    The 1cycle policy of Smith & Topin (2018), as `torch.optim.lr_scheduler.OneCycleLR` has it;
-    its names are max_lr = lr, total_steps = steps, pct_start = warmup_proportion and
+    The 1cycle policy of Smith & Topin (2018). It equals `torch.optim.lr_scheduler.OneCycleLR`
+    with max_lr = lr, total_steps = steps, pct_start = warmup_proportion and
     anneal_strategy = shape. With p = warmup_proportion and T = steps, the top is at update
-    p * T - 1 and the end at T - 1, where it stays. With three phases the way down to
-    lr / div_factor is as long as the way up, and the rest goes on to the end. Between them is
-    half a cosine wave or a straight line. `optax.cosine_onecycle_schedule` is the same policy
-    with the top at int(p * T) and the end at T. The momentum stays as it is.
+    p * T - 1 and the end at T - 1, after which the learning rate is constant. With three phases
+    the fall to lr / div_factor takes as long as the rise, and the third phase falls to the end.
+    Each phase is half a cosine wave or a straight line. `optax.cosine_onecycle_schedule` is the
+    same policy with the top at int(p * T) and the end at T. The momentum does not change.
 
     Args:
         lr: the learning rate at the top.
-        warmup_proportion: the part of the steps on the way up; at most 0.5 with three phases.
+        warmup_proportion: the share of the steps in the rise; at most 0.5 with three phases.
         shape: "cosine" or "linear".
-        div_factor: how many times less than at the top the learning rate is at first, above 0.
-        final_div_factor: how many times less than at first it is at the end, above 0.
-        three_phase: whether to come back to the first learning rate before the last fall.
+        div_factor: the first learning rate is `lr` divided by this, above 0.
+        final_div_factor: the last learning rate is the first divided by this, above 0.
+        three_phase: whether to return to the first learning rate before the last fall.
         steps: T; None is the length of the run.
 
     Example:

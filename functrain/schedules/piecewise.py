@@ -46,12 +46,12 @@ def _check_points(instance: Piecewise, attribute: attrs.Attribute[Any], points: 
 
 @attrs.frozen(repr=False)
 class Piecewise(Schedule):
-    """The learning rates of given steps, and between them the last one or a line.
+    """Learning rates at given steps; between them the last one, a line or half a cosine wave.
 
-    With "constant", the lr is that of the last point at or before the step:
+    With "constant", the lr is the one of the last point at or before the step:
     `optax.piecewise_constant_schedule`, whose scales are the ratios of neighbours. With
     "linear" or "cosine" it goes from each point to the next in a straight line or half a cosine
-    wave: `optax.piecewise_interpolate_schedule`. After the last point it stays.
+    wave: `optax.piecewise_interpolate_schedule`. After the last point it is constant.
 
     Args:
         points: {step: lr}, or (step, lr) pairs, rising from step 0.

@@ -9,7 +9,7 @@ from functrain.core.curve import RESTARTED, Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError, ScheduleStateError
-from functrain.schedules.from_torch import TORCH_STATE, TorchSchedule
+from functrain.schedules.torch_schedule import TORCH_STATE, TorchSchedule
 
 _MOST_ADVANCES = 1000  # of a schedule that must be advanced to be known; about 0.3 s of torch's
 
@@ -29,7 +29,7 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
 
 
 def ends_before(curve: Curve, at: int, steps: int) -> bool:
-    """Whether a run of `steps` updates goes on beyond the end of the curve.
+    """Return whether a run of `steps` updates goes on beyond the end of the curve.
 
     Args:
         curve: of the run.
@@ -49,7 +49,7 @@ def ends_before(curve: Curve, at: int, steps: int) -> bool:
 
 
 def is_longer(curve: Curve, steps: int) -> bool:
-    """Whether the run has become longer than it was when the curve was begun."""
+    """Return whether the run is now longer than it was when the curve began."""
     length = steps - curve.start
     try:
         return _grows(curve.own, curve.fresh(length))
@@ -59,7 +59,7 @@ def is_longer(curve: Curve, steps: int) -> bool:
 
 
 def ends_at_zero(curve: Curve, at: int, steps: int) -> bool:
-    """Whether the last updates have a rate of exactly zero, after others with a positive one.
+    """Return whether the last updates have a rate of zero, after others with a positive one.
 
     One such update at the end of a run is how some curves end. A rate that is zero throughout
     is what the user gave.
@@ -114,7 +114,7 @@ def _advanced(schedule: Schedule, state: ScheduleState, count: int) -> ScheduleS
 
 
 def _grows(saved: Any, fresh: Any) -> bool:
-    """Whether `fresh` holds a greater number of total steps than `saved`."""
+    """Return whether `fresh` holds a greater number of total steps than `saved`."""
     if isinstance(saved, dict) and isinstance(fresh, dict):
         old, new = saved.get("horizon"), fresh.get("horizon")
         if isinstance(old, int) and isinstance(new, int) and new > old:

@@ -16,7 +16,7 @@ from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import decode_node
 from functrain.core.optimizer import TORCH_STATE as OPTIMIZER
-from functrain.schedules.from_torch import TORCH_STATE as SCHEDULER
+from functrain.schedules.torch_schedule import TORCH_STATE as SCHEDULER
 from functrain.tree import Path, path_string
 
 _MAPPINGS = ("dict", "OrderedDict")
