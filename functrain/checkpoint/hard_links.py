@@ -44,7 +44,7 @@ class Shared:
         directory: the earlier checkpoint.
         file: the record of the file.
         leaves: the records of its tensors, which cover all of it except the header.
-        hashes: hashes of the tensors to save, by index; the same as in the records.
+        hashes: hashes in the records, by index of the tensor to save.
     """
 
     directory: Path
@@ -57,6 +57,37 @@ def newest(directory: Path, step: int) -> Path | None:
     """Return the newest checkpoint up to a step, which may be the one to be replaced."""
     earlier = [each for each in list_steps(directory) if each <= step]
     return directory / step_name(earlier[-1]) if earlier else None
+
+
+def candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
+    """Return the file of an earlier checkpoint that holds tensors of the same names and sizes.
+
+    Args:
+        previous: the earlier checkpoint, if there is one.
+        plan: the layout of each file.
+
+    Returns:
+        The file with the hashes that its tensors had; ``None`` if there is no such file.
+    """
+    layout = next((each for each in plan if each.name == _NAME), None)
+    # Through a symbolic link, a file outside of the run directory would become part of it.
+    if layout is None or previous is None or previous.is_symlink():
+        return None
+    try:
+        manifest = manifest_at(previous)
+    except _UNREADABLE:
+        return None
+    file = File(_NAME, layout.length, len(layout.header), xxh3_128_hexdigest(layout.header))
+    if file not in manifest.files:
+        return None
+    leaves = [leaf for leaf in manifest.leaves if leaf.file == _NAME and leaf.alias_of is None]
+    # Match by offset: files with the same header have the same tensors there. Empty tensors have
+    # no hashes.
+    known = {(leaf.offset, leaf.offset + leaf.length): leaf.hashes for leaf in leaves}
+    spans = zip(layout.offsets, layout.offsets[1:], strict=False)
+    found = {index: known.get(span) for index, span in zip(layout.indices, spans, strict=True)}
+    hashes = {index: each for index, each in found.items() if each is not None}
+    return Shared(previous, file, leaves, hashes) if len(hashes) == len(found) else None
 
 
 def find(
@@ -72,20 +103,11 @@ def find(
     Returns:
         The argument of :func:`link`, or ``None`` if the file must be written.
     """
-    layout = next((each for each in plan if each.name == _NAME), None)
-    # Through a symbolic link, a file outside of the run directory would become part of it.
-    if layout is None or previous is None or previous.is_symlink():
+    found = candidate(previous, plan)
+    if found is None:
         return None
-    try:
-        manifest = manifest_at(previous)
-    except _UNREADABLE:
-        return None
-    file = File(_NAME, layout.length, len(layout.header), xxh3_128_hexdigest(layout.header))
-    if file not in manifest.files:
-        return None
-    leaves = [leaf for leaf in manifest.leaves if leaf.file == _NAME and leaf.alias_of is None]
-    hashes = _hashes(leaves, layout, tensors)
-    return None if hashes is None else Shared(previous, file, leaves, hashes)
+    same = (writing.hashes(tensors[index][1]) == each for index, each in found.hashes.items())
+    return found if all(same) else None
 
 
 def link(shared: Shared, directory: Path) -> bool:
@@ -122,19 +144,3 @@ def _verify_and_sync(directory: Path, shared: Shared) -> None:
     with opened(directory / _NAME) as descriptor:
         # Its writer has synced it, but the run directory may have been copied since.
         sync(descriptor)
-
-
-def _hashes(
-    leaves: list[Leaf], layout: Layout, tensors: list[tuple[TreePath, Tensor]]
-) -> writing.Hashes | None:
-    """Return the hashes of the tensors of a file, or ``None`` if the records have others."""
-    # Match by offset: files with the same header have the same tensors there. Empty tensors have
-    # no hashes.
-    expected = {(leaf.offset, leaf.length): leaf.hashes for leaf in leaves}
-    found: writing.Hashes = {}
-    for index, offset in zip(layout.indices, layout.offsets, strict=False):
-        tensor = tensors[index][1]
-        found[index] = writing.hashes(tensor)
-        if found[index] != expected.get((offset, tensor.nbytes)):
-            return None
-    return found

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import operator
+import platform
+import time
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.aliasing import aliases
-from functrain.checkpoint.format.encoding import encode, encode_plain
-from functrain.checkpoint.format.layout import utf8_safe
+from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.encoding import decode, encode, encode_plain
+from functrain.checkpoint.format.layout import Layout, layouts, utf8_safe
+from functrain.checkpoint.format.manifest import FORMAT, Manifest
+from functrain.checkpoint.format.placed import Holding, holding
+from functrain.checkpoint.format.records import File, Leaf
 from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.format.tensor_bytes import preserved_stride
 from functrain.errors import CheckpointChangedError, UnsupportedError
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
+from functrain.tree.placed import is_placed, local
 
 _MOST_STEPS = 10**18
 
@@ -26,7 +36,9 @@ class Snapshot:
 
     Attributes:
         structure: the tree, see :mod:`functrain.checkpoint.format.structure`.
-        tensors: its tensors with their paths; held by reference.
+        tensors: its tensors with their paths; held by reference. Of a ``DTensor``, the part of
+            this rank.
+        placed: by index, which ranks hold which part of a ``DTensor``.
         names: their paths as text.
         frozen: names of the tensors that never change, which go to a separate file.
         same: for each tensor the index of an earlier one with the same memory, or ``None``.
@@ -47,6 +59,74 @@ class Snapshot:
     info: Json
     devices: list[str]
     versions: list[int | None]
+    placed: Mapping[int, Holding] = attrs.field(factory=dict)
+
+    @property
+    def whole(self) -> list[tuple[Path, Tensor]]:
+        """The tensors with their paths; a meta tensor of the whole shape for each that is cut."""
+        return [
+            (path, self.placed[index].outline() if index in self.placed else tensor)
+            for index, (path, tensor) in enumerate(self.tensors)
+        ]
+
+    def plan(self) -> list[Layout]:
+        """Return the layout of each payload file."""
+        return layouts(self.whole, self.names, self.same, self.frozen)
+
+    def manifest(
+        self,
+        plan: list[Layout],
+        files: tuple[File, ...],
+        hashes: Mapping[int, tuple[str, ...]],
+    ) -> Manifest:
+        """Return the manifest of the payload that was written.
+
+        Args:
+            plan: the layout of each file.
+            files: the records of the files.
+            hashes: the hashes of each tensor by index.
+        """
+        return Manifest(
+            format=FORMAT,
+            versions=_programs(),
+            saved_at=time.time(),
+            step=self.step,
+            metrics=decode(self.metrics, []),
+            info=decode(self.info, []),
+            structure=self.structure,
+            leaves=self._leaves(plan, hashes),
+            files=files,
+        )
+
+    def _leaves(
+        self, plan: list[Layout], hashes: Mapping[int, tuple[str, ...]]
+    ) -> tuple[Leaf, ...]:
+        places = {
+            index: (layout.name, offset)
+            for layout in plan
+            for index, offset in zip(layout.indices, layout.offsets, strict=False)
+        }
+        leaves: list[Leaf] = []
+        for index, ((_, tensor), name, first) in enumerate(
+            zip(self.whole, self.names, self.same, strict=True)
+        ):
+            if first is not None:
+                leaves.append(attrs.evolve(leaves[first], path=name, alias_of=first))
+                continue
+            file, offset = places[index]
+            leaf = Leaf(
+                path=name,
+                dtype=dtype_name(tensor.dtype),
+                shape=tuple(tensor.shape),
+                file=file,
+                offset=offset,
+                length=tensor.nbytes,
+                hashes=hashes[index],
+                stride=preserved_stride(tensor),
+                device=self.devices[index],
+            )
+            leaves.append(leaf)
+        return tuple(leaves)
 
     def confirm(self) -> None:
         """Raise if a tensor was changed in place since the snapshot.
@@ -85,7 +165,9 @@ def snapshot(
         >>> [path for path, _ in snapshot({"w": torch.ones(2), "lr": 0.1}).tensors]
         [('w',)]
     """
-    structure, tensors = encode(tree)
+    structure, found = encode(tree)
+    placed = {i: holding(leaf, path) for i, (path, leaf) in enumerate(found) if is_placed(leaf)}
+    tensors = [(path, local(leaf) if i in placed else leaf) for i, (path, leaf) in enumerate(found)]
     numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
     names = [utf8_safe(path_string(path)) for path, _ in tensors]
     return Snapshot(
@@ -99,7 +181,17 @@ def snapshot(
         info=encode_plain(info, "info"),
         devices=["cpu" if tensor.is_cpu else str(tensor.device) for _, tensor in tensors],
         versions=versions([tensor for _, tensor in tensors]),
+        placed=placed,
     )
+
+
+def _programs() -> dict[str, str]:
+    """Return the versions of the programs that write a checkpoint."""
+    try:
+        own = metadata.version("functrain")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"functrain": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _named(frozen: Iterable[str], names: list[str]) -> frozenset[str]:

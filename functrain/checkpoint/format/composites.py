@@ -32,6 +32,8 @@ def composite_kind(leaf: object) -> str | None:
         ('sparse_coo', None)
     """
     if isinstance(leaf, Tensor):
+        if is_placed(leaf):
+            return None  # a plain tensor, of which each rank holds a part
         return sparse.KINDS.get(leaf.layout) if type(leaf) in _DENSE else "subclass"
     if type(leaf) is torch.Generator:
         return "generator"

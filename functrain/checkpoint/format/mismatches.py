@@ -88,21 +88,28 @@ def mismatches(
 
 def devices(json: Json, like: Any) -> Iterator[tuple[int, torch.device]]:
     """Yield the index of each saved tensor that has a counterpart in ``like``, with its device."""
+    for index, tensor in counterparts(json, like):
+        if not tensor.is_meta:
+            yield index, tensor.device
+
+
+def counterparts(json: Json, like: Any) -> Iterator[tuple[int, Tensor]]:
+    """Yield the index of each saved tensor that has a counterpart in ``like``, with that one."""
     if type(json) is dict and "$tensor" in json:
-        if isinstance(like, Tensor) and not like.is_meta:
-            yield json["$tensor"], like.device
+        if isinstance(like, Tensor):
+            yield json["$tensor"], like
         return
     node = decode_node(json)
     if node is None:
         return
     if node.kind.startswith("sparse"):
         for _, child in node.children:
-            yield from devices(child, like)
+            yield from counterparts(child, like)
         return
     below = expected_below(like)
     for key, child in node.children:
         if key in below:
-            yield from devices(child, below[key])
+            yield from counterparts(child, below[key])
 
 
 class _Saved(NamedTuple):

@@ -39,6 +39,21 @@ def memory(tensor: Tensor) -> memoryview:
     return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
 
 
+def byte_range(tensor: Tensor, first: int, last: int) -> Tensor:
+    """Return some bytes of a row-major copy of a tensor, copying no other rows.
+
+    Example:
+        >>> byte_range(torch.tensor([[1, 2], [3, 4]], dtype=torch.int8).T, 1, 3)
+        tensor([3, 2], dtype=torch.uint8)
+    """
+    rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
+    row = rows.nbytes // len(rows)
+    begin, end = first // row, -(-last // row)
+    resolved = rows[begin:end].resolve_conj().resolve_neg()
+    flat = as_integers(resolved).contiguous().view(-1).view(torch.uint8)
+    return flat[first - begin * row : last - begin * row].cpu()
+
+
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Allocate uninitialized memory on the CPU, regardless of the default device."""
     return torch.empty(shape, dtype=dtype, device="cpu")
