@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.checkpoint.agreement import world_of
 from functrain.checkpoint.by_path import PathMatch, match_by_path
 from functrain.checkpoint.format.changed_buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import decode, encode
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.mismatches import Anything, devices, mismatches
+from functrain.checkpoint.format.mismatches import Anything, counterparts, devices, mismatches
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
 from functrain.checkpoint.per_parameter import match_per_parameter
+from functrain.checkpoint.placed_loading import cut, read_placed
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import manifest_errors, read_errors
 from functrain.core.state import TrainState
+from functrain.distributed import current
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.warning import warn
 from functrain.tree import Tree
+from functrain.tree.placed import is_placed
 
 _MOST_SHOWN = 20
 
@@ -54,23 +58,43 @@ class CheckpointReader:
         """The initial shapes and dtypes of the buffers, as the run recorded them."""
         return noted(self.manifest.info)
 
-    def tensors(self, like: Any, wanted: Collection[int] | None = None) -> list[Any]:
-        """Read the wanted tensors into a list by index; others are ``None``."""
-        count = len(self.manifest.leaves)
+    def tensors(
+        self,
+        like: Any,
+        wanted: Collection[int] | None = None,
+        placed: Mapping[int, Tensor] | None = None,
+    ) -> list[Any]:
+        """Read the wanted tensors into a list by index; others are ``None``.
+
+        Args:
+            like: gives the devices.
+            wanted: indices; all by default.
+            placed: by index, tensors that are read as ``DTensor``, only the part of this rank.
+        """
+        count, manifest = len(self.manifest.leaves), self.manifest
         with manifest_errors(self.path):
             if not all(0 <= index < count for index in wanted or ()):
                 raise ValueError(f"the structure names a tensor beyond the {count} there are")
             targets = self._targets(like)
+        if placed:
+            wanted = set(range(count) if wanted is None else wanted).difference(placed)
         with read_errors(self.path):
             found = reading.read(
                 self.path,
-                self.manifest.files,
-                self.manifest.leaves,
+                manifest.files,
+                manifest.leaves,
                 targets,
                 wanted=wanted,
                 verify=self.verify,
             )
+            if placed:
+                found |= read_placed(self.path, manifest, placed, current().rank, self.verify)
         return [found.get(index) for index in range(count)]
+
+    def placed(self, json: Json, like: Any) -> dict[int, Tensor]:
+        """Return by index the ``DTensor`` that ``like`` has in place of a saved tensor."""
+        with manifest_errors(self.path):
+            return {i: tensor for i, tensor in counterparts(json, like) if is_placed(tensor)}
 
     def decode(self, json: Json, tensors: list[Any], like: Any) -> Tree:
         """Build the tree of a structure."""
@@ -122,7 +146,8 @@ def _exact(source: CheckpointReader, like: Any) -> Tree:
         problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
         raise _mismatch(source, problems, like)
-    return source.decode(structure, source.tensors(like), like)
+    tensors = source.tensors(like, placed=source.placed(structure, like))
+    return source.decode(structure, tensors, like)
 
 
 def _selected(source: CheckpointReader, options: PathOptions) -> Tree:
@@ -143,7 +168,10 @@ def _matched(source: CheckpointReader, like: Any, options: PathOptions) -> Tree:
         found = match_by_path(structure, leaves, like, options, source.began)
         wanted = {index for json in found.slots.values() for index in indices(json)}
     _check(source, found, like)
-    tensors = source.tensors(Anything, wanted)
+    placed: dict[int, Tensor] = {}
+    for path, json in found.slots.items() if world_of(like) else ():
+        placed |= source.placed(json, _at(like, path))
+    tensors = source.tensors(Anything, wanted, placed)
     return _filled(source, like, found.slots, tensors, options.cast)
 
 
@@ -230,6 +258,8 @@ def _filled(
         place = source.device or (value.device if leaf.is_meta else leaf.device)
         # A buffer whose shape the forward pass sets also has its dtype from there.
         dtype = leaf.dtype if cast and value.shape == leaf.shape else value.dtype
+        if is_placed(leaf) and not is_placed(value):
+            value = cut(value, leaf, current().rank)
         # Leaves that share a tensor keep sharing it.
         key = id(value), place, dtype
         if key not in moved:
@@ -237,6 +267,12 @@ def _filled(
         return moved[key][1]
 
     return fill((), like)
+
+
+def _at(node: Any, path: tree.Path) -> Any:
+    for key in path:
+        node = dict(tree.children(node))[key]
+    return node
 
 
 def _here(name: str) -> torch.device:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -12,9 +14,12 @@ from typing import Any, Protocol
 
 import attrs
 
+from functrain.checkpoint import together
+from functrain.checkpoint.agreement import connected, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.checkpoint.storage.worker_thread import WorkerThread
+from functrain.distributed import World
 from functrain.errors import (
     CheckpointTimeoutError,
     CheckpointWriteError,
@@ -27,8 +32,14 @@ from functrain.tree import Tree
 class Store(Protocol):
     """Writes snapshots: :class:`functrain.Checkpoints`, or a remote store."""
 
-    def write(self, snap: Snapshot) -> Path | str:
-        """Write a snapshot durably and return its path or URL."""
+    def write(
+        self, snap: Snapshot, world: World | None = None, first: Callable[[], None] | None = None
+    ) -> Path | str:
+        """Write a snapshot durably and return its path or URL.
+
+        A saver gives ``world`` and ``first``, which is called before anything is written, only if
+        several ranks write the snapshot together.
+        """
 
 
 @attrs.define(eq=False)
@@ -54,11 +65,17 @@ class Saver:
     costs the step no copy. If tensors are overwritten in place (a donated program), ``staged``
     copies them first. The next method called raises the error of a failed save.
 
+    If ranks hold parts of a tree, all of them save it, each with a saver of its own; they exchange
+    the parts in the background, too. All savers raise the error of one rank. ``poll`` may find a
+    save finished on some ranks and not yet on others: let rank 0 decide, and the others ``wait``.
+
     Args:
         store: for example a :class:`functrain.Checkpoints`.
         staged: copy tensors before ``save`` returns, into reused memory.
         deadline: seconds that ``close``, or the end of the interpreter, waits for a save.
         inline: write before ``save`` returns, which then raises the errors.
+        world: ranks that save together even if none of them holds parts: each writes a share of the
+            files, and only rank 0 locks and prunes.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -77,7 +94,10 @@ class Saver:
         staged: bool = False,
         deadline: float = 600.0,
         inline: bool = False,
+        world: World | None = None,
     ) -> None:
+        self._world = world
+        self._own: World | None = None
         self._store, self._deadline, self._inline = store, deadline, inline
         self._holding = StagedCopies() if staged and not inline else ByReference(inline)
         self._pending = _PendingSave(None)
@@ -134,19 +154,34 @@ class Saver:
         frozen: Iterable[str],
         first: Callable[[], None] | None,
     ) -> None:
-        snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-        self.wait()  # only now: taking the snapshot runs user code, which may have saved too
+        def held() -> Snapshot:
+            snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
+            self.wait()  # only now: taking the snapshot runs user code, which may have saved too
+            return self._holding.hold(snap)
+
+        world = self._ranks(tree)
+        if world is not None:
+            self.wait()  # the save before uses the group of this one
+        snap = held() if world is None else together.take(world, held)
         pending = self._pending = _PendingSave(step)
-        held = self._holding.hold(snap)
-        work = partial(_run_save, pending, self._store, held, self._holding, first)
+        work = partial(_run_save, pending, self._store, snap, self._holding, first, world)
         if self._inline:
             work()
             self._raise()
             return
         pending.thread = WorkerThread(work)
+        if world is not None:
+            atexit.register(pending.finished, self._deadline)  # before the process leaves its group
         if not pending.thread.start():
             work()
         self._at_exit = weakref.finalize(self, _finish_at_exit, pending, self._deadline)
+
+    def _ranks(self, tree: Tree) -> World | None:
+        """Return the ranks that save a tree together, in a process group of this saver."""
+        if self._own is None:
+            world = self._world or world_of(tree)
+            self._own = None if world is None else connected(world)
+        return self._own
 
     def poll(self) -> Path | str | None:
         """Return the path of the pending save, once, if it has finished; do not wait.
@@ -183,10 +218,14 @@ class Saver:
             timeout: seconds; the deadline by default.
         """
         try:
-            return self.wait(self._deadline if timeout is None else timeout)
+            path = self.wait(self._deadline if timeout is None else timeout)
         except CheckpointTimeoutError:
             self._forget()
             raise
+        if self._own is not None:
+            disconnect(self._own)
+            self._own = None
+        return path
 
     def _raise(self) -> None:
         error = self._pending.error
@@ -195,6 +234,7 @@ class Saver:
             raise error
 
     def _forget(self) -> None:
+        atexit.unregister(self._pending.finished)
         self._pending = _PendingSave(None)
         if self._at_exit is not None:
             self._at_exit.detach()
@@ -206,12 +246,21 @@ def _run_save(
     snap: Snapshot,
     holding: ByReference | StagedCopies,
     first: Callable[[], None] | None,
+    world: World | None,
 ) -> None:
     try:
-        if first is not None:
-            _do_first(first, pending.step)
-        with holding.ready():
-            pending.path = store.write(snap)
+        with contextlib.ExitStack() as stack:
+
+            def prepare() -> None:
+                if first is not None:
+                    _do_first(first, pending.step)
+                stack.enter_context(holding.ready())
+
+            if world is not None:
+                pending.path = store.write(snap, world, prepare)
+            else:
+                prepare()
+                pending.path = store.write(snap)
     except BaseException as error:  # raised in the thread that waits
         pending.error = error
 

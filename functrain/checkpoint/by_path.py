@@ -23,6 +23,7 @@ from functrain.checkpoint.rename import ambiguous
 from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string
+from functrain.tree.placed import is_placed
 
 _ANYTHING = Anything()
 _MOST_COMPARED = 300
@@ -155,7 +156,7 @@ def _dots(name: str) -> list[int]:
 def _problems(
     path: Path, json: Json, leaves: Sequence[Declared], like: Any, cast: bool
 ) -> Iterator[str]:
-    both_dense = _is_dense(json) and type(like) in (Tensor, Parameter)
+    both_dense = _is_dense(json) and (type(like) in (Tensor, Parameter) or is_placed(like))
     if not (cast and both_dense and like.layout == torch.strided):
         yield from mismatches(json, leaves, like, path)
         return

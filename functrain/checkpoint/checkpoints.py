@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from functrain.checkpoint import hard_links, pruning
+from functrain.checkpoint import hard_links, pruning, together
+from functrain.checkpoint.agreement import from_first, own_group, world_of
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
@@ -19,6 +21,7 @@ from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
+from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.tree import Tree
 
@@ -102,16 +105,36 @@ class Checkpoints(Retention):
             The errors of :func:`functrain.checkpoint.save` and of :meth:`lock`.
         """
         self._best.check(metrics or {})
-        snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-        return self.write(snap)
+        options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
+        world = world_of(tree)
+        if world is None:
+            return self.write(snapshot(tree, **options))
+        snap = together.take(world, partial(snapshot, tree, **options))
+        with own_group(world) as own:
+            return self.write(snap, own)
 
-    def write(self, snap: Snapshot) -> Path:
-        """Write a snapshot; the second half of :meth:`save`."""
+    def write(
+        self, snap: Snapshot, world: World | None = None, first: Callable[[], None] | None = None
+    ) -> Path:
+        """Write a snapshot; the second half of :meth:`save`.
+
+        Args:
+            snap: the snapshot.
+            world: ranks that write it together. Only rank 0 takes the lock, and prunes.
+            first: called before anything is written.
+        """
+        if world is not None:
+            return together.save(world, snap, partial(self._write, snap), first)
+        if first is not None:
+            first()
+        return self._write(snap, partial(write, snap=snap))
+
+    def _write(self, snap: Snapshot, write: together.Write) -> Path:
         step = snap.step or 0
         path, shares = self.path(step), self.share_frozen and snap.frozen
         with self.lock():
             previous = hard_links.newest(self.directory, step) if shares else None
-            write(path, snap, overwrite=True, previous=previous)
+            write(path, overwrite=True, previous=previous)
             pruning.prune(self.directory, self.rules, just_saved=snap.step)
         return path
 
@@ -159,6 +182,7 @@ class Checkpoints(Retention):
         like: Any = None,
         *,
         step: int | None = None,
+        world: World | None = None,
         **options: Any,
     ) -> tuple[Tree, Manifest]:
         """Load a checkpoint: the first of the candidates that verifies.
@@ -170,6 +194,8 @@ class Checkpoints(Retention):
             which: ``"latest"`` (also ``None``), ``"best"``, a step, or a path.
             like: see :func:`functrain.checkpoint.load`.
             step: instead of ``which``.
+            world: ranks that restore the same checkpoint at the same time, which rank 0 chooses; by
+                default those that hold parts of ``like``.
             options: of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``.
 
         Returns:
@@ -182,6 +208,8 @@ class Checkpoints(Retention):
             The other errors of :func:`functrain.checkpoint.load`.
         """
         check_format(self.directory)
+        world = world or world_of(like)
+        options["world"] = world
         if step is not None:
             if which is not None:
                 raise ConfigurationError(f"restore takes which={which!r} or step={step}, not both")
@@ -195,7 +223,7 @@ class Checkpoints(Retention):
             return tree, manifest
         for _ in range(_MOST_ATTEMPTS):
             best = which == "best"
-            candidates = self._best.ranked(self.entries()) if best else self.steps()[::-1]
+            candidates = from_first(world, partial(self._candidates, best))
             if not candidates:
                 detail = f" with a finite metric {self.monitor!r}" if best else ""
                 raise NoCheckpointError(
@@ -208,6 +236,9 @@ class Checkpoints(Retention):
             errno.ENOENT,
             f"checkpoints in {self.directory} were pruned while being read",
         )
+
+    def _candidates(self, best: bool) -> list[int]:
+        return self._best.ranked(self.entries()) if best else self.steps()[::-1]
 
     def _first_intact(
         self, candidates: list[int], like: Any, options: Mapping[str, Any]

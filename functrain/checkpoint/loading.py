@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
+from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint import assemble
+from functrain.checkpoint.agreement import agree, own_group, world_of
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import read_errors
-from functrain.errors import CheckpointCorruptError, ConfigurationError
+from functrain.distributed import World
+from functrain.errors import CheckpointCorruptError, CheckpointReadError, ConfigurationError
 from functrain.tree import Tree
 
+_MOST_ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -66,8 +71,9 @@ def load(
         path: the checkpoint's directory.
         like: a tree of the structure expected; ``Anything`` in it accepts any subtree. Only
             classes, keys, shapes and dtypes count, so meta tensors suffice. Tensors keep their
-            saved dtype unless ``cast`` is given. A state of a ``from_torch`` optimizer or schedule
-            may gain entries in use: ``program.init()`` fits a state after any step.
+            saved dtype unless ``cast`` is given. For a ``DTensor`` each rank reads its part only;
+            then all ranks call this at the same time. A state of a ``from_torch`` optimizer or
+            schedule may gain entries in use: ``program.init()`` fits a state after any step.
         device: the device of all tensors. By default each goes to its device in ``like``, else to
             the one it was saved from if this machine has it, else to the CPU.
         types: attrs, NamedTuple and Enum classes that may be instantiated, in addition to those in
@@ -127,15 +133,26 @@ def read(
     types: Sequence[type] = (),
     migrate: Callable[[Tree], Tree] | None = None,
     verify: bool = True,
+    world: World | None = None,
     **options: Any,
 ) -> tuple[Tree, Manifest]:
-    """Load a checkpoint together with its manifest; see :func:`load`."""
+    """Load a checkpoint together with its manifest; see :func:`load`.
+
+    If ``world`` is given, or ranks hold parts of ``like``, all of them load the same checkpoint.
+    """
     by_path = PathOptions.of(**options)
     if like is None and (by_path.rename or by_path.cast or by_path.partial):
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
     if like is None and migrate is not None and by_path.only is not None:
         raise ConfigurationError("only and migrate together need the tree to fit to: give like=")
     target = None if device is None else torch.device(device)
+    holders = world_of(like)
+    if holders is not None and device is not None:
+        raise ConfigurationError(
+            f"expected no device for a like with DTensor leaves, got device={device!r}: their "
+            "device mesh says where they are"
+        )
+    world = world or holders
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
         source = assemble.CheckpointReader(
@@ -143,7 +160,27 @@ def read(
         )
         return assemble.assemble(source, like, by_path, migrate), source.manifest
 
-    return retry_while_replaced(path, attempt)
+    if world is None:
+        return retry_while_replaced(path, attempt)
+    return _same_on_all(world, path, attempt)
+
+
+def _same_on_all(
+    world: World, path: str | Path, attempt: Callable[[Path], tuple[Tree, Manifest]]
+) -> tuple[Tree, Manifest]:
+    """Read a checkpoint on every rank; read again if another process replaced it meanwhile."""
+    with own_group(world) as own:
+        for _ in range(_MOST_ATTEMPTS):
+            error = None
+            try:
+                found = retry_while_replaced(path, attempt)
+            except Exception as failure:
+                error = failure
+            agree(own, error)
+            if len(set(own.gathered(xxh3_128_hexdigest(found[1].to_bytes())))) == 1:
+                return found
+    cause = OSError(errno.EAGAIN, "another process keeps replacing it")
+    raise CheckpointReadError(path, cause)
 
 
 def verify(path: str | Path) -> Manifest:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import platform
-import shutil
-import time
 from collections.abc import Iterable, Mapping
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
-import torch
-
-from functrain.checkpoint import hard_links
-from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.encoding import decode
-from functrain.checkpoint.format.layout import Layout, layouts
-from functrain.checkpoint.format.manifest import FORMAT, MANIFEST, Manifest
-from functrain.checkpoint.format.records import File, Leaf
-from functrain.checkpoint.format.tensor_bytes import preserved_stride
+from functrain.checkpoint import hard_links, together
+from functrain.checkpoint.agreement import own_group, world_of
+from functrain.checkpoint.format.layout import Layout
+from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.records import File
 from functrain.checkpoint.hard_links import Shared
+from functrain.checkpoint.publishing import publish
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage import writing
-from functrain.checkpoint.storage.commit import commit
-from functrain.checkpoint.storage.files import created, write_all
-from functrain.errors import CheckpointExistsError, CheckpointWriteError
 from functrain.tree import Tree
-
-_ROOM_PER_FILE = 4096
-_ROOM_PER_LEAF = 512  # generous estimate of a tensor's share of headers and manifest
 
 
 def save(
@@ -48,6 +33,10 @@ def save(
 
     Once this returns, the checkpoint survives a power cut. If it raises, or the process is killed
     before, the previous content of ``path`` is still there.
+
+    If ranks hold parts of the tree (``DTensor`` leaves), every rank calls this at the same time
+    with the path of a directory that all of them see. The files are those that one process would
+    write.
 
     Args:
         path: the directory to create.
@@ -69,14 +58,24 @@ def save(
         CheckpointChangedError: another thread changed a tensor meanwhile; nothing is left behind.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> place = Path(tempfile.mkdtemp()) / "weights"
         >>> _ = save(place, {"params": {"w": torch.ones(2)}, "note": "hello"})
         >>> sorted(file.name for file in place.iterdir())
         ['manifest.json', 'params.safetensors']
     """
-    snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
-    return write(path, snap, overwrite=overwrite)
+    options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
+    world = world_of(tree)
+    if world is None:
+        return write(path, snapshot(tree, **options), overwrite=overwrite)
+    snap = together.take(world, partial(snapshot, tree, **options))
+    with own_group(world) as own:
+        run = partial(_write_with, Path(path).absolute(), overwrite)
+        return together.save(own, snap, run)
+
+
+def _write_with(path: Path, overwrite: bool, write: together.Write) -> Path:
+    return write(path, overwrite=overwrite)
 
 
 def write(
@@ -91,42 +90,18 @@ def write(
         previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked
             instead of written if the file system can and all bytes are the same.
     """
-    final = Path(path).absolute()
-    plan = layouts(snap.tensors, snap.names, snap.same, snap.frozen)
-    try:
-        shared = hard_links.find(previous, plan, snap.tensors)
-        linked = shared.file.name if shared else None
-        _need_room(final, _room(snap, [each for each in plan if each.name != linked]))
-        commit(
-            final,
-            fill=lambda directory: _fill(directory, snap, plan, shared),
-            check=lambda present: _refuse_foreign(present, overwrite),
-        )
-    except (CheckpointExistsError, CheckpointWriteError):
-        raise
-    except OSError as error:
-        raise CheckpointWriteError(final, error) from error
+    final, plan = Path(path).absolute(), snap.plan()
+    shared = hard_links.find(previous, plan, snap.tensors)
+    linked = shared.file.name if shared else None
+
+    def fill(directory: Path) -> Manifest:
+        files, hashes = _payload(directory, snap, plan, shared)
+        # The payload is on disk now; fail if a tensor was changed in place while it was written.
+        snap.confirm()
+        return snap.manifest(plan, files, hashes)
+
+    publish(final, [each for each in plan if each.name != linked], fill, overwrite)
     return final
-
-
-def _fill(directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None) -> None:
-    files, hashes = _payload(directory, snap, plan, shared)
-    # The payload is on disk now; fail if a tensor was changed in place while it was written.
-    snap.confirm()
-    manifest = Manifest(
-        format=FORMAT,
-        versions=_versions(),
-        saved_at=time.time(),
-        step=snap.step,
-        metrics=decode(snap.metrics, []),
-        info=decode(snap.info, []),
-        structure=snap.structure,
-        leaves=_leaves(snap, plan, hashes),
-        files=files,
-    )
-    # Last: a directory without a manifest is never taken for a checkpoint.
-    with created(directory / MANIFEST) as descriptor:
-        write_all(descriptor, manifest.to_bytes())
 
 
 def _payload(
@@ -139,74 +114,3 @@ def _payload(
     written, hashes = writing.write(directory, rest, snap.tensors)
     by_name = {file.name: file for file in (*written, shared.file)}
     return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
-
-
-def _leaves(
-    snap: Snapshot, plan: list[Layout], hashes: dict[int, tuple[str, ...]]
-) -> tuple[Leaf, ...]:
-    places = {
-        index: (layout.name, offset)
-        for layout in plan
-        for index, offset in zip(layout.indices, layout.offsets, strict=False)
-    }
-    leaves: list[Leaf] = []
-    for index, ((_, tensor), name, first) in enumerate(
-        zip(snap.tensors, snap.names, snap.same, strict=True)
-    ):
-        if first is not None:
-            leaves.append(attrs.evolve(leaves[first], path=name, alias_of=first))
-            continue
-        file, offset = places[index]
-        leaf = Leaf(
-            path=name,
-            dtype=dtype_name(tensor.dtype),
-            shape=tuple(tensor.shape),
-            file=file,
-            offset=offset,
-            length=tensor.nbytes,
-            hashes=hashes[index],
-            stride=preserved_stride(tensor),
-            device=snap.devices[index],
-        )
-        leaves.append(leaf)
-    return tuple(leaves)
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = metadata.version("functrain")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"functrain": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _refuse_foreign(path: Path, overwrite: bool) -> None:
-    """Raise unless ``path`` is free, or a checkpoint that may be overwritten."""
-    if path.is_dir():
-        names = os.listdir(path)
-        foreign = [name for name in names if name != MANIFEST and not name.endswith(".safetensors")]
-        if not names or (overwrite and MANIFEST in names and not foreign):
-            return
-        reason = f"holds {foreign[0]!r}, so it is" if foreign else "exists; it is"
-        hint = (
-            "not replaced" if foreign or MANIFEST not in names else "replaced with overwrite=True"
-        )
-        raise CheckpointExistsError(errno.EEXIST, f"{path} {reason} {hint}")
-    if path.exists() or path.is_symlink():
-        raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, not a directory")
-
-
-def _room(snap: Snapshot, plan: list[Layout]) -> int:
-    """Estimate the size of the files in bytes."""
-    files = sum(layout.length + _ROOM_PER_FILE for layout in plan)
-    return files + _ROOM_PER_LEAF * len(snap.tensors)
-
-
-def _need_room(path: Path, needed: int) -> None:
-    # Look at the parent directory: another process may be replacing the final name right now.
-    parent = path.parent
-    existing = next(place for place in (parent, *parent.parents) if place.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        cause = OSError(errno.ENOSPC, f"it needs {needed:,} bytes, and {free:,} are free")
-        raise CheckpointWriteError(path, cause)

@@ -20,6 +20,7 @@ from functrain.errors.checkpoints import (
     CheckpointTypeError,
     CheckpointWriteError,
     CheckpointWriteWarning,
+    DirectoryNotSharedError,
     NoCheckpointError,
     PartialLoadWarning,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "ConfigError",
     "ConfigurationError",
     "DataChangedError",
+    "DirectoryNotSharedError",
     "DonatedStateError",
     "EmptyBatchWarning",
     "EmptyDatasetError",

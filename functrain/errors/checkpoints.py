@@ -74,6 +74,10 @@ class CheckpointWriteError(FunctrainError, OSError):
         )
 
 
+class DirectoryNotSharedError(FunctrainError, OSError):
+    """Ranks that save together do not see the same directory."""
+
+
 class CheckpointExistsError(FunctrainError, FileExistsError):
     """The path of a new checkpoint exists and may not be replaced."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from functrain.checkpoint.agreement import world_of
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.path_options import PathOptions
@@ -21,7 +22,8 @@ from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.errors import CheckpointReadError, CheckpointWriteError
+from functrain.distributed import World
+from functrain.errors import CheckpointReadError, CheckpointWriteError, UnsupportedError
 from functrain.tree import Tree
 
 
@@ -86,10 +88,18 @@ class RemoteCheckpoints(Retention):
             The other errors of :func:`functrain.checkpoint.save`.
         """
         self._best.check(metrics or {})
+        if world_of(tree) is not None:
+            raise self._not_together()
         return self.write(snapshot(tree, info=info, step=step, metrics=metrics))
 
-    def write(self, snap: Snapshot) -> str:
+    def write(
+        self, snap: Snapshot, world: World | None = None, first: Callable[[], None] | None = None
+    ) -> str:
         """Write a snapshot; the second half of :meth:`save`."""
+        if world is not None:
+            raise self._not_together()
+        if first is not None:
+            first()
         step = snap.step or 0
         if step < 0:
             raise ValueError(f"a step is a count of updates, so it cannot be {step}")
@@ -233,6 +243,13 @@ class RemoteCheckpoints(Retention):
                 said = pruning.entries(objects, attempts(objects))
                 return pruning.prunable_steps(said, self.rules)
         return pruning.prune(objects, self.rules)
+
+    def _not_together(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"ranks cannot save together to {without_secrets(self.url)}: they write ranges of the "
+            "same files. Save with functrain.Checkpoints to a directory that all nodes mount, then "
+            "call upload(path) on rank 0"
+        )
 
     def _candidates(self, objects: ObjectStore, which: int | str | None) -> list[Attempt]:
         return download.candidates(objects, which, self._best)

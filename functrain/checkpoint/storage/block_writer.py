@@ -32,15 +32,15 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 @attrs.define(eq=False)
-class _Target:
-    """An open file and the number of bytes written to it."""
+class Target:
+    """An open file and the offset of the next byte to write."""
 
     descriptor: int
     direct: bool
     offset: int = 0
 
     def write(self, data: memoryview) -> None:
-        """Append all of ``data``; one system call may write only part of it."""
+        """Write all of ``data``; one system call may write only part of it."""
         if self.direct and len(data) % _ALIGNMENT:
             self._go_through_cache()
         while data:
@@ -82,7 +82,7 @@ class _Block:
 class _Order:
     """A request to the writing thread: write the start of a block, perhaps end the file."""
 
-    target: _Target
+    target: Target
     block: _Block
     count: int
     ends: bool
@@ -107,7 +107,7 @@ class BlockWriter:
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._thread: WorkerThread | None = None
         self._error: BaseException | None = None
-        self._targets: list[_Target] = []
+        self._targets: list[Target] = []
         for block in _blocks():
             self._free.put(block)
         self._block, self._filled = self._free.get(), 0
@@ -140,11 +140,11 @@ class BlockWriter:
             OSError: the disk is full, or the file cannot be created.
         """
         self._end()
-        target = _Target(create(path), direct=False)
+        target = Target(create(path), direct=False)
         self._targets.append(target)
         preallocate(target.descriptor, length)
         if length > PIECE:
-            target.direct = _bypass_cache(target.descriptor)
+            target.direct = bypass_cache(target.descriptor)
             self._start()
 
     def write(self, address: int, length: int) -> str:
@@ -220,16 +220,22 @@ class BlockWriter:
 
 
 def _blocks() -> list[_Block]:
-    # Private memory: shared memory has no huge pages, and faulting in small pages is slow.
-    memory = mmap.mmap(-1, BLOCK * _COUNT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError, AttributeError):  # only a hint to the system
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole, first = memoryview(memory), ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    whole = aligned_memory(BLOCK * _COUNT)
+    first = ctypes.addressof(ctypes.c_char.from_buffer(whole))
     starts = range(0, len(whole), BLOCK)
     return [_Block(whole[start : start + BLOCK], first + start) for start in starts]
 
 
-def _bypass_cache(descriptor: int) -> bool:
+def aligned_memory(size: int) -> memoryview:
+    """Allocate memory at an address that direct writes accept."""
+    # Private memory: shared memory has no huge pages, and faulting in small pages is slow.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError, AttributeError):  # only a hint to the system
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
+
+
+def bypass_cache(descriptor: int) -> bool:
     """Set ``O_DIRECT``; return ``False`` if the file system refuses."""
     if not _DIRECT:
         return False

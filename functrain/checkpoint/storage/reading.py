@@ -40,6 +40,15 @@ class _Piece:
     expected: str
 
 
+@attrs.frozen(eq=False)
+class Part:
+    """Consecutive bytes of a leaf, and the memory to read them into."""
+
+    leaf: Leaf
+    first: int
+    target: memoryview
+
+
 def read(
     path: Path,
     files: Iterable[File],
@@ -74,6 +83,48 @@ def read(
     for index, tensor in tensors.items():
         tensors[index] = _on_device(tensor, leaves[index], devices.get(index))
     return {index: tensors[owner] for index, owner in zip(indices, owners, strict=True)}
+
+
+def read_parts(
+    path: Path, files: Iterable[File], parts: Sequence[Part], *, verify: bool = True
+) -> None:
+    """Read bytes of leaves, one leaf after another; of a leaf with one chunk of further memory.
+
+    Args:
+        path: the checkpoint's directory.
+        files: its payload files.
+        parts: what to read.
+        verify: read the whole chunks that hold these bytes, and compare them with their hashes.
+
+    Raises:
+        CheckpointCorruptError: bytes differ; the message names file and leaf.
+    """
+    used = {part.leaf.file for part in parts}
+    with contextlib.ExitStack() as stack:
+        opened = {
+            file.name: stack.enter_context(opened_payload(path / file.name, file))
+            for file in files
+            if file.name in used
+        }
+        for part in parts:
+            _read_part(opened[part.leaf.file], path / part.leaf.file, part, verify)
+
+
+def _read_part(descriptor: int, path: Path, part: Part, check: bool) -> None:
+    begin = part.leaf.offset + part.first
+    if not check:
+        read_into(descriptor, part.target, begin)
+        return
+    for leaf, (start, stop), expected in _chunks(part.leaf):
+        first, last = max(start, begin), min(stop, begin + len(part.target))
+        if first >= last:
+            continue
+        own = part.target[first - begin : last - begin]
+        data = own if (first, last) == (start, stop) else memoryview(bytearray(stop - start))
+        if _read_and_hash(descriptor, start, slices(data, PIECE)) != expected:
+            raise _damage(path, leaf, start, stop)
+        if data is not own:
+            own[:] = data[first - start : last - start]
 
 
 def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:

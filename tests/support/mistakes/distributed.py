@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import placed_states
 import pytest
 import rank_jobs
 import ranks
@@ -19,6 +20,11 @@ def join_alone(path: Path, patches: pytest.MonkeyPatch) -> object:
     for name, value in given.items():
         patches.setenv(name, str(value))
     return current(timeout=0.5)
+
+
+def save_apart(path: Path, patches: pytest.MonkeyPatch) -> object:
+    (error, *_) = ranks.outcomes(placed_states.save_apart, 2, path)
+    raise error
 
 
 def fail(function: Callable[[], None]) -> object:
@@ -49,6 +55,13 @@ MISTAKES = [
         fail(rank_jobs.differ),
         ("data: rank 2 has 'new', ranks 0, 1 'old'",),
         ("Start every rank with the same code",),
+        slow=True,
+    ),
+    Mistake(
+        errors.DirectoryNotSharedError,
+        save_apart,
+        ("rank 1 on ", "does not see what rank 0 creates in /proc/self/cwd"),
+        ("every node mounts",),
         slow=True,
     ),
 ]

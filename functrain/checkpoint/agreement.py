@@ -1,0 +1,128 @@
+"""Agree among ranks on the outcome of a save or load: all raise what one of them raises."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TypeVar
+
+import attrs
+import torch.distributed as dist
+
+from functrain.distributed.group import World, current
+from functrain.errors import CheckpointWriteError, FunctrainError, RankFailedError
+from functrain.tree import Tree, items
+from functrain.tree.placed import is_placed
+
+T = TypeVar("T")
+# A rank may wait this long for another one that writes to a slow disk.
+_LONGEST = timedelta(minutes=30)
+
+
+@attrs.frozen
+class Trouble:
+    """An exception of one rank, as other ranks hear of it.
+
+    Attributes:
+        rank: the rank.
+        kind: the class that other ranks raise.
+        code: the error number of an ``OSError``.
+        text: the message.
+    """
+
+    rank: int
+    kind: type[FunctrainError]
+    code: int | None
+    text: str
+
+    @classmethod
+    def of(cls, rank: int, error: Exception) -> Trouble:
+        """Describe an exception of a rank."""
+        if isinstance(error, OSError):
+            kind = type(error) if isinstance(error, FunctrainError) else CheckpointWriteError
+            return cls(rank, kind, error.errno or errno.EIO, error.strerror or str(error))
+        if isinstance(error, FunctrainError):
+            return cls(rank, type(error), None, str(error))
+        return cls(rank, RankFailedError, None, f"{type(error).__name__}: {error}")
+
+    def error(self) -> FunctrainError:
+        """Return the exception for another rank; of the same class, if functrain declares it."""
+        if self.kind is RankFailedError:
+            return RankFailedError(f"rank {self.rank} raised {self.text}", self.rank)
+        text = f"rank {self.rank}: {self.text}"
+        # Not by calling the class: those of functrain format messages from other arguments.
+        if not issubclass(self.kind, OSError):
+            return self.kind.__new__(self.kind, text)
+        made = self.kind.__new__(self.kind, self.code, text)
+        OSError.__init__(made, self.code, text)
+        return made
+
+
+def agree(world: World, error: Exception | None) -> None:
+    """Raise on every rank if one of them has an error.
+
+    Raises:
+        The rank's own error, or one of the same class that names the first rank with an error.
+    """
+    found = world.gathered(None if error is None else Trouble.of(world.rank, error))
+    if error is not None:
+        raise error
+    first = next((trouble for trouble in found if trouble is not None), None)
+    if first is not None:
+        raise first.error()
+
+
+def from_first(world: World | None, ask: Callable[[], T]) -> T:
+    """Return the answer of rank 0 on every rank; without a world, that of this process.
+
+    Raises:
+        The error of rank 0.
+    """
+    if world is None:
+        return ask()
+    found: list[T] = []
+    error = None
+    try:
+        found += [ask()] if world.rank == 0 else []
+    except Exception as failure:
+        error = failure
+    agree(world, error)
+    return world.broadcast(found)[0]
+
+
+def world_of(tree: Tree) -> World | None:
+    """Return the world of a tree of which ranks hold parts; ``None`` for any other tree."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    return current() if any(is_placed(leaf) for _, leaf in items(tree)) else None
+
+
+@contextmanager
+def own_group(world: World) -> Iterator[World]:
+    """Give the ranks a process group of their own inside a ``with`` block."""
+    own = connected(world)
+    try:
+        yield own
+        own.barrier()  # the others have heard everything
+    finally:
+        disconnect(own)
+
+
+def connected(world: World) -> World:
+    """Return the world with a new process group; all ranks call this at the same time.
+
+    Messages of a save cannot mix with those of a step that runs meanwhile, and the group waits for
+    slow disks longer than a step waits for a hanging rank.
+    """
+    if world.size == 1:
+        return world
+    return attrs.evolve(world, group=dist.new_group(backend="gloo", timeout=_LONGEST))
+
+
+def disconnect(world: World) -> None:
+    """Destroy the group of :func:`connected`, unless all groups were destroyed meanwhile."""
+    if world.size > 1 and dist.is_initialized():
+        with suppress(ValueError):
+            dist.destroy_process_group(world.group)
