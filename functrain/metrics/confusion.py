@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Count which classes are predicted for which."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ConfusionMatrix(NamedTuple):
-    """How often each class was taken for each.
+    """How often each class was predicted for each.
 
     Attributes:
         counts: int64 [classes, classes]; rows are targets, columns predictions.
@@ -26,7 +26,7 @@ class ConfusionMatrix(NamedTuple):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more is better, of all numbers it computes: it is."""
+        """Return true: more is better for all computed numbers."""
         return True
 
     @classmethod
@@ -51,11 +51,11 @@ class ConfusionMatrix(NamedTuple):
 
     @classmethod
     def empty(cls, classes: int, device: torch.device | str = "cpu") -> ConfusionMatrix:
-        """Of no predictions."""
+        """Return the counts of no predictions."""
         return cls(torch.zeros(classes, classes, dtype=torch.int64, device=device))
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Return the counts of both."""
+        """Return the sum of both counts."""
         return ConfusionMatrix(self.counts + other.counts)
 
     def compute(self) -> dict[str, Tensor]:

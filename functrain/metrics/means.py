@@ -45,7 +45,7 @@ class Mean(NamedTuple):
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> Mean:
-        """Of no values."""
+        """Return the mean of no values."""
         zero = torch.zeros((), dtype=widest(torch.device(device)), device=device)
         return cls(zero, zero)
 
@@ -76,7 +76,7 @@ class Accuracy(NamedTuple):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more is better: it is."""
+        """Return true: more is better."""
         return True
 
     @classmethod
@@ -100,7 +100,7 @@ class Accuracy(NamedTuple):
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> Accuracy:
-        """Of no answers."""
+        """Return the accuracy of no answers."""
         return cls(*Mean.empty(device))
 
     def merge(self, other: Accuracy) -> Accuracy:
@@ -108,7 +108,7 @@ class Accuracy(NamedTuple):
         return Accuracy(self.right + other.right, self.answers + other.answers)
 
     def compute(self) -> Tensor:
-        """From 0 to 1; NaN of no answers."""
+        """Return a number from 0 to 1; NaN without answers."""
         return self.right / self.answers
 
 
@@ -129,7 +129,7 @@ class Perplexity(NamedTuple):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more is better: less is."""
+        """Return false: less is better."""
         return False
 
     @classmethod
@@ -149,7 +149,7 @@ class Perplexity(NamedTuple):
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> Perplexity:
-        """Of no tokens."""
+        """Return the perplexity of no tokens."""
         return cls(*Mean.empty(device))
 
     def merge(self, other: Perplexity) -> Perplexity:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Quantiles(NamedTuple):
-    """Exact quantiles; all values are kept for that.
+    """Exact quantiles; they keep all values.
 
     Attributes:
-        values: those seen so far, [n].
-        at: the shares asked for, from 0 to 1.
+        values: all values so far, [n].
+        at: the quantiles to compute, from 0 to 1.
 
     Example:
         >>> one = Quantiles.of(torch.tensor([3.0, 1.0]), at=(0.5,))
@@ -26,14 +26,14 @@ class Quantiles(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, at: tuple[float, ...] = (0.05, 0.5, 0.95)) -> Quantiles:
-        """Quantiles of values of any shape."""
+        """Return the quantiles of values of any shape."""
         return cls(values.detach().flatten(), tuple(at))
 
     @classmethod
     def empty(
         cls, at: tuple[float, ...] = (0.05, 0.5, 0.95), device: torch.device | str = "cpu"
     ) -> Quantiles:
-        """Of no values."""
+        """Return the quantiles of no values."""
         return cls(torch.zeros(0, device=device), tuple(at))
 
     def merge(self, other: Quantiles) -> Quantiles:
@@ -41,9 +41,9 @@ class Quantiles(NamedTuple):
         return Quantiles(torch.cat([self.values, other.values]), self.at)
 
     def compute(self) -> dict[str, Tensor]:
-        """By ``p`` and the percentage; between two values by linear interpolation.
+        """Return the quantiles by name, such as ``p50``; interpolate linearly between two values.
 
-        As ``torch.quantile``, without its limit of 16 million values. NaN of no values.
+        Like ``torch.quantile``, but without its limit of 16 million values. NaN without values.
         """
         ordered, count = self.values.sort().values, len(self.values)
         if not count:

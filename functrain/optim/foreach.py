@@ -18,18 +18,18 @@ from functrain.optim.leaf_rule import Leaves, Rate
 Several = Leaves | tuple[Tensor, ...]
 
 _BLOCK_BYTES = 2**22
-"""Of each list: with its half a dozen arrays a kernel stays within a cache of 32 MB."""
+"""Bytes of a block of each list: a kernel with six arrays fits a cache of 32 MB."""
 
 _THREAD_ELEMENTS = 2**15
-"""What torch gives a thread at least."""
+"""The fewest elements that torch gives to a thread."""
 
 
 def blocks(*lists: Leaves) -> Iterator[tuple[Leaves, ...]]:
     """Cut lists of leaves that lie alike in memory into pieces that fit the CPU's cache.
 
-    Small leaves are taken together, large ones are cut. On an accelerator the lists come whole.
-    A kernel deletes its temporary lists at the end of a block: those of two blocks take twice
-    the cache.
+    Small leaves are grouped, large ones are cut. On an accelerator the lists stay whole.
+    A kernel deletes its temporary lists at the end of a block, because the lists of two blocks
+    would need twice the cache.
 
     Args:
         lists: parameters, gradients and slots, in any order; those of one leaf have the same

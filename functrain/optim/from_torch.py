@@ -46,7 +46,7 @@ class FromTorch(Optimizer):
 
     @property
     def elementwise(self) -> bool:
-        """Whether it is one of torch's own classes that are; nothing is known of others."""
+        """Return whether this is a class of torch that is known to be elementwise."""
         return self.cls in _ELEMENTWISE
 
     def takes(self, name: str) -> bool:

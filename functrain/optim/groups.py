@@ -40,12 +40,12 @@ class Groups(Optimizer):
 
     @property
     def lazy_state(self) -> bool:
-        """Whether the first update adds entries to the state of any member."""
+        """Return whether the first update adds entries to the state of any member."""
         return any(member.lazy_state for _, member in self.members)
 
     @property
     def elementwise(self) -> bool:
-        """Whether every member is."""
+        """Return whether every member is elementwise."""
         return all(member.elementwise for _, member in self.members)
 
     def assign(self, params: Params) -> dict[str, str]:

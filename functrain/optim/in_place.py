@@ -77,7 +77,7 @@ def _by_kind_(
 
 
 def _has_tensors(optimizer: LeafRule) -> bool:
-    """Whether a hyperparameter besides lr is a tensor; kernels take numbers."""
+    """Return whether a hyperparameter besides lr is a tensor; kernels take numbers."""
     for value in _hyperparameters(type(optimizer))(optimizer):
         if isinstance(value, Tensor):
             return True
@@ -96,7 +96,7 @@ def _hyperparameters(kind: type) -> Callable[[LeafRule], tuple[Any, ...]]:
 
 
 def _is_fusible(params: Leaves) -> bool:
-    """Whether all are of one dtype on one device, for which there are kernels."""
+    """Return whether all have one dtype and one device, and kernels exist for them."""
     devices, dtypes = set(map(_DEVICE, params)), set(map(_DTYPE, params))
     return len(devices) == len(dtypes) == 1 and fusible(*dtypes, *devices)
 
@@ -144,5 +144,5 @@ def laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
 
 
 def _dense(tensor: Tensor) -> bool:
-    """Whether the elements fill their storage without gaps or overlaps, in some order."""
+    """Return whether the elements fill their storage without gaps or overlaps, in any order."""
     return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))

@@ -58,7 +58,7 @@ class LeafRule(Protocol):
 
     @property
     def counts_each(self) -> bool:
-        """Whether a parameter that was ever skipped has scalars of its own, as in torch.optim."""
+        """Return whether a parameter that was skipped once has its own scalars, as in torch."""
         return True
 
     def init_leaf(self, param: Tensor) -> Slots:
@@ -66,7 +66,7 @@ class LeafRule(Protocol):
         return {slot: zeros_like(param) for slot in self.slots}
 
     def init_scalars(self, device: torch.device | None) -> Scalars:
-        """Return what is remembered for all parameters together besides the step: nothing."""
+        """Return the scalars that all parameters share, without the step: none by default."""
         return {}
 
     def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:

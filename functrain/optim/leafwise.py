@@ -118,6 +118,6 @@ def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
 
 
 def _fit(grads: list[Tensor], params: list[Tensor]) -> bool:
-    """Whether all gradients are dense, and of the shapes of the parameters."""
+    """Return whether all gradients are dense, with the shapes of the parameters."""
     dense = all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
     return dense and list(map(_SHAPE, grads)) == list(map(_SHAPE, params))

@@ -76,7 +76,7 @@ class Plateau(Schedule):
 
     @property
     def needs_mode(self) -> bool:
-        """Whether it observes evaluations, and has no mode."""
+        """Return whether it observes evaluations and has no mode."""
         return self.mode is None and self.observes == "evaluation"
 
     def init(self) -> ScheduleState:

@@ -115,7 +115,7 @@ class Adagrad(Leafwise):
 
 
 def _has_fused(device: torch.device, *constants: Rate) -> bool:
-    """Whether this torch has the fused form for the device; its first versions: for the CPU."""
+    """Return whether this torch has the fused form for the device; early versions: only the CPU."""
     key = device.type.upper()
     has = torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_adagrad_", key)
     return has and not any(isinstance(constant, Tensor) for constant in constants)

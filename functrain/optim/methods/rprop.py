@@ -48,7 +48,7 @@ def _numbers(value: object) -> Pair | None:
 
 
 def _ascend(before: Callable[[float, float], bool], *values: float | Tensor) -> bool:
-    """Whether the numbers do; tensors are taken as they are."""
+    """Return whether the numbers ascend; tensors are not checked."""
     numbers = [value for value in values if not isinstance(value, Tensor)]
     return all(before(*two) for two in pairwise(numbers))
 
