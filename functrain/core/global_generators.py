@@ -151,11 +151,12 @@ class _NumpyMemory:
         if type(bits) is not self.random.MT19937:
             self.random.set_bit_generator(self.random.MT19937(0))
             return bits, None, b"", gauss
-        own = self._of(bits)
+        own = self.last if self.last.bits is bits else self._of(bits)
         return bits, own, own.memory.raw, gauss
 
     def start(self, words: bytes) -> None:
-        own = self._of(self.random.get_bit_generator())
+        bits = self.random.get_bit_generator()
+        own = self.last if self.last.bits is bits else self._of(bits)
         with own.lock:
             own.words.raw = words
             own.position.value = _WORDS
@@ -171,11 +172,9 @@ class _NumpyMemory:
         self.gauss.raw = gauss
 
     def _of(self, bits: Any) -> _MT19937:
-        """Return the memory of the one in use; it seldom is another than last time."""
-        last = self.last
-        if last.bits is not bits:
-            last = self.last = _MT19937(bits)
-        return last
+        """Return the memory of the one in use, which seldom is another than last time."""
+        self.last = _MT19937(bits)
+        return self.last
 
 
 class _NumpyState:

@@ -11,7 +11,7 @@ import functools
 import operator
 from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ _REENTRANT = (
 )
 
 Forward = Callable[[nn.Module, Batch], Outcome]
-T = TypeVar("T")
 # Called with (weight of the micro-batch, path, gradient) as soon as there is a gradient.
 GradientSink = Callable[[Tensor, str, Tensor], None]
 
@@ -202,8 +201,8 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     graph = loss.grad_fn
     # torch.autograd.grad(loss, leaves, allow_unused=True), but its checks of every argument, which
     # take a twentieth of a small step.
-    found = _refusing_reentrant(
-        lambda: _engine_run_backward(
+    try:
+        found = _engine_run_backward(
             (loss,),
             (torch.ones_like(loss),),
             False,  # retain_graph
@@ -212,7 +211,9 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
             allow_unreachable=True,
             accumulate_grad=False,
         )
-    )
+    except RuntimeError as error:
+        _refuse_reentrant(error)
+        raise
     if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
         return dict(zip(leaves, found, strict=True))
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
@@ -234,7 +235,7 @@ def _are_plain(grads: Sequence[Tensor | None], leaves: Collection[Tensor]) -> bo
         _TENSOR.issuperset(map(type, grads))
         and all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
         and all(map(operator.is_, map(_GRAD, leaves), repeat(None)))
-        and all(map(Tensor.is_contiguous, cast(Sequence[Tensor], grads)))
+        and all(map(Tensor.is_contiguous, grads))  # type: ignore[arg-type]
         and all(map(Tensor.is_contiguous, leaves))
     )
 
@@ -252,24 +253,23 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
     for path, leaf in leaves.items():
         hook = functools.partial(hand_over, path)
         leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-    _refusing_reentrant(lambda: torch.autograd.backward(loss, inputs=list(leaves.values())))
+    try:
+        torch.autograd.backward(loss, inputs=list(leaves.values()))
+    except RuntimeError as error:
+        _refuse_reentrant(error)
+        raise
     if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
 
 
-def _refusing_reentrant(backward: Callable[[], T]) -> T:
-    """Run a backward pass; refuse reentrant checkpointing, which alone would lose gradients.
+def _refuse_reentrant(error: RuntimeError) -> None:
+    """Explain reentrant checkpointing, the one construct that would lose gradients.
 
-    It finds its gradients by a backward pass of its own, which writes into ``.grad``.
-    ``torch.autograd.grad`` makes it raise; or, where nothing trained lies before it, silently skips
-    it.
+    It finds its gradients by a backward pass of its own, which writes into ``.grad``. A pass that
+    returns gradients makes it raise; or, where nothing trained lies before it, silently skips it.
     """
-    try:
-        return backward()
-    except RuntimeError as error:
-        if "use_reentrant" in str(error):
-            raise ModelError(_REENTRANT) from error
-        raise
+    if "use_reentrant" in str(error):
+        raise ModelError(_REENTRANT) from error
 
 
 def _has_reentrant_checkpoint(graph: Any) -> bool:

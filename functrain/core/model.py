@@ -92,8 +92,8 @@ class FunctionalModule:
 
     def current_params(self) -> Tensors:
         """Return the parameters the shell holds now."""
-        places = [(path, self.first_places[path]) for path in self.params]
-        return {path: container[key] for path, (container, key) in places}
+        places = self.first_places
+        return {path: held[key] for path in self.params for held, key in [places[path]]}
 
     def current_buffers(self) -> Tensors:
         """Return the buffers the shell holds now; a forward may have replaced some by assignment.

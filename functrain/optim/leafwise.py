@@ -13,7 +13,6 @@ from itertools import repeat
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
@@ -70,13 +69,14 @@ class Leafwise(LeafRule, Optimizer, Protocol):
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Run the kernel, once where all leaves are alike; the rule where it does not apply."""
-        _check(self, grads, params)
-        with torch.no_grad():
+        if not _fit(grads, params):
+            _check(self, grads, params)
+        with torch.set_grad_enabled(False):  # in half the calls of no_grad
             shared, own = scalars_of(self, grads, state, params)
             if own:
                 state[PER_PARAMETER] = own
             advance_(self, shared, lr)
-            counted = [path for path in own.get("step", {}) if path in grads]
+            counted = [path for path in own["step"] if path in grads] if own else []
             if not counted:
                 run_(self, grads, state, params, lr, shared)
                 return
@@ -89,13 +89,17 @@ class Leafwise(LeafRule, Optimizer, Protocol):
                 run_(self, given, state, params, lr, of_parameter(own, paths[0]))
 
 
+def _fit(grads: Params, params: Params) -> bool:
+    """Return whether all gradients are dense, with the shapes of their parameters."""
+    if not grads.keys() <= params.keys():
+        return False
+    given, theirs = grads.values(), map(params.__getitem__, grads)
+    dense = all(map(operator.is_, map(_LAYOUT, given), repeat(torch.strided)))
+    return dense and list(map(_SHAPE, given)) == list(map(_SHAPE, theirs))
+
+
 def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
     """Refuse gradients that a kernel would read beyond, before anything is changed."""
-    try:
-        if _fit(list(grads.values()), list(map(params.__getitem__, grads))):
-            return
-    except KeyError:
-        pass
     name = type(optimizer).__name__
     for path, grad in grads.items():
         param = params.get(path)
@@ -115,9 +119,3 @@ def _check(optimizer: Leafwise, grads: Params, params: Params) -> None:
                 f"{name}: the gradient of {path!r} has shape {tuple(grad.shape)}, and the "
                 f"parameter {tuple(param.shape)}"
             )
-
-
-def _fit(grads: list[Tensor], params: list[Tensor]) -> bool:
-    """Return whether all gradients are dense, with the shapes of the parameters."""
-    dense = all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
-    return dense and list(map(_SHAPE, grads)) == list(map(_SHAPE, params))

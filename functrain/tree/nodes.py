@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import copy as shallow
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import attrs
 import torch
@@ -146,14 +146,19 @@ def copy(value: T) -> T:
         >>> theirs["w"]
         tensor([0., 0.])
     """
-    return cast(T, _copied(value))
+    copied: T = _copied(value)
+    return copied
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
-    if isinstance(value, dict) and value and _TENSOR.issuperset(builtins.map(type, value.values())):
-        return dict(zip(value, clones(list(value.values())), strict=True))
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        if value and _TENSOR.issuperset(builtins.map(type, value.values())):
+            return dict(zip(value, clones(list(value.values())), strict=True))
+        return {key: _copied(child) for key, child in value.items()}
     if type(value).__module__ == "numpy":  # an array or an immutable scalar
         return shallow.copy(value)
     if is_node(value):
