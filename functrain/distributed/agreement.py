@@ -9,15 +9,21 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
+from functrain import tree
 from functrain.core.accumulation import PartSums
+from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch_parts import DIGESTS
 from functrain.core.loss import Outcome
-from functrain.core.state import Tensors
+from functrain.core.state import Tensors, TrainState
 from functrain.distributed.group import World
 from functrain.errors import LossError
+from functrain.tree import containers
 
 _MASK = (1 << 63) - 1
+# Bytes, and samples, of a tensor in a batch that are compared.
+_READ, _LOOKED_AT = 1 << 16, 1 << 10
 
 
 @attrs.frozen
@@ -48,7 +54,7 @@ class Facts:
         Raises:
             LossError: they report different metrics.
         """
-        if self.dtypes != other.dtypes:
+        if dict(self.dtypes) != dict(other.dtypes):
             raise LossError(
                 "every part of a step must report the same metrics of the same dtypes, got "
                 f"{dict(self.dtypes)} and {dict(other.dtypes)}"
@@ -70,7 +76,7 @@ def facts_of(found: PartSums, before: Tensors) -> Facts | None:
     """
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
-    changed = {path for path, old, new in pairs if path in reshaped or not torch.equal(old, new)}
+    changed = {path for path, old, new in pairs if path in reshaped or not tree.equal(old, new)}
     present = frozenset[str]().union(*found.sums)
     each = [
         Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped))
@@ -104,12 +110,37 @@ def agreed(world: World, own: Facts | None, step: str) -> Facts:
     return own
 
 
+def digest_of(batch: Batch) -> int:
+    """Return a number that tells a batch from another one, by the beginnings of its tensors.
+
+    Only those in the memory of the host are read: others would make it wait for their device.
+    """
+    found = xxh3_64()
+    for tensor in containers.tensors(batch.batches if isinstance(batch, MicroBatches) else batch):
+        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        if tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested:
+            rows = tensor[:_LOOKED_AT] if tensor.ndim else tensor
+            found.update(tree.to_bytes(rows)[:_READ].numpy())
+    return found.intdigest() % DIGESTS
+
+
+def digests_of(state: TrainState) -> dict[str, str | int]:
+    """Return names and digests of the parts of a state that every rank must begin with."""
+    seeded = "state.params (seed torch before the model is made, or pass a function that makes it)"
+    names = {"params": seeded, "rng": "state.rng (the seed)"}
+    parts = {field.name: getattr(state, field.name) for field in attrs.fields(TrainState)}
+    return {names.get(part, f"state.{part}"): tree.digest(one) for part, one in parts.items()}
+
+
 def _merged(found: Sequence[Facts | None]) -> Facts:
     return functools.reduce(Facts.merged, (one for one in found if one is not None))
 
 
 def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | None], ...]:
-    metrics = ((name, getattr(one, "dtype", None)) for name, one in outcome.metrics.items())
+    metrics = (
+        (name, one.dtype if isinstance(one, Tensor) else None)
+        for name, one in outcome.metrics.items()
+    )
     return (("loss", outcome.value.dtype), ("weight", weight.dtype), *metrics)
 
 

@@ -9,7 +9,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from functrain.core.buffers import BufferRule, Statistic, by_rule, statistics_after
+from functrain import tree
+from functrain.core.buffers import (
+    BufferRule,
+    Statistic,
+    by_rule,
+    not_combined,
+    statistics_after,
+)
 from functrain.core.loss import Outcome
 from functrain.core.state import Tensors
 from functrain.distributed.agreement import Facts
@@ -115,28 +122,62 @@ def combined(
     Raises:
         UnsupportedError: there is no rule for a buffer.
     """
+    if len(each) == 1:
+        return {**before, **each[0]}
     after = {path: [part[path] for part in each] for path in each[0]}
     norms = {path: one for path, one in statistics.items() if {path, one.counter} & after.keys()}
     whole = [{**before, **part} for part in each]
     found = {**before, **statistics_after(norms, before, whole)}
     counters = {one.counter for one in norms.values()}
     for path in after.keys() - norms.keys() - counters:
-        rule = next((rule for pattern, rule in rules.items() if fnmatchcase(path, pattern)), None)
-        found[path] = combined_value(path, before[path], after[path], rule)
+        found[path] = combined_value(path, before[path], after[path], rule_of(path, rules))
     return {path: found[path] for path in before}
+
+
+def rule_of(path: str, rules: Mapping[str, BufferRule]) -> BufferRule | None:
+    """Return the rule of the first pattern that matches."""
+    return next((rule for pattern, rule in rules.items() if fnmatchcase(path, pattern)), None)
+
+
+def first_of(
+    world: World,
+    rules: Mapping[str, BufferRule],
+    own: Sequence[Tensors],
+    paths: Sequence[str],
+    bounds: Sequence[int],
+) -> Tensors:
+    """Return buffers whose shape or dtype the forward changes: those of the first part.
+
+    Args:
+        world: all ranks.
+        rules: by pattern.
+        own: buffers after each part of this rank.
+        paths: of the buffers.
+        bounds: as in :func:`table_of`.
+
+    Raises:
+        UnsupportedError: there are several parts, and the rule of a buffer is another one.
+    """
+    for path in paths:
+        if bounds[-1] > 1 and rule_of(path, rules) != "first":
+            raise not_combined(path, "its shape or dtype changes in the forward")
+    mine = {path: own[0][path].detach().cpu() for path in paths} if own else None
+    every = [one for one in world.gathered(mine) if one is not None]
+    return own[0] if own and len(every) == 1 else every[0]
 
 
 def combined_value(
     path: str, before: Tensor, each: Sequence[Tensor], rule: BufferRule | None
 ) -> Tensor:
     """Return one buffer; a value on which all parts agree is taken as it is, unless summed."""
-    counts = not before.is_floating_point() and before.dtype is not torch.bool
+    averages = before.is_floating_point() or before.is_complex()
+    counts = not averages and before.dtype is not torch.bool
     adds_up = rule == "sum" or (rule is None and counts)
-    if not adds_up and all(torch.equal(one, each[0]) for one in each):
+    if not adds_up and all(tree.equal(one, each[0]) for one in each):
         return each[0]
     return by_rule(path, before, each, rule)
 
 
 def bytes_of(tensor: Tensor) -> Tensor:
     """Return the bytes of a tensor, in the order of its elements."""
-    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+    return tree.to_bytes(tensor)

@@ -23,14 +23,15 @@ from functrain.core.accumulation import (
     mean_outcome,
     part_sums,
     require_gradients,
+    step_gradients,
 )
 from functrain.core.batch_parts import BatchParts
-from functrain.core.buffers import BufferRule, not_combined
+from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.distributed.agreement import Facts, agreed, facts_of
-from functrain.distributed.gathering import buffers_of, combined, outcomes_of, table_of
+from functrain.distributed.gathering import buffers_of, combined, first_of, outcomes_of, table_of
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
 from functrain.errors import UnsupportedError
@@ -67,9 +68,12 @@ class ShardedGradients:
             donated: whether the step may write to the trained parameters afterwards.
             seed: of the step's random stream.
         """
+        if self.fixed.recipe.parts == 1:
+            own = list(batch.parts.values())
+            return step_gradients(by_autograd, self.fixed, state, own, donated, seed, watch=True)
         params = self._whole(state["params"])
         scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
-        found = self._own(params, state["buffers"], batch, scale, donated, seed)
+        found = self._own(params, state["buffers"], batch, scale, seed)
         facts = agreed(self.world, facts_of(found, state["buffers"]), _described(batch))
         paths = [path for path in self.fixed.trainable if path in facts.present]
         require_gradients(self.fixed, paths)
@@ -93,14 +97,13 @@ class ShardedGradients:
         buffers: Tensors,
         batch: BatchParts,
         scale: Tensor | None,
-        donated: bool,
         seed: int | None,
     ) -> PartSums:
         """Take the gradients of the parts of this rank."""
         if not batch.parts:
             return PartSums([], [], [], [])
         fixed, writes, parts = self.fixed, self.fixed.model.writes, len(batch.sizes)
-        watched = writes.suspects(given, fixed.trainable, donated)
+        watched = writes.suspects(given, fixed.trainable, donated=False)
         params = writes.owned(given, watched)
         device = next(iter(params.values())).device
         of_batch = differentiation(fixed, by_autograd, params, device)
@@ -129,7 +132,7 @@ class ShardedGradients:
         The norm is that of a step of one part. Only its rank has all gradients, in torch's order.
         """
         names = [name for name, dtype in facts.metrics if dtype is not None]
-        norm = like.new_zeros(())
+        norm = like.new_zeros((), dtype=torch.float64)
         if len(batch.sizes) == 1 and found.sums:
             flat = list(found.sums[0].values())
             norm = clipping.torch_norm(flat, self.fixed.recipe.clip_norm) if flat else norm
@@ -160,7 +163,7 @@ class ShardedGradients:
             for shapes in by_dtype(chosen, params):
                 like = params[next(iter(shapes))]
                 found.update(reduce(filled, bounds, shapes, like))
-        return {path: found[path] for path in params}
+        return {path: _with_strides(found[path], leaf) for path, leaf in params.items()}
 
     def _norm(self, grads: Tensors, params: Tensors) -> Tensor:
         """Return the norm by blocks, which is the same for any division of the rows."""
@@ -185,16 +188,16 @@ class ShardedGradients:
     def _buffers(
         self, before: Tensors, own: Sequence[Tensors], facts: Facts, bounds: Sequence[int]
     ) -> Tensors:
-        if len(own) == bounds[-1] == 1 or not facts.changed:
-            return own[0] if own else {path: one.clone() for path, one in before.items()}
-        if facts.reshaped:
-            path = min(facts.reshaped)
-            raise not_combined(path, "its shape or dtype changes in the forward")
-        changed = [path for path in before if path in facts.changed]
-        each = buffers_of(self.placed.exchange, before, own, changed, bounds)
-        if len(each) == 1:
-            return {**before, **each[0]}
-        return combined(self.fixed.model.statistics, self.rules, before, each)
+        found = before
+        changed = [path for path in before if path in facts.changed - facts.reshaped]
+        if changed:
+            each = buffers_of(self.placed.exchange, before, own, changed, bounds)
+            found = combined(self.fixed.model.statistics, self.rules, before, each)
+        reshaped = [path for path in before if path in facts.reshaped]
+        if reshaped:
+            found = {**found, **first_of(self.world, self.rules, own, reshaped, bounds)}
+        copied = {path: one.clone() for path, one in found.items() if one is before[path]}
+        return {path: copied.get(path, found[path]) for path in before}
 
 
 def _described(batch: BatchParts) -> str:
@@ -204,7 +207,17 @@ def _described(batch: BatchParts) -> str:
 
 def _filled(sums: Tensors, path: str, params: Tensors) -> Tensor:
     # Adding a negative zero changes no number, not even the sign of another zero.
-    return sums[path] if path in sums else torch.full_like(params[path], -0.0)
+    if path in sums:
+        return sums[path]
+    zero = complex(-0.0, -0.0) if params[path].is_complex() else -0.0
+    return torch.full_like(params[path], zero)
+
+
+def _with_strides(grad: Tensor, leaf: Tensor) -> Tensor:
+    """Return a gradient with the strides of its parameter, as a backward pass would."""
+    if leaf.is_contiguous():
+        return grad
+    return torch.empty_like(leaf, requires_grad=False).copy_(grad)
 
 
 def by_dtype(shapes: Mapping[str, Any], params: Tensors) -> Iterator[dict[str, Any]]:

@@ -33,39 +33,53 @@ class Placed:
         mesh: of all ranks; ``None`` where nothing is cut.
         shapes: of the parameters that are cut.
         parts: the parts of a state that are cut.
+        probe: path and shape of a parameter that other placements would cut, or this one does.
     """
 
     exchange: Exchange
     mesh: DeviceMesh | None
     shapes: Mapping[str, torch.Size]
     parts: tuple[str, ...]
+    probe: tuple[str, torch.Size] | None = None
 
     @classmethod
     def of(
-        cls, placement: Placement, exchange: Exchange, trained: Mapping[str, Tensor], device: str
+        cls,
+        placement: Placement,
+        exchange: Exchange,
+        trained: Mapping[str, Tensor],
+        elementwise: bool,
+        device: str,
     ) -> Placed:
         """Decide which leaves are cut.
 
         Args:
             placement: as the user gave it.
             exchange: the collectives.
-            trained: the parameters whose rows may be updated apart.
+            trained: the parameters that are trained.
+            elementwise: whether rows of them may be updated apart.
             device: the type of the device.
         """
         parts = _CUT[placement.shard]
-        shapes = {path: one.shape for path, one in trained.items()}
+        # Kernels go through a leaf of other strides in an order that its rows may not have.
+        shapes = {path: one.shape for path, one in trained.items() if one.is_contiguous()}
         cut = {path: shape for path, shape in shapes.items() if is_cut(shape, exchange.ranks)}
-        if not parts or not cut:
-            return cls(exchange, None, {}, ())
+        probe = next(iter(cut.items()), None)
+        if not parts or not cut or not elementwise:
+            return cls(exchange, None, {}, (), probe)
         mesh = DeviceMesh(device, list(range(exchange.ranks)))
-        return cls(exchange, mesh, cut, parts)
+        return cls(exchange, mesh, cut, parts, probe)
 
     def fits(self, state: TrainState) -> bool:
-        """Return whether a state is placed like this, judged by one leaf."""
-        path = next(iter(self.shapes or state.params))
-        found = state.params if "params" in self.parts else _first_with(state.optimizer, path)
-        is_cut = path in found and isinstance(found[path], DTensor)
-        return is_cut == bool(self.parts) or path not in found
+        """Return whether a state is placed like this, judged by one leaf of each part."""
+        if self.probe is None:
+            return True
+        leaves = {part: _first_like(getattr(state, part), *self.probe) for part in _PARTS}
+        return all(
+            isinstance(leaf, DTensor) == (part in self.parts)
+            for part, leaf in leaves.items()
+            if leaf is not None
+        )
 
     def rows(self, path: str) -> slice:
         """Return the rows of this rank in a parameter that is cut."""
@@ -156,13 +170,15 @@ class Placed:
         return local
 
 
-def _first_with(node: Any, path: str) -> Mapping[str, Any]:
-    """Return the first mapping in a tree that has a tensor of this path."""
+def _first_like(node: Any, path: str, shape: torch.Size) -> Tensor | None:
+    """Return the first tensor of a path and shape in a tree."""
     if not isinstance(node, Mapping):
-        return {}
-    if isinstance(node.get(path), Tensor):
-        return node
-    return next(filter(None, (_first_with(child, path) for child in node.values())), {})
+        return None
+    leaf = node.get(path)
+    if isinstance(leaf, Tensor) and leaf.shape == shape:
+        return leaf
+    found = (_first_like(child, path, shape) for child in node.values())
+    return next((leaf for leaf in found if leaf is not None), None)
 
 
 def _local(_: Placed, leaf: Tensor, path: str | None) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import attrs
+from torch import nn
 
 from functrain.core import step
 from functrain.core.batch_parts import Sharing
@@ -85,16 +86,29 @@ def sharded(
             f"parts: expected {world.size} or more, one for each process, got {parts}. Start at "
             f"most {parts} processes: parts belongs to the recipe, and decides the result"
         )
+    if parts > 1:
+        _refuse_synchronized(program.fixed.model.module)
     rules = dict(buffers or {})
     recipe = attrs.evolve(program.recipe, parts=parts, buffers=rules)
     fixed = attrs.evolve(program.fixed, recipe=recipe)
     model = fixed.model
     trained = {path: model.params[path] for path in fixed.trainable}
-    cuttable = trained if recipe.optimizer.elementwise else {}
     device = next(iter(model.params.values())).device
     exchange = Exchange(world.rank, world.size, world.group)
-    placed = Placed.of(placement, exchange, cuttable, device.type)
+    elementwise = recipe.optimizer.elementwise
+    placed = Placed.of(placement, exchange, trained, elementwise, device.type)
     gradients = ShardedGradients(fixed, world, placed, rules)
     sharing = Sharing(parts, world.rank, world.size)
     made = ShardedStep(fixed, gradients, sharing)
     return attrs.evolve(program, fixed=fixed, device_step=made, sharded=made)
+
+
+def _refuse_synchronized(module: nn.Module) -> None:
+    """Refuse layers that exchange something themselves, for the number of ranks changes it."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.SyncBatchNorm):
+            raise ConfigurationError(
+                f"sharded: expected layers that compute each part of a batch by itself, got "
+                f"SyncBatchNorm at {path!r}, whose statistics depend on the number of processes. "
+                "Use BatchNorm, which has those of each part, or a norm without them"
+            )

@@ -14,7 +14,9 @@ from functrain.core.batch_parts import BatchParts, Sharing, shared
 from functrain.core.ema import EMA
 from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import Fixed
+from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
+from functrain.distributed.agreement import digest_of, digests_of
 from functrain.distributed.gradients import ShardedGradients, by_dtype
 from functrain.distributed.placed import Placed
 from functrain.errors import UnsupportedError
@@ -46,7 +48,11 @@ class ShardedStep:
 
     def place(self, state: TrainState) -> TrainState:
         """Return a state with this rank's rows of the leaves that are cut."""
-        with self.gradients.world.failing_together():
+        world = self.gradients.world
+        with world.failing_together():
+            state = self.placed.gathered(state)
+            if world.size > 1:
+                world.require_equal(digests_of(state))
             return self.placed.place(state)
 
     def gathered(self, state: TrainState) -> TrainState:
@@ -60,19 +66,25 @@ class ShardedStep:
         Raises:
             UnsupportedError: names the remedy.
         """
-        if not self.placed.fits(state):
-            raise UnsupportedError(
-                "expected a state placed as functrain.sharded asks, got one placed otherwise. Call "
-                "program.place(state) on every rank"
-            )
+        with self.gradients.world.failing_together():
+            if not self.placed.fits(state):
+                raise UnsupportedError(
+                    "expected a state placed as functrain.sharded asks, got one placed otherwise. "
+                    "Call program.place(state) on every rank"
+                )
 
     def shared(self, batch: Batch, accumulate: int) -> BatchParts:
         """Return this rank's parts of a step's batch; see :func:`functrain.core.batch.split`."""
-        if isinstance(batch, BatchParts | MicroBatches) or accumulate < 2:
-            return shared(batch, self.sharing)
-        given = split(batch, accumulate)
-        found = shared(MicroBatches(given.parts), self.sharing)
-        return attrs.evolve(found, consumed=given.consumed, empty=given.empty)
+        with self.gradients.world.failing_together():
+            if isinstance(batch, BatchParts):
+                return shared(batch, self.sharing)
+            digest = digest_of(batch) if self.sharing.ranks > 1 else 0
+            if isinstance(batch, MicroBatches) or accumulate < 2:
+                return attrs.evolve(shared(batch, self.sharing), digest=digest)
+            given = split(batch, accumulate)
+            found = shared(MicroBatches(given.parts), self.sharing)
+            numbers = {"consumed": given.consumed, "empty": given.empty, "digest": digest}
+            return attrs.evolve(found, **numbers)
 
     def __call__(
         self,
@@ -94,12 +106,14 @@ class ShardedStep:
 
     def all_gradients(self, state: step.DeviceState, batch: BatchParts, seed: int) -> Tensors:
         """Return whole gradients, to name those that are not finite."""
-        own = {name: self.placed.local(name, part) for name, part in state.items()}
-        grads = self.gradients(own, batch, seed=seed).grads
-        cut = {path: shape for path, shape in self.placed.shapes.items() if path in grads}
-        for shapes in by_dtype(cut, grads):
-            grads = {**grads, **self.placed.exchange.whole(grads, shapes)}
-        return grads
+        with self.gradients.world.failing_together():
+            own = {name: self.placed.local(name, part) for name, part in state.items()}
+            with scoped(seed, own["skipped"].device):
+                grads = self.gradients(own, batch, seed=seed).grads
+            cut = {path: shape for path, shape in self.placed.shapes.items() if path in grads}
+            for shapes in by_dtype(cut, grads):
+                grads = {**grads, **self.placed.exchange.whole(grads, shapes)}
+            return grads
 
     def _execution(self) -> step.Execution:
         return step.Execution(

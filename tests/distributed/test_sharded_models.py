@@ -1,0 +1,202 @@
+"""Models and losses whose parts leave different things behind, on real processes.
+
+Every rank either has the bytes of one process, or an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import tree
+
+SHARDS = ["none", "optimizer", "all"]
+
+
+class Skipping(nn.Module):
+    """Takes one of its layers for each part, and never one of its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+        self.unused, self.scale = nn.Parameter(torch.ones(128)), nn.Parameter(torch.ones(()))
+        self.empty = nn.Parameter(torch.zeros(0, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layers[int(torch.randint(3, ()))]
+        out: Tensor = layer(x) * self.scale + self.empty.sum()
+        return out
+
+
+class Complex(nn.Module):
+    """Some parts have no gradient of its second parameter, and no part one of the imaginary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 64, dtype=torch.complex64))
+        self.shift = nn.Parameter(torch.zeros(64, dtype=torch.complex64))
+        self.register_buffer("steady", torch.full((2,), 0.1 + 0.3j))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steady.mul_(1.1)  # to the same value in every part
+        out = (x.to(torch.complex64) @ self.weight).conj().abs()
+        return out + self.shift.real if torch.rand(()) > 0.5 else out
+
+
+class Mixed(nn.Module):
+    """Has parameters of four dtypes, and a frozen layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 128, dtype=torch.bfloat16)
+        self.second = nn.Linear(128, 64, dtype=torch.float64)
+        self.gain = nn.Parameter(torch.ones(256, dtype=torch.float16))
+        self.frozen = nn.Linear(64, 64).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(self.frozen(x).bfloat16()).double()
+        out: Tensor = self.second(hidden).float() + self.gain.float().mean()
+        return out
+
+
+class Strided(nn.Module):
+    """Has parameters whose elements lie in memory in another order than in their rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 64, 3, padding=1)
+        self.deep = nn.Conv2d(64, 32, 3).to(memory_format=torch.channels_last)
+        self.turned = nn.Parameter(torch.randn(64, 32).t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x.view(len(x), 1, 8, 8).to(memory_format=torch.channels_last)
+        out: Tensor = self.deep(torch.relu(self.conv(image))).mean((2, 3)) @ self.turned
+        return out
+
+
+class Written(nn.Module):
+    """A buffer gets another negative zero in each part, and another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+        self.register_buffer("zero", torch.zeros(3))
+        self.register_buffer("seen", torch.zeros(0, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.zero.mul_(-1.0)
+        self.seen = torch.cat([self.seen, x.detach()])
+        out: Tensor = self.layer(x)
+        return out
+
+
+class Decayed(nn.Module):
+    """Its forward writes to a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.layer.weight.mul_(0.9)
+        out: Tensor = self.layer(x)
+        return out
+
+
+class Synchronized(nn.Sequential):
+    """Exchanges statistics between processes itself."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(64, 3), nn.SyncBatchNorm(3))
+
+
+def squared(model: nn.Module, x: Tensor) -> ft.Loss:
+    """Report metrics in another order for some parts."""
+    value = model(x).square().mean()
+    metrics = {"a": x.mean(), "b": 1.0}
+    return ft.Loss(
+        value, x[:, 0].gt(0).sum(), metrics if x[0, 0] > 0 else {"b": 1.0, "a": x.mean()}
+    )
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    kind.__name__: kind
+    for kind in (Skipping, Complex, Mixed, Strided, Written, Decayed, Synchronized)
+}
+Digests = list[tuple[str, dict[str, float]]]
+
+
+def steps(program: ft.Program) -> Digests:
+    """Return digest and metrics after each step."""
+    state, found = program.init(seed=3), []
+    generator = torch.Generator().manual_seed(7)
+    for size in (8, 13, 1, 6):
+        batch = torch.randn(size, 64, generator=generator)
+        batch[0, 0] = 1.0  # no batch without weight
+        state, metrics = program.train_step(state, batch)
+        numbers = {name: value.item() for name, value in metrics.items()}
+        found.append((tree.digest(program.gathered(state)), numbers))
+    return found
+
+
+def made(model: str, **options: Any) -> ft.Program:
+    """Return a program for one process."""
+    torch.manual_seed(0)
+    options = {"clip_norm": 0.5, "ema": 0.9, **options}
+    return ft.program(MODELS[model](), squared, ft.optim.AdamW(lr=0.01), **options)
+
+
+def sharded(
+    model: str, shard: Any, parts: int = 4, donated: bool = False, buffers: Any = None
+) -> Digests:
+    program = ft.sharded(made(model), ft.Placement(shard=shard), parts=parts, buffers=buffers)
+    return steps(ft.donated(program) if donated else program)
+
+
+def every_placement(model: str) -> list[Digests]:
+    return [sharded(model, shard) for shard in SHARDS]
+
+
+@pytest.mark.row(59)
+@pytest.mark.parametrize("model", ["Skipping", "Mixed", "Strided", "Complex"])
+def test_parts_that_differ_change_no_bit(model: str) -> None:
+    alone = steps(made(model, accumulate=4)) if model != "Complex" else sharded(model, "none")
+    assert every_placement(model) == [alone] * 3
+    for n in (2, 3):
+        assert ranks.run(every_placement, n, model) == [[alone] * 3] * n
+
+
+@pytest.mark.parametrize("model", ["Written", "Decayed"])
+def test_one_part_is_the_plain_program(model: str) -> None:
+    assert sharded(model, "all", parts=1) == steps(made(model))
+
+
+def test_a_buffer_that_grows_is_that_of_the_first_part_if_asked() -> None:
+    arguments = ("Written", "all", 4, False, {"seen": "first"})
+    alone = sharded(*arguments)
+    for n in (2, 3):
+        assert ranks.run(sharded, n, *arguments) == [alone] * n
+
+
+@pytest.mark.parametrize(
+    ("model", "donated", "kind", "remedy"),
+    [
+        ("Written", False, ft.errors.UnsupportedError, '{"seen": "first"}'),
+        ("Decayed", False, ft.errors.UnsupportedError, "Make them buffers"),
+        ("Decayed", True, ft.errors.UnsupportedError, "Make them buffers"),
+        ("Synchronized", False, ft.errors.ConfigurationError, "Use BatchNorm"),
+    ],
+)
+def test_models_that_parts_cannot_share(
+    model: str, donated: bool, kind: type[Exception], remedy: str
+) -> None:
+    for error in ranks.outcomes(sharded, 2, model, "none", 4, donated):
+        assert isinstance(error, kind | ft.errors.RankFailedError)
+        assert remedy in str(error)
