@@ -120,7 +120,7 @@ def digest_of(batch: Batch) -> int:
         found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         if tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested:
             rows = tensor[:_LOOKED_AT] if tensor.ndim else tensor
-            found.update(tree.to_bytes(rows)[:_READ].numpy())
+            found.update(tree.to_bytes(rows)[:_READ].numpy().tobytes())
     return found.intdigest() % DIGESTS
 
 

@@ -83,8 +83,8 @@ class ShardedStep:
                 return attrs.evolve(shared(batch, self.sharing), digest=digest)
             given = split(batch, accumulate)
             found = shared(MicroBatches(given.parts), self.sharing)
-            numbers = {"consumed": given.consumed, "empty": given.empty, "digest": digest}
-            return attrs.evolve(found, **numbers)
+            consumed, empty = given.consumed, given.empty
+            return attrs.evolve(found, consumed=consumed, empty=empty, digest=digest)
 
     def __call__(
         self,
