@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Mixture
-from functrain.errors import UnsupportedError
+from functrain.errors import RankMismatchError, UnsupportedError
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
@@ -38,6 +38,11 @@ def noisy_collate(samples: list[Any]) -> Any:
     return x + torch.rand(()), y
 
 
+def shuffled_by_rank() -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(int(os.environ.get("RANK", 0)))
+    return DataLoader(Noisy(), 6, shuffle=True, generator=generator)
+
+
 def split_by_rank() -> DataLoader[Any]:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     return DataLoader(Noisy(), 6, sampler=DistributedSampler(Noisy(), world, rank))
@@ -47,6 +52,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "samples": lambda: Batches(Noisy(), 6, seed=3, collate=noisy_collate),
     "mixture": lambda: Mixture([Batches(Noisy(), 6), columns(), DataLoader(Noisy(), 5)]),
     "loader": lambda: DataLoader(Noisy(), 6, shuffle=True),
+    "shuffled by rank": shuffled_by_rank,
     "split by rank": split_by_rank,
 }
 
@@ -69,6 +75,12 @@ def test_ranks_that_read_their_parts_end_in_the_bits_of_one_process(
     kind: str, n: int, accumulate: int
 ) -> None:
     assert ranks.run(trained, n, kind, accumulate) == [trained(kind, accumulate)] * n
+
+
+def test_ranks_that_draw_other_batches_are_told() -> None:
+    for error in ranks.outcomes(trained, 2, "shuffled by rank", 1):
+        assert isinstance(error, RankMismatchError)
+        assert "data 0x" in str(error)
 
 
 def test_a_sampler_that_splits_the_data_is_refused_on_every_rank() -> None:
