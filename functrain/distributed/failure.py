@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _FIRST = "functrain/failed"
 # Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
-_PROBE, _REPORT, _READ = 1.0, 3.0, 3.0
+_PROBE, _REPORT, _READ = 1.0, 3.0, 8.0
 _POLL = 0.01
 _LONGEST = 2000
 _COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")

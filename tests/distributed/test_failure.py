@@ -12,7 +12,7 @@ import ranks
 import torch
 import torch.distributed as dist
 
-from functrain.distributed import current
+from functrain.distributed import World, current
 from functrain.errors import RankFailedError
 
 
@@ -154,8 +154,15 @@ def goes_on(failing: int) -> list[str]:
             collective()
     with pytest.raises(RankFailedError, match="raised ValueError"), world.failing_together():
         dist.all_reduce(torch.ones(1))
-    time.sleep(0.5)  # rank 0 serves the store for rank 1
+    served_until_all_are_here(world)
     return found
+
+
+def served_until_all_are_here(world: World) -> None:
+    """Keep rank 0, which serves the store, until other ranks have used it."""
+    store = world.group.get_group_store()
+    store.set(f"here/{world.rank}", "")
+    store.wait([f"here/{rank}" for rank in range(world.size)])
 
 
 @pytest.mark.parametrize("failing", [0, 1])
