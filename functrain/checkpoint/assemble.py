@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from functrain import tree
 from functrain.checkpoint.agreement import world_of
 from functrain.checkpoint.by_path import PathMatch, match_by_path
-from functrain.checkpoint.format.changed_buffers import Began, noted
 from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.encoding import decode, encode
-from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.mismatches import Anything, counterparts, devices, mismatches
+from functrain.checkpoint.format.encoding import encode
+from functrain.checkpoint.format.mismatches import Anything, mismatches
 from functrain.checkpoint.format.scalars import Json
-from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
 from functrain.checkpoint.per_parameter import match_per_parameter
-from functrain.checkpoint.placed_loading import cut, read_placed
-from functrain.checkpoint.storage import reading
-from functrain.checkpoint.translate_errors import manifest_errors, read_errors
+from functrain.checkpoint.placed_loading import cut
+from functrain.checkpoint.reader import CheckpointReader
+from functrain.checkpoint.translate_errors import manifest_errors
 from functrain.core.state import TrainState
 from functrain.distributed import current
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
@@ -33,84 +28,6 @@ from functrain.tree import Tree
 from functrain.tree.placed import is_placed
 
 _MOST_SHOWN = 20
-
-
-@attrs.frozen(eq=False, kw_only=True)
-class CheckpointReader:
-    """A checkpoint whose manifest was read, with the options for reading its tensors.
-
-    Attributes:
-        path: the checkpoint's directory.
-        manifest: its manifest.
-        types: classes that may be instantiated.
-        device: the device of all tensors; ``None`` for their device in ``like``, or when saved.
-        verify: whether to compare bytes with hashes.
-    """
-
-    path: Path
-    manifest: Manifest
-    types: Sequence[type]
-    device: torch.device | None
-    verify: bool
-
-    @property
-    def began(self) -> Began:
-        """The initial shapes and dtypes of the buffers, as the run recorded them."""
-        return noted(self.manifest.info)
-
-    def tensors(
-        self,
-        like: Any,
-        wanted: Collection[int] | None = None,
-        placed: Mapping[int, Tensor] | None = None,
-    ) -> list[Any]:
-        """Read the wanted tensors into a list by index; others are ``None``.
-
-        Args:
-            like: gives the devices.
-            wanted: indices; all by default.
-            placed: by index, tensors that are read as ``DTensor``, only the part of this rank.
-        """
-        count, manifest = len(self.manifest.leaves), self.manifest
-        with manifest_errors(self.path):
-            if not all(0 <= index < count for index in wanted or ()):
-                raise ValueError(f"the structure names a tensor beyond the {count} there are")
-            targets = self._targets(like)
-        if placed:
-            wanted = set(range(count) if wanted is None else wanted).difference(placed)
-        with read_errors(self.path):
-            found = reading.read(
-                self.path,
-                manifest.files,
-                manifest.leaves,
-                targets,
-                wanted=wanted,
-                verify=self.verify,
-            )
-            if placed:
-                found |= read_placed(self.path, manifest, placed, current().rank, self.verify)
-        return [found.get(index) for index in range(count)]
-
-    def placed(self, json: Json, like: Any) -> dict[int, Tensor]:
-        """Return by index the ``DTensor`` that ``like`` has in place of a saved tensor."""
-        with manifest_errors(self.path):
-            return {i: tensor for i, tensor in counterparts(json, like) if is_placed(tensor)}
-
-    def decode(self, json: Json, tensors: list[Any], like: Any) -> Tree:
-        """Build the tree of a structure."""
-        with manifest_errors(self.path):
-            return decode(json, tensors, like, self.types)
-
-    def _targets(self, like: Any) -> dict[int, torch.device]:
-        leaves = self.manifest.leaves
-        if self.device is not None:
-            return dict.fromkeys(range(len(leaves)), self.device)
-        saved = {name: _here(name) for name in {leaf.device for leaf in leaves}}
-        targets = {index: saved[leaf.device] for index, leaf in enumerate(leaves)}
-        for index, wanted in devices(self.manifest.structure, like):
-            twin = leaves[index].alias_of
-            targets[index if twin is None else twin] = wanted
-        return targets
 
 
 def assemble(
@@ -273,12 +190,3 @@ def _at(node: Any, path: tree.Path) -> Any:
     for key in path:
         node = dict(tree.children(node))[key]
     return node
-
-
-def _here(name: str) -> torch.device:
-    """Return the device of a name if this machine has it, else the CPU."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device") from error
-    return device if is_here(device) else torch.device("cpu")

@@ -16,6 +16,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
+from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import read_errors
 from functrain.distributed import World
@@ -155,7 +156,7 @@ def read(
     world = world or holders
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
-        source = assemble.CheckpointReader(
+        source = CheckpointReader(
             path=place, manifest=manifest_at(place), types=types, device=target, verify=verify
         )
         return assemble.assemble(source, like, by_path, migrate), source.manifest
