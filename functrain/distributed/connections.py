@@ -8,6 +8,7 @@ on torch's private list of process groups.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import torch
@@ -31,11 +32,11 @@ def close_all() -> None:
 
 def _close(group: ProcessGroup) -> None:
     peers = [rank for rank in range(group.size()) if rank != group.rank()]
-    try:
-        for peer in peers[:1]:  # a receive that times out closes the connections to all
+    for peer in peers:
+        # The first receive that times out closes the connections to all peers. A receive from a
+        # peer that is gone fails at once, and closes none.
+        with contextlib.suppress(RuntimeError):
             group.recv([torch.empty(1)], peer, _TAG).wait(_SHORT)
-    except RuntimeError:
-        pass
 
 
 def closed_peers(group: ProcessGroup) -> list[int]:

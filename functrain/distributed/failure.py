@@ -84,6 +84,7 @@ def refuse(group: ProcessGroup) -> None:
     """
     found = of(group)
     if found is not None:
+        _end(group, found)
         raise found.error()
 
 
@@ -102,13 +103,21 @@ def end_together(group: ProcessGroup, error: BaseException) -> None:
     consequence = next(filter(_is_of_collective, _chain(error)), None)
     if consequence is None:
         found = _publish(group, Failure([group.rank()], f"raised {_described(error)}"))
-        connections.close_all()
     else:
         found = _explained(group, consequence)
-    if found != _HOST_ENDED:
-        wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
+    _end(group, found)
     if consequence is not None:
         raise found.error() from error
+
+
+def _end(group: ProcessGroup, found: Failure) -> None:
+    """Close the connections, so that other ranks stop waiting, and let them read the failure."""
+    connections.close_all()
+    if found == _HOST_ENDED:
+        return
+    with contextlib.suppress(dist.DistError):
+        if group.rank() in _missing(group, "read"):
+            wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
 
 
 def _explained(group: ProcessGroup, error: BaseException) -> Failure:

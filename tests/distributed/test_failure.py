@@ -105,6 +105,36 @@ def test_a_stopped_rank_is_named_after_the_timeout() -> None:
     assert type(second) is ranks.DiedError
 
 
+def waits_for_one_that_waits() -> None:
+    world = current()
+    with world.failing_together():
+        if world.rank == 1:
+            raise ValueError("first in the chain")
+        dist.recv(torch.empty(1), src={0: 1, 2: 0}[world.rank])
+
+
+def test_a_rank_that_waits_for_a_waiting_rank_ends_too() -> None:
+    first, _, third = ends(waits_for_one_that_waits, 3)
+    assert str(first) == str(third) == "rank 1 raised ValueError: first in the chain"
+
+
+def refuses_while_another_waits() -> None:
+    world = current()
+    with world.failing_together():
+        if world.rank == 1:
+            raise ValueError("early")
+        if world.rank == 0:
+            while not world.is_broken:
+                time.sleep(0.01)
+            world.barrier()
+        dist.recv(torch.empty(1), src=0)
+
+
+def test_a_rank_that_refuses_ends_those_that_wait_for_it() -> None:
+    first, _, third = ends(refuses_while_another_waits, 3)
+    assert str(first) == str(third) == "rank 1 raised ValueError: early"
+
+
 def each_raises() -> None:
     world = current()
     with world.failing_together():
