@@ -70,6 +70,20 @@ def from_environment(variables: Mapping[str, str]) -> Launch | None:
     return Launch(rank, size, local_rank, address, port)
 
 
+def processes(variables: Mapping[str, str]) -> int:
+    """Return how many processes a launcher says it has started; 1 if none says.
+
+    Example:
+        >>> processes({"WORLD_SIZE": "4"}), processes({})
+        (4, 1)
+    """
+    name = "WORLD_SIZE"
+    if name not in variables and _is_step_of_slurm(variables):
+        name = "SLURM_NTASKS"
+    text = variables.get(name, "1")
+    return int(text) if text.isdecimal() else 1
+
+
 def _is_step_of_slurm(variables: Mapping[str, str]) -> bool:
     """Whether srun started this process: the shell of a batch job has SLURM's variables too."""
     if not {"SLURM_PROCID", "SLURM_NTASKS"} <= variables.keys():

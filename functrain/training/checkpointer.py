@@ -91,6 +91,7 @@ class Checkpointer:
         metrics: Mapping[str, float],
         seconds: float,
         first: Callable[[], None] | None,
+        train: TrainState,
     ) -> None:
         """Begin to save a state; no other may be in flight.
 
@@ -99,6 +100,8 @@ class Checkpointer:
             metrics: of this step's evaluation; they decide which checkpoint is the best.
             seconds: time trained.
             first: called in the background before anything is written.
+            train: the training state as the run has it, whose tensors may be those of ``run``: no
+                step overwrites them as long as it is held here.
         """
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
@@ -111,7 +114,7 @@ class Checkpointer:
             run, step=step, metrics=measured, info=info, frozen=self.frozen, first=first
         )
         self.newest = (step, run.loop.owed is None)
-        self.in_flight = run.train
+        self.in_flight = train
 
     def saved(self, ask: Callable[[Saver], Path | str | None]) -> CheckpointSaved | None:
         """Return the event of the checkpoint in flight once it is durable.

@@ -33,16 +33,20 @@ class Listeners:
     listener costs a dictionary look-up.
 
     Attributes:
-        listeners: the objects.
+        listeners: the objects, by the names of :func:`named`.
         methods: for each kind of event, the listeners that receive it with their methods.
     """
 
-    listeners: tuple[Listener, ...]
+    listeners: Mapping[str, Listener]
     methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
 
     @classmethod
-    def of(cls, listeners: Iterable[Listener] | None) -> Listeners:
+    def of(cls, listeners: Iterable[Listener] | None, rank: int = 0) -> Listeners:
         """Look up the methods of listeners; ``None`` stands for no listeners.
+
+        Args:
+            listeners: the same on every rank.
+            rank: of this process; other ranks than 0 keep only those with ``every_rank``.
 
         Raises:
             ListenerError: an object has none of the methods, or is a single listener and no list.
@@ -52,22 +56,25 @@ class Listeners:
                 f"listeners: expected a list, got a {type(listeners).__name__}: write "
                 "listeners=[...]"
             )
-        listeners = tuple(listeners or ())
+        by_name = named(listeners or ())
         events = get_args(Event)
         methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
             event: [] for event in events
         }
-        for listener in listeners:
+        for name, listener in list(by_name.items()):
             if isinstance(listener, type):
-                name = listener.__name__
-                raise ListenerError(f"{name} is a class; a listener is an object: {name}(...)")
+                kind = listener.__name__
+                raise ListenerError(f"{kind} is a class; a listener is an object: {kind}(...)")
             found = [e for e in events if callable(getattr(listener, method_name(e), None))]
             if not found:
                 names = ", ".join(method_name(event) for event in events)
                 raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
+            if rank and not getattr(listener, "every_rank", False):
+                del by_name[name]
+                continue
             for event in found:
                 methods[event].append((listener, getattr(listener, method_name(event))))
-        return cls(listeners, methods)
+        return cls(by_name, methods)
 
     def emit(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
         """Send an event to the listeners that have a method for it.
@@ -105,13 +112,13 @@ class Listeners:
         """Return the states of the listeners that have ``state_dict``, by name."""
         return {
             name: listener.state_dict()
-            for name, listener in named(self.listeners).items()
+            for name, listener in self.listeners.items()
             if callable(getattr(listener, "state_dict", None))
         }
 
     def load_states(self, states: Mapping[str, Any]) -> None:
         """Give the listeners their saved states."""
-        for name, listener in named(self.listeners).items():
+        for name, listener in self.listeners.items():
             if name in states and hasattr(listener, "load_state_dict"):
                 listener.load_state_dict(states[name])
 
@@ -121,13 +128,13 @@ class Listeners:
         Args:
             error: the exception; gets a note of each ``close`` that fails.
         """
-        for listener in self.listeners:
+        for listener in self.listeners.values():
             if callable(getattr(listener, "close", None)):
                 try:
                     listener.close()
                 except Exception as second:  # not hidden: noted on the first error
-                    name = type(listener).__name__
-                    error.add_note(f"{name}.close failed too: {type(second).__name__}: {second}")
+                    kind = type(listener).__name__
+                    error.add_note(f"{kind}.close failed too: {type(second).__name__}: {second}")
 
 
 def named(listeners: Iterable[Listener]) -> dict[str, Listener]:

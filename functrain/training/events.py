@@ -27,6 +27,7 @@ class TrainBegin:
         batches: loader batches in an epoch, where known.
         resumed: the checkpoint that it resumes from, if any.
         ended: how the run in the checkpoint ended, where nothing is left to train.
+        rank: of this process among those that train together; only rank 0 writes and prints.
     """
 
     state: TrainState
@@ -34,6 +35,7 @@ class TrainBegin:
     batches: int | None
     resumed: Path | None
     ended: str | None = None
+    rank: int = 0
 
 
 @attrs.frozen
@@ -168,4 +170,9 @@ class Stop:
 
 # A listener is any object with methods named after events: on_train_begin, on_batch_end, ... If it
 # has a method `close`, that is called where an exception ends a run, which then has no TrainEnd.
+# Where several ranks train together, only rank 0 calls listeners; but every rank calls those that
+# have an attribute `every_rank` that is true. A listener that does something together with other
+# ranks, as reading a placed tensor or evaluating a placed state is, needs it. Of these, too, only
+# the one of rank 0 (TrainBegin.rank) should write, and only its state and its metrics are kept.
+# CheckpointSaved is an event of rank 0 alone.
 Listener: TypeAlias = Any

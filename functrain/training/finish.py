@@ -19,6 +19,11 @@ _STATE_LOST = (
     "to save; the newest checkpoint stands"
 )
 
+_RANKS_LOST = (
+    "the other ranks end too, so there is nobody to save the state with; the newest checkpoint "
+    "stands"
+)
+
 
 def ended(session: Session) -> Ending | None:
     """Return the limit that the run has reached, or the decision of early stopping."""
@@ -27,21 +32,26 @@ def ended(session: Session) -> Ending | None:
 
 
 def stop_requested(session: Session) -> Ending | None:
-    """Return the request of a listener or of a signal to stop, if there is one."""
-    if session.stop is not None:
-        return Ending("listener", session.stop.detail)
-    return interrupted(session) if session.interrupts.received else None
+    """Return the request of a listener or of a signal to stop, if any rank has one."""
+    session.hear_requests()
+    stop, signal = session.requested
+    if stop is not None:
+        return Ending("listener", stop)
+    return interrupted(session) if signal else None
 
 
 def interrupted(session: Session) -> Ending:
     """Return the ending that a received signal asks for."""
-    return Ending("interrupted", f"received {session.interrupts.received}")
+    return Ending("interrupted", f"received {session.requested[1]}")
 
 
 def save_after(session: Session, error: BaseException) -> None:
     """Save the last good state after an exception, which gets a note if that is not possible."""
     if is_consumed(session.train):
         error.add_note(_STATE_LOST)
+        return
+    if session.world.size > 1:
+        error.add_note(_RANKS_LOST)
         return
     try:
         session.save()
@@ -61,14 +71,16 @@ def finished(session: Session, ending: Ending) -> Run:
         means = metrics.mean(session.loop.sums)
         session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
     session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
+    # Rank 0 has the metrics of its listeners, too. The others go on once its files are written.
+    rows, seconds = session.world.broadcast((session.recorder.rows, session.seconds))
     return Run(
         state=_best(session) if session.plan.restore_best else session.train,
-        history=History(session.recorder.rows),
+        history=History(rows),
         reason=ending.reason,
         detail=ending.detail,
         directory=session.directory,
         best=session.loop.best,
-        seconds=session.seconds,
+        seconds=seconds,
         new_steps=counters.step - session.first_step,
     )
 
@@ -81,4 +93,5 @@ def _best(session: Session) -> TrainState:
         return session.train
     if session.store is None:
         return session.best_state or session.train
-    return restore(session.store, session.plan.program, step)[0].train
+    program = session.plan.program
+    return program.place(restore(session.store, program, step)[0].train)

@@ -16,6 +16,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
 from functrain.schedules.schedule_end import ScheduleEnd
+from functrain.training.agreement import speaking_once, world_of
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
@@ -121,6 +122,7 @@ def fit(
     if restore_best and store is not None and not store.keep_best:
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = program if store is None else cached(program)
+    world = world_of(program)
     plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best)
     decisions = Decisions.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
@@ -129,10 +131,17 @@ def fit(
         plan=plan,
         decisions=decisions,
         source=source,
-        listeners=Listeners.of(listeners),
-        checkpointer=None if store is None else Checkpointer.of(store, plan.program, source),
+        listeners=Listeners.of(listeners, world.rank),
+        checkpointer=None
+        if store is None or world.rank
+        else Checkpointer.of(store, plan.program, source),
+        store=store,
+        world=world,
     )
-    with session, contextlib.closing(plan.evaluations):
+    together = world.failing_together
+    # A failure is published before the session ends, which may take longer than others wait.
+    closing = contextlib.closing(plan.evaluations)
+    with speaking_once(world), together(), session, closing, together():
         start(session, state, seed, resume, schedule_end)
         return finished(session, run(session))
 

@@ -116,7 +116,8 @@ def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
 
 
 def _end_epoch(session: Session) -> None:
-    means = metrics.mean(session.loop.sums)
+    # Rank 0 has the metrics of its listeners, too.
+    means = session.world.broadcast(metrics.mean(session.loop.sums))
     row = session.extended_row({f"epoch/{name}": value for name, value in means.items()})
     session.loop = attrs.evolve(session.loop, sums={})
     session.mark_done(epoch_end=False, row=row)
@@ -124,13 +125,15 @@ def _end_epoch(session: Session) -> None:
 
 
 def _evaluate(session: Session) -> tuple[dict[str, float], dict[str, Mode]]:
-    return session.plan.evaluations.evaluated(
+    """Evaluate the whole state on every rank; the numbers of rank 0 count."""
+    found = session.plan.evaluations.evaluated(
         session.plan.program,
-        session.train,
+        session.plan.program.gathered(session.train),
         (session.pending or {})["evaluate"],
         session.emit,
-        lambda: session.interrupts.received is not None,
+        session.interrupted,
     )
+    return session.world.broadcast(found)
 
 
 def _decide(session: Session, found: dict[str, float], directions: dict[str, Mode]) -> None:
@@ -140,7 +143,8 @@ def _decide(session: Session, found: dict[str, float], directions: dict[str, Mod
     seen = {k: v for k, v in (pending["row"] or {}).items() if k.startswith("epoch/")} | found
     prefixes = evaluations.prefixes(session.train.ema is not None)
     monitored = session.decisions.monitored()
-    check_given(monitored, seen, pending["evaluate"], prefixes, session.recorder.rows)
+    if session.leads:  # the rows of a resumed run are on rank 0 only
+        check_given(monitored, seen, pending["evaluate"], prefixes, session.recorder.rows)
     session.decisions = session.decisions.directed(seen, directions)
     if session.checkpointer is not None:
         session.checkpointer.described["monitored"] = session.decisions.record()

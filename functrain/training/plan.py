@@ -13,7 +13,7 @@ from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
-from functrain.training.durations import Duration, Samples, duration
+from functrain.training.durations import Duration, Minutes, Samples, duration
 from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
 from functrain.training.limits import Limits, Position, Until, due
@@ -140,6 +140,7 @@ class Plan:
         save_every: when a checkpoint is due.
         restore_best: whether ``fit`` returns the best state.
         counts_samples: whether any of these is in samples, so that all batches need a size.
+        timed: whether any of these is a time.
     """
 
     program: Program
@@ -149,12 +150,33 @@ class Plan:
     save_every: Duration
     restore_best: bool
     counts_samples: bool = attrs.field(init=False)
+    timed: bool = attrs.field(init=False)
 
     @counts_samples.default
     def _in_samples(self) -> bool:
+        return any(isinstance(each, Samples) for each in self._durations)
+
+    @timed.default
+    def _in_minutes(self) -> bool:
+        return any(isinstance(each, Minutes) for each in self._durations)
+
+    @property
+    def _durations(self) -> list[Duration | None]:
         own = [each.every for each in self.evaluations.sets.values()]
-        durations = (*self.limits.durations, self.save_every, self.evaluations.every, *own)
-        return any(isinstance(each, Samples) for each in durations)
+        return [*self.limits.durations, self.save_every, self.evaluations.every, *own]
+
+    def describe(self) -> dict[str, str]:
+        """Return the plan as texts by name, for people and for a comparison of ranks."""
+        return {
+            "until": ", ".join(map(str, self.limits.durations)),
+            "save_every": str(self.save_every),
+            "eval_every": str(self.evaluations.every),
+            "eval_data": ", ".join(
+                f"{name}: {each.every}, {each.weights}, {each.batches}"
+                for name, each in self.evaluations.sets.items()
+            ),
+            "restore_best": str(self.restore_best),
+        }
 
     @classmethod
     def of(

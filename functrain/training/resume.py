@@ -56,12 +56,14 @@ def restore(
         which: ``"latest"`` or ``"best"`` of those that verify, a step, or a path.
 
     Returns:
-        (run state, info, path).
+        (run state with whole tensors, info, path).
 
     Raises:
         CheckpointMismatchError: it is of another architecture; all paths are listed.
     """
-    saved, manifest = _fitted(store, which, expected(program, seed=0), program.fixed.model.module)
+    # Whole: the checkpoint may be of other ranks and another placement.
+    like = expected(attrs.evolve(program, sharded=None), seed=0)
+    saved, manifest = _fitted(store, which, like, program.fixed.model.module)
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     return saved, info, path

@@ -20,7 +20,9 @@ from functrain.core.batch import Batch
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.stateful import StatefulSource
+from functrain.distributed.group import World
 from functrain.training import events
+from functrain.training.agreement import ALONE, any_rank, first
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
@@ -41,15 +43,18 @@ class Session:
         decisions: the rules for best, early stop and plateau; a pure reducer.
         source: the data; may have a state of its own.
         listeners: objects that receive the events.
-        checkpointer: writes checkpoints; ``None`` without a directory.
+        checkpointer: writes checkpoints; ``None`` without a directory, and on other ranks than 0.
+        store: the run directory with its checkpoints.
+        world: the ranks that make the run together.
         train: the training state.
         loop: the decisions so far, and what is pending for the last step.
         data_state: a loaded state that the source has not been given yet.
         position: where the run stands, in the units of durations.
         limit: the limit reached there, if any.
         between_steps: false while a batch has been drawn and its step has not been made.
-        stop: the request of a listener.
-        interrupts: received signals.
+        stop: the request of a listener of this rank.
+        interrupts: signals that this rank has received.
+        requested: a request of a listener and a signal, of any rank, which all ranks have heard.
         recorder: buffers and writes the rows of the metrics log.
         best_state: the best state so far, where ``fit`` returns it and no checkpoint holds it.
         first_step: the step at which this call began.
@@ -61,6 +66,8 @@ class Session:
     source: Source
     listeners: Listeners
     checkpointer: Checkpointer | None
+    store: Checkpoints | None = None
+    world: World = ALONE
     train: TrainState = attrs.field(init=False)
     loop: LoopState = attrs.field(init=False)
     data_state: Any = None
@@ -69,6 +76,7 @@ class Session:
     between_steps: bool = True
     stop: events.Stop | None = None
     interrupts: Interrupts = attrs.field(factory=Interrupts)
+    requested: tuple[str | None, str | None] = (None, None)
     recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
     best_state: TrainState | None = None
     first_step: int = 0
@@ -93,9 +101,9 @@ class Session:
                 self.listeners.close(error)
 
     @property
-    def store(self) -> Checkpoints | None:
-        """The run directory with its checkpoints."""
-        return None if self.checkpointer is None else self.checkpointer.store
+    def leads(self) -> bool:
+        """Whether this is rank 0, which has the files, the clock and most listeners."""
+        return self.world.rank == 0
 
     @property
     def directory(self) -> Path | None:
@@ -120,9 +128,23 @@ class Session:
         Args:
             batches: loader batches in the epoch, where known.
         """
-        seconds = self.seconds if self.plan.limits.timed else 0.0
+        seconds = first(self.world, self.seconds) if self.plan.timed else 0.0
         self.position = Position.of(self.train, batches, seconds)
         self.limit = self.plan.limits.reached(self.position)
+
+    def hear_requests(self) -> None:
+        """Ask all ranks whether a listener or a signal wants the run to end.
+
+        Only the answer counts: a signal that comes after it is heard next time.
+        """
+        stop = None if self.stop is None else self.stop.detail
+        stop, signal = any_rank(self.world, [stop, self.interrupts.received])
+        self.requested = stop, signal
+
+    def interrupted(self) -> bool:
+        """Return whether a rank has received a signal; all ranks call this together."""
+        self.hear_requests()
+        return self.requested[1] is not None
 
     def run_state(self) -> RunState:
         """Return everything that a resumed run needs."""
@@ -161,20 +183,27 @@ class Session:
     def save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint of this step, unless it exists or there is no directory.
 
+        All ranks call this; rank 0 gets the whole state, and writes.
+
         Args:
             metrics: of this step's evaluation; they decide which checkpoint is the best.
         """
         self.flush()
-        if self.checkpointer is None or self.checkpointer.has(self.train, self.loop):
+        missing = self.checkpointer is not None and not self.checkpointer.has(self.train, self.loop)
+        if self.store is None or not first(self.world, missing):
             return
         if not self.between_steps and isinstance(self.source, StatefulSource):
             # The loader is one batch ahead of the state. An older checkpoint resumes exactly.
+            return
+        whole = self.plan.program.gathered(self.train)
+        if self.checkpointer is None:
             return
         self.emit_saved(Saver.wait)
         self.checkpointer.forget_changing_contents()
         # The log must be durable before a checkpoint that records its length.
         sync_log = self.recorder.syncing()
-        self.checkpointer.save(self.run_state(), metrics or {}, self.seconds, sync_log)
+        run = attrs.evolve(self.run_state(), train=whole)
+        self.checkpointer.save(run, metrics or {}, self.seconds, sync_log, self.train)
         self.emit_saved(Saver.poll)
 
     def emit_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:

@@ -17,6 +17,7 @@ from functrain.errors import ResumeWarning, RunChangedError
 from functrain.errors.warning import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
+from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.events import TrainBegin
 from functrain.training.metrics_log import Recorder
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside
@@ -38,8 +39,13 @@ def start(
     if state is not None:
         check_state(session.plan.program.fixed, state)
     steps = session.plan.total_steps(session.source.length)
-    chosen, path, ended = choose(session.store, resume), None, None
-    if chosen is None:
+    world = session.world
+    others = {"resume": str(resume), "directory": str(session.directory), "seed": str(seed)}
+    plan = {**session.plan.describe(), **others, "monitored": str(session.decisions.record())}
+    require_same_run(world, session.plan.program, session.source, plan)
+    # Only rank 0 looks at the directory, which may look otherwise to others or a moment later.
+    chosen, path, ended = choose(session.store, resume) if session.leads else None, None, None
+    if world.broadcast(chosen is None):
         _start_new(session, state, seed, steps, schedule_end)
     else:
         path, ended = _resume(session, chosen, state, seed, steps, schedule_end)
@@ -47,7 +53,8 @@ def start(
         session.checkpointer.described["monitored"] = session.decisions.record()
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
-    session.emit(TrainBegin(session.train, steps, session.source.length, path, ended))
+    batches = session.source.length
+    session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank))
 
 
 def _start_new(
@@ -59,18 +66,20 @@ def _start_new(
 ) -> None:
     program = session.plan.program
     if state is None:
-        state = program.init(0 if seed is None else seed)
+        # Whole at first: each rank might have drawn other weights.
+        state = attrs.evolve(program, sharded=None).init(0 if seed is None else seed)
     else:
         state = compatibility.count_epochs(state, session.source)
         compatibility.check_seed(seed, state, None)
-    session.train = scheduled(program, state, steps, schedule_end)
+    require_same_state(session.world, program.gathered(state))
+    session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
-    session.recorder = Recorder.begin(session.directory, 0)
+    session.recorder = Recorder.begin(session.directory if session.leads else None, 0)
 
 
 def _resume(
     session: Session,
-    chosen: tuple[Checkpoints, int | str | Path],
+    chosen: tuple[Checkpoints, int | str | Path] | None,
     state: TrainState | None,
     seed: int | None,
     steps: int | None,
@@ -78,8 +87,7 @@ def _resume(
 ) -> tuple[Path, str | None]:
     """Check and load a checkpoint; return its path, and how its run ended if nothing is left."""
     program, batches = session.plan.program, session.source.length
-    origin, which = chosen
-    saved, info, path = restore(origin, program, which)
+    origin, (saved, info, path) = _restored(session, chosen)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
@@ -91,6 +99,24 @@ def _resume(
     loop = session.decisions.resumed(saved.loop, info.get("monitored"))
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
     return path, ended
+
+
+def _restored(
+    session: Session, chosen: tuple[Checkpoints, int | str | Path] | None
+) -> tuple[Checkpoints, tuple[RunState, dict[str, Any], Path]]:
+    """Load the checkpoint that rank 0 has chosen, on every rank."""
+    program, world = session.plan.program, session.world
+    if chosen is not None:
+        origin, which = chosen
+        found = restore(origin, program, which)
+        world.broadcast((origin.directory, found[2]))
+    else:
+        directory, path = world.broadcast((Path(), Path()))
+        origin = Checkpoints(directory)
+        found = restore(origin, program, path)
+    saved, info, path = found
+    # All ranks place together, so not before all have loaded.
+    return origin, (attrs.evolve(saved, train=program.place(saved.train)), info, path)
 
 
 def _load(
@@ -106,11 +132,12 @@ def _load(
     else:
         log_bytes = 0
         if checkpointer is not None:
-            directory = checkpointer.store.directory
-            log_bytes = copy_log(path, directory, session.loop.log_bytes)
+            own = checkpointer.store.directory
+            log_bytes = copy_log(path, own, session.loop.log_bytes)
             checkpointer.described["parent"] = str(path.absolute())
         session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
-    session.recorder = Recorder.begin(session.directory, session.loop.log_bytes)
+    directory = session.directory if session.leads else None
+    session.recorder = Recorder.begin(directory, session.loop.log_bytes)
     session.listeners.load_states(saved.listeners)
 
 

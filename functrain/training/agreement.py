@@ -1,0 +1,153 @@
+"""Agreement of ranks on a run: that all make the same one, and when somebody asks it to stop.
+
+Every rank makes the same steps and takes the same decisions from the same numbers. Only facts that
+one rank alone knows travel: signals, requests of listeners, the time, and the run directory, which
+belongs to rank 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+
+import torch
+import torch.distributed as dist
+
+from functrain import tree
+from functrain.core.program import Program
+from functrain.core.state import TrainState
+from functrain.data import Source
+from functrain.data.agreement import facts
+from functrain.distributed.group import World
+from functrain.distributed.launch import processes
+from functrain.distributed.step import ShardedStep
+from functrain.errors import ConfigurationError, FunctrainWarning
+
+ALONE = World(0, 1)
+
+
+def world_of(program: Program) -> World:
+    """Return the ranks that train a program.
+
+    Raises:
+        ConfigurationError: several processes were started, and the program is not sharded.
+    """
+    if isinstance(program.sharded, ShardedStep):
+        return program.sharded.gradients.world
+    joined = dist.is_available() and dist.is_initialized()
+    count = dist.get_world_size() if joined else processes(os.environ)
+    if count > 1:
+        raise ConfigurationError(
+            f"fit: {count} processes were started, and each would train this program by itself, "
+            "in one directory. Expected a program that they train together: "
+            "functrain.sharded(program, parts=...); on the command line program.parts=... . Or "
+            "start one process, without torchrun, srun and their variables (WORLD_SIZE, "
+            "SLURM_NTASKS)"
+        )
+    return ALONE
+
+
+def numbers(world: World, own: Sequence[float]) -> list[list[float]]:
+    """Return a few numbers of each rank.
+
+    Args:
+        world: the ranks, which all call this.
+        own: those of this rank.
+
+    Raises:
+        RankFailedError: a rank has failed.
+
+    Example:
+        >>> numbers(ALONE, [1, 2.5])
+        [[1.0, 2.5]]
+    """
+    mine = torch.tensor(own, dtype=torch.float64)
+    if world.size == 1:
+        return [mine.tolist()]
+    table = torch.empty(world.size * len(own), dtype=torch.float64)
+    with world.failing_together():
+        dist.all_gather_into_tensor(table, mine, group=world.group)
+    found: list[list[float]] = table.view(world.size, len(own)).tolist()
+    return found
+
+
+def first(world: World, own: float) -> float:
+    """Return the number of rank 0 on every rank."""
+    return own if world.size == 1 else numbers(world, [own])[0][0]
+
+
+def any_rank(world: World, own: Sequence[str | None]) -> list[str | None]:
+    """Return for each question the answer of the first rank that has one.
+
+    Args:
+        world: the ranks, which all call this.
+        own: the answers of this rank; ``None`` for none.
+
+    Example:
+        >>> any_rank(ALONE, [None, "SIGTERM"])
+        [None, 'SIGTERM']
+    """
+    given = float(any(answer is not None for answer in own))
+    if world.size == 1 or not any(row[0] for row in numbers(world, [given])):
+        return list(own)
+    return [
+        next((answer for answer in answers if answer is not None), None)
+        for answers in zip(*world.gathered(list(own)), strict=True)
+    ]
+
+
+def require_same_run(world: World, program: Program, source: Source, plan: dict[str, str]) -> None:
+    """Compare the runs that the ranks are about to begin.
+
+    Args:
+        world: the ranks, which all call this.
+        program: the program of this rank.
+        source: its data.
+        plan: descriptions of its other arguments, by name.
+
+    Raises:
+        RankMismatchError: they differ; names the ranks and the values.
+    """
+    if world.size == 1:
+        return
+    recipe = {f"{name} of the recipe": str(v) for name, v in program.recipe.describe().items()}
+    shapes = {path: list(tensor.shape) for path, tensor in program.fixed.model.params.items()}
+    own: dict[str, str | int] = {
+        "functrain": metadata.version("functrain"),
+        "torch": str(torch.__version__),
+        "threads of torch": torch.get_num_threads(),
+        "parameters": tree.digest(shapes),
+        **recipe,
+        **plan,
+    }
+    world.require_equal(own)
+    world.require_equal(facts(source))
+
+
+def require_same_state(world: World, state: TrainState) -> None:
+    """Compare the states with which the ranks are about to begin.
+
+    Args:
+        world: the ranks, which all call this.
+        state: whole.
+
+    Raises:
+        RankMismatchError: they differ, as the weights of a module do that each rank has drawn.
+    """
+    if world.size > 1:
+        steps = state.counters.step
+        world.require_equal({"step": steps, "state before the first step": tree.digest(state)})
+
+
+@contextlib.contextmanager
+def speaking_once(world: World) -> Iterator[None]:
+    """Show functrain's warnings on rank 0 alone; the others would repeat them."""
+    if world.rank == 0:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FunctrainWarning)
+        yield
