@@ -17,7 +17,8 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
     and averaged over micro-batches as there. A compiled program's own differ by rounding.
 
     Args:
-        program: whose loss, precision and micro-batches count.
+        program: whose loss, precision and micro-batches count. All ranks of a sharded one call
+            this together.
         state: where training stands; not changed.
         batch: what ``train_step`` would be given; not changed.
 
@@ -35,14 +36,17 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
         >>> gradients(program, program.init(), torch.tensor([[3.0, 4.0]]))
         {'weight': tensor([[3., 4.]])}
     """
-    parts = split(batch, program.recipe.accumulate).parts
-    if not parts:
-        return {}
     tensors = {
         "params": state.params,
         "buffers": state.buffers,
         "loss_scale": state.loss_scale,
     }
     stream = state.rng.stream("step", state.counters.step)
+    if program.sharded is not None:
+        shared = program.sharded.shared(batch, program.recipe.accumulate)
+        return program.sharded.all_gradients(tensors, shared, stream) if shared.samples else {}
+    parts = split(batch, program.recipe.accumulate).parts
+    if not parts:
+        return {}
     with scoped(stream, state.device):
         return step_gradients(by_autograd, program.fixed, tensors, parts, seed=stream).grads

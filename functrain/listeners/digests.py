@@ -11,6 +11,7 @@ import attrs
 import orjson
 
 from functrain import tree
+from functrain.core.batch_parts import BatchParts
 from functrain.errors import LogError, SinkWarning
 from functrain.errors.warning import warn
 from functrain.listeners.intervals import whole_steps
@@ -53,6 +54,8 @@ class Digests:
         [1, 2, 3]
     """
 
+    every_rank = True  # a rank has rows of a placed state, and all ranks hash the whole
+
     directory: Path = attrs.field(converter=Path)
     every: str = attrs.field(default="1 step", kw_only=True)
     leaves: str = attrs.field(default="100 steps", kw_only=True)
@@ -63,6 +66,7 @@ class Digests:
     _pending: list[bytes] = attrs.field(init=False, factory=list)
     _failing: bool = attrs.field(init=False, default=False)
     _resumed: bool = attrs.field(init=False, default=False)
+    _writes: bool = attrs.field(init=False, default=True)
 
     def __attrs_post_init__(self) -> None:
         self._every = whole_steps(self.every, type(self).__name__)
@@ -76,6 +80,9 @@ class Digests:
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Keep the rows up to the state's step, and cut off those of later steps."""
+        self._writes = event.rank == 0
+        if not self._writes:
+            return
         if event.resumed is not None and not self.path.exists():
             _copy_rows(event.resumed.parent / FILE_NAME, self.path)
         if not self._resumed:
@@ -92,8 +99,10 @@ class Digests:
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
         """Hash the batch if this step gets a row."""
-        if (event.state.counters.step + 1) % self._every == 0:
-            self._batch = merkle(event.batch)
+        # Of a batch that ranks share, each has parts only.
+        if (event.state.counters.step + 1) % self._every == 0 and self._writes:
+            is_shared = isinstance(event.batch, BatchParts)
+            self._batch = None if is_shared else merkle(event.batch)
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Hash the state after the step, and write the row."""
@@ -101,6 +110,8 @@ class Digests:
         if step % self._every:
             return
         found = merkle(event.state)
+        if not self._writes:
+            return
         row: dict[str, Any] = {"step": step, "root": found.digest.hex()}
         row["batch"] = None if self._batch is None else self._batch.digest.hex()
         row["parts"] = {key: part.digest.hex() for key, part in (found.children or {}).items()}
@@ -113,12 +124,14 @@ class Digests:
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Sync and close the file."""
-        self._write(durable=True)
-        self._file.close()
+        if self._writes:
+            self._write(durable=True)
+            self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows that could not be written yet, and sync all others."""
-        self._write(durable=True)
+        if self._writes:
+            self._write(durable=True)
         return {"digests": [line.decode() for line in self._pending]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

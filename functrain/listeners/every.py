@@ -25,6 +25,8 @@ class Every:
         every: the interval, a duration.
         function: takes the state after the step. Its result is ignored, unless it is an
             ``ft.Stop``, which ends the run.
+        every_rank: call it on every rank of a run on several, because it reads placed tensors or
+            evaluates the state; otherwise on rank 0 only.
 
     Example:
         >>> import functrain as ft, torch
@@ -37,6 +39,7 @@ class Every:
 
     every: Duration | str
     function: Callable[[TrainState], object]
+    every_rank: bool = attrs.field(default=False, kw_only=True)
     _interval: Interval = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

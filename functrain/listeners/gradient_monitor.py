@@ -40,6 +40,8 @@ class GradientMonitor:
         [2, 4]
     """
 
+    every_rank = True  # all ranks take gradients together
+
     program: Program
     every: Duration | str = "100 steps"
     groups: Patterns | None = None

@@ -46,6 +46,8 @@ class SampleText:
         step 4: to be
     """
 
+    every_rank = True  # the function evaluates the state, which may be placed
+
     program: Program
     function: Callable[[Program, TrainState], str]
     every: Duration | str | None = None
@@ -53,17 +55,18 @@ class SampleText:
     _interval: Interval | None = attrs.field(init=False, default=None)
     _file: LineFile | None = attrs.field(init=False, default=None)
     _last: int | None = attrs.field(init=False, default=None)
+    _writes: bool = attrs.field(init=False, default=True)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Open the file, and cut off the texts of later steps."""
-        counters = event.state.counters
+        counters, self._writes = event.state.counters, event.rank == 0
         if self.every is not None:
             self._interval = Interval(self.every)
             self._interval.begin(counters, event.batches)
         # A resumed run repeats an interrupted evaluation, and then also samples its text again.
         after = counters.step if event.resumed is None or self._last is None else self._last
         self._last = after
-        if self.path is not None:
+        if self.path is not None and self._writes:
             self._file = LineFile(self.path)
             lines = self._file.read().splitlines(keepends=True)
             kept = [line for line in lines if step_of(line, self._file.path) <= after]
@@ -102,6 +105,8 @@ class SampleText:
         step = state.counters.step
         text = str(call_isolated(lambda state: self.function(self.program, state), state))
         self._last = step
+        if not self._writes:
+            return
         if self._file is None:
             print(f"step {step}: {text}", flush=True)
         else:

@@ -12,6 +12,7 @@ from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
 from functrain.training import events
 from functrain.training.durations import Duration
+from functrain.tree.placed import whole
 
 
 @attrs.define(eq=False)
@@ -43,6 +44,8 @@ class UpdateMonitor:
         [True, True]
     """
 
+    every_rank = True  # placed weights are gathered
+
     program: Program
     every: Duration | str = "100 steps"
     groups: Patterns | None = None
@@ -66,9 +69,10 @@ class UpdateMonitor:
         before, self._before = self._before, None
         with torch.no_grad():
             moved = {
-                path: event.state.params[path] - before[path]
+                path: whole(event.state.params[path]) - whole(before[path])
                 for paths in self._paths.values()
                 for path in paths
             }
-            sizes, updates = norms(self._paths, before), norms(self._paths, moved)
+            old = {path: whole(before[path]) for path in moved}
+            sizes, updates = norms(self._paths, old), norms(self._paths, moved)
             return {f"update_ratio.{name}": updates[name] / sizes[name] for name in updates}
