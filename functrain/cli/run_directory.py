@@ -17,7 +17,7 @@ from functrain.view.run_checkpoints import CONFIG_NAME
 MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
     *("fit.schedule_end", "early_stop", "checkpoints.monitor", "checkpoints.mode"),
-    *("seeds", "report", "generate"),
+    *("seeds", "report", "generate", "placement"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import textwrap
 from pathlib import Path
@@ -16,9 +17,11 @@ import functrain as ft
 from functrain import config
 from functrain.cli import seeds
 from functrain.cli.run_directory import to_write, write_or_check
-from functrain.errors import MissingExtraError
+from functrain.distributed.launch import processes
+from functrain.errors import ConfigError, MissingExtraError
 from functrain.listeners import ProgressBar
 from functrain.training import events
+from functrain.training.agreement import world_of
 
 # Exit codes of signals: 128 + the number of the signal.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
@@ -58,6 +61,7 @@ def train(source: str, overrides: list[str], console: Console) -> int:
     Raises:
         FunctrainError: the configuration or the run directory is invalid; nothing was written.
     """
+    console = _of_rank(console)
     loaded = config.load(source, overrides)
     if loaded.config.threads is not None:
         torch.set_num_threads(loaded.config.threads)
@@ -73,6 +77,12 @@ def train(source: str, overrides: list[str], console: Console) -> int:
     return code
 
 
+def _of_rank(console: Console) -> Console:
+    """Return the console, or a silent one on ranks other than 0, which would print the same."""
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    return console if processes(os.environ) == 1 or rank == "0" else Console(quiet=True)
+
+
 def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
     """Train one run, and print its summary.
 
@@ -83,13 +93,16 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
     with config.importable(loaded):
         built = config.build(loaded.config)
         directory = Path(loaded.config.directory)
-        with built.store.lock():
-            already = built.store.steps()
+        world = world_of(built.program)
+        leads = world.rank == 0
+        with world.failing_together(), built.store.lock() if leads else contextlib.nullcontext():
+            already = world.broadcast(built.store.steps() if leads else [])
             state = None if already else built.initial()
-            write_or_check(directory, to_write(loaded, loaded.plain))
+            if leads:
+                write_or_check(directory, to_write(loaded, loaded.plain))
             span = _Span()
             run = _fit(loaded.config, built, state, span, console)
-            plot = _plot(run, directory, loaded.config.name, console)
+            plot = _plot(run, directory, loaded.config.name, console) if leads else None
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.new_steps:  # else the progress bar has printed it
             console.print(span.summary(already[-1]))
@@ -99,7 +112,8 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         if plot is not None:
             console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
         if built.report is not None and ended:
-            console.print(built.report(built.program, run.state), markup=False, highlight=False)
+            text = built.report(built.program, run.state)  # on every rank: it may evaluate
+            console.print(text, markup=False, highlight=False)
     return run
 
 
@@ -115,6 +129,8 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
     Returns:
         The exit code, 0 if every run succeeded.
     """
+    if processes(os.environ) > 1:
+        raise ConfigError("several processes train one seed at a time: give seed=...", "seeds")
     directory, until = Path(loaded.config.directory), loaded.config.fit.until
     write_or_check(directory, to_write(loaded, loaded.composed))
     manifest, code = seeds.read(directory), 0

@@ -18,7 +18,7 @@ from functrain.errors import ConfigError, FunctrainError
 
 T = TypeVar("T")
 _LONGEST = 500  # characters in a message
-_TRANSFORMATIONS = ("sharpness_aware", "compiled", "donated")
+_TRANSFORMATIONS = ("sharpness_aware", "parts", "buffers", "compiled", "donated")
 
 
 def build_program(config: RunConfig) -> ft.Program:
@@ -45,7 +45,7 @@ def build_program(config: RunConfig) -> ft.Program:
             lambda: build_model(config), loss, optimizer, evaluate=evaluate, **options
         ),
     )
-    return transform(program, config.program)
+    return transform(program, config.program, config.placement)
 
 
 def build_model(config: RunConfig) -> nn.Module:
@@ -67,8 +67,14 @@ def build_model(config: RunConfig) -> nn.Module:
         raise ConfigError(str(error).splitlines()[0], "device") from error
 
 
-def transform(program: ft.Program, options: ProgramOptions) -> ft.Program:
-    """Apply the transformations of the options, in their fixed order."""
+def transform(
+    program: ft.Program, options: ProgramOptions, placement: ft.Placement | None = None
+) -> ft.Program:
+    """Apply the transformations of the options, in their fixed order.
+
+    Raises:
+        ConfigError: one does not fit the program, the others or the processes.
+    """
     if options.sharpness_aware is not False:
         sharpness = _options(options.sharpness_aware, SharpnessOptions)
         program = build_key(
@@ -77,6 +83,14 @@ def transform(program: ft.Program, options: ProgramOptions) -> ft.Program:
     if options.compiled is not False:
         compiling = _options(options.compiled, CompiledOptions)
         program = build_key("program.compiled", lambda: ft.compiled(program, **compiling))
+    if options.parts is not None:
+        parts, rules = options.parts, options.buffers
+        program = build_key(
+            "program.parts", lambda: ft.sharded(program, placement, parts=parts, buffers=rules)
+        )
+    elif options.buffers is not None or placement not in (None, ft.Placement()):
+        key = "placement" if options.buffers is None else "program.buffers"
+        raise ConfigError("has no effect without program.parts, the parts of each batch", key)
     return ft.donated(program) if options.donated else program
 
 

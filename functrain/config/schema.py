@@ -8,6 +8,7 @@ import attrs
 
 from functrain.config.annotations import AtLeast, Duration, ImportPath, Target, Targets
 from functrain.core.ema import EMA
+from functrain.distributed.placement import Placement
 from functrain.errors import ConfigError
 from functrain.training.early_stopping.rules import EarlyStop
 
@@ -57,6 +58,10 @@ class ProgramOptions:
         nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
         sharpness_aware: sharpness-aware minimization, with its options.
+        parts: into how many parts each batch is cut; as many processes may train, all with the
+            same result (``functrain.sharded``).
+        buffers: rules by pattern for buffers that forwards change, ``mean``, ``sum`` or ``first``;
+            only with ``parts``.
         compiled: the step as one compiled graph: ``true``, or a mapping of options.
         donated: steps consume their input state (``fit`` enables this itself where possible).
     """
@@ -69,6 +74,8 @@ class ProgramOptions:
     nonfinite: Literal["raise", "skip", "ignore"] = "raise"
     trainable: str | list[str] | None = None
     sharpness_aware: bool | SharpnessOptions = False
+    parts: Annotated[int, AtLeast(1)] | None = None
+    buffers: dict[str, Literal["mean", "sum", "first"]] | None = None
     compiled: bool | CompiledOptions = False
     donated: bool = False
 
@@ -169,6 +176,7 @@ class RunConfig:
         optimizer: target that creates the optimizer.
         schedule: a target to which ``optimizer`` refers as ``${schedule}``.
         program: precision, clipping, averages, transformations.
+        placement: where several processes keep the state; only with ``program.parts``.
         fit: length of the run, and intervals of evaluations and checkpoints.
         early_stop: options of ``functrain.EarlyStop``, a target of another rule, or several.
         checkpoints: retention and the metric of the best checkpoint.
@@ -197,6 +205,7 @@ class RunConfig:
     eval_data: Targets | None = None
     schedule: Target | None = None
     program: ProgramOptions = ProgramOptions()
+    placement: Placement = attrs.field(factory=Placement)
     early_stop: EarlyStop | Target | list[EarlyStop | Target] | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()
     listeners: list[Target] | dict[str, Target | None] | None = attrs.field(factory=list)
