@@ -76,13 +76,18 @@ def facts_of(found: PartSums, before: Tensors) -> Facts | None:
     """
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
-    changed = {path for path, old, new in pairs if path in reshaped or not tree.equal(old, new)}
+    changed = {path for path, old, new in pairs if path in reshaped or not same(old, new)}
     present = frozenset[str]().union(*found.sums)
     each = [
         Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped))
         for one in zip(found.outcomes, found.weights, strict=True)
     ]
     return functools.reduce(Facts.merged, each) if each else None
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors of one shape and dtype have the same bytes; waits for a device."""
+    return torch.equal(tree.to_bytes(first), tree.to_bytes(second))
 
 
 def agreed(world: World, own: Facts | None, step: str) -> Facts:

@@ -19,7 +19,7 @@ from functrain.core.buffers import (
 )
 from functrain.core.loss import Outcome
 from functrain.core.state import Tensors
-from functrain.distributed.agreement import Facts
+from functrain.distributed.agreement import Facts, same
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World
 
@@ -173,7 +173,7 @@ def combined_value(
     averages = before.is_floating_point() or before.is_complex()
     counts = not averages and before.dtype is not torch.bool
     adds_up = rule == "sum" or (rule is None and counts)
-    if not adds_up and all(tree.equal(one, each[0]) for one in each):
+    if not adds_up and all(same(one, each[0]) for one in each):
         return each[0]
     return by_rule(path, before, each, rule)
 
