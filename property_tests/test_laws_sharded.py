@@ -41,6 +41,7 @@ def cases(draw: st.DrawFn) -> Case:
     parts = draw(st.integers(2, 6))
     least = 2 * parts if model == "MLP" else 1  # batch norm takes no part of one sample
     clip = draw(st.sampled_from([{}, {"clip_norm": None}, {"clip_norm": None, "clip_value": 0.01}]))
+    ema = draw(st.sampled_from([None, 0.9]))
     precision = draw(st.sampled_from(["float32", "bf16", "fp16"]))
     return Case(
         model=model,
@@ -50,7 +51,12 @@ def cases(draw: st.DrawFn) -> Case:
         optimizer=draw(st.sampled_from([*ELEMENTWISE, *WHOLE])),
         sizes=draw(st.lists(st.integers(least, least + 20), min_size=1, max_size=3)),
         donated=draw(st.booleans()),
-        options={**clip, "nonfinite": "skip", "precision": precision, "ema": draw(st.sampled_from([None, 0.9]))},
+        options={
+            **clip,
+            "nonfinite": "skip",
+            "precision": precision,
+            "ema": draw(st.sampled_from([None, 0.9])),
+        },
     )
 
 

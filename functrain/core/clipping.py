@@ -129,7 +129,8 @@ def _sums(rows: Tensor) -> Tensor:
 
 
 def _padded(values: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(values, (0, -values.shape[-1] % width))
+    missing = -values.shape[-1] % width
+    return torch.nn.functional.pad(values, (0, missing)) if missing else values
 
 
 def torch_norm(grads: list[Tensor], clip_norm: float | None, foreach: bool = True) -> Tensor:

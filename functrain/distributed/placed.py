@@ -92,8 +92,13 @@ class Placed:
             state: placed or not; not changed. Every rank has the same.
         """
         state = self.gathered(state)
-        parts = {part: self._map(getattr(state, part), self._cut) for part in self.parts}
-        return attrs.evolve(state, **parts)
+        return attrs.evolve(
+            state, **{part: self.cut(part, getattr(state, part)) for part in _PARTS}
+        )
+
+    def cut(self, part: str, node: Any) -> Any:
+        """Return a part of a state with this rank's rows of the leaves that are cut."""
+        return self._map(node, _cut) if part in self.parts else node
 
     def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
         """Return a state with whole leaves; every rank must call it.
@@ -128,11 +133,6 @@ class Placed:
             key: self._map(child, function, key if key in self.shapes else path)
             for key, child in node.items()
         }
-
-    def _cut(self, _: Placed, leaf: Tensor, path: str | None) -> Tensor:
-        if path is None or leaf.shape != self.shapes[path]:
-            return leaf
-        return self._distributed(leaf[self.rows(path)].clone(), leaf)
 
     def _distributed(self, local: Tensor, like: Tensor) -> Tensor:
         assert self.mesh is not None
@@ -179,6 +179,12 @@ def _first_like(node: Any, path: str, shape: torch.Size) -> Tensor | None:
         return leaf
     found = (_first_like(child, path, shape) for child in node.values())
     return next((leaf for leaf in found if leaf is not None), None)
+
+
+def _cut(placed: Placed, leaf: Tensor, path: str | None) -> Tensor:
+    if path is None or leaf.shape != placed.shapes[path]:
+        return leaf
+    return placed._distributed(leaf[placed.rows(path)].clone(), leaf)
 
 
 def _local(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
