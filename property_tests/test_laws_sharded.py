@@ -51,12 +51,7 @@ def cases(draw: st.DrawFn) -> Case:
         optimizer=draw(st.sampled_from([*ELEMENTWISE, *WHOLE])),
         sizes=draw(st.lists(st.integers(least, least + 20), min_size=1, max_size=3)),
         donated=draw(st.booleans()),
-        options={
-            **clip,
-            "nonfinite": "skip",
-            "precision": precision,
-            "ema": draw(st.sampled_from([None, 0.9])),
-        },
+        options={**clip, "nonfinite": "skip", "precision": precision, "ema": ema},
     )
 
 

@@ -43,6 +43,7 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
     }
     stream = state.rng.stream("step", state.counters.step)
     if program.sharded is not None:
+        program.sharded.refuse_unplaced(state)
         shared = program.sharded.shared(batch, program.recipe.accumulate)
         return program.sharded.all_gradients(tensors, shared, stream) if shared.samples else {}
     parts = split(batch, program.recipe.accumulate).parts

@@ -108,7 +108,7 @@ class ShardedStep:
         """Return whole gradients, to name those that are not finite."""
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
-            with scoped(seed, own["skipped"].device):
+            with scoped(seed, next(iter(own["params"].values())).device):
                 grads = self.gradients(own, batch, seed=seed).grads
             cut = {path: shape for path, shape in self.placed.shapes.items() if path in grads}
             for shapes in by_dtype(cut, grads):

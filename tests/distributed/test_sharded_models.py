@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core import inspection
 
 SHARDS = ["none", "optimizer", "all"]
 
@@ -171,6 +172,21 @@ def test_parts_that_differ_change_no_bit(model: str) -> None:
     assert every_placement(model) == [alone] * 3
     for n in (2, 3):
         assert ranks.run(every_placement, n, model) == [[alone] * 3] * n
+
+
+def gradients(model: str, parts: int | None) -> str:
+    """Return the digest of the gradients of the first step, whole on every rank."""
+    program = made(model, accumulate=1 if parts else 4)
+    if parts:
+        program = ft.sharded(program, ft.Placement(shard="all"), parts=parts)
+    batch = torch.randn(13, 64, generator=torch.Generator().manual_seed(7))
+    return tree.digest(inspection.gradients(program, program.init(seed=3), batch))
+
+
+def test_gradients_are_those_of_all_parts() -> None:
+    alone = gradients("Skipping", None)
+    assert gradients("Skipping", 4) == alone
+    assert ranks.run(gradients, 3, "Skipping", 4) == [alone] * 3
 
 
 @pytest.mark.parametrize("model", ["Written", "Decayed"])
