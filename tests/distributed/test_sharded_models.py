@@ -216,3 +216,19 @@ def test_models_that_parts_cannot_share(
     for error in ranks.outcomes(sharded, 2, model, "none", 4, donated):
         assert isinstance(error, kind | ft.errors.RankFailedError)
         assert remedy in str(error)
+
+
+def step_on_meta(nonfinite: Any) -> ft.Program:
+    """Take a step on the meta device, which has no values: asking it for one raises."""
+    program = ft.sharded(made("Mixed", nonfinite=nonfinite), parts=4)
+    program.train_step(program.init(device="meta"), torch.empty(8, 64, device="meta"))
+    return program
+
+
+def test_a_step_without_buffers_does_not_wait_for_its_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(globals(), "squared", lambda model, x: model(x).square().mean())
+    step_on_meta("skip")
+    with pytest.raises(RuntimeError, match="meta"):  # the host must know before it can raise
+        step_on_meta("raise")
