@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,22 @@ def drawn(seed: int) -> ft.Program:
     model = torch.nn.Linear(16, 3)
     loss = lambda model, batch: model(batch[0]).square().mean()  # noqa: E731
     return ft.sharded(ft.program(model, loss, ft.optim.SGD(lr=0.1)), parts=4)
+
+
+class Killing:
+    """Kills its own process a moment after some steps of this call, on one rank."""
+
+    every_rank = True
+
+    def __init__(self, rank: int, steps: int, seconds: float) -> None:
+        self.rank, self.left, self.seconds = rank, steps, seconds
+
+    def on_batch_end(self, event: ft.events.BatchEnd) -> None:
+        self.left -= 1
+        if self.left == 0 and rank() == self.rank:
+            arguments = (os.getpid(), signal.SIGKILL)
+            threading.Timer(self.seconds, os.kill, arguments).start()
+
+
+def killed(directory: Path, shard: Any, until: str, victim: tuple[int, int, float]) -> None:
+    fitted(directory, shard, until, listeners=[Killing(*victim)])
