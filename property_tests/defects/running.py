@@ -91,8 +91,8 @@ DATA = (
     defect(
         "an epoch goes on one batch too late",
         "data/source.py",
-        "            self._stream, self._at = self.batches.stream(epoch, start), (epoch, start)\n",
-        "            self._stream = self.batches.stream(epoch, start + (start > 0))\n"
+        "            self._stream, self._at = self._opened(epoch, start), (epoch, start)\n",
+        "            self._stream = self._opened(epoch, start + (start > 0))\n"
         "            self._at = (epoch, start)\n",
         "data",
         "parts_make_the_whole",
