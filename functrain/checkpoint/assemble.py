@@ -23,7 +23,7 @@ from functrain.checkpoint.translate_errors import manifest_errors
 from functrain.core.state import TrainState
 from functrain.distributed import current
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.tree import Tree
 from functrain.tree.placed import is_placed
 

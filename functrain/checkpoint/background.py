@@ -25,7 +25,7 @@ from functrain.errors import (
     CheckpointWriteError,
     CheckpointWriteWarning,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.tree import Tree
 
 

@@ -19,7 +19,7 @@ from functrain.errors import (
     CheckpointWriteWarning,
     NoCheckpointError,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 _MOST_LISTINGS = 20
 

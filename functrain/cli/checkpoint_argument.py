@@ -16,7 +16,7 @@ from functrain.errors import (
     ConfigurationError,
     NoCheckpointError,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.view.run_checkpoints import check_step, is_checkpoint, monitored, store_of
 
 _AT = re.compile(r"(?P<run>.+)@(?P<which>\d+|best)")

@@ -16,7 +16,7 @@ from functrain.core.given_schedules import as_schedule, with_mode, without_mode
 from functrain.core.optimizer import Optimizer
 from functrain.core.schedule import Mode, Schedule
 from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
 Rate = Any

@@ -39,7 +39,7 @@ from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
 from functrain.errors import ConfigurationError, EmptyBatchWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 Metrics = dict[str, Tensor]
 

@@ -21,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 
 from functrain.core.global_generators import Lent
 from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1

@@ -13,7 +13,7 @@ import orjson
 from functrain import tree
 from functrain.core.batch_parts import BatchParts
 from functrain.errors import LogError, SinkWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events

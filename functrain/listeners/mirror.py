@@ -14,7 +14,7 @@ from functrain.errors import (
     CheckpointWriteWarning,
     NoCheckpointError,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.training import events
 from functrain.training.metrics_log import FILE_NAME
 

@@ -9,8 +9,8 @@ import attrs
 
 from functrain.core.schedule import Mode, Observed, Schedule, ScheduleState
 from functrain.errors import MissingMetricWarning, ScheduleStateError
+from functrain.errors.base import warn
 from functrain.errors.validators import integer, number, one_of, optional
-from functrain.errors.warning import warn
 from functrain.schedules.fields import plain_float
 
 _ThresholdMode: TypeAlias = Literal["rel", "abs"]

@@ -17,8 +17,8 @@ from functrain.errors import (
     ScheduleEndedError,
     ScheduleEndedWarning,
 )
+from functrain.errors.base import warn
 from functrain.errors.validators import one_of, optional
-from functrain.errors.warning import warn
 from functrain.schedules import resuming
 
 # How a run continues beyond the end of its schedule.

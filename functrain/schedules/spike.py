@@ -10,8 +10,8 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
+from functrain.errors.base import warn
 from functrain.errors.validators import integer, number, one_of
-from functrain.errors.warning import warn
 from functrain.schedules.composite import check_observes_steps, own_end
 from functrain.schedules.fields import plain_float
 

@@ -13,8 +13,8 @@ import torch
 
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
+from functrain.errors.base import warn
 from functrain.errors.validators import number, optional
-from functrain.errors.warning import warn
 from functrain.schedules.fields import plain_float
 from functrain.schedules.plain_state import from_plain, to_plain
 

@@ -24,7 +24,7 @@ from functrain.errors import (
     ResumeWarning,
     RunChangedError,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.training.checkpointer import describe
 from functrain.training.limits import Limits, Position
 

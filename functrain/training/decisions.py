@@ -14,7 +14,7 @@ from functrain.core.program import Program
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
 from functrain.training.monitored import By, Monitored, check_possible

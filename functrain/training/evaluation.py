@@ -16,8 +16,8 @@ from functrain.core.state import TrainState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import EmptyBatchWarning, EmptyDatasetError
+from functrain.errors.base import warn
 from functrain.errors.validators import Validator, integer, optional
-from functrain.errors.warning import warn
 from functrain.metrics import Mean, computed, merged
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration

@@ -13,7 +13,7 @@ from functrain.core.batch import Batch, require_sizes
 from functrain.core.ownership import solely_held
 from functrain.core.schedule import Mode
 from functrain.errors import NonFiniteError, NonFiniteWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.training import events
 from functrain.training.compatibility import warn_of_replay
 from functrain.training.evaluation import Interrupted

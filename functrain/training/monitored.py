@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from functrain.errors import MissingMetricError, MissingMetricWarning
+from functrain.errors.base import warn
 from functrain.errors.nearest import nearest
-from functrain.errors.warning import warn
 
 By: TypeAlias = Literal["early_stop", "checkpoints", "schedule", "restore_best"]
 

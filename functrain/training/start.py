@@ -14,7 +14,7 @@ from functrain.core.diagnosis import check_state
 from functrain.core.state import TrainState
 from functrain.data.description import describe
 from functrain.errors import ResumeWarning, RunChangedError
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
 from functrain.training.agreement import require_same_run, require_same_state

@@ -14,7 +14,7 @@ import attrs
 
 from functrain.core.program import Program
 from functrain.errors import CompileCacheWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.transforms.graph.device_step import Compiled
 from functrain.transforms.graph.lowering import Lowering
 

@@ -77,7 +77,7 @@ def test_ranks_that_read_their_parts_end_in_the_bits_of_one_process(
     assert ranks.run(trained, n, kind, accumulate) == [trained(kind, accumulate)] * n
 
 
-def test_ranks_that_draw_other_batches_are_told() -> None:
+def test_ranks_that_draw_other_batches_are_named() -> None:
     for error in ranks.outcomes(trained, 2, "shuffled by rank", 1):
         assert isinstance(error, RankMismatchError)
         assert "data 0x" in str(error)

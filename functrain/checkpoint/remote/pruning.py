@@ -23,7 +23,7 @@ from functrain.errors import (
     CheckpointWriteWarning,
     NoCheckpointError,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 Entries = dict[int, tuple[Attempt, Entry]]
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import attrs
 
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.row_buffer import RowBuffer

@@ -10,7 +10,7 @@ import attrs
 
 from functrain.core.schedule import Mode
 from functrain.errors import ConfigurationError, MissingMetricWarning
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 
 State = dict[str, Any]
 

@@ -20,7 +20,7 @@ from functrain.errors import (
     FallbackWarning,
     RecompileWarning,
 )
-from functrain.errors.warning import warn
+from functrain.errors.base import warn
 from functrain.optim.update_counts import aligned
 from functrain.transforms.graph.inputs import (
     Form,
