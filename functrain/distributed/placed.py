@@ -184,7 +184,8 @@ def _first_like(node: Any, path: str, shape: torch.Size) -> Tensor | None:
 def _cut(placed: Placed, leaf: Tensor, path: str | None) -> Tensor:
     if path is None or leaf.shape != placed.shapes[path]:
         return leaf
-    return placed._distributed(leaf[placed.rows(path)].clone(), leaf)
+    # A copy of the whole: from_local keeps the rows as a view, whose base would count as shared.
+    return placed._distributed(leaf[placed.rows(path)], leaf).clone()
 
 
 def _local(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
