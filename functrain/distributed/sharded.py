@@ -14,7 +14,7 @@ from functrain.core.buffers import BufferRule
 from functrain.core.program import Program
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.gradients import ShardedGradients
-from functrain.distributed.group import current
+from functrain.distributed.group import World, current
 from functrain.distributed.placed import Placed
 from functrain.distributed.placement import Placement
 from functrain.distributed.step import ShardedStep
@@ -71,36 +71,42 @@ def sharded(
             "Leave the other transformation away"
         )
     placement = Placement() if placement is None else placement
-    for pattern, rule in (buffers or {}).items():
+    rules = dict(buffers or {})
+    for pattern, rule in rules.items():
         one_of(BufferRule).check(f"buffers[{pattern!r}]", rule)
     world = current(timeout)
-    if placement.data not in (-1, world.size):
-        raise ConfigurationError(
-            f"placement.data: expected {world.size}, the number of processes, or -1, got "
-            f"{placement.data}"
-        )
     parts = world.size if parts is None else parts
-    integer(minimum=1).check("parts", parts)
-    if world.size > parts:
-        raise ConfigurationError(
-            f"parts: expected {world.size} or more, one for each process, got {parts}. Start at "
-            f"most {parts} processes: parts belongs to the recipe, and decides the result"
-        )
+    _check_sizes(world, placement, parts)
     if parts > 1:
         _refuse_synchronized(program.fixed.model.module)
-    rules = dict(buffers or {})
     recipe = attrs.evolve(program.recipe, parts=parts, buffers=rules)
     fixed = attrs.evolve(program.fixed, recipe=recipe)
     model = fixed.model
     trained = {path: model.params[path] for path in fixed.trainable}
     device = next(iter(model.params.values())).device
     exchange = Exchange(world.rank, world.size, world.group)
-    elementwise = recipe.optimizer.elementwise
+    # An optimizer of the user's own may have nothing but the methods that a step calls.
+    elementwise = getattr(recipe.optimizer, "elementwise", False)
     placed = Placed.of(placement, exchange, trained, elementwise, device.type)
     gradients = ShardedGradients(fixed, world, placed, rules)
     sharing = Sharing(parts, world.rank, world.size)
     made = ShardedStep(fixed, gradients, sharing)
     return attrs.evolve(program, fixed=fixed, device_step=made, sharded=made)
+
+
+def _check_sizes(world: World, placement: Placement, parts: int) -> None:
+    """Refuse a placement for another number of processes, and more processes than parts."""
+    if placement.data not in (-1, world.size):
+        raise ConfigurationError(
+            f"placement.data: expected {world.size}, the number of processes, or -1, got "
+            f"{placement.data}"
+        )
+    integer(minimum=1).check("parts", parts)
+    if world.size > parts:
+        raise ConfigurationError(
+            f"parts: expected {world.size} or more, one for each process, got {parts}. Start at "
+            f"most {parts} processes: parts belongs to the recipe, and decides the result"
+        )
 
 
 def _refuse_synchronized(module: nn.Module) -> None:

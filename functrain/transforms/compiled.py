@@ -69,6 +69,10 @@ def compiled(
         >>> state.counters.step
         1
     """
+    if program.sharded is not None:
+        raise ConfigurationError(
+            "compiled cannot take a sharded program yet: leave out one of the two"
+        )
     if not step.is_eager(program.device_step):
         raise ConfigurationError("compiled takes an eager program: apply it before anything else")
     if any(isinstance(one, FromTorch) for one in nested(program.recipe.optimizer)):

@@ -46,7 +46,9 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
         Sharpness(rho=0.1, adaptive=False)
     """
     if not step.is_eager(program.device_step):
-        raise ConfigurationError("sharpness_aware takes an eager program: apply it before compiled")
+        raise ConfigurationError(
+            "sharpness_aware takes an eager program: apply it before compiled or sharded"
+        )
     recipe = attrs.evolve(program.recipe, sharpness=Sharpness(rho, adaptive))
     fixed = attrs.evolve(program.fixed, recipe=recipe)
     return attrs.evolve(program, fixed=fixed, device_step=step.eager(fixed))

@@ -148,3 +148,13 @@ def test_a_state_that_was_not_placed_is_an_error() -> None:
     for error in ranks.outcomes(misplaced, 2):
         assert isinstance(error, ft.errors.UnsupportedError)
         assert "program.place(state)" in str(error)
+
+
+def test_a_sharded_program_is_neither_compiled_nor_sharded_again() -> None:
+    program = ft.sharded(made("Tiny"), parts=2)
+    with pytest.raises(ft.errors.ConfigurationError, match="compiled cannot take a sharded"):
+        ft.compiled(program)
+    with pytest.raises(ft.errors.ConfigurationError, match="sharded already"):
+        ft.sharded(program, parts=2)
+    with pytest.raises(ft.errors.ConfigurationError, match="is compiled"):
+        ft.sharded(ft.compiled(made("Tiny"), backend="eager"), parts=2)
