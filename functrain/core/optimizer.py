@@ -41,14 +41,6 @@ class Optimizer(Protocol):
         """Whether the first update adds entries to the state that `init` made."""
         return False
 
-    @property
-    def elementwise(self) -> bool:
-        """Whether an element of a parameter is updated without regard to the other elements.
-
-        Rows of such a parameter can be updated apart, as by the processes of ``sharded``.
-        """
-        return False
-
     def bind(self, params: Params) -> Optimizer:
         """Return the same optimizer with what depends on the parameters' names resolved.
 
@@ -101,3 +93,12 @@ class Optimizer(Protocol):
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the parameters to evaluate with: the same, unless the method averages."""
         return params
+
+
+def is_elementwise(optimizer: Optimizer) -> bool:
+    """Return whether an element of a parameter is updated without regard to the other elements.
+
+    Rows of such a parameter can be updated apart, as by the processes of ``sharded``. An optimizer
+    says so by an attribute ``elementwise``, which is no part of the protocol.
+    """
+    return getattr(optimizer, "elementwise", False)

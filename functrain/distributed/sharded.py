@@ -11,6 +11,7 @@ from torch import nn
 from functrain.core import step
 from functrain.core.batch_parts import Sharing
 from functrain.core.buffers import BufferRule
+from functrain.core.optimizer import is_elementwise
 from functrain.core.program import Program
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.gradients import ShardedGradients
@@ -85,8 +86,7 @@ def sharded(
     trained = {path: model.params[path] for path in fixed.trainable}
     device = next(iter(model.params.values())).device
     exchange = Exchange(world.rank, world.size, world.group)
-    # An optimizer of the user's own may have nothing but the methods that a step calls.
-    elementwise = getattr(recipe.optimizer, "elementwise", False)
+    elementwise = is_elementwise(recipe.optimizer)
     placed = Placed.of(placement, exchange, trained, elementwise, device.type)
     gradients = ShardedGradients(fixed, world, placed, rules)
     sharing = Sharing(parts, world.rank, world.size)

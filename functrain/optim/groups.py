@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import attrs
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.optim.frozen import Frozen
@@ -46,7 +46,7 @@ class Groups(Optimizer):
     @property
     def elementwise(self) -> bool:
         """Return whether every member is elementwise."""
-        return all(member.elementwise for _, member in self.members)
+        return all(is_elementwise(member) for _, member in self.members)
 
     def assign(self, params: Params) -> dict[str, str]:
         """Return which member has each parameter.

@@ -33,7 +33,8 @@ for step in range(10):
             with world.failing_together():
                 raise ValueError("within a block")
 names = world.gathered(f"rank {world.rank}")
-print(f"{names} sum {total.item()} restart {restart}", flush=True)
+# One write: torchrun runs Python unbuffered, and the lines of two ranks must not mix.
+sys.stdout.write(f"{names} sum {total.item()} restart {restart}\\n")
 """
 
 

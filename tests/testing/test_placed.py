@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import ranks
 
-import functrain as ft
 from functrain.distributed import current
-from functrain.errors import UnsupportedError
 from functrain.testing.shared_memory import extents, overlaps
 from functrain.testing.snapshots import changes, snapshot
 from functrain.tree.placed import local
@@ -51,17 +48,3 @@ def test_a_change_of_one_rank_is_found_on_every_rank() -> None:
     (line,) = first
     assert "state['weight']" in line
     assert "1 of 21 elements, first at [5, 2]" in line
-
-
-def saved(path: str) -> None:
-    import placed_trees
-
-    world = current()
-    ft.save(f"{path}/{world.rank}", {"params": placed_trees.placed(world)}, step=1)
-
-
-def test_saving_a_placed_tree_says_what_to_do(tmp_path: Any) -> None:
-    for error in ranks.outcomes(saved, 2, str(tmp_path)):
-        with pytest.raises(UnsupportedError, match=r"params.weight is a DTensor.*gathered"):
-            raise error
-    assert not list(tmp_path.glob("*/manifest.json"))

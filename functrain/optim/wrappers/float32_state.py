@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
 from functrain.optim.hyperparameters import an_optimizer, flag
 from functrain.optim.wrapping import Wrapper
 
@@ -53,7 +53,7 @@ class Float32State(Wrapper):
     @property
     def elementwise(self) -> bool:
         """As the optimizer inside."""
-        return self.optimizer.elementwise
+        return is_elementwise(self.optimizer)
 
     def init(self, params: Params) -> OptimizerState:
         """Return the state of the optimizer inside, made for float32, and the master weights."""

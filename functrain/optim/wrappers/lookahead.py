@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
 from functrain.errors import ConfigurationError
 from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
@@ -65,7 +65,7 @@ class Lookahead(Wrapper):
     @property
     def elementwise(self) -> bool:
         """As the optimizer inside."""
-        return self.optimizer.elementwise
+        return is_elementwise(self.optimizer)
 
     def __attrs_post_init__(self) -> None:
         keeping = next((one for one in nested(self.optimizer) if _keeps_weights(one)), None)

@@ -208,9 +208,9 @@ def save_until_killed(directory: Path, rank: int, nth: int, torn: bool) -> str:
     return "saved"
 
 
-# Of 73 calls of rank 0 and 10 of rank 1.
-SOME = [(0, nth) for nth in (3, 25, 40, 60)] + [(1, nth) for nth in (2, 7)]
-MANY = [(0, nth) for nth in range(1, 80, 2)] + [(1, nth) for nth in range(1, 12)]
+# Of about 48 calls of rank 0 and 10 of rank 1.
+SOME = [(0, nth) for nth in (3, 18, 30, 44)] + [(1, nth) for nth in (2, 7)]
+MANY = [(0, nth) for nth in range(1, 48, 2)] + [(1, nth) for nth in range(1, 12)]
 
 
 @pytest.mark.row(35)
