@@ -69,6 +69,7 @@ FEATURES = {
     56: "differentiable training",
     57: "placement",
     58: "complete by construction",
+    59: "elastic bytes",
 }
 
 _HEAD = """# Features and the tests that cover them
