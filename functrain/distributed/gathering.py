@@ -115,7 +115,7 @@ def combined(
 
     Args:
         statistics: of batch norms.
-        rules: for other buffers, by pattern; the first that matches counts.
+        rules: by pattern, before what is known of batch norms; the first that matches counts.
         before: the buffers that each part began with.
         each: those that have changed.
 
@@ -128,9 +128,11 @@ def combined(
     norms = {path: one for path, one in statistics.items() if {path, one.counter} & after.keys()}
     whole = [{**before, **part} for part in each]
     found = {**before, **statistics_after(norms, before, whole)}
-    counters = {one.counter for one in norms.values()}
-    for path in after.keys() - norms.keys() - counters:
-        found[path] = combined_value(path, before[path], after[path], rule_of(path, rules))
+    known = {*norms, *(one.counter for one in norms.values())}
+    for path, values in after.items():
+        rule = rule_of(path, rules)
+        if rule is not None or path not in known:
+            found[path] = combined_value(path, before[path], values, rule)
     return {path: found[path] for path in before}
 
 

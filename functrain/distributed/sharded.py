@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 
 import attrs
 from torch import nn
@@ -20,6 +21,7 @@ from functrain.distributed.placed import Placed
 from functrain.distributed.placement import Placement
 from functrain.distributed.step import ShardedStep
 from functrain.errors import ConfigurationError
+from functrain.errors.nearest import nearest
 from functrain.errors.validators import integer, one_of
 
 
@@ -73,8 +75,7 @@ def sharded(
         )
     placement = Placement() if placement is None else placement
     rules = dict(buffers or {})
-    for pattern, rule in rules.items():
-        one_of(BufferRule).check(f"buffers[{pattern!r}]", rule)
+    _check_rules(rules, program.fixed.model.buffers)
     world = current(timeout)
     parts = world.size if parts is None else parts
     _check_sizes(world, placement, parts)
@@ -92,6 +93,17 @@ def sharded(
     sharing = Sharing(parts, world.rank, world.size)
     made = ShardedStep(fixed, gradients, sharing)
     return attrs.evolve(program, fixed=fixed, device_step=made, sharded=made)
+
+
+def _check_rules(rules: Mapping[str, BufferRule], paths: Iterable[str]) -> None:
+    """Refuse an unknown rule, and a pattern that a typing mistake keeps from matching."""
+    for pattern, rule in rules.items():
+        one_of(BufferRule).check(f"buffers[{pattern!r}]", rule)
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise ConfigurationError(
+                f"buffers: expected patterns of buffers, got {pattern!r}, which matches none"
+                f"{nearest(pattern, paths)}"
+            )
 
 
 def _check_sizes(world: World, placement: Placement, parts: int) -> None:

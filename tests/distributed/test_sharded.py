@@ -92,6 +92,23 @@ def test_buffers() -> None:
     assert alone["norm.num_batches_tracked"] == 12
 
 
+def test_a_rule_by_pattern_counts_for_batch_norm_too() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(16))
+    loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    plain = ft.program(module, loss, ft.optim.SGD(lr=0.0))
+    program = ft.sharded(plain, parts=2, buffers={"0.running_mean": "first"})
+    batch = torch.randn(8, 16)
+    state, _ = program.train_step(program.init(), batch)
+    torch.testing.assert_close(state.buffers["0.running_mean"], 0.1 * batch[:4].mean(0))
+    assert state.buffers["0.num_batches_tracked"] == 2
+
+
+def test_a_pattern_that_matches_no_buffer_is_an_error() -> None:
+    with pytest.raises(ft.errors.ConfigurationError, match=r"'runing_mean'.*matches none"):
+        ft.sharded(made("MLP"), parts=2, buffers={"runing_mean": "first"})
+
+
 def with_too_few_parts() -> None:
     ft.sharded(made("Tiny"), parts=1)
 
