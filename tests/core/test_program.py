@@ -398,6 +398,21 @@ class TestAccumulation:
         # Of one layer weight and bias come together; of all three micro-batches there were 29.
         assert max(together) <= 2
 
+    def test_each_micro_batch_draws_numbers_of_its_own(self) -> None:
+        seen: list[torch.Tensor] = []
+
+        def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.rand(4))
+            return model(x).square().mean()
+
+        program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), accumulate=3)
+        whole = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        for made in (program, whole):
+            made.train_step(made.init(seed=3), torch.ones(6, 2))
+        parts, step = seen[:3], seen[3]
+        assert torch.equal(parts[0], step)
+        assert len({tuple(numbers.tolist()) for numbers in parts}) == 3
+
     def test_buffers_pass_from_one_micro_batch_to_the_next(self) -> None:
         module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
         program = ft.program(module, classify, ft.optim.SGD(lr=0.1), accumulate=4)
