@@ -17,7 +17,7 @@ from functrain.data.weights import AnyWeights, weights_of
 from functrain.errors import ConfigurationError, DataChangedError
 
 
-def named(given: Any) -> Mapping[str, Any]:
+def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
     """Return sources by name; those of a list are named ``"0"``, ``"1"``, ...
 
     Raises:

@@ -11,6 +11,7 @@ from torch import Tensor
 from functrain.core.precision import widest
 
 Sums = dict[str, list[float]]
+"""By metric: the sum of value * weight, and the sum of the weights."""
 
 
 def fetch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -65,6 +65,6 @@ def _check_pair(instance: object, attribute: Attribute, value: object, each: Val
         each.check(f"{name}[{position}]", one)
 
 
-def as_tuple(value: Any) -> Any:
+def as_tuple(value: Sequence[Any]) -> Any:
     """Return a list, as configuration files have it, as a tuple."""
     return tuple(value) if isinstance(value, list) else value

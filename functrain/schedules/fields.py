@@ -11,7 +11,7 @@ import attrs
 from functrain.errors import ConfigurationError
 
 
-def plain_float(value: Any) -> Any:
+def plain_float(value: float) -> Any:
     """Return a number of any library as a float, and anything else unchanged for the validator."""
     is_number = type(value) is not bool and isinstance(value, Real)
     return float(value) if is_number else value

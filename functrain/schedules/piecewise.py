@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ Point = tuple[int, float]
 _Shape: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
-def _as_points(given: Any) -> Any:
+def _as_points(given: Mapping[int, float] | Iterable[tuple[int, float]]) -> Any:
     pairs = given.items() if isinstance(given, Mapping) else given
     try:
         return tuple((step, plain_float(lr)) for step, lr in pairs)

@@ -15,7 +15,7 @@ from functrain.errors import ConfigurationError
 from functrain.schedules.composite import check_observed, observed, own_end
 
 
-def _as_schedules(values: Iterable[Any]) -> tuple[Schedule, ...]:
+def _as_schedules(values: Iterable[Schedule | float]) -> tuple[Schedule, ...]:
     return tuple(as_schedule(value) for value in values)
 
 

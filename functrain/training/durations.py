@@ -14,7 +14,7 @@ import attrs
 from functrain.errors import ConfigurationError
 
 
-def _fraction(value: Any) -> Any:
+def _fraction(value: float | Fraction) -> Any:
     """Return a number as the fraction that its digits say; leave the rest to the validator."""
     if isinstance(value, float) and math.isfinite(value):
         return Fraction(repr(float(value)))  # one tenth for 0.1, not the nearest binary number
@@ -23,7 +23,7 @@ def _fraction(value: Any) -> Any:
     return Fraction(value)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: int | Fraction) -> Any:
     number = _fraction(value)
     return int(number) if isinstance(number, Fraction) and number.denominator == 1 else value
 

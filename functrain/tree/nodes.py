@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 Tree = Any
+"""A node with children, or a leaf."""
 Leaf = Any
+"""A tensor, a number, or whatever else is no node."""
 Key = str | int
 Path = tuple[Key, ...]
+"""The keys and indices from the root of a tree to a node."""
 T = TypeVar("T")
 _TENSOR = frozenset({Tensor})
 

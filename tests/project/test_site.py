@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -86,6 +87,18 @@ def test_every_public_module_has_a_page_of_the_reference() -> None:
     assert found - inner <= shown
 
 
+def public_names() -> set[str]:
+    """The names of every page of the reference, except those that have a page of their own."""
+    pages = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+    }
+    modules = [importlib.import_module(name) for name in pages]
+    names = {f"{m.__name__}.{name}" for m in modules for name in getattr(m, "__all__", ())}
+    return names - pages
+
+
 def test_every_name_in_the_guides_exists() -> None:
     import functrain as ft
 
@@ -117,6 +130,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     optimizers = (tmp_path / "reference" / "optim.html").read_text()
     assert "Loshchilov" in optimizers
     assert "betas" in optimizers
+    reference = "".join(page.read_text() for page in (tmp_path / "reference").glob("*.html"))
+    assert public_names() - set(re.findall(r'id="(functrain[\w.]*)"', reference)) == set()
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in optimizers
+    for quotation in re.findall(r"<blockquote>.*?</blockquote>", reference, re.DOTALL):
+        assert "import " not in quotation  # an example is code
     for page in tmp_path.rglob("*.html"):  # nothing is fetched from elsewhere
         fetched = re.findall(
             r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', page.read_text()
