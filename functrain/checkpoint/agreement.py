@@ -14,7 +14,7 @@ import torch.distributed as dist
 from functrain.distributed.group import World, current
 from functrain.errors import CheckpointWriteError, FunctrainError, RankFailedError
 from functrain.tree import Tree, items
-from functrain.tree.placed import is_placed
+from functrain.tree.placed import is_placed, require_all_ranks
 
 T = TypeVar("T")
 # A rank may wait this long for another one that writes to a slow disk.
@@ -118,6 +118,7 @@ def connected(world: World) -> World:
     """
     if world.size == 1:
         return world
+    require_all_ranks("a save of a placed state")
     return attrs.evolve(world, group=dist.new_group(backend="gloo", timeout=_LONGEST))
 
 

@@ -1,9 +1,10 @@
 """How the failure of one rank ends all ranks, through the store of their process group.
 
 A rank whose work raises publishes its exception in the store, then closes its connections, so that
-collectives of other ranks fail at once. A rank whose collective fails reads in the store why. If
-nothing is published, then a rank ended silently (its connection is closed and it does not
-report) or hangs (the collective timed out and it does not report).
+collectives of other ranks fail at once. A rank whose collective fails reports where it waited, and
+reads in the store why. If nothing is published, then a rank ended silently (its connection is
+closed and it does not report), hangs (the collective timed out and it does not report), or waits
+elsewhere: in another collective.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator
 
 import attrs
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
 from functrain.distributed import connections
-from functrain.distributed.meeting import agent_serves
+from functrain.distributed.places import place_of
+from functrain.distributed.reports import (
+    listed,
+    missing,
+    places,
+    poll,
+    report,
+    wait_for_others,
+    waiting,
+)
 from functrain.errors import RankFailedError
-
-T = TypeVar("T")
 
 _FIRST = "functrain/failed"
 # Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
 _PROBE, _REPORT, _READ = 1.0, 3.0, 8.0
-_POLL = 0.01
 _LONGEST = 2000
 _COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")
 _TIMED_OUT = re.compile(r"Timed out|timeout", re.IGNORECASE)
@@ -50,8 +55,7 @@ class Failure:
 
     def error(self) -> RankFailedError:
         """Return the exception that other ranks raise."""
-        listed = ", ".join(map(str, self.ranks))
-        who = f"rank{'' if len(self.ranks) == 1 else 's'} {listed} " if self.ranks else ""
+        who = f"{listed(self.ranks)} " if self.ranks else ""
         return RankFailedError(who + self.text, self.ranks[0] if self.ranks else None)
 
 
@@ -60,7 +64,7 @@ _KILLED = (
     "ended without an exception: killed (the system does that if memory runs out) or crashed. "
     "Look at its output and the system's log"
 )
-_LEFT = "left the group while other ranks wait for it. Make every rank do the same steps"
+_SAME = "Call the same operations on every rank, in the same order"
 _HANGS = (
     "It hangs, was stopped, or does work that the others do not wait for long enough. Look at its "
     "stack (py-spy dump), or join with a longer timeout: functrain.distributed.current(timeout=600)"
@@ -116,20 +120,20 @@ def _end(group: ProcessGroup, found: Failure) -> None:
     if found == _HOST_ENDED:
         return
     with contextlib.suppress(dist.DistError):
-        if group.rank() in _missing(group, "read"):
+        if group.rank() in missing(group, "read"):
             wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
 
 
 def _explained(group: ProcessGroup, error: BaseException) -> Failure:
     """Close the connections, and return why a collective failed."""
     try:
-        _report(group, "failed")
+        report(group, "failed", place_of(error))
         found = of(group)
         if found is None and not _TIMED_OUT.search(str(error)):
             # A rank whose collective timed out has closed its connections, and reports very soon.
-            found = _poll(_PROBE, lambda: of(group)) or _ended(group)
+            found = poll(_PROBE, lambda: of(group)) or _ended(group)
         connections.close_all()
-        found = found or _poll(_REPORT, lambda: of(group) or _disconnected(group, error))
+        found = found or poll(_REPORT, lambda: of(group) or _disconnected(group, error))
         return found or _publish(group, _silent(group, error))
     except dist.DistError:
         connections.close_all()
@@ -140,53 +144,29 @@ def _ended(group: ProcessGroup) -> Failure | None:
     """Return the ranks whose process ended without a message."""
     # In this order: a rank whose collective fails reports before it closes its connections.
     closed = connections.closed_peers(group)
-    ranks = [rank for rank in _missing(group, "failed") if rank in closed]
+    ranks = [rank for rank in missing(group, "failed") if rank in closed]
     if not ranks:
         return None
-    left = set(ranks).isdisjoint(_missing(group, "left"))
-    return _publish(group, Failure(ranks, _LEFT if left else _KILLED, silent=True))
+    left = set(ranks).isdisjoint(missing(group, "left"))
+    text = f"left the group while {waiting(group)}. {_SAME}" if left else _KILLED
+    return _publish(group, Failure(ranks, text, silent=True))
 
 
 def _disconnected(group: ProcessGroup, error: BaseException) -> Failure | None:
     """Return a failure of no rank if every rank reports one of its connections."""
-    if _missing(group, "failed"):
+    if missing(group, "failed"):
         return None
-    return _publish(group, Failure([], f"a connection between ranks failed: {_described(error)}"))
+    text = f"a connection between ranks failed: {_described(error)}"
+    if len(places(group)) > 1:
+        text = f"ranks wait for different operations: {waiting(group)}. {_SAME}"
+    return _publish(group, Failure([], text))
 
 
 def _silent(group: ProcessGroup, error: BaseException) -> Failure:
     waited = re.search(r"(\d+) ?ms", str(error))
     time = f" within {int(waited[1]) / 1000:g} s" if waited else ""
-    ranks = _missing(group, "failed")
-    return Failure(ranks, f"gave no answer{time}. {_HANGS}", silent=True)
-
-
-def wait_for_others(
-    group: ProcessGroup, what: str, seconds: float, except_for: Sequence[int] = ()
-) -> None:
-    """Report that this rank did something; rank 0, which serves the store, waits for the others.
-
-    Args:
-        group: the group.
-        what: a word for it.
-        seconds: the longest wait.
-        except_for: ranks that will not report.
-    """
-    serves = group.rank() == 0 and not agent_serves()
-    with contextlib.suppress(dist.DistError):
-        _report(group, what)
-        if serves:
-            _poll(seconds, lambda: set(except_for).issuperset(_missing(group, what)))
-
-
-def _report(group: ProcessGroup, what: str) -> None:
-    group.get_group_store().set(f"functrain/{what}/{group.rank()}", "")
-
-
-def _missing(group: ProcessGroup, what: str) -> list[int]:
-    """Return the ranks that have not reported something."""
-    store = group.get_group_store()
-    return [r for r in range(group.size()) if not store.check([f"functrain/{what}/{r}"])]
+    ranks = missing(group, "failed")
+    return Failure(ranks, f"gave no answer{time}, while {waiting(group)}. {_HANGS}", silent=True)
 
 
 def _publish(group: ProcessGroup, failure: Failure) -> Failure:
@@ -197,14 +177,6 @@ def _publish(group: ProcessGroup, failure: Failure) -> Failure:
     except dist.DistError:
         return _HOST_ENDED
     return Failure(**json.loads(first))
-
-
-def _poll(seconds: float, found: Callable[[], T]) -> T:
-    """Return the first true value within a time, or the last one."""
-    end = time.monotonic() + seconds
-    while not (value := found()) and time.monotonic() < end:
-        time.sleep(_POLL)
-    return value
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -20,7 +20,9 @@ import torch.distributed as dist
 from functrain.distributed import failure
 from functrain.distributed.joining import device_of, join
 from functrain.distributed.launch import from_environment
+from functrain.distributed.reports import listed
 from functrain.errors import RankMismatchError
+from functrain.tree.placed import require_all_ranks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -134,6 +136,7 @@ class World:
 
     @contextmanager
     def _collective(self) -> Iterator[None]:
+        require_all_ranks("a message between ranks")
         if self._with_peers is not None:
             failure.refuse(self._with_peers)
         with self.failing_together():
@@ -159,12 +162,8 @@ def _mismatches(name: str, found: list[dict[str, str | int]]) -> Iterator[str]:
     expected = max(ranks, key=lambda value: len(ranks[value]))
     for value, several in ranks.items():
         if value != expected:
-            verb, others = "has" if len(several) == 1 else "have", _listed(ranks[expected])
-            yield f"{name}: {_listed(several)} {verb} {value!r}, {others} {expected!r}"
-
-
-def _listed(ranks: list[int]) -> str:
-    return f"rank{'' if len(ranks) == 1 else 's'} {', '.join(map(str, ranks))}"
+            verb, others = "has" if len(several) == 1 else "have", listed(ranks[expected])
+            yield f"{name}: {listed(several)} {verb} {value!r}, {others} {expected!r}"
 
 
 def current(

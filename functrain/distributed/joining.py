@@ -12,6 +12,7 @@ import torch.distributed as dist
 from functrain.distributed import failure
 from functrain.distributed.launch import Launch
 from functrain.distributed.meeting import meet
+from functrain.distributed.reports import wait_for_others
 from functrain.errors import ConfigurationError, ProcessGroupError
 
 if TYPE_CHECKING:
@@ -103,5 +104,5 @@ def leave(group: ProcessGroup | None = None) -> None:
     if world is None or group not in (None, world):
         return
     if failure.of(world) is None:
-        failure.wait_for_others(world, "left", _LAST)
+        wait_for_others(world, "left", _LAST)
     dist.destroy_process_group()

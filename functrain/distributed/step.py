@@ -20,6 +20,7 @@ from functrain.distributed.agreement import digest_of, digests_of
 from functrain.distributed.gradients import ShardedGradients, by_dtype
 from functrain.distributed.placed import Placed
 from functrain.errors import UnsupportedError
+from functrain.tree.placed import require_all_ranks
 
 
 @attrs.frozen(eq=False)
@@ -96,6 +97,7 @@ class ShardedStep:
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.core.step.DeviceStep`; ``batches`` are :class:`BatchParts`."""
+        self._require_all_ranks()
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             new, outputs = step.take_step(
@@ -106,6 +108,7 @@ class ShardedStep:
 
     def all_gradients(self, state: step.DeviceState, batch: BatchParts, seed: int) -> Tensors:
         """Return whole gradients, to name those that are not finite."""
+        self._require_all_ranks()
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             with scoped(seed, next(iter(own["params"].values())).device):
@@ -114,6 +117,10 @@ class ShardedStep:
             for shapes in by_dtype(cut, grads):
                 grads = {**grads, **self.placed.exchange.whole(grads, shapes)}
             return grads
+
+    def _require_all_ranks(self) -> None:
+        if self.sharing.ranks > 1:
+            require_all_ranks("a step of a sharded program")
 
     def _execution(self) -> step.Execution:
         return step.Execution(

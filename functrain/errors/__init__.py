@@ -44,6 +44,7 @@ from functrain.errors.programs import (
     ResumptionError,
 )
 from functrain.errors.runs import (
+    AloneError,
     BatchIndexError,
     ConfigError,
     DataChangedError,
@@ -75,6 +76,7 @@ from functrain.errors.runs import (
 )
 
 __all__ = [
+    "AloneError",
     "BatchIndexError",
     "BatchSizeError",
     "CaptureError",

@@ -137,6 +137,10 @@ class ProcessGroupError(FunctrainError, ConnectionError):
     """A process could not join the process group that its launcher describes."""
 
 
+class AloneError(FunctrainError, RuntimeError):
+    """An operation that needs every rank was called where only one rank calls it."""
+
+
 class RankFailedError(FunctrainError, RuntimeError):
     """Another rank raised an exception, ended or does not answer, so no rank can go on.
 

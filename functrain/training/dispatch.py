@@ -13,6 +13,7 @@ from torch import Tensor
 
 from functrain.errors import ListenerError
 from functrain.training.events import BatchEnd, Event, Listener, Stop
+from functrain.tree.placed import alone
 
 
 def method_name(event: type) -> str:
@@ -41,12 +42,13 @@ class Listeners:
     methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
 
     @classmethod
-    def of(cls, listeners: Iterable[Listener] | None, rank: int = 0) -> Listeners:
+    def of(cls, listeners: Iterable[Listener] | None, rank: int = 0, ranks: int = 1) -> Listeners:
         """Look up the methods of listeners; ``None`` stands for no listeners.
 
         Args:
             listeners: the same on every rank.
             rank: of this process; other ranks than 0 keep only those with ``every_rank``.
+            ranks: how many there are.
 
         Raises:
             ListenerError: an object has none of the methods, or is a single listener and no list.
@@ -69,11 +71,13 @@ class Listeners:
             if not found:
                 names = ", ".join(method_name(event) for event in events)
                 raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
-            if rank and not getattr(listener, "every_rank", False):
+            everywhere = ranks == 1 or getattr(listener, "every_rank", False)
+            if rank and not everywhere:
                 del by_name[name]
                 continue
             for event in found:
-                methods[event].append((listener, getattr(listener, method_name(event))))
+                method = getattr(listener, method_name(event))
+                methods[event].append((listener, method if everywhere else _on_rank_0(method)))
         return cls(by_name, methods)
 
     def emit(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
@@ -155,6 +159,20 @@ def named(listeners: Iterable[Listener]) -> dict[str, Listener]:
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name}-{seen[name]}"] = listener
     return found
+
+
+def _on_rank_0(method: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Return a method of a listener that refuses to wait for ranks that do not call it."""
+
+    def call(event: Event) -> object:
+        with alone(
+            "listeners are called on rank 0 only, unless they have the attribute every_rank = True "
+            "(Every takes it as an argument). Set it, and let only the listener of "
+            "rank 0 (TrainBegin.rank) print and write"
+        ):
+            return method(event)
+
+    return call
 
 
 def _failure(listener: Listener, event: Event, error: Exception) -> ListenerError:

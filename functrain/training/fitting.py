@@ -131,7 +131,7 @@ def fit(
         plan=plan,
         decisions=decisions,
         source=source,
-        listeners=Listeners.of(listeners, world.rank),
+        listeners=Listeners.of(listeners, world.rank, world.size),
         checkpointer=None
         if store is None or world.rank
         else Checkpointer.of(store, plan.program, source),

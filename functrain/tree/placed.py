@@ -3,18 +3,63 @@
 A DTensor that the whole world shares is cut or replicated over a device mesh of all ranks. One on
 a smaller mesh is owned by that mesh; the local tensor of every other rank is empty. Nothing here
 imports ``torch.distributed``: where it is not loaded, no leaf is a DTensor.
+
+All ranks put such a leaf together. If one of them tried alone, it would wait until the timeout, or
+take messages of a step for answers. So that is refused where it is known that the others do not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from functrain.errors import AloneError
+
 # gloo refuses some types of one and two bytes. These have the same width, and nothing is computed.
 _SENT_AS = {1: torch.uint8, 2: torch.float16}
+
+# Why this thread works alone; a thread that it starts does not.
+_alone: ContextVar[str | None] = ContextVar("functrain_alone", default=None)
+
+
+@contextlib.contextmanager
+def alone(reason: str) -> Iterator[None]:
+    """Refuse operations that need all ranks within a block.
+
+    Args:
+        reason: why the others are not here, and what to do; ends the message of the error.
+
+    Example:
+        >>> with alone("only rank 0 reads the file."):
+        ...     require_all_ranks("the mean of all ranks")
+        Traceback (most recent call last):
+        functrain.errors.AloneError: the mean of all ranks needs every rank, but only...
+    """
+    token = _alone.set(reason)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def require_all_ranks(what: str) -> None:
+    """Refuse an operation that other ranks do not make now.
+
+    Args:
+        what: the operation, as the beginning of a sentence.
+
+    Raises:
+        AloneError: this rank works alone.
+    """
+    reason = _alone.get()
+    if reason is not None:
+        raise AloneError(f"{what} needs every rank, but {reason}")
 
 
 def is_placed(leaf: Any) -> bool:
@@ -71,6 +116,9 @@ def whole(tensor: Tensor) -> Tensor:
     Returns:
         A plain tensor, which shares memory with the local one where that has all elements.
 
+    Raises:
+        AloneError: this rank works alone, as in a listener that others do not call.
+
     Example:
         >>> weight = torch.ones(2)
         >>> whole(weight) is weight
@@ -78,6 +126,7 @@ def whole(tensor: Tensor) -> Tensor:
     """
     if not is_placed(tensor):
         return tensor
+    require_all_ranks("a whole tensor of a placed state")
     with torch.no_grad():
         return _sent_to_all(tensor, _of_mesh(tensor))
 

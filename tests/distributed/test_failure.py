@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -84,7 +85,8 @@ def test_a_hanging_rank_is_named_after_the_timeout(failing: int) -> None:
     assert type(found.pop(failing)) is RankFailedError  # on the rank itself, once it goes on
     for error in found:
         assert type(error) is RankFailedError
-        assert str(error).startswith(f"rank {failing} gave no answer within 2 s")
+        waiting = r"ranks \d, \d wait in .*test_failure.py:\d+ `dist.all_reduce\(torch.ones\(1\)\)`"
+        assert re.match(f"rank {failing} gave no answer within 2 s, while {waiting}", str(error))
         assert "py-spy" in str(error)
 
 
@@ -229,7 +231,27 @@ def test_a_rank_that_does_fewer_collectives_is_named() -> None:
     first, second, third = ends(leaves_early, 3)
     assert second is None
     for error in (first, third):
-        assert str(error).startswith("rank 1 left the group while other ranks wait"), error
+        assert str(error).startswith("rank 1 left the group while rank"), error
+        assert "in functrain's World.gathered in test_failure.py:" in str(error)
+        assert "`world.barrier()`. Call the same operations on every rank" in str(error)
+
+
+def goes_apart() -> None:
+    world = current(timeout=2)
+    with world.failing_together():
+        if world.rank == 1:
+            dist.all_reduce(torch.ones(3))
+        else:
+            world.barrier()
+
+
+def test_ranks_that_wait_for_different_operations_are_named() -> None:
+    for error in ends(goes_apart, 3):
+        assert type(error) is RankFailedError
+        assert error.rank is None
+        assert str(error).startswith("ranks wait for different operations: "), error
+        assert re.search(r"ranks 0, 2 wait in functrain's .*`world.barrier\(\)`", str(error))
+        assert re.search(r"rank 1 waits in .*`dist.all_reduce\(torch.ones\(3\)\)`", str(error))
 
 
 def interrupted(kind: type[BaseException]) -> None:

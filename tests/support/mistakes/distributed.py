@@ -9,9 +9,12 @@ import placed_states
 import pytest
 import rank_jobs
 import ranks
+import torch
 
+import functrain as ft
 from functrain import errors
-from functrain.distributed import current
+from functrain.distributed import World, current
+from functrain.training.dispatch import Listeners
 from mistakes.mistake import Mistake
 
 
@@ -35,7 +38,25 @@ def fail(function: Callable[[], None]) -> object:
     return make
 
 
+def wait_in_a_listener(path: Path, patches: pytest.MonkeyPatch) -> object:
+    class Waiting:
+        def on_batch_end(self, event: ft.events.BatchEnd) -> None:
+            World(0, 2).barrier()
+
+    state = ft.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1)).init()
+    with pytest.raises(errors.ListenerError) as raised:
+        Listeners.of([Waiting()], rank=0, ranks=2).emit(ft.events.BatchEnd(state, {}))
+    assert raised.value.__cause__ is not None
+    raise raised.value.__cause__
+
+
 MISTAKES = [
+    Mistake(
+        errors.AloneError,
+        wait_in_a_listener,
+        ("needs every rank, but listeners are called on rank 0 only",),
+        ("unless they have the attribute every_rank = True",),
+    ),
     Mistake(
         errors.ProcessGroupError,
         join_alone,
