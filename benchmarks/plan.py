@@ -20,6 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import functrain as ft
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.placed import Placed
+from functrain.optim.units import units
 from functrain.tree.placed import local
 
 GIB = 1 << 30
@@ -67,7 +68,8 @@ def planned(
     params = {path: one.detach() for path, one in model.named_parameters()}
     optimizer = ft.optim.AdamW(lr=1e-4)
     exchange = Exchange(0, ranks, dist.group.WORLD)
-    placed = Placed.of(ft.Placement(shard=shard), exchange, params, optimizer.elementwise, "cpu")
+    elements = units(optimizer, params)
+    placed = Placed.of(ft.Placement(shard=shard), exchange, params, elements, "cpu")
     with mode:
         own = placed.cut("params", params)
         moments = placed.cut("optimizer", optimizer.init(params))

@@ -93,12 +93,3 @@ class Optimizer(Protocol):
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the parameters to evaluate with: the same, unless the method averages."""
         return params
-
-
-def is_elementwise(optimizer: Optimizer) -> bool:
-    """Return whether an element of a parameter is updated without regard to the other elements.
-
-    Rows of such a parameter can be updated apart, as by the processes of ``sharded``. An optimizer
-    says so by an attribute ``elementwise``, which is no part of the protocol.
-    """
-    return getattr(optimizer, "elementwise", False)

@@ -144,32 +144,31 @@ class ShardedGradients:
 
     def _whole(self, params: Tensors) -> Tensors:
         """Return all parameters; those that are cut are gathered."""
-        if "params" not in self.placed.parts:
-            return params
         found = dict(params)
-        for shapes in by_dtype(self.placed.shapes, params):
-            found.update(self.placed.exchange.whole(params, shapes))
+        for division in by_dtype(self.placed.rows_of("params"), params):
+            found.update(self.placed.exchange.whole(params, division))
         return found
 
     def _summed(self, sums: Sequence[Tensors], params: Tensors, bounds: Sequence[int]) -> Tensors:
         """Return the sum of the gradients over all parts: of this rank's rows, or whole."""
         filled = [{path: _filled(one, path, params) for path in params} for one in sums]
         found: Tensors = {}
-        for cut, reduce in (
-            (True, self.placed.exchange.rows_of_sum),
-            (False, self.placed.exchange.whole_sum),
-        ):
-            chosen = {p: x.shape for p, x in params.items() if (p in self.placed.shapes) is cut}
-            for shapes in by_dtype(chosen, params):
-                like = params[next(iter(shapes))]
-                found.update(reduce(filled, bounds, shapes, like))
+        exchange, updated = self.placed.exchange, self.placed.updated
+        cut = {path: updated[path] for path in params if path in updated}
+        kept = {path: leaf.shape for path, leaf in params.items() if path not in updated}
+        for division in by_dtype(cut, params):
+            like = params[next(iter(division))]
+            found.update(exchange.rows_of_sum(filled, bounds, division, like))
+        for shapes in by_dtype(kept, params):
+            like = params[next(iter(shapes))]
+            found.update(exchange.whole_sum(filled, bounds, shapes, like))
         return {path: _with_strides(found[path], leaf) for path, leaf in params.items()}
 
     def _norm(self, grads: Tensors, params: Tensors) -> Tensor:
         """Return the norm by blocks, which is the same for any division of the rows."""
         blocks = {path: clipping.block_size(params[path].shape) for path in grads}
         sums = {path: clipping.block_sums(grad, blocks[path]) for path, grad in grads.items()}
-        cut = [path for path in grads if path in self.placed.shapes]
+        cut = [path for path in grads if path in self.placed.updated]
         if cut:
             sums.update(self._gathered_sums({path: sums[path] for path in cut}, blocks))
         return clipping.norm_of_sums(sums.values(), clipping.norm_dtype(grads.values()))
@@ -177,7 +176,7 @@ class ShardedGradients:
     def _gathered_sums(self, own: Tensors, blocks: Mapping[str, int]) -> Tensors:
         exchange, lengths = self.placed.exchange, []
         for rank in range(exchange.ranks):
-            shapes = exchange.shapes({path: self.placed.shapes[path] for path in own}, rank)
+            shapes = [self.placed.updated[path].shape_on(rank) for path in own]
             lengths.append(
                 [-(-math.prod(s) // blocks[p]) for p, s in zip(own, shapes, strict=True)]
             )
@@ -215,7 +214,7 @@ def _filled(sums: Tensors, path: str, params: Tensors) -> Tensor:
 
 def _with_strides(grad: Tensor, leaf: Tensor) -> Tensor:
     """Return a gradient with the strides of its parameter, as a backward pass would."""
-    if leaf.is_contiguous():
+    if leaf.is_contiguous() or grad.shape != leaf.shape:
         return grad
     return torch.empty_like(leaf, requires_grad=False).copy_(grad)
 

@@ -1,27 +1,32 @@
 """States whose tensors lie on several ranks: placed, gathered, and seen from one rank.
 
-A leaf that is cut is a ``DTensor`` with the shape of the whole, and ``Shard(0)`` on a mesh of all
-ranks. Steps work on its local rows. Every other leaf is a plain tensor, equal on all ranks.
+A leaf that is divided is a ``DTensor`` with the shape of the whole: ``Shard(0)`` on a mesh of all
+ranks if it is cut into rows, ``Replicate()`` on a mesh of one rank if that owns it. Steps work on
+local rows, of which an owner has all and the others none. Every other leaf is a plain tensor, equal
+on all ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from functrain.core.state import TrainState
 from functrain.distributed.exchange import Exchange
-from functrain.distributed.placement import Placement, is_cut, rows
+from functrain.distributed.placement import Division, Placement, Rows, divided
+from functrain.optim.units import Unit
 from functrain.tree.placed import whole
 
-_CUT = {"none": (), "optimizer": ("optimizer", "ema"), "all": ("params", "optimizer", "ema")}
+_DIVIDED = {"none": (), "optimizer": ("optimizer", "ema"), "all": ("params", "optimizer", "ema")}
 _PARTS = ("params", "optimizer", "ema")
+
+_Function: TypeAlias = Callable[[Tensor, Rows | None], Tensor]
 
 
 @attrs.frozen(eq=False)
@@ -30,17 +35,19 @@ class Placed:
 
     Attributes:
         exchange: the collectives.
-        mesh: of all ranks; ``None`` where nothing is cut.
-        shapes: of the parameters that are cut.
-        parts: the parts of a state that are cut.
-        probe: path and shape of a parameter that other placements would cut, or this one does.
+        stored: how parameters and averages are divided; no path, if they are not.
+        updated: how gradients and optimizer state are divided.
+        parts: the parts of a state that are divided.
+        meshes: by the rank that owns a leaf; ``None`` is that of all ranks.
+        probes: parameters of every kind that this placement divides, or another one would.
     """
 
     exchange: Exchange
-    mesh: DeviceMesh | None
-    shapes: Mapping[str, torch.Size]
+    stored: Division
+    updated: Division
     parts: tuple[str, ...]
-    probe: tuple[str, torch.Size] | None = None
+    meshes: Mapping[int | None, DeviceMesh]
+    probes: tuple[str, ...]
 
     @classmethod
     def of(
@@ -48,45 +55,44 @@ class Placed:
         placement: Placement,
         exchange: Exchange,
         trained: Mapping[str, Tensor],
-        elementwise: bool,
+        units: Mapping[str, Unit],
         device: str,
     ) -> Placed:
-        """Decide which leaves are cut.
+        """Decide which leaves are divided.
 
         Args:
             placement: as the user gave it.
             exchange: the collectives.
             trained: the parameters that are trained.
-            elementwise: whether rows of them may be updated apart.
+            units: what the optimizer updates by itself, by path.
             device: the type of the device.
         """
-        parts = _CUT[placement.shard]
-        # Kernels go through a leaf of other strides in an order that its rows may not have.
-        shapes = {path: one.shape for path, one in trained.items() if one.is_contiguous()}
-        cut = {path: shape for path, shape in shapes.items() if is_cut(shape, exchange.ranks)}
-        probe = next(iter(cut.items()), None)
-        if not parts or not cut or not elementwise:
-            return cls(exchange, None, {}, (), probe)
-        mesh = DeviceMesh(device, list(range(exchange.ranks)))
-        return cls(exchange, mesh, cut, parts, probe)
+        stored, updated = divided(trained, units, exchange.ranks)
+        kinds = {_kind(stored.get(p), updated.get(p)): p for p in [*stored, *updated]}
+        probes, parts = tuple(kinds.values()), _DIVIDED[placement.shard]
+        if not parts:
+            return cls(exchange, {}, {}, (), {}, probes)
+        several = {rows.owner for rows in [*stored.values(), *updated.values()]}
+        meshes = {owner: _mesh(owner, exchange.ranks, device) for owner in several}
+        return cls(exchange, stored, updated, parts, meshes, probes)
+
+    def rows_of(self, part: str) -> Division:
+        """Return how a part of a state is divided."""
+        if part not in self.parts:
+            return {}
+        return self.updated if part == "optimizer" else self.stored
 
     def fits(self, state: TrainState) -> bool:
-        """Return whether a state is placed like this, judged by one leaf of each part."""
-        if self.probe is None:
-            return True
-        leaves = {part: _first_like(getattr(state, part), *self.probe) for part in _PARTS}
+        """Return whether a state is placed like this, judged by some leaves of each part."""
         return all(
-            isinstance(leaf, DTensor) == (part in self.parts)
-            for part, leaf in leaves.items()
-            if leaf is not None
+            self._fits(leaf, self.rows_of(part).get(path))
+            for part in _PARTS
+            for path in self.probes
+            for leaf in _of_path(getattr(state, part), path)
         )
 
-    def rows(self, path: str) -> slice:
-        """Return the rows of this rank in a parameter that is cut."""
-        return slice(*rows(self.shapes[path][0], self.exchange.rank, self.exchange.ranks))
-
     def place(self, state: TrainState) -> TrainState:
-        """Return a state with this rank's rows of the leaves that are cut.
+        """Return a state with this rank's part of the leaves that are divided.
 
         Args:
             state: placed or not; not changed. Every rank has the same.
@@ -97,8 +103,8 @@ class Placed:
         )
 
     def cut(self, part: str, node: Any) -> Any:
-        """Return a part of a state with this rank's rows of the leaves that are cut."""
-        return self._map(node, _cut) if part in self.parts else node
+        """Return a part of a state with this rank's part of the leaves that are divided."""
+        return _mapped(node, self.rows_of(part), self._cut)
 
     def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
         """Return a state with whole leaves; every rank must call it.
@@ -107,12 +113,12 @@ class Placed:
             state: placed or not; not changed.
             parts: of the state to gather.
         """
-        whole = {part: self._map(getattr(state, part), _whole) for part in parts}
-        return attrs.evolve(state, **whole)
+        found = {part: _mapped(getattr(state, part), {}, _whole) for part in parts}
+        return attrs.evolve(state, **found)
 
     def local(self, part: str, node: Any) -> Any:
         """Return a part of a state as this rank's tensors."""
-        return self._map(node, _local) if part in self.parts else node
+        return _mapped(node, self.rows_of(part), self._local) if part in self.parts else node
 
     def wrapped(self, part: str, node: Any, before: Any) -> Any:
         """Return a part of a state whose leaves have their global shapes again.
@@ -122,75 +128,106 @@ class Placed:
             node: of this rank's tensors.
             before: the part that a step was given; its wrappers are used again.
         """
-        return self._wrapped(node, before, None) if part in self.parts else node
+        return self._wrapped(node, before, self.rows_of(part)) if part in self.parts else node
 
-    def _map(self, node: Any, function: Any, path: str | None = None) -> Any:
+    def _wrapped(self, node: Any, before: Any, division: Division, rows: Rows | None = None) -> Any:
         if isinstance(node, Tensor):
-            return function(self, node, path)
-        if not isinstance(node, Mapping):
-            return node
-        return {
-            key: self._map(child, function, key if key in self.shapes else path)
-            for key, child in node.items()
-        }
-
-    def _distributed(self, local: Tensor, like: Tensor) -> Tensor:
-        assert self.mesh is not None
-        found: Tensor = DTensor.from_local(
-            local,
-            self.mesh,
-            [Shard(0)],
-            run_check=False,
-            shape=like.shape,
-            stride=torch.empty(like.shape, device="meta").stride(),
-        )
-        return found
-
-    def _wrapped(self, node: Any, before: Any, path: str | None) -> Any:
-        if isinstance(node, Tensor):
-            return self._leaf(node, before, path)
+            return self._leaf(node, before, rows)
         if not isinstance(node, Mapping):
             return node
         old = before if isinstance(before, Mapping) else {}
         return {
-            key: self._wrapped(child, old.get(key), key if key in self.shapes else path)
+            key: self._wrapped(child, old.get(key), division, division.get(key, rows))
             for key, child in node.items()
         }
 
-    def _leaf(self, local: Tensor, before: Any, path: str | None) -> Tensor:
+    def _leaf(self, local: Tensor, before: Any, rows: Rows | None) -> Tensor:
         if isinstance(before, DTensor):
-            if before._local_tensor is local:
+            if before._local_tensor is local or self._is_elsewhere(rows):
                 return before
             return DTensor(local, before._spec, requires_grad=False)  # type: ignore[no-untyped-call]
-        if path is not None and before is None:  # an entry that the optimizer has added
-            own = self.rows(path)
-            shape = self.shapes[path]
-            if local.shape == (own.stop - own.start, *shape[1:]):
-                return self._distributed(local, local.new_empty(shape, device="meta"))
+        if rows is None or before is not None:
+            return local
+        if local.shape == rows.shape_on(self.exchange.rank):  # added by the optimizer
+            return self._distributed(local, rows, rows.shape, rows.stride)
         return local
 
+    def _cut(self, leaf: Tensor, rows: Rows | None) -> Tensor:
+        if rows is None or leaf.ndim == 0 or (rows.owner is None and leaf.shape != rows.shape):
+            return leaf
+        own = leaf[rows.on(self.exchange.rank)] if rows.owner is None else leaf
+        # A copy of the whole: from_local keeps a view, whose base would count as shared.
+        return self._distributed(own, rows, leaf.shape, leaf.stride()).clone()
 
-def _first_like(node: Any, path: str, shape: torch.Size) -> Tensor | None:
-    """Return the first tensor of a path and shape in a tree."""
+    def _local(self, leaf: Tensor, rows: Rows | None) -> Tensor:
+        if not isinstance(leaf, DTensor):
+            return leaf
+        own = leaf._local_tensor
+        return own.new_empty((0, *leaf.shape[1:])) if self._is_elsewhere(rows) else own
+
+    def _is_elsewhere(self, rows: Rows | None) -> bool:
+        return rows is not None and rows.owner not in (None, self.exchange.rank)
+
+    def _distributed(
+        self, local: Tensor, rows: Rows, shape: Sequence[int], stride: Sequence[int]
+    ) -> Tensor:
+        found: Tensor = DTensor.from_local(
+            local,
+            self.meshes[rows.owner],
+            [Shard(0) if rows.owner is None else Replicate()],
+            run_check=False,
+            shape=torch.Size(shape),
+            stride=tuple(stride),
+        )
+        return found
+
+    def _fits(self, leaf: Tensor, rows: Rows | None) -> bool:
+        if rows is None or leaf.ndim == 0 or (rows.owner is None and leaf.shape != rows.shape):
+            return not isinstance(leaf, DTensor)
+        return isinstance(leaf, DTensor) and leaf.device_mesh == self.meshes[rows.owner]
+
+
+def _mesh(owner: int | None, ranks: int, device: str) -> DeviceMesh:
+    if owner is None:
+        return DeviceMesh(device, list(range(ranks)))
+    # Without a process group: nothing is exchanged within it, and each one takes milliseconds.
+    return DeviceMesh(device, [owner], _init_backend=False)
+
+
+def _kind(stored: Rows | None, updated: Rows | None) -> tuple[bool | None, ...]:
+    return tuple(None if rows is None else rows.owner is None for rows in (stored, updated))
+
+
+def _mapped(node: Any, division: Division, function: _Function, rows: Rows | None = None) -> Any:
+    """Map the tensors of a tree; each gets the rows of the nearest key that is a parameter."""
+    if isinstance(node, Tensor):
+        return function(node, rows)
     if not isinstance(node, Mapping):
-        return None
-    leaf = node.get(path)
-    if isinstance(leaf, Tensor) and leaf.shape == shape:
-        return leaf
-    found = (_first_like(child, path, shape) for child in node.values())
-    return next((leaf for leaf in found if leaf is not None), None)
+        return node
+    return {
+        key: _mapped(child, division, function, division.get(key, rows))
+        for key, child in node.items()
+    }
 
 
-def _cut(placed: Placed, leaf: Tensor, path: str | None) -> Tensor:
-    if path is None or leaf.shape != placed.shapes[path]:
-        return leaf
-    # A copy of the whole: from_local keeps the rows as a view, whose base would count as shared.
-    return placed._distributed(leaf[placed.rows(path)], leaf).clone()
+def _of_path(node: Any, path: str) -> Iterator[Tensor]:
+    """Yield the tensors of a parameter in a tree."""
+    if not isinstance(node, Mapping):
+        return
+    if path in node:  # which may be the name of a group too
+        yield from list(_of_path(node[path], path)) or _tensors(node[path])
+        return
+    for child in node.values():
+        yield from _of_path(child, path)
 
 
-def _local(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
-    return leaf._local_tensor if isinstance(leaf, DTensor) else leaf
+def _tensors(node: Any) -> Iterator[Tensor]:
+    if isinstance(node, Tensor):
+        yield node
+    elif isinstance(node, Mapping):
+        for child in node.values():
+            yield from _tensors(child)
 
 
-def _whole(_: Placed, leaf: Tensor, path: str | None) -> Tensor:
+def _whole(leaf: Tensor, _: Rows | None) -> Tensor:
     return whole(leaf)

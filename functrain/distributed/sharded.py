@@ -12,7 +12,6 @@ from torch import nn
 from functrain.core import step
 from functrain.core.batch_parts import Sharing
 from functrain.core.buffers import BufferRule
-from functrain.core.optimizer import is_elementwise
 from functrain.core.program import Program
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.gradients import ShardedGradients
@@ -23,6 +22,7 @@ from functrain.distributed.step import ShardedStep
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.errors.validators import integer, one_of
+from functrain.optim.units import units
 
 
 def sharded(
@@ -87,8 +87,7 @@ def sharded(
     trained = {path: model.params[path] for path in fixed.trainable}
     device = next(iter(model.params.values())).device
     exchange = Exchange(world.rank, world.size, world.group)
-    elementwise = is_elementwise(recipe.optimizer)
-    placed = Placed.of(placement, exchange, trained, elementwise, device.type)
+    placed = Placed.of(placement, exchange, trained, units(recipe.optimizer, trained), device.type)
     gradients = ShardedGradients(fixed, world, placed, rules)
     sharing = Sharing(parts, world.rank, world.size)
     made = ShardedStep(fixed, gradients, sharing)

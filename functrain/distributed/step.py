@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import attrs
-from torch import Tensor
 
 from functrain.core import nonfinite, step
 from functrain.core.accumulation import StepGradients
 from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
-from functrain.core.ema import EMA
-from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
 from functrain.distributed.agreement import digest_of, digests_of
 from functrain.distributed.gradients import ShardedGradients, by_dtype
 from functrain.distributed.placed import Placed
+from functrain.distributed.updating import averaged, updated
 from functrain.errors import UnsupportedError
 from functrain.tree.placed import require_all_ranks
 
@@ -113,9 +112,9 @@ class ShardedStep:
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             with scoped(seed, next(iter(own["params"].values())).device):
                 grads = self.gradients(own, batch, seed=seed).grads
-            cut = {path: shape for path, shape in self.placed.shapes.items() if path in grads}
-            for shapes in by_dtype(cut, grads):
-                grads = {**grads, **self.placed.exchange.whole(grads, shapes)}
+            cut = {path: rows for path, rows in self.placed.updated.items() if path in grads}
+            for division in by_dtype(cut, grads):
+                grads = {**grads, **self.placed.exchange.whole(grads, division)}
             return grads
 
     def _require_all_ranks(self) -> None:
@@ -128,34 +127,11 @@ class ShardedStep:
             foreach=True,
             finite=nonfinite.finite_on_host,
             writable=step.EAGER.writable,
-            update=self._updated,
-            average=self._averaged,
+            update=functools.partial(updated, self.placed),
+            average=functools.partial(averaged, self.placed),
         )
 
     def _gradients(
         self, fixed: Fixed, state: dict[str, Any], batch: Any, donated: bool, seed: int | None
     ) -> StepGradients:
         return self.gradients(state, batch, donated, seed)
-
-    def _updated(
-        self, optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
-    ) -> tuple[Tensors, Any]:
-        """Update the rows of this rank in place, and gather the rest where all ranks keep it."""
-        own, kept = self._rows(params)
-        optimizer.update_(grads, state, own, lr)
-        for shapes in by_dtype(kept, params):
-            for path, whole in self.placed.exchange.whole(own, shapes).items():
-                params[path].copy_(whole)
-        return params, state
-
-    def _averaged(
-        self, ema: EMA, average: dict[str, Any], params: Tensors, due: bool | Tensor
-    ) -> dict[str, Any]:
-        ema.update_(average, self._rows(params)[0])
-        return average
-
-    def _rows(self, params: Tensors) -> tuple[Tensors, dict[str, Any]]:
-        """Return this rank's rows of parameters, and the shapes of those that all ranks keep."""
-        kept = {} if "params" in self.placed.parts else dict(self.placed.shapes)
-        views = {path: params[path][self.placed.rows(path)] for path in kept if path in params}
-        return {**params, **views}, kept

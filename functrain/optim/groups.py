@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import attrs
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.optim.frozen import Frozen
@@ -42,11 +42,6 @@ class Groups(Optimizer):
     def lazy_state(self) -> bool:
         """Return whether the first update adds entries to the state of any member."""
         return any(member.lazy_state for _, member in self.members)
-
-    @property
-    def elementwise(self) -> bool:
-        """Return whether every member is elementwise."""
-        return all(is_elementwise(member) for _, member in self.members)
 
     def assign(self, params: Params) -> dict[str, str]:
         """Return which member has each parameter.

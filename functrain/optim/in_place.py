@@ -63,14 +63,19 @@ def _by_kind_(
 ) -> None:
     """Run the kernel once for each dtype and device, and the rule where there is no kernel."""
     by_kind: dict[Any, list[int]] = {}
+    grads = [laid_out_as(param, grad) for param, grad in zip(params, grads, strict=True)]
     for index, param in enumerate(params):
-        by_kind.setdefault((param.dtype, param.device), []).append(index)
+        # Each leaf decides for itself: a process that holds few of them must compute them alike.
+        if param.numel():  # formulas of whole leaves divide by it
+            own_slots = [[slot[index]] for slot in slots]
+            kernel = alike([param], [grads[index]], own_slots)
+            by_kind.setdefault((param.dtype, param.device, kernel), []).append(index)
     for kind, indices in by_kind.items():
-        own = [params[i] for i in indices]
-        own_grads = [laid_out_as(params[i], grads[i]) for i in indices]
+        dtype, device, kernel = kind
+        own, own_grads = [params[i] for i in indices], [grads[i] for i in indices]
         own_slots = [[slot[i] for i in indices] for slot in slots]
-        moved = {name: value.to(kind[1]) for name, value in scalars.items()}
-        if fusible(*kind) and alike(own, own_grads, own_slots):
+        moved = {name: value.to(device) for name, value in scalars.items()}
+        if kernel and fusible(dtype, device):
             optimizer.kernel(own_grads, own_slots, own, lr, moved)
         else:
             write_rule(optimizer, own_grads, own_slots, own, lr, moved)
@@ -127,6 +132,8 @@ def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor
         return False
     # Two lists of plain values a list of leaves: one of pairs takes half as long again.
     dtypes, sizes = list(map(_DTYPE, params)), list(map(Tensor.numel, params))
+    if 0 in sizes:
+        return False
     for leaves in others:
         if list(map(_DTYPE, leaves)) != dtypes or list(map(Tensor.numel, leaves)) != sizes:
             return False

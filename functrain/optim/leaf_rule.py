@@ -94,6 +94,8 @@ def write_rule(
     """
     scalars = in_float64(scalars)
     for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
+        if not param.numel():
+            continue
         named = zip(optimizer.slots, slots, strict=True)
         leaf = {name: slot[index] for name, slot in named if slot[index] is not None}
         new, new_leaf = applied(optimizer, grad, leaf, param, lr, scalars)

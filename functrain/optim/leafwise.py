@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -37,6 +37,8 @@ class Leafwise(LeafRule, Optimizer, Protocol):
     """An optimizer given by its slots, the rule for one leaf, and a kernel for many."""
 
     __slots__ = ()
+
+    leafwise: ClassVar[bool] = True
 
     def init(self, params: Params) -> OptimizerState:
         """Return the slots and scalars before the first update, on the parameters' device."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 import torch
 from torch import Tensor
@@ -42,6 +44,8 @@ class AdaptiveGradClip(Wrapper):
     optimizer: Optimizer = attrs.field(validator=an_optimizer)
     clipping: float | Tensor = attrs.field(validator=positive)
     eps: float | Tensor = attrs.field(default=1e-3, validator=not_negative)
+
+    leafwise: ClassVar[bool] = True
 
     def regrad(
         self, grads: Params, own: OptimizerState, params: Params

@@ -8,6 +8,7 @@ gives the same bits.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import attrs
 import torch
@@ -55,6 +56,8 @@ class AddNoise(Wrapper):
     eta: float | Tensor = attrs.field(validator=not_negative)
     gamma: float | Tensor = attrs.field(default=0.55, validator=not_negative)
     seed: int = attrs.field(default=0, validator=whole)
+
+    leafwise: ClassVar[bool] = True
 
     def init_own(self, params: Params) -> OptimizerState:
         """Return the count of updates, and the keys."""

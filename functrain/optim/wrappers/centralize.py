@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 from torch import Tensor
 
@@ -35,6 +37,8 @@ class Centralize(Wrapper):
     """
 
     optimizer: Optimizer = attrs.field(validator=an_optimizer)
+
+    leafwise: ClassVar[bool] = True
 
     def regrad(
         self, grads: Params, own: OptimizerState, params: Params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import attrs
 import torch
@@ -39,6 +40,8 @@ class ClipByBlockRms(Wrapper):
 
     optimizer: Optimizer = attrs.field(validator=an_optimizer)
     threshold: float | Tensor = attrs.field(validator=positive)
+
+    leafwise: ClassVar[bool] = True
 
     def regrad(
         self, grads: Params, own: OptimizerState, params: Params

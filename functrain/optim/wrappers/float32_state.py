@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.optim.hyperparameters import an_optimizer, flag
 from functrain.optim.wrapping import Wrapper
 
@@ -50,10 +50,7 @@ class Float32State(Wrapper):
     optimizer: Optimizer = attrs.field(validator=an_optimizer)
     master_weights: bool = attrs.field(default=False, validator=flag)
 
-    @property
-    def elementwise(self) -> bool:
-        """As the optimizer inside."""
-        return is_elementwise(self.optimizer)
+    elementwise: ClassVar[bool] = True
 
     def init(self, params: Params) -> OptimizerState:
         """Return the state of the optimizer inside, made for float32, and the master weights."""

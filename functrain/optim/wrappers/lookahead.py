@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import Optimizer, OptimizerState, Params, is_elementwise
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
@@ -62,10 +62,7 @@ class Lookahead(Wrapper):
     slow_step_size: float | Tensor = attrs.field(default=0.5, validator=not_negative)
     reset_state: bool = attrs.field(default=False, validator=flag)
 
-    @property
-    def elementwise(self) -> bool:
-        """As the optimizer inside."""
-        return is_elementwise(self.optimizer)
+    elementwise: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
         keeping = next((one for one in nested(self.optimizer) if _keeps_weights(one)), None)

@@ -1,0 +1,159 @@
+"""Optimizers that need whole leaves: each leaf's state is on one rank, and no bit changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import optim, tree
+from functrain.tree.placed import local
+
+SHARDS = ["none", "optimizer", "all"]
+PARTS = 4
+MIXED = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
+# By name: those of functrain, wrappers around some, and classes of torch.
+OPTIMIZERS: dict[str, optim.Optimizer] = {
+    **{
+        name: getattr(optim, name)(lr=0.01)
+        for name in (
+            *("Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW", "ASGD", "LAMB"),
+            *("Lion", "NAdam", "RAdam", "RMSprop", "Rprop", "ScheduleFreeAdamW"),
+            *("ScheduleFreeSGD", "SGD"),
+        )
+    },
+    "Muon and AdamW": MIXED,
+    "Muon, LAMB and unknown": optim.groups(
+        [
+            ("deep.*", optim.from_torch(torch.optim.Adafactor, lr=0.01)),
+            (optim.is_matrix, optim.Muon(lr=0.02)),
+            ("*", optim.LAMB(lr=0.01)),
+        ]
+    ),
+    "Centralize": optim.Centralize(optim.SGD(lr=0.1, momentum=0.9)),
+    "AdaptiveGradClip": optim.AdaptiveGradClip(MIXED, clipping=0.01),
+    "ClipByBlockRms": optim.ClipByBlockRms(optim.Adafactor(lr=0.01), threshold=0.1),
+    "AddNoise": optim.AddNoise(optim.AdamW(lr=0.01), eta=0.01),
+    "SkipLargeUpdates": optim.SkipLargeUpdates(optim.AdamW(lr=0.01), max_norm=0.4),
+    "Lookahead": optim.Lookahead(optim.LAMB(lr=0.01), sync_period=2),
+    "Float32State": optim.Float32State(MIXED, master_weights=True),
+    "torch Adafactor": optim.from_torch(torch.optim.Adafactor, lr=0.01),
+    "torch AdamW": optim.from_torch(torch.optim.AdamW, lr=0.01, amsgrad=True),
+    "torch RMSprop": optim.from_torch(torch.optim.RMSprop, lr=0.01, momentum=0.9, centered=True),
+}
+# Whole leaves alone, with rows of others, with a class that looks at all of them, and a wrapper.
+FOUR = ["Adafactor", "Muon and AdamW", "Muon, LAMB and unknown", "AdaptiveGradClip"]
+
+
+class Net(nn.Module):
+    """Has matrices that can be cut and some that cannot, and one that needs more than its share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, padding=1)
+        self.deep = nn.Conv2d(6, 30, 3).to(memory_format=torch.channels_last)
+        self.norm, self.drop = nn.BatchNorm2d(30), nn.Dropout(0.2)
+        self.large, self.odd = nn.Linear(120, 65, bias=False), nn.Linear(65, 33)
+        self.even, self.scale = nn.Linear(33, 64), nn.Parameter(torch.ones(()))
+        self.rare = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x.view(len(x), 1, 8, 8).to(memory_format=torch.channels_last)
+        hidden = self.drop(torch.relu(self.norm(self.deep(torch.relu(self.conv(image))))))
+        pooled = nn.functional.adaptive_avg_pool2d(hidden, 2).flatten(1)
+        out = self.even(torch.tanh(self.odd(self.large(pooled))))
+        if torch.rand(()) > 0.7:  # in some parts, and not at all in some steps
+            out = out + self.rare(out)
+        found: Tensor = out * self.scale
+        return found
+
+
+def squared(model: nn.Module, x: Tensor) -> Tensor:
+    return (model(x) - x).square().mean()
+
+
+def made(optimizer: str, **options: Any) -> ft.Program:
+    """Return a program for one process."""
+    torch.manual_seed(0)
+    given: dict[str, Any] = {"clip_norm": 0.5, "ema": ft.EMA(0.9), **options}
+    return ft.program(Net(), squared, OPTIMIZERS[optimizer], **given)
+
+
+def sharded(optimizer: str, shard: Any, **options: Any) -> ft.Program:
+    return ft.sharded(made(optimizer, **options), ft.Placement(shard=shard), parts=PARTS)
+
+
+def batches(count: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(8 + index, 64, generator=generator) for index in range(count)]
+
+
+def digests(program: ft.Program, count: int = 2) -> list[Any]:
+    """Return the metrics of each step, and the digest of the last state."""
+    state, found = program.init(seed=3), []
+    for batch in batches(count):
+        state, metrics = program.train_step(state, batch)
+        found.append({name: value.item() for name, value in metrics.items()})
+    return [tree.digest(program.gathered(state)), found]
+
+
+def every_case(names: list[str]) -> dict[tuple[str, str], list[Any]]:
+    """Return the digests of all placements, in one launch."""
+    return {(name, shard): digests(sharded(name, shard)) for name in names for shard in SHARDS}
+
+
+@pytest.mark.row(59)
+@pytest.mark.parametrize(
+    ("n", "names"), [(2, ["Muon and AdamW", "LAMB"]), (3, [*OPTIMIZERS]), (4, FOUR)]
+)
+def test_every_optimizer_has_one_digest(
+    n: int, names: list[str], alone: dict[str, list[Any]]
+) -> None:
+    expected = {(name, shard): alone[name] for name in names for shard in SHARDS}
+    for found in ranks.run(every_case, n, names, timeout=300):
+        assert [case for case in expected if found[case] != expected[case]] == []
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[Any]]:
+    """The digests of one process."""
+    found = {name: digests(sharded(name, "all")) for name in OPTIMIZERS}
+    plain = {name: digests(made(name, accumulate=PARTS)) for name in OPTIMIZERS}
+    assert [name for name in OPTIMIZERS if found[name] != plain[name]] == []
+    return found
+
+
+def held(name: str, shard: Any) -> dict[str, int]:
+    """Return the bytes of each part of a state on this rank, of a model of eight equal layers."""
+    layers = [nn.Linear(65, 65) for _ in range(8)]  # which four ranks cannot cut
+    plain = ft.program(nn.Sequential(*layers), lambda m, x: m(x).sum(), OPTIMIZERS[name], ema=0.9)
+    program = ft.sharded(plain, ft.Placement(shard=shard), parts=PARTS)
+    state, _ = program.train_step(program.init(), torch.ones(4, 65))
+    parts = {"params": state.params, "optimizer": state.optimizer, "ema": state.ema}
+    return {
+        part: sum(local(leaf).nbytes for _, leaf in tree.items(node) if isinstance(leaf, Tensor))
+        for part, node in parts.items()
+    }
+
+
+def all_held(names: list[str]) -> dict[tuple[str, str], dict[str, int]]:
+    torch.manual_seed(0)
+    return {(name, shard): held(name, shard) for name in names for shard in SHARDS}
+
+
+def test_memory_falls_with_the_number_of_ranks() -> None:
+    n, names = 4, ["Muon and AdamW", "LAMB", "Adafactor", "AdamW", "torch AdamW", "torch Adafactor"]
+    by_rank = ranks.run(all_held, n, names)
+    for name in names:
+        whole = by_rank[0][name, "none"]
+        for shard, parts in (("optimizer", ["optimizer", "ema"]), ("all", [*whole])):
+            for part in parts:
+                each = [found[name, shard][part] for found in by_rank]
+                if (name, part) == ("torch Adafactor", "optimizer"):
+                    assert each == [whole[part]] * n  # of which functrain knows nothing
+                else:  # biases are too small to belong to one rank
+                    assert max(each) <= 0.27 * whole[part] + 6000
