@@ -11,6 +11,7 @@ states, checkpoints and state dicts of one are those of the other.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from types import FunctionType, MethodType
 from typing import Any
@@ -153,10 +154,12 @@ def shown_layers(module: nn.Module) -> dict[str, str]:
 
 def _wrappers(module: nn.Module) -> list[str]:
     """Return the paths of wrapped modules, each with a dot at its end."""
+    # Importing it takes over a second. Where it is not loaded, no module was compiled.
+    dynamo = sys.modules.get("torch._dynamo")
     found = []
     for path, one in module.named_modules():
         before = f"{path}." if path else ""
-        if isinstance(one, torch._dynamo.OptimizedModule):
+        if dynamo is not None and isinstance(one, dynamo.OptimizedModule):
             found.append(before + WRAPPED)
         elif isinstance(one, DataParallel):
             found.append(f"{before}module.")

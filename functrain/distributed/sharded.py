@@ -14,11 +14,8 @@ from functrain.core.batch_parts import Sharing
 from functrain.core.buffers import BufferRule
 from functrain.core.program import Program
 from functrain.distributed.exchange import Exchange
-from functrain.distributed.gradients import ShardedGradients
 from functrain.distributed.group import World, current
-from functrain.distributed.placed import Placed
 from functrain.distributed.placement import Placement
-from functrain.distributed.step import ShardedStep
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.errors.validators import integer, one_of
@@ -68,6 +65,11 @@ def sharded(
         >>> state.counters.samples
         8
     """
+    # DTensor takes long to import, and most programs are not sharded.
+    from functrain.distributed.gradients import ShardedGradients
+    from functrain.distributed.placed import Placed
+    from functrain.distributed.step import ShardedStep
+
     if not step.is_eager(program.device_step):
         raise ConfigurationError(
             "sharded: expected an eager program, got one that is compiled or sharded already. "

@@ -23,7 +23,6 @@ from functrain.data import Source
 from functrain.data.agreement import facts
 from functrain.distributed.group import World
 from functrain.distributed.launch import processes
-from functrain.distributed.step import ShardedStep
 from functrain.errors import ConfigurationError, FunctrainWarning
 
 ALONE = World(0, 1)
@@ -35,7 +34,10 @@ def world_of(program: Program) -> World:
     Raises:
         ConfigurationError: several processes were started, and the program is not sharded.
     """
-    if isinstance(program.sharded, ShardedStep):
+    if program.sharded is not None:
+        from functrain.distributed.step import ShardedStep  # DTensor takes long to import
+
+        assert isinstance(program.sharded, ShardedStep)
         return program.sharded.gradients.world
     joined = dist.is_available() and dist.is_initialized()
     count = dist.get_world_size() if joined else processes(os.environ)

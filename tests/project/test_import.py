@@ -33,6 +33,19 @@ def test_a_program_alone_brings_in_no_optimizer_no_data_and_no_loop() -> None:
     assert {room for _, room, *_ in names} == {"core", "errors", "tree"}
 
 
+def test_an_eager_run_imports_neither_the_compiler_nor_dtensor() -> None:
+    code = (
+        "import sys, torch, functrain as ft, functrain.config; "
+        "program = ft.program(torch.nn.Linear(2, 1), lambda model, batch: model(batch).mean(), "
+        "ft.optim.AdamW(lr=0.1)); data = ft.data.Batches(torch.ones(4, 2), batch_size=2); "
+        "ft.fit(program, data, until='1 epoch', eval_data=data, listeners=[]); "
+        "slow = ('torch._dynamo', 'torch.distributed.tensor', 'sympy'); "
+        "print([name for name in slow if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_importing_changes_no_global_random_state() -> None:
     code = (
         "import torch, random; torch.manual_seed(1); random.seed(1); "
