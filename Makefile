@@ -1,8 +1,13 @@
-# `make train` and `make test` set up .venv themselves; they need only Python 3.11.
-PYTHON ?= python3.11
-VENV   ?= .venv
-BIN    := $(VENV)/bin
-READY  := $(VENV)/.installed
+# `make train` and `make test` set up .venv themselves; they need only Python, 3.11 or later.
+PYTHON   ?= $(or $(shell command -v python3.11 || command -v python3),python3.11)
+VENV     ?= .venv
+BIN      := $(VENV)/bin
+EXAMPLES := $(VENV)/.examples-installed
+READY    := $(VENV)/.installed
+# Python compiles a module when it is first imported; pip would compile the other 15,000 too.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	--constraint constraints.txt
 
 export OMP_NUM_THREADS ?= 1
 # The compiled tests of all processes share one cache.
@@ -26,21 +31,34 @@ help:
 	@echo "make bench-optimizers   time optimizers alone against torch's"
 	@echo "make bench-checkpoints  time saving and loading against other checkpoint libraries"
 
-$(READY): pyproject.toml constraints.txt
+# Every step can be repeated after an interruption.
+$(EXAMPLES): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "functrain needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
-		|| { rm -rf $(VENV); echo "python3 -m venv failed (Debian: apt install python3-venv)"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@echo "Setting up $(VENV) once, in about half a minute (longer where downloads are slow):"
+	@echo "  1/3 a virtual environment of $(PYTHON)"
+	@test -e $(VENV)/.created || $(PYTHON) -m venv $(VENV) \
+		|| { echo "python3 -m venv failed (Debian: apt install python3-venv)"; exit 1; }
+	@touch $(VENV)/.created
+	@echo "  2/3 torch, by far the largest: 0.2 GB for the CPU, several GB if your index has CUDA builds"
+	@echo "      (without a GPU: make $(MAKECMDGOALS) PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu)"
+	@$(INSTALL) torch
+	@echo "  3/3 functrain, scikit-learn for the digits and matplotlib for their curves"
+	@$(INSTALL) --editable ".[examples,plot]"
+	@touch $@
+
+$(READY): $(EXAMPLES)
+	@echo "Installing what tests compare with (transformers, optax, mlflow, ...), mkdocs, ruff and"
+	@echo "mypy: 150 packages, in about a minute, once"
+	@$(INSTALL) --editable ".[dev]"
 	@touch $@
 
 setup: $(READY)
 
-train: $(READY)
+train: $(EXAMPLES)
 	$(BIN)/functrain train digits
 
-chargpt: $(READY)
+chargpt: $(EXAMPLES)
 	$(BIN)/functrain train chargpt
 
 test: $(READY)
