@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
+from functrain.checkpoint.storage.files import replace_file
 from functrain.config import Loaded, import_folders
 from functrain.errors import RunChangedError, RunDirectoryError
 from functrain.view.run_checkpoints import CONFIG_NAME
@@ -38,7 +38,7 @@ def write_or_check(directory: Path, plain: dict[str, Any]) -> None:
         if before is not None:
             _compare(directory, before, plain)
         if before != plain:
-            write(path, OmegaConf.to_yaml(plain).encode())
+            replace_file(path, OmegaConf.to_yaml(plain).encode())
     except OSError as error:
         if isinstance(error, RunDirectoryError):
             raise
@@ -71,17 +71,6 @@ def _read(path: Path) -> Any:
         f"{path} is damaged: it is not a configuration ({plain or 'nothing'}). Remove that file "
         "to continue the run with the present configuration."
     )
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably, creating its folder if missing."""
-    make_directories(path.parent)
-    draft = path.with_name(f".{path.name}")
-    draft.unlink(missing_ok=True)
-    with created(draft) as descriptor:
-        write_all(descriptor, data)
-    draft.rename(path)
-    sync_directory(path.parent)
 
 
 def _compare(directory: Path, before: Any, now: dict[str, Any]) -> None:

@@ -18,12 +18,12 @@ import functrain as ft
 from functrain import config
 from functrain.cli import output
 from functrain.cli.run_directory import to_write, write_or_check
+from functrain.config import SearchConfig
 from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
 from functrain.search.loop import direction_of, short
-from functrain.search.search_file import SearchConfig, read_search
 from functrain.search.space import Space
 from functrain.search.study import open_study
 from functrain.training.events import Listener
@@ -51,7 +51,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     Raises:
         FunctrainError: a file is invalid, or the directory holds another search.
     """
-    options = read_search(source, overrides)
+    options = config.load_search(source, overrides)
     logging = require("optuna.logging", "search")
     logging.set_verbosity(logging.WARNING)
     if only_report:

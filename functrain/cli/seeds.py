@@ -14,7 +14,7 @@ import orjson
 from rich.table import Table
 
 import functrain as ft
-from functrain.cli import run_directory
+from functrain.checkpoint.storage.files import replace_file
 from functrain.cli.output import plain
 from functrain.errors import RunDirectoryError
 
@@ -155,4 +155,4 @@ def write(manifest: Manifest) -> None:
     """Write the manifest, and the spread of the metrics."""
     document = {"format": _FORMAT, "seeds": manifest.runs, "summary": summary(manifest)}
     text = orjson.dumps(plain(document), option=orjson.OPT_INDENT_2)
-    run_directory.write(manifest.directory / FILE_NAME, text)
+    replace_file(manifest.directory / FILE_NAME, text)

@@ -5,7 +5,7 @@ Begin with ``loading.py`` (a file becomes a ``RunConfig``), then ``run_objects.p
 """
 
 from functrain.config.factories import build_program
-from functrain.config.loading import Loaded, load, typed
+from functrain.config.loading import Loaded, load, load_search, typed
 from functrain.config.run_objects import (
     RunObjects,
     build,
@@ -13,13 +13,14 @@ from functrain.config.run_objects import (
     import_folders,
     importable,
 )
-from functrain.config.schema import RunConfig
+from functrain.config.schema import RunConfig, SearchConfig
 from functrain.config.targets import imported, instantiated
 
 __all__ = [
     "Loaded",
     "RunConfig",
     "RunObjects",
+    "SearchConfig",
     "build",
     "build_program",
     "fit_arguments",
@@ -28,5 +29,6 @@ __all__ = [
     "imported",
     "instantiated",
     "load",
+    "load_search",
     "typed",
 ]

@@ -6,12 +6,12 @@ its list places it elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from functrain.config.defaults import SELF, Include, includes
+from functrain.config.defaults import Include, includes
 from functrain.config.locations import join_key
 from functrain.config.search_path import SearchPath
 from functrain.config.yaml_file import YamlFile
@@ -19,19 +19,8 @@ from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest
 
 MISSING = "???"
-
-
-@attrs.frozen
-class Choices:
-    """The choices for groups on the command line.
-
-    Attributes:
-        chosen: options by key (``optimizer``, ``schedule@optimizer.lr``); empty for none.
-        added: entries to append to those of the file.
-    """
-
-    chosen: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
-    added: Sequence[Include] = ()
+# Chosen options by key (``optimizer``, ``schedule@optimizer.lr``); empty for none.
+Choices = Mapping[str, tuple[str, ...]]
 
 
 @attrs.frozen
@@ -51,32 +40,36 @@ class Composition:
     def replaced(self, key: str, other: Composition) -> Composition:
         """Return this configuration with everything below ``key`` from another one."""
         kept = {at: place for at, place in self.places.items() if at.split(".")[0] != key}
-        return Composition(
-            {**self.data, key: other.data[key]}, kept | other.places, self.keys | other.keys
-        )
+        data = {**self.data, key: other.data[key]}
+        return Composition(data, kept | other.places, self.keys | other.keys)
 
 
-def compose_files(root: YamlFile, folders: SearchPath, choices: Choices) -> Composition:
+def compose_files(
+    root: YamlFile, folders: SearchPath, chosen: Choices, added: Sequence[Include] = ()
+) -> Composition:
     """Read the files that a file includes, and merge all of them.
 
     Args:
         root: the file.
         folders: the search path of the included files.
-        choices: the choices on the command line.
+        chosen: the choices on the command line.
+        added: entries to append to those of the file.
 
     Raises:
         ConfigError: a file is missing, includes itself, or overrides an unknown group.
     """
-    composition = _Composer(folders, dict(choices.chosen))
-    layers = composition.layers(root, "", "", (root.name,), choices.added)
-    composition.check_overrides()
+    composer = _Composer(folders, dict(chosen))
+    layers = composer.layers(root, "", "", (root.name,), added)
+    composer.check_overrides()
     data: dict[str, Any] = {}
     places: dict[str, str] = {}
     for document, package in layers:
-        inside = nest(package.split(".") if package else [], document.data)
+        inside: dict[str, Any] = document.data
+        for key in reversed(package.split(".") if package else []):
+            inside = {key: inside}
         data = merge(data, inside)
         places |= {join_key(package, key): place for key, place in document.lines.items()}
-    return Composition(data, places, frozenset(composition.keys))
+    return Composition(data, places, frozenset(composer.keys))
 
 
 @attrs.define
@@ -96,6 +89,7 @@ class _Composer:
         chain: tuple[str, ...],
         added: Sequence[Include] = (),
     ) -> list[tuple[YamlFile, str]]:
+        """Return the file and its includes with their packages, lowest layer first."""
         entries = [*includes(document), *added]
         for entry in entries:
             if entry.override:
@@ -103,16 +97,14 @@ class _Composer:
         found: list[tuple[YamlFile, str]] = []
         # Backwards, so that a later file can override the groups of earlier ones.
         for entry in reversed([entry for entry in entries if not entry.override]):
-            if entry.options == (SELF,) and not entry.group:
-                found = [(document, package), *found]
-            else:
-                found = [*self._included(entry, folder, package, chain), *found]
+            own = [(document, package)]
+            found[:0] = own if entry.is_self else self._included(entry, folder, package, chain)
         return found
 
     def _note(self, entry: Include, folder: str, package: str) -> None:
-        key = entry.key(folder, package)
         # In Hydra the group of an override is absolute, in any file.
-        key = entry.folder(folder) if entry.package is None else key
+        absolute = entry.folder(folder)
+        key = absolute if entry.package is None else entry.key(folder, package)
         self.overrides.setdefault(key, entry.place)
         self.chosen.setdefault(key, entry.options)
 
@@ -134,7 +126,7 @@ class _Composer:
             document = self._read(entry, group, name, chain)
             if document is not None:
                 target = entry.target(package, document.package)
-                inner = folder_of(group, name)
+                inner = f"{group}/{name}".rpartition("/")[0].strip("/")  # a name may have folders
                 found += self.layers(document, inner, target, (*chain, document.name))
         return found
 
@@ -160,22 +152,10 @@ class _Composer:
                 )
 
 
-def folder_of(group: str, name: str) -> str:
-    """Return the folder of a file ``group/name``; the name may contain folders.
-
-    Example:
-        >>> folder_of("model", "small/gpt"), folder_of("", "base")
-        ('model/small', '')
-    """
-    return "/".join(part for part in (group, name.rpartition("/")[0]) if part)
-
-
 def merge(below: Any, above: Any) -> Any:
     """Merge two layers: mappings key by key; any other value of ``above`` replaces ``below``.
 
-    Args:
-        below: plain data; not changed.
-        above: plain data that takes precedence. ``???`` keeps the value below.
+    ``???`` keeps the value below.
 
     Example:
         >>> merge({"lr": 0.1, "betas": [0.9, 0.99]}, {"betas": [0.5], "eps": 1})
@@ -185,15 +165,3 @@ def merge(below: Any, above: Any) -> Any:
         both = {key: merge(below[key], value) for key, value in above.items() if key in below}
         return {**below, **above, **both}
     return below if isinstance(above, str) and above == MISSING else above
-
-
-def nest(keys: Sequence[str], value: Any) -> Any:
-    """Nest a value in mappings.
-
-    Example:
-        >>> nest(["optimizer", "lr"], 0.1)
-        {'optimizer': {'lr': 0.1}}
-    """
-    for key in reversed(keys):
-        value = {key: value}
-    return value

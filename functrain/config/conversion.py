@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from functrain.config.annotations import AtLeast, Described
 from functrain.config.locations import join_key
 from functrain.config.targets import TARGET, instantiated
 from functrain.errors import ConfigError, FunctrainError
@@ -21,13 +20,28 @@ _WORDS: dict[Any, str] = {
     float: "a number",
     bool: "true or false",
     type(None): "null",
+    list: "a list",
 }
-_DESCRIBED: dict[Any, str] = {
-    Described("duration"): "a duration such as '10 epochs'",
-    Described("import_path"): "an import path",
-    Described("target"): "a mapping with _target_",
-    Described("targets"): "a mapping with _target_",
-}
+
+
+@attrs.frozen
+class AtLeast:
+    """Annotates a number with its inclusive lower bound."""
+
+    least: int
+
+
+@attrs.frozen
+class Described:
+    """Annotates a value that its Python type does not describe.
+
+    Attributes:
+        definition: the name in ``$defs`` of the JSON Schema.
+        words: the description in messages.
+    """
+
+    definition: str
+    words: str
 
 
 def convert(value: Any, hint: Any, where: str = "") -> Any:
@@ -55,15 +69,14 @@ def convert(value: Any, hint: Any, where: str = "") -> Any:
     if isinstance(value, dict) and TARGET in value:
         # If both are allowed, a mapping with a target is a target and not a mapping of options.
         fitting.sort(key=lambda option: attrs.has(unannotated(option)[0]))
-    kind, notes = unannotated(fitting[0])
-    for note in notes:
-        if isinstance(note, AtLeast) and value < note.least:
-            raise ConfigError(f"expected at least {note.least}, got {value}", where)
-        if note == Described("target") and TARGET not in value:
-            message = "missing; give the import path of a class or function"
-            raise ConfigError(message, join_key(where, TARGET))
+    kind, note = unannotated(fitting[0])
+    if isinstance(note, AtLeast) and value < note.least:
+        raise ConfigError(f"expected at least {note.least}, got {value}", where)
+    if isinstance(note, Described) and note.definition == "target" and TARGET not in value:
+        message = "missing; give the import path of a class or function"
+        raise ConfigError(message, join_key(where, TARGET))
     if attrs.has(kind):
-        return _instance(value, kind, where)
+        return _made(value, kind, where) if TARGET in value else _instance(value, kind, where)
     arguments = typing.get_args(kind)
     if isinstance(value, list) and arguments:
         return [convert(each, arguments[0], join_key(where, i)) for i, each in enumerate(value)]
@@ -78,12 +91,10 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if union else (hint,)
 
 
-def unannotated(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Split a hint into its type and its annotations."""
-    if typing.get_origin(hint) is Annotated:
-        kind, *notes = typing.get_args(hint)
-        return kind, tuple(notes)
-    return hint, ()
+def unannotated(hint: Any) -> tuple[Any, Any]:
+    """Split a hint into its type and its annotation, ``None`` without one."""
+    annotated = typing.get_origin(hint) is Annotated
+    return typing.get_args(hint)[:2] if annotated else (hint, None)
 
 
 def fields(cls: type) -> dict[str, attrs.Attribute[Any]]:
@@ -101,16 +112,13 @@ def describe_type(hint: Any) -> str:
     """
     words: list[str] = []
     for option in alternatives(hint):
-        kind, notes = unannotated(option)
-        found = [_DESCRIBED[note] for note in notes if note in _DESCRIBED]
-        if found:
-            words += found
+        kind, note = unannotated(option)
+        if isinstance(note, Described):
+            words.append(note.words)
         elif typing.get_origin(kind) is Literal:
             words += [as_yaml(each) for each in typing.get_args(kind)]
         else:
-            plain = typing.get_origin(kind) or kind
-            mapping = "a mapping of options"
-            words.append(_WORDS.get(plain, "a list" if plain is list else mapping))
+            words.append(_WORDS.get(typing.get_origin(kind) or kind, "a mapping of options"))
     return " or ".join([*[", ".join(words[:-1])] * (len(words) > 1), words[-1]])
 
 
@@ -124,17 +132,11 @@ def _fits(value: Any, option: Any) -> bool:
     kind, _ = unannotated(option)
     if typing.get_origin(kind) is Literal:
         return any(value == each and type(value) is type(each) for each in typing.get_args(kind))
-    plain = typing.get_origin(kind) or kind
-    if plain is Any:
-        return True
-    if attrs.has(plain):
-        return isinstance(value, dict)
-    return type(value) is plain or (plain is float and type(value) is int)
+    plain = dict if attrs.has(kind) else typing.get_origin(kind) or kind
+    return plain is Any or type(value) is plain or (plain is float and type(value) is int)
 
 
 def _instance(value: dict[str, Any], cls: type, where: str) -> Any:
-    if TARGET in value:
-        return _made(value, cls, where)
     known = fields(cls)
     for key in value:
         if key not in known:
@@ -148,9 +150,9 @@ def _instance(value: dict[str, Any], cls: type, where: str) -> Any:
             raise ConfigError("missing", join_key(where, name))
     try:
         return cls(**arguments)
+    except ConfigError:
+        raise
     except (FunctrainError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         # Validators of attrs add further arguments after the message.
         sentence = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
         raise ConfigError(sentence.strip().splitlines()[0], where) from error
@@ -160,19 +162,15 @@ def _made(value: dict[str, Any], cls: type, where: str) -> Any:
     """Instantiate a section that is given as a target, as Hydra allows."""
     made = instantiated(value, where)
     if not isinstance(made, cls):
-        raise ConfigError(
-            f"{value[TARGET]} does not create a {cls.__name__}", join_key(where, TARGET)
-        )
+        message = f"{value[TARGET]} does not create a {cls.__name__}"
+        raise ConfigError(message, join_key(where, TARGET))
     return made
 
 
 def _hint(key: Any, cls: type) -> str:
     """Suggest the nearest key in this class, or the same key in a nested section."""
-    near = nearest(str(key), fields(cls))
-    if near:
-        return near
-    below = [path for path in _paths(cls) if path.rpartition(".")[2] == key]
-    return nearest(below[0], below) if below else ""
+    below = [path for path in _paths(cls) if path.endswith(f".{key}")]
+    return nearest(str(key), fields(cls)) or (nearest(below[0], below) if below else "")
 
 
 def _paths(cls: type, where: str = "") -> Iterator[str]:

@@ -11,9 +11,7 @@ from functrain.config.locations import join_key
 from functrain.config.yaml_file import YamlFile
 from functrain.errors import ConfigError
 
-SELF = "_self_"
-_GLOBAL, _HERE = "_global_", "_here_"
-_KEYWORDS = ("optional", "override")
+_SELF, _GLOBAL, _HERE = "_self_", "_global_", "_here_"
 
 
 @attrs.frozen
@@ -37,6 +35,11 @@ class Include:
     optional: bool = False
     override: bool = False
     place: str = ""
+
+    @property
+    def is_self(self) -> bool:
+        """Whether the entry stands for the content of the including file."""
+        return self.options == (_SELF,) and not self.group
 
     def folder(self, parent: str) -> str:
         """Return the absolute group."""
@@ -79,36 +82,28 @@ def includes(document: YamlFile) -> list[Include]:
         _include(entry, document.lines.get(f"defaults.{index}", document.name))
         for index, entry in enumerate(document.defaults)
     ]
-    selves = [entry for entry in entries if entry.options == (SELF,) and not entry.group]
+    selves = [entry for entry in entries if entry.is_self]
     if len(selves) > 1:
-        raise ConfigError(f"{selves[1].place}: defaults: {SELF} occurs twice")
-    return entries if selves else [*entries, Include("", (SELF,), place=document.name)]
+        raise ConfigError(f"{selves[1].place}: defaults: {_SELF} occurs twice")
+    return entries if selves else [*entries, Include("", (_SELF,), place=document.name)]
 
 
 def _include(entry: Any, place: str) -> Include:
-    if isinstance(entry, str):
-        words, (text, package) = _keywords(entry), _split(entry.split()[-1] if entry else "")
-        group, _, name = text.rpartition("/")
-        group = "/" if text.startswith("/") and not group else group
-        return Include(group, (name,), package, place=place, optional="optional" in words)
-    if not isinstance(entry, dict) or len(entry) != 1:
+    single = isinstance(entry, dict) and len(entry) == 1
+    if not single and not isinstance(entry, str):
         raise ConfigError(
-            f"{place}: defaults: expected a file (base), a choice (optimizer: adamw) or {SELF}, "
+            f"{place}: defaults: expected a file (base), a choice (optimizer: adamw) or {_SELF}, "
             f"got {entry!r}"
         )
-    ((key, choice),) = entry.items()
-    words, (group, package) = _keywords(str(key)), _split(str(key).split()[-1])
+    key, choice = next(iter(entry.items())) if single else (entry, None)
+    *words, text = str(key).split() or [""]
+    text, at, package = text.partition("@")
+    where = package if at else None
+    optional, override = "optional" in words, "override" in words
+    if not single:
+        folder, slash, name = text.rpartition("/")
+        return Include(folder or slash, (name,), where, optional=optional, place=place)
     names = choice if isinstance(choice, list) else [] if choice is None else [choice]
     if not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{place}: defaults: {key}: expected the name of a file, got {choice!r}")
-    optional, override = (word in words for word in _KEYWORDS)
-    return Include(group, tuple(names), package, True, optional, override, place)
-
-
-def _keywords(text: str) -> list[str]:
-    return [word for word in text.split()[:-1] if word in _KEYWORDS]
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    name, at, package = text.partition("@")
-    return name, package if at else None
+    return Include(text, tuple(names), where, True, optional, override, place)

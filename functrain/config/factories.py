@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import torch
 from torch import nn
 
 import functrain as ft
-from functrain.config.locations import join_key
+from functrain.config.locations import build_key, join_key
 from functrain.config.schema import CompiledOptions, ProgramOptions, RunConfig, SharpnessOptions
 from functrain.config.targets import TARGET, imported, instantiated
-from functrain.errors import ConfigError, FunctrainError
+from functrain.errors import ConfigError
 
-T = TypeVar("T")
-_LONGEST = 500  # characters in a message
 _TRANSFORMATIONS = ("sharpness_aware", "parts", "buffers", "compiled", "donated")
 
 
@@ -110,17 +107,6 @@ def build_function(given: str | dict[str, Any], where: str) -> Callable[..., Any
         key = where if isinstance(given, str) else join_key(where, TARGET)
         raise ConfigError(f"expected a function, got {type(found).__name__}{hint}", key)
     return found  # type: ignore[no-any-return]
-
-
-def build_key(where: str, make: Callable[[], T]) -> T:
-    """Return the result of ``make``; errors of functrain become one line with the key."""
-    try:
-        return make()
-    except ConfigError:
-        raise
-    except (FunctrainError, ValueError) as error:
-        sentence = textwrap.shorten(str(error), _LONGEST, placeholder=" ...")
-        raise ConfigError(sentence, where) from error
 
 
 def _check_optimizer(node: dict[str, Any]) -> None:

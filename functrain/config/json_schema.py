@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import attrs
 
-from functrain.config.annotations import AtLeast, Described
-from functrain.config.conversion import alternatives, fields, unannotated
+from functrain.config.conversion import AtLeast, Described, alternatives, fields, unannotated
 from functrain.config.schema import RunConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -96,16 +95,15 @@ def json_schema() -> dict[str, Any]:
 
 
 def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    descriptions = _described(cls)
-    properties = {}
+    sentence, descriptions = _described(cls)
+    properties: dict[str, Any] = {}
     for name, field in fields(cls).items():
         properties[name] = _of(field.type, definitions)
         if name in descriptions:
             properties[name] = {"description": descriptions[name], **properties[name]}
-        if field.default not in (attrs.NOTHING, None) and _is_plain(field.default):
+        if isinstance(field.default, bool | int | float | str):
             properties[name]["default"] = field.default
     needed = [n for n, field in fields(cls).items() if field.default is attrs.NOTHING]
-    sentence = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
     made: dict[str, Any] = {"description": sentence, "type": "object", "properties": properties}
     return {**made, "required": needed, "additionalProperties": False}
 
@@ -121,12 +119,13 @@ def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(option: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    kind, notes = unannotated(option)
-    for note in notes:
-        if isinstance(note, Described):
-            return {"$ref": f"#/$defs/{note.definition}"}
+    kind, note = unannotated(option)
+    if isinstance(note, Described):
+        return {"$ref": f"#/$defs/{note.definition}"}
     if attrs.has(kind):
-        definitions.setdefault(kind.__name__, _section(kind, definitions))
+        if kind.__name__ not in definitions:
+            section = definitions[kind.__name__] = _object(kind, definitions)
+            section["properties"]["_target_"] = {"description": "For Hydra; must name this class."}
         return {"$ref": f"#/$defs/{kind.__name__}"}
     if typing.get_origin(kind) is Literal:
         return {"enum": list(typing.get_args(kind))}
@@ -136,31 +135,20 @@ def _option(option: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         made["items"] = _of(arguments[0], definitions)
     if plain is dict and arguments[1] is not Any:
         made["additionalProperties"] = _of(arguments[1], definitions)
-    for note in notes:
-        if isinstance(note, AtLeast):
-            made["minimum"] = note.least
-    return made
-
-
-def _section(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _object(cls, definitions)
-    made["properties"]["_target_"] = {"description": "For Hydra; must name this class."}
+    if isinstance(note, AtLeast):
+        made["minimum"] = note.least
     return made
 
 
 def _is_text(schema: dict[str, Any]) -> bool:
     """Return whether a schema already allows a reference."""
-    return schema.get("type") == "string" or schema.get("$ref", "").endswith(
-        ("/import_path", "/duration")
-    )
+    reference = schema.get("$ref", "")
+    return schema.get("type") == "string" or reference.endswith(("/import_path", "/duration"))
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str)
-
-
-def _described(cls: type) -> dict[str, str]:
-    """Return the ``Attributes`` of a docstring by name."""
-    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
-    text = text.partition("\n\n")[0]
-    return {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(text)}
+def _described(cls: type) -> tuple[str, dict[str, str]]:
+    """Return the first line of a docstring, and its ``Attributes`` by name."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    listed = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+    attributes = {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(listed)}
+    return text.partition("\n")[0], attributes

@@ -1,10 +1,10 @@
-"""Load a typed configuration from YAML and overrides; errors are one line with their location."""
+"""Load typed configurations from YAML and overrides; errors are one line with their location."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,16 +13,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from functrain.config import overrides as words
-from functrain.config.composition import Choices, compose_files
+from functrain.config.composition import compose_files
 from functrain.config.conversion import convert
-from functrain.config.locations import add_location, join_key
-from functrain.config.schema import RunConfig
-from functrain.config.search_path import SearchPath, read_text, short_path
+from functrain.config.locations import Places, add_location, build_key, join_key
+from functrain.config.schema import RunConfig, SearchConfig
+from functrain.config.search_path import EXAMPLES, SearchPath, read_file
 from functrain.config.yaml_file import YamlFile, parse_file
-from functrain.errors import ConfigError
+from functrain.errors import ConfigError, SearchError
 from functrain.errors.nearest import nearest
+from functrain.search.space import Space, parameters, read_parameter, read_space
 
-SHIPPED = ("digits", "chargpt")
+# The shipped examples by kind.
+RUNS, SEARCHES = ("digits", "chargpt"), ("digits_search",)
 _SUFFIXES = (".yaml", ".yml")
 _NOT_FOUND = re.compile(r"Interpolation key '([^']+)' not found")
 
@@ -43,7 +45,7 @@ class Loaded:
     plain: dict[str, Any]
     folder: Path | None
     composed: dict[str, Any] = attrs.field(factory=dict)
-    places: dict[str, str] = attrs.field(factory=dict, repr=False)
+    places: Places = attrs.field(factory=dict, repr=False)
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -74,14 +76,37 @@ def load(source: str, overrides: Sequence[str] = ()) -> Loaded:
         return Loaded(typed(plain), plain, folder, data, places)
 
 
+def load_search(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Load the configuration of a search; to override that of its runs, use its ``overrides``.
+
+    Raises:
+        ConfigError: the configuration is invalid; the message is one line with the location.
+
+    Example:
+        >>> load_search("digits_search", ["trials=3"]).trials
+        3
+    """
+    data, places, folder = compose(source, overrides, SEARCHES)
+    with add_location(places):
+        plain = resolved({"name": Path(source).stem, "directory": "runs/${name}", **data})
+        if plain.get("overrides") is None:  # a list without entries in YAML
+            plain["overrides"] = []
+        config = cast(SearchConfig, convert(plain, SearchConfig))
+        space = _space(config.space)
+    base = Path(source).parent / config.base
+    beside = folder is not None and base.suffix in _SUFFIXES and base.exists()
+    return attrs.evolve(config, space=space, base=str(base) if beside else config.base)
+
+
 def compose(
-    source: str, overrides: Sequence[str] = ()
+    source: str, overrides: Sequence[str] = (), examples: Sequence[str] = RUNS
 ) -> tuple[dict[str, Any], dict[str, str], Path | None]:
     """Compose a file with its includes and overrides, as plain data of any content.
 
     Args:
         source: the name of a shipped example, or a YAML file.
         overrides: as for :func:`load`.
+        examples: the shipped examples of this kind.
 
     Returns:
         The data with unresolved references; ``file:line`` by key; the folder of the file.
@@ -89,18 +114,16 @@ def compose(
     Raises:
         ConfigError: a file cannot be read, or an override has no target.
     """
-    root, folder = _root(source)
+    root, folder = _root(source, examples)
     folders = SearchPath.of_folder(folder)
     given = [words.override(text) for text in overrides]
-    choices = words.choices(given, folders)
-    whole = compose_files(root, folders, choices)
-    for include in words.replacements(given, whole.data, whole.keys, folders):
-        chosen = Choices(choices.chosen, [include])
-        whole = whole.replaced(
-            include.group, compose_files(parse_file("", source), folders, chosen)
-        )
-    changes = words.values(given, whole.keys, folders)
-    places = whole.places | words.places(changes)
+    chosen, added = words.choices(given, folders)
+    whole = compose_files(root, folders, chosen, added)
+    for include in words.replacements(given, whole, folders):
+        section = compose_files(parse_file("", source), folders, chosen, [include])
+        whole = whole.replaced(include.group, section)
+    changes = words.values(given, whole, folders)
+    places = whole.places | {change.key: "" for change in changes}  # these have no line
     with add_location(places):
         return words.applied(whole.data, changes), places, folder
 
@@ -139,17 +162,26 @@ def resolved(data: dict[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], plain)
 
 
-def _root(source: str) -> tuple[YamlFile, Path | None]:
-    if source in SHIPPED:
-        file = resources.files("functrain.examples") / f"{source}.yaml"
-        return parse_file(read_text(file), short_path(file)), None
+def _root(source: str, examples: Sequence[str]) -> tuple[YamlFile, Path | None]:
+    if source in examples:
+        return read_file(EXAMPLES / f"{source}.yaml"), None
     path = Path(source)
     if path.suffix not in _SUFFIXES:
         raise ConfigError(
-            f"{source!r} is neither an example ({', '.join(SHIPPED)}) nor a .yaml file"
-            f"{nearest(source, SHIPPED)}"
+            f"{source!r} is neither an example ({', '.join(examples)}) nor a .yaml file"
+            f"{nearest(source, examples)}"
         )
-    return parse_file(read_text(path), source), path.resolve().parent
+    return read_file(path, source), path.resolve().parent
+
+
+def _space(given: dict[str, Any]) -> Space:
+    """Read the space of a search; an error has the key of its parameter."""
+    for name, node in parameters(given):
+        build_key(join_key("space", name), partial(read_parameter, node))
+    try:
+        return read_space(given)
+    except SearchError as error:
+        raise ConfigError(str(error).removeprefix("space: "), "space") from error
 
 
 def _keys(node: Any, where: str = "") -> Iterator[str]:

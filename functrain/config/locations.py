@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
-from functrain.errors import ConfigError
+from functrain.errors import ConfigError, FunctrainError
+
+T = TypeVar("T")
+_LONGEST = 500  # characters in a message
 
 # "file:line" by dotted key; empty for values from the command line.
 Places = Mapping[str, str]
@@ -43,3 +48,14 @@ def add_location(places: Places) -> Iterator[None]:
         if not place:
             raise
         raise ConfigError(f"{place}: {error}") from error
+
+
+def build_key(where: str, make: Callable[[], T]) -> T:
+    """Return the result of ``make``; errors of functrain become one line with the key."""
+    try:
+        return make()
+    except ConfigError:
+        raise
+    except (FunctrainError, ValueError) as error:
+        sentence = textwrap.shorten(str(error), _LONGEST, placeholder=" ...")
+        raise ConfigError(sentence, where) from error

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import yaml
 
-from functrain.config.composition import Choices, merge
+from functrain.config.composition import Choices, Composition, merge
 from functrain.config.defaults import Include
-from functrain.config.locations import join_key
 from functrain.config.search_path import SearchPath
 from functrain.config.yaml_file import parse_value, problem
 from functrain.errors import ConfigError
@@ -79,8 +78,8 @@ def override(text: str) -> Override:
     return Override(text, match["sign"] or "", key, value, match["given"] is not None)
 
 
-def choices(overrides: Sequence[Override], folders: SearchPath) -> Choices:
-    """Return the choices of files among the overrides."""
+def choices(overrides: Sequence[Override], folders: SearchPath) -> tuple[Choices, list[Include]]:
+    """Return the choices of files among the overrides, and the files that they add."""
     chosen: dict[str, tuple[str, ...]] = {}
     added: list[Include] = []
     for each in overrides:
@@ -94,30 +93,24 @@ def choices(overrides: Sequence[Override], folders: SearchPath) -> Choices:
         elif set(names) <= set(folders.options(each.group)):
             package = each.key.partition("@")[2] or None
             added.append(Include(each.group, names, package, selectable=True))
-    return Choices(chosen, added)
+    return chosen, added
 
 
 def replacements(
-    overrides: Sequence[Override], data: dict[str, Any], keys: Collection[str], folders: SearchPath
+    overrides: Sequence[Override], whole: Composition, folders: SearchPath
 ) -> list[Include]:
     """Return the files that replace a section of the same name as their group.
 
     Hydra rejects ``optimizer=sgd`` if the file has no ``optimizer`` in its defaults list. Merging
     the chosen file into the section would mix both.
 
-    Args:
-        overrides: all overrides.
-        data: the composed configuration.
-        keys: groups in the defaults list, which already have a choice.
-        folders: the search path.
-
     Raises:
         ConfigError: the group has no file of that name.
     """
     found = []
     for each in overrides:
-        written_out = each.key not in keys and isinstance(data.get(each.key), dict)
-        options = folders.options(each.key) if written_out and not each.sign else []
+        section = each.key not in whole.keys and isinstance(whole.data.get(each.key), dict)
+        options = folders.options(each.key) if section and not each.sign else []
         if not options or not each.names:
             continue
         for name in set(each.names) - set(options):
@@ -130,23 +123,19 @@ def replacements(
 
 
 def values(
-    overrides: Sequence[Override], keys: Collection[str], folders: SearchPath
+    overrides: Sequence[Override], whole: Composition, folders: SearchPath
 ) -> list[Override]:
     """Return the overrides that are values rather than choices.
-
-    Args:
-        overrides: all overrides.
-        keys: groups that have a choice.
-        folders: the search path.
 
     Raises:
         ConfigError: an override chooses from a group that the configuration does not include.
     """
+    keys = whole.keys
     left = [each for each in overrides if each.key not in keys or each.names is None]
     for each in left:
-        wrong_package = "@" in each.key
         options = folders.options(each.group)
-        if wrong_package or (each.names and set(each.names) <= set(options) and not each.sign):
+        is_choice = each.names and set(each.names) <= set(options) and not each.sign
+        if "@" in each.key or is_choice:
             raise ConfigError(
                 f"override {each.text!r}: the defaults list has no {each.key!r}"
                 f"{nearest(each.key, keys)}; +{each.key}=... adds one of {', '.join(options)}"
@@ -159,6 +148,10 @@ def applied(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, An
 
     Raises:
         ConfigError: a key to change does not exist, or a key to add does.
+
+    Example:
+        >>> applied({"space": {"schedule.lr": {"min": 1}}}, [override("space.schedule.lr.min=0")])
+        {'space': {'schedule.lr': {'min': 0}}}
     """
     changed = copy.deepcopy(data)
     for each in overrides:
@@ -168,19 +161,21 @@ def applied(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, An
 
 def _apply(data: dict[str, Any], given: Override) -> None:
     node: Any = data
-    *above, last = given.key.split(".")
-    for count, part in enumerate(above, 1):
-        where = ".".join(above[:count])
-        key = _key(node, part, where)
+    parts, done = given.key.split("."), 0
+    while True:
+        key, count = _key(node, parts[done:], ".".join(parts[: done + 1]))
+        done += count
+        if done == len(parts):
+            return _put(node, key, given)
         child = node[key] if isinstance(node, list) else node.get(key)
         if isinstance(child, str) and "${" in child:
-            raise ConfigError(f"is {child}, so it has no keys to override; override those", where)
+            message = f"is {child}, so it has no keys to override; override those"
+            raise ConfigError(message, ".".join(parts[:done]))
         if not isinstance(child, dict | list):
             if given.sign == "~":
                 raise ConfigError("there is nothing to remove", given.key)
             child = node[key] = {}
         node = child
-    _put(node, _key(node, last, given.key), given)
 
 
 def _put(node: Any, key: Any, given: Override) -> None:
@@ -189,28 +184,25 @@ def _put(node: Any, key: Any, given: Override) -> None:
         if not there:
             raise ConfigError(f"there is nothing to remove{nearest(key, node)}", given.key)
         if given.given and node[key] != given.value:
-            raise ConfigError(
-                f"is {node[key]!r}, so ~{given.key}={given.value} removes nothing", given.key
-            )
+            message = f"is {node[key]!r}, so ~{given.key}={given.value} removes nothing"
+            raise ConfigError(message, given.key)
         del node[key]
         return
     if given.sign == "+" and there:
-        raise ConfigError(
-            f"already exists; {given.key}=... changes it, ++{given.key}=... does either",
-            given.key,
-        )
+        message = f"already exists; {given.key}=... changes it, ++{given.key}=... does either"
+        raise ConfigError(message, given.key)
     both = there and isinstance(node[key], dict) and isinstance(given.value, dict)
     node[key] = merge(node[key], given.value) if both else given.value
 
 
-def _key(node: Any, part: str, where: str) -> Any:
-    if not isinstance(node, list):
-        return part if part in node or not part.isdigit() or int(part) not in node else int(part)
-    if part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node):
-        return int(part)
-    raise ConfigError(f"the list has {len(node)} entries, numbered from 0", where)
-
-
-def places(overrides: Sequence[Override]) -> dict[str, str]:
-    """Return an empty location for each override, which has no line in a file."""
-    return {join_key(each.key): "" for each in overrides}
+def _key(node: Any, parts: Sequence[str], where: str) -> tuple[Any, int]:
+    """Return the next key in a node, and of how many parts it consists: a key may have dots."""
+    part = parts[0]
+    if isinstance(node, list):
+        if part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node):
+            return int(part), 1
+        raise ConfigError(f"the list has {len(node)} entries, numbered from 0", where)
+    for count in range(1, len(parts) + 1):
+        if ".".join(parts[:count]) in node:
+            return ".".join(parts[:count]), count
+    return (int(part) if part.isdigit() and int(part) in node else part), 1

@@ -13,10 +13,10 @@ import attrs
 
 import functrain as ft
 from functrain.config.conversion import as_yaml
-from functrain.config.factories import build_key, build_program
+from functrain.config.factories import build_program
 from functrain.config.init_weights import check_weights, initial_state
 from functrain.config.loading import Loaded
-from functrain.config.locations import add_location, join_key
+from functrain.config.locations import add_location, build_key, join_key
 from functrain.config.schema import FitOptions, RunConfig
 from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate

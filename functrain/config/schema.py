@@ -1,16 +1,22 @@
-"""The configuration of ``functrain train`` as typed frozen values."""
+"""The configurations of ``functrain train`` and ``functrain search`` as typed frozen values."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
 
-from functrain.config.annotations import AtLeast, Duration, ImportPath, Target, Targets
+from functrain.config.conversion import AtLeast, Described
 from functrain.core.ema import EMA
 from functrain.distributed.placement import Placement
 from functrain.errors import ConfigError
 from functrain.training.early_stopping.rules import EarlyStop
+
+# A mapping with ``_target_``; one of these, or several by name.
+Target: TypeAlias = Annotated[dict[str, Any], Described("target", "a mapping with _target_")]
+Targets: TypeAlias = Annotated[dict[str, Any], Described("targets", "a mapping with _target_")]
+ImportPath: TypeAlias = Annotated[str, Described("import_path", "an import path")]
+Duration: TypeAlias = Annotated[str, Described("duration", "a duration such as '10 epochs'")]
 
 
 @attrs.frozen(kw_only=True)
@@ -211,3 +217,31 @@ class RunConfig:
     listeners: list[Target] | dict[str, Target | None] | None = attrs.field(factory=list)
     report: ImportPath | None = None
     generate: ImportPath | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SearchConfig:
+    """A search; see :func:`functrain.search.search` for the other options.
+
+    Attributes:
+        base: the source for ``functrain train``: an example, or a YAML file relative to this one.
+        overrides: overrides of the base, for all trials.
+        space: parameters by their dotted path in the base.
+        name: the name of the search, by default that of the file.
+        directory: the directory of the search, by default ``runs/NAME``.
+    """
+
+    base: str
+    space: dict[str, Any]
+    metric: str
+    name: str
+    directory: str
+    overrides: list[str] = attrs.field(factory=list)
+    direction: Literal["minimize", "maximize"] | None = None
+    value: Literal["last", "best"] = "last"
+    trials: Annotated[int, AtLeast(1)] = 20
+    timeout: Duration | None = None
+    seeds: list[int] = attrs.field(factory=lambda: [0])
+    sampler: dict[str, Any] | None = None
+    pruner: dict[str, Any] | None = None
+    max_failures: Annotated[int, AtLeast(1)] = 5

@@ -40,11 +40,12 @@ def imported(path: str, where: str = "path") -> Any:
     if not isinstance(path, str) or "." not in path:
         raise ConfigError(f"{path!r} is not an import path such as package.module.name", where)
     parts = path.split(".")
+    # A name in a module comes before a module of that name in its package, as for ``from``.
     for cut in range(len(parts) - 1, 0, -1):
         module = _module(".".join(parts[:cut]), where)
         if module is not None:
             return _attribute(module, parts[cut:], path, where)
-    found = nearest(parts[0], _top_level())
+    found = nearest(parts[0], [module.name for module in pkgutil.iter_modules()])
     raise ConfigError(f"{path!r}: there is no module {parts[0]!r}{found}", where)
 
 
@@ -80,22 +81,9 @@ def instantiated(node: Any, where: str) -> Any:
     target = imported(node[TARGET], join_key(where, TARGET))
     if not callable(target):
         raise ConfigError(f"{node[TARGET]} cannot be called", join_key(where, TARGET))
-    partial = bool(node.get(PARTIAL))
-    _check_arguments(target, positional, arguments, where, complete=not partial)
-    if partial:
-        return functools.partial(target, *positional, **arguments)
-    return _called(target, positional, arguments, where)
-
-
-def _check_reserved(node: dict[Any, Any], where: str) -> None:
-    """Check for unknown keys between underscores, which are most likely misspelled."""
-    for key in node:
-        dunder = isinstance(key, str) and key.startswith("_") and key.endswith("_")
-        if dunder and key not in _RESERVED:
-            hint = nearest(key, _RESERVED)
-            raise ConfigError(f"unknown key{hint}", join_key(where, key))
-    if TARGET not in node and PARTIAL in node:
-        raise ConfigError(f"needs {TARGET} in the same mapping", join_key(where, PARTIAL))
+    call = functools.partial(target, *positional, **arguments)
+    _check_arguments(call, where, complete=not node.get(PARTIAL))
+    return call if node.get(PARTIAL) else _called(call, where)
 
 
 def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -106,24 +94,48 @@ def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | 
         return None
 
 
-def _called(
-    target: Callable[..., Any], positional: list[Any], arguments: dict[str, Any], where: str
-) -> Any:
+def _check_reserved(node: dict[Any, Any], where: str) -> None:
+    """Check for unknown keys between underscores, which are most likely misspelled."""
+    for key in node:
+        if not isinstance(key, str):
+            if TARGET in node:
+                raise ConfigError("an argument must be text", join_key(where, key))
+        elif key.startswith("_") and key.endswith("_") and key not in _RESERVED:
+            raise ConfigError(f"unknown key{nearest(key, _RESERVED)}", join_key(where, key))
+    if TARGET not in node and PARTIAL in node:
+        raise ConfigError(f"needs {TARGET} in the same mapping", join_key(where, PARTIAL))
+
+
+def _check_arguments(call: functools.partial[Any], where: str, complete: bool) -> None:
+    """Check the arguments before the call, so that a mistake has the key of its argument."""
+    known = parameters(call.func)
+    if known is None:
+        return
+    name_of = getattr(call.func, "__qualname__", repr(call.func))
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        for name in call.keywords:
+            if name not in known:
+                message = f"{name_of} takes no such argument{nearest(str(name), known)}"
+                raise ConfigError(message, join_key(where, name))
+    for name, each in [*known.items()][len(call.args) :]:
+        variadic = each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        needed = complete and not variadic and each.default is each.empty
+        if needed and name not in call.keywords:
+            raise ConfigError(f"missing; {name_of} needs it", join_key(where, name))
+
+
+def _called(call: Callable[[], Any], where: str) -> Any:
     try:
-        return target(*positional, **arguments)
+        return call()
     except ConfigError:
         raise
     except FunctrainError as error:
         raise ConfigError(str(error).strip().splitlines()[0], where) from error
     except (OSError, TypeError, ValueError, LookupError, RuntimeError) as error:
         message = " ".join(str(error).split())
-        raise ConfigError(f"{type(error).__name__}: {message}{_origin(error)}", where) from error
-
-
-def _origin(error: BaseException) -> str:
-    """Return the line that raised an error, unless the call itself did."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return "" if len(frames) < 2 else f" ({frames[-1].filename}, line {frames[-1].lineno})"
+        frames = traceback.extract_tb(error.__traceback__)  # the first one is here
+        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+        raise ConfigError(f"{type(error).__name__}: {message}{place}", where) from error
 
 
 def _module(name: str, where: str) -> Any:
@@ -143,59 +155,12 @@ def _module(name: str, where: str) -> Any:
 def _attribute(module: Any, names: list[str], path: str, where: str) -> Any:
     found = module
     for name in names:
-        if not hasattr(found, name):
+        below = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", []))]
+        if not hasattr(found, name) and name not in below:
             owner = getattr(found, "__name__", repr(found))
-            if name in _modules_in(found):
-                raise _names_a_module(path, where)
-            hint = nearest(name, _names_in(found))
+            hint = nearest(name, [*dir(found), *below])
             raise ConfigError(f"{path!r}: {owner} has no {name!r}{hint}", where)
-        found = getattr(found, name)
+        found = getattr(found, name, module)  # a module that is not imported yet counts as one
     if inspect.ismodule(found):
-        raise _names_a_module(path, where)
+        raise ConfigError(f"{path!r} is a module; name an object in it", where)
     return found
-
-
-def _names_a_module(path: str, where: str) -> ConfigError:
-    return ConfigError(f"{path!r} is a module; name an object in it", where)
-
-
-def _names_in(owner: Any) -> list[str]:
-    return [*dir(owner), *_modules_in(owner)]
-
-
-def _modules_in(owner: Any) -> list[str]:
-    paths = getattr(owner, "__path__", None)
-    return [] if paths is None else [module.name for module in pkgutil.iter_modules(paths)]
-
-
-def _top_level() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules()]
-
-
-def _check_arguments(
-    target: Callable[..., Any],
-    positional: list[Any],
-    arguments: dict[str, Any],
-    where: str,
-    complete: bool,
-) -> None:
-    known = parameters(target)
-    if known is None:
-        return
-    kinds = {parameter.kind for parameter in known.values()}
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        for name in arguments:
-            if name not in known:
-                hint = nearest(str(name), known)
-                raise ConfigError(
-                    f"{_name_of(target)} takes no such argument{hint}", join_key(where, name)
-                )
-    for name, parameter in [*known.items()][len(positional) :]:
-        variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        needed = complete and not variadic and parameter.default is parameter.empty
-        if needed and name not in arguments:
-            raise ConfigError(f"missing; {_name_of(target)} needs it", join_key(where, name))
-
-
-def _name_of(target: Callable[..., Any]) -> str:
-    return getattr(target, "__qualname__", repr(target))

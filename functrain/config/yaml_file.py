@@ -12,7 +12,7 @@ import yaml
 from functrain.config.locations import join_key
 from functrain.errors import ConfigError
 
-_PACKAGE = re.compile(r"#\s*@package\s+(\S+)\s*$")
+_PACKAGE = re.compile(r"\s*#[ \t]*@package[ \t]+(\S+)[ \t]*$", re.MULTILINE)
 # YAML 1.1 parses 1e-3 as text, but users mean a number. The expression is from OmegaConf.
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -68,11 +68,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_file(text: str, name: str) -> YamlFile:
-    """Parse the text of a file.
-
-    Args:
-        text: YAML.
-        name: the name of the file, for messages.
+    """Parse the text of a file with this name.
 
     Raises:
         ConfigError: the text is not valid YAML, not a mapping, or has a duplicate key; the
@@ -93,7 +89,8 @@ def parse_file(text: str, name: str) -> YamlFile:
     defaults = data.pop("defaults", None) or []
     if not isinstance(defaults, list):
         raise ConfigError(f"{lines['defaults']}: defaults: expected a list of files")
-    return YamlFile(name, data, lines, defaults, _package(text))
+    header = _PACKAGE.match(text)
+    return YamlFile(name, data, lines, defaults, header and header[1])
 
 
 def problem(error: yaml.YAMLError) -> str:
@@ -107,8 +104,7 @@ def _hint(text: str, error: yaml.YAMLError) -> str:
     """Return a hint for a common mistake: an unquoted reference within braces."""
     mark = getattr(error, "problem_mark", None)
     line = "" if mark is None else [*text.splitlines(), ""][mark.line]
-    unquoted = re.search(r"\{.*[^\"']\$\{", line)
-    return '; within {...} quote it: "${name}"' if unquoted else ""
+    return '; within {...} quote it: "${name}"' if re.search(r"\{.*[^\"']\$\{", line) else ""
 
 
 def _lines(
@@ -117,17 +113,18 @@ def _lines(
     """Yield the keys with their locations; a duplicate key is an error."""
     if node in above:
         raise ConfigError(f"{name}:{_line(node)}: {where}: an alias contains itself")
-    if isinstance(node, yaml.SequenceNode):
-        children = [(str(index), child, child) for index, child in enumerate(node.value)]
-    elif isinstance(node, yaml.MappingNode):
+    keyed = isinstance(node, yaml.MappingNode)
+    if keyed:
         children = [(str(key.value), key, child) for key, child in node.value if key.tag != _MERGE]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(str(index), child, child) for index, child in enumerate(node.value)]
     else:
         children = []
     seen: dict[str, int] = {}
     for key, beginning, child in children:
         path, line = join_key(where, key), _line(beginning)
-        if isinstance(node, yaml.MappingNode) and not _is_key(beginning):
-            raise ConfigError(f"{name}:{line}: {join_key(where, key)}: a key must be text")
+        if keyed and not _is_key(beginning):
+            raise ConfigError(f"{name}:{line}: {path}: a key must be text")
         if key in seen:
             raise ConfigError(f"{name}:{line}: {path}: duplicate key, first in line {seen[key]}")
         seen[key] = line
@@ -141,9 +138,3 @@ def _is_key(node: yaml.Node) -> bool:
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-def _package(text: str) -> str | None:
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    match = _PACKAGE.match(first)
-    return match[1] if match else None

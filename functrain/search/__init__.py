@@ -1,6 +1,6 @@
 """Search for hyperparameters on Optuna: resumable, pruned at evaluations, over several seeds.
 
-Begin with ``searching.py``.
+Begin with ``loop.py``.
 """
 
 from functrain.search.loop import Search, search

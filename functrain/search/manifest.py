@@ -6,14 +6,13 @@ again; any other seed resumes from its newest checkpoint.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import attrs
 import orjson
 
-from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
+from functrain.checkpoint.storage.files import replace_file
 from functrain.errors import RunChangedError, SearchError
 
 TRIAL, SEARCH = "trial.json", "search.json"
@@ -101,10 +100,4 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    make_directories(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with created(draft) as descriptor:
-        write_all(descriptor, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    draft.rename(path)
-    sync_directory(path.parent)
+    replace_file(path, orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -156,14 +156,13 @@ def read_space(given: Mapping[str, Any]) -> Space:
          'a.b': Choices(options=(1,))}
     """
     space: Space = {}
-    for name, node in _parameters(given, ""):
-        try:
-            parameter = _parameter(node)
-        except SearchError as error:
-            raise SearchError(f"space: {name}: {error}") from error
+    for name, node in parameters(given):
         if name in space:
             raise SearchError(f"space: {name}: given twice")
-        space[name] = parameter
+        try:
+            space[name] = read_parameter(node)
+        except SearchError as error:
+            raise SearchError(f"space: {name}: {error}") from error
     if not space:
         raise SearchError("space: it has no parameters")
     return space
@@ -174,13 +173,13 @@ def suggest(space: Space, trial: Any) -> dict[str, Any]:
     return {name: parameter.suggest(trial, name) for name, parameter in space.items()}
 
 
-def _parameters(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+def parameters(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the plain data of each parameter below a section."""
     for key, child in node.items():
-        name = f"{path}{key}"
         if isinstance(child, Mapping) and not _is_parameter(child):
-            yield from _parameters(child, f"{name}.")
+            yield from parameters(child, f"{path}{key}.")
         else:
-            yield name, child
+            yield f"{path}{key}", child
 
 
 def _is_parameter(node: Mapping[str, Any]) -> bool:
@@ -193,7 +192,12 @@ def _is_parameter(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _parameter(node: Any) -> Parameter:
+def read_parameter(node: Any) -> Parameter:
+    """Read one parameter: a mapping, a list, or the parameter itself.
+
+    Raises:
+        SearchError: it is invalid.
+    """
     if isinstance(node, Range | Choices):
         return node
     if isinstance(node, list | tuple):
@@ -204,18 +208,14 @@ def _parameter(node: Any) -> Parameter:
     kind = options.pop("type", "categorical" if "choices" in options else None)
     if kind not in _KEYS:
         raise SearchError(f"type: expected one of {', '.join(_KEYS)}, got {kind!r}")
-    _check_keys(options, _KEYS[kind])
+    for key in options:
+        if key not in _KEYS[kind]:
+            raise SearchError(f"unknown key {key!r}{nearest(str(key), _KEYS[kind])}")
+    for key, needed in _KEYS[kind].items():
+        if needed and key not in options:
+            raise SearchError(f"{key}: missing")
     if kind != "categorical":
         return Range(kind, **options)
     if not isinstance(options["choices"], list | tuple):
         raise SearchError(f"choices: expected a list, got {options['choices']!r}")
     return Choices(options["choices"])
-
-
-def _check_keys(options: Mapping[str, Any], known: Mapping[str, bool]) -> None:
-    for key in options:
-        if key not in known:
-            raise SearchError(f"unknown key {key!r}{nearest(str(key), known)}")
-    for key, needed in known.items():
-        if needed and key not in options:
-            raise SearchError(f"{key}: missing")

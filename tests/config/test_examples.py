@@ -82,9 +82,9 @@ class TestTranslated:
     def test_the_search(self, configs: Path) -> None:
         pytest.importorskip("optuna")
         from functrain import config
-        from functrain.search.search_file import read_search
+        from functrain.config import load_search
 
-        search = read_search(str(configs / "template_search.yaml"))
+        search = load_search(str(configs / "template_search.yaml"))
         assert set(search.space) == {"model.width", "schedule.lr", "schedule.infimum_lr"}
         loaded = config.load(search.base, [*search.overrides, "model.width=8"])
         assert (loaded.config.seeds, loaded.config.model["width"]) == (None, 8)

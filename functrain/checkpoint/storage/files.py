@@ -26,6 +26,17 @@ def created(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file atomically and durably, creating its folder if missing."""
+    make_directories(path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with created(draft) as descriptor:
+        write_all(descriptor, data)
+    draft.rename(path)
+    sync_directory(path.parent)
+
+
 def sync(descriptor: int) -> None:
     """Wait until written data is on the disk, not in its cache."""
     if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync does not flush the disk's cache
