@@ -28,7 +28,6 @@ from functrain.errors import (
     RunDirectoryError,
 )
 
-METRICS_LOG = "metrics.jsonl"
 _MARK = "functrain run directory, format "
 _VERSION = "1.0"
 _MAJOR = 1

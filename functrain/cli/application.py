@@ -157,12 +157,13 @@ def plot(
         float, typer.Option(help="fraction of the steps to smooth over; 0 disables")
     ] = 0.05,
     log: Annotated[bool | None, typer.Option("--log/--linear", help="scale of the values")] = None,
+    theme: Annotated[str, typer.Option(help="light or dark paper of a picture")] = "light",
 ) -> None:
     """Draw the curves of one or several runs."""
     from functrain.cli.plot import plot
     from functrain.plotting import Options
 
-    plot(runs, out, Options(metric or (), x, smooth, log), console())
+    plot(runs, out, Options(metric or (), x, smooth, log, theme), console())
 
 
 @app.command()

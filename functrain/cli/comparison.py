@@ -13,8 +13,8 @@ from functrain import tree
 from functrain.checkpoint import Manifest, verify
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli.checkpoint_argument import ChosenCheckpoint, open_checkpoint
+from functrain.metrics.log_file import FILE_NAME, read
 from functrain.testing.bisect.records import by_digests, common
-from functrain.training.metrics_log import FILE_NAME, read
 from functrain.tree import Path
 from functrain.tree.elements import Distance, distance
 

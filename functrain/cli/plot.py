@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from functrain.errors import LogError, MissingExtraError
+from functrain.errors import LogError
+from functrain.metrics.log_file import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of
-from functrain.training.metrics_log import FILE_NAME
+from functrain.plotting.compare import short_names
 from functrain.view.chart_file import check_format, draw
-from functrain.view.run_logs import read_log, runs_at, short_names
+from functrain.view.run_logs import read_log, runs_at
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
@@ -27,18 +28,13 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
     Raises:
         LogError: there is nothing to draw.
         ConfigurationError: an option is invalid.
-        MissingExtraError: the format needs matplotlib.
+        MissingExtraError: matplotlib is not installed.
     """
     out = out or (paths[0] if len(paths) == 1 else Path()) / "curves.png"
     check_format(out)
     runs, notes = _read(runs_at(paths))
     title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
-    try:
-        draw(chart_of(runs, options, title), out, notes)
-    except MissingExtraError as error:
-        raise MissingExtraError(
-            f"{error}, or write --out FILE.html, which needs no package"
-        ) from error
+    draw(chart_of(runs, options, title), out, notes)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(str(out), soft_wrap=True, highlight=False, markup=False)

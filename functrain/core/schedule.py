@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
-
-from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
-from functrain.errors.optional import require
 
 Mode: TypeAlias = Literal["min", "max"]
 """Which of two values of a metric is better: the lesser or the greater."""
@@ -128,22 +126,15 @@ class Schedule(Protocol):
             ax: matplotlib's `Axes` to draw on; None makes new ones, in a figure of their own.
 
         Returns:
-            The `Axes`; `.figure` has `savefig`, and is what a notebook shows.
+            The `Axes`, which notebooks show; `.figure` has `savefig`.
 
         Raises:
             UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
             ScheduleStateError: the lr depends on metrics that are observed.
             MissingExtraError: matplotlib is not installed.
         """
-        lrs = rates(self, steps)
-        if ax is None:
-            figure = require("matplotlib.figure", "plot").Figure((6, 3.2), layout="constrained")
-            ax = figure.subplots()
-        ax.plot(range(len(lrs)), lrs, color="#1f5fa8")
-        ax.set(xlabel="step", ylabel="learning rate")
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-        return ax
+        # By name, because the step is imported without any room that draws.
+        return import_module("functrain.plotting").schedule_curve(self, steps, ax)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule, for classes of attrs fields."""
@@ -152,42 +143,3 @@ class Schedule(Protocol):
             return object.__repr__(self)
         values = (f"{field.alias}={getattr(self, field.name)!r}" for field in attrs.fields(cls))
         return f"{cls.__name__}({', '.join(values)})"
-
-
-def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
-    """Return the learning rate of every update of a run.
-
-    Args:
-        schedule: one that sees no metrics.
-        steps: length of the run in updates; None is the schedule's own horizon.
-
-    Raises:
-        UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
-        ScheduleStateError: the lr depends on metrics that are observed.
-        ConfigurationError: `steps` is no integer, or less than 1.
-
-    Example:
-        >>> from functrain.schedules import Linear
-        >>> rates(Linear(1.0), steps=4)
-        [1.0, 0.75, 0.5, 0.25]
-    """
-    name = type(schedule).__name__
-    if schedule.observes is not None:
-        raise ScheduleStateError(
-            f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
-            "the run: draw the lr that its history holds, or the schedules inside it"
-        )
-    length = schedule.horizon() if steps is None else steps
-    if length is None:
-        raise UnknownLengthError(
-            f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
-            ".plot(steps=N)"
-        )
-    if not isinstance(length, int) or length < 1:
-        raise ConfigurationError(f"{name}.plot: steps: expected an integer >= 1, got {length!r}")
-    state = schedule.with_horizon(schedule.init(), length)
-    lrs = []
-    for step in range(length):
-        lrs.append(schedule.lr(state, step))
-        state = schedule.advance(state)
-    return lrs

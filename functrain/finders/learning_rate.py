@@ -16,7 +16,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, FinderError, NonFiniteError
-from functrain.errors.optional import require
+from functrain.plotting.colors import THEMES
 from functrain.schedules import Lambda
 from functrain.training.durations import Steps
 from functrain.training.iteration import iterate
@@ -79,25 +79,27 @@ class LearningRateCurve:
             path: the file to write, if any.
 
         Returns:
-            A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
+            A ``matplotlib.figure.Figure`` that notebooks show.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(self.rates, self.raw, color="#7a7a7a", alpha=0.35, linewidth=1, label="loss")
-        axes.plot(self.rates, self.losses, color="#1f5fa8", label="smoothed")
+        from functrain.plotting.figure import axes_of, blank
+
+        figure = blank((7, 4), theme := THEMES["light"])
+        axes = axes_of(figure, theme, "learning rate", "loss")
+        axes.plot(
+            self.rates, self.raw, color=theme.lines[-1], alpha=0.35, linewidth=1, label="loss"
+        )
+        axes.plot(self.rates, self.losses, color=theme.lines[0], label="smoothed")
         with contextlib.suppress(FinderError):
             rate = self.suggestion
-            axes.axvline(rate, color="#d1622b", linestyle="--", label=f"suggestion {rate:.3g}")
-        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+            axes.axvline(rate, color=theme.lines[1], linestyle="--", label=f"suggestion {rate:.3g}")
+        axes.set_xscale("log")
         axes.set_ylim(top=max(self.losses[0] * 2, min(self.losses)))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         if path is not None:
-            figure.savefig(path, dpi=130)
+            figure.write(path)
         return figure
 
 

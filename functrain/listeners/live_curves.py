@@ -11,11 +11,12 @@ import attrs
 from functrain.errors import ConfigurationError
 from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
+from functrain.metrics.log_file import Row
 from functrain.metrics.rows import fetch
+from functrain.plotting import Chart, Columns, Options, chart_of
 from functrain.training import events
-from functrain.view.metric_charts import Series, metric_charts
+from functrain.view.charts import titled
 
-Found = dict[str, dict[str, Series]]
 # Drawing a long run takes longer, so it happens less often: at most this share of the time.
 _SHARE = 0.05
 
@@ -56,12 +57,12 @@ class LiveCurves:
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     _place: NotebookDisplay | None = attrs.field(init=False, default=None)
     _next: float = attrs.field(init=False, default=0.0)
-    _pending: list[dict[str, Any]] = attrs.field(init=False, factory=list)
-    _found: Found = attrs.field(init=False, factory=dict)
+    _pending: list[Row] = attrs.field(init=False, factory=list)
+    _rows: list[Row] = attrs.field(init=False, factory=list)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Start an empty figure; the first values make it appear."""
-        self._pending, self._found = [], {name: {} for name in self.metrics}
+        self._pending, self._rows = [], []
         self._place = NotebookDisplay() if in_notebook() else None
         self._next = self.clock() + REFRESH_SECONDS
 
@@ -79,9 +80,9 @@ class LiveCurves:
         if self._place is None:
             return
         step, prefix = event.state.counters.step, evaluation_name(event)
-        for name in self.metrics:
-            if name in event.metrics:
-                self._add(name, f"{prefix}/{name}", step, event.metrics[name])
+        found = {name: event.metrics[name] for name in self.metrics if name in event.metrics}
+        row = {f"{prefix}/{name}": value for name, value in found.items()}
+        self._pending.append({"step": step, **row})
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Draw the final figure."""
@@ -93,35 +94,19 @@ class LiveCurves:
             self._show()
         self._place = None
 
-    def _add(self, name: str, label: str, step: int, value: float) -> None:
-        steps, values = self._found[name].setdefault(label, ([], []))
-        steps.append(step)
-        values.append(value)
-
     def _show(self) -> None:
         begun = self.clock()
-        pending, self._pending = self._pending, []
-        for row in fetch(pending):
-            for name in self.metrics:
-                if name in row:
-                    self._add(name, name, row["step"], row[name])
-        if self._place is not None and any(self._found.values()):
-            found = {name: _training_first(name, series) for name, series in self._found.items()}
-            self._place.show(_as_text(found), metric_charts(found))
+        self._rows += fetch(self._pending)
+        self._pending = []
+        columns = Columns.of(self._rows)
+        if self._place is not None and len(columns.names()) > 1:
+            chart = chart_of({"": columns}, Options(metrics=("*",)))
+            self._place.show(_as_text(chart), titled(chart))
         now = self.clock()
         self._next = now + max(REFRESH_SECONDS, (now - begun) / _SHARE)
 
 
-def _training_first(name: str, series: dict[str, Series]) -> dict[str, Series]:
-    """Return the series of a metric in drawing order."""
-    return dict(sorted(series.items(), key=lambda item: item[0] != name))
-
-
-def _as_text(found: Found) -> str:
-    """Return the last value of each series as text."""
-    lines = (
-        f"{label} {values[-1]:.4g} at step {steps[-1]}"
-        for series in found.values()
-        for label, (steps, values) in series.items()
-    )
-    return "\n".join(lines)
+def _as_text(chart: Chart) -> str:
+    """Return the last value of each line as text."""
+    lines = (line for panel in chart.panels for line in panel.lines)
+    return "\n".join(f"{each.label} {each.y[-1]:.4g} at step {each.x[-1]:.0f}" for each in lines)

@@ -15,8 +15,8 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.errors.base import warn
+from functrain.metrics.log_file import FILE_NAME
 from functrain.training import events
-from functrain.training.metrics_log import FILE_NAME
 
 # Pruning may already have removed the local checkpoint.
 _NOT_READ = (CheckpointReadError, CheckpointCorruptError, NoCheckpointError)

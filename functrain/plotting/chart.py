@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ import attrs
 
 from functrain.plotting.colors import DASHES
 from functrain.plotting.columns import Columns
-from functrain.plotting.decimation import decimated, drawable
+from functrain.plotting.decimation import decimated, drawable, undrawable
 from functrain.plotting.metric_names import (
     TITLES,
     chosen,
@@ -23,6 +24,9 @@ from functrain.plotting.options import Options
 from functrain.plotting.smoothing import smoothed
 from functrain.plotting.x_values import LABELS, x_values
 
+# Smaller positive values are not drawn on a logarithmic axis.
+LEAST_LOGARITHM = 1e-300
+
 
 @attrs.frozen(eq=False)
 class Points:
@@ -31,6 +35,11 @@ class Points:
     x: list[float]
     y: list[float]
     mean: list[float]
+
+    def alone(self) -> list[int]:
+        """Return which points no line reaches, because both neighbours have no place."""
+        seen = [False, *map(drawable, self.y), False]
+        return [at for at in range(len(self.y)) if seen[at : at + 3] == [False, True, False]]
 
 
 @attrs.frozen(eq=False)
@@ -55,11 +64,19 @@ class Line:
     y: Sequence[float]
     smooth: float = 0.0
 
-    def points(self, pixels: int) -> Points:
-        """Return few enough points for a width, spikes included."""
+    def points(self, pixels: int, above: float = -math.inf) -> Points:
+        """Return few enough points for a width, spikes included; NaN for those without a place."""
         kept = decimated(self.y, pixels)
         mean = smoothed(self.y, self.smooth, kept) if self.smooth else []
-        return Points([self.x[i] for i in kept], [self.y[i] for i in kept], mean)
+        y, mean = (
+            [value if drawable(value) and value > above else math.nan for value in values]
+            for values in ((self.y[index] for index in kept), mean)
+        )
+        return Points([self.x[index] for index in kept], y, mean)
+
+    def missing(self, pixels: int) -> list[int]:
+        """Return which values have no place on an axis, at most one for each pixel."""
+        return undrawable(self.y, pixels)
 
 
 @attrs.frozen(eq=False)
@@ -69,6 +86,15 @@ class Panel:
     title: str
     lines: tuple[Line, ...]
     log: bool
+
+    def in_words(self, x: str) -> str:
+        """Describe the panel for readers who cannot see it, with its first values out of place."""
+        places = [
+            f"{line.metric} is {line.y[index]} at {line.x[index]:g}"
+            for line in self.lines
+            for index in line.missing(pixels=10)
+        ]
+        return "; ".join([f"{self.title} over {x}", *places])
 
 
 @attrs.frozen(eq=False)
@@ -83,6 +109,7 @@ class Chart:
         runs: labels of the runs by index of their colour; empty for a single run, whose colours
             tell metrics apart.
         styles: names of the line styles in use, if colours tell runs apart.
+        theme: ``light`` or ``dark``, the paper of a figure.
     """
 
     title: str
@@ -91,6 +118,7 @@ class Chart:
     whole: bool = True
     runs: tuple[str, ...] = ()
     styles: tuple[tuple[str, int], ...] = ()
+    theme: str = "light"
 
 
 def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title: str = "") -> Chart:
@@ -130,6 +158,7 @@ def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title:
         whole=options.x in ("step", "samples"),
         runs=tuple(runs) if several else (),
         styles=_styles(dashes) if several else (),
+        theme=options.theme,
     )
 
 
@@ -163,16 +192,12 @@ def _lines(
 def _panel(name: str, lines: list[Line], log: bool | None) -> Panel:
     metrics = {line.metric for line in lines}
     alone = next(iter(metrics)) if len(metrics) == 1 else name
-    title = TITLES.get(alone, alone)
-    return Panel(title, tuple(lines), _logarithmic(name, lines) if log is None else log)
-
-
-def _logarithmic(name: str, lines: list[Line]) -> bool:
-    """Return whether values differ by more than a factor of 20, so that a log axis shows more."""
-    if not spans_magnitudes(name):
-        return False
-    values = [value for line in lines for value in line.y if drawable(value)]
-    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+    shown = [value for line in lines for value in line.y if drawable(value)]
+    if log is None:  # where values differ by more than a factor of 20, so that it shows more
+        least = min(shown, default=0.0)
+        log = spans_magnitudes(name) and least > 0 and max(shown) > 20 * least
+    has_logarithm = any(value > LEAST_LOGARITHM for value in shown)
+    return Panel(TITLES.get(alone, alone), tuple(lines), log and has_logarithm)
 
 
 def _dashes(metrics: Sequence[str], names: Sequence[str]) -> dict[str, int]:

@@ -1,150 +1,293 @@
-"""A chart as a matplotlib figure, for PNG, PDF and SVG files and for notebooks."""
+"""The one drawer: charts as matplotlib figures, and panels as SVG for pages and notebooks.
+
+Importing it needs matplotlib; other files import it when they draw.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from functrain.errors.optional import require
-from functrain.plotting.axis import Axis
-from functrain.plotting.chart import Chart, Line, Panel, Points, chart_of
-from functrain.plotting.colors import DASHES, LIGHT
-from functrain.plotting.columns import Columns
-from functrain.plotting.decimation import undrawable
-from functrain.plotting.options import Options
+from functrain.plotting.chart import LEAST_LOGARITHM, Chart, Line, Panel, Points
+from functrain.plotting.colors import DASHES, INK, PAGE, THEMES, Theme
 
-DOTS_PER_INCH = 140
-_COLUMNS, _PIXELS, _FEW = 2, 1200, 60
-_INK, _QUIET, _RULE = "#1b1f24", "#5c6570", "#e3e6ea"
+require("matplotlib", "plot")  # for its message about what to install
+
+import matplotlib as mpl  # noqa: E402
+from matplotlib import ticker  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+
+_DOTS_PER_INCH = 140
+_COLUMNS, _LEGEND_COLUMNS, _PIXELS, _FEW = 2, 4, 1200, 60
+_ROW = 0.19  # of a legend, in inches
+# Of a panel in HTML: inches, letters in a row of its legend, points of all and of one line.
+_PAGE_SIZE, _PAGE_LETTERS = (5.2, 2.4), 74
+_PAGE_POINTS, _PAGE_LEAST, _PAGE_MOST = 10_000, 50, 450
+# Equal charts are equal files: no time, no random names.
+_REPEATABLE: Any = {"svg.hashsalt": "functrain", "svg.fonttype": "none"}
+_NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+# A page has ids, fonts and styles of its own, and needs no more than a hundredth of a point.
+_FOR_PAGES = [
+    (re.compile(pattern, re.DOTALL), short)
+    for pattern, short in (
+        (r'<style type="text/css">.*?</style>|(?<=<g) id="[^"]*"', ""),
+        (r'style="font: ([\d.]+)px [^;"]*', r'style="font-size: \1px'),
+        (r"; font-family: [^;\"]*'DejaVu Sans'[^;\"]*", ""),
+        (r'(?<=[ "(]\d)(\d*\.\d\d)\d+(?=[ ")])', r"\1"),
+        (INK, "currentColor"),
+        (r"xlink:href=", "href="),
+        (r"\s*\n\s*", " "),
+    )
+]
 
 
-def curves(
-    history: Iterable[Mapping[str, Any]],
-    path: str | Path | None = None,
-    title: str = "",
-    options: Options | None = None,
-) -> Any:
-    """Draw the curves of a run with matplotlib.
+class Picture(Figure):
+    """A figure that a notebook shows without ``%matplotlib inline``.
 
-    Args:
-        history: its rows.
-        path: where to write the picture; by default it is not written.
-        title: over the figure.
-        options: what to draw.
-
-    Returns:
-        A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        ConfigurationError: an option names an unknown metric.
+    It is not made through pyplot, which would keep it and choose a display.
     """
-    figure = figure_of(chart_of({title: Columns.of(history)}, options, title))
-    if path is not None:
-        figure.savefig(path, dpi=DOTS_PER_INCH)
-    return figure
+
+    def _repr_png_(self) -> bytes:
+        return self._written("png")
+
+    def write(self, path: str | Path) -> None:
+        """Write the picture to a file; the end of its name chooses the format."""
+        kind = Path(path).suffix.lower().removeprefix(".")
+        Path(path).write_bytes(self._written(kind))
+
+    def _written(self, kind: str) -> bytes:
+        file = io.BytesIO()
+        dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        with mpl.rc_context(_REPEATABLE):
+            self.savefig(file, format=kind, dpi=_DOTS_PER_INCH, metadata=dates.get(kind))
+        return file.getvalue()
 
 
-def figure_of(chart: Chart) -> Any:
+class PictureAxes(Axes):
+    """Axes that a notebook shows as the picture they are in."""
+
+    def _repr_png_(self) -> bytes:
+        figure = self.get_figure(root=True)
+        assert isinstance(figure, Picture), "these axes are made by axes_of, in a picture"
+        return figure._repr_png_()
+
+
+def figure_of(chart: Chart) -> Picture:
     """Draw a chart.
 
     Args:
         chart: what to draw.
 
     Returns:
-        A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
+        A ``matplotlib.figure.Figure``, which notebooks show.
     """
-    count = max(1, len(chart.panels))
-    columns = min(_COLUMNS, count)
-    rows = math.ceil(count / columns)
-    # Not through pyplot, which would keep the figure and choose a display.
-    figure = require("matplotlib.figure", "plot").Figure(
-        figsize=(5.4 * columns, 3.1 * rows + 0.5), layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    theme = THEMES[chart.theme]
+    columns = min(_COLUMNS, max(1, len(chart.panels)))
+    rows = math.ceil(max(1, len(chart.panels)) / columns)
+    handles = _handles_of_runs(chart, theme)
+    below = _ROW * math.ceil(len(handles) / _LEGEND_COLUMNS)
+    figure = blank((5.4 * columns, 3.1 * rows + 0.3 + below), theme)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, chart.panels, strict=False):
-        _panel(axes, panel, chart)
+        _panel(axes, panel, chart, theme, _PIXELS)
+        axes.set_title(_plain(panel.title), fontsize=11, loc="left", color=theme.ink)
+        if not chart.runs and len(panel.lines) > 1:
+            _legend(axes, "best", _handles(panel, theme), theme)
     for axes in grid[len(chart.panels) :]:
         axes.set_axis_off()
     if chart.title:
-        figure.suptitle(_plain(chart.title), fontsize=13, color=_INK)
-    if chart.runs:
-        _legend_of_runs(figure, chart)
+        figure.suptitle(_plain(chart.title), fontsize=13, color=theme.ink)
+    if handles:
+        _legend(figure, "outside lower center", handles, theme, _LEGEND_COLUMNS)
     return figure
 
 
-def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
-    drawn = [(line, line.points(_PIXELS)) for line in panel.lines]
-    x = Axis.of_steps(value for _, points in drawn for value in points.x)
-    y = Axis.over((value for _, points in drawn for value in points.y), log=panel.log)
-    for line, points in drawn:
-        _line(axes, line, points)
-    # A little room at the end, so that the last markers are not cut.
-    axes.set(xlim=(x.low, x.high + 0.012 * (x.high - x.low)), xlabel=_plain(chart.x))
-    if y.log:
-        axes.set_yscale("log")
+def panels_of(chart: Chart) -> list[tuple[str, str]]:
+    """Draw each panel for HTML, in the colours of the page around it.
+
+    Returns:
+        For each panel the ``viewBox`` and the content of an ``svg`` element.
+    """
+    count = sum(len(panel.lines) for panel in chart.panels)
+    pixels = max(_PAGE_LEAST, min(_PAGE_MOST, _PAGE_POINTS // max(1, count)))
+    return [_panel_svg(panel, chart, pixels) for panel in chart.panels]
+
+
+def blank(size: tuple[float, float], theme: Theme, pad: float = 0.12) -> Picture:
+    """Return a figure without axes; its size and the free space around axes are in inches."""
+    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
+    return Picture(size, facecolor=theme.paper, layout=layout)
+
+
+def axes_of(figure: Picture, theme: Theme, x: str = "", y: str = "") -> PictureAxes:
+    """Return the only axes of a figure, with labels."""
+    axes = PictureAxes(figure, 111)
+    figure.add_subplot(axes)
+    _style(axes, theme)
+    axes.set(xlabel=_plain(x), ylabel=_plain(y))
+    return axes
+
+
+def _panel_svg(panel: Panel, chart: Chart, pixels: int) -> tuple[str, str]:
+    handles = _handles_of_runs(chart, PAGE) or _handles(panel, PAGE)
+    lengths = [len(str(handle.get_label())) + 8 for handle in handles]
+    fitting = len(handles) if sum(lengths) < _PAGE_LETTERS else _PAGE_LETTERS // max(lengths) or 1
+    width, height = _PAGE_SIZE
+    above = _ROW * math.ceil(len(handles) / fitting) if len(handles) > 1 else 0
+    figure = blank((width, height + above), PAGE, pad=0.04)
+    _panel(axes_of(figure, PAGE), panel, chart, PAGE, pixels)
+    if above:
+        _legend(figure, "outside upper left", handles, PAGE, fitting)
+    file = io.BytesIO()
+    with mpl.rc_context(_REPEATABLE):
+        figure.savefig(file, format="svg", metadata=_NO_METADATA)
+    svg = file.getvalue().decode()
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    for pattern, short in _FOR_PAGES:
+        body = pattern.sub(short, body)
+    return f"0 0 {72 * width:g} {72 * (height + above):g}", body
+
+
+def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> None:
+    _style(axes, theme)
+    above = LEAST_LOGARITHM if panel.log else -math.inf
+    points = [line.points(pixels, above) for line in panel.lines]
+    axes.set_yscale("log" if panel.log else "linear")
+    axes.set_ylim(_limits([y for each in points for y in each.y if y == y], panel.log))
+    for line, each in zip(panel.lines, points, strict=True):
+        _line(axes, line, each, theme, pixels)
+    low, high = axes.dataLim.intervalx
+    if 0 <= low <= 0.2 * high or low == high > 0:
+        low = 0.0
+    if math.isfinite(high - low):
+        axes.set_xlim(low, high if high > low else low + 1)
+    numbers = _Numbers()
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=chart.whole, steps=steps))
+    if not panel.log:
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=steps))
+    else:
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5))
+        )
         axes.minorticks_off()
-    axes.set_ylim(y.low, y.high)
-    for axis, ticks in ((axes.xaxis, x.ticks(6, chart.whole)), (axes.yaxis, y.ticks(5))):
-        axis.set_ticks([value for value, _ in ticks], [text for _, text in ticks])
-    axes.set_title(_plain(panel.title), fontsize=11, loc="left", color=_INK)
-    axes.tick_params(labelsize=9, colors=_INK, length=3)
-    axes.xaxis.label.set(fontsize=9, color=_QUIET)
-    axes.grid(color=_RULE, linewidth=0.8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(numbers)
+    axes.set_xlabel(_plain(chart.x))
+
+
+def _style(axes: Any, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.margins(x=0, y=0.05)
+    axes.tick_params(labelsize=9, colors=theme.ink, length=3)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(fontsize=9, color=theme.quiet)
+    axes.grid(color=theme.rule, linewidth=0.8, clip_on=False)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_QUIET)
-    if not chart.runs and len(panel.lines) > 1:
-        axes.legend(fontsize=9, frameon=False, labelcolor=_INK)
+    axes.spines["bottom"].set_color(theme.quiet)
 
 
-def _line(axes: Any, line: Line, points: Points) -> None:
-    color = LIGHT[line.color % len(LIGHT)]
-    style = (0, DASHES[line.dash]) if DASHES[line.dash] else "solid"
-    few = len(points.x) <= (_FEW if line.dash else 1)
-    label = _plain(line.label)
+def _limits(values: list[float], log: bool) -> tuple[float, float]:
+    """Return the ends of an axis that shows all values, with a little room."""
+    places = [math.log10(value) for value in values] if log else values
+    low, high = min(places, default=0.0), max(places, default=1.0)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        half = 0.5 if log else abs(low) * 0.05 or 0.5
+        low, high = low - half, high + half
+    free = 0.05 * (high - low)
+    low, high = low - free, high + free
+    return (10 ** max(low, -307), 10 ** min(high, 307)) if log else (low, high)
+
+
+def _line(axes: Any, line: Line, points: Points, theme: Theme, pixels: int) -> None:
+    style = {"color": theme.lines[line.color % len(theme.lines)], "clip_on": False}
     if points.mean:
-        axes.plot(points.x, points.y, color=color, alpha=0.28, linewidth=0.8, zorder=1.5)
-        axes.plot(points.x, points.mean, color=color, linewidth=1.6, label=label)
+        axes.plot(points.x, points.y, alpha=0.3, linewidth=0.8, zorder=1.5, **style)
+        axes.plot(points.x, points.mean, linewidth=1.6, label=_plain(line.label), **style)
     else:
-        marker = "." if few or line.smooth else None
+        few = len(points.x) <= (_FEW if line.dash else 1)
+        marks = range(len(points.x)) if few else points.alone()
         axes.plot(
             points.x,
             points.y,
-            color=color,
-            linestyle=style,
+            linestyle=(0, DASHES[line.dash]) if DASHES[line.dash] else "solid",
             linewidth=1.5,
-            marker=marker,
-            label=label,
+            marker=".",
+            markevery=list(marks),
+            label=_plain(line.label),
+            **style,
         )
     # A cross at the upper edge marks a value that has no place on the axis.
-    missing = [line.x[index] for index in undrawable(line.y, _PIXELS)]
+    missing = [line.x[index] for index in line.missing(pixels)]
     if missing:
         edge = axes.get_xaxis_transform()
-        axes.plot(missing, [1.0] * len(missing), "x", color=color, transform=edge, clip_on=False)
+        axes.plot(missing, [1.0] * len(missing), "x", transform=edge, **style)
 
 
-def _legend_of_runs(figure: Any, chart: Chart) -> None:
-    """Explain the colours of runs and the styles of evaluation sets, once for all panels."""
-    line = require("matplotlib.lines", "plot").Line2D
-    handles = [
-        line([], [], color=LIGHT[run % len(LIGHT)], label=_plain(label))
-        for run, label in enumerate(chart.runs)
-    ]
-    if len(chart.styles) > 1:
-        handles += [
-            line([], [], color=_QUIET, linestyle=(0, DASHES[dash] or (1, 0)), label=_plain(name))
-            for name, dash in chart.styles
-        ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+def _legend(place: Any, where: str, handles: list[Line2D], theme: Theme, columns: int = 1) -> None:
+    style = {"fontsize": 9, "frameon": False, "labelcolor": theme.ink, "ncols": columns}
+    place.legend(handles=handles, loc=where, **style)
+
+
+def _handles(panel: Panel, theme: Theme) -> list[Line2D]:
+    """Return a sample of each line of a panel."""
+    return [_sample(line.label, theme.lines, line.color, line.dash) for line in panel.lines]
+
+
+def _handles_of_runs(chart: Chart, theme: Theme) -> list[Line2D]:
+    """Explain the colours of several runs, and the styles of their evaluation sets."""
+    runs = [_sample(label, theme.lines, run) for run, label in enumerate(chart.runs)]
+    styles = chart.styles if len(chart.styles) > 1 else ()
+    return [*runs, *(_sample(name, (theme.quiet,), 0, dash) for name, dash in styles)]
+
+
+def _sample(label: str, colors: Sequence[Any], color: int, dash: int = 0) -> Line2D:
+    style: Any = (0, DASHES[dash]) if DASHES[dash] else "solid"
+    return Line2D([], [], color=colors[color % len(colors)], linestyle=style, label=_plain(label))
+
+
+class _Numbers(ticker.Formatter):
+    """Labels of ticks: SI prefixes for large numbers, powers of ten for tiny ones."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the labels in as few digits as tell the ticks apart."""
+        texts: list[str] = []
+        for digits in (6, 9, 12, 17):
+            texts = [number(value, digits) for value in values]
+            if len(set(texts)) == len(texts):
+                break
+        return texts
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return number(x)
+
+
+def number(value: float, digits: int = 6) -> str:
+    """Return a number in few characters.
+
+    Example:
+        >>> [number(value) for value in (0.0, 250.0, 12_500.0, -2e6, 0.05, 3e-4, 1e15)]
+        ['0', '250', '12.5k', '-2M', '0.05', '3e-4', '1e15']
+    """
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if scale <= abs(value) < 1e15:
+            return f"{value / scale:.{digits}g}{prefix}"
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.{digits}g}"
+    return f"{float(mantissa):.{digits}g}e{int(power)}"
 
 
 def _plain(text: str) -> str:
     """Escape ``$``, which matplotlib would read as mathematics."""
-    return "".join(char if char.isprintable() else "�" for char in text).replace("$", r"\$")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text).replace("$", r"\$")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.errors.validators import one_of
+from functrain.plotting.colors import THEMES
 from functrain.plotting.x_values import check_unit
 
 
@@ -23,9 +25,10 @@ class Options:
         x: ``step``, ``epoch``, ``samples`` or ``time``.
         smooth: training metrics are smoothed over this share of them, from 0 (not) to below 1.
         log: whether values are logarithmic; by default where that shows more.
+        theme: ``light`` or ``dark``, the paper of a figure; pages take the reader's.
 
     Raises:
-        ConfigurationError: ``x`` or ``smooth`` has another value.
+        ConfigurationError: ``x``, ``smooth`` or ``theme`` has another value.
 
     Example:
         >>> Options(metrics=("*loss",), x="epoch").smooth
@@ -36,6 +39,7 @@ class Options:
     x: str = "step"
     smooth: float = 0.05
     log: bool | None = None
+    theme: str = attrs.field(default="light", validator=one_of(*THEMES))
 
     def __attrs_post_init__(self) -> None:
         check_unit(self.x)

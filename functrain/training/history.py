@@ -13,10 +13,10 @@ from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError
 from functrain.errors.optional import require
+from functrain.metrics.log_file import Row, stream
 from functrain.metrics.mode import resolved_mode
 from functrain.plotting import Options, curves
 from functrain.plotting.table import text
-from functrain.training.metrics_log import Row, stream
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -130,6 +130,7 @@ class History:
         x: str = "step",
         smooth: float = 0.05,
         log: bool | None = None,
+        theme: str = "light",
     ) -> Any:
         """Draw curves; see :class:`functrain.plotting.Options` for the options.
 
@@ -140,14 +141,15 @@ class History:
             x: ``step``, ``epoch``, ``samples`` or ``time``.
             smooth: training metrics are smoothed over this share of the steps.
             log: logarithmic values, always or never; by default where it shows more.
+            theme: ``light`` or ``dark`` paper.
 
         Returns:
-            A ``matplotlib.figure.Figure``; notebooks show it after ``%matplotlib inline``.
+            A ``matplotlib.figure.Figure`` that notebooks show.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return curves(self, path, title, Options(metrics, x, smooth, log))
+        return curves(self, path, title, Options(metrics, x, smooth, log, theme))
 
     def to_pandas(self) -> Any:
         """Return the rows as a ``pandas.DataFrame`` by step, NaN where a metric was not measured.

@@ -8,48 +8,21 @@ it exactly once after any crash.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
-import orjson
 
 from functrain import metrics
-from functrain.checkpoint.run_directory import METRICS_LOG
 from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import LogError
 from functrain.metrics import Sums
+from functrain.metrics.log_file import FILE_NAME, Row, encode, read
 
-Row = dict[str, Any]
-FILE_NAME = METRICS_LOG
-
-
-def encode(row: Row) -> bytes:
-    r"""Return a row as one line of JSON; NaN and infinities become strings, which JSON lacks.
-
-    Example:
-        >>> encode({"step": 1, "loss": math.nan})
-        b'{"step":1,"loss":"nan"}\n'
-    """
-    line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-    if b":null" not in line:  # which is what orjson makes of NaN, and of None
-        return line
-    plain = {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def decode(line: bytes) -> Row:
-    """Return the row of a line."""
-    words = ("nan", "inf", "-inf")
-    row: Row = orjson.loads(line)
-    return {name: float(v) if v in words else v for name, v in row.items()}
+_MOST_ROWS = 64
+_MOST_SECONDS = 1.0
 
 
 class Log:
@@ -113,47 +86,6 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows of a log file without a last line that a crash cut short.
-
-    Raises:
-        LogError: a line in the middle is not JSON.
-    """
-    return list(stream(path))
-
-
-def stream(path: str | Path) -> Iterator[Row]:
-    """Yield the rows of a log, which may be too large for a list.
-
-    Args:
-        path: a log, or a run directory that holds one.
-
-    Raises:
-        LogError: there is no log, or a line in the middle is damaged; earlier rows were yielded.
-    """
-    path = Path(path)
-    log = path / FILE_NAME if path.is_dir() else path
-    try:
-        file = open(log, "rb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise LogError(f"{log} cannot be read: {error.strerror}") from error
-    with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return  # cut short by a crash
-            try:
-                row = decode(line)
-            except (orjson.JSONDecodeError, AttributeError) as error:
-                raise LogError(f"{log} is damaged in line {number}: {error}") from error
-            yield row
-
-
-_MOST_ROWS = 64
-
-
-_MOST_SECONDS = 1.0
 
 
 @attrs.define(eq=False)

@@ -26,7 +26,7 @@ from functrain.errors import (
     LogError,
     NoCheckpointError,
 )
-from functrain.training.metrics_log import FILE_NAME
+from functrain.metrics.log_file import FILE_NAME
 
 # The argument of ``fit``: whether to resume, or "best", a step or a path.
 Resume: TypeAlias = bool | int | str | Path

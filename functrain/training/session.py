@@ -21,6 +21,7 @@ from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.stateful import StatefulSource
 from functrain.distributed.group import World
+from functrain.metrics.log_file import Row
 from functrain.training import events
 from functrain.training.agreement import ALONE, any_rank, first
 from functrain.training.checkpointer import Checkpointer
@@ -28,7 +29,7 @@ from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
 from functrain.training.iteration import epoch_batches, sharing_of
 from functrain.training.limits import Ending, Position
-from functrain.training.metrics_log import Recorder, Row
+from functrain.training.metrics_log import Recorder
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
 from functrain.tree.nodes import copy

@@ -4,12 +4,11 @@ Begin with ``notebook.py`` and ``run_report.py``.
 
 * ``notebook``: which module shows which class, and IPython's formatters;
   ``state_html``, ``program_html``, ``schedule_html``, ``run_html``, ``history_html`` and
-  ``differences_html`` make the HTML, from ``blocks``, ``inline_chart``, ``metric_charts``,
-  ``histogram`` and ``value_summary``.
+  ``differences_html`` make the HTML, from ``blocks``, ``charts``, ``histogram`` and
+  ``value_summary``.
 * ``run_report``: one run as one page; ``report_facts`` reads the run directory, ``report_status``
   judges whether the run has ended, ``report_notices`` collects problems.
-* ``chart_file``: a chart in a file, drawn by :mod:`functrain.plotting` or as a ``page``;
-  ``page_svg`` and ``page_tables`` are parts of pages.
+* ``chart_file``: a chart in a file, as a picture or as a ``page``; ``page_tables`` are its tables.
 * ``run_checkpoints`` and ``run_logs``: what is in the directories of runs.
 * ``markup`` and ``plain_text``: text that is safe to show.
 """

@@ -10,9 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from functrain.view.markup import Markup, element
 
-# These have a contrast of 3:1 or more (WCAG 2.1) on white and on near-black, because HTML cannot
-# find out which theme a notebook uses.
-COLORS = ("#3b88cf", "#d96a1a", "#14966f", "#c25f98", "#a37a10", "#7d7d7d")
 _TEXT = "font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:76em"
 _CODE = "background:none;color:inherit;padding:0;overflow-wrap:anywhere"
 # Notebooks centre tables, align their cells to the right and stripe their rows. A style sheet would

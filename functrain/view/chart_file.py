@@ -6,7 +6,7 @@ from pathlib import Path
 
 from functrain.errors import ConfigurationError
 from functrain.plotting import Chart
-from functrain.plotting.figure import DOTS_PER_INCH, figure_of
+from functrain.plotting.curves import figure_of
 from functrain.view.page import chart_page
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
@@ -17,19 +17,18 @@ def draw(chart: Chart, path: Path, notes: tuple[str, ...] = ()) -> None:
 
     Args:
         chart: what to draw.
-        path: ``.html`` writes a self-contained page; ``.png``, ``.svg`` and ``.pdf`` need
-            matplotlib.
+        path: ``.html`` writes a self-contained page, ``.png``, ``.svg`` and ``.pdf`` a picture.
         notes: lines above the curves of a page.
 
     Raises:
         ConfigurationError: the name has another ending.
-        MissingExtraError: matplotlib is needed and not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     check_format(path)
     if path.suffix.lower() == ".html":
         path.write_text(chart_page(chart, notes), "utf-8")
     else:
-        figure_of(chart).savefig(path, dpi=DOTS_PER_INCH)
+        figure_of(chart, path)
 
 
 def check_format(path: Path) -> None:

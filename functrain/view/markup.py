@@ -6,7 +6,7 @@ from html import escape
 
 from functrain.view.plain_text import printable
 
-_EMPTY = frozenset({"meta", "line", "path", "circle", "rect", "br"})
+_EMPTY = frozenset({"meta", "path"})
 
 
 class Markup(str):

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from functrain.plotting.metric_names import chosen, order, panel_of
-from functrain.training.history import History, Run
+import attrs
+
+from functrain.plotting import Columns, chart_of
+from functrain.training.history import Run
 from functrain.view import history_html
 from functrain.view.blocks import block, folding, quiet, table
+from functrain.view.charts import titled
 from functrain.view.markup import Markup, element
-from functrain.view.metric_charts import Series, metric_charts
 
 _CHARTS = 6  # metrics beyond these are only named
 
 
 def html(run: Run) -> Markup:
     """Return the facts, the charts and the history."""
-    panels = _panels(run.history)
-    drawn = dict(list(panels.items())[:_CHARTS])
-    others = [name for name in panels if name not in drawn]
+    chart = chart_of({"": Columns.of(run.history)}) if len(run.history) else None
+    panels = () if chart is None else chart.panels
+    others = ", ".join(panel.title for panel in panels[_CHARTS:])
     return block(
         element("b", "Run"),
         " ",
         quiet(f"{run.reason}: {run.detail}"),
         table(_facts(run)),
-        metric_charts(drawn) if drawn else "",
-        quiet(f"not drawn: {', '.join(others)}") if others else "",
+        titled(attrs.evolve(chart, panels=panels[:_CHARTS])) if chart is not None else "",
+        quiet(f"not drawn: {others}") if others else "",
         folding(["history"], history_html.html(run.history)),
     )
 
@@ -40,14 +42,3 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "best", f"{best:.4g} at step {run.best['step']:,}"
     if run.directory is not None:
         yield "directory", str(run.directory)
-
-
-def _panels(history: History) -> dict[str, dict[str, Series]]:
-    """Return the metrics of each panel as steps and values."""
-    names = history.names()
-    shown = chosen(names)
-    panels = sorted(dict.fromkeys(panel_of(name, names) for name in shown), key=order)
-    return {
-        panel: {name: history.column(name) for name in shown if panel_of(name, names) == panel}
-        for panel in panels
-    }

@@ -1,4 +1,4 @@
-"""The logs of runs: where they are, what to call the runs in a legend, and their columns."""
+"""The logs of runs: where they are, and their columns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 
 from functrain.errors import LogError
+from functrain.metrics.log_file import FILE_NAME, Row, stream
 from functrain.plotting import Columns
-from functrain.training.metrics_log import FILE_NAME, Row, stream
 
 # Either file makes a directory a run; a configuration may belong to several runs below it.
 _MARKS = (FILE_NAME, "FORMAT")
@@ -63,27 +63,6 @@ def runs_at(paths: Sequence[Path]) -> list[Path]:
     return list({run.resolve(): run for run in found}.values())
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest names that tell paths apart.
-
-    Args:
-        paths: all different.
-
-    Returns:
-        As many of the last parts of each path as it takes, without those that all have in common.
-
-    Example:
-        >>> short_names([Path("runs/small/seed0"), Path("runs/large/seed0"), Path("other")])
-        ['small/seed0', 'large/seed0', 'other']
-        >>> short_names([Path("runs/small/seed0"), Path("runs/large/seed0")])
-        ['small', 'large']
-    """
-    parts = [path.absolute().parts for path in paths]
-    while len(parts) > 1 and len({each[-1:] for each in parts}) == 1 and min(map(len, parts)) > 1:
-        parts = [each[:-1] for each in parts]
-    return ["/".join(_shortest(each, parts)) for each in parts]
-
-
 def _below(path: Path) -> Iterator[Path]:
     for place, directories, names in os.walk(path):
         if any(mark in names for mark in _MARKS):
@@ -95,10 +74,3 @@ def _below(path: Path) -> Iterator[Path]:
 def _natural(path: Path) -> list[tuple[int, str]]:
     words = re.split(r"(\d+)", str(path))
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words]
-
-
-def _shortest(own: tuple[str, ...], every: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    for length in range(1, len(own)):
-        if sum(other[-length:] == own[-length:] for other in every) == 1:
-            return own[-length:]
-    return own

@@ -11,7 +11,7 @@ from functrain.plotting.decimation import drawable
 from functrain.plotting.metric_names import POSITIONS
 from functrain.view import page_tables
 from functrain.view.markup import Markup, element, joined
-from functrain.view.page import ChartHtml, chart_html, page
+from functrain.view.page import chart_html, page
 from functrain.view.plain_text import metrics_text, moment, size
 from functrain.view.report_facts import Facts, read_facts
 from functrain.view.report_notices import notices
@@ -36,19 +36,17 @@ def report(directory: str | Path, out: str | Path | None = None) -> Path:
     """
     facts = read_facts(Path(directory))
     path = Path(directory) / FILE_NAME if out is None else Path(out)
-    drawn = chart_html(chart_of({facts.name: facts.columns})) if facts.columns.length else None
     sections = (
         _head(facts),
         _notices(facts),
-        _curves(drawn),
+        _curves(facts),
         _metrics(facts),
         _checkpoints(facts),
         _details("Recipe", facts.info.get("recipe"), step=facts.info.get("step")),
         _details("Configuration", facts.config),
         _details("Environment", _environment(facts)),
     )
-    charts = () if drawn is None else (drawn,)
-    path.write_text(page(facts.name, *sections, charts=charts), "utf-8")
+    path.write_text(page(facts.name, *sections), "utf-8")
     return path
 
 
@@ -93,10 +91,10 @@ def _notices(facts: Facts) -> Markup:
     return joined(element("h2", "Notices"), items)
 
 
-def _curves(drawn: ChartHtml | None) -> Markup:
-    if drawn is None:
+def _curves(facts: Facts) -> Markup:
+    if not facts.columns.length:
         return joined()
-    return joined(element("h2", "Curves"), drawn.body)
+    return joined(element("h2", "Curves"), chart_html(chart_of({facts.name: facts.columns})))
 
 
 def _metrics(facts: Facts) -> Markup:

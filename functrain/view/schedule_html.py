@@ -7,10 +7,12 @@ from typing import Any
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState, rates
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.plotting import Columns, Options, chart_of
+from functrain.plotting.curves import rates
 from functrain.view.blocks import block, code, folding, quiet
-from functrain.view.inline_chart import Curve, chart
+from functrain.view.charts import charts
 from functrain.view.markup import Markup, element, joined
 
 # A schedule without an end is drawn for the first of these run lengths that it fits into.
@@ -40,8 +42,10 @@ def curve(schedule: Schedule) -> Markup:
         steps, lrs = some_rates(schedule, length)
     except Exception as error:  # of the user's function; shown in place of the curve
         return element("div", quiet(f"not drawn: {type(error).__name__}: {error}"))
-    svg = chart([Curve("learning rate", steps, lrs)], "step")
-    return joined(svg, element("div", quiet(note)) if note else "")
+    rows = ({"step": step, "lr": lr} for step, lr in zip(steps, lrs, strict=True))
+    drawn = charts(chart_of({"": Columns.of(rows)}, Options(smooth=0)))
+    picture = element("div", *drawn, style="max-width:460px")
+    return joined(picture, element("div", quiet(note)) if note else "")
 
 
 def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[float]]:

@@ -8,9 +8,10 @@ from itertools import groupby
 from torch import Tensor
 
 from functrain.core.state import TrainState, is_consumed
+from functrain.plotting.colors import BETWEEN
 from functrain.tree.nodes import Key, Leaf, Tree, children, is_node, items
 from functrain.tree.printing import byte_size, summary, totals
-from functrain.view.blocks import COLORS, block, code, folding, quiet, table
+from functrain.view.blocks import block, code, folding, quiet, table
 from functrain.view.histogram import histogram, in_words
 from functrain.view.markup import Markup, element
 from functrain.view.value_summary import ValueSummary, value_summaries
@@ -108,4 +109,4 @@ def _not_finite(values: ValueSummary) -> Markup:
     if not words:
         return Markup("")
     sampled = "" if values.searched else f" among {values.looked_at:,} looked at"
-    return element("b", words, sampled, style=f"color:{COLORS[1]}")
+    return element("b", words, sampled, style=f"color:{BETWEEN[1]}")

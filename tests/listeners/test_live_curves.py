@@ -60,13 +60,13 @@ class TestInANotebook:
         self, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
-        draw = live_curves.metric_charts
+        draw = live_curves.titled
 
         def slow(found: Any) -> Any:
             now[0] += 0.2
             return draw(found)
 
-        monkeypatch.setattr(live_curves, "metric_charts", slow)
+        monkeypatch.setattr(live_curves, "titled", slow)
         live, state = begun(now)
         for number in range(1, 101):
             now[0] += 0.1
@@ -95,7 +95,7 @@ class TestInANotebook:
         assert html.count("<svg") == 2
         for name in ("eval/loss", "eval/ema/loss", "eval/error"):
             assert f"{name} {run.history[name][-1]:.4g} at step" in text
-            assert f">{name}</span>" in html
+            assert f">{name}</text>" in html
 
     def test_losses_that_are_not_finite_are_marked(self, shown: Shown) -> None:
         live, state = begun([0.0])

@@ -19,7 +19,7 @@ from small_runs import CutAt, FailAt, fit
 import functrain as ft
 from functrain.errors import ListenerError, LogError, SinkWarning
 from functrain.listeners import CSV, JSONL, Sink
-from functrain.training.metrics_log import Row, decode
+from functrain.metrics.log_file import Row, decode
 
 
 class Memory:

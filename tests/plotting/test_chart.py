@@ -8,7 +8,9 @@ import pytest
 
 from functrain.errors import ConfigurationError
 from functrain.plotting import Chart, Columns, Options, chart_of
-from functrain.plotting.colors import DARK, LIGHT
+from functrain.plotting.colors import BETWEEN, THEMES
+
+LIGHT, DARK = THEMES["light"].lines, THEMES["dark"].lines
 
 STEP = {"epoch": 0, "lr": 0.1, "lr.0": 0.1, "grad_norm": 2.0, "memory/host": 1e9}
 MORE = {"epoch/loss": 1.0, "grad_norm/head": 1.0}
@@ -74,7 +76,11 @@ def luminance(color: str) -> float:
     return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear(color), strict=True))
 
 
-@pytest.mark.parametrize(("colors", "page"), [(LIGHT, "#f6f7f9"), (DARK, "#1d2127")])
+@pytest.mark.parametrize(
+    ("colors", "page"),
+    [(LIGHT, "#ffffff"), (DARK, "#14171b")]
+    + [(BETWEEN, page) for page in ("#ffffff", "#f6f7f9", "#111111", "#1d2127")],
+)
 def test_every_colour_has_the_contrast_of_wcag_for_graphics(
     colors: tuple[str, ...], page: str
 ) -> None:
@@ -114,7 +120,7 @@ def lab(rgb: list[float]) -> list[float]:
     return [116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])]
 
 
-@pytest.mark.parametrize("colors", [LIGHT, DARK])
+@pytest.mark.parametrize("colors", [LIGHT, DARK, BETWEEN])
 @pytest.mark.parametrize("matrix", BLINDNESS)
 def test_the_first_colours_differ_for_colour_blind_readers(
     colors: tuple[str, ...], matrix: list[list[float]]

@@ -272,7 +272,7 @@ def test_maximizing_the_best_value(tmp_path: Path) -> None:
     best, other = report.ranked(result.study)
     assert best.value >= other.value
     seed = read_trial(tmp_path / f"trial-{best.number:04d}")[0]
-    from functrain.training.metrics_log import read
+    from functrain.metrics.log_file import read
 
     rows = read(tmp_path / f"trial-{best.number:04d}" / "seed-0" / "metrics.jsonl")
     assert seed.value == max(row["eval/loss"] for row in rows if "eval/loss" in row)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from functrain.view import html
 
-VOID = {"path", "circle", "br", "rect", "line"}
+VOID = {"path", "use", "br"}
 
 
 def in_notebook(value: object) -> str:
@@ -65,9 +65,9 @@ class Page(HTMLParser):
 
     def is_self_contained(self) -> bool:
         """Return whether it needs no script, network or style sheet."""
-        names = {name for name, _ in self.attributes}
+        names = {name for name, value in self.attributes if not (value or "").startswith("#")}
         values = " ".join(value or "" for _, value in self.attributes)
-        outside = {"src", "href", "class", "id"} & names
+        outside = {"src", "href", "class"} & names
         handlers = [name for name in names if name.startswith("on")]
         unsafe = {"script", "style", "link", "img", "iframe"} & set(self.tags)
         return not (outside or handlers or unsafe or "url(" in values or "http" in values)

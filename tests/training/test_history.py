@@ -13,7 +13,7 @@ from pages import in_notebook
 
 import functrain as ft
 from functrain.errors import ConfigurationError, LogError
-from functrain.training.metrics_log import encode
+from functrain.metrics.log_file import encode
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 
 import pytest
@@ -13,9 +12,7 @@ from torch import nn
 
 import functrain as ft
 from functrain import schedules
-from functrain.view.blocks import COLORS
-from functrain.view.inline_chart import Curve, chart
-from functrain.view.metric_charts import metric_charts
+from functrain.plotting.colors import BETWEEN
 
 
 def square(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -53,8 +50,8 @@ class TestProgram:
 
 def points(html: str) -> list[tuple[float, float]]:
     """Return the points of the first line drawn in colour."""
-    (path,) = re.findall(r'd="([^"]+)" stroke-width="1.6"', html)
-    pairs = re.findall(r"[ML]([\d.]+) ([\d.]+)", path)
+    path, *_ = re.findall(rf'd="([^"]+)" style="fill: none; stroke: {BETWEEN[0]}', html)
+    pairs = re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)
     return [(float(x), float(y)) for x, y in pairs]
 
 
@@ -87,7 +84,7 @@ class TestSchedule:
         assert page.is_self_contained()
         assert repr(schedule) in page.text
         assert "svg" in page.tags
-        assert page.text.endswith("step") if not note else note in page.text
+        assert note in page.text
 
     def test_a_schedule_that_needs_metrics_says_so_and_shows_its_parts(self) -> None:
         inner = [schedules.Linear(0.0, end=0.1, steps=10), schedules.Plateau(0.1)]
@@ -103,7 +100,7 @@ class TestSchedule:
 
     def test_millions_of_steps_are_sampled(self) -> None:
         html = in_notebook(schedules.Cosine(0.1, steps=50_000_000))
-        assert len(html) < 30_000
+        assert len(html) < 40_000
         long = schedules.Warmup(0.1, 10, then=schedules.Cosine(0.1, steps=50_000_000))
         assert "too many for a glance" in in_notebook(long)
 
@@ -141,37 +138,3 @@ class TestDifferences:
         found = ft.tree.diff({str(n): n for n in range(300)}, {str(n): -1 for n in range(300)})
         assert len(Page(in_notebook(found)).rows) == 101
         assert "... 200 more" in in_notebook(found)
-
-
-def luminance(color: str) -> float:
-    """Return the relative luminance of WCAG 2.1."""
-    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    red, green, blue = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-@pytest.mark.parametrize("page", ["#ffffff", "#111111", "#1e1e1e"])
-def test_colours_are_visible_in_light_and_dark_themes(page: str) -> None:
-    for color in COLORS:
-        high, low = sorted((luminance(color), luminance(page)), reverse=True)
-        assert (high + 0.05) / (low + 0.05) >= 3, color
-
-
-class TestChart:
-    def test_a_gap_and_a_cross_where_a_value_is_not_finite(self) -> None:
-        svg = chart([Curve("loss", [1, 2, 3, 4], [1.0, 0.5, math.nan, 0.4])], "step")
-        assert "loss is nan at 3" in svg
-        assert len(re.findall(r"M[\d.]+ [\d.]+h0", svg)) == 2
-        Page(svg)
-
-    def test_nothing_finite_at_all(self) -> None:
-        page = Page(chart([Curve("loss", [1], [math.inf])], "step", log=True))
-        assert page.is_self_contained()
-        assert page.text.endswith("loss is inf at 1")
-
-
-def test_the_legend_names_training_and_evaluation() -> None:
-    found = {"loss": {"loss": ([1, 2], [1.0, 0.5]), "eval/loss": ([2], [0.4])}}
-    assert Page(metric_charts(found)).text.startswith("\N{EM DASH} loss\N{EM DASH} eval/loss")

@@ -15,8 +15,10 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import RecipeChangedWarning, RunDirectoryError
-from functrain.training.metrics_log import encode
+from functrain.metrics.log_file import encode
 from functrain.view import report
+
+pytest.importorskip("matplotlib")
 
 
 class Page(HTMLParser):
@@ -163,7 +165,7 @@ def test_names_and_values_are_never_markup(run: Path) -> None:
     (run / f"set-aside-{ATTACK.replace('/', '')}").mkdir()
     page = Page(report(run))
     assert set(page.tags) <= plain | {"ul", "li", "title", "g"}
-    assert page.tags.count("script") == 2
+    assert "script" not in page.tags
     assert page.text.count(ATTACK) >= 6
 
 

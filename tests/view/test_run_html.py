@@ -47,7 +47,7 @@ def test_metrics_beyond_six_panels_are_only_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(f"{__name__}.METRICS", 9)
     html = in_notebook(fitted())
     assert html.count("<svg") == 6
-    assert "not drawn: m5, m6, m7, m8, lr, grad_norm" in Page(html).text
+    assert "not drawn: m5, m6, m7, m8, learning rate, gradient norm" in Page(html).text
 
 
 def test_a_learning_rate_is_not_smoothed() -> None:
@@ -56,8 +56,8 @@ def test_a_learning_rate_is_not_smoothed() -> None:
     html = in_notebook(run)
     loss_chart, lr_chart = html.split("<svg")[1:]
     # Noise is drawn faintly, behind its mean.
-    assert 'opacity="0.35"' in loss_chart
-    assert 'opacity="0.35"' not in lr_chart
+    assert "stroke-opacity: 0.3;" in loss_chart
+    assert "stroke-opacity: 0.3;" not in lr_chart
 
 
 def test_a_run_without_a_step_has_no_curves() -> None:

@@ -15,7 +15,7 @@ from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, rec
 from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.remote.pruning import entries, warn_skipped
 from functrain.checkpoint.retention import Best
-from functrain.checkpoint.run_directory import METRICS_LOG, list_steps, locked, step_name
+from functrain.checkpoint.run_directory import list_steps, locked, step_name
 from functrain.checkpoint.storage.commit import commit
 from functrain.checkpoint.storage.files import created, opened, sync, sync_directory, write_all
 from functrain.errors import (
@@ -26,6 +26,7 @@ from functrain.errors import (
     LogError,
     NoCheckpointError,
 )
+from functrain.metrics.log_file import FILE_NAME
 
 _LISTINGS = 4
 T = TypeVar("T")
@@ -146,7 +147,7 @@ def _download(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
             with opened(file) as descriptor:
                 sync(descriptor)
         if rows is not None:
-            _place_log(place.parent / METRICS_LOG, rows)
+            _place_log(place.parent / FILE_NAME, rows)
 
     with store_errors(str(place), CheckpointWriteError):
         # A checkpoint that is already there is damaged: an intact one would not be downloaded.

@@ -12,8 +12,8 @@ import attrs
 from functrain.errors import LogError
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
+from functrain.metrics.log_file import Row
 from functrain.training.durations import Duration
-from functrain.training.metrics_log import Row
 
 _FIRST = ["step", "epoch"]
 

@@ -10,8 +10,8 @@ import attrs
 
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
+from functrain.metrics.log_file import Row
 from functrain.training.durations import Duration
-from functrain.training.metrics_log import Row
 
 _MOST_METRICS = 1000  # per request, MLflow's own limit
 _MOST_PARAMS = 100

@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 
 from functrain import metrics
+from functrain.metrics.log_file import Row
 from functrain.training import events
-from functrain.training.metrics_log import Row
 
 
 @attrs.define(eq=False)

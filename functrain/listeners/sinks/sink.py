@@ -16,9 +16,9 @@ from functrain.errors.base import warn
 from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.row_buffer import RowBuffer
+from functrain.metrics.log_file import Row
 from functrain.training import events
 from functrain.training.durations import Duration
-from functrain.training.metrics_log import Row
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0

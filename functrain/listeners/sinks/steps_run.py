@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.training.metrics_log import Row
+from functrain.metrics.log_file import Row
 
 
 @attrs.define(eq=False)

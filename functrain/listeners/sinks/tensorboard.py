@@ -11,8 +11,8 @@ import orjson
 
 from functrain.errors.optional import require
 from functrain.listeners.sinks.sink import Sink
+from functrain.metrics.log_file import Row
 from functrain.training.durations import Duration
-from functrain.training.metrics_log import Row
 
 
 def TensorBoard(  # noqa: N802 (a factory that reads as a class)

@@ -12,8 +12,8 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints, Manifest, read_manifest
 from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
 from functrain.listeners import digests
+from functrain.metrics.log_file import FILE_NAME, read
 from functrain.testing.bisect.manifests import is_same_training
-from functrain.training.metrics_log import FILE_NAME, read
 
 _UNREADABLE = (CheckpointCorruptError, CheckpointFormatError, NoCheckpointError)
 
