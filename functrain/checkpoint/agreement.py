@@ -11,6 +11,7 @@ from typing import TypeVar
 import attrs
 import torch.distributed as dist
 
+from functrain.distributed.connections import set_timeout
 from functrain.distributed.group import World, current
 from functrain.errors import CheckpointWriteError, FunctrainError, RankFailedError
 from functrain.tree import Tree, items
@@ -115,11 +116,18 @@ def connected(world: World) -> World:
 
     Messages of a save cannot mix with those of a step that runs meanwhile, and the group waits for
     slow disks longer than a step waits for a hanging rank.
+
+    Raises:
+        RankFailedError: a rank has failed, or fails now.
     """
     if world.size == 1:
         return world
     require_all_ranks("a save of a placed state")
-    return attrs.evolve(world, group=dist.new_group(backend="gloo", timeout=_LONGEST))
+    with world.failing_together():
+        world.barrier()  # making a group with a rank that is gone only ends with the timeout
+        group = dist.new_group(backend="gloo")
+        set_timeout(group, _LONGEST)
+    return attrs.evolve(world, group=group)
 
 
 def disconnect(world: World) -> None:

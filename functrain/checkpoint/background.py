@@ -183,13 +183,18 @@ class Saver:
             self._own = None if world is None else connected(world)
         return self._own
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether no save is running."""
+        return self._pending.finished(0.0)
+
     def poll(self) -> Path | str | None:
         """Return the path of the pending save, once, if it has finished; do not wait.
 
         Raises:
             The save's error, once.
         """
-        return self.wait() if self._pending.finished(0.0) else None
+        return self.wait() if self.is_finished else None
 
     def wait(self, timeout: float | None = None) -> Path | str | None:
         """Wait for the pending save.

@@ -77,7 +77,8 @@ def save(
         RankMismatchError: the ranks hold different states.
         DirectoryNotSharedError: a rank does not see the directory that rank 0 has created.
         RankFailedError: a rank was lost.
-        The errors of :func:`functrain.checkpoint.save`, on every rank if one has an error.
+        The errors of :func:`functrain.checkpoint.save`, on every rank if one has an error; they
+            name the rank.
     """
     failure = Failure()
     with failure.caught():
@@ -90,7 +91,7 @@ def save(
         outcome = writer.lead(run, reports) if world.rank == 0 else writer.follow()
     if isinstance(outcome, Path):
         return outcome
-    raise failure.error or outcome.error()
+    raise outcome.error() from failure.error
 
 
 @attrs.define(eq=False)

@@ -39,6 +39,11 @@ def _close(group: ProcessGroup) -> None:
             group.recv([torch.empty(1)], peer, _TAG).wait(_SHORT)
 
 
+def set_timeout(group: ProcessGroup, timeout: timedelta) -> None:
+    """Set the longest time that later collectives of a group wait for a rank."""
+    distributed_c10d._set_pg_timeout(timeout, group)
+
+
 def closed_peers(group: ProcessGroup) -> list[int]:
     """Return the ranks whose end of a connection is closed; sending to them fails at once.
 

@@ -144,10 +144,13 @@ class World:
 
     @property
     def _with_peers(self) -> ProcessGroup | None:
-        """The group if it has processes that could wait; one that torch fakes has none."""
+        """The default group if it has processes that could wait; one that torch fakes has none.
+
+        All groups of these ranks end together, so a failure is that of the default group.
+        """
         if self.size == 1 or "fake" in dist.get_backend_config(self.group):
             return None
-        return self.group
+        return dist.group.WORLD
 
 
 def _names(found: list[dict[str, str | int]]) -> list[str]:
