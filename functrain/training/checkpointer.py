@@ -20,6 +20,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.description import describe as describe_data
+from functrain.distributed.group import World
 from functrain.errors import UnsupportedError
 from functrain.training.early_stopping.rule import find
 from functrain.training.events import CheckpointSaved
@@ -50,9 +51,10 @@ class Checkpointer:
     contents_checked: bool = False
 
     @classmethod
-    def of(cls, store: Checkpoints, program: Program, source: Source) -> Checkpointer:
+    def of(cls, store: Checkpoints, program: Program, source: Source, world: World) -> Checkpointer:
         """Make one for the states of a program, which must not be overwritten while in flight."""
-        saver = Saver(store, inline=not store.background)
+        ranks = world if world.size > 1 else None
+        saver = Saver(store, inline=not store.background, world=ranks)
         untrained = program.fixed.model.params.keys() - set(program.fixed.trainable)
         frozen = frozenset(f"train.params.{path}" for path in untrained)
         described = {**describe(program), "data": describe_data(source)}
@@ -91,17 +93,15 @@ class Checkpointer:
         metrics: Mapping[str, float],
         seconds: float,
         first: Callable[[], None] | None,
-        train: TrainState,
     ) -> None:
         """Begin to save a state; no other may be in flight.
 
         Args:
-            run: the state.
+            run: the state. No step overwrites the tensors of its training state as long as that is
+                held here.
             metrics: of this step's evaluation; they decide which checkpoint is the best.
             seconds: time trained.
             first: called in the background before anything is written.
-            train: the training state as the run has it, whose tensors may be those of ``run``: no
-                step overwrites them as long as it is held here.
         """
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
@@ -114,13 +114,13 @@ class Checkpointer:
             run, step=step, metrics=measured, info=info, frozen=self.frozen, first=first
         )
         self.newest = (step, run.loop.owed is None)
-        self.in_flight = train
+        self.in_flight = run.train
 
     def saved(self, ask: Callable[[Saver], Path | str | None]) -> CheckpointSaved | None:
         """Return the event of the checkpoint in flight once it is durable.
 
         Args:
-            ask: ``Saver.poll``, ``Saver.wait`` or ``Saver.close``.
+            ask: ``Saver.wait`` or ``Saver.close``.
 
         Raises:
             The save's error; its state then does not count as saved.

@@ -93,5 +93,4 @@ def _best(session: Session) -> TrainState:
         return session.train
     if session.store is None:
         return session.best_state or session.train
-    program = session.plan.program
-    return program.place(restore(session.store, program, step)[0].train)
+    return restore(session.store, session.plan.program, step, session.world)[0].train

@@ -132,9 +132,7 @@ def fit(
         decisions=decisions,
         source=source,
         listeners=Listeners.of(listeners, world.rank, world.size),
-        checkpointer=None
-        if store is None or world.rank
-        else Checkpointer.of(store, plan.program, source),
+        checkpointer=None if store is None else Checkpointer.of(store, plan.program, source, world),
         store=store,
         world=world,
     )

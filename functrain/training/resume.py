@@ -19,6 +19,8 @@ from functrain.core.module_tensors import all_paths, plain_paths
 from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
+from functrain.distributed.group import World
+from functrain.distributed.step import ShardedStep
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -38,7 +40,10 @@ TYPES = (RunState, LoopState, TrainState, Counters, Rng)
 
 def expected(program: Program, seed: int) -> RunState:
     """Return a run state with the structure that a checkpoint of ``program`` must have."""
-    state = program.init(seed)
+    # Whole at first: place() compares the weights of all ranks, which need not draw the same ones.
+    state = attrs.evolve(program, sharded=None).init(seed)
+    if isinstance(program.sharded, ShardedStep):
+        state = program.sharded.placed.place(state)
     anything: Any = Anything()
     if getattr(program.recipe.optimizer, "lazy_state", False):
         state = attrs.evolve(state, optimizer=anything)
@@ -46,41 +51,48 @@ def expected(program: Program, seed: int) -> RunState:
 
 
 def restore(
-    store: Checkpoints, program: Program, which: int | str | Path = "latest"
+    store: Checkpoints, program: Program, which: int | str | Path, world: World
 ) -> tuple[RunState, dict[str, Any], Path]:
-    """Load a run state, and the info that was saved with it.
+    """Load a run state, and the info that was saved with it; each rank reads its own part.
 
     Args:
         store: a run directory that holds checkpoints.
         program: what the checkpoint must fit.
         which: ``"latest"`` or ``"best"`` of those that verify, a step, or a path.
+        world: the ranks, which all call this.
 
     Returns:
-        (run state with whole tensors, info, path).
+        (run state, placed as the program's are; info; path).
 
     Raises:
         CheckpointMismatchError: it is of another architecture; all paths are listed.
     """
-    # Whole: the checkpoint may be of other ranks and another placement.
-    like = expected(attrs.evolve(program, sharded=None), seed=0)
-    saved, manifest = _fitted(store, which, like, program.fixed.model.module)
+    like = expected(program, seed=0)
+    ranks = world if world.size > 1 else None
+    saved, manifest = _fitted(store, which, like, program.fixed.model.module, ranks)
+    if isinstance(like.train.optimizer, Anything):  # was loaded whole
+        saved = attrs.evolve(saved, train=program.place(saved.train))
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     return saved, info, path
 
 
 def _fitted(
-    store: Checkpoints, which: int | str | Path, like: RunState, module: nn.Module
+    store: Checkpoints,
+    which: int | str | Path,
+    like: RunState,
+    module: nn.Module,
+    world: World | None,
 ) -> tuple[Any, Any]:
     """Load a checkpoint, also of an earlier version whose paths contain the names of wrappers."""
     try:
-        return store.restore(which, like=like, types=TYPES)
+        return store.restore(which, like=like, types=TYPES, world=world)
     except CheckpointMismatchError:
         full = {plain: path for path, plain in plain_paths(module, all_paths(module)).items()}
         before = _renamed(like, full)
         if tree.equal(before, like):
             raise
-        saved, manifest = store.restore(which, like=before, types=TYPES)
+        saved, manifest = store.restore(which, like=before, types=TYPES, world=world)
         return _renamed(saved, {path: plain for plain, path in full.items()}), manifest
 
 
@@ -93,9 +105,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
     return node
 
 
-def choose(
-    store: Checkpoints | None, resume: Resume
-) -> tuple[Checkpoints, int | str | Path] | None:
+def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str | Path] | None:
     """Return the run directory and the checkpoint to resume from; ``None`` for a new run.
 
     Raises:
@@ -107,37 +117,36 @@ def choose(
         path = Path(str(resume)).absolute()
         run = _run_at(path)
         if run is not None and store is not None and path.resolve() == store.directory.resolve():
-            return store, "latest"
+            return store.directory, "latest"
         if store is not None and path.resolve().parent == store.directory.resolve():
-            return store, path
+            return store.directory, path
         if store is not None and holds:
             parent = parent_of(store)
             if parent is not None and str(path) in (parent, str(Path(parent).parent)):
-                return store, "latest"  # the same call again
+                return store.directory, "latest"  # the same call again
             raise ConfigurationError(
                 f"{store.directory} holds a run already. To resume from {path}, choose an empty "
                 "directory, or take one of its own checkpoints."
             )
-        return (Checkpoints(path.parent), path) if run is None else (run, "latest")
+        return (path.parent, path) if run is None else (run, "latest")
     if holds and store is not None:
         if resume is False:
             raise ConfigurationError(
                 f"{store.directory} holds a run already. Choose another directory, or continue it "
                 "with resume=True."
             )
-        return store, "latest" if resume is True else resume
+        return store.directory, "latest" if resume is True else resume
     if resume is not True and resume is not False and resume != "latest":
         where = "without a directory" if store is None else f"in {store.directory}"
         raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
     return None
 
 
-def _run_at(path: Path) -> Checkpoints | None:
-    """Return the run directory at a path; ``None`` if there is none, or a checkpoint."""
+def _run_at(path: Path) -> Path | None:
+    """Return a path if it is a run directory with checkpoints."""
     if (path / MANIFEST).exists() or not path.is_dir():
         return None
-    store = Checkpoints(path)
-    return store if store.steps() else None
+    return path if Checkpoints(path).steps() else None
 
 
 def parent_of(store: Checkpoints) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints, Saver
+from functrain.checkpoint.agreement import world_of
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.batch import Batch
 from functrain.core.state import TrainState
@@ -44,7 +45,7 @@ class Session:
         decisions: the rules for best, early stop and plateau; a pure reducer.
         source: the data; may have a state of its own.
         listeners: objects that receive the events.
-        checkpointer: writes checkpoints; ``None`` without a directory, and on other ranks than 0.
+        checkpointer: writes checkpoints, together with other ranks; ``None`` without a directory.
         store: the run directory with its checkpoints.
         world: the ranks that make the run together.
         train: the training state.
@@ -87,7 +88,8 @@ class Session:
 
     def __enter__(self) -> Session:
         if self.checkpointer is not None:
-            self._exits.enter_context(self.checkpointer.store.lock())
+            if self.leads:
+                self._exits.enter_context(self.checkpointer.store.lock())
             self._exits.enter_context(self.checkpointer.saver)
         self._exits.enter_context(self.interrupts)
         return self
@@ -148,12 +150,16 @@ class Session:
         return self.requested[1] is not None
 
     def run_state(self) -> RunState:
-        """Return everything that a resumed run needs."""
+        """Return everything that a resumed run needs; on other ranks than 0 what they add to it."""
         loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
+        states = self.listeners.states()
+        if not self.leads:
+            placed = {name: state for name, state in states.items() if world_of(state)}
+            return RunState(self.train, loop, None, copy(placed))
         # A loaded state that the source has not been given yet is still the present one.
         data = self.source.state() if self.data_state is None else self.data_state
         # Loaders and listeners may go on writing to their states, so these are copied.
-        return RunState(self.train, loop, copy(data), copy(self.listeners.states()))
+        return RunState(self.train, loop, copy(data), copy(states))
 
     @property
     def pending(self) -> dict[str, Any] | None:
@@ -184,28 +190,24 @@ class Session:
     def save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint of this step, unless it exists or there is no directory.
 
-        All ranks call this; rank 0 gets the whole state, and writes.
+        All ranks call this, and each writes its share.
 
         Args:
             metrics: of this step's evaluation; they decide which checkpoint is the best.
         """
         self.flush()
-        missing = self.checkpointer is not None and not self.checkpointer.has(self.train, self.loop)
-        if self.store is None or not first(self.world, missing):
+        checkpointer = self.checkpointer
+        if checkpointer is None or checkpointer.has(self.train, self.loop):
             return
         if not self.between_steps and isinstance(self.source, StatefulSource):
             # The loader is one batch ahead of the state. An older checkpoint resumes exactly.
             return
-        whole = self.plan.program.gathered(self.train)
-        if self.checkpointer is None:
-            return
         self.emit_saved(Saver.wait)
-        self.checkpointer.forget_changing_contents()
+        checkpointer.forget_changing_contents()
         # The log must be durable before a checkpoint that records its length.
         sync_log = self.recorder.syncing()
-        run = attrs.evolve(self.run_state(), train=whole)
-        self.checkpointer.save(run, metrics or {}, self.seconds, sync_log, self.train)
-        self.emit_saved(Saver.poll)
+        checkpointer.save(self.run_state(), metrics or {}, self.seconds, sync_log)
+        self._emit_if_saved()
 
     def emit_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
         """Emit ``CheckpointSaved`` once a checkpoint is durable, or raise the error of its save."""
@@ -217,4 +219,11 @@ class Session:
         """Write rows if enough are buffered; emit ``CheckpointSaved`` if one is durable by now."""
         if self.recorder.due:
             self.flush()
-        self.emit_saved(Saver.poll)
+        self._emit_if_saved()
+
+    def _emit_if_saved(self) -> None:
+        # A save may be finished on some ranks and not yet on others: rank 0 decides.
+        if self.checkpointer is None or self.checkpointer.in_flight is None:
+            return
+        if first(self.world, self.checkpointer.saver.is_finished):
+            self.emit_saved(Saver.wait)

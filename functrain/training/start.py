@@ -44,8 +44,9 @@ def start(
     plan = {**session.plan.describe(), **others, "monitored": str(session.decisions.record())}
     require_same_run(world, session.plan.program, session.source, plan)
     # Only rank 0 looks at the directory, which may look otherwise to others or a moment later.
-    chosen, path, ended = choose(session.store, resume) if session.leads else None, None, None
-    if world.broadcast(chosen is None):
+    chosen = world.broadcast(choose(session.store, resume) if session.leads else None)
+    path, ended = None, None
+    if chosen is None:
         _start_new(session, state, seed, steps, schedule_end)
     else:
         path, ended = _resume(session, chosen, state, seed, steps, schedule_end)
@@ -79,7 +80,7 @@ def _start_new(
 
 def _resume(
     session: Session,
-    chosen: tuple[Checkpoints, int | str | Path] | None,
+    chosen: tuple[Path, int | str | Path],
     state: TrainState | None,
     seed: int | None,
     steps: int | None,
@@ -87,7 +88,10 @@ def _resume(
 ) -> tuple[Path, str | None]:
     """Check and load a checkpoint; return its path, and how its run ended if nothing is left."""
     program, batches = session.plan.program, session.source.length
-    origin, (saved, info, path) = _restored(session, chosen)
+    directory, which = chosen
+    store = session.store
+    origin = store if store and store.directory == directory else Checkpoints(directory)
+    saved, info, path = restore(origin, program, which, session.world)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
@@ -101,24 +105,6 @@ def _resume(
     return path, ended
 
 
-def _restored(
-    session: Session, chosen: tuple[Checkpoints, int | str | Path] | None
-) -> tuple[Checkpoints, tuple[RunState, dict[str, Any], Path]]:
-    """Load the checkpoint that rank 0 has chosen, on every rank."""
-    program, world = session.plan.program, session.world
-    if chosen is not None:
-        origin, which = chosen
-        found = restore(origin, program, which)
-        world.broadcast((origin.directory, found[2]))
-    else:
-        directory, path = world.broadcast((Path(), Path()))
-        origin = Checkpoints(directory)
-        found = restore(origin, program, path)
-    saved, info, path = found
-    # All ranks place together, so not before all have loaded.
-    return origin, (attrs.evolve(saved, train=program.place(saved.train)), info, path)
-
-
 def _load(
     session: Session, saved: RunState, origin: Checkpoints, info: dict[str, Any], path: Path
 ) -> None:
@@ -128,12 +114,14 @@ def _load(
     checkpointer = session.checkpointer
     if checkpointer is not None and session.directory == origin.directory:
         checkpointer.resume(session.train, session.loop, info)
-        set_aside(origin, session.train.counters.step)
+        if session.leads:
+            set_aside(origin, session.train.counters.step)
     else:
         log_bytes = 0
         if checkpointer is not None:
-            own = checkpointer.store.directory
-            log_bytes = copy_log(path, own, session.loop.log_bytes)
+            if session.leads:
+                own = checkpointer.store.directory
+                log_bytes = copy_log(path, own, session.loop.log_bytes)
             checkpointer.described["parent"] = str(path.absolute())
         session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
     directory = session.directory if session.leads else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from sharded_runs import batches, made
 
@@ -17,27 +17,36 @@ from functrain.distributed import current
 
 
 def data(size: int = 12) -> ft.data.Batches:
-    """Five batches in an epoch, the last of four samples."""
-    x, y = batches("Tiny", [52])[0]
+    """Five batches in an epoch, the last of nine samples."""
+    x, y = batches("MLP", [57])[0]
     return ft.data.Batches((x, y), size, seed=5)
 
 
 def held_out() -> list[Any]:
-    return batches("Tiny", [7, 7])
+    return batches("MLP", [7, 7])
 
 
-def program(shard: Any = "none", parts: int = 4, model: str = "Tiny") -> ft.Program:
+def program(shard: Any = "none", parts: int = 4, model: str = "MLP") -> ft.Program:
     return ft.sharded(made(model), ft.Placement(shard=shard), parts=parts)
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    """Return what a run has written, without the times in manifests."""
+def files(directory: Path) -> dict[str, Any]:
+    """Return everything that a run has written, without the times in manifests."""
     found = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in found
-        if path.suffix in (".safetensors", ".jsonl")
-    }
+    return {str(path.relative_to(directory)): _content(path) for path in found}
+
+
+def checkpoints(directory: Path) -> dict[str, Any]:
+    """Return the files of all complete checkpoints of a run."""
+    return {name: data for name, data in files(directory).items() if name.startswith("step-")}
+
+
+def _content(path: Path) -> Any:
+    if path.suffix != ".json":
+        return path.read_bytes()
+    manifest = orjson.loads(path.read_bytes())
+    del manifest["saved_at"], manifest["digest"], manifest["info"]["seconds"]
+    return manifest
 
 
 def facts(run: ft.Run, made_by: ft.Program) -> dict[str, Any]:
@@ -51,7 +60,7 @@ def facts(run: ft.Run, made_by: ft.Program) -> dict[str, Any]:
 
 
 def fitted(
-    directory: Path | None,
+    directory: Path | ft.Checkpoints | None,
     shard: Any = "none",
     until: str = "9 steps",
     listeners: Any = (),
@@ -97,7 +106,7 @@ def rank() -> int:
     return current().rank
 
 
-def newest(directory: Path) -> dict[str, bytes]:
+def newest(directory: Path) -> dict[str, Any]:
     """Return the bytes of the newest checkpoint, and the log."""
     last = f"step-{ft.Checkpoints(directory).steps()[-1]:08d}"
     found = files(directory)
@@ -117,22 +126,3 @@ def drawn(seed: int) -> ft.Program:
     model = torch.nn.Linear(16, 3)
     loss = lambda model, batch: model(batch[0]).square().mean()  # noqa: E731
     return ft.sharded(ft.program(model, loss, ft.optim.SGD(lr=0.1)), parts=4)
-
-
-class Killing:
-    """Kills its own process a moment after some steps of this call, on one rank."""
-
-    every_rank = True
-
-    def __init__(self, rank: int, steps: int, seconds: float) -> None:
-        self.rank, self.left, self.seconds = rank, steps, seconds
-
-    def on_batch_end(self, event: ft.events.BatchEnd) -> None:
-        self.left -= 1
-        if self.left == 0 and rank() == self.rank:
-            arguments = (os.getpid(), signal.SIGKILL)
-            threading.Timer(self.seconds, os.kill, arguments).start()
-
-
-def killed(directory: Path, shard: Any, until: str, victim: tuple[int, int, float]) -> None:
-    fitted(directory, shard, until, listeners=[Killing(*victim)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -183,19 +182,3 @@ def test_rank_0_has_the_clock(tmp_path: Path) -> None:
     found = ranks.run(timed, 2, tmp_path / "run")
     assert found[0] == found[1]
     assert found[0]["reason"][0] == "max_time"
-
-
-@pytest.mark.row(59)
-def test_killed_ranks_and_other_numbers_of_ranks_end_in_the_same_bytes(tmp_path: Path) -> None:
-    generator, until, run = random.Random(1), "40 steps", tmp_path / "run"
-    rank_runs.fitted(tmp_path / "straight", until=until)
-    kills = 0
-    for n in (2, 4, 3, 2, 4):
-        victim = (generator.randrange(n), generator.randint(3, 7), generator.uniform(0, 0.03))
-        shard = generator.choice(SHARDS)
-        found = ranks.outcomes(rank_runs.killed, n, run, shard, until, victim)
-        kills += isinstance(found.pop(victim[0]), ranks.DiedError)
-        assert all(isinstance(error, ft.errors.RankFailedError) for error in found)
-    assert kills == 5
-    ranks.run(rank_runs.fitted, 3, run, "all", until)
-    assert rank_runs.newest(run) == rank_runs.newest(tmp_path / "straight")
