@@ -2,24 +2,22 @@
 
 A schedule is a frozen value. A step asks it for ``lr(state, step)`` and passes the number on to the
 optimizer. A schedule's memory, such as the length of the run, is in ``state``, which checkpoints
-hold. ``linear.py`` is the shortest one to read.
+hold. ``decay.py`` is the one to read first.
 """
 
 from functrain.core.given_schedules import Constant, Lambda, as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
-from functrain.schedules.cosine import Cosine
 from functrain.schedules.cyclic import CosineRestarts, Cyclic
+from functrain.schedules.decay import Cosine, Linear, Polynomial
 from functrain.schedules.exponential import Exponential
 from functrain.schedules.exponential_warmup import ExponentialWarmup
 from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
 from functrain.schedules.inverse_sqrt import InverseSqrt
 from functrain.schedules.joined import Joined
-from functrain.schedules.linear import Linear
 from functrain.schedules.one_cycle import OneCycle
 from functrain.schedules.piecewise import Piecewise
 from functrain.schedules.plateau import Plateau
-from functrain.schedules.polynomial import Polynomial
 from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Sequential
 from functrain.schedules.spike import Spike

@@ -15,36 +15,61 @@ from functrain.schedules.total_steps import check_total_steps, known_total_steps
 
 
 def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: float) -> None:
+    lowest = number(above=0) if isinstance(schedule, ExpHyperbolic) else number(minimum=0)
+    lowest(schedule, attribute, infimum)
     if not infimum < schedule.base:
         name = f"{type(schedule).__name__}: infimum_lr"
         raise refused(name, f"a number below lr={schedule.base!r}", infimum)
 
 
-def _check_length(schedule: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None:
-        _horizon_state(schedule, value)
+@attrs.frozen(repr=False)
+class _Hyperbola(Schedule):
+    """A curve along the hyperbola of Kim (2024); a subclass says which."""
 
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
+    infimum_lr: float = attrs.field(kw_only=True, converter=plain_float, validator=_check_infimum)
+    max_iter: int | None = attrs.field(
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
+    )
 
-def _horizon_state(schedule: Hyperbolic | ExpHyperbolic, horizon: int) -> ScheduleState:
-    if check_total_steps(schedule, horizon) > schedule.upper_bound:
-        raise ConfigurationError(
-            f"{type(schedule).__name__}: upper_bound={schedule.upper_bound}: expected at least "
-            f"max_iter, the length of the run where it is not given, got {horizon}"
-        )
-    return {"horizon": horizon}
+    def __attrs_post_init__(self) -> None:
+        if self.max_iter is not None:
+            self._filled(self.max_iter)
 
+    def curve(self, drop: float) -> float:
+        """Return the lr after a drop of the hyperbola, 0 at the first update."""
+        raise NotImplementedError
 
-def _drop(step: int, horizon: int, bound: int) -> float:
-    """Return g(step) - g(0), from 0 down to -g(0) where step is the horizon or beyond."""
-    return _height(min(step, horizon), horizon, bound) - _height(0, horizon, bound)
+    def init(self) -> ScheduleState:
+        """Return {"horizon": max_iter}."""
+        return {"horizon": self.max_iter}
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the curve at `step`, or its last one."""
+        horizon, bound = known_total_steps(self, state, "max_iter"), self.upper_bound
+        return self.curve(_height(min(step, horizon), horizon, bound) - _height(0, horizon, bound))
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        return state if state["horizon"] is not None else self._filled(steps)
+
+    def _filled(self, horizon: int) -> ScheduleState:
+        if check_total_steps(self, horizon) > self.upper_bound:
+            raise ConfigurationError(
+                f"{type(self).__name__}: upper_bound={self.upper_bound}: expected at least "
+                f"max_iter, the length of the run where it is not given, got {horizon}"
+            )
+        return {"horizon": horizon}
 
 
 def _height(step: int, horizon: int, bound: int) -> float:
+    """Return g(step)."""
     return math.sqrt((horizon - step) / bound * (2 - (horizon + step) / bound))
 
 
 @attrs.frozen(repr=False)
-class Hyperbolic(Schedule):
+class Hyperbolic(_Hyperbola):
     """A hyperbola from `lr` down towards `infimum_lr`.
 
     HyperbolicLR of Kim (2024), which begins nearly the same in runs of any length. Formula, with
@@ -64,36 +89,13 @@ class Hyperbolic(Schedule):
         [1.0, 0.852, 0.693, 0.509, 0.134, 0.134]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
-    upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
-    infimum_lr: float = attrs.field(
-        kw_only=True,
-        converter=plain_float,
-        validator=attrs.validators.and_(number(minimum=0), _check_infimum),
-    )
-    max_iter: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_length],
-    )
-
-    def init(self) -> ScheduleState:
-        """Return {"horizon": max_iter}."""
-        return {"horizon": self.max_iter}
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the point of the hyperbola at `step`, or its last one."""
-        horizon = known_total_steps(self, state, "max_iter")
-        drop = _drop(step, horizon, self.upper_bound)
+    def curve(self, drop: float) -> float:
+        """Return the lr after a drop of the hyperbola, 0 at the first update."""
         return self.base + (self.base - self.infimum_lr) * drop
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        return state if state["horizon"] is not None else _horizon_state(self, steps)
 
 
 @attrs.frozen(repr=False)
-class ExpHyperbolic(Schedule):
+class ExpHyperbolic(_Hyperbola):
     """The curve of Hyperbolic for the logarithm of the learning rate.
 
     ExpHyperbolicLR of Kim (2024). Formula, with N = max_iter and U = upper_bound:
@@ -112,29 +114,6 @@ class ExpHyperbolic(Schedule):
         [1.0, 0.506, 0.243, 0.104, 0.019, 0.019]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
-    upper_bound: int = attrs.field(kw_only=True, validator=integer(minimum=1))
-    infimum_lr: float = attrs.field(
-        kw_only=True,
-        converter=plain_float,
-        validator=attrs.validators.and_(number(above=0), _check_infimum),
-    )
-    max_iter: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_length],
-    )
-
-    def init(self) -> ScheduleState:
-        """Return {"horizon": max_iter}."""
-        return {"horizon": self.max_iter}
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the point of the curve at `step`, or its last one."""
-        horizon = known_total_steps(self, state, "max_iter")
-        drop = _drop(step, horizon, self.upper_bound)
+    def curve(self, drop: float) -> float:
+        """Return the lr after a drop of the hyperbola, 0 at the first update."""
         return self.base * math.pow(self.base / self.infimum_lr, drop)
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        return state if state["horizon"] is not None else _horizon_state(self, steps)

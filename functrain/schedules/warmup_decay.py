@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import attrs
 
@@ -13,23 +12,69 @@ from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.total_steps import check_total_steps, known_total_steps
 
 
-def _warmup_state(
-    schedule: WarmupLinear | WarmupCosine, steps: int | None, warmup: int | None
-) -> ScheduleState:
-    if steps is None:
-        return {"horizon": None, "warmup": warmup}
-    if warmup is None:
-        assert schedule.warmup_proportion is not None
-        warmup = round(schedule.warmup_proportion * steps)
-    return {"horizon": check_total_steps(schedule, steps, warmup), "warmup": warmup}
+@attrs.frozen(repr=False)
+class WarmupDecay(Schedule):
+    """Linear warmup from 0 to `lr`, then a curve to `end`; a subclass has the curve."""
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    warmup_steps: int | None = attrs.field(
+        default=None, kw_only=True, validator=optional(integer(minimum=0))
+    )
+    warmup_proportion: float | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=attrs.converters.optional(plain_float),
+        validator=[
+            optional(number(minimum=0, maximum=1)),
+            exactly_one("warmup_steps", "warmup_proportion"),
+        ],
+    )
+    end: float = attrs.field(
+        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
+    )
+    steps: int | None = attrs.field(
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self.init()  # which checks that the warmup fits
+
+    def curve(self, state: ScheduleState, step: int) -> float:
+        """Return the point at `step`, which is after the warmup and below the horizon."""
+        raise NotImplementedError
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": T, "warmup": W}, None for what the run's length decides."""
+        state = {"horizon": None, "warmup": self.warmup_steps}
+        return state if self.steps is None else self._filled(state, self.steps)
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr on the way up, after it, or at the end."""
+        horizon = known_total_steps(self, state)
+        warmup: int = state["warmup"]
+        if step < warmup:
+            return self.base * step / warmup
+        return self.end if step >= horizon else self.curve(state, step)
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        return state if state["horizon"] is not None else self._filled(state, steps)
+
+    def _filled(self, state: ScheduleState, horizon: int) -> ScheduleState:
+        warmup = length_of(state["warmup"], self.warmup_proportion, horizon)
+        return {"horizon": check_total_steps(self, horizon, warmup), "warmup": warmup}
 
 
-def _check_fits(schedule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    schedule.init()
+def length_of(steps: int | None, proportion: float | None, horizon: int) -> int:
+    """Return the given steps, or the proportion of the horizon to the nearest step."""
+    if steps is not None:
+        return steps
+    assert proportion is not None
+    return round(proportion * horizon)
 
 
 @attrs.frozen(repr=False)
-class WarmupLinear(Schedule):
+class WarmupLinear(WarmupDecay):
     """Linear warmup from 0 to `lr`, then the straight line to `end`.
 
     Formula, with W the warmup and T the horizon: lr * step / W before W, then
@@ -49,51 +94,15 @@ class WarmupLinear(Schedule):
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
-    warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=optional(integer(minimum=0))
-    )
-    warmup_proportion: float | None = attrs.field(
-        default=None,
-        kw_only=True,
-        converter=attrs.converters.optional(plain_float),
-        validator=[
-            optional(number(minimum=0, maximum=1)),
-            exactly_one("warmup_steps", "warmup_proportion"),
-        ],
-    )
-    end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
-    )
-    steps: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_fits],
-    )
-
-    def init(self) -> ScheduleState:
-        """Return {"horizon": T, "warmup": W}, None for what the run's length decides."""
-        return _warmup_state(self, self.steps, self.warmup_steps)
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the lr on the way up, on the way down, or at the end."""
-        horizon = known_total_steps(self, state)
-        warmup: int = state["warmup"]
-        if step < warmup:
-            return self.base * step / warmup
-        if step >= horizon:
-            return self.end
-        return self.base + (self.end - self.base) * (step - warmup) / (horizon - warmup)
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        if state["horizon"] is not None:
-            return state
-        return _warmup_state(self, steps, state["warmup"])
+    def curve(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the line at `step`."""
+        warmup, horizon = state["warmup"], state["horizon"]
+        line: float = self.base + (self.end - self.base) * (step - warmup) / (horizon - warmup)
+        return line
 
 
 @attrs.frozen(repr=False)
-class WarmupCosine(Schedule):
+class WarmupCosine(WarmupDecay):
     """Linear warmup from 0 to `lr`, then half a cosine wave to `end`.
 
     Formula, with W the warmup and T the horizon: lr * step / W before W, then
@@ -113,45 +122,8 @@ class WarmupCosine(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
-    warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=optional(integer(minimum=0))
-    )
-    warmup_proportion: float | None = attrs.field(
-        default=None,
-        kw_only=True,
-        converter=attrs.converters.optional(plain_float),
-        validator=[
-            optional(number(minimum=0, maximum=1)),
-            exactly_one("warmup_steps", "warmup_proportion"),
-        ],
-    )
-    end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
-    )
-    steps: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_fits],
-    )
-
-    def init(self) -> ScheduleState:
-        """Return {"horizon": T, "warmup": W}, None for what the run's length decides."""
-        return _warmup_state(self, self.steps, self.warmup_steps)
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the lr on the way up, on the way down, or at the end."""
-        horizon = known_total_steps(self, state)
-        warmup: int = state["warmup"]
-        if step < warmup:
-            return self.base * step / warmup
-        if step >= horizon:
-            return self.end
+    def curve(self, state: ScheduleState, step: int) -> float:
+        """Return the point of the wave at `step`."""
+        warmup, horizon = state["warmup"], state["horizon"]
         progress = (step - warmup) / (horizon - warmup)
         return self.end + (self.base - self.end) * (1 + math.cos(math.pi * progress)) / 2
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        if state["horizon"] is not None:
-            return state
-        return _warmup_state(self, steps, state["warmup"])

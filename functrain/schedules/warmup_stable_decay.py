@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import exactly_one, plain_float
-from functrain.schedules.total_steps import check_total_steps, known_total_steps
+from functrain.schedules.total_steps import check_total_steps
+from functrain.schedules.warmup_decay import WarmupDecay, length_of
 
 _Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
 
 
-def _length(steps: int | None, proportion: float | None, horizon: int) -> int:
-    """Return the given steps, or the proportion of the horizon to the nearest step."""
-    if steps is not None:
-        return steps
-    assert proportion is not None
-    return round(proportion * horizon)
-
-
-def _check_fits(schedule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    schedule.init()
-
-
 @attrs.frozen(repr=False)
-class WarmupStableDecay(Schedule):
+class WarmupStableDecay(WarmupDecay):
     """Linear warmup from 0 to `lr`, `lr` for most of the run, then a decay to `end`.
 
     The schedule of MiniCPM (Hu et al., 2024), also called trapezoidal. Formula, with W the
@@ -55,19 +44,6 @@ class WarmupStableDecay(Schedule):
         [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
 
-    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
-    warmup_steps: int | None = attrs.field(
-        default=None, kw_only=True, validator=optional(integer(minimum=0))
-    )
-    warmup_proportion: float | None = attrs.field(
-        default=None,
-        kw_only=True,
-        converter=attrs.converters.optional(plain_float),
-        validator=[
-            optional(number(minimum=0, maximum=1)),
-            exactly_one("warmup_steps", "warmup_proportion"),
-        ],
-    )
     decay_steps: int | None = attrs.field(
         default=None, kw_only=True, validator=optional(integer(minimum=0))
     )
@@ -81,44 +57,24 @@ class WarmupStableDecay(Schedule):
         ],
     )
     shape: _Shape = attrs.field(default="linear", kw_only=True, validator=one_of(_Shape))
-    end: float = attrs.field(
-        default=0.0, kw_only=True, converter=plain_float, validator=number(minimum=0)
-    )
-    steps: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_fits],
-    )
 
     def init(self) -> ScheduleState:
         """Return {"horizon": T, "warmup": W, "decay": D}, None for what the run decides."""
-        if self.steps is None:
-            return {"horizon": None, "warmup": self.warmup_steps, "decay": self.decay_steps}
-        return self._state(self.steps, self.warmup_steps, self.decay_steps)
+        state = {"horizon": None, "warmup": self.warmup_steps, "decay": self.decay_steps}
+        return state if self.steps is None else self._filled(state, self.steps)
 
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the lr on the way up, on the plain, on the way down, or at the end."""
-        horizon = known_total_steps(self, state)
-        warmup: int = state["warmup"]
+    def curve(self, state: ScheduleState, step: int) -> float:
+        """Return the lr on the plain, or on the way down."""
         decay: int = state["decay"]
-        if step < warmup:
-            return self.base * step / warmup
-        if step >= horizon:
-            return self.end
-        if step < horizon - decay:
+        down = step - state["horizon"] + decay
+        if down < 0:
             return self.base
-        return self.end + (self.base - self.end) * self._left((step - horizon + decay) / decay)
+        return self.end + (self.base - self.end) * self._left(down / decay)
 
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        if state["horizon"] is not None:
-            return state
-        return self._state(steps, state["warmup"], state["decay"])
-
-    def _state(self, horizon: int, warmup: int | None, decay: int | None) -> ScheduleState:
+    def _filled(self, state: ScheduleState, horizon: int) -> ScheduleState:
         check_total_steps(self, horizon)
-        warmup = _length(warmup, self.warmup_proportion, horizon)
-        decay = _length(decay, self.decay_proportion, horizon)
+        warmup = length_of(state["warmup"], self.warmup_proportion, horizon)
+        decay = length_of(state["decay"], self.decay_proportion, horizon)
         if warmup + decay > horizon:
             raise ConfigurationError(
                 f"WarmupStableDecay: a warmup of {warmup} and a decay of {decay} steps do not fit "
