@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from functrain.tree.placed import is_placed, local
 Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
 _CONTAINERS, _TENSOR = (dict, list, tuple), frozenset({Tensor})
+_USE_COUNT = getattr(torch._C, "_storage_Use_Count", lambda address: sys.maxsize)
 _ADDRESS = operator.attrgetter("_cdata")
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
@@ -33,7 +36,7 @@ def solely_held(holder: object, name: str) -> bool:
         holder: the object with the attribute.
         name: of the attribute.
     """
-    return _count(holder, name) <= _BY_ATTRIBUTE
+    return _EVERY_HOLDER_SHOWS and _count(holder, name) <= _BY_ATTRIBUTE
 
 
 def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool:
@@ -44,6 +47,10 @@ def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool
         updated: paths of the parameters that a step writes to.
         eager: whether the step itself looks for views of the parameters, after the forward.
     """
+    return _EVERY_HOLDER_SHOWS and _is_alone(state, updated, eager)
+
+
+def _is_alone(state: TrainState, updated: list[str], eager: bool) -> bool:
     parts = _WRITTEN if state.ema is not None else _WRITTEN[:-1]
     if max([sys.getrefcount(getattr(state, part)) for part in parts]) > _BY_ATTRIBUTE:
         return False
@@ -85,7 +92,7 @@ def _most_on_one(tensors: list[Tensor]) -> int:
     except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
         strided = [tensor for tensor in tensors if tensor.layout is torch.strided]
         storages = list(map(Tensor.untyped_storage, strided))
-    return max(map(torch._C._storage_Use_Count, map(_ADDRESS, storages)), default=0)
+    return max(map(_USE_COUNT, map(_ADDRESS, storages)), default=0)
 
 
 def _solely_held_tensors(nodes: list[Container]) -> list[Tensor] | None:
@@ -123,8 +130,42 @@ class _Holder:
         self.held = object()
 
 
+def _every_holder_shows() -> bool:
+    """Return whether the counts of this Python and torch change with a second holder of anything.
+
+    How many references a call itself holds differs between versions of Python (3.14 borrows some),
+    and how torch ties a tensor to its object between those of torch. Without this, a state that is
+    still in use would be overwritten where the constants do not fit.
+    """
+    for keep in _KEEPERS:
+        moments = {"w": torch.empty(1, device="cpu"), "step": 0}
+        state: Any = SimpleNamespace(
+            params={"w": torch.empty(1, device="cpu")}, buffers={}, optimizer=[moments], ema=None
+        )
+        del moments
+        kept = keep(state)
+        if _is_alone(state, ["w"], eager=False):
+            return False
+        del kept
+    holder = _Holder()
+    kept = holder.held
+    found = _count(holder, "held")
+    del kept
+    return found > _BY_ATTRIBUTE
+
+
+_KEEPERS: tuple[Callable[[Any], object], ...] = (
+    lambda state: state.params,
+    lambda state: state.params["w"],
+    lambda state: state.params["w"].detach(),
+    lambda state: state.optimizer,
+    lambda state: state.optimizer[0],
+    lambda state: state.optimizer[0]["w"],
+    lambda state: state.optimizer[0]["w"].view(1, 1),
+)
 # By the call that counts, and by the one attribute; or by the container and the list of them all.
 _BY_ATTRIBUTE = _count(_Holder(), "held")
 _IN_TWO = 1 + _most([object()])
 # The tensor, and the storage that is asked.
 _ALONE = _most_on_one([torch.empty(1)])
+_EVERY_HOLDER_SHOWS = _every_holder_shows()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core import ownership
 from functrain.core.ownership import owns_its_tensors, solely_held
 from functrain.errors import DonatedStateError
 from functrain.listeners import ProgressBar
@@ -254,3 +255,29 @@ def test_a_metric_that_is_a_parameter_has_the_value_of_its_step() -> None:
     donating = ft.donated(ft.program(Scaled(), loss, ft.optim.SGD(0.1)))
     _, metrics = donating.train_step(donating.init(), DATA[0])
     assert metrics["scale"] == 1
+
+
+def test_counts_show_every_holder_on_this_python_and_torch() -> None:
+    assert ownership._EVERY_HOLDER_SHOWS
+    one = program()
+    state, _ = one.train_step(one.init(seed=0), DATA[0])
+    paths = list(state.params)  # pytest would hold on to state.params in an assert
+    assert owns_its_tensors(state, paths, eager=False)
+
+
+@pytest.mark.parametrize("constant", ["_BY_ATTRIBUTE", "_IN_TWO", "_ALONE"])
+def test_a_constant_that_is_too_large_is_noticed(
+    constant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, constant, getattr(ownership, constant) + 1)
+    assert not ownership._every_holder_shows()
+
+
+def test_without_counts_nothing_is_donated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_USE_COUNT", lambda address: 1)
+    monkeypatch.setattr(ownership, "_EVERY_HOLDER_SHOWS", ownership._every_holder_shows())
+    one = program()
+    state, _ = one.train_step(one.init(seed=0), DATA[0])
+    paths = list(state.params)
+    assert not owns_its_tensors(state, paths, eager=False)
+    assert not solely_held(state, "params")
