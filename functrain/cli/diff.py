@@ -9,10 +9,10 @@ import attrs
 from rich.console import Console
 
 from functrain.cli import output
-from functrain.cli.comparison import Comparison, Difference, compared
+from functrain.cli.comparison import Comparison, compared
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
-from functrain.tree import path_string
+from functrain.tree import Difference, path_string
 
 # Maximum width of the column that may wrap, to leave room for names.
 _MOST_WIDE = 20
@@ -75,7 +75,7 @@ def _print(found: Comparison, made: Parting | None, console: Console) -> None:
             console.print(indent, output.cell(line.lstrip()), sep="", soft_wrap=True)
     if found.differences:
         console.print()
-        console.print(_table(found.differences))
+        console.print(_table(found))
 
 
 def _lines(found: Comparison) -> list[str]:
@@ -89,41 +89,27 @@ def _lines(found: Comparison) -> list[str]:
     if found.differences:
         first, total = found.differences[0], len(found.differences)
         count = "1 place differs" if total == 1 else f"{total:,} places differ"
-        lines.append(f"{count}, first {path_string(first.path)}: {_sentence(first)}")
+        lines.append(f"{count}, first {path_string(first.path)}: {first.detail}")
     return lines
 
 
-def _sentence(found: Difference) -> str:
-    if found.distance is None:
-        return found.detail
-    gap, ulps = found.distance.max_abs, found.distance.ulps
-    most = "" if gap is None else f", at most by {gap!r}"
-    steps = "" if ulps is None else f" ({ulps:,} ulp{'' if ulps == 1 else 's'})"
-    return f"{found.detail} differ{most}{steps}"
-
-
-def _table(found: list[Difference]) -> Any:
+def _table(found: Comparison) -> Any:
     table = output.table(
         *("leaf", "difference", "max abs", "ulps"),
         right=("max abs", "ulps"),
         folded=("leaf", "difference"),
         most={"difference": _MOST_WIDE},
     )
-    for each in found:
-        gap = None if each.distance is None else each.distance.max_abs
-        ulps = None if each.distance is None else each.distance.ulps
+    sizes = found.elements
+    for each in found.differences:
+        tensors = each.kind == "value" and each.path in sizes
         table.add_row(
             output.cell(path_string(each.path)),
-            output.cell(each.detail if each.distance is None else _share(each)),
-            "" if gap is None else f"{gap:.3g}",
-            "" if ulps is None else _short(ulps),
+            output.cell(each.detail.partition(" elements")[0] if tensors else each.detail),
+            f"{each.max_abs:.3g}" if tensors else "",
+            "" if each.ulps is None else _short(each.ulps),
         )
     return table
-
-
-def _share(found: Difference) -> str:
-    """How many elements differ, without the noun that the column has."""
-    return found.detail.removesuffix(" elements")
 
 
 def _short(count: int) -> str:
@@ -131,6 +117,7 @@ def _short(count: int) -> str:
 
 
 def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:
+    sizes = found.elements
     return {
         "equal": found.equal,
         "paths": [target.path for target in found.targets],
@@ -141,18 +128,20 @@ def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:
         "logs": None if found.logs is None else found.logs.text,
         "checkpoints_part_at": found.step,
         "replay": None if made is None else _place(made),
-        "differences": [
-            {
-                "path": path_string(each.path),
-                "kind": each.kind,
-                "detail": each.detail,
-                "elements": each.elements or None,
-                "differ": None if each.distance is None else each.distance.count,
-                "max_abs": None if each.distance is None else each.distance.max_abs,
-                "ulps": None if each.distance is None else each.distance.ulps,
-            }
-            for each in found.differences
-        ],
+        "differences": [_difference(each, sizes.get(each.path)) for each in found.differences],
+    }
+
+
+def _difference(found: Difference, elements: int | None) -> dict[str, Any]:
+    measured = found.kind == "value" and elements is not None
+    return {
+        "path": path_string(found.path),
+        "kind": found.kind,
+        "detail": found.detail,
+        "elements": elements if measured else None,
+        "differ": found.count if measured else None,
+        "max_abs": found.max_abs if measured else None,
+        "ulps": found.ulps,
     }
 
 

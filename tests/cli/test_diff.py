@@ -57,7 +57,7 @@ class TestCheckpoints:
             {
                 "path": "w",
                 "kind": "value",
-                "detail": "3 of 4 elements",
+                "detail": f"3 of 4 elements differ, at most by {gap!r} (1 ulp)",
                 "elements": 4,
                 "differ": 3,
                 "max_abs": gap,
@@ -66,7 +66,7 @@ class TestCheckpoints:
             {
                 "path": "n",
                 "kind": "value",
-                "detail": "1 and 2",
+                "detail": "expected 1, got 2",
                 "elements": None,
                 "differ": None,
                 "max_abs": None,
@@ -129,7 +129,7 @@ class TestCheckpoints:
         theirs = saved(tmp_path, "b", {"m": {"w": torch.ones(2)}})
         (found,) = functrain("diff", ours, theirs, "--json").json["differences"]
         assert found["path"] == "m"
-        assert found["detail"].endswith("Mine and dict")
+        assert found["detail"].endswith("Mine, got dict")
 
     def test_damage_is_an_error_and_not_a_difference(self, functrain: Run, tmp_path: Path) -> None:
         ours, theirs = saved(tmp_path, "a", BASE), saved(tmp_path, "b", BASE)
