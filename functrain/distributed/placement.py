@@ -117,7 +117,8 @@ def owned(leaf: Tensor, owner: int, ranks: int) -> Rows:
         (0, 0, 5, 5)
     """
     ends = (0 if rank < owner else len(leaf) for rank in range(ranks))
-    return Rows(tuple(leaf.shape), leaf.stride(), (0, *ends), owner)
+    stride = torch.empty_like(leaf, device="meta").stride()  # as a copy of the leaf has it
+    return Rows(tuple(leaf.shape), stride, (0, *ends), owner)
 
 
 def balanced(sizes: Mapping[str, int], ranks: int) -> dict[str, int]:

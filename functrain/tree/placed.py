@@ -128,7 +128,7 @@ def whole(tensor: Tensor) -> Tensor:
         return tensor
     require_all_ranks("a whole tensor of a placed state")
     with torch.no_grad():
-        return _sent_to_all(tensor, _of_mesh(tensor))
+        return _laid_out_as(tensor, _sent_to_all(tensor, _of_mesh(tensor)))
 
 
 def _of_mesh(tensor: Any) -> Tensor:
@@ -158,6 +158,13 @@ def _sent_to_all(tensor: Any, elements: Tensor) -> Tensor:
     elements = elements.contiguous()
     torch.distributed.broadcast(elements.reshape(-1).view(torch.uint8), ranks[0])
     return elements
+
+
+def _laid_out_as(tensor: Tensor, elements: Tensor) -> Tensor:
+    """Return the elements with the stride of the whole tensor: kernels may depend on it."""
+    if elements.stride() == tensor.stride():
+        return elements
+    return elements.new_empty_strided(tensor.shape, tensor.stride()).copy_(elements)
 
 
 def _ranks(tensor: Any) -> list[int]:

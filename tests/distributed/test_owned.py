@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import ranks
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import optim, tree
-from functrain.tree.placed import local
+from functrain.tree.placed import is_placed, local
 
 SHARDS = ["none", "optimizer", "all"]
 PARTS = 4
@@ -157,3 +160,130 @@ def test_memory_falls_with_the_number_of_ranks() -> None:
                     assert each == [whole[part]] * n  # of which functrain knows nothing
                 else:  # biases are too small to belong to one rank
                     assert max(each) <= 0.27 * whole[part] + 6000
+
+
+def strides(state: ft.TrainState) -> dict[str, tuple[int, ...]]:
+    leaves = tree.items({"params": state.params, "optimizer": state.optimizer, "ema": state.ema})
+    return {str(path): leaf.stride() for path, leaf in leaves if isinstance(leaf, Tensor)}
+
+
+def kept_forms(name: str, shard: Any) -> dict[str, bool]:
+    """Try what a placed state must bear; all ranks call this together."""
+    program, plain = sharded(name, shard), made(name)
+    first, second = batches(2)
+    state, _ = program.train_step(program.init(seed=3), first)
+    gathered = program.gathered(state)
+    copied = ft.copy(state)
+    new, _ = program.train_step(state, second)
+    pickled = pickle.loads(pickle.dumps(state))
+    evaluated = program.eval_step(state, first), plain.eval_step(gathered, first)
+    averaged = program.eval_step(state, first, "ema"), plain.eval_step(gathered, first, "ema")
+    elsewhere = [leaf for _, leaf in tree.items(attrs.asdict(state, recurse=False))]
+    return {
+        "placed": any(map(is_placed, elsewhere)) is (shard != "none"),
+        "gathered has no placed leaf": not any(is_placed(leaf) for _, leaf in tree.items(gathered)),
+        "digest": tree.digest(state) == tree.digest(gathered),
+        "place is the opposite": tree.equal(program.place(gathered), state),
+        "placed again": tree.equal(program.place(program.place(state)), state),
+        "no difference to the whole": tree.equal(state, gathered) and tree.equal(gathered, state),
+        "a difference": not tree.equal(state, new),
+        "strides": strides(gathered) == strides(plain.init(seed=3)) == strides(state),
+        "copied": tree.equal(copied, state),
+        "pickled": tree.equal(pickled, state),
+        "steps from copies": {
+            tree.digest(program.train_step(one, second)[0]) for one in (copied, pickled)
+        }
+        == {tree.digest(new)},
+        "evaluated": tree.equal(*evaluated) and tree.equal(*averaged),
+        "text": "DTensor" not in repr(state) + tree.text(state),
+        "evolved": tree.equal(
+            program.train_step(attrs.evolve(state, params=dict(state.params)), second)[0], new
+        ),
+    }
+
+
+def all_kept_forms() -> list[tuple[str, str, str]]:
+    cases = [(name, shard) for name in ("Muon and AdamW", "Adafactor") for shard in SHARDS]
+    return [
+        (name, shard, what)
+        for name, shard in cases
+        for what, kept in kept_forms(name, shard).items()
+        if not kept
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_placed_states_bear_what_others_do(n: int) -> None:
+    for found in ranks.run(all_kept_forms, n):
+        assert [one for one in found if n > 1 or one[2] != "placed"] == []
+
+
+def saved(folder: str, shard: Any) -> str:
+    """Save after two steps of three, and return the digest after the third."""
+    program = sharded("Muon and AdamW", shard)
+    state = program.init(seed=3)
+    for number, batch in enumerate(batches(3)):
+        if number == 2:
+            ft.save(folder, state)
+        state, _ = program.train_step(state, batch)
+    return tree.digest(program.gathered(state))
+
+
+def resumed(folder: str, shard: Any) -> list[str]:
+    """Go on from a checkpoint that was loaded whole, and from one that was loaded in its place."""
+    program = sharded("Muon and AdamW", shard)
+    whole = program.place(ft.load(folder, like=program.gathered(program.init())))
+    placed = ft.load(folder, like=program.init())
+    last = batches(3)[-1]
+    return [tree.digest(program.train_step(state, last)[0]) for state in (whole, placed)]
+
+
+def resumed_everywhere(folder: str) -> set[str]:
+    return {found for shard in SHARDS for found in resumed(folder, shard)}
+
+
+@pytest.mark.row(57)
+@pytest.mark.parametrize("shard", ["optimizer", "all"])
+def test_any_number_of_ranks_goes_on_from_a_checkpoint(tmp_path: Path, shard: Any) -> None:
+    alone = saved(f"{tmp_path}/one", "none")
+    assert ranks.run(saved, 3, f"{tmp_path}/three", shard) == [alone] * 3
+    for file in (tmp_path / "one").rglob("*.safetensors"):
+        twin = tmp_path / "three" / file.relative_to(tmp_path / "one")
+        assert file.read_bytes() == twin.read_bytes()
+    assert resumed_everywhere(f"{tmp_path}/three") == {alone}
+    for n in (2, 4):
+        assert ranks.run(resumed_everywhere, n, f"{tmp_path}/three") == [{alone}] * n
+
+
+def overwritten(shard: Any) -> tuple[bool, bool, bool]:
+    """Return whether a donated step reuses memory, without a new bit, and a skipped one nothing."""
+    program = sharded("Muon and AdamW", shard)
+    donated = ft.donated(program)
+    ours, theirs = program.init(seed=3), donated.init(seed=3)
+    reused = True
+    for batch in batches(3):
+        before = {local(leaf).data_ptr() for _, leaf in tree.items(theirs) if held_here(leaf)}
+        theirs, _ = donated.train_step(theirs, batch)
+        ours, _ = program.train_step(ours, batch)
+        after = {local(leaf).data_ptr() for _, leaf in tree.items(theirs) if held_here(leaf)}
+        # Forwards replace buffers, and the first step without a gradient adds a counter.
+        reused = reused and len(after - before) <= len(theirs.buffers) + 1
+    same = tree.equal(ours, theirs)
+    skipping = sharded("Muon and AdamW", shard, nonfinite="skip")
+    bad = batches(1)[0]
+    bad[0] = float("nan")
+    skipped, _ = skipping.train_step(ours, bad)
+    parts = ("params", "optimizer", "ema")
+    return reused, same, all(tree.equal(getattr(ours, p), getattr(skipped, p)) for p in parts)
+
+
+def held_here(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and local(leaf).numel() > 0
+
+
+def overwritten_everywhere() -> list[tuple[bool, bool, bool]]:
+    return [overwritten(shard) for shard in SHARDS]
+
+
+def test_donated_and_skipped_steps() -> None:
+    assert ranks.run(overwritten_everywhere, 3) == [[(True, True, True)] * 3] * 3
