@@ -8,7 +8,7 @@ on all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import attrs
@@ -26,6 +26,7 @@ from functrain.tree.placed import whole
 _DIVIDED = {"none": (), "optimizer": ("optimizer", "ema"), "all": ("params", "optimizer", "ema")}
 _PARTS = ("params", "optimizer", "ema")
 
+_Keys: TypeAlias = Mapping[str, Rows | None]
 _Function: TypeAlias = Callable[[Tensor, Rows | None], Tensor]
 
 
@@ -38,6 +39,7 @@ class Placed:
         stored: how parameters and averages are divided; no path, if they are not.
         updated: how gradients and optimizer state are divided.
         parts: the parts of a state that are divided.
+        paths: of all parameters that are trained.
         meshes: by the rank that owns a leaf; ``None`` is that of all ranks.
         probes: parameters of every kind that this placement divides, or another one would.
     """
@@ -46,6 +48,7 @@ class Placed:
     stored: Division
     updated: Division
     parts: tuple[str, ...]
+    paths: frozenset[str]
     meshes: Mapping[int | None, DeviceMesh]
     probes: tuple[str, ...]
 
@@ -71,10 +74,10 @@ class Placed:
         kinds = {_kind(stored.get(p), updated.get(p)): p for p in [*stored, *updated]}
         probes, parts = tuple(kinds.values()), _DIVIDED[placement.shard]
         if not parts:
-            return cls(exchange, {}, {}, (), {}, probes)
+            return cls(exchange, {}, {}, (), frozenset(trained), {}, probes)
         several = {rows.owner for rows in [*stored.values(), *updated.values()]}
         meshes = {owner: _mesh(owner, exchange.ranks, device) for owner in several}
-        return cls(exchange, stored, updated, parts, meshes, probes)
+        return cls(exchange, stored, updated, parts, frozenset(trained), meshes, probes)
 
     def rows_of(self, part: str) -> Division:
         """Return how a part of a state is divided."""
@@ -88,7 +91,7 @@ class Placed:
             self._fits(leaf, self.rows_of(part).get(path))
             for part in _PARTS
             for path in self.probes
-            for leaf in _of_path(getattr(state, part), path)
+            for leaf in _of_path(getattr(state, part), path, self.paths)
         )
 
     def place(self, state: TrainState) -> TrainState:
@@ -104,7 +107,7 @@ class Placed:
 
     def cut(self, part: str, node: Any) -> Any:
         """Return a part of a state with this rank's part of the leaves that are divided."""
-        return _mapped(node, self.rows_of(part), self._cut)
+        return _mapped(node, self._by_key(part), self._cut)
 
     def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
         """Return a state with whole leaves; every rank must call it.
@@ -118,7 +121,7 @@ class Placed:
 
     def local(self, part: str, node: Any) -> Any:
         """Return a part of a state as this rank's tensors."""
-        return _mapped(node, self.rows_of(part), self._local) if part in self.parts else node
+        return _mapped(node, self._by_key(part), self._local) if part in self.parts else node
 
     def wrapped(self, part: str, node: Any, before: Any) -> Any:
         """Return a part of a state whose leaves have their global shapes again.
@@ -128,16 +131,21 @@ class Placed:
             node: of this rank's tensors.
             before: the part that a step was given; its wrappers are used again.
         """
-        return self._wrapped(node, before, self.rows_of(part)) if part in self.parts else node
+        return self._wrapped(node, before, self._by_key(part)) if part in self.parts else node
 
-    def _wrapped(self, node: Any, before: Any, division: Division, rows: Rows | None = None) -> Any:
+    def _by_key(self, part: str) -> _Keys:
+        """Return the rows of every key that is a parameter, also of those that are not divided."""
+        division = self.rows_of(part)
+        return {path: division.get(path) for path in self.paths}
+
+    def _wrapped(self, node: Any, before: Any, keys: _Keys, rows: Rows | None = None) -> Any:
         if isinstance(node, Tensor):
             return self._leaf(node, before, rows)
         if not isinstance(node, Mapping):
             return node
         old = before if isinstance(before, Mapping) else {}
         return {
-            key: self._wrapped(child, old.get(key), division, division.get(key, rows))
+            key: self._wrapped(child, old.get(key), keys, keys.get(key, rows))
             for key, child in node.items()
         }
 
@@ -198,35 +206,38 @@ def _kind(stored: Rows | None, updated: Rows | None) -> tuple[bool | None, ...]:
     return tuple(None if rows is None else rows.owner is None for rows in (stored, updated))
 
 
-def _mapped(node: Any, division: Division, function: _Function, rows: Rows | None = None) -> Any:
-    """Map the tensors of a tree; each gets the rows of the nearest key that is a parameter."""
+def _mapped(node: Any, keys: _Keys, function: _Function, rows: Rows | None = None) -> Any:
+    """Map the tensors of a tree; each gets the rows of the nearest key that is a parameter.
+
+    A parameter may have the name of a slot or of a group, which is farther from a tensor.
+    """
     if isinstance(node, Tensor):
         return function(node, rows)
     if not isinstance(node, Mapping):
         return node
-    return {
-        key: _mapped(child, division, function, division.get(key, rows))
-        for key, child in node.items()
-    }
+    return {key: _mapped(child, keys, function, keys.get(key, rows)) for key, child in node.items()}
 
 
-def _of_path(node: Any, path: str) -> Iterator[Tensor]:
-    """Yield the tensors of a parameter in a tree."""
+def _of_path(node: Any, path: str, paths: Set[str]) -> Iterator[Tensor]:
+    """Yield the tensors of a parameter in a tree, where it is the nearest key among ``paths``."""
     if not isinstance(node, Mapping):
         return
-    if path in node:  # which may be the name of a group too
-        yield from list(_of_path(node[path], path)) or _tensors(node[path])
+    found = node.get(path)
+    yield from _below(found, paths)
+    if isinstance(found, Tensor):  # this node is by parameter
         return
     for child in node.values():
-        yield from _of_path(child, path)
+        if isinstance(child, Mapping):
+            yield from _of_path(child, path, paths)
 
 
-def _tensors(node: Any) -> Iterator[Tensor]:
+def _below(node: Any, paths: Set[str]) -> Iterator[Tensor]:
     if isinstance(node, Tensor):
         yield node
     elif isinstance(node, Mapping):
-        for child in node.values():
-            yield from _tensors(child)
+        for key, child in node.items():
+            if key not in paths:
+                yield from _below(child, paths)
 
 
 def _whole(leaf: Tensor, _: Rows | None) -> Tensor:
