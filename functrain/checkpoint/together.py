@@ -8,6 +8,7 @@ synced its ranges. So a rank that is killed at any time leaves the older or the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +26,7 @@ from functrain.checkpoint.publishing import publish
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage.rounds import Failure
 from functrain.distributed.group import World
-from functrain.errors import (
-    RankFailedError,
-)
+from functrain.errors import RankFailedError
 
 _NOTHING: Any = None  # the argument of a broadcast from another rank
 
@@ -85,80 +84,68 @@ def save(
         if first is not None:
             first()
     with world.failing_together():
-        contents = world.broadcast(Contents.of(snap))
-        reports = world.gathered(report(world.rank, snap, contents, failure))
-        writer = _Writer(world, snap, contents, failure)
-        outcome = writer.lead(run, reports) if world.rank == 0 else writer.follow()
+        payload = Payload(world, snap, world.broadcast(Contents.of(snap)), failure)
+        reports = world.gathered(report(world.rank, snap, payload.contents, failure))
+        outcome = _lead(payload, run, reports) if world.rank == 0 else _follow(payload)
     if isinstance(outcome, Path):
         return outcome
     raise outcome.error() from failure.error
 
 
-@attrs.define(eq=False)
-class _Writer:
-    """One save on one rank.
+def _lead(payload: Payload, run: Callable[[Write], Path], reports: list[Report]) -> Path | Trouble:
+    """Save on rank 0, and tell the others about the outcome."""
+    outcome: Path | Trouble
+    try:
+        raise_first(each.trouble for each in reports)
+        leaves, same = payload.contents.merged(reports)
+        payload = attrs.evolve(payload, snap=attrs.evolve(payload.snap, same=same))
+        outcome = run(partial(_write, payload, leaves))
+    except TroubleError as error:
+        outcome = error.trouble
+    except RankFailedError:
+        raise
+    except Exception as error:
+        payload.failure.error = payload.failure.error or error
+        outcome = Trouble.of(0, error)
+    return payload.world.broadcast(outcome)
 
-    Attributes:
-        world: the ranks.
-        snap: the snapshot of this rank.
-        contents: the leaves of rank 0.
-        failure: the first exception of this rank.
-        leaves: which ranks hold the bytes of each leaf, on rank 0.
-    """
 
-    world: World
-    snap: Snapshot
-    contents: Contents
-    failure: Failure
-    leaves: list[Holding] = attrs.field(factory=list)
+def _follow(payload: Payload) -> Path | Trouble:
+    """Write the ranges of another rank, and return the outcome."""
+    start = payload.world.broadcast(_NOTHING)
+    if isinstance(start, Trouble):
+        return start
+    payload.write(start)
+    outcome: Path | Trouble = payload.world.broadcast(_NOTHING)
+    return outcome
 
-    @property
-    def _payload(self) -> Payload:
-        return Payload(self.world, self.snap, self.contents, self.failure)
 
-    def lead(self, run: Callable[[Write], Path], reports: list[Report]) -> Path | Trouble:
-        """Save on rank 0, and tell the others about the outcome."""
-        outcome: Path | Trouble
-        try:
-            raise_first(each.trouble for each in reports)
-            self.leaves, same = self.contents.merged(reports)
-            self.snap = attrs.evolve(self.snap, same=same)
-            outcome = run(self._write)
-        except TroubleError as error:
-            outcome = error.trouble
-        except RankFailedError:
-            raise
-        except Exception as error:
-            self.failure.error = self.failure.error or error
-            outcome = Trouble.of(0, error)
-        return self.world.broadcast(outcome)
+def _write(
+    payload: Payload,
+    leaves: list[Holding],
+    path: Path,
+    *,
+    overwrite: bool,
+    previous: Path | None = None,
+) -> Path:
+    """Write on rank 0, with all ranks; ``leaves`` says which of them hold the bytes of each."""
+    final, snap = path.absolute(), payload.snap
+    plan = snap.plan()
+    shared = hard_links.candidate(previous, plan)
+    linkable = None if shared is None else shared.file.name
 
-    def follow(self) -> Path | Trouble:
-        """Write the ranges of another rank, and return the outcome."""
-        start = self.world.broadcast(_NOTHING)
-        if isinstance(start, Trouble):
-            return start
-        self._payload.write(start)
-        outcome: Path | Trouble = self.world.broadcast(_NOTHING)
-        return outcome
+    def fill(directory: Path) -> Manifest:
+        for layout in plan:
+            if layout.name != linkable:
+                create_file(directory, layout)
+        start = Start(final, directory, plan, leaves, linkable)
+        payload.world.broadcast(start)
+        hashes = payload.write(start, shared)
+        files = (
+            File(each.name, each.length, len(each.header), xxh3_128_hexdigest(each.header))
+            for each in plan
+        )
+        return snap.manifest(plan, tuple(files), hashes)
 
-    def _write(self, path: Path, *, overwrite: bool, previous: Path | None = None) -> Path:
-        final, plan = path.absolute(), self.snap.plan()
-        shared = hard_links.candidate(previous, plan)
-        linkable = None if shared is None else shared.file.name
-
-        def fill(directory: Path) -> Manifest:
-            for layout in plan:
-                if layout.name != linkable:
-                    create_file(directory, layout)
-            start = Start(final, directory, plan, self.leaves, linkable)
-            self.world.broadcast(start)
-            hashes = self._payload.write(start, shared)
-            files = (
-                File(each.name, each.length, len(each.header), xxh3_128_hexdigest(each.header))
-                for each in plan
-            )
-            return self.snap.manifest(plan, tuple(files), hashes)
-
-        publish(final, plan, fill, overwrite)
-        return final
+    publish(final, plan, fill, overwrite)
+    return final

@@ -174,5 +174,5 @@ class Stop:
 # have an attribute `every_rank` that is true. A listener that does something together with other
 # ranks, as reading a placed tensor or evaluating a placed state is, needs it. Of these, too, only
 # the one of rank 0 (TrainBegin.rank) should write, and only its state and its metrics are kept.
-# CheckpointSaved is an event of rank 0 alone.
+# Placed tensors in that state are saved from all ranks.
 Listener: TypeAlias = Any

@@ -147,5 +147,11 @@ def fit(
 def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:
     if directory is None or isinstance(directory, Checkpoints):
         return directory
+    if not isinstance(directory, str | Path):
+        raise ConfigurationError(
+            "directory: expected a path or functrain.Checkpoints, got a "
+            f"{type(directory).__name__}. Train in a directory; the listener "
+            "functrain.listeners.Mirror copies its checkpoints to a remote store"
+        )
     # A run decides the same whether it is written or not.
     return Checkpoints(directory, keep_last=3, **monitor_and_mode(rule))

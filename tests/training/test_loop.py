@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,34 @@ class TestUnits:
         run = ft.fit(program(), batches(), until="0.2 seconds")
         assert run.reason == "max_time"
         assert 0.2 <= run.seconds < 5
+
+    @pytest.mark.parametrize("what", ["save_every", "eval_every", "every"])
+    def test_minutes_between_checkpoints_and_evaluations(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        passed, clock = [0.0], time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+
+        class Ticking:
+            def on_batch_begin(self, event: events.BatchBegin) -> None:
+                passed[0] += 25 * 60
+
+        sets = {"eval_every": batches(), "every": ft.Evaluation(batches(), every="1 hour")}
+        options = {} if what == "every" else {what: "1 hour"}
+        run = ft.fit(
+            program(),
+            batches(),
+            until="9 steps",
+            eval_data=sets.get(what),
+            directory=ft.Checkpoints(tmp_path, keep_last=9),
+            listeners=[Ticking()],
+            **{"save_every": "9 steps", "eval_every": "9 steps", **options},
+        )
+        if what == "save_every":
+            assert ft.Checkpoints(tmp_path).steps() == [3, 5, 8, 9]
+        else:
+            evaluated = [row["step"] for row in run.history.rows if "eval/loss" in row]
+            assert evaluated == [3, 5, 8, 9]
 
     @pytest.mark.parametrize("until", [100, "soon", [], "-3 steps"])
     def test_what_is_no_duration(self, until: Any) -> None:

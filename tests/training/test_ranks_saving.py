@@ -22,7 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import functrain as ft
+from functrain import tree
+from functrain.checkpoint.remote import RemoteCheckpoints
 from functrain.checkpoint.storage import rounds
+from functrain.listeners import Mirror
+from functrain.training.resume import TYPES, expected
 from functrain.training.session import Session
 
 SHARDS = ["none", "optimizer", "all"]
@@ -236,3 +240,25 @@ def test_an_error_of_rank_0_before_a_save(tmp_path: Path) -> None:
         assert "rank 0 raised functrain.errors" in str(error)
         assert "UnsupportedError" in str(error)
     assert ft.Checkpoints(tmp_path / "run").steps()[-1] == 4
+
+
+def mirrored(directory: Path, url: str) -> tuple[str, str]:
+    """Copy checkpoints to a remote store; return the last state, and what is read from there."""
+    program = rank_runs.program("all")
+    found = rank_runs.fitted(directory, made_by=program, listeners=[Mirror(url)])
+    like = expected(program, seed=1)
+    saved, _ = RemoteCheckpoints(url).restore(like=like, types=TYPES)
+    return found["state"], tree.digest(program.gathered(saved.train))
+
+
+def test_checkpoints_of_ranks_in_a_remote_store(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    for state, remote in ranks.run(mirrored, 2, tmp_path / "run", url):
+        assert state == remote
+    assert RemoteCheckpoints(url).steps() == [3, 4, 6, 9]
+
+
+def test_a_remote_store_is_no_run_directory() -> None:
+    store: Any = RemoteCheckpoints("memory://remote/fit")
+    with pytest.raises(ft.errors.ConfigurationError, match=r"got a RemoteCheckpoints.*Mirror"):
+        rank_runs.fitted(store)
