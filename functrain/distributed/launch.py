@@ -53,12 +53,11 @@ def from_environment(variables: Mapping[str, str]) -> Launch | None:
         Launch(rank=1, size=4, local_rank=1, address='node7', port=29500)
         >>> from_environment({})
     """
+    if not is_launched(variables):
+        return None
+    names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     if "RANK" in variables or "WORLD_SIZE" in variables:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif _is_step_of_slurm(variables):
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    else:
-        return None
     rank, size = (_integer(variables, name) for name in names[:2])
     local_rank = _integer(variables, names[2]) if names[2] in variables else 0
     if not 0 <= rank < size:
@@ -82,6 +81,16 @@ def processes(variables: Mapping[str, str]) -> int:
         name = "SLURM_NTASKS"
     text = variables.get(name, "1")
     return int(text) if text.isdecimal() else 1
+
+
+def is_launched(variables: Mapping[str, str]) -> bool:
+    """Return whether a launcher started this process, alone or as one of several.
+
+    Example:
+        >>> is_launched({"RANK": "0", "WORLD_SIZE": "1"}), is_launched({})
+        (True, False)
+    """
+    return "RANK" in variables or "WORLD_SIZE" in variables or _is_step_of_slurm(variables)
 
 
 def _is_step_of_slurm(variables: Mapping[str, str]) -> bool:

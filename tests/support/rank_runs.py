@@ -76,25 +76,28 @@ def fitted(
     return facts(run, made_by)
 
 
-def signalled(directory: Path, ranks: list[int], number: int = signal.SIGTERM) -> dict[str, Any]:
+def signalled(
+    directory: Path, ranks: list[int], number: int = signal.SIGTERM, times: int = 1
+) -> dict[str, Any]:
     """Send a signal to some ranks after their fourth step."""
-    return fitted(directory, listeners=[Signalling(ranks, number)])
+    return fitted(directory, listeners=[Signalling(ranks, number, times)])
 
 
 class Signalling:
-    """Sends a signal to its own process."""
+    """Sends a signal to its own process, once or several times in a row."""
 
     every_rank = True
 
-    def __init__(self, ranks: list[int], number: int) -> None:
-        self.ranks, self.number, self.rank = ranks, number, 0
+    def __init__(self, ranks: list[int], number: int, times: int) -> None:
+        self.ranks, self.number, self.times, self.rank = ranks, number, times, 0
 
     def on_train_begin(self, event: ft.events.TrainBegin) -> None:
         self.rank = event.rank
 
     def on_batch_end(self, event: ft.events.BatchEnd) -> None:
         if event.state.counters.step == 4 and self.rank in self.ranks:
-            os.kill(os.getpid(), self.number)
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
 
 
 def resumed_often(directory: Path, shards: list[Any], until: str) -> list[dict[str, Any]]:

@@ -73,6 +73,12 @@ def test_a_signal_to_any_rank_stops_all_after_one_step(
     assert rank_runs.newest(tmp_path / "run") == rank_runs.newest(tmp_path / "straight")
 
 
+def test_a_signal_that_a_launcher_sends_again_does_not_hurry_the_save(tmp_path: Path) -> None:
+    found = ranks.run(rank_runs.signalled, 2, tmp_path / "run", [0, 1], signal.SIGINT, 3)
+    assert [each["reason"][0] for each in found] == ["interrupted"] * 2
+    assert ft.Checkpoints(tmp_path / "run").steps()[-1] == 4
+
+
 class Raising:
     """Raises on one rank."""
 
