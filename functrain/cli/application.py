@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from functrain.cli import torchrun_errors
 from functrain.cli.config import app as configuration
 from functrain.cli.output import console, show_warning
 from functrain.errors import FunctrainError, ListenerError
@@ -241,11 +243,16 @@ def main() -> None:
     warnings.showwarning = show_warning
     try:
         app()
-    except ListenerError:
-        raise  # an error in the user's code, which needs its traceback
     except FunctrainError as error:
+        if isinstance(error, ListenerError):  # an error in the user's code needs its traceback
+            torchrun_errors.record(traceback.format_exc())
+            raise
         # An OSError has the message without "[Errno 2]" in strerror.
-        text = getattr(error, "strerror", None) or str(error)
-        first, *rest = text.splitlines() or [type(error).__name__]
-        print("\n".join([f"functrain: {first}", *rest]), file=sys.stderr)
+        text = f"functrain: {getattr(error, 'strerror', None) or error or type(error).__name__}"
+        torchrun_errors.record(text)
+        if not torchrun_errors.is_printed_elsewhere(error):
+            print(text, file=sys.stderr)
         sys.exit(2)
+    except Exception:
+        torchrun_errors.record(traceback.format_exc())
+        raise

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from functrain.errors import SearchError
+from functrain.errors import ConfigurationError, SearchError
 from functrain.errors.nearest import nearest
 from functrain.metrics.mode import mode_of_name, name_hint
 from functrain.search import factories
@@ -18,6 +18,7 @@ from functrain.search.manifest import trial_directory, write_or_check
 from functrain.search.space import Space, read_space, suggest
 from functrain.search.study import TrialQueue, open_study
 from functrain.search.trials import Goal, Objective, TrialResult, run_trial
+from functrain.training.agreement import started
 from functrain.training.durations import Duration, Minutes, duration
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
@@ -84,10 +85,17 @@ def search(
         The study, and why the search ended.
 
     Raises:
+        ConfigurationError: torchrun or srun started several processes.
         SearchError: an argument is invalid, or the runs do not measure the metric.
         RunChangedError: the directory holds a search for something else.
         MissingExtraError: Optuna is not installed.
     """
+    if started() > 1:
+        raise ConfigurationError(
+            f"search: {started()} processes were started to train together, and each would draw "
+            "trials of its own. Start one process, or several on their own without torchrun, srun "
+            "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
+        )
     where, parameters = Path(directory).absolute(), read_space(space)
     direction = direction_of(metric, direction)
     _check(direction, value, trials, seeds, max_failures)

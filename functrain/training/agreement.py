@@ -28,8 +28,12 @@ from functrain.errors import ConfigurationError, FunctrainWarning
 ALONE = World(0, 1)
 
 
-def world_of(program: Program) -> World:
+def world_of(program: Program, caller: str = "fit") -> World:
     """Return the ranks that train a program.
+
+    Args:
+        program: the program.
+        caller: the function that trains it, for the message.
 
     Raises:
         ConfigurationError: several processes were started, and the program is not sharded.
@@ -39,17 +43,22 @@ def world_of(program: Program) -> World:
 
         assert isinstance(program.sharded, ShardedStep)
         return program.sharded.gradients.world
-    joined = dist.is_available() and dist.is_initialized()
-    count = dist.get_world_size() if joined else processes(os.environ)
+    count = started()
     if count > 1:
         raise ConfigurationError(
-            f"fit: {count} processes were started, and each would train this program by itself, "
-            "in one directory. Expected a program that they train together: "
+            f"{caller}: {count} processes were started, and each would train this program by "
+            "itself. Expected a program that they train together: "
             "functrain.sharded(program, parts=...); on the command line program.parts=... . Or "
             "start one process, without torchrun, srun and their variables (WORLD_SIZE, "
             "SLURM_NTASKS)"
         )
     return ALONE
+
+
+def started() -> int:
+    """Return how many processes were started together with this one."""
+    joined = dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if joined else processes(os.environ)
 
 
 def numbers(world: World, own: Sequence[float]) -> list[list[float]]:

@@ -19,6 +19,7 @@ from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.errors import EmptyDatasetError
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
+from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.limits import Limits, Position, Until
 
@@ -46,6 +47,7 @@ def iterate(
         (state after the step, its metrics).
 
     Raises:
+        ConfigurationError: several processes were started, and the program is not sharded.
         ParameterMismatchError: the state is of another program.
         InvalidPositionError: it stands beyond the end of an epoch, where that may be of other data.
         EmptyDatasetError: the data has no samples.
@@ -62,6 +64,7 @@ def iterate(
         >>> state.counters.step, state.counters.epoch, state.counters.batch
         (3, 1, 0)
     """
+    world_of(program, "iterate")
     check_state(program.fixed, state)
     source, sharing = source_of(program, data), sharing_of(program)
     state, began = count_epochs(state, source), time.monotonic()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import rank_runs
 import ranks
+
+from functrain.cli import main
 
 OPTIONS = ["program.parts=4", "fit.until=6 steps", "fit.save_every=3 steps", "threads=1"]
 
@@ -39,3 +43,53 @@ def test_a_configuration_without_parts_is_refused(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "program.parts=" in done.stderr
     assert not (tmp_path / "run").exists()
+    # Once on the screen, and in torchrun's summary the error instead of a hint how to see it.
+    assert done.stderr.count("\nfunctrain: fit: 2 processes were started") <= 1
+    assert "traceback : functrain: fit: 2 processes were started" in done.stderr
+    assert "To enable traceback see" not in done.stderr
+    assert "new message format" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "printed", "recorded"),
+    [
+        ({}, True, False),
+        ({"LOCAL_RANK": "1"}, True, False),  # without torchrun nothing else would show it
+        ({"LOCAL_RANK": "1", "TORCHELASTIC_ERROR_FILE": ""}, True, False),
+        ({"LOCAL_RANK": "0", "TORCHELASTIC_ERROR_FILE": "error.json"}, True, True),
+        ({"LOCAL_RANK": "1", "TORCHELASTIC_ERROR_FILE": "error.json"}, False, True),
+    ],
+)
+def test_an_error_of_all_ranks_is_printed_by_the_first_of_a_machine(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    printed: bool,
+    recorded: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["functrain", "train", "digits", "program.partz=4"])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert ("program.partz: unknown key" in capsys.readouterr().err) is printed
+    assert Path("error.json").exists() is recorded
+    if recorded:
+        message = json.loads(Path("error.json").read_text())["message"]
+        assert message["message"].startswith("functrain: program.partz: unknown key")
+
+
+def test_an_error_of_one_rank_is_printed_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["functrain", "ls", str(tmp_path / "missing")])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        main()
+    assert "missing" in capsys.readouterr().err

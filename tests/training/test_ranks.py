@@ -57,6 +57,17 @@ def test_a_plain_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         plain(tmp_path / "run")
 
 
+def test_only_a_loop_over_steps_needs_a_sharded_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    program, data = made("Tiny"), rank_runs.held_out()
+    state = program.init(0)
+    with pytest.raises(ft.errors.ConfigurationError, match=r"iterate: 2 processes .*\.sharded"):
+        next(ft.iterate(program, state, data))
+    # These have no effects, and every process gets the same.
+    assert program.train_step(state, data[0])[0].counters.step == 1
+    assert ft.evaluate(program, state, data)["loss"] > 0
+
+
 @pytest.mark.parametrize("chosen", [[0], [1], [0, 1, 2]])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_any_rank_stops_all_after_one_step(
