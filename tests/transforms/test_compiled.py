@@ -16,6 +16,7 @@ import torch
 from compiling import CountingBackend, assert_close
 from models import CASES, Case, classify
 from torch import Tensor, nn
+from torch._inductor.package import package
 
 import functrain as ft
 from functrain import tree
@@ -476,6 +477,24 @@ def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         program = compiled(backend="inductor", mode=mode)
         program.train_step(program.init(), batch())
     assert seen == [(False, False), (False, True)]
+
+
+def test_processes_share_no_parts_of_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In torch's cache, one process would pack the parts that another is writing again."""
+    packed: list[Path] = []
+    pack = package.package_aoti
+
+    def noted(archive: str, files: list[str]) -> str:
+        packed.extend(Path(name) for name in files)
+        return pack(archive, files)
+
+    monkeypatch.setattr(package, "package_aoti", noted)
+    program = compiled(backend="inductor", directory=tmp_path)
+    program.train_step(program.init(), batch())
+    assert packed
+    assert all(path.is_relative_to(tmp_path) for path in packed)
 
 
 @pytest.mark.slow

@@ -53,14 +53,17 @@ def compile_to_file(
     from torch._inductor.package.package import package_aoti
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # torch 2.13 raises this warning in its own code.
-        warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
-        files: Any = torch._inductor.aot_compile(
-            graph, tuple(inputs), options={"aot_inductor.package": True, **options}
-        )
     # First in a directory next to it: a process that finds the name finds the whole file.
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        # In the cache that processes share, another one that compiles the same graph may be
+        # writing to the parts again while they are packed: torch's lock ends before that.
+        parts = {"aot_inductor.package": True, "aot_inductor.output_path": f"{directory}/parts"}
+        with warnings.catch_warnings():
+            # torch 2.13 raises this warning in its own code.
+            warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
+            files: Any = torch._inductor.aot_compile(
+                graph, tuple(inputs), options={**options, **parts}
+            )
         package_aoti(str(Path(directory) / "step.pt2"), files)
         os.replace(Path(directory) / "step.pt2", path)
 
