@@ -13,13 +13,15 @@ export OMP_NUM_THREADS ?= 1
 # The compiled tests of all processes share one cache.
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
-.PHONY: help setup train chargpt test features lint types properties defects bench bench-check bench-checkpoints \
+.PHONY: help setup train chargpt test test-long compat features lint types properties defects bench bench-check bench-checkpoints \
 	bench-optimizers torture site clean
 
 help:
 	@echo "make train       set up and train the digits example (run it again to continue)"
 	@echo "make chargpt     the same for the character language model"
-	@echo "make test        set up and run all tests"
+	@echo "make test        set up and run the tests, except the long sweeps"
+	@echo "make test-long   run the long sweeps"
+	@echo "make compat      run the core's tests on other versions of Python and torch"
 	@echo "make features    run them and write which feature each covers (docs/features.md)"
 	@echo "make lint types  run ruff and mypy"
 	@echo "make site        build the documentation into site/"
@@ -61,12 +63,21 @@ train: $(EXAMPLES)
 chargpt: $(EXAMPLES)
 	$(BIN)/functrain train chargpt
 
+TEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+
 test: $(READY)
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+	$(TEST) -m "not long"
+
+# Every option set, system call and crash state, of which `make test` has one of each kind.
+test-long: $(READY)
+	$(TEST) -m long
+
+# The core on other versions of Python and torch: VERSIONS="3.12-2.13.0 3.13-2.14.1".
+compat:
+	.ci/compat $(VERSIONS)
 
 features: $(READY)
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -p tests.support.features \
-		--features=docs/features.md
+	$(TEST) -p tests.support.features --features=docs/features.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -25,3 +25,17 @@ def _one_thread() -> None:
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
+
+
+# Before pytest selects by marker.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of a sweep but one of each kind as long."""
+    kept: set[tuple[str, ...]] = set()
+    for item in items:
+        if (sweep := item.get_closest_marker("sweep")) and isinstance(item, pytest.Function):
+            values = item.callspec.params
+            kind = (item.nodeid.partition("[")[0], *(repr(values[name]) for name in sweep.args))
+            if kind in kept:
+                item.add_marker(pytest.mark.long)
+            kept.add(kind)

@@ -119,6 +119,7 @@ def is_one_of(found: Any, *values: int) -> bool:
     return any(tree.equal(found, sample(value)) for value in values)
 
 
+@pytest.mark.long
 @pytest.mark.row(36)
 def test_the_checkpoint_being_read_is_pruned(
     place: Path, capsys: pytest.CaptureFixture[str]
@@ -137,6 +138,7 @@ def test_the_checkpoint_being_read_is_pruned(
     assert pairs > 100
 
 
+@pytest.mark.long
 @pytest.mark.row(36)
 def test_the_checkpoint_being_read_is_replaced(
     place: Path, capsys: pytest.CaptureFixture[str]

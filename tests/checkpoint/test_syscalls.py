@@ -96,6 +96,7 @@ def life(scenario: Scenario, place: Path, killing: Killing) -> bool:
     return died
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scenario", [*SCENARIOS, LARGE], ids=lambda scenario: scenario.name)
 def test_killed_at_every_call(
     scenario: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]

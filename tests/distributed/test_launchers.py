@@ -83,6 +83,7 @@ def test_torchrun(script: Path) -> None:
     assert "W1" not in done.stderr, done.stderr
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", ["kill", "raise", "raise within"])
 def test_torchrun_restarts_all_ranks(script: Path, fault: str) -> None:
     done = ranks.torchrun(2, script, fault, options=["--max-restarts=1", "--standalone"])
@@ -90,6 +91,7 @@ def test_torchrun_restarts_all_ranks(script: Path, fault: str) -> None:
     assert done.stdout.count("['rank 0', 'rank 1'] sum 2.0 restart 1\n") == 2, done.stdout
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", ["raise", "raise within"])
 def test_an_unhandled_exception_does_not_hang_at_exit(script: Path, fault: str) -> None:
     (_, _, first), (code, _, second) = by_hand(2, script, fault)

@@ -116,6 +116,7 @@ def ours(cls: type, kwargs: dict[str, Any]) -> Any:
     return getattr(ft.optim, cls.__name__)(**kwargs)
 
 
+@pytest.mark.sweep("cls", "dtype")
 @each_case
 @each_dtype
 def test_the_rule_equals_torch(cls: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
@@ -132,6 +133,7 @@ def test_the_rule_equals_torch(cls: Any, kwargs: dict[str, Any], dtype: torch.dt
         assert relative_error(found, exact) < relative_error(expected, exact) < 5 * bound
 
 
+@pytest.mark.sweep("cls", "dtype")
 @each_case
 @each_dtype
 def test_the_kernel_equals_the_fastest_form_of_torch(
@@ -144,6 +146,7 @@ def test_the_kernel_equals_the_fastest_form_of_torch(
     assert relative_error(run_kernel(ours(cls, kwargs), params, grads), expected) < bound
 
 
+@pytest.mark.sweep("cls", "dtype")
 @each_case
 @each_dtype
 def test_from_torch_equals_torch_in_every_bit(

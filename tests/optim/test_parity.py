@@ -106,6 +106,7 @@ def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
 
 
 @pytest.mark.row(13)
+@pytest.mark.sweep("ours", "dtype")
 @pytest.mark.parametrize(("ours", "theirs", "form", "options"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_kernel_is_bitwise_the_form_it_calls(
@@ -124,6 +125,7 @@ def test_kernel_is_bitwise_the_form_it_calls(
 
 
 @pytest.mark.row(13)
+@pytest.mark.sweep("ours", "dtype")
 @pytest.mark.parametrize(("ours", "theirs", "form", "options"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_rule_equals_torch(

@@ -127,6 +127,7 @@ def run_torch(cls: Any, options: dict[str, Any], params: Leaves, grads: list[Lea
 
 
 @pytest.mark.row(13)
+@pytest.mark.sweep("cls", "kernel")
 @every_case
 @both_forms
 def test_as_in_torch(cls: Any, options: dict[str, Any], kernel: bool) -> None:

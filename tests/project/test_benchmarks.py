@@ -130,6 +130,7 @@ def test_the_gpu_profile_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_plain_and_pure_steps_are_measured_in_workers_and_a_failure_does_not_stop_them() -> None:
     broken = attrs.evolve(CONTENDERS["fit"], name="no such contender")
     contenders = [CONTENDERS["plain"], broken, CONTENDERS["pure"]]

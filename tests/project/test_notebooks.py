@@ -81,6 +81,7 @@ def test_every_notebook_is_checked() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_prints_its_results(path: Path, tmp_path: Path) -> None:
     notebook = read(path)

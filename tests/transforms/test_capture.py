@@ -327,6 +327,7 @@ def test_the_line_at_fault_of_code_without_a_file_and_through_a_library() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_library_has_the_weights_of_a_teacher_in_its_name(tmp_path: Path) -> None:
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -178,6 +178,7 @@ def test_the_line_in_an_installed_package_is_named_with_the_users(
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["Mixtral", "Qwen2Moe", "DeepseekV3", "GptOss", "Jamba"])
 def test_mixtures_of_experts_of_transformers(name: str) -> None:
     transformers: Any = pytest.importorskip("transformers")

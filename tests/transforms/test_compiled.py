@@ -67,6 +67,7 @@ CALM = ft.optim.AdamW(lr=1e-2, eps=1e-2)
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_fifty_compiled_steps_are_fifty_eager_steps(case: Case) -> None:
     program = case.program(CALM, clip_norm=0.5, ema=0.9)
@@ -77,6 +78,7 @@ def test_fifty_compiled_steps_are_fifty_eager_steps(case: Case) -> None:
         assert_close(pure, run(program, case, 50), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.sweep("options")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize(
     "options",

@@ -214,7 +214,9 @@ MANY = [(0, nth) for nth in range(1, 48, 2)] + [(1, nth) for nth in range(1, 12)
 
 
 @pytest.mark.row(35)
-@pytest.mark.parametrize("points", [SOME, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "points", [SOME, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_killed_at_any_call(tmp_path: Path, points: list[tuple[int, int]]) -> None:
     chance = random.Random(0)
     deaths = 0

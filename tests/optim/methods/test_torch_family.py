@@ -158,6 +158,7 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.row(13)
+@pytest.mark.sweep("cls", "dtype")
 @every_case
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
@@ -178,6 +179,7 @@ def test_kernel_equals_the_foreach_form(
 
 
 @pytest.mark.row(13)
+@pytest.mark.sweep("cls", "dtype")
 @every_case
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str
@@ -195,6 +197,7 @@ def test_rule_equals_torch(
         assert distance(state[slot], their_slot) <= tolerance
 
 
+@pytest.mark.sweep("cls")
 @every_case
 def test_bfloat16_kernel_is_as_near_to_float64_as_the_foreach_form(
     cls: Any, options: dict[str, Any]
@@ -219,6 +222,7 @@ def test_adagrad_is_bitwise_the_fused_form(options: dict[str, Any], dtype: torch
     assert all(torch.equal(found[path], expected[path]) for path in params)
 
 
+@pytest.mark.sweep("cls", "kernel")
 @every_case
 @pytest.mark.parametrize("kernel", [False, True])
 def test_complex_params_as_in_torch(cls: Any, options: dict[str, Any], kernel: bool) -> None:

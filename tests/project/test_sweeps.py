@@ -1,0 +1,59 @@
+"""``make test`` runs one test of each kind of a sweep, and ``make test-long`` the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = """
+import pytest
+
+@pytest.mark.sweep("kind")
+@pytest.mark.parametrize("kind", ["a", "b"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_of_a_kind(kind, size): ...
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_of_one_kind(size): ...
+
+@pytest.mark.long
+def test_long(): ...
+
+def test_short(): ...
+"""
+
+
+def selected(place: Path, marker: str) -> set[str]:
+    (place / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (place / "test_sweeps.py").write_text(SWEEPS)
+    support = ROOT / "tests" / "support"
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECT, str(support), marker],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line}
+
+
+COLLECT = """
+import sys, pytest
+sys.path.insert(0, sys.argv[1])
+sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-m", sys.argv[2]]))
+"""
+
+
+def test_a_sweep_has_one_short_test_of_each_kind(tmp_path: Path) -> None:
+    short, long = (selected(tmp_path, marker) for marker in ("not long", "long"))
+    assert short == {
+        "test_of_a_kind[1-a]",
+        "test_of_a_kind[1-b]",
+        "test_of_one_kind[1]",
+        "test_short",
+    }
+    assert len(long) == 4 + 2 + 1
+    assert not short & long
