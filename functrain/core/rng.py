@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
-from functrain.core.global_generators import Lent
+from functrain.core.global_generators import generators, refuse_imported
 from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 from functrain.errors.base import warn
 
@@ -108,7 +108,7 @@ def device_generator(device: torch.device) -> Generator | None:
 class Scope:
     """The global generators, lent to the body of a ``with`` and then put back."""
 
-    __slots__ = ("_device", "_device_state", "_lent", "_seed", "_state")
+    __slots__ = ("_device", "_device_state", "_has_numpy", "_others", "_seed", "_state")
 
     def __init__(self, seed: int, device: Generator | None) -> None:
         self._seed = seed
@@ -117,10 +117,12 @@ class Scope:
     def __enter__(self) -> Scope:
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
-        self._lent = Lent()
+        self._has_numpy = sys.modules.get("numpy") is not None
+        lent = generators(self._has_numpy)
+        self._others = lent.save()
         _lately.extend((torch.default_generator.initial_seed(), self._seed))
         torch.default_generator.manual_seed(self._seed)
-        self._lent.start()
+        lent.start()
         if self._device is not None:
             self._device_state = self._device.get_state()
             self._device.manual_seed(self._seed)
@@ -135,7 +137,9 @@ class Scope:
         torch.default_generator.set_state(self._state)
         if self._device is not None:
             self._device.set_state(self._device_state)
-        self._lent.give_back()
+        generators(self._has_numpy).restore(self._others)
+        if not self._has_numpy:
+            refuse_imported()
 
 
 def scoped(seed: int, device: torch.device | None = None) -> Scope:
@@ -217,14 +221,15 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
         True
     """
 
-    __slots__ = ("_generators", "_lent", "_states")
+    __slots__ = ("_generators", "_has_numpy", "_others", "_states")
 
     def __enter__(self) -> sample_scope:
         self._generators = [torch.default_generator]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             self._generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
         self._states: list[Tensor] = [generator.get_state() for generator in self._generators]
-        self._lent = Lent()
+        self._has_numpy = sys.modules.get("numpy") is not None
+        self._others = generators(self._has_numpy).save()
         return self
 
     def seed(self, seed: int) -> None:
@@ -245,4 +250,6 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
     ) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
-        self._lent.give_back()
+        generators(self._has_numpy).restore(self._others)
+        if not self._has_numpy:
+            refuse_imported()

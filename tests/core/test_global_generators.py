@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import errors
-from functrain.core import global_generators
+from functrain.core import generator_memory, global_generators, rng
+from functrain.core.generator_memory import GeneratorMemory
+from functrain.core.global_generators import generators
 from functrain.core.rng import sample_scope, scoped
 from functrain.errors import RandomnessError
 
@@ -100,32 +102,23 @@ def bits_put_back() -> Any:
 @pytest.fixture(params=["memory", "public functions"])
 def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both ways to copy the generators."""
-    caches = (
-        global_generators._of_python,
-        global_generators._of_numpy,
-        global_generators._of_torch,
-    )
     if request.param == "public functions":
-        monkeypatch.setattr(global_generators, "_is_locked", lambda: False)
-    for cache in caches:
-        cache.cache_clear()
+        monkeypatch.setattr(generator_memory, "is_locked", lambda: False)
+    generators.cache_clear()
     yield request.param
-    for cache in caches:
-        cache.cache_clear()
+    generators.cache_clear()
 
 
-def test_the_memory_of_this_python_numpy_and_torch_is_known() -> None:
-    assert isinstance(global_generators._of_python(), global_generators._PythonMemory)
-    assert isinstance(global_generators._of_numpy(), global_generators._NumpyMemory)
-    assert global_generators._of_torch() is not None
+@pytest.mark.parametrize("with_numpy", [False, True])
+def test_the_memory_of_this_python_numpy_and_torch_is_known(with_numpy: bool) -> None:
+    assert isinstance(generators(with_numpy), GeneratorMemory)
 
 
 def test_both_ways_start_at_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     with scoped(2**62 + 12345):
         by_memory = numbers()
-    for cache in ("_of_python", "_of_numpy", "_of_torch"):
-        monkeypatch.setattr(global_generators, cache, getattr(global_generators, cache).__wrapped__)
-    monkeypatch.setattr(global_generators, "_is_locked", lambda: False)
+    public = global_generators.PublicGenerators(np.random)
+    monkeypatch.setattr(rng, "generators", lambda with_numpy: public)
     with scoped(2**62 + 12345):
         assert numbers() == by_memory
 
@@ -136,9 +129,16 @@ def test_a_seed_starts_at_the_same_numbers_for_ever() -> None:
         assert float(np.random.rand()) == 0.11311826317331264
 
 
-def test_the_words_are_those_of_a_mersenne_twister(way: str) -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: generator_memory.words_of_torch().raw,
+        lambda: generator_memory.words_by_state(torch.default_generator),
+    ],
+)
+def test_the_words_are_those_of_a_mersenne_twister(read: Callable[[], bytes]) -> None:
     with scoped(5489):
-        words = struct.unpack("=624I", global_generators._words_of_torch())
+        words = struct.unpack("=624I", read())
     assert words == tuple(np.random.RandomState(5489).get_state()[1].tolist())  # type: ignore[union-attr]
 
 
