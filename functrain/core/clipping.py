@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from functrain.core.optimizer import PlainGradients
+
 # Up to this many elements, one norm over a flat copy is cheaper on the CPU than one per leaf.
 _FLAT_ELEMENTS = 1 << 16
 _DTYPE = operator.attrgetter("dtype")
@@ -157,10 +159,14 @@ def clipped(
     flat = list(grads.values())
     if norm is None:
         norm = torch_norm(flat, clip_norm, foreach)
+    if clip_norm is None and clip_value is None:
+        return grads, norm
     if clip_norm is not None:
         flat = clip_by_norm(flat, clip_norm, norm, foreach)
     if clip_value is not None:
         flat = clip_by_value(flat, clip_value, foreach)
+    if type(grads) is PlainGradients:  # clipping keeps shapes and strides
+        return PlainGradients(grads, flat), norm
     return dict(zip(grads, flat, strict=True)), norm
 
 

@@ -20,6 +20,7 @@ from torch.autograd.graph import _engine_run_backward
 from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
+from functrain.core.optimizer import PlainGradients
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
 
@@ -215,7 +216,7 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
         _refuse_reentrant(error)
         raise
     if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
-        return dict(zip(leaves, found, strict=True))
+        return PlainGradients(leaves, found)
     if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     grads = {}

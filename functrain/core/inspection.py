@@ -50,4 +50,5 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
     if not parts:
         return {}
     with scoped(stream, state.device):
-        return step_gradients(by_autograd, program.fixed, tensors, parts, seed=stream).grads
+        found = step_gradients(by_autograd, program.fixed, tensors, parts, seed=stream)
+    return dict(found.grads)

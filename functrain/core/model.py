@@ -92,8 +92,8 @@ class FunctionalModule:
 
     def current_params(self) -> Tensors:
         """Return the parameters the shell holds now."""
-        places = self.first_places
-        return {path: held[key] for path in self.params for held, key in [places[path]]}
+        places = map(self.first_places.__getitem__, self.params)
+        return dict(zip(self.params, [held[key] for held, key in places], strict=True))
 
     def current_buffers(self) -> Tensors:
         """Return the buffers the shell holds now; a forward may have replaced some by assignment.
@@ -133,8 +133,9 @@ class _Bound:
         model, tensors = self.model, self.tensors
         if tensors.keys() != model.first_places.keys():  # a state of another program
             raise KeyError(min(tensors.keys() ^ model.first_places.keys()))
-        self.previous = [container[key] for _, (container, key) in model.places]
+        previous = self.previous
         for path, (container, key) in model.places:
+            previous.append(container[key])
             container[key] = tensors[path]
         for attributes, in_training, in_evaluation in model.modes:
             attributes["training"] = in_training if self.training else in_evaluation

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
@@ -12,6 +14,42 @@ Params: TypeAlias = dict[str, Tensor]
 
 OptimizerState: TypeAlias = dict[str, Any]
 """Nested dicts of tensors; ``from_torch`` also keeps plain Python values in it."""
+
+
+class PlainGradients(dict[str, Tensor]):
+    """Gradients by path that were found to lie in memory as their parameters do.
+
+    Each is strided and contiguous and has the shape of its parameter, which is contiguous too. A
+    kernel that walks both side by side need not look again, as it must with any other dict.
+    """
+
+    __slots__ = ("_found",)
+
+    def __init__(self, paths: Iterable[str], tensors: Sequence[Tensor]) -> None:
+        super().__init__(zip(paths, tensors, strict=True))
+        self._found = tensors
+
+    def are_unchanged(self) -> bool:
+        """Return whether these are still the tensors that were found so."""
+        return len(self) == len(self._found) and all(map(operator.is_, self.values(), self._found))
+
+
+pytree.register_pytree_node(
+    PlainGradients,
+    lambda grads: (list(grads.values()), list(grads)),
+    lambda values, paths: dict(zip(paths, values, strict=True)),
+    flatten_with_keys_fn=lambda grads: (
+        [(pytree.MappingKey(path), grad) for path, grad in grads.items()],
+        list(grads),
+    ),
+    serialized_type_name="functrain.PlainGradients",
+)
+
+
+def are_plain(grads: Params) -> bool:
+    """Return whether gradients are known to lie in memory as their parameters do."""
+    return type(grads) is PlainGradients and grads.are_unchanged()
+
 
 TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})
 """Keys of a state that ``from_torch`` made; only the torch optimizer knows what is below them."""

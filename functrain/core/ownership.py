@@ -88,11 +88,10 @@ def unshared(tensors: list[Tensor]) -> bool:
 def _most_on_one(tensors: list[Tensor]) -> int:
     """Return the most holders that the memory of any tensor has."""
     try:
-        storages = list(map(Tensor.untyped_storage, tensors))
+        storages = map(Tensor.untyped_storage, tensors)
+        return max(map(_USE_COUNT, map(_ADDRESS, storages)), default=0)
     except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
-        strided = [tensor for tensor in tensors if tensor.layout is torch.strided]
-        storages = list(map(Tensor.untyped_storage, strided))
-    return max(map(_USE_COUNT, map(_ADDRESS, storages)), default=0)
+        return _most_on_one([tensor for tensor in tensors if tensor.layout is torch.strided])
 
 
 def _solely_held_tensors(nodes: list[Container]) -> list[Tensor] | None:
@@ -166,6 +165,6 @@ _KEEPERS: tuple[Callable[[Any], object], ...] = (
 # By the call that counts, and by the one attribute; or by the container and the list of them all.
 _BY_ATTRIBUTE = _count(_Holder(), "held")
 _IN_TWO = 1 + _most([object()])
-# The tensor, and the storage that is asked.
+# The tensor alone: the object of its storage is gone again when the address is asked.
 _ALONE = _most_on_one([torch.empty(1)])
 _EVERY_HOLDER_SHOWS = _every_holder_shows()

@@ -130,7 +130,8 @@ class Fixed:
     @property
     def updated(self) -> list[str]:
         """The parameters that a step or its forward writes to."""
-        frozen = self.model.writes.paths.difference(self.trainable)
+        written = self.model.writes.paths
+        frozen = written.difference(self.trainable) if written else written
         return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
 
 

@@ -146,9 +146,12 @@ def take_step(
         if finite is False:
             return nonfinite.skipped(state), outputs
         old = execution.writable(fixed, {**state, "params": found.params}, donation, finite)
-        params = {path: old["params"][path] for path in fixed.trainable}
-        params, optimizer = execution.update(recipe.optimizer, grads, old["optimizer"], params, lr)
-        new = {**old, "params": {**old["params"], **params}, "optimizer": optimizer}
+        params = old["params"]
+        trained = {path: params[path] for path in fixed.trainable}
+        trained, optimizer = execution.update(
+            recipe.optimizer, grads, old["optimizer"], trained, lr
+        )
+        new = {**old, "params": {**params, **trained}, "optimizer": optimizer}
         new["buffers"] = found.buffers
         if recipe.ema is not None and ema_due is not False:
             new["ema"] = execution.average(recipe.ema, old["ema"], new["params"], ema_due)

@@ -31,6 +31,7 @@ def run_(
     params: Params,
     lr: Rate,
     scalars: Scalars,
+    are_plain: bool = False,
 ) -> None:
     """Update the leaves that have a gradient in place, all by the same scalars.
 
@@ -41,13 +42,14 @@ def run_(
         params: the parameters.
         lr: learning rate of this update.
         scalars: as `LeafRule.kernel` gets them.
+        are_plain: whether the gradients are known to lie as their parameters do.
     """
     theirs = list(map(params.__getitem__, grads))
     slots = [list(map(state[name].get, grads)) for name in optimizer.slots]
     given = list(grads.values())
     if _has_tensors(optimizer):
         write_rule(optimizer, given, slots, theirs, lr, scalars)
-    elif _is_fusible(theirs) and alike(theirs, given, slots):
+    elif theirs and _is_fusible(theirs) and alike(theirs, given, slots, are_plain):
         optimizer.kernel(given, slots, theirs, lr, scalars)
     else:
         _by_kind_(optimizer, given, slots, theirs, lr, scalars)
@@ -101,9 +103,8 @@ def _hyperparameters(kind: type) -> Callable[[LeafRule], tuple[Any, ...]]:
 
 
 def _is_fusible(params: Leaves) -> bool:
-    """Return whether all have one dtype and one device, and kernels exist for them."""
-    devices, dtypes = set(map(_DEVICE, params)), set(map(_DTYPE, params))
-    return len(devices) == len(dtypes) == 1 and fusible(*dtypes, *devices)
+    """Return whether the first has a kernel, and all are on its device."""
+    return fusible(params[0].dtype, params[0].device) and len(set(map(_DEVICE, params))) == 1
 
 
 def fusible(dtype: torch.dtype, device: torch.device) -> bool:
@@ -111,32 +112,31 @@ def fusible(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype in _FUSED_DTYPES and device.type in _FUSED_DEVICES
 
 
-def alike(params: list[Tensor], grads: list[Tensor], slots: Sequence[list[Tensor]]) -> bool:
-    """Tell whether each leaf's tensors have one dtype and size and lie alike in memory.
+def alike(params: Leaves, grads: Leaves, slots: Sequence[Leaves], are_plain: bool = False) -> bool:
+    """Tell whether all have one dtype, and each leaf's tensors one size and lie alike in memory.
 
     The fused kernels walk the storages side by side and do not look at strides: a transposed
     or expanded gradient would silently update the wrong elements.
 
     Args:
-        params: the parameters.
+        params: the parameters; none is alike anything if it is empty.
         grads: their gradients.
         slots: what is remembered of them, list by list; ``None`` where a leaf has no such slot.
+        are_plain: whether the gradients are known to lie as their parameters do.
 
     Example:
         >>> matrix = torch.zeros(2, 3)
         >>> alike([matrix], [matrix], []), alike([matrix], [torch.zeros(3, 2).t()], [])
         (True, False)
     """
-    others = (grads, *slots)
     if any(map(operator.is_, chain(*slots), repeat(None))):
         return False
-    # Two lists of plain values a list of leaves: one of pairs takes half as long again.
-    dtypes, sizes = list(map(_DTYPE, params)), list(map(Tensor.numel, params))
-    if 0 in sizes:
+    if len(set(map(_DTYPE, chain(params, grads, *slots)))) != 1:
         return False
-    for leaves in others:
-        if list(map(_DTYPE, leaves)) != dtypes or list(map(Tensor.numel, leaves)) != sizes:
-            return False
+    others = slots if are_plain else (grads, *slots)
+    sizes = list(map(Tensor.numel, params))
+    if 0 in sizes or any(list(map(Tensor.numel, leaves)) != sizes for leaves in others):
+        return False
     if all(map(Tensor.is_contiguous, chain(params, *others))):
         return True
     strides = [param.stride() for param in params]

@@ -124,7 +124,8 @@ class TestBothWays:
         made, (first, *_) = program(module, weighed), weighed_batches(*weights)
         weighed(module, first).value.backward()
         found = gradients(made, by_autograd, [first]).grads
-        assert tree.diff(found, {path: p.grad for path, p in module.named_parameters()}) == []
+        expected = {path: p.grad for path, p in module.named_parameters()}
+        assert tree.diff(dict(found), expected) == []
 
     def test_gradients_are_computed_under_no_grad(self, weights: tuple[float, ...]) -> None:
         made, batches = program(layers(), weighed), weighed_batches(*weights)
