@@ -31,8 +31,9 @@ def program(shard: Any = "none", parts: int = 4, model: str = "MLP") -> ft.Progr
 
 
 def files(directory: Path) -> dict[str, Any]:
-    """Return everything that a run has written, without the times in manifests."""
+    """Return all that a run has written, without its arguments and the times in manifests."""
     found = sorted(path for path in directory.rglob("*") if path.is_file())
+    found = [path for path in found if path.suffix != ".yaml"]
     return {str(path.relative_to(directory)): _content(path) for path in found}
 
 
