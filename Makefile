@@ -91,7 +91,8 @@ site: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Tests outside property_tests that have a long form.
-LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_readers.py)
+LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_readers.py) \
+	tests/training/test_ranks_saving.py
 
 properties: $(READY)
 	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)

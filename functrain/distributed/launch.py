@@ -94,8 +94,11 @@ def is_launched(variables: Mapping[str, str]) -> bool:
 
 
 def _is_step_of_slurm(variables: Mapping[str, str]) -> bool:
-    """Whether srun started this process: the shell of a batch job has SLURM's variables too."""
-    if not {"SLURM_PROCID", "SLURM_NTASKS"} <= variables.keys():
+    """Whether srun started this process as one of several.
+
+    The shell of a batch job has SLURM's variables too, and ``srun --pty`` starts a single one.
+    """
+    if "SLURM_PROCID" not in variables or variables.get("SLURM_NTASKS", "1") == "1":
         return False
     return "SLURM_STEP_NODELIST" in variables or "SLURM_JOB_NODELIST" not in variables
 

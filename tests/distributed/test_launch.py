@@ -31,6 +31,8 @@ STEP = {**SLURM, "SLURM_STEP_NODELIST": "gpu[09-10]", "SLURM_PROCID": "6", "SLUR
         # The shell of a batch job is a single process, whatever number of tasks it may start.
         (SLURM, None),
         ({**SLURM, "MASTER_ADDR": "n1"}, None),
+        # A task on its own needs no process group.
+        ({**STEP, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
     ],
 )
 def test_the_place_of_a_process(variables: dict[str, str], expected: Launch | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def by_hand(n: int, script: Path, *args: str, timeout: float = 60) -> list[tuple[int, str, str]]:
+def by_hand(
+    n: int, script: Path, *args: str, timeout: float = 60, **more: str
+) -> list[tuple[int, str, str]]:
     """Start processes with variables set by hand; give exit code, output and errors of each."""
     port, found = str(ranks.free_port()), []
     shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -53,7 +56,7 @@ def by_hand(n: int, script: Path, *args: str, timeout: float = 60) -> list[tuple
     processes = [
         subprocess.Popen(
             [sys.executable, str(script), *args],
-            env={**variables, "RANK": str(rank)},
+            env={**variables, "RANK": str(rank), **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,6 +71,40 @@ def by_hand(n: int, script: Path, *args: str, timeout: float = 60) -> list[tuple
         for process in processes:
             process.kill()
     return found
+
+
+def test_an_import_changes_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "importing.py"
+    script.write_text(
+        "import os, threading\n"
+        "before = dict(os.environ)\n"
+        "import torch, torch.distributed as dist\n"
+        "known, threads = dict(os.environ), threading.active_count()\n"
+        "import functrain, functrain.distributed, functrain.training, functrain.cli\n"
+        "assert dict(os.environ) == known\n"
+        "assert threading.active_count() == threads\n"
+        "assert not dist.is_initialized()\n"
+        "program = functrain.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(),\n"
+        "    functrain.optim.SGD(lr=0.1))\n"
+        "program.train_step(program.init(), torch.ones(4, 2))\n"
+        "assert not dist.is_initialized()\n"
+    )
+    # Nobody listens at the address, so joining would fail.
+    ((code, _, errors),) = by_hand(1, script, WORLD_SIZE="2", RANK="1")
+    assert code == 0, errors
+
+
+def test_two_nodes_on_one_machine(script: Path) -> None:
+    port = ranks.free_port()
+    nodes = [
+        ["--nnodes=2", f"--node-rank={node}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        for node in range(2)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        started = [pool.submit(ranks.torchrun, 1, script, options=options) for options in nodes]
+        for done in (each.result() for each in started):
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "['rank 0', 'rank 1'] sum 2.0 restart 0\n"
 
 
 def test_a_normal_end_is_silent(script: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rank_runs
 import ranks
+import torch
 from sharded_runs import made
 
 import functrain as ft
@@ -120,12 +122,36 @@ def reading(directory: Path, rank: int) -> None:
     ft.fit(program, Breaking(), until="6 steps", save_every="2 steps", directory=directory)
 
 
+def losing(directory: Path, rank: int, only: str = "loss") -> None:
+    """The fourth loss, or the second evaluation, raises on one rank."""
+    plain, calls = made("Tiny"), {"loss": 0, "evaluate": 0}
+
+    def raising(name: str) -> Any:
+        def function(model: Any, batch: Any) -> Any:
+            calls[name] += 1
+            if name == only and rank_runs.rank() == rank and calls[name] >= 4:
+                raise ArithmeticError(f"in {name}")
+            return plain.recipe.loss(model, batch)
+
+        return function
+
+    recipe = {"loss": raising("loss"), "evaluate": raising("evaluate")}
+    program = ft.program(lambda: torch.nn.Linear(16, 3), optimizer=ft.optim.SGD(0.1), **recipe)
+    rank_runs.fitted(directory, made_by=ft.sharded(program, parts=4))
+
+
+def measuring(directory: Path, rank: int) -> None:
+    losing(directory, rank, "evaluate")
+
+
 @pytest.mark.parametrize(
     ("work", "rank", "text"),
     [
         (listening, 0, "no more"),
         (listening, 2, "no more"),
         (reading, 1, "a bad sector"),
+        (losing, 1, "in loss"),
+        (measuring, 2, "in evaluate"),
     ],
 )
 def test_an_exception_on_one_rank_ends_all(tmp_path: Path, work: Any, rank: int, text: str) -> None:
@@ -133,7 +159,32 @@ def test_an_exception_on_one_rank_ends_all(tmp_path: Path, work: Any, rank: int,
         assert text in str(error)
         assert isinstance(error, ft.errors.RankFailedError) == (other != rank)
         assert other == rank or f"rank {rank}" in str(error)
-    assert ft.Checkpoints(tmp_path / "run").steps()[-1] < 4
+    assert ft.Checkpoints(tmp_path / "run").steps()[-1] < (9 if work is measuring else 4)
+
+
+class Sleeping:
+    """Takes longer than other ranks wait."""
+
+    every_rank = True
+
+    def on_batch_end(self, event: ft.events.BatchEnd) -> None:
+        if event.state.counters.step == 2 and rank_runs.rank() == 1:
+            time.sleep(6)
+
+
+def sleeping(directory: Path) -> None:
+    program = ft.sharded(made("Tiny"), parts=4, timeout=2)
+    rank_runs.fitted(directory, listeners=[Sleeping()], made_by=program)
+
+
+def test_a_rank_that_hangs_is_named_with_the_place_where_the_others_wait(tmp_path: Path) -> None:
+    first, second, third = ranks.outcomes(sleeping, 3, tmp_path / "run", timeout=30)
+    assert isinstance(second, ft.errors.RankFailedError)  # once it goes on
+    for error in (first, third):
+        assert isinstance(error, ft.errors.RankFailedError)
+        text = "rank 1 gave no answer within 2 s, while ranks 0, 2 wait in functrain's"
+        assert str(error).startswith(text), error
+        assert "in rank_runs.py:" in str(error)
 
 
 class Stopping:
