@@ -9,7 +9,7 @@ from functrain.core.optimizer import Optimizer, Params
 from functrain.optim.groups import Groups
 
 Unit: TypeAlias = Literal["element", "leaf", "all"]
-"""What is updated without regard to the rest: each element, each leaf, or only all leaves."""
+"""The smallest part that is updated without regard to the rest."""
 
 _ORDER: tuple[Unit, ...] = ("element", "leaf", "all")
 

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from functrain.checkpoint import Checkpoints
+from functrain.distributed.group import current
 from functrain.errors import ConfigurationError, NoCheckpointError, ResumptionError
 from functrain.testing.factories import Make, importable
 from functrain.testing.interruptions import Cut, as_cuts
@@ -57,7 +58,8 @@ def check_resumes(
 
     Raises:
         ResumptionError: the runs differ; names the first such step and the leaves.
-        ConfigurationError: a cut is outside the run, or ``make`` cannot be imported.
+        ConfigurationError: a cut is outside the run, ``make`` cannot be imported, or there are
+            several processes: their group ends with the first interruption.
 
     Example:
         >>> import functrain as ft, torch
@@ -69,6 +71,11 @@ def check_resumes(
     outside = [cut.step for cut in ordered if cut.step >= steps]
     if outside or not ordered:
         raise ConfigurationError(f"cuts: expected steps from 1 to {steps - 1}, got {list(cuts)}")
+    if (size := current().size) > 1:
+        raise ConfigurationError(
+            f"check_resumes: expected one process, got {size}, whose group ends with the first "
+            "interruption. Call it in one: a sharded program has the same bytes on any number"
+        )
     begin = in_this_process
     if fresh or any(cut.how == "kill" for cut in ordered):
         importable(make)

@@ -107,7 +107,8 @@ def check_unchanged(
 
     Raises:
         RunChangedError: they differ and the run has ended, so its result would be that of another
-            program or of other data.
+            program or of other data; or each batch is cut into another number of parts, which is
+            the number of processes where none is given.
 
     Warns:
         RecipeChangedWarning: they differ; training continues with the present ones.
@@ -133,6 +134,13 @@ def check_unchanged(
             "that one; undo the changes to get its result; or give a longer until to train on "
             "with the changes"
         )
+    for name, before, after in changed:
+        if name == "recipe.parts" and None not in (before, after):
+            raise RunChangedError(
+                f"the run in {path.parent} has another number of parts, which decides its "
+                f"result:\n{listed}\nGive functrain.sharded parts={before} to continue it, on any "
+                "number of processes up to that, or choose another directory for a new run"
+            )
     warn(
         "the run is continued with something changed; from here on it is not the run that was "
         f"started:\n{listed}",

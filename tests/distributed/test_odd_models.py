@@ -14,7 +14,7 @@ import functrain as ft
 from functrain import optim, tree
 from functrain.tree.placed import is_placed
 
-SHARDS = ["none", "optimizer", "all"]
+SHARDS = ["optimizer", "all"]
 MUON = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
 LAMB, ADAMW, ADAFACTOR = (kind(lr=0.01) for kind in (optim.LAMB, optim.AdamW, optim.Adafactor))
 

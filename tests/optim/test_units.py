@@ -1,4 +1,4 @@
-"""What an optimizer updates without regard to the rest."""
+"""The smallest part of the parameters that an optimizer updates by itself."""
 
 from __future__ import annotations
 
