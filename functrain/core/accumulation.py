@@ -165,7 +165,13 @@ def part_stream(seed: int, number: int) -> int:
 
 
 def part_sums(
-    part: Part, buffers: Tensors, batches: Sequence[Batch], parts: int, start: int, passed: bool
+    part: Part,
+    buffers: Tensors,
+    batches: Sequence[Batch],
+    parts: int,
+    start: int,
+    passed: bool,
+    arrive: Callable[[Sequence[Tensors], str], None] | None = None,
 ) -> PartSums:
     """Sum the weighted gradients of consecutive parts of a step, as far as they reach.
 
@@ -178,6 +184,7 @@ def part_sums(
         parts: how many parts the step has.
         start: number of the first of these.
         passed: whether buffers pass from one part to the next, where all begin in one process.
+        arrive: called with the sums and a path as soon as those of the leaf are complete.
     """
     found = PartSums([], [], [], [])
     complete = order.merges(parts, start, start + len(batches))
@@ -186,7 +193,8 @@ def part_sums(
             found.sums.append({})
         before = found.buffers[-1] if passed and found.buffers else buffers
         own = restarted(part.fixed.model.statistics, before, buffers)
-        sink = functools.partial(_add, found.sums[-1])
+        last = number == start + len(batches) - 1 and merges < 2
+        sink = functools.partial(_add, found.sums, arrive if last else None)
         _, after, outcome = part.gradients(number, own, batch, sink)
         for _ in range(merges - 1):
             _merge(found.sums)
@@ -259,17 +267,36 @@ def mean_outcome(
         return weighed.sum() / weights.sum()
 
     metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
-    total = weights.sum()
-    divisor = total if loss_scale is None else total * loss_scale
-    return Outcome(mean([outcome.value for outcome in outcomes]), total, metrics), divisor
+    value = mean([outcome.value for outcome in outcomes])
+    return Outcome(value, weights.sum(), metrics), divisor_of(each, loss_scale)
 
 
-def _add(total: Tensors, weight: Tensor, path: str, grad: Tensor) -> None:
-    weighted = grad * weight.to(grad.dtype)
+def divisor_of(weights: list[Tensor], loss_scale: Tensor | None) -> Tensor:
+    """Return the divisor for the sum of the weighted gradients of several micro-batches.
+
+    Args:
+        weights: of each, scalars.
+        loss_scale: fp16's scale.
+    """
+    total = torch.stack(weights).sum()
+    return total if loss_scale is None else total * loss_scale
+
+
+def _add(
+    sums: list[Tensors],
+    arrive: Callable[[Sequence[Tensors], str], None] | None,
+    weight: Tensor,
+    path: str,
+    grad: Tensor,
+) -> None:
+    """Add a gradient to the last sum."""
+    weighted, total = grad * weight.to(grad.dtype), sums[-1]
     if path in total:
         total[path].add_(weighted)
     else:
         total[path] = weighted
+    if arrive is not None:
+        arrive(sums, path)
 
 
 def _merge(sums: list[Tensors]) -> None:

@@ -25,6 +25,9 @@ from functrain.core.optimizer import PlainGradients
 _FLAT_ELEMENTS = 1 << 16
 _DTYPE = operator.attrgetter("dtype")
 
+# Elements whose blocks are summed together.
+_TOGETHER = 1 << 18
+
 ALIGNMENT = 64
 """Elements. Cuts at multiples of it leave no vector loop of a kernel another remainder."""
 
@@ -79,11 +82,38 @@ def block_sums(rows: Tensor, block: int) -> Tensor:
     Returns:
         float64, one number for each block; the last block may be shorter.
     """
-    real = torch.view_as_real(rows) if rows.is_complex() else rows
-    width = block * (2 if rows.is_complex() else 1)
-    squares = real.detach().reshape(-1).double().square()
-    blocks = _padded(squares, width)
-    return _sums(blocks.view(blocks.numel() // width, width))
+    return sums_of_blocks([rows], [block])[0]
+
+
+def sums_of_blocks(pieces: Sequence[Tensor], blocks: Sequence[int]) -> list[Tensor]:
+    """Return the :func:`block_sums` of several leaves.
+
+    Small leaves are computed together: calls would take longer than the arithmetic.
+
+    Args:
+        pieces: leaves, or elements of them that begin with a block.
+        blocks: the :func:`block_size` of each leaf.
+    """
+    groups: dict[tuple[torch.device, int, int], list[int]] = {}
+    seen = 0
+    for at, (piece, block) in enumerate(zip(pieces, blocks, strict=True)):
+        seen += piece.numel()  # some of them at a time, which bounds the memory
+        width = block * 2 if piece.is_complex() else block
+        groups.setdefault((piece.device, width, seen // _TOGETHER), []).append(at)
+    found: dict[int, Tensor] = {}
+    for (_, width, _), places in groups.items():
+        padded = [_padded(_reals(pieces[at]), width) for at in places]
+        together = padded[0] if len(padded) == 1 else torch.cat(padded)
+        squares = together.double().square()
+        counts = [one.numel() // width for one in padded]
+        sums = torch.split(_sums(squares.view(sum(counts), width)), counts)
+        found.update(zip(places, sums, strict=True))
+    return [found[at] for at in range(len(pieces))]
+
+
+def _reals(leaf: Tensor) -> Tensor:
+    real = torch.view_as_real(leaf) if leaf.is_complex() else leaf
+    return real.detach().reshape(-1)
 
 
 def norm_of_sums(sums: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
@@ -110,8 +140,8 @@ def block_norm(grads: Sequence[Tensor]) -> Tensor:
         tensor(5.)
     """
     device = grads[0].device
-    sums = [block_sums(grad, block_size(grad.shape)).to(device) for grad in grads]
-    return norm_of_sums(sums, norm_dtype(grads))
+    sums = sums_of_blocks(grads, [block_size(grad.shape) for grad in grads])
+    return norm_of_sums((one.to(device) for one in sums), norm_dtype(grads))
 
 
 def norm_dtype(grads: Iterable[Tensor]) -> torch.dtype:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from xxhash import xxh3_64, xxh3_64_intdigest
 
@@ -17,6 +16,7 @@ from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import DIGESTS
 from functrain.core.loss import Outcome
 from functrain.core.state import Tensors, TrainState
+from functrain.distributed.exchange import Exchange, Pending
 from functrain.distributed.group import World
 from functrain.errors import LossError
 from functrain.tree import containers
@@ -36,17 +36,29 @@ class Facts:
         present: parameters that have a gradient in one of the parts.
         changed: buffers that the forward changed in one of them.
         reshaped: of these, the ones of another shape or dtype than before.
+        late: whether a gradient came in pieces, see ``sums.py``.
     """
 
     dtypes: tuple[tuple[str, torch.dtype | None], ...]
     present: frozenset[str]
     changed: frozenset[str]
     reshaped: frozenset[str]
+    late: bool = False
+
+    @property
+    def text(self) -> str:
+        """All of it, the same for facts that are equal."""
+        sets: Iterable[frozenset[str]] = (self.present, self.changed, self.reshaped)
+        return repr((self.dtypes, *map(sorted, sets), self.late))
 
     @property
     def metrics(self) -> tuple[tuple[str, torch.dtype | None], ...]:
         """Name and dtype of each metric."""
         return self.dtypes[2:]
+
+    def rewritten(self, before: Tensors) -> list[str]:
+        """Return the buffers that have changed, but neither their shapes nor dtypes, in order."""
+        return [path for path in before if path in self.changed and path not in self.reshaped]
 
     def merged(self, other: Facts) -> Facts:
         """Return the facts about the parts of both.
@@ -64,22 +76,24 @@ class Facts:
             self.present | other.present,
             self.changed | other.changed,
             self.reshaped | other.reshaped,
+            self.late or other.late,
         )
 
 
-def facts_of(found: PartSums, before: Tensors) -> Facts | None:
+def facts_of(found: PartSums, before: Tensors, late: bool) -> Facts | None:
     """Return the facts about the parts of one rank; ``None`` if it has none.
 
     Args:
         found: the results of the parts.
         before: the buffers that each of them began with.
+        late: whether a gradient came in pieces.
     """
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
     changed = {path for path, old, new in pairs if path in reshaped or not same(old, new)}
     present = frozenset[str]().union(*found.sums)
     each = [
-        Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped))
+        Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped), late)
         for one in zip(found.outcomes, found.weights, strict=True)
     ]
     return functools.reduce(Facts.merged, each) if each else None
@@ -90,7 +104,39 @@ def same(first: Tensor, second: Tensor) -> bool:
     return torch.equal(tree.to_bytes(first), tree.to_bytes(second))
 
 
-def agreed(world: World, own: Facts | None, step: str) -> Facts:
+@attrs.frozen(eq=False)
+class Comparison:
+    """A text that should be the same on every rank; its hashes are on their way.
+
+    Attributes:
+        hashes: of all ranks, once they have arrived.
+        pending: their messages.
+    """
+
+    hashes: Tensor
+    pending: Pending
+
+    @classmethod
+    def start(cls, exchange: Exchange, text: str | None) -> Comparison:
+        """Start to compare.
+
+        Args:
+            exchange: sends the hash.
+            text: of this rank; ``None`` differs from all.
+        """
+        hashes = torch.zeros(exchange.ranks, 1, dtype=torch.int64)
+        if text is not None:
+            hashes[exchange.rank] = _hash(text)
+        going = [[hashes[exchange.rank]]] * exchange.ranks
+        return cls(hashes, exchange.start(going, [[one] for one in hashes]))
+
+    def alike(self) -> bool:
+        """Wait for the others, and return whether all have the same text."""
+        self.pending.wait()
+        return bool(self.hashes[0]) and bool((self.hashes == self.hashes[0]).all())
+
+
+def agreed(world: World, own: Facts | None, comparison: Comparison) -> Facts:
     """Return the facts about the parts of all ranks.
 
     They are nearly always alike, so at first only hashes are compared.
@@ -98,19 +144,14 @@ def agreed(world: World, own: Facts | None, step: str) -> Facts:
     Args:
         world: all ranks.
         own: the facts of this rank.
-        step: a description of the step, which must be the same on every rank.
+        comparison: of their texts.
 
     Raises:
         LossError: ranks report different metrics.
-        RankMismatchError: ranks make different steps.
     """
-    if world.size > 1:
-        mine = torch.tensor([_hash(step), 0 if own is None else _hash(_text(own))])
-        table = torch.empty(2 * world.size, dtype=torch.int64)
-        dist.all_gather_into_tensor(table, mine, group=world.group)
-        if own is None or not bool((table.view(-1, 2) == mine).all()):
-            world.require_equal({"step": step})
-            own = _merged(world.gathered(own))
+    if not comparison.alike():
+        every = [one for one in world.gathered(own) if one is not None]
+        return functools.reduce(Facts.merged, every)
     assert own is not None, "a step has at least one part"
     return own
 
@@ -137,10 +178,6 @@ def digests_of(state: TrainState) -> dict[str, str | int]:
     return {names.get(part, f"state.{part}"): tree.digest(one) for part, one in parts.items()}
 
 
-def _merged(found: Sequence[Facts | None]) -> Facts:
-    return functools.reduce(Facts.merged, (one for one in found if one is not None))
-
-
 def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | None], ...]:
     metrics = (
         (name, one.dtype if isinstance(one, Tensor) else None)
@@ -151,11 +188,6 @@ def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
     return tensor.shape, tensor.dtype
-
-
-def _text(facts: Facts) -> str:
-    sets: Iterable[frozenset[str]] = (facts.present, facts.changed, facts.reshaped)
-    return repr((facts.dtypes, *map(sorted, sets)))
 
 
 def _hash(text: str) -> int:

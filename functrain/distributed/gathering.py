@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from functrain import tree
 from functrain.core.buffers import (
     BufferRule,
     Statistic,
@@ -20,33 +20,21 @@ from functrain.core.buffers import (
 from functrain.core.loss import Outcome
 from functrain.core.state import Tensors
 from functrain.distributed.agreement import Facts, same
-from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World
 
 
-def table_of(
-    exchange: Exchange,
-    own: Sequence[Sequence[Tensor]],
-    width: int,
-    bounds: Sequence[int],
-    like: Tensor,
-) -> Tensor:
-    """Return a row of numbers for each part of the step.
+def table_of(rows: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
+    """Return scalars as one vector.
 
     Args:
-        exchange: the collectives.
-        own: scalars for each part of this rank.
-        width: how many there are for a part.
-        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
+        rows: scalars of each part of this rank.
         like: a tensor on the device of the scalars.
 
     Returns:
         float64, which holds the values of narrower dtypes exactly.
     """
-    rows = [torch.stack([one.detach().double() for one in row]) for row in own]
-    mine = torch.cat(rows) if rows else like.new_empty(0, dtype=torch.float64)
-    sizes = [width * (stop - start) for start, stop in itertools.pairwise(bounds)]
-    return torch.cat(exchange.all_pieces(mine, sizes)).view(bounds[-1], width)
+    found = [one.detach().double() for row in rows for one in row]
+    return torch.stack(found) if found else like.new_empty(0, dtype=torch.float64)
 
 
 def outcomes_of(
@@ -58,10 +46,10 @@ def outcomes_of(
         world: all ranks.
         own: outcomes of this rank's parts.
         facts: about all parts.
-        table: loss, weight and metrics that are tensors of each part, see :func:`table_of`.
+        table: loss, weight and metrics that are tensors, a row for each part.
     """
     dtypes = [(name, dtype) for name, dtype in facts.dtypes if dtype is not None]
-    values = [
+    values: list[dict[str, Any]] = [
         {name: value.to(dtype) for (name, dtype), value in zip(dtypes, row, strict=True)}
         for row in table
     ]
@@ -75,33 +63,22 @@ def outcomes_of(
     return outcomes, [one["weight"] for one in values]
 
 
-def buffers_of(
-    exchange: Exchange,
-    before: Tensors,
-    own: Sequence[Tensors],
-    changed: Sequence[str],
-    bounds: Sequence[int],
-) -> list[Tensors]:
+def buffers_of(before: Tensors, changed: Sequence[str], parts: Tensor, count: int) -> list[Tensors]:
     """Return the changed buffers after each part of the step.
 
     Args:
-        exchange: the collectives.
         before: the buffers that each part began with.
-        own: buffers after each part of this rank.
-        changed: their paths; they have kept shape and dtype.
-        bounds: as in :func:`table_of`.
+        changed: paths of those that have changed; they have kept shape and dtype.
+        parts: their bytes, part after part.
+        count: of the parts.
     """
     lengths = [before[path].nbytes for path in changed]
-    mine = [bytes_of(after[path]) for after in own for path in changed]
-    empty = bytes_of(before[changed[0]])[:0]
-    sizes = [sum(lengths) * (stop - start) for start, stop in itertools.pairwise(bounds)]
-    every = torch.cat(exchange.all_pieces(torch.cat([empty, *mine]), sizes))
     return [
         {
             path: piece.clone().view(before[path].dtype).view(before[path].shape)
             for path, piece in zip(changed, torch.split(part, lengths), strict=True)
         }
-        for part in torch.split(every, sum(lengths))
+        for part in parts.view(count, -1)
     ]
 
 
@@ -155,7 +132,7 @@ def first_of(
         rules: by pattern.
         own: buffers after each part of this rank.
         paths: of the buffers.
-        bounds: as in :func:`table_of`.
+        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
 
     Raises:
         UnsupportedError: there are several parts, and the rule of a buffer is another one.
@@ -178,8 +155,3 @@ def combined_value(
     if not adds_up and all(same(one, each[0]) for one in each):
         return each[0]
     return by_rule(path, before, each, rule)
-
-
-def bytes_of(tensor: Tensor) -> Tensor:
-    """Return the bytes of a tensor, in the order of its elements."""
-    return tree.to_bytes(tensor)

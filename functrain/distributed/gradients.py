@@ -1,13 +1,17 @@
 """The gradients of a step whose parts are computed by several ranks.
 
-Each rank takes the gradients of its own parts. Loss, metrics and buffers of all parts are then
-gathered and combined in the same way on every rank; gradients are summed by rows.
+Each rank takes the gradients of its own parts, and adds up its share of the elements of all of
+them. What all ranks need is then gathered, and combined in the same way on every rank.
+
+The host waits for messages of other hosts, but not for the values of its own device, except to see
+which buffers have changed.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -20,6 +24,7 @@ from functrain.core.accumulation import (
     PartSums,
     StepGradients,
     differentiation,
+    divisor_of,
     mean_outcome,
     part_sums,
     require_gradients,
@@ -28,13 +33,20 @@ from functrain.core.accumulation import (
 from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
+from functrain.core.loss import Outcome
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
-from functrain.distributed.agreement import Facts, agreed, facts_of
-from functrain.distributed.gathering import buffers_of, combined, first_of, outcomes_of, table_of
+from functrain.distributed.agreement import Comparison, Facts, agreed, facts_of
+from functrain.distributed.buckets import Layout
+from functrain.distributed.gathering import combined, first_of, outcomes_of
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
+from functrain.distributed.placement import rows
+from functrain.distributed.results import Gathering
+from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError
+
+Arrive = Callable[[Sequence[Tensors], str], None]
 
 
 @attrs.frozen(eq=False)
@@ -46,12 +58,18 @@ class ShardedGradients:
         world: all ranks.
         placed: the places of the tensors.
         rules: how buffers are combined, by pattern.
+        layout: of the messages, for parameters like those of the program.
     """
 
     fixed: Fixed
     world: World
     placed: Placed
     rules: Mapping[str, BufferRule]
+    layout: Layout = attrs.field(init=False)
+
+    @layout.default
+    def _usual_layout(self) -> Layout:
+        return self._layout_of(self.fixed.model.params)
 
     def __call__(
         self,
@@ -71,45 +89,95 @@ class ShardedGradients:
         if self.fixed.recipe.parts == 1:
             own = list(batch.parts.values())
             return step_gradients(by_autograd, self.fixed, state, own, donated, seed, watch=True)
+        if self.world.size == 1:
+            return self._alone(state, batch, seed)
+        exchange, before = self.placed.exchange, state["buffers"]
+        text = _described(batch)
+        alike = Comparison.start(exchange, text)  # travels while the gradients are computed
         params = self._whole(state["params"])
-        scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
-        found = self._own(params, state["buffers"], batch, scale, seed)
-        facts = agreed(self.world, facts_of(found, state["buffers"]), _described(batch))
+        layout = self.layout if self.layout.fits(params) else self._layout_of(params)
+        gathering = Gathering(exchange, layout, batch.bounds, next(iter(params.values())))
+        check = functools.partial(self._require_alike, alike, text)
+        sums = Sums(exchange, layout.buckets, batch.bounds, gathering.like, check)
+        found = self._own(params, state, batch, seed, sums.arrive)
+        sums.send_rest(found.sums)
+        facts, heads = self._agreed(gathering, found, before, sums)
+        require_gradients(self.fixed, facts.present)
+        results = gathering.results(found, sums, facts, heads, before, _scale(state))
+        outcomes, weights = outcomes_of(self.world, found.outcomes, facts, results.table)
         paths = [path for path in self.fixed.trainable if path in facts.present]
-        require_gradients(self.fixed, paths)
-        alone = len(batch.sizes) == 1
-        table = self._table(found, facts, batch, next(iter(params.values())))
-        outcomes, weights = outcomes_of(self.world, found.outcomes, facts, table[:, 1:])
-        grads = self._summed(found.sums, {path: params[path] for path in paths}, batch.bounds)
-        if alone:
-            outcome, norm = outcomes[0], table[0, 0].to(clipping.norm_dtype(grads.values()))
-        else:
-            outcome, divisor = mean_outcome(outcomes, weights, scale)
+        grads = {path: _with_strides(results.grads[path], params[path]) for path in paths}
+        buffers = self._buffers(before, results.buffers, found, facts, batch.bounds)
+        outcome = _mean(outcomes, weights, _scale(state))
+        return StepGradients(grads, state["params"], buffers, outcome, results.norm)
+
+    def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> StepGradients:
+        """Take the gradients of all parts in this process."""
+        before, scale = state["buffers"], _scale(state)
+        found = self._own(state["params"], state, batch, seed, None)
+        facts = facts_of(found, before, late=False)
+        assert facts is not None, "a step has at least one part"
+        require_gradients(self.fixed, facts.present)
+        sums = found.sums[0]
+        grads = {path: sums[path] for path in self.fixed.trainable if path in sums}
+        norm = self._torch_norm(found, len(batch.sizes))
+        if norm is None:
+            divisor = divisor_of(found.weights, scale)
             for grad in grads.values():
                 grad.div_(divisor.to(grad.dtype))
-            norm = self._norm(grads, params)
-        buffers = self._buffers(state["buffers"], found.buffers, facts, batch.bounds)
+            norm = clipping.block_norm(list(grads.values()))
+        each = [{path: one[path] for path in facts.rewritten(before)} for one in found.buffers]
+        buffers = self._buffers(before, each, found, facts, batch.bounds)
+        outcome = _mean(found.outcomes, found.weights, scale)
         return StepGradients(grads, state["params"], buffers, outcome, norm)
+
+    def _require_alike(self, alike: Comparison, text: str) -> None:
+        """Refuse to go on if ranks make different steps.
+
+        Raises:
+            RankMismatchError: names the ranks and their batches.
+        """
+        if not alike.alike():
+            self.world.require_equal({"step": text})
+
+    def _agreed(
+        self, gathering: Gathering, found: PartSums, before: Tensors, sums: Sums
+    ) -> tuple[Facts, Tensor]:
+        """Return the facts about all parts, and norm, loss and weight of each."""
+        own = facts_of(found, before, sums.late)
+        comparison = Comparison.start(self.placed.exchange, None if own is None else own.text)
+        heads = gathering.heads(found, self._torch_norm(found, gathering.bounds[-1]))
+        facts = agreed(self.world, own, comparison)
+        if facts.late:
+            sums.send_again(found.sums)
+        return facts, heads
+
+    def _torch_norm(self, found: PartSums, parts: int) -> Tensor | None:
+        """Return the norm of a step of one part. Only its rank has all gradients in their order."""
+        if parts > 1 or not found.sums or not found.sums[0]:
+            return None
+        return clipping.torch_norm(list(found.sums[0].values()), self.fixed.recipe.clip_norm)
 
     def _own(
         self,
         given: Tensors,
-        buffers: Tensors,
+        state: dict[str, Any],
         batch: BatchParts,
-        scale: Tensor | None,
         seed: int | None,
+        arrive: Arrive | None,
     ) -> PartSums:
         """Take the gradients of the parts of this rank."""
         if not batch.parts:
             return PartSums([], [], [], [])
         fixed, writes, parts = self.fixed, self.fixed.model.writes, len(batch.sizes)
+        buffers, scale = state["buffers"], _scale(state)
         watched = writes.suspects(given, fixed.trainable, donated=False)
         params = writes.owned(given, watched)
         device = next(iter(params.values())).device
         of_batch = differentiation(fixed, by_autograd, params, device)
         part, own = Part(fixed, of_batch, device, scale, seed), list(batch.parts.values())
         if parts > 1:
-            found = part_sums(part, buffers, own, parts, min(batch.parts), passed=False)
+            found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
         else:
             grads, after, outcome = part.gradients(0, buffers, own[0], None)
             if scale is not None:
@@ -126,77 +194,62 @@ class ShardedGradients:
             )
         return found
 
-    def _table(self, found: PartSums, facts: Facts, batch: BatchParts, like: Tensor) -> Tensor:
-        """Return norm, loss, weight and metrics of each part.
-
-        The norm is that of a step of one part. Only its rank has all gradients, in torch's order.
-        """
-        names = [name for name, dtype in facts.metrics if dtype is not None]
-        norm = like.new_zeros((), dtype=torch.float64)
-        if len(batch.sizes) == 1 and found.sums:
-            flat = list(found.sums[0].values())
-            norm = clipping.torch_norm(flat, self.fixed.recipe.clip_norm) if flat else norm
-        own = [
-            [norm, outcome.value, weight, *(outcome.metrics[name] for name in names)]
-            for outcome, weight in zip(found.outcomes, found.weights, strict=True)
-        ]
-        return table_of(self.placed.exchange, own, 3 + len(names), batch.bounds, like)
-
     def _whole(self, params: Tensors) -> Tensors:
         """Return all parameters; those that are cut are gathered."""
+        if "params" not in self.placed.parts:
+            return params
         found = dict(params)
-        for division in by_dtype(self.placed.rows_of("params"), params):
-            found.update(self.placed.exchange.whole(params, division))
+        for shapes in by_dtype(self.placed.shapes, params):
+            found.update(self.placed.exchange.whole(params, shapes))
         return found
 
-    def _summed(self, sums: Sequence[Tensors], params: Tensors, bounds: Sequence[int]) -> Tensors:
-        """Return the sum of the gradients over all parts: of this rank's rows, or whole."""
-        filled = [{path: _filled(one, path, params) for path in params} for one in sums]
-        found: Tensors = {}
-        exchange, updated = self.placed.exchange, self.placed.updated
-        cut = {path: updated[path] for path in params if path in updated}
-        kept = {path: leaf.shape for path, leaf in params.items() if path not in updated}
-        for division in by_dtype(cut, params):
-            like = params[next(iter(division))]
-            found.update(exchange.rows_of_sum(filled, bounds, division, like))
-        for shapes in by_dtype(kept, params):
-            like = params[next(iter(shapes))]
-            found.update(exchange.whole_sum(filled, bounds, shapes, like))
-        return {path: _with_strides(found[path], leaf) for path, leaf in params.items()}
-
-    def _norm(self, grads: Tensors, params: Tensors) -> Tensor:
-        """Return the norm by blocks, which is the same for any division of the rows."""
-        blocks = {path: clipping.block_size(params[path].shape) for path in grads}
-        sums = {path: clipping.block_sums(grad, blocks[path]) for path, grad in grads.items()}
-        cut = [path for path in grads if path in self.placed.updated]
-        if cut:
-            sums.update(self._gathered_sums({path: sums[path] for path in cut}, blocks))
-        return clipping.norm_of_sums(sums.values(), clipping.norm_dtype(grads.values()))
-
-    def _gathered_sums(self, own: Tensors, blocks: Mapping[str, int]) -> Tensors:
-        exchange, lengths = self.placed.exchange, []
-        for rank in range(exchange.ranks):
-            shapes = [self.placed.updated[path].shape_on(rank) for path in own]
-            lengths.append(
-                [-(-math.prod(s) // blocks[p]) for p, s in zip(own, shapes, strict=True)]
-            )
-        pieces = exchange.all_pieces(torch.cat(list(own.values())), list(map(sum, lengths)))
-        by_rank = [torch.split(piece, one) for piece, one in zip(pieces, lengths, strict=True)]
-        return {p: torch.cat(one) for p, one in zip(own, zip(*by_rank, strict=True), strict=True)}
+    def _layout_of(self, params: Tensors) -> Layout:
+        trained, ranks = {path: params[path] for path in self.fixed.trainable}, self.world.size
+        bounds = {
+            path: [rows(shape[0], rank, ranks)[0] for rank in range(ranks)] + [shape[0]]
+            for path, shape in self.placed.shapes.items()
+        }
+        cuts = {
+            path: tuple(row * math.prod(self.placed.shapes[path][1:]) for row in rows_of)
+            for path, rows_of in bounds.items()
+        }
+        return Layout.of(trained, cuts, ranks)
 
     def _buffers(
-        self, before: Tensors, own: Sequence[Tensors], facts: Facts, bounds: Sequence[int]
+        self,
+        before: Tensors,
+        each: Sequence[Tensors],
+        found: PartSums,
+        facts: Facts,
+        bounds: Sequence[int],
     ) -> Tensors:
-        found = before
-        changed = [path for path in before if path in facts.changed - facts.reshaped]
-        if changed:
-            each = buffers_of(self.placed.exchange, before, own, changed, bounds)
-            found = combined(self.fixed.model.statistics, self.rules, before, each)
+        """Return the buffers after the step.
+
+        Args:
+            before: the buffers before it.
+            each: those that have kept their form, after each part.
+            found: the results of this rank.
+            facts: about all parts.
+            bounds: of the parts of each rank.
+        """
+        after = before
+        if each and each[0]:
+            after = combined(self.fixed.model.statistics, self.rules, before, each)
         reshaped = [path for path in before if path in facts.reshaped]
         if reshaped:
-            found = {**found, **first_of(self.world, self.rules, own, reshaped, bounds)}
-        copied = {path: one.clone() for path, one in found.items() if one is before[path]}
-        return {path: copied.get(path, found[path]) for path in before}
+            first = first_of(self.world, self.rules, found.buffers, reshaped, bounds)
+            after = {**after, **first}
+        copied = {path: one.clone() for path, one in after.items() if one is before[path]}
+        return {path: copied.get(path, after[path]) for path in before}
+
+
+def _scale(state: dict[str, Any]) -> Tensor | None:
+    """Return fp16's factor on the loss."""
+    return None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+
+
+def _mean(outcomes: list[Outcome], weights: list[Tensor], scale: Tensor | None) -> Outcome:
+    return outcomes[0] if len(outcomes) == 1 else mean_outcome(outcomes, weights, scale)[0]
 
 
 def _described(batch: BatchParts) -> str:
@@ -204,17 +257,9 @@ def _described(batch: BatchParts) -> str:
     return f"{batch.samples} samples in parts of {list(batch.sizes)}, data {batch.digest:#x}"
 
 
-def _filled(sums: Tensors, path: str, params: Tensors) -> Tensor:
-    # Adding a negative zero changes no number, not even the sign of another zero.
-    if path in sums:
-        return sums[path]
-    zero = complex(-0.0, -0.0) if params[path].is_complex() else -0.0
-    return torch.full_like(params[path], zero)
-
-
 def _with_strides(grad: Tensor, leaf: Tensor) -> Tensor:
     """Return a gradient with the strides of its parameter, as a backward pass would."""
-    if leaf.is_contiguous() or grad.shape != leaf.shape:
+    if leaf.is_contiguous():
         return grad
     return torch.empty_like(leaf, requires_grad=False).copy_(grad)
 

@@ -1,0 +1,116 @@
+"""The sum of the gradients of all parts: each rank adds up its share of the elements.
+
+A partial sum goes, piece by piece, to the ranks that add up these elements, and each of them adds
+what it receives in the order of the tree. That is the traffic of a reduce-scatter, without its
+order of addition, which depends on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import attrs
+from torch import Tensor
+
+from functrain.core import order
+from functrain.core.state import Tensors
+from functrain.distributed.buckets import Bucket
+from functrain.distributed.exchange import Exchange, Pending
+
+
+@attrs.frozen(eq=False)
+class _Sent:
+    """A bucket on its way: the vectors of this rank's nodes, and what comes of each node."""
+
+    pending: Pending
+    vectors: Sequence[Tensor]
+    received: Sequence[Tensor]
+
+
+@attrs.define(eq=False)
+class Sums:
+    """The gradients of a step, on their way between ranks.
+
+    A bucket is sent as soon as its last gradient has arrived and those before it are sent.
+
+    Attributes:
+        exchange: the messages.
+        buckets: in the order in which they are sent.
+        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
+        like: a tensor on the device of the gradients.
+        before: called before the first bucket is sent.
+        late: whether a gradient came in pieces, so that a bucket may have been sent too early.
+    """
+
+    exchange: Exchange
+    buckets: Sequence[Bucket]
+    bounds: Sequence[int]
+    like: Tensor
+    before: Callable[[], None]
+    late: bool = False
+    _sent: list[_Sent] = attrs.field(factory=list, init=False)
+    _arrived: set[str] = attrs.field(factory=set, init=False)
+
+    def arrive(self, sums: Sequence[Tensors], path: str) -> None:
+        """Notice that the sums of a leaf are complete.
+
+        Args:
+            sums: of this rank's nodes of the tree; kept as they are until :meth:`send_rest`.
+            path: of the leaf.
+        """
+        self.late |= path in self._arrived  # by a backward pass within the backward pass
+        self._arrived.add(path)
+        while len(self._sent) < len(self.buckets):
+            if not self.buckets[len(self._sent)].leaves.keys() <= self._arrived:
+                break
+            self._send(sums)
+
+    def send_rest(self, sums: Sequence[Tensors]) -> None:
+        """Send the buckets with leaves that have no gradient."""
+        while len(self._sent) < len(self.buckets):
+            self._send(sums)
+
+    def send_again(self, sums: Sequence[Tensors]) -> None:
+        """Send everything once more, after gradients have changed; every rank calls it."""
+        for one in self._sent:
+            one.pending.wait()
+        self._sent.clear()
+        self.send_rest(sums)
+
+    def own(self) -> list[Tensor]:
+        """Return the elements of each bucket that this rank adds up, once they have arrived."""
+        return [self._added(sent) for sent in self._sent]
+
+    def vector(self, number: int) -> Tensor:
+        """Return a vector to gather a bucket in: one whose elements are not needed any more."""
+        bucket, sent = self.buckets[number], self._sent[number]
+        if sent.vectors:
+            return sent.vectors[0]
+        return self.like.new_empty(sum(bucket.sizes), dtype=bucket.dtype)
+
+    def _send(self, sums: Sequence[Tensors]) -> None:
+        if not self._sent:
+            self.before()
+        bucket, rank = self.buckets[len(self._sent)], self.exchange.rank
+        vectors = [bucket.vector(leaves, self.like) for leaves in sums]
+        going = zip(*(bucket.by_rank(one) for one in vectors), strict=True)
+        every = list(map(list, going)) if vectors else [[]] * self.exchange.ranks
+        coming = [
+            [self.like.new_empty(bucket.sizes[rank], dtype=bucket.dtype) for _ in nodes]
+            for nodes in self._nodes()
+        ]
+        pending = self.exchange.start(every, coming)
+        coming[rank] = every[rank]
+        received = list(itertools.chain.from_iterable(coming))
+        self._sent.append(_Sent(pending, vectors, received))
+
+    def _added(self, sent: _Sent) -> Tensor:
+        sent.pending.wait()
+        nodes = itertools.chain.from_iterable(self._nodes())
+        by_node = dict(zip(nodes, sent.received, strict=True))
+        return order.tree_sum(self.bounds[-1], by_node, Tensor.add_)
+
+    def _nodes(self) -> list[list[order.Node]]:
+        parts = self.bounds[-1]
+        return [order.nodes(parts, *share) for share in itertools.pairwise(self.bounds)]
