@@ -1,10 +1,11 @@
 """Time and memory of a sharded step against DDP and FSDP2, and the bytes each ends with.
 
-    python -m benchmarks.sharded [--repeats 30]
+    python -m benchmarks.sharded [--repeats 30] [--ranks 1,2,4]
 
 All contenders of a number of ranks run in the same processes over gloo with one thread, and take
-turns, so other load on the machine affects all of them. Each keeps its smallest time. The ratio of
-two of these is worth more than the times, and a shared machine makes both uncertain.
+turns, so other load on the machine affects all of them. Wall time depends on that load in spite of
+it; the CPU time of a rank (all its threads, those of gloo too) does so less. Memory is how much
+more than before a process of its own has at its peak in five steps.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -31,6 +33,14 @@ from functrain.distributed import leave
 Step: TypeAlias = Callable[[], None]
 Whole: TypeAlias = Callable[[], dict[str, Tensor]]
 Contender: TypeAlias = tuple[Step, Whole]
+
+
+class Times(NamedTuple):
+    """Milliseconds of a step."""
+
+    wall: list[float]
+    cpu: list[float]
+
 
 BATCH = 16
 LR = 1e-3
@@ -111,68 +121,107 @@ def ours(name: str, parts: int | None, shard: Any = "none") -> Contender:
 
 
 def contenders(name: str, ranks: int) -> dict[str, Callable[[], Contender]]:
-    wrapped: dict[str, Callable[[nn.Module], nn.Module]] = {
-        "DDP": DistributedDataParallel,
-        "FSDP2": fully_sharded,
+    found: dict[str, Callable[[], Contender]] = {
+        "DDP": functools.partial(of_torch, name, DistributedDataParallel),
+        "FSDP2": functools.partial(of_torch, name, fully_sharded),
     }
-    found: dict[str, Callable[[], Contender]] = {}
-    for title, wrap in wrapped.items():
-        found[title] = functools.partial(of_torch, name, wrap)
-    for shard in ("none", "optimizer", "all"):
-        found[f"functrain, {shard!r}, 4 parts"] = functools.partial(ours, name, 4, shard)
-    if ranks < 4:
-        title = f"functrain, 'none', {ranks} part{'s' * (ranks > 1)}"
-        found[title] = functools.partial(ours, name, ranks)
+    cases: list[tuple[str, int]] = [("none", ranks)]
+    cases += [("optimizer", ranks), ("all", ranks)] if ranks > 1 else []
+    for shard, parts in [*cases, *([("none", 4)] if ranks < 4 else [])]:
+        title = f"functrain, {shard}, {parts} part{'s' * (parts > 1)}"
+        found[title] = functools.partial(ours, name, parts, shard)
     return found
 
 
-def timed(made: dict[str, Contender], repeats: int) -> dict[str, float]:
-    """Return the smallest time of each in milliseconds; they take turns."""
-    best = dict.fromkeys(made, float("inf"))
+def timed(made: dict[str, Step], repeats: int) -> dict[str, Times]:
+    """Return the times of each; they take turns."""
+    found = {title: Times([], []) for title in made}
     for repeat in range(repeats + 3):
-        for title, (step, _) in made.items():
-            start = time.perf_counter()
+        for title, step in made.items():
+            wall, cpu = time.perf_counter(), time.process_time()
             step()
             if repeat >= 3:
-                best[title] = min(best[title], 1000 * (time.perf_counter() - start))
-    return best
+                found[title].wall.append(1000 * (time.perf_counter() - wall))
+                found[title].cpu.append(1000 * (time.process_time() - cpu))
+    return found
 
 
-def run_rank(rank: int, ranks: int, port: int, repeats: int, results: Any) -> None:
+def memory(what: str) -> float:
+    """Return a size of this process in MB, as Linux has it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith(what))
+
+
+def join(rank: int, ranks: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    for name in MODELS:
-        made, digests = {}, {}
-        for title, make in contenders(name, ranks).items():
-            step, whole = make()
-            for _ in range(3):
-                step()
-            digests[title] = tree.digest(whole())[:8]
-            made[title] = (step, whole)
-        times = timed(made, repeats)
-        if rank == 0:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            results.put((name, ranks, times, digests, peak))
+    dist.barrier()
+
+
+def measure_times(rank: int, ranks: int, port: int, name: str, repeats: int, results: Any) -> None:
+    join(rank, ranks, port)
+    made, digests = {}, {}
+    for title, make in contenders(name, ranks).items():
+        step, whole = make()
+        for _ in range(3):
+            step()
+        digests[title] = tree.digest(whole())[:8]
+        made[title] = step
+    times = timed(made, repeats)
+    if rank == 0:
+        results.put((times, digests))
     leave()
 
 
-def table(name: str, ranks: int, times: dict[str, float], digests: dict[str, str]) -> str:
+def measure_memory(rank: int, ranks: int, port: int, name: str, title: str, results: Any) -> None:
+    join(rank, ranks, port)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = memory("VmRSS")
+    step, _ = contenders(name, ranks)[title]()
+    for _ in range(5):
+        step()
+    if rank == 0:
+        results.put(memory("VmHWM") - before)
+    leave()
+
+
+def launched(function: Callable[..., None], ranks: int, *args: Any) -> Any:
+    """Return what rank 0 puts into the queue that the function gets as its last argument."""
+    method = "forkserver"  # its server has imported torch already
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["benchmarks.sharded", "torch._dynamo"])
+    results, port = context.SimpleQueue(), 29000 + time.monotonic_ns() % 3000
+    multiprocessing.start_processes(
+        function, (ranks, port, *args, results), ranks, start_method=method
+    )
+    return results.get()
+
+
+def table(name: str, ranks: int, repeats: int) -> str:
+    times, digests = launched(measure_times, ranks, name, repeats)
     lines = [
         f"\n## {name}, {ranks} rank{'s' * (ranks > 1)}\n",
-        "| contender | min ms | ratio to DDP | digest after 3 steps |\n|:--|--:|--:|:--|",
+        "| contender | min ms | to DDP | median | CPU ms | to DDP | peak MB | digest |",
+        "|:--|--:|--:|--:|--:|--:|--:|:--|",
     ]
-    for title, best in times.items():
-        lines.append(f"| {title} | {best:.2f} | {best / times['DDP']:.2f} | `{digests[title]}` |")
+    for title, (wall, cpu) in times.items():
+        of_ddp = times["DDP"]
+        best = f"{min(wall):.2f} | {min(wall) / min(of_ddp.wall):.2f}"
+        median = f"{statistics.median(wall) / statistics.median(of_ddp.wall):.2f}"
+        used = f"{min(cpu):.2f} | {min(cpu) / min(of_ddp.cpu):.2f}"
+        peak = launched(measure_memory, ranks, name, title)
+        row = f"{title} | {best} | {median} | {used} | {peak:.1f} | `{digests[title]}`"
+        lines.append(f"| {row} |")
     return "\n".join(lines)
 
 
 def cost_of_parts(name: str, repeats: int) -> str:
-    made = {"plain": ours(name, None)} | {f"{k} parts": ours(name, k) for k in (1, 2, 4, 8)}
-    times = timed(made, repeats)
-    cells = " | ".join(f"{times[title] / times['plain']:.2f}" for title in made)
-    return f"| {name} | {times['plain']:.2f} | {cells} |"
+    made = {"plain": ours(name, None)[0]} | {f"{k}": ours(name, k)[0] for k in (1, 2, 4)}
+    best = {title: min(one.cpu) for title, one in timed(made, repeats).items()}
+    cells = " | ".join(f"{best[str(k)] / best['plain']:.2f}" for k in (1, 2, 4))
+    return f"| {name} | {best['plain']:.2f} | {cells} |"
 
 
 def main() -> None:
@@ -180,20 +229,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--ranks", default="1,2,4")
     given = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
     for ranks in map(int, given.ranks.split(",")):
-        results, port = context.SimpleQueue(), 29000 + os.getpid() % 1000 + ranks
-        arguments = (ranks, port, given.repeats if ranks < 4 else 3, results)
-        multiprocessing.start_processes(run_rank, arguments, ranks, start_method="spawn")
-        while not results.empty():
-            name, _, times, digests, peak = results.get()
-            print(table(name, ranks, times, digests))
-            print(f"\nLargest resident memory of rank 0, all contenders together: {peak:.0f} MB")
+        for name in MODELS:
+            print(table(name, ranks, given.repeats))
             sys.stdout.flush()
     torch.set_num_threads(1)
-    print("\n## Parts in one process, ratio to the plain program\n")
-    print("| model | plain ms | plain | 1 part | 2 parts | 4 parts | 8 parts |")
-    print("|:--|--:|--:|--:|--:|--:|--:|")
+    print("\n## Parts in one process, smallest CPU time as a ratio to that of the plain program\n")
+    print("| model | plain ms | 1 part | 2 parts | 4 parts |")
+    print("|:--|--:|--:|--:|--:|")
     for name in MODELS:
         print(cost_of_parts(name, given.repeats))
 

@@ -124,16 +124,15 @@ class Comparison:
             exchange: sends the hash.
             text: of this rank; ``None`` differs from all.
         """
-        hashes = torch.zeros(exchange.ranks, 1, dtype=torch.int64)
-        if text is not None:
-            hashes[exchange.rank] = _hash(text)
-        going = [[hashes[exchange.rank]]] * exchange.ranks
-        return cls(hashes, exchange.start(going, [[one] for one in hashes]))
+        hashes = torch.tensor([0 if text is None else _hash(text)] * exchange.ranks)
+        each = [[one] for one in hashes.split(1)]  # type: ignore[no-untyped-call]
+        return cls(hashes, exchange.start([each[exchange.rank]] * exchange.ranks, each))
 
     def alike(self) -> bool:
         """Wait for the others, and return whether all have the same text."""
         self.pending.wait()
-        return bool(self.hashes[0]) and bool((self.hashes == self.hashes[0]).all())
+        found = set(self.hashes.tolist())
+        return len(found) == 1 and 0 not in found
 
 
 def agreed(world: World, own: Facts | None, comparison: Comparison) -> Facts:
@@ -166,7 +165,7 @@ def digest_of(batch: Batch) -> int:
         found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         if tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested:
             rows = tensor[:_LOOKED_AT] if tensor.ndim else tensor
-            found.update(tree.to_bytes(rows)[:_READ].numpy().tobytes())
+            found.update(tree.to_bytes(rows)[:_READ].numpy().data)
     return found.intdigest() % DIGESTS
 
 

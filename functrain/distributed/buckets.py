@@ -205,4 +205,5 @@ def order_of_blocks(layout: Layout, present: frozenset[str], device: torch.devic
     for counts in layout.blocks:
         for path, count in zip(paths, counts, strict=True):
             found.get(path, []).extend(itertools.islice(places, count))
-    return torch.tensor(list(itertools.chain.from_iterable(found.values())), device=device)
+    chosen = list(itertools.chain.from_iterable(found.values()))
+    return torch.tensor(chosen, dtype=torch.int64, device=device)

@@ -60,22 +60,26 @@ class Exchange:
             going: contiguous tensors for each rank; what is for this one is ignored.
             coming: contiguous tensors that those of each rank are written to.
         """
-        ops, used = [], []
+        received, sent = [], []
         for distance in range(1, self.ranks):  # every rank begins with another one
-            source, target = (self.rank - distance) % self.ranks, self.rank + distance
-            for tensor in coming[source]:
-                ops += self._op(dist.irecv, tensor, source)
-            for tensor in going[target % self.ranks]:
-                ops += self._op(dist.isend, tensor, target % self.ranks)
-            used += [*coming[source], *going[target % self.ranks]]
-        return Pending(dist.batch_isend_irecv(ops) if ops else [], used)
-
-    def _op(self, kind: object, tensor: Tensor, peer: int) -> list[dist.P2POp]:
-        if not tensor.numel():
-            return []
-        # Some backends know few dtypes.
-        moved = tensor.view(-1).view(torch.uint8)
-        return [dist.P2POp(kind, moved, group=self.group, group_peer=peer)]  # type: ignore[arg-type]
+            source, target = (
+                (self.rank - distance) % self.ranks,
+                (self.rank + distance) % self.ranks,
+            )
+            received += [(_bytes(each), source) for each in coming[source] if each.numel()]
+            sent += [(_bytes(each), target) for each in going[target] if each.numel()]
+        if not received and not sent:
+            return Pending([], [])
+        group, device = self.group, (received or sent)[0][0].device
+        assert group is not None, "one process has no messages"
+        if device.type == "cpu":  # what torch does below, without its checks of each argument
+            works = [group.recv([each], source, 0) for each, source in received]
+            works += [group.send([each], target, 0) for each, target in sent]
+        else:
+            ops = [dist.P2POp(dist.irecv, each, group=group, group_peer=r) for each, r in received]
+            ops += [dist.P2POp(dist.isend, each, group=group, group_peer=r) for each, r in sent]
+            works = dist.batch_isend_irecv(ops)
+        return Pending(works, [each for each, _ in received + sent])
 
     def all_pieces(self, own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Return the vectors of all ranks.
@@ -116,3 +120,8 @@ class Exchange:
         own = self.shapes(shapes, rank)
         pieces = torch.split(flat, [math.prod(shape) for shape in own])
         return [piece.view(shape) for piece, shape in zip(pieces, own, strict=True)]
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return the bytes of a contiguous tensor: they are only moved, and gloo knows few dtypes."""
+    return tensor.view(-1).view(torch.uint8)

@@ -111,6 +111,45 @@ class Decayed(nn.Module):
         return out
 
 
+class Recomputed(torch.autograd.Function):
+    """Computes a layer again in the backward pass, as reversible layers do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.layer = layer
+        with torch.no_grad():
+            out: Tensor = layer(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.backward(ctx.layer(x), grads[0])
+        return x.grad, None
+
+
+class Reversible(nn.Module):
+    """The gradient of its first layer comes in two pieces, one after all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = Recomputed.apply(x.clone().requires_grad_(), self.first)
+        out: Tensor = self.last(Recomputed.apply(torch.tanh(hidden), self.first))
+        return out
+
+
+class Wide(nn.Sequential):
+    """Its gradients fill three messages."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(64, 1280), nn.Linear(1280, 1024), nn.Linear(1024, 1024))
+
+
 class Synchronized(nn.Sequential):
     """Exchanges statistics between processes itself."""
 
@@ -129,7 +168,17 @@ def squared(model: nn.Module, x: Tensor) -> ft.Loss:
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     kind.__name__: kind
-    for kind in (Skipping, Complex, Mixed, Strided, Written, Decayed, Synchronized)
+    for kind in (
+        Skipping,
+        Complex,
+        Mixed,
+        Strided,
+        Written,
+        Decayed,
+        Reversible,
+        Wide,
+        Synchronized,
+    )
 }
 Digests = list[tuple[str, dict[str, float]]]
 
@@ -166,7 +215,7 @@ def every_placement(model: str) -> list[Digests]:
 
 
 @pytest.mark.row(59)
-@pytest.mark.parametrize("model", ["Skipping", "Mixed", "Strided", "Complex"])
+@pytest.mark.parametrize("model", ["Skipping", "Mixed", "Strided", "Complex", "Reversible", "Wide"])
 def test_parts_that_differ_change_no_bit(model: str) -> None:
     alone = steps(made(model, accumulate=4)) if model != "Complex" else sharded(model, "none")
     assert every_placement(model) == [alone] * 3
