@@ -14,9 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from functrain.distributed.placement import rows
-
-Shapes = Mapping[str, Sequence[int]]
+from functrain.distributed.placement import Division, Rows
 
 
 @attrs.frozen(eq=False)
@@ -93,33 +91,73 @@ class Exchange:
         self.start([[own]] * self.ranks, [[piece] for piece in found]).wait()
         return found
 
-    def whole(self, own: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
+    def whole(self, own: Mapping[str, Tensor], division: Division) -> dict[str, Tensor]:
         """Return whole leaves from the rows that each rank has of them.
 
         Args:
             own: rows of this rank, all of one dtype.
-            shapes: of the whole leaves.
+            division: which rows each rank has.
         """
-        if not shapes:
+        if not division:
             return {}
-        sizes = [sum(map(math.prod, self.shapes(shapes, rank))) for rank in range(self.ranks)]
-        pieces = self.all_pieces(torch.cat([own[path].reshape(-1) for path in shapes]), sizes)
-        by_rank = [self._cut(piece, shapes, rank) for rank, piece in enumerate(pieces)]
-        leaves = zip(*by_rank, strict=True)
-        return {path: torch.cat(parts) for path, parts in zip(shapes, leaves, strict=True)}
+        sizes = [_size(division, rank) for rank in range(self.ranks)]
+        pieces = self.all_pieces(torch.cat([own[path].reshape(-1) for path in division]), sizes)
+        by_rank = [_cut(piece, division, rank) for rank, piece in enumerate(pieces)]
+        leaves = {path: torch.cat([one[path] for one in by_rank]) for path in division}
+        return {path: rows.laid_out(leaves[path]) for path, rows in division.items()}
 
-    def shapes(self, shapes: Shapes, rank: int) -> list[list[int]]:
-        """Return the shapes of a rank's rows of leaves."""
-        cuts = [rows(shape[0], rank, self.ranks) for shape in shapes.values()]
-        return [
-            [stop - start, *shape[1:]]
-            for (start, stop), shape in zip(cuts, shapes.values(), strict=True)
+    def moved(
+        self, own: Mapping[str, Tensor], source: Division, target: Division
+    ) -> dict[str, Tensor]:
+        """Return the rows that this rank has under another division of the same leaves.
+
+        Args:
+            own: rows of this rank, all of one dtype.
+            source: which rows each rank has.
+            target: which rows each rank gets.
+        """
+        pairs = {path: (source[path], rows) for path, rows in target.items()}
+        going = [
+            [own[path][_overlap(self.rank, to, *pair)].contiguous() for path, pair in pairs.items()]
+            for to in range(self.ranks)
         ]
+        coming = [
+            [
+                own[path].new_empty(_elements(_overlap(start, self.rank, *pair), pair[1]))
+                for path, pair in pairs.items()
+            ]
+            for start in range(self.ranks)
+        ]
+        self.start(going, coming).wait()
+        coming[self.rank] = [piece.view(-1) for piece in going[self.rank]]
+        return {
+            path: torch.cat(pieces).view(target[path].shape_on(self.rank))
+            for path, pieces in zip(target, zip(*coming, strict=True), strict=True)
+        }
 
-    def _cut(self, flat: Tensor, shapes: Shapes, rank: int) -> list[Tensor]:
-        own = self.shapes(shapes, rank)
-        pieces = torch.split(flat, [math.prod(shape) for shape in own])
-        return [piece.view(shape) for piece, shape in zip(pieces, own, strict=True)]
+
+def _size(division: Division, rank: int) -> int:
+    """Return how many elements a rank has of all leaves."""
+    return sum(math.prod(rows.shape_on(rank)) for rows in division.values())
+
+
+def _cut(flat: Tensor, division: Division, rank: int) -> dict[str, Tensor]:
+    shapes = {path: rows.shape_on(rank) for path, rows in division.items()}
+    pieces = torch.split(flat, [math.prod(shape) for shape in shapes.values()])
+    views = zip(shapes.items(), pieces, strict=True)
+    return {path: piece.view(shape) for (path, shape), piece in views}
+
+
+def _overlap(start: int, to: int, source: Rows, target: Rows) -> slice:
+    """Return the rows that go from one rank to another, counted from the first of the sender's."""
+    begin = source.bounds[start]
+    first = max(begin, target.bounds[to])
+    last = max(first, min(source.bounds[start + 1], target.bounds[to + 1]))
+    return slice(first - begin, last - begin)
+
+
+def _elements(part: slice, rows: Rows) -> int:
+    return int(part.stop - part.start) * math.prod(rows.shape[1:])
 
 
 def _bytes(tensor: Tensor) -> Tensor:

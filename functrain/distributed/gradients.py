@@ -41,7 +41,6 @@ from functrain.distributed.buckets import Layout
 from functrain.distributed.gathering import combined, first_of, outcomes_of
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
-from functrain.distributed.placement import rows
 from functrain.distributed.results import Gathering
 from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError
@@ -196,22 +195,16 @@ class ShardedGradients:
 
     def _whole(self, params: Tensors) -> Tensors:
         """Return all parameters; those that are cut are gathered."""
-        if "params" not in self.placed.parts:
-            return params
         found = dict(params)
-        for shapes in by_dtype(self.placed.shapes, params):
-            found.update(self.placed.exchange.whole(params, shapes))
+        for division in by_dtype(self.placed.rows_of("params"), params):
+            found.update(self.placed.exchange.whole(params, division))
         return found
 
     def _layout_of(self, params: Tensors) -> Layout:
         trained, ranks = {path: params[path] for path in self.fixed.trainable}, self.world.size
-        bounds = {
-            path: [rows(shape[0], rank, ranks)[0] for rank in range(ranks)] + [shape[0]]
-            for path, shape in self.placed.shapes.items()
-        }
         cuts = {
-            path: tuple(row * math.prod(self.placed.shapes[path][1:]) for row in rows_of)
-            for path, rows_of in bounds.items()
+            path: tuple(bound * math.prod(rows.shape[1:]) for bound in rows.bounds)
+            for path, rows in self.placed.updated.items()
         }
         return Layout.of(trained, cuts, ranks)
 
@@ -259,7 +252,7 @@ def _described(batch: BatchParts) -> str:
 
 def _with_strides(grad: Tensor, leaf: Tensor) -> Tensor:
     """Return a gradient with the strides of its parameter, as a backward pass would."""
-    if leaf.is_contiguous():
+    if leaf.is_contiguous() or grad.shape != leaf.shape:
         return grad
     return torch.empty_like(leaf, requires_grad=False).copy_(grad)
 
