@@ -1,7 +1,7 @@
 """The gradients of a step whose parts are computed by several ranks.
 
 Each rank takes the gradients of its own parts, and adds up its share of the elements of all of
-them. What all ranks need is then gathered, and combined in the same way on every rank.
+them. The results are then gathered, and combined in the same way on every rank.
 
 The host waits for messages of other hosts, but not for the values of its own device, except to see
 which buffers have changed.

@@ -1,7 +1,7 @@
-"""What every rank knows of all parts of a step, and how it comes to know it.
+"""The results of all parts of a step, on every rank.
 
-Two rounds of messages: the few numbers by which the sums of the gradients are divided, then all
-that is left, among it the divided sums.
+They take two rounds of messages: the few numbers by which the sums of the gradients are divided,
+then everything else, among it the divided sums.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NUMBER = 8  # bytes
 
 @attrs.frozen(eq=False)
 class Results:
-    """What every rank knows of all parts of a step.
+    """The results of all parts of a step, as every rank knows them.
 
     Attributes:
         grads: this rank's rows of the mean of the gradients, in no order.
