@@ -25,7 +25,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
-_DOTS_PER_INCH = 140
+_DOTS_PER_INCH, _IN_NOTEBOOKS = 140, 96
 _COLUMNS, _LEGEND_COLUMNS, _PIXELS, _FEW = 2, 4, 1200, 60
 _ROW = 0.19  # of a legend, in inches
 # Of a panel in HTML: inches, letters in a row of its legend, points of all and of one line.
@@ -34,14 +34,14 @@ _PAGE_POINTS, _PAGE_LEAST, _PAGE_MOST = 10_000, 50, 450
 # Equal charts are equal files: no time, no random names.
 _REPEATABLE: Any = {"svg.hashsalt": "functrain", "svg.fonttype": "none"}
 _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
-# A page has ids, fonts and styles of its own, and needs no more than a hundredth of a point.
+# A page has ids and fonts of its own, and needs no more than a hundredth of a point.
 _FOR_PAGES = [
-    (re.compile(pattern, re.DOTALL), short)
+    (re.compile(pattern), short)
     for pattern, short in (
-        (r'<style type="text/css">.*?</style>|(?<=<g) id="[^"]*"', ""),
+        (r'(?<=<g) id="[^"]*"', ""),
         (r'style="font: ([\d.]+)px [^;"]*', r'style="font-size: \1px'),
-        (r"; font-family: [^;\"]*'DejaVu Sans'[^;\"]*", ""),
-        (r'(?<=[ "(]\d)(\d*\.\d\d)\d+(?=[ ")])', r"\1"),
+        (r"; font-family: [^;\"]*", ""),
+        (r"(?<=\d)(\.\d\d)\d+", r"\1"),
         (INK, "currentColor"),
         (r"xlink:href=", "href="),
         (r"\s*\n\s*", " "),
@@ -55,26 +55,27 @@ class Picture(Figure):
     It is not made through pyplot, which would keep it and choose a display.
     """
 
-    def _repr_png_(self) -> bytes:
-        return self._written("png")
+    def _repr_png_(self) -> tuple[bytes, dict[str, float]]:
+        width, height = (72 * inches for inches in self.get_size_inches())
+        return self._written("png", _IN_NOTEBOOKS), {"width": width, "height": height}
 
     def write(self, path: str | Path) -> None:
         """Write the picture to a file; the end of its name chooses the format."""
         kind = Path(path).suffix.lower().removeprefix(".")
         Path(path).write_bytes(self._written(kind))
 
-    def _written(self, kind: str) -> bytes:
+    def _written(self, kind: str, dpi: int = _DOTS_PER_INCH) -> bytes:
         file = io.BytesIO()
         dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
         with mpl.rc_context(_REPEATABLE):
-            self.savefig(file, format=kind, dpi=_DOTS_PER_INCH, metadata=dates.get(kind))
+            self.savefig(file, format=kind, dpi=dpi, metadata=dates.get(kind))
         return file.getvalue()
 
 
 class PictureAxes(Axes):
     """Axes that a notebook shows as the picture they are in."""
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, float]]:
         figure = self.get_figure(root=True)
         assert isinstance(figure, Picture), "these axes are made by axes_of, in a picture"
         return figure._repr_png_()
@@ -151,9 +152,17 @@ def _panel_svg(panel: Panel, chart: Chart, pixels: int) -> tuple[str, str]:
         figure.savefig(file, format="svg", metadata=_NO_METADATA)
     svg = file.getvalue().decode()
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    for pattern, short in _FOR_PAGES:
-        body = pattern.sub(short, body)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r">\s+<", "><", body)
+    body = re.sub(r"<[^>]*>", _for_page, body)  # text between tags stays as it is
     return f"0 0 {72 * width:g} {72 * (height + above):g}", body
+
+
+def _for_page(tag: re.Match[str]) -> str:
+    text = tag[0]
+    for pattern, short in _FOR_PAGES:
+        text = pattern.sub(short, text)
+    return text
 
 
 def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import functrain as ft
 from functrain.errors import ConfigurationError
 from functrain.plotting import Columns, Options, chart_of, curves, figure_of
+from functrain.plotting.colors import INK
 from functrain.training.history import History
 
 pytest.importorskip("matplotlib")
+from functrain.plotting.figure import panels_of
+
 ROW = {"loss": 1.0, "lr": 0.1, "grad_norm": 2.0}
 
 
@@ -57,6 +61,15 @@ def test_another_ending_raises(tmp_path: Path) -> None:
         curves([{"step": 1, "loss": 1.0}], tmp_path / "a.gif")
 
 
+def test_a_page_shows_the_text_of_labels_as_it_is() -> None:
+    name = f'a (1.23456) {INK} style="font: 9px x"'
+    ((_, body),) = panels_of(
+        chart_of({"": Columns.of([{"step": 1, name: 1.0, f"eval/{name}": 2}])})
+    )
+    assert f">{name}</text>" in body
+    assert INK not in body.replace(name, "")
+
+
 def test_a_short_run_of_one_metric_is_one_panel() -> None:
     assert len(curves([{"step": 1, "loss": 1.0}]).axes) == 1
 
@@ -76,8 +89,15 @@ def test_themes_are_light_and_dark() -> None:
         Options(theme="drak")
 
 
-def test_a_notebook_shows_a_figure_without_a_magic_command() -> None:
-    assert curves([{"step": 1, "loss": 1.0}])._repr_png_()[:4] == b"\x89PNG"
+def test_a_notebook_shows_figures_and_axes_without_a_magic_command() -> None:
+    shell = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
+    for picture in (curves([{"step": 1, "loss": 1.0}]), ft.schedules.Constant(0.1).plot(steps=3)):
+        data, metadata = shell.format(picture)
+        assert data["image/png"][:4] == b"\x89PNG"
+        assert 300 < metadata["image/png"]["width"] < 800
+
+
+def test_matplotlib_is_imported_to_draw_only() -> None:
     code = "import functrain, sys; functrain.plotting.curves; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
