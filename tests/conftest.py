@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Sums over several threads have other last bits, so processes that tests start use one thread too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from models import CASES, Case
+
+# No test depends on how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,6 +29,12 @@ def _one_thread() -> None:
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
+
+
+# A test takes its settings when its module is imported. torch's own test utilities, which some
+# tests import, load a profile of theirs.
+def pytest_collectstart() -> None:
+    settings.load_profile("tests")
 
 
 # Before pytest selects by marker.

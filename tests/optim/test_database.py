@@ -168,6 +168,7 @@ def plainly(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**untensored(kwargs), **({"foreach": False} if cls in FORMS else {})}
 
 
+@pytest.mark.sweep("dtype")
 @pytest.mark.parametrize(
     ("info", "dtype"),
     [
