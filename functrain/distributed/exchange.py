@@ -16,6 +16,9 @@ from torch import Tensor
 
 from functrain.distributed.placement import Division, Rows
 
+# torch 2.13 warns of the old name; versions before it have no other.
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 @attrs.frozen(eq=False)
 class Pending:

@@ -21,6 +21,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.agreement import facts
+from functrain.distributed.exchange import all_gather
 from functrain.distributed.group import World
 from functrain.distributed.launch import processes
 from functrain.errors import ConfigurationError, FunctrainWarning
@@ -80,7 +81,7 @@ def numbers(world: World, own: Sequence[float]) -> list[list[float]]:
         return [mine.tolist()]
     table = torch.empty(world.size * len(own), dtype=torch.float64)
     with world.failing_together():
-        dist.all_gather_into_tensor(table, mine, group=world.group)
+        all_gather(table, mine, group=world.group)
     found: list[list[float]] = table.view(world.size, len(own)).tolist()
     return found
 

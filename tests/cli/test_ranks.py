@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -32,9 +35,38 @@ def test_torchrun_ends_in_the_bytes_of_one_process(tmp_path: Path) -> None:
     two = ranks.torchrun(2, "functrain", *run, options=["--max-restarts=1", "-m"])
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("run directory:") == 1
+    assert "Warning" not in two.stderr
     assert rank_runs.files(tmp_path / "two") == rank_runs.files(tmp_path / "one")
     longer = alone(tmp_path / "two", "fit.until=8 steps", "fit.schedule_end=keep")
     assert longer.returncode == 0, longer.stderr
+
+
+def test_a_signal_that_comes_twice_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    # A terminal and torchrun, or scancel and torchrun, both send it.
+    run = ["train", "digits", *OPTIONS[:1], *OPTIONS[2:], "fit.until=1000000 steps"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    with subprocess.Popen(
+        [*command, "-m", "functrain", *run, f"directory={tmp_path}"],
+        env={**os.environ, "PYTHONPATH": str(ranks.ROOT), "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as torchrun:
+        try:
+            end = time.monotonic() + 90
+            while not list(tmp_path.glob("step-*")) and time.monotonic() < end:
+                time.sleep(0.1)
+            children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text()
+            os.killpg(torchrun.pid, signal.SIGINT)
+            for rank in children.split():
+                os.kill(int(rank), signal.SIGINT)
+            shown, _ = torchrun.communicate(timeout=60)
+        finally:
+            torchrun.terminate()
+    assert "KeyboardInterrupt" not in shown, shown
+    assert shown.count("interrupted and saved; continue with: functrain train digits") == 1
+    assert rank_runs.checkpoints(tmp_path)
 
 
 def test_a_configuration_without_parts_is_refused(tmp_path: Path) -> None:
