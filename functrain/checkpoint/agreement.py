@@ -20,6 +20,8 @@ from functrain.tree.placed import is_placed, require_all_ranks
 T = TypeVar("T")
 # A rank may wait this long for another one that writes to a slow disk.
 _LONGEST = timedelta(minutes=30)
+# How long ranks wait for each other to make a group; all of them are about to do it.
+_MEETING = timedelta(seconds=15)
 
 
 @attrs.frozen
@@ -125,7 +127,8 @@ def connected(world: World) -> World:
     require_all_ranks("a save of a placed state")
     with world.failing_together():
         world.barrier()  # making a group with a rank that is gone only ends with the timeout
-        group = dist.new_group(backend="gloo")
+        # torch's default is half an hour, in which a rank that dies just now would be waited for.
+        group = dist.new_group(backend="gloo", timeout=_MEETING)
         set_timeout(group, _LONGEST)
     return attrs.evolve(world, group=group)
 
