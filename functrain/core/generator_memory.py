@@ -25,8 +25,8 @@ _NO_GAUSS = bytes(16)
 class GeneratorMemory:
     """Saves, starts and restores both generators; see ``global_generators.Generators``.
 
-    Each is a C struct. That of ``random`` holds position and words, and half a pair of gauss beside
-    it. NumPy has the MT19937 that it draws by, words and position, and half a pair of its own.
+    Each is a C struct. ``random`` holds position and words, and half a pair of gauss beside it.
+    NumPy has the MT19937 that it draws by, words and position, and half a pair of its own.
     """
 
     __slots__ = (
