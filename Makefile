@@ -43,7 +43,7 @@ $(EXAMPLES): pyproject.toml constraints.txt
 		|| { echo "python3 -m venv failed (Debian: apt install python3-venv)"; exit 1; }
 	@touch $(VENV)/.created
 	@echo "  2/3 torch, by far the largest: 0.2 GB for the CPU, several GB if your index has CUDA builds"
-	@echo "      (without a GPU: make $(MAKECMDGOALS) PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu)"
+	@echo "      (without a GPU: set PIP_EXTRA_INDEX_URL to the index of CPU builds on PyTorch's installation page)"
 	@$(INSTALL) torch
 	@echo "  3/3 functrain, scikit-learn for the digits and matplotlib for their curves"
 	@$(INSTALL) --editable ".[examples,plot]"

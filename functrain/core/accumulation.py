@@ -19,7 +19,12 @@ from functrain.core import order
 from functrain.core.batch import Batch, copied
 from functrain.core.buffers import restarted, statistics_after
 from functrain.core.clipping import block_norm
-from functrain.core.gradients import GradientFunction, Gradients, GradientSink
+from functrain.core.gradients import (
+    GradientFunction,
+    Gradients,
+    GradientSink,
+    GradientsInPiecesError,
+)
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
 from functrain.core.recipe import Fixed
@@ -186,6 +191,22 @@ def part_sums(
         passed: whether buffers pass from one part to the next, where all begin in one process.
         arrive: called with the sums and a path as soon as those of the leaf are complete.
     """
+    sums = functools.partial(_part_sums, part, buffers, batches, parts, start, passed, arrive)
+    try:
+        return sums()
+    except GradientsInPiecesError:
+        return sums()
+
+
+def _part_sums(
+    part: Part,
+    buffers: Tensors,
+    batches: Sequence[Batch],
+    parts: int,
+    start: int,
+    passed: bool,
+    arrive: Callable[[Sequence[Tensors], str], None] | None,
+) -> PartSums:
     found = PartSums([], [], [], [])
     complete = order.merges(parts, start, start + len(batches))
     for number, (batch, merges) in enumerate(zip(batches, complete, strict=True), start):

@@ -56,6 +56,14 @@ class Gradients(NamedTuple):
     outcome: Outcome
 
 
+class GradientsInPiecesError(Exception):
+    """A sink was given a gradient piece by piece, so the sums it made depend on their number.
+
+    A backward pass within the backward pass does this, as that of reversible layers. The step
+    takes its gradients again; the model then hands each over when the pass is complete.
+    """
+
+
 class GradientFunction(Protocol):
     """Gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
@@ -108,6 +116,9 @@ def by_autograd(
 
     Returns:
         Gradients (of the scaled loss), buffers after the forward, outcome.
+
+    Raises:
+        GradientsInPiecesError: the sink was given a gradient in pieces, for the first time.
     """
     if not torch.is_grad_enabled():
         with torch.enable_grad():
@@ -121,16 +132,20 @@ def by_autograd(
         outcome = forward(module, batch)
         _require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
-        if sink is None:
+        if sink is None or model.in_pieces:
             grads = _differentiated(loss, leaves)
         else:
             grads = {}
-            _emit_gradients(loss, leaves, functools.partial(sink, outcome.weight_of(batch)))
+            hand_over = functools.partial(sink, outcome.weight_of(batch))
+            model.in_pieces.update(_emit_gradients(loss, leaves, hand_over))
+            if model.in_pieces:
+                raise GradientsInPiecesError
         after = model.current_buffers()
         model.writes.adopt(params, bound, model.current_params())
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     value = outcome.value.detach().clone()
-    return Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
+    found = Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
+    return found if sink is None or not grads else emit(found, batch, sink)
 
 
 def by_func(
@@ -241,15 +256,19 @@ def _are_plain(grads: Sequence[Tensor | None], leaves: Collection[Tensor]) -> bo
     )
 
 
-def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> None:
-    """Call the sink with each gradient as soon as the backward pass has it."""
-    graph, handed = loss.grad_fn, set()
+def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> set[str]:
+    """Call the sink with each gradient as soon as the backward pass has it.
+
+    Returns:
+        The paths of gradients that came in several pieces.
+    """
+    graph, handed, repeated = loss.grad_fn, set[str](), set[str]()
 
     def hand_over(path: str, leaf: Tensor) -> None:
         grad, leaf.grad = leaf.grad, None
         assert grad is not None
         sink(path, _accumulated(path, grad, leaf))
-        handed.add(path)
+        (repeated if path in handed else handed).add(path)
 
     for path, leaf in leaves.items():
         hook = functools.partial(hand_over, path)
@@ -261,6 +280,7 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
         raise
     if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
+    return repeated
 
 
 def _refuse_reentrant(error: RuntimeError) -> None:

@@ -51,6 +51,7 @@ class FunctionalModule:
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         writes: the parameters that forwards were seen to write to.
         statistics: of batch norms, by path.
+        in_pieces: parameters whose gradients came in pieces during a backward pass.
     """
 
     module: nn.Module
@@ -67,6 +68,7 @@ class FunctionalModule:
     known_buffers: KnownBuffers
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
+    in_pieces: set[str] = attrs.field(factory=set)
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.
