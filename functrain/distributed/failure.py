@@ -9,7 +9,6 @@ elsewhere: in another collective.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -33,7 +32,8 @@ from functrain.errors import RankFailedError
 
 _FIRST = "functrain/failed"
 # Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
-_PROBE, _REPORT, _READ = 1.0, 3.0, 8.0
+# A rank that is making a group (checkpoint/agreement.py) reads last.
+_PROBE, _REPORT, _READ = 1.0, 3.0, 20.0
 _LONGEST = 2000
 _COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")
 _TIMED_OUT = re.compile(r"Timed out|timeout", re.IGNORECASE)
@@ -119,9 +119,7 @@ def _end(group: ProcessGroup, found: Failure) -> None:
     connections.close_all()
     if found == _HOST_ENDED:
         return
-    with contextlib.suppress(dist.DistError):
-        if group.rank() in missing(group, "read"):
-            wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
+    wait_for_others(group, "read", _READ, found.ranks if found.silent else [])
 
 
 def _explained(group: ProcessGroup, error: BaseException) -> Failure:

@@ -65,17 +65,22 @@ def wait_for_others(
 ) -> None:
     """Report that this rank did something; rank 0, which serves the store, waits for the others.
 
+    Every thread of rank 0 waits until the same time, since the first one to return may be the one
+    that ends the process.
+
     Args:
         group: the group.
         what: a word for it.
-        seconds: the longest wait.
+        seconds: the longest wait, from the first call.
         except_for: ranks that will not report.
     """
     serves = group.rank() == 0 and not agent_serves()
+    key = f"functrain/{what}/{group.rank()}"
     with contextlib.suppress(dist.DistError):
-        report(group, what)
+        first = float(group.get_group_store().compare_set(key, "", str(time.monotonic())))
         if serves:
-            poll(seconds, lambda: set(except_for).issuperset(missing(group, what)))
+            left = first + seconds - time.monotonic()
+            poll(left, lambda: set(except_for).issuperset(missing(group, what)))
 
 
 def poll(seconds: float, found: Callable[[], T]) -> T:
