@@ -1,21 +1,23 @@
-"""Explain why a step failed: a state of another program, or no memory left."""
+"""Explain why a step failed: a state of another program, no memory left, or where in the model."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from functrain import tree
 from functrain.core.batch import Batch
+from functrain.core.loss import evaluate
 from functrain.core.optimizer import TORCH_STATE
 from functrain.core.precision import initial_loss_scale
 from functrain.core.pretrained import mismatches
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors, TrainState, is_consumed
-from functrain.errors import ParameterMismatchError, UnsupportedError
+from functrain.errors import FunctrainError, ParameterMismatchError, UnsupportedError
 from functrain.tree.printing import summary, totals
 
 _SHOWN = 12
@@ -57,6 +59,28 @@ def check_state(fixed: Fixed, state: object) -> None:
     problems = _problems(fixed, state)
     if problems:
         raise _mismatch(problems)
+
+
+def explain_step(
+    error: Exception, fixed: Fixed, state: TrainState, step: int, parts: list[Batch]
+) -> None:
+    """Explain an error of a step as far as that is possible; the caller raises it.
+
+    Args:
+        error: that a step with the state raised.
+        fixed: of the program whose step it was.
+        state: what it was given; a donated step may have consumed it.
+        step: updates done before.
+        parts: the micro-batches.
+
+    Raises:
+        ParameterMismatchError: the state has other tensors than those that the program makes.
+    """
+    if isinstance(error, KeyError | AttributeError | TypeError):
+        explain_mismatch(error, fixed, state)
+    if parts:
+        explain_out_of_memory(error, step, parts)
+        explain_forward(error, fixed.model.module, f"in the step after step {step}", parts[0])
 
 
 def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
@@ -102,19 +126,54 @@ def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -
         step: updates done before.
         parts: the micro-batches.
     """
-    if not parts or not is_out_of_memory(error):
+    if not is_out_of_memory(error):
         return
-    leaves = [
-        f"{tree.path_string(path) or 'batch'}: {summary(leaf)}"
-        for path, leaf in tree.items(parts[0])
-        if isinstance(leaf, Tensor)
-    ]
     cut = f", the first of {len(parts)} micro-batches" if len(parts) > 1 else ""
     error.add_note(
-        f"memory ran out in the step after step {step}, with the batch {{{', '.join(leaves)}}} "
+        f"memory ran out in the step after step {step}, with the batch {_described(parts[0])} "
         f"({totals(parts[0])}{cut}). Smaller batches, a greater accumulate=, precision='bf16' or "
         "activation checkpointing need less; functrain.donated needs no second copy of the state."
     )
+
+
+def explain_forward(error: BaseException, model: nn.Module, where: str, batch: Batch) -> None:
+    """Add to an error of the model or the loss in which module it was, and what the batch was.
+
+    Args:
+        error: any; one that was not raised in the loss, or is functrain's own, is left alone.
+        model: the shell.
+        where: the call that failed, for the note.
+        batch: what it was given.
+    """
+    if isinstance(error, FunctrainError) or is_out_of_memory(error):
+        return
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if all(frame.f_code is not evaluate.__code__ for frame in frames):
+        return
+    names = {id(module): name for name, module in model.named_modules()}
+    inside = [one for frame in frames if id(one := frame.f_locals.get("self")) in names]
+    place = "the loss"
+    if inside:
+        name = names[id(inside[-1])]
+        place = f"{name!r}, {inside[-1]}" if name else f"the model, {type(inside[-1]).__name__}"
+    error.add_note(f"in {place}, {where}, with the batch {_described(batch)}")
+
+
+def _described(batch: Batch) -> str:
+    """Return kind, shape and, of integers on the host, the range of each tensor of a batch."""
+    leaves = [
+        f"{tree.path_string(path) or 'batch'}: {summary(leaf)}{_range(leaf)}"
+        for path, leaf in tree.items(batch)
+        if isinstance(leaf, Tensor)
+    ]
+    return f"{{{', '.join(leaves)}}}" if leaves else f"{type(batch).__name__} (without tensors)"
+
+
+def _range(leaf: Tensor) -> str:
+    whole = not (leaf.is_floating_point() or leaf.is_complex() or leaf.dtype is torch.bool)
+    if not (whole and leaf.is_cpu and leaf.numel()):
+        return ""
+    return f" from {leaf.min()} to {leaf.max()}"
 
 
 def _mismatch(problems: list[str]) -> ParameterMismatchError:

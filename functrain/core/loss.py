@@ -141,6 +141,11 @@ def evaluate(
     if not isinstance(returned, Loss):
         return Outcome(_scalar_loss(returned), None, {})
     value, loss = _scalar_loss(returned.value), returned
+    if not (loss.weight is None or isinstance(loss.weight, Tensor | Real)):
+        raise LossError(
+            "Loss(value, weight, metrics): expected a number or a scalar tensor as weight, got "
+            f"{type(loss.weight).__name__}. Metrics are the third argument: metrics={{...}}"
+        )
     metrics = {
         name: metric if is_metric(metric) else _scalar(name, metric, device)
         for name, metric in loss.metrics.items()

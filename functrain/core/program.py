@@ -25,8 +25,9 @@ from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, Split, copied, split
 from functrain.core.diagnosis import (
     check_state,
+    explain_forward,
     explain_mismatch,
-    explain_out_of_memory,
+    explain_step,
     not_a_state,
 )
 from functrain.core.gradients import by_autograd, needs_gradients
@@ -235,12 +236,9 @@ class Program:
         stream = state.rng.stream("step", number)
         try:
             after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             held = parts if self.sharded is None else list(parts.parts.values())
-            explain_out_of_memory(error, number, held)
-            raise
-        except (KeyError, AttributeError, TypeError) as error:
-            explain_mismatch(error, self.fixed, state)
+            explain_step(error, self.fixed, state, number, held)
             raise
         if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
             if donation is not None:
@@ -282,8 +280,9 @@ class Program:
             raise not_a_state(state, batch)
         try:
             return self._outcome(state, batch, weights)
-        except RuntimeError as error:
-            if not needs_gradients(error):
+        except Exception as error:
+            if not (isinstance(error, RuntimeError) and needs_gradients(error)):
+                explain_forward(error, self.fixed.model.module, "in an evaluation", batch)
                 raise
         # The loss differentiates by itself. Nothing was changed, so it is begun again.
         return self._outcome(state, batch, weights, gradients=True)
