@@ -6,7 +6,7 @@ from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.core.state import TrainState, is_consumed
 from functrain.errors import CheckpointWriteError, ListenerError
-from functrain.training import events
+from functrain.training import events, saving
 from functrain.training.decisions import warn_of_no_best
 from functrain.training.history import History, Run
 from functrain.training.limits import Ending
@@ -54,18 +54,18 @@ def save_after(session: Session, error: BaseException) -> None:
         error.add_note(_RANKS_LOST)
         return
     try:
-        session.save()
-        session.emit_saved(Saver.close)
+        saving.save(session)
+        saving.emit_saved(session, Saver.close)
     except (CheckpointWriteError, ListenerError) as second:
         error.add_note(f"the last state could not be saved: {second}")
 
 
 def finished(session: Session, ending: Ending) -> Run:
     """Save the last state, emit the last events, and return what ``fit`` returns."""
-    session.save()
+    saving.save(session)
     # The sender of a signal may soon kill the process.
     grace = _GRACE if ending.reason == "interrupted" else None
-    session.emit_saved(lambda saver: saver.close(grace))
+    saving.emit_saved(session, lambda saver: saver.close(grace))
     counters = session.train.counters
     if counters.batch:
         means = metrics.mean(session.loop.sums)

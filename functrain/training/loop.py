@@ -14,7 +14,7 @@ from functrain.core.ownership import solely_held
 from functrain.core.schedule import Mode
 from functrain.errors import NonFiniteError, NonFiniteWarning
 from functrain.errors.base import warn
-from functrain.training import events
+from functrain.training import events, saving
 from functrain.training.compatibility import warn_of_replay
 from functrain.training.evaluation import Interrupted
 from functrain.training.finish import ended, interrupted, save_after, stop_requested
@@ -84,7 +84,7 @@ def _step(session: Session, batch: Batch | None = None, ends_epoch: bool = False
                 return interrupted(session)
             _decide(session, found, directions)
         _save_if_due(session, found)
-    session.poll()
+    saving.poll(session)
     return ended(session) or (None if batch is None else stop_requested(session))
 
 
@@ -166,4 +166,4 @@ def _save_if_due(session: Session, found: dict[str, float]) -> None:
     session.loop = attrs.evolve(session.loop, owed=None)
     session.recorder.write([pending["row"]] if pending["row"] else [])
     if pending["save"] or session.loop.early_stop.get("stop"):
-        session.save(found)
+        saving.save(session, found)

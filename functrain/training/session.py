@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from functrain.checkpoint import Checkpoints, Saver
-from functrain.checkpoint.agreement import world_of
-from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.checkpoint import Checkpoints
+from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
 from functrain.core.state import TrainState
 from functrain.data import Source
-from functrain.data.stateful import StatefulSource
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
 from functrain.training import events
@@ -33,7 +31,6 @@ from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
-from functrain.tree.nodes import copy
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -149,18 +146,6 @@ class Session:
         self.hear_requests()
         return self.requested[1] is not None
 
-    def run_state(self) -> RunState:
-        """Return everything that a resumed run needs; on other ranks than 0 what they add to it."""
-        loop = attrs.evolve(self.loop, log_bytes=self.recorder.size)
-        states = self.listeners.states()
-        if not self.leads:
-            placed = {name: state for name, state in states.items() if world_of(state)}
-            return RunState(self.train, loop, None, copy(placed))
-        # A loaded state that the source has not been given yet is still the present one.
-        data = self.source.state() if self.data_state is None else self.data_state
-        # Loaders and listeners may go on writing to their states, so these are copied.
-        return RunState(self.train, loop, copy(data), copy(states))
-
     @property
     def pending(self) -> dict[str, Any] | None:
         """Return the work left for the last step; it is saved, so a resumed run does the rest."""
@@ -186,44 +171,3 @@ class Session:
         self.loop = attrs.evolve(self.loop, sums=sums)
         if hold_last:
             self.mark_done(row=last)
-
-    def save(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint of this step, unless it exists or there is no directory.
-
-        All ranks call this, and each writes its share.
-
-        Args:
-            metrics: of this step's evaluation; they decide which checkpoint is the best.
-        """
-        self.flush()
-        checkpointer = self.checkpointer
-        if checkpointer is None or checkpointer.has(self.train, self.loop):
-            return
-        if not self.between_steps and isinstance(self.source, StatefulSource):
-            # The loader is one batch ahead of the state. An older checkpoint resumes exactly.
-            return
-        self.emit_saved(Saver.wait)
-        checkpointer.forget_changing_contents()
-        # The log must be durable before a checkpoint that records its length.
-        sync_log = self.recorder.syncing()
-        checkpointer.save(self.run_state(), metrics or {}, self.seconds, sync_log)
-        self._emit_if_saved()
-
-    def emit_saved(self, ask: Callable[[Saver], Path | str | None]) -> None:
-        """Emit ``CheckpointSaved`` once a checkpoint is durable, or raise the error of its save."""
-        event = None if self.checkpointer is None else self.checkpointer.saved(ask)
-        if event is not None:
-            self.emit(event)
-
-    def poll(self) -> None:
-        """Write rows if enough are buffered; emit ``CheckpointSaved`` if one is durable by now."""
-        if self.recorder.due:
-            self.flush()
-        self._emit_if_saved()
-
-    def _emit_if_saved(self) -> None:
-        # A save may be finished on some ranks and not yet on others: rank 0 decides.
-        if self.checkpointer is None or self.checkpointer.in_flight is None:
-            return
-        if first(self.world, self.checkpointer.saver.is_finished):
-            self.emit_saved(Saver.wait)

@@ -32,11 +32,11 @@ DECISIONS = (
     defect(
         "the last step is evaluated twice",
         "training/loop.py",
-        "    session.poll()\n",
+        "    saving.poll(session)\n",
         "    if session.limit is not None:\n"
         "        sets, program = session.plan.evaluations, session.plan.program\n"
         "        sets.evaluated(program, session.train, [*sets.sets], session.emit, bool)\n"
-        "    session.poll()\n",
+        "    saving.poll(session)\n",
         "events",
         "events_come_in_one_order",
     ),

@@ -27,7 +27,7 @@ from functrain.checkpoint.remote import RemoteCheckpoints
 from functrain.checkpoint.storage import rounds
 from functrain.listeners import Mirror
 from functrain.training.resume import TYPES, expected
-from functrain.training.session import Session
+from functrain.training.saving import save
 
 # ``make properties`` asks for the long form, of another seed each time.
 LONG = os.environ.get("FUNCTRAIN_EXAMPLES") == "long"
@@ -111,7 +111,7 @@ def wide(directory: Path | ft.Checkpoints, until: str, listeners: Any = ()) -> N
 
 def measured(directory: Path, until: str) -> tuple[int, int]:
     """Return the bytes of the largest tensors that are made to load and to save."""
-    loading, saving, save = Largest(), Largest(), Session.save
+    loading, saving = Largest(), Largest()
     restore = ft.Checkpoints.restore
 
     def saved(*args: Any) -> None:
@@ -123,7 +123,7 @@ def measured(directory: Path, until: str) -> tuple[int, int]:
             return restore(*args, **options)
 
     with (
-        mock.patch.object(Session, "save", saved),
+        mock.patch("functrain.training.saving.save", saved),
         mock.patch.object(ft.Checkpoints, "restore", restored),
         mock.patch.object(rounds, "_WINDOW", 1 << 20),
     ):
