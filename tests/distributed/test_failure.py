@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import threading
 import time
 from typing import Any
 
@@ -218,6 +220,29 @@ def busy() -> None:
 def test_a_rank_that_serves_the_store_waits_for_the_others_to_read() -> None:
     first, second = ends(busy, 2)
     assert type(first) is ValueError
+    assert str(second) == "rank 0 raised ValueError: early"
+
+
+def fails_in_a_thread() -> None:
+    """A thread of rank 0 fails, and the main thread hears of it and ends before rank 1 does."""
+    world = current()
+
+    def work() -> None:
+        with contextlib.suppress(ValueError), world.failing_together():
+            raise ValueError("early")
+
+    if world.rank == 0:
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.5)
+        with contextlib.suppress(RankFailedError):
+            world.barrier()
+        return
+    time.sleep(2)
+    world.barrier()
+
+
+def test_every_thread_of_the_rank_that_serves_the_store_waits_for_the_others() -> None:
+    _, second = ends(fails_in_a_thread, 2)
     assert str(second) == "rank 0 raised ValueError: early"
 
 
