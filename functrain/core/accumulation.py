@@ -191,22 +191,6 @@ def part_sums(
         passed: whether buffers pass from one part to the next, where all begin in one process.
         arrive: called with the sums and a path as soon as those of the leaf are complete.
     """
-    sums = functools.partial(_part_sums, part, buffers, batches, parts, start, passed, arrive)
-    try:
-        return sums()
-    except GradientsInPiecesError:
-        return sums()
-
-
-def _part_sums(
-    part: Part,
-    buffers: Tensors,
-    batches: Sequence[Batch],
-    parts: int,
-    start: int,
-    passed: bool,
-    arrive: Callable[[Sequence[Tensors], str], None] | None,
-) -> PartSums:
     found = PartSums([], [], [], [])
     complete = order.merges(parts, start, start + len(batches))
     for number, (batch, merges) in enumerate(zip(batches, complete, strict=True), start):
@@ -216,7 +200,10 @@ def _part_sums(
         own = restarted(part.fixed.model.statistics, before, buffers)
         last = number == start + len(batches) - 1 and merges < 2
         sink = functools.partial(_add, found.sums, arrive if last else None)
-        _, after, outcome = part.gradients(number, own, batch, sink)
+        try:
+            _, after, outcome = part.gradients(number, own, batch, sink)
+        except GradientsInPiecesError:  # once; the model has learned to hand them over whole
+            return part_sums(part, buffers, batches, parts, start, passed, arrive)
         for _ in range(merges - 1):
             _merge(found.sums)
         found.outcomes.append(outcome)

@@ -260,7 +260,7 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
     """Call the sink with each gradient as soon as the backward pass has it.
 
     Returns:
-        The paths of gradients that came in several pieces.
+        The paths of gradients that arrived in several pieces.
     """
     graph, handed, repeated = loss.grad_fn, set[str](), set[str]()
 

@@ -51,7 +51,7 @@ class FunctionalModule:
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         writes: the parameters that forwards were seen to write to.
         statistics: of batch norms, by path.
-        in_pieces: parameters whose gradients came in pieces during a backward pass.
+        in_pieces: parameters whose gradients arrived in pieces during a backward pass.
     """
 
     module: nn.Module

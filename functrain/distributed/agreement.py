@@ -36,7 +36,7 @@ class Facts:
         present: parameters that have a gradient in one of the parts.
         changed: buffers that the forward changed in one of them.
         reshaped: of these, the ones of another shape or dtype than before.
-        late: whether a gradient came in pieces, see ``sums.py``.
+        late: whether a gradient arrived in pieces, see ``sums.py``.
     """
 
     dtypes: tuple[tuple[str, torch.dtype | None], ...]
@@ -86,7 +86,7 @@ def facts_of(found: PartSums, before: Tensors, late: bool) -> Facts | None:
     Args:
         found: the results of the parts.
         before: the buffers that each of them began with.
-        late: whether a gradient came in pieces.
+        late: whether a gradient arrived in pieces.
     """
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}

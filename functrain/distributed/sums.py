@@ -40,7 +40,7 @@ class Sums:
         bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
         like: a tensor on the device of the gradients.
         before: called before the first bucket is sent.
-        late: whether a gradient came in pieces, so that a bucket may have been sent too early.
+        late: whether a gradient arrived in pieces, so that a bucket may have been sent too early.
     """
 
     exchange: Exchange

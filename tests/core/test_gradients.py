@@ -403,6 +403,18 @@ class TestGradientsThatABackwardWithinWrites:
             assert not torch.equal(state.params[path], program.init().params[path])
 
 
+def test_the_first_step_with_gradients_in_pieces_gives_the_bytes_of_a_later_one() -> None:
+    """The first one learns of the pieces, and must not keep what it has added up until then."""
+    torch.manual_seed(0)
+    loss = lambda model, x: ft.Loss(model(x).square().mean(), weight=0.3)  # noqa: E731
+    program = ft.program(WithReversible(True), loss, ft.optim.SGD(lr=1e4), accumulate=2)
+    state, batch = program.init(), torch.randn(8, 3)
+    first, _ = program.train_step(state, batch)
+    second, _ = program.train_step(state, batch)
+    assert program.fixed.model.in_pieces
+    assert not tree.diff(first, second)
+
+
 def test_a_norm_adds_up_gradients_in_the_order_of_the_plain_loop() -> None:
     """``backward`` lays a gradient out in memory as its parameter; the norm depends on that."""
 
