@@ -15,6 +15,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,15 +166,17 @@ def _padded(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, missing)) if missing else values
 
 
-def torch_norm(grads: list[Tensor], clip_norm: float | None, foreach: bool = True) -> Tensor:
+def torch_norm(
+    grads: list[Tensor], clip_norm: float | Tensor | None, foreach: bool = True
+) -> Tensor:
     """Return the norm of a step of one part."""
     return reported_norm(grads) if foreach and clip_norm is None else global_norm(grads, foreach)
 
 
 def clipped(
     grads: dict[str, Tensor],
-    clip_norm: float | None,
-    clip_value: float | None,
+    clip_norm: float | Tensor | None,
+    clip_value: float | Tensor | None,
     foreach: bool,
     norm: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
@@ -201,7 +204,7 @@ def clipped(
 
 
 def clip_by_norm(
-    grads: list[Tensor], max_norm: float, norm: Tensor, foreach: bool = True
+    grads: list[Tensor], max_norm: float | Tensor, norm: Tensor, foreach: bool = True
 ) -> list[Tensor]:
     """Scale all gradients so that their common norm is at most ``max_norm``.
 
@@ -217,7 +220,10 @@ def clip_by_norm(
     Returns:
         New gradients.
     """
-    coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if isinstance(max_norm, Tensor):
+        max_norm = max_norm.to(norm.dtype)
+    # As torch divides a number by a tensor, so that a tensor instead of it gives the same bits.
+    coefficient = ((norm + 1e-6).reciprocal() * max_norm).clamp(max=1.0)
     scaled = torch._foreach_mul(grads, coefficient) if foreach else [x * coefficient for x in grads]
     # One without dimensions takes on the dtype of the norm where that is the wider.
     return [
@@ -226,8 +232,11 @@ def clip_by_norm(
     ]
 
 
-def clip_by_value(grads: list[Tensor], bound: float, foreach: bool = True) -> list[Tensor]:
+def clip_by_value(grads: list[Tensor], bound: float | Tensor, foreach: bool = True) -> list[Tensor]:
     """Clamp every element to ``[-bound, bound]``, as ``torch.nn.utils.clip_grad_value_``."""
-    if foreach:
+    if foreach and not isinstance(bound, Tensor):
         return list(torch._foreach_clamp_min(torch._foreach_clamp_max(grads, bound), -bound))
-    return [grad.clamp(-bound, bound) for grad in grads]
+    least: Any = -bound
+    most: Any = bound
+    # As above: one without dimensions.
+    return [grad.clamp(least, most).to(grad.dtype) for grad in grads]

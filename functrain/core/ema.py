@@ -19,6 +19,10 @@ from functrain.core.state import Tensors
 from functrain.errors.validators import integer, number
 
 
+def _as_number(value: Any) -> float | Tensor:
+    return value if isinstance(value, Tensor) else float(value)
+
+
 @attrs.frozen
 class EMA:
     """How the average is taken.
@@ -35,8 +39,8 @@ class EMA:
         EMA(decay=0.999, every=1, warmup=False)
     """
 
-    decay: float = attrs.field(
-        default=0.999, converter=float, validator=number(minimum=0, maximum=1)
+    decay: float | Tensor = attrs.field(
+        default=0.999, converter=_as_number, validator=number(minimum=0, maximum=1, tensors=True)
     )
     every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
     warmup: bool = False
@@ -61,7 +65,7 @@ class EMA:
     def weight(self, updates: Tensor) -> Tensor:
         """Return the weight of the new parameters in update number ``updates`` (from 0)."""
         n = updates.to(widest(updates.device))
-        decay = torch.full_like(n, self.decay)
+        decay = torch.zeros_like(n) + self.decay
         if self.warmup:
             decay = torch.minimum(decay, (1 + n) / (10 + n))
         return torch.where(updates == 0, 1.0, 1.0 - decay)

@@ -23,8 +23,8 @@ Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
 """What a step with a loss or gradients that are not finite does."""
 
 
-def _as_ema(value: EMA | float | None) -> EMA | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+def _as_ema(value: EMA | float | Tensor | None) -> EMA | None:
+    if isinstance(value, int | float | Tensor) and not isinstance(value, bool):
         return EMA(value)
     if value is not None and not isinstance(value, EMA):
         raise ConfigurationError(
@@ -58,7 +58,7 @@ def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> Non
         )
 
 
-_CLIP = _named(optional(number(above=0, finite=False)))
+_CLIP = _named(optional(number(above=0, finite=False, tensors=True)))
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -85,8 +85,8 @@ class Recipe:
     model: str
     loss: LossFunction = attrs.field(validator=_callable)
     optimizer: Optimizer = attrs.field(validator=_optimizer)
-    clip_norm: float | None = attrs.field(default=None, validator=_CLIP)
-    clip_value: float | None = attrs.field(default=None, validator=_CLIP)
+    clip_norm: float | Tensor | None = attrs.field(default=None, validator=_CLIP)
+    clip_value: float | Tensor | None = attrs.field(default=None, validator=_CLIP)
     accumulate: int = attrs.field(default=1, validator=_named(integer(minimum=1)))
     precision: Precision = attrs.field(default="float32", converter=as_precision)
     ema: EMA | None = attrs.field(default=None, converter=_as_ema)
