@@ -23,11 +23,13 @@ from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
+from functrain.errors.calls import explained
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20
 
 
+@explained
 @attrs.frozen
 class Checkpoints(Retention):
     """The checkpoints in a run directory, named by step: ``step-00000120``.

@@ -16,9 +16,11 @@ from functrain.checkpoint.hard_links import Shared
 from functrain.checkpoint.publishing import publish
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage import writing
+from functrain.errors.calls import explained
 from functrain.tree import Tree
 
 
+@explained
 def save(
     path: str | Path,
     tree: Tree,

@@ -17,10 +17,12 @@ from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.tree.patterns import matches
 
 
+@explained
 def program(
     model: nn.Module | Callable[[], nn.Module],
     loss: LossFunction,

@@ -41,6 +41,7 @@ from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
 from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.errors.base import warn
+from functrain.tree import NamedDict
 
 Metrics = dict[str, Tensor]
 
@@ -272,7 +273,8 @@ class Program:
             ConfigurationError: ``weights`` is unknown, or the program keeps no average.
         """
         outcome = self.outcome(state, batch, weights)
-        return {"loss": outcome.value, **computed(outcome.metrics, state.device)}
+        found = {"loss": outcome.value, **computed(outcome.metrics, state.device)}
+        return NamedDict(found)
 
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
@@ -389,17 +391,18 @@ def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
         EmptyBatchWarning,
     )
     nothing = torch.tensor(math.nan)
-    metrics = {"loss": nothing, "lr": nothing, "grad_norm": nothing}
+    metrics = NamedDict(loss=nothing, lr=nothing, grad_norm=nothing)
     return attrs.evolve(state, counters=counters), metrics
 
 
 def _metrics(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
     """Return the metrics of a step; with several groups, the rate of each."""
     rates = learning_rate.by_name(lr)
-    return {
+    found = {
         "loss": outputs["loss"],
         "lr": torch.scalar_tensor(rates.pop("lr"), dtype=torch.float64),
         "grad_norm": outputs["grad_norm"],
         **{name: torch.scalar_tensor(rate, dtype=torch.float64) for name, rate in rates.items()},
         **outputs["metrics"],
     }
+    return NamedDict(found)

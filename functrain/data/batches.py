@@ -22,9 +22,11 @@ from functrain.errors import (
     EmptyDatasetError,
     UnsupportedError,
 )
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number
 
 
+@explained
 @attrs.frozen(eq=False, repr=False)
 class Batches:
     """A dataset split into batches with random access.

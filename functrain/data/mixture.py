@@ -15,6 +15,7 @@ from functrain.data.source_cursor import SourceCursor
 from functrain.data.weighted_draws import WeightedDraws
 from functrain.data.weights import AnyWeights, weights_of
 from functrain.errors import ConfigurationError, DataChangedError
+from functrain.errors.calls import explained
 
 
 def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
@@ -38,6 +39,7 @@ def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
     return named
 
 
+@explained
 @attrs.frozen(eq=False, repr=False)
 class Mixture:
     """Several sources of data; each batch comes from one of them.

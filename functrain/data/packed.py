@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 
 NO_DOCUMENT = -1
 IGNORED = -100  # the ignore_index of torch.nn.functional.cross_entropy
 
 
+@explained
 @attrs.frozen(eq=False)
 class Documents:
     """Documents concatenated in one array, such as a memory-mapped file.
@@ -46,6 +48,7 @@ class Documents:
         return ends.diff(prepend=ends.new_zeros(1))
 
 
+@explained
 @attrs.frozen(eq=False, repr=False)
 class Packed:
     """Documents packed into rows of equal length for a language model: a dataset for ``Batches``.

@@ -13,6 +13,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.data.source import Source, as_source
 from functrain.data.stream import pinned
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer
 
 
@@ -125,6 +126,7 @@ class Prefetched:
         self.data.close()
 
 
+@explained
 def prefetched(data: Any, device: torch.device | str, depth: int = 2) -> Source:
     """Copy the batches of some data to a CUDA device ahead of their use.
 

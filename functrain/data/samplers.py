@@ -11,6 +11,7 @@ from torch import Tensor
 
 from functrain.core.rng import derive
 from functrain.data.permutation import Permutation
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer
 
 
@@ -31,6 +32,7 @@ class Sampler(Protocol):
         ...
 
 
+@explained
 @attrs.frozen(eq=False)
 class ByLength:
     """Shuffle samples such that those of a batch have similar lengths, to save padding.

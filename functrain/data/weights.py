@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, number, optional
 
 Vector = Sequence[float] | Mapping[str, float]
@@ -29,6 +30,7 @@ class Weights(Protocol):
         ...
 
 
+@explained
 @attrs.frozen
 class Temperature:
     """Weights between proportional and uniform: ``p_i ~ min(n_i, cap) ** (1 / temperature)``.
@@ -57,6 +59,7 @@ class Temperature:
         return torch.tensor(capped, dtype=torch.float64) ** (1 / self.temperature)
 
 
+@explained
 @attrs.frozen
 class Interpolated:
     """Weights that change linearly between given batches and are constant outside of them.

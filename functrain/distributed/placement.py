@@ -13,6 +13,7 @@ from torch import Tensor
 
 from functrain.core.clipping import ALIGNMENT
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
 from functrain.optim.units import Unit
 
@@ -32,6 +33,7 @@ def _check_shard(_: Placement, attribute: object, value: object) -> None:
     one_of(Shard).check("shard", value)
 
 
+@explained
 @attrs.frozen
 class Placement:
     """Where the tensors of a state are. It decides about memory and traffic, not about numbers.

@@ -17,11 +17,13 @@ from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World, current
 from functrain.distributed.placement import Placement
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.errors.validators import integer, one_of
 from functrain.optim.units import units
 
 
+@explained
 def sharded(
     program: Program,
     placement: Placement | None = None,

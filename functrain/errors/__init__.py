@@ -1,10 +1,12 @@
 """All errors and warnings of functrain, each under the nearest builtin class."""
 
 from functrain.errors.base import (
+    CallError,
     ConfigurationError,
     FunctrainError,
     FunctrainWarning,
     MissingExtraError,
+    UnknownNameError,
     UnsupportedError,
 )
 from functrain.errors.checkpoints import (
@@ -79,6 +81,7 @@ __all__ = [
     "AloneError",
     "BatchIndexError",
     "BatchSizeError",
+    "CallError",
     "CaptureError",
     "CheckpointChangedError",
     "CheckpointCorruptError",
@@ -139,6 +142,7 @@ __all__ = [
     "SearchError",
     "SinkWarning",
     "UnknownLengthError",
+    "UnknownNameError",
     "UnsupportedError",
     "WorkerDiedError",
     "WorkerTimeoutError",

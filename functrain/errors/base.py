@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 
+from functrain.errors.nearest import nearest
+
+_SHOWN = 12
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
@@ -26,6 +30,32 @@ class ConfigurationError(FunctrainError, ValueError):
 
 class UnsupportedError(FunctrainError, TypeError):
     """An object is of a kind that cannot be used here, or in this way."""
+
+
+class CallError(FunctrainError, TypeError):
+    """A call does not fit the signature: an argument is unknown, missing or given twice."""
+
+
+class UnknownNameError(FunctrainError, KeyError):
+    """There is no entry of a name; the message proposes the nearest one.
+
+    Args:
+        name: what was asked for.
+        names: what there is.
+        what: the mapping, for the message.
+    """
+
+    def __init__(self, name: object, names: Iterable[object], what: str) -> None:
+        self.name, self.names, self.what = name, list(names), what
+        super().__init__(name, self.names, what)
+
+    def __str__(self) -> str:
+        # Not in the constructor: code may ask for a key to find out whether it is there.
+        names = [str(name) for name in self.names]
+        shown = ", ".join(map(repr, names[:_SHOWN])) or "nothing"
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        near = nearest(str(self.name), names)
+        return f"{self.what} has no {self.name!r}{near}; it has {shown}{more}"
 
 
 class MissingExtraError(FunctrainError, ImportError):

@@ -22,8 +22,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
         >>> nearest("abc", ["xyz"])
         ''
     """
-    found = difflib.get_close_matches(name, list(names), n=1)
+    known = list(names)
+    alike = [each for each in known if _plain(each) == _plain(name)]
+    found = alike or difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").casefold()
 
 
 def named(value: object) -> str:

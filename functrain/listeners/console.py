@@ -9,6 +9,7 @@ from typing import TextIO
 import attrs
 
 from functrain import metrics
+from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
 from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.intervals import Interval
@@ -20,6 +21,7 @@ from functrain.training.durations import Duration
 STYLES = ("minimal", "standard", "verbose")
 
 
+@explained
 @attrs.define(eq=False)
 class Console:
     """A listener that prints lines.

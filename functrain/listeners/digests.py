@@ -14,6 +14,7 @@ from functrain import tree
 from functrain.core.batch_parts import BatchParts
 from functrain.errors import LogError, SinkWarning
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
@@ -22,6 +23,7 @@ from functrain.tree.hashing import Merkle, merkle
 FILE_NAME = "digests.jsonl"
 
 
+@explained
 @attrs.define(eq=False)
 class Digests:
     """A listener that writes a hash of the state after each step to ``digests.jsonl``.

@@ -8,11 +8,13 @@ import attrs
 
 from functrain.core.rng import sample_scope
 from functrain.core.state import TrainState
+from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
 from functrain.training.durations import Duration
 
 
+@explained
 @attrs.define(eq=False)
 class Every:
     """A listener that calls a function at an interval.

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from functrain.core.inspection import gradients
 from functrain.core.program import Program
+from functrain.errors.calls import explained
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
 from functrain.training import events
 from functrain.training.durations import Duration
 
 
+@explained
 @attrs.define(eq=False)
 class GradientMonitor:
     """A listener that adds the norms of the gradients, by group, to the log: ``grad_norm.NAME``.

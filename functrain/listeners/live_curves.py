@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
 from functrain.metrics.log_file import Row
@@ -30,6 +31,7 @@ def _some(_: Any, attribute: attrs.Attribute[Any], names: tuple[str, ...]) -> No
         raise ConfigurationError("LiveCurves(metrics=...) needs at least one name")
 
 
+@explained
 @attrs.define(eq=False)
 class LiveCurves:
     """A listener that draws metrics of steps and evaluations during training, in notebooks only.

@@ -8,6 +8,7 @@ import sys
 import attrs
 import torch
 
+from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
 from functrain.training.durations import Duration
@@ -35,6 +36,7 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     return found
 
 
+@explained
 @attrs.define(eq=False)
 class MemoryMonitor:
     """A listener that adds peak memory to the log: ``memory/host`` and ``memory/device``, in bytes.

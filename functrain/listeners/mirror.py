@@ -15,6 +15,7 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.metrics.log_file import FILE_NAME
 from functrain.training import events
 
@@ -26,6 +27,7 @@ def _as_store(store: RemoteCheckpoints | str) -> RemoteCheckpoints:
     return RemoteCheckpoints(store) if isinstance(store, str) else store
 
 
+@explained
 @attrs.frozen
 class Mirror:
     """A listener that copies each checkpoint to a remote store as soon as it is on the disk.

@@ -9,9 +9,11 @@ import attrs
 import torch
 from torch.profiler import profile, schedule
 
+from functrain.errors.calls import explained
 from functrain.training import events
 
 
+@explained
 @attrs.define(eq=False, kw_only=True)
 class Profiler:
     """A listener that profiles some steps. It does not change training.

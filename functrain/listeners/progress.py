@@ -17,6 +17,7 @@ from rich.progress import (
 
 from functrain import metrics
 from functrain.core.state import Counters
+from functrain.errors.calls import explained
 from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay
 from functrain.training import events
@@ -26,6 +27,7 @@ _NOTEBOOK_WIDTH = 120
 _FOR_THE_LOG = ("lr", "grad_norm", "update_ratio")  # also with the name of a group after a dot
 
 
+@explained
 class ProgressBar:
     """A listener that shows epoch, step, remaining time, metrics and the last evaluation.
 

@@ -11,6 +11,7 @@ import orjson
 
 from functrain.core.program import Program
 from functrain.core.state import TrainState
+from functrain.errors.calls import explained
 from functrain.listeners.every import call_isolated
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.jsonl import step_of
@@ -19,6 +20,7 @@ from functrain.training import events
 from functrain.training.durations import Duration
 
 
+@explained
 @attrs.define(eq=False)
 class SampleText:
     """A listener that samples text from the model, and prints it or writes it to a file.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain.core.program import Program
 from functrain.core.state import Tensors
+from functrain.errors.calls import explained
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.parameter_groups import Patterns, grouped, norms
 from functrain.training import events
@@ -15,6 +16,7 @@ from functrain.training.durations import Duration
 from functrain.tree.placed import whole
 
 
+@explained
 @attrs.define(eq=False)
 class UpdateMonitor:
     """A listener that adds update-to-weight ratios, by group, to the log: ``update_ratio.NAME``.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.errors.calls import explained
 from functrain.optim import hyperparameters, torch_state
 
 _ELEMENTWISE = {
@@ -21,6 +22,7 @@ _ELEMENTWISE = {
 }
 
 
+@explained
 @attrs.frozen
 class FromTorch(Optimizer):
     """A torch optimizer class and its arguments; made by :func:`from_torch`.

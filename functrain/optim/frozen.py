@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import attrs
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 
 
+@explained
 @attrs.frozen
 class Frozen(Optimizer):
     """The group of parameters that are not trained: no gradient, no state, no learning rate.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.optim.frozen import Frozen
 from functrain.tree.patterns import matches
@@ -17,6 +18,7 @@ from functrain.tree.patterns import matches
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 
 
+@explained
 @attrs.frozen
 class Groups(Optimizer):
     """An optimizer for each group of parameters; made by :func:`groups`.
@@ -176,6 +178,7 @@ class Groups(Optimizer):
                 )
 
 
+@explained
 def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
     """Give each group of parameters its own optimizer; the first match wins.
 

@@ -9,6 +9,7 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
@@ -23,6 +24,7 @@ def _check_top(instance: Cyclic, attribute: attrs.Attribute[Any], top: float) ->
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class Cyclic(Schedule):
     """Go up from `lr` to `top` and down again in straight lines, over and over.
@@ -70,6 +72,7 @@ class Cyclic(Schedule):
         return (0.5, cycle) if self.mode == "triangular2" else (self.factor, step)
 
 
+@explained
 @attrs.frozen(repr=False)
 class CosineRestarts(Schedule):
     """Half cosine waves from `lr` to `end`, each followed by a jump back to `lr`.

@@ -7,6 +7,7 @@ import math
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.total_steps import known_total_steps, with_total_steps
@@ -38,6 +39,7 @@ class Decay(Schedule):
         return with_total_steps(self, state, steps)
 
 
+@explained
 @attrs.frozen(repr=False)
 class Linear(Decay):
     """The straight line from `lr` to `end`, and `end` after it.
@@ -61,6 +63,7 @@ class Linear(Decay):
         return self.base + (self.end - self.base) * (step / steps)
 
 
+@explained
 @attrs.frozen(repr=False)
 class Cosine(Decay):
     """Half a cosine wave from `lr` to `end`, and `end` after it.
@@ -85,6 +88,7 @@ class Cosine(Decay):
         return self.end + (self.base - self.end) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
+@explained
 @attrs.frozen(repr=False)
 class Polynomial(Decay):
     """A polynomial decay from `lr` to `end`, and `end` after it.

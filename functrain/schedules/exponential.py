@@ -8,6 +8,7 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import number, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
@@ -22,6 +23,7 @@ def _check_end(instance: Exponential, attribute: attrs.Attribute[Any], end: floa
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class Exponential(Schedule):
     """Multiply the learning rate by `factor` at every step.

@@ -9,6 +9,7 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional, refused
 from functrain.schedules.fields import plain_float
 from functrain.schedules.total_steps import check_total_steps, known_total_steps
@@ -68,6 +69,7 @@ def _height(step: int, horizon: int, bound: int) -> float:
     return math.sqrt((horizon - step) / bound * (2 - (horizon + step) / bound))
 
 
+@explained
 @attrs.frozen(repr=False)
 class Hyperbolic(_Hyperbola):
     """A hyperbola from `lr` down towards `infimum_lr`.
@@ -94,6 +96,7 @@ class Hyperbolic(_Hyperbola):
         return self.base + (self.base - self.infimum_lr) * drop
 
 
+@explained
 @attrs.frozen(repr=False)
 class ExpHyperbolic(_Hyperbola):
     """The curve of Hyperbolic for the logarithm of the learning rate.

@@ -7,12 +7,14 @@ import math
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
 
 _TIMESCALE = 10_000  # the default of transformers without warmup
 
 
+@explained
 @attrs.frozen(repr=False)
 class InverseSqrt(Schedule):
     """Linear warmup from 0 to `lr`, then a fall with the inverse square root of the step.

@@ -13,6 +13,7 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, optional
 from functrain.schedules.composite import check_observed, observed
 from functrain.schedules.fields import plain_float
@@ -44,6 +45,7 @@ def _check_fits(instance: Joined, attribute: attrs.Attribute[Any], value: Any) -
     instance.init()
 
 
+@explained
 @attrs.frozen(repr=False)
 class Joined(Schedule):
     """Follow each schedule for its part of the run, each from its own step 0.

@@ -9,6 +9,7 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.total_steps import known_total_steps, with_total_steps
@@ -24,6 +25,7 @@ def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bo
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class OneCycle(Schedule):
     """Rise from lr / div_factor to `lr`, then fall to lr / div_factor / final_div_factor.

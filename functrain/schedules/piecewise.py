@@ -12,6 +12,7 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
 from functrain.schedules.fields import plain_float
 
@@ -44,6 +45,7 @@ def _check_points(instance: Piecewise, attribute: attrs.Attribute[Any], points: 
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class Piecewise(Schedule):
     """Learning rates at given steps; between them the last one, a line or half a cosine wave.

@@ -10,12 +10,14 @@ import attrs
 from functrain.core.schedule import Mode, Observed, Schedule, ScheduleState
 from functrain.errors import MissingMetricWarning, ScheduleStateError
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
 
 _ThresholdMode: TypeAlias = Literal["rel", "abs"]
 
 
+@explained
 @attrs.frozen(repr=False)
 class Plateau(Schedule):
     """Multiply the learning rate by `factor` after `patience` evaluations without progress.

@@ -6,11 +6,13 @@ import attrs
 
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.errors.calls import explained
 from functrain.errors.validators import number
 from functrain.schedules.composite import observed, own_end
 from functrain.schedules.fields import plain_float
 
 
+@explained
 @attrs.frozen(repr=False)
 class Scaled(Schedule):
     """Multiply the learning rate of a schedule by a constant, as for one group of parameters.

@@ -12,6 +12,7 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.schedules.composite import check_observed, observed, own_end
 
 
@@ -41,6 +42,7 @@ def _check_boundaries(
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class Sequential(Schedule):
     """Follow each schedule in turn, every one from its own step 0.

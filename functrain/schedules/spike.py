@@ -11,6 +11,7 @@ from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of
 from functrain.schedules.composite import check_observes_steps, own_end
 from functrain.schedules.fields import plain_float
@@ -25,6 +26,7 @@ def _check_can_recover(instance: Spike, attribute: attrs.Attribute[Any], floor: 
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class Spike(Schedule):
     """Multiply a schedule's learning rate by `factor` when the loss jumps above its mean.

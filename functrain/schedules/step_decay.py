@@ -10,11 +10,13 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number
 from functrain.schedules.fields import plain_float
 from functrain.schedules.multiplied import multiplied
 
 
+@explained
 @attrs.frozen(repr=False)
 class Step(Schedule):
     """Multiply the learning rate by `factor` once every so many steps.
@@ -57,6 +59,7 @@ def _check_milestones(instance: MultiStep, attribute: attrs.Attribute[Any], valu
         )
 
 
+@explained
 @attrs.frozen(repr=False)
 class MultiStep(Schedule):
     """Multiply the learning rate by `factor` at each of the milestones.

@@ -14,6 +14,7 @@ import torch
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.errors.validators import number, optional
 from functrain.schedules.fields import plain_float
 from functrain.schedules.plain_state import from_plain, to_plain
@@ -22,6 +23,7 @@ TORCH_STATE = frozenset({"lr", "group", "scheduler"})
 """Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""
 
 
+@explained
 @attrs.frozen(repr=False)
 class TorchSchedule(Schedule):
     """A torch scheduler whose numbers live in the state; `from_torch` makes it.

@@ -7,11 +7,13 @@ import attrs
 from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number
 from functrain.schedules.composite import observed, own_end
 from functrain.schedules.fields import plain_float
 
 
+@explained
 @attrs.frozen(repr=False)
 class Warmup(Schedule):
     """Climb in a straight line from `factor` times the learning rate, then follow `then`.

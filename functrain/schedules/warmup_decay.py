@@ -7,6 +7,7 @@ import math
 import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.total_steps import check_total_steps, known_total_steps
@@ -73,6 +74,7 @@ def length_of(steps: int | None, proportion: float | None, horizon: int) -> int:
     return round(proportion * horizon)
 
 
+@explained
 @attrs.frozen(repr=False)
 class WarmupLinear(WarmupDecay):
     """Linear warmup from 0 to `lr`, then the straight line to `end`.
@@ -101,6 +103,7 @@ class WarmupLinear(WarmupDecay):
         return line
 
 
+@explained
 @attrs.frozen(repr=False)
 class WarmupCosine(WarmupDecay):
     """Linear warmup from 0 to `lr`, then half a cosine wave to `end`.

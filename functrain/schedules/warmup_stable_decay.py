@@ -9,6 +9,7 @@ import attrs
 
 from functrain.core.schedule import ScheduleState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import exactly_one, plain_float
 from functrain.schedules.total_steps import check_total_steps
@@ -17,6 +18,7 @@ from functrain.schedules.warmup_decay import WarmupDecay, length_of
 _Shape: TypeAlias = Literal["linear", "cosine", "sqrt"]
 
 
+@explained
 @attrs.frozen(repr=False)
 class WarmupStableDecay(WarmupDecay):
     """Linear warmup from 0 to `lr`, `lr` for most of the run, then a decay to `end`.

@@ -17,6 +17,7 @@ from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
 from functrain.metrics import Mean, computed, merged
 from functrain.training import iteration
@@ -44,6 +45,7 @@ def _are_kinds(weights: tuple[str, ...]) -> bool:
     return bool(weights) and set(weights) <= set(get_args(Weights))
 
 
+@explained
 @attrs.frozen(eq=False)
 class Evaluation:
     """An evaluation set with its own interval, function and number of batches.
@@ -76,6 +78,7 @@ class Evaluation:
     function: LossFunction | None = attrs.field(default=None, kw_only=True)
 
 
+@explained
 def evaluate(
     program: Program,
     state: TrainState,

@@ -15,6 +15,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
 from functrain.training.checkpointer import Checkpointer
@@ -35,6 +36,7 @@ from functrain.training.start import start
 from functrain.transforms.compile_cache import cached
 
 
+@explained
 def fit(
     program: Program,
     data: Any,

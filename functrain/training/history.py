@@ -11,7 +11,7 @@ import attrs
 
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, LogError
+from functrain.errors import ConfigurationError, LogError, UnknownNameError
 from functrain.errors.optional import require
 from functrain.metrics.log_file import Row, stream
 from functrain.metrics.mode import resolved_mode
@@ -82,18 +82,18 @@ class History:
         """Return steps and values of one metric, where it was measured.
 
         Raises:
-            KeyError: no row has it; the message lists the names there are.
+            UnknownNameError: no row has it; the message lists the names there are.
         """
         found = [(row["step"], row[name]) for row in self.rows if name in row]
         if not found:
-            raise KeyError(f"{name!r} is not in this history; it has {self.names()}")
+            raise UnknownNameError(name, self.names(), "this history")
         return [step for step, _ in found], [value for _, value in found]
 
     def last(self, name: str) -> float:
         """Return the value of a metric when it was last measured.
 
         Raises:
-            KeyError: it never was.
+            UnknownNameError: it never was.
         """
         return self.column(name)[1][-1]
 
@@ -105,7 +105,7 @@ class History:
             mode: whether ``min`` or ``max`` is best; by default what a well-known name implies.
 
         Raises:
-            KeyError: it was never measured.
+            UnknownNameError: it was never measured.
             LogError: it was never finite.
             ConfigurationError: the mode is neither, or not given where the name implies none.
 

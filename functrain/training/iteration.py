@@ -18,12 +18,14 @@ from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.errors import EmptyDatasetError
+from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.limits import Limits, Position, Until
 
 
+@explained
 def iterate(
     program: Program,
     state: TrainState,

@@ -11,12 +11,14 @@ import attrs
 from functrain.core import step
 from functrain.core.program import Program
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.optim import FromTorch
 from functrain.optim.nested import nested
 from functrain.transforms.graph.device_step import Compiled
 from functrain.transforms.graph.lowering import Lowering
 
 
+@explained
 def compiled(
     program: Program,
     *,

@@ -13,11 +13,13 @@ from functrain.core.model import FunctionalModule
 from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import BOOLEAN, number
 
 _SMALLEST_NORM = 1e-12
 
 
+@explained
 def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False) -> Program:
     """Return a program whose steps take their gradients at the worst point nearby (SAM).
 

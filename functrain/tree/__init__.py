@@ -4,7 +4,7 @@ Begin with ``nodes.py`` (walking) and ``compare.py``.
 """
 
 from functrain.tree.compare import Difference, Differences, diff, equal, to_bytes
-from functrain.tree.frozen_dict import FrozenDict, frozen, kind, thawed
+from functrain.tree.frozen_dict import FrozenDict, NamedDict, frozen, kind, thawed
 from functrain.tree.hashing import digest
 from functrain.tree.nodes import (
     Leaf,
@@ -26,6 +26,7 @@ __all__ = [
     "Differences",
     "FrozenDict",
     "Leaf",
+    "NamedDict",
     "Path",
     "Tree",
     "children",

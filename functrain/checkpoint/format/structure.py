@@ -17,13 +17,14 @@ import attrs
 
 from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar
 from functrain.errors import UnsupportedError
-from functrain.tree import FrozenDict, Path, Tree, children, path_string
+from functrain.tree import FrozenDict, NamedDict, Path, Tree, children, path_string
 from functrain.tree.nodes import Key
 
 _CLASSES = ("attrs", "namedtuple")
 _PLAIN: dict[type, str] = {
     dict: "dict",
     FrozenDict: "dict",
+    NamedDict: "dict",
     OrderedDict: "OrderedDict",
     list: "list",
     tuple: "tuple",

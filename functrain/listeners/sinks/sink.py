@@ -13,6 +13,7 @@ import attrs
 
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
 from functrain.errors.base import warn
+from functrain.errors.calls import explained
 from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.row_buffer import RowBuffer
@@ -55,6 +56,7 @@ class Destination(Protocol):
         ...
 
 
+@explained
 @attrs.define(eq=False)
 class Sink:
     """A listener that writes the rows of ``metrics.jsonl`` to a destination.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate, share
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
@@ -16,6 +17,7 @@ from functrain.optim.leafwise import Leafwise
 from functrain.optim.numerics import safe_sqrt
 
 
+@explained
 @attrs.frozen
 class Adadelta(Leafwise):
     """Adadelta (Zeiler, 2012), as ``torch.optim.Adadelta``.

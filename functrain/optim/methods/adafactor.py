@@ -10,6 +10,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import (
     as_tuple,
     at_least_one,
@@ -26,6 +27,7 @@ from functrain.optim.leafwise import Leafwise
 Epsilons = tuple[float | Tensor | None, float | Tensor]
 
 
+@explained
 @attrs.frozen
 class Adafactor(Leafwise):
     """Adafactor (Shazeer & Stern, 2018), as ``torch.optim.Adafactor``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_ratio_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots, zeros_like
@@ -16,6 +17,7 @@ from functrain.optim.leafwise import Leafwise
 from functrain.optim.numerics import safe_sqrt
 
 
+@explained
 @attrs.frozen
 class Adagrad(Leafwise):
     """Adagrad (Duchi et al., 2011), as ``torch.optim.Adagrad``.

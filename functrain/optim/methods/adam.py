@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.leafwise import Leafwise
@@ -18,6 +19,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 Betas = tuple[float | Tensor, float | Tensor]
 
 
+@explained
 @attrs.frozen
 class Adam(Leafwise):
     """Adam (Kingma & Ba, 2015) with an L2 penalty, as ``torch.optim.Adam``.
@@ -73,6 +75,7 @@ class Adam(Leafwise):
         torch._fused_adam_(params, grads, *_moments(slots), steps, lr=lr, **_scalars(self))  # type: ignore[call-overload]
 
 
+@explained
 @attrs.frozen
 class AdamW(Leafwise):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), as ``torch.optim.AdamW``.

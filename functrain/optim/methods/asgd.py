@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.leafwise import Leafwise
 
 
+@explained
 @attrs.frozen
 class ASGD(Leafwise):
     """Averaged stochastic gradient descent (Polyak & Juditsky, 1992), as ``torch.optim.ASGD``.

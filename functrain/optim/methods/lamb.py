@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_constant_, add_scaled_, constant, directed, update_moments_
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
@@ -17,6 +18,7 @@ from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 
 
+@explained
 @attrs.frozen
 class LAMB(Leafwise):
     """LAMB (You et al., 2020, "Large batch optimization for deep learning"), as ``optax.lamb``.

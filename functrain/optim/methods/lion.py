@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.foreach import blocks, constant, directed
 from functrain.optim.hyperparameters import as_tuple, flag, fractions, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
@@ -16,6 +17,7 @@ from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import Betas
 
 
+@explained
 @attrs.frozen
 class Lion(Leafwise):
     """Lion (Chen et al., 2023, "Symbolic discovery of optimization algorithms"), as ``optax.lion``.

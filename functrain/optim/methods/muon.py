@@ -11,6 +11,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.errors.validators import one_of, optional
 from functrain.optim.hyperparameters import (
     as_tuple,
@@ -56,6 +57,7 @@ def _below_a_hundred(instance: object, attribute: Any, value: int) -> None:
         raise ConfigurationError(f"Muon: ns_steps: expected a number below 100, got {value}")
 
 
+@explained
 @attrs.frozen
 class Muon(Leafwise):
     """Muon (Jordan et al., 2024), as ``torch.optim.Muon``; for matrices only.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.errors.calls import explained
 from functrain.optim.foreach import (
     add_constant_,
     add_scaled_,
@@ -24,6 +25,7 @@ from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 
 
+@explained
 @attrs.frozen
 class NAdam(Leafwise):
     """Adam with Nesterov momentum (Dozat, 2016), as ``torch.optim.NAdam``.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.optim.foreach import blocks, constant
 from functrain.optim.hyperparameters import Attribute, as_tuple, flag, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
@@ -53,6 +54,7 @@ def _ascend(before: Callable[[float, float], bool], *values: float | Tensor) -> 
     return all(before(*two) for two in pairwise(numbers))
 
 
+@explained
 @attrs.frozen
 class Rprop(Leafwise):
     """Resilient backpropagation (Riedmiller & Braun, 1993), as ``torch.optim.Rprop``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
     any_number,
@@ -27,6 +28,7 @@ from functrain.optim.methods.adam import Betas
 from functrain.optim.numerics import power, safe_sqrt
 
 
+@explained
 @attrs.frozen
 class ScheduleFreeSGD(Leafwise):
     """Schedule-Free SGD (Defazio et al., 2024), as ``schedulefree.SGDScheduleFree``.
@@ -108,6 +110,7 @@ class ScheduleFreeSGD(Leafwise):
         return averaging.average(self.momentum, state, params)
 
 
+@explained
 @attrs.frozen
 class ScheduleFreeAdamW(Leafwise):
     """Schedule-Free AdamW (Defazio et al., 2024), as ``schedulefree.AdamWScheduleFree``.

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import any_number, flag, is_zero, not_negative, rate
 from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.leafwise import Leafwise
 
 
+@explained
 @attrs.frozen
 class SGD(Leafwise):
     """Stochastic gradient descent with momentum, as ``torch.optim.SGD``.

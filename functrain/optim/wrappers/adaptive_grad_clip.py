@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, not_negative, positive
 from functrain.optim.wrappers.norms import norm
 from functrain.optim.wrapping import Wrapper
 
 
+@explained
 @attrs.frozen
 class AdaptiveGradClip(Wrapper):
     """Clip the gradient of each unit to a share of the unit's own norm (Brock et al., 2021).

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.core.rng import derive
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, not_negative, whole
 from functrain.optim.wrapping import Wrapper
 
@@ -24,6 +25,7 @@ _PIECE = 1 << 15
 """Pairs at a time on the CPU: what a piece needs stays in the cache, which takes half the time."""
 
 
+@explained
 @attrs.frozen
 class AddNoise(Wrapper):
     """Add normal noise to the gradients, less with every update (Neelakantan et al., 2015).

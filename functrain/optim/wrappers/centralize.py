@@ -8,10 +8,12 @@ import attrs
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer
 from functrain.optim.wrapping import Wrapper
 
 
+@explained
 @attrs.frozen
 class Centralize(Wrapper):
     """Subtract from the gradient of each unit of a layer its mean (Yong et al., 2020).

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, positive
 from functrain.optim.wrappers.norms import norm
 from functrain.optim.wrapping import Wrapper
 
 
+@explained
 @attrs.frozen
 class ClipByBlockRms(Wrapper):
     """Scale down each leaf's gradient whose root mean square is above a threshold.

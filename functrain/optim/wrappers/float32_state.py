@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, flag
 from functrain.optim.wrapping import Wrapper
 
 _HALVES = (torch.float16, torch.bfloat16)
 
 
+@explained
 @attrs.frozen
 class Float32State(Wrapper):
     """Train float16 and bfloat16 parameters with the optimizer's state in float32.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.nested import nested
@@ -23,6 +24,7 @@ def _keeps_weights(optimizer: Optimizer) -> bool:
     return masters or isinstance(optimizer, ScheduleFreeSGD | ScheduleFreeAdamW)
 
 
+@explained
 @attrs.frozen
 class Lookahead(Wrapper):
     """Every few updates go back to between where they began and where they led.

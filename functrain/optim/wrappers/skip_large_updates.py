@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, positive
 from functrain.optim.wrappers.norms import global_norm
 from functrain.optim.wrapping import Wrapper, selected, write
 
 
+@explained
 @attrs.frozen
 class SkipLargeUpdates(Wrapper):
     """Leave out an update whose gradients' common norm is above a bound, or not finite.

@@ -8,12 +8,14 @@ from typing import Any
 import attrs
 
 from functrain.core.schedule import Mode
+from functrain.errors.calls import explained
 from functrain.errors.validators import number, one_of, optional
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.prediction import LEAST_POINTS, Prediction, predict_final
 from functrain.training.early_stopping.rule import State, awaited, find, improves, worse
 
 
+@explained
 @attrs.frozen
 class EarlyStop:
     """End a run when a metric no longer improves.
@@ -105,6 +107,7 @@ class EarlyStop:
         return None
 
 
+@explained
 @attrs.frozen
 class Overfit:
     """End a run when an evaluation gets worse while training gets better; a rule of ``early_stop``.
@@ -178,6 +181,7 @@ def _better(value: Any, other: Any, mode: Mode) -> bool:
     return value is not None and other is not None and improves(value, other, mode)
 
 
+@explained
 @attrs.frozen(kw_only=True)
 class PredictedStop:
     """End a run whose predicted final value is worse than a bound; a rule like ``EarlyStop``.

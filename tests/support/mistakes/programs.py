@@ -76,6 +76,18 @@ def adam(**options: Any) -> ft.Program:
 
 MISTAKES = [
     Mistake(
+        errors.CallError,
+        lambda *_: program(clipnorm=1.0),
+        ("program() takes no argument 'clipnorm'",),
+        ("write clip_norm=1.0",),
+    ),
+    Mistake(
+        errors.UnknownNameError,
+        lambda *_: program().init().params["weigth"],
+        ("this mapping of the state has no 'weigth'",),
+        ("did you mean 'weight'", "it has 'weight', 'bias'"),
+    ),
+    Mistake(
         errors.ConfigurationError,
         lambda *_: program(accumulate=0),
         ("accumulate", "got 0"),
