@@ -131,8 +131,8 @@ _DEFINED_IN = {
     "sharpness_aware": "functrain.transforms.sharpness_aware",
 }
 _ROOMS = {
-    *("checkpoint", "cli", "config", "core", "data", "errors", "examples", "finders"),
-    *("generation", "listeners", "metrics", "optim", "plotting", "schedules", "search"),
+    *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),
+    *("finders", "generation", "listeners", "metrics", "optim", "plotting", "schedules", "search"),
     *("testing", "training", "transforms", "tree", "view"),
 }
 # Listeners are written against `ft.events`; these three lie in the room of the loop.
@@ -150,9 +150,24 @@ def __getattr__(name: str) -> Any:
     elif name in _IN_TRAINING:
         value = import_module(f"functrain.training.{name}")
     else:
-        raise AttributeError(f"module 'functrain' has no attribute {name!r}")
+        raise _unknown(name)
     globals()[name] = value  # found without this function from now on
     return value
+
+
+def _unknown(name: str) -> AttributeError:
+    if name.startswith("_"):  # asked for by tools, which expect no answer
+        return AttributeError(f"module 'functrain' has no attribute {name!r}")
+    from functrain.errors.elsewhere import IN_PACKAGE
+    from functrain.errors.nearest import unknown_attribute
+
+    in_rooms = {
+        inner: f"functrain.{room}.{inner}"
+        for room in ("data", "metrics", "schedules", "listeners", "optim")
+        for inner in import_module(f"functrain.{room}").__all__
+    }
+    names = (*__all__, *_ROOMS)
+    return unknown_attribute("module 'functrain'", name, names, {**in_rooms, **IN_PACKAGE})
 
 
 def __dir__() -> list[str]:

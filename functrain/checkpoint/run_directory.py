@@ -27,6 +27,7 @@ from functrain.errors import (
     RunDirectoryBusyError,
     RunDirectoryError,
 )
+from functrain.errors.nearest import nearest
 
 _MARK = "functrain run directory, format "
 _VERSION = "1.0"
@@ -105,7 +106,17 @@ def missing(place: Path) -> NoCheckpointError:
         )
     elif place.parent.is_dir() and (steps := list_steps(place.parent)):
         message += f"; the directory has the steps {steps}"
+    else:
+        message += _what_exists(place.absolute())
     return NoCheckpointError(errno.ENOENT, message)
+
+
+def _what_exists(place: Path) -> str:
+    """Return what is there as far as a path exists, and the nearest name where it ends."""
+    above = next(path for path in place.parents if path.is_dir())
+    names = sorted(path.name for path in above.iterdir())
+    near = nearest(place.relative_to(above).parts[0], names)
+    return f"; {above} has {', '.join(names[:8]) or 'nothing in it'}{near}"
 
 
 @contextlib.contextmanager

@@ -121,6 +121,7 @@ def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
             "no parameter is trainable: "
             + ("none has requires_grad=True" if asked is None else f"nothing matches {asked!r}")
             + f"; the parameters are {list(taken.params)[:8]}"
+            + ("" if taken.params else ". Make layers attributes of the module, in nn.ModuleList")
         )
     _check_used(asked, taken)
     not_frozen = set(recipe.optimizer.trained(taken.params))

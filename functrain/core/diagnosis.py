@@ -1,24 +1,19 @@
-"""Explain why a step failed: a state of another program, no memory left, or where in the model."""
+"""Explain why a step failed: its state is of another program, or the user's code raised."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.core.loss import evaluate
+from functrain.core.forward_errors import explain_forward, explain_out_of_memory
 from functrain.core.optimizer import TORCH_STATE
 from functrain.core.precision import initial_loss_scale
 from functrain.core.pretrained import mismatches
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors, TrainState, is_consumed
-from functrain.errors import FunctrainError, ParameterMismatchError, UnsupportedError
-from functrain.tree.printing import summary, totals
+from functrain.errors import ParameterMismatchError, UnsupportedError
 
 _SHOWN = 12
 _REMEDY = (
@@ -26,6 +21,24 @@ _REMEDY = (
     "program.init(params={**state.params, **state.buffers}); to continue at its step as well, "
     "attrs.evolve(..., counters=state.counters, rng=state.rng)"
 )
+_ONE_STEP = "state, metrics = program.train_step(state, batch), which is the whole step"
+_WEIGHTS = "state.params; functrain.save(path, state) writes a file"
+_MODEL = "with program.evaluating(state) as model: model(x)"
+# What users of other libraries look for on a program, and what does that here.
+PROGRAM_ATTRIBUTES = {
+    **dict.fromkeys(("zero_grad", "step", "backward", "training_step", "train"), _ONE_STEP),
+    **dict.fromkeys(("state_dict", "parameters", "named_parameters", "save"), _WEIGHTS),
+    **dict.fromkeys(("model", "module", "forward", "predict", "apply"), _MODEL),
+    **dict.fromkeys(("to", "cuda", "cpu", "device"), "program.init(device=...)"),
+    "load_state_dict": "program.init(params=...), or functrain.load(path, like=state)",
+    "eval": "program.eval_step(state, batch)",
+    "validation_step": "program.eval_step(state, batch)",
+    "fit": 'functrain.fit(program, data, until="10 epochs")',
+    "evaluate": "functrain.evaluate(program, state, data)",
+    "compile": "functrain.compiled(program)",
+    "optimizer": "program.recipe.optimizer",
+    "loss": "program.recipe.loss",
+}
 
 
 def not_a_state(given: object, batch: object) -> UnsupportedError:
@@ -100,80 +113,6 @@ def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
     problems = mismatches(state.params, known, known) or _problems(fixed, state)
     if problems:
         raise _mismatch(problems) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on the host or on a device.
-
-    Example:
-        >>> try:
-        ...     torch.empty(2**60)
-        ... except RuntimeError as error:
-        ...     is_out_of_memory(error)
-        True
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # The allocator of the CPU has no class of error to itself.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
-
-
-def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -> None:
-    """Add to an error of this kind what the step was given, and what would need less.
-
-    Args:
-        error: any; others are left alone.
-        step: updates done before.
-        parts: the micro-batches.
-    """
-    if not is_out_of_memory(error):
-        return
-    cut = f", the first of {len(parts)} micro-batches" if len(parts) > 1 else ""
-    error.add_note(
-        f"memory ran out in the step after step {step}, with the batch {_described(parts[0])} "
-        f"({totals(parts[0])}{cut}). Smaller batches, a greater accumulate=, precision='bf16' or "
-        "activation checkpointing need less; functrain.donated needs no second copy of the state."
-    )
-
-
-def explain_forward(error: BaseException, model: nn.Module, where: str, batch: Batch) -> None:
-    """Add to an error of the model or the loss in which module it was, and what the batch was.
-
-    Args:
-        error: any; one that was not raised in the loss, or is functrain's own, is left alone.
-        model: the shell.
-        where: the call that failed, for the note.
-        batch: what it was given.
-    """
-    if isinstance(error, FunctrainError) or is_out_of_memory(error):
-        return
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if all(frame.f_code is not evaluate.__code__ for frame in frames):
-        return
-    names = {id(module): name for name, module in model.named_modules()}
-    inside = [one for frame in frames if id(one := frame.f_locals.get("self")) in names]
-    place = "the loss"
-    if inside:
-        name = names[id(inside[-1])]
-        place = f"{name!r}, {inside[-1]}" if name else f"the model, {type(inside[-1]).__name__}"
-    error.add_note(f"in {place}, {where}, with the batch {_described(batch)}")
-
-
-def _described(batch: Batch) -> str:
-    """Return kind, shape and, of integers on the host, the range of each tensor of a batch."""
-    leaves = [
-        f"{tree.path_string(path) or 'batch'}: {summary(leaf)}{_range(leaf)}"
-        for path, leaf in tree.items(batch)
-        if isinstance(leaf, Tensor)
-    ]
-    return f"{{{', '.join(leaves)}}}" if leaves else f"{type(batch).__name__} (without tensors)"
-
-
-def _range(leaf: Tensor) -> str:
-    whole = not (leaf.is_floating_point() or leaf.is_complex() or leaf.dtype is torch.bool)
-    if not (whole and leaf.is_cpu and leaf.numel()):
-        return ""
-    return f" from {leaf.min()} to {leaf.max()}"
 
 
 def _mismatch(problems: list[str]) -> ParameterMismatchError:

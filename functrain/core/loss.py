@@ -158,11 +158,20 @@ def evaluate(
     return Outcome(value, loss.weight, metrics)
 
 
+# What probably happened where a loss returns something of this class.
+_RETURNED: dict[type, str] = {
+    type(None): ": it lacks its return statement",
+    float: ": leave out .item() and float()",
+    tuple: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
+    dict: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
+}
+
+
 def _scalar_loss(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise LossError(
             "loss(model, batch) must return a scalar tensor or functrain.Loss(value, weight, "
-            f"metrics), it returned {type(value).__name__}"
+            f"metrics), it returned {type(value).__name__}{_RETURNED.get(type(value), '')}"
         )
     if value.numel() != 1:
         raise LossError(

@@ -8,6 +8,7 @@ assignment each. The user's own module is never touched: the shell is a copy, or
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -220,12 +221,28 @@ def _make(factory: Factory, seed: int) -> nn.Module:
         raise ModelError(
             f"model: expected an nn.Module or a callable that returns one, got {factory!r}"
         )
+    if needed := _needed(factory):
+        name = getattr(factory, "__name__", type(factory).__name__)
+        raise ModelError(
+            f"model: {name} is missing its arguments {', '.join(needed)}: functrain calls it "
+            f"without any. Write lambda: {name}(...), or give a module, {name}(...)"
+        )
     with scoped(derive(seed, "init"), None):
         module = factory()
     if not isinstance(module, nn.Module):
         raise ModelError(f"the model factory must return an nn.Module, it returned {module!r}")
     refuse(module)
     return module
+
+
+def _needed(factory: Factory) -> list[str]:
+    """Return the parameters of a factory that have no default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some builtins have no signature
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
 
 
 def _named(pairs: Iterable[tuple[str, Tensor]]) -> Tensors:

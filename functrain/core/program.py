@@ -24,12 +24,13 @@ from functrain.core import (
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, Split, copied, split
 from functrain.core.diagnosis import (
+    PROGRAM_ATTRIBUTES,
     check_state,
-    explain_forward,
     explain_mismatch,
     explain_step,
     not_a_state,
 )
+from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import by_autograd, needs_gradients
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
@@ -41,6 +42,7 @@ from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
 from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.errors.base import warn
+from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
 
 Metrics = dict[str, Tensor]
@@ -87,6 +89,9 @@ class Program:
     def recipe(self) -> Recipe:
         """The values that the program was built from: hyperparameters and policies."""
         return self.fixed.recipe
+
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute("Program", name, dir(type(self)), PROGRAM_ATTRIBUTES)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.train_step, self.eval_step))

@@ -7,7 +7,7 @@ leaf by leaf and rebuilt is the same state.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.batch import Split
 from functrain.core.rng import Rng
-from functrain.errors import DonatedStateError
+from functrain.errors import DonatedStateError, StateAssignmentError
+from functrain.errors.nearest import unknown_attribute
 
 Tensors = dict[str, Tensor]
 
@@ -96,7 +97,7 @@ class TrainState:
         # Reached only when a field is gone: `donated` takes the fields of a consumed state.
         if name in _FIELDS:
             raise DonatedStateError(name)
-        raise AttributeError(f"TrainState has no attribute {name!r}")
+        raise unknown_attribute("TrainState", name, _FIELDS, _ELSEWHERE)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor, so that copies and pickles are read-only too.
@@ -114,6 +115,33 @@ class TrainState:
         return "\n".join(parts)
 
 
+def _refuse_assignment(state: TrainState, name: str, value: object) -> NoReturn:
+    raise StateAssignmentError(name)
+
+
+# attrs says only "can't set attribute". What attrs writes goes past this method.
+TrainState.__setattr__ = _refuse_assignment  # type: ignore[assignment,method-assign]
+_WEIGHTS = "state.params and state.buffers; functrain.save(path, state) writes a file"
+# What users of other libraries look for.
+_ELSEWHERE = {
+    **{name: f"state.counters.{name}" for name in ("step", "epoch", "batch", "samples")},
+    "global_step": "state.counters.step",
+    "state_dict": _WEIGHTS,
+    "parameters": _WEIGHTS,
+    "load_state_dict": "program.init(params=...), or attrs.evolve(state, params=...)",
+    "opt_state": "state.optimizer",
+    "apply_gradients": "program.train_step(state, batch)",
+    "apply_fn": "with program.evaluating(state) as model",
+    "model": "with program.evaluating(state) as model",
+    "module": "with program.evaluating(state) as model",
+    "replace": "attrs.evolve(state, ...)",
+    "copy": "functrain.copy(state)",
+    "lr": 'metrics["lr"], which train_step returns',
+    "scaler": "state.loss_scale",
+    "seed": "state.rng.seed",
+    "to": "program.init(device=...)",
+    "cuda": "program.init(device=...)",
+}
 _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
 
 

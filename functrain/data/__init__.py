@@ -3,6 +3,8 @@
 Begin with ``batches.py``; ``source.py`` adapts every other kind of data.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from functrain.core.batch_sizes import size
 from functrain.core.batch_splitting import split
 from functrain.data.batches import Batches
@@ -14,6 +16,8 @@ from functrain.data.prefetched import prefetched
 from functrain.data.samplers import ByLength, Sampler
 from functrain.data.source import Source, as_source
 from functrain.data.weights import Interpolated, Temperature
+from functrain.errors.elsewhere import IN_DATA
+from functrain.errors.nearest import unknown_attribute
 
 __all__ = [
     "Batches",
@@ -32,3 +36,8 @@ __all__ = [
     "size",
     "split",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name: str) -> NoReturn:
+        raise unknown_attribute("module 'functrain.data'", name, __all__, IN_DATA)

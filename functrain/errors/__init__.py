@@ -44,6 +44,7 @@ from functrain.errors.programs import (
     RandomnessError,
     RecompileWarning,
     ResumptionError,
+    StateAssignmentError,
 )
 from functrain.errors.runs import (
     AloneError,
@@ -141,6 +142,7 @@ __all__ = [
     "ScheduleStateError",
     "SearchError",
     "SinkWarning",
+    "StateAssignmentError",
     "UnknownLengthError",
     "UnknownNameError",
     "UnsupportedError",

@@ -43,11 +43,12 @@ class UnknownNameError(FunctrainError, KeyError):
         name: what was asked for.
         names: what there is.
         what: the mapping, for the message.
+        hint: what to do about it, in addition.
     """
 
-    def __init__(self, name: object, names: Iterable[object], what: str) -> None:
-        self.name, self.names, self.what = name, list(names), what
-        super().__init__(name, self.names, what)
+    def __init__(self, name: object, names: Iterable[object], what: str, hint: str = "") -> None:
+        self.name, self.names, self.what, self.hint = name, list(names), what, hint
+        super().__init__(name, self.names, what, hint)
 
     def __str__(self) -> str:
         # Not in the constructor: code may ask for a key to find out whether it is there.
@@ -55,7 +56,7 @@ class UnknownNameError(FunctrainError, KeyError):
         shown = ", ".join(map(repr, names[:_SHOWN])) or "nothing"
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         near = nearest(str(self.name), names)
-        return f"{self.what} has no {self.name!r}{near}; it has {shown}{more}"
+        return f"{self.what} has no {self.name!r}{near}; it has {shown}{more}{self.hint}"
 
 
 class MissingExtraError(FunctrainError, ImportError):

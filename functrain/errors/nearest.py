@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -30,6 +30,25 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").casefold()
+
+
+def unknown_attribute(
+    owner: str, name: str, names: Iterable[str], elsewhere: Mapping[str, str]
+) -> AttributeError:
+    """Return the error for an attribute that an object or a module does not have.
+
+    Args:
+        owner: what was asked for it, for the message.
+        name: the attribute.
+        names: those that exist.
+        elsewhere: for names that are known from other libraries, what does that here.
+
+    Example:
+        >>> unknown_attribute("a state", "step", ["counters"], {"step": "state.counters.step"})
+        AttributeError("a state has no attribute 'step': use state.counters.step")
+    """
+    hint = f": use {elsewhere[name]}" if name in elsewhere else nearest(name, names)
+    return AttributeError(f"{owner} has no attribute {name!r}{hint}")
 
 
 def named(value: object) -> str:

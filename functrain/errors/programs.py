@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs.exceptions import FrozenInstanceError
+
 from functrain.errors.base import FunctrainError, FunctrainWarning
 
 
@@ -15,6 +17,17 @@ class DonatedStateError(FunctrainError, RuntimeError):
             f"state.{name} was read, but this TrainState was given to a donated step, which "
             "reuses its memory. Keep the state that the step returned, or take a copy first: "
             "functrain.copy(state)."
+        )
+
+
+class StateAssignmentError(FunctrainError, FrozenInstanceError):
+    """A field of a state was assigned to, which is a value."""
+
+    def __init__(self, name: str) -> None:
+        AttributeError.__init__(  # that of attrs takes no message
+            self,
+            f"state.{name} cannot be assigned to: a state is a value, and other code may hold it. "
+            f"Make another one from it: state = attrs.evolve(state, {name}=...)",
         )
 
 

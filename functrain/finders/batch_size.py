@@ -12,7 +12,7 @@ import torch
 from functrain import tree
 from functrain.core import batch_sizes
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import is_out_of_memory
+from functrain.core.forward_errors import is_out_of_memory
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, FinderError

@@ -4,6 +4,10 @@ Monitors add values to the row of a step, so list them before sinks, which write
 all others, which print or copy, does not matter. ``every.py`` is a small one to begin with.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
+from functrain.errors.elsewhere import IN_LISTENERS
+from functrain.errors.nearest import unknown_attribute
 from functrain.listeners.console import Console
 from functrain.listeners.digests import Digests
 from functrain.listeners.every import Every
@@ -47,3 +51,8 @@ __all__ = [
     "UpdateMonitor",
     "WandB",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name: str) -> NoReturn:
+        raise unknown_attribute("module 'functrain.listeners'", name, __all__, IN_LISTENERS)

@@ -4,7 +4,11 @@ Begin with ``leafwise.py`` and ``methods/sgd.py``. ``wrappers`` change another o
 ``groups.py`` assigns optimizers to parameters.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from functrain.core.optimizer import Optimizer, OptimizerState
+from functrain.errors.elsewhere import IN_OPTIM
+from functrain.errors.nearest import unknown_attribute
 from functrain.optim.common_groups import (
     is_bias_or_norm,
     layerwise_lr_decay,
@@ -75,3 +79,8 @@ __all__ = [
     "layerwise_lr_decay",
     "no_decay_on_bias_and_norm",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name: str) -> NoReturn:
+        raise unknown_attribute("module 'functrain.optim'", name, __all__, IN_OPTIM)

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer
+from functrain.errors import ConfigurationError
 from functrain.errors.validators import BOOLEAN, Validator, integer, number, refused
 
 Attribute: TypeAlias = "attrs.Attribute[Any]"
@@ -42,6 +43,12 @@ def rate(instance: object, attribute: Attribute, value: object) -> None:
     if isinstance(value, Iterable) and not isinstance(value, str | Tensor):
         expected = "a number or a schedule (parameters are in the state, not in the optimizer)"
         raise refused(name, expected, value)
+    if type(value).__module__.startswith("torch.optim.lr_scheduler"):
+        kind = type(value).__name__
+        raise ConfigurationError(
+            f"{name}: expected a number or a schedule, got a scheduler of torch, which is bound to "
+            f"an optimizer. Write functrain.schedules.from_torch(lr_scheduler.{kind}, lr=0.1, ...)"
+        )
     if not callable(value):
         not_negative(instance, attribute, value)
 

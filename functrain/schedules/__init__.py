@@ -5,8 +5,12 @@ optimizer. A schedule's memory, such as the length of the run, is in ``state``, 
 hold. ``decay.py`` is the one to read first.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from functrain.core.given_schedules import Constant, Lambda, as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.errors.elsewhere import IN_SCHEDULES
+from functrain.errors.nearest import unknown_attribute
 from functrain.schedules.cyclic import CosineRestarts, Cyclic
 from functrain.schedules.decay import Cosine, Linear, Polynomial
 from functrain.schedules.exponential import Exponential
@@ -60,3 +64,8 @@ __all__ = [
     "as_schedule",
     "from_torch",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name: str) -> NoReturn:
+        raise unknown_attribute("module 'functrain.schedules'", name, __all__, IN_SCHEDULES)

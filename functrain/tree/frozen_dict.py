@@ -17,21 +17,24 @@ _READ_ONLY = (
 )
 
 
+_MORE_METRICS = ". A loss adds metrics: return functrain.Loss(value, metrics={name: value})"
+
+
 class NamedDict(dict[str, Any]):
-    """A dict of values by name; a missing name is an error that proposes the nearest one.
+    """The metrics of a step by name; a missing one is an error that proposes the nearest.
 
     It reads like a plain dict, at the same speed. Copies and pickles are plain dicts.
 
     Example:
         >>> NamedDict(loss=1.0)["los"]
         Traceback (most recent call last):
-        functrain.errors.UnknownNameError: this mapping has no 'los' (did you mean 'loss'?); ...
+        functrain.errors.UnknownNameError: this step has no 'los' (did you mean 'loss'?); ...
     """
 
     __slots__ = ()
 
     def __missing__(self, name: object) -> NoReturn:
-        raise UnknownNameError(name, self, "this mapping")
+        raise UnknownNameError(name, self, "this step", _MORE_METRICS)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)

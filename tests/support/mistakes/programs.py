@@ -51,6 +51,10 @@ def consumed() -> None:
     state.params  # noqa: B018
 
 
+def assigned() -> None:
+    program().init().rng = 3  # type: ignore[misc,assignment]
+
+
 def infinite(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return squared(model, batch) / 0
 
@@ -298,6 +302,12 @@ MISTAKES = [
         lambda *_: consumed(),
         ("state.params was read",),
         ("Keep the state that the step returned", "functrain.copy(state)"),
+    ),
+    Mistake(
+        errors.StateAssignmentError,
+        lambda *_: assigned(),
+        ("state.rng cannot be assigned to",),
+        ("attrs.evolve(state, rng=...)",),
     ),
     Mistake(
         errors.EmptyBatchWarning,

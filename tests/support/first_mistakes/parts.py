@@ -1,0 +1,73 @@
+"""What first programs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import functrain as ft
+
+
+class First(NamedTuple):
+    """A mistake, and parts of its message.
+
+    Attributes:
+        make: makes it.
+        what: what is wrong.
+        where: the argument, name, layer or batch that it is about.
+        remedy: what to write instead, or what to change.
+    """
+
+    make: Callable[[], object]
+    what: str
+    where: str
+    remedy: str
+
+
+class Net(nn.Module):
+    """Two layers for four features and three classes."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.body(x))
+
+
+def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
+    x, y = batch
+    return F.cross_entropy(model(x), y)
+
+
+X = torch.linspace(-1, 1, 64).reshape(16, 4)
+Y = torch.arange(16) % 3
+
+
+def batches(**options: Any) -> Any:
+    return ft.data.Batches((X, Y), batch_size=8, **options)
+
+
+def adamw(**options: Any) -> Any:
+    return ft.optim.AdamW(**options)
+
+
+def program(
+    loss: Any = cross_entropy, model: Any = None, optimizer: Any = None, **options: Any
+) -> Any:
+    return ft.program(model or Net(), loss, optimizer or adamw(lr=1e-3), **options)
+
+
+def step(loss: Any = cross_entropy, batch: Any = (X, Y), model: Any = None, **options: Any) -> Any:
+    made = program(loss, model, **options)
+    return made.train_step(made.init(seed=0), batch)
+
+
+def fit(data: Any = None, until: Any = "2 steps", **options: Any) -> Any:
+    run: Any = ft.fit
+    return run(program(), batches() if data is None else data, until=until, **options)
