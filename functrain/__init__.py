@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
+    from functrain.transforms.steps import steps
     from functrain.tree.nodes import copy
 
 __version__ = "0.1.0"
@@ -91,6 +92,7 @@ __all__ = [
     "schedules",
     "sharded",
     "sharpness_aware",
+    "steps",
     "tree",
 ]
 
@@ -129,6 +131,7 @@ _DEFINED_IN = {
     "program": "functrain.core.constructor",
     "save": "functrain.checkpoint",
     "sharpness_aware": "functrain.transforms.sharpness_aware",
+    "steps": "functrain.transforms.steps",
 }
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),

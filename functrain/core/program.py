@@ -184,15 +184,12 @@ class Program:
         if not given.samples:
             return _skipped(state, given)
         try:
-            lr = learning_rate.rate(self.schedules, state.scheduler, state.counters.step)
+            lr = self.rate(state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
             explain_mismatch(error, self.fixed, state)
             raise
-        if learning_rate.has_zero(lr) and self.zero_rate != "ignore":
-            step_number = state.counters.step
-            learning_rate.report_ended(self.schedules, state.scheduler, step_number, self.zero_rate)
         donation = Donation(state) if self.donates else None
-        lent = donation if donation is not None and self._may_write(state) else None
+        lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
         parts = given.parts if self.sharded is None else given
         tensors, outputs = self._on_device(state, parts, lr, lent)
@@ -208,9 +205,25 @@ class Program:
         )
         if donation is not None:
             donation.take()
-        return updated, _metrics(outputs, lr)
+        return updated, reported(outputs, lr)
 
-    def _may_write(self, state: TrainState) -> bool:
+    def rate(self, scheduler: learning_rate.SchedulerState, number: int) -> learning_rate.Rate:
+        """Return the learning rate of a step, and report a schedule that has ended at zero.
+
+        Args:
+            scheduler: of the state before it.
+            number: of the step, from 0.
+        """
+        lr = learning_rate.rate(self.schedules, scheduler, number)
+        if self.zero_rate != "ignore" and learning_rate.has_zero(lr):
+            learning_rate.report_ended(self.schedules, scheduler, number, self.zero_rate)
+        return lr
+
+    def is_ema_due(self, number: int) -> bool:
+        """Return whether a step, counted from 0, moves the average."""
+        return self.recipe.ema is not None and self.recipe.ema.due(number + 1)
+
+    def may_write(self, state: TrainState) -> bool:
         """Return whether a donated step may overwrite a state; otherwise it writes to copies."""
         return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step))
 
@@ -222,7 +235,7 @@ class Program:
         donation: Donation | None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Run the device part in this step's random stream."""
-        recipe, number, device = self.recipe, state.counters.step, state.device
+        recipe, number = self.recipe, state.counters.step
         # An average that stays behind, or no loss scale, would be no error and wrong numbers.
         scaled = recipe.precision == "fp16"
         if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
@@ -235,10 +248,7 @@ class Program:
             "loss_scale": state.loss_scale,
             "skipped": state.counters.skipped,
         }
-        ema_due, loss_scale = (
-            recipe.ema is not None and recipe.ema.due(number + 1),
-            state.loss_scale,
-        )
+        ema_due, loss_scale = self.is_ema_due(number), state.loss_scale
         stream = state.rng.stream("step", number)
         try:
             after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
@@ -249,15 +259,20 @@ class Program:
         if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()
-            nonfinite.raise_for(number, outputs, self._gradients(tensors, parts, stream, device))
+            nonfinite.raise_for(number, outputs, self.gradients(tensors, parts, stream))
         return after, outputs
 
-    def _gradients(
-        self, tensors: step.DeviceState, parts: Any, stream: int, device: torch.device
-    ) -> Tensors:
+    def gradients(self, tensors: step.DeviceState, parts: Any, stream: int) -> Tensors:
+        """Return the gradients of a step by path.
+
+        Args:
+            tensors: the device part of the state before it.
+            parts: its micro-batches.
+            stream: the seed of its random stream.
+        """
         if self.sharded is not None:
             return self.sharded.all_gradients(tensors, parts, stream)
-        with scoped(stream, device):
+        with scoped(stream, tensors["skipped"].device):
             return step_gradients(by_autograd, self.fixed, tensors, parts, seed=stream).grads
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
@@ -400,7 +415,7 @@ def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
     return attrs.evolve(state, counters=counters), metrics
 
 
-def _metrics(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
+def reported(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
     """Return the metrics of a step; with several groups, the rate of each."""
     rates = learning_rate.by_name(lr)
     found = {

@@ -104,7 +104,7 @@ class Compiled:
         number = self.known.form if seen else self._number(large)
         if not (mine and seen):
             self.known.see(leaves, large["params"], number)
-        rest = self._rest(state, lr, ema_due)
+        rest = self.rest(state, lr, ema_due)
         paths = self.fixed.updated
         found = self._graph(number, large, batches, rest)
         if found is None:
@@ -125,10 +125,15 @@ class Compiled:
             scalars, outputs = graph.run(leaves, before_write, seed)
         return {**large, **scalars}, outputs
 
-    def _rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
+    def rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
         """Return the inputs that are new at each step, without the batches.
 
         Numbers are tensors there, or the graph would have them built in.
+
+        Args:
+            state: at least its ``skipped`` and ``loss_scale``.
+            lr: a number, or numbers by group.
+            ema_due: whether this update moves the average.
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
@@ -167,6 +172,24 @@ class Compiled:
         return (
             (graph, own) if graph is not None and not isinstance(graph, MissingEntries) else graph
         )
+
+    def known_graph(
+        self, number: int, batches: list[Batch], device: torch.device, places: frozenset[int]
+    ) -> tuple[Graph, list[Tensor]] | None:
+        """Return the graph for inputs like these and their tensors, if it has been captured.
+
+        Args:
+            number: of the form of the state.
+            batches: micro-batches.
+            device: where the state is.
+            places: where the storages of the state's tensors begin.
+        """
+        try:
+            kind, own = given(batches, device, places)
+        except CaptureError:
+            return None
+        graph = self.graphs.get((number, kind))
+        return None if graph is None or isinstance(graph, MissingEntries) else (graph, own)
 
     def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
         if len(self.graphs) == _MANY:

@@ -1,0 +1,147 @@
+"""Consecutive steps of one graph over the same tensors, without a ``TrainState`` in between.
+
+A donated step writes over the state it is given, so the next step has the very same tensors. What
+a step would compute of them again (their form, who holds them) is known here after the first one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain.core import learning_rate, nonfinite
+from functrain.core.batch import Batch, split
+from functrain.core.diagnosis import explain_step
+from functrain.core.program import Metrics, Program, reported
+from functrain.core.rng import Rng, scoped
+from functrain.core.state import Counters, Donation, TrainState
+from functrain.core.step import DeviceState, Outputs
+from functrain.transforms.graph.device_step import Compiled
+from functrain.transforms.graph.inputs import flatten
+
+
+@attrs.define(eq=False)
+class Consecutive:
+    """A state between the steps of a compiled program, as the leaves of its graphs.
+
+    Attributes:
+        program: donated and compiled.
+        compiled: its device step.
+        tensors: ``params, buffers, optimizer, ema``, which nothing else holds.
+        leaves: the same, flat; graphs write to them.
+        form: the number of their form.
+        places: where their memory begins.
+        scalars: ``skipped`` and ``loss_scale``, which graphs return.
+        scheduler: of the state.
+        rng: of the state.
+        counters: of the state.
+        is_writing: whether a graph has begun to write and has not returned.
+    """
+
+    program: Program
+    compiled: Compiled
+    tensors: DeviceState
+    leaves: list[Tensor]
+    form: int
+    places: frozenset[int]
+    scalars: dict[str, Any]
+    scheduler: dict[str, Any]
+    rng: Rng
+    counters: Counters
+    is_writing: bool = False
+
+    @classmethod
+    def of(cls, program: Program, state: TrainState) -> Consecutive | None:
+        """Return the state that a step has just returned, if the next may write over it.
+
+        Args:
+            program: donated.
+            state: made by its last step; not to be used any more.
+        """
+        compiled = program.device_step
+        if not isinstance(compiled, Compiled) or not program.may_write(state):
+            return None
+        tensors = {name: getattr(state, name) for name in ("params", "buffers", "optimizer", "ema")}
+        leaves, known = flatten(tensors), compiled.known
+        if not known.holds(leaves, state.params):
+            return None
+        scalars = {"skipped": state.counters.skipped, "loss_scale": state.loss_scale}
+        return cls(
+            program,
+            compiled,
+            tensors,
+            leaves,
+            known.form,
+            known.places,
+            scalars,
+            state.scheduler,
+            state.rng,
+            state.counters,
+        )
+
+    @property
+    def state(self) -> TrainState:
+        """The state; a consumed one where a graph failed while it wrote."""
+        state = TrainState(
+            **self.tensors,
+            scheduler=self.scheduler,
+            loss_scale=self.scalars["loss_scale"],
+            rng=self.rng,
+            counters=self.counters,
+        )
+        if self.is_writing:
+            Donation(state).take()
+        return state
+
+    def step(self, batch: Batch) -> Metrics | None:
+        """Make one step, as ``train_step`` does.
+
+        Args:
+            batch: see ``Program.train_step``.
+
+        Returns:
+            Its metrics; ``None``, and nothing has happened, where there is no graph for it yet.
+        """
+        program, number = self.program, self.counters.step
+        given = split(batch, program.recipe.accumulate)
+        found = self._graph(given.parts) if given.samples else None
+        if found is None:
+            return None
+        graph, own = found
+        lr = program.rate(self.scheduler, number)
+        rest = self.compiled.rest(self.scalars, lr, program.is_ema_due(number))
+        leaves = [*self.leaves, *own, *flatten(rest)]
+        seed = self.rng.stream("step", number) if graph.draws else None
+        try:
+            if seed is None:
+                scalars, outputs = graph.run(leaves, self._begin_to_write, None)
+            else:
+                with scoped(seed, self.scalars["skipped"].device):
+                    scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
+        except Exception as error:
+            explain_step(error, program.fixed, self.state, number, given.parts)
+            raise
+        self.is_writing = False
+        self._require_finite(outputs, given.parts, number)
+        self.scalars = scalars
+        self.scheduler = learning_rate.advance(program.schedules, self.scheduler, outputs["loss"])
+        self.counters = self.counters.after(given, scalars["skipped"])
+        return reported(outputs, lr)
+
+    def _require_finite(self, outputs: Outputs, batches: list[Batch], number: int) -> None:
+        program, old = self.program, self.scalars
+        if program.recipe.nonfinite != "raise":
+            return
+        if not nonfinite.is_recoverable(outputs, old["loss_scale"]):
+            stream = self.rng.stream("step", number)
+            grads = program.gradients({**self.tensors, **old}, batches, stream)
+            nonfinite.raise_for(number, outputs, grads)
+
+    def _graph(self, batches: list[Batch]) -> Any:
+        device = self.scalars["skipped"].device
+        return self.compiled.known_graph(self.form, batches, device, self.places)
+
+    def _begin_to_write(self) -> None:
+        self.is_writing = True

@@ -1,0 +1,112 @@
+"""Several steps in one call, by the graph of one step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.core.batch import Batch, MicroBatches
+from functrain.core.diagnosis import not_a_state
+from functrain.core.program import Metrics, Program
+from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError
+from functrain.transforms.graph.consecutive import Consecutive
+
+
+def steps(
+    program: Program, state: TrainState, batches: Iterable[Batch]
+) -> tuple[TrainState, Metrics]:
+    """Make a step for each of several batches.
+
+    State and metrics are those of as many calls of ``train_step``, bit for bit. Between the steps
+    of a compiled program there is only its graph: no state is made and nothing is compiled again,
+    so a small model trains faster. Batches may have other sizes, with a graph for each.
+
+    Args:
+        program: any program, compiled or not.
+        state: where training stands; not changed (a donated program consumes it).
+        batches: one for each step, as ``train_step`` takes them.
+
+    Returns:
+        (last state, metrics). Each metric has one value a step, NaN where a step did not
+        report it, as for a batch without samples.
+
+    Raises:
+        ConfigurationError: ``batches`` is one batch.
+        NonFiniteError: as ``train_step``. A donated state is then lost.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> state, metrics = ft.steps(program, program.init(), [torch.ones(4, 2)] * 3)
+        >>> state.counters.step, metrics["loss"].shape
+        (3, torch.Size([3]))
+    """
+    if not isinstance(state, TrainState):
+        raise not_a_state(state, batches)
+    if isinstance(batches, Tensor | Mapping | MicroBatches | str) or not isinstance(
+        batches, Iterable
+    ):
+        raise ConfigurationError(
+            "batches: expected a list or another iterable of batches, got a "
+            f"{type(batches).__name__}. A tensor of stacked batches is cut by batches.unbind()"
+        )
+    stepper = Stepper(program, state)
+    del state  # a reference here would prevent donation
+    rows = [stepper.step(batch) for batch in batches]
+    return stepper.state, _stacked(rows, stepper.state.device)
+
+
+@attrs.define(eq=False)
+class Stepper:
+    """Makes consecutive steps, and forms a ``TrainState`` only where it is needed.
+
+    Attributes:
+        program: makes the next step; a donated one, once the state is nobody else's.
+    """
+
+    program: Program
+    _state: TrainState | None
+    _consecutive: Consecutive | None = None
+
+    @property
+    def state(self) -> TrainState:
+        """Where training stands. What a later step does to it is what a donated step does."""
+        if self._state is None:
+            assert self._consecutive is not None
+            self._state, self._consecutive = self._consecutive.state, None
+        return self._state
+
+    def step(self, batch: Batch) -> Metrics:
+        """Make one step, and return its metrics as ``train_step`` does."""
+        if self._consecutive is not None:
+            metrics = self._consecutive.step(batch)
+            if metrics is not None:
+                return metrics
+        self._state, metrics = self.program.train_step(self.state, batch)
+        self.program = attrs.evolve(self.program, donates=True)
+        self._consecutive = Consecutive.of(self.program, self._state)
+        if self._consecutive is not None:
+            self._state = None
+        return metrics
+
+
+def _stacked(rows: list[Metrics], device: torch.device) -> Metrics:
+    """Return each metric of several steps as one tensor, NaN where a step did not report it."""
+    if not rows:
+        empty = torch.zeros(0, device=device)
+        return {"loss": empty, "lr": torch.zeros(0, dtype=torch.float64), "grad_norm": empty}
+    names = {name: None for row in rows for name in row}  # in order
+    return {name: _column([row.get(name) for row in rows]) for name in names}
+
+
+def _column(values: list[Tensor | None]) -> Tensor:
+    nothing = torch.tensor(math.nan)
+    # A batch without samples has its NaN on the host.
+    device = next((one.device for one in values if one is not None and not one.is_cpu), None)
+    return torch.stack([(nothing if one is None else one).to(device) for one in values])
