@@ -23,6 +23,7 @@ from functrain.errors import (
     UnsupportedError,
 )
 from functrain.transforms.graph.train_step import Graph
+from functrain.transforms.steps import Stepper
 
 Transformation = Callable[[ft.Program], ft.Program]
 
@@ -323,7 +324,7 @@ def test_a_graph_that_fails_while_it_writes_leaves_no_state(
 ) -> None:
     made = graph(program())
     begun = made.init()
-    stepper = ft.transforms.steps.Stepper(made, begun)
+    stepper = Stepper(made, begun)
     for batch in batches(2):
         stepper.step(batch)
 
