@@ -76,7 +76,7 @@ class Stepper:
 
     @property
     def state(self) -> TrainState:
-        """Where training stands. What a later step does to it is what a donated step does."""
+        """Where training stands; the next step consumes it, as a donated step does."""
         if self._state is None:
             assert self._consecutive is not None
             self._state, self._consecutive = self._consecutive.state, None

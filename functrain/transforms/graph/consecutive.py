@@ -1,7 +1,7 @@
 """Consecutive steps of one graph over the same tensors, without a ``TrainState`` in between.
 
-A donated step writes over the state it is given, so the next step has the very same tensors. What
-a step would compute of them again (their form, who holds them) is known here after the first one.
+A donated step writes over the state it is given, so the next step has the very same tensors. Their
+form and their holders are found once here, where ``train_step`` looks for them at each step.
 """
 
 from __future__ import annotations
