@@ -28,10 +28,6 @@ _DEVICE = (
     "the batch is on the device of the state already. Make other tensors there, device=x.device, "
     "and keep those of the model as buffers, self.register_buffer"
 )
-_BACKWARD = (
-    "the loss returns a scalar and train_step differentiates it: leave out backward(), and "
-    "detach() what is kept from one step to the next"
-)
 # What torch says, as a pattern, and what to do; groups of the pattern fill the braces.
 _REMEDIES = {
     r"Target (\S+) is out of bounds": (
@@ -45,7 +41,6 @@ _REMEDIES = {
     r"target dtype to be Long|scalar type Long|nll_loss\w* not implemented": _LABELS,
     r"same dtype|expected scalar type|should be the same|not implemented for '": _DTYPE,
     r"same device|expected device|is on \w+, (but|different from)": _DEVICE,
-    r"through the graph a second time|does not require grad and does not": _BACKWARD,
     r"index out of range in self": (
         "the indices of an embedding are 0 to num_embeddings - 1: enlarge it, or renumber them"
     ),
@@ -81,10 +76,6 @@ _REMEDIES = {
     r"leaf Variable that requires grad": (
         "do not write to parameters in a loss or a forward; the optimizer of the program does"
     ),
-    r"modified by an inplace operation": (
-        "something that backward needs was overwritten: replace x += y by x = x + y, and relu_ by "
-        "relu"
-    ),
     r"between 0 and 1": (
         "this loss takes probabilities; binary_cross_entropy_with_logits takes what a linear layer "
         "returns"
@@ -92,6 +83,17 @@ _REMEDIES = {
     r"one of the following scalar types: Long": "indices are integers: x.long()",
     r"Can't call numpy\(\)": "metrics may stay tensors, or detach() them first",
     r"view size is not compatible": "use reshape instead of view, or contiguous() before it",
+}
+# Of errors of a backward, where the frames of the loss are gone.
+_IN_BACKWARD = {
+    r"through the graph a second time|does not require grad and does not": (
+        "the loss returns a scalar and train_step differentiates it: leave out backward(), and "
+        "detach() what is kept from one step to the next"
+    ),
+    r"modified by an inplace operation": (
+        "something that backward needs was overwritten: replace x += y by x = x + y, and relu_ by "
+        "relu"
+    ),
 }
 
 
@@ -144,9 +146,10 @@ def explain_forward(error: BaseException, model: nn.Module, where: str, batch: B
     if any(frame.f_code is evaluate.__code__ for frame in frames):
         place = _place(frames, model)
         error.add_note(f"in {place}, {where}, with the batch {_described(batch)}")
-    elif not isinstance(error, RuntimeError):
-        return  # the backward raises these, and frames of the loss are gone by then
-    if remedy := _remedy(error, batch):
+        remedy = _remedy(error, batch) or _found(_IN_BACKWARD, error)
+    else:
+        remedy = _found(_IN_BACKWARD, error)
+    if remedy:
         error.add_note(remedy)
 
 
@@ -172,7 +175,11 @@ def _remedy(error: BaseException, batch: Batch) -> str:
     if isinstance(error, KeyError) and isinstance(batch, Mapping) and error.args:
         names = [str(key) for key in batch]
         return f"the batch has the keys {names}{nearest(str(error.args[0]), names)}"
-    for pattern, remedy in _REMEDIES.items():
+    return _found(_REMEDIES, error)
+
+
+def _found(remedies: Mapping[str, str], error: BaseException) -> str:
+    for pattern, remedy in remedies.items():
         if found := re.search(pattern, str(error)):
             return remedy.format(*found.groups()) if found.groups() else remedy
     return ""

@@ -37,8 +37,8 @@ def note(batch: Any, evaluating: bool = False, program: ft.Program = PROGRAM) ->
     step = program.eval_step if evaluating else program.train_step
     with pytest.raises((RuntimeError, IndexError, ValueError)) as caught:
         step(program.init(seed=0), batch)
-    (found,) = caught.value.__notes__
-    return found
+    where, *_ = caught.value.__notes__
+    return where
 
 
 def test_a_wrong_shape_names_the_layer() -> None:
