@@ -16,7 +16,6 @@ from functrain.listeners.live_curves import LiveCurves
 from functrain.listeners.memory_monitor import MemoryMonitor
 from functrain.listeners.mirror import Mirror
 from functrain.listeners.profiler import Profiler
-from functrain.listeners.progress import ProgressBar
 from functrain.listeners.sample_text import SampleText
 from functrain.listeners.sinks import (
     CSV,
@@ -29,6 +28,7 @@ from functrain.listeners.sinks import (
     WandB,
 )
 from functrain.listeners.update_monitor import UpdateMonitor
+from functrain.training.progress.bar import ProgressBar
 
 __all__ = [
     "CSV",

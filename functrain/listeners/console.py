@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 import attrs
 
 from functrain import metrics
 from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
-from functrain.listeners.event_text import evaluation_name, nothing_to_train
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
-from functrain.listeners.throughput import Throughput, clock_text
 from functrain.training import events
 from functrain.training.durations import Duration
+from functrain.training.progress.event_text import evaluation_name, nothing_to_train
+from functrain.training.progress.throughput import Throughput, clock_text
 
 STYLES = ("minimal", "standard", "verbose")
 
@@ -49,6 +49,8 @@ class Console:
         step 4  eval: loss 0
         ended at step 4: max_epochs (reached 2 epochs)
     """
+
+    shows_progress: ClassVar[bool] = True
 
     style: str = attrs.field(default="standard", validator=one_of(*STYLES))
     every: Duration | str = "100 steps"

@@ -10,12 +10,16 @@ import attrs
 
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.listeners.event_text import evaluation_name
-from functrain.listeners.notebook_display import REFRESH_SECONDS, NotebookDisplay, in_notebook
 from functrain.metrics.log_file import Row
 from functrain.metrics.rows import fetch
 from functrain.plotting import Chart, Columns, Options, chart_of
 from functrain.training import events
+from functrain.training.progress.event_text import evaluation_name
+from functrain.training.progress.notebook_display import (
+    REFRESH_SECONDS,
+    NotebookDisplay,
+    in_notebook,
+)
 from functrain.view.charts import titled
 
 # Drawing a long run takes longer, so it happens less often: at most this share of the time.

@@ -7,9 +7,9 @@ from typing import Any
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
-from functrain.listeners.event_text import evaluation_name
 from functrain.training import events
 from functrain.training.early_stopping.rule import find
+from functrain.training.progress.event_text import evaluation_name
 
 STEPS = "steps"  # the attribute of a trial with the length of its runs
 

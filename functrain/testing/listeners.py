@@ -46,7 +46,14 @@ def check_listener(
     from functrain.training.fitting import fit
 
     try:
-        heard = fit(program, data, until=Steps(steps), listeners=[Watching(listener)], **options)
+        heard = fit(
+            program,
+            data,
+            until=Steps(steps),
+            listeners=[Watching(listener)],
+            progress=False,
+            **options,
+        )
     except ListenerError as error:
         if isinstance(error.__cause__, ImpurityError):
             raise error.__cause__ from None
@@ -54,7 +61,7 @@ def check_listener(
     made = heard.state.counters.step
     if not made:
         return
-    alone = fit(program, data, until=Steps(made), **options)
+    alone = fit(program, data, until=Steps(made), progress=False, **options)
     expected = snapshots({"state": alone.state, "history": _rows(alone.history, None)})
     names = [set(row) for row in alone.history.rows]
     found = snapshots({"state": heard.state, "history": _rows(heard.history, names)})

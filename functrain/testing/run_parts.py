@@ -45,7 +45,7 @@ def in_this_process(make: Make, part: RunPart) -> None:
         with warnings.catch_warnings():
             # Replaying batches is expected with such data.
             warnings.simplefilter("ignore", ReplayWarning)
-            fit(**arguments(fit_arguments(make), part))
+            fit(**{"progress": False, **arguments(fit_arguments(make), part)})
     except ListenerError as error:
         if not isinstance(error.__cause__, CutShortError):
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import attrs
@@ -42,13 +42,20 @@ class Listeners:
     methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
 
     @classmethod
-    def of(cls, listeners: Iterable[Listener] | None, rank: int = 0, ranks: int = 1) -> Listeners:
+    def of(
+        cls,
+        listeners: Iterable[Listener] | None,
+        rank: int = 0,
+        ranks: int = 1,
+        last: Sequence[Listener] = (),
+    ) -> Listeners:
         """Look up the methods of listeners; ``None`` stands for no listeners.
 
         Args:
             listeners: the same on every rank.
             rank: of this process; other ranks than 0 keep only those with ``every_rank``.
             ranks: how many there are.
+            last: listeners of ``fit`` itself, after those of the user.
 
         Raises:
             ListenerError: an object has none of the methods, or is a single listener and no list.
@@ -58,7 +65,7 @@ class Listeners:
                 f"listeners: expected a list, got a {type(listeners).__name__}: write "
                 "listeners=[...]"
             )
-        by_name = named(listeners or ())
+        by_name = named([*(listeners or ()), *last])
         events = get_args(Event)
         methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
             event: [] for event in events

@@ -30,8 +30,10 @@ from functrain.training.iteration import source_of
 from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.plan import Plan
+from functrain.training.progress.default import default_bar
 from functrain.training.resume import Resume
 from functrain.training.session import Session
+from functrain.training.signals import Interrupts
 from functrain.training.start import start
 from functrain.transforms.compile_cache import cached
 
@@ -53,6 +55,7 @@ def fit(
     restore_best: bool = False,
     listeners: Sequence[Listener] | None = (),
     schedule_end: ScheduleEnd = None,
+    progress: bool | None = None,
 ) -> Run:
     """Train a program until a limit; called again with the same directory, resume.
 
@@ -93,6 +96,10 @@ def fit(
             the new length, ``"restart"`` a new curve over the updates that remain, ``"keep"`` the
             old curve and then its last rate. Repeating the call changes nothing more. By default
             a last rate above zero is kept with a warning, and a rate of zero is an error.
+        progress: by default a bar shows epoch, step, loss, evaluation, speed and remaining time on
+            a terminal (standard error) or in a notebook, and each evaluation stays above it;
+            elsewhere, or if a listener shows the progress, nothing is shown. ``False`` never shows
+            it, ``True`` prints a line for each evaluation to a file, too.
 
     Returns:
         The run: last state, history, reason.
@@ -129,14 +136,16 @@ def fit(
     decisions = Decisions.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, data)
+    bar = default_bar(progress, listeners) if world.rank == 0 else []
     session = Session(
         plan=plan,
         decisions=decisions,
         source=source,
-        listeners=Listeners.of(listeners, world.rank, world.size),
+        listeners=Listeners.of(listeners, world.rank, world.size, last=bar),
         checkpointer=None if store is None else Checkpointer.of(store, plan.program, source, world),
         store=store,
         world=world,
+        interrupts=Interrupts(_on_interrupt(store) if world.rank == 0 else None),
     )
     together = world.failing_together
     # A failure is published before the session ends, which may take longer than others wait.
@@ -144,6 +153,10 @@ def fit(
     with speaking_once(world), together(), session, closing, together():
         start(session, state, seed, resume, schedule_end)
         return finished(session, run(session))
+
+
+def _on_interrupt(store: Checkpoints | None) -> str:
+    return "finishing the step" if store is None else "finishing the step, then saving"
 
 
 def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:

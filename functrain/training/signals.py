@@ -1,9 +1,12 @@
-"""Defer SIGINT and SIGTERM to the end of a step."""
+"""Defer SIGINT and SIGTERM to the end of a step, and say so at once."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -23,11 +26,16 @@ class Interrupts:
     process, signals within a second are one. Outside the main thread, where Python allows no
     handlers, nothing is caught.
 
+    Args:
+        acknowledged: what the run does after a first signal, printed at once to the standard
+            error; ``None`` prints nothing.
+
     Attributes:
         received: name of the received signal, or ``None``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, acknowledged: str | None = None) -> None:
+        self._acknowledged = acknowledged
         self.received: str | None = None
         self._previous: dict[int, Any] = {}
         self._first: dict[int, float] = {}
@@ -52,12 +60,35 @@ class Interrupts:
         self.received = signal.Signals(number).name
         again = number in self._first
         first = self._first.setdefault(number, time.monotonic())
+        if not again:
+            self._acknowledge()
         if self._left(first) > 0:
             return
         signal.signal(number, self._previous[number] or signal.SIG_DFL)
         if again:
             signal.raise_signal(number)
 
+    def _acknowledge(self) -> None:
+        if self._acknowledged is None:
+            return
+        again = "Ctrl-C again" if self.received == "SIGINT" else "another signal"
+        if self._same_event:  # torchrun sends SIGTERM to the ranks, and SIGKILL 30 s later
+            again += f" after {self._same_event:g} s"
+        _print(f"{self.received}: {self._acknowledged}; {again} to stop now")
+
     def _left(self, first: float) -> float:
         """Return for how long another signal counts as the first one."""
         return first + self._same_event - time.monotonic()
+
+
+def _print(text: str) -> None:
+    """Print a line from a signal handler, which may have interrupted another print."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    if "IPython" in sys.modules and not isinstance(stream, io.TextIOWrapper):  # a notebook
+        print(text, file=stream, flush=True)
+        return
+    # In place of a progress bar, or of the "^C" of the terminal. The bar appears again below.
+    with contextlib.suppress(OSError):
+        os.write(2, f"\r\x1b[2K{text}\n".encode() if os.isatty(2) else f"{text}\n".encode())

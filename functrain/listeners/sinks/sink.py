@@ -14,12 +14,12 @@ import attrs
 from functrain.errors import ConfigurationError, LogError, MissingExtraError, SinkWarning
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
-from functrain.listeners.event_text import evaluation_name
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.row_buffer import RowBuffer
 from functrain.metrics.log_file import Row
 from functrain.training import events
 from functrain.training.durations import Duration
+from functrain.training.progress.event_text import evaluation_name
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0

@@ -14,7 +14,6 @@ from functrain.checkpoint import Checkpoints
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import NonFiniteWarning, ReplayWarning
-from functrain.listeners.event_text import evaluation_name
 from functrain.metrics import fetch
 from functrain.metrics.log_file import encode
 from functrain.testing.bisect.run import Side
@@ -23,6 +22,7 @@ from functrain.training.decisions import monitor_and_mode
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import as_rule
 from functrain.training.fitting import fit
+from functrain.training.progress.event_text import evaluation_name
 from functrain.training.resume import parent_of
 from functrain.tree.hashing import merkle
 from functrain.tree.nodes import copy
@@ -177,7 +177,7 @@ def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listene
             "save_every": _NEVER,
             "restore_best": False,
         }
-        fit(options.pop("program"), options.pop("data"), **options)
+        fit(options.pop("program"), options.pop("data"), **{"progress": False, **options})
 
 
 def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:

@@ -16,8 +16,8 @@ from torch import nn
 
 import functrain as ft
 from functrain.listeners import ProgressBar
-from functrain.listeners.notebook_display import NotebookDisplay
 from functrain.training import events
+from functrain.training.progress.notebook_display import NotebookDisplay
 
 
 def run(console: Console, **options: Any) -> ft.Run:
@@ -92,7 +92,7 @@ def test_after_resuming_the_time_left_uses_the_speed_of_this_process() -> None:
     bar.close()
     assert "903/1000" in file.getvalue()
     plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
-    assert "left 0:03:14" in plain  # 97 steps of 2 s, not 903 in 6 s
+    assert "0:03:14 left" in plain  # 97 steps of 2 s, not 903 in 6 s
 
 
 @pytest.mark.row(42)
@@ -152,18 +152,20 @@ def test_in_a_notebook_it_updates_twice_a_second(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.row(42)
-def test_the_bar_works_in_a_notebook_without_widgets() -> None:
+def test_a_notebook_shows_the_bar_by_itself_and_without_widgets() -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     code = """
 import functrain as ft, torch
 program = ft.program(torch.nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
-bar = ft.listeners.ProgressBar()
-run = ft.fit(program, [torch.ones(4, 2)] * 4, until="8 steps", listeners=[bar])
+data = [torch.ones(4, 2)] * 4
+run = ft.fit(program, data, until="8 steps", eval_data=data)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120).execute()
     (output,) = notebook.cells[0].outputs  # one output that is replaced, and no warning
     assert output["output_type"] == "display_data"
-    assert "8/8" in output["data"]["text/plain"]
+    *evaluations, bar = output["data"]["text/plain"].splitlines()
+    assert [line.split("  ")[0] for line in evaluations] == ["step 4", "step 8"]
+    assert "8/8" in bar
     assert "\x1b" not in output["data"]["text/plain"]

@@ -10,6 +10,8 @@ import attrs
 
 from functrain.core.state import Counters
 
+_WEIGHT = 0.3  # of the newest speed in the smoothed one
+
 
 @attrs.define(eq=False)
 class Throughput:
@@ -38,6 +40,7 @@ class Throughput:
     _start: float = attrs.field(init=False)
     _samples: int = attrs.field(init=False)
     _last_call: float = attrs.field(init=False)
+    _smoothed: float | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._start = self._last_call = self.clock()
@@ -49,6 +52,22 @@ class Throughput:
         speed = (samples - self._samples) / max(now - self._last_call, 1e-9)
         self._last_call, self._samples = now, samples
         return speed
+
+    def smoothed(self, counters: Counters) -> float | None:
+        """Return the speed over the last calls, later ones weighing more; ``None`` before a step.
+
+        A call between two steps does not count.
+        """
+        if counters.samples > self._samples:
+            speed = self.samples_per_second(counters)
+            last = speed if self._smoothed is None else self._smoothed
+            self._smoothed = last + _WEIGHT * (speed - last)
+        return self._smoothed
+
+    @property
+    def seconds(self) -> float:
+        """The time since this process began or resumed the run."""
+        return self.clock() - self._start
 
     def seconds_left(self, counters: Counters) -> float | None:
         """Return the estimated time until the last step, or ``None`` if it is unknown."""

@@ -1,0 +1,5 @@
+"""What ``fit`` shows of a run by itself: a bar where a person looks, and nothing elsewhere.
+
+Begin with ``bar.py``; ``line.py`` lays the bar out for a width, ``default.py`` decides whether
+there is one.
+"""

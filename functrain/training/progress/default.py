@@ -1,0 +1,42 @@
+"""Whether ``fit`` shows a bar by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+
+def default_bar(progress: bool | None, listeners: Sequence[Any] | None) -> list[Any]:
+    """Return the bar that a run shows in addition to its listeners, or nothing.
+
+    Args:
+        progress: ``None`` shows a bar on terminals and in notebooks, unless a listener shows the
+            progress already; ``True`` also prints a line for each evaluation elsewhere.
+        listeners: of the run.
+    """
+    already = any(getattr(each, "shows_progress", False) for each in listeners or ())
+    shown = _is_watched() and not already if progress is None else progress
+    if not shown:
+        return []
+    # rich takes 50 ms to import, which a run without a bar saves.
+    from rich.console import Console
+
+    from functrain.training.progress.bar import ProgressBar
+
+    return [ProgressBar(Console(stderr=True))]
+
+
+def _is_watched() -> bool:
+    """Return whether a person sees the standard error, of this thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if "IPython" in sys.modules:
+        from functrain.training.progress.notebook_display import in_notebook
+
+        if in_notebook():
+            return True
+    stream = sys.stderr
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
