@@ -25,13 +25,21 @@ def describe(source: Source) -> dict[str, int | str | None]:
         >>> described["batches_in_an_epoch"], described["batch_size"], described["seed"]
         (3, None, None)
     """
+    return {**outline(source), "contents": fingerprint(_innermost(source))}
+
+
+def outline(source: Source) -> dict[str, int | str | None]:
+    """Return batches in an epoch, batch size, seed and order, without a look at the contents.
+
+    Args:
+        source: the training data of ``fit``.
+    """
     data = _innermost(source)
     return {
         "batches_in_an_epoch": source.length,
         "batch_size": _whole(getattr(data, "batch_size", None)),
         "seed": _whole(getattr(data, "seed", None)),
         "order": _order(data),
-        "contents": fingerprint(data),
     }
 
 

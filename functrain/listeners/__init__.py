@@ -13,6 +13,7 @@ from functrain.listeners.digests import Digests
 from functrain.listeners.every import Every
 from functrain.listeners.gradient_monitor import GradientMonitor
 from functrain.listeners.live_curves import LiveCurves
+from functrain.listeners.media import Media
 from functrain.listeners.memory_monitor import MemoryMonitor
 from functrain.listeners.mirror import Mirror
 from functrain.listeners.profiler import Profiler
@@ -40,6 +41,7 @@ __all__ = [
     "GradientMonitor",
     "LiveCurves",
     "MLflow",
+    "Media",
     "MemoryMonitor",
     "Mirror",
     "Profiler",

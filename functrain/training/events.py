@@ -28,6 +28,8 @@ class TrainBegin:
         resumed: the checkpoint that it resumes from, if any.
         ended: how the run in the checkpoint ended, where nothing is left to train.
         rank: of this process among those that train together; only rank 0 writes and prints.
+        config: the recipe of the program, the data, and what ``fit`` was given, as plain data; for
+            experiment trackers.
     """
 
     state: TrainState
@@ -36,6 +38,7 @@ class TrainBegin:
     resumed: Path | None
     ended: str | None = None
     rank: int = 0
+    config: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.diagnosis import check_state
 from functrain.core.state import TrainState
-from functrain.data.description import describe
+from functrain.data.description import describe, outline
 from functrain.errors import ResumeWarning, RunChangedError
 from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
@@ -55,7 +55,20 @@ def start(
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
     batches = session.source.length
-    session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank))
+    config = _config(session)
+    session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
+
+
+def _config(session: Session) -> dict[str, Any]:
+    """Return the configuration of a run as plain data, as trackers show it."""
+    program = session.plan.program
+    trained = (program.fixed.model.params[path].numel() for path in program.fixed.trainable)
+    return {
+        **program.recipe.describe(),
+        "trained_parameters": sum(trained),
+        "data": outline(session.source),
+        "fit": {"seed": session.train.rng.seed, **session.plan.describe()},
+    }
 
 
 def _start_new(

@@ -207,8 +207,8 @@ def test_a_half_failed_mlflow_request_duplicates_nothing(
     log_batch, calls = MlflowClient.log_batch, []
 
     def halfway(self: Any, run_id: str, metrics: Any = (), **options: Any) -> None:
-        calls.append(len(metrics))
-        if len(calls) == 1:
+        calls.extend([len(metrics)] if metrics else [])
+        if metrics and len(calls) == 1:
             log_batch(self, run_id, metrics=metrics[: len(metrics) // 2])
             raise ConnectionError("cut off")
         log_batch(self, run_id, metrics=metrics, **options)

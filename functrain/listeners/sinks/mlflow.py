@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
 from functrain.errors.optional import require
+from functrain.listeners.sinks.configuration import Config, flat, with_given
+from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row
 from functrain.training.durations import Duration
@@ -37,8 +40,8 @@ def MLflow(  # noqa: N802 (a factory that reads as a class)
         experiment: the name of the experiment; created if necessary.
         tracking_uri: the server, or ``"sqlite:///mlflow.db"``; by default MLflow's own setting.
         name: the display name of the run.
-        config: the parameters of the run (``program.recipe.describe()``, say); nested ones get
-            names like ``optimizer.lr``.
+        config: parameters in addition to the configuration of the run, which is logged anyway;
+            nested ones get names like ``optimizer.lr``.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
@@ -48,7 +51,7 @@ def MLflow(  # noqa: N802 (a factory that reads as a class)
     Raises:
         MissingExtraError: at the beginning of the run, if mlflow is not installed.
     """
-    client = _Client(experiment, tracking_uri, name, dict(_flat(config or {})))
+    client = _Client(experiment, tracking_uri, name, config)
     return Sink(client, f"MLflow({experiment!r})", every, required)
 
 
@@ -57,7 +60,8 @@ class _Client:
     experiment: str
     tracking_uri: str | None
     name: str | None
-    params: dict[str, str]
+    given: Config | None
+    config: Config = attrs.field(factory=dict)
     client: Any = None
     entities: Any = None
     run: str = ""
@@ -67,12 +71,17 @@ class _Client:
     in_doubt: bool = False
     logged: dict[str, set[int]] = attrs.field(factory=dict)
 
+    def configure(self, config: Config) -> None:
+        self.config = config
+
     def open(self, after: int, run: str | None) -> str:
         self.entities = require("mlflow.entities", "mlflow")
         tracking = require("mlflow.tracking", "mlflow")
         self.client = tracking.MlflowClient(tracking_uri=self.tracking_uri)
         self.after, self.logged, self.in_doubt = after, {}, run is not None
-        self.run = self._new_run() if run is None else run
+        self.run = run or self.run or self._new_run()
+        if run is None:
+            self._log_params()
         self.client.update_run(self.run, status="RUNNING")
         return self.run
 
@@ -89,21 +98,36 @@ class _Client:
             self.client.log_batch(self.run, metrics=metrics[first : first + _MOST_METRICS])
         self.logged, self.in_doubt, self.after = doubted, bool(doubted), rows[-1]["step"]
 
+    def write_media(self, medium: Medium) -> None:
+        """Log a text or an image as a file; one that is logged again replaces it."""
+        name = re.sub(r"[^\w\-. /]", "_", medium.name)
+        path = f"media/{name}/step-{medium.step:08d}"
+        if isinstance(medium.value, str):
+            self.client.log_text(self.run, medium.value, f"{path}.txt")
+        else:
+            array = medium.value.squeeze(2) if medium.value.shape[2] == 1 else medium.value
+            self.client.log_image(self.run, array.numpy(), artifact_file=f"{path}.png")
+
     def flush(self) -> None:
         """Do nothing: the server already has what was logged."""
 
     def close(self) -> None:
         self.client.set_terminated(self.run)
+        self.run = ""
 
     def _new_run(self) -> str:
         found = self.client.get_experiment_by_name(self.experiment)
         made = found is None
         where = self.client.create_experiment(self.experiment) if made else found.experiment_id
         run: str = self.client.create_run(where, run_name=self.name).info.run_id
-        params = [self.entities.Param(key, value) for key, value in self.params.items()]
-        for first in range(0, len(params), _MOST_PARAMS):
-            self.client.log_batch(run, params=params[first : first + _MOST_PARAMS])
         return run
+
+    def _log_params(self) -> None:
+        """Log the configuration; the same again after a failure changes nothing."""
+        params = _params(with_given(self.config, self.given))
+        entities = [self.entities.Param(key, value) for key, value in params.items()]
+        for first in range(0, len(entities), _MOST_PARAMS):
+            self.client.log_batch(self.run, params=entities[first : first + _MOST_PARAMS])
 
     def _steps(self, name: str) -> set[int]:
         """Return the later steps at which MLflow already has a metric."""
@@ -113,15 +137,17 @@ class _Client:
         return self.logged.get(name, set())
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested values as texts, by their dotted paths.
+def _params(config: Config) -> dict[str, str]:
+    """Return values as texts by dotted paths, in the characters that MLflow allows.
 
     Example:
-        >>> dict(_flat({"optimizer": {"type": "SGD", "lr": 0.1}}))
-        {'optimizer.type': 'SGD', 'optimizer.lr': '0.1'}
+        >>> _params({"optimizer": {"type": "SGD", "lr": 0.1}, "groups": {"*.bias": 0}})
+        {'optimizer.type': 'SGD', 'optimizer.lr': '0.1', 'groups._.bias': '0'}
     """
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
+    params: dict[str, str] = {}
+    for path, value in flat(config):
+        name = re.sub(r"[^\w\-. :/]", "_", path)
+        while name in params:
+            name += "_"
+        params[name] = str(value)
+    return params

@@ -7,6 +7,7 @@ rows, how to resume, and how to handle errors of the destination.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -15,6 +16,7 @@ from functrain.errors import ConfigurationError, LogError, MissingExtraError, Si
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
+from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.row_buffer import RowBuffer
 from functrain.metrics.log_file import Row
 from functrain.training import events
@@ -29,7 +31,12 @@ _MISTAKES = (MissingExtraError, ConfigurationError, LogError)
 
 
 class Destination(Protocol):
-    """A place for rows. Its methods may raise any exception; the sink handles it."""
+    """A place for rows. Its methods may raise any exception; the sink handles it.
+
+    It may also have ``configure(config)``, which the sink calls before :meth:`open` with the
+    configuration of the run as plain data, and ``write_media(medium)``, which takes a text or an
+    image (:class:`functrain.listeners.sinks.media.Medium`) after the row of its step.
+    """
 
     def open(self, after: int, run: str | None) -> str | None:
         """Begin, or continue.
@@ -85,6 +92,7 @@ class Sink:
     run: str | None = attrs.field(init=False, default=None)
     _interval: Interval = attrs.field(init=False)
     _resumed: bool = attrs.field(init=False, default=False)
+    _begun: bool = attrs.field(init=False, default=False)
     _opened: bool = attrs.field(init=False, default=False)
     _failing: bool = attrs.field(init=False, default=False)
     _wanted_now: bool = attrs.field(init=False, default=False)
@@ -100,6 +108,9 @@ class Sink:
         if not self._resumed:
             self.rows, self.after, self.run = RowBuffer(), counters.step, None
         self._resumed = self._failing = False
+        self._begun = True
+        if hasattr(self.destination, "configure"):
+            self.destination.configure(event.config)
         self._write_or_warn(self.required)
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
@@ -123,6 +134,19 @@ class Sink:
         self.rows.extend(evaluation_name(event), dict(event.metrics))
         self._wanted_now = True
 
+    def add_media(self, media: Sequence[Medium]) -> None:
+        """Write texts and images with the row of the last step.
+
+        Raises:
+            ConfigurationError: the sink is not among the listeners of the run.
+        """
+        if not self._begun:
+            raise ConfigurationError(
+                f"{self.name} is no listener of this run: list it before Media, "
+                "listeners=[sink, Media(..., to=sink)]"
+            )
+        self.rows.media.extend(media)
+
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Write the rest."""
         self.close()
@@ -130,8 +154,9 @@ class Sink:
     def close(self) -> None:
         """Write the rest and close, also after an exception ended the run."""
         self.rows.finish()
-        if self._opened or self.rows.complete:
+        if self._opened or self.rows.complete or self.rows.media:
             self._write_or_warn(self.required, durable=True)
+        self._begun = False
         if self._opened:
             self._opened = False
             self._guarded(self.destination.close, self.required)
@@ -167,10 +192,14 @@ class Sink:
         if not self._opened:
             self.run = self.destination.open(self.after, self.run)
             self._opened = True
-        rows = self.rows.fetch()
-        if rows:
-            self.destination.write(rows)
-            self.after, self.rows.complete = rows[-1]["step"], []
+        for rows, media in self.rows.in_order():
+            if rows:
+                self.destination.write(rows)
+                self.after = rows[-1]["step"]
+                del self.rows.complete[: len(rows)]
+            if media is not None:
+                self.destination.write_media(media)  # type: ignore[attr-defined]
+                self.rows.media.remove(media)
         if durable:
             self.destination.flush()
 

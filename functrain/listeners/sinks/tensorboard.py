@@ -10,9 +10,13 @@ import attrs
 import orjson
 
 from functrain.errors.optional import require
+from functrain.listeners.sinks.configuration import Config, flat, with_given
+from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row
 from functrain.training.durations import Duration
+
+_COMPARED = ("loss", "eval/loss")  # the columns of the table of hyperparameters
 
 
 def TensorBoard(  # noqa: N802 (a factory that reads as a class)
@@ -29,7 +33,8 @@ def TensorBoard(  # noqa: N802 (a factory that reads as a class)
 
     Args:
         directory: the directory of the event files, one for each run.
-        config: the configuration of the run (``program.recipe.describe()``, say), as text.
+        config: adds to the configuration of the run, which is logged anyway, as text and as
+            hyperparameters.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
@@ -46,16 +51,19 @@ def TensorBoard(  # noqa: N802 (a factory that reads as a class)
 @attrs.define(eq=False)
 class _EventFiles:
     directory: Path
-    config: Mapping[str, Any] | None
+    given: Mapping[str, Any] | None
+    config: Config = attrs.field(factory=dict)
     writer: Any = None
+
+    def configure(self, config: Config) -> None:
+        self.config = config
 
     def open(self, after: int, run: str | None) -> None:
         require("tensorboard", "tensorboard")  # torch's own message names no extra
         torch_side = require("torch.utils.tensorboard", "tensorboard")
         self.writer = torch_side.SummaryWriter(str(self.directory), purge_step=after + 1)
-        if self.config is not None and not after:
-            text = orjson.dumps(dict(self.config), option=orjson.OPT_INDENT_2, default=str)
-            self.writer.add_text("config", f"```\n{text.decode()}\n```")
+        if not after:
+            self._write_config(with_given(self.config, self.given))
 
     def write(self, rows: list[Row]) -> None:
         # This only queues; flush raises errors of the disk.
@@ -63,6 +71,25 @@ class _EventFiles:
             for name, value in row.items():
                 if name != "step":
                     self.writer.add_scalar(name, value, row["step"])
+
+    def _write_config(self, config: Config) -> None:
+        if not config:
+            return
+        text = orjson.dumps(dict(config), option=orjson.OPT_INDENT_2, default=str)
+        self.writer.add_text("config", f"```\n{text.decode()}\n```")
+        # Not add_hparams: it writes to another directory, which looks like a run of its own.
+        hparams = require("torch.utils.tensorboard.summary", "tensorboard").hparams
+        plain = bool | int | float | str
+        values = {k: v if isinstance(v, plain) else str(v) for k, v in flat(config)}
+        for part in hparams(values, dict.fromkeys(_COMPARED, 0.0)):
+            self.writer.file_writer.add_summary(part)
+
+    def write_media(self, medium: Medium) -> None:
+        if isinstance(medium.value, str):
+            self.writer.add_text(medium.name, f"```\n{medium.value}\n```", medium.step)
+        else:
+            image = medium.value.numpy()
+            self.writer.add_image(medium.name, image, medium.step, dataformats="HWC")
 
     def flush(self) -> None:
         self.writer.flush()

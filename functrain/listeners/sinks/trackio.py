@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from functrain.errors.optional import require
+from functrain.listeners.sinks.configuration import Config, with_given
 from functrain.listeners.sinks.sink import Sink
 from functrain.listeners.sinks.steps_run import StepsRun
 from functrain.training.durations import Duration
@@ -26,8 +27,8 @@ def Trackio(  # noqa: N802 (a factory that reads as a class)
         project: the name of the project.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
-        **init: other arguments of ``trackio.init``: ``name``, ``config=program.recipe.describe()``,
-            ``space_id``, ...
+        **init: other arguments of ``trackio.init``: ``name``, ``space_id``, ...; ``config`` adds to
+            the configuration of the run, which is logged anyway.
 
     Returns:
         The listener.
@@ -36,10 +37,17 @@ def Trackio(  # noqa: N802 (a factory that reads as a class)
         MissingExtraError: at the beginning of the run, if trackio is not installed.
     """
 
-    def begin(run: str | None) -> tuple[Any, str]:
+    def begin(run: str | None, config: Config) -> tuple[Any, str]:
         trackio = require("trackio", "trackio")
         known = {} if run is None else {"name": run, "resume": "allow"}
-        begun = trackio.init(project=project, **{**init, **known})
+        full = with_given(config, init.get("config"))
+        begun = trackio.init(project=project, **{**init, **known, "config": full})
         return begun, begun.name
 
-    return Sink(StepsRun(begin), f"Trackio({project!r})", every, required)
+    def image(array: Any) -> Any:
+        return require("trackio", "trackio").Image(array)
+
+    def text(value: str) -> Any:
+        return require("trackio", "trackio").Markdown(value)
+
+    return Sink(StepsRun(begin, image, text), f"Trackio({project!r})", every, required)

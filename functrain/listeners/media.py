@@ -1,0 +1,113 @@
+"""Log images, figures and texts to experiment trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from functrain.core.program import Program
+from functrain.core.state import TrainState
+from functrain.errors import UnsupportedError
+from functrain.errors.calls import explained
+from functrain.listeners.every import call_isolated
+from functrain.listeners.intervals import Interval
+from functrain.listeners.sinks.media import as_medium
+from functrain.listeners.sinks.sink import Sink
+from functrain.training import events
+from functrain.training.durations import Duration
+
+
+def _sinks(given: Sink | Sequence[Sink]) -> tuple[Sink, ...]:
+    return (given,) if isinstance(given, Sink) else tuple(given)
+
+
+def _takes_media(_: Any, attribute: attrs.Attribute[Any], sinks: tuple[Sink, ...]) -> None:
+    for sink in sinks:
+        if not isinstance(sink, Sink) or not hasattr(sink.destination, "write_media"):
+            name = sink.name if isinstance(sink, Sink) else repr(sink)
+            raise UnsupportedError(
+                f"Media: {name} takes numbers only: give to= a TensorBoard, WandB, MLflow or "
+                "Trackio, or several of them"
+            )
+
+
+@explained
+@attrs.define(eq=False)
+class Media:
+    """A listener that logs images, figures and texts to trackers.
+
+    It does not change training, and a resumed run logs the same: random generators are seeded from
+    state and step. Each item is written in order with the metrics of its step.
+
+    Args:
+        program: the program that is trained.
+        function: (program, state) -> what to log, by name: strings, figures of matplotlib, images
+            (tensors, arrays or PIL images; uint8, or floats from 0 to 1).
+        to: a sink of a tracker, or several; the same objects as in ``listeners``.
+        every: the interval, a duration; by default each evaluation.
+
+    Raises:
+        UnsupportedError: a sink takes numbers only.
+
+    Example:
+        >>> import functrain as ft, tempfile, torch
+        >>> program = ft.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1))
+        >>> def weights(program, state):
+        ...     return {"weight": state.params["weight"].sigmoid(), "note": "text"}
+        >>> board = ft.listeners.TensorBoard(tempfile.mkdtemp())
+        >>> media = Media(program, weights, to=board, every="2 steps")
+        >>> run = ft.fit(program, [torch.ones(4, 2)], until="4 steps", listeners=[board, media])
+    """
+
+    every_rank = True  # the function evaluates the state, which may be placed
+
+    program: Program
+    function: Callable[[Program, TrainState], Mapping[str, Any]]
+    to: tuple[Sink, ...] = attrs.field(converter=_sinks, validator=_takes_media)
+    every: Duration | str | None = None
+    _interval: Interval | None = attrs.field(init=False, default=None)
+    _last: int | None = attrs.field(init=False, default=None)
+    _writes: bool = attrs.field(init=False, default=True)
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Start counting."""
+        counters, self._writes = event.state.counters, event.rank == 0
+        if self.every is not None:
+            self._interval = Interval(self.every)
+            self._interval.begin(counters, event.batches)
+        if event.resumed is None:
+            self._last = None
+
+    def on_batch_end(self, event: events.BatchEnd) -> None:
+        """Log if it is due."""
+        if self._interval is not None and self._interval.due(event.state.counters):
+            self._log(event.state)
+
+    def on_eval_end(self, event: events.EvalEnd) -> None:
+        """Log after an evaluation, once for all evaluations of a step."""
+        if self._interval is None and event.state.counters.step != self._last:
+            self._log(event.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step of the last call; a resumed run may repeat an evaluation."""
+        return {"last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the step of the last call."""
+        self._last = state["last"]
+
+    def _log(self, state: TrainState) -> None:
+        step = state.counters.step
+        found: Any = call_isolated(lambda state: self.function(self.program, state), state)
+        self._last = step
+        if not isinstance(found, Mapping):
+            raise UnsupportedError(
+                f"the function of Media returned a {type(found).__name__}; expected a dict of "
+                "strings, images and figures by name"
+            )
+        if self._writes:
+            media = [as_medium(step, name, value) for name, value in found.items()]
+            for sink in self.to:
+                sink.add_media(media)
