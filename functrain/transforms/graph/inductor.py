@@ -15,6 +15,9 @@ from torch._functorch.compile_utils import fx_graph_cse
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, GraphModule
 
+from functrain.transforms.graph import kernels
+from functrain.transforms.graph.kernels import one_library
+
 Callee = Callable[..., Any]
 
 
@@ -31,7 +34,7 @@ class CommonSubexpressions(CustomGraphPass):
 
     def uuid(self) -> Any:
         """Tell a cache of compiled graphs whether the pass is still the same."""
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, kernels.__file__))
 
 
 def compile_in_memory(
@@ -39,7 +42,9 @@ def compile_in_memory(
 ) -> Callee:
     """Compile a graph; Inductor keeps the parts in a cache of its own."""
     call: Callee
-    with torch._inductor.config.patch(dict(options)):
+    # A precompiled header takes as long as three libraries without one.
+    fast = {**_without_trials(), "cpp_cache_precompile_headers": False}
+    with torch._inductor.config.patch({**fast, **options}), one_library():
         call = torch._inductor.standalone_compile(
             graph, list(inputs), dynamic_shapes="from_example_inputs"
         )
@@ -62,10 +67,21 @@ def compile_to_file(
             # torch 2.13 raises this warning in its own code.
             warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
             files: Any = torch._inductor.aot_compile(
-                graph, tuple(inputs), options={**options, **parts}
+                graph, tuple(inputs), options={**_without_trials(), **options, **parts}
             )
         package_aoti(str(Path(directory) / "step.pt2"), files)
         os.replace(Path(directory) / "step.pt2", path)
+
+
+def _without_trials() -> dict[str, Any]:
+    """Return a setting with which Inductor skips builds that only try vector instructions.
+
+    They take as long as the kernels of a small model. torch knows already what the processor has,
+    and the tests of newer instructions stay. A choice of the user's, as by the environment variable
+    ``TORCHINDUCTOR_VEC_ISA_OK``, is left alone.
+    """
+    chosen = torch._inductor.config.cpp.vec_isa_ok is not None
+    return {} if chosen else {"cpp.vec_isa_ok": True}
 
 
 def load_file(path: Path) -> Callee:

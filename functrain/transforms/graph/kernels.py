@@ -1,0 +1,121 @@
+"""Compile all kernels of a graph for the processor as one library.
+
+Inductor compiles each kernel by itself. Most of that time goes to the same header, so a graph of
+seven kernels takes six times as long as one library that holds them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.codecache import CppPythonBindingsCodeCache
+from torch._inductor.codegen import common
+from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+
+_TOGETHER = 24  # kernels in one library, of which a large graph has one for each compiler thread
+_ONE_AT_A_TIME = threading.RLock()  # Inductor's writers are the process's
+# With what Inductor's template defines; the module's own function returns all of these.
+_BINDING = """
+static PyObject* k{n}_py(PyObject* self, PyObject* args) {{
+    try {{
+        if (!PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) != {count})
+            throw std::runtime_error("expected {count} arguments");
+        k{n}({args});
+        Py_RETURN_NONE;
+    }} catch (std::exception const& error) {{
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+        return nullptr;
+    }}
+}}
+static PyMethodDef k{n}_method = {{"k{n}", k{n}_py, METH_VARARGS, ""}};
+"""
+
+
+class Kernel(NamedTuple):
+    """The source of a kernel, a C++ function called ``kernel``."""
+
+    types: Sequence[str]
+    source: str
+
+
+class Libraries(CppPythonBindingsCodeCache):
+    """Inductor's cache of libraries, with the functions of several kernels in one module."""
+
+    entry_function = "kernels"
+
+
+class Kernels(AsyncCompile):
+    """Stand in for ``AsyncCompile`` in the code of a graph; compile kernels when all are known."""
+
+    def cpp_pybinding(self, argtypes: list[str], source_code: str) -> Any:
+        """Return a kernel's source, to be compiled by :meth:`wait`."""
+        return Kernel(argtypes, source_code)
+
+    def wait(self, scope: dict[str, Any]) -> None:
+        """Replace the sources in a scope by compiled functions."""
+        super().wait(scope)
+        found = [(name, value) for name, value in scope.items() if isinstance(value, Kernel)]
+        parts = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
+        loading = [
+            Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=self.submit)
+            for part in parts
+        ]
+        for part, load in zip(parts, loading, strict=True):
+            names = [name for name, _ in part]
+            scope.update(zip(names, load().kernels(), strict=True))
+
+
+class OneLibrary(PythonWrapperCodegen):
+    """Inductor's Python wrapper of a graph, with :class:`Kernels` in place of its compiler."""
+
+    @staticmethod
+    def create(is_subgraph: bool, *args: Any, **options: Any) -> PythonWrapperCodegen:
+        """Return the writer of a graph's code; a subgraph is a part of another's."""
+        writer: PythonWrapperCodegen
+        if is_subgraph:
+            writer = PythonWrapperCodegen.create(is_subgraph, *args, **options)
+        else:
+            writer = OneLibrary()  # type: ignore[no-untyped-call]
+        return writer
+
+    def write_header(self) -> None:
+        """Write the lines above the kernels."""
+        super().write_header()
+        self.header.splice(f"from {__name__} import Kernels\nasync_compile = Kernels()")
+
+
+@contextlib.contextmanager
+def one_library() -> Iterator[None]:
+    """Let Inductor write code for the processor with :class:`OneLibrary` inside a ``with``."""
+    common.init_backend_registration()
+    with _ONE_AT_A_TIME:
+        before = common.device_codegens["cpu"]
+        common.device_codegens["cpu"] = common.DeviceCodegen(
+            before.scheduling, OneLibrary, before.cpp_wrapper_codegen, before.fx_wrapper_codegen
+        )
+        try:
+            yield
+        finally:
+            common.device_codegens["cpu"] = before
+
+
+def source(kernels: Sequence[Kernel]) -> str:
+    """Return the C++ source of a module whose function ``kernels()`` returns all of them."""
+    functions, bindings, methods = [], [], []
+    for n, kernel in enumerate(kernels):
+        functions.append(f"#define kernel k{n}\n{kernel.source}\n#undef kernel\n")
+        types = [one.replace("const ", "") for one in kernel.types]
+        args = ", ".join(f"parse_arg<{one}>(args, {place})" for place, one in enumerate(types))
+        bindings.append(_BINDING.format(n=n, count=len(types), args=args))
+        methods.append(f"PyCFunction_New(&k{n}_method, nullptr)")
+    ending = Libraries.suffix_template.format(
+        entry_func=Libraries.entry_function,
+        arg_len=0,
+        extra_parse_arg="".join(bindings),
+        call_entry_func=f'return Py_BuildValue("[{"N" * len(methods)}]", {", ".join(methods)});',
+    )
+    return "".join([*functions, ending])

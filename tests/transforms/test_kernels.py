@@ -1,0 +1,72 @@
+"""All kernels of a graph in one library do what Inductor's own libraries do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from functrain.transforms.graph import kernels
+from functrain.transforms.graph.inductor import compile_in_memory
+from functrain.transforms.graph.kernels import Kernel, Kernels
+
+
+def _work(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
+    """Return results of many kernels: reductions, products, an index, integers, a sort."""
+    hidden = torch.tanh(x @ table)
+    rows = table[index].softmax(-1)
+    order = torch.sort(hidden.sum(0)).values
+    return [torch.relu(hidden @ hidden.T).exp().mean(), rows.sum(0), order, index * 3 + 1]
+
+
+def _inputs() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, table = (torch.randn(17, 17, generator=generator) for _ in range(2))
+    return [x, table, torch.randint(0, 17, (9,), generator=generator)]
+
+
+def test_the_same_bytes_as_inductors_own_libraries() -> None:
+    graph = make_fx(_work)(*_inputs())
+    ours = compile_in_memory(graph, _inputs(), {})(*_inputs())
+    theirs = torch._inductor.standalone_compile(
+        graph, _inputs(), dynamic_shapes="from_example_inputs"
+    )(*_inputs())
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_large_graph_has_several_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_TOGETHER", 2)
+    graph = make_fx(_work)(*_inputs())
+    found = compile_in_memory(graph, _inputs(), {"epilogue_fusion": False})(*_inputs())
+    for one, expected in zip(found, _work(*_inputs()), strict=True):
+        torch.testing.assert_close(one, expected)
+
+
+def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:
+    fill = """
+        #include <torch/csrc/inductor/cpp_prefix.h>
+        extern "C" void kernel(float* out, const int64_t size)
+        { for (int64_t i = 0; i < size; ++i) out[i] = VALUE; }
+    """
+    types = ["float*", "const int64_t"]
+    sources = {f"fill_{n}": Kernel(types, fill.replace("VALUE", str(n))) for n in (1, 2)}
+    scope = {**sources, "other": 3}
+    Kernels().wait(scope)
+    out = torch.zeros(4)
+    for n in (1, 2):
+        scope[f"fill_{n}"](out, 3)
+        assert out.tolist() == [n, n, n, 0]
+    assert scope["other"] == 3
+    with pytest.raises(RuntimeError, match="expected 2 arguments"):
+        scope["fill_1"](out)
+
+
+def test_the_users_torch_compile_is_left_alone() -> None:
+    with kernels.one_library():
+        pass
+    from torch._inductor.codegen.common import get_wrapper_codegen_for_device
+    from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+
+    assert get_wrapper_codegen_for_device("cpu") is PythonWrapperCodegen
