@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from functrain.training.forking import fork
     from functrain.training.history import History, Run
     from functrain.training.iteration import iterate
+    from functrain.training.predict import predict
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
@@ -87,6 +88,7 @@ __all__ = [
     "load",
     "metrics",
     "optim",
+    "predict",
     "program",
     "save",
     "schedules",
@@ -128,6 +130,7 @@ _DEFINED_IN = {
     "fork": "functrain.training.forking",
     "iterate": "functrain.training.iteration",
     "load": "functrain.checkpoint",
+    "predict": "functrain.training.predict",
     "program": "functrain.core.constructor",
     "save": "functrain.checkpoint",
     "sharpness_aware": "functrain.transforms.sharpness_aware",
