@@ -207,6 +207,24 @@ class Program:
             donation.take()
         return updated, reported(outputs, lr)
 
+    def warm(self, state: TrainState, batch: Batch) -> None:
+        """Compile the step for a state and a batch like these, without making one.
+
+        The first step of a compiled program does so otherwise. An eager program has nothing to do.
+
+        Args:
+            state: not changed, nor consumed.
+            batch: see :meth:`train_step`; only its structure, shapes and dtypes matter.
+
+        Raises:
+            CaptureError: the step is no graph; the message names the line of the user's code.
+            CompilationError: the compiler failed.
+        """
+        if isinstance(self.device_step, step.Warmable):
+            number, parts = state.counters.step, split(batch, self.recipe.accumulate).parts
+            lr = learning_rate.rate(self.schedules, state.scheduler, number)
+            self.device_step.warm(_tensors(state), parts, lr, self.is_ema_due(number))
+
     def rate(self, scheduler: learning_rate.SchedulerState, number: int) -> learning_rate.Rate:
         """Return the learning rate of a step, and report a schedule that has ended at zero.
 
@@ -240,14 +258,7 @@ class Program:
         scaled = recipe.precision == "fp16"
         if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
             check_state(self.fixed, state)
-        tensors = {
-            "params": state.params,
-            "buffers": state.buffers,
-            "optimizer": state.optimizer,
-            "ema": state.ema,
-            "loss_scale": state.loss_scale,
-            "skipped": state.counters.skipped,
-        }
+        tensors = _tensors(state)
         ema_due, loss_scale = self.is_ema_due(number), state.loss_scale
         stream = state.rng.stream("step", number)
         try:
@@ -396,6 +407,18 @@ class Program:
                 "functrain.program(..., ema=0.999)"
             )
         return {**state.params, **state.ema["params"]}
+
+
+def _tensors(state: TrainState) -> step.DeviceState:
+    """Return the part of a state that its device step takes."""
+    return {
+        "params": state.params,
+        "buffers": state.buffers,
+        "optimizer": state.optimizer,
+        "ema": state.ema,
+        "loss_scale": state.loss_scale,
+        "skipped": state.counters.skipped,
+    }
 
 
 def _evaluation_stream(state: TrainState) -> int:

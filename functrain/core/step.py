@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -55,6 +55,14 @@ class DeviceStep(Protocol):
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[DeviceState, Outputs]: ...
+
+
+@runtime_checkable
+class Warmable(Protocol):
+    """A device step that is compiled for the forms of its inputs."""
+
+    def warm(self, state: DeviceState, batches: list[Batch], lr: Any, ema_due: bool) -> None:
+        """Compile the step for inputs like these; nothing else happens."""
 
 
 class PlacedStep(DeviceStep, Protocol):

@@ -125,6 +125,19 @@ class Compiled:
             scalars, outputs = graph.run(leaves, before_write, seed)
         return {**large, **scalars}, outputs
 
+    def warm(self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool) -> None:
+        """See :class:`functrain.core.step.Warmable`."""
+        large = {name: state[name] for name in _WRITTEN}
+        if (reason := _not_dense(large)) is not None:
+            self._fall_back(CaptureError(reason, None))
+            return
+        if not writable(flatten(large)):
+            large = self._copied(large)  # as a step would
+        found = self._graph(self._number(large), large, batches, self.rest(state, lr, ema_due))
+        if isinstance(found, MissingEntries):
+            whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
+            self.warm(whole, batches, lr, ema_due)
+
     def rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
         """Return the inputs that are new at each step, without the batches.
 
