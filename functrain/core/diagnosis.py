@@ -24,7 +24,7 @@ _REMEDY = (
 _ONE_STEP = "state, metrics = program.train_step(state, batch), which is the whole step"
 _WEIGHTS = "state.params; functrain.save(path, state) writes a file"
 _MODEL = "with program.evaluating(state) as model: model(x)"
-# What users of other libraries look for on a program, and what does that here.
+# Names that users of other libraries look for on a program, and the call that stands for each.
 PROGRAM_ATTRIBUTES = {
     **dict.fromkeys(("zero_grad", "step", "backward", "training_step", "train"), _ONE_STEP),
     **dict.fromkeys(("state_dict", "parameters", "named_parameters", "save"), _WEIGHTS),

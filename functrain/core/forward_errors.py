@@ -28,7 +28,7 @@ _DEVICE = (
     "the batch is on the device of the state already. Make other tensors there, device=x.device, "
     "and keep those of the model as buffers, self.register_buffer"
 )
-# What torch says, as a pattern, and what to do; groups of the pattern fill the braces.
+# Patterns of torch's messages, and what to do; groups of the pattern fill the braces.
 _REMEDIES = {
     r"Target (\S+) is out of bounds": (
         "class labels are 0 to C - 1, where C is the last size of the model's output: give the "

@@ -158,7 +158,7 @@ def evaluate(
     return Outcome(value, loss.weight, metrics)
 
 
-# What probably happened where a loss returns something of this class.
+# The probable mistake where a loss returns something of this class.
 _RETURNED: dict[type, str] = {
     type(None): ": it lacks its return statement",
     float: ": leave out .item() and float()",

@@ -118,11 +118,12 @@ class TrainState:
 def _refuse_assignment(state: TrainState, name: str, value: object) -> NoReturn:
     raise StateAssignmentError(name)
 
+    # attrs says only "can't set attribute". Its own writes go past this method.
 
-# attrs says only "can't set attribute". What attrs writes goes past this method.
+
 TrainState.__setattr__ = _refuse_assignment  # type: ignore[assignment,method-assign]
 _WEIGHTS = "state.params and state.buffers; functrain.save(path, state) writes a file"
-# What users of other libraries look for.
+# Names that users of other libraries look for.
 _ELSEWHERE = {
     **{name: f"state.counters.{name}" for name in ("step", "epoch", "batch", "samples")},
     "global_step": "state.counters.step",

@@ -1,4 +1,4 @@
-"""What users of other libraries look for on the package, and what does that here."""
+"""Names that users of other libraries look for on the package, and what stands for each."""
 
 _FIT = 'functrain.fit(program, data, until="10 epochs")'
 _PROGRAM = "functrain.program(model, loss, optimizer), with any nn.Module as the model"

@@ -67,7 +67,7 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_evaluation() -> None:
     assert "samples/s" in shown
     for step in (2, 4, 6):
         assert f"step {step}  eval: loss" in shown
-    # What is printed to a file reaches it, although the bar is on a terminal.
+    # A line printed to a file reaches it, although the bar is on a terminal.
     assert out.count("from the loss") == 12
     assert "from the loss" not in shown
 

@@ -1,4 +1,4 @@
-"""What first programs are made of."""
+"""The parts of first programs."""
 
 from __future__ import annotations
 
