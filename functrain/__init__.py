@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from functrain.core.state import TrainState
     from functrain.distributed.placement import Placement
     from functrain.distributed.sharded import sharded
+    from functrain.populations.construct import population
     from functrain.testing.bisect import bisect
     from functrain.testing.checked import checked
     from functrain.training import durations as durations
@@ -88,6 +89,7 @@ __all__ = [
     "load",
     "metrics",
     "optim",
+    "population",
     "predict",
     "program",
     "save",
@@ -130,6 +132,7 @@ _DEFINED_IN = {
     "fork": "functrain.training.forking",
     "iterate": "functrain.training.iteration",
     "load": "functrain.checkpoint",
+    "population": "functrain.populations.construct",
     "predict": "functrain.training.predict",
     "program": "functrain.core.constructor",
     "save": "functrain.checkpoint",
@@ -138,7 +141,8 @@ _DEFINED_IN = {
 }
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),
-    *("finders", "generation", "listeners", "metrics", "optim", "plotting", "schedules", "search"),
+    *("finders", "generation", "listeners", "metrics", "optim", "plotting"),
+    *("populations", "schedules", "search"),
     *("testing", "training", "transforms", "tree", "view"),
 }
 # Listeners are written against `ft.events`; these three lie in the room of the loop.

@@ -82,7 +82,8 @@ def map_curves(
 ) -> SchedulerState:
     """Return the scheduler state that a function gives for each schedule."""
     if isinstance(schedules, dict):
-        return {name: map_curves(function, own, state[name]) for name, own in schedules.items()}
+        changed = {name: map_curves(function, own, state[name]) for name, own in schedules.items()}
+        return {**state, **changed}  # a population keeps more there
     return function(Curve(schedules, state))
 
 
@@ -116,7 +117,8 @@ def observe(
         mode: whether less or more of it is better, for schedules that were not given a mode.
     """
     if isinstance(schedules, dict):
-        return {name: observe(own, state[name], metric, mode) for name, own in schedules.items()}
+        each = {name: observe(own, state[name], metric, mode) for name, own in schedules.items()}
+        return {**state, **each}
     if RESTARTED in state:
         return {**state, "schedule": observe(schedules, state["schedule"], metric, mode)}
     if _observes(schedules) == "step":

@@ -359,7 +359,7 @@ class Program:
             torch.Size([3, 1])
         """
         state = self.gathered(state)
-        params = self.fixed.model.writes.owned(self._weights(state, weights))
+        params = self.fixed.model.writes.owned(self.weights(state, weights))
         if gradients:
             trained = set(self.fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
@@ -395,7 +395,16 @@ class Program:
         scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
         return attrs.evolve(state, scheduler=scheduler)
 
-    def _weights(self, state: TrainState, weights: str) -> Tensors:
+    def weights(self, state: TrainState, weights: str) -> Tensors:
+        """Return the parameters that an evaluation uses.
+
+        Args:
+            state: not changed.
+            weights: ``"params"`` or ``"ema"``.
+
+        Raises:
+            ConfigurationError: it is neither, or the program keeps no average.
+        """
         if weights == "params":
             trained = {path: state.params[path] for path in self.fixed.trainable}
             return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}

@@ -59,7 +59,9 @@ class BatchSizeError(FunctrainError, ValueError):
 class NonFiniteError(FunctrainError, FloatingPointError):
     """Loss or gradients of a step were NaN or infinite, and the program's policy is to raise."""
 
-    def __init__(self, step: int, loss: float, culprits: list[str]) -> None:
+    def __init__(
+        self, step: int, loss: float | list[float], culprits: list[str], members: int = 0
+    ) -> None:
         self.step = step
         self.culprits = culprits
         named = ", ".join(culprits[:8]) + (", ..." if len(culprits) > 8 else "")
@@ -68,6 +70,8 @@ class NonFiniteError(FunctrainError, FloatingPointError):
             if culprits
             else "every gradient is finite by itself, but their common norm or the loss is not"
         )
+        if members:
+            where = f"no member of the {members} has finite loss and gradients"
         super().__init__(
             f"step {step}: the loss is {loss} and the update was not made ({where}). The state "
             "given to train_step is unchanged. Lower the learning rate, clip gradients "

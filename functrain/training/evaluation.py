@@ -15,11 +15,12 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import generator_states, set_generator_states
-from functrain.errors import EmptyBatchWarning, EmptyDatasetError
+from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
 from functrain.metrics import Mean, computed, merged
+from functrain.populations.program import Population
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration
 
@@ -144,6 +145,11 @@ def measure(
         Interrupted: ``interrupted`` returned true.
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
+    if isinstance(program, Population):
+        raise ConfigurationError(
+            "evaluate takes one program: give it a member of the population, "
+            "evaluate(pop.programs[i], pop.member(state, i), data), or call pop.eval_step"
+        )
     if function is not None:
         recipe = attrs.evolve(program.recipe, evaluate=function)
         program = attrs.evolve(program, fixed=attrs.evolve(program.fixed, recipe=recipe))

@@ -16,6 +16,7 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
+from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
 from functrain.training.checkpointer import Checkpointer
@@ -131,6 +132,11 @@ def fit(
     if restore_best and store is not None and not store.keep_best:
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = program if store is None else cached(program)
+    if isinstance(program, Population):
+        raise ConfigurationError(
+            "fit does not train a population yet: step it, functrain.iterate(pop, state, data), or "
+            "fit its members one by one, pop.programs[i]"
+        )
     world = world_of(program)
     plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best)
     decisions = Decisions.of(program, rule, store, restore_best)

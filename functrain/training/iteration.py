@@ -19,6 +19,7 @@ from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.errors import EmptyDatasetError
 from functrain.errors.calls import explained
+from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
@@ -67,7 +68,10 @@ def iterate(
         (3, 1, 0)
     """
     world_of(program, "iterate")
-    check_state(program.fixed, state)
+    if isinstance(program, Population):
+        program.require(state)
+    else:
+        check_state(program.fixed, state)
     source, sharing = source_of(program, data), sharing_of(program)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)

@@ -19,6 +19,7 @@ ROOMS = (
     "data",
     "distributed",
     "transforms",
+    "populations",
     "plotting",
     "checkpoint",
     "training",

@@ -1,0 +1,76 @@
+"""The batch of a step of all members: one that they share, or one of each."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from functrain.core.batch import MicroBatches, Split, split
+from functrain.errors import ConfigurationError
+from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.tree import containers, objects
+
+Batches: TypeAlias = Literal["shared", "own"]
+
+
+def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
+    """Cut a batch into micro-batches.
+
+    Args:
+        batch: what the loss takes; with own batches, its tensors have the axis of members in front.
+        accumulate: micro-batches in a step.
+        members: how many there are.
+        batches: whether members share a batch.
+
+    Returns:
+        The parts, with the numbers of samples of one member.
+
+    Raises:
+        ConfigurationError: a tensor lacks the axis of members.
+    """
+    if batches == "shared":
+        return split(batch, accumulate)
+    given = batch.batches if isinstance(batch, MicroBatches) else [batch]
+    for one in given:
+        _require_axis(one, members)
+    if accumulate < 2 and len(given) == 1:
+        return split(_of_member(given[0], 0), 1)._replace(parts=given)
+    each = [split(_view(batch, member), accumulate) for member in range(members)]
+    columns = zip(*[found.parts for found in each], strict=True)
+    return each[0]._replace(parts=[_together(column) for column in columns])
+
+
+def _require_axis(batch: Any, members: int) -> None:
+    if any(objects.is_array(leaf) for leaf in _leaves(batch)):
+        raise ConfigurationError(
+            'batches="own": expected tensors, got a NumPy array: give torch.from_numpy(array)'
+        )
+    for tensor in flatten(batch):
+        if not tensor.ndim or tensor.shape[0] != members:
+            raise ConfigurationError(
+                f'batches="own": expected tensors of shape [{members}, ...], with a batch for each '
+                f"of the {members} members, got one of shape {list(tensor.shape)}. Stack the "
+                'batches, or make the population with batches="shared"'
+            )
+
+
+def _leaves(node: Any) -> list[Any]:
+    if not containers.is_container(node):
+        return [node]
+    return [leaf for _, child in containers.children(node) for leaf in _leaves(child)]
+
+
+def _view(batch: Any, member: int) -> Any:
+    if isinstance(batch, MicroBatches):
+        return MicroBatches([_of_member(one, member) for one in batch.batches])
+    return _of_member(batch, member)
+
+
+def _of_member(batch: Any, member: int) -> Any:
+    return with_tensors(batch, iter([tensor[member] for tensor in flatten(batch)]))
+
+
+def _together(trees: Any) -> Any:
+    columns = zip(*map(flatten, trees), strict=True)
+    return with_tensors(trees[0], iter([torch.stack(column) for column in columns]))

@@ -1,0 +1,70 @@
+"""Evaluation of all members on one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.core.batch import Batch, copied
+from functrain.core.loss import Outcome, evaluate
+from functrain.core.metrics import computed
+from functrain.core.program import Program
+from functrain.core.rng import scoped
+from functrain.core.state import TrainState
+from functrain.populations.batches import Batches, parts
+from functrain.populations.draws import MemberDraws, streams_of
+from functrain.populations.members import mapped, member_of
+from functrain.populations.states import seeds_of
+from functrain.transforms.hyperparameters import replaced
+
+
+def evaluated(
+    program: Program,
+    batches: Batches,
+    state: TrainState,
+    batch: Batch,
+    weights: str,
+    hyperparameters: dict[str, Any],
+) -> Outcome:
+    """Return what the loss, or ``evaluate``, gives for each member.
+
+    Args:
+        program: of the first member.
+        batches: whether members share one.
+        state: of all members; not changed.
+        batch: for all, or one of each.
+        weights: ``"params"`` or ``"ema"``.
+        hyperparameters: of the device part, by path.
+    """
+    fixed, recipe, device = program.fixed, program.recipe, state.device
+    function = recipe.evaluate or recipe.loss
+    seed, streams = streams_of(seeds_of(state), ("evaluate", state.counters.step))
+
+    def of_one(held: dict[str, Any], own: dict[str, Any], batch: Batch) -> Outcome:
+        of_member = attrs.evolve(fixed, recipe=replaced(recipe, own))
+        values = attrs.evolve(program, fixed=of_member).weights(
+            attrs.evolve(state, **held), weights
+        )
+        buffers = {path: buffer.clone() for path, buffer in held["buffers"].items()}
+        with fixed.model.bound(values, buffers, training=False) as module:
+            return evaluate(function, module, copied(batch, device), device)
+
+    names = ("params", "buffers", "optimizer", "ema")
+    held = {name: getattr(state, name) for name in names}
+    axes = (0, 0, 0 if batches == "own" else None)
+    parts(batch, 1, len(seeds_of(state)), batches)  # which checks it
+    with torch.no_grad(), scoped(seed, device), MemberDraws(streams):
+        outcome: Outcome = mapped(of_one, axes, held, hyperparameters, batch)
+    return outcome
+
+
+def metrics_of(outcome: Outcome, members: int, device: torch.device) -> dict[str, Tensor]:
+    """Return loss and metrics, each of shape ``[members]``."""
+    if all(isinstance(metric, Tensor) for metric in outcome.metrics.values()):
+        return {"loss": outcome.value, **outcome.metrics}
+    each = [computed(member_of(outcome.metrics, member), device) for member in range(members)]
+    found = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    return {"loss": outcome.value, **found}

@@ -1,0 +1,88 @@
+"""Gradients of one member, below ``vmap``, by the private parts of ``torch.func``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.eager_transforms import (
+    _create_differentiable,
+    _undo_create_differentiable,
+    _wrap_all_tensors,
+    grad_increment_nesting,
+)
+
+from functrain.core.batch import Batch
+from functrain.core.gradients import Forward, Gradients, GradientSink, emit
+from functrain.core.loss import Outcome
+from functrain.core.model import FunctionalModule
+from functrain.core.state import Tensors
+from functrain.errors import LossError, UnsupportedError
+from functrain.transforms.graph.inputs import flatten, with_tensors
+
+HOOKS = "torch.func does not support hooks on saved tensors"
+
+
+def of_member(
+    model: FunctionalModule,
+    forward: Forward,
+    trainable: list[str],
+    params: Tensors,
+    buffers: Tensors,
+    batch: Batch,
+    scale: Tensor | None,
+    sink: GradientSink | None = None,
+) -> Gradients:
+    """Gradients by ``torch.func`` (see ``core.gradients.GradientFunction``).
+
+    ``torch.func.grad`` gives a parameter that the loss does not depend on a gradient of zeros, and
+    optimizers would decay it. As by autograd, it has none here.
+    """
+    with grad_increment_nesting() as level, torch.enable_grad():
+        inputs = _wrapped([params, buffers, batch], level)
+        params, buffers, batch = inputs
+        leaves = {path: params[path] for path in trainable}
+        for leaf in leaves.values():
+            _create_differentiable(leaf, level)
+        versions = {path: param._version for path, param in params.items()}
+        with (
+            # They would recompute parts in the backward pass, outside of vmap.
+            torch.autograd.graph.disable_saved_tensors_hooks(HOOKS),
+            model.bound(params, buffers, training=True) as module,
+        ):
+            outcome = forward(module, batch)
+            after = model.current_buffers()
+            _refuse_writes(model, params, versions)
+        weight = None if outcome.weight is None else outcome.weight_of(batch)
+        loss = outcome.value if scale is None else outcome.value * scale
+        if not loss.requires_grad:
+            raise LossError(
+                "the loss does not depend on any trainable parameter. Compute it from the model "
+                "that is passed to loss(model, batch), without .detach() or torch.no_grad()."
+            )
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
+        result = [grads, after, outcome.value.detach(), weight, outcome.metrics]
+        grads, after, value, weight, metrics = _unwrapped(result, level)
+    gradients = Gradients(grads, after, Outcome(value, weight, metrics))
+    return gradients if sink is None else emit(gradients, batch, sink)
+
+
+def _wrapped(tree: Any, level: int) -> Any:
+    return with_tensors(tree, iter(_wrap_all_tensors(flatten(tree), level)))
+
+
+def _unwrapped(tree: Any, level: int) -> Any:
+    found: Any = _undo_create_differentiable(tuple(flatten(tree)), level)
+    return with_tensors(tree, iter(found))
+
+
+def _refuse_writes(model: FunctionalModule, params: Tensors, versions: dict[str, int]) -> None:
+    """Refuse a forward that writes to parameters: torch.func would lose it."""
+    for path, now in model.current_params().items():
+        if now is not params[path] or now._version != versions[path]:
+            raise UnsupportedError(
+                f"the forward pass writes to parameter {path!r}, which a population cannot follow. "
+                "Make it a buffer, or train the members one by one, pop.programs[i]"
+            )

@@ -1,0 +1,136 @@
+"""Trees with an axis of members: stacked, split, and mapped over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.populations.gradients import HOOKS
+from functrain.transforms.batch_norm import BatchNormFormula
+from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.tree import items as leaves
+from functrain.tree import path_string
+
+PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
+"""The parts of a state whose tensors have an axis of members, as ``counters.skipped`` has."""
+
+
+def stacked(trees: Iterable[Any], members: int, name: str) -> Any:
+    """Return one tree whose tensors have the axis of members in front.
+
+    Args:
+        trees: one of each member, alike except for the values of tensors; each is read once, so
+            that no more than one need be in memory.
+        members: how many there are.
+        name: of these trees, for messages.
+
+    Raises:
+        ConfigurationError: they differ in more than values; the leaf is named.
+    """
+    first: Any = None
+    found: list[Tensor] = []
+    for number, one in enumerate(trees):
+        if not number:
+            first = one
+            found = [leaf.new_empty((members, *leaf.shape)) for leaf in flatten(one)]
+        else:
+            _require_alike(first, one, number, name)
+        for into, leaf in zip(found, flatten(one), strict=True):
+            into[number].copy_(leaf)
+    return with_tensors(first, iter(found))
+
+
+def _require_alike(first: Any, other: Any, number: int, name: str) -> None:
+    mine, theirs = (
+        {path_string(path): leaf for path, leaf in leaves(one)} for one in (first, other)
+    )
+    for path in [*mine, *(path for path in theirs if path not in mine)]:
+        if _form(mine.get(path)) != _form(theirs.get(path)):
+            raise ConfigurationError(
+                f"{name}.{path} is {_shown(mine, path)} in member 0 and {_shown(theirs, path)} in "
+                f"member {number}; members of a population differ in values only"
+            )
+
+
+def member_of(tree: Any, index: int) -> Any:
+    """Return the tree of one member, with memory of its own."""
+    return with_tensors(tree, iter([leaf[index].clone() for leaf in flatten(tree)]))
+
+
+def chosen(tree: Any, indices: Sequence[int]) -> Any:
+    """Return the tree of some members, with memory of its own."""
+    return with_tensors(tree, iter([leaf[list(indices)] for leaf in flatten(tree)]))
+
+
+def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any) -> Any:
+    """Return ``function`` of trees for every member, by ``torch.func.vmap`` over their tensors.
+
+    Only tensors go through it. Other leaves, such as ``None`` and names, are given to
+    the function as they are.
+
+    Args:
+        function: of one member's trees to a tree.
+        axes: for each tree, 0 where its tensors have an axis of members, ``None`` where all members
+            share them.
+        trees: the arguments.
+
+    Raises:
+        UnsupportedError: an operation of the model or the loss cannot be mapped.
+    """
+    held: list[Any] = []
+    own = [flatten(tree) for tree in trees]
+    dims = tuple(axis for axis, tensors in zip(axes, own, strict=True) for _ in tensors)
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = iter(tensors)
+        held.append(function(*[with_tensors(tree, given) for tree in trees]))
+        return tuple(flatten(held[-1]))
+
+    mapping = torch.func.vmap(flat, in_dims=dims, randomness="different")
+    try:
+        # Torch's own batch norm would take the channels of all members as those of one tensor, and
+        # its rounding depends on their number.
+        with BatchNormFormula():
+            found = mapping(*[tensor for tensors in own for tensor in tensors])
+    except RuntimeError as error:
+        if (reason := _reason(error)) is None:
+            raise
+        raise UnsupportedError(
+            f"a population maps the step over its members by torch.func.vmap, and this one cannot "
+            f"be mapped: {reason}. Train the members one by one, pop.programs[i]; the error above "
+            "names the operation"
+        ) from error
+    return with_tensors(held[-1], iter(found))
+
+
+def _reason(error: RuntimeError) -> str | None:
+    """Return why torch.func refuses an operation, where the error is that."""
+    text = str(error)
+    if "different inplace randomness" in text:
+        return (
+            "it fills a tensor that all members share with random numbers. Draw with torch.randn, "
+            "torch.rand or torch.rand_like instead of tensor.normal_() and the like"
+        )
+    if HOOKS in text:
+        return (
+            "it uses activation checkpointing (torch.utils.checkpoint) or other hooks on saved "
+            "tensors, which torch.func does not support. Leave it out"
+        )
+    if "vmap" in text or "functorch" in text or "torch.func" in text:
+        return text.splitlines()[0]
+    return None
+
+
+def _form(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def _shown(tree: dict[str, Any], path: str) -> str:
+    if path not in tree:
+        return "missing"
+    leaf = tree[path]
+    return f"{leaf.dtype} {list(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)

@@ -1,0 +1,276 @@
+"""A population: a program whose state has an axis of members.
+
+Read :meth:`Population.train_step` first. It is that of ``core/program.py`` with a learning rate, a
+schedule and a random stream for each member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.core.batch import Batch
+from functrain.core.diagnosis import not_a_state
+from functrain.core.loss import Outcome
+from functrain.core.program import Metrics, Program
+from functrain.core.rng import Rng
+from functrain.core.state import Donation, TrainState
+from functrain.errors import ConfigurationError, NonFiniteError
+from functrain.populations import hyperparameters as named
+from functrain.populations import rates, states
+from functrain.populations.batches import Batches, parts
+from functrain.populations.draws import streams_of
+from functrain.populations.evaluation import evaluated, metrics_of
+from functrain.populations.failures import skipped
+from functrain.populations.step import Inputs
+
+
+@attrs.frozen(eq=False, repr=False)
+class Population(Program):
+    """Members of one program that one step trains; made by :func:`functrain.population`.
+
+    It is a program: ``init``, ``train_step`` and ``eval_step`` take and return states of all
+    members, whose tensors have an axis of members in front. Metrics have the shape ``[members]``.
+
+    Attributes:
+        programs: that of each member, with its hyperparameters at the start.
+        values: these hyperparameters by path. A state holds its own, which ``replaced`` changes.
+        seeds: of each member.
+        batches: ``"shared"`` or ``"own"``.
+        device_step: that of all members; see ``populations/step.py``.
+    """
+
+    programs: list[Program] = attrs.field(kw_only=True)
+    values: named.Values = attrs.field(kw_only=True)
+    seeds: tuple[int, ...] = attrs.field(kw_only=True)
+    batches: Batches = attrs.field(kw_only=True)
+    memory: named.Memory = attrs.field(factory=named.Memory, init=False)
+
+    def __repr__(self) -> str:
+        varied = ", ".join(self.values) or "seeds"
+        return f"Population({len(self)} members with their own {varied})\n{super().__repr__()}"
+
+    def __len__(self) -> int:
+        return len(self.programs)
+
+    def init(
+        self,
+        seed: int = 0,
+        params: dict[str, Tensor] | None = None,
+        device: torch.device | str | None = None,
+    ) -> TrainState:
+        """Return the state of all members before the first step.
+
+        Args:
+            seed: of what members share: the order of the data in ``fit``. Weights and random
+                numbers of a member follow from its own seed.
+            params: pretrained values by path, for every member.
+            device: where the state goes.
+        """
+        pairs = zip(self.programs, self.seeds, strict=True)
+        each = (program.init(own, params, device) for program, own in pairs)
+        state = states.together(each, len(self), named.held(self.values))
+        return attrs.evolve(state, rng=Rng(seed))
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Make one update of every member, as a pure function.
+
+        A member whose loss or gradients are not finite keeps its weights, and its
+        ``state.counters.skipped`` is counted up, unless ``nonfinite="ignore"``. It changes nothing
+        of the others.
+
+        Args:
+            state: of all members; not changed (a donated population consumes it).
+            batch: what the loss takes, for all members; with ``batches="own"`` its tensors have the
+                axis of members in front.
+
+        Returns:
+            (next state, metrics); each metric has the shape ``[members]``.
+
+        Raises:
+            ConfigurationError: the state is of another population.
+            NonFiniteError: no member can make the update, and ``nonfinite="raise"``.
+            UnsupportedError: an operation of the model or the loss cannot be mapped over members.
+        """
+        self.require(state, batch)
+        given = parts(batch, self.recipe.accumulate, len(self), self.batches)
+        if not given.samples:
+            return skipped(state, given, len(self))
+        programs, tensors = self._hyperparameters(state)
+        number, recipe = state.counters.step, self.recipe
+        each = rates.of_members(programs, state, self.zero_rate)
+        donation = Donation(state) if self.donates else None
+        lent = donation if donation is not None and self._may_write(state) else None
+        scheduler, rng, counters = state.scheduler, state.rng, state.counters
+        inputs = Inputs(given.parts, rates.stacked(each, state.device), tensors)
+        device_state = {
+            "params": state.params,
+            "buffers": state.buffers,
+            "optimizer": state.optimizer,
+            "ema": state.ema,
+            "loss_scale": state.loss_scale,
+            "skipped": counters.skipped,
+        }
+        ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
+        seed, streams = streams_of(states.seeds_of(state), ("step", number), len(given.parts))
+        step: Any = self.device_step
+        after, outputs = step(device_state, inputs, ema_due, lent, seed, streams)
+        if recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
+            if donation is not None:
+                donation.give_back()
+            raise NonFiniteError(number, outputs["loss"].tolist(), [], len(self))
+        updated = TrainState(
+            params=after["params"],
+            buffers=after["buffers"],
+            optimizer=after["optimizer"],
+            scheduler=rates.advanced(programs, scheduler, outputs["loss"]),
+            ema=after["ema"],
+            loss_scale=after["loss_scale"],
+            rng=rng,
+            counters=counters.after(given, after["skipped"]),
+        )
+        if donation is not None:
+            donation.take()
+        own = {"loss": outputs["loss"], "grad_norm": outputs["grad_norm"], **outputs["metrics"]}
+        return updated, {**own, **rates.metrics(each)}
+
+    def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
+        """Return loss and metrics of a batch for every member; see :meth:`Program.eval_step`.
+
+        Returns:
+            Each metric has the shape ``[members]``.
+        """
+        return metrics_of(self.outcome(state, batch, weights), len(self), state.device)
+
+    def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
+        """Return the result of ``eval_step``, every tensor in it with the axis of members."""
+        self.require(state, batch)
+        _, tensors = self._hyperparameters(state)
+        program = attrs.evolve(self.programs[0], fixed=self.fixed)
+        return evaluated(program, self.batches, state, batch, weights, tensors)
+
+    def member(self, state: TrainState, index: int) -> TrainState:
+        """Return the state of one member, with memory of its own, for ``programs[index]``.
+
+        Where :meth:`replaced` has changed its hyperparameters, it is one for
+        ``pop.current(state).programs[index]``.
+
+        Args:
+            state: of all members; not changed.
+            index: of the member.
+        """
+        self.require(state)
+        return states.member(state, self._index(index))
+
+    def stacked(self, each: Sequence[TrainState], seed: int = 0) -> TrainState:
+        """Return the state of all members from one of each, the opposite of :meth:`member`.
+
+        Args:
+            each: states of ``programs``, in their order, all after the same number of steps.
+            seed: of what members share, as for :meth:`init`.
+
+        Raises:
+            ConfigurationError: there are fewer or more, or they differ in more than values.
+        """
+        if len(each) != len(self):
+            raise ConfigurationError(
+                f"stacked: expected {len(self)} states, one for each member, got {len(each)}"
+            )
+        state = states.together(each, len(self), named.held(self.values))
+        return attrs.evolve(state, rng=Rng(seed))
+
+    def current(self, state: TrainState) -> Population:
+        """Return the population whose ``programs`` have the hyperparameters that a state holds.
+
+        Args:
+            state: of all members, after :meth:`replaced`.
+        """
+        self.require(state)
+        values = {**self.values, **states.held_by(state)}
+        return self._with(self._hyperparameters(state)[0], values, self.seeds)
+
+    def only(self, state: TrainState, indices: Sequence[int]) -> tuple[Population, TrainState]:
+        """Return a population of some members, and its state; they go on as they would have.
+
+        Args:
+            state: of all members; not changed.
+            indices: of those that stay, in their new order.
+
+        Raises:
+            ConfigurationError: there is no such member, or none is left.
+        """
+        self.require(state)
+        some = [self._index(index) for index in indices]
+        if not some:
+            raise ConfigurationError("only: expected at least one member, got none")
+        all_values = {**self.values, **states.held_by(state)}
+        programs = [self._hyperparameters(state)[0][index] for index in some]
+        values = {path: tuple(own[n] for n in some) for path, own in all_values.items()}
+        smaller = self._with(programs, values, tuple(self.seeds[index] for index in some))
+        return smaller, states.only(state, some, named.held(values))
+
+    def replaced(
+        self, state: TrainState, index: int, by: int | None = None, **values: Any
+    ) -> TrainState:
+        """Return a state in which one member continues from another, or with other hyperparameters.
+
+        Args:
+            state: of all members; not changed.
+            index: of the member that is replaced. It keeps its seed, and its schedule where members
+                have schedules of their own.
+            by: of the member whose weights, moments and hyperparameters it takes over.
+            values: new hyperparameters by path, among those of the population.
+
+        Raises:
+            ConfigurationError: a name is not among the population's hyperparameters, or a value is
+                out of range.
+        """
+        self.require(state)
+        index, held = self._index(index), dict(states.held_by(state))
+        if by is not None:
+            by = self._index(by)
+            held = {path: named.put(own, index, own[by]) for path, own in held.items()}
+            same = self.programs[index].schedules == self.programs[by].schedules
+            alike = same or held.keys() == self.values.keys()
+            state = states.copied_over(state, index, by, schedule=alike)
+        for path, value in values.items():
+            held = named.with_value(self.programs[0], held, index, path, value)
+        return states.holding(state, held)
+
+    def _with(
+        self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]
+    ) -> Population:
+        schedules: Any = {str(n): one.schedules for n, one in enumerate(programs)}
+        return attrs.evolve(
+            self, programs=programs, values=values, seeds=seeds, schedules=schedules
+        )
+
+    def _hyperparameters(self, state: TrainState) -> tuple[list[Program], dict[str, Any]]:
+        """Return the programs and the device's hyperparameters that a state holds."""
+        return self.memory.of(self.programs, self.values, states.held_by(state), state.device)
+
+    def _index(self, index: int) -> int:
+        if not isinstance(index, int) or not -len(self) <= index < len(self):
+            raise ConfigurationError(
+                f"expected the index of a member, 0 to {len(self) - 1}, got {index!r}"
+            )
+        return index % len(self)
+
+    def require(self, state: object, batch: Batch = None) -> None:
+        """Refuse a state of anything else.
+
+        Args:
+            state: of all members.
+            batch: that was given with it, for the message.
+
+        Raises:
+            UnsupportedError: it is no state.
+            ConfigurationError: it is of one program, or of another population.
+        """
+        if not isinstance(state, TrainState):
+            raise not_a_state(state, batch)
+        states.require_members(state, len(self))

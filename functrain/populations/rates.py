@@ -1,0 +1,71 @@
+"""The learning rates of members, on the host: plain numbers from plain numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.core import learning_rate
+from functrain.core.program import Program
+from functrain.core.schedule import Schedule
+from functrain.core.state import TrainState
+
+
+def of_members(
+    programs: list[Program], state: TrainState, zero_rate: str
+) -> list[learning_rate.Rate]:
+    """Return the rate of each member's next update; by group where there are groups.
+
+    Args:
+        programs: of the members.
+        state: of all of them.
+        zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
+    """
+    number, found = state.counters.step, []
+    for index, program in enumerate(programs):
+        own = state.scheduler[str(index)]
+        rate = learning_rate.rate(program.schedules, own, number)
+        if zero_rate != "ignore" and learning_rate.has_zero(rate):
+            learning_rate.report_ended(program.schedules, own, number, zero_rate)
+        found.append(rate)
+    return found
+
+
+def stacked(rates: list[learning_rate.Rate], device: torch.device) -> Any:
+    """Return rates as float64 tensors ``[members]``, by group."""
+    if isinstance(rates[0], dict):
+        return {name: stacked([one[name] for one in rates], device) for name in rates[0]}
+    return torch.tensor(rates, dtype=torch.float64, device=device)
+
+
+def metrics(rates: list[learning_rate.Rate]) -> dict[str, Tensor]:
+    """Return rates as metrics: ``lr``, and with groups ``lr.NAME`` of each."""
+    each = [learning_rate.by_name(rate) for rate in rates]
+    return {
+        name: torch.tensor([one[name] for one in each], dtype=torch.float64) for name in each[0]
+    }
+
+
+def advanced(programs: list[Program], scheduler: dict[str, Any], loss: Tensor) -> dict[str, Any]:
+    """Return the scheduler state of all members after an update.
+
+    Args:
+        programs: of the members.
+        scheduler: before it.
+        loss: of each member; read only where its schedule observes it.
+    """
+    changed = {
+        str(index): learning_rate.advance(program.schedules, scheduler[str(index)], loss[index])
+        for index, program in enumerate(programs)
+        if not _is_stateless(program.schedules)
+    }
+    return {**scheduler, **changed} if changed else scheduler
+
+
+def _is_stateless(schedules: learning_rate.Schedules) -> bool:
+    """Return whether an update leaves the state of a schedule as it is."""
+    if isinstance(schedules, dict):
+        return all(map(_is_stateless, schedules.values()))
+    return type(schedules).advance is Schedule.advance and schedules.observes != "step"

@@ -1,0 +1,151 @@
+"""States of all members: stacked from those of one each, split, chosen, replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
+from functrain.errors import ConfigurationError
+from functrain.populations.members import PARTS, chosen, member_of, stacked
+from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.tree import thawed
+
+MEMBERS = "members"
+"""The key in ``state.scheduler`` of what differs between members and is no tensor."""
+
+_COUNTS = ("step", "epoch", "batch", "samples", "empty")
+
+
+def together(states: Iterable[TrainState], members: int, held: dict[str, Any]) -> TrainState:
+    """Return the state of all members.
+
+    Args:
+        states: one of each, in order.
+        members: how many there are.
+        held: the hyperparameters of members that are numbers, by path.
+
+    Raises:
+        ConfigurationError: they differ in more than values.
+    """
+    scheduler, seeds, skipped, counters = {}, [], [], list[Counters]()
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for number, state in enumerate(states):
+            counters.append(state.counters)
+            _require_same_counts(counters[0], state.counters, number)
+            scheduler[str(number)] = state.scheduler
+            seeds.append(state.rng.seed)
+            skipped.append(state.counters.skipped)
+            yield {name: getattr(state, name) for name in PARTS}
+
+    tensors = stacked(parts(), members, "state")
+    return TrainState(
+        **tensors,
+        scheduler={**scheduler, MEMBERS: {"seeds": tuple(seeds), "hyperparameters": held}},
+        rng=Rng(seeds[0]),
+        counters=attrs.evolve(counters[0], skipped=torch.stack(skipped)),
+    )
+
+
+def member(state: TrainState, index: int) -> TrainState:
+    """Return the state of one member, with memory of its own."""
+    return TrainState(
+        **{name: member_of(getattr(state, name), index) for name in PARTS},
+        scheduler=state.scheduler[str(index)],
+        rng=Rng(state.scheduler[MEMBERS]["seeds"][index]),
+        counters=attrs.evolve(state.counters, skipped=state.counters.skipped[index].clone()),
+    )
+
+
+def only(state: TrainState, indices: Sequence[int], held: dict[str, Any]) -> TrainState:
+    """Return the state of some members, with memory of its own.
+
+    Args:
+        state: of all members.
+        indices: of those that stay.
+        held: their hyperparameters.
+    """
+    seeds = tuple(state.scheduler[MEMBERS]["seeds"][index] for index in indices)
+    scheduler = {str(n): state.scheduler[str(index)] for n, index in enumerate(indices)}
+    return attrs.evolve(
+        state,
+        **{name: chosen(getattr(state, name), indices) for name in PARTS},
+        scheduler={**scheduler, MEMBERS: {"seeds": seeds, "hyperparameters": held}},
+        counters=attrs.evolve(
+            state.counters, skipped=state.counters.skipped[torch.tensor(indices)]
+        ),
+    )
+
+
+def copied_over(state: TrainState, index: int, by: int, schedule: bool) -> TrainState:
+    """Return a state in which one member has the tensors of another.
+
+    Args:
+        state: of all members; not changed.
+        index: of the member that is replaced.
+        by: of the other.
+        schedule: whether it has the state of the other's schedule, too.
+    """
+    parts = {name: thawed(getattr(state, name)) for name in PARTS}
+    parts["skipped"] = state.counters.skipped
+    tensors = [leaf.clone() for leaf in flatten(parts)]
+    for leaf in tensors:
+        leaf[index] = leaf[by]
+    parts = with_tensors(parts, iter(tensors))
+    counters = attrs.evolve(state.counters, skipped=parts.pop("skipped"))
+    scheduler = dict(state.scheduler)
+    if schedule:
+        scheduler[str(index)] = scheduler[str(by)]
+    return attrs.evolve(state, **parts, scheduler=scheduler, counters=counters)
+
+
+def seeds_of(state: TrainState) -> tuple[int, ...]:
+    """Return the seeds of all members."""
+    seeds: tuple[int, ...] = state.scheduler[MEMBERS]["seeds"]
+    return seeds
+
+
+def held_by(state: TrainState) -> dict[str, Any]:
+    """Return the hyperparameters that a state holds, by path."""
+    held: dict[str, Any] = state.scheduler[MEMBERS]["hyperparameters"]
+    return held
+
+
+def holding(state: TrainState, held: dict[str, Any]) -> TrainState:
+    """Return a state with other hyperparameters."""
+    own = {**state.scheduler[MEMBERS], "hyperparameters": held}
+    return attrs.evolve(state, scheduler={**state.scheduler, MEMBERS: own})
+
+
+def require_members(state: TrainState, members: int) -> None:
+    """Refuse a state that is not of so many members.
+
+    Raises:
+        ConfigurationError: it is of one program, or of another population.
+    """
+    if MEMBERS not in state.scheduler:
+        raise ConfigurationError(
+            "expected the state of a population, got that of one program. Begin with pop.init(), "
+            "or make one of several states: pop.stacked([state, ...])"
+        )
+    found = len(state.scheduler[MEMBERS]["seeds"])
+    if found != members:
+        raise ConfigurationError(
+            f"expected a state of {members} members, got one of {found}. A state belongs to its "
+            "population: after pop, state = pop.only(state, [...]) use the new pop"
+        )
+
+
+def _require_same_counts(first: Counters, other: Counters, number: int) -> None:
+    for name in _COUNTS:
+        mine, theirs = getattr(first, name), getattr(other, name)
+        if mine != theirs:
+            raise ConfigurationError(
+                f"stacked: expected states that stand at the same place, but counters.{name} is "
+                f"{mine} in member 0 and {theirs} in member {number}"
+            )

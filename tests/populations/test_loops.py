@@ -1,0 +1,30 @@
+"""Populations in loops."""
+
+from __future__ import annotations
+
+import pytest
+from populations import batch, program, trained
+
+import functrain as ft
+from functrain import schedules
+from functrain.errors import ConfigurationError
+
+
+def test_iterate_steps_a_population_and_fills_in_the_horizon_of_each_member() -> None:
+    linear = [schedules.Linear(0.1), schedules.Linear(0.2)]
+    pop = ft.population(program(), {"lr": linear, "weight_decay": [0.1, 0.2]})
+    rates = []
+    for state, metrics in ft.iterate(pop, pop.init(), [batch(0), batch(1)], until="4 steps"):
+        rates.append(metrics["lr"].tolist())
+    assert state.counters.step == 4
+    assert rates == [pytest.approx([0.1 * left, 0.2 * left]) for left in (1, 0.75, 0.5, 0.25)]
+    some, chosen = pop.only(state, [1])
+    assert some.member(chosen, 0).counters.step == 4
+
+
+def test_fit_and_evaluate_say_how_to_use_a_population() -> None:
+    pop = ft.population(program(), seeds=[1, 2])
+    with pytest.raises(ConfigurationError, match="fit does not train a population yet"):
+        ft.fit(pop, [batch(0)], until="1 step")
+    with pytest.raises(ConfigurationError, match="evaluate takes one program"):
+        ft.evaluate(pop, trained(pop, 1)[0], [batch(0)])
