@@ -3,6 +3,6 @@
 Begin with ``application.py``; each command has a file of its own.
 """
 
-from functrain.cli.application import main
+from functrain.cli.entry_point import main
 
 __all__ = ["main"]

@@ -20,6 +20,7 @@ from functrain.cli.checkpoint_argument import ChosenCheckpoint, open_checkpoint
 from functrain.metrics.log_file import FILE_NAME, read
 from functrain.testing.bisect.records import by_checkpoints, by_digests
 from functrain.tree import Difference, Path
+from functrain.view.plain_text import apart
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -149,7 +150,7 @@ def first_difference_of_logs(first: Location, second: Location) -> FirstDifferen
     for ours, theirs in zip(*rows, strict=False):
         for name in {**ours, **theirs}:
             if tree.diff(ours.get(name), theirs.get(name)):
-                values = f"{ours.get(name)!r} and {theirs.get(name)!r}"
+                values = " and ".join(apart(ours.get(name), theirs.get(name)))
                 step = ours.get("step")
                 return FirstDifference(f"the logs part at step {step}: {name} is {values}", step)
     lengths = [len(log) for log in rows]

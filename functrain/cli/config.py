@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from functrain.cli.options import Overrides, Source
+
 if TYPE_CHECKING:
     from functrain.config import Loaded, RunObjects
 
 app = typer.Typer(help="Inspect configurations.", no_args_is_help=True)
-Source = Annotated[str, typer.Argument(help="digits, chargpt, or a YAML file")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value, +key=value, ~key, group=name ...")
-]
 
 
 @app.command()

@@ -13,9 +13,8 @@ from functrain.cli.comparison import Comparison, compared
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import Difference, path_string
-
-# Maximum width of the column that may wrap, to leave room for names.
-_MOST_WIDE = 20
+from functrain.tree.compare import ulps_text
+from functrain.view import plain_text
 
 
 def diff(
@@ -75,7 +74,7 @@ def _print(found: Comparison, made: Parting | None, console: Console) -> None:
             console.print(indent, output.cell(line.lstrip()), sep="", soft_wrap=True)
     if found.differences:
         console.print()
-        console.print(_table(found))
+        output.print_table(console, _table(found))
 
 
 def _lines(found: Comparison) -> list[str]:
@@ -94,26 +93,18 @@ def _lines(found: Comparison) -> list[str]:
 
 
 def _table(found: Comparison) -> Any:
-    table = output.table(
-        *("leaf", "difference", "max abs", "ulps"),
-        right=("max abs", "ulps"),
-        folded=("leaf", "difference"),
-        most={"difference": _MOST_WIDE},
-    )
+    heads = ("leaf", "difference", "max abs", "")
+    table = output.table(*heads, right=heads[2:], folded=heads[:2])
     sizes = found.elements
     for each in found.differences:
         tensors = each.kind == "value" and each.path in sizes
         table.add_row(
             output.cell(path_string(each.path)),
             output.cell(each.detail.partition(" elements")[0] if tensors else each.detail),
-            f"{each.max_abs:.3g}" if tensors else "",
-            "" if each.ulps is None else _short(each.ulps),
+            plain_text.number(each.max_abs) if tensors else "",
+            ulps_text(each.ulps),
         )
     return table
-
-
-def _short(count: int) -> str:
-    return f"{count:,}" if count < 10**7 else f"{count:.2e}"
 
 
 def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from functrain.checkpoint.exporting import export
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
-from functrain.view import plain_text
+from functrain.tree.printing import byte_size
 
 
 def write(
@@ -36,5 +36,5 @@ def write(
         return
     step = "" if target.manifest.step is None else f" of step {target.manifest.step}"
     console.print(
-        output.cell(f"{what}{step} written to {path}: {plain_text.size(length)}"), soft_wrap=True
+        output.cell(f"{what}{step} written to {path}: {byte_size(length)}"), soft_wrap=True
     )

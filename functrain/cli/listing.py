@@ -9,6 +9,7 @@ from rich.console import Console
 
 from functrain.checkpoint.retention import Best
 from functrain.cli import output
+from functrain.tree.printing import byte_size
 from functrain.view import plain_text
 from functrain.view.run_checkpoints import (
     CheckpointSummary,
@@ -74,8 +75,8 @@ def _print(rows: list[CheckpointSummary], best: int | None, console: Console) ->
             "-" if row.step is None else str(row.step),
             "best" if best is not None and row.step == best else "",
             "-" if manifest is None else plain_text.moment(manifest.saved_at),
-            plain_text.size(row.size),
+            byte_size(row.size),
             "-" if manifest is None else f"{len(manifest.leaves):,}",
             last,
         )
-    console.print(table)
+    output.print_table(console, table, spare=("leaves", "size", "saved (UTC)"))

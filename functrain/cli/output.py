@@ -6,58 +6,116 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import add, gt
 from typing import Any
 
 import orjson
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from functrain.errors import FunctrainWarning
 from functrain.view.plain_text import printable
 
+# Words up to this width are not broken, if there is room for them.
+_MOST_KEPT = 32
 _LEAST_WIDTH = 8
-_PLAIN_WIDTH = 100
+# Without a terminal each row is one line, for other programs.
+_PIPE_WIDTH = 10_000
 
 
 def console() -> Console:
-    """Return the terminal, or standard output with room for the paths in tables."""
-    made = Console()
-    # Without a terminal rich assumes 80 columns, which would wrap paths.
+    """Return the terminal, or standard output with room for whole rows; obey ``NO_COLOR``."""
+    # Without a color system rich writes no bold and dim text either.
+    plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    made = Console(**plain)
     wide = not made.is_terminal and "COLUMNS" not in os.environ
-    return Console(width=_PLAIN_WIDTH) if wide else made
+    return Console(width=_PIPE_WIDTH, **plain) if wide else made
 
 
-def table(
-    *columns: str,
-    right: tuple[str, ...] = (),
-    folded: tuple[str, ...] = (),
-    least: Mapping[str, int] | None = None,
-    most: Mapping[str, int] | None = None,
-) -> Table:
+def table(*columns: str, right: tuple[str, ...] = (), folded: tuple[str, ...] = ()) -> Table:
     """Return an empty table without a frame, so that other programs can process its rows.
 
     Args:
         columns: the headings.
         right: right-aligned columns, for numbers.
         folded: columns that may wrap; the others never do.
-        least: minimum widths of folded columns.
-        most: maximum widths of columns.
     """
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    made = _empty()
     for name in columns:
-        fold = name in folded
-        made.add_column(
-            name,
-            justify="right" if name in right else "left",
-            no_wrap=not fold,
-            overflow="fold",
-            max_width=(most or {}).get(name),
-            min_width=(least or {}).get(name, _LEAST_WIDTH) if fold else None,
-        )
+        side: Any = "right" if name in right else "left"
+        made.add_column(name, justify=side, no_wrap=name not in folded)
     return made
+
+
+def print_table(console: Console, table: Table, spare: Sequence[str] = ()) -> None:
+    """Print a table in full, or as much of it as the terminal has room for.
+
+    Empty columns are left out. If the table is too wide, columns wrap between words; then spare
+    columns are left out in order, which the last line says; then words are broken, and in a very
+    narrow terminal numbers too. Nothing is cut off, as rich would.
+
+    Args:
+        console: where to print.
+        table: made by :func:`table`.
+        spare: headings of columns that may be left out.
+    """
+    columns = [column for column in table.columns if any(map(str, column.cells))]
+    left_out = list[str]()
+    while spare and sum(map(_least, columns)) > _room(console, columns):
+        columns = [column for column in columns if column.header != spare[0]]
+        left_out, spare = [*left_out, spare[0]], spare[1:]
+    made = _empty()
+    for column, width in zip(columns, _widths(columns, _room(console, columns)), strict=True):
+        made.add_column(column.header, justify=column.justify, width=width, overflow="fold")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        made.add_row(*row)
+    console.print(made)
+    if left_out:
+        console.print(cell(f"(narrow terminal: without {', '.join(left_out)})", "dim"))
+
+
+def _empty() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _room(console: Console, columns: Sequence[Column]) -> int:
+    """Return the width for all cells; rich counts the gap after the last column too."""
+    return console.width - 2 * len(columns) + 1
+
+
+def _widths(columns: Sequence[Column], room: int) -> list[int]:
+    """Return the width of each column: its widest cell, or less where that is too much."""
+    widths = [max(map(cell_len, _texts(column))) for column in columns]
+    for least in (map(_least, columns), map(_broken, columns), (1 for _ in columns)):
+        bounds = list(least)
+        while sum(widths) > room and (over := [*map(gt, widths, bounds)]) and any(over):
+            widest = max(width for width, more in zip(widths, over, strict=True) if more)
+            at = next(n for n, width in enumerate(widths) if over[n] and width == widest)
+            widths[at] -= 1
+    return widths
+
+
+def _least(column: Column) -> int:
+    """Return the width at which no word of a column is broken, or no cell if it never wraps."""
+    texts = _texts(column)
+    if column.no_wrap:
+        return max(map(cell_len, texts))
+    indents = (len(text) - len(text.lstrip()) for text in texts)
+    words = (max(map(cell_len, text.split()), default=0) for text in texts)
+    widest: int = max(map(add, indents, words))
+    return min(_MOST_KEPT, widest)
+
+
+def _broken(column: Column) -> int:
+    return _least(column) if column.no_wrap else min(_LEAST_WIDTH, _least(column))
+
+
+def _texts(column: Column) -> list[str]:
+    return [str(column.header), *map(str, column.cells)]
 
 
 def cell(value: object, style: str = "") -> Text:

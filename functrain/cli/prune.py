@@ -11,6 +11,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.retention import Best, EverySteps, Rule
 from functrain.cli import output
 from functrain.errors import ConfigurationError
+from functrain.tree.printing import byte_size
 from functrain.view import plain_text
 from functrain.view.run_checkpoints import (
     CheckpointSummary,
@@ -68,7 +69,7 @@ def prune(
         return
     _print(rows, going, reasons, console)
     verb = "would free" if dry_run else "freed"
-    console.print(f"{verb} {plain_text.size(freed)}: {len(going)} of {len(rows)} checkpoints")
+    console.print(f"{verb} {byte_size(freed)}: {len(going)} of {len(rows)} checkpoints")
 
 
 def _reasons(
@@ -95,15 +96,15 @@ def _print(
     rows: dict[int, CheckpointSummary], going: set[int], reasons: dict[int, str], console: Console
 ) -> None:
     table = output.table(
-        *("step", "", "size", "why", "metrics"), right=("step", "size"), folded=("metrics",)
+        *("step", "", "size", "why", "metrics"), right=("step", "size"), folded=("why", "metrics")
     )
     for step, row in rows.items():
         goes = step in going
         table.add_row(
             str(step),
             output.cell("goes" if goes else "stays", "yellow" if goes else "green"),
-            plain_text.size(row.size),
+            byte_size(row.size),
             output.cell("" if goes else reasons[step]),
             output.cell(row.problem or plain_text.metrics_text(row.metrics)),
         )
-    console.print(table)
+    output.print_table(console, table, spare=("size", "metrics"))

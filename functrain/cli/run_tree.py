@@ -1,4 +1,4 @@
-"""``functrain ls --tree``: runs, their forks, and steps set aside by rewinding."""
+"""``functrain ls FOLDER``: runs, their forks, and steps set aside by rewinding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 from rich.console import Console
-from rich.markup import escape
 
 from functrain.checkpoint import Checkpoints
 from functrain.cli import output
@@ -73,9 +72,13 @@ def show_run_tree(
         runs = [_document(member) for member in members]
         output.print_json({"directory": directory, "runs": runs})
         return
-    for line in _lines(members, directory.resolve()):
-        # Never wrap a line, so that other programs can process them.
-        console.print(line, soft_wrap=True, highlight=False)
+    _print(list(_in_order(members)), directory.resolve(), console)
+
+
+def is_folder_of_runs(directory: Path) -> bool:
+    """Return whether a directory is neither a run nor a checkpoint, but has runs below it."""
+    first = None if is_checkpoint(directory) else next(_runs(directory), None)
+    return first is not None and first != directory
 
 
 def find_runs(directory: Path, monitor: str | None = None, mode: str | None = None) -> list[Member]:
@@ -157,14 +160,14 @@ def _checked(member: Member, members: dict[Path, Member]) -> Member:
     return attrs.evolve(member, problem=f"it is its own ancestor: {names}")
 
 
-def _lines(members: list[Member], base: Path) -> Iterator[str]:
-    """Yield a line for each run, below its parent."""
+def _in_order(members: list[Member]) -> Iterator[tuple[str, Member]]:
+    """Yield each run below its parent, with the branches of the tree in front of it."""
     below: dict[Path | None, list[Member]] = {}
     for member in members:
         below.setdefault(member.parent if member.problem is None else None, []).append(member)
 
-    def grown(member: Member, first: str, rest: str) -> Iterator[str]:
-        yield first + _line(member, base)
+    def grown(member: Member, first: str, rest: str) -> Iterator[tuple[str, Member]]:
+        yield first, member
         children = sorted(below.get(member.path, []), key=lambda each: each.step or 0)
         for child in children:
             fork, along = ("└── ", "    ") if child is children[-1] else ("├── ", "│   ")
@@ -174,26 +177,40 @@ def _lines(members: list[Member], base: Path) -> Iterator[str]:
         yield from grown(member, "", "")
 
 
-def _line(member: Member, base: Path) -> str:
+def _print(rows: list[tuple[str, Member]], base: Path, console: Console) -> None:
+    heads = ("run", "origin", "checkpoints", "metric", "best", "last")
+    table = output.table(*heads, folded=("run", "origin"))
+    for branch, member in rows:
+        table.add_row(
+            output.cell(branch).append(_name(member, base), "bold"),
+            _origin_text(member),
+            "" if member.steps is None else " to ".join(map(str, dict.fromkeys(member.steps))),
+            output.cell(member.monitor if member.last else ""),
+            _measured(member.best),
+            _measured(member.last),
+        )
+    output.print_table(console, table, spare=("last", "metric", "origin"))
+    for _, member in rows:
+        if member.problem is not None:  # in full, whatever the width
+            line = f"{_name(member, base)}: {member.problem}"
+            console.print(output.cell(line, "red"), soft_wrap=True)
+
+
+def _name(member: Member, base: Path) -> str:
     path = member.path
-    name = path.name if path == base or member.kind == "set aside" else path.relative_to(base)
-    words = [f"[bold]{escape(plain_text.printable(name))}[/bold]", *_origin_text(member)]
-    if member.steps is not None:
-        words.append(f"steps {member.steps[0]} to {member.steps[1]}")
-    for title, found in (("best", member.best), ("last", member.last)):
-        if found is not None:
-            monitor = escape(plain_text.printable(member.monitor))
-            words.append(f"{title} {monitor}={plain_text.number(found[1])} at {found[0]}")
-    if member.problem is not None:
-        words.append(f"[red]{escape(plain_text.printable(member.problem))}[/red]")
-    return "  ".join(words)
+    short = path.name if path == base or member.kind == "set aside" else path.relative_to(base)
+    return plain_text.printable(short)
 
 
-def _origin_text(member: Member) -> list[str]:
+def _measured(found: tuple[int, Any] | None) -> str:
+    return "" if found is None else f"{plain_text.number(found[1])} at {found[0]}"
+
+
+def _origin_text(member: Member) -> str:
     at = "" if member.step is None else f" at step {member.step}"
     if member.kind == "set aside":
-        return [f"set aside{at.replace('at', 'after')}"]
-    return [f"forked{at}"] if member.kind == "fork" else []
+        return f"set aside{at.replace('at', 'after')}"
+    return f"forked{at}" if member.kind == "fork" else ""
 
 
 def _document(member: Member) -> dict[str, Any]:

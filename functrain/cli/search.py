@@ -27,6 +27,7 @@ from functrain.search.loop import direction_of, short
 from functrain.search.space import Space
 from functrain.search.study import open_study
 from functrain.training.events import Listener
+from functrain.view import plain_text
 
 _MOST_ROWS = 10
 # Exit codes by reason; SIGTERM has its own.
@@ -149,7 +150,7 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
     best = report.ranked(study)
     console.print()
     if best:
-        console.print(_table(best[:_MOST_ROWS], options))
+        output.print_table(console, _table(best[:_MOST_ROWS], options), spare=("time",))
     found = report.counts(study)
     console.print(
         f"trials: {', '.join(f'{count} {state}' for state, count in found.items()) or 'none'}",
@@ -169,11 +170,13 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
 
 def _table(best: list[report.Row], options: SearchConfig) -> Table:
     names = list(options.space)
-    table = output.table("trial", options.metric, *names, "time", right=("trial", "time"))
+    heads = ("trial", options.metric, *names, "time")
+    table = output.table(*heads, right=("trial", "time"), folded=tuple(names))
     for row in best:
         spread = "" if row.std is None else f" ± {row.std:.2g}"
         cells = [output.cell(short(row.params.get(name, "-"))) for name in names]
-        value = output.cell(f"{row.value:.5g}{spread}", "bold" if row is best[0] else "")
+        style = "bold" if row is best[0] else ""
+        value = output.cell(f"{plain_text.number(row.value)}{spread}", style)
         table.add_row(str(row.number), value, *cells, f"{row.seconds:.1f} s")
     return table
 

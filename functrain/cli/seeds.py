@@ -11,12 +11,13 @@ from typing import Any
 
 import attrs
 import orjson
-from rich.table import Table
+from rich.console import Console
 
 import functrain as ft
 from functrain.checkpoint.storage.files import replace_file
-from functrain.cli.output import plain
+from functrain.cli import output
 from functrain.errors import RunDirectoryError
+from functrain.view.plain_text import number
 
 FILE_NAME = "seeds.json"
 _FORMAT = 1
@@ -114,19 +115,19 @@ def summary(manifest: Manifest) -> dict[str, dict[str, float]]:
     return {name: spread([float(m[name]) for m in ended if name in m]) for name in names}
 
 
-def table(manifest: Manifest, name: str) -> Table:
-    """Return a table of the spread of each metric."""
-    seeds = ", ".join(manifest.runs)
-    made = Table("metric", "mean ± std", "min", "max", "runs", title=f"{name}: seeds {seeds}")
-    made.title_justify = "left"
+def print_spread(manifest: Manifest, name: str, console: Console) -> None:
+    """Print a table of the spread of each metric."""
+    console.print(output.cell(f"{name}: seeds {', '.join(manifest.runs)}"), soft_wrap=True)
+    heads = ("metric", "mean ± std", "min", "max", "runs")
+    table = output.table(*heads, right=("runs",), folded=("metric",))
     for metric, found in summary(manifest).items():
-        std = f"{found['std']:.4f}" if found["runs"] > 1 else "-"
-        both = f"{found['mean']:.4f} ± {std}"
-        made.add_row(metric, both, f"{found['min']:.4f}", f"{found['max']:.4f}", str(found["runs"]))
+        mean, std, least, most = (number(found[key]) for key in ("mean", "std", "min", "max"))
+        std = std if found["runs"] > 1 else "-"
+        table.add_row(output.cell(metric), f"{mean} ± {std}", least, most, str(found["runs"]))
     for seed, run in manifest.runs.items():
         if run["reason"] in _NOT_DONE:
-            made.add_row(f"seed {seed}", f"{run['reason']} at step {run['step']}", "", "", "")
-    return made
+            table.add_row(f"seed {seed}", f"{run['reason']} at step {run['step']}")
+    output.print_table(console, table, spare=("runs", "max", "min"))
 
 
 def read(directory: Path) -> Manifest:
@@ -154,5 +155,5 @@ def read(directory: Path) -> Manifest:
 def write(manifest: Manifest) -> None:
     """Write the manifest, and the spread of the metrics."""
     document = {"format": _FORMAT, "seeds": manifest.runs, "summary": summary(manifest)}
-    text = orjson.dumps(plain(document), option=orjson.OPT_INDENT_2)
+    text = orjson.dumps(output.plain(document), option=orjson.OPT_INDENT_2)
     replace_file(manifest.directory / FILE_NAME, text)

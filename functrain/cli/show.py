@@ -14,10 +14,11 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline, read_tensor
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
-from functrain.cli.tree_table import NUMBERS, WIDE, Row, table_of, type_of
+from functrain.cli.tree_table import NUMBERS, Row, print_tree
 from functrain.errors import ConfigurationError
 from functrain.tree import path_string
 from functrain.tree.elements import is_opaque, statistics
+from functrain.tree.printing import byte_size
 from functrain.view import plain_text
 
 
@@ -52,7 +53,7 @@ def show(
         return
     for line in _header(target):
         console.print(output.cell(line), soft_wrap=True)
-    console.print(table_of(rows, stats, with_type=not stats or console.width >= WIDE))
+    print_tree(rows, stats, console)
 
 
 def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
@@ -87,7 +88,7 @@ def _read(target: ChosenCheckpoint, entry: Entry, stats: bool) -> Row:
 def _header(target: ChosenCheckpoint) -> Iterator[str]:
     manifest = target.manifest
     owners = [leaf for leaf in manifest.leaves if leaf.alias_of is None]
-    count, total = len(manifest.leaves), plain_text.size(sum(leaf.length for leaf in owners))
+    count, total = len(manifest.leaves), byte_size(sum(leaf.length for leaf in owners))
     step = "" if manifest.step is None else f"step {manifest.step}, "
     saved = plain_text.moment(manifest.saved_at)
     when = "" if saved == "-" else f", saved {saved} UTC"
@@ -104,6 +105,8 @@ def _header(target: ChosenCheckpoint) -> Iterator[str]:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_words, value))}]"
     if not isinstance(value, dict):
         return plain_text.number(value)
     return ", ".join(
@@ -134,7 +137,7 @@ def _entry_document(target: ChosenCheckpoint, row: Row) -> dict[str, Any]:
         node = {"node": entry.kind, "class": entry.name, "children": entry.size}
         return {**path, **node, "scalars": entry.scalars}
     if isinstance(entry, Scalar):
-        return {**path, "scalar": type_of(entry), "value": entry.value}
+        return {**path, "scalar": _type(entry), "value": entry.value}
     leaf, twin = entry.leaf, entry.leaf.alias_of
     document: dict[str, Any] = {
         **path,
@@ -150,3 +153,9 @@ def _entry_document(target: ChosenCheckpoint, row: Row) -> dict[str, Any]:
         numbers = attrs.astuple(row.statistics)
         document["statistics"] = dict(zip((*NUMBERS, "nan", "inf"), numbers, strict=True))
     return document
+
+
+def _type(entry: Scalar) -> str:
+    if isinstance(entry.json, dict) and "$enum" in entry.json:
+        return "enum"
+    return "None" if entry.value is None else type(entry.value).__name__

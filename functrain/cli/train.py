@@ -15,13 +15,14 @@ from rich.table import Table
 
 import functrain as ft
 from functrain import config
-from functrain.cli import seeds
+from functrain.cli import output, seeds
 from functrain.cli.run_directory import to_write, write_or_check
 from functrain.distributed.launch import processes
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.listeners import ProgressBar
 from functrain.training import events
 from functrain.training.agreement import world_of
+from functrain.view import plain_text
 
 # Exit codes of signals: 128 + the number of the signal.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
@@ -106,7 +107,7 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.new_steps:  # else the progress bar has printed it
             console.print(span.summary(already[-1]))
-        console.print(summary(run, loaded.config.name))
+        output.print_table(console, summary(run, loaded.config.name))
         # Not in the table, which would truncate long paths.
         console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
         if plot is not None:
@@ -145,7 +146,7 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
         manifest = manifest.with_run(seed, until, run)
         seeds.write(manifest)
         code = max(code, exit_code(run))
-    console.print(seeds.table(manifest.of(loaded.config.seeds or ()), loaded.config.name))
+    seeds.print_spread(manifest.of(loaded.config.seeds or ()), loaded.config.name, console)
     console.print(f"runs: {directory}", soft_wrap=True, highlight=False)
     return code
 
@@ -184,7 +185,7 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
 def summary(run: ft.Run, name: str) -> Table:
     """Summarize a run as a table."""
     counters = run.state.counters
-    table = Table(title=name, show_header=False, title_justify="left")
+    table = output.table(name, "", folded=("",))
     rows = [
         ("ended", f"{run.reason} ({textwrap.shorten(run.detail, 60, placeholder=' ...')})"),
         ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
@@ -192,11 +193,11 @@ def summary(run: ft.Run, name: str) -> Table:
     ]
     names = run.history.names()
     measured = [n for n in names if "/" in n and not n.startswith("epoch/")]
-    rows += [(f"last {n}", f"{run.history[n][-1]:.4f}") for n in measured]
+    rows += [(f"last {n}", plain_text.number(float(run.history[n][-1]))) for n in measured]
     if run.best["step"] is not None:
-        rows.append(("best", f"{run.best['value']:.4f} at step {run.best['step']}"))
+        rows.append(("best", f"{plain_text.number(run.best['value'])} at step {run.best['step']}"))
     for label, value in rows:
-        table.add_row(label, value)
+        table.add_row(output.cell(label), output.cell(value))
     return table
 
 

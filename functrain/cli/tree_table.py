@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from functrain.checkpoint.format.dtypes import BY_NAME
@@ -15,13 +15,11 @@ from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf
 from functrain.cli import output
 from functrain.tree import Path, path_string
 from functrain.tree.elements import Statistics
-from functrain.tree.printing import short_dtype
+from functrain.tree.printing import byte_size, tensor_text
 from functrain.view import plain_text
 
 # Scalars shown per node; a scheduler or a listener may have thousands.
 _MOST_SCALARS = 16
-# Names up to this width do not wrap; statistics leave no room for types on narrow terminals.
-_MOST_KEPT, WIDE = 32, 100
 NUMBERS = ("min", "max", "mean", "std")
 
 
@@ -34,42 +32,30 @@ class Row:
     statistics: Statistics | None = None
 
 
-def table_of(rows: Sequence[Row], stats: bool, with_type: bool) -> Table:
-    """Return a table with a row for each entry, indented by depth.
+def print_tree(rows: Sequence[Row], stats: bool, console: Console) -> None:
+    """Print a row for each entry, indented by depth.
 
     Args:
         rows: the rows to show.
         stats: show columns for statistics instead of sizes.
-        with_type: show a column for dtypes, shapes and classes.
+        console: where to print.
     """
     numbers = NUMBERS if stats else ("size",)
-    columns = ("leaf", *(("type",) if with_type else ()), *numbers, "value")
-    with_notes = any(_note(row) for row in rows)
-    shown = columns if with_notes else columns[:-1]
-    least = {"leaf": min(_MOST_KEPT, max(_name(row.entry).cell_len for row in rows))}
-    table = output.table(*shown, right=("size", *NUMBERS), folded=("leaf", "value"), least=least)
+    table = output.table("leaf", "value", *numbers, "", right=numbers, folded=("leaf", "value", ""))
     scalars: Counter[Path] = Counter()
-    aliases = _paths_by_index(rows)
+    paths = {row.entry.index: row.entry.path for row in rows if isinstance(row.entry, TensorLeaf)}
     for row in rows:
         entry = row.entry
         if isinstance(entry, Scalar):
             scalars[entry.path[:-1]] += 1
             if scalars[entry.path[:-1]] > _MOST_SCALARS:
                 continue
-        cells = [_name(entry)]
-        cells += [_type(entry, stats)] if with_type else []
-        cells += _numbers(row.statistics) if stats else [_size(entry)]
-        cells += [output.cell(_note(row, aliases))] if with_notes else []
-        table.add_row(*cells)
+        cells = _numbers(row.statistics) if stats else [_size(entry)]
+        table.add_row(_name(entry), _value(row), *cells, output.cell(_note(row, paths)))
     hidden = sum(max(0, count - _MOST_SCALARS) for count in scalars.values())
     if hidden:
         table.add_row(output.cell(f"... {hidden:,} more scalars (--only, --json)", "dim"))
-    return table
-
-
-def _paths_by_index(rows: Sequence[Row]) -> dict[int, str]:
-    entries = (row.entry for row in rows)
-    return {e.index: path_string(e.path) for e in entries if isinstance(e, TensorLeaf)}
+    output.print_table(console, table, spare=("value", "std", "mean") if stats else ("size",))
 
 
 def _name(entry: Entry) -> Text:
@@ -78,49 +64,34 @@ def _name(entry: Entry) -> Text:
     return Text("  " * depth + name, style="bold" if isinstance(entry, Branch) else "")
 
 
-def _type(entry: Entry, short: bool) -> Text:
+def _value(row: Row) -> Text:
+    """Return what a state prints for the same leaf, or the class of a node."""
+    entry = row.entry
     if isinstance(entry, Branch):
         return output.cell(entry.title if entry.size else f"{entry.title}, empty", "dim")
     if isinstance(entry, Scalar):
-        return output.cell(type_of(entry), "dim")
-    shape, dtype = ",".join(map(str, entry.leaf.shape)), entry.leaf.dtype
-    return output.cell(f"{short_dtype(BY_NAME[dtype]) if short else dtype}[{shape}]")
+        return output.cell(repr(entry.value))
+    text = tensor_text(BY_NAME[entry.leaf.dtype], entry.leaf.shape, entry.leaf.device)
+    return output.cell(text if row.value is None else f"{text} = {row.value!r}")
 
 
-def _size(entry: Entry) -> Text:
-    return Text(plain_text.size(entry.leaf.length) if isinstance(entry, TensorLeaf) else "")
+def _size(entry: Entry) -> str:
+    return byte_size(entry.leaf.length) if isinstance(entry, TensorLeaf) else ""
 
 
-def type_of(entry: Scalar) -> str:
-    """Return the name of the type of a scalar."""
-    return (
-        "enum"
-        if isinstance(entry.json, dict) and "$enum" in entry.json
-        else ("None" if entry.value is None else type(entry.value).__name__)
-    )
-
-
-def _numbers(found: Statistics | None) -> list[Text]:
+def _numbers(found: Statistics | None) -> list[str]:
     if found is None:
-        return [Text()] * len(NUMBERS)
+        return [""] * len(NUMBERS)
     four = (found.minimum, found.maximum, found.mean, found.std)
-    return [Text("-" if value is None else f"{value:.3g}") for value in four]
+    return ["-" if value is None else plain_text.number(value) for value in four]
 
 
-def _note(row: Row, paths: dict[int, str] | None = None) -> str:
-    """Return the value of a scalar, or device, aliases and nonfinite counts of a tensor."""
-    entry = row.entry
-    if isinstance(entry, Scalar):
-        return "" if entry.value is None else repr(entry.value)
-    if not isinstance(entry, TensorLeaf):
-        return ""
-    parts = [] if entry.leaf.shape or row.value is None else [repr(row.value)]
+def _note(row: Row, paths: dict[int, Path]) -> str:
+    """Return how many values are not finite, and with which tensor it shares memory."""
     counted = row.statistics
-    for name, count in (("NaN", counted.nan), ("Inf", counted.infinite)) if counted else ():
-        if count:
-            parts.append(f"{count:,} {name}")
-    if entry.leaf.device != "cpu":
-        parts.append(f"on {entry.leaf.device}")
-    if entry.leaf.alias_of is not None:
-        parts.append(f"same memory as {(paths or {}).get(entry.leaf.alias_of, '')}".rstrip())
+    counts = ((counted.nan, "NaN"), (counted.infinite, "Inf")) if counted else ()
+    parts = [f"{count:,} {name}" for count, name in counts if count]
+    if isinstance(row.entry, TensorLeaf) and row.entry.leaf.alias_of is not None:
+        twin = paths.get(row.entry.leaf.alias_of)
+        parts.append("same memory as " + ("another leaf" if twin is None else path_string(twin)))
     return ", ".join(parts)

@@ -13,7 +13,7 @@ from functrain import checkpoint
 from functrain.checkpoint.storage.commit import present
 from functrain.cli import output
 from functrain.errors import FunctrainError
-from functrain.view import plain_text
+from functrain.tree.printing import byte_size
 from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 
 
@@ -78,11 +78,11 @@ def _print(results: list[Result], console: Console) -> None:
         fine = result.problem is None
         table.add_row(
             output.cell("OK" if fine else "damaged", "green" if fine else "red"),
-            plain_text.size(result.size),
+            byte_size(result.size),
             f"{result.seconds:.2f}",
             output.cell(_short(result.path)),
         )
-    console.print(table)
+    output.print_table(console, table, spare=("seconds",))
     for result in results:
         if result.problem is not None:  # in full, whatever the width
             console.print(output.cell(result.problem), soft_wrap=True)

@@ -21,6 +21,8 @@ from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, items, pat
 from functrain.tree.placed import is_placed, whole
 
 _MOST_LINES = 20
+# More is no rounding error: values differ in sign or by orders of magnitude.
+_MOST_ULPS = 1 << 20
 
 
 @attrs.frozen
@@ -120,9 +122,21 @@ def diff(first: Tree, second: Tree) -> Differences:
     Example:
         >>> a, b = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([-0.0, 1.0])}
         >>> print(*diff(a, b))
-        w: value: 1 of 2 elements differ, at most by 0.0 (1 ulp)
+        w: value: 1 of 2 elements differ, at most by 0 (1 ulp)
     """
     return Differences(_differences(first, second, ()))
+
+
+def ulps_text(ulps: int | None) -> str:
+    """Return a distance in units in the last place; nothing if it is too large to mean anything.
+
+    Example:
+        >>> ulps_text(1), ulps_text(1200), ulps_text(2**31), ulps_text(None)
+        ('1 ulp', '1,200 ulps', '', '')
+    """
+    if ulps is None or ulps > _MOST_ULPS:
+        return ""
+    return "1 ulp" if ulps == 1 else f"{ulps:,} ulps"
 
 
 def equal(first: Tree, second: Tree) -> bool:
@@ -195,8 +209,8 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
 def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
     ours, theirs = (tensor.resolve_conj().resolve_neg().contiguous() for tensor in (first, second))
     found = distance(ours, theirs)
-    steps = "" if found.ulps is None else f" ({found.ulps} ulp{'s' if found.ulps != 1 else ''})"
-    most = "" if found.max_abs is None else f", at most by {found.max_abs!r}{steps}"
+    steps = f" ({ulps})" if (ulps := ulps_text(found.ulps)) else ""
+    most = "" if found.max_abs is None else f", at most by {found.max_abs:.4g}{steps}"
     detail = f"{found.count} of {first.numel()} elements differ{most}"
     max_abs = float("nan") if found.max_abs is None else found.max_abs
     flat = first_unequal(ours, theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,17 @@ def short_dtype(dtype: torch.dtype) -> str:
     return _SHORT.get(dtype, name.replace("uint", "u").replace("int", "i").replace("float", "f"))
 
 
+def tensor_text(dtype: torch.dtype, shape: Sequence[int], device: str = "cpu") -> str:
+    """Return dtype, shape and device of a tensor in the short form of array printouts.
+
+    Example:
+        >>> tensor_text(torch.float32, [64, 10]), tensor_text(torch.int64, [], "cuda:0")
+        ('f32[64,10]', 'i64[] cuda:0')
+    """
+    text = f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
+    return text if device == "cpu" else f"{text} {device}"
+
+
 def summary(leaf: Leaf) -> str:
     """Describe one leaf on one line: dtype and shape of a tensor, the value of a scalar.
 
@@ -37,12 +50,11 @@ def summary(leaf: Leaf) -> str:
     """
     if not isinstance(leaf, Tensor):
         return repr(leaf)
-    shape = ",".join(str(size) for size in leaf.shape)
-    text = f"{short_dtype(leaf.dtype)}[{shape}]"
     if is_placed(leaf):
-        return f"{text} {placement(leaf)}".rstrip()
+        return f"{tensor_text(leaf.dtype, leaf.shape)} {placement(leaf)}".rstrip()
+    text = tensor_text(leaf.dtype, leaf.shape, str(leaf.device))
     if leaf.device.type != "cpu":
-        return f"{text} {leaf.device}"
+        return text
     # Only on the CPU, because printing a state must not wait for a device.
     return f"{text} = {leaf.item()!r}" if leaf.ndim == 0 and not _wrapped(leaf) else text
 
@@ -70,12 +82,14 @@ def byte_size(count: int) -> str:
 
     Example:
         >>> byte_size(40), byte_size(2600), byte_size(5 * 2**30)
-        ('40.0 B', '2.5 KiB', '5.0 GiB')
+        ('40 B', '2.5 KiB', '5.0 GiB')
     """
-    size, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    if count < 1024:
+        return f"{count} B"
+    size, units = count / 1024, iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
     unit = next(units)
-    while size >= 1024:
-        size, unit = size / 1024, next(units)
+    while size >= 1024 and (larger := next(units, "")):
+        size, unit = size / 1024, larger
     return f"{size:.1f} {unit}"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from functrain.tree.compare import Difference
+from functrain.tree.compare import Difference, ulps_text
 from functrain.tree.nodes import path_string
 from functrain.view.blocks import block, code, quiet, table
 from functrain.view.markup import Markup, element
+from functrain.view.plain_text import apart, number
 
 _MOST = 100
-_HEADS = ("path", "elements", "the first at", "first", "second", "most ulps", "most apart")
+_HEADS = ("path", "elements", "the first at", "first", "second", "at most", "max abs")
 
 
 def html(differences: Sequence[Difference]) -> Markup:
@@ -27,16 +28,6 @@ def _cells(found: Difference) -> list[object]:
     path = code(path_string(found.path))
     if found.kind != "value" or found.index is None:
         return [path, found.kind, "", element("span", found.detail)]
-    ulps = "" if found.ulps is None else f"{found.ulps:,}"
-    values = map(code, _apart(found.first, found.second))
+    values = map(code, apart(found.first, found.second))
     where = code(list(found.index)) if found.index else ""
-    return [path, f"{found.count:,}", where, *values, ulps, f"{found.max_abs:.3g}"]
-
-
-def _apart(first: object, second: object) -> tuple[str, str]:
-    """Return two values in six digits, or in as many as tell them apart."""
-    if isinstance(first, float) and isinstance(second, float):
-        short = f"{first:.6g}", f"{second:.6g}"
-        if short[0] != short[1]:
-            return short
-    return repr(first), repr(second)
+    return [path, f"{found.count:,}", where, *values, ulps_text(found.ulps), number(found.max_abs)]

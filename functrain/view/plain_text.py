@@ -26,22 +26,6 @@ def printable(value: object, keep: str = "") -> str:
     )
 
 
-def size(count: int) -> str:
-    """Return a number of bytes in binary units.
-
-    Example:
-        >>> size(900), size(2600), size(3 << 30)
-        ('900 B', '2.5 KiB', '3.0 GiB')
-    """
-    if count < 1024:
-        return f"{count} B"
-    left, units = float(count), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
-    unit = ""
-    while left >= 1024 and (larger := next(units, "")):
-        left, unit = left / 1024, larger
-    return f"{left:.1f} {unit}"
-
-
 def moment(seconds: object) -> str:
     """Return a time as UTC to the second, ``-`` where it is unknown or out of range.
 
@@ -58,8 +42,26 @@ def moment(seconds: object) -> str:
 
 
 def number(value: object) -> str:
-    """Return a float in four digits, anything else as it is."""
+    """Return a float in four significant digits, anything else as it is.
+
+    Example:
+        >>> number(0.0185912), number(64), number("gelu")
+        ('0.01859', '64', 'gelu')
+    """
     return f"{value:.4g}" if isinstance(value, float) else printable(value)
+
+
+def apart(first: object, second: object) -> tuple[str, str]:
+    """Return two values in four digits, or in as many as tell them apart.
+
+    Example:
+        >>> apart(0.1, 0.25), apart(0.1, 0.1 + 1e-12)
+        (('0.1', '0.25'), ('0.1', '0.100000000001'))
+    """
+    if isinstance(first, float) and isinstance(second, float) and first == first != second:
+        pairs = ((f"{first:.{digits}g}", f"{second:.{digits}g}") for digits in range(4, 17))
+        return next((pair for pair in pairs if pair[0] != pair[1]), (repr(first), repr(second)))
+    return repr(first), repr(second)
 
 
 def metrics_text(metrics: object) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from functrain.plotting.chart import chart_of
 from functrain.plotting.decimation import drawable
 from functrain.plotting.metric_names import POSITIONS
+from functrain.tree.printing import byte_size
 from functrain.view import page_tables
 from functrain.view.markup import Markup, element, joined
 from functrain.view.page import chart_html, page
-from functrain.view.plain_text import metrics_text, moment, size
+from functrain.view.plain_text import metrics_text, moment
 from functrain.view.report_facts import Facts, read_facts
 from functrain.view.report_notices import notices
 from functrain.view.report_status import status_of
@@ -133,7 +134,7 @@ def _checkpoints(facts: Facts) -> Markup:
             "-" if each.step is None else f"{each.step:,}",
             "best" if best is not None and each.step == best else "",
             "-" if each.manifest is None else moment(each.manifest.saved_at),
-            size(each.size),
+            byte_size(each.size),
             metrics_text(each.metrics) if each.problem is None else each.problem,
         )
         for each in facts.checkpoints

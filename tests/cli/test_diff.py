@@ -48,7 +48,7 @@ class TestCheckpoints:
         gap = float((w - BASE["w"]).double().max())
         assert ended.code == 1
         assert (
-            f"2 places differ, first w: 3 of 4 elements differ, at most by {gap!r} (1 ulp)"
+            f"2 places differ, first w: 3 of 4 elements differ, at most by {gap:.4g} (1 ulp)"
             in ended.out.replace("\n", " ")
         )
         document = functrain("diff", ours, theirs, "--json").json
@@ -57,7 +57,7 @@ class TestCheckpoints:
             {
                 "path": "w",
                 "kind": "value",
-                "detail": f"3 of 4 elements differ, at most by {gap!r} (1 ulp)",
+                "detail": f"3 of 4 elements differ, at most by {gap:.4g} (1 ulp)",
                 "elements": 4,
                 "differ": 3,
                 "max_abs": gap,
@@ -107,8 +107,9 @@ class TestCheckpoints:
         theirs = saved(tmp_path, "b", {name: -torch.ones(9), "s": words + "y"})
         lines = functrain("diff", ours, theirs).out.splitlines()
         heads = [line for line in lines if line.startswith("leaf ")]
-        assert [head.split() for head in heads] == [["leaf", "difference", "max", "abs", "ulps"]]
-        assert f"{2 * 0x3F800000 + 1:.2e}" in "\n".join(lines)
+        assert [head.split() for head in heads] == [["leaf", "difference", "max", "abs"]]
+        assert all(len(line.rstrip()) <= 80 for line in lines)
+        assert any(line.split()[-4:] == ["9", "of", "9", "2"] for line in lines)
 
     def test_order_of_keys_does_not_count(self, functrain: Run, tmp_path: Path) -> None:
         turned = dict(reversed(BASE.items()))
@@ -163,7 +164,7 @@ class TestRuns:
         ours, theirs = self.run(tmp_path / "a"), self.run(tmp_path / "b", parts_at=3)
         ended = functrain("diff", ours, theirs)
         assert ended.code == 1
-        assert "the logs part at step 3: loss is 3.0 and -1.0" in ended.out
+        assert "the logs part at step 3: loss is 3 and -1" in ended.out
         assert "the checkpoints part at step 4, of those both runs have" in ended.out
         document = functrain("diff", ours, theirs, "--json").json
         assert (document["logs_part_at"], document["checkpoints_part_at"]) == (3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,14 +44,18 @@ def runs(tmp_path: Path) -> Path:
 
 def test_forks_and_steps_set_aside_are_below_their_origin(functrain: Run, runs: Path) -> None:
     out = functrain("ls", "--tree", runs, width=200).out
-    lines = [line.rstrip() for line in out.splitlines()]
+    lines = [line.rstrip() for line in out.splitlines()][2:]
     names = [line.lstrip("│├└─ \N{NO-BREAK SPACE}").split("  ")[0] for line in lines]
     assert names == ["base", "set-aside-from-00000004-to-00000008", "fork", "nested/again", "other"]
-    assert "set aside after step 2  steps 4 to 8" in lines[1]
-    assert "forked at step 4  steps 6 to 10" in lines[2]
-    assert "forked at step 10  steps 12 to 12" in lines[3]
+    words = [re.split(r" {2,}", line.lstrip("│├└─ \N{NO-BREAK SPACE}"))[1:] for line in lines]
+    assert [each[:2] for each in words[:4]] == [
+        ["2 to 2", "loss"],
+        ["set aside after step 2", "4 to 8"],
+        ["forked at step 4", "6 to 10"],
+        ["forked at step 10", "12"],
+    ]
     assert [line.startswith(("├", "└")) for line in lines] == [False, True, True, False, False]
-    assert all("best loss=" in line and "last loss=" in line for line in lines)
+    assert all(re.search(r"loss  +\S+ at \d+  +\S+ at \d+$", line) for line in lines)
 
 
 def test_json_has_origins_and_metrics(functrain: Run, runs: Path) -> None:
@@ -120,3 +125,17 @@ def test_a_configuration_that_resumes_from_a_path_is_a_fork(functrain: Run, tmp_
     found = functrain("ls", "--tree", runs, "--json").json["runs"]
     assert [(each["kind"], each["step"]) for each in found] == [("run", None), ("fork", 2)]
     assert ft.Checkpoints(runs / "b").steps() == [4, 6]
+
+
+def test_a_folder_of_runs_is_listed_without_an_option(functrain: Run, runs: Path) -> None:
+    assert functrain("ls", runs).out == functrain("ls", "--tree", runs).out
+    assert functrain("ls", runs.parent, "--json").json["runs"] != []
+    assert "checkpoints" in functrain("ls", runs / "base", "--json").json
+    assert functrain("ls", runs / "base" / "step-00000002").code == 0
+
+
+def test_without_an_argument_the_runs_below_the_working_directory(
+    functrain: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    assert "nested/again" in functrain("ls", width=200).out

@@ -54,11 +54,11 @@ class TestFrozen:
         sgd = ft.optim.SGD(lr=0.1, momentum=0.9)
         program = ft.program(torch.nn.Linear(2, 3, bias=False), classify, sgd)
         assert repr(program.init(seed=3)).splitlines() == [
-            "TrainState(step=0, epoch=0, batch=0; 4 tensors, 14 elements, 60.0 B)",
-            "  params: 1 tensor, 6 elements, 24.0 B",
+            "TrainState(step=0, epoch=0, batch=0; 4 tensors, 14 elements, 60 B)",
+            "  params: 1 tensor, 6 elements, 24 B",
             "    weight  f32[3,2]",
             "  buffers: {}",
-            "  optimizer: 2 tensors, 7 elements, 28.0 B",
+            "  optimizer: 2 tensors, 7 elements, 28 B",
             "    step  f32[] = 0.0",
             "    momentum_buffer",
             "      weight  f32[3,2]",
@@ -66,7 +66,7 @@ class TestFrozen:
             "  ema: None",
             "  loss_scale: None",
             "  rng: Rng(seed=3)",
-            "  counters: 1 tensor, 1 element, 8.0 B",
+            "  counters: 1 tensor, 1 element, 8 B",
             "    step     0",
             "    epoch    0",
             "    batch    0",

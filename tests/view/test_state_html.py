@@ -34,7 +34,7 @@ class TestState:
         empty = [row for row in page.rows if row[1] == "empty"]
         assert len(page.rows) - len(empty) == len(flatten(state))
         name, form, size, _, values = page.rows[0]
-        assert (name, form, size) == ("1.weight", "f32[4,1,3,3]", "144.0 B")
+        assert (name, form, size) == ("1.weight", "f32[4,1,3,3]", "144 B")
         assert "\N{HORIZONTAL ELLIPSIS}" in values
         assert "svg" in page.tags
 

@@ -14,6 +14,7 @@ from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCh
 from functrain.listeners import digests
 from functrain.metrics.log_file import FILE_NAME, read
 from functrain.testing.bisect.manifests import is_same_training
+from functrain.view.plain_text import apart
 
 _UNREADABLE = (CheckpointCorruptError, CheckpointFormatError, NoCheckpointError)
 
@@ -73,7 +74,7 @@ def by_logs(first: Path, second: Path) -> Record | None:
         names = [name for name in {**one, **other} if not ends or (name in one and name in other)]
         for name in names:
             if not tree.equal(one.get(name), other.get(name)):
-                values = f"{one.get(name)!r} and {other.get(name)!r}"
+                values = " and ".join(apart(one.get(name), other.get(name)))
                 return Record(
                     "logs", step, f"the logs part at step {step}: {name} is {values}", after
                 )
