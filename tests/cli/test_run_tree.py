@@ -49,7 +49,7 @@ def test_forks_and_steps_set_aside_are_below_their_origin(functrain: Run, runs: 
     assert names == ["base", "set-aside-from-00000004-to-00000008", "fork", "nested/again", "other"]
     words = [re.split(r" {2,}", line.lstrip("│├└─ \N{NO-BREAK SPACE}"))[1:] for line in lines]
     assert [each[:2] for each in words[:4]] == [
-        ["2 to 2", "loss"],
+        ["2 to 6", "loss"],
         ["set aside after step 2", "4 to 8"],
         ["forked at step 4", "6 to 10"],
         ["forked at step 10", "12"],

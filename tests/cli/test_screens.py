@@ -1,4 +1,4 @@
-"""What tables look like in narrow and wide terminals, in pipes, and without colours."""
+"""Tables in narrow and wide terminals, in pipes, and without colours."""
 
 from __future__ import annotations
 
