@@ -45,14 +45,11 @@ def sources(incomplete: str) -> list[str]:
 
 
 def examples(*lines: str) -> str:
-    """Return the end of the help of a command: what one may type.
+    """Return the end of the help of a command: its examples, a paragraph each.
 
     Example:
-        >>> print(examples("functrain ls runs"))
-
-    Examples:
-        <BLANKLINE>
-        $ functrain ls runs
+        >>> examples("functrain ls runs").split()
+        ['Examples:', '$', 'functrain', 'ls', 'runs']
     """
     return "\n\n".join(["Examples:", *(f"$ {line}" for line in lines)])
 

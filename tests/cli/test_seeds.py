@@ -74,7 +74,7 @@ class TestRuns:
         told = found["summary"]["eval/loss"]
         assert told["mean"] == statistics.fmean(losses)
         assert told["std"] == statistics.stdev(losses)
-        assert f"{told['mean']:.4f} ± {told['std']:.4f}" in said
+        assert f"{told['mean']:.4g} ± {told['std']:.4g}" in said
 
     def test_complete_seeds_are_skipped_and_seeds_may_be_added(self) -> None:
         run("seeds=[0, 1]")
