@@ -15,7 +15,12 @@ from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.seeded_iteration import generator_states, set_generator_states
-from functrain.errors import ConfigurationError, FinderError, NonFiniteError
+from functrain.errors import (
+    ConfigurationError,
+    FinderError,
+    MissingExtraError,
+    NonFiniteError,
+)
 from functrain.plotting.colors import THEMES
 from functrain.schedules import Lambda
 from functrain.training.durations import Steps
@@ -26,7 +31,7 @@ _DIVERGED = 4.0
 _EXCLUDED_STEPS = 5
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class LearningRateCurve:
     """The result of a learning-rate range test.
 
@@ -37,9 +42,9 @@ class LearningRateCurve:
         diverged: whether the search ended early because the loss grew far beyond its best value.
     """
 
-    rates: list[float] = attrs.field(repr=False)
-    losses: list[float] = attrs.field(repr=False)
-    raw: list[float] = attrs.field(repr=False)
+    rates: list[float]
+    losses: list[float]
+    raw: list[float]
     diverged: bool
 
     @property
@@ -101,6 +106,21 @@ class LearningRateCurve:
         if path is not None:
             figure.write(path)
         return figure
+
+    def _repr_png_(self) -> Any:
+        """Return the picture that a notebook shows; without matplotlib, it shows the text."""
+        try:
+            return self.plot()._repr_png_()
+        except MissingExtraError:
+            return None
+
+    def __repr__(self) -> str:
+        """Return the range of the search and its suggestion."""
+        found = f"{self.rates[0]:.3g} to {self.rates[-1]:.3g}"
+        try:
+            return f"LearningRateCurve({found}, suggestion {self.suggestion:.3g})"
+        except FinderError as error:
+            return f"LearningRateCurve({found}, no suggestion: {error})"
 
 
 def find_lr(

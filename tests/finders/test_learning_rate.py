@@ -152,3 +152,14 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     assert axes.get_xscale() == "log"
     assert list(axes.lines[1].get_ydata()) == curve.losses
     assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_a_notebook_shows_the_curve_and_a_terminal_the_suggestion() -> None:
+    pytest.importorskip("matplotlib")
+    curve = find_lr(program(), program().init(), [(X, Y)])
+    data, size = curve._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    assert size["width"] > size["height"]
+    assert f"suggestion {curve.suggestion:.3g}" in repr(curve)
+    rising = LearningRateCurve([10.0**n for n in range(20)], [*range(20)], [], False)
+    assert "no suggestion: the loss fell at no rate" in repr(rising)
