@@ -1,0 +1,84 @@
+"""Run the experiments and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.proof import experiments
+from benchmarks.proof.contenders import CONTENDERS, Contender, Train
+from benchmarks.proof.experiments import FAILED, OTHER, RESUMED, SAME
+from benchmarks.proof.tasks import TASKS
+
+
+def resume(contenders: list[Contender]) -> None:
+    """Print a row for each task: what a killed and resumed run ends in."""
+    columns: dict[str, list[str]] = {}
+    for contender in contenders:
+        train = contender.load()
+        with tempfile.TemporaryDirectory() as place:
+            columns[contender.title] = [
+                experiments.resumed(train, task, Path(place) / str(index))
+                for index, task in enumerate(TASKS)
+            ]
+        print(f"<!-- {contender.title}: {columns[contender.title]} -->", flush=True)
+    heading("killed and resumed", *columns)
+    for index, task in enumerate(TASKS):
+        row(task.name, *(results[index] for results in columns.values()))
+    row("in all", *(f"{results.count(SAME)} of {len(TASKS)}" for results in columns.values()))
+
+
+def counted(
+    title: str,
+    experiment: Callable[[Train, Path, int], Counter[str]],
+    outcomes: tuple[str, ...],
+    contenders: list[Contender],
+    count: int,
+) -> None:
+    """Print a row for each contender: how often resumption ended in which way."""
+    heading(title, *outcomes)
+    for contender in contenders:
+        with tempfile.TemporaryDirectory() as place:
+            counts = experiment(contender.load(), Path(place), count)
+        row(contender.title, *(str(counts[outcome]) for outcome in outcomes))
+
+
+def heading(*titles: str) -> None:
+    row(*titles)
+    print("|---" * len(titles) + "|")
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.proof")
+    names = ["resume", "damage", "kill"]
+    parser.add_argument("experiments", nargs="*", default=names, metavar="|".join(names))
+    parser.add_argument("--only", nargs="+", default=[""], help="words in contenders' names")
+    parser.add_argument("--count", type=int, default=50, help="bits to flip, or kills")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    contenders = [
+        one
+        for one in CONTENDERS
+        if one.is_installed and any(word in one.name for word in options.only)
+    ]
+    if "resume" in options.experiments:
+        resume(contenders)
+    if "damage" in options.experiments:
+        outcomes = (SAME, FAILED, OTHER)
+        counted("one bit flipped", experiments.damaged, outcomes, contenders, options.count)
+    if "kill" in options.experiments:
+        saving = experiments.killed_while_saving
+        counted("killed as it saves", saving, (RESUMED, FAILED), contenders, options.count)
+
+
+if __name__ == "__main__":
+    main()
