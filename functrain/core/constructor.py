@@ -15,7 +15,7 @@ from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer
 from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable
+from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable, refuse_gradients
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
@@ -91,6 +91,7 @@ def program(
         trainable=trainable,
         evaluate=evaluate,
     )
+    refuse_gradients(recipe)
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))
     fixed = Fixed(recipe, taken, _trainable(taken, recipe))
     return Program(fixed, learning_rate.schedules(recipe.optimizer), step.eager(fixed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -133,6 +133,35 @@ class Fixed:
         written = self.model.writes.paths
         frozen = written.difference(self.trainable) if written else written
         return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
+
+
+def refuse_gradients(recipe: Recipe) -> None:
+    """Refuse hyperparameters that require gradients, which a plain step would not give them.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    for name in ("optimizer", "clip_norm", "clip_value", "ema"):
+        for path in _requiring_gradients(getattr(recipe, name), name):
+            raise ConfigurationError(
+                f"{path} is a tensor that requires a gradient, and steps of this program would not "
+                "give it one. Make the program with the number, value.item(), and give the tensor "
+                "to functrain.differentiable(program, {...})"
+            )
+
+
+def _requiring_gradients(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, Tensor):
+        yield from [path] if value.requires_grad else []
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _requiring_gradients(child, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for at, child in enumerate(value):
+            yield from _requiring_gradients(child, f"{path}[{at}]")
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from _requiring_gradients(getattr(value, field.name), f"{path}.{field.name}")
 
 
 def _plain(value: Any) -> Any:
