@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
     from functrain.transforms.steps import steps
+    from functrain.transforms.unrolling.program import differentiable
+    from functrain.transforms.unrolling.unrolled import unrolled
     from functrain.tree.nodes import copy
 
 __version__ = "0.1.0"
@@ -78,6 +80,7 @@ __all__ = [
     "compiled",
     "copy",
     "data",
+    "differentiable",
     "donated",
     "evaluate",
     "finders",
@@ -98,6 +101,7 @@ __all__ = [
     "sharpness_aware",
     "steps",
     "tree",
+    "unrolled",
 ]
 
 # Nothing is imported before it is used: a step function needs neither the loop nor checkpoints.
@@ -124,6 +128,7 @@ _DEFINED_IN = {
     "checked": "functrain.testing.checked",
     "compiled": "functrain.transforms.compiled",
     "copy": "functrain.tree.nodes",
+    "differentiable": "functrain.transforms.unrolling.program",
     "donated": "functrain.transforms.donated",
     "sharded": "functrain.distributed.sharded",
     "Placement": "functrain.distributed.placement",
@@ -138,6 +143,7 @@ _DEFINED_IN = {
     "save": "functrain.checkpoint",
     "sharpness_aware": "functrain.transforms.sharpness_aware",
     "steps": "functrain.transforms.steps",
+    "unrolled": "functrain.transforms.unrolling.unrolled",
 }
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),

@@ -130,7 +130,7 @@ def by_autograd(
     bound = model.writes.bound(params, leaves)
     with model.bound(bound, buffers, training=True) as module:
         outcome = forward(module, batch)
-        _require_graph(outcome.value, trainable)
+        require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
         if sink is None or model.in_pieces:
             grads = _differentiated(loss, leaves)
@@ -168,7 +168,7 @@ def by_func(
     ) -> tuple[Tensor, tuple[Outcome, Tensors]]:
         with model.bound({**frozen, **leaves}, buffers, training=True) as module:
             outcome = forward(module, batch)
-            after = model.current_buffers()
+            after = model.held_buffers()
         loss = outcome.value if scale is None else outcome.value * scale
         # torch.func returns tensors only: an empty list stands for a weight that is taken from the
         # batch later.
@@ -203,7 +203,8 @@ def needs_gradients(error: RuntimeError) -> bool:
     return any(words in str(error) for words in _WITHOUT_GRADIENTS)
 
 
-def _require_graph(loss: Tensor, trainable: list[str]) -> None:
+def require_graph(loss: Tensor, trainable: list[str]) -> None:
+    """Refuse a loss without a gradient."""
     if not trainable:
         raise LossError("no parameter is trainable: all are frozen, so there is nothing to train")
     if not loss.requires_grad:
@@ -232,7 +233,7 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
         raise
     if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
         return PlainGradients(leaves, found)
-    if any(grad is None for grad in found) and _has_reentrant_checkpoint(graph):
+    if any(grad is None for grad in found) and has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     grads = {}
     for (path, leaf), grad in zip(leaves.items(), found, strict=True):
@@ -278,7 +279,7 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
     except RuntimeError as error:
         _refuse_reentrant(error)
         raise
-    if len(handed) < len(leaves) and _has_reentrant_checkpoint(graph):
+    if len(handed) < len(leaves) and has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     return repeated
 
@@ -293,7 +294,8 @@ def _refuse_reentrant(error: RuntimeError) -> None:
         raise ModelError(_REENTRANT) from error
 
 
-def _has_reentrant_checkpoint(graph: Any) -> bool:
+def has_reentrant_checkpoint(graph: Any) -> bool:
+    """Return whether a graph has reentrant checkpointing in it."""
     seen, waiting = set(), [graph]
     while waiting:
         node = waiting.pop()

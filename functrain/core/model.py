@@ -99,6 +99,10 @@ class FunctionalModule:
         return dict(zip(self.params, [held[key] for held, key in places], strict=True))
 
     def current_buffers(self) -> Tensors:
+        """Return the buffers the shell holds now, detached; see :meth:`held_buffers`."""
+        return {path: buffer.detach() for path, buffer in self.held_buffers().items()}
+
+    def held_buffers(self) -> Tensors:
         """Return the buffers the shell holds now; a forward may have replaced some by assignment.
 
         Raises:
@@ -108,7 +112,9 @@ class FunctionalModule:
         try:
             for path in self.buffers:
                 container, key = self.first_places[path]
-                found[path] = container[key].detach()
+                found[path] = container[key]
+                if found[path] is None:
+                    raise KeyError(path)
         except (AttributeError, KeyError):
             raise removed([p for p in self.buffers if self._buffer(p) is None]) from None
         return found

@@ -331,7 +331,7 @@ class Program:
                 return evaluate(function, module, copied(batch, device), device)
 
             outcome = computing()
-            refuse_system_seed(_evaluation_stream(state), computing)
+            refuse_system_seed(evaluation_stream(state), computing)
         return outcome._replace(value=outcome.value.detach())
 
     @contextlib.contextmanager
@@ -366,7 +366,7 @@ class Program:
         buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
         with (
             torch.set_grad_enabled(gradients),
-            scoped(_evaluation_stream(state), state.device),
+            scoped(evaluation_stream(state), state.device),
             precision.autocast(self.recipe.precision, state.device),
             self.fixed.model.bound(params, buffers, training=False) as module,
         ):
@@ -430,7 +430,8 @@ def _tensors(state: TrainState) -> step.DeviceState:
     }
 
 
-def _evaluation_stream(state: TrainState) -> int:
+def evaluation_stream(state: TrainState) -> int:
+    """Return the seed of the random stream in which a state is evaluated."""
     return state.rng.stream("evaluate", state.counters.step)
 
 
@@ -449,12 +450,18 @@ def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
 
 def reported(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
     """Return the metrics of a step; with several groups, the rate of each."""
-    rates = learning_rate.by_name(lr)
+    rates = {name: _as_tensor(rate) for name, rate in learning_rate.by_name(lr).items()}
     found = {
         "loss": outputs["loss"],
-        "lr": torch.scalar_tensor(rates.pop("lr"), dtype=torch.float64),
+        "lr": rates.pop("lr"),
         "grad_norm": outputs["grad_norm"],
-        **{name: torch.scalar_tensor(rate, dtype=torch.float64) for name, rate in rates.items()},
+        **rates,
         **outputs["metrics"],
     }
     return NamedDict(found)
+
+
+def _as_tensor(rate: float | Tensor) -> Tensor:
+    if isinstance(rate, Tensor):
+        return rate.detach()
+    return torch.scalar_tensor(rate, dtype=torch.float64)

@@ -49,17 +49,11 @@ def steps(
     """
     if not isinstance(state, TrainState):
         raise not_a_state(state, batches)
-    if isinstance(batches, Tensor | Mapping | MicroBatches | str) or not isinstance(
-        batches, Iterable
-    ):
-        raise ConfigurationError(
-            "batches: expected a list or another iterable of batches, got a "
-            f"{type(batches).__name__}. A tensor of stacked batches is cut by batches.unbind()"
-        )
+    batches = series(batches)
     stepper = Stepper(program, state)
     del state  # a reference here would prevent donation
     rows = [stepper.step(batch) for batch in batches]
-    return stepper.state, _stacked(rows, stepper.state.device)
+    return stepper.state, stacked(rows, stepper.state.device)
 
 
 @attrs.define(eq=False)
@@ -96,7 +90,22 @@ class Stepper:
         return metrics
 
 
-def _stacked(rows: list[Metrics], device: torch.device) -> Metrics:
+def series(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Return several batches, and refuse a single one.
+
+    Raises:
+        ConfigurationError: it is no iterable of batches.
+    """
+    one = isinstance(batches, Tensor | Mapping | MicroBatches | str)
+    if one or not isinstance(batches, Iterable):
+        raise ConfigurationError(
+            "batches: expected a list or another iterable of batches, got a "
+            f"{type(batches).__name__}. A tensor of stacked batches is cut by batches.unbind()"
+        )
+    return batches
+
+
+def stacked(rows: list[Metrics], device: torch.device) -> Metrics:
     """Return each metric of several steps as one tensor, NaN where a step did not report it."""
     if not rows:
         empty = torch.zeros(0, device=device)

@@ -1,0 +1,166 @@
+"""Gradients of one batch that have gradients themselves.
+
+``by_autograd`` cuts the graph at the parameters of each step. Here it goes on through them, so a
+result after many steps depends on initial values, data and hyperparameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from functrain.core.accumulation import StepGradients, step_gradients
+from functrain.core.batch import Batch
+from functrain.core.clipping import global_norm
+from functrain.core.gradients import (
+    Forward,
+    Gradients,
+    GradientSink,
+    by_func,
+    emit,
+    has_reentrant_checkpoint,
+    require_graph,
+)
+from functrain.core.model import FunctionalModule
+from functrain.core.recipe import Fixed
+from functrain.core.state import Tensors
+from functrain.errors import UnsupportedError
+from functrain.transforms.graph.inputs import flatten
+from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
+from functrain.transforms.unrolling.torch_internals import is_transforming
+
+_CHECKPOINTED = (
+    "the model uses activation checkpointing (or other hooks of saved tensors), which cannot be "
+    "differentiated twice. Leave it out, and save memory by unrolled(..., recompute=1)"
+)
+
+
+def differentiable_gradients(
+    fixed: Fixed, state: dict[str, Any], batches: list[Batch], donated: bool, seed: int | None
+) -> StepGradients:
+    """Return the gradients of a step with their graph; see ``step_gradients``."""
+    watch = not is_transforming()
+    found = step_gradients(by_graph, fixed, state, batches, donated, seed, watch)
+    for path in fixed.model.writes.paths:
+        raise _written(path)
+    if found.norm is None:
+        return found
+    # The norm of several parts is summed without a graph. Torch's has its derivative, and none at
+    # zero, where that of a square root is infinite.
+    other = global_norm(list(found.grads.values()), foreach=False)
+    return found._replace(norm=found.norm.detach() + (other - other.detach()))
+
+
+def by_graph(
+    model: FunctionalModule,
+    forward: Forward,
+    trainable: list[str],
+    params: Tensors,
+    buffers: Tensors,
+    batch: Batch,
+    scale: Tensor | None,
+    sink: GradientSink | None = None,
+) -> Gradients:
+    """Gradients by ``torch.autograd``, as functions of everything that the forward depends on.
+
+    Under ``torch.func`` and in forward mode they are those of ``by_func``.
+    """
+    if is_transforming():
+        with differentiable_forward(model):
+            buffers = _batched(buffers, params, batch)
+            return by_func(model, forward, trainable, params, buffers, batch, scale, sink)
+    keeps_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = {path: _leaf(params[path], model.hooks.get(path, [])) for path in trainable}
+        bound = {**params, **leaves}
+        with model.bound(bound, buffers, training=True) as module:
+            with differentiable_forward(model):
+                outcome = forward(module, batch)
+            after = model.held_buffers()
+            now = model.current_params()
+        for path in bound:
+            if now[path] is not bound[path]:
+                raise _written(path)
+        require_graph(outcome.value, trainable)
+        grads = _differentiated(outcome.value, leaves, keeps_graph)
+    if not keeps_graph:
+        outcome = outcome._replace(value=outcome.value.detach())
+        after = {path: buffer.detach() for path, buffer in after.items()}
+    found = Gradients(grads, after, outcome)
+    return found if sink is None else emit(found, batch, sink)
+
+
+def _leaf(param: Tensor, hooks: list[Callable[[Tensor], Tensor | None]]) -> Tensor:
+    """Return a parameter for one step, which no other use of its tensor is part of."""
+    leaf = param.view_as(param) if param.requires_grad else param.detach().requires_grad_()
+    for hook in hooks:
+        leaf.register_hook(hook)  # type: ignore[no-untyped-call]
+    return leaf
+
+
+def _differentiated(loss: Tensor, leaves: Tensors, keeps_graph: bool) -> Tensors:
+    given = list(leaves.values())
+    if has_reentrant_checkpoint(loss.grad_fn):
+        raise UnsupportedError(_CHECKPOINTED)
+    found = torch.autograd.grad(loss, given, create_graph=keeps_graph, allow_unused=True)
+    if written := [path for path, leaf in leaves.items() if leaf.is_leaf and leaf.grad is not None]:
+        raise UnsupportedError(
+            f"the model writes gradients into .grad (of {written[0]!r}) during its own backward "
+            "pass, as reversible layers do: such gradients have no gradients themselves"
+        )
+    return {path: grad for path, grad in zip(leaves, found, strict=True) if grad is not None}
+
+
+@contextlib.contextmanager
+def differentiable_forward(model: FunctionalModule) -> Iterator[None]:
+    """Choose kernels that can be differentiated twice, for a forward pass.
+
+    Raises:
+        UnsupportedError: the model uses activation checkpointing. Its second forward would run
+            after the step, when the module has other tensors.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_explained_checkpointing())
+        stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(buffer.is_floating_point() for buffer in model.buffers.values()):
+            stack.enter_context(BatchNormByFormula())
+        if any(isinstance(one, nn.RNNBase) for one in model.module.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def _explained_checkpointing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if _CHECKPOINTED in str(error):
+            raise UnsupportedError(_CHECKPOINTED) from error
+        raise
+
+
+def _batched(buffers: Tensors, params: Tensors, batch: Batch) -> Tensors:
+    """Return buffers with the axis that ``vmap`` maps, if parameters or batch have it.
+
+    A forward writes statistics of batched activations into them, which must fit.
+    """
+    given = [*params.values(), *flatten(batch)]
+    zeros = [torch.zeros_like(one.reshape(-1)[:1]).sum().double() for one in given]
+    zero = torch.stack(zeros).sum()
+    return {
+        path: buffer + zero.to(buffer.dtype) if buffer.is_floating_point() else buffer
+        for path, buffer in buffers.items()
+    }
+
+
+def _written(path: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the forward writes to parameter {path!r}, and a value that is written over has no "
+        "gradient. Keep it in a buffer, or train with the plain program"
+    )

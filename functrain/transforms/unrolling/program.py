@@ -1,0 +1,242 @@
+"""A program whose steps are differentiable functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain.core import learning_rate, nonfinite, precision, step
+from functrain.core.batch import Batch, copied
+from functrain.core.diagnosis import not_a_state
+from functrain.core.loss import evaluate
+from functrain.core.metrics import computed
+from functrain.core.pretrained import load
+from functrain.core.program import Metrics, Program, evaluation_stream
+from functrain.core.recipe import Fixed, Recipe
+from functrain.core.rng import scoped
+from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.optim import FromTorch, Lookahead
+from functrain.optim.nested import nested
+from functrain.transforms.hyperparameters import find, replaced
+from functrain.transforms.unrolling.attached import Attached
+from functrain.transforms.unrolling.gradients import (
+    differentiable_forward,
+    differentiable_gradients,
+)
+from functrain.transforms.unrolling.torch_internals import is_transforming
+
+# A learning rate, or a function from the number of a step to one.
+Rate = Tensor | Callable[[int], Any]
+Value = Any
+
+
+def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None = None) -> Program:
+    """Return a program whose steps are differentiable functions.
+
+    State and metrics of its ``train_step`` and ``eval_step`` keep the graph of torch's autograd, so
+    a loss after any number of steps has gradients with respect to hyperparameters, to initial
+    values (``init(params=...)``), to tensors in a batch, and to tensors in the loss. A step makes
+    the update of the optimizer's rule, as a compiled one does, and changes nothing in place.
+
+    It also works under ``torch.func`` (``grad``, ``jvp``, ``vmap``, ...). Where torch cannot ask
+    for values on the host, as under ``vmap``, the program needs ``nonfinite="ignore"``.
+
+    Args:
+        program: an eager program.
+        hyperparameters: numbers or 0-dim tensors by path: ``"lr"``, ``"weight_decay"``,
+            ``"clip_norm"``, ``"ema"``, in groups ``"1.betas"``. A learning rate may be a function
+            from the number of a step to one.
+
+    Returns:
+        The differentiable program.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value is no number; or the program has a part
+            without derivatives.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> loss = lambda model, batch: (model(batch) - 1).square().mean()
+        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> lr = torch.tensor(0.05, requires_grad=True)
+        >>> program = ft.differentiable(program, {"lr": lr})
+        >>> state, _ = ft.unrolled(program, program.init(), [torch.ones(4, 2)] * 3)
+        >>> program.eval_step(state, torch.ones(4, 2))["loss"].backward()
+        >>> bool(lr.grad < 0)
+        True
+    """
+    _refuse_other_steps(program)
+    recipe = program.recipe
+    _refuse_without_derivatives(recipe)
+    fields: dict[str, Value] = {}
+    rates: dict[tuple[str, ...], Rate] = {}
+    device = next(iter(program.fixed.model.params.values())).device
+    wide = precision.widest(device)
+    for path, value in _checked(hyperparameters).items():
+        found = find(recipe, path)
+        if not found.is_rate:
+            fields[path] = _wide(path, value, wide)
+        elif found.location[-1] != "lr":
+            raise ConfigurationError(
+                f"hyperparameter {path!r}: a schedule is evaluated on the host. Give the learning "
+                f"rate itself, as a function of the step: {{'lr': lambda step: ...}}"
+            )
+        else:
+            keys = found.location
+            names = tuple(keys[at + 1] for at, key in enumerate(keys) if key == "members")
+            rates[names] = value if callable(value) else _wide(path, value, wide)
+    fixed = Fixed(replaced(recipe, fields), program.fixed.model, program.fixed.trainable)
+    return Differentiable(
+        fixed, program.schedules, _device_step(fixed), zero_rate="ignore", rates=rates
+    )
+
+
+@attrs.frozen(eq=False, repr=False)
+class Differentiable(Program):
+    """A program whose states and metrics keep the graph of autograd.
+
+    Attributes:
+        rates: learning rates that replace those of the schedules, by the names of groups.
+    """
+
+    rates: Mapping[tuple[str, ...], Rate] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if self.donates:
+            raise ConfigurationError(
+                "a differentiable program cannot be donated, nor given to fit: its graph needs "
+                "every state. Train by fit with the program that it was made of"
+            )
+
+    def init(
+        self,
+        seed: int = 0,
+        params: dict[str, Tensor] | None = None,
+        device: Any = None,
+    ) -> TrainState:
+        """Return the state before the first step, as a function of ``params`` if given."""
+        state = super().init(seed, params, device)
+        if params is None:
+            return state
+        with Attached():
+            loaded = load(self.fixed.model, {**state.params, **state.buffers}, params)
+            trained = {path: loaded[path] for path in self.fixed.trainable}
+            average = self.recipe.ema
+            return attrs.evolve(
+                state,
+                params={path: loaded[path] for path in state.params},
+                buffers={path: loaded[path] for path in state.buffers},
+                optimizer=self.recipe.optimizer.init(trained),
+                ema=None if average is None else average.init(trained),
+            )
+
+    def rate(self, scheduler: learning_rate.SchedulerState, number: int) -> learning_rate.Rate:
+        """Return the learning rate of a step, as a tensor where one was given."""
+        found = super().rate(scheduler, number)
+        for names, value in self.rates.items():
+            found = _with_rate(found, names, value, number)
+        return found
+
+    def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
+        """Return loss and metrics of a batch in evaluation mode; the loss keeps its graph."""
+        if not isinstance(state, TrainState):
+            raise not_a_state(state, batch)
+        recipe, model, device = self.recipe, self.fixed.model, state.device
+        params = model.writes.owned(self.weights(state, weights))
+        buffers = {path: buffer.clone() for path, buffer in state.buffers.items()}
+        with (
+            scoped(evaluation_stream(state), device),
+            precision.autocast(recipe.precision, device),
+            differentiable_forward(model),
+            model.bound(params, buffers, training=False) as module,
+        ):
+            function = recipe.evaluate or recipe.loss
+            outcome = evaluate(function, module, copied(batch, device), device)
+        return {"loss": outcome.value, **computed(outcome.metrics, device)}
+
+
+def _device_step(fixed: Fixed) -> step.DeviceStep:
+    execution = step.by_rule(differentiable_gradients)._replace(finite=_finite)
+    return functools.partial(step.take_step, execution, fixed)
+
+
+def _finite(recipe: Recipe, outputs: step.Outputs) -> bool | Tensor:
+    """Ask on the host: old and new values chosen on the device would make gradients NaN."""
+    try:
+        return nonfinite.finite_on_host(recipe, outputs)
+    except RuntimeError as error:
+        if not is_transforming():
+            raise
+        raise UnsupportedError(
+            f'nonfinite="{recipe.nonfinite}" asks whether a step is finite, and torch cannot tell '
+            'under torch.func.vmap: make the program with nonfinite="ignore"'
+        ) from error
+
+
+def _with_rate(
+    found: learning_rate.Rate, names: tuple[str, ...], value: Rate, number: int
+) -> learning_rate.Rate:
+    if names:
+        return {**found, names[0]: _with_rate(found[names[0]], names[1:], value, number)}
+    if not callable(value):
+        return value
+    rate = value(number)
+    return _wide(f"lr of step {number}", rate, rate.dtype) if isinstance(rate, Tensor) else rate
+
+
+def _checked(values: Mapping[str, Value] | None) -> Mapping[str, Value]:
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(
+            "hyperparameters: expected a dict such as {'lr': torch.tensor(0.1, "
+            f"requires_grad=True)}}, got a {type(values).__name__}"
+        )
+    return values
+
+
+def _wide(path: str, value: Value, dtype: Any) -> Value:
+    """Return a value in the dtype in which rules compute with numbers."""
+    if isinstance(value, tuple | list):
+        return tuple(_wide(path, one, dtype) for one in value)
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim or not value.is_floating_point():
+        raise ConfigurationError(
+            f"hyperparameter {path!r}: expected a number or a 0-dim tensor of floats, got a tensor "
+            f"of shape {list(value.shape)} and {value.dtype}"
+        )
+    return value.to(dtype)
+
+
+def _refuse_other_steps(program: Program) -> None:
+    if not isinstance(program, Program):
+        raise ConfigurationError(f"expected a functrain.Program, got a {type(program).__name__}")
+    if program.sharded is not None or not step.is_eager(program.device_step):
+        raise ConfigurationError(
+            "differentiable takes an eager program of one process: apply it to the program itself, "
+            "before compiled, checked or sharded, and it replaces them"
+        )
+
+
+def _refuse_without_derivatives(recipe: Recipe) -> None:
+    """Refuse the parts of a recipe through which gradients would be lost or NaN."""
+    optimizers = list(nested(recipe.optimizer))
+    reason = None
+    if any(isinstance(one, FromTorch) for one in optimizers):
+        reason = "an optimizer of from_torch: use the one of functrain.optim that is the same"
+    elif any(isinstance(one, Lookahead) and one.reset_state for one in optimizers):
+        reason = "Lookahead(reset_state=True): leave out reset_state"
+    elif recipe.sharpness is not None:
+        reason = "sharpness_aware: it takes the worst point nearby as a constant"
+    elif recipe.nonfinite == "skip":
+        reason = 'nonfinite="skip": a skipped step has gradients that are NaN; choose "raise"'
+    elif recipe.precision == "fp16":
+        reason = 'precision="fp16", whose loss scale is found by skipped steps; choose "bf16"'
+    if reason is not None:
+        raise ConfigurationError(f"a differentiable program cannot have {reason}")
