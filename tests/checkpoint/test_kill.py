@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -38,22 +37,14 @@ def killed_writer(directory: Path, step: int, lines: int, seconds: float) -> dic
 
     It is killed a moment after a number of lines, so that it gets on however busy the machine is.
     """
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(directory), str(step)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "ready\n"
-    said = "".join(writer.stdout.readline() for _ in range(lines))
+    writer = processes.Child("-c", WRITER, str(directory), str(step))
+    writer.wait_for_lines(1 + lines)
     time.sleep(seconds)
-    writer.send_signal(signal.SIGKILL)
-    said += writer.stdout.read()
-    writer.wait()
-    writer.stdout.close()
-    pairs = (line.split(" ") for line in said.splitlines(keepends=True) if line.endswith("\n"))
-    return {name: int(number) for name, number in pairs}
+    writer.kill()
+    assert writer.wait() == -signal.SIGKILL, writer.errors.read_text()
+    ready, *said = writer.wait_for_lines(0)
+    assert ready == "ready\n"
+    return {name: int(number) for name, number in map(str.split, said)}
 
 
 @pytest.mark.slow

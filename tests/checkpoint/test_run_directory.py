@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Child
 
 from functrain.checkpoint import Checkpoints
 from functrain.errors import (
@@ -31,19 +30,9 @@ with Checkpoints(sys.argv[1]).lock():
 TREE = {"w": torch.ones(1)}
 
 
-def started(code: str, directory: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(directory)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-
-def holder(directory: Path) -> subprocess.Popen[str]:
-    process = started(HOLDER, directory)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "locked\n"
+def holder(directory: Path) -> Child:
+    process = Child("-c", HOLDER, str(directory))
+    assert process.wait_for_lines(1) == ["locked\n"]
     return process
 
 
@@ -51,12 +40,13 @@ def holder(directory: Path) -> subprocess.Popen[str]:
 def test_a_second_writer_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path / "run")
     store.save(TREE, step=1)
-    with holder(store.directory) as other:
-        with pytest.raises(RunDirectoryBusyError, match=f"process {other.pid} on .*run"):
-            store.save(TREE, step=2)
-        assert store.steps() == [1]
-        assert store.restore()[1].step == 1  # reading needs no lock
-        other.kill()
+    other = holder(store.directory)
+    with pytest.raises(RunDirectoryBusyError, match=f"process {other.pid} on .*run"):
+        store.save(TREE, step=2)
+    assert store.steps() == [1]
+    assert store.restore()[1].step == 1  # reading needs no lock
+    other.kill()
+    other.wait()
     store.save(TREE, step=2)
     assert store.steps() == [1, 2]
 
@@ -69,15 +59,13 @@ def test_the_lock_of_a_dead_writer_may_live_on_in_its_children(tmp_path: Path) -
     )
     store = Checkpoints(tmp_path)
     saver = threading.Thread(target=store.save, args=(TREE,), kwargs={"step": 1})
-    with started(orphaning, tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
-        child = int(process.stdout.readline())
-        process.wait()
-        saver.start()
-        saver.join(timeout=0.2)
-        assert store.steps() == []
-        os.kill(child, signal.SIGKILL)
+    process = Child("-c", orphaning, str(tmp_path))
+    locked, child = process.wait_for_lines(2)
+    assert (locked, process.wait()) == ("locked\n", 0)
+    saver.start()
+    saver.join(timeout=0.2)
+    assert store.steps() == []
+    os.kill(int(child), signal.SIGKILL)
     saver.join()
     assert store.steps() == [1]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Child, functrain
 
 SHORT = [
     "fit.until=8 steps",
@@ -19,11 +18,6 @@ SHORT = [
     "threads=1",
     "schedule.warmup_proportion=0.5",
 ]
-
-
-def functrain(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "functrain", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
 def train(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -112,15 +106,11 @@ class TestTrain:
     def test_sigterm_saves_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
         directory, straight = tmp_path / "run", tmp_path / "straight"
         options = ["fit.until=200 steps", "fit.eval_every=50 steps", "threads=1"]
-        command = [sys.executable, "-m", "functrain", "train", "digits", *options]
-        process = subprocess.Popen(
-            [*command, f"directory={directory}", "fit.save_every=10 steps"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = ["-m", "functrain", "train", "digits", *options]
+        process = Child(*command, f"directory={directory}", "fit.save_every=10 steps")
         while not list(directory.glob("step-*")) and process.poll() is None:
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 143
         assert "interrupted and saved" in output
@@ -136,12 +126,10 @@ class TestTrain:
 class TestEndings:
     def test_sigint_is_130_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
         command = ["train", "digits", f"directory={tmp_path / 'run'}", "fit.save_every=5 steps"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "functrain", *command], stdout=subprocess.PIPE, text=True
-        )
+        process = Child("-m", "functrain", *command)
         while not list(tmp_path.glob("run/step-*")) and process.poll() is None:
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 130
         assert f"continue with: {shlex.join(['functrain', *command])}" in output

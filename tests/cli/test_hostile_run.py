@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import functrain
 from torch import Tensor, nn
 
 import functrain as ft
@@ -71,13 +70,7 @@ def hostile(tmp_path: Path, rewrite: Callable[..., None]) -> Path:
 def command(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     elsewhere = run.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-m", "functrain", *arguments],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    return functrain(*arguments, cwd=elsewhere)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import rank_runs
 import ranks
+from processes import functrain
 
 from functrain.cli import main
 
@@ -21,10 +22,7 @@ OPTIONS = ["program.parts=4", "fit.until=6 steps", "fit.save_every=3 steps", "th
 
 
 def alone(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "functrain", "train", "digits", *OPTIONS, *more]
-    return subprocess.run(
-        [*command, f"directory={directory}"], capture_output=True, text=True, timeout=120
-    )
+    return functrain("train", "digits", *OPTIONS, *more, f"directory={directory}")
 
 
 @pytest.mark.row(57)

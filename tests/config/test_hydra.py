@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
+import processes
 import pytest
 import torch
 from torch import nn
@@ -119,7 +118,6 @@ def test_a_whole_hydra_program_trains(folder: Path) -> None:
             f"_target_: functrain.optim.{name}\nlr: 0.1\n"
         )
     (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-W", "ignore", "script.py"]
     for extra, said in (([], "SGD 3"), (["optimizer=lion", "fit.until=2 steps"], "Lion 2")):
-        ended = subprocess.run([*command, *extra], capture_output=True, text=True, timeout=120)
+        ended = processes.run("script.py", *extra, cwd=folder)
         assert ended.stdout.strip() == said, ended.stderr

@@ -8,11 +8,10 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from small_runs import CutAt, FailAt, fit
 
@@ -217,8 +216,7 @@ fit(sinks, directory=here / "run", save_every="6 steps")
 
     def run(where: Path, kill: int) -> int:
         where.mkdir(exist_ok=True)
-        command = [sys.executable, "-c", script, str(where), str(kill)]
-        return subprocess.run(command, timeout=120).returncode
+        return processes.run("-c", script, str(where), str(kill)).returncode
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     sinks = [JSONL(straight / "some.jsonl"), CSV(straight / "some.csv")]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
+import processes
 import pytest
 
 from benchmarks.steps import budgets, guard, machine, reporting
@@ -23,14 +22,8 @@ LOADS = ("functrain, verified", "torch.load", "safetensors, cloned", "memcpy int
 
 @pytest.mark.slow
 def test_the_benchmark_of_checkpoints_has_a_row_for_every_contender_and_aim(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.checkpoints", "--quick", "--size", "1"]
-    run = subprocess.run(
-        [*command, "--directory", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "benchmarks.checkpoints", "--quick", "--size", "1"]
+    run = processes.run(*command, "--directory", str(tmp_path), cwd=ROOT)
     assert run.returncode == 0, run.stderr
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

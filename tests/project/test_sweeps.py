@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+import processes
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = """
+import processes
 import pytest
 
 @pytest.mark.sweep("kind")
@@ -29,22 +30,9 @@ def test_short(): ...
 def selected(place: Path, marker: str) -> set[str]:
     (place / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (place / "test_sweeps.py").write_text(SWEEPS)
-    support = ROOT / "tests" / "support"
-    done = subprocess.run(
-        [sys.executable, "-c", COLLECT, str(support), marker],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    options = ["--collect-only", "-q", "-p", "no:cacheprovider", "-m", marker]
+    done = processes.run("-m", "pytest", *options, cwd=place)
     return {line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line}
-
-
-COLLECT = """
-import sys, pytest
-sys.path.insert(0, sys.argv[1])
-sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-m", sys.argv[2]]))
-"""
 
 
 def test_a_sweep_has_one_short_test_of_each_kind(tmp_path: Path) -> None:

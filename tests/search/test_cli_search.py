@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Child
 
 from functrain.cli import main
 
@@ -79,16 +79,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "functrain", "search", "search.yaml", *arguments]
-    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=environment
-    )
+def started(folder: Path, *arguments: str) -> Child:
+    command = ["-m", "functrain", "search", "search.yaml", *arguments]
+    return Child(*command, cwd=folder, env={**os.environ, "COLUMNS": "200"})
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
+def ended(process: Child) -> tuple[int | None, str, str]:
+    out, err = process.communicate()
     return process.returncode, out, err
 
 
@@ -123,7 +120,7 @@ def values(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, pattern: str, process: Child) -> None:
     for _ in range(3000):
         if list(folder.glob(pattern)):
             return

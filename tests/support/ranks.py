@@ -9,7 +9,6 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import importlib.util
-import multiprocessing
 import os
 import pickle
 import socket
@@ -25,17 +24,9 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import attrs
+from processes import CONTEXT
 
 ROOT = Path(__file__).parents[2]
-# DTensor.from_local imports dynamo.
-_PRELOADED = [
-    "pytest",
-    "torch._dynamo",
-    "torch.distributed.tensor",
-    "functrain.core.constructor",
-    "functrain.data",
-    "functrain.distributed",
-]
 _GRACE = 10.0
 
 
@@ -109,8 +100,6 @@ def outcomes(
     """
     assert isinstance(function, FunctionType), "expected a function of a module"
     assert "<" not in function.__qualname__, "a rank imports the function by its name"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
     launched = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     with tempfile.TemporaryDirectory() as folder:
         waiting = []
@@ -126,8 +115,8 @@ def outcomes(
                 f"{folder}/{rank}",
                 timeout,
             )
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, sender), daemon=True)
+            receiver, sender = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(target=_work, args=(job, sender), daemon=True)
             process.start()
             sender.close()
             waiting.append((process, receiver, Path(job.output)))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 
 import functrain as ft
@@ -34,11 +33,11 @@ DISTURBED = {"digits": ["checkpoints.background=true"], "chargpt": []}
 def command(name: str, directory: Path) -> list[str]:
     more = DISTURBED[name] if directory.name == "disturbed" else []
     options = [*RUNS[name], *more, f"directory={directory}", "threads=1"]
-    return [sys.executable, "-m", "functrain", "train", name, *options]
+    return ["-m", "functrain", "train", name, *options]
 
 
 def finish(name: str, directory: Path) -> None:
-    done = subprocess.run(command(name, directory), capture_output=True, text=True, timeout=300)
+    done = processes.run(*command(name, directory))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -50,12 +49,7 @@ def size(directory: Path) -> int:
 def killed(name: str, directory: Path, delay: float) -> bool:
     """Start the run; kill its process group a while after its log grew. False if too late."""
     before = size(directory)
-    process = subprocess.Popen(
-        command(name, directory),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = processes.Child(*command(name, directory), start_new_session=True)
     try:
         while process.poll() is None and size(directory) == before:
             time.sleep(0.005)

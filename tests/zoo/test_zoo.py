@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from zoo.entry import Entry
@@ -100,16 +98,7 @@ def test_all_go_on_in_a_fresh_process(tmp_path: Path) -> None:
         state = stepped(program, program.init(0), entry, 3)
         ft.save(tmp_path / entry.name, state)
         expected[entry.name] = tree.digest(stepped(program, state, entry, STEPS))
-    support = Path(__file__).parents[1] / "support"
-    known = os.environ.get("PYTHONPATH", "")
-    paths = os.pathsep.join([str(support), str(support.parents[1]), known])
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo.fresh", str(tmp_path), str(STEPS)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = processes.run("-m", "zoo.fresh", str(tmp_path), str(STEPS))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == expected
 
