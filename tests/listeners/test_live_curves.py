@@ -131,20 +131,6 @@ def test_it_does_nothing_outside_of_a_notebook(capsys: pytest.CaptureFixture[str
     assert live._pending == []
 
 
-def test_it_does_not_import_ipython() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, torch, functrain as ft\n"
-        "p = ft.program(torch.nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))\n"
-        "live = [ft.listeners.LiveCurves(), ft.listeners.ProgressBar()]\n"
-        "ft.fit(p, [torch.ones(4, 2)], until='3 steps', listeners=live)\n"
-        "assert 'IPython' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
 def test_at_least_one_metric_is_needed() -> None:
     with pytest.raises(errors.ConfigurationError, match="LiveCurves"):
         LiveCurves(())

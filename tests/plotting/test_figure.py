@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -95,12 +93,6 @@ def test_a_notebook_shows_figures_and_axes_without_a_magic_command() -> None:
         data, metadata = shell.format(picture)
         assert data["image/png"][:4] == b"\x89PNG"
         assert 300 < metadata["image/png"]["width"] < 800
-
-
-def test_matplotlib_is_imported_to_draw_only() -> None:
-    code = "import functrain, sys; functrain.plotting.curves; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_a_gap_and_a_cross_where_a_value_is_not_finite() -> None:

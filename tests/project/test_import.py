@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,46 +14,79 @@ import pytest
 
 import functrain as ft
 
+# Each runs in its own fork of one interpreter that has imported torch and nothing else.
+PIECES = {
+    "importing functrain imports no optional package, no compiler and no store": """
+before = set(sys.modules)
+import functrain
+packages = {name.split(".")[0] for name in set(sys.modules) - before}
+optional = {"sklearn", "matplotlib", "hypothesis", "pytest"}
+assert not packages & {*optional, "omegaconf", "typer", "rich"}
+assert not [name for name in sys.modules if name.startswith(("torch._dynamo", "functrain."))]
+""",
+    "a program alone brings in no optimizer, no data and no loop": """
+import functrain.core.program
+names = [name.split(".") for name in sys.modules if name.startswith("functrain.")]
+assert {room for _, room, *_ in names} == {"core", "errors", "tree"}
+""",
+    "an eager run imports neither the compiler nor DTensor nor IPython": """
+import functrain as ft, functrain.config
+program = ft.program(torch.nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.AdamW(lr=0.1))
+data = ft.data.Batches(torch.ones(4, 2), batch_size=2)
+live = [ft.listeners.LiveCurves(), ft.listeners.ProgressBar()]
+ft.fit(program, data, until="1 epoch", eval_data=data, listeners=live)
+ft.tree.digest({"a": torch.ones(2)})
+assert not {"torch._dynamo", "torch.distributed.tensor", "sympy", "IPython"} & set(sys.modules)
+""",
+    "matplotlib is imported to draw only": """
+import functrain
+functrain.schedules.Cosine, functrain.plotting.curves
+assert "matplotlib" not in sys.modules
+""",
+    "importing changes no global random state": """
+import random
+torch.manual_seed(1), random.seed(1)
+before = torch.get_rng_state(), random.getstate()
+import functrain
+assert torch.equal(before[0], torch.get_rng_state())
+assert before[1] == random.getstate()
+""",
+    "a compiled loss may be the first to use a name": """
+import functrain as ft
+loss = torch.compile(lambda x: ft.Loss(x.mean()), backend="eager", fullgraph=True)
+assert loss(torch.ones(2)).value == 1
+""",
+}
+FORKS = """
+import json, os, sys, traceback, torch
+failures = {}
+for name, code in json.loads(sys.argv[1]).items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            exec(code, {"sys": sys, "torch": torch})
+        except BaseException:
+            os.write(writing, traceback.format_exc().encode())
+        os._exit(0)
+    os.close(writing)
+    failures[name] = os.fdopen(reading).read()
+    _, status = os.wait()
+    assert status == 0, (name, status)
+print(json.dumps(failures))
+"""
 
-def test_no_optional_package_no_compiler_and_no_store_is_imported() -> None:
-    code = "import sys, torch; before = set(sys.modules); import functrain; " + (
-        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}), "
-        "[name for name in sys.modules if name.startswith(('torch._dynamo', 'functrain.'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *packages, slow = done.stdout.split()
-    assert slow == "[]"
-    unwanted = {"sklearn", "matplotlib", "hypothesis", "pytest", "omegaconf", "typer", "rich"}
-    assert not unwanted & set(packages)
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    command = [sys.executable, "-c", FORKS, json.dumps(PIECES)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_program_alone_brings_in_no_optimizer_no_data_and_no_loop() -> None:
-    code = "import sys, functrain.core.program; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    names = [name.split(".") for name in done.stdout.split() if name.startswith("functrain.")]
-    assert {room for _, room, *_ in names} == {"core", "errors", "tree"}
-
-
-def test_an_eager_run_imports_neither_the_compiler_nor_dtensor() -> None:
-    code = (
-        "import sys, torch, functrain as ft, functrain.config; "
-        "program = ft.program(torch.nn.Linear(2, 1), lambda model, batch: model(batch).mean(), "
-        "ft.optim.AdamW(lr=0.1)); data = ft.data.Batches(torch.ones(4, 2), batch_size=2); "
-        "ft.fit(program, data, until='1 epoch', eval_data=data, listeners=[]); "
-        "slow = ('torch._dynamo', 'torch.distributed.tensor', 'sympy'); "
-        "print([name for name in slow if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-def test_importing_changes_no_global_random_state() -> None:
-    code = (
-        "import torch, random; torch.manual_seed(1); random.seed(1); "
-        "before = torch.get_rng_state(), random.getstate(); import functrain; "
-        "assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize("name", PIECES)
+def test_in_a_new_process(name: str, failures: dict[str, str]) -> None:
+    assert failures[name] == ""
 
 
 def test_dir_lists_the_public_names_only() -> None:
@@ -79,12 +113,3 @@ def test_every_public_name_is_found_where_type_checkers_find_it() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'functrain' has no attribute 'programm'"):
         _ = ft.programm
-
-
-def test_a_compiled_loss_may_be_the_first_to_use_a_name() -> None:
-    code = (
-        "import torch, functrain as ft; "
-        "loss = torch.compile(lambda x: ft.Loss(x.mean()), backend='eager', fullgraph=True); "
-        "assert loss(torch.ones(2)).value == 1"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,6 +9,7 @@ from torture.driver import Torture, report, run
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.row(32)
 @pytest.mark.row(54)
 def test_a_tortured_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from torch.optim import lr_scheduler
 
-import functrain as ft
 from functrain import schedules
 from functrain.config.targets import instantiated
 from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
@@ -142,10 +139,3 @@ def test_a_class_of_the_same_shape_is_a_schedule_without_plot_and_inside_others(
     assert outer.observes == "evaluation"
     with pytest.raises(ConfigurationError, match="does not inherit from Schedule"):
         Spike(Own())
-
-
-def test_importing_functrain_does_not_import_matplotlib() -> None:
-    code = "import functrain, sys; functrain.schedules.Cosine; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-    assert ft.schedules is schedules

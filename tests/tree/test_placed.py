@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -129,11 +127,3 @@ def scalars() -> str:
 
 def test_printing_a_placed_scalar_reads_no_value() -> None:
     assert ranks.run(scalars, 2) == ["f32[]"] * 2
-
-
-def test_importing_functrain_loads_no_dtensor() -> None:
-    code = (
-        "import functrain as ft, torch, sys; ft.program; ft.tree.digest({'a': torch.ones(2)});"
-        "assert 'torch.distributed.tensor' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -166,6 +166,7 @@ def test_the_kernel_keeps_the_tensors_and_reads_the_gradients(wrap: Any, inner: 
 
 
 @pytest.mark.row(50)
+@pytest.mark.sweep("name")
 @pytest.mark.parametrize(
     ("wrapper", "name"),
     [
