@@ -19,13 +19,20 @@ from functrain.distributed import World, current
 from functrain.errors import RankFailedError
 
 
-def ends(function: Any, n: int, *args: Any) -> list[Any]:
-    """Give the outcomes; a rank that still runs after ten seconds has died for the tests."""
-    return ranks.outcomes(function, n, *args, timeout=10)
+def joined(**options: Any) -> World:
+    """Join the others, and wait until they have: no rank fails while another still connects."""
+    world = current(**options)
+    world.barrier()
+    return world
+
+
+def ends(function: Any, n: int, *args: Any, timeout: float = 60) -> list[Any]:
+    """Give the outcomes; a rank that still runs after the timeout has died for the tests."""
+    return ranks.outcomes(function, n, *args, timeout=timeout)
 
 
 def one_raises(failing: int, where: str) -> None:
-    world = current()
+    world = joined()
     groups = [dist.new_group([0, world.size - 1])]
     with world.failing_together():
         for step in range(20):
@@ -54,7 +61,7 @@ def test_an_exception_of_one_rank_ends_all(failing: int, where: str) -> None:
 
 
 def one_is_killed(failing: int) -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         for step in range(20):
             if step == 7 and world.rank == failing:
@@ -74,7 +81,7 @@ def test_a_killed_rank_ends_all(failing: int) -> None:
 
 
 def one_hangs(failing: int) -> None:
-    world = current(timeout=2)
+    world = joined(timeout=2)
     with world.failing_together():
         if world.rank == failing:
             time.sleep(7)
@@ -93,7 +100,7 @@ def test_a_hanging_rank_is_named_after_the_timeout(failing: int) -> None:
 
 
 def one_is_stopped() -> None:
-    world = current(timeout=2)
+    world = joined(timeout=2)
     process = world.gathered(os.getpid())[1]
     if world.rank == 1:
         os.kill(process, signal.SIGSTOP)
@@ -104,13 +111,13 @@ def one_is_stopped() -> None:
 
 
 def test_a_stopped_rank_is_named_after_the_timeout() -> None:
-    first, second = ends(one_is_stopped, 2)
+    first, second = ends(one_is_stopped, 2, timeout=15)
     assert str(first).startswith("rank 1 gave no answer within 2 s"), first
     assert type(second) is ranks.DiedError
 
 
 def waits_for_one_that_waits() -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 1:
             raise ValueError("first in the chain")
@@ -123,7 +130,7 @@ def test_a_rank_that_waits_for_a_waiting_rank_ends_too() -> None:
 
 
 def refuses_while_another_waits() -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 1:
             raise ValueError("early")
@@ -140,7 +147,7 @@ def test_a_rank_that_refuses_ends_those_that_wait_for_it() -> None:
 
 
 def each_raises() -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         raise ValueError(f"by rank {world.rank}")
 
@@ -153,7 +160,7 @@ def test_each_rank_raises_its_own_exception() -> None:
 
 
 def nested(failing: int) -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         dist.all_reduce(torch.ones(1))
         try:
@@ -173,7 +180,7 @@ def test_a_failure_in_nested_blocks_is_published_once() -> None:
 
 
 def goes_on(failing: int) -> list[str]:
-    world = current()
+    world = joined()
     found = []
     try:
         with world.failing_together():
@@ -209,7 +216,7 @@ def test_a_broken_group_refuses_collectives(failing: int) -> None:
 
 def busy() -> None:
     """Rank 1 works for a while when rank 0 fails; it learns of it at its next collective."""
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 0:
             raise ValueError("early")
@@ -225,7 +232,7 @@ def test_a_rank_that_serves_the_store_waits_for_the_others_to_read() -> None:
 
 def fails_in_a_thread() -> None:
     """A thread of rank 0 fails, and the main thread hears of it and ends before rank 1 does."""
-    world = current()
+    world = joined()
 
     def work() -> None:
         with contextlib.suppress(ValueError), world.failing_together():
@@ -247,7 +254,7 @@ def test_every_thread_of_the_rank_that_serves_the_store_waits_for_the_others() -
 
 
 def leaves_early() -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank != 1:
             world.barrier()
@@ -263,7 +270,7 @@ def test_a_rank_that_does_fewer_collectives_is_named() -> None:
 
 
 def goes_apart() -> None:
-    world = current(timeout=2)
+    world = joined(timeout=2)
     with world.failing_together():
         if world.rank == 1:
             dist.all_reduce(torch.ones(3))
@@ -281,7 +288,7 @@ def test_ranks_that_wait_for_different_operations_are_named() -> None:
 
 
 def interrupted(kind: type[BaseException]) -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 1:
             raise kind
@@ -296,7 +303,7 @@ def test_an_interrupted_rank_ends_the_others(kind: type[BaseException]) -> None:
 
 
 def generator() -> list[Any]:
-    world = current()
+    world = joined()
 
     def steps() -> Any:
         with world.failing_together():
@@ -315,7 +322,7 @@ def test_closing_a_generator_is_no_failure() -> None:
 
 def wrapped() -> None:
     """A library between turns the error of the collective into another one."""
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 1:
             raise ValueError("bad batch")
@@ -331,7 +338,7 @@ def test_a_wrapped_failure_of_a_collective_names_the_rank() -> None:
 
 
 def unrelated() -> None:
-    world = current()
+    world = joined()
     with world.failing_together():
         if world.rank == 1:
             raise RuntimeError("the model is called gloo")

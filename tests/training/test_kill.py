@@ -20,12 +20,14 @@ from functrain.training.resume import TYPES
 RUNS = {
     "digits": ["fit.until=300 steps", "fit.eval_every=20 steps", "fit.save_every=7 steps"],
     "chargpt": [
+        "model.width=16",
+        "model.layers=1",
         "fit.until=60 steps",
         "fit.eval_every=20 steps",
         "fit.save_every=6 steps",
     ],
 }
-KILLS = 6
+KILLS = 4
 # How the killed run differs; the one it is compared with always waits for its checkpoints.
 DISTURBED = {"digits": ["checkpoints.background=true"], "chargpt": []}
 
@@ -76,7 +78,7 @@ def test_killed_runs_end_in_the_same_bytes(
     for counted in ("resumptions", "fresh"):
         record_property(counted, 1)
     record_property("kills", kills)
-    assert kills >= 5  # the last start may find little left to do
+    assert kills >= KILLS - 1  # the last start may find little left to do
     logs = [(run / "metrics.jsonl").read_bytes() for run in (straight, disturbed)]
     assert logs[0] == logs[1]
     trees = [ft.Checkpoints(run).restore("latest", types=TYPES)[0] for run in (straight, disturbed)]
