@@ -69,6 +69,7 @@ def trained(kind: str, accumulate: int, steps: int = 9) -> str:
     return tree.digest(program.gathered(state))
 
 
+@pytest.mark.sweep("kind")
 @pytest.mark.parametrize(("n", "accumulate"), [(2, 2), (3, 1)])
 @pytest.mark.parametrize("kind", ["samples", "mixture", "loader"])
 def test_ranks_that_read_their_parts_end_in_the_bits_of_one_process(
