@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from _pytest.doctest import DoctestModule
 from hypothesis import HealthCheck, settings
 
 # Sums over several threads have other last bits, so processes that tests start use one thread too.
@@ -35,6 +37,12 @@ def case(request: pytest.FixtureRequest) -> Case:
 # tests import, load a profile of theirs.
 def pytest_collectstart() -> None:
     settings.load_profile("tests")
+
+
+# The examples are in functrain; to look for some here would import every helper module.
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Iterator[None]:
+    return [each for each in (yield) if not isinstance(each, DoctestModule)]
 
 
 # Before pytest selects by marker.

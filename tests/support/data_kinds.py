@@ -196,3 +196,10 @@ class CutAt:
 
     def on_batch_end(self, event: Any) -> ft.Stop | None:
         return ft.Stop() if event.state.counters.step >= self.step else None
+
+
+def p_value(counts: list[int], expected: list[float] | None = None) -> float:
+    """Return how probable counts at least as uneven are, by a chi-squared test."""
+    from scipy.stats import chisquare  # two seconds, which collection need not take
+
+    return float(chisquare(counts, expected).pvalue)

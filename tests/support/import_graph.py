@@ -122,10 +122,5 @@ def _reached(graph: Graph, start: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Return the room of a module; the face is its own.
-
-    Example:
-        >>> room("functrain.optim.methods.adam"), room("functrain")
-        ('optim', '')
-    """
+    """Return the room of a module, such as ``optim``; the face is its own."""
     return module.split(".")[1] if "." in module else ""

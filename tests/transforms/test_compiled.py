@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
-import processes
 import pytest
 import torch
 from compiling import CountingBackend, assert_close
@@ -426,8 +427,12 @@ run = ft.fit(program, data, until=f"{until} steps", directory=directory)
 
 def in_a_process(directory: Path, *arguments: Any) -> None:
     cache = str(directory.parent / "cache" / directory.name)
-    environment = {**os.environ, "FUNCTRAIN_CACHE_DIR": cache}
-    done = processes.run("-c", RUN, str(directory), *map(str, arguments), env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(directory), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FUNCTRAIN_CACHE_DIR": cache},
+    )
     assert done.returncode == 0, done.stderr
 
 
