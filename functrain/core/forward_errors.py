@@ -73,6 +73,9 @@ _REMEDIES = {
         "functrain calls loss(model, batch) with the whole batch; a model is called with the "
         "arguments of its forward"
     ),
+    r"Loss.__new__.* unexpected keyword argument '(\w+)'": (
+        "metrics are in a dict: functrain.Loss(value, metrics={{'{0}': ...}})"
+    ),
     r"leaf Variable that requires grad": (
         "do not write to parameters in a loss or a forward; the optimizer of the program does"
     ),

@@ -40,7 +40,7 @@ from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
-from functrain.errors import ConfigurationError, EmptyBatchWarning
+from functrain.errors import ConfigurationError, EmptyBatchWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
@@ -428,6 +428,20 @@ def _tensors(state: TrainState) -> step.DeviceState:
         "loss_scale": state.loss_scale,
         "skipped": state.counters.skipped,
     }
+
+
+def require_program(value: object) -> None:
+    """Refuse a model, data or anything else where a program is expected.
+
+    Raises:
+        UnsupportedError: it is no program.
+    """
+    if isinstance(value, Program):
+        return
+    hint = "a program is made of it, functrain.program(model, loss, optimizer)"
+    if not isinstance(value, nn.Module):
+        hint = "the program comes first, functrain.program(model, loss, optimizer)"
+    raise UnsupportedError(f"expected a Program, got a {type(value).__name__}: {hint}")
 
 
 def evaluation_stream(state: TrainState) -> int:

@@ -43,6 +43,9 @@ class Counters:
     empty: int
     skipped: Tensor
 
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute("Counters", name, type(self).__annotations__, {})
+
     def after(self, given: Split, skipped: Tensor) -> Counters:
         """Return the counters after a step.
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from functrain.data import hugging_face
 from functrain.data.columns import BatchedDataset, columns_of
@@ -214,6 +214,11 @@ def _of_the_sampler(
 
 def _check_dataset(dataset: Any) -> None:
     kind = type(dataset).__name__
+    if isinstance(dataset, DataLoader):
+        raise UnsupportedError(
+            "Batches needs samples, and a DataLoader gives batches: give it to fit as it is, or "
+            "write Batches(loader.dataset, batch_size)"
+        )
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise UnsupportedError(
             f"Batches needs a dataset with a length and samples by index, and {kind} has none. "

@@ -77,7 +77,14 @@ class Listeners:
             found = [e for e in events if callable(getattr(listener, method_name(e), None))]
             if not found:
                 names = ", ".join(method_name(event) for event in events)
-                raise ListenerError(f"{listener!r} has none of the methods of a listener: {names}")
+                hint = (
+                    '. To call a function of the state: functrain.listeners.Every("100 steps", f)'
+                    if callable(listener)
+                    else ""
+                )
+                raise ListenerError(
+                    f"{listener!r} has none of the methods of a listener: {names}{hint}"
+                )
             everywhere = ranks == 1 or getattr(listener, "every_rank", False)
             if rank and not everywhere:
                 del by_name[name]

@@ -165,6 +165,8 @@ def duration(value: object) -> Duration:
     if match is None:
         raise ConfigurationError(f"{value!r} is not a number and a unit: {_EXAMPLES}")
     kind, scale = _unit(match["unit"].lower(), value)
+    if not match["number"]:
+        raise ConfigurationError(f'{value!r} lacks its number: write "1 {value.strip()}"')
     try:
         return kind(Fraction(match["number"]) * scale)
     except (ValueError, ZeroDivisionError) as error:

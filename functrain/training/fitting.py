@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from functrain.checkpoint import Checkpoints
-from functrain.core.program import Program
+from functrain.core.program import Program, require_program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
@@ -127,6 +127,7 @@ def fit(
         >>> run.reason, run.state.counters.step, run.history["loss"][-1] < 0.1
         ('max_epochs', 80, True)
     """
+    require_program(program)
     rule = as_rule(early_stop)
     store = _store(directory, rule)
     if restore_best and store is not None and not store.keep_best:

@@ -12,6 +12,7 @@ import attrs
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError, UnknownNameError
+from functrain.errors.nearest import unknown_attribute
 from functrain.errors.optional import require
 from functrain.metrics.log_file import Row, stream
 from functrain.metrics.mode import resolved_mode
@@ -73,6 +74,10 @@ class History:
 
     def __repr__(self) -> str:
         return text(self.rows)
+
+    def __getattr__(self, name: str) -> Any:
+        elsewhere = {} if name.startswith("_") else {name: f"history[{name!r}]"}
+        raise unknown_attribute("History", name, (), elsewhere)
 
     def names(self) -> list[str]:
         """All metrics that occur, in order of first appearance."""
@@ -162,6 +167,20 @@ class History:
         return frame.set_index("step") if "step" in names else frame
 
 
+_MODEL = "with program.evaluating(run.state) as model: model(x)"
+# What users of other libraries look for on the result of a run.
+_ELSEWHERE = {
+    **dict.fromkeys(("model", "predict", "module"), _MODEL),
+    **dict.fromkeys(("metrics", "log_history", "callback_metrics"), "run.history"),
+    **dict.fromkeys(("losses", "loss"), 'run.history["loss"]'),
+    "params": "run.state.params",
+    "save": "functrain.save(path, run.state)",
+    "evaluate": "functrain.evaluate(program, run.state, data)",
+    "best_step": 'run.best["step"]',
+    "path": "run.directory",
+}
+
+
 @attrs.frozen(eq=False, repr=False)
 class Run:
     """The result of ``fit``.
@@ -186,6 +205,9 @@ class Run:
     best: dict[str, Any]
     seconds: float
     new_steps: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute("Run", name, type(self).__annotations__, _ELSEWHERE)
 
     def __repr__(self) -> str:
         step = self.state.counters.step

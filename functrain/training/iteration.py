@@ -12,7 +12,7 @@ import attrs
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import Sharing
 from functrain.core.diagnosis import check_state
-from functrain.core.program import Metrics, Program
+from functrain.core.program import Metrics, Program, require_program
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
@@ -67,6 +67,7 @@ def iterate(
         >>> state.counters.step, state.counters.epoch, state.counters.batch
         (3, 1, 0)
     """
+    require_program(program)
     world_of(program, "iterate")
     if isinstance(program, Population):
         program.require(state)

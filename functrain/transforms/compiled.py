@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.core import step
-from functrain.core.program import Program
+from functrain.core.program import Program, require_program
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim import FromTorch
@@ -71,6 +71,7 @@ def compiled(
         >>> state.counters.step
         1
     """
+    require_program(program)
     if program.sharded is not None:
         raise ConfigurationError(
             "compiled cannot take a sharded program yet: leave out one of the two"

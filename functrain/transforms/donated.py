@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from functrain.core.program import Program
+from functrain.core.program import Program, require_program
 
 
 def donated(program: Program) -> Program:
@@ -32,4 +32,5 @@ def donated(program: Program) -> Program:
         Traceback (most recent call last):
         functrain.errors.DonatedStateError: state.params was read, but this TrainState ...
     """
+    require_program(program)
     return attrs.evolve(program, donates=True)

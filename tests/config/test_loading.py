@@ -103,7 +103,8 @@ class TestArgumentsOfFitAndProgram:
 
         whole = fields(RunConfig)
         assert parameters(ft.program) <= fields(ProgramOptions) | whole
-        elsewhere = {"program", "data", "state", "directory"}
+        # The command line has a progress bar of its own.
+        elsewhere = {"program", "data", "state", "directory", "progress"}
         assert parameters(ft.fit) - elsewhere <= fields(FitOptions) | whole
         assert parameters(ft.compiled) - {"program"} == fields(CompiledOptions)
         assert parameters(ft.Checkpoints) - {"directory"} == fields(CheckpointOptions)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
-def default_bar(progress: bool | None, listeners: Sequence[Any] | None) -> list[Any]:
+def default_bar(progress: bool | None, listeners: Any) -> list[Any]:
     """Return the bar that a run shows in addition to its listeners, or nothing.
 
     Args:
         progress: ``None`` shows a bar on terminals and in notebooks, unless a listener shows the
             progress already; ``True`` also prints a line for each evaluation elsewhere.
-        listeners: of the run.
+        listeners: what ``fit`` was given, which has not been checked yet.
     """
-    already = any(getattr(each, "shows_progress", False) for each in listeners or ())
+    given = listeners if isinstance(listeners, Iterable) else ()
+    already = any(getattr(each, "shows_progress", False) for each in given)
     shown = _is_watched() and not already if progress is None else progress
     if not shown:
         return []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import functrain as ft
-from first_mistakes.parts import First, X, Y, batches, fit
+from first_mistakes.parts import First, Net, X, Y, batches, fit, program
 
 _batches: Any = ft.data.Batches
+_fit: Any = ft.fit
+_compiled: Any = ft.compiled
 
 
 FIRST = [
@@ -55,4 +57,38 @@ FIRST = [
     ),
     First(lambda: fit(listeners=[ft.listeners.Console]), "is a class", "Console", "Console(...)"),
     First(lambda: fit(directory=3), "got a int", "directory", "a path or functrain.Checkpoints"),
+    First(
+        lambda: _fit(Net(), batches(), until="1 step"),
+        "got a Net",
+        "expected a Program",
+        "functrain.program(model, loss, optimizer)",
+    ),
+    First(
+        lambda: _fit(batches(), program(), until="1 step"),
+        "got a Batches",
+        "expected a Program",
+        "the program comes first",
+    ),
+    First(
+        lambda: _compiled(Net()),
+        "got a Net",
+        "expected a Program",
+        "functrain.program(model, loss, optimizer)",
+    ),
+    First(
+        lambda: _batches(DataLoader([0, 1]), 2),
+        "a DataLoader gives batches",
+        "Batches needs samples",
+        "Batches(loader.dataset, batch_size)",
+    ),
+    First(lambda: fit(save_every="epoch"), "lacks its number", "'epoch'", '"1 epoch"'),
+    First(
+        lambda: fit(listeners=[lambda event: None]),
+        "has none of the methods",
+        "<lambda>",
+        'functrain.listeners.Every("100 steps", f)',
+    ),
+    First(lambda: fit().model, "no attribute 'model'", "Run", "program.evaluating(run.state)"),
+    First(lambda: fit().history.loss, "no attribute 'loss'", "History", "history['loss']"),
+    First(lambda: fit().state.counters.steps, "no attribute 'steps'", "Counters", "'step'"),
 ]

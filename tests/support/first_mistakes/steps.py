@@ -75,6 +75,12 @@ FIRST = [
         "TrainState",
         "comes first",
     ),
+    First(
+        lambda: step(_loss(lambda v: ft.Loss(v, accuracy=1.0))),  # type: ignore[call-arg]
+        "unexpected keyword argument 'accuracy'",
+        "in the loss",
+        "metrics={'accuracy': ...}",
+    ),
     First(_two_states, "got a tuple", "TrainState", "state, metrics = program.train_step("),
     First(_donated, "given to a donated step", "state.", "functrain.copy(state)"),
     First(_unscheduled, "has no steps of its own", "Cosine", "steps=N"),
