@@ -109,6 +109,9 @@ def test_a_listener_that_shows_progress_replaces_the_bar(monkeypatch: pytest.Mon
     assert default_bar(None, [ft.listeners.Console()]) == []
     assert default_bar(None, [ft.listeners.ProgressBar()]) == []
     assert len(default_bar(True, [ft.listeners.Console()])) == 1
+    given = iter([ft.listeners.Console()])
+    default_bar(None, given)
+    assert len(list(given)) == 1
     assert default_bar(False, []) == []
     monkeypatch.setenv("TERM", "dumb")
     assert default_bar(None, []) == []

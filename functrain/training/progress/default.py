@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -17,7 +17,8 @@ def default_bar(progress: bool | None, listeners: Any) -> list[Any]:
             progress already; ``True`` also prints a line for each evaluation elsewhere.
         listeners: what ``fit`` was given, which has not been checked yet.
     """
-    given = listeners if isinstance(listeners, Iterable) else ()
+    # Not of an iterator, which can be read only once.
+    given = listeners if isinstance(listeners, Sequence) else ()
     already = any(getattr(each, "shows_progress", False) for each in given)
     shown = _is_watched() and not already if progress is None else progress
     if not shown:
