@@ -168,7 +168,7 @@ class History:
 
 
 _MODEL = "with program.evaluating(run.state) as model: model(x)"
-# What users of other libraries look for on the result of a run.
+# Attributes in other libraries, with their replacements.
 _ELSEWHERE = {
     **dict.fromkeys(("model", "predict", "module"), _MODEL),
     **dict.fromkeys(("metrics", "log_history", "callback_metrics"), "run.history"),
