@@ -139,7 +139,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     for quotation in re.findall(r"<blockquote>.*?</blockquote>", reference, re.DOTALL):
         assert "import " not in quotation  # an example is code
     home = (tmp_path / "index.html").read_text()
-    for shown in ("<b>TrainState</b>", "<b>2 differences</b>", "<iframe srcdoc="):
+    for shown in ("<b>TrainState</b>", "<b>1 difference</b>", "<iframe srcdoc="):
         assert shown in home
     for picture in re.findall(r'src="(notebooks/[^"]*)"', home):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
