@@ -238,6 +238,5 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.row(36)
 def test_the_machine() -> None:
     run_state_machine_as_test(
-        Machine,
-        settings=settings(max_examples=300 if LONG else 12, stateful_step_count=30),
+        Machine, settings=settings(max_examples=300 if LONG else 12, stateful_step_count=30)
     )

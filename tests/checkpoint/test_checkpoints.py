@@ -126,9 +126,7 @@ times = st.floats(0, 1e4) | st.none()
 
 
 @given(
-    st.dictionaries(st.integers(0, 50), times, max_size=12),
-    st.integers(1, 10),
-    st.floats(0.1, 60),
+    st.dictionaries(st.integers(0, 50), times, max_size=12), st.integers(1, 10), st.floats(0.1, 60)
 )
 def test_pruning_is_idempotent_and_a_union(
     saved: dict[int, float | None], steps: int, minutes: float
@@ -147,11 +145,7 @@ def test_pruning_is_idempotent_and_a_union(
 @pytest.mark.row(36)
 def test_any_union_of_rules(tmp_path: Path) -> None:
     store = Checkpoints(
-        tmp_path,
-        keep_last=1,
-        keep_best=1,
-        keep_every_steps=4,
-        keep=[Best("accuracy", "max", 1)],
+        tmp_path, keep_last=1, keep_best=1, keep_every_steps=4, keep=[Best("accuracy", "max", 1)]
     )
     for step in range(1, 11):
         metrics = {"loss": abs(step - 3), "accuracy": -abs(step - 6)}

@@ -181,11 +181,7 @@ def test_in_the_background_and_staged(tmp_path: Path) -> None:
 
 def test_views_are_shared_as_they_are_written(tmp_path: Path) -> None:
     value = torch.randn(40, dtype=torch.complex64)
-    params = {
-        "conj": value.conj(),
-        "neg": value.clone().conj().imag,
-        "part": value.clone()[3:9:2],
-    }
+    params = {"conj": value.conj(), "neg": value.clone().conj().imag, "part": value.clone()[3:9:2]}
     saved_ = {"params": params}
     run, frozen = store(tmp_path), [f"params.{name}" for name in params]
     for step in (1, 2):

@@ -21,13 +21,7 @@ import pytest
 from crashes.kill import killed
 from crashes.operations import Mark
 from crashes.place import LONG, say, scratch
-from crashes.scenarios import (
-    SCENARIOS,
-    Scenario,
-    check_one,
-    one,
-    sample,
-)
+from crashes.scenarios import SCENARIOS, Scenario, check_one, one, sample
 from models import CASES
 
 import functrain as ft

@@ -34,17 +34,11 @@ BAD = [
     (["early_stop.patience=0"], "early_stop: EarlyStop: patience: expected a number >= 1"),
     (["checkpoints.mode=up"], "checkpoints.mode: expected 'min', 'max' or null, got 'up'"),
     (["early_stop.mode=up"], "early_stop.mode: expected 'min', 'max' or null, got 'up'"),
-    (
-        ["early_stop.monitor=evl/loss"],
-        "early_stop: early_stop depends on 'evl/loss', which no",
-    ),
+    (["early_stop.monitor=evl/loss"], "early_stop: early_stop depends on 'evl/loss', which no"),
     (["early_stop.monitor=evl/ema/loss"], "(did you mean 'eval/ema/loss'?)"),
     (["early_stop=[{monitor: val/loss}]"], "(did you mean 'eval/loss'?)"),
     (["checkpoints.monitor=evl/accuracy"], "checkpoints.monitor: the best checkpoint depends on"),
-    (
-        ["program.ema=null"],
-        "early_stop: early_stop depends on 'eval/ema/loss', which no",
-    ),
+    (["program.ema=null"], "early_stop: early_stop depends on 'eval/ema/loss', which no"),
     (
         ["program.ema=null", "early_stop=null"],
         "checkpoints.monitor: the best checkpoint depends on",

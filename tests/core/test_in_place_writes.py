@@ -69,9 +69,7 @@ WAYS: dict[str, Does] = {
     "key.detach().mul_": lambda m: m.key.weight.detach().mul_(0.9),
     "a row of key": without_grad(lambda m: m.key.weight[1].zero_()),
     "foreach": without_grad(lambda m: torch._foreach_mul_(list(m.key.parameters()), 0.9)),
-    "out=": without_grad(
-        lambda m: torch.mul(m.key.weight.clone(), 0.9, out=m.key.weight),
-    ),
+    "out=": without_grad(lambda m: torch.mul(m.key.weight.clone(), 0.9, out=m.key.weight)),
     "load_state_dict": lambda m: m.key.load_state_dict(
         {name: values * 0.9 for name, values in m.query.state_dict().items()}
     ),

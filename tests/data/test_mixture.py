@@ -282,9 +282,7 @@ def loss(model: Any, batch: Any) -> torch.Tensor:
     return model(x.float()[:, None] / 100).square().mean()
 
 
-def test_an_interrupted_run_over_a_mixture_equals_an_uninterrupted_one(
-    tmp_path: Path,
-) -> None:
+def test_an_interrupted_run_over_a_mixture_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     program = ft.program(torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.01), accumulate=2)
 
     def run(directory: str, cuts: list[int]) -> ft.Run:
@@ -308,9 +306,7 @@ class Bad(RuntimeError):
     pass
 
 
-def test_a_failed_step_over_a_mixture_is_retried_on_the_same_batch(
-    tmp_path: Path,
-) -> None:
+def test_a_failed_step_over_a_mixture_is_retried_on_the_same_batch(tmp_path: Path) -> None:
     seen: list[Any] = []
     fails = [5]
 

@@ -18,11 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from functrain import tree
 from functrain.data import Batches, Source, as_source
-from functrain.errors import (
-    DataChangedError,
-    EmptyDatasetError,
-    UnsupportedError,
-)
+from functrain.errors import DataChangedError, EmptyDatasetError, UnsupportedError
 
 EPOCHS = 3
 every_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())

@@ -159,11 +159,7 @@ class TestBounds:
         even = torch.zeros(1, 4)
         assert [
             int(torch.isfinite(processors.top_p(even, p)).sum()) for p in (0.25, 0.5, 0.51)
-        ] == [
-            1,
-            2,
-            3,
-        ]
+        ] == [1, 2, 3]
 
     def test_no_processor_changes_its_input(self) -> None:
         logits, tokens = self.logits.clone(), torch.tensor([[1, 2, 1]])

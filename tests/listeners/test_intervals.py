@@ -30,10 +30,7 @@ def places(batches: int, size: int, steps: int) -> list[Any]:
 
 
 @given(
-    every=DURATIONS,
-    batches=st.integers(1, 7),
-    size=st.integers(1, 50),
-    begin=st.integers(0, 20),
+    every=DURATIONS, batches=st.integers(1, 7), size=st.integers(1, 50), begin=st.integers(0, 20)
 )
 def test_it_agrees_with_the_intervals_of_the_loop_from_any_step(
     every: Any, batches: int, size: int, begin: int

@@ -42,8 +42,7 @@ def test_sampling_does_not_change_training_bitwise(tmp_path: Path, every: str | 
 
 @pytest.mark.row(45)
 @pytest.mark.parametrize(
-    ("every", "steps"),
-    [(None, [5, 10, 15, 20]), ("6 steps", [6, 12, 18]), ("1 epoch", [8, 16])],
+    ("every", "steps"), [(None, [5, 10, 15, 20]), ("6 steps", [6, 12, 18]), ("1 epoch", [8, 16])]
 )
 def test_a_resumed_run_samples_the_same_texts(
     tmp_path: Path, every: str | None, steps: list[int]

@@ -71,9 +71,7 @@ def test_tensorboard_has_every_step_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(34)
-def test_tensorboard_ignores_steps_a_killed_run_wrote_after_its_checkpoint(
-    tmp_path: Path,
-) -> None:
+def test_tensorboard_ignores_steps_a_killed_run_wrote_after_its_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     board = tmp_path / "board"
     fit([TensorBoard(board)], until="9 steps", save_every="50 steps")  # all of it is ignored

@@ -10,15 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError
-from functrain.optim import (
-    SGD,
-    AdamW,
-    Frozen,
-    Groups,
-    RAdam,
-    from_torch,
-    groups,
-)
+from functrain.optim import SGD, AdamW, Frozen, Groups, RAdam, from_torch, groups
 
 pytestmark = pytest.mark.row(7)
 
@@ -114,12 +106,7 @@ def test_trained_paths_of_other_optimizers() -> None:
     assert Frozen().trained(params) == []
     inner = groups([("body.*", Frozen()), ("*", SGD())])
     outer = groups([("*.weight", inner), ("*", SGD())])
-    assert outer.trained(params) == [
-        "embed.weight",
-        "body.bias",
-        "norm.weight",
-        "head.weight",
-    ]
+    assert outer.trained(params) == ["embed.weight", "body.bias", "norm.weight", "head.weight"]
 
 
 def test_groups_within_groups() -> None:

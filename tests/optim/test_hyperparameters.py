@@ -93,13 +93,7 @@ CHANGES: list[tuple[Optimizer, dict[str, list[Any]]]] = [
     ),
     (
         ASGD(lambd=0.1, t0=1),
-        {
-            "lambd": [0.2],
-            "alpha": [0.1],
-            "t0": [3.0],
-            "weight_decay": [0.2],
-            "maximize": [True],
-        },
+        {"lambd": [0.2], "alpha": [0.1], "t0": [3.0], "weight_decay": [0.2], "maximize": [True]},
     ),
     (Lion(), {"betas": [(0.5, 0.99), (0.9, 0.5)], "weight_decay": [0.2], "maximize": [True]}),
     (LAMB(), ADAM_CHANGES),
@@ -127,12 +121,7 @@ CHANGES: list[tuple[Optimizer, dict[str, list[Any]]]] = [
     ),
     (
         ScheduleFreeSGD(),
-        {
-            "momentum": [0.5],
-            "weight_decay": [0.2],
-            "warmup_steps": [4],
-            "r": [2.0],
-        },
+        {"momentum": [0.5], "weight_decay": [0.2], "warmup_steps": [4], "r": [2.0]},
     ),
     (
         ScheduleFreeAdamW(),

@@ -6,15 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from optax_runs import (
-    Leaves,
-    assert_equal,
-    from_jax,
-    jax,
-    optax,
-    run_optax,
-    run_ours,
-)
+from optax_runs import Leaves, assert_equal, from_jax, jax, optax, run_optax, run_ours
 
 from functrain.optim import LAMB, AdamW, Lion, Optimizer, ScheduleFreeAdamW, ScheduleFreeSGD
 

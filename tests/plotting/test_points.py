@@ -30,9 +30,7 @@ ROWS = [{"step": step, "epoch": (step - 1) // 4, "loss": 1.0} for step in range(
 
 
 class TestXValues:
-    def test_rows_spread_evenly_over_equally_long_epochs(
-        self,
-    ) -> None:
+    def test_rows_spread_evenly_over_equally_long_epochs(self) -> None:
         assert list(x_values(Columns.of(ROWS), "epoch")) == [s / 4 for s in range(1, 11)]
 
     def test_an_epoch_whose_last_row_has_its_means_is_complete(self) -> None:

@@ -222,9 +222,7 @@ print(run.reason)
 
 @pytest.mark.slow
 @pytest.mark.row(1)
-def test_after_the_stop_button_a_loop_holds_the_last_whole_step(
-    kernel: Kernel,
-) -> None:
+def test_after_the_stop_button_a_loop_holds_the_last_whole_step(kernel: Kernel) -> None:
     kernel.run(SETTING)
     code = """
 state = program.init(seed=0)

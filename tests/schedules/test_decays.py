@@ -201,8 +201,7 @@ def test_errors_name_the_field(make: Callable[..., Schedule], field: str, value:
 
 @each_warmup
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("warmup_steps", -1), ("warmup_steps", 0.1), ("warmup_proportion", 1.1)],
+    ("field", "value"), [("warmup_steps", -1), ("warmup_steps", 0.1), ("warmup_proportion", 1.1)]
 )
 def test_errors_name_the_warmup(cls: Any, field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{cls.__name__}: {field}: expected"):

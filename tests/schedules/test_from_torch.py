@@ -14,11 +14,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from functrain.errors import (
-    ConfigurationError,
-    MissingMetricWarning,
-    ScheduleStateError,
-)
+from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.schedules import ScheduleState, TorchSchedule, from_torch
 
 STEPS = 300
@@ -83,7 +79,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
                 from_torch(lr_scheduler.ExponentialLR, gamma=0.99),
                 from_torch(lr_scheduler.MultiStepLR, milestones=[50, 100]),
             ]
-        },
+        }
     ],
     "SequentialLR": [
         {

@@ -65,14 +65,12 @@ CASES: dict[str, list[Case]] = {
         (MultiStep(LR, [1]), {"milestones": [1]}),
         (MultiStep(LR, [0, 9, 90], 1.5), {"milestones": [0, 9, 90], "gamma": 1.5}),
     ],
-    "ConstantLR": [
-        (Piecewise({0: LR * 0.5, 40: LR}), {"factor": 0.5, "total_iters": 40}),
-    ],
+    "ConstantLR": [(Piecewise({0: LR * 0.5, 40: LR}), {"factor": 0.5, "total_iters": 40})],
     "LinearLR": [
         (
             Linear(LR * 0.1, LR * 0.9, 123),
             {"start_factor": 0.1, "end_factor": 0.9} | {"total_iters": 123},
-        ),
+        )
     ],
     "ExponentialLR": [
         (Exponential(LR, 0.98), {"gamma": 0.98}),
@@ -136,7 +134,7 @@ CASES: dict[str, list[Case]] = {
         (
             Sequential([Linear(LR * 0.01, LR, 20), Step(LR, every=50, factor=0.5)], [20]),
             {"schedulers": inner, "milestones": [20]},
-        ),
+        )
     ],
     "ReduceLROnPlateau": [
         (Plateau(LR), {}),

@@ -407,9 +407,7 @@ TABLE = [
         "loss differs between two calls: 1 of 1 elements",
     ),
     Planted(
-        "a loss that reads the clock",
-        of_loss(reads_the_clock),
-        "loss differs between two calls",
+        "a loss that reads the clock", of_loss(reads_the_clock), "loss differs between two calls"
     ),
     Planted(
         "a buffer written in place, as by BatchNorm",
@@ -534,9 +532,7 @@ TABLE = [
         r"planted.OWN \(global\): a step changes its content",
     ),
     Planted(
-        "a step that goes by the clock",
-        complete(reads_the_clock),
-        r"time.perf_counter \(clock\)",
+        "a step that goes by the clock", complete(reads_the_clock), r"time.perf_counter \(clock\)"
     ),
     Planted(
         "a step that goes by a clock nobody can hold",

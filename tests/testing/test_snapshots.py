@@ -59,11 +59,7 @@ CHANGED: list[tuple[Any, Any, str]] = [
     (nn.Linear(1, 1, bias=False), lambda v: v.weight.sum().backward(), "v.weight.grad: "),
     (nn.ReLU(), lambda v: v.eval(), "v.training: True became False"),
     (nn.Sequential(nn.ReLU()), lambda v: setattr(v[0], "seen", 1), "v.0.seen: 1 is new"),
-    (
-        [torch.eye(2).to_sparse()],
-        lambda v: v[0].values().mul_(2),
-        "v[0]: f32[2,2] became f32[2,2]",
-    ),
+    ([torch.eye(2).to_sparse()], lambda v: v[0].values().mul_(2), "v[0]: f32[2,2] became f32[2,2]"),
 ]
 
 

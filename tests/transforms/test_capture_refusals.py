@@ -41,10 +41,7 @@ def of_jagged(model: nn.Module, x: Tensor) -> Tensor:
 
 
 UNLIKE: dict[str, tuple[Any, Any]] = {
-    "nested": (
-        lambda: torch.nested.nested_tensor([X[:2], X[2:]], layout=torch.jagged),
-        of_jagged,
-    ),
+    "nested": (lambda: torch.nested.nested_tensor([X[:2], X[2:]], layout=torch.jagged), of_jagged),
     "sparse_coo": (X.to_sparse, of_product),
     "sparse_csr": (X.to_sparse_csr, of_product),
     "sparse_csc": (X.to_sparse_csc, of_product),

@@ -42,10 +42,7 @@ def test_a_library_planted_in_a_run_directory_is_not_run(
     planted = tmp_path / "run" / "compiled"
     steps = [
         made.train_step(made.init(), X)[0]
-        for made in (
-            program(directory=planted),
-            program(scale=-7.0, directory=tmp_path / "theirs"),
-        )
+        for made in (program(directory=planted), program(scale=-7.0, directory=tmp_path / "theirs"))
     ]
     assert tree.diff(*steps) != []
     (name,) = planted.glob("*.pt2")

@@ -151,7 +151,7 @@ def test_a_subclass_is_instantiated_only_if_allowed(tmp_path: Path) -> None:
     value = Scaled(torch.ones(2, 3, dtype=torch.int8), EYE.to_sparse(), (1, "note"))
     path = save(tmp_path / "c", {"w": value})
     assert [leaf.path for leaf in read_manifest(path).leaves] == [
-        *("w.codes", "w.scale.indices", "w.scale.values"),
+        *("w.codes", "w.scale.indices", "w.scale.values")
     ]
     with pytest.raises(CheckpointTypeError, match=r"Scaled.*types="):
         load(path)

@@ -47,9 +47,7 @@ def test_waiting_ends_at_once_if_nothing_was_started() -> None:
     assert WorkerThread(Gate()).wait()
 
 
-def test_a_thread_that_never_starts_blocks_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_thread_that_never_starts_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_thread, "_PATIENCE", 0.05)
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: START(lambda: None, ()))
     work = WorkerThread(Gate())

@@ -33,8 +33,7 @@ DTYPES = [
     )
 )
 def test_read_by_the_library(
-    tmp_path_factory: pytest.TempPathFactory,
-    declared: dict[str, tuple[torch.dtype, list[int]]],
+    tmp_path_factory: pytest.TempPathFactory, declared: dict[str, tuple[torch.dtype, list[int]]]
 ) -> None:
     params = {
         name: torch.randint(0, 2, shape).to(dtype) for name, (dtype, shape) in declared.items()

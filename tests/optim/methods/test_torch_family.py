@@ -161,9 +161,7 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 @pytest.mark.sweep("cls", "dtype")
 @every_case
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float32, 1e-6), (torch.float64, 1e-12)],
-    ids=str,
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str
 )
 def test_kernel_equals_the_foreach_form(
     cls: Any, options: dict[str, Any], dtype: torch.dtype, tolerance: float

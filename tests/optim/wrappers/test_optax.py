@@ -6,15 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from optax_runs import (
-    Leaves,
-    assert_equal,
-    from_jax,
-    optax,
-    run_optax,
-    run_ours,
-    same,
-)
+from optax_runs import Leaves, assert_equal, from_jax, optax, run_optax, run_ours, same
 from torch import Tensor
 
 from functrain.optim import SGD, Adam, Optimizer

@@ -11,14 +11,7 @@ from pathlib import Path
 
 from crashes import states as crashes_states
 from crashes.operations import Log
-from crashes.scenarios import (
-    Scenario,
-    check_one,
-    promised,
-    replacing,
-    saving,
-    store,
-)
+from crashes.scenarios import Scenario, check_one, promised, replacing, saving, store
 from crashes.states import Point
 
 from functrain.checkpoint import load
