@@ -72,9 +72,12 @@ class Interrupts:
         if self._acknowledged is None:
             return
         again = "Ctrl-C again" if self.received == "SIGINT" else "another signal"
-        if self._same_event:  # torchrun sends SIGTERM to the ranks, and SIGKILL 30 s later
+        if self._same_event:
             again += f" after {self._same_event:g} s"
-        _print(f"{self.received}: {self._acknowledged}; {again} to stop now")
+        text = f"{self.received}: {self._acknowledged}; {again} to stop now"
+        # torchrun passes signals on, and sends SIGKILL 30 s later.
+        killed = "; torchrun kills ranks that take over 30 s"
+        _print(text + (killed if "TORCHELASTIC_RUN_ID" in os.environ else ""))
 
     def _left(self, first: float) -> float:
         """Return for how long another signal counts as the first one."""

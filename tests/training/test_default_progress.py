@@ -175,6 +175,22 @@ def test_an_interrupt_is_acknowledged_at_once_and_once(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""
 
 
+def test_a_rank_of_torchrun_says_how_long_it_has(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    with Interrupts("finishing the step, then saving"):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # torchrun and the system may send one each
+    text = "SIGTERM: finishing the step, then saving; another signal after 1 s to stop now"
+    killed = "torchrun kills ranks that take over 30 s"
+    assert capfd.readouterr().err == f"{text}; {killed}\n"
+    with Interrupts():  # of another rank
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_run_says_whether_it_saves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     class Pressing:
         def on_batch_end(self, event: Any) -> None:
