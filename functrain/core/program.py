@@ -175,6 +175,7 @@ class Program:
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
+        refuse_vmap(state, self.device_step)
         given: Any
         if self.sharded is None:
             given = split(batch, self.recipe.accumulate)
@@ -442,6 +443,21 @@ def require_program(value: object) -> None:
     if not isinstance(value, nn.Module):
         hint = "the program comes first, functrain.program(model, loss, optimizer)"
     raise UnsupportedError(f"expected a Program, got a {type(value).__name__}: {hint}")
+
+
+def refuse_vmap(state: TrainState, device_step: step.DeviceStep) -> None:
+    """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work.
+
+    Raises:
+        UnsupportedError: the state is mapped.
+    """
+    params = state.params.values()
+    if step.is_eager(device_step) and any(map(torch._C._functorch.is_batchedtensor, params)):
+        raise UnsupportedError(
+            "train_step was called below torch.func.vmap. Train many states by one step as a "
+            "population: pop = functrain.population(program, seeds=[...]); state = "
+            "pop.stacked([state, ...]); pop.train_step(state, batch)"
+        )
 
 
 def evaluation_stream(state: TrainState) -> int:

@@ -26,7 +26,9 @@ from functrain.populations.batches import Batches, parts
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of
 from functrain.populations.failures import skipped
-from functrain.populations.step import Inputs
+from functrain.populations.graph import CompiledMembers
+from functrain.populations.step import EagerMembers, Inputs
+from functrain.transforms.graph.lowering import Lowering
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -104,7 +106,7 @@ class Population(Program):
         number, recipe = state.counters.step, self.recipe
         each = rates.of_members(programs, state, self.zero_rate)
         donation = Donation(state) if self.donates else None
-        lent = donation if donation is not None and self._may_write(state) else None
+        lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
         inputs = Inputs(given.parts, rates.stacked(each, state.device), tensors)
         device_state = {
@@ -152,6 +154,15 @@ class Population(Program):
         _, tensors = self._hyperparameters(state)
         program = attrs.evolve(self.programs[0], fixed=self.fixed)
         return evaluated(program, self.batches, state, batch, weights, tensors)
+
+    def by_graphs(self, lowering: Lowering, fallback: bool) -> Population:
+        """Return the population with a compiled device part; ``functrain.compiled`` calls it."""
+        device_step: Any = self.device_step
+        if not isinstance(device_step, EagerMembers):
+            raise ConfigurationError("compiled takes an eager population, got a compiled one")
+        own = self.batches == "own"
+        made: Any = CompiledMembers(self.fixed, own, lowering, fallback)
+        return attrs.evolve(self, device_step=made)
 
     def member(self, state: TrainState, index: int) -> TrainState:
         """Return the state of one member, with memory of its own, for ``programs[index]``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -19,6 +19,15 @@ from functrain.transforms.graph.lowering import Lowering
 
 
 @explained
+@runtime_checkable
+class ByGraphs(Protocol):
+    """A program that captures its device part in its own way, as a population does."""
+
+    def by_graphs(self, lowering: Lowering, fallback: bool) -> Program:
+        """Return the program with compiled graphs for its device part."""
+        ...
+
+
 def compiled(
     program: Program,
     *,
@@ -76,6 +85,11 @@ def compiled(
         raise ConfigurationError(
             "compiled cannot take a sharded program yet: leave out one of the two"
         )
+    kept = None if directory is None else Path(directory)
+    lowering = Lowering(backend, mode, dict(options or {}), kept)
+    if isinstance(program, ByGraphs):
+        found: Program = program.by_graphs(lowering, fallback)
+        return found
     if not step.is_eager(program.device_step):
         raise ConfigurationError("compiled takes an eager program: apply it before anything else")
     if any(isinstance(one, FromTorch) for one in nested(program.recipe.optimizer)):
@@ -83,6 +97,4 @@ def compiled(
             "compiled cannot take an optimizer of from_torch into its graph; use the one of "
             "functrain.optim that is the same, or leave the program eager"
         )
-    kept = None if directory is None else Path(directory)
-    lowering = Lowering(backend, mode, dict(options or {}), kept)
     return attrs.evolve(program, device_step=Compiled(program.fixed, lowering, fallback))

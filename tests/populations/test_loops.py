@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 import pytest
+import torch
 from populations import batch, program, trained
 
 import functrain as ft
 from functrain import schedules
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 def test_iterate_steps_a_population_and_fills_in_the_horizon_of_each_member() -> None:
@@ -28,3 +32,23 @@ def test_fit_and_evaluate_say_how_to_use_a_population() -> None:
         ft.fit(pop, [batch(0)], until="1 step")
     with pytest.raises(ConfigurationError, match="evaluate takes one program"):
         ft.evaluate(pop, trained(pop, 1)[0], [batch(0)])
+
+
+def test_vmap_over_a_train_step_names_population() -> None:
+    own = program()
+    state = own.init()
+
+    def step(weight: torch.Tensor) -> Any:
+        params = {**state.params, "0.weight": weight}
+        return own.train_step(attrs.evolve(state, params=params), batch(0))[1]["loss"]
+
+    with pytest.raises(UnsupportedError, match=r"functrain.population\(program"):
+        torch.func.vmap(step)(torch.stack([state.params["0.weight"]] * 2))
+
+
+def test_several_steps_in_one_call_of_a_population() -> None:
+    pop = ft.population(program(), seeds=[1, 2])
+    expected, _ = trained(pop, 3)
+    found, metrics = ft.steps(pop, pop.init(), [batch(number) for number in range(3)])
+    assert ft.tree.equal(expected, found)
+    assert metrics["loss"].shape == (3, 2)
