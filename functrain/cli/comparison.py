@@ -17,20 +17,10 @@ from functrain.checkpoint import Leaf, lazy, verify
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outline
 from functrain.cli.checkpoint_argument import ChosenCheckpoint, open_checkpoint
-from functrain.metrics.log_file import FILE_NAME, read
-from functrain.testing.bisect.records import by_checkpoints, by_digests
+from functrain.testing.bisect.records import Record, by_checkpoints, by_digests, by_logs
 from functrain.tree import Difference, Path
-from functrain.view.plain_text import apart
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
-
-
-@attrs.frozen(eq=False)
-class FirstDifference:
-    """The first difference in a record of two runs: a text, and the step if there is one."""
-
-    text: str
-    step: int | None = None
 
 
 @attrs.frozen(eq=False)
@@ -49,8 +39,8 @@ class Comparison:
     targets: list[ChosenCheckpoint]
     differences: list[Difference]
     of_runs: bool = False
-    logs: FirstDifference | None = None
-    digests: FirstDifference | None = None
+    logs: Record | None = None
+    digests: Record | None = None
     step: int | None = None
 
     @property
@@ -130,37 +120,18 @@ def compared(first: Location, second: Location) -> Comparison:
     """Compare two checkpoints or runs by their files."""
     targets = [_verified(open_checkpoint(path)) for path in (first, second)]
     found = differences(*targets)
-    runs = [target.run for target in targets if target.run is not None]
-    if len(runs) < 2:
+    ours, theirs = (target.run for target in targets)
+    if ours is None or theirs is None:
         return Comparison(targets, found)
-    digests = by_digests(*runs)
+    part = by_checkpoints(ours, theirs) if found else None
     return Comparison(
         targets,
         found,
         of_runs=True,
-        logs=first_difference_of_logs(*(run / FILE_NAME for run in runs)),
-        digests=None if digests is None else FirstDifference(digests.text, digests.step),
-        step=parts.step if found and (parts := by_checkpoints(*runs)) else None,
+        logs=by_logs(ours, theirs, whole=True),
+        digests=by_digests(ours, theirs),
+        step=None if part is None else part.step,
     )
-
-
-def first_difference_of_logs(first: Location, second: Location) -> FirstDifference | None:
-    """Return the first difference of two logs, ``None`` for the same bytes."""
-    rows = [read(log) if log.exists() else [] for log in (first, second)]
-    for ours, theirs in zip(*rows, strict=False):
-        for name in {**ours, **theirs}:
-            if tree.diff(ours.get(name), theirs.get(name)):
-                values = " and ".join(apart(ours.get(name), theirs.get(name)))
-                step = ours.get("step")
-                return FirstDifference(f"the logs part at step {step}: {name} is {values}", step)
-    lengths = [len(log) for log in rows]
-    if lengths[0] != lengths[1]:
-        return FirstDifference(
-            f"the logs have {lengths[0]} and {lengths[1]} steps", min(lengths) + 1
-        )
-    if lengths[0] and first.read_bytes() != second.read_bytes():
-        return FirstDifference("the logs have the same values in other bytes")
-    return None
 
 
 def _verified(target: ChosenCheckpoint) -> ChosenCheckpoint:

@@ -23,7 +23,7 @@ from functrain.errors import MissingExtraError
 from functrain.errors.optional import require
 from functrain.listeners import ProgressBar
 from functrain.search import report, search
-from functrain.search.loop import direction_of, short
+from functrain.search.loop import direction_of
 from functrain.search.space import Space
 from functrain.search.study import open_study
 from functrain.training.events import Listener
@@ -174,7 +174,7 @@ def _table(best: list[report.Row], options: SearchConfig) -> Table:
     table = output.table(*heads, right=("trial", "time"), folded=tuple(names))
     for row in best:
         spread = "" if row.std is None else f" ± {row.std:.2g}"
-        cells = [output.cell(short(row.params.get(name, "-"))) for name in names]
+        cells = [output.cell(plain_text.number(row.params.get(name, "-"))) for name in names]
         style = "bold" if row is best[0] else ""
         value = output.cell(f"{plain_text.number(row.value)}{spread}", style)
         table.add_row(str(row.number), value, *cells, f"{row.seconds:.1f} s")

@@ -20,6 +20,7 @@ from functrain.search.study import TrialQueue, open_study
 from functrain.search.trials import Goal, Objective, TrialResult, run_trial
 from functrain.training.agreement import started
 from functrain.training.durations import Duration, Minutes, duration
+from functrain.view import plain_text
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 _DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
@@ -190,7 +191,7 @@ class _Loop:
 
 
 def _line(number: int, params: dict[str, Any], outcome: TrialResult, directory: Path) -> str:
-    shown = ", ".join(f"{n}={short(value)}" for n, value in params.items())
+    shown = ", ".join(f"{n}={plain_text.number(value)}" for n, value in params.items())
     if outcome.state == "complete":
         spread = "" if outcome.std is None else f" ± {outcome.std:.2g}"
         what = f"{outcome.value:.5g}{spread}"
@@ -199,16 +200,6 @@ def _line(number: int, params: dict[str, Any], outcome: TrialResult, directory: 
     else:
         what = f"{outcome.state} ({outcome.detail}); see {directory}"
     return f"trial {number}: {what}  [{shown}]"
-
-
-def short(value: Any) -> str:
-    """Format the value of a parameter.
-
-    Example:
-        >>> short(0.00123456), short("gelu"), short(64)
-        ('0.001235', 'gelu', '64')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _check(direction: str, value: str, trials: int, seeds: Sequence[int], failures: int) -> None:

@@ -26,13 +26,13 @@ class Record:
     Attributes:
         kind: ``digests``, ``logs`` or ``checkpoints``.
         step: the update after which it differs; the cause may be an earlier one, unless digests
-            were written at each step.
+            were written at each step. None for logs with the same values in other bytes.
         text: a description of the difference.
         after: the last earlier step at which the record is equal in both, if any.
     """
 
     kind: str
-    step: int
+    step: int | None
     text: str
     after: int | None = None
 
@@ -63,14 +63,21 @@ def by_digests(first: Path, second: Path) -> Record | None:
     return None
 
 
-def by_logs(first: Path, second: Path) -> Record | None:
-    """Find the first value in the logs that differs, bit for bit, among the common steps."""
+def by_logs(first: Path, second: Path, whole: bool = False) -> Record | None:
+    """Find the first value in the logs that differs, bit for bit.
+
+    Args:
+        first: a run directory.
+        second: the other run directory.
+        whole: compare the files to the last byte; by default, only what both runs should have at
+            their common steps.
+    """
     after = None
     ours, theirs = ({row["step"]: row for row in _rows(path)} for path in (first, second))
     for step in sorted(ours.keys() & theirs.keys()):
         one, other = ours[step], theirs[step]
         # The last step of a run is always evaluated; in a longer run it may not be.
-        ends = step in (max(ours), max(theirs))
+        ends = not whole and step in (max(ours), max(theirs))
         names = [name for name in {**one, **other} if not ends or (name in one and name in other)]
         for name in names:
             if not tree.equal(one.get(name), other.get(name)):
@@ -79,6 +86,11 @@ def by_logs(first: Path, second: Path) -> Record | None:
                     "logs", step, f"the logs part at step {step}: {name} is {values}", after
                 )
         after = step
+    if whole and ours.keys() != theirs.keys():
+        text = f"the logs have {len(ours)} and {len(theirs)} steps"
+        return Record("logs", min(ours.keys() ^ theirs.keys()), text, after)
+    if whole and ours and (first / FILE_NAME).read_bytes() != (second / FILE_NAME).read_bytes():
+        return Record("logs", None, "the logs have the same values in other bytes", after)
     return None
 
 

@@ -65,7 +65,8 @@ def _first_difference(ours: Side, theirs: Side) -> Parting | None:
     found_records = _from_records(ours, theirs)
     if found_records is not None and not found_records:
         return None
-    bound = min((record.step for record in found_records or ()), default=None)
+    steps = (record.step for record in found_records or ())
+    bound = min((step for step in steps if step is not None), default=None)
     start = _start(ours, theirs, bound)
     found = _replayed(ours, theirs, start, bound)
     if found is None and bound is not None:
