@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from math import prod
 from pathlib import Path as Location
 from typing import Any
 
@@ -42,12 +41,6 @@ class Comparison:
     logs: Record | None = None
     digests: Record | None = None
     step: int | None = None
-
-    @property
-    def elements(self) -> dict[Path, int]:
-        """The number of elements of each tensor of the first checkpoint."""
-        entries = outline(self.targets[0].manifest)
-        return {e.path: prod(e.leaf.shape) for e in entries if isinstance(e, TensorLeaf)}
 
     @property
     def equal(self) -> bool:

@@ -95,9 +95,8 @@ def _lines(found: Comparison) -> list[str]:
 def _table(found: Comparison) -> Any:
     heads = ("leaf", "difference", "max abs", "")
     table = output.table(*heads, right=heads[2:], folded=heads[:2])
-    sizes = found.elements
     for each in found.differences:
-        tensors = each.kind == "value" and each.path in sizes
+        tensors = each.elements is not None
         table.add_row(
             output.cell(path_string(each.path)),
             output.cell(each.detail.partition(" elements")[0] if tensors else each.detail),
@@ -108,7 +107,6 @@ def _table(found: Comparison) -> Any:
 
 
 def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:
-    sizes = found.elements
     return {
         "equal": found.equal,
         "paths": [target.path for target in found.targets],
@@ -119,17 +117,17 @@ def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:
         "logs": None if found.logs is None else found.logs.text,
         "checkpoints_part_at": found.step,
         "replay": None if made is None else _place(made),
-        "differences": [_difference(each, sizes.get(each.path)) for each in found.differences],
+        "differences": [_difference(each) for each in found.differences],
     }
 
 
-def _difference(found: Difference, elements: int | None) -> dict[str, Any]:
-    measured = found.kind == "value" and elements is not None
+def _difference(found: Difference) -> dict[str, Any]:
+    measured = found.elements is not None
     return {
         "path": path_string(found.path),
         "kind": found.kind,
         "detail": found.detail,
-        "elements": elements if measured else None,
+        "elements": found.elements,
         "differ": found.count if measured else None,
         "max_abs": found.max_abs if measured else None,
         "ulps": found.ulps,

@@ -41,6 +41,7 @@ class Difference:
             ``value``.
         first: its value in the first tree.
         second: and in the second.
+        elements: how many the tensor has; ``None`` of a scalar, or where the kind is not ``value``.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Difference:
     index: tuple[int, ...] | None = None
     first: Any = None
     second: Any = None
+    elements: int | None = None
 
     def __str__(self) -> str:
         return f"{path_string(self.path)}: {self.kind}: {self.detail}"
@@ -216,4 +218,5 @@ def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
     flat = first_unequal(ours, theirs)
     index = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), first.shape))
     values = (number(tensor, flat) for tensor in (ours, theirs))
-    return Difference(path, "value", detail, found.count, max_abs, found.ulps, index, *values)
+    counted = found.count, max_abs, found.ulps, index, *values, first.numel()
+    return Difference(path, "value", detail, *counted)

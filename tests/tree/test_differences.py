@@ -48,7 +48,15 @@ class TestElement:
 
     def test_of_scalars(self) -> None:
         (found,) = tree.diff({"n": 3}, {"n": 4})
-        assert (found.index, found.first, found.second) == ((), 3, 4)
+        assert (found.index, found.first, found.second, found.elements) == ((), 3, 4, None)
+
+    def test_elements_of_a_tensor(self) -> None:
+        (found,) = tree.diff(torch.zeros(2, 3), torch.ones(2, 3))
+        assert (found.elements, found.count) == (6, 6)
+        (single,) = tree.diff(torch.tensor(1), torch.tensor(2))
+        assert (single.elements, single.index) == (1, ())
+        (form,) = tree.diff(torch.zeros(2), torch.zeros(3))
+        assert form.elements is None
 
     def test_none_where_no_values_are_compared(self) -> None:
         (found,) = tree.diff({"w": torch.zeros(2)}, {"w": torch.zeros(3)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +12,9 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.inspection import gradients
 from functrain.testing.bisect.replay import Capture
-from functrain.tree import Difference, to_bytes
-from functrain.tree.elements import distance, is_opaque
+from functrain.tree import Difference
+from functrain.tree.elements import distance
+from functrain.tree.placed import whole
 
 # The conclusion from the part of a step that has the first difference.
 ENTERED = {
@@ -124,7 +124,7 @@ def parting(
 ) -> Parting:
     """Build the result from the differences of two trees."""
     first = found[0]
-    element = _element(*(_at(each, first.path) for each in (ours, theirs)))
+    element = _element(first, ours, theirs)
     leaf = tree.path_string(first.path)
     return Parting(step, part, leaf, first.detail, element, tuple(found))
 
@@ -189,36 +189,14 @@ def _array(value: Any) -> Any:
 
 def _at(node: tree.Tree, path: tree.Path) -> Any:
     for key in path:
-        below = dict(tree.children(node)) if tree.is_node(node) else {}
-        if key not in below:
-            return None
-        node = below[key]
+        node = dict(tree.children(node))[key]
     return node
 
 
-def _element(ours: Any, theirs: Any) -> Element | None:
-    """Return the first element that differs between two comparable tensors."""
-    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+def _element(found: Difference, ours: tree.Tree, theirs: tree.Tree) -> Element | None:
+    """Return the first element that differs, if the difference is that of two tensors."""
+    if found.index is None or found.elements is None:
         return None
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype or not ours.numel():
-        return None
-    bits = [to_bytes(each).cpu().view(ours.numel(), -1) for each in (ours, theirs)]
-    unequal = (bits[0] != bits[1]).any(dim=1).nonzero()
-    if not len(unequal):
-        return None
-    flat = int(unequal[0])
-    pair = [each.detach().cpu().reshape(-1)[flat : flat + 1].clone() for each in (ours, theirs)]
-    index = _index(flat, tuple(ours.shape))
-    if is_opaque(ours.dtype):
-        return Element(index, bits[0][flat].tolist(), bits[1][flat].tolist(), None)
-    return Element(index, pair[0].item(), pair[1].item(), distance(*pair).ulps)
-
-
-def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the index of an element from its position in row-major order.
-
-    Example:
-        >>> _index(5, (2, 3)), _index(0, ())
-        ((1, 2), ())
-    """
-    return tuple(flat // math.prod(shape[axis + 1 :]) % shape[axis] for axis in range(len(shape)))
+    tensors = (whole(_at(each, found.path)).detach().cpu() for each in (ours, theirs))
+    pair = (t[found.index].reshape(1).resolve_conj().resolve_neg() for t in tensors)
+    return Element(found.index, found.first, found.second, distance(*pair).ulps)
