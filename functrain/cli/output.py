@@ -89,7 +89,7 @@ def _room(console: Console, columns: Sequence[Column]) -> int:
 
 def _widths(columns: Sequence[Column], room: int) -> list[int]:
     """Return the width of each column: its widest cell, or less where that is too much."""
-    widths = [max(map(cell_len, _texts(column))) for column in columns]
+    widths = [min(room, max(map(cell_len, _texts(column)))) for column in columns]
     for least in (map(_least, columns), map(_broken, columns), (1 for _ in columns)):
         bounds = list(least)
         while sum(widths) > room and (over := [*map(gt, widths, bounds)]) and any(over):
