@@ -56,6 +56,7 @@ def fit(
     restore_best: bool = False,
     listeners: Sequence[Listener] | None = (),
     schedule_end: ScheduleEnd = None,
+    steps_per_call: int = 1,
     progress: bool | None = None,
 ) -> Run:
     """Train a program until a limit; called again with the same directory, resume.
@@ -101,6 +102,9 @@ def fit(
             a terminal (standard error) or in a notebook, and each evaluation stays above it;
             elsewhere, or if a listener shows the progress, nothing is shown. ``False`` never shows
             it, ``True`` prints a line for each evaluation to a file, too.
+        steps_per_call: make up to so many steps of a compiled program in one call, as ``ft.steps``
+            does, where nothing needs the state in between. Results, log and checkpoints stay the
+            same. Listeners of batches, the progress bar among them, need the state of each step.
 
     Returns:
         The run: last state, history, reason.
@@ -139,7 +143,7 @@ def fit(
             "fit its members one by one, pop.programs[i]"
         )
     world = world_of(program)
-    plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best)
+    plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best, steps_per_call)
     decisions = Decisions.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, data)

@@ -10,12 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Protocol
 
 import attrs
 
-from functrain.core.state import TrainState
+from functrain.core.state import Counters
 from functrain.errors import ConfigurationError, InvalidPositionError, UnknownLengthError
 from functrain.training.durations import Duration, Epochs, Minutes, Samples, Steps, duration
+
+
+class Counted(Protocol):
+    """A training state, or another object with its counters."""
+
+    @property
+    def counters(self) -> Counters: ...
 
 
 @attrs.frozen
@@ -48,11 +56,11 @@ class Position:
     batches: int | None = None
 
     @classmethod
-    def of(cls, state: TrainState, batches: int | None, seconds: float = 0.0) -> Position:
+    def of(cls, state: Counted, batches: int | None, seconds: float = 0.0) -> Position:
         """Return where a state stands.
 
         Args:
-            state: the state.
+            state: the state, or a session.
             batches: loader batches in an epoch, where known.
             seconds: time trained.
         """

@@ -10,7 +10,6 @@ import attrs
 
 from functrain import metrics
 from functrain.core.batch import Batch, require_sizes
-from functrain.core.ownership import solely_held
 from functrain.core.schedule import Mode
 from functrain.errors import NonFiniteError, NonFiniteWarning
 from functrain.errors.base import warn
@@ -18,7 +17,7 @@ from functrain.training import events, saving
 from functrain.training.compatibility import warn_of_replay
 from functrain.training.evaluation import Interrupted
 from functrain.training.finish import ended, interrupted, save_after, stop_requested
-from functrain.training.iteration import EpochProgress, advance
+from functrain.training.iteration import EpochProgress
 from functrain.training.limits import Ending
 from functrain.training.monitored import check_given
 from functrain.training.session import Session
@@ -51,7 +50,7 @@ def _epochs(session: Session) -> Ending:
         progress = EpochProgress.begin(session.train.counters)
         for batch, ends_epoch in session.batches():
             ending = _step(session, batch, ends_epoch)
-            progress.after(session.train.counters, ends_epoch)
+            progress.after(session.counters, ends_epoch)
             if ending is not None:
                 return ending
         if session.train.counters.epoch == epoch:
@@ -95,19 +94,18 @@ def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
         session.emit(events.BatchBegin(session.train, batch))
     if plan.counts_samples:
         require_sizes(batch)
-    before, counters = session.position, session.train.counters
+    before, counters = session.position, session.counters
     session.between_steps = False
-    # A step must not consume a state that a listener, a save or the caller still holds.
-    program = plan.donating if solely_held(session, "train") else plan.program
-    session.train, step_metrics = advance(program, session.train, batch, ends_epoch)
+    step_metrics = session.step(batch, ends_epoch)
     session.between_steps = True
     # The data knows the length of its epoch at the first batch, and may correct it at the last.
     known = before.batch > 0 and not ends_epoch
     session.update_position(before.batches if known else session.source.length)
-    trained = session.train.counters.step > counters.step  # not so for an empty batch
+    after = session.counters
+    trained = after.step > counters.step  # not so for an empty batch
     if trained:
-        row = {"step": session.train.counters.step, "epoch": counters.epoch, **step_metrics}
-        session.recorder.add(row, session.train.counters.samples - counters.samples)
+        row = {"step": after.step, "epoch": counters.epoch, **step_metrics}
+        session.recorder.add(row, after.samples - counters.samples)
     due = plan.due(before, session.position, ends_epoch, session.limit is not None)
     if due is not None:
         session.loop = attrs.evolve(session.loop, owed=due)

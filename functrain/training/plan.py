@@ -11,6 +11,7 @@ from functrain.core.program import Program
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.data import as_source
+from functrain.errors.validators import integer
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
 from functrain.training.durations import Duration, Minutes, Samples, duration
@@ -139,6 +140,7 @@ class Plan:
         evaluations: the evaluation sets, and when each is due.
         save_every: when a checkpoint is due.
         restore_best: whether ``fit`` returns the best state.
+        steps_per_call: how many steps may be made before a state is formed.
         counts_samples: whether any of these is in samples, so that all batches need a size.
         timed: whether any of these is a time.
     """
@@ -149,6 +151,7 @@ class Plan:
     evaluations: Evaluations
     save_every: Duration
     restore_best: bool
+    steps_per_call: int = attrs.field(default=1, validator=integer(minimum=1))
     counts_samples: bool = attrs.field(init=False)
     timed: bool = attrs.field(init=False)
 
@@ -187,6 +190,7 @@ class Plan:
         eval_every: Duration | str | None,
         save_every: Duration | str | None,
         restore_best: bool,
+        steps_per_call: int = 1,
     ) -> Plan:
         """Parse arguments of ``fit``."""
         return cls(
@@ -196,6 +200,7 @@ class Plan:
             evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
             save_every=duration(save_every or "1 epoch"),
             restore_best=restore_best,
+            steps_per_call=steps_per_call,
         )
 
     def total_steps(self, batches: int | None) -> int | None:

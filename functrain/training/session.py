@@ -17,7 +17,9 @@ import attrs
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
-from functrain.core.state import TrainState
+from functrain.core.ownership import solely_held
+from functrain.core.program import Metrics, Program
+from functrain.core.state import Counters, TrainState
 from functrain.data import Source
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
@@ -31,6 +33,7 @@ from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
+from functrain.transforms.steps import Stepper
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -45,7 +48,7 @@ class Session:
         checkpointer: writes checkpoints, together with other ranks; ``None`` without a directory.
         store: the run directory with its checkpoints.
         world: the ranks that make the run together.
-        train: the training state.
+        train: the training state. Reading it forms it, after steps in one call.
         loop: the decisions so far, and what is pending for the last step.
         data_state: a loaded state that the source has not been given yet.
         position: where the run stands, in the units of durations.
@@ -67,7 +70,8 @@ class Session:
     checkpointer: Checkpointer | None
     store: Checkpoints | None = None
     world: World = ALONE
-    train: TrainState = attrs.field(init=False)
+    _train: TrainState | None = attrs.field(init=False, default=None)
+    _stepper: Stepper | None = attrs.field(init=False, default=None)
     loop: LoopState = attrs.field(init=False)
     data_state: Any = None
     position: Position = attrs.field(init=False)
@@ -115,6 +119,47 @@ class Session:
         """Time trained so far, over all resumptions."""
         return self.seconds_before + time.monotonic() - self._started
 
+    @property
+    def train(self) -> TrainState:
+        """Return the training state."""
+        if self._stepper is not None:
+            self._train, self._stepper = self._stepper.state, None
+        assert self._train is not None
+        return self._train
+
+    @train.setter
+    def train(self, state: TrainState) -> None:
+        self._train, self._stepper = state, None
+
+    @property
+    def counters(self) -> Counters:
+        """Return the counters of the training state, without forming it."""
+        return self.train.counters if self._stepper is None else self._stepper.counters
+
+    def step(self, batch: Batch, ends_epoch: bool) -> Metrics:
+        """Train on a batch, and begin the next epoch after the last step of an epoch."""
+        if self.plan.steps_per_call > 1:
+            metrics = self._step_of_call(batch)
+        else:
+            self._train, metrics = self._next_program().train_step(self.train, batch)
+        if ends_epoch:
+            counters = self.counters.next_epoch()
+            self.train = attrs.evolve(self.train, counters=counters)
+        return metrics
+
+    def _next_program(self) -> Program:
+        # A step must not consume a state that a listener, a save or the caller still holds.
+        return self.plan.donating if solely_held(self, "_train") else self.plan.program
+
+    def _step_of_call(self, batch: Batch) -> Metrics:
+        """Make a step of a call, which ends where the state is read or the plan says."""
+        if self._stepper is not None and self._stepper.made >= self.plan.steps_per_call:
+            self.train = self._stepper.state
+        if self._stepper is None:
+            self._stepper = Stepper(self._next_program(), self.train)
+            self._train = None
+        return self._stepper.step(batch)
+
     def batches(self) -> Iterator[tuple[Batch, bool]]:
         """Draw the rest of the epoch: the batch of each step, and whether it is the last."""
         saved, self.data_state = self.data_state, None
@@ -129,7 +174,7 @@ class Session:
             batches: loader batches in the epoch, where known.
         """
         seconds = first(self.world, self.seconds) if self.plan.timed else 0.0
-        self.position = Position.of(self.train, batches, seconds)
+        self.position = Position.of(self, batches, seconds)
         self.limit = self.plan.limits.reached(self.position)
 
     def hear_requests(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.diagnosis import not_a_state
 from functrain.core.program import Metrics, Program
-from functrain.core.state import TrainState
+from functrain.core.state import Counters, TrainState
 from functrain.errors import ConfigurationError
 from functrain.transforms.graph.consecutive import Consecutive
 
@@ -62,11 +62,13 @@ class Stepper:
 
     Attributes:
         program: makes the next step; a donated one, once the state is nobody else's.
+        made: how many steps were made.
     """
 
     program: Program
     _state: TrainState | None
     _consecutive: Consecutive | None = None
+    made: int = 0
 
     @property
     def state(self) -> TrainState:
@@ -76,12 +78,19 @@ class Stepper:
             self._state, self._consecutive = self._consecutive.state, None
         return self._state
 
+    @property
+    def counters(self) -> Counters:
+        """The counters of the state, which is not formed for them."""
+        return self.state.counters if self._consecutive is None else self._consecutive.counters
+
     def step(self, batch: Batch) -> Metrics:
         """Make one step, and return its metrics as ``train_step`` does."""
-        if self._consecutive is not None:
-            metrics = self._consecutive.step(batch)
-            if metrics is not None:
-                return metrics
+        found = None if self._consecutive is None else self._consecutive.step(batch)
+        metrics = self._step(batch) if found is None else found
+        self.made += 1
+        return metrics
+
+    def _step(self, batch: Batch) -> Metrics:
         self._state, metrics = self.program.train_step(self.state, batch)
         self.program = attrs.evolve(self.program, donates=True)
         self._consecutive = Consecutive.of(self.program, self._state)
