@@ -1,4 +1,4 @@
-"""The number of examples per law: few, or many with FUNCTRAIN_EXAMPLES=long."""
+"""The number of examples of a law: few, or many with FUNCTRAIN_EXAMPLES=long."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def load_profile() -> None:
     settings.load_profile(ASKED)
 
 
-def tried(short: int) -> settings:
-    """Return the number of examples: as given, or ten times as many at length."""
-    return settings(settings.get_profile(ASKED), max_examples=10 * short if LONG else short)
+def tried(count: int) -> settings:
+    """Return the number of examples: as given where defects are planted, ten times as many at
+    length, and a third in the tests, of which each run tries the same."""
+    most = {"short": max(min(count, 5), count // 3), "long": 10 * count}.get(ASKED, count)
+    return settings(settings.get_profile(ASKED), max_examples=most)
