@@ -13,10 +13,10 @@ import torch
 from benchmarks.proof import experiments
 from benchmarks.proof.contenders import CONTENDERS, Contender, Train
 from benchmarks.proof.experiments import FAILED, OTHER, RESUMED, SAME
-from benchmarks.proof.tasks import TASKS
+from benchmarks.proof.tasks import TASKS, Task
 
 
-def resume(contenders: list[Contender]) -> None:
+def resume(contenders: list[Contender], tasks: list[Task]) -> None:
     """Print a row for each task: what a killed and resumed run ends in."""
     columns: dict[str, list[str]] = {}
     for contender in contenders:
@@ -24,13 +24,13 @@ def resume(contenders: list[Contender]) -> None:
         with tempfile.TemporaryDirectory() as place:
             columns[contender.title] = [
                 experiments.resumed(train, task, Path(place) / str(index))
-                for index, task in enumerate(TASKS)
+                for index, task in enumerate(tasks)
             ]
         print(f"<!-- {contender.title}: {columns[contender.title]} -->", flush=True)
     heading("killed and resumed", *columns)
-    for index, task in enumerate(TASKS):
+    for index, task in enumerate(tasks):
         row(task.name, *(results[index] for results in columns.values()))
-    row("in all", *(f"{results.count(SAME)} of {len(TASKS)}" for results in columns.values()))
+    row("in all", *(f"{results.count(SAME)} of {len(tasks)}" for results in columns.values()))
 
 
 def counted(
@@ -62,6 +62,7 @@ def main() -> None:
     names = ["resume", "damage", "kill"]
     parser.add_argument("experiments", nargs="*", default=names, metavar="|".join(names))
     parser.add_argument("--only", nargs="+", default=[""], help="words in contenders' names")
+    parser.add_argument("--tasks", nargs="+", default=[""], help="words in names of tasks")
     parser.add_argument("--count", type=int, default=50, help="bits to flip, or kills")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,7 +72,7 @@ def main() -> None:
         if one.is_installed and any(word in one.name for word in options.only)
     ]
     if "resume" in options.experiments:
-        resume(contenders)
+        resume(contenders, [t for t in TASKS if any(word in t.name for word in options.tasks)])
     if "damage" in options.experiments:
         outcomes = (SAME, FAILED, OTHER)
         counted("one bit flipped", experiments.damaged, outcomes, contenders, options.count)
