@@ -12,6 +12,7 @@ import typing
 from typing import Any, Literal
 
 import attrs
+from torch import Tensor
 
 from functrain.config.conversion import AtLeast, Described, alternatives, fields, unannotated
 from functrain.config.schema import RunConfig
@@ -109,8 +110,10 @@ def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    found = [_option(option, definitions) for option in alternatives(hint)]
-    if any(attrs.has(unannotated(option)[0]) for option in alternatives(hint)):
+    # YAML has no tensors, which hyperparameters may be in Python.
+    options = [option for option in alternatives(hint) if option is not Tensor]
+    found = [_option(option, definitions) for option in options]
+    if any(attrs.has(unannotated(option)[0]) for option in options):
         target = {"$ref": "#/$defs/target"}
         found = [_COMPLETE if each == target else each for each in found]
     if all(_is_text(each) for each in found):

@@ -74,7 +74,10 @@ BAD = [
     (["fit.until=3"], "fit.until: expected a duration such as '10 epochs' or a list, got 3"),
     (["optimizer={_target_:torch.optim.SGD}"], "YAML needs a space after each colon"),
     (["optimizer._target_=torch.optim.SGD"], "use one of functrain.optim, or _target_: functr"),
-    (["program.ema=2"], "program.ema: EMA: decay: expected a number from 0 to 1, got 2.0"),
+    (
+        ["program.ema=2"],
+        "program.ema: EMA: decay: expected a number from 0 to 1 or a 0-dim tensor, got 2.0",
+    ),
     (["clip_norm=1"], "clip_norm: unknown key (did you mean 'program.clip_norm'?)"),
     (["program.ema=true"], "program.ema: expected a number, a mapping of options or null"),
     (["program.accumulate=0"], "program.accumulate: expected at least 1, got 0"),
