@@ -7,7 +7,10 @@ modes here make it member by member, from a stream of each, or leave a place for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import random
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -132,6 +135,35 @@ class MemberDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = [torch.empty_like(draw.like) for _ in range(self._streams.members)]
         self._streams.draw(draw, own)
         return torch.stack(own)
+
+
+@contextlib.contextmanager
+def refuse_other_generators() -> Iterator[None]:
+    """Refuse code that draws from ``random`` or NumPy, whose numbers all members would share.
+
+    Raises:
+        UnsupportedError: the body did so.
+    """
+    before = _others()
+    yield
+    if _others() != before:
+        raise UnsupportedError(
+            "the model or the loss draws from random or numpy.random. A population calls it once "
+            "for all members, so they would share these numbers: draw with torch.rand and the like"
+        )
+
+
+def _others() -> Any:
+    """Return where the generators of ``random`` and NumPy stand."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is None:
+        return random.getstate()
+    state = numpy_random.get_state(legacy=False)["state"]
+    return random.getstate(), repr({k: v for k, v in state.items() if k != "key"}), _first(state)
+
+
+def _first(state: dict[str, Any]) -> int | None:
+    return int(state["key"][0]) if "key" in state else None
 
 
 def draws(func: Any, args: tuple[Any, ...]) -> bool:

@@ -15,7 +15,7 @@ from functrain.core.program import Program
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations.batches import Batches, parts
-from functrain.populations.draws import MemberDraws, streams_of
+from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
 from functrain.populations.members import mapped, member_of
 from functrain.populations.states import seeds_of
 from functrain.transforms.hyperparameters import replaced
@@ -49,7 +49,8 @@ def evaluated(
             attrs.evolve(state, **held), weights
         )
         buffers = {path: buffer.clone() for path, buffer in held["buffers"].items()}
-        with fixed.model.bound(values, buffers, training=False) as module:
+        model = fixed.model.bound(values, buffers, training=False)
+        with refuse_other_generators(), model as module:
             return evaluate(function, module, copied(batch, device), device)
 
     names = ("params", "buffers", "optimizer", "ema")

@@ -19,6 +19,7 @@ from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import LossError, UnsupportedError
+from functrain.populations.draws import refuse_other_generators
 from functrain.transforms.graph.inputs import flatten, with_tensors
 
 HOOKS = "torch.func does not support hooks on saved tensors"
@@ -49,6 +50,7 @@ def of_member(
         with (
             # They would recompute parts in the backward pass, outside of vmap.
             torch.autograd.graph.disable_saved_tensors_hooks(HOOKS),
+            refuse_other_generators(),
             model.bound(params, buffers, training=True) as module,
         ):
             outcome = forward(module, batch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from populations import batch, plain_net, program, trained
@@ -76,6 +78,8 @@ CASES: dict[str, Any] = {
     "checkpointing": (checkpointed, "activation checkpointing"),
     "in place": (lambda body, x: body(x) + torch.empty(3).normal_(), "torch.randn"),
     "randperm": (lambda body, x: body(x[torch.randperm(len(x))]), "torch.randperm cannot be drawn"),
+    "random": (lambda body, x: body(x) * random.random(), "draws from random or numpy"),
+    "numpy": (lambda body, x: body(x) * np.random.rand(), "draws from random or numpy"),
     "value": (lambda body, x: body(x) if body[0].weight.sum() > 0 else x, "cannot be mapped"),
     "writing": (writing, "writes to parameter 'body.0.weight'"),
 }
