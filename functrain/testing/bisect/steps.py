@@ -13,6 +13,7 @@ from functrain import tree
 from functrain.core.inspection import gradients
 from functrain.testing.bisect.replay import Capture
 from functrain.tree import Difference
+from functrain.tree.compare import ulps_text
 from functrain.tree.elements import distance
 from functrain.tree.placed import whole
 
@@ -56,7 +57,7 @@ class Element:
     ulps: int | None
 
     def __str__(self) -> str:
-        ulps = "" if self.ulps is None else f", {self.ulps:,} ulp{'' if self.ulps == 1 else 's'}"
+        ulps = f", {ulps}" if (ulps := ulps_text(self.ulps)) else ""
         return f"element {list(self.index)} is {self.first!r} and {self.second!r}{ulps}"
 
 
