@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -190,22 +191,24 @@ def test_killed_ranks_and_other_numbers_of_ranks_end_in_the_same_bytes(tmp_path:
 
 
 class Filling:
-    """Lets every later write of one rank to a checkpoint fail."""
+    """Lets every write of one rank to a checkpoint fail, once the first checkpoint is there."""
 
     every_rank = True
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, store: ft.Checkpoints) -> None:
+        self.rank, self.store = rank, store
 
     def on_batch_end(self, event: ft.events.BatchEnd) -> None:
         if event.state.counters.step == 3 and rank_runs.rank() == self.rank:
+            while not self.store.steps():
+                time.sleep(0.01)
             failing_always(pytest.MonkeyPatch(), os, "pwrite", errno.ENOSPC)
 
 
 def filling(directory: Path, rank: int, background: bool) -> tuple[int | None, str]:
     store = ft.Checkpoints(directory, background=background)
     with pytest.raises(ft.errors.CheckpointWriteError) as caught:
-        wide(store, "9 steps", [Filling(rank)])
+        wide(store, "9 steps", [Filling(rank, store)])
     return caught.value.errno, str(caught.value)
 
 
