@@ -94,5 +94,5 @@ def killed_while_saving(train: Train, place: Path, kills: int) -> Counter[str]:
         os.waitpid(process, 0)
         os.close(results)
         counts[FAILED if run(train, task, directory).error else RESUMED] += 1
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # Keras removes it at the end of a run
     return counts
