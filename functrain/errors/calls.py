@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from functrain.errors.aliases import ALIASES, Alias, plain
 from functrain.errors.base import CallError
 from functrain.errors.nearest import nearest
 
@@ -100,6 +99,9 @@ def _problems(
 
 def _unknown(name: str, value: Any, accepted: list[str], texts: Mapping[str, str]) -> str:
     """Return what is wrong with an unknown keyword, and what to write instead of it."""
+    # A table that only a failed call needs.
+    from functrain.errors.aliases import ALIASES, Alias, plain
+
     takes = f"takes no argument {name!r}"
     key = plain(name)
     for one in accepted:
