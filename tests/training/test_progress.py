@@ -20,13 +20,13 @@ from functrain.training import events
 from functrain.training.progress.notebook_display import NotebookDisplay
 
 
-def run(console: Console, **options: Any) -> ft.Run:
+def run(console: Console, until: str = "8 steps", **options: Any) -> ft.Run:
     loss = lambda model, x: model(x).square().mean()  # noqa: E731
     torch.manual_seed(0)
     program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
     data = [torch.ones(4, 2)] * 4
     listeners = [ProgressBar(console)]
-    return ft.fit(program, data, until="8 steps", eval_data=data, listeners=listeners, **options)
+    return ft.fit(program, data, until=until, eval_data=data, listeners=listeners, **options)
 
 
 @pytest.mark.row(42)
@@ -46,6 +46,15 @@ def test_on_a_terminal_the_bar_shows_epoch_steps_and_metrics() -> None:
     assert "8/8" in text
     assert "epoch 2" in text
     assert "eval: loss" in text
+
+
+@pytest.mark.row(42)
+def test_a_resumed_run_names_its_checkpoint_without_the_whole_path(tmp_path: Path) -> None:
+    options = {"directory": tmp_path / "run", "save_every": "4 steps"}
+    run(Console(file=io.StringIO()), **options)
+    file = io.StringIO()
+    run(Console(file=file, width=200), until="12 steps", **options)
+    assert "continuing from step 8 (run/step-00000008)\n" in file.getvalue()
 
 
 @pytest.mark.row(42)

@@ -13,7 +13,7 @@ from rich.live import Live
 from functrain import metrics
 from functrain.core.state import Counters
 from functrain.training import events
-from functrain.training.progress.event_text import evaluation_name, nothing_to_train
+from functrain.training.progress.event_text import continuing, evaluation_name, nothing_to_train
 from functrain.training.progress.line import Line
 from functrain.training.progress.notebook_display import REFRESH_SECONDS, NotebookDisplay
 from functrain.training.progress.throughput import Throughput
@@ -67,8 +67,7 @@ class ProgressBar:
         if event.ended is not None:
             self.console.print(nothing_to_train(event), soft_wrap=True)
         elif event.resumed is not None:
-            text = f"continuing from step {counters.step} ({event.resumed})"
-            self.console.print(text, soft_wrap=True)
+            self.console.print(continuing(event), soft_wrap=True)
         if self.console.is_jupyter:
             self._notebook = NotebookDisplay()
         elif self.console.is_terminal:

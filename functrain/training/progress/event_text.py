@@ -13,3 +13,9 @@ def nothing_to_train(event: events.TrainBegin) -> str:
     where = "" if event.resumed is None else f" in {event.resumed.parent}"
     step = event.state.counters.step
     return f"nothing to train: the run{where} already ended at step {step} ({event.ended})"
+
+
+def continuing(event: events.TrainBegin) -> str:
+    """Return a line that says from which checkpoint a run continues, without the whole path."""
+    place = "" if event.resumed is None else "/".join(event.resumed.parts[-2:])
+    return f"continuing from step {event.state.counters.step} ({place})"
