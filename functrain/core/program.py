@@ -215,14 +215,18 @@ class Program:
 
         Args:
             state: not changed, nor consumed.
-            batch: see :meth:`train_step`; only its structure, shapes and dtypes matter.
+            batch: see :meth:`train_step`; only its structure, shapes and dtypes matter. One
+                without samples makes no step, so there is nothing to compile for it.
 
         Raises:
             CaptureError: the step is no graph; the message names the line of the user's code.
             CompilationError: the compiler failed.
         """
-        if isinstance(self.device_step, step.Warmable):
-            number, parts = state.counters.step, split(batch, self.recipe.accumulate).parts
+        if not isinstance(state, TrainState):
+            raise not_a_state(state, batch)
+        parts = split(batch, self.recipe.accumulate).parts
+        if parts and isinstance(self.device_step, step.Warmable):
+            number = state.counters.step
             lr = learning_rate.rate(self.schedules, state.scheduler, number)
             self.device_step.warm(_tensors(state), parts, lr, self.is_ema_due(number))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from functrain.core.batch import Batch, copied
 from functrain.core.batch_sizes import count, size
-from functrain.core.program import Program
+from functrain.core.diagnosis import not_a_state
+from functrain.core.program import Program, require_program
 from functrain.core.state import TrainState
 from functrain.data import as_source
+from functrain.data.in_order import in_order
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.training.evaluation import Weights
 from functrain.tree import containers
 
-_PLAIN = (str, int, float, bool, type(None))
+_CONSTANT = (str, bool, type(None))  # a name or an option; numbers would be those of one batch
+_PLAIN = (*_CONSTANT, int, float, bytes)
 _BY_BATCH = "predict(..., join=False) returns a list with the output of each batch"
 
 
@@ -39,7 +42,8 @@ def predict(
     Args:
         program: its model is called.
         state: the state with the weights; neither it nor any random generator changes.
-        data: anything ``fit`` takes; its first epoch is used.
+        data: anything ``fit`` takes; its first epoch is used. ``Batches`` are read in the order of
+            the dataset, whether they shuffle or not.
         function: ``(model, batch) -> output``. By default the model is called with a batch that is
             a tensor, and with the first item of one that is a tuple or list, as ``(inputs,
             targets)``.
@@ -51,7 +55,8 @@ def predict(
 
     Raises:
         ConfigurationError: the batch does not show the model's input, or outputs cannot be
-            joined: they are no tensors, or not one row a sample.
+            joined: they are no tensors, or not one row a sample; or a loader shuffles or drops
+            samples.
         EmptyDatasetError: the data has no samples.
 
     Example:
@@ -62,8 +67,11 @@ def predict(
         >>> predict(program, program.init(), batches).shape
         torch.Size([4, 1])
     """
+    require_program(program)
+    if not isinstance(state, TrainState):
+        raise not_a_state(state, data)
     state = program.gathered(state)
-    source = as_source(data)
+    source = as_source(in_order(data))
     loader = getattr(source, "data", None)
     # A loader with its own generator draws its order from it: each call the same one.
     held = generator_states(loader)
@@ -99,7 +107,8 @@ def _called(model: nn.Module, batch: Batch) -> Any:
 
 def _on_host(output: Any) -> Any:
     if isinstance(output, Tensor):
-        return output.detach().cpu()
+        # A copy: it may be a part of the state, or memory that the next batch overwrites.
+        return output.detach().to("cpu", copy=True)
     if not containers.is_container(output):
         return output
     parts = [_on_host(child) for _, child in containers.children(output)]
@@ -108,13 +117,27 @@ def _on_host(output: Any) -> Any:
 
 def _check_rows(output: Any, samples: int | None) -> None:
     """Raise where a tensor of an output has not one row a sample."""
-    for tensor in containers.tensors(output):
-        rows = tensor.shape[0] if tensor.dim() else None
+    for column in _columns(output):
+        rows = len(column) if isinstance(column, list) or column.dim() else None
         if rows is None or (samples is not None and rows != samples):
+            shape = f"length {rows}" if isinstance(column, list) else f"shape {[*column.shape]}"
             raise ConfigurationError(
                 f"predict: expected one row for each of the {samples} samples of a batch, got a "
-                f"tensor of shape {list(tensor.shape)}; {_BY_BATCH}"
+                f"{type(column).__name__} of {shape}; {_BY_BATCH}"
             )
+
+
+def _columns(output: Any) -> Iterator[Any]:
+    """Yield the tensors and the lists of plain values in an output."""
+    if isinstance(output, Tensor) or _is_plain_list(output):
+        yield output
+    elif containers.is_container(output):
+        for _, child in containers.children(output):
+            yield from _columns(child)
+
+
+def _is_plain_list(output: Any) -> bool:
+    return type(output) is list and all(isinstance(one, _PLAIN) for one in output)
 
 
 def _joined(outputs: list[Any], path: str) -> Any:
@@ -128,13 +151,17 @@ def _joined(outputs: list[Any], path: str) -> Any:
             found = dict.fromkeys(f"{list(one.shape)} {one.dtype}" for one in outputs)
             raise _unlike(path, "with rows alike in all batches", ", ".join(found))
         return torch.cat(outputs)
+    if all(map(_is_plain_list, outputs)):
+        return [one for output in outputs for one in output]
     if not containers.is_container(first):
-        if isinstance(first, _PLAIN) and all(one == first for one in outputs):
+        if isinstance(first, _CONSTANT) and all(one == first for one in outputs):
             return first
         raise _unlike(path, "with tensors", f"values of type {type(first).__name__}")
     children = [dict(containers.children(one)) for one in outputs]
-    if any(one.keys() != children[0].keys() for one in children):
-        raise _unlike(path, "with the same parts in all batches", f"{[list(c) for c in children]}")
+    for one in children:
+        if one.keys() != children[0].keys():
+            got = f"{list(children[0])[:8]} and {list(one)[:8]}"
+            raise _unlike(path, "with the same parts in all batches", got)
     parts = [_joined([one[key] for one in children], f"{path}.{key}") for key in children[0]]
     return containers.rebuild(first, parts)
 

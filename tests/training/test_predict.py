@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import functrain as ft
-from functrain.errors import ConfigurationError, EmptyDatasetError
+from functrain.errors import ConfigurationError, EmptyDatasetError, UnsupportedError
 
 
 def _program(**options: Any) -> ft.Program:
@@ -109,10 +109,72 @@ def test_empty_batches_give_no_rows() -> None:
         ft.predict(program, program.init(), [x[:0]])
 
 
-def test_a_loader_with_its_own_generator_is_read_in_the_same_order_each_time() -> None:
+def test_batches_are_read_in_the_order_of_the_dataset() -> None:
     program, data = _program(), _data()
-    loader = DataLoader(
-        data, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(3)
-    )
-    first = ft.predict(program, program.init(), loader)
-    assert torch.equal(first, ft.predict(program, program.init(), loader))
+    state = program.init()
+    expected = ft.predict(program, state, DataLoader(data, batch_size=4))
+    batches = ft.data.Batches(data, 4, drop_last=True)
+    assert torch.equal(ft.predict(program, state, batches), expected)
+    ahead = ft.data.prefetched(batches, device="cpu")
+    assert torch.equal(ft.predict(program, state, ahead), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 4, "shuffle": True}, "draws samples by a RandomSampler"),
+        ({"batch_size": 4, "drop_last": True}, "drop_last=True"),
+        ({"batch_sampler": [[3, 1], [0, 2]]}, r"batch_sampler=list"),
+        ({"batch_size": 4, "sampler": [9, 8]}, "draws samples by a list"),
+    ],
+)
+def test_a_loader_that_reorders_or_drops_samples_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    program, data = _program(), _data()
+    with pytest.raises(ConfigurationError, match=message):
+        ft.predict(program, program.init(), DataLoader(data, **options))
+
+
+def test_a_sampler_and_a_mixture_are_refused() -> None:
+    program, data = _program(), _data()
+    sampler = ft.data.ByLength([1] * 10, batch_size=4)
+    for one in (
+        ft.data.Batches(data, 4, sampler=sampler),
+        ft.data.Mixture([ft.data.Batches(data, 4)]),
+    ):
+        with pytest.raises(ConfigurationError, match="in the order of its samples"):
+            ft.predict(program, program.init(), one)
+
+
+def test_lists_of_plain_values_are_columns() -> None:
+    program, (x, _) = _program(), _data()[:]
+    names = [str(n) for n in range(10)]
+    batches = [{"x": x[:4], "name": names[:4]}, {"x": x[4:], "name": names[4:]}]
+    call = lambda model, batch: {"out": model(batch["x"]), "name": batch["name"]}  # noqa: E731
+    assert ft.predict(program, program.init(), batches, call)["name"] == names
+    with pytest.raises(ConfigurationError, match="got a list of length 2"):
+        ft.predict(program, program.init(), [x], lambda model, x: (model(x), ["a", "b"]))
+
+
+def test_outputs_share_no_memory_with_the_state_or_the_model() -> None:
+    workspace = torch.zeros(2, 2)
+    program, (x, _) = _program(), _data()[:]
+    state = program.init()
+
+    def reused(model: nn.Module, batch: Tensor) -> Tensor:
+        return workspace.copy_(model(batch))
+
+    parts = [x[:2], x[2:4]]
+    found = ft.predict(program, state, parts, reused)
+    expected = ft.predict(program, state, parts)
+    assert torch.equal(found, expected)
+    weights = ft.predict(program, state, [x], lambda model, _: model[0].weight, join=False)
+    weights[0].zero_()
+    assert state.params["0.weight"].any()
+
+
+def test_arguments_in_another_order_are_explained() -> None:
+    program = _program()
+    with pytest.raises(UnsupportedError, match="the state comes first"):
+        ft.predict(program, [torch.ones(2, 3)], program.init())  # type: ignore[arg-type]

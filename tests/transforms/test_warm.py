@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import functrain as ft
-from functrain.errors import CaptureError
+from functrain.errors import CaptureError, UnsupportedError
 
 
 def _loss(model: nn.Module, batch: Tensor) -> Tensor:
@@ -64,6 +64,16 @@ def test_weights_that_a_step_would_copy_first() -> None:
 def test_an_eager_program_has_nothing_to_compile() -> None:
     program = ft.program(nn.Linear(3, 2), _loss, ft.optim.SGD(lr=0.1))
     program.warm(program.init(), torch.ones(4, 3))
+
+
+def test_a_batch_without_samples_and_arguments_in_another_order() -> None:
+    backend = _Backend()
+    program = ft.compiled(ft.program(nn.Linear(3, 2), _loss, ft.optim.SGD(lr=0.1)), backend=backend)
+    state = program.init()
+    program.warm(state, torch.ones(0, 3))
+    assert backend.count == 0
+    with pytest.raises(UnsupportedError, match="the state comes first"):
+        program.warm(torch.ones(4, 3), state)  # type: ignore[arg-type]
 
 
 def test_a_step_that_is_no_graph_is_refused_as_it_would_be() -> None:
