@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         value: scalar, still in the graph.
-        weight: what it was averaged over, as the user gave it; ``None`` for the batch size.
+        weight: what it was averaged over; ``None`` for the batch size.
         metrics: detached scalars, and metrics that are values.
     """
 
@@ -117,6 +117,7 @@ def evaluate(
     batch: Any,
     device: torch.device,
     precision: Precision = "float32",
+    weight_graph: bool = False,
 ) -> Outcome:
     """Call the user's loss and put what it returned into one form.
 
@@ -126,6 +127,7 @@ def evaluate(
         batch: a batch on ``device``.
         device: where metrics go.
         precision: of the forward, by autocast.
+        weight_graph: keep the graph of the weight, on which an average of several batches depends.
 
     Returns:
         The outcome.
@@ -147,7 +149,7 @@ def evaluate(
             f"{type(loss.weight).__name__}. Metrics are the third argument: metrics={{...}}"
         )
     metrics = {
-        name: metric if is_metric(metric) else _scalar(name, metric, device)
+        name: metric if is_metric(metric) else _scalar(name, _detached(metric), device)
         for name, metric in loss.metrics.items()
     }
     if clash := RESERVED & metrics.keys():
@@ -155,7 +157,8 @@ def evaluate(
             f"Loss.metrics may not use the names {sorted(clash)}: train_step reports its own "
             "values under them. Give yours other names."
         )
-    return Outcome(value, loss.weight, metrics)
+    weight = loss.weight if weight_graph else _detached(loss.weight)
+    return Outcome(value, weight, metrics)
 
 
 # The probable mistake where a loss returns something of this class.
@@ -183,11 +186,15 @@ def _scalar_loss(value: Any) -> Tensor:
     return value if value.ndim == 0 else value.reshape(())
 
 
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
         dtype = value.dtype if value.is_floating_point() else torch.float32
         # A copy: it may be a part of the state, which a donated step writes over.
-        return value.detach().reshape(()).to(device, dtype, copy=True)
+        return value.reshape(()).to(device, dtype, copy=True)
     if isinstance(value, Real):
         return torch.tensor(float(value), device=device)
     got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

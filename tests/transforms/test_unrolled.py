@@ -192,6 +192,37 @@ def test_gradients_of_initial_values_and_data_are_finite_differences(
     assert found.item() == pytest.approx(((8 * one - two) / (12 * h)).item(), rel=1e-6)
 
 
+def averaged(model: nn.Module, batch: Any) -> ft.Loss:
+    x, _, weight = batch
+    return ft.Loss(weighted(model, batch), weight=(weight * model(x).sigmoid().mean(1)).sum())
+
+
+@pytest.mark.parametrize("way", ["kept", "recomputed", "forward"])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_gradients_pass_through_the_weights_of_micro_batches(accumulate: int, way: str) -> None:
+    given = batches(5)
+    along = torch.randn(8, generator=torch.Generator().manual_seed(5))
+    program = made(optim.SGD(0.1), loss=averaged, accumulate=accumulate)
+    d = ft.differentiable(program)
+    begun = d.init()
+
+    def outcome(size: Tensor, recompute: int | None = None) -> Tensor:
+        data = [(x, y, weight + size * along) for x, y, weight in given[:-1]]
+        state, metrics = ft.unrolled(d, begun, data, recompute=recompute)
+        return d.eval_step(state, given[-1])["loss"] + metrics["loss"].sum()
+
+    size = torch.zeros((), requires_grad=True)
+    if way == "forward":
+        _, found = torch.func.jvp(outcome, (torch.zeros(()),), (torch.ones(()),))
+    else:
+        value = outcome(size, 2 if way == "recomputed" else None)
+        (found,) = torch.autograd.grad(value, size)
+    with torch.no_grad():
+        h = 1e-4
+        expected = (outcome(torch.tensor(h)) - outcome(torch.tensor(-h))) / (2 * h)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_values_are_those_of_the_rule(name: str) -> None:
     program = made(METHODS[name], matrices if name == "Muon" else Net, clip_norm=0.5, ema=0.9)

@@ -7,6 +7,7 @@ result after many steps depends on initial values, data and hyperparameters.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,6 @@ from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
 from functrain.core.gradients import (
-    Forward,
     Gradients,
     GradientSink,
     by_func,
@@ -26,6 +26,7 @@ from functrain.core.gradients import (
     has_reentrant_checkpoint,
     require_graph,
 )
+from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
@@ -58,7 +59,7 @@ def differentiable_gradients(
 
 def by_graph(
     model: FunctionalModule,
-    forward: Forward,
+    forward: Callable[..., Outcome],
     trainable: list[str],
     params: Tensors,
     buffers: Tensors,
@@ -70,6 +71,8 @@ def by_graph(
 
     Under ``torch.func`` and in forward mode they are those of ``by_func``.
     """
+    # The mean over micro-batches is a function of their weights.
+    forward = functools.partial(forward, weight_graph=True)
     if is_transforming():
         with differentiable_forward(model):
             buffers = _batched(buffers, params, batch)
@@ -89,7 +92,8 @@ def by_graph(
         require_graph(outcome.value, trainable)
         grads = _differentiated(outcome.value, leaves, keeps_graph)
     if not keeps_graph:
-        outcome = outcome._replace(value=outcome.value.detach())
+        weight = outcome.weight.detach() if isinstance(outcome.weight, Tensor) else outcome.weight
+        outcome = outcome._replace(value=outcome.value.detach(), weight=weight)
         after = {path: buffer.detach() for path, buffer in after.items()}
     found = Gradients(grads, after, outcome)
     return found if sink is None else emit(found, batch, sink)
