@@ -14,6 +14,7 @@ from functrain.core.recipe import Recipe
 from functrain.errors import ConfigurationError
 from functrain.optim import FromTorch
 from functrain.optim.nested import nested
+from functrain.transforms.gradient_hooks import refuse_gradient_hooks
 from functrain.transforms.hyperparameters import find, replaced, with_recipe
 from functrain.tree import items, path_string
 
@@ -100,12 +101,7 @@ def refuse_unmapped(program: Program) -> None:
             f"population trains in float32, and the program has precision={recipe.precision!r}: "
             "torch.func.vmap does not take the gradients of autocast"
         )
-    if program.fixed.model.hooks:
-        raise ConfigurationError(
-            "population cannot call the gradient hooks of the model's parameters "
-            f"({', '.join(list(program.fixed.model.hooks)[:4])}): remove them, or train the "
-            "members one by one"
-        )
+    refuse_gradient_hooks(program.fixed, "population", "train the members one by one")
 
 
 def _plain(value: Any) -> Any:

@@ -552,6 +552,32 @@ def test_programs_without_derivatives_are_refused(program: Any, message: str) ->
 
 
 @pytest.mark.parametrize(
+    ("register", "name"),
+    [
+        (lambda m: m[0].weight.register_hook(lambda g: 2 * g), r"parameter 0\.weight"),
+        (lambda m: m[1].register_full_backward_hook(lambda *_: None), "module 1"),
+        (lambda m: m.register_full_backward_pre_hook(lambda *_: None), "module Sequential"),
+    ],
+    ids=["parameter", "module", "before a module"],
+)
+def test_gradient_hooks_are_refused(register: Any, name: str) -> None:
+    """The backward pass through the steps would call them too, with gradients of another kind."""
+    model = matrices()
+    register(model)
+    program = made(optim.SGD(0.1), model)  # type: ignore[arg-type]
+    for call in (ft.differentiable, lambda one: ft.population(one, seeds=[0, 1])):
+        with pytest.raises(ConfigurationError, match=rf"gradient hooks of the model \({name}\)"):
+            call(program)
+
+
+def test_a_gradient_hook_of_a_frozen_parameter_is_accepted() -> None:
+    model = matrices()
+    model[0].weight.register_hook(lambda grad: 2 * grad)  # type: ignore[index, union-attr]
+    program = made(optim.SGD(0.1), model, trainable="2.*")  # type: ignore[arg-type]
+    final(program, {"lr": torch.tensor(0.1)}, batches(3))
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"momentun": 0.1}, "did you mean 'momentum'"),

@@ -79,7 +79,7 @@ def by_graph(
             return by_func(model, forward, trainable, params, buffers, batch, scale, sink)
     keeps_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaves = {path: _leaf(params[path], model.hooks.get(path, [])) for path in trainable}
+        leaves = {path: _leaf(params[path]) for path in trainable}
         bound = {**params, **leaves}
         with model.bound(bound, buffers, training=True) as module:
             with differentiable_forward(model):
@@ -99,12 +99,9 @@ def by_graph(
     return found if sink is None else emit(found, batch, sink)
 
 
-def _leaf(param: Tensor, hooks: list[Callable[[Tensor], Tensor | None]]) -> Tensor:
+def _leaf(param: Tensor) -> Tensor:
     """Return a parameter for one step, which no other use of its tensor is part of."""
-    leaf = param.view_as(param) if param.requires_grad else param.detach().requires_grad_()
-    for hook in hooks:
-        leaf.register_hook(hook)  # type: ignore[no-untyped-call]
-    return leaf
+    return param.view_as(param) if param.requires_grad else param.detach().requires_grad_()
 
 
 def _differentiated(loss: Tensor, leaves: Tensors, keeps_graph: bool) -> Tensors:

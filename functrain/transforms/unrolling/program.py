@@ -22,6 +22,7 @@ from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import FromTorch, Lookahead
 from functrain.optim.nested import nested
+from functrain.transforms.gradient_hooks import refuse_gradient_hooks
 from functrain.transforms.hyperparameters import find, replaced
 from functrain.transforms.unrolling.attached import Attached
 from functrain.transforms.unrolling.gradients import (
@@ -73,6 +74,8 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
     _refuse_other_steps(program)
     recipe = program.recipe
     _refuse_without_derivatives(recipe)
+    # The backward pass through the steps would call them too.
+    refuse_gradient_hooks(program.fixed, "differentiable", "train with the plain program")
     fields: dict[str, Value] = {}
     rates: dict[tuple[str, ...], Rate] = {}
     device = next(iter(program.fixed.model.params.values())).device
