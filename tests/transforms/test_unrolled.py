@@ -299,6 +299,44 @@ def test_a_tensor_that_was_written_to_before_its_gradient_is_an_error() -> None:
         value.backward()
 
 
+def refilled(given: list[Any]) -> Iterator[Any]:
+    """Batches in one buffer, as a loader may give them."""
+    own = tuple(map(torch.empty_like, given[0]))
+    for batch in given:
+        for part, value in zip(own, batch, strict=True):
+            part.copy_(value)
+        yield own
+
+
+@pytest.mark.parametrize("recompute", [None, 1, 3])
+def test_batches_in_a_buffer_that_is_filled_again_are_each_their_own(recompute: int | None) -> None:
+    lr = torch.tensor(0.1, requires_grad=True)
+    d, given = ft.differentiable(made(optim.SGD(0.1)), {"lr": lr}), batches(5)
+
+    def found(batches: Any, recompute: int | None) -> list[Tensor]:
+        state, metrics = ft.unrolled(d, d.init(), batches, recompute=recompute)
+        value = metrics["loss"].sum() + d.eval_step(state, given[-1])["loss"]
+        return [metrics["loss"].detach(), *torch.autograd.grad(value, lr)]
+
+    for one, other in zip(found(refilled(given), recompute), found(given, None), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("wrap", [list, ft.MicroBatches], ids=["batches", "micro-batches"])
+def test_a_batch_that_changes_after_its_step_leaves_recomputed_gradients_alone(wrap: Any) -> None:
+    def gradient(change: float) -> float:
+        lr = torch.tensor(0.1, requires_grad=True)
+        given = batches(5)
+        pairs = [wrap([given[at], given[at + 1]]) for at in range(4)]
+        program = made(optim.SGD(0.1), accumulate=2)
+        value = final(program, {"lr": lr}, [*pairs, given[-1]], recompute=2)
+        for x, _, _ in given:
+            x.add_(change)
+        return torch.autograd.grad(value, lr)[0].item()
+
+    assert gradient(1.0) == gradient(0.0)
+
+
 def test_gradients_of_recomputed_gradients_are_refused() -> None:
     lr = torch.tensor(0.1, requires_grad=True)
     value = final(made(optim.SGD(0.1)), {"lr": lr}, batches(4), recompute=2)

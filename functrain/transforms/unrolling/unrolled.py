@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable
 
-from functrain.core.batch import Batch
+from functrain.core.batch import Batch, copied
 from functrain.core.diagnosis import not_a_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
@@ -30,8 +31,9 @@ def unrolled(
         state: where training stands; not changed. Its tensors may have a graph.
         batches: one for each step, as ``train_step`` takes them.
         recompute: keep the graph of no more than so many steps at a time: states in between are
-            kept, and steps are computed again in the backward pass. It takes less memory, about
-            a third more time, and its gradients have no gradients themselves.
+            kept with copies of the batches, and steps are computed again in the backward pass. It
+            takes less memory, about a third more time, and its gradients have no gradients
+            themselves.
 
     Returns:
         (last state, metrics). Each metric has one value a step; those of ``loss`` and ``grad_norm``
@@ -60,7 +62,7 @@ def unrolled(
         )
     if not isinstance(state, TrainState):
         raise not_a_state(state, batches)
-    given = list(series(batches))
+    given = iter(series(batches))
     if recompute is None:
         return _in_turn(program, given, state)
     if type(recompute) is not int or recompute < 1:
@@ -71,15 +73,16 @@ def unrolled(
             "out"
         )
     rows: list[Metrics] = []
-    for start in range(0, len(given), recompute):
-        part = given[start : start + recompute]
+    # The caller may change a batch before its step is computed again.
+    own = (copied(batch, None) for batch in given)
+    while part := list(itertools.islice(own, recompute)):
         state, metrics = recomputed(functools.partial(_in_turn, program, part), state)
         rows += [{name: one[at] for name, one in metrics.items()} for at in range(len(part))]
     return state, stacked(rows, state.device)
 
 
 def _in_turn(
-    program: Differentiable, batches: Sequence[Batch], state: TrainState
+    program: Differentiable, batches: Iterable[Batch], state: TrainState
 ) -> tuple[TrainState, Metrics]:
     rows = []
     for batch in batches:
