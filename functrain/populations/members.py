@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.populations.dropout import DropoutFormula
 from functrain.populations.gradients import HOOKS
 from functrain.transforms.batch_norm import BatchNormFormula
 from functrain.transforms.graph.inputs import flatten, with_tensors
@@ -94,7 +95,7 @@ def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any
     try:
         # Torch's own batch norm would take the channels of all members as those of one tensor, and
         # its rounding depends on their number.
-        with BatchNormFormula():
+        with BatchNormFormula(), DropoutFormula():
             found = mapping(*[tensor for tensors in own for tensor in tensors])
     except RuntimeError as error:
         if (reason := _reason(error)) is None:

@@ -124,6 +124,50 @@ def test_random_numbers_are_those_that_the_member_draws_alone(accumulate: int) -
         require_close(alone(pop, member, 3)[0], pop.member(state, member))
 
 
+class Dropping(nn.Module):
+    """Dropout of a tensor that is not contiguous."""
+
+    def __init__(self, drop: Any) -> None:
+        super().__init__()
+        self.body, self.drop = plain_net(), drop
+
+    def forward(self, x: Any) -> Any:
+        first, *rest = self.body
+        return nn.Sequential(*rest)(self.drop(first(x).T).T)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.3, batch_first=True).double()
+        self.head = nn.Linear(6, 3).double()
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.layer(torch.stack([x, x + 1], 1)).sum(1))
+
+
+DROPPING: dict[str, Any] = {
+    "dropout": lambda: Dropping(lambda x: nn.functional.dropout(x, 0.5)),
+    "in place": lambda: Dropping(lambda x: nn.functional.dropout(x, 0.5, inplace=True)),
+    "alpha_dropout": lambda: Dropping(lambda x: nn.functional.alpha_dropout(x, 0.5, True)),
+    "torch.dropout": lambda: Dropping(lambda x: torch.dropout(x, 0.5, True)),
+    "dropout1d": lambda: Dropping(lambda x: nn.functional.dropout1d(x, 0.5)),
+    "rand_like": lambda: Dropping(lambda x: x * torch.rand_like(x)),
+    "attention": Attending,
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", DROPPING)
+def test_masks_in_another_memory_order_are_those_of_the_member_alone(
+    name: str, compiled: bool
+) -> None:
+    pop = ft.population(program(optim.SGD(0.1), model=DROPPING[name]), seeds=[3, 8])
+    state, _ = trained(ft.compiled(pop, backend="eager") if compiled else pop, 3)
+    for member in range(2):
+        require_close(alone(pop, member, 3)[0], pop.member(state, member))
+
+
 def test_a_member_has_the_same_bytes_whatever_the_others_are() -> None:
     values = [0.01, 0.02, 0.5, 0.001, 0.3]
     pop = ft.population(program(ema=0.9), {"lr": values}, seeds=range(5))
