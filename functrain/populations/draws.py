@@ -185,6 +185,12 @@ def described(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], members:
         UnsupportedError: it cannot be divided among members.
     """
     name = func._schema.name.removeprefix("aten::")
+    if any(isinstance(one, torch.Generator) for one in (*args, *kwargs.values())):
+        raise UnsupportedError(
+            f"torch.{name} draws from a generator that it is given, which a population cannot do "
+            "for each member. Leave generator= out; a member has a stream of its own, as a "
+            "program has. Or train the members one by one, pop.programs[i]"
+        )
     if name in _FACTORIES:
         at = next(n for n, argument in enumerate(func._schema.arguments) if argument.name == "size")
         size, numbers = args[at], args[:at]

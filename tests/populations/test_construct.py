@@ -74,7 +74,12 @@ def writing(body: Any, x: Any) -> Any:
     return body(x)
 
 
+def with_generator(body: Any, x: Any) -> Any:
+    return body(x + torch.randn(x.shape, generator=torch.Generator().manual_seed(7)))
+
+
 CASES: dict[str, Any] = {
+    "generator": (with_generator, "torch.randn draws from a generator that it is given"),
     "checkpointing": (checkpointed, "activation checkpointing"),
     "in place": (lambda body, x: body(x) + torch.empty(3).normal_(), "torch.randn"),
     "randperm": (lambda body, x: body(x[torch.randperm(len(x))]), "torch.randperm cannot be drawn"),
