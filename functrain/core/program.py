@@ -165,7 +165,7 @@ class Program:
             clipping) on the state's device, ``lr`` on the host, and those of ``Loss.metrics``.
 
         Raises:
-            UnsupportedError: ``state`` is something else.
+            UnsupportedError: ``state`` is something else, or of a population.
             ParameterMismatchError: the step failed, and the state is of another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
@@ -175,6 +175,7 @@ class Program:
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
+        refuse_members(state)
         refuse_vmap(state, self.device_step)
         given: Any
         if self.sharded is None:
@@ -363,6 +364,7 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
+        refuse_members(state)
         state = self.gathered(state)
         params = self.fixed.model.writes.owned(self.weights(state, weights))
         if gradients:
@@ -447,6 +449,20 @@ def require_program(value: object) -> None:
     if not isinstance(value, nn.Module):
         hint = "the program comes first, functrain.program(model, loss, optimizer)"
     raise UnsupportedError(f"expected a Program, got a {type(value).__name__}: {hint}")
+
+
+def refuse_members(state: TrainState) -> None:
+    """Refuse the state of a population, whose tensors would broadcast into numbers of no member.
+
+    Raises:
+        UnsupportedError: the state is of all its members.
+    """
+    if state.counters.skipped.ndim:
+        raise UnsupportedError(
+            "expected the state of one program, got that of a population. Take a member out, "
+            "pop.member(state, i), for the program of that member, pop.programs[i]; or give the "
+            "state to pop.train_step or pop.eval_step"
+        )
 
 
 def refuse_vmap(state: TrainState, device_step: step.DeviceStep) -> None:

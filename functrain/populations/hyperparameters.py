@@ -36,7 +36,7 @@ def checked(program: Program, given: Mapping[str, Sequence[Any]], members: int) 
                 f"hyperparameter {path!r}: expected a list with a value for each of the {members} "
                 f"members, got {each!r}"
             )
-        one_each = tuple(map(_plain, each))
+        one_each = tuple(map(plain, each))
         if len(one_each) != members:
             raise ConfigurationError(
                 f"hyperparameter {path!r}: expected {members} values, one for each member, got "
@@ -104,12 +104,12 @@ def refuse_unmapped(program: Program) -> None:
     refuse_gradient_hooks(program.fixed, "population", "train the members one by one")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a number of any library as a Python number, and a list as a tuple."""
     if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
+        return tuple(map(plain, value))
     if isinstance(value, Tensor) or type(value).__module__ == "numpy":
-        return value.item() if value.ndim == 0 else tuple(map(_plain, value))
+        return value.item() if value.ndim == 0 else tuple(map(plain, value))
     return value
 
 
@@ -151,22 +151,14 @@ def _structure(program: Program, path: str, value: Any) -> list[Any]:
     return [(path_string(p), getattr(leaf, "shape", None)) for p, leaf in items(state)]
 
 
-def with_value(
-    program: Program, values: Values, member: int, path: str, value: Any
-) -> dict[str, tuple[Any, ...]]:
-    """Return the hyperparameters that a state holds with another one for one member.
-
-    Raises:
-        ConfigurationError: the population has no such hyperparameter, or the value is refused.
-    """
-    if path not in values:
+def _require_names(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    if expected.keys() != found.keys():
         raise ConfigurationError(
-            f"replaced: expected one of {', '.join(values) or 'no hyperparameter'}, which are "
-            f"numbers of each member, got {path!r}. Name it when the population is made"
+            "expected the state of a population with the hyperparameters "
+            f"{', '.join(expected) or 'none'}, got one with {', '.join(found) or 'none'}. A state "
+            "belongs to its population; to train its members in another, take each out with "
+            "pop.member(state, i) and give all to other.stacked([...])"
         )
-    each = put(values[path], member, _plain(value))
-    programs(program, {path: each}, len(each))
-    return {**values, path: each}
 
 
 @attrs.define(eq=False)
@@ -191,9 +183,13 @@ class Memory:
             values: at the start.
             held_now: those that a state holds.
             device: where it is.
+
+        Raises:
+            ConfigurationError: the state holds others than the population has.
         """
         seen = self.seen
         if seen is None or seen[0] is not held_now or seen[1] != device:
+            _require_names(held(values), held_now)
             made, now = start, {**values, **held_now}
             if now != values:
                 made = programs(start[0], now, len(start))

@@ -27,6 +27,7 @@ from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of
 from functrain.populations.failures import skipped
 from functrain.populations.graph import CompiledMembers
+from functrain.populations.replacement import is_scheduler_state, with_value
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.transforms.graph.lowering import Lowering
 
@@ -180,6 +181,10 @@ class Population(Program):
     def stacked(self, each: Sequence[TrainState], seed: int = 0) -> TrainState:
         """Return the state of all members from one of each, the opposite of :meth:`member`.
 
+        The state of one member does not hold its hyperparameters; they are those of this
+        population. After :meth:`replaced`, stack by the population that has the new ones,
+        ``pop.current(state).stacked([...])``.
+
         Args:
             each: states of ``programs``, in their order, all after the same number of steps.
             seed: of what members share, as for :meth:`init`.
@@ -237,19 +242,26 @@ class Population(Program):
             values: new hyperparameters by path, among those of the population.
 
         Raises:
-            ConfigurationError: a name is not among the population's hyperparameters, or a value is
-                out of range.
+            ConfigurationError: a name is not among the population's hyperparameters, a value is out
+                of range, or of a field from which the state of the schedule was made, such as
+                ``"lr.steps"``.
         """
         self.require(state)
+        programs, _ = self._hyperparameters(state)
         index, held = self._index(index), dict(states.held_by(state))
         if by is not None:
             by = self._index(by)
-            held = {path: named.put(own, index, own[by]) for path, own in held.items()}
-            same = self.programs[index].schedules == self.programs[by].schedules
+            same = programs[index].schedules == programs[by].schedules
             alike = same or held.keys() == self.values.keys()
+            held = {
+                path: named.put(own, index, own[by])
+                for path, own in held.items()
+                if alike or not is_scheduler_state(programs[index], path)
+            }
+            held = {**states.held_by(state), **held}
             state = states.copied_over(state, index, by, schedule=alike)
         for path, value in values.items():
-            held = named.with_value(self.programs[0], held, index, path, value)
+            held = with_value(self.programs[0], held, index, path, value)
         return states.holding(state, held)
 
     def _with(

@@ -10,7 +10,7 @@ from populations import batch, program, require_close, trained
 
 import functrain as ft
 from functrain import schedules
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 def made(**values: Any) -> Any:
@@ -109,9 +109,79 @@ def test_a_field_of_a_schedule_is_replaced() -> None:
     assert rows[0]["lr"].tolist() == pytest.approx([0.9, 0.18])
 
 
+SCHEDULES: dict[str, Any] = {
+    "lr.steps": schedules.Linear(0.1, steps=10),
+    "lr.warmup_steps": schedules.WarmupCosine(0.1, warmup_steps=2),
+    "lr.then.steps": schedules.Warmup(0.1, steps=2, then=schedules.Cosine(0.1, steps=10)),
+    "lr.lr": schedules.Plateau(0.1, observes="step"),
+}
+
+
+@pytest.mark.parametrize("path", SCHEDULES)
+def test_a_field_that_the_state_of_the_schedule_holds_is_not_replaced(path: str) -> None:
+    given = {path: [4, 5], "weight_decay": [0.1, 0.2]}
+    pop = ft.population(program(ft.optim.AdamW(SCHEDULES[path])), given)
+    with pytest.raises(ConfigurationError, match=f"'{path}'.*no effect.*: weight_decay"):
+        pop.replaced(pop.init(), 0, **{path: 6})
+
+
+def test_a_replaced_member_keeps_the_fields_that_the_state_of_its_schedule_holds() -> None:
+    optimizer = ft.optim.groups(
+        [("0.*", ft.optim.SGD(0.1)), ("*", ft.optim.SGD(schedules.Linear(0.1, steps=10)))]
+    )
+    rates = [schedules.Linear(0.1, steps=5), schedules.Linear(0.2, steps=5)]
+    pop = ft.population(program(optimizer), {"0.lr": rates, "1.lr.steps": [10, 20]})
+    later = pop.replaced(pop.init(), 0, by=1)
+    assert pop.current(later).values["1.lr.steps"] == (10, 20)
+
+
+def test_members_are_stacked_by_the_population_that_has_their_hyperparameters() -> None:
+    pop = made()
+    state = pop.replaced(pop.init(), 0, lr=0.7)
+    current = pop.current(state)
+    again = current.stacked([pop.member(state, index) for index in range(3)])
+    assert ft.tree.equal(state, again)
+    assert trained(current, 1, again)[1][0]["lr"].tolist() == [0.7, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("other", [{"eps": [1e-8, 1e-7, 1e-6]}, {"lr": [0.1, 0.2, 0.3]}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pop, state: trained(pop, 1, state),
+        lambda pop, state: pop.eval_step(state, batch(0)),
+        lambda pop, state: pop.current(state),
+        lambda pop, state: pop.replaced(state, 0, by=1),
+    ],
+)
+def test_a_state_with_other_hyperparameters_is_refused(other: Any, call: Any) -> None:
+    with pytest.raises(ConfigurationError, match="got one with lr, weight_decay"):
+        call(made(**other), made().init())
+
+
+ONE_PROGRAM: dict[str, Any] = {
+    "train_step": lambda pop, state: pop.programs[0].train_step(state, batch(0)),
+    "eval_step": lambda pop, state: pop.programs[0].eval_step(state, batch(0)),
+    "evaluate": lambda pop, state: ft.evaluate(pop.programs[0], state, [batch(0)]),
+    "predict": lambda pop, state: ft.predict(pop, state, [batch(0)]),
+    "evaluating": lambda pop, state: pop.evaluating(state).__enter__(),
+    "compiled": lambda pop, state: ft.compiled(pop.programs[0], backend="eager").train_step(
+        state, batch(0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_PROGRAM)
+def test_the_state_of_a_population_is_refused_where_one_program_is_called(name: str) -> None:
+    pop = made()
+    with pytest.raises(UnsupportedError, match="got that of a population"):
+        ONE_PROGRAM[name](pop, pop.init())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda pop, state: pop.replaced(state, 0, lr=schedules.Linear(0.1)), "'lr' is a number"),
         (lambda pop, state: pop.member(state, 3), "index of a member, 0 to 2, got 3"),
         (lambda pop, state: pop.only(state, []), "at least one member"),
         (lambda pop, state: pop.replaced(state, 0, momentum=0.5), "replaced: expected one of lr"),
