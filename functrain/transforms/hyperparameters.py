@@ -103,6 +103,33 @@ def replaced(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+def check(recipe: Recipe, hyperparameter: Hyperparameter, value: Any) -> None:
+    """Check a value by the validator of its field.
+
+    Unlike :func:`replaced`, this ignores how hyperparameters depend on each other, as where zero
+    leaves out a term.
+
+    Args:
+        recipe: of a program.
+        hyperparameter: one of :func:`hyperparameters`.
+        value: a number, a pair, or for a learning rate a function.
+
+    Raises:
+        ConfigurationError: the value is out of range.
+    """
+    node: Any = recipe
+    *path, name = hyperparameter.location
+    for key in path:
+        node = dict(node)[key] if isinstance(node, tuple) else getattr(node, key)
+    if name == "ema":
+        if value is None or isinstance(value, EMA):
+            return
+        node, name = EMA(), "decay"
+    field = attrs.fields_dict(type(node))[name]
+    if field.validator is not None:
+        field.validator(node, field, value)
+
+
 def with_recipe(program: Program, recipe: Recipe) -> Program:
     """Return an eager program with another recipe, for the same module.
 

@@ -632,6 +632,52 @@ def test_wrong_hyperparameters_are_refused(values: Any, message: str) -> None:
         ft.differentiable(program, values)
 
 
+def scalar(value: float) -> Tensor:
+    return torch.tensor(value, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("lr", -0.1, "SGD: lr: expected a finite number >= 0"),
+        ("lr", scalar(-0.1), "SGD: lr: expected a finite number >= 0"),
+        ("lr", scalar(float("nan")), "SGD: lr: expected a finite number >= 0"),
+        ("lr", "x", "SGD: lr: expected"),
+        ("lr", None, "SGD: lr: expected"),
+        ("lr", {"a": 0.1}, "SGD: lr: expected a number or a schedule"),
+        ("lr", ft.schedules.Linear, "SGD: lr: expected a number or a schedule, not a class"),
+        ("momentum", scalar(-1.0), "SGD: momentum: expected"),
+        ("clip_norm", scalar(-1.0), "clip_norm: expected a number above 0"),
+        ("clip_value", scalar(0.0), "clip_value: expected a number above 0"),
+        ("ema", scalar(1.5), "EMA: decay: expected a number from 0 to 1"),
+        ("ema", "x", "EMA: decay: expected a number from 0 to 1"),
+        ("betas", (scalar(1.9), 0.9), r"AdamW: betas\[0\]: expected a number in \[0, 1\)"),
+        ("1.betas", (0.9, scalar(1.9)), r"AdamW: betas\[1\]: expected a number in \[0, 1\)"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(path: str, value: Any, message: str) -> None:
+    optimizer: Any = optim.AdamW(0.1) if path == "betas" else optim.SGD(0.1, momentum=0.9)
+    if path == "1.betas":
+        optimizer = optim.groups([("*.bias", optim.SGD(0.1)), ("*", optim.AdamW(0.1))])
+    with pytest.raises(ConfigurationError, match=message):
+        ft.differentiable(made(optimizer, ema=0.9), {path: value})
+
+
+@pytest.mark.parametrize("rate", [None, "x", -0.1, scalar(-0.1), float("nan"), True])
+def test_learning_rates_of_a_step_out_of_range_are_refused(rate: Any) -> None:
+    d = ft.differentiable(eager(), {"lr": lambda number: rate if number else 0.1})
+    with pytest.raises(ConfigurationError, match="'lr of step 1': expected a finite number >= 0"):
+        ft.unrolled(d, d.init(), batches(2))
+
+
+def test_a_zero_as_tensor_leaves_no_term_out() -> None:
+    program = made(optim.SGD(0.1, momentum=0.9, nesterov=True))
+    momentum = scalar(0.0)
+    final(program, {"momentum": momentum}, batches(4)).backward()
+    assert momentum.grad is not None
+    assert momentum.grad != 0
+
+
 def test_hyperparameters_that_need_another_state_are_refused() -> None:
     d = ft.differentiable(eager(), {"momentum": torch.tensor(0.9, requires_grad=True)})
     with pytest.raises(ParameterMismatchError, match="momentum"):

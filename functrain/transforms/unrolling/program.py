@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -23,17 +23,21 @@ from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import FromTorch, Lookahead
 from functrain.optim.nested import nested
 from functrain.transforms.gradient_hooks import refuse_gradient_hooks
-from functrain.transforms.hyperparameters import find, replaced
+from functrain.transforms.hyperparameters import check, find, replaced
 from functrain.transforms.unrolling.attached import Attached
 from functrain.transforms.unrolling.gradients import (
     differentiable_forward,
     differentiable_gradients,
 )
 from functrain.transforms.unrolling.torch_internals import is_transforming
-
-# A learning rate, or a function from the number of a step to one.
-Rate = Tensor | Callable[[int], Any]
-Value = Any
+from functrain.transforms.unrolling.values import (
+    Rate,
+    Value,
+    as_mapping,
+    number,
+    wide,
+    with_rate,
+)
 
 
 def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None = None) -> Program:
@@ -57,8 +61,8 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
         The differentiable program.
 
     Raises:
-        ConfigurationError: a name is unknown or a value is no number; or the program has a part
-            without derivatives.
+        ConfigurationError: a name is unknown, or a value is no number or out of range; or the
+            program has a part without derivatives.
 
     Example:
         >>> import functrain as ft, torch
@@ -79,11 +83,12 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
     fields: dict[str, Value] = {}
     rates: dict[tuple[str, ...], Rate] = {}
     device = next(iter(program.fixed.model.params.values())).device
-    wide = precision.widest(device)
-    for path, value in _checked(hyperparameters).items():
-        found = find(recipe, path)
+    dtype = precision.widest(device)
+    for path, value in as_mapping(hyperparameters).items():
+        found, value = find(recipe, path), wide(path, value, dtype)
+        check(recipe, found, number(value))
         if not found.is_rate:
-            fields[path] = _wide(path, value, wide)
+            fields[path] = value
         elif found.location[-1] != "lr":
             raise ConfigurationError(
                 f"hyperparameter {path!r}: a schedule is evaluated on the host. Give the learning "
@@ -92,7 +97,7 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
         else:
             keys = found.location
             names = tuple(keys[at + 1] for at, key in enumerate(keys) if key == "members")
-            rates[names] = value if callable(value) else _wide(path, value, wide)
+            rates[names] = value
     fixed = Fixed(replaced(recipe, fields), program.fixed.model, program.fixed.trainable)
     return Differentiable(
         fixed, program.schedules, _device_step(fixed), zero_rate="ignore", rates=rates
@@ -142,7 +147,7 @@ class Differentiable(Program):
         """Return the learning rate of a step, as a tensor where one was given."""
         found = super().rate(scheduler, number)
         for names, value in self.rates.items():
-            found = _with_rate(found, names, value, number)
+            found = with_rate(found, names, value, number)
         return found
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
@@ -179,42 +184,6 @@ def _finite(recipe: Recipe, outputs: step.Outputs) -> bool | Tensor:
             f'nonfinite="{recipe.nonfinite}" asks whether a step is finite, and torch cannot tell '
             'under torch.func.vmap: make the program with nonfinite="ignore"'
         ) from error
-
-
-def _with_rate(
-    found: learning_rate.Rate, names: tuple[str, ...], value: Rate, number: int
-) -> learning_rate.Rate:
-    if names:
-        return {**found, names[0]: _with_rate(found[names[0]], names[1:], value, number)}
-    if not callable(value):
-        return value
-    rate = value(number)
-    return _wide(f"lr of step {number}", rate, rate.dtype) if isinstance(rate, Tensor) else rate
-
-
-def _checked(values: Mapping[str, Value] | None) -> Mapping[str, Value]:
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise ConfigurationError(
-            "hyperparameters: expected a dict such as {'lr': torch.tensor(0.1, "
-            f"requires_grad=True)}}, got a {type(values).__name__}"
-        )
-    return values
-
-
-def _wide(path: str, value: Value, dtype: Any) -> Value:
-    """Return a value in the dtype in which rules compute with numbers."""
-    if isinstance(value, tuple | list):
-        return tuple(_wide(path, one, dtype) for one in value)
-    if not isinstance(value, Tensor):
-        return value
-    if value.ndim or not value.is_floating_point():
-        raise ConfigurationError(
-            f"hyperparameter {path!r}: expected a number or a 0-dim tensor of floats, got a tensor "
-            f"of shape {list(value.shape)} and {value.dtype}"
-        )
-    return value.to(dtype)
 
 
 def _refuse_other_steps(program: Program) -> None:
