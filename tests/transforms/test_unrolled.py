@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from functrain.errors import (
     UnsupportedError,
 )
 from functrain.transforms.hyperparameters import hyperparameters
+from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
 
 
 @pytest.fixture(autouse=True)
@@ -727,6 +729,23 @@ def test_bf16_gradients_are_near_those_of_float32() -> None:
         return torch.autograd.grad(final(program, {"lr": lr}, given), lr)[0]
 
     assert found("bf16").item() == pytest.approx(found("float32").item(), rel=3e-2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_takes_statistics_of_bf16_in_float32_as_torch_does(training: bool) -> None:
+    x = (torch.randn(64, 6, generator=torch.Generator().manual_seed(0)) + 30).bfloat16()
+
+    def results(by_formula: bool) -> list[Tensor]:
+        layer = nn.BatchNorm1d(6).float().train(training)
+        with BatchNormByFormula() if by_formula else contextlib.nullcontext():
+            out = layer(x)
+        assert out.dtype is torch.bfloat16
+        return [out.float(), *layer.buffers()]
+
+    out, *statistics = results(True)
+    expected, *others = results(False)
+    torch.testing.assert_close(out, expected, rtol=2**-8, atol=1e-4)  # one rounding to bf16
+    torch.testing.assert_close(statistics, others, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])

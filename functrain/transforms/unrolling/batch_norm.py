@@ -54,8 +54,10 @@ def _batch_norm(
     if training and count < 2:  # torch's message
         return F.batch_norm(input, None, None, weight, bias, True, momentum, eps)
     mean, var = running_mean, running_var
+    # Torch computes in float32 at least: statistics in bf16 would have its 8 bits.
+    wide = input.to(torch.promote_types(input.dtype, torch.float32))
     if training:
-        var, mean = torch.var_mean(input, [d for d in range(input.ndim) if d != 1], correction=0)
+        var, mean = torch.var_mean(wide, [d for d in range(input.ndim) if d != 1], correction=0)
         if running_mean is not None and running_var is not None:
             _move(running_mean, mean, momentum)
             _move(running_var, var * (count / (count - 1)), momentum)
@@ -66,7 +68,7 @@ def _batch_norm(
         return values.reshape(1, -1, *[1] * (input.ndim - 2))
 
     scale = torch.rsqrt(var + eps)
-    out = (input - column(mean)) * column(scale if weight is None else scale * weight)
+    out = (wide - column(mean)) * column(scale if weight is None else scale * weight)
     out = out if bias is None else out + column(bias)
     return out.to(input.dtype)
 
