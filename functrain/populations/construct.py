@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.core import step
-from functrain.core.program import Program
+from functrain.core.program import Program, require_program
 from functrain.core.rng import checked_seed
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import one_of
@@ -27,8 +27,9 @@ def population(
 ) -> Population:
     """Make a population: members of one program that one step trains, with other numbers in each.
 
-    Every member has the numbers of ``pop.programs[i]`` trained alone, except for rounding, and the
-    same bytes whatever the other members are, however many (2 or more), and in any order.
+    Every member has the numbers of ``pop.programs[i]`` trained alone, except for rounding, whatever
+    the other members are. On a CPU it has the same bytes, too, however many they are (2 or more)
+    and in any order, where the sizes of layers and batches are multiples of 16 bytes.
 
     Args:
         program: any eager program, donated or not. ``compiled`` and ``donated`` take the
@@ -43,6 +44,7 @@ def population(
             batch have an axis of members in front.
 
     Raises:
+        UnsupportedError: ``program`` is no program.
         ConfigurationError: a name is unknown, lists are not of one length, values decide which
             tensors the optimizer keeps, or the program cannot be mapped over members.
 
@@ -60,12 +62,18 @@ def population(
         2
     """
     one_of("shared", "own").check("batches", batches)
+    require_program(program)
     if isinstance(program, Population) or not step.is_eager(program.device_step):
         raise ConfigurationError(
             "population takes an eager program: apply compiled, donated and the like to the "
             "population, functrain.compiled(functrain.population(program, ...))"
         )
     named.refuse_unmapped(program)
+    if not isinstance(hyperparameters, Mapping | None):
+        raise ConfigurationError(
+            'population: expected hyperparameters by name, {"lr": [0.1, 0.2]}, or seeds=[0, 1], '
+            f"got {hyperparameters!r}"
+        )
     given = dict(hyperparameters or {})
     own_seeds = _seeds(seeds, given)
     values = named.checked(program, given, len(own_seeds))
@@ -87,7 +95,7 @@ def population(
 def _seeds(seeds: Any, given: Mapping[str, Any]) -> tuple[int, ...]:
     members = next((len(each) for each in given.values() if hasattr(each, "__len__")), None)
     if seeds is None or isinstance(seeds, int):
-        if members is None:
+        if not members:
             raise ConfigurationError(
                 "population: expected hyperparameters or seeds, one for each member, got "
                 f"hyperparameters={given!r} and seeds={seeds!r}"

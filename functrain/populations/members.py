@@ -121,7 +121,7 @@ def _reason(error: RuntimeError) -> str | None:
             "it uses activation checkpointing (torch.utils.checkpoint) or other hooks on saved "
             "tensors, which torch.func does not support. Leave it out"
         )
-    if "vmap" in text or "functorch" in text or "torch.func" in text:
+    if "atching rule" in text or "vmap" in text or "functorch" in text or "torch.func" in text:
         return text.splitlines()[0]
     return None
 

@@ -6,6 +6,7 @@ schedule and a random stream for each member.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import Outcome
 from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
+from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState
 from functrain.errors import ConfigurationError, NonFiniteError
 from functrain.populations import hyperparameters as named
@@ -52,6 +54,14 @@ class Population(Program):
     seeds: tuple[int, ...] = attrs.field(kw_only=True)
     batches: Batches = attrs.field(kw_only=True)
     memory: named.Memory = attrs.field(factory=named.Memory, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        made: Any = self.device_step
+        if not isinstance(made, EagerMembers | CompiledMembers):
+            raise ConfigurationError(
+                f"{type(made).__name__.lower()} takes one program, got a population: "
+                "apply it to that of a member, pop.programs[i]"
+            )
 
     def __repr__(self) -> str:
         varied = ", ".join(self.values) or "seeds"
@@ -155,6 +165,24 @@ class Population(Program):
         _, tensors = self._hyperparameters(state)
         program = attrs.evolve(self.programs[0], fixed=self.fixed)
         return evaluated(program, self.batches, state, batch, weights, tensors)
+
+    def observe(self, state: TrainState, metric: Any, mode: Mode | None = None) -> TrainState:
+        """Report a metric of an evaluation of each member to its schedule.
+
+        Args:
+            state: of all members; not changed.
+            metric: a number of each member, as ``eval_step`` returns them; ``None`` where it was
+                not measured.
+            mode: see :meth:`Program.observe`.
+
+        Raises:
+            ConfigurationError: there is not one number for each member.
+        """
+        self.require(state)
+        programs, _ = self._hyperparameters(state)
+        return attrs.evolve(
+            state, scheduler=rates.observed(programs, state.scheduler, metric, mode)
+        )
 
     def by_graphs(self, lowering: Lowering, fallback: bool) -> Population:
         """Return the population with a compiled device part; ``functrain.compiled`` calls it."""
@@ -277,11 +305,12 @@ class Population(Program):
         return self.memory.of(self.programs, self.values, states.held_by(state), state.device)
 
     def _index(self, index: int) -> int:
-        if not isinstance(index, int) or not -len(self) <= index < len(self):
+        found = operator.index(index) if hasattr(index, "__index__") else None
+        if isinstance(index, bool) or found is None or not -len(self) <= found < len(self):
             raise ConfigurationError(
                 f"expected the index of a member, 0 to {len(self) - 1}, got {index!r}"
             )
-        return index % len(self)
+        return found % len(self)
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse a state of anything else.

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from functrain.core import learning_rate
 from functrain.core.program import Program
-from functrain.core.schedule import Schedule
+from functrain.core.schedule import Mode, Schedule
 from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError
 
 
 def of_members(
@@ -62,6 +63,35 @@ def advanced(programs: list[Program], scheduler: dict[str, Any], loss: Tensor) -
         if not _is_stateless(program.schedules)
     }
     return {**scheduler, **changed} if changed else scheduler
+
+
+def observed(
+    programs: list[Program], scheduler: dict[str, Any], metric: Any, mode: Mode | None
+) -> dict[str, Any]:
+    """Return the scheduler state of all members after an evaluation.
+
+    Args:
+        programs: of the members.
+        scheduler: before it.
+        metric: of each member; ``None`` where it was not measured.
+        mode: whether less or more of it is better.
+
+    Raises:
+        ConfigurationError: there is not one number for each member.
+    """
+    numbers = [None] * len(programs) if metric is None else torch.as_tensor(metric).tolist()
+    if not isinstance(numbers, list) or len(numbers) != len(programs):
+        raise ConfigurationError(
+            f"observe: expected a metric of each of the {len(programs)} members, as "
+            f'pop.eval_step(state, batch)["loss"], got {metric!r}'
+        )
+    changed = {
+        str(index): learning_rate.observe(
+            program.schedules, scheduler[str(index)], numbers[index], mode
+        )
+        for index, program in enumerate(programs)
+    }
+    return {**scheduler, **changed}
 
 
 def _is_stateless(schedules: learning_rate.Schedules) -> bool:

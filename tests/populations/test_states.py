@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from populations import batch, program, require_close, trained
 
 import functrain as ft
@@ -163,6 +165,9 @@ ONE_PROGRAM: dict[str, Any] = {
     "train_step": lambda pop, state: pop.programs[0].train_step(state, batch(0)),
     "eval_step": lambda pop, state: pop.programs[0].eval_step(state, batch(0)),
     "evaluate": lambda pop, state: ft.evaluate(pop.programs[0], state, [batch(0)]),
+    "differentiable": lambda pop, state: ft.differentiable(pop.programs[0]).eval_step(
+        state, batch(0)
+    ),
     "predict": lambda pop, state: ft.predict(pop, state, [batch(0)]),
     "evaluating": lambda pop, state: pop.evaluating(state).__enter__(),
     "compiled": lambda pop, state: ft.compiled(pop.programs[0], backend="eager").train_step(
@@ -183,6 +188,11 @@ def test_the_state_of_a_population_is_refused_where_one_program_is_called(name: 
     [
         (lambda pop, state: pop.replaced(state, 0, lr=schedules.Linear(0.1)), "'lr' is a number"),
         (lambda pop, state: pop.member(state, 3), "index of a member, 0 to 2, got 3"),
+        (lambda pop, state: pop.member(state, True), "index of a member, 0 to 2, got True"),
+        (lambda pop, state: pop.member(state, 1.0), "index of a member, 0 to 2, got 1.0"),
+        (lambda pop, state: pop.observe(state, 1.0), "a metric of each of the 3 members"),
+        (lambda pop, state: pop.observe(state, [1.0, 2.0]), "a metric of each of the 3 members"),
+        (lambda pop, state: ft.checked(pop), "checked takes one program, got a population"),
         (lambda pop, state: pop.only(state, []), "at least one member"),
         (lambda pop, state: pop.replaced(state, 0, momentum=0.5), "replaced: expected one of lr"),
         (lambda pop, state: pop.replaced(state, 0, weight_decay=-1.0), "weight_decay"),
@@ -203,3 +213,25 @@ def test_states_at_other_steps_are_not_stacked() -> None:
     members = [pop.member(state, 0), *[pop.member(pop.init(), n) for n in (1, 2)]]
     with pytest.raises(ConfigurationError, match=r"counters.step is 1 in member 0"):
         pop.stacked(members)
+
+
+def test_an_index_of_numpy_is_one() -> None:
+    pop = made()
+    state = pop.init()
+    assert ft.tree.equal(pop.member(state, 2), pop.member(state, np.int64(2)))
+
+
+def test_each_schedule_observes_the_evaluations_of_its_own_member() -> None:
+    plateaus = [schedules.Plateau(0.1, patience=0, factor=0.5) for _ in range(3)]
+    pop = made(lr=plateaus)
+    state = pop.observe(pop.init(), torch.tensor([1.0, 1.0, 1.0]))
+    state = pop.observe(state, torch.tensor([2.0, 0.5, 2.0]))
+    assert trained(pop, 1, state)[1][0]["lr"].tolist() == [0.05, 0.1, 0.05]
+
+
+def test_schedules_observe_by_the_hyperparameters_that_the_state_holds() -> None:
+    optimizer = ft.optim.SGD(schedules.Plateau(0.1, patience=0, factor=0.5))
+    pop = ft.population(program(optimizer), {"lr.factor": [0.5, 0.5]})
+    state = pop.observe(pop.replaced(pop.init(), 0, **{"lr.factor": 0.25}), [1.0, 1.0])
+    state = pop.observe(state, [2.0, 2.0])
+    assert trained(pop, 1, state)[1][0]["lr"].tolist() == [0.025, 0.05]

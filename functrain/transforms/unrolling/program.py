@@ -15,7 +15,7 @@ from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import evaluate
 from functrain.core.metrics import computed
 from functrain.core.pretrained import load
-from functrain.core.program import Metrics, Program, evaluation_stream
+from functrain.core.program import Metrics, Program, evaluation_stream, refuse_members
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
@@ -154,6 +154,7 @@ class Differentiable(Program):
         """Return loss and metrics of a batch in evaluation mode; the loss keeps its graph."""
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
+        refuse_members(state)
         recipe, model, device = self.recipe, self.fixed.model, state.device
         params = model.writes.owned(self.weights(state, weights))
         buffers = {path: buffer.clone() for path, buffer in state.buffers.items()}
