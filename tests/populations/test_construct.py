@@ -26,6 +26,8 @@ from functrain.errors import ConfigurationError, UnsupportedError
         ({"lr": 0.1}, {"seeds": [1]}, "'lr': expected a list"),
         ({"lr": [-0.1]}, {}, "AdamW: lr"),
         ({"clip_norm": [None, 1.0]}, {}, "expected a number for every member"),
+        ({"lr": []}, {}, "expected hyperparameters or seeds, one for each member"),
+        (3, {}, "expected hyperparameters by name.*got 3"),
         ({}, {}, "expected hyperparameters or seeds"),
         ({"lr": [0.1]}, {"batches": "mine"}, "batches: expected 'shared' or 'own'"),
     ],
@@ -33,6 +35,12 @@ from functrain.errors import ConfigurationError, UnsupportedError
 def test_bad_arguments_are_named(given: Any, options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ft.population(program(), given, **options)
+
+
+@pytest.mark.parametrize("given", [plain_net(), [program(), program()]])
+def test_what_is_no_program_is_refused(given: Any) -> None:
+    with pytest.raises(UnsupportedError, match="expected a Program, got a"):
+        ft.population(given, seeds=[1, 2])
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.9], [0.0, 0.0]])
@@ -81,7 +89,7 @@ def with_generator(body: Any, x: Any) -> Any:
 CASES: dict[str, Any] = {
     "generator": (with_generator, "torch.randn draws from a generator that it is given"),
     "checkpointing": (checkpointed, "activation checkpointing"),
-    "in place": (lambda body, x: body(x) + torch.empty(3).normal_(), "torch.randn"),
+    "in place": (lambda body, x: body(x) + torch.empty(4).normal_(), "torch.randn"),
     "randperm": (lambda body, x: body(x[torch.randperm(len(x))]), "torch.randperm cannot be drawn"),
     "random": (lambda body, x: body(x) * random.random(), "draws from random or numpy"),
     "numpy": (lambda body, x: body(x) * np.random.rand(), "draws from random or numpy"),
@@ -96,6 +104,21 @@ def test_a_model_that_cannot_be_mapped_is_refused_with_the_reason(name: str) -> 
     pop = ft.population(program(model=lambda: Model(forward)), seeds=[1, 2])
     with pytest.raises(UnsupportedError, match=message):
         trained(pop, 1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(6, 4, batch_first=True).double()
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x[:, None])[0][:, -1]
+
+
+def test_an_evaluation_that_cannot_be_mapped_is_refused_with_the_reason() -> None:
+    pop = ft.population(program(model=Recurrent), seeds=[1, 2])
+    with pytest.raises(UnsupportedError, match="not implemented for aten::lstm"):
+        pop.eval_step(pop.init(), batch(0))
 
 
 def test_own_batches_need_the_axis_of_members() -> None:
