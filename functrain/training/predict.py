@@ -17,6 +17,7 @@ from functrain.data import as_source
 from functrain.data.in_order import in_order
 from functrain.data.seeded_iteration import generator_states, set_generator_states
 from functrain.errors import ConfigurationError, EmptyDatasetError
+from functrain.errors.calls import explained
 from functrain.training.evaluation import Weights
 from functrain.tree import containers
 
@@ -25,6 +26,7 @@ _PLAIN = (*_CONSTANT, int, float, bytes)
 _BY_BATCH = "predict(..., join=False) returns a list with the output of each batch"
 
 
+@explained
 def predict(
     program: Program,
     state: TrainState,
