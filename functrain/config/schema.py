@@ -99,6 +99,7 @@ class FitOptions:
         restore_best: end with the best weights instead of the last ones.
         schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
             ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
+        steps_per_call: how many steps a compiled program may make in one call.
     """
 
     until: Duration | list[Duration]
@@ -107,6 +108,7 @@ class FitOptions:
     resume: bool | int | str = True
     restore_best: bool = False
     schedule_end: Literal["keep", "stretch", "restart"] | None = None
+    steps_per_call: Annotated[int, AtLeast(1)] = 1
 
 
 @attrs.frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -58,6 +58,8 @@ class LiveCurves:
         >>> live = [LiveCurves("loss")]
         >>> run = ft.fit(program, [torch.ones(4, 2)], until="3 steps", listeners=live)
     """
+
+    shows_progress: ClassVar[bool] = True  # in a notebook; fit adds no bar
 
     metrics: tuple[str, ...] = attrs.field(default=("loss",), converter=_names, validator=_some)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)

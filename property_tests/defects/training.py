@@ -39,8 +39,8 @@ PURITY = (
     ),
     defect(
         "a state that is held is donated",
-        "training/loop.py",
-        'if solely_held(session, "train") else',
+        "training/session.py",
+        'if solely_held(self, "_train") else',
         "if True else",
         "run",
         "held_states_keep_their_values",
