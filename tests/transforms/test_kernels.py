@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.transforms.graph import kernels
-from functrain.transforms.graph.inductor import compile_in_memory
+from functrain.transforms.graph.inductor import (
+    compile_in_memory,
+    compile_to_file,
+    settings_digest,
+)
 from functrain.transforms.graph.kernels import Kernel, Kernels
 
 
@@ -61,6 +67,16 @@ def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:
     assert scope["other"] == 3
     with pytest.raises(RuntimeError, match="expected 2 arguments"):
         scope["fill_1"](out)
+
+
+def test_compiling_changes_no_digest_of_settings(tmp_path: Path) -> None:
+    before = settings_digest()
+    graph = make_fx(lambda x: [x.sin() + 1])(torch.ones(8))
+    compile_in_memory(graph, [torch.ones(8)], {})
+    compile_to_file(tmp_path / "a.pt2", graph, [torch.ones(8)], {})
+    assert settings_digest() == before
+    with torch._inductor.config.patch(epilogue_fusion=False):
+        assert settings_digest() != before
 
 
 def test_the_users_torch_compile_is_left_alone() -> None:

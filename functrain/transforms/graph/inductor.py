@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._functorch.compile_utils import fx_graph_cse
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, GraphModule
+from xxhash import xxh3_128
 
 from functrain.transforms.graph import kernels
 from functrain.transforms.graph.kernels import one_library
@@ -110,4 +111,6 @@ def settings_of_mode(mode: str | None) -> dict[str, Any]:
 
 def settings_digest() -> str:
     """Return a digest of Inductor's global settings."""
-    return str(torch._inductor.config.get_hash().hex())
+    settings = torch._inductor.config.save_config_portable()
+    settings.pop("aot_inductor.metadata", None)  # not a setting: compiling fills it in
+    return xxh3_128(repr(sorted(settings.items())).encode()).hexdigest()
