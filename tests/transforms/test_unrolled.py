@@ -610,6 +610,27 @@ def test_gradient_hooks_are_refused(register: Any, name: str) -> None:
             call(program)
 
 
+@pytest.mark.parametrize("way", ["reverse", "forward"])
+def test_a_gradient_hook_of_an_activation_is_refused(way: str) -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        out = model(batch[0])
+        out.register_hook(lambda grad: 2 * grad)
+        return out.square().mean()
+
+    program, given = made(optim.SGD(0.1), loss=loss), batches(3)
+    begun = program.init()
+
+    def outcome(lr: Tensor) -> Tensor:
+        return final(program, {"lr": lr}, given, begun)
+
+    def slope(lr: Tensor) -> Any:
+        return torch.func.jvp(outcome, (lr,), (torch.tensor(1.0),))
+
+    call = outcome if way == "reverse" else slope
+    with pytest.raises(UnsupportedError, match="the forward registers a gradient hook"):
+        call(torch.tensor(0.1))
+
+
 def test_a_gradient_hook_of_a_frozen_parameter_is_accepted() -> None:
     model = matrices()
     model[0].weight.register_hook(lambda grad: 2 * grad)  # type: ignore[index, union-attr]

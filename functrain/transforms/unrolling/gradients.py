@@ -33,6 +33,7 @@ from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
 from functrain.transforms.graph.inputs import flatten
 from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
+from functrain.transforms.unrolling.tensor_hooks import RefuseTensorHooks
 from functrain.transforms.unrolling.torch_internals import is_transforming
 
 _CHECKPOINTED = (
@@ -122,12 +123,13 @@ def differentiable_forward(model: FunctionalModule) -> Iterator[None]:
     """Choose kernels that can be differentiated twice, for a forward pass.
 
     Raises:
-        UnsupportedError: the model uses activation checkpointing. Its second forward would run
-            after the step, when the module has other tensors.
+        UnsupportedError: the model uses activation checkpointing, whose second forward would run
+            after the step, when the module has other tensors; or it registers a gradient hook.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_explained_checkpointing())
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED))
+        stack.enter_context(RefuseTensorHooks())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(buffer.is_floating_point() for buffer in model.buffers.values()):
             stack.enter_context(BatchNormByFormula())
