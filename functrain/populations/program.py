@@ -6,6 +6,7 @@ schedule and a random stream for each member.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -150,6 +151,13 @@ class Population(Program):
             donation.take()
         own = {"loss": outputs["loss"], "grad_norm": outputs["grad_norm"], **outputs["metrics"]}
         return updated, {**own, **rates.metrics(each)}
+
+    def warm(self, state: TrainState, batch: Batch) -> None:
+        """Compile the step, by one whose result is dropped; see :meth:`Program.warm`."""
+        device_step: Any = self.device_step
+        if isinstance(device_step, CompiledMembers):
+            with contextlib.suppress(NonFiniteError):  # values do not matter
+                attrs.evolve(self, donates=False, zero_rate="ignore").train_step(state, batch)
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Return loss and metrics of a batch for every member; see :meth:`Program.eval_step`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from populations import alone, net, plain_net, program, require_close, trained
+from populations import alone, batch, net, plain_net, program, require_close, trained
 
 import functrain as ft
 from functrain import optim
@@ -38,6 +39,20 @@ def test_a_donated_population_is_updated_in_place() -> None:
     assert ft.tree.equal(expected, found)
     with pytest.raises(DonatedStateError):
         _ = first.params
+
+
+def test_a_population_is_compiled_before_the_first_step() -> None:
+    pop = ft.donated(made())
+    state = pop.init()
+    before = ft.copy(state)
+    x, y = batch(0)
+    pop.warm(state, (x * math.nan, y))
+    assert ft.tree.equal(before, state)
+    graphs = dict(pop.device_step.graphs)
+    assert len(graphs) == 1
+    found, _ = trained(pop, 1, state)
+    assert pop.device_step.graphs == graphs
+    assert ft.tree.equal(trained(made(), 1)[0], found)
 
 
 def test_own_batches_and_evaluation_of_a_compiled_population() -> None:
