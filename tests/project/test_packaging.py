@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -148,3 +151,29 @@ def test_versions_agree() -> None:
     assert functrain.__version__ == version
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_imports_of_the_core_are_its_dependencies() -> None:
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    known = {re.split(r"[<>=\[]", one)[0].replace("pyyaml", "yaml") for one in named}
+    rooms = [
+        "errors",
+        "tree",
+        "core",
+        "schedules",
+        "optim",
+        "data",
+        "metrics",
+        "transforms",
+        "checkpoint",
+        "training",
+    ]
+    found = {"functrain"}
+    for room in [*rooms, "checkpoint", "training", "distributed"]:
+        for path in (ROOT / "functrain" / room).rglob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module.partition(".")[0])
+    assert found - set(sys.stdlib_module_names) - {"functrain"} <= known
