@@ -36,7 +36,7 @@ def steps(
         report it, as for a batch without samples.
 
     Raises:
-        ConfigurationError: ``batches`` is one batch.
+        ConfigurationError: ``batches`` is one batch, or a tuple of tensors, which may be one.
         NonFiniteError: as ``train_step``. A donated state is then lost.
 
     Example:
@@ -109,7 +109,12 @@ def series(batches: Iterable[Batch]) -> Iterable[Batch]:
     if one or not isinstance(batches, Iterable):
         raise ConfigurationError(
             "batches: expected a list or another iterable of batches, got a "
-            f"{type(batches).__name__}. A tensor of stacked batches is cut by batches.unbind()"
+            f"{type(batches).__name__}. Cut a tensor of stacked batches by list(batches.unbind())"
+        )
+    if type(batches) is tuple and batches and all(isinstance(one, Tensor) for one in batches):
+        raise ConfigurationError(
+            "batches: a tuple of tensors may be one batch or several: give [(x, y)] if it is one "
+            "batch, list(batches) if each tensor is one"
         )
     return batches
 

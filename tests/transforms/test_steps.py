@@ -342,3 +342,16 @@ def test_a_graph_that_fails_while_it_writes_leaves_no_state(
     with pytest.raises(DonatedStateError):
         stepper.state.params  # noqa: B018
     assert attrs.evolve(begun).counters.step == 0
+
+
+def test_a_tuple_of_tensors_may_be_one_batch_and_is_refused() -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        return (model(x) - y).square().mean()
+
+    program = ft.program(nn.Linear(2, 2), loss, ft.optim.SGD(lr=0.1))
+    pair = (torch.ones(2, 2), torch.zeros(2, 2))  # each of them also unpacks into two rows
+    with pytest.raises(ConfigurationError, match=r"\[\(x, y\)\] if it is one batch"):
+        ft.steps(program, program.init(), pair)
+    state, _ = ft.steps(program, program.init(), [pair])
+    assert state.counters.step == 1
