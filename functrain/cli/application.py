@@ -13,7 +13,7 @@ import typer
 from functrain import __version__
 from functrain.cli.config import app as configuration
 from functrain.cli.options import examples
-from functrain.cli.project_commands import generate, init, search, train
+from functrain.cli.project_commands import compile, generate, init, search, train
 from functrain.cli.run_commands import diff, export, ls, plot, prune, report, show, verify
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         'functrain train digits fit.until="5 epochs" model.width=16',
         "functrain train my_project/train.yaml directory=runs/second",
     ),
+    compile: ("functrain compile digits program.compiled=true",),
     init: ("functrain init my_project",),
     ls: ("functrain ls runs", "functrain ls runs/digits --monitor eval/accuracy --mode max"),
     show: (

@@ -32,6 +32,16 @@ def train(
     raise typer.Exit(train(source, overrides or [], console()))
 
 
+def compile(
+    source: Source,
+    overrides: Overrides = None,
+) -> None:
+    """Compile the step of a run, so that training starts at once."""
+    from functrain.cli.compile import compile
+
+    compile(source, overrides or [], console())
+
+
 def init(
     directory: Annotated[Path, typer.Argument(help="the folder to make")],
 ) -> None:

@@ -64,10 +64,7 @@ def train(source: str, overrides: list[str], console: Console) -> int:
     """
     console = _of_rank(console)
     loaded = config.load(source, overrides)
-    if loaded.config.threads is not None:
-        torch.set_num_threads(loaded.config.threads)
-    if loaded.config.matmul_precision is not None:
-        torch.set_float32_matmul_precision(loaded.config.matmul_precision)
+    set_torch_options(loaded.config)
     if loaded.config.seeds is not None:
         code = train_seeds(loaded, source, overrides, console)
     else:
@@ -76,6 +73,18 @@ def train(source: str, overrides: list[str], console: Console) -> int:
         again = shlex.join(["functrain", "train", source, *overrides])
         console.print(f"interrupted and saved; continue with: {again}", soft_wrap=True)
     return code
+
+
+def set_torch_options(options: config.RunConfig) -> None:
+    """Set the options of a configuration that are the process's.
+
+    Args:
+        options: the configuration; without a value of its own, that of torch stays.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.matmul_precision is not None:
+        torch.set_float32_matmul_precision(options.matmul_precision)
 
 
 def _of_rank(console: Console) -> Console:

@@ -20,7 +20,7 @@ from functrain.cli.options import sources
 
 COMMANDS = [
     *("train", "init", "ls", "show", "diff", "verify", "export", "prune", "plot", "report"),
-    *("search", "generate"),
+    *("search", "generate", "compile"),
 ]
 CALL = "import sys; from functrain.cli import main; sys.argv[0] = 'functrain'\ntry: main()\n"
 CALL += "finally: print('torch' in sys.modules, file=sys.stderr)"

@@ -35,6 +35,7 @@ from functrain.transforms.graph.torch_internals import (
     is_compiling,
     make_fx,
 )
+from functrain.transforms.graph.waiting import waiting_line
 
 _PACKAGE = Path(__file__).parents[2]
 _OWN = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, _PACKAGE))
@@ -94,7 +95,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         _allow_non_fake_inputs=True,
     )
     constants: set[int] = set()
-    with _ONE_AT_A_TIME, _surroundings():
+    with _ONE_AT_A_TIME, _surroundings(), waiting_line("recording the operations of a step"):
         # Inside, because the scope restores the generators at its end.
         before = Effects.of(module)
         try:

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from functrain.errors import CompilationError
 from functrain.transforms.graph.torch_internals import dynamo_backend
+from functrain.transforms.graph.waiting import waiting_line
 
 Callee = Callable[..., Any]
 
@@ -58,15 +59,19 @@ class Lowering:
             CompilationError: the backend failed; there may be no C++ compiler.
         """
         try:
-            if self.backend == "inductor":
-                return self._by_inductor(graph, inputs)
-            if self.backend == "eager":
-                return graph
-            if callable(self.backend):
-                return cast(Callee, self.backend(graph, inputs))
-            return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
+            with waiting_line(f"compiling {len(graph.graph.nodes):,} operations"):
+                return self._by_backend(graph, inputs)
         except Exception as error:
             raise CompilationError(f"{type(error).__name__}: {error}") from error
+
+    def _by_backend(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
+        if self.backend == "inductor":
+            return self._by_inductor(graph, inputs)
+        if self.backend == "eager":
+            return graph
+        if callable(self.backend):
+            return cast(Callee, self.backend(graph, inputs))
+        return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         from functrain.transforms.graph import inductor
