@@ -89,7 +89,7 @@ def from_first(world: World | None, ask: Callable[[], T]) -> T:
     error = None
     try:
         found += [ask()] if world.rank == 0 else []
-    except Exception as failure:
+    except Exception as failure:  # not hidden: agree raises it on all ranks
         error = failure
     agree(world, error)
     return world.broadcast(found)[0]

@@ -175,7 +175,7 @@ def _same_on_all(
             error = None
             try:
                 found = retry_while_replaced(path, attempt)
-            except Exception as failure:
+            except Exception as failure:  # not hidden: agree raises it on all ranks
                 error = failure
             agree(own, error)
             if len(set(own.gathered(xxh3_128_hexdigest(found[1].to_bytes())))) == 1:

@@ -46,7 +46,7 @@ def take(world: World, snapshot: Callable[[], Snapshot]) -> Snapshot:
     snap, error = None, None
     try:
         snap = snapshot()
-    except Exception as failure:
+    except Exception as failure:  # not hidden: agree raises it on all ranks
         error = failure
     agree(world, error)
     assert snap is not None
@@ -104,7 +104,7 @@ def _lead(payload: Payload, run: Callable[[Write], Path], reports: list[Report])
         outcome = error.trouble
     except RankFailedError:
         raise
-    except Exception as error:
+    except Exception as error:  # not hidden: all ranks receive the outcome and raise it
         payload.failure.error = payload.failure.error or error
         outcome = Trouble.of(0, error)
     return payload.world.broadcast(outcome)

@@ -1144,7 +1144,8 @@ def test_no_warnings_of_ours_in_an_ordinary_step(case: Case) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         program = case.program(clip_norm=1.0, ema=0.9)
-        program.train_step(program.init(), case.batch(0, 4))
+        state, _ = program.train_step(program.init(), case.batch(0, 4))
+    assert state.counters.step == 1
 
 
 @pytest.mark.row(20)

@@ -291,7 +291,7 @@ class TestOtherData:
     def test_the_remedy_begins_with_the_next_epoch(self, run: Any) -> None:
         made = program()
         state = stepped(made, 40)
-        run(made, attrs.evolve(state, counters=state.counters.next_epoch()), [X[:8]] * 7)
+        assert run(made, attrs.evolve(state, counters=state.counters.next_epoch()), [X[:8]] * 7)
 
 
 def test_epochs_before_count_where_the_samples_are_those_of_this_data() -> None:

@@ -417,7 +417,8 @@ class TestWhatWaitsInVain:
 
     def test_a_schedule_that_goes_by_steps_needs_none(self) -> None:
         schedule = ft.schedules.Plateau(0.1, observes="step")
-        ft.fit(program(optimizer=ft.optim.SGD(lr=schedule)), batches(), until="2 steps")
+        run = ft.fit(program(optimizer=ft.optim.SGD(lr=schedule)), batches(), until="2 steps")
+        assert run.reason == "max_steps"
 
     def test_a_best_without_evaluations(self, tmp_path: Path) -> None:
         store = ft.Checkpoints(tmp_path, monitor="eval/loss")

@@ -461,9 +461,11 @@ class TestMissing:
     def test_names_with_slashes(self) -> None:
         sets = {"a/b": [X], "a": [X]}
         rule = ft.EarlyStop("a/b/accuracy", patience=9)
-        go(Played("accuracy", [0.1] * 4), "2 epochs", eval_data=sets, early_stop=rule)
+        run = go(Played("accuracy", [0.1] * 4), "2 epochs", eval_data=sets, early_stop=rule)
+        assert run.reason == "max_epochs"
         rule = ft.EarlyStop("eval/f/auc", patience=9)
-        go(Played("f/auc", RISING), "2 epochs", early_stop=rule)
+        run = go(Played("f/auc", RISING), "2 epochs", early_stop=rule)
+        assert run.reason == "max_epochs"
 
     def test_a_rule_of_the_users_own_that_does_not_say_what_it_goes_by(self) -> None:
         class Own:

@@ -310,6 +310,7 @@ class TestALoopOfOnesOwn:
         state = made.init()
         for _ in range(LAST):
             state, _ = made.train_step(state, BATCHES[0])
+        assert state.counters.step == LAST
 
     def test_says_what_is_to_happen_where_it_has_a_limit(self) -> None:
         made, run = program(Cosine(0.1)), fit(Cosine(0.1), FIRST)

@@ -92,7 +92,8 @@ def test_a_schedule_within_another_has_not_ended_before_its_run(tmp_path: Path) 
     """Its horizon is that of its own stretch. Warnings are errors here."""
     for until in (4, 10, 10):
         lr = Warmup(0.1, steps=3, then=Cosine(0.01, end=0.001))
-        fit(lr, [ft.Steps(10), ft.Samples(2 * until)], tmp_path)
+        run = fit(lr, [ft.Steps(10), ft.Samples(2 * until)], tmp_path)
+        assert run.state.counters.step == until
 
 
 def test_a_changed_proportion_does_not_move_the_boundaries_of_a_run() -> None:

@@ -635,7 +635,9 @@ def test_a_gradient_hook_of_a_frozen_parameter_is_accepted() -> None:
     model = matrices()
     model[0].weight.register_hook(lambda grad: 2 * grad)  # type: ignore[index, union-attr]
     program = made(optim.SGD(0.1), model, trainable="2.*")  # type: ignore[arg-type]
-    final(program, {"lr": torch.tensor(0.1)}, batches(3))
+    lr = torch.tensor(0.1, requires_grad=True)
+    final(program, {"lr": lr}, batches(3)).backward()
+    assert lr.grad is not None
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,8 @@ def test_every_mark_refers_to_a_shape_of_the_page() -> None:
 def test_sixty_runs_leave_room_for_their_curves() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        page_of({f"seed {run}": rows(3) for run in range(60)})
+        page = page_of({f"seed {run}": rows(3) for run in range(60)})
+    assert all(f"seed {run}" in page for run in (0, 59))
 
 
 @pytest.mark.parametrize("log", [None, True, False])

@@ -45,7 +45,7 @@ class Failure:
         """Keep an exception of the block: the other ranks wait for this one's next message."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # not hidden: the report to all ranks has it
             self.error = self.error or error
 
 
