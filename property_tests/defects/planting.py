@@ -74,7 +74,8 @@ def planted(defect: Defect | None, place: Path) -> Path:
         defect: ``None`` for a copy without any.
         place: a directory of its own.
     """
-    ignored = shutil.ignore_patterns("__pycache__")
+    # With what Python has compiled, except what another process is writing just now.
+    ignored = shutil.ignore_patterns("*.pyc.*")
     shutil.copytree(ROOT / "functrain", place / "functrain", ignore=ignored)
     (place / "standing.py").write_text(_STANDING)
     if defect is not None:

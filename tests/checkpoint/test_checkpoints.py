@@ -359,7 +359,7 @@ def test_a_forked_child_does_not_keep_the_directory_lock(
     def forking(old: Any, new: Any) -> None:
         child = os.fork()
         if child == 0:
-            time.sleep(20)
+            time.sleep(60)
             os._exit(0)
         children.append(child)
         rename(old, new)
@@ -369,9 +369,8 @@ def test_a_forked_child_does_not_keep_the_directory_lock(
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", forking)
             store.save({}, step=1)
-        began = time.monotonic()
         store.save({}, step=2)
-        assert time.monotonic() - began < 5
+        assert all(os.waitpid(child, os.WNOHANG) == (0, 0) for child in children)  # they still run
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)
@@ -386,11 +385,11 @@ def test_without_working_locks_nobody_waits(
         raise OSError(errno.ENOSYS, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    store, began = Checkpoints(tmp_path), time.monotonic()
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    store = Checkpoints(tmp_path)
     store.save({}, step=1)
     save(tmp_path / "other", {})
     assert store.steps() == [1]
-    assert time.monotonic() - began < 5
 
 
 def test_the_name_of_a_holder_does_not_outlive_its_lock(tmp_path: Path) -> None:

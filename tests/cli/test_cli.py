@@ -111,7 +111,7 @@ class TestTrain:
         while not list(directory.glob("step-*")) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 143
         assert "interrupted and saved" in output
         for path in (directory, straight):
@@ -130,7 +130,7 @@ class TestEndings:
         while not list(tmp_path.glob("run/step-*")) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 130
         assert f"continue with: {shlex.join(['functrain', *command])}" in output
 

@@ -6,11 +6,13 @@ hundredths of a second. Every rank ends within the timeout, then with the stacks
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import importlib.util
 import os
 import pickle
+import random
 import socket
 import subprocess
 import sys
@@ -190,10 +192,15 @@ def _pickled(error: BaseException) -> bytes:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nothing uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port of this machine that nothing uses now.
+
+    The system gives none of its range, from 32768 on, to another socket before this one is used.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def torchrun(

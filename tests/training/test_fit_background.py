@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -117,12 +118,19 @@ def test_an_interrupted_run_waits_for_its_checkpoint_but_not_for_ever(
         def on_batch_end(self, event: events.BatchEnd) -> None:
             signal.raise_signal(signal.SIGINT)
 
+    fsync, may_go_on = os.fsync, threading.Event()
+
+    def wait(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            may_go_on.wait()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", wait)
     monkeypatch.setattr(finish, "_GRACE", 0.05)
-    slowly(monkeypatch, 0.5)
     with pytest.raises(errors.CheckpointTimeoutError, match="step 1 is still being written"):
         run(tmp_path, background=True, listeners=[Interrupt()])
     assert ft.Checkpoints(tmp_path).steps() == []
-    # It goes on while the process lives.
+    may_go_on.set()  # it goes on while the process lives
     deadline = time.monotonic() + 60
     while not ft.Checkpoints(tmp_path).steps() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -163,26 +163,35 @@ def test_an_exception_on_one_rank_ends_all(tmp_path: Path, work: Any, rank: int,
 
 
 class Sleeping:
-    """Takes longer than other ranks wait."""
+    """Sleeps on rank 1 until the other ranks have ended."""
 
     every_rank = True
 
+    def __init__(self, ended: Path) -> None:
+        self.ended = ended
+
     def on_batch_end(self, event: ft.events.BatchEnd) -> None:
         if event.state.counters.step == 2 and rank_runs.rank() == 1:
-            time.sleep(6)
+            while len(list(self.ended.iterdir())) < 2:
+                time.sleep(0.05)
 
 
-def sleeping(directory: Path) -> None:
-    program = ft.sharded(made("Tiny"), parts=4, timeout=2)
-    rank_runs.fitted(directory, listeners=[Sleeping()], made_by=program)
+def sleeping(directory: Path, ended: Path) -> None:
+    # A rank takes seconds to join where the machine is busy.
+    program = ft.sharded(made("Tiny"), parts=4, timeout=5)
+    try:
+        rank_runs.fitted(directory, listeners=[Sleeping(ended)], made_by=program)
+    finally:
+        (ended / str(rank_runs.rank())).touch()
 
 
 def test_a_rank_that_hangs_is_named_with_the_place_where_the_others_wait(tmp_path: Path) -> None:
-    first, second, third = ranks.outcomes(sleeping, 3, tmp_path / "run", timeout=30)
+    (tmp_path / "ended").mkdir()
+    first, second, third = ranks.outcomes(sleeping, 3, tmp_path / "run", tmp_path / "ended")
     assert isinstance(second, ft.errors.RankFailedError)  # once it goes on
     for error in (first, third):
         assert isinstance(error, ft.errors.RankFailedError)
-        text = "rank 1 gave no answer within 2 s, while ranks 0, 2 wait in functrain's"
+        text = "rank 1 gave no answer within 5 s, while ranks 0, 2 wait in functrain's"
         assert str(error).startswith(text), error
         assert "in rank_runs.py:" in str(error)
 
