@@ -63,7 +63,9 @@ train: $(EXAMPLES)
 chargpt: $(EXAMPLES)
 	$(BIN)/functrain train chargpt
 
-TEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+# More workers than processors: a fifth of the tests wait, for time limits and for other processes.
+WORKERS ?= 3
+TEST := $(BIN)/python -m pytest --quiet --numprocesses $(WORKERS) --dist worksteal
 
 test: $(READY)
 	$(TEST) -m "not long"

@@ -22,6 +22,14 @@ from functrain.view.run_checkpoints import best_step, is_checkpoint, monitored, 
 _ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
 
 
+@attrs.frozen
+class Measured:
+    """The value of a metric at a step."""
+
+    step: int
+    value: Any
+
+
 @attrs.frozen(eq=False)
 class Member:
     """A run directory and its origin.
@@ -34,8 +42,8 @@ class Member:
         step: the step of the fork; for steps set aside, the last common step.
         steps: the steps of the first and the last checkpoint, if there are any.
         monitor: the metric that determines the best checkpoint.
-        best: step and value of the best checkpoint with the metric.
-        last: step and value of the newest checkpoint with the metric.
+        best: the metric of the best checkpoint.
+        last: the metric of the newest checkpoint that has it.
         problem: a problem with the origin.
     """
 
@@ -45,8 +53,8 @@ class Member:
     step: int | None
     steps: tuple[int, int] | None
     monitor: str
-    best: tuple[int, Any] | None
-    last: tuple[int, Any] | None
+    best: Measured | None
+    last: Measured | None
     problem: str | None = None
 
 
@@ -69,7 +77,7 @@ def show_run_tree(
     if not members:
         raise NoCheckpointError(errno.ENOENT, f"there are no runs in {directory}")
     if json:
-        runs = [_document(member) for member in members]
+        runs = [attrs.asdict(member) for member in members]
         output.print_json({"directory": directory, "runs": runs})
         return
     _print(list(_in_order(members)), directory.resolve(), console)
@@ -110,8 +118,8 @@ def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
     best = best_step(entries, by, required=monitor is not None)
     measured = [step for step in sorted(entries) if by["monitor"] in entries[step].metrics]
 
-    def of(step: int | None) -> tuple[int, Any] | None:
-        return None if step is None else (step, entries[step].metrics[by["monitor"]])
+    def of(step: int | None) -> Measured | None:
+        return None if step is None else Measured(step, entries[step].metrics[by["monitor"]])
 
     kind, parent, step = _origin(store, aside)
     return Member(
@@ -202,8 +210,8 @@ def _name(member: Member, base: Path) -> str:
     return plain_text.printable(short)
 
 
-def _measured(found: tuple[int, Any] | None) -> str:
-    return "" if found is None else f"{plain_text.number(found[1])} at {found[0]}"
+def _measured(found: Measured | None) -> str:
+    return "" if found is None else f"{plain_text.number(found.value)} at {found.step}"
 
 
 def _origin_text(member: Member) -> str:
@@ -211,20 +219,3 @@ def _origin_text(member: Member) -> str:
     if member.kind == "set aside":
         return f"set aside{at.replace('at', 'after')}"
     return f"forked{at}" if member.kind == "fork" else ""
-
-
-def _document(member: Member) -> dict[str, Any]:
-    def measured(found: tuple[int, Any] | None) -> dict[str, Any] | None:
-        return None if found is None else {"step": found[0], "value": found[1]}
-
-    return {
-        "path": member.path,
-        "kind": member.kind,
-        "parent": member.parent,
-        "step": member.step,
-        "steps": member.steps,
-        "monitor": member.monitor,
-        "best": measured(member.best),
-        "last": measured(member.last),
-        "problem": member.problem,
-    }

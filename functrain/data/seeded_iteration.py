@@ -7,6 +7,7 @@ and they are restored afterwards.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -118,6 +119,16 @@ def set_generator_states(data: Any, states: dict[str, Tensor]) -> None:
     for place, generator in generators(data).items():
         if place in states:
             generator.set_state(states[place])
+
+
+@contextlib.contextmanager
+def keep_generators(data: Any) -> Iterator[None]:
+    """Let a loader draw from generators of its own, and put them back at the end."""
+    held = generator_states(data)
+    try:
+        yield
+    finally:
+        set_generator_states(data, held)
 
 
 def refuse_empty(data: Any, epoch: int) -> NoReturn:

@@ -14,7 +14,7 @@ from functrain.core import learning_rate
 from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.data.seeded_iteration import generator_states, set_generator_states
+from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import (
     ConfigurationError,
     FinderError,
@@ -169,25 +169,21 @@ def find_lr(
             f"find_lr expects 0 < low < high and at least 2 steps, got low={low}, high={high}, "
             f"steps={steps}"
         )
-    loader = getattr(data, "data", data)
-    held = generator_states(loader)
     raw: list[float] = []
     losses: list[float] = []
     diverged = False
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
-    try:
-        with contextlib.closing(_losses(program, state, data, rates)) as found:
-            for loss in found:
-                diverged = not math.isfinite(loss)
-                if diverged:
-                    break
-                raw.append(loss)
-                losses.append(smoothed(raw))
-                diverged = losses[-1] > min(losses) + (_DIVERGED - 1) * abs(min(losses))
-                if diverged:
-                    break
-    finally:
-        set_generator_states(loader, held)
+    searching = contextlib.closing(_losses(program, state, data, rates))
+    with keep_generators(getattr(data, "data", data)), searching as found:
+        for loss in found:
+            diverged = not math.isfinite(loss)
+            if diverged:
+                break
+            raw.append(loss)
+            losses.append(smoothed(raw))
+            diverged = losses[-1] > min(losses) + (_DIVERGED - 1) * abs(min(losses))
+            if diverged:
+                break
     if not raw:
         raise FinderError(
             f"the loss is not finite at the first step, at a rate of {low}: check that weights "

@@ -7,7 +7,7 @@ than alone where the input is not contiguous, as after a transposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,13 +19,7 @@ from torch.overrides import TorchFunctionMode
 class DropoutFormula(TorchFunctionMode):
     """Within it, ``dropout`` and ``alpha_dropout`` are formulas of plain operations."""
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         formula: Callable[..., Tensor] | None = _FORMULAS.get(func)
         return (formula or func)(*args, **(kwargs or {}))
 

@@ -5,7 +5,7 @@ So a compiled member draws what it draws in an eager step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,13 +49,7 @@ class GraphDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Take the numbers from other tensors, as those of a capture."""
         self._noise = noise
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not draws(func, args):
             return func(*args, **(kwargs or {}))
         draw = described(func, args, kwargs or {}, self._streams.members)

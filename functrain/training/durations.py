@@ -50,12 +50,17 @@ def _python(n: Fraction) -> str:
     return repr(n) if "/" in _digits(n) else _digits(n)
 
 
-def _words(n: int | Fraction, unit: str) -> str:
-    return f"{_digits(n)} {unit}" if n == 1 else f"{_digits(n)} {unit}s"
+class _Amount:
+    __slots__ = ()
+    n: int | Fraction
+
+    def __str__(self) -> str:
+        unit = type(self).__name__.lower()
+        return f"{_digits(self.n)} {unit.removesuffix('s') if self.n == 1 else unit}"
 
 
 @attrs.frozen
-class Steps:
+class Steps(_Amount):
     """A number of optimizer updates.
 
     Args:
@@ -68,12 +73,9 @@ class Steps:
 
     n: int = attrs.field(converter=_whole, validator=_above_0)
 
-    def __str__(self) -> str:
-        return _words(self.n, "step")
-
 
 @attrs.frozen
-class Epochs:
+class Epochs(_Amount):
     """A number of passes over the data, whole or not.
 
     Args:
@@ -86,12 +88,9 @@ class Epochs:
 
     n: Fraction = attrs.field(converter=_fraction, validator=_above_0, repr=_python)
 
-    def __str__(self) -> str:
-        return _words(self.n, "epoch")
-
 
 @attrs.frozen
-class Samples:
+class Samples(_Amount):
     """A number of samples seen.
 
     Args:
@@ -104,12 +103,9 @@ class Samples:
 
     n: int = attrs.field(converter=_whole, validator=_above_0)
 
-    def __str__(self) -> str:
-        return _words(self.n, "sample")
-
 
 @attrs.frozen
-class Minutes:
+class Minutes(_Amount):
     """A length of time.
 
     Args:
@@ -121,9 +117,6 @@ class Minutes:
     """
 
     n: Fraction = attrs.field(converter=_fraction, validator=_above_0, repr=_python)
-
-    def __str__(self) -> str:
-        return _words(self.n, "minute")
 
 
 Duration: TypeAlias = Steps | Epochs | Samples | Minutes

@@ -14,7 +14,7 @@ from functrain.core.loss import LossFunction
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source, as_source
-from functrain.data.seeded_iteration import generator_states, set_generator_states
+from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
@@ -154,13 +154,9 @@ def measure(
         recipe = attrs.evolve(program.recipe, evaluate=function)
         program = attrs.evolve(program, fixed=attrs.evolve(program.fixed, recipe=recipe))
     source = as_source(data)
-    loader = getattr(source, "data", None)
     # A loader with its own generator draws its order from it: each evaluation the same one.
-    held = generator_states(loader)
-    try:
+    with keep_generators(getattr(source, "data", None)):
         return _merged(program, state, source, weights, batches, interrupted)
-    finally:
-        set_generator_states(loader, held)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

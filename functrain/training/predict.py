@@ -15,7 +15,7 @@ from functrain.core.program import Program, require_program
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.in_order import in_order
-from functrain.data.seeded_iteration import generator_states, set_generator_states
+from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.errors.calls import explained
 from functrain.training.evaluation import Weights
@@ -74,11 +74,9 @@ def predict(
         raise not_a_state(state, data)
     state = program.gathered(state)
     source = as_source(in_order(data))
-    loader = getattr(source, "data", None)
-    # A loader with its own generator draws its order from it: each call the same one.
-    held = generator_states(loader)
     outputs = []
-    try:
+    # A loader with its own generator draws its order from it: each call the same one.
+    with keep_generators(getattr(source, "data", None)):
         for batch in source.epoch(0, 0, 0, None):
             if count(batch):
                 with program.evaluating(state, weights) as model:
@@ -87,8 +85,6 @@ def predict(
                 if join:
                     _check_rows(found, size(batch))
                 outputs.append(found)
-    finally:
-        set_generator_states(loader, held)
     if not outputs:
         raise EmptyDatasetError("predict: the data has no samples: check its dataset or sampler")
     return _joined(outputs, "output") if join else outputs

@@ -6,7 +6,7 @@ depends on how many tensors are mapped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,13 +28,7 @@ class BatchNormFormula(TorchFunctionMode):
         (tensor([0.2000]), tensor([1.1000]))
     """
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         formula: Callable[..., Tensor] | None = _FORMULAS.get(func)
         return (formula or func)(*args, **(kwargs or {}))
 
