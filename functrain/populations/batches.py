@@ -41,6 +41,13 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     return each[0]._replace(parts=[_together(column) for column in columns])
 
 
+def of_members(batch: Any, indices: list[int]) -> Any:
+    """Return the batches of some members, of a batch with an axis of them."""
+    if isinstance(batch, MicroBatches):
+        return MicroBatches([of_members(one, indices) for one in batch.batches])
+    return with_tensors(batch, iter([tensor[indices] for tensor in flatten(batch)]))
+
+
 def _require_axis(batch: Any, members: int) -> None:
     if any(objects.is_array(leaf) for leaf in _leaves(batch)):
         raise ConfigurationError(

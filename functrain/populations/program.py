@@ -25,13 +25,14 @@ from functrain.core.state import Donation, TrainState
 from functrain.errors import ConfigurationError, NonFiniteError
 from functrain.populations import hyperparameters as named
 from functrain.populations import rates, states
-from functrain.populations.batches import Batches, parts
+from functrain.populations.batches import Batches, of_members, parts
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of
 from functrain.populations.failures import skipped
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.replacement import is_scheduler_state, with_value
 from functrain.populations.step import EagerMembers, Inputs
+from functrain.populations.stopping import Parts, computed, train_rest
 from functrain.transforms.graph.lowering import Lowering
 
 
@@ -55,6 +56,7 @@ class Population(Program):
     seeds: tuple[int, ...] = attrs.field(kw_only=True)
     batches: Batches = attrs.field(kw_only=True)
     memory: named.Memory = attrs.field(factory=named.Memory, init=False)
+    parts: Parts = attrs.field(factory=Parts, init=False)
 
     def __attrs_post_init__(self) -> None:
         made: Any = self.device_step
@@ -114,6 +116,8 @@ class Population(Program):
         given = parts(batch, self.recipe.accumulate, len(self), self.batches)
         if not given.samples:
             return skipped(state, given, len(self))
+        if states.stops(state):
+            return self._train_rest(state, batch)
         programs, tensors = self._hyperparameters(state)
         number, recipe = state.counters.step, self.recipe
         each = rates.of_members(programs, state, self.zero_rate)
@@ -188,9 +192,9 @@ class Population(Program):
         """
         self.require(state)
         programs, _ = self._hyperparameters(state)
-        return attrs.evolve(
-            state, scheduler=rates.observed(programs, state.scheduler, metric, mode)
-        )
+        running = states.running(state)
+        scheduler = rates.observed(programs, state.scheduler, running, metric, mode)
+        return attrs.evolve(state, scheduler=scheduler)
 
     def by_graphs(self, lowering: Lowering, fallback: bool) -> Population:
         """Return the population with a compiled device part; ``functrain.compiled`` calls it."""
@@ -265,6 +269,28 @@ class Population(Program):
         smaller = self._with(programs, values, tuple(self.seeds[index] for index in some))
         return smaller, states.only(state, some, named.held(values))
 
+    def stopped(self, state: TrainState, indices: Sequence[int]) -> TrainState:
+        """Return a state in which some members have stopped: steps train the others.
+
+        A member that has stopped keeps its tensors and its counters, which :meth:`member` returns;
+        its metrics are NaN. :meth:`replaced` makes it go on from a member that is running.
+
+        Args:
+            state: of all members; not changed.
+            indices: of those that stop.
+        """
+        self.require(state)
+        return states.stopped(state, [self._index(index) for index in indices])
+
+    def running(self, state: TrainState) -> list[int]:
+        """Return the members that have not stopped.
+
+        Args:
+            state: of all members.
+        """
+        self.require(state)
+        return states.running(state)
+
     def replaced(
         self, state: TrainState, index: int, by: int | None = None, **values: Any
     ) -> TrainState:
@@ -299,6 +325,17 @@ class Population(Program):
         for path, value in values.items():
             held = with_value(self.programs[0], held, index, path, value)
         return states.holding(state, held)
+
+    def _train_rest(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        running, graphs = states.running(state), isinstance(self.device_step, CompiledMembers)
+        if not running:
+            raise ConfigurationError(
+                f"train_step: all {len(self)} members of this state have stopped. Take one out, "
+                "pop.member(state, i), and train it with pop.programs[i]"
+            )
+        chosen = computed(running, len(self), graphs)
+        given = batch if self.batches == "shared" else of_members(batch, chosen)
+        return train_rest(self, state, chosen, lambda pop, part: pop.train_step(part, given))
 
     def _with(
         self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]

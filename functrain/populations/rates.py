@@ -66,30 +66,37 @@ def advanced(programs: list[Program], scheduler: dict[str, Any], loss: Tensor) -
 
 
 def observed(
-    programs: list[Program], scheduler: dict[str, Any], metric: Any, mode: Mode | None
+    programs: list[Program],
+    scheduler: dict[str, Any],
+    running: list[int],
+    metric: Any,
+    mode: Mode | None,
 ) -> dict[str, Any]:
     """Return the scheduler state of all members after an evaluation.
 
     Args:
         programs: of the members.
         scheduler: before it.
+        running: the members whose schedules observe it.
         metric: of each member; ``None`` where it was not measured.
         mode: whether less or more of it is better.
 
     Raises:
         ConfigurationError: there is not one number for each member.
     """
-    numbers = [None] * len(programs) if metric is None else torch.as_tensor(metric).tolist()
-    if not isinstance(numbers, list) or len(numbers) != len(programs):
+    if not isinstance(metric, list | tuple | None):
+        metric = torch.as_tensor(metric).tolist()
+    numbers = [None] * len(programs) if metric is None else metric
+    if not isinstance(numbers, list | tuple) or len(numbers) != len(programs):
         raise ConfigurationError(
             f"observe: expected a metric of each of the {len(programs)} members, as "
             f'pop.eval_step(state, batch)["loss"], got {metric!r}'
         )
     changed = {
         str(index): learning_rate.observe(
-            program.schedules, scheduler[str(index)], numbers[index], mode
+            programs[index].schedules, scheduler[str(index)], numbers[index], mode
         )
-        for index, program in enumerate(programs)
+        for index in running
     }
     return {**scheduler, **changed}
 

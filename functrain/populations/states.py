@@ -18,6 +18,7 @@ from functrain.tree import thawed
 MEMBERS = "members"
 """The key in ``state.scheduler`` of what differs between members and is no tensor."""
 
+_STOPPED = "stopped"
 _COUNTS = ("step", "epoch", "batch", "samples", "empty")
 
 
@@ -54,28 +55,41 @@ def together(states: Iterable[TrainState], members: int, held: dict[str, Any]) -
 
 def member(state: TrainState, index: int) -> TrainState:
     """Return the state of one member, with memory of its own."""
+    skipped = state.counters.skipped[index].clone()
+    counts = stops(state).get(str(index), {})
     return TrainState(
         **{name: member_of(getattr(state, name), index) for name in PARTS},
         scheduler=state.scheduler[str(index)],
         rng=Rng(state.scheduler[MEMBERS]["seeds"][index]),
-        counters=attrs.evolve(state.counters, skipped=state.counters.skipped[index].clone()),
+        counters=attrs.evolve(state.counters, **counts, skipped=skipped),
     )
 
 
-def only(state: TrainState, indices: Sequence[int], held: dict[str, Any]) -> TrainState:
+def only(
+    state: TrainState,
+    indices: Sequence[int],
+    held: dict[str, Any],
+    members: dict[str, Any] | None = None,
+) -> TrainState:
     """Return the state of some members, with memory of its own.
 
     Args:
         state: of all members.
         indices: of those that stay.
         held: their hyperparameters.
+        members: what differs between them and is no tensor, if it is known.
     """
-    seeds = tuple(state.scheduler[MEMBERS]["seeds"][index] for index in indices)
     scheduler = {str(n): state.scheduler[str(index)] for n, index in enumerate(indices)}
+    if members is None:
+        seeds = tuple(state.scheduler[MEMBERS]["seeds"][index] for index in indices)
+        members = {"seeds": seeds, "hyperparameters": held}
+        before = [stops(state).get(str(index)) for index in indices]
+        if stop := {str(n): one for n, one in enumerate(before) if one is not None}:
+            members[_STOPPED] = stop
     return attrs.evolve(
         state,
         **{name: chosen(getattr(state, name), indices) for name in PARTS},
-        scheduler={**scheduler, MEMBERS: {"seeds": seeds, "hyperparameters": held}},
+        scheduler={**scheduler, MEMBERS: members},
         counters=attrs.evolve(
             state.counters, skipped=state.counters.skipped[torch.tensor(indices)]
         ),
@@ -101,7 +115,11 @@ def copied_over(state: TrainState, index: int, by: int, schedule: bool) -> Train
     scheduler = dict(state.scheduler)
     if schedule:
         scheduler[str(index)] = scheduler[str(by)]
-    return attrs.evolve(state, **parts, scheduler=scheduler, counters=counters)
+    found = attrs.evolve(state, **parts, scheduler=scheduler, counters=counters)
+    stop = {key: one for key, one in stops(state).items() if key != str(index)}
+    if str(by) in stops(state):
+        stop[str(index)] = stops(state)[str(by)]
+    return with_stops(found, stop)
 
 
 def seeds_of(state: TrainState) -> tuple[int, ...]:
@@ -120,6 +138,40 @@ def holding(state: TrainState, held: dict[str, Any]) -> TrainState:
     """Return a state with other hyperparameters."""
     own = {**state.scheduler[MEMBERS], "hyperparameters": held}
     return attrs.evolve(state, scheduler={**state.scheduler, MEMBERS: own})
+
+
+def stops(state: TrainState) -> dict[str, dict[str, int]]:
+    """Return where each member stopped that has stopped: its counters by name."""
+    found: dict[str, dict[str, int]] = state.scheduler[MEMBERS].get(_STOPPED, {})
+    return found
+
+
+def with_stops(state: TrainState, stop: dict[str, dict[str, int]]) -> TrainState:
+    """Return a state with another record of members that have stopped."""
+    if stop == stops(state):
+        return state
+    rest = {name: one for name, one in state.scheduler[MEMBERS].items() if name != _STOPPED}
+    own = {**rest, _STOPPED: stop} if stop else rest
+    return attrs.evolve(state, scheduler={**state.scheduler, MEMBERS: own})
+
+
+def stopped(state: TrainState, indices: Iterable[int]) -> TrainState:
+    """Return a state in which some members train no more; those that have stopped stay so."""
+    now = {name: getattr(state.counters, name) for name in _COUNTS}
+    before = stops(state)
+    all_stops = {**{str(index): now for index in indices}, **before}
+    return with_stops(state, {key: all_stops[key] for key in sorted(all_stops, key=int)})
+
+
+def running(state: TrainState) -> list[int]:
+    """Return the members that have not stopped."""
+    members, stop = len(state.scheduler[MEMBERS]["seeds"]), stops(state)
+    return [index for index in range(members) if str(index) not in stop]
+
+
+def rows_of(node: Any, rows: Any) -> Any:
+    """Return a tree of some rows of its tensors, by a slice or a list."""
+    return with_tensors(thawed(node), iter([leaf[rows] for leaf in flatten(thawed(node))]))
 
 
 def require_members(state: TrainState, members: int) -> None:

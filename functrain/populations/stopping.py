@@ -1,0 +1,149 @@
+"""Members that have stopped: a step of the others, and the state of each at its own end.
+
+The state records where a member stopped, and its tensors stay as they were then. A step gathers the
+members that are running, trains them as a smaller population, and puts them back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.core.program import Metrics
+from functrain.core.state import TrainState
+from functrain.optim.update_counts import aligned
+from functrain.populations import states
+from functrain.populations.members import PARTS
+from functrain.transforms.graph.inputs import flatten, with_tensors
+
+if TYPE_CHECKING:
+    from functrain.populations.program import Population
+
+
+class Part(NamedTuple):
+    """The members that a step computes.
+
+    Attributes:
+        population: of these, which may write to the state that it is given.
+        held: what its state keeps of members and is no tensor.
+    """
+
+    population: Population
+    held: dict[str, Any]
+
+
+@attrs.define(eq=False)
+class Parts:
+    """The part made last. Steps between two stops have the same; it changes no result."""
+
+    seen: tuple[Any, list[int], Part] | None = None
+
+    def of(self, pop: Population, state: TrainState, chosen: list[int]) -> Part:
+        """Return the part of some members."""
+        held, seen = states.held_by(state), self.seen
+        if seen is None or seen[0] is not held or seen[1] != chosen:
+            some, small = pop.only(state, chosen)
+            part = Part(attrs.evolve(some, donates=True), small.scheduler[states.MEMBERS])
+            self.seen = seen = (held, chosen, part)
+        return seen[2]
+
+
+def computed(running: list[int], members: int, keeps_graphs: bool) -> list[int]:
+    """Return the members that a step computes: those that are running, some of them twice.
+
+    A population of one has other bytes than one of more, so at least two are computed. A compiled
+    step halves their number only where it can, so that few graphs are compiled.
+
+    Example:
+        >>> computed([1, 4, 5], 8, keeps_graphs=False), computed([1, 4, 5], 8, keeps_graphs=True)
+        ([1, 4, 5], [1, 4, 5, 1])
+    """
+    count = max(len(running), min(members, 2))
+    if keeps_graphs:
+        halved = members
+        while halved // 2 >= count:
+            halved //= 2
+        count = halved
+    return [*running, *running[:1] * (count - len(running))]
+
+
+def train_rest(
+    pop: Population,
+    state: TrainState,
+    chosen: list[int],
+    step: Callable[[Population, TrainState], tuple[TrainState, Metrics]],
+) -> tuple[TrainState, Metrics]:
+    """Make a step of the members that are running; the others stay as they are.
+
+    Args:
+        pop: of all members.
+        state: of all; not changed.
+        chosen: see :func:`computed`.
+        step: of the smaller population.
+
+    Returns:
+        (state, metrics) of all; metrics of members that have stopped are NaN.
+    """
+    part = pop.parts.of(pop, state, chosen)
+    after, metrics = step(part.population, states.only(state, chosen, {}, part.held))
+    running = states.running(state)
+    wide = {name: _widened(values, running, len(pop)) for name, values in metrics.items()}
+    return _put_back(state, after, running), wide
+
+
+def taken(state: TrainState, other: TrainState, indices: Iterable[int]) -> TrainState:
+    """Return a state whose members are those of another state where named, with memory of its own.
+
+    Each of these members is recorded as one that stands where the other state does, or stopped.
+
+    Args:
+        state: of all members; not changed.
+        other: of the same members, at another step.
+        indices: of the members to take from it.
+    """
+    some = list(indices)
+    rows = {name: states.rows_of(getattr(other, name), some) for name in PARTS}
+    rows["skipped"] = states.rows_of(other.counters.skipped, some)
+    new = _with_rows(state, other, rows, some)
+    there = states.stops(states.stopped(other, some))
+    stops = {**states.stops(state), **{str(index): there[str(index)] for index in some}}
+    return states.with_stops(new, {str(i): stops[str(i)] for i in sorted(map(int, stops))})
+
+
+def _put_back(state: TrainState, after: TrainState, running: list[int]) -> TrainState:
+    first = slice(len(running))
+    rows = {name: states.rows_of(getattr(after, name), first) for name in PARTS}
+    rows["skipped"] = after.counters.skipped[first]
+    each = {str(index): after.scheduler[str(n)] for n, index in enumerate(running)}
+    moved = attrs.evolve(after, scheduler={**state.scheduler, **each})
+    return _with_rows(state, moved, rows, running)
+
+
+def _with_rows(
+    state: TrainState, other: TrainState, rows: dict[str, Any], indices: list[int]
+) -> TrainState:
+    """Return a state with rows of tensors, schedules and counters of another."""
+    before: dict[str, Any] = {name: tree.thawed(getattr(state, name)) for name in PARTS}
+    before["optimizer"] = aligned(before["optimizer"], tree.thawed(other.optimizer))
+    before["skipped"] = state.counters.skipped
+    pairs = zip(flatten(before), flatten(rows), strict=True)
+    new = with_tensors(before, iter([_copied_in(own, row, indices) for own, row in pairs]))
+    counters = attrs.evolve(other.counters, skipped=new.pop("skipped"))
+    each = {str(index): other.scheduler[str(index)] for index in indices}
+    return attrs.evolve(state, **new, scheduler={**state.scheduler, **each}, counters=counters)
+
+
+def _copied_in(whole: Tensor, rows: Tensor, indices: list[int]) -> Tensor:
+    return whole.index_copy(0, torch.tensor(indices, device=whole.device), rows)
+
+
+def _widened(values: Tensor, running: list[int], members: int) -> Tensor:
+    values = values if values.is_floating_point() else values.to(torch.float64)
+    whole = values.new_full((members,), math.nan)
+    return _copied_in(whole, values[: len(running)], running)
