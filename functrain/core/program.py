@@ -86,6 +86,11 @@ class Program:
         return "\n".join([f"Program({count:,} trained parameters)", *lines])
 
     @property
+    def not_schedules(self) -> tuple[str, ...]:
+        """The keys of ``state.scheduler`` that belong to no schedule."""
+        return ()
+
+    @property
     def recipe(self) -> Recipe:
         """The values that the program was built from: hyperparameters and policies."""
         return self.fixed.recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import ClassVar, TextIO
+from typing import Any, ClassVar, TextIO
 
 import attrs
 
@@ -13,6 +13,7 @@ from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
 from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
+from functrain.metrics.by_member import text
 from functrain.training import events
 from functrain.training.durations import Duration
 from functrain.training.progress.event_text import evaluation_name, nothing_to_train
@@ -95,6 +96,12 @@ class Console:
         if self.style == "verbose":
             self._print(f"step {event.state.counters.step}  saved {event.path}")
 
+    def on_member_stopped(self, event: events.MemberStopped) -> None:
+        """Print why a member of a population stops early."""
+        if self.style == "verbose":
+            step = event.state.counters.step
+            self._print(f"step {step}  stopping member {event.member}: {event.detail}")
+
     def on_early_stopped(self, event: events.EarlyStopped) -> None:
         """Print why the run stops early."""
         if self.style == "verbose":
@@ -128,7 +135,7 @@ class Console:
         print(line, file=self.file or sys.stdout, flush=True)
 
 
-def _shown(row: Mapping[str, float], style: str) -> list[str]:
+def _shown(row: Mapping[str, Any], style: str) -> list[str]:
     if style == "verbose":
         return list(row)
     return [
@@ -138,5 +145,5 @@ def _shown(row: Mapping[str, float], style: str) -> list[str]:
     ]
 
 
-def _values(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+def _values(values: Mapping[str, Any]) -> str:
+    return "  ".join(text(name, value) for name, value in values.items())

@@ -12,6 +12,7 @@ from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
+from functrain.populations.program import Population
 from functrain.tree.patterns import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
@@ -40,6 +41,11 @@ def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]
         >>> list(grouped(program, None))
         ['0', '2']
     """
+    if isinstance(program, Population):
+        raise ConfigurationError(
+            "this listener takes one program, got a population, whose members have norms of their "
+            'own. The metric "grad_norm" has that of each member'
+        )
     paths = program.fixed.trainable
     groups: dict[str, list[str]] = {name: [] for name in patterns or {}}
     for path in paths:

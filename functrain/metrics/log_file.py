@@ -21,25 +21,35 @@ FILE_NAME = "metrics.jsonl"
 def encode(row: Row) -> bytes:
     r"""Return a row as one line of JSON; NaN and infinities become strings, which JSON lacks.
 
+    A metric of a population is a list, with ``null`` for members that have stopped.
+
     Example:
-        >>> encode({"step": 1, "loss": math.nan})
-        b'{"step":1,"loss":"nan"}\n'
+        >>> encode({"step": 1, "loss": math.nan}), encode({"loss": [0.5, math.inf, None]})
+        (b'{"step":1,"loss":"nan"}\n', b'{"loss":[0.5,"inf",null]}\n')
     """
     line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-    if b":null" not in line:  # which is what orjson makes of NaN, and of None
+    if b"null" not in line:  # which is what orjson makes of NaN, and of None
         return line
-    plain = {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
+    plain = {name: _plain(value) for name, value in row.items()}
     return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decode(line: bytes) -> Row:
     """Return the row of a line."""
-    words = ("nan", "inf", "-inf")
     row: Row = orjson.loads(line)
-    return {name: float(v) if v in words else v for name, v in row.items()}
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_number, value))
+    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def read(path: Path) -> list[Row]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from functrain.metrics.mode import mode_of_name
 from functrain.plotting.colors import DASHES
 from functrain.plotting.columns import Columns
 from functrain.plotting.decimation import decimated, drawable, undrawable
@@ -30,11 +31,12 @@ LEAST_LOGARITHM = 1e-300
 
 @attrs.frozen(eq=False)
 class Points:
-    """The drawn points of a line, and their smoothed means."""
+    """The drawn points of a line, their smoothed means, and the band around them."""
 
     x: list[float]
     y: list[float]
     mean: list[float]
+    band: tuple[list[float], ...] = ()
 
     def alone(self) -> list[int]:
         """Return which points no line reaches, because both neighbours have no place."""
@@ -54,6 +56,7 @@ class Line:
         x: x values, one for each value.
         y: values; they may be NaN or infinite.
         smooth: width of the smoothing window as a share of the values; 0 draws only the values.
+        band: the quartiles of members of a population, one for each value; empty of other runs.
     """
 
     label: str
@@ -63,16 +66,21 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     smooth: float = 0.0
+    band: tuple[Sequence[float], ...] = ()
 
     def points(self, pixels: int, above: float = -math.inf) -> Points:
         """Return few enough points for a width, spikes included; NaN for those without a place."""
         kept = decimated(self.y, pixels)
-        mean = smoothed(self.y, self.smooth, kept) if self.smooth else []
-        y, mean = (
+        mean = self._smoothed(self.y, kept) if self.smooth else []
+        band = [self._smoothed(side, kept) for side in self.band]
+        y, mean, *sides = (
             [value if drawable(value) and value > above else math.nan for value in values]
-            for values in ((self.y[index] for index in kept), mean)
+            for values in ((self.y[index] for index in kept), mean, *band)
         )
-        return Points([self.x[index] for index in kept], y, mean)
+        return Points([self.x[index] for index in kept], y, mean, tuple(sides))
+
+    def _smoothed(self, values: Sequence[float], kept: list[int]) -> list[float]:
+        return smoothed(values, self.smooth, kept) if self.smooth else [values[at] for at in kept]
 
     def missing(self, pixels: int) -> list[int]:
         """Return which values have no place on an axis, at most one for each pixel."""
@@ -147,7 +155,12 @@ def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title:
     dashes = _dashes([name for members in by_panel.values() for name in members], names)
     x_of = {label: x_values(columns, options.x) for label, columns in runs.items()}
     panels = [
-        _panel(panel, _lines(by_panel[panel], runs, x_of, dashes, options.smooth), options.log)
+        _panel(
+            panel,
+            _lines(by_panel[panel], runs, x_of, dashes, options.smooth),
+            options.log,
+            max(columns.members for columns in runs.values()),
+        )
         for panel in sorted(by_panel, key=order)
     ]
     several = len(runs) > 1
@@ -184,12 +197,13 @@ def _lines(
                 x=x if len(rows) == len(x) else array("d", (x[row] for row in rows)),
                 y=columns.values[name],
                 smooth=smooth if noisy and len(rows) > 1 else 0.0,
+                band=columns.bands.get(name, ()),
             )
             lines.append(line)
     return lines
 
 
-def _panel(name: str, lines: list[Line], log: bool | None) -> Panel:
+def _panel(name: str, lines: list[Line], log: bool | None, members: int) -> Panel:
     metrics = {line.metric for line in lines}
     alone = next(iter(metrics)) if len(metrics) == 1 else name
     shown = [value for line in lines for value in line.y if drawable(value)]
@@ -197,7 +211,11 @@ def _panel(name: str, lines: list[Line], log: bool | None) -> Panel:
         least = min(shown, default=0.0)
         log = spans_magnitudes(name) and least > 0 and max(shown) > 20 * least
     has_logarithm = any(value > LEAST_LOGARITHM for value in shown)
-    return Panel(TITLES.get(alone, alone), tuple(lines), log and has_logarithm)
+    title = TITLES.get(alone, alone)
+    if any(line.band for line in lines):
+        middle = "median" if mode_of_name(name) is None else "best"
+        title = f"{title}: {middle} of {members} members, and quartiles"
+    return Panel(title, tuple(lines), log and has_logarithm)
 
 
 def _dashes(metrics: Sequence[str], names: Sequence[str]) -> dict[str, int]:

@@ -170,8 +170,12 @@ def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> 
     above = LEAST_LOGARITHM if panel.log else -math.inf
     points = [line.points(pixels, above) for line in panel.lines]
     axes.set_yscale("log" if panel.log else "linear")
-    axes.set_ylim(_limits([y for each in points for y in each.y if y == y], panel.log))
+    drawn = (y for each in points for values in (each.y, *each.band) for y in values)
+    axes.set_ylim(_limits([y for y in drawn if y == y], panel.log))
+    trains = any(not line.dash for line in panel.lines)
     for line, each in zip(panel.lines, points, strict=True):
+        if each.band and (not line.dash or not trains):  # of an evaluation they would lie upon them
+            _band(axes, line, each, theme)
         _line(axes, line, each, theme, pixels)
     low, high = axes.dataLim.intervalx
     if 0 <= low <= 0.2 * high or low == high > 0:
@@ -241,6 +245,11 @@ def _line(axes: Any, line: Line, points: Points, theme: Theme, pixels: int) -> N
     if missing:
         edge = axes.get_xaxis_transform()
         axes.plot(missing, [1.0] * len(missing), "x", transform=edge, **style)
+
+
+def _band(axes: Any, line: Line, points: Points, theme: Theme) -> None:
+    color = theme.lines[line.color % len(theme.lines)]
+    axes.fill_between(points.x, *points.band, alpha=0.2, linewidth=0, color=color, clip_on=False)
 
 
 def _legend(place: Any, where: str, handles: list[Line2D], theme: Theme, columns: int = 1) -> None:

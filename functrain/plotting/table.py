@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from functrain.metrics.by_member import extremes
 from functrain.plotting.metric_names import POSITIONS, chosen, is_evaluation
 
 _HEAD, _TAIL = 3, 4
@@ -88,10 +89,14 @@ def _cells(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _texts(row: Row) -> dict[str, str]:
-    return {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in row.items()
-    }
+    return {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # of members
+        low, high = (f"{one:.4g}" for one in extremes(value))
+        return low if low == high else f"{low} to {high}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _fitting(columns: Sequence[str], cells: Sequence[Mapping[str, str]], width: int) -> list[str]:

@@ -35,7 +35,7 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     for one in given:
         _require_axis(one, members)
     if accumulate < 2 and len(given) == 1:
-        return split(_of_member(given[0], 0), 1)._replace(parts=given)
+        return split(of_member(given[0], 0), 1)._replace(parts=given)
     each = [split(_view(batch, member), accumulate) for member in range(members)]
     columns = zip(*[found.parts for found in each], strict=True)
     return each[0]._replace(parts=[_together(column) for column in columns])
@@ -70,11 +70,11 @@ def _leaves(node: Any) -> list[Any]:
 
 def _view(batch: Any, member: int) -> Any:
     if isinstance(batch, MicroBatches):
-        return MicroBatches([_of_member(one, member) for one in batch.batches])
-    return _of_member(batch, member)
+        return MicroBatches([of_member(one, member) for one in batch.batches])
+    return of_member(batch, member)
 
 
-def _of_member(batch: Any, member: int) -> Any:
+def of_member(batch: Any, member: int) -> Any:
     return with_tensors(batch, iter([tensor[member] for tensor in flatten(batch)]))
 
 

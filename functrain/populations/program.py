@@ -70,6 +70,11 @@ class Population(Program):
         varied = ", ".join(self.values) or "seeds"
         return f"Population({len(self)} members with their own {varied})\n{super().__repr__()}"
 
+    @property
+    def not_schedules(self) -> tuple[str, ...]:
+        """The keys of ``state.scheduler`` that belong to no schedule."""
+        return (states.MEMBERS,)
+
     def __len__(self) -> int:
         return len(self.programs)
 

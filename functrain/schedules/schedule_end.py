@@ -92,7 +92,9 @@ def with_resumed_schedule(
     Raises:
         ScheduleStateError: the state was made by another schedule.
     """
-    scheduler = resuming.resumed(program.schedules, state.scheduler)
+    more = {name: state.scheduler[name] for name in program.not_schedules}
+    saved = {name: own for name, own in state.scheduler.items() if name not in more}
+    scheduler = {**resuming.resumed(program.schedules, saved), **more}
     return scheduled(program, attrs.evolve(state, scheduler=scheduler), steps, schedule_end)
 
 

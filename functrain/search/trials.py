@@ -42,7 +42,7 @@ class Goal:
         present = [n for n in (f"eval/{self.metric}", self.metric) if n in history.names()]
         if not present:
             return None
-        values = history[present[0]]
+        values: list[float] = history[present[0]]
         finite = [value for value in values if math.isfinite(value)]
         if not self.best or not finite:
             return values[-1]

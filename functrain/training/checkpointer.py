@@ -24,6 +24,7 @@ from functrain.distributed.group import World
 from functrain.errors import UnsupportedError
 from functrain.training.early_stopping.rule import find
 from functrain.training.events import CheckpointSaved
+from functrain.training.members import record
 
 
 @attrs.define(eq=False)
@@ -165,6 +166,7 @@ def describe(program: Program) -> dict[str, Any]:
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],
         "environment": environment(),
+        "population": record.describe(program),
     }
 
 

@@ -116,6 +116,7 @@ def check_unchanged(
     now = describe(program)
     parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
     # Another version of torch may print the same layers in other words.
+    parts += ["population"] if now["population"] else []
     if info.get("environment", now["environment"]).get("torch") == now["environment"]["torch"]:
         parts.append("modules")
     changed = [

@@ -126,7 +126,7 @@ class Decisions:
         before = record if record is not None else self._without_record()
         if loop.best["value"] is not None and _differs(before, now):
             self._check_schedule_resumes(before, now)
-            _warn_of_change(f"the best so far ({loop.best['value']:.5g})", before, now)
+            _warn_of_change(f"the best so far ({shown(loop.best['value'])})", before, now)
             loop = attrs.evolve(loop, best={"value": None, "step": None})
         if self.rule is None:
             return loop
@@ -155,6 +155,18 @@ class Decisions:
                 f"{_shown(now)} now. Resume with the monitor and the mode of the run, or begin a "
                 "new run from its weights: program.init(params=state.params)"
             )
+
+    def best_state(self, loop: LoopState, train: TrainState) -> TrainState | None:
+        """Return the best state that the decisions hold; ``None`` where a checkpoint holds it."""
+        return None
+
+    def saved_metrics(self, found: Mapping[str, Any]) -> Mapping[str, float]:
+        """Return the metrics that a checkpoint is recorded with."""
+        return found
+
+    def stops(self, before: LoopState, after: LoopState) -> list[tuple[int, str]]:
+        """Return the members that a decision has stopped, each with the reason."""
+        return []
 
     # -- deciding ----------------------------------------------------------------------------
 
@@ -203,6 +215,11 @@ class Decisions:
             if self.rule is not None:
                 stopping = self.rule.observe(stopping, found)
         return attrs.evolve(loop, best=best, early_stop=stopping), train
+
+
+def shown(best: Any) -> str:
+    """Return the best value in words, or those of all members."""
+    return ", ".join(map(shown, best)) if isinstance(best, list | tuple) else f"{best:.5g}"
 
 
 def _with_mode(criterion: Mapping[str, Any]) -> dict[str, Any]:

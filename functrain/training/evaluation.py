@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
-from torch import Tensor
 
 from functrain.core.batch import Batch, known_size
 from functrain.core.batch_sizes import count, size
@@ -15,14 +14,14 @@ from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import keep_generators
-from functrain.errors import ConfigurationError, EmptyBatchWarning, EmptyDatasetError
+from functrain.errors import EmptyBatchWarning, EmptyDatasetError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
 from functrain.metrics import Mean, computed, merged
-from functrain.populations.program import Population
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration
+from functrain.training.members import evaluation as by_member
 
 # The weights of a state: those that are trained, or their average.
 Weights: TypeAlias = Literal["params", "ema"]
@@ -89,11 +88,12 @@ def evaluate(
     batches: int | None = None,
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return loss and metrics over a data set; all samples count equally.
 
     Args:
-        program: its ``evaluate`` (or ``loss``) is used.
+        program: its ``evaluate`` (or ``loss``) is used. Each metric of a population is a list with
+            the number of each member.
         state: the state to evaluate; neither it nor any random generator changes.
         data: anything ``fit`` takes; its first epoch is used.
         weights: ``"params"`` or ``"ema"``.
@@ -111,17 +111,16 @@ def evaluate(
         Interrupted: ``interrupted`` returned true.
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
-    return numbers(
-        measure(
-            program,
-            state,
-            data,
-            weights=weights,
-            batches=batches,
-            function=function,
-            interrupted=interrupted,
-        )
+    values = measure(
+        program,
+        state,
+        data,
+        weights=weights,
+        batches=batches,
+        function=function,
+        interrupted=interrupted,
     )
+    return numbers(values)
 
 
 def measure(
@@ -145,11 +144,6 @@ def measure(
         Interrupted: ``interrupted`` returned true.
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
-    if isinstance(program, Population):
-        raise ConfigurationError(
-            "evaluate takes one program: give it a member of the population, "
-            "evaluate(pop.programs[i], pop.member(state, i), data), or call pop.eval_step"
-        )
     if function is not None:
         recipe = attrs.evolve(program.recipe, evaluate=function)
         program = attrs.evolve(program, fixed=attrs.evolve(program.fixed, recipe=recipe))
@@ -159,14 +153,16 @@ def measure(
         return _merged(program, state, source, weights, batches, interrupted)
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers that metrics compute.
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers that metrics compute, for a population lists of them.
 
     Args:
         values: from :func:`measure`.
     """
-    devices = [value.total.device for value in values.values() if isinstance(value, Mean)]
-    found = computed(values, devices[0]) if devices else {}
+    means = [value for value in values.values() if isinstance(value, Mean)]
+    if means and means[0].total.ndim:
+        return by_member.numbers(values)
+    found = computed(values, means[0].total.device) if means else {}
     return {name: value.item() for name, value in found.items()}
 
 
@@ -187,7 +183,8 @@ def _merged(
             raise Interrupted
         if batches is not None and index >= batches:
             break
-        if not _has_samples(batch, index):
+        one = by_member.sized(program, batch)
+        if not _has_samples(one, index):
             empty += 1
             if empty >= iteration.MOST_EMPTY:
                 raise EmptyDatasetError(
@@ -197,14 +194,14 @@ def _merged(
             continue
         empty = 0
         outcome = program.outcome(state, batch, weights)
-        if not so_far and outcome.weight is None and size(batch) is None:
-            alone, weight = [batch], outcome.value.new_ones(())
+        if not so_far and outcome.weight is None and size(one) is None:
+            alone, weight = [one], outcome.value.new_ones(())
         else:
             for first in alone:
                 known_size(first)
-            weight = outcome.weight_of(batch)
+            weight = by_member.weight_of(outcome, one)
         for name, value in {"loss": outcome.value, **outcome.metrics}.items():
-            metric = Mean.of(value, weight) if isinstance(value, Tensor) else value
+            metric = by_member.of_batch(program, value, weight)
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
     if index is None:
         raise EmptyDatasetError(

@@ -1,8 +1,12 @@
 """The events of a run, as frozen values in a fixed order.
 
 For every step: ``BatchBegin``, ``BatchEnd``; then, where they apply, ``EpochEnd``, ``EvalBegin``
-and ``EvalEnd`` of each evaluation, ``EarlyStopped``, ``CheckpointSaved``. A run begins with
-``TrainBegin`` and ends with ``TrainEnd``; an epoch that a limit cuts has its ``EpochEnd`` too.
+and ``EvalEnd`` of each evaluation, ``MemberStopped``, ``EarlyStopped``, ``CheckpointSaved``. A run
+begins with ``TrainBegin`` and ends with ``TrainEnd``; an epoch that a limit cuts has its
+``EpochEnd`` too.
+
+Metrics of a population have a number for each member: tensors have the shape ``[members]``, and
+numbers are lists, with ``None`` for members that have stopped.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ class BatchBegin:
 
 @attrs.frozen
 class BatchEnd:
-    """A step was made. ``metrics`` are 0-dim tensors, not yet fetched from the device.
+    """A step was made. ``metrics`` are tensors, not yet fetched from the device.
 
     A listener that returns a mapping of more of them (or of numbers) adds to the row of the step in
     the log, and to the metrics that the listeners after it are given.
@@ -82,7 +86,7 @@ class EpochEnd:
 
     state: TrainState
     epoch: int
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
     complete: bool
 
 
@@ -117,7 +121,7 @@ class EvalEnd:
     state: TrainState
     name: str
     weights: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
     values: Mapping[str, Any] = attrs.field(factory=dict)
 
 
@@ -126,6 +130,21 @@ class EarlyStopped:
     """The early-stopping rule has decided that the run ends."""
 
     state: TrainState
+    detail: str
+
+
+@attrs.frozen
+class MemberStopped:
+    """The early-stopping rule has stopped a member of a population; the others go on.
+
+    Attributes:
+        state: of all members, where the run stands.
+        member: its index.
+        detail: why.
+    """
+
+    state: TrainState
+    member: int
     detail: str
 
 
@@ -154,6 +173,7 @@ Event: TypeAlias = (
     | EpochEnd
     | EvalBegin
     | EvalEnd
+    | MemberStopped
     | EarlyStopped
     | CheckpointSaved
     | TrainEnd

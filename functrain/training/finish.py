@@ -27,8 +27,12 @@ _RANKS_LOST = (
 
 def ended(session: Session) -> Ending | None:
     """Return the limit that the run has reached, or the decision of early stopping."""
-    stopped = session.loop.early_stop.get("stop")
+    stopped = session.loop.early_stop.get("stop") or _all_stopped(session)
     return session.limit or (Ending("early_stop", stopped) if stopped else None)
+
+
+def _all_stopped(session: Session) -> str | None:
+    return "all members have stopped" if session.has_stopped else None
 
 
 def stop_requested(session: Session) -> Ending | None:
@@ -79,13 +83,16 @@ def finished(session: Session, ending: Ending) -> Run:
         reason=ending.reason,
         detail=ending.detail,
         directory=session.directory,
-        best=session.loop.best,
+        best={name: one for name, one in session.loop.best.items() if name != "state"},
         seconds=seconds,
         new_steps=counters.step - session.first_step,
     )
 
 
 def _best(session: Session) -> TrainState:
+    best = session.decisions.best_state(session.loop, session.train)
+    if best is not None:
+        return best
     step = session.loop.best["step"]
     if step is None:
         warn_of_no_best(session.decisions.monitor)

@@ -30,6 +30,7 @@ from functrain.training.history import Run
 from functrain.training.iteration import source_of
 from functrain.training.limits import Until
 from functrain.training.loop import run
+from functrain.training.members.decisions import MemberDecisions
 from functrain.training.plan import Plan
 from functrain.training.progress.default import default_bar
 from functrain.training.resume import Resume
@@ -137,14 +138,10 @@ def fit(
     if restore_best and store is not None and not store.keep_best:
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = program if store is None else cached(program)
-    if isinstance(program, Population):
-        raise ConfigurationError(
-            "fit does not train a population yet: step it, functrain.iterate(pop, state, data), or "
-            "fit its members one by one, pop.programs[i]"
-        )
     world = world_of(program)
     plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best, steps_per_call)
-    decisions = Decisions.of(program, rule, store, restore_best)
+    rules = MemberDecisions if isinstance(program, Population) else Decisions
+    decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, data)
     bar = default_bar(progress, listeners) if world.rank == 0 else []

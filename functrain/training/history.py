@@ -14,15 +14,20 @@ from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError, UnknownNameError
 from functrain.errors.nearest import unknown_attribute
 from functrain.errors.optional import require
+from functrain.metrics.by_member import flat, of_member, text
 from functrain.metrics.log_file import Row, stream
 from functrain.metrics.mode import resolved_mode
 from functrain.plotting import Options, curves
-from functrain.plotting.table import text
+from functrain.plotting.table import text as table_text
 
 
 @attrs.frozen(eq=False, repr=False)
 class History:
     """Rows of a run in order of steps; each maps metric names to numbers.
+
+    Metrics of a population are lists with a number for each member, ``None`` for one that had
+    stopped: ``history["loss"]`` has the shape ``[steps, members]``, with NaN for those, and
+    ``history.member(i)`` is the history of one.
 
     Args:
         rows: one a step.
@@ -61,19 +66,19 @@ class History:
         return iter(self.rows)
 
     @overload
-    def __getitem__(self, which: str) -> list[float]: ...
+    def __getitem__(self, which: str) -> list[Any]: ...
     @overload
     def __getitem__(self, which: slice) -> History: ...
     @overload
     def __getitem__(self, which: int) -> Row: ...
-    def __getitem__(self, which: str | slice | int) -> list[float] | History | Row:
+    def __getitem__(self, which: str | slice | int) -> list[Any] | History | Row:
         """Return a metric's values where it was measured, some of the steps, or one row."""
         if isinstance(which, str):
             return self.column(which)[1]
         return History(self.rows[which]) if isinstance(which, slice) else self.rows[which]
 
     def __repr__(self) -> str:
-        return text(self.rows)
+        return table_text(self.rows)
 
     def __getattr__(self, name: str) -> Any:
         elsewhere = {} if name.startswith("_") else {name: f"history[{name!r}]"}
@@ -83,18 +88,42 @@ class History:
         """All metrics that occur, in order of first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
-    def column(self, name: str) -> tuple[list[int], list[float]]:
+    def member(self, index: int) -> History:
+        """Return the history of one member of a population, up to where it stopped.
+
+        Args:
+            index: of the member.
+
+        Raises:
+            LogError: this is no history of a population, or of a smaller one.
+
+        Example:
+            >>> rows = [{"step": 1, "loss": [0.5, 0.6]}, {"step": 2, "loss": [0.4, None]}]
+            >>> history = History(rows)
+            >>> history["loss"], history.member(0)["loss"], len(history.member(1))
+            ([[0.5, 0.6], [0.4, nan]], [0.5, 0.4], 1)
+        """
+        lists = [[v for v in row.values() if isinstance(v, list)] for row in self.rows]
+        members = min((len(value) for each in lists for value in each), default=0)
+        if not -members <= index < members:
+            has = f"{members} members" if members else "one program, not of a population"
+            raise LogError(f"member({index}): this is the history of {has}")
+        pairs = zip(self.rows, lists, strict=True)
+        there = [row for row, each in pairs if any(value[index] is not None for value in each)]
+        return History([of_member(row, index) for row in there])
+
+    def column(self, name: str) -> tuple[list[int], list[Any]]:
         """Return steps and values of one metric, where it was measured.
 
         Raises:
             UnknownNameError: no row has it; the message lists the names there are.
         """
-        found = [(row["step"], row[name]) for row in self.rows if name in row]
+        found = [(row["step"], _numbers(row[name])) for row in self.rows if name in row]
         if not found:
             raise UnknownNameError(name, self.names(), "this history")
         return [step for step, _ in found], [value for _, value in found]
 
-    def last(self, name: str) -> float:
+    def last(self, name: str) -> Any:
         """Return the value of a metric when it was last measured.
 
         Raises:
@@ -104,6 +133,9 @@ class History:
 
     def best(self, name: str, mode: Mode | None = None) -> tuple[int, float]:
         """Step and value at which a metric was best, first if several times; never NaN or Inf.
+
+        Of a population it is the best of any member; ``history.member(i).best(name)`` is that of
+        one.
 
         Args:
             name: of the metric.
@@ -121,7 +153,12 @@ class History:
         """
         if mode not in ("min", "max", None):
             raise ConfigurationError(f"mode={mode!r}: expected 'min' or 'max'")
-        pairs = [pair for pair in zip(*self.column(name), strict=True) if math.isfinite(pair[1])]
+        pairs = [
+            (step, one)
+            for step, value in zip(*self.column(name), strict=True)
+            for one in (value if isinstance(value, list) else [value])
+            if math.isfinite(one)
+        ]
         if not pairs:
             raise LogError(f"{name!r} was never finite in these {len(self)} steps")
         better = min if resolved_mode(name, mode, where="best") == "min" else max
@@ -162,9 +199,16 @@ class History:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        names = self.names()
-        frame = require("pandas", "pandas").DataFrame(self.rows, columns=names)
+        rows = list(map(flat, self.rows))  # metrics of member 3 as "loss/3"
+        names = History(rows).names()
+        frame = require("pandas", "pandas").DataFrame(rows, columns=names)
         return frame.set_index("step") if "step" in names else frame
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [math.nan if one is None else one for one in value]
+    return value
 
 
 _MODEL = "with program.evaluating(run.state) as model: model(x)"
@@ -192,7 +236,8 @@ class Run:
             ``listener``, ``interrupted`` or ``nonfinite``.
         detail: the reason in words.
         directory: where the run was written, or ``None``.
-        best: ``{"value", "step"}`` of the monitored metric.
+        best: ``{"value", "step"}`` of the monitored metric. For a population they are lists by
+            member, and ``"member"`` is the best one.
         seconds: time trained, over all resumptions.
         new_steps: updates made by this call; 0 where nothing was left to train.
     """
@@ -213,7 +258,7 @@ class Run:
         step = self.state.counters.step
         last = self.history.rows[-1] if self.history.rows else {}
         shown = ", ".join(
-            f"{name}={value:.4g}"
+            text(name, value).replace(" ", "=", 1)
             for name, value in last.items()
             if name == "loss" or name.startswith("eval")
         )

@@ -6,6 +6,8 @@ effects (clock, signals, files) are in the session.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from functrain import metrics
@@ -75,7 +77,7 @@ def _step(session: Session, batch: Batch | None = None, ends_epoch: bool = False
         session.flush()
         if session.pending["epoch_end"]:
             _end_epoch(session)
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         if session.pending["evaluate"]:
             try:
                 found, directions = _evaluate(session)
@@ -122,7 +124,7 @@ def _end_epoch(session: Session) -> None:
     session.emit(events.EpochEnd(session.train, session.train.counters.epoch - 1, means, True))
 
 
-def _evaluate(session: Session) -> tuple[dict[str, float], dict[str, Mode]]:
+def _evaluate(session: Session) -> tuple[dict[str, Any], dict[str, Mode]]:
     """Evaluate the whole state on every rank; the numbers of rank 0 count."""
     found = session.plan.evaluations.evaluated(
         session.plan.program,
@@ -134,7 +136,7 @@ def _evaluate(session: Session) -> tuple[dict[str, float], dict[str, Mode]]:
     return session.world.broadcast(found)
 
 
-def _decide(session: Session, found: dict[str, float], directions: dict[str, Mode]) -> None:
+def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]) -> None:
     """Decide on best, early stop and plateau by the metrics of an evaluation."""
     evaluations, pending, best = session.plan.evaluations, session.pending or {}, session.loop.best
     complete = len(pending["evaluate"]) == len(evaluations.sets)
@@ -146,19 +148,20 @@ def _decide(session: Session, found: dict[str, float], directions: dict[str, Mod
     session.decisions = session.decisions.directed(seen, directions)
     if session.checkpointer is not None:
         session.checkpointer.described["monitored"] = session.decisions.record()
-    session.loop, session.train = session.decisions.after(
-        session.loop, session.train, seen, complete
-    )
+    loop = session.loop
+    session.loop, session.train = session.decisions.after(loop, session.train, seen, complete)
     improved = session.loop.best is not best
     if improved and session.plan.restore_best and session.store is None:
         session.best_state = session.train
     row = session.extended_row(found)
     session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)
+    for member, why in session.decisions.stops(loop, session.loop):
+        session.emit(events.MemberStopped(session.train, member, why))
     if detail := session.loop.early_stop.get("stop"):
         session.emit(events.EarlyStopped(session.train, detail))
 
 
-def _save_if_due(session: Session, found: dict[str, float]) -> None:
+def _save_if_due(session: Session, found: dict[str, Any]) -> None:
     """Write the finished row, and a checkpoint in which nothing is pending."""
     pending = session.pending or {}
     session.loop = attrs.evolve(session.loop, owed=None)

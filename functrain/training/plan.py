@@ -18,6 +18,7 @@ from functrain.training.durations import Duration, Minutes, Samples, duration
 from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
 from functrain.training.limits import Limits, Position, Until, due
+from functrain.training.members.evaluation import running, widened
 
 
 @attrs.frozen(eq=False)
@@ -76,7 +77,7 @@ class Evaluations:
         names: Sequence[str],
         emit: Callable[[EvalBegin | EvalEnd], object],
         interrupted: Callable[[], bool],
-    ) -> tuple[dict[str, float], dict[str, Mode]]:
+    ) -> tuple[dict[str, Any], dict[str, Mode]]:
         """Evaluate several sets; name the metrics ``name/metric`` and ``name/ema/metric``.
 
         Args:
@@ -87,17 +88,19 @@ class Evaluations:
             interrupted: called before each batch; ends the evaluation when true.
 
         Returns:
-            (metrics, the modes that metric objects declare), both by name.
+            (metrics, the modes that metric objects declare), both by name. A metric of a population
+            is a list, with ``None`` for members that have stopped.
 
         Raises:
             Interrupted: ``interrupted`` returned true.
         """
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         directions: dict[str, Mode] = {}
+        some = running(program, state)
         for name, weights in self.parts(names, state.ema is not None):
             emit(EvalBegin(state, name, weights))
-            values = self._measured(program, state, name, weights, interrupted)
-            means = numbers(values)
+            values = self._measured(*some, name, weights, interrupted)
+            means = widened(program, state, numbers(values))
             emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}

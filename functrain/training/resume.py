@@ -28,6 +28,7 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.metrics.log_file import FILE_NAME
+from functrain.training.members import record
 
 # The argument of ``fit``: whether to resume, or "best", a step or a path.
 Resume: TypeAlias = bool | int | str | Path
@@ -71,7 +72,12 @@ def restore(
     """
     like = expected(program, seed=0)
     ranks = world if world.size > 1 else None
-    saved, manifest = _fitted(store, which, like, program.fixed.model.module, ranks)
+    try:
+        saved, manifest = _fitted(store, which, like, program.fixed.model.module, ranks)
+    except CheckpointMismatchError:
+        other = Path(str(which)) if is_path(which) else store.path(store.steps()[-1])
+        record.check(program, read_manifest(other).info, other)
+        raise
     if isinstance(like.train.optimizer, Anything):  # was loaded whole
         saved = attrs.evolve(saved, train=program.place(saved.train))
     info: dict[str, Any] = manifest.info

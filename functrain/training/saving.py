@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -16,7 +17,7 @@ from functrain.training.session import Session
 from functrain.tree.nodes import copy
 
 
-def save(session: Session, metrics: Mapping[str, float] | None = None) -> None:
+def save(session: Session, metrics: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint of this step, unless it exists or there is no directory.
 
     All ranks call this, and each writes its share.
@@ -36,7 +37,8 @@ def save(session: Session, metrics: Mapping[str, float] | None = None) -> None:
     checkpointer.forget_changing_contents()
     # The log must be durable before a checkpoint that records its length.
     sync_log = session.recorder.syncing()
-    checkpointer.save(_run_state(session), metrics or {}, session.seconds, sync_log)
+    measured = session.decisions.saved_metrics(metrics or {})
+    checkpointer.save(_run_state(session), measured, session.seconds, sync_log)
     _emit_if_saved(session)
 
 

@@ -23,6 +23,7 @@ from functrain.core.state import Counters, TrainState
 from functrain.data import Source
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
+from functrain.populations.program import Population
 from functrain.training import events
 from functrain.training.agreement import ALONE, any_rank, first
 from functrain.training.checkpointer import Checkpointer
@@ -130,6 +131,12 @@ class Session:
     @train.setter
     def train(self, state: TrainState) -> None:
         self._train, self._stepper = state, None
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether no member of a population is running."""
+        program = self.plan.program
+        return isinstance(program, Population) and not program.running(self.train)
 
     @property
     def counters(self) -> Counters:

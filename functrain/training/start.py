@@ -11,14 +11,17 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.diagnosis import check_state
+from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.description import describe, outline
 from functrain.errors import ResumeWarning, RunChangedError
 from functrain.errors.base import warn
+from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
 from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.events import TrainBegin
+from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside
 from functrain.training.session import Session
@@ -37,7 +40,7 @@ def start(
         RunChangedError: the checkpoint is of another run; see :mod:`.compatibility`.
     """
     if state is not None:
-        check_state(session.plan.program.fixed, state)
+        _check_state(session.plan.program, state)
     steps = session.plan.total_steps(session.source.length)
     world = session.world
     others = {"resume": str(resume), "directory": str(session.directory), "seed": str(seed)}
@@ -57,6 +60,13 @@ def start(
     batches = session.source.length
     config = _config(session)
     session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
+
+
+def _check_state(program: Program, state: TrainState) -> None:
+    if isinstance(program, Population):
+        program.require(state)
+    else:
+        check_state(program.fixed, state)
 
 
 def _config(session: Session) -> dict[str, Any]:
@@ -105,6 +115,7 @@ def _resume(
     store = session.store
     origin = store if store and store.directory == directory else Checkpoints(directory)
     saved, info, path = restore(origin, program, which, session.world)
+    record.check(program, info, path)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)

@@ -38,7 +38,10 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if run.new_steps == 0:
         yield "by this call", "nothing was trained: the run had ended"
     yield "time trained", f"{run.seconds:.1f} s"
-    if best is not None:
+    if (member := run.best.get("member")) is not None:
+        place = f"at step {run.best['step'][member]:,}, member {member} of {len(best)}"
+        yield "best", f"{best[member]:.4g} {place}"
+    elif isinstance(best, float):
         yield "best", f"{best:.4g} at step {run.best['step']:,}"
     if run.directory is not None:
         yield "directory", str(run.directory)

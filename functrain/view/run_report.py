@@ -44,6 +44,7 @@ def report(directory: str | Path, out: str | Path | None = None) -> Path:
         _metrics(facts),
         _checkpoints(facts),
         _details("Recipe", facts.info.get("recipe"), step=facts.info.get("step")),
+        _details("Population", facts.info.get("population")),
         _details("Configuration", facts.config),
         _details("Environment", _environment(facts)),
     )
@@ -78,10 +79,14 @@ def _counts(facts: Facts) -> Iterator[tuple[str, object]]:
         yield "time trained", short
     if facts.newest is not None:
         yield "saved (UTC)", moment(facts.newest.saved_at)
-    best = facts.values.get("loop.best.value")
+    member = facts.values.get("loop.best.member")
+    at = "" if member is None else f".{member}"
+    best = facts.values.get(f"loop.best.value{at}")
     if isinstance(best, float):
         monitor = monitored(facts.directory, None, None)["monitor"]
-        yield f"best {monitor}", f"{best:.5g} at step {facts.values.get('loop.best.step')}"
+        whose = "" if member is None else f", member {member}"
+        step = facts.values.get(f"loop.best.step{at}")
+        yield f"best {monitor}", f"{best:.5g} at step {step}{whose}"
 
 
 def _notices(facts: Facts) -> Markup:

@@ -11,7 +11,7 @@ from populations import batch, program, trained
 
 import functrain as ft
 from functrain import schedules
-from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.errors import UnsupportedError
 
 
 def test_iterate_steps_a_population_and_fills_in_the_horizon_of_each_member() -> None:
@@ -24,14 +24,6 @@ def test_iterate_steps_a_population_and_fills_in_the_horizon_of_each_member() ->
     assert rates == [pytest.approx([0.1 * left, 0.2 * left]) for left in (1, 0.75, 0.5, 0.25)]
     some, chosen = pop.only(state, [1])
     assert some.member(chosen, 0).counters.step == 4
-
-
-def test_fit_and_evaluate_say_how_to_use_a_population() -> None:
-    pop = ft.population(program(), seeds=[1, 2])
-    with pytest.raises(ConfigurationError, match="fit does not train a population yet"):
-        ft.fit(pop, [batch(0)], until="1 step")
-    with pytest.raises(ConfigurationError, match="evaluate takes one program"):
-        ft.evaluate(pop, trained(pop, 1)[0], [batch(0)])
 
 
 def test_vmap_over_a_train_step_names_population() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 
@@ -44,6 +45,8 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
 
 @attrs.define(eq=False)
 class _JSONLines:
+    takes_lists: ClassVar[bool] = True
+
     file: LineFile
 
     def open(self, after: int, run: str | None) -> None:

@@ -18,6 +18,7 @@ from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.row_buffer import RowBuffer
+from functrain.metrics.by_member import flat
 from functrain.metrics.log_file import Row
 from functrain.training import events
 from functrain.training.durations import Duration
@@ -51,7 +52,11 @@ class Destination(Protocol):
         ...
 
     def write(self, rows: list[Row]) -> None:
-        """Write rows of numbers. After an exception the next call repeats them, with new ones."""
+        """Write rows of numbers. After an exception the next call repeats them, with new ones.
+
+        A metric of a population has a name for each member, such as ``loss/3``; a destination with
+        the attribute ``takes_lists`` is given lists, as ``metrics.jsonl`` has them.
+        """
         ...
 
     def flush(self) -> None:
@@ -194,7 +199,8 @@ class Sink:
             self._opened = True
         for rows, media in self.rows.in_order():
             if rows:
-                self.destination.write(rows)
+                whole = getattr(self.destination, "takes_lists", False)
+                self.destination.write(rows if whole else list(map(flat, rows)))
                 self.after = rows[-1]["step"]
                 del self.rows.complete[: len(rows)]
             if media is not None:

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from functrain import metrics
 from functrain.core.state import Counters
+from functrain.metrics.by_member import text
 from functrain.training import events
 from functrain.training.progress.event_text import continuing, evaluation_name, nothing_to_train
 from functrain.training.progress.line import Line
@@ -88,7 +89,7 @@ class ProgressBar:
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Print the evaluation, above the bar if there is one."""
-        values = "  ".join(f"{key} {value:.4g}" for key, value in event.metrics.items())
+        values = "  ".join(text(name, value) for name, value in event.metrics.items())
         self._evaluation = f"{evaluation_name(event)}: {values}"
         line = f"step {event.state.counters.step}  {self._evaluation}"
         if self._notebook is None:
@@ -153,7 +154,7 @@ def _formatted(values: Mapping[str, Any]) -> tuple[str, ...]:
         if name.partition(".")[0] not in _FOR_THE_LOG and "/" not in name
     }
     (row,) = metrics.fetch([shown])
-    return tuple(f"{name} {value:.4g}" for name, value in row.items())
+    return tuple(text(name, value) for name, value in row.items())
 
 
 def _as_text(line: Line) -> str:

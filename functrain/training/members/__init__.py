@@ -1,0 +1,1 @@
+"""A population in ``fit``: its evaluation and its decisions, by member."""

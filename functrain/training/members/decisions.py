@@ -1,0 +1,151 @@
+"""Decisions about a population after an evaluation: best, early stop and plateau of each member."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import attrs
+
+from functrain.checkpoint.run_state import LoopState
+from functrain.core.schedule import Mode
+from functrain.core.state import TrainState
+from functrain.errors import MissingMetricWarning, RecipeChangedWarning
+from functrain.errors.base import warn
+from functrain.metrics.by_member import best_member, of_member
+from functrain.metrics.mode import resolved_mode
+from functrain.populations.program import Population
+from functrain.populations.stopping import taken
+from functrain.training.decisions import Decisions, shown
+from functrain.training.early_stopping.rule import best_after, find
+
+Found = Mapping[str, Any]
+"""Metrics by name, each a list with a number of every member, ``None`` where it has none."""
+
+
+@attrs.frozen(eq=False)
+class MemberDecisions(Decisions):
+    """The rules of a run of a population, which decide about each member by its own metrics.
+
+    ``loop.best`` has lists of values and steps, the best ``member`` and, where ``fit`` returns
+    the best state, the ``state`` in which each member is at its best. ``loop.early_stop`` has the
+    state of the rule for each member, and ``stop`` once all have stopped.
+    """
+
+    @property
+    def population(self) -> Population:
+        """The program, which is a population."""
+        assert isinstance(self.program, Population)
+        return self.program
+
+    def initial(self) -> dict[str, Any]:
+        """Return the state of the rule before the first evaluation."""
+        if self.rule is None:
+            return {}
+        each = {str(member): self.rule.init() for member in range(len(self.population))}
+        return {"stop": None, "members": each}
+
+    def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
+        """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`.
+
+        Warns:
+            RecipeChangedWarning: the run was not begun with ``restore_best``, so the best states
+                of members are not in its checkpoint.
+        """
+        loop = super().resumed(loop, record)
+        if self.restores_best and loop.best["value"] is not None and "state" not in loop.best:
+            warn(
+                "restore_best: the run was begun without it, so the checkpoint has no best states "
+                f"of members. Their best so far ({shown(loop.best['value'])}) begins from scratch",
+                RecipeChangedWarning,
+            )
+            return attrs.evolve(loop, best={"value": None, "step": None})
+        return loop
+
+    def after(
+        self, loop: LoopState, train: TrainState, found: Found, complete: bool
+    ) -> tuple[LoopState, TrainState]:
+        """Decide after an evaluation; see :meth:`Decisions.after`."""
+        best, stopping, values = loop.best, loop.early_stop, _find(found, self.monitor)
+        evaluated = train
+        with warnings.catch_warnings():
+            if not complete:
+                warnings.simplefilter("ignore", MissingMetricWarning)
+            if values is not None:
+                mode = resolved_mode(self.monitor, self.mode)
+                train = self.population.observe(train, values, mode)
+                best = self._best_after(best, values, train, mode)
+            elif complete:
+                train = self.population.observe(train, None)
+            if self.rule is not None:
+                stopping, train = self._stopping_after(stopping, evaluated, train, found)
+        return attrs.evolve(loop, best=best, early_stop=stopping), train
+
+    def best_state(self, loop: LoopState, train: TrainState) -> TrainState | None:
+        """Return the state in which each member is at its best, or its last without one."""
+        held = loop.best.get("state")
+        if held is None:
+            return None
+        without = [member for member, step in enumerate(loop.best["step"]) if step is None]
+        return taken(held, train, without) if without else held
+
+    def saved_metrics(self, found: Found) -> Mapping[str, float]:
+        """Return the metrics of the best member of an evaluation."""
+        values = _find(found, self.monitor)
+        if values is None:
+            return {}
+        member = best_member(values, resolved_mode(self.monitor, self.mode))
+        return {} if member is None else of_member(found, member)
+
+    def stops(self, before: LoopState, after: LoopState) -> list[tuple[int, str]]:
+        """Return the members that a decision has stopped, each with the reason."""
+        old, new = (one.early_stop.get("members", {}) for one in (before, after))
+        return [
+            (int(member), state["stop"])
+            for member, state in new.items()
+            if state["stop"] and not old[member]["stop"]
+        ]
+
+    def _best_after(
+        self, best: dict[str, Any], values: list[float | None], train: TrainState, mode: Mode
+    ) -> dict[str, Any]:
+        """Return the best of each member; the same object where none has improved."""
+        step, members = train.counters.step, range(len(self.population))
+        before = [_best_of(best, member) for member in members]
+        after = [best_after(before[m], values[m], step, mode) for m in members]
+        improved = [member for member in members if after[member] is not before[member]]
+        if not improved:
+            return best
+        columns: dict[str, Any] = {n: [one[n] for one in after] for n in ("value", "step")}
+        state = best.get("state") if self.restores_best else None
+        if self.restores_best:
+            held = taken(train, train, members) if state is None else state
+            columns["state"] = taken(held, train, improved)
+        return {**columns, "member": best_member(columns["value"], mode)}
+
+    def _stopping_after(
+        self, stopping: dict[str, Any], evaluated: TrainState, train: TrainState, found: Found
+    ) -> tuple[dict[str, Any], TrainState]:
+        """Show the rule the metrics of each member that is running, and stop those it ends."""
+        assert self.rule is not None
+        each = dict(stopping["members"])
+        for member in self.population.running(evaluated):
+            each[str(member)] = self.rule.observe(each[str(member)], of_member(found, member))
+        ended = [int(member) for member, state in each.items() if state["stop"]]
+        train = self.population.stopped(train, ended)
+        stop = None
+        if not self.population.running(train):
+            last = ended[-1]
+            stop = f"all {len(each)} members have stopped; member {last}: {each[str(last)]['stop']}"
+        return {"stop": stop, "members": each}, train
+
+
+def _find(found: Found, monitor: str) -> list[float | None] | None:
+    return cast(list[float | None] | None, find(found, monitor))
+
+
+def _best_of(best: dict[str, Any], member: int) -> dict[str, Any]:
+    if best["value"] is None:
+        return {"value": None, "step": None}
+    return {"value": best["value"][member], "step": best["step"][member]}

@@ -1,0 +1,105 @@
+"""Metrics of a population over a data set: merged over batches, and numbers of each member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from functrain.core.batch import Batch
+from functrain.core.loss import Outcome
+from functrain.core.metrics import computed, merged
+from functrain.core.precision import widest
+from functrain.core.program import Program
+from functrain.core.state import TrainState
+from functrain.metrics import Mean
+from functrain.populations.batches import of_member
+from functrain.populations.members import member_of
+from functrain.populations.program import Population
+
+
+class Each(NamedTuple):
+    """A metric that is a value, of each member.
+
+    Attributes:
+        each: in the order of members.
+    """
+
+    each: list[Any]
+
+    @property
+    def higher_is_better(self) -> Any:
+        """Return what the metric says of itself."""
+        return getattr(self.each[0], "higher_is_better", None)
+
+    def merge(self, other: Each) -> Each:
+        """Return the metric of each member over the samples of both."""
+        return Each([merged(pair) for pair in zip(self.each, other.each, strict=True)])
+
+
+def sized(program: Program, batch: Batch) -> Batch:
+    """Return the batch whose size is that of one member."""
+    own = isinstance(program, Population) and program.batches == "own"
+    return of_member(batch, 0) if own else batch
+
+
+def of_batch(program: Program, value: Any, weight: Tensor) -> Any:
+    """Return what a batch adds to a metric: a mean, or the value that the loss returned.
+
+    Args:
+        program: one, or a population.
+        value: a tensor, or a metric that is a value; for a population with the axis of members.
+        weight: of the batch.
+    """
+    if not isinstance(program, Population):
+        return Mean.of(value, weight) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return Each([member_of(value, member) for member in range(len(program))])
+    wide = value.detach().to(widest(value.device))
+    each = weight.detach().to(wide).expand_as(wide)
+    return Mean((wide * each).masked_fill(each == 0, 0), each)
+
+
+def weight_of(outcome: Outcome, batch: Batch) -> Tensor:
+    """Return the weight of a batch, or one for each member.
+
+    Args:
+        outcome: of a program, or of a population.
+        batch: from :func:`sized`.
+    """
+    weight = outcome.weight
+    return weight if isinstance(weight, Tensor) and weight.ndim else outcome.weight_of(batch)
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a list with the number of each member, by metric."""
+    found: dict[str, list[float]] = {}
+    for name, value in values.items():
+        if isinstance(value, Mean):
+            found[name] = value.compute().tolist()
+            continue
+        each = [computed({name: one}, torch.device("cpu")) for one in value.each]
+        found |= {key: [one[key].item() for one in each] for key in each[0]}
+    return found
+
+
+def running(program: Program, state: TrainState) -> tuple[Program, TrainState]:
+    """Return the members that have not stopped, as a population with its state."""
+    if not isinstance(program, Population):
+        return program, state
+    some = program.running(state)
+    return (program, state) if len(some) == len(program) else program.only(state, some)
+
+
+def widened(program: Program, state: TrainState, means: dict[str, Any]) -> dict[str, Any]:
+    """Return numbers of the members that are running as those of all, ``None`` for the others."""
+    if not isinstance(program, Population):
+        return means
+    some = program.running(state)
+    whole = {}
+    for name, each in means.items():
+        by_member = dict(zip(some, each, strict=True))
+        whole[name] = [by_member.get(member) for member in range(len(program))]
+    return whole

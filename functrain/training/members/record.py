@@ -1,0 +1,71 @@
+"""The record of a population in its checkpoints, and its comparison with that of a resumed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from functrain.core.program import Program
+from functrain.errors import RunChangedError
+from functrain.populations import hyperparameters
+from functrain.populations.program import Population
+
+
+def describe(program: Program) -> dict[str, Any] | None:
+    """Return the members of a population as plain data; ``None`` of another program."""
+    if not isinstance(program, Population):
+        return None
+    return {
+        "members": len(program),
+        "batches": program.batches,
+        "seeds": list(program.seeds),
+        "hyperparameters": {path: _shown(each) for path, each in program.values.items()},
+    }
+
+
+def check(program: Program, info: dict[str, Any], path: Path) -> None:
+    """Refuse to resume with other members than those of the checkpoint.
+
+    Its state holds their hyperparameters, so others would have no effect.
+
+    Args:
+        program: of the resumed run.
+        info: what the checkpoint records about its run.
+        path: the checkpoint.
+
+    Raises:
+        RunChangedError: they are others, or only one of the two is a population.
+    """
+    before, now = info.get("population"), describe(program)
+    if before is None and now is None:
+        return
+    if before is None or now is None:
+        kinds = "a population", "one program"
+        then, here = kinds if now is None else reversed(kinds)
+        raise RunChangedError(
+            f"the run in {path.parent} is one of {then}, got {here}. Continue it with that, or "
+            "choose another directory"
+        )
+    held = hyperparameters.held(program.values) if isinstance(program, Population) else {}
+    for name in ("members", "seeds", "batches"):
+        if before[name] != now[name]:
+            _refuse(name, before[name], now[name], path)
+    mine, theirs = now["hyperparameters"], before["hyperparameters"]
+    if mine.keys() != theirs.keys():
+        _refuse("hyperparameters", ", ".join(theirs) or "none", ", ".join(mine) or "none", path)
+    for name in held:
+        if mine[name] != theirs[name]:
+            _refuse(name, theirs[name], mine[name], path)
+
+
+def _refuse(name: str, before: Any, now: Any, path: Path) -> None:
+    raise RunChangedError(
+        f"the population in {path.parent} has other members: {name} is {before} in its checkpoint, "
+        f"got {now}. Continue it with the same population, or begin in another directory. To go on "
+        "with some of them, or with other hyperparameters, load the state and use pop.only or "
+        "pop.replaced"
+    )
+
+
+def _shown(each: tuple[Any, ...]) -> list[Any]:
+    return [value if isinstance(value, int | float) else repr(value) for value in each]
