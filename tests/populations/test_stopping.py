@@ -67,7 +67,9 @@ def test_schedules_of_members_that_stopped_observe_nothing() -> None:
     pop = ft.population(program(), {"lr": plateaus})
     state = pop.stopped(pop.observe(pop.init(), [1.0, 1.0]), [0])
     state = pop.observe(state, [None, 2.0])
-    assert [one["lr"] for one in (state.scheduler["0"], state.scheduler["1"])] == [0.1, 0.01]
+    assert [one["lr"] for one in (state.scheduler["0"], state.scheduler["1"])] == pytest.approx(
+        [0.1, 0.01]
+    )
 
 
 def test_all_members_that_run_being_non_finite_is_an_error() -> None:
