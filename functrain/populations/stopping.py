@@ -97,7 +97,7 @@ def train_rest(
     return _put_back(state, after, running), wide
 
 
-def taken(state: TrainState, other: TrainState, indices: Iterable[int]) -> TrainState:
+def with_members_of(state: TrainState, other: TrainState, indices: Iterable[int]) -> TrainState:
     """Return a state whose members are those of another state where named, with memory of its own.
 
     Each of these members is recorded as one that stands where the other state does, or stopped.

@@ -10,7 +10,7 @@ from populations import batch, plain_net, program, trained
 import functrain as ft
 from functrain import schedules
 from functrain.errors import ConfigurationError, NonFiniteError
-from functrain.populations.stopping import taken
+from functrain.populations.stopping import with_members_of
 
 RATES = {"lr": [0.01, 0.02, 0.03, 0.04]}
 
@@ -87,11 +87,11 @@ def test_no_step_where_all_have_stopped() -> None:
         trained(pop, 1, pop.stopped(pop.init(), range(4)))
 
 
-def test_members_taken_from_another_step_keep_its_counters() -> None:
+def test_members_of_another_step_keep_its_counters() -> None:
     pop = ft.population(program(), RATES)
     first, _ = trained(pop, 1)
     second, _ = trained(pop, 2, first)
-    mixed = taken(taken(first, first, range(4)), second, [1, 2])
+    mixed = with_members_of(with_members_of(first, first, range(4)), second, [1, 2])
     assert [pop.member(mixed, member).counters.step for member in range(4)] == [1, 3, 3, 1]
     for member, where in enumerate((first, second, second, first)):
         assert ft.tree.equal(pop.member(where, member), pop.member(mixed, member))

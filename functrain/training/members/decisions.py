@@ -16,7 +16,7 @@ from functrain.errors.base import warn
 from functrain.metrics.by_member import best_member, of_member
 from functrain.metrics.mode import resolved_mode
 from functrain.populations.program import Population
-from functrain.populations.stopping import taken
+from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
 from functrain.training.early_stopping.rule import best_after, find
 
@@ -88,7 +88,7 @@ class MemberDecisions(Decisions):
         if held is None:
             return None
         without = [member for member, step in enumerate(loop.best["step"]) if step is None]
-        return taken(held, train, without) if without else held
+        return with_members_of(held, train, without) if without else held
 
     def saved_metrics(self, found: Found) -> Mapping[str, float]:
         """Return the metrics of the best member of an evaluation."""
@@ -120,8 +120,8 @@ class MemberDecisions(Decisions):
         columns: dict[str, Any] = {n: [one[n] for one in after] for n in ("value", "step")}
         state = best.get("state") if self.restores_best else None
         if self.restores_best:
-            held = taken(train, train, members) if state is None else state
-            columns["state"] = taken(held, train, improved)
+            held = with_members_of(train, train, members) if state is None else state
+            columns["state"] = with_members_of(held, train, improved)
         return {**columns, "member": best_member(columns["value"], mode)}
 
     def _stopping_after(
