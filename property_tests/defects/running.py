@@ -56,8 +56,8 @@ DECISIONS = (
     defect(
         "an evaluation weighs its batches alike",
         "training/evaluation.py",
-        "Mean.of(value, weight) if",
-        "Mean.of(value, weight * 0 + 1) if",
+        "by_member.of_batch(program, value, weight)",
+        "by_member.of_batch(program, value, weight * 0 + 1)",
         "run",
         "an_evaluation_weighs_every_sample_alike",
     ),
