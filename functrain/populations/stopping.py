@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import attrs
 import torch
@@ -22,8 +22,8 @@ from functrain.populations import states
 from functrain.populations.members import PARTS
 from functrain.transforms.graph.inputs import flatten, with_tensors
 
-if TYPE_CHECKING:
-    from functrain.populations.program import Population
+# The class is in program.py, which imports this file.
+Population: TypeAlias = Any
 
 
 class Part(NamedTuple):
