@@ -18,12 +18,17 @@ Train = Callable[[Task, Path], dict[str, Any]]
 
 @attrs.frozen
 class Contender:
-    """A way to train: `function` of `module` begins a run in a directory, or resumes it there."""
+    """A way to train: `function` of `module` begins a run in a directory, or resumes it there.
+
+    Attributes:
+        runs_on_several: whether it trains one model on several processes with PyTorch.
+    """
 
     name: str
     package: str
     module: str
     function: str = "train"
+    runs_on_several: bool = True
 
     @property
     def is_installed(self) -> bool:
@@ -45,5 +50,5 @@ CONTENDERS = (
     Contender("Lightning", "lightning", "in_lightning"),
     Contender("Accelerate", "accelerate", "in_accelerate"),
     Contender("transformers Trainer", "transformers", "in_transformers"),
-    Contender("Keras", "keras", "in_keras"),
+    Contender("Keras", "keras", "in_keras", runs_on_several=False),
 )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import time
 from collections import Counter
 from pathlib import Path
 
 import attrs
 
-from benchmarks.proof.contenders import Train
-from benchmarks.proof.processes import Outcome, run, start
+from benchmarks.proof.contenders import Contender, Train
+from benchmarks.proof.processes import Outcome, run, run_together, start
 from benchmarks.proof.tasks import Task
 
 SAME, OTHER, FAILED, RESUMED = "same bytes", "OTHER BYTES", "an error", "resumed"
@@ -33,15 +31,15 @@ def resumed(train: Train, task: Task, place: Path) -> str:
 def compared(outcome: Outcome, straight: Outcome) -> str:
     if outcome.error:
         return FAILED
-    return SAME if outcome.weights == straight.weights else OTHER
+    return SAME if outcome.equals(straight) else OTHER
 
 
-def damaged(train: Train, place: Path, flips: int) -> Counter[str]:
+def damaged(contender: Contender, place: Path, flips: int) -> Counter[str]:
     """Flip single bits in the files of a killed run, and count how its resumption ends.
 
     It is compared with a resumption of the undamaged run.
     """
-    task = Task("damage", kills=(13,))
+    train, task = contender.load(), Task("damage", kills=(13,))
     run(train, task, place / "killed", kill_after=task.kills[0])
     shutil.copytree(place / "killed", place / "undamaged", symlinks=True)
     undamaged = run(train, task, place / "undamaged")
@@ -78,21 +76,31 @@ def flip(path: Path, at: Position) -> None:
     path.write_bytes(data)
 
 
-def killed_while_saving(train: Train, place: Path, kills: int) -> Counter[str]:
+def killed_while_saving(contender: Contender, place: Path, kills: int) -> Counter[str]:
     """Kill runs that save a larger network after each batch, and count how resumption ends."""
-    task = Task("kill", width=700, save_every=1)
+    train, task = contender.load(), Task("kill", width=700, save_every=1)
     begun = time.perf_counter()
     run(train, task, place / "straight")
     seconds = time.perf_counter() - begun
     draw, counts = random.Random(0), Counter[str]()
     for attempt in range(kills):
         directory = place / f"killed_{attempt}"
-        directory.mkdir()
-        process, results = start(train, task, directory)
+        process = start(train, task, directory)
         time.sleep(draw.uniform(0.2, 0.9) * seconds)
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        os.close(results)
+        process.kill()
         counts[FAILED if run(train, task, directory).error else RESUMED] += 1
         shutil.rmtree(directory, ignore_errors=True)  # Keras removes it at the end of a run
     return counts
+
+
+def on_two_processes(train: Train, task: Task, place: Path, first: int) -> str:
+    """Train on two processes, the first so many batches on one, and compare with one process."""
+    straight = run(train, task, place / "straight")
+    if first and not run(train, task, place / "changed", kill_after=first).was_killed:
+        return "was not killed"
+    outcome = run_together(train, task, place / "changed", ranks=2)
+    if outcome.error or outcome.was_killed:
+        return FAILED
+    if outcome.equals(straight):
+        return SAME
+    return f"{outcome.distance(straight):.0e} apart"

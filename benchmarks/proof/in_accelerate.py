@@ -7,18 +7,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from torch.utils.data import DataLoader
 
-from benchmarks.proof.tasks import (
-    BATCH_SIZE,
-    EPOCHS,
-    RATE,
-    Net,
-    Points,
-    Task,
-    held_out,
-    loss,
-    rate,
+from benchmarks.proof.tasks import EPOCHS, Net, Task, loss
+from benchmarks.proof.torch_parts import (
+    evaluate,
+    held_out_loader,
+    optimizer_and_scheduler,
+    training_loader,
 )
 
 
@@ -27,15 +22,12 @@ def train(task: Task, directory: Path) -> dict[str, torch.Tensor]:
     accelerator = Accelerator(
         cpu=True,
         gradient_accumulation_steps=task.accumulate,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True),
     )
     net = Net(task)
-    adamw = torch.optim.AdamW(net.parameters(), lr=RATE)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lambda update: rate(task, update))
-    loader = DataLoader(Points(task), BATCH_SIZE, shuffle=True, num_workers=task.workers)
-    held = DataLoader(held_out(task), BATCH_SIZE)
+    adamw, schedule = optimizer_and_scheduler(net, task)
     model, optimizer, loader, held, scheduler = accelerator.prepare(
-        net, adamw, loader, held, scheduler
+        net, adamw, training_loader(task), held_out_loader(task), schedule
     )
     saved = sorted(directory.glob("batch_*"))
     position = int(saved[-1].name.removeprefix("batch_")) if saved else 0
@@ -53,11 +45,7 @@ def train(task: Task, directory: Path) -> dict[str, torch.Tensor]:
                 scheduler.step()
                 optimizer.zero_grad()
             if task.evaluate_every and (index + 1) % task.evaluate_every == 0:
-                model.eval()
-                with torch.no_grad():
-                    for batch in held:
-                        loss(model, batch)
-                model.train()
+                evaluate(model, held)
             if (index + 1) % (task.save_every_updates * task.accumulate) == 0:
                 accelerator.save_state(str(directory / f"batch_{index + 1:03}"))
     return dict(accelerator.unwrap_model(model).state_dict())

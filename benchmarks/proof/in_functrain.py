@@ -15,6 +15,8 @@ def train(task: Task, directory: Path) -> dict[str, torch.Tensor]:
     program = ft.program(
         lambda: Net(task), loss, ft.optim.AdamW(lr=schedule), accumulate=task.accumulate
     )
+    if task.parts > 1:
+        program = ft.sharded(program, parts=task.parts)
     run = ft.fit(
         program,
         ft.data.Batches(Points(task), BATCH_SIZE, seed=0, workers=task.workers),

@@ -10,18 +10,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader
 
-from benchmarks.proof.tasks import (
-    BATCH_SIZE,
-    EPOCHS,
-    RATE,
-    Net,
-    Points,
-    Task,
-    held_out,
-    loss,
-    rate,
+from benchmarks.proof.tasks import BATCH_SIZE, EPOCHS, Net, Task, loss
+from benchmarks.proof.torch_parts import (
+    held_out_loader,
+    optimizer_and_scheduler,
+    training_loader,
+    world,
 )
 
 
@@ -37,8 +32,7 @@ class Module(L.LightningModule):
         self.log("val_loss", loss(self.net, batch))
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=RATE)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: rate(self.task, at))
+        optimizer, scheduler = optimizer_and_scheduler(self, self.task)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -55,6 +49,8 @@ def train(task: Task, directory: Path) -> dict[str, torch.Tensor]:
     )
     trainer = L.Trainer(
         accelerator="cpu",
+        devices=world(),
+        strategy="ddp" if world() > 1 else "auto",
         max_epochs=EPOCHS,
         accumulate_grad_batches=task.accumulate,
         callbacks=[keeping],
@@ -66,8 +62,8 @@ def train(task: Task, directory: Path) -> dict[str, torch.Tensor]:
         num_sanity_val_steps=0,
         val_check_interval=task.evaluate_every or None,
     )
-    training = DataLoader(Points(task), BATCH_SIZE, shuffle=True, num_workers=task.workers)
-    held = DataLoader(held_out(task), BATCH_SIZE) if task.evaluate_every else None
+    training = training_loader(task, BATCH_SIZE // world())
+    held = held_out_loader(task) if task.evaluate_every else None
     begun = (directory / "last.ckpt").exists()
     trainer.fit(module, training, held, ckpt_path="last" if begun else None, weights_only=False)
     return dict(module.net.state_dict())

@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
 
-from benchmarks.proof.tasks import (
-    BATCH_SIZE,
-    EPOCHS,
-    RATE,
-    Net,
-    Points,
-    Task,
-    held_out,
-    loss,
-    rate,
+from benchmarks.proof.tasks import BATCH_SIZE, EPOCHS, Net, Points, Task, loss
+from benchmarks.proof.torch_parts import (
+    evaluate,
+    held_out_loader,
+    optimizer_and_scheduler,
+    training_loader,
+    world,
 )
 
 
@@ -36,14 +34,17 @@ def train_carefully(task: Task, directory: Path) -> dict[str, torch.Tensor]:
 
 def _train(task: Task, directory: Path, careful: bool) -> dict[str, torch.Tensor]:
     seed_generators(0)
-    model = Net(task)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: rate(task, update))
+    net = Net(task)
+    optimizer, scheduler = optimizer_and_scheduler(net, task)
+    model: Any = net
+    if world() > 1:
+        dist.init_process_group("gloo")
+        model = DistributedDataParallel(net)
     order = torch.Generator() if careful else None
-    loader = DataLoader(
-        Points(task), BATCH_SIZE, shuffle=True, num_workers=task.workers, generator=order
-    )
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    sampler = sampled(task) if careful or world() > 1 else None
+    options = {"sampler": sampler, "shuffle": sampler is None, "generator": order}
+    loader = training_loader(task, BATCH_SIZE // world(), **options)
+    parts = {"model": net, "optimizer": optimizer, "scheduler": scheduler}
     file, position, saved = directory / "checkpoint.pt", 0, None
     if file.exists():
         saved = torch.load(file, weights_only=False)
@@ -53,6 +54,8 @@ def _train(task: Task, directory: Path, careful: bool) -> dict[str, torch.Tensor
     for epoch in range(position // len(loader), EPOCHS):
         if order is not None:
             order.manual_seed(epoch)
+        if sampler is not None:
+            sampler.set_epoch(epoch)
         batches = iter(loader)
         for index in range(epoch * len(loader), (epoch + 1) * len(loader)):
             if careful and saved is not None and index == position:
@@ -66,19 +69,22 @@ def _train(task: Task, directory: Path, careful: bool) -> dict[str, torch.Tensor
                 scheduler.step()
                 optimizer.zero_grad()
             if task.evaluate_every and (index + 1) % task.evaluate_every == 0:
-                evaluate(model, task)
+                evaluate(model, held_out_loader(task))
             if (index + 1) % (task.save_every_updates * task.accumulate) == 0:
-                state: dict[str, Any] = {n: part.state_dict() for n, part in parts.items()}
-                torch.save(state | {"position": index + 1, "generators": generators()}, file)
-    return dict(model.state_dict())
+                save(parts, index + 1, file)
+    return dict(net.state_dict())
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, task: Task) -> None:
-    model.eval()
-    for batch in DataLoader(held_out(task), BATCH_SIZE):
-        loss(model, batch)
-    model.train()
+def sampled(task: Task) -> DistributedSampler[Any]:
+    rank = dist.get_rank() if world() > 1 else 0
+    return DistributedSampler(Points(task), world(), rank, seed=0)
+
+
+def save(parts: dict[str, Any], position: int, file: Path) -> None:
+    if world() > 1 and dist.get_rank() > 0:
+        return
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(states | {"position": position, "generators": generators()}, file)
 
 
 def seed_generators(seed: int) -> None:

@@ -10,17 +10,8 @@ from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from benchmarks.proof.tasks import (
-    BATCH_SIZE,
-    EPOCHS,
-    RATE,
-    Net,
-    Points,
-    Task,
-    held_out,
-    loss,
-    rate,
-)
+from benchmarks.proof.tasks import BATCH_SIZE, EPOCHS, Net, Points, Task, held_out, loss
+from benchmarks.proof.torch_parts import optimizer_and_scheduler, world
 
 
 class WithLoss(nn.Module):
@@ -43,12 +34,11 @@ def train(task: Task, directory: Path) -> dict[str, Tensor]:
     logging.set_verbosity_error()
     set_seed(0)
     model = WithLoss(Net(task))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: rate(task, update))
     arguments = TrainingArguments(
         output_dir=str(directory),
         num_train_epochs=EPOCHS,
-        per_device_train_batch_size=BATCH_SIZE,
+        per_device_train_batch_size=BATCH_SIZE // world(),
+        ddp_backend="gloo" if world() > 1 else None,
         gradient_accumulation_steps=task.accumulate,
         dataloader_num_workers=task.workers,
         save_strategy="steps",
@@ -67,7 +57,7 @@ def train(task: Task, directory: Path) -> dict[str, Tensor]:
         data_collator=collated,
         train_dataset=Points(task),
         eval_dataset=held_out(task),
-        optimizers=(optimizer, scheduler),
+        optimizers=optimizer_and_scheduler(model, task),
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
     return dict(model.net.state_dict())

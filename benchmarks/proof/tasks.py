@@ -27,6 +27,7 @@ class Task:
         kills: after how many batches each process is killed; epochs have 8 batches.
         save_every: batches between two checkpoints.
         evaluate_every: batches between two evaluations, 0 for none.
+        parts: the most processes that the run may ever have.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Task:
     evaluate_every: int = 0
     kills: tuple[int, ...] = (13,)
     save_every: int = 5
+    parts: int = 1
 
     @property
     def updates(self) -> int:
@@ -134,10 +136,10 @@ class Fuse:
     """Ends the process by SIGKILL when the model sees one batch more than `batches`."""
 
     batches: int | None = None
-    _burnt = 0
+    burnt = 0
 
     @classmethod
     def burn(cls) -> None:
-        if cls._burnt == cls.batches:
+        if cls.burnt == cls.batches:
             os.kill(os.getpid(), signal.SIGKILL)
-        cls._burnt += 1
+        cls.burnt += 1

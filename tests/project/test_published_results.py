@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,21 @@ def test_a_flipped_bit_never_changes_a_run_silently() -> None:
     table = output("-m", "benchmarks.proof", "damage", "--count", "6", "--only", "functrain")
     _, (_, same, failed, other) = rows(table)
     assert (int(same) + int(failed), other) == (6, "0")
+
+
+@pytest.mark.slow
+def test_a_power_cut_loses_nothing_that_was_synced() -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    options = ["--count", "8", "--only", "functrain", "tutorial"]
+    _, (_, *ours), (_, *theirs) = rows(output("-m", "benchmarks.proof", "power", *options))
+    assert [int(count) for count in ours] == [4, 4, 0, 0, 0]
+    assert int(theirs[3]) > 0  # torch.save syncs nothing: the only checkpoint may be cut off
+
+
+@pytest.mark.slow
+def test_two_processes_end_in_the_bytes_of_one() -> None:
+    options = ["--only", "functrain", "tutorial"]
+    _, (_, *ours), (_, *theirs) = rows(output("-m", "benchmarks.proof", "world", *options))
+    assert ours == ["same bytes"] * 4
+    assert all(cell.endswith(" apart") for cell in theirs)
