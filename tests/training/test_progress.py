@@ -39,6 +39,21 @@ def test_without_a_terminal_each_evaluation_prints_a_line() -> None:
 
 
 @pytest.mark.row(42)
+def test_an_evaluation_of_both_weights_prints_one_line() -> None:
+    file = io.StringIO()
+    program = ft.program(nn.Linear(2, 1), lambda model, x: model(x).mean(), ft.optim.SGD(), ema=0.5)
+    data = [torch.ones(4, 2)] * 2
+    listeners = [ProgressBar(Console(file=file, width=100))]
+    sets = {"near": data, "far": data}
+    run = ft.fit(program, data, until="4 steps", eval_data=sets, listeners=listeners)
+    lines = file.getvalue().splitlines()
+    assert [re.sub(r" loss \S+", "", line) for line in lines] == [
+        f"step {step}  {name}:  ema:" for step in (2, 4) for name in ("near", "far")
+    ]
+    assert lines[2].endswith(f"ema: loss {run.history['near/ema/loss'][-1]:.4g}")
+
+
+@pytest.mark.row(42)
 def test_on_a_terminal_the_bar_shows_epoch_steps_and_metrics() -> None:
     file = io.StringIO()
     run(Console(file=file, width=160, force_terminal=True, legacy_windows=False))

@@ -56,6 +56,8 @@ class ProgressBar:
         self._last: Mapping[str, Any] = {}
         self._metrics: tuple[str, ...] = ()
         self._evaluation = ""
+        # Step, name and weights: a reference to the state would keep its memory alive.
+        self._unprinted: tuple[int, str, str] | None = None
         self._shown = 0.0
         self._throughput: Throughput | None = None
 
@@ -88,18 +90,40 @@ class ProgressBar:
             self._show(event.state.counters)
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Print the evaluation, above the bar if there is one."""
+        """Add the evaluation to the bar; it is printed when training goes on.
+
+        That of the averaged weights is printed on the line of the raw ones.
+        """
         values = "  ".join(text(name, value) for name, value in event.metrics.items())
-        self._evaluation = f"{evaluation_name(event)}: {values}"
-        line = f"step {event.state.counters.step}  {self._evaluation}"
+        step = event.state.counters.step
+        _, last, weights = self._unprinted or (0, "", "")
+        if last == event.name and weights != event.weights:
+            self._evaluation += f"  {event.weights}: {values}"
+        else:
+            self._print_evaluation()
+            self._evaluation = f"{evaluation_name(event)}: {values}"
+        self._unprinted = (step, event.name, event.weights)
+        self._show(event.state.counters)
+
+    def on_batch_begin(self, event: events.BatchBegin) -> None:
+        """Print the evaluation of the step before, above the bar if there is one."""
+        if self._unprinted is not None:
+            self._print_evaluation()
+            self._show(event.state.counters)
+
+    def _print_evaluation(self) -> None:
+        if self._unprinted is None:
+            return
+        step, self._unprinted = self._unprinted[0], None
+        line = f"step {step}  {self._evaluation}"
         if self._notebook is None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
         else:
             self._lines = [*self._lines, line][-_NOTEBOOK_LINES:]
-            self._show(event.state.counters)
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Stop the bar at its final state."""
+        self._print_evaluation()
         if self._draws:
             self._metrics = _formatted(self._last)
         self._show(event.state.counters, ended=True)
@@ -107,6 +131,7 @@ class ProgressBar:
 
     def close(self) -> None:
         """Release the terminal, also after an exception ended the run."""
+        self._print_evaluation()
         if self._live is not None:
             self._live.stop()
         self._live = self._notebook = None
