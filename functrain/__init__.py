@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from functrain.core.loss import Loss
     from functrain.core.program import Program
     from functrain.core.state import TrainState
+    from functrain.core.swa import SWA
     from functrain.distributed.placement import Placement
     from functrain.distributed.sharded import sharded
     from functrain.populations.construct import population
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EMA",
+    "SWA",
     "Checkpoints",
     "EarlyStop",
     "Epochs",
@@ -108,6 +110,7 @@ __all__ = [
 _DEFINED_IN = {
     "Checkpoints": "functrain.checkpoint",
     "EMA": "functrain.core.ema",
+    "SWA": "functrain.core.swa",
     "EarlyStop": "functrain.training.early_stopping",
     "Epochs": "functrain.training.durations",
     "Evaluation": "functrain.training.evaluation",

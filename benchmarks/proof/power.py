@@ -27,8 +27,8 @@ BATCHES = 8  # after which a process is killed; it has saved one checkpoint
 def power_cuts(contender: Contender, place: Path, cuts: int) -> Counter[str]:
     """Cut the power while or after a second checkpoint is saved, and count from where runs go on.
 
-    The first checkpoint is on the disk. What belongs to the second is there as far as it was
-    synced; `crashed` says what becomes of the rest.
+    The first checkpoint is on the disk. The second is there as far as it was synced; `crashed`
+    says what becomes of the rest.
     """
     train, task = contender.load(), Task("power cut")
     run(train, task, place / "older", kill_after=BATCHES)

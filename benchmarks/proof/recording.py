@@ -1,4 +1,4 @@
-"""What a training process does to the files of a directory, recorded by strace.
+"""Record by strace how a training process changes the files of a directory.
 
 Unlike a recorder within Python (`tests/support/crashes/log.py`), this one sees what libraries in
 C++ and Rust write.

@@ -1,4 +1,4 @@
-"""What the contenders that are given a torch optimizer and a DataLoader have in common."""
+"""The common parts of contenders that take a torch optimizer and a DataLoader."""
 
 from __future__ import annotations
 

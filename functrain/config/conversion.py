@@ -69,6 +69,8 @@ def convert(value: Any, hint: Any, where: str = "") -> Any:
     if isinstance(value, dict) and TARGET in value:
         # If both are allowed, a mapping with a target is a target and not a mapping of options.
         fitting.sort(key=lambda option: attrs.has(unannotated(option)[0]))
+    elif isinstance(value, dict) and all(attrs.has(unannotated(option)[0]) for option in fitting):
+        fitting.sort(key=lambda option: len(value.keys() - fields(unannotated(option)[0])))
     kind, note = unannotated(fitting[0])
     if isinstance(note, AtLeast) and value < note.least:
         raise ConfigError(f"expected at least {note.least}, got {value}", where)
@@ -76,7 +78,9 @@ def convert(value: Any, hint: Any, where: str = "") -> Any:
         message = "missing; give the import path of a class or function"
         raise ConfigError(message, join_key(where, TARGET))
     if attrs.has(kind):
-        return _made(value, kind, where) if TARGET in value else _instance(value, kind, where)
+        if TARGET not in value:
+            return _instance(value, kind, where)
+        return _made(value, tuple(unannotated(option)[0] for option in fitting), where)
     arguments = typing.get_args(kind)
     if isinstance(value, list) and arguments:
         return [convert(each, arguments[0], join_key(where, i)) for i, each in enumerate(value)]
@@ -158,11 +162,12 @@ def _instance(value: dict[str, Any], cls: type, where: str) -> Any:
         raise ConfigError(sentence.strip().splitlines()[0], where) from error
 
 
-def _made(value: dict[str, Any], cls: type, where: str) -> Any:
+def _made(value: dict[str, Any], classes: tuple[type, ...], where: str) -> Any:
     """Instantiate a section that is given as a target, as Hydra allows."""
     made = instantiated(value, where)
-    if not isinstance(made, cls):
-        message = f"{value[TARGET]} does not create a {cls.__name__}"
+    if not isinstance(made, classes):
+        names = " or ".join(cls.__name__ for cls in classes)
+        message = f"{value[TARGET]} does not create a {names}"
         raise ConfigError(message, join_key(where, TARGET))
     return made
 

@@ -8,6 +8,7 @@ import attrs
 
 from functrain.config.conversion import AtLeast, Described
 from functrain.core.ema import EMA
+from functrain.core.swa import SWA
 from functrain.distributed.placement import Placement
 from functrain.errors import ConfigError
 from functrain.training.early_stopping.rules import EarlyStop
@@ -60,7 +61,7 @@ class ProgramOptions:
         clip_value: bound on each gradient element.
         accumulate: micro-batches per step.
         precision: of the forward pass; all but ``float32`` are autocast.
-        ema: a decay, or a mapping of the options of ``functrain.EMA``.
+        ema: a decay, or a mapping of the options of ``functrain.EMA`` or ``functrain.SWA``.
         nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
         sharpness_aware: sharpness-aware minimization, with its options.
@@ -76,7 +77,7 @@ class ProgramOptions:
     clip_value: float | None = None
     accumulate: Annotated[int, AtLeast(1)] = 1
     precision: Literal["float32", "bf16", "fp16", "bfloat16", "float16"] = "float32"
-    ema: float | EMA | None = None
+    ema: float | EMA | SWA | None = None
     nonfinite: Literal["raise", "skip", "ignore"] = "raise"
     trainable: str | list[str] | None = None
     sharpness_aware: bool | SharpnessOptions = False

@@ -9,7 +9,7 @@ from torch import nn
 
 from functrain.core import learning_rate, step
 from functrain.core.allocator import keep_freed_memory
-from functrain.core.ema import EMA
+from functrain.core.ema import Average
 from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer
@@ -32,7 +32,7 @@ def program(
     clip_value: float | None = None,
     accumulate: int = 1,
     precision: PrecisionName = "float32",
-    ema: EMA | float | None = None,
+    ema: Average | float | None = None,
     nonfinite: Nonfinite = "raise",
     trainable: Trainable | None = None,
     evaluate: LossFunction | None = None,
@@ -50,7 +50,7 @@ def program(
         accumulate: micro-batches in a step; their gradients are averaged by weight.
         precision: ``"float32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a loss scale); also
             ``"bfloat16"`` and ``"float16"``.
-        ema: an :class:`EMA` or a decay; ``None`` keeps no average.
+        ema: an :class:`EMA`, its decay, or an :class:`SWA`; ``None`` keeps no average.
         nonfinite: what a step with NaN or infinite loss or gradients does: ``"raise"``,
             ``"skip"`` (leaves the weights and counts it, without waiting for the device) or
             ``"ignore"``.

@@ -24,26 +24,10 @@ def _as_number(value: Any) -> float | Tensor:
 
 
 @attrs.frozen
-class EMA:
-    """How the average is taken.
+class Average:
+    """An average of the parameters; a subclass says how much the new ones weigh."""
 
-    Attributes:
-        decay: share of the old average kept by an update, in [0, 1].
-        every: an update is made every so many steps.
-        warmup: let the decay rise as ``min(decay, (1 + n) / (10 + n))`` over updates n, so that
-            early averages forget the initial weights (as in TensorFlow's
-            ``ExponentialMovingAverage(num_updates=...)``).
-
-    Example:
-        >>> EMA(0.999)
-        EMA(decay=0.999, every=1, warmup=False)
-    """
-
-    decay: float | Tensor = attrs.field(
-        default=0.999, converter=_as_number, validator=number(minimum=0, maximum=1, tensors=True)
-    )
-    every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
-    warmup: bool = False
+    every: int
 
     def init(self, params: Tensors) -> dict[str, Any]:
         """State before the first update: a copy of the trainable parameters.
@@ -64,11 +48,7 @@ class EMA:
 
     def weight(self, updates: Tensor) -> Tensor:
         """Return the weight of the new parameters in update number ``updates`` (from 0)."""
-        n = updates.to(widest(updates.device))
-        decay = torch.zeros_like(n) + self.decay
-        if self.warmup:
-            decay = torch.minimum(decay, (1 + n) / (10 + n))
-        return torch.where(updates == 0, 1.0, 1.0 - decay)
+        raise NotImplementedError
 
     def update(self, ema: dict[str, Any], params: Tensors) -> dict[str, Any]:
         """Move the average towards ``params``.
@@ -97,3 +77,34 @@ class EMA:
             for average, param in zip(old.values(), new, strict=True):
                 average.lerp_(param, weight.to(average.dtype))
         updates += 1
+
+
+@attrs.frozen
+class EMA(Average):
+    """How the average is taken.
+
+    Attributes:
+        decay: share of the old average kept by an update, in [0, 1].
+        every: an update is made every so many steps.
+        warmup: let the decay rise as ``min(decay, (1 + n) / (10 + n))`` over updates n, so that
+            early averages forget the initial weights (as in TensorFlow's
+            ``ExponentialMovingAverage(num_updates=...)``).
+
+    Example:
+        >>> EMA(0.999)
+        EMA(decay=0.999, every=1, warmup=False)
+    """
+
+    decay: float | Tensor = attrs.field(
+        default=0.999, converter=_as_number, validator=number(minimum=0, maximum=1, tensors=True)
+    )
+    every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
+    warmup: bool = False
+
+    def weight(self, updates: Tensor) -> Tensor:
+        """Return the weight of the new parameters in update number ``updates`` (from 0)."""
+        n = updates.to(widest(updates.device))
+        decay = torch.zeros_like(n) + self.decay
+        if self.warmup:
+            decay = torch.minimum(decay, (1 + n) / (10 + n))
+        return torch.where(updates == 0, 1.0, 1.0 - decay)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 from torch import Tensor, nn
 
-from functrain.core.ema import EMA
+from functrain.core.ema import EMA, Average
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
@@ -23,12 +23,13 @@ Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
 """What a step with a loss or gradients that are not finite does."""
 
 
-def _as_ema(value: EMA | float | Tensor | None) -> EMA | None:
+def _as_average(value: Average | float | Tensor | None) -> Average | None:
     if isinstance(value, int | float | Tensor) and not isinstance(value, bool):
         return EMA(value)
-    if value is not None and not isinstance(value, EMA):
+    if value is not None and not isinstance(value, Average):
         raise ConfigurationError(
-            f"ema: expected a decay such as 0.999, functrain.EMA(...) or None, got {value!r}"
+            f"ema: expected a decay such as 0.999, functrain.EMA(...), functrain.SWA(...) or "
+            f"None, got {value!r}"
         )
     return value
 
@@ -89,7 +90,7 @@ class Recipe:
     clip_value: float | Tensor | None = attrs.field(default=None, validator=_CLIP)
     accumulate: int = attrs.field(default=1, validator=_named(integer(minimum=1)))
     precision: Precision = attrs.field(default="float32", converter=as_precision)
-    ema: EMA | None = attrs.field(default=None, converter=_as_ema)
+    ema: Average | None = attrs.field(default=None, converter=_as_average)
     nonfinite: Nonfinite = attrs.field(default="raise", validator=_named(one_of(Nonfinite)))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)

@@ -22,7 +22,7 @@ from functrain.core import nonfinite
 from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import clipped
-from functrain.core.ema import EMA
+from functrain.core.ema import Average
 from functrain.core.gradients import GradientFunction, by_autograd, by_func
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
@@ -106,7 +106,7 @@ class Execution(NamedTuple):
     finite: Callable[[Recipe, Outputs], bool | Tensor]
     writable: Callable[[Fixed, DeviceState, Donation | None, bool | Tensor], DeviceState]
     update: Callable[[Optimizer, Tensors, Any, Tensors, Any], tuple[Tensors, Any]]
-    average: Callable[[EMA, dict[str, Any], Tensors, bool | Tensor], dict[str, Any]]
+    average: Callable[[Average, dict[str, Any], Tensors, bool | Tensor], dict[str, Any]]
 
 
 def take_step(
@@ -198,14 +198,14 @@ def by_rule(gradients: StepGradientFunction) -> Execution:
 
 
 def _averaged(
-    ema: EMA, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
 ) -> dict[str, Any]:
     new = ema.update(average, params)
     return nonfinite.chosen(due, new, average) if isinstance(due, Tensor) else new
 
 
 def _averaged_in_place(
-    ema: EMA, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
 ) -> dict[str, Any]:
     ema.update_(average, params)
     return average

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from functrain.core.ema import EMA
+from functrain.core.ema import Average
 from functrain.core.optimizer import Optimizer
 from functrain.core.state import Tensors
 from functrain.distributed.exchange import Exchange
@@ -41,7 +41,7 @@ def updated(
 
 
 def averaged(
-    placed: Placed, ema: EMA, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    placed: Placed, ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
 ) -> dict[str, Any]:
     """Move this rank's part of the average in place."""
     stored, target = placed.rows_of("params"), placed.rows_of("ema")

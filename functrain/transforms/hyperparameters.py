@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import learning_rate, step
-from functrain.core.ema import EMA
+from functrain.core.ema import EMA, Average
 from functrain.core.optimizer import Optimizer
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Recipe
@@ -61,7 +61,7 @@ def hyperparameters(recipe: Recipe) -> dict[str, Hyperparameter]:
         >>> {path: found[path].value for path in ("lr.lr", "momentum", "clip_norm", "ema")}
         {'lr.lr': 0.1, 'momentum': 0.9, 'clip_norm': None, 'ema': 0.99}
     """
-    decay = None if recipe.ema is None else recipe.ema.decay
+    decay = recipe.ema.decay if isinstance(recipe.ema, EMA) else None
     return {
         **{found.path: found for found in _of_optimizer(recipe.optimizer, "", ("optimizer",))},
         "clip_norm": Hyperparameter("clip_norm", ("clip_norm",), recipe.clip_norm),
@@ -122,7 +122,7 @@ def check(recipe: Recipe, hyperparameter: Hyperparameter, value: Any) -> None:
     for key in path:
         node = dict(node)[key] if isinstance(node, tuple) else getattr(node, key)
     if name == "ema":
-        if value is None or isinstance(value, EMA):
+        if value is None or isinstance(value, Average):
             return
         node, name = EMA(), "decay"
     field = attrs.fields_dict(type(node))[name]
@@ -195,7 +195,7 @@ def _with(node: Any, location: Location, value: Any) -> Any:
     """Return a frozen value with another one at a location in it."""
     name, *rest = location
     if name == "ema":
-        return attrs.evolve(node, ema=value if node.ema is None else _decay(node.ema, value))
+        return attrs.evolve(node, ema=_with_decay(node.ema, value))
     if name == "members":
         member, below = rest[0], tuple(rest[1:])
         pairs = [(n, _with(m, below, value) if n == member else m) for n, m in node.members]
@@ -206,5 +206,7 @@ def _with(node: Any, location: Location, value: Any) -> Any:
     )
 
 
-def _decay(ema: EMA, value: Any) -> EMA | None:
-    return None if value is None else attrs.evolve(ema, decay=value)
+def _with_decay(average: Average | None, value: Any) -> Any:
+    if isinstance(average, EMA) and value is not None:
+        return attrs.evolve(average, decay=value)
+    return value

@@ -8,10 +8,12 @@ from typing import Any
 import attrs
 import pytest
 import torch
+import yaml
 
 import functrain as ft
 from functrain import config
 from functrain.config import factories
+from functrain.config.conversion import convert
 from functrain.errors import ConfigError
 
 
@@ -29,6 +31,10 @@ class TestReading:
         assert loaded.program.ema == ft.EMA(0.5, warmup=True)
         assert loaded.fit.until == ["3 steps", "1 minute"]
         assert loaded.threads == 2
+
+    @pytest.mark.parametrize("options", ["{start: 5}", "{_target_: functrain.SWA, start: 5}"])
+    def test_an_average_is_the_one_that_has_the_options(self, options: str) -> None:
+        assert convert(yaml.safe_load(options), float | ft.EMA | ft.SWA | None) == ft.SWA(start=5)
 
     def test_a_file_with_a_module_in_its_folder(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -444,6 +444,27 @@ class TestEMA:
         expected = {path: p.detach() for path, p in averaged.module.named_parameters()}
         assert tree.diff(expected, state.ema["params"]) == []
 
+    @pytest.mark.parametrize(("start", "every"), [(1, 1), (4, 1), (4, 3), (5, 2)])
+    def test_of_equal_weights_equals_torchs(self, start: int, every: int) -> None:
+        from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
+
+        module = convnet().double()
+        averaged = AveragedModel(module, multi_avg_fn=get_swa_multi_avg_fn())
+        swa = ft.SWA(start=start, every=every)
+        program = ft.program(module, classify, ft.optim.SGD(lr=0.1), ema=swa)
+        state = program.init()
+        for step in range(1, 12):
+            batch = (torch.randn(4, 1, 4, 4).double(), torch.randint(0, 3, (4,)))
+            state, _ = program.train_step(state, batch)
+            if step % every == 0:
+                if step <= start:
+                    assert tree.diff(state.ema["params"], state.params) == []
+                if step >= start:
+                    module.load_state_dict({**state.params, **state.buffers})
+                    averaged.update_parameters(module)
+        for path, param in averaged.module.named_parameters():
+            torch.testing.assert_close(state.ema["params"][path], param.detach())
+
     def test_is_evaluated_apart_from_the_raw_weights(self) -> None:
         loss = lambda model, x: model(x).mean()  # noqa: E731
         program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=1.0), ema=0.9)

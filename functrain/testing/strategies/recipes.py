@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from functrain import optim
 from functrain.core.ema import EMA
+from functrain.core.swa import SWA
 from functrain.testing.strategies.schedules import schedules
 
 PRECISIONS = ("float32", "bf16", "fp16")
@@ -70,7 +71,7 @@ def recipes(
         {'ema': None, 'clip_norm': None, 'accumulate': 1, 'precision': 'float32',
          'nonfinite': 'raise'}
     """
-    averages = [None, 0.9, EMA(0.8, every=2), EMA(0.99, warmup=True)]
+    averages = [None, 0.9, EMA(0.8, every=2), EMA(0.99, warmup=True), SWA(start=3, every=2)]
     return st.fixed_dictionaries(
         {
             "optimizer": optimizers() if optimizer is None else optimizer,

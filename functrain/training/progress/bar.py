@@ -92,7 +92,7 @@ class ProgressBar:
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Add the evaluation to the bar; it is printed when training goes on.
 
-        That of the averaged weights is printed on the line of the raw ones.
+        The evaluation of the averaged weights is printed on the line of the raw ones.
         """
         values = "  ".join(text(name, value) for name, value in event.metrics.items())
         step = event.state.counters.step
