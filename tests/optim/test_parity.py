@@ -125,6 +125,19 @@ def test_kernel_is_bitwise_the_form_it_calls(
 
 
 @pytest.mark.row(13)
+@pytest.mark.parametrize("options", [one for one in SGD_CASES if "dampening" in one], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dampening_on_an_accelerator_spares_the_first_update(
+    options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, grads = make(dtype)
+    expected = run_torch(torch.optim.SGD, {"foreach": True, **options}, params, grads)
+    monkeypatch.setattr(Tensor, "is_cpu", False)
+    found = run_kernel(SGD(lr=0.05, **options), params, grads)
+    assert relative_error(found, expected) < (1e-6 if dtype is torch.float32 else 1e-14)
+
+
+@pytest.mark.row(13)
 @pytest.mark.sweep("ours", "dtype")
 @pytest.mark.parametrize(("ours", "theirs", "form", "options"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

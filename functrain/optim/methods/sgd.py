@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate
+from functrain.core.precision import widest
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
@@ -88,8 +89,11 @@ class SGD(Leafwise):
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Call the fused form that ``torch.optim.SGD(fused=True)`` calls."""
-        if params[0].is_cpu and params[0].dtype in (torch.float16, torch.bfloat16):
-            # There torch's fused form leaves parameters as they are (pytorch issue 191763).
+        on_cpu = params[0].is_cpu
+        # There torch's fused form leaves halves as they are (pytorch issue 191763). Elsewhere it
+        # would wait for the device, to know whether dampening begins.
+        half = on_cpu and params[0].dtype in (torch.float16, torch.bfloat16)
+        if half or not (on_cpu or is_zero(self.dampening)):
             self._in_parts_(grads, slots, params, lr, scalars)
             return
         torch._fused_sgd_(
@@ -102,7 +106,8 @@ class SGD(Leafwise):
             dampening=self.dampening,  # type: ignore[arg-type]
             nesterov=self.nesterov,
             maximize=self.maximize,
-            is_first_step=bool(slots) and self._is_first(scalars["step"]),
+            # The buffer starts at zero, so without dampening the first step is as any other.
+            is_first_step=bool(slots) and on_cpu and scalars["step"].item() == 1,
         )
 
     def _in_parts_(
@@ -111,7 +116,7 @@ class SGD(Leafwise):
         """Do what the foreach form of ``torch.optim.SGD`` does, block by block."""
         decay, step = constant(self.weight_decay, params), constant(-lr, params)
         momentum = constant(self.momentum, params)
-        share = 1.0 if self._is_first(scalars["step"]) else 1 - constant(self.dampening, params)
+        share = self._share(scalars["step"], params)
         for given, some, *velocities in blocks(grads, params, *slots):
             given = directed(given, some, decay, self.maximize)
             for velocity in velocities:
@@ -120,12 +125,13 @@ class SGD(Leafwise):
                 given = velocity if not self.nesterov else _ahead(given, velocity, momentum)
             add_scaled_(some, given, step)
 
-    def _is_first(self, step: Tensor) -> bool:
-        # The buffer starts at zero, so without dampening the first step is as any other:
-        # on an accelerator that saves waiting for the value of the step.
-        if not step.is_cpu and is_zero(self.dampening):
-            return False
-        return step.item() == 1
+    def _share(self, step: Tensor, params: Leaves) -> Rate:
+        """Return the factor of the gradient in the velocity, which dampening spares at first."""
+        later = 1 - constant(self.dampening, params)
+        if step.is_cpu:
+            return 1.0 if step.item() == 1 else later
+        one = torch.ones_like(step, dtype=widest(step.device))  # of two numbers torch makes float32
+        return constant(torch.where(step == 1, one, later), params)
 
 
 def _ahead(grads: Leaves, velocity: Leaves, momentum: Rate) -> Leaves:
