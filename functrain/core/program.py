@@ -181,7 +181,7 @@ class Program:
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         refuse_members(state)
-        refuse_vmap(state, self.device_step)
+        refuse_vmap(self.device_step)
         given: Any
         if self.sharded is None:
             given = split(batch, self.recipe.accumulate)
@@ -470,14 +470,16 @@ def refuse_members(state: TrainState) -> None:
         )
 
 
-def refuse_vmap(state: TrainState, device_step: step.DeviceStep) -> None:
+def refuse_vmap(device_step: step.DeviceStep) -> None:
     """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work.
 
     Raises:
-        UnsupportedError: the state is mapped.
+        UnsupportedError: the step is below one.
     """
-    params = state.params.values()
-    if step.is_eager(device_step) and any(map(torch._C._functorch.is_batchedtensor, params)):
+    transform = torch._C._functorch.peek_interpreter_stack()
+    if transform is None or not step.is_eager(device_step):
+        return
+    if transform.key() == torch._C._functorch.TransformType.Vmap:
         raise UnsupportedError(
             "train_step was called below torch.func.vmap. Train many states by one step as a "
             "population: pop = functrain.population(program, seeds=[...]); state = "

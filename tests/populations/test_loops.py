@@ -38,6 +38,14 @@ def test_vmap_over_a_train_step_names_population() -> None:
         torch.func.vmap(step)(torch.stack([state.params["0.weight"]] * 2))
 
 
+def test_vmap_over_the_batches_of_a_train_step_names_population() -> None:
+    own = program()
+    state, given = own.init(), batch(0)
+    several = ft.tree.map(lambda leaf: torch.stack([leaf, leaf]), given)
+    with pytest.raises(UnsupportedError, match=r"functrain.population\(program"):
+        torch.func.vmap(lambda one: own.train_step(state, one)[1]["loss"])(several)
+
+
 def test_several_steps_in_one_call_of_a_population() -> None:
     pop = ft.population(program(), seeds=[1, 2])
     expected, _ = trained(pop, 3)
