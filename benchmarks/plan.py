@@ -67,7 +67,7 @@ def planned(
     """Return the GiB on rank 0: parameters, optimizer state, parameters gathered for a step."""
     params = {path: one.detach() for path, one in model.named_parameters()}
     optimizer = ft.optim.AdamW(lr=1e-4)
-    exchange = Exchange(0, ranks, dist.group.WORLD)
+    exchange = Exchange(0, ranks, dist.group.WORLD.group_name)
     elements = units(optimizer, params)
     placed = Placed.of(ft.Placement(shard=shard), exchange, params, elements, "cpu")
     with mode:

@@ -13,7 +13,12 @@ import torch.distributed as dist
 
 from functrain.distributed.connections import set_timeout
 from functrain.distributed.group import World, current
-from functrain.errors import CheckpointWriteError, FunctrainError, RankFailedError
+from functrain.errors import (
+    CheckpointWriteError,
+    FunctrainError,
+    ProcessGroupError,
+    RankFailedError,
+)
 from functrain.tree import Tree, items
 from functrain.tree.placed import is_placed, require_all_ranks
 
@@ -130,11 +135,11 @@ def connected(world: World) -> World:
         # torch's default is half an hour, in which a rank that dies just now would be waited for.
         group = dist.new_group(backend="gloo", timeout=_MEETING)
         set_timeout(group, _LONGEST)
-    return attrs.evolve(world, group=group)
+    return attrs.evolve(world, group_name=group.group_name)
 
 
 def disconnect(world: World) -> None:
     """Destroy the group of :func:`connected`, unless all groups were destroyed meanwhile."""
     if world.size > 1 and dist.is_initialized():
-        with suppress(ValueError):
+        with suppress(ProcessGroupError):
             dist.destroy_process_group(world.group)

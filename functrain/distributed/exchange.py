@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from functrain.distributed import connections
 from functrain.distributed.placement import Division, Rows
 
 # torch 2.13 warns of the old name; versions before it have no other.
@@ -45,12 +46,12 @@ class Exchange:
     Attributes:
         rank: of this process.
         ranks: how many there are.
-        group: their process group; ``None`` for one process.
+        group_name: of their process group; ``None`` for one process.
     """
 
     rank: int
     ranks: int
-    group: dist.ProcessGroup | None
+    group_name: str | None
 
     def start(
         self, going: Sequence[Sequence[Tensor]], coming: Sequence[Sequence[Tensor]]
@@ -71,8 +72,8 @@ class Exchange:
             sent += [(_bytes(each), target) for each in going[target] if each.numel()]
         if not received and not sent:
             return Pending([], [])
-        group, device = self.group, (received or sent)[0][0].device
-        assert group is not None, "one process has no messages"
+        assert self.group_name is not None, "one process has no messages"
+        group, device = connections.named(self.group_name), (received or sent)[0][0].device
         if device.type == "cpu":  # what torch does below, without its checks of each argument
             works = [group.recv([each], source, 0) for each, source in received]
             works += [group.send([each], target, 0) for each, target in sent]

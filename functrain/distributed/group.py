@@ -17,7 +17,7 @@ import attrs
 import torch
 import torch.distributed as dist
 
-from functrain.distributed import failure
+from functrain.distributed import connections, failure
 from functrain.distributed.joining import device_of, join
 from functrain.distributed.launch import from_environment
 from functrain.distributed.reports import listed
@@ -37,17 +37,26 @@ class World:
     Attributes:
         rank: of this process, from 0.
         size: the number of processes.
-        group: the default process group of torch; ``None`` in a single process without one.
+        group_name: of their process group of torch; ``None`` in a single process without one.
 
     Example:
-        >>> world = World(rank=0, size=1, group=None)
+        >>> world = World(rank=0, size=1)
         >>> world.gathered("a"), world.broadcast("b")
         (['a'], 'b')
     """
 
     rank: int
     size: int
-    group: ProcessGroup | None = None
+    group_name: str | None = None
+
+    @property
+    def group(self) -> ProcessGroup | None:
+        """The process group of torch.
+
+        Raises:
+            ProcessGroupError: this process has left it.
+        """
+        return None if self.group_name is None else connections.named(self.group_name)
 
     @property
     def is_broken(self) -> bool:
@@ -184,7 +193,7 @@ def current(
             the local rank, or the CPU.
 
     Returns:
-        The world; ``World(0, 1, None)`` for a process on its own.
+        The world; ``World(0, 1)`` for a process on its own.
 
     Raises:
         ConfigurationError: the variables of the launcher are incomplete or contradict each other.
@@ -192,7 +201,7 @@ def current(
 
     Example:
         >>> current()
-        World(rank=0, size=1, group=None)
+        World(rank=0, size=1, group_name=None)
     """
     if not dist.is_available():
         return World(0, 1)
@@ -201,4 +210,6 @@ def current(
         if launch is None or not launch.address:
             return World(0, 1)
         join(launch, timeout, device_of(launch, device))
-    return World(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+    group = dist.group.WORLD
+    assert group is not None, "it is initialized"
+    return World(group.rank(), group.size(), group.group_name)

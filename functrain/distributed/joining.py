@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -89,19 +90,21 @@ def join(launch: Launch, timeout: float | timedelta | None, device: torch.device
             f"{launch.size} processes were started, that this machine reaches MASTER_ADDR, and "
             "that no other process uses MASTER_PORT there"
         ) from error
-    atexit.register(leave, dist.group.WORLD)
+    group = dist.group.WORLD
+    assert group is not None, "just started"
+    atexit.register(leave, weakref.ref(group))
 
 
-def leave(group: ProcessGroup | None = None) -> None:
+def leave(joined: weakref.ref[ProcessGroup] | None = None) -> None:
     """Leave the process group, as happens at exit by itself.
 
     Rank 0 waits a few seconds for the others, because its process may serve their store.
 
     Args:
-        group: the group to leave; it is left alone if it is not the default one any more.
+        joined: the group to leave; nothing is left if it is not the default one any more.
     """
     world = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
-    if world is None or group not in (None, world):
+    if world is None or (joined is not None and joined() is not world):
         return
     if failure.of(world) is None:
         wait_for_others(world, "left", _LAST)

@@ -134,7 +134,7 @@ class LogitsError(FunctrainError, ValueError):
 
 
 class ProcessGroupError(FunctrainError, ConnectionError):
-    """A process could not join the process group that its launcher describes."""
+    """A process could not join the process group that its launcher describes, or has left it."""
 
 
 class AloneError(FunctrainError, RuntimeError):

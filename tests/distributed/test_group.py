@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import ranks
 import torch
 import torch.distributed as dist
 
+import functrain as ft
 from functrain.distributed import World, current
+from functrain.distributed.joining import leave
 from functrain.errors import ConfigurationError, ProcessGroupError, RankMismatchError
 
 
@@ -66,11 +70,31 @@ def group_of_the_user() -> tuple[object, ...]:
     os.environ["WORLD_SIZE"] = "7"  # must not matter
     store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(0, 9))
-    return current() == World(0, 1, dist.group.WORLD), current(timeout=3).size
+    return current() == World(0, 1, dist.group.WORLD.group_name), current(timeout=3).size
 
 
 def test_a_group_of_the_user_is_used() -> None:
     assert ranks.run(group_of_the_user, 1) == [(True, 1)]
+
+
+def left() -> tuple[bool, str]:
+    world, model = current(), torch.nn.Linear(2, 1)
+    program = ft.sharded(ft.program(model, lambda m, b: m(b).mean(), ft.optim.SGD(lr=0.1)))
+    state, _ = program.train_step(program.init(), torch.ones(2, 2))
+    group = weakref.ref(dist.group.WORLD)
+    leave()
+    gone = group() is None
+    with pytest.raises(ProcessGroupError) as caught:
+        world.barrier()
+    del program, state  # only now
+    return gone, str(caught.value)
+
+
+def test_nothing_keeps_the_group_after_it_was_left() -> None:
+    # A thread of gloo that releases a tensor while the interpreter ends aborts the process.
+    for gone, message in ranks.run(left, 2):
+        assert gone
+        assert "which this process has left" in message
 
 
 def compared(values: list[dict[str, str | int]]) -> None:
