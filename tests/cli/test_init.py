@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 
 Run = Callable[..., Any]
@@ -22,11 +21,7 @@ def test_a_new_project_trains_and_its_tests_pass(functrain: Run, tmp_path: Path)
     assert f"cd {project}" in made.out
 
     def run(*words: str) -> str:
-        command = [sys.executable, "-m", *words]
-        environment = {**os.environ, "COLUMNS": "100"}
-        ended = subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=300, env=environment
-        )
+        ended = processes.run("-m", *words, cwd=project, env={**os.environ, "COLUMNS": "100"})
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 

@@ -94,6 +94,7 @@ def test_a_pipe_has_one_line_for_each_row(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("command", ["ls", "show"])
 def test_no_color_is_plain_text(run: Path, command: str) -> None:
     assert b"\x1b[1m" in terminal(80, command, run)

@@ -103,7 +103,9 @@ class Child:
     def wait(self, timeout: float = 300) -> int:
         self._process.join(timeout)
         if self.returncode is None:
-            self.kill()
+            self.send_signal(signal.SIGTERM)  # a launcher then ends its processes
+            self._process.join(10)
+            self._process.kill()
             self._process.join()
             raise AssertionError(f"still ran after {timeout} s:\n{self.errors.read_text()}")
         return self.returncode

@@ -26,6 +26,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import attrs
+import processes
 from processes import CONTEXT
 
 ROOT = Path(__file__).parents[2]
@@ -213,24 +214,11 @@ def torchrun(
         script: a file, or the name of a module after ``-m`` in ``options``.
         args: of the script.
         options: of torchrun, for example ``["--max-restarts=1"]``.
-        timeout: seconds after which torchrun and its processes are killed.
+        timeout: seconds after which torchrun and its processes are ended.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(n)]
     if not any(option.startswith(("--rdzv", "--standalone", "--master")) for option in options):
-        command.append("--standalone")
+        launch.append("--standalone")
     variables = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [*command, *options, str(script), *args],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun then ends its processes
-        out, err = process.communicate(timeout=_GRACE)
-        raise AssertionError(f"torchrun still ran after {timeout} s:\n{out}\n{err}") from None
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return processes.run(*launch, *options, str(script), *args, env=variables, timeout=timeout)

@@ -352,6 +352,7 @@ def of_the_address() -> ft.Program:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs the numbers of processes")
+@pytest.mark.long
 def test_what_differs_by_process_is_not_laid_to_the_hash_seed() -> None:
     with pytest.raises(IncompleteError, match=r"not found \(process\)"):
         check_complete(of_the_address, batch=BATCH)
