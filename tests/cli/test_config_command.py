@@ -45,7 +45,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
     (tmp_path / "run.yaml").write_text("seed: 1\nfit:\n  untill: 3 steps\n")
     command = [sys.executable, "-m", "functrain", "config", "check", "run.yaml"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert ended.returncode == 2
     expected = "functrain: run.yaml:3: fit.untill: unknown key (did you mean 'until'?)\n"
     assert ended.stderr == expected

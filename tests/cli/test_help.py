@@ -29,7 +29,7 @@ CALL += "finally: print('torch' in sys.modules, file=sys.stderr)"
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", CALL, *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
     )
 
 
@@ -97,5 +97,5 @@ class TestCompletion:
             f"PATH={tmp_path}:$PATH; source {tmp_path}/script; COMP_WORDS=(functrain ve); "
             "COMP_CWORD=1; _functrain_completion functrain; echo ${COMPREPLY[*]}"
         )
-        ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300)
         assert ended.stdout.split() == ["verify"], ended.stderr

@@ -33,11 +33,6 @@ def joined(timeout: float | None = None) -> World:
     return world
 
 
-def ends(function: Any, n: int, *args: Any, timeout: float = 60) -> list[Any]:
-    """Give the outcomes; a rank that still runs after the timeout has died for the tests."""
-    return ranks.outcomes(function, n, *args, timeout=timeout)
-
-
 def one_raises(failing: int, where: str) -> None:
     world = joined()
     groups = [dist.new_group([0, world.size - 1])]
@@ -57,7 +52,7 @@ def one_raises(failing: int, where: str) -> None:
 @pytest.mark.parametrize("where", ["host", "device", "another group"])
 @pytest.mark.parametrize("failing", [0, 2])
 def test_an_exception_of_one_rank_ends_all(failing: int, where: str) -> None:
-    found = ends(one_raises, 3, failing, where)
+    found = ranks.outcomes(one_raises, 3, failing, where)
     error = found.pop(failing)
     assert type(error) is KeyError
     assert error.args == ("sample 7",)
@@ -78,7 +73,7 @@ def one_is_killed(failing: int) -> None:
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_killed_rank_ends_all(failing: int) -> None:
-    found = ends(one_is_killed, 3, failing)
+    found = ranks.outcomes(one_is_killed, 3, failing)
     died = found.pop(failing)
     assert (type(died), died.code) == (ranks.DiedError, -signal.SIGKILL)
     for other in found:
@@ -100,7 +95,7 @@ def one_hangs(failing: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_hanging_rank_is_named_after_the_timeout(failing: int, tmp_path: Path) -> None:
-    found = ends(one_hangs, 3, failing, tmp_path)
+    found = ranks.outcomes(one_hangs, 3, failing, tmp_path)
     assert type(found.pop(failing)) is RankFailedError  # on the rank itself, once it goes on
     for error in found:
         assert type(error) is RankFailedError
@@ -121,7 +116,7 @@ def one_is_stopped() -> None:
 
 
 def test_a_stopped_rank_is_named_after_the_timeout() -> None:
-    first, second = ends(one_is_stopped, 2)
+    first, second = ranks.outcomes(one_is_stopped, 2)
     assert str(first).startswith("rank 1 gave no answer within 2 s"), first
     assert type(second) is ranks.DiedError
 
@@ -135,7 +130,7 @@ def waits_for_one_that_waits() -> None:
 
 
 def test_a_rank_that_waits_for_a_waiting_rank_ends_too() -> None:
-    first, _, third = ends(waits_for_one_that_waits, 3)
+    first, _, third = ranks.outcomes(waits_for_one_that_waits, 3)
     assert str(first) == str(third) == "rank 1 raised ValueError: first in the chain"
 
 
@@ -152,7 +147,7 @@ def refuses_while_another_waits() -> None:
 
 
 def test_a_rank_that_refuses_ends_those_that_wait_for_it() -> None:
-    first, _, third = ends(refuses_while_another_waits, 3)
+    first, _, third = ranks.outcomes(refuses_while_another_waits, 3)
     assert str(first) == str(third) == "rank 1 raised ValueError: early"
 
 
@@ -163,7 +158,7 @@ def each_raises() -> None:
 
 
 def test_each_rank_raises_its_own_exception() -> None:
-    found = ends(each_raises, 3)
+    found = ranks.outcomes(each_raises, 3)
     assert [(type(error), str(error)) for error in found] == [
         (ValueError, f"by rank {rank}") for rank in range(3)
     ]
@@ -183,7 +178,7 @@ def nested(failing: int) -> None:
 
 
 def test_a_failure_in_nested_blocks_is_published_once() -> None:
-    first, second, third = ends(nested, 3, 1)
+    first, second, third = ranks.outcomes(nested, 3, 1)
     assert type(second) is LookupError
     for other in (first, third):  # wrapped by the code around, with the cause
         assert type(other) is LookupError
@@ -221,7 +216,7 @@ def served_until_all_are_here(world: World) -> None:
 def test_a_broken_group_refuses_collectives(failing: int) -> None:
     expected = [["RankFailedError"]] * 2
     expected[failing] = ["ValueError"]
-    assert ends(goes_on, 2, failing) == expected
+    assert ranks.outcomes(goes_on, 2, failing) == expected
 
 
 def busy() -> None:
@@ -235,7 +230,7 @@ def busy() -> None:
 
 
 def test_a_rank_that_serves_the_store_waits_for_the_others_to_read() -> None:
-    first, second = ends(busy, 2)
+    first, second = ranks.outcomes(busy, 2)
     assert type(first) is ValueError
     assert str(second) == "rank 0 raised ValueError: early"
 
@@ -259,7 +254,7 @@ def fails_in_a_thread() -> None:
 
 
 def test_every_thread_of_the_rank_that_serves_the_store_waits_for_the_others() -> None:
-    _, second = ends(fails_in_a_thread, 2)
+    _, second = ranks.outcomes(fails_in_a_thread, 2)
     assert str(second) == "rank 0 raised ValueError: early"
 
 
@@ -271,7 +266,7 @@ def leaves_early() -> None:
 
 
 def test_a_rank_that_does_fewer_collectives_is_named() -> None:
-    first, second, third = ends(leaves_early, 3)
+    first, second, third = ranks.outcomes(leaves_early, 3)
     assert second is None
     for error in (first, third):
         assert str(error).startswith("rank 1 left the group while rank"), error
@@ -289,7 +284,7 @@ def goes_apart() -> None:
 
 
 def test_ranks_that_wait_for_different_operations_are_named() -> None:
-    for error in ends(goes_apart, 3):
+    for error in ranks.outcomes(goes_apart, 3):
         assert type(error) is RankFailedError
         assert error.rank is None
         assert str(error).startswith("ranks wait for different operations: "), error
@@ -307,7 +302,7 @@ def interrupted(kind: type[BaseException]) -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_rank_ends_the_others(kind: type[BaseException]) -> None:
-    first, second = ends(interrupted, 2, kind)
+    first, second = ranks.outcomes(interrupted, 2, kind)
     assert type(second) is kind
     assert str(first) == f"rank 1 raised {kind.__name__}"
 
@@ -327,7 +322,7 @@ def generator() -> list[Any]:
 
 
 def test_closing_a_generator_is_no_failure() -> None:
-    assert ends(generator, 2) == [[False]] * 2
+    assert ranks.outcomes(generator, 2) == [[False]] * 2
 
 
 def wrapped() -> None:
@@ -343,7 +338,7 @@ def wrapped() -> None:
 
 
 def test_a_wrapped_failure_of_a_collective_names_the_rank() -> None:
-    first, _ = ends(wrapped, 2)
+    first, _ = ranks.outcomes(wrapped, 2)
     assert str(first) == "rank 1 raised ValueError: bad batch"
 
 
@@ -356,6 +351,6 @@ def unrelated() -> None:
 
 
 def test_a_runtime_error_of_a_rank_is_its_own() -> None:
-    first, second = ends(unrelated, 2)
+    first, second = ranks.outcomes(unrelated, 2)
     assert type(second) is RuntimeError
     assert str(first) == "rank 1 raised RuntimeError: the model is called gloo"

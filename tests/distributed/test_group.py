@@ -135,7 +135,7 @@ def test_ranks_meet_in_a_store_that_keeps_what_earlier_ones_wrote(sizes: tuple[i
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
     for n in sizes:
-        found = ranks.outcomes(joined, n, variables=agent, timeout=20)
+        found = ranks.outcomes(joined, n, variables=agent)
         assert found == [(rank, n, "gloo", True) for rank in range(n)]
 
 
@@ -148,7 +148,7 @@ def test_a_rank_that_does_not_come_is_an_error_in_an_agents_store(missing: int) 
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(store.port)}
     (error,) = ranks.outcomes(
-        join_soon, 1, timeout=20, variables={**agent, "WORLD_SIZE": "2", "RANK": str(1 - missing)}
+        join_soon, 1, variables={**agent, "WORLD_SIZE": "2", "RANK": str(1 - missing)}
     )
     assert type(error) is ProcessGroupError
     assert "all 2 processes were started" in str(error)

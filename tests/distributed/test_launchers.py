@@ -48,7 +48,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def by_hand(
-    n: int, script: Path, *args: str, timeout: float = 60, **more: str
+    n: int, script: Path, *args: str, timeout: float = 300, **more: str
 ) -> list[tuple[int, str, str]]:
     """Start processes with variables set by hand; give exit code, output and errors of each."""
     port, found = str(ranks.free_port()), []

@@ -92,7 +92,7 @@ def test_every_notebook_is_checked() -> None:
 def test_it_runs_and_prints_its_results(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
     text = printed(notebook)
     for words in SHOWN[path.stem]:
         assert words in text
@@ -158,7 +158,7 @@ class Kernel:
         asked = self.client.execute(code)
         text, error = "", ""
         while True:
-            message = self.client.get_iopub_msg(timeout=60)
+            message = self.client.get_iopub_msg(timeout=300)
             if message["parent_header"].get("msg_id") != asked:
                 continue
             kind, content = message["msg_type"], message["content"]
@@ -253,7 +253,7 @@ def test_live_curves_update_one_output() -> None:
         "program.init(seed=0)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbclient.NotebookClient(notebook, timeout=120).execute()
+    nbclient.NotebookClient(notebook, timeout=300).execute()
     curves, state = outputs(notebook)
     assert curves.output_type == "display_data"
     assert "eval/loss" in curves.data["text/html"]

@@ -50,7 +50,7 @@ def pytested(path: Path, source: str, *options: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "functrain_pytest", *options, "test_it.py"]
     first = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
     command[1:3] = ["-c", f"{first}import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
-    done = subprocess.run(command, cwd=path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=path, capture_output=True, text=True, timeout=300)
     return done.stdout + done.stderr
 
 
@@ -72,7 +72,7 @@ def test_each_test_starts_with_the_seed_and_states_are_compared_leaf_by_leaf(
 def test_it_is_loaded_without_torch() -> None:
     code = "import sys, functrain_pytest; assert not {'torch', 'functrain'} & set(sys.modules)"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -186,7 +186,7 @@ data = [torch.ones(4, 2)] * 4
 run = ft.fit(program, data, until="8 steps", eval_data=data)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbclient.NotebookClient(notebook, timeout=120).execute()
+    nbclient.NotebookClient(notebook, timeout=300).execute()
     (output,) = notebook.cells[0].outputs  # one output that is replaced, and no warning
     assert output["output_type"] == "display_data"
     *evaluations, bar = output["data"]["text/plain"].splitlines()

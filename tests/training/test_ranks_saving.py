@@ -214,7 +214,7 @@ def filling(directory: Path, rank: int, background: bool) -> tuple[int | None, s
 
 @pytest.mark.parametrize(("rank", "background"), [(1, False), (0, True)])
 def test_a_full_disk_on_one_rank(tmp_path: Path, rank: int, background: bool) -> None:
-    for code, text in ranks.run(filling, 3, tmp_path / "run", rank, background, timeout=40):
+    for code, text in ranks.run(filling, 3, tmp_path / "run", rank, background):
         assert code == errno.ENOSPC
         assert f"rank {rank}" in text
     store = ft.Checkpoints(tmp_path / "run")
@@ -241,7 +241,7 @@ def changing(directory: Path, background: bool) -> None:
 
 
 def test_an_error_of_rank_0_before_a_save(tmp_path: Path) -> None:
-    first, *others = ranks.outcomes(changing, 3, tmp_path / "run", True, timeout=40)
+    first, *others = ranks.outcomes(changing, 3, tmp_path / "run", True)
     assert isinstance(first, ft.errors.UnsupportedError)
     for error in others:
         assert isinstance(error, ft.errors.RankFailedError)

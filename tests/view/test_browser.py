@@ -25,7 +25,7 @@ def dom(page: str, tmp_path: Path, width: int = 1200) -> str:
         *(str(CHROMIUM), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"),
         *(f"--window-size={width},900", "--dump-dom", (tmp_path / "page.html").as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return done.stdout
 
 

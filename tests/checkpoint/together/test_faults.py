@@ -82,7 +82,7 @@ def fail_each_call(directory: Path, failing_rank: int) -> list[Any]:
 @pytest.mark.row(35)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_call_of_a_rank_failing(tmp_path: Path, rank: int) -> None:
-    found = ranks.run(fail_each_call, 2, tmp_path / "run", rank, timeout=100)
+    found = ranks.run(fail_each_call, 2, tmp_path / "run", rank)
     failures = set()
     for (failed, told, intact), (_, other, also_intact) in zip(*found, strict=True):
         failures.add(failed)
@@ -223,7 +223,7 @@ def test_killed_at_any_call(tmp_path: Path, points: list[tuple[int, int]]) -> No
     for number, (rank, nth) in enumerate(points):
         directory = tmp_path / str(number)
         torn = chance.random() < 0.5
-        outcomes = ranks.outcomes(save_until_killed, 2, directory, rank, nth, torn, timeout=40)
+        outcomes = ranks.outcomes(save_until_killed, 2, directory, rank, nth, torn)
         store = Checkpoints(directory)
         loaded, manifest = store.restore()
         died = isinstance(outcomes[rank], ranks.DiedError)
