@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.codegen import common
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functrain.errors import FunctrainWarning
 from functrain.transforms.graph import kernels
 from functrain.transforms.graph.inductor import (
     compile_in_memory,
@@ -43,11 +47,43 @@ def test_the_same_bytes_as_inductors_own_libraries() -> None:
 
 
 def test_a_large_graph_has_several_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_TOGETHER", 2)
+    load, sources = kernels.Libraries.load_async, list[str]()
+
+    def noted(source: str, **options: Any) -> Any:
+        sources.append(source)
+        return load(source, **options)
+
+    monkeypatch.setattr(kernels.Libraries, "load_async", noted)
+    monkeypatch.setattr(kernels, "_TOGETHER", 1)
     graph = make_fx(_work)(*_inputs())
     found = compile_in_memory(graph, _inputs(), {"epilogue_fusion": False})(*_inputs())
     for one, expected in zip(found, _work(*_inputs()), strict=True):
         torch.testing.assert_close(one, expected)
+    assert len(sources) > 1
+
+
+@pytest.mark.parametrize("part", ["init_backend_registration", "DeviceCodegen"])
+def test_another_inductor_compiles_in_its_own_way(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = make_fx(_work)(*_inputs())
+    ours = compile_in_memory(graph, _inputs(), {})(*_inputs())
+    changed = SimpleNamespace(**{name: getattr(common, name) for name in dir(common)})
+    delattr(changed, part)
+    monkeypatch.setattr(kernels, "common", changed)
+    with pytest.warns(FunctrainWarning, match=f"each kernel by itself.*has no attribute '{part}'"):
+        theirs = compile_in_memory(graph, _inputs(), {})(*_inputs())
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_no_inductor_compiles_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", broken)
+    with pytest.raises(RuntimeError, match="no compiler"):
+        compile_in_memory(make_fx(_work)(*_inputs()), _inputs(), {})
 
 
 def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:

@@ -16,8 +16,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch.fx import Graph, GraphModule
 from xxhash import xxh3_128
 
-from functrain.transforms.graph import kernels
-from functrain.transforms.graph.kernels import one_library
+from functrain.errors.base import FunctrainWarning, warn
 
 Callee = Callable[..., Any]
 
@@ -35,20 +34,41 @@ class CommonSubexpressions(CustomGraphPass):
 
     def uuid(self) -> Any:
         """Tell a cache of compiled graphs whether the pass is still the same."""
-        return get_hash_for_files((__file__, kernels.__file__))
+        kernels = str(Path(__file__).with_name("kernels.py"))
+        return get_hash_for_files((__file__, kernels))
 
 
 def compile_in_memory(
     graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
 ) -> Callee:
-    """Compile a graph; Inductor keeps the parts in a cache of its own."""
-    call: Callee
+    """Compile a graph; Inductor keeps the parts in a cache of its own.
+
+    One library for all kernels takes private parts of Inductor. Where a version of torch has
+    changed them, Inductor compiles in its own way, to the same bytes.
+    """
     # A precompiled header takes as long as three libraries without one.
     fast = {**_without_trials(), "cpp_cache_precompile_headers": False}
-    with torch._inductor.config.patch({**fast, **options}), one_library():
-        call = torch._inductor.standalone_compile(
-            graph, list(inputs), dynamic_shapes="from_example_inputs"
-        )
+    with torch._inductor.config.patch({**fast, **options}):
+        try:
+            from functrain.transforms.graph.kernels import one_library
+
+            with one_library():
+                return _compiled(graph, inputs)
+        except Exception as error:  # not hidden: raised again by Inductor itself, or told
+            call = _compiled(graph, inputs)
+            text = f"{type(error).__name__}: {error}"
+    warn(
+        f"torch {torch.__version__} compiles each kernel by itself, which takes longer, because "
+        f"compiling them together failed: {text}. Please report it",
+        FunctrainWarning,
+    )
+    return call
+
+
+def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callee:
+    call: Callee = torch._inductor.standalone_compile(
+        graph, list(inputs), dynamic_shapes="from_example_inputs"
+    )
     return call
 
 
