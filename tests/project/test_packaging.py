@@ -153,6 +153,13 @@ def test_versions_agree() -> None:
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_the_versions_that_compat_runs_are_those_of_the_table() -> None:
+    (pairs,) = re.findall(r"set -- ([\d. -]+)  #", (ROOT / ".ci" / "compat").read_text())
+    page = (ROOT / "docs" / "versioning.md").read_text()
+    rows = re.findall(r"^\| (3\.\d+) \| (\d\.\d+\.\d) \|", page, re.MULTILINE)
+    assert pairs.split() == [f"{python}-{torch}" for python, torch in rows]
+
+
 def test_imports_of_the_core_are_its_dependencies() -> None:
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     known = {re.split(r"[<>=\[]", one)[0].replace("pyyaml", "yaml") for one in named}

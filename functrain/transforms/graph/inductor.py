@@ -54,7 +54,7 @@ def compile_in_memory(
 
             with one_library():
                 return _compiled(graph, inputs)
-        except Exception as error:  # not hidden: raised again by Inductor itself, or told
+        except Exception as error:  # not hidden: raised again by Inductor itself, or in the warning
             call = _compiled(graph, inputs)
             text = f"{type(error).__name__}: {error}"
     warn(
