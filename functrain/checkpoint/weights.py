@@ -97,6 +97,13 @@ def select_weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
         by_path[leaf.path] = leaf
     if what == "all":
         return by_path
+    population = manifest.info.get("population") if isinstance(manifest.info, dict) else None
+    if population:
+        raise ConfigurationError(
+            f"the checkpoint is of a population of {population['members']} members, whose weights "
+            "lie together; take one out: functrain member RUN OUT --index 0, or "
+            "pop.member(state, 0). what='all' takes all tensors by their paths"
+        )
     base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
     if base is None:
         raise ConfigurationError(

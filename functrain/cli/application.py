@@ -14,7 +14,7 @@ from functrain import __version__
 from functrain.cli.config import app as configuration
 from functrain.cli.options import examples
 from functrain.cli.project_commands import compile, generate, init, search, train
-from functrain.cli.run_commands import diff, export, ls, plot, prune, report, show, verify
+from functrain.cli.run_commands import diff, export, ls, member, plot, prune, report, show, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +56,7 @@ _COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     diff: ("functrain diff runs/a runs/b", "functrain diff runs/a@100 runs/a@200"),
     verify: ("functrain verify runs/digits",),
     export: ("functrain export runs/digits@best weights.safetensors --what ema",),
+    member: ("functrain member runs/rates@best member --index 3",),
     prune: ("functrain prune runs/digits --keep-last 2 --dry-run",),
     plot: (
         "functrain plot runs/digits",

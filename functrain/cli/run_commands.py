@@ -100,6 +100,22 @@ def export(
     write(target, out, console(), as_json, what, format, overwrite)
 
 
+def member(
+    path: Place,
+    out: Annotated[Path, typer.Argument(help="the checkpoint to write")],
+    index: Annotated[int | None, typer.Option(help="the member; by default the best one")] = None,
+    step: Step = None,
+    best: Best = False,
+    monitor: Monitor = None,
+    mode: Mode = None,
+) -> None:
+    """Write one member of a population as a checkpoint of its own."""
+    from functrain.cli.checkpoint_argument import open_checkpoint
+    from functrain.cli.member import write
+
+    write(open_checkpoint(path, step, best, monitor, mode), index, out, console())
+
+
 def prune(
     directory: Directory,
     keep_last: Annotated[int, typer.Option(min=1, help="number of newest checkpoints to keep")],
