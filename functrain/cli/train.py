@@ -7,6 +7,7 @@ import os
 import shlex
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -20,6 +21,7 @@ from functrain.cli.run_directory import to_write, write_or_check
 from functrain.distributed.launch import processes
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.listeners import ProgressBar
+from functrain.metrics.by_member import text
 from functrain.training import events
 from functrain.training.agreement import world_of
 from functrain.view import plain_text
@@ -202,12 +204,23 @@ def summary(run: ft.Run, name: str) -> Table:
     ]
     names = run.history.names()
     measured = [n for n in names if "/" in n and not n.startswith("epoch/")]
-    rows += [(f"last {n}", plain_text.number(float(run.history[n][-1]))) for n in measured]
-    if run.best["step"] is not None:
+    last = {name: run.history.last(name) for name in measured}
+    rows += [(f"last {name}", _shown(name, value)) for name, value in last.items()]
+    if (member := run.best.get("member")) is not None:
+        value, step = run.best["value"][member], run.best["step"][member]
+        rows.append(("best", f"{plain_text.number(value)} at step {step}, member {member}"))
+        rows.append(("members", f"{counters.skipped.numel()}"))
+    elif run.best["step"] is not None:
         rows.append(("best", f"{plain_text.number(run.best['value'])} at step {run.best['step']}"))
     for label, value in rows:
         table.add_row(output.cell(label), output.cell(value))
     return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return text("", value).strip()
+    return plain_text.number(float(value))
 
 
 def exit_code(run: ft.Run) -> int:

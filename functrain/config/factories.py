@@ -11,7 +11,13 @@ from torch import nn
 
 import functrain as ft
 from functrain.config.locations import build_key, join_key
-from functrain.config.schema import CompiledOptions, ProgramOptions, RunConfig, SharpnessOptions
+from functrain.config.schema import (
+    CompiledOptions,
+    PopulationOptions,
+    ProgramOptions,
+    RunConfig,
+    SharpnessOptions,
+)
 from functrain.config.targets import TARGET, imported, instantiated
 from functrain.errors import ConfigError
 
@@ -42,7 +48,7 @@ def build_program(config: RunConfig) -> ft.Program:
             lambda: build_model(config), loss, optimizer, evaluate=evaluate, **options
         ),
     )
-    return transform(program, config.program, config.placement)
+    return transform(program, config.program, config.placement, config.population)
 
 
 def build_model(config: RunConfig) -> nn.Module:
@@ -65,7 +71,10 @@ def build_model(config: RunConfig) -> nn.Module:
 
 
 def transform(
-    program: ft.Program, options: ProgramOptions, placement: ft.Placement | None = None
+    program: ft.Program,
+    options: ProgramOptions,
+    placement: ft.Placement | None = None,
+    population: PopulationOptions | None = None,
 ) -> ft.Program:
     """Apply the transformations of the options, in their fixed order.
 
@@ -77,6 +86,9 @@ def transform(
         program = build_key(
             "program.sharpness_aware", lambda: ft.sharpness_aware(program, **sharpness)
         )
+    if population is not None:
+        made, members = program, attrs.asdict(population)
+        program = build_key("population", lambda: ft.population(made, **members))
     if options.compiled is not False:
         compiling = _options(options.compiled, CompiledOptions)
         program = build_key("program.compiled", lambda: ft.compiled(program, **compiling))

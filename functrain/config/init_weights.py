@@ -7,6 +7,7 @@ from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
+from functrain.populations.program import Population
 from functrain.tree.patterns import matches
 
 
@@ -39,7 +40,8 @@ def initial_state(config: RunConfig, program: ft.Program) -> ft.TrainState | Non
             raise ConfigError(
                 f"{patterns!r} matches none of the weights there: {[*found][:8]}", "init_from.only"
             )
-        fresh = program.init(config.seed)
+        one = program.programs[0] if isinstance(program, Population) else program
+        fresh = one.init(config.seed)
         found = {**fresh.params, **chosen}
     return program.init(config.seed, params=found)
 

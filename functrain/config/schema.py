@@ -88,6 +88,21 @@ class ProgramOptions:
 
 
 @attrs.frozen(kw_only=True)
+class PopulationOptions:
+    """Arguments of ``functrain.population``.
+
+    Attributes:
+        hyperparameters: by path, such as ``lr`` or ``weight_decay``, a value for each member.
+        seeds: one for each member, or one for all; by default 0, 1, 2, ...
+        batches: ``shared``, or ``own`` where the data gives a batch for each member.
+    """
+
+    hyperparameters: dict[str, list[Any]] = attrs.field(factory=dict)
+    seeds: list[int] | int | None = None
+    batches: Literal["shared", "own"] = "shared"
+
+
+@attrs.frozen(kw_only=True)
 class FitOptions:
     """Arguments of ``functrain.fit`` that are plain values.
 
@@ -185,6 +200,7 @@ class RunConfig:
         optimizer: target that creates the optimizer.
         schedule: a target to which ``optimizer`` refers as ``${schedule}``.
         program: precision, clipping, averages, transformations.
+        population: members with hyperparameters and seeds of their own, trained by one step.
         placement: where several processes keep the state; only with ``program.parts``.
         fit: length of the run, and intervals of evaluations and checkpoints.
         early_stop: options of ``functrain.EarlyStop``, a target of another rule, or several.
@@ -214,6 +230,7 @@ class RunConfig:
     eval_data: Targets | None = None
     schedule: Target | None = None
     program: ProgramOptions = ProgramOptions()
+    population: PopulationOptions | None = None
     placement: Placement = attrs.field(factory=Placement)
     early_stop: EarlyStop | Target | list[EarlyStop | Target] | None = None
     checkpoints: CheckpointOptions = CheckpointOptions()

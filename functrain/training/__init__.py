@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from functrain.training.durations import Epochs, Minutes, Samples, Steps
-    from functrain.training.early_stopping import EarlyStop, Overfit, PredictedStop
+    from functrain.training.early_stopping import EarlyStop, Halving, Overfit, PredictedStop
     from functrain.training.evaluation import Evaluation, evaluate
     from functrain.training.events import Stop
     from functrain.training.fitting import fit
@@ -21,6 +21,7 @@ __all__ = [
     "EarlyStop",
     "Epochs",
     "Evaluation",
+    "Halving",
     "History",
     "Minutes",
     "Overfit",
@@ -38,7 +39,7 @@ __all__ = [
 # Imported on first use: a duration needs neither the loop nor checkpoints.
 _DEFINED_IN = {
     **dict.fromkeys(("Epochs", "Minutes", "Samples", "Steps"), "durations"),
-    **dict.fromkeys(("EarlyStop", "Overfit", "PredictedStop"), "early_stopping"),
+    **dict.fromkeys(("EarlyStop", "Halving", "Overfit", "PredictedStop"), "early_stopping"),
     **dict.fromkeys(("Evaluation", "evaluate"), "evaluation"),
     **dict.fromkeys(("History", "Run"), "history"),
     "Stop": "events",

@@ -87,9 +87,15 @@ class Decisions:
             MissingMetricError: the run depends on a metric that no evaluation can give.
             ConfigurationError: the schedule takes less for better, where more is.
         """
+        self._check_rules()
         prefixes = evaluations.prefixes(self.program.recipe.ema is not None)
         check_possible(self.monitored(), prefixes)
         self.check_schedule()
+
+    def _check_rules(self) -> None:
+        for rule in each_rule(self.rule):
+            if hasattr(rule, "observe_members"):
+                rule.observe({}, {})  # which says that it takes a population
 
     def check_schedule(self) -> None:
         """Refuse a schedule that takes less for better where more of the metric is better.

@@ -18,7 +18,7 @@ from functrain.metrics.mode import resolved_mode
 from functrain.populations.program import Population
 from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
-from functrain.training.early_stopping.rule import best_after, find
+from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find
 
 Found = Mapping[str, Any]
 """Metrics by name, each a list with a number of every member, ``None`` where it has none."""
@@ -43,8 +43,26 @@ class MemberDecisions(Decisions):
         """Return the state of the rule before the first evaluation."""
         if self.rule is None:
             return {}
-        each = {str(member): self.rule.init() for member in range(len(self.population))}
-        return {"stop": None, "members": each}
+        alone, together = self._rules
+        each = {
+            str(member): {"stop": None} if alone is None else alone.init()
+            for member in range(len(self.population))
+        }
+        ranking = {"together": [rule.init() for rule in together]} if together else {}
+        return {"stop": None, "members": each, **ranking}
+
+    @property
+    def _rules(self) -> tuple[Rule | None, list[Any]]:
+        """The rule that is shown the metrics of one member, and those that are shown all."""
+        each = each_rule(self.rule)
+        alone = [rule for rule in each if not hasattr(rule, "observe_members")]
+        together = [rule for rule in each if hasattr(rule, "observe_members")]
+        if not together:
+            return self.rule, []
+        return (FirstOf(tuple(alone)) if alone else None), together
+
+    def _check_rules(self) -> None:
+        """Take rules that rank members, too."""
 
     def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
         """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`.
@@ -128,17 +146,27 @@ class MemberDecisions(Decisions):
         self, stopping: dict[str, Any], evaluated: TrainState, train: TrainState, found: Found
     ) -> tuple[dict[str, Any], TrainState]:
         """Show the rule the metrics of each member that is running, and stop those it ends."""
-        assert self.rule is not None
-        each = dict(stopping["members"])
-        for member in self.population.running(evaluated):
-            each[str(member)] = self.rule.observe(each[str(member)], of_member(found, member))
+        alone, together = self._rules
+        each, running = dict(stopping["members"]), self.population.running(evaluated)
+        if alone is not None:
+            for member in running:
+                each[str(member)] = alone.observe(each[str(member)], of_member(found, member))
+        running = [member for member in running if not each[str(member)]["stop"]]
+        ranking = []
+        for rule, state in zip(together, stopping.get("together", []), strict=True):
+            after, stops = rule.observe_members(state, found, running)
+            ranking.append(after)
+            for member, why in stops.items():
+                each[str(member)] = {**each[str(member)], "stop": why}
+            running = [member for member in running if member not in stops]
         ended = [int(member) for member, state in each.items() if state["stop"]]
         train = self.population.stopped(train, ended)
         stop = None
         if not self.population.running(train):
             last = ended[-1]
             stop = f"all {len(each)} members have stopped; member {last}: {each[str(last)]['stop']}"
-        return {"stop": stop, "members": each}, train
+        new = {"stop": stop, "members": each}
+        return ({**new, "together": ranking} if together else new), train
 
 
 def _find(found: Found, monitor: str) -> list[float | None] | None:
