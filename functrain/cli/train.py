@@ -219,7 +219,7 @@ def summary(run: ft.Run, name: str) -> Table:
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, list):
-        return text("", value).strip()
+        return text(name, value).removeprefix(name).strip()
     return plain_text.number(float(value))
 
 

@@ -88,6 +88,8 @@ def transform(
         )
     if population is not None:
         made, members = program, attrs.asdict(population)
+        given = members["hyperparameters"]
+        members["hyperparameters"] = instantiated(given, "population.hyperparameters")
         program = build_key("population", lambda: ft.population(made, **members))
     if options.compiled is not False:
         compiling = _options(options.compiled, CompiledOptions)

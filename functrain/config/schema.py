@@ -92,12 +92,13 @@ class PopulationOptions:
     """Arguments of ``functrain.population``.
 
     Attributes:
-        hyperparameters: by path, such as ``lr`` or ``weight_decay``, a value for each member.
+        hyperparameters: by path, such as ``lr`` or ``weight_decay``, a list with a value, or the
+            target of a schedule, for each member.
         seeds: one for each member, or one for all; by default 0, 1, 2, ...
         batches: ``shared``, or ``own`` where the data gives a batch for each member.
     """
 
-    hyperparameters: dict[str, list[Any]] = attrs.field(factory=dict)
+    hyperparameters: dict[str, Any] = attrs.field(factory=dict)
     seeds: list[int] | int | None = None
     batches: Literal["shared", "own"] = "shared"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_the_worse_half_leaves_at_each_evaluation() -> None:
     run = fit(Halving())
     rows = np.array(run.history["eval/loss"])
     assert np.isfinite(rows).sum(1).tolist() == [8, 4, 2, 1, 1]
-    for before, after in zip(rows[:-1], rows[1:], strict=True):
+    for before, after in itertools.pairwise(rows):
         left = np.isfinite(before) & ~np.isfinite(after)
         stays = np.isfinite(after)
         assert not left.any() or before[left].min() >= before[stays].max()
