@@ -28,6 +28,7 @@ from functrain.listeners.sinks import (
     Trackio,
     WandB,
 )
+from functrain.listeners.throughput_monitor import ThroughputMonitor
 from functrain.listeners.update_monitor import UpdateMonitor
 from functrain.training.progress.bar import ProgressBar
 
@@ -49,6 +50,7 @@ __all__ = [
     "SampleText",
     "Sink",
     "TensorBoard",
+    "ThroughputMonitor",
     "Trackio",
     "UpdateMonitor",
     "WandB",

@@ -41,8 +41,8 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 class MemoryMonitor:
     """A listener that adds peak memory to the log: ``memory/host`` and ``memory/device``, in bytes.
 
-    The numbers belong to the process, so they are the only ones in the log that differ between a
-    resumed run and an uninterrupted one. List this listener before the sinks.
+    The numbers belong to the process, so they differ between a resumed run and an uninterrupted
+    one. List this listener before the sinks.
 
     Args:
         every: the interval, a duration.

@@ -14,7 +14,14 @@ import functrain as ft
 from functrain import tree
 from functrain.core.inspection import gradients
 from functrain.errors import ConfigurationError, EmptyBatchWarning
-from functrain.listeners import CSV, JSONL, GradientMonitor, MemoryMonitor, UpdateMonitor
+from functrain.listeners import (
+    CSV,
+    JSONL,
+    GradientMonitor,
+    MemoryMonitor,
+    ThroughputMonitor,
+    UpdateMonitor,
+)
 
 
 @pytest.mark.row(44)
@@ -61,13 +68,24 @@ def test_peak_memory_of_the_process_is_logged() -> None:
 
 
 @pytest.mark.row(44)
+def test_throughput_is_that_of_the_steps_since_the_last_time() -> None:
+    seconds = iter([0.0, 2.0, 10.0])
+    monitor = ThroughputMonitor("5 steps", lambda batch: 7, clock=lambda: next(seconds))
+    run = fit([monitor], until="10 steps")
+    samples = [row["samples_per_second"] for row in run.history if "samples_per_second" in row]
+    assert samples == [20 / 2, 18 / 8]  # the last batch of an epoch has two samples
+    assert run.history.column("tokens_per_second") == ([5, 10], [35 / 2, 35 / 8])
+
+
+@pytest.mark.row(44)
 def test_monitors_do_not_change_training_bitwise() -> None:
     made = program()
     monitors = [MemoryMonitor("2 steps"), GradientMonitor(made, "1 step"), UpdateMonitor(made)]
+    monitors.append(ThroughputMonitor("2 steps"))
     with_them, without = fit([*monitors, UpdateMonitor(made, "1 step", {"x": "*"})]), fit()
     assert tree.diff(with_them.state, without.state) == []
     measured = ("memory/", "epoch/memory/", "grad_norm.", "epoch/grad_norm.", "update_ratio.")
-    measured += ("epoch/update_ratio.",)
+    measured += ("epoch/update_ratio.", "samples_per_second", "epoch/samples_per_second")
     rows = [
         {name: value for name, value in row.items() if not name.startswith(measured)}
         for row in with_them.history

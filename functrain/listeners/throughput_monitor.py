@@ -1,0 +1,72 @@
+"""Log the speed of training: samples, and tokens or other units, per second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from functrain.errors.calls import explained
+from functrain.listeners.intervals import Interval
+from functrain.training import events
+from functrain.training.durations import Duration
+
+
+@explained
+@attrs.define(eq=False)
+class ThroughputMonitor:
+    """A listener that adds ``samples_per_second`` to the log, also ``tokens_per_second`` if told.
+
+    The speed is that of all steps since the last time, evaluations and checkpoints in between
+    included. It belongs to the process, so it differs between a resumed run and an uninterrupted
+    one. List this listener before the sinks.
+
+    Args:
+        every: the interval, a duration.
+        tokens: returns the number of tokens of a batch, such as ``lambda batch: batch.numel()``.
+        clock: returns seconds.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> program = ft.program(torch.nn.Linear(2, 1), lambda m, b: m(b).mean(), ft.optim.SGD(0.1))
+        >>> monitor = ThroughputMonitor("2 steps", tokens=lambda batch: batch.numel())
+        >>> run = ft.fit(program, [torch.ones(4, 2)], until="4 steps", listeners=[monitor])
+        >>> run.history.column("tokens_per_second")[0]
+        [2, 4]
+    """
+
+    every: Duration | str = "100 steps"
+    tokens: Callable[[Any], int] | None = None
+    clock: Callable[[], float] = time.monotonic
+    _interval: Interval = attrs.field(init=False)
+    _start: tuple[float, int] = attrs.field(init=False, default=(0.0, 0))
+    _tokens: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._interval = Interval(self.every)
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Start counting."""
+        counters = event.state.counters
+        self._interval.begin(counters, event.batches)
+        self._start, self._tokens = (self.clock(), counters.samples), 0
+
+    def on_batch_begin(self, event: events.BatchBegin) -> None:
+        """Count the tokens of the batch."""
+        if self.tokens is not None:
+            self._tokens += int(self.tokens(event.batch))
+
+    def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
+        """Measure if it is due."""
+        counters = event.state.counters
+        if not self._interval.due(counters):
+            return None
+        (begun, samples), now = self._start, self.clock()
+        seconds = max(now - begun, 1e-9)
+        found = {"samples_per_second": (counters.samples - samples) / seconds}
+        if self.tokens is not None:
+            found["tokens_per_second"] = self._tokens / seconds
+        self._start, self._tokens = (now, counters.samples), 0
+        return found
