@@ -17,7 +17,7 @@ from functrain.training.durations import Duration
 @explained
 @attrs.define(eq=False)
 class ThroughputMonitor:
-    """A listener that adds ``samples_per_second`` to the log, also ``tokens_per_second`` if told.
+    """A listener that adds ``samples_per_second`` and ``tokens_per_second`` to the log.
 
     The speed is that of all steps since the last time, evaluations and checkpoints in between
     included. It belongs to the process, so it differs between a resumed run and an uninterrupted
@@ -25,7 +25,8 @@ class ThroughputMonitor:
 
     Args:
         every: the interval, a duration.
-        tokens: returns the number of tokens of a batch, such as ``lambda batch: batch.numel()``.
+        tokens: returns the number of tokens of a batch, such as ``lambda batch: batch.numel()``; by
+            default only samples are counted.
         clock: returns seconds.
 
     Example:

@@ -120,6 +120,7 @@ def test_a_flipped_bit_never_changes_a_run_silently() -> None:
     assert (int(same) + int(failed), other) == (6, "0")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_power_cut_loses_nothing_that_was_synced() -> None:
     if shutil.which("strace") is None:
@@ -130,6 +131,7 @@ def test_a_power_cut_loses_nothing_that_was_synced() -> None:
     assert int(theirs[3]) > 0  # torch.save syncs nothing: the only checkpoint may be cut off
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_end_in_the_bytes_of_one() -> None:
     options = ["--only", "functrain", "tutorial"]
