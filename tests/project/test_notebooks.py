@@ -60,6 +60,13 @@ SHOWN = {
         "compiled twice, differences: []",
         "compiled cannot take this step",
     ],
+    "populations": [
+        "steps and members: (200, 64)",
+        "the best learning rate is between 0.01 and 1: True",
+        "evaluated alone, it is the same: True",
+        "less than half of the loss of the best constant: True",
+        "is less than half of that at the beginning: True",
+    ],
     "coming_from": ["max_epochs accuracy", "epoch 3", "steps 8 differences: []", "accuracy"],
 }
 ABSOLUTE = re.compile(
