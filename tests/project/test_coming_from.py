@@ -22,7 +22,7 @@ def flax(names: dict[str, Any]) -> tuple[Weights, Weights]:
     ours = names["same"].params
     trained = names["state_of_flax"].params
     theirs = [
-        torch.tensor(names["np"].array(trained[layer][name])).T
+        torch.tensor(names["np"].array(trained[layer][name]).T)
         for layer in ("Dense_0", "Dense_1")
         for name in ("kernel", "bias")
     ]
