@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from functrain.core.swa import SWA
     from functrain.distributed.placement import Placement
     from functrain.distributed.sharded import sharded
+    from functrain.own_steps.custom import custom
+    from functrain.own_steps.joint import joint
     from functrain.populations.construct import population
     from functrain.testing.bisect import bisect
     from functrain.testing.checked import checked
@@ -81,6 +83,7 @@ __all__ = [
     "checked",
     "compiled",
     "copy",
+    "custom",
     "data",
     "differentiable",
     "donated",
@@ -90,6 +93,7 @@ __all__ = [
     "fork",
     "generation",
     "iterate",
+    "joint",
     "listeners",
     "load",
     "metrics",
@@ -131,6 +135,7 @@ _DEFINED_IN = {
     "checked": "functrain.testing.checked",
     "compiled": "functrain.transforms.compiled",
     "copy": "functrain.tree.nodes",
+    "custom": "functrain.own_steps.custom",
     "differentiable": "functrain.transforms.unrolling.program",
     "donated": "functrain.transforms.donated",
     "sharded": "functrain.distributed.sharded",
@@ -139,6 +144,7 @@ _DEFINED_IN = {
     "fit": "functrain.training.fitting",
     "fork": "functrain.training.forking",
     "iterate": "functrain.training.iteration",
+    "joint": "functrain.own_steps.joint",
     "load": "functrain.checkpoint",
     "population": "functrain.populations.construct",
     "predict": "functrain.training.predict",
@@ -151,7 +157,7 @@ _DEFINED_IN = {
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),
     *("finders", "generation", "listeners", "metrics", "optim", "plotting"),
-    *("populations", "schedules", "search"),
+    *("own_steps", "populations", "schedules", "search"),
     *("testing", "training", "transforms", "tree", "view"),
 }
 # Listeners are written against `ft.events`; these three lie in the room of the loop.

@@ -44,7 +44,7 @@ def compile(source: str, overrides: list[str], console: Console) -> None:
     set_torch_options(loaded.config)
     with config.importable(loaded):
         built = config.build(loaded.config)
-        program = cached(built.program)
+        program: Any = cached(built.program)
         device_step = program.device_step
         if not isinstance(device_step, Compiled):
             raise ConfigError("steps of this run are eager; compile them", "program.compiled")

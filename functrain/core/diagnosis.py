@@ -28,7 +28,7 @@ _MODEL = "with program.evaluating(state) as model: model(x)"
 PROGRAM_ATTRIBUTES = {
     **dict.fromkeys(("zero_grad", "step", "backward", "training_step", "train"), _ONE_STEP),
     **dict.fromkeys(("state_dict", "parameters", "named_parameters", "save"), _WEIGHTS),
-    **dict.fromkeys(("model", "module", "forward", "predict", "apply"), _MODEL),
+    **dict.fromkeys(("model", "forward", "predict", "apply"), _MODEL),
     **dict.fromkeys(("to", "cuda", "cpu", "device"), "program.init(device=...)"),
     "load_state_dict": "program.init(params=...), or functrain.load(path, like=state)",
     "eval": "program.eval_step(state, batch)",

@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     """A checked loss.
 
     Attributes:
-        value: scalar, still in the graph.
+        value: scalar, still in the graph; ``None`` of a step of one's own that reports no loss.
         weight: what it was averaged over; ``None`` for the batch size.
         metrics: detached scalars, and metrics that are values.
     """
@@ -54,6 +54,10 @@ class Outcome(NamedTuple):
     value: Tensor
     weight: Tensor | float | None
     metrics: dict[str, Any]
+
+    def named(self) -> dict[str, Any]:
+        """Return the loss, if there is one, and the metrics by name."""
+        return self.metrics if self.value is None else {"loss": self.value, **self.metrics}
 
     def weight_of(self, batch: Any) -> Tensor:
         """Return the weight as a scalar tensor on the device of the loss.
@@ -65,7 +69,8 @@ class Outcome(NamedTuple):
             BatchSizeError: the loss returned no weight, and the size of the batch is not evident.
         """
         weight = known_size(batch) if self.weight is None else self.weight
-        return _scalar("weight", weight, self.value.device)
+        value: Any = self.value
+        return _scalar("weight", weight, torch.device("cpu") if value is None else value.device)
 
 
 LossFunction = Callable[[nn.Module, Any], Tensor | Loss]

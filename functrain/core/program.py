@@ -32,7 +32,8 @@ from functrain.core.diagnosis import (
 )
 from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import by_autograd, needs_gradients
-from functrain.core.loss import Outcome, evaluate
+from functrain.core.lending import lent
+from functrain.core.loss import LossFunction, Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import load
@@ -384,6 +385,98 @@ class Program:
         ):
             yield module
 
+    @contextlib.contextmanager
+    def module(
+        self,
+        state: TrainState,
+        weights: str = "params",
+        *,
+        gradients: bool = False,
+        training: bool = False,
+    ) -> Iterator[nn.Module]:
+        """Lend a module with a state's weights to a ``with`` block, in which other programs step.
+
+        The module may go to a loss as a part of its batch: a teacher, a discriminator, a target
+        network. Gradients flow through it to its inputs, as torch is in the mode of the caller.
+        Random numbers, as of dropout with ``training=True``, are drawn from torch's generators.
+
+        Args:
+            state: not changed; buffers are copies.
+            weights: ``"params"`` or ``"ema"``.
+            gradients: whether the trained parameters are leaves that require gradients; they are
+                copies then.
+            training: whether the module is in training mode.
+
+        Yields:
+            A module of its own in the program's precision, also if the same program makes a step
+            in the block.
+
+        Raises:
+            ConfigurationError: ``weights`` is unknown, or the program keeps no average.
+
+        Example:
+            >>> import functrain as ft
+            >>> def loss(model, batch):
+            ...     x, teacher = batch
+            ...     return (model(x) - teacher(x)).square().mean()
+            >>> program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), ema=0.9)
+            >>> state = program.init()
+            >>> with program.module(state, weights="ema") as teacher:
+            ...     state, metrics = program.train_step(state, (torch.ones(4, 2), teacher))
+            >>> metrics["loss"]
+            tensor(0.)
+        """
+        if not isinstance(state, TrainState):
+            raise not_a_state(state, None)
+        refuse_members(state)
+        state = self.gathered(state)
+        differentiated = self.fixed.trainable if gradients else ()
+        module = lent(
+            self.fixed.model,
+            self.weights(state, weights),
+            state.buffers,
+            training=training,
+            differentiated=differentiated,
+        )
+        with precision.autocast(self.recipe.precision, state.device):
+            yield module
+
+    def evaluated_by(self, function: LossFunction) -> Program:
+        """Return the program with another function for ``eval_step``.
+
+        Args:
+            function: ``(model, batch)``, as the loss.
+        """
+        recipe = attrs.evolve(self.recipe, evaluate=function)
+        return attrs.evolve(self, fixed=attrs.evolve(self.fixed, recipe=recipe))
+
+    def require(self, state: object, batch: Batch = None) -> None:
+        """Refuse a state whose tensors are not those of the program.
+
+        Args:
+            state: of this program.
+            batch: that was given with it, for the message.
+
+        Raises:
+            UnsupportedError: it is no state.
+            ParameterMismatchError: names or shapes do not fit; they are listed.
+        """
+        check_state(self.fixed, state)
+
+    def leaves(self) -> dict[str, Program]:
+        """Return the programs of modules in this one, by the prefix of their paths in a state."""
+        return {"": self}
+
+    def map_leaves(self, function: Callable[[Program], Program]) -> Program:
+        """Return the program with another one for each of :meth:`leaves`."""
+        return function(self)
+
+    def map_states(
+        self, function: Callable[[Program, TrainState], TrainState], state: TrainState
+    ) -> TrainState:
+        """Return the state with another one for the state of each of :meth:`leaves`."""
+        return function(self, state)
+
     def observe(
         self, state: TrainState, metric: float | None, mode: Mode | None = None
     ) -> TrainState:
@@ -440,20 +533,6 @@ def _tensors(state: TrainState) -> step.DeviceState:
         "loss_scale": state.loss_scale,
         "skipped": state.counters.skipped,
     }
-
-
-def require_program(value: object) -> None:
-    """Refuse a model, data or anything else where a program is expected.
-
-    Raises:
-        UnsupportedError: it is no program.
-    """
-    if isinstance(value, Program):
-        return
-    hint = "a program is made of it, functrain.program(model, loss, optimizer)"
-    if not isinstance(value, nn.Module):
-        hint = "the program comes first, functrain.program(model, loss, optimizer)"
-    raise UnsupportedError(f"expected a Program, got a {type(value).__name__}: {hint}")
 
 
 def refuse_members(state: TrainState) -> None:

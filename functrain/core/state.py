@@ -177,9 +177,10 @@ class Donation:
 def is_consumed(state: TrainState) -> bool:
     """Return whether a donated step has taken a state."""
     try:
-        return state.params is None
+        fields = [getattr(state, field.name) for field in attrs.fields(type(state))]
     except DonatedStateError:
         return True
+    return any(isinstance(one, TrainState) and is_consumed(one) for one in fields)
 
 
 def _register(cls: type) -> None:

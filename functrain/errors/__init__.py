@@ -45,6 +45,7 @@ from functrain.errors.programs import (
     RecompileWarning,
     ResumptionError,
     StateAssignmentError,
+    StepResultError,
 )
 from functrain.errors.runs import (
     AloneError,
@@ -143,6 +144,7 @@ __all__ = [
     "SearchError",
     "SinkWarning",
     "StateAssignmentError",
+    "StepResultError",
     "UnknownLengthError",
     "UnknownNameError",
     "UnsupportedError",

@@ -48,6 +48,15 @@ class LossError(FunctrainError, ValueError):
     """The loss function returned something that cannot be trained on."""
 
 
+class StepResultError(FunctrainError, ValueError):
+    """A step or an evaluation of one's own took or returned something that a run cannot use."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        self.problems = problems
+        shown = [*problems[:12], *([f"and {len(problems) - 12} more"] if problems[12:] else [])]
+        super().__init__(what + "".join(f"\n  {problem}" for problem in shown))
+
+
 class RandomnessError(FunctrainError, RuntimeError):
     """A step drew random numbers that do not follow from its state."""
 

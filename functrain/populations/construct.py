@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from functrain.core import step
-from functrain.core.program import Program, require_program
+from functrain.core.program import Program
+from functrain.core.protocol import require_plain
 from functrain.core.rng import checked_seed
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import one_of
@@ -62,7 +63,7 @@ def population(
         2
     """
     one_of("shared", "own").check("batches", batches)
-    require_program(program)
+    require_plain(program, "population")
     if isinstance(program, Population) or not step.is_eager(program.device_step):
         raise ConfigurationError(
             "population takes an eager program: apply compiled, donated and the like to the "

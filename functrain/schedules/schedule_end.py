@@ -11,6 +11,7 @@ from functrain.core import learning_rate
 from functrain.core.curve import Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram, State
 from functrain.core.state import TrainState
 from functrain.errors import (
     ConfigurationError,
@@ -28,8 +29,8 @@ _CHOICE = optional(one_of(_End))
 
 
 def scheduled(
-    program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
-) -> TrainState:
+    program: AnyProgram, state: State, steps: int | None, schedule_end: ScheduleEnd = None
+) -> State:
     """Return the state with the length of the run, where its schedule takes it from there.
 
     Args:
@@ -47,12 +48,21 @@ def scheduled(
     Warns:
         ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
-    if steps is not None:
-        state = program.with_horizon(state, steps)
-    at, scheduler = state.counters.step, state.scheduler
-    learning_rate.rate(program.schedules, scheduler, at)
-    scheduler = continued(program.schedules, scheduler, at, steps, schedule_end)
-    return attrs.evolve(state, scheduler=scheduler)
+    done = state.counters.step
+
+    def one(program: Program, state: TrainState) -> TrainState:
+        at = state.counters.step  # another than that of the run, where several programs make it
+        end = None if steps is None else at + steps - done
+        if end is not None:
+            state = program.with_horizon(state, end)
+        scheduler = state.scheduler
+        learning_rate.rate(program.schedules, scheduler, at)
+        scheduler = continued(program.schedules, scheduler, at, end, schedule_end)
+        return attrs.evolve(state, scheduler=scheduler)
+
+    _CHOICE.check("schedule_end", schedule_end)
+    scheduled_state: State = program.map_states(one, state)
+    return scheduled_state
 
 
 def continued(
@@ -85,23 +95,30 @@ def continued(
 
 
 def with_resumed_schedule(
-    program: Program, state: TrainState, steps: int | None, schedule_end: ScheduleEnd = None
-) -> TrainState:
+    program: AnyProgram, state: State, steps: int | None, schedule_end: ScheduleEnd = None
+) -> State:
     """Return :func:`scheduled` of a loaded state, which keeps the curve it began with.
 
     Raises:
         ScheduleStateError: the state was made by another schedule.
     """
-    more = {name: state.scheduler[name] for name in program.not_schedules}
-    saved = {name: own for name, own in state.scheduler.items() if name not in more}
-    scheduler = {**resuming.resumed(program.schedules, saved), **more}
-    return scheduled(program, attrs.evolve(state, scheduler=scheduler), steps, schedule_end)
+
+    def one(program: Program, state: TrainState) -> TrainState:
+        more = {name: state.scheduler[name] for name in program.not_schedules}
+        saved = {name: own for name, own in state.scheduler.items() if name not in more}
+        scheduler = {**resuming.resumed(program.schedules, saved), **more}
+        return attrs.evolve(state, scheduler=scheduler)
+
+    resumed: State = program.map_states(one, state)
+    return scheduled(program, resumed, steps, schedule_end)
 
 
-def guarded(program: Program, steps: int | None, schedule_end: ScheduleEnd) -> Program:
+def guarded(program: AnyProgram, steps: int | None, schedule_end: ScheduleEnd) -> AnyProgram:
     """Return a program that refuses a rate of zero which :func:`scheduled` cannot foresee."""
-    foreseen = steps is not None or schedule_end == "keep"
-    return attrs.evolve(program, zero_rate="ignore" if foreseen else "raise")
+    # A step of several programs may make any number of updates of each.
+    foreseen = (steps is not None and "" in program.leaves()) or schedule_end == "keep"
+    zero_rate: Literal["ignore", "raise"] = "ignore" if foreseen else "raise"
+    return program.map_leaves(lambda one: attrs.evolve(one, zero_rate=zero_rate))
 
 
 def _check(name: str, curve: Curve, at: int, steps: int) -> None:

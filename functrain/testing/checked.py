@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy as python
+import functools
+from collections.abc import Callable
+from typing import Any, overload
 
 import attrs
 
 from functrain.core.batch import Batch
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.recipe import Fixed
 from functrain.core.state import Donation
 from functrain.core.step import DeviceState, DeviceStep, Outputs
+from functrain.own_steps.program import OwnProgram
 from functrain.testing.module_attributes import (
     ModuleAttributes,
     try_other_batches,
@@ -31,7 +36,11 @@ from functrain.tree.nodes import copy
 _SUBJECT = "the device part of this step"
 
 
-def checked(program: Program) -> Program:
+@overload
+def checked(program: Program) -> Program: ...
+@overload
+def checked(program: AnyProgram) -> AnyProgram: ...
+def checked(program: Any) -> Any:
     """Return a program that checks at every step that its device part is pure.
 
     Each step runs three times, the last with the global random generators in another state, and
@@ -57,7 +66,43 @@ def checked(program: Program) -> Program:
         functrain.errors.ImpurityError: the device part of this step is not pure:
           new_state.params['weight'] differs between two calls: ...
     """
+    made = program.map_leaves(_checked)
+    if isinstance(made, OwnProgram):
+        return attrs.evolve(made, step=checked_step(made.step))
+    return made
+
+
+def _checked(program: Program) -> Program:
     return attrs.evolve(program, device_step=Checked(program.device_step, program.fixed))
+
+
+def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step of the user that runs three times and compares.
+
+    Args:
+        step: takes a state, or programs and states, a batch and a generator.
+    """
+
+    @functools.wraps(step)
+    def call(*given: Any) -> Any:
+        *before, state, batch, rng = given
+        begun = rng.get_state()
+
+        def calling(state: Any) -> dict[str, Any]:
+            rng.set_state(begun)
+            new, metrics = step(*before, state, python.deepcopy(batch), rng)
+            return {"new_state": new, "metrics": metrics}
+
+        spares = [copy(state) for _ in range(3)]
+        first = watch_call(lambda: calling(spares[0]), {})
+        findings = first.findings + repeat_call(first, lambda: calling(spares[1]))
+        if not findings:
+            findings = repeat_with_other_generators(first, lambda: calling(spares[2]))
+        refuse("this step", findings)
+        rng.set_state(begun)
+        return step(*before, state, batch, rng)
+
+    return call
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.data import as_source
 from functrain.errors import ConfigurationError, IncompleteError
 from functrain.testing.conditions import Conditions
@@ -62,7 +62,7 @@ def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Inf
         SCALE environment variable constant
     """
     arguments = fit_arguments(make)
-    program: Program = arguments["program"]
+    program: AnyProgram = arguments["program"]
     given = _first_batch(arguments) if batch is None else batch
     varying = StepVariation.of(program, program.init() if state is None else state, given)
     try:
@@ -171,7 +171,7 @@ def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
 def child(options: dict[str, Any]) -> None:
     """Print a digest of a step; the entry point of a fresh process."""
     arguments = fit_arguments(Importable(**options["make"]).load())
-    program: Program = arguments["program"]
+    program: AnyProgram = arguments["program"]
     state, batch = pickle.loads(Path(options["file"]).read_bytes())
     state = program.init() if state is None else state
     batch = _first_batch(arguments) if batch is None else batch

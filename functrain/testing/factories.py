@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.errors import ConfigurationError
 
 # Returns the keyword arguments of ``fit``, or a program; or is one of these.
-Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[Program, Any] | Program
+Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[AnyProgram, Any] | AnyProgram
 
 
 @attrs.frozen
@@ -96,8 +96,8 @@ def fit_arguments(make: Make) -> dict[str, Any]:
     """
     if isinstance(make, str):
         make = importable(make).load()
-    given = _copied(make) if isinstance(make, Mapping | tuple | Program) else make()
-    if isinstance(given, Program):
+    given = _copied(make) if isinstance(make, Mapping | tuple | AnyProgram) else make()
+    if isinstance(given, AnyProgram):
         return {"program": given}
     if isinstance(given, tuple) and len(given) == 2:
         return dict(zip(("program", "data"), given, strict=True))
@@ -110,11 +110,11 @@ def fit_arguments(make: Make) -> dict[str, Any]:
 
 
 def _copied(given: Any) -> Any:
-    if isinstance(given, Program):
+    if isinstance(given, AnyProgram):
         return given
     pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
     try:
-        own = {k: v if isinstance(v, Program) else copy.deepcopy(v) for k, v in pairs}
+        own = {k: v if isinstance(v, AnyProgram) else copy.deepcopy(v) for k, v in pairs}
     except (TypeError, RuntimeError) as error:
         raise ConfigurationError(
             f"the arguments cannot be copied ({error}). Give a function that returns them"

@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.recipe import Fixed
+from functrain.own_steps.program import OwnProgram
 from functrain.testing.module_attributes import (
     ModuleAttributes,
     try_other_batches,
@@ -24,6 +26,7 @@ from functrain.testing.observed_calls import (
     shared,
     watch_call,
 )
+from functrain.testing.user_objects import module_of
 from functrain.tree.nodes import copy
 
 
@@ -41,7 +44,7 @@ StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def check_pure(
-    program: Program | Steps | StepFunction,
+    program: AnyProgram | Steps | StepFunction,
     state: Any,
     batch: Any,
     *,
@@ -101,12 +104,12 @@ def check_pure(
     findings += _shared(first, watched, _may_share(program, first, state)) + repeat
     findings += [] if findings else repeat_with_other_generators(first, lambda: call(*spares[1]))
     refuse("train_step", findings)
-    if isinstance(program, Program):
+    if isinstance(program, AnyProgram) and getattr(program, "evaluate", True) is not None:
         _check_evaluation(program, state, batch, watched, _mode(module))
 
 
 def _check_evaluation(
-    program: Program,
+    program: AnyProgram,
     state: Any,
     batch: Any,
     watched: dict[str, Any],
@@ -127,7 +130,7 @@ def _check_evaluation(
 
 
 def _shell(program: object) -> nn.Module | None:
-    return program.fixed.model.module if isinstance(program, Program) else None
+    return module_of(program) if isinstance(program, AnyProgram) else None
 
 
 def _mode(module: nn.Module | None) -> Callable[[str], bool]:
@@ -141,6 +144,8 @@ def _shared(first: Call, watched: dict[str, Any], allowed: Callable[[str, str], 
 
 
 def _may_share(program: object, call: Call, state: Any) -> Allowed:
+    if isinstance(program, OwnProgram):  # a part that the step returns as it was
+        return lambda one, other: one == f"new_{other}"
     if not isinstance(program, Program):
         return lambda one, other: False
     skipped = call.result["new_state"].counters.skipped, state.counters.skipped

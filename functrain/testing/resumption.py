@@ -12,12 +12,18 @@ import orjson
 
 from functrain.checkpoint import Checkpoints
 from functrain.distributed.group import current
-from functrain.errors import ConfigurationError, NoCheckpointError, ResumptionError
-from functrain.testing.factories import Make, importable
+from functrain.errors import (
+    CheckpointTypeError,
+    ConfigurationError,
+    NoCheckpointError,
+    ResumptionError,
+)
+from functrain.testing.factories import Make, fit_arguments, importable
 from functrain.testing.interruptions import Cut, as_cuts
 from functrain.testing.run_parts import RunPart, in_a_fresh_process, in_this_process
 from functrain.testing.snapshots import changes, snapshot
 from functrain.training.resume import TYPES
+from functrain.tree import children, is_node
 
 _MOST = 8
 _ADVICE = (
@@ -91,7 +97,7 @@ def check_resumes(
                 begin(make, part)
             if running is not None:
                 running.result()
-        _compare(Path(one), Path(two), ordered)
+        _compare(Path(one), Path(two), ordered, make)
 
 
 def _parts(one: str, two: str, steps: int, cuts: list[Cut]) -> list[RunPart]:
@@ -105,7 +111,7 @@ def _parts(one: str, two: str, steps: int, cuts: list[Cut]) -> list[RunPart]:
     return [RunPart(one, steps, None, None, 0), *parts]
 
 
-def _compare(straight: Path, resumed: Path, cuts: list[Cut]) -> None:
+def _compare(straight: Path, resumed: Path, cuts: list[Cut], make: Make) -> None:
     """Raise if two run directories do not hold the same run.
 
     The saved state of a loader is not compared: it includes older states, for retrying a failed
@@ -113,7 +119,7 @@ def _compare(straight: Path, resumed: Path, cuts: list[Cut]) -> None:
     """
     step, told = _first_difference(*(_rows(each) for each in (straight, resumed)))
     lines = [] if told is None else [told]
-    runs = [_run_state(each) for each in (straight, resumed)]
+    runs = [_run_state(each, make) for each in (straight, resumed)]
     for name in _CALLED:
         one, two = (snapshot(getattr(run, name), _CALLED[name]) for run in runs)
         lines += [f"{c.place}: {c.detail}" for c in changes(one, two, "{} straight, {} resumed")]
@@ -153,8 +159,19 @@ def _first_difference(
     return None, None
 
 
-def _run_state(directory: Path) -> Any:
+def _run_state(directory: Path, make: Make) -> Any:
+    store = Checkpoints(directory)
     try:
-        return Checkpoints(directory).restore("latest", types=TYPES)[0]
+        return store.restore("latest", types=TYPES)[0]
+    except CheckpointTypeError:  # the tree of a step of one's own has classes of the user
+        begun = fit_arguments(make)["program"].init()
+        return store.restore("latest", types=(*TYPES, *_classes(begun)))[0]
     except NoCheckpointError as error:
         raise ResumptionError(f"a run left no checkpoint: {error}") from error
+
+
+def _classes(node: Any) -> set[type]:
+    """Return the classes of all nodes in a tree."""
+    if not is_node(node):
+        return set()
+    return {type(node)}.union(*(_classes(child) for _, child in children(node)))

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.testing.conditions import Conditions
 from functrain.testing.influences import Influence
 from functrain.testing.module_attributes import ModuleAttributes, ModuleStructure, try_other_batches
@@ -27,7 +27,7 @@ from functrain.testing.reachable_code import (
     reachable_functions,
 )
 from functrain.testing.snapshots import Snapshot, changes
-from functrain.testing.user_objects import of_program, roots_of
+from functrain.testing.user_objects import module_of, of_program, roots_of
 from functrain.testing.variables import SavedVariable, Variable
 from functrain.tree.nodes import copy
 
@@ -56,7 +56,7 @@ class StepVariation:
         later: the state after it.
     """
 
-    program: Program
+    program: AnyProgram
     state: Any
     batch: Any
     functions: list[FunctionType]
@@ -75,7 +75,7 @@ class StepVariation:
     beginning: list[ModuleStructure] = attrs.field(factory=list)
 
     @classmethod
-    def of(cls, program: Program, state: Any, batch: Any) -> StepVariation:
+    def of(cls, program: AnyProgram, state: Any, batch: Any) -> StepVariation:
         """Find everything to vary, and make the step under the default conditions."""
         roots = roots_of(program)
         functions = reachable_functions(roots)
@@ -93,7 +93,7 @@ class StepVariation:
             unheld = [cell for cell, each in tried if each is None or each.is_used_up]
             return cls(program, state, batch, functions, held, unheld, cached, names)
 
-        module, first = program.fixed.model.module, found()
+        module, first = module_of(program), found()
         beginning = ModuleStructure.of_all(module)
         first.step(Conditions())  # the first step creates some attributes
         made = attrs.evolve(found(), structure=ModuleStructure.of_all(module), beginning=beginning)
@@ -131,7 +131,7 @@ class StepVariation:
             other = attrs.evolve(self, state=self.later[0], batch=batch, changed_by_another={})
             other.step(OTHER_CONDITIONS, self.changed_by_another)
 
-        attributes = ModuleAttributes.of(self.program.fixed.model.module)
+        attributes = ModuleAttributes.of(module_of(self.program))
         return try_other_batches(call, self.batch, attributes)
 
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:

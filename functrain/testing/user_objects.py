@@ -8,15 +8,26 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import attrs
+from torch import nn
 
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.testing.reachable_code import is_cached, is_user_code
 from functrain.testing.variables import Variable, is_data, of_argument, of_module, of_object
 
 
-def roots_of(program: Program) -> list[Any]:
+def module_of(program: AnyProgram) -> nn.Module:
+    """Return the modules of a program as one; a module without children if it has none."""
+    inner = program.leaves()
+    if "" in inner:
+        return inner[""].fixed.model.module
+    modules = {prefix.rstrip("."): leaf.fixed.model.module for prefix, leaf in inner.items()}
+    return nn.ModuleDict(modules)
+
+
+def roots_of(program: AnyProgram) -> list[Any]:
     """Return the user's functions, objects and classes that a step calls."""
-    module = program.fixed.model.module
+    module = module_of(program)
     hooks = [
         hook
         for part in module.modules()
@@ -26,9 +37,9 @@ def roots_of(program: Program) -> list[Any]:
     return [*own, *hooks, *map(type, module.modules())]
 
 
-def of_program(program: Program) -> Iterator[Variable]:
+def of_program(program: AnyProgram) -> Iterator[Variable]:
     """Yield the variables in objects: the module, and the user's objects in loss and optimizer."""
-    yield from of_module(program.fixed.model.module)
+    yield from of_module(module_of(program))
     for name, given in _given(program):
         for place, value in user_code_in(given, name):
             if isinstance(value, functools.partial):
@@ -39,7 +50,13 @@ def of_program(program: Program) -> Iterator[Variable]:
                 yield from of_object(value, place)
 
 
-def _given(program: Program) -> list[tuple[str, Any]]:
+def _given(program: AnyProgram) -> list[tuple[str, Any]]:
+    functions = getattr(program.recipe, "functions", {})
+    own = [(name, function) for name, function in functions.items() if function is not None]
+    return [*own, *(each for leaf in program.leaves().values() for each in _given_to(leaf))]
+
+
+def _given_to(program: Program) -> list[tuple[str, Any]]:
     recipe = program.recipe
     given = [("loss", recipe.loss), ("optimizer", recipe.optimizer)]
     # In a library's optimizer, the schedule is found as a field.

@@ -17,8 +17,7 @@ import torch
 import torch.distributed as dist
 
 from functrain import tree
-from functrain.core.program import Program
-from functrain.core.state import TrainState
+from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source
 from functrain.data.agreement import facts
 from functrain.distributed.exchange import all_gather
@@ -29,7 +28,7 @@ from functrain.errors import ConfigurationError, FunctrainWarning
 ALONE = World(0, 1)
 
 
-def world_of(program: Program, caller: str = "fit") -> World:
+def world_of(program: AnyProgram, caller: str = "fit") -> World:
     """Return the ranks that train a program.
 
     Args:
@@ -111,7 +110,9 @@ def any_rank(world: World, own: Sequence[str | None]) -> list[str | None]:
     ]
 
 
-def require_same_run(world: World, program: Program, source: Source, plan: dict[str, str]) -> None:
+def require_same_run(
+    world: World, program: AnyProgram, source: Source, plan: dict[str, str]
+) -> None:
     """Compare the runs that the ranks are about to begin.
 
     Args:
@@ -126,7 +127,8 @@ def require_same_run(world: World, program: Program, source: Source, plan: dict[
     if world.size == 1:
         return
     recipe = {f"{name} of the recipe": str(v) for name, v in program.recipe.describe().items()}
-    shapes = {path: list(tensor.shape) for path, tensor in program.fixed.model.params.items()}
+    params = {k: leaf.fixed.model.params for k, leaf in program.leaves().items()}
+    shapes = {k: {p: list(t.shape) for p, t in own.items()} for k, own in params.items()}
     own: dict[str, str | int] = {
         "functrain": metadata.version("functrain"),
         "torch": str(torch.__version__),
@@ -139,7 +141,7 @@ def require_same_run(world: World, program: Program, source: Source, plan: dict[
     world.require_equal(facts(source))
 
 
-def require_same_state(world: World, state: TrainState) -> None:
+def require_same_state(world: World, state: AnyState) -> None:
     """Compare the states with which the ranks are about to begin.
 
     Args:

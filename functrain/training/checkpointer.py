@@ -17,6 +17,7 @@ from functrain.checkpoint.format.changed_buffers import described
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.description import describe as describe_data
@@ -52,12 +53,17 @@ class Checkpointer:
     contents_checked: bool = False
 
     @classmethod
-    def of(cls, store: Checkpoints, program: Program, source: Source, world: World) -> Checkpointer:
+    def of(
+        cls, store: Checkpoints, program: AnyProgram, source: Source, world: World
+    ) -> Checkpointer:
         """Make one for the states of a program, which must not be overwritten while in flight."""
         ranks = world if world.size > 1 else None
         saver = Saver(store, inline=not store.background, world=ranks)
-        untrained = program.fixed.model.params.keys() - set(program.fixed.trainable)
-        frozen = frozenset(f"train.params.{path}" for path in untrained)
+        frozen = frozenset(
+            f"train.{prefix}params.{path}"
+            for prefix, leaf in program.leaves().items()
+            for path in leaf.fixed.model.params.keys() - set(leaf.fixed.trainable)
+        )
         described = {**describe(program), "data": describe_data(source)}
         return cls(store, saver, source, described, frozen)
 
@@ -150,12 +156,29 @@ def environment() -> dict[str, Any]:
     }
 
 
-def describe(program: Program) -> dict[str, Any]:
+def describe(program: AnyProgram) -> dict[str, Any]:
     """Return the record that checkpoints keep: recipe, shapes, transformations, environment."""
+    leaves = program.leaves()
+    one = leaves.get("")
+    own = {
+        "recipe": program.recipe.describe(),
+        "environment": environment(),
+        "population": record.describe(program),
+    }
+    if one is not None:
+        return {**own, **_described(one)}
+    each = {prefix.rstrip("."): _described(leaf) for prefix, leaf in leaves.items()}
+    # By part, as of one program, and then by program.
+    return {**own, **{part: {k: found[part] for k, found in each.items()} for part in _PARTS}}
+
+
+_PARTS = ("step", "params", "modules", "buffers", "ties", "transient")
+
+
+def _described(program: Program) -> dict[str, Any]:
     model = program.fixed.model
     persistent = plain_paths(model.module, list(model.module.state_dict())).values()
     return {
-        "recipe": program.recipe.describe(),
         # Donation is left out: it changes no bit.
         "step": getattr(program.device_step, "description", "eager"),
         "params": {path: list(value.shape) for path, value in model.params.items()},
@@ -165,8 +188,6 @@ def describe(program: Program) -> dict[str, Any]:
         # Tensors with several names in a state_dict of the module, or with none.
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],
-        "environment": environment(),
-        "population": record.describe(program),
     }
 
 

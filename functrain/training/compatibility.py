@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint.run_state import RunState
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram, AnyState, State, with_counters
 from functrain.core.rng import checked_seed
-from functrain.core.state import Counters, TrainState
+from functrain.core.state import Counters
 from functrain.data import Source
 from functrain.data.description import differences
 from functrain.data.sample_counts import count_samples
@@ -29,7 +29,7 @@ from functrain.training.checkpointer import describe
 from functrain.training.limits import Limits, Position
 
 
-def check_seed(seed: int | None, train: TrainState, path: Path | None) -> None:
+def check_seed(seed: int | None, train: AnyState, path: Path | None) -> None:
     """Refuse a seed that would have no effect.
 
     Args:
@@ -94,7 +94,7 @@ def ended_before(
 
 
 def check_unchanged(
-    program: Program, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
+    program: AnyProgram, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
 ) -> None:
     """Compare the program and the data with those recorded in the checkpoint.
 
@@ -164,7 +164,7 @@ _REMEDY = (
 )
 
 
-def count_epochs(state: TrainState, source: Source) -> TrainState:
+def count_epochs(state: State, source: Source) -> State:
     """Return the state with whole epochs of ``train_step`` calls counted as epochs.
 
     ``train_step`` knows no epochs: after 40 calls with epochs of 19 batches the counters say batch
@@ -188,10 +188,10 @@ def count_epochs(state: TrainState, source: Source) -> TrainState:
     counted = attrs.evolve(given, epoch=given.epoch + whole, batch=batch)
     if given.batch > length:  # exactly one epoch is the same place by either count
         _check_samples(given, counted, source, length)
-    return attrs.evolve(state, counters=counted)
+    return with_counters(state, counted)
 
 
-def warn_of_replay(state: TrainState, source: Source) -> None:
+def warn_of_replay(state: AnyState, source: Source) -> None:
     """Warn that the batches before the position of a state are read and dropped.
 
     Args:
@@ -211,7 +211,7 @@ def warn_of_replay(state: TrainState, source: Source) -> None:
         )
 
 
-def check_position(state: TrainState, length: int | None) -> None:
+def check_position(state: AnyState, length: int | None) -> None:
     """Refuse a checkpoint from within an epoch that is longer than an epoch of the data.
 
     Args:

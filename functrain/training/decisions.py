@@ -10,7 +10,7 @@ import attrs
 
 from functrain.checkpoint.run_state import LoopState
 from functrain.core import learning_rate
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
@@ -47,7 +47,7 @@ class Decisions:
         restores_best: whether ``fit`` returns the best state.
     """
 
-    program: Program
+    program: AnyProgram
     rule: Rule | None
     monitor: str
     mode: Mode | None
@@ -56,7 +56,7 @@ class Decisions:
 
     @classmethod
     def of(
-        cls, program: Program, rule: Rule | None, store: Any, restores_best: bool = False
+        cls, program: AnyProgram, rule: Rule | None, store: Any, restores_best: bool = False
     ) -> Decisions:
         """Make the rules for the metric that the store monitors, or the rule, or the loss."""
         by_rule = monitor_and_mode(rule)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
+import torch
 
 from functrain.core.batch import Batch, known_size
 from functrain.core.batch_sizes import count, size
 from functrain.core.loss import LossFunction
-from functrain.core.program import Program
-from functrain.core.state import TrainState
+from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import EmptyBatchWarning, EmptyDatasetError
@@ -80,8 +80,8 @@ class Evaluation:
 
 @explained
 def evaluate(
-    program: Program,
-    state: TrainState,
+    program: AnyProgram,
+    state: AnyState,
     data: object,
     *,
     weights: Weights = "params",
@@ -124,8 +124,8 @@ def evaluate(
 
 
 def measure(
-    program: Program,
-    state: TrainState,
+    program: AnyProgram,
+    state: AnyState,
     data: object,
     *,
     weights: Weights = "params",
@@ -145,8 +145,7 @@ def measure(
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
     if function is not None:
-        recipe = attrs.evolve(program.recipe, evaluate=function)
-        program = attrs.evolve(program, fixed=attrs.evolve(program.fixed, recipe=recipe))
+        program = program.evaluated_by(function)
     source = as_source(data)
     # A loader with its own generator draws its order from it: each evaluation the same one.
     with keep_generators(getattr(source, "data", None)):
@@ -162,13 +161,13 @@ def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     means = [value for value in values.values() if isinstance(value, Mean)]
     if means and means[0].total.ndim:
         return by_member.numbers(values)
-    found = computed(values, means[0].total.device) if means else {}
+    found = computed(values, means[0].total.device if means else torch.device("cpu"))
     return {name: value.item() for name, value in found.items()}
 
 
 def _merged(
-    program: Program,
-    state: TrainState,
+    program: AnyProgram,
+    state: AnyState,
     source: Source,
     weights: Weights,
     batches: int | None,
@@ -195,12 +194,13 @@ def _merged(
         empty = 0
         outcome = program.outcome(state, batch, weights)
         if not so_far and outcome.weight is None and size(one) is None:
-            alone, weight = [one], outcome.value.new_ones(())
+            loss = outcome.value
+            alone, weight = [one], torch.ones(()) if loss is None else loss.new_ones(())
         else:
             for first in alone:
                 known_size(first)
             weight = by_member.weight_of(outcome, one)
-        for name, value in {"loss": outcome.value, **outcome.metrics}.items():
+        for name, value in outcome.named().items():
             metric = by_member.of_batch(program, value, weight)
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
     if index is None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from functrain.checkpoint import Checkpoints
-from functrain.core.program import Program, require_program
-from functrain.core.state import TrainState
+from functrain.core.protocol import AnyProgram, AnyState, require_program
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.populations.program import Population
@@ -42,11 +41,11 @@ from functrain.transforms.compile_cache import cached
 
 @explained
 def fit(
-    program: Program,
+    program: AnyProgram,
     data: Any,
     *,
     until: Until,
-    state: TrainState | None = None,
+    state: AnyState | None = None,
     seed: int | None = None,
     eval_data: Any = None,
     eval_every: Duration | str | None = None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
-
-from functrain.core.rng import Rng
-from functrain.core.state import TrainState
+from functrain.core.protocol import State
+from functrain.own_steps.states import reseeded
 from functrain.tree.nodes import copy
 
 
-def fork(state: TrainState, seed: int | None = None) -> TrainState:
+def fork(state: State, seed: int | None = None) -> State:
     """Copy a state into memory of its own, optionally with another root seed.
 
     Another seed changes what steps draw from now on: dropout and all other randomness of model
@@ -39,4 +37,7 @@ def fork(state: TrainState, seed: int | None = None) -> TrainState:
         ((0, Rng(seed=1)), (1, Rng(seed=0)))
     """
     copied = copy(state)
-    return copied if seed is None else attrs.evolve(copied, rng=Rng(seed))
+    if seed is None:
+        return copied
+    other: State = reseeded(copied, seed)
+    return other

@@ -11,15 +11,14 @@ import attrs
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import Sharing
-from functrain.core.diagnosis import check_state
-from functrain.core.program import Metrics, Program, require_program
-from functrain.core.state import Counters, TrainState
+from functrain.core.program import Metrics
+from functrain.core.protocol import AnyProgram, AnyState, State, require_program, with_counters
+from functrain.core.state import Counters
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.errors import EmptyDatasetError
 from functrain.errors.calls import explained
-from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
@@ -28,13 +27,13 @@ from functrain.training.limits import Limits, Position, Until
 
 @explained
 def iterate(
-    program: Program,
-    state: TrainState,
+    program: AnyProgram,
+    state: State,
     data: Any,
     *,
     until: Until | None = None,
     schedule_end: ScheduleEnd = None,
-) -> Iterator[tuple[TrainState, Metrics]]:
+) -> Iterator[tuple[State, Metrics]]:
     """Step through data from the position of a state, one step at a time.
 
     Args:
@@ -69,10 +68,7 @@ def iterate(
     """
     require_program(program)
     world_of(program, "iterate")
-    if isinstance(program, Population):
-        program.require(state)
-    else:
-        check_state(program.fixed, state)
+    program.require(state)
     source, sharing = source_of(program, data), sharing_of(program)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)
@@ -104,21 +100,21 @@ def iterate(
             if state.counters.epoch == epoch:
                 # The data ended before its own length said so, or had no more of this epoch.
                 progress.end()
-                state = attrs.evolve(state, counters=state.counters.next_epoch())
+                state = with_counters(state, state.counters.next_epoch())
                 first += state.counters.step == step
 
 
 def advance(
-    program: Program, state: TrainState, batch: Batch, ends_epoch: bool
-) -> tuple[TrainState, Metrics]:
+    program: AnyProgram, state: State, batch: Batch, ends_epoch: bool
+) -> tuple[State, Metrics]:
     """Make one step, and begin the next epoch after the last one of an epoch."""
     state, metrics = program.train_step(state, batch)
     if ends_epoch:
-        state = attrs.evolve(state, counters=state.counters.next_epoch())
+        state = with_counters(state, state.counters.next_epoch())
     return state, metrics
 
 
-def source_of(program: Program, data: Any) -> Source:
+def source_of(program: AnyProgram, data: Any) -> Source:
     """Return data as the source that a program is trained on.
 
     Args:
@@ -133,14 +129,14 @@ def source_of(program: Program, data: Any) -> Source:
     return source if sharing is None else by_parts(source, sharing, program.recipe.accumulate)
 
 
-def sharing_of(program: Program) -> Sharing | None:
+def sharing_of(program: AnyProgram) -> Sharing | None:
     """Return how the ranks of a sharded program share a batch; ``None`` if it is one part."""
     sharing: Sharing | None = getattr(program.device_step, "sharing", None)
     return None if sharing == Sharing(parts=1) else sharing
 
 
 def epoch_batches(
-    source: Source, state: TrainState, accumulate: int, saved: Any, sharing: Sharing | None = None
+    source: Source, state: AnyState, accumulate: int, saved: Any, sharing: Sharing | None = None
 ) -> Iterator[tuple[Batch, bool]]:
     """Yield the remaining steps of an epoch: the batch of each, and whether it is the last.
 

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
-from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.errors.validators import integer
 from functrain.metrics.mode import modes_of_metrics
@@ -72,8 +72,8 @@ class Evaluations:
 
     def evaluated(
         self,
-        program: Program,
-        state: TrainState,
+        program: AnyProgram,
+        state: Any,
         names: Sequence[str],
         emit: Callable[[EvalBegin | EvalEnd], object],
         interrupted: Callable[[], bool],
@@ -109,8 +109,8 @@ class Evaluations:
 
     def _measured(
         self,
-        program: Program,
-        state: TrainState,
+        program: AnyProgram,
+        state: Any,
         name: str,
         weights: Weights,
         interrupted: Callable[[], bool],
@@ -148,8 +148,8 @@ class Plan:
         timed: whether any of these is a time.
     """
 
-    program: Program
-    donating: Program
+    program: AnyProgram
+    donating: AnyProgram
     limits: Limits
     evaluations: Evaluations
     save_every: Duration
@@ -187,7 +187,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        program: Program,
+        program: AnyProgram,
         until: Until,
         eval_data: Any,
         eval_every: Duration | str | None,
@@ -197,8 +197,9 @@ class Plan:
     ) -> Plan:
         """Parse arguments of ``fit``."""
         return cls(
-            program=attrs.evolve(program, donates=False),
-            donating=attrs.evolve(program, donates=True),
+            program=donating(program, False),
+            # A step of several programs may fail when it has consumed the state of one of them.
+            donating=donating(program, isinstance(program, Program)),
             limits=Limits.of(until),
             evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
             save_every=duration(save_every or "1 epoch"),

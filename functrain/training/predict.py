@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from functrain.core.batch import Batch, copied
 from functrain.core.batch_sizes import count, size
 from functrain.core.diagnosis import not_a_state
-from functrain.core.program import Program, require_program
+from functrain.core.program import Program
+from functrain.core.protocol import require_plain
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.in_order import in_order
@@ -69,7 +70,7 @@ def predict(
         >>> predict(program, program.init(), batches).shape
         torch.Size([4, 1])
     """
-    require_program(program)
+    require_plain(program, "predict")
     if not isinstance(state, TrainState):
         raise not_a_state(state, data)
     state = program.gathered(state)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
-from torch import nn
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
@@ -17,6 +16,7 @@ from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.core.module_tensors import all_paths, plain_paths
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
 from functrain.distributed.group import World
@@ -28,6 +28,7 @@ from functrain.errors import (
     NoCheckpointError,
 )
 from functrain.metrics.log_file import FILE_NAME
+from functrain.own_steps.states import CustomState, JointState
 from functrain.training.members import record
 
 # The argument of ``fit``: whether to resume, or "best", a step or a path.
@@ -35,26 +36,37 @@ Resume: TypeAlias = bool | int | str | Path
 
 
 # The classes a checkpoint of a run may name; loading makes no others.
-TYPES = (RunState, LoopState, TrainState, Counters, Rng)
+TYPES = (RunState, LoopState, TrainState, CustomState, JointState, Counters, Rng)
 
 
-def expected(program: Program, seed: int) -> RunState:
+def expected(program: AnyProgram, seed: int) -> RunState:
     """Return a run state with the structure that a checkpoint of ``program`` must have."""
-    # Whole at first: place() compares the weights of all ranks, which need not draw the same ones.
-    state = attrs.evolve(program, sharded=None).init(seed)
+    anything: Any = Anything()
+
+    def one(program: Program, state: TrainState) -> TrainState:
+        if getattr(program.recipe.optimizer, "lazy_state", False):
+            state = attrs.evolve(state, optimizer=anything)
+        return attrs.evolve(state, scheduler=anything)
+
+    state = whole(program).init(seed)
     if program.sharded is not None:
         from functrain.distributed.step import ShardedStep  # DTensor takes long to import
 
         assert isinstance(program.sharded, ShardedStep)
         state = program.sharded.placed.place(state)
-    anything: Any = Anything()
-    if getattr(program.recipe.optimizer, "lazy_state", False):
-        state = attrs.evolve(state, optimizer=anything)
-    return RunState(attrs.evolve(state, scheduler=anything), anything, anything, anything)
+    return RunState(program.map_states(one, state), anything, anything, anything)
+
+
+def whole(program: AnyProgram) -> AnyProgram:
+    """Return a program whose ``init`` places nothing on ranks.
+
+    To place a state compares the weights of all ranks, which need not draw the same ones.
+    """
+    return program.map_leaves(lambda one: attrs.evolve(one, sharded=None))
 
 
 def restore(
-    store: Checkpoints, program: Program, which: int | str | Path, world: World
+    store: Checkpoints, program: AnyProgram, which: int | str | Path, world: World
 ) -> tuple[RunState, dict[str, Any], Path]:
     """Load a run state, and the info that was saved with it; each rank reads its own part.
 
@@ -73,12 +85,13 @@ def restore(
     like = expected(program, seed=0)
     ranks = world if world.size > 1 else None
     try:
-        saved, manifest = _fitted(store, which, like, program.fixed.model.module, ranks)
+        saved, manifest = _fitted(store, which, like, program, ranks)
     except CheckpointMismatchError:
         other = Path(str(which)) if is_path(which) else store.path(store.steps()[-1])
         record.check(program, read_manifest(other).info, other)
         raise
-    if isinstance(like.train.optimizer, Anything):  # was loaded whole
+    placed = program.sharded is not None
+    if placed and isinstance(like.train.optimizer, Anything):  # was loaded whole
         saved = attrs.evolve(saved, train=program.place(saved.train))
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
@@ -89,13 +102,17 @@ def _fitted(
     store: Checkpoints,
     which: int | str | Path,
     like: RunState,
-    module: nn.Module,
+    program: AnyProgram,
     world: World | None,
 ) -> tuple[Any, Any]:
     """Load a checkpoint, also of an earlier version whose paths contain the names of wrappers."""
     try:
         return store.restore(which, like=like, types=TYPES, world=world)
     except CheckpointMismatchError:
+        leaf = program.leaves().get("")
+        if leaf is None:  # those versions knew only programs of one module
+            raise
+        module = leaf.fixed.model.module
         full = {plain: path for path, plain in plain_paths(module, all_paths(module)).items()}
         before = _renamed(like, full)
         if tree.equal(before, like):

@@ -19,6 +19,7 @@ from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
 from functrain.core.ownership import solely_held
 from functrain.core.program import Metrics, Program
+from functrain.core.protocol import AnyProgram, with_counters
 from functrain.core.state import Counters, TrainState
 from functrain.data import Source
 from functrain.distributed.group import World
@@ -145,16 +146,15 @@ class Session:
 
     def step(self, batch: Batch, ends_epoch: bool) -> Metrics:
         """Train on a batch, and begin the next epoch after the last step of an epoch."""
-        if self.plan.steps_per_call > 1:
+        if self.plan.steps_per_call > 1 and isinstance(self.plan.program, Program):
             metrics = self._step_of_call(batch)
         else:
             self._train, metrics = self._next_program().train_step(self.train, batch)
         if ends_epoch:
-            counters = self.counters.next_epoch()
-            self.train = attrs.evolve(self.train, counters=counters)
+            self.train = with_counters(self.train, self.counters.next_epoch())
         return metrics
 
-    def _next_program(self) -> Program:
+    def _next_program(self) -> AnyProgram:
         # A step must not consume a state that a listener, a save or the caller still holds.
         return self.plan.donating if solely_held(self, "_train") else self.plan.program
 

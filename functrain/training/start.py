@@ -10,26 +10,23 @@ import attrs
 from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
-from functrain.core.diagnosis import check_state
-from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.description import describe, outline
 from functrain.errors import ResumeWarning, RunChangedError
 from functrain.errors.base import warn
-from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
 from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.events import TrainBegin
 from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
-from functrain.training.resume import Resume, choose, copy_log, restore, set_aside
+from functrain.training.resume import Resume, choose, copy_log, restore, set_aside, whole
 from functrain.training.session import Session
 
 
 def start(
     session: Session,
-    state: TrainState | None,
+    state: Any,
     seed: int | None,
     resume: Resume,
     schedule_end: ScheduleEnd,
@@ -40,7 +37,7 @@ def start(
         RunChangedError: the checkpoint is of another run; see :mod:`.compatibility`.
     """
     if state is not None:
-        _check_state(session.plan.program, state)
+        session.plan.program.require(state)
     steps = session.plan.total_steps(session.source.length)
     world = session.world
     others = {"resume": str(resume), "directory": str(session.directory), "seed": str(seed)}
@@ -62,17 +59,11 @@ def start(
     session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
 
 
-def _check_state(program: Program, state: TrainState) -> None:
-    if isinstance(program, Population):
-        program.require(state)
-    else:
-        check_state(program.fixed, state)
-
-
 def _config(session: Session) -> dict[str, Any]:
     """Return the configuration of a run as plain data, as trackers show it."""
     program = session.plan.program
-    trained = (program.fixed.model.params[path].numel() for path in program.fixed.trainable)
+    fixed = [leaf.fixed for leaf in program.leaves().values()]
+    trained = (one.model.params[path].numel() for one in fixed for path in one.trainable)
     return {
         **program.recipe.describe(),
         "trained_parameters": sum(trained),
@@ -91,7 +82,7 @@ def _start_new(
     program = session.plan.program
     if state is None:
         # Whole at first: each rank might have drawn other weights.
-        state = attrs.evolve(program, sharded=None).init(0 if seed is None else seed)
+        state = whole(program).init(0 if seed is None else seed)
     else:
         state = compatibility.count_epochs(state, session.source)
         compatibility.check_seed(seed, state, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 
 from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.errors import CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.device_step import Compiled
@@ -22,7 +23,7 @@ _VARIABLE = "FUNCTRAIN_CACHE_DIR"
 _LIMIT = 4 << 30  # bytes; a library of a small step has 0.1 MB
 
 
-def cached(program: Program) -> Program:
+def cached(program: AnyProgram) -> AnyProgram:
     """Cache compiled graphs for later processes, unless the user chose a directory or a mode.
 
     Only Inductor for the processor does so; other backends have no libraries to keep.
@@ -33,6 +34,10 @@ def cached(program: Program) -> Program:
     Returns:
         The program; as it was, with a ``CompileCacheWarning``, where the cache cannot be used.
     """
+    return program.map_leaves(_cached)
+
+
+def _cached(program: Program) -> Program:
     made = program.device_step
     if not isinstance(made, Compiled) or not _may_be_kept(made.lowering, program):
         return program

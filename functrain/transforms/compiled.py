@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from functrain.core import step
-from functrain.core.program import Program, require_program
+from functrain.core.program import Program
+from functrain.core.protocol import require_plain
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim import FromTorch
@@ -80,7 +81,7 @@ def compiled(
         >>> state.counters.step
         1
     """
-    require_program(program)
+    require_plain(program, "compiled")
     if program.sharded is not None:
         raise ConfigurationError(
             "compiled cannot take a sharded program yet: leave out one of the two"

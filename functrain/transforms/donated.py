@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, overload
+
 import attrs
 
-from functrain.core.program import Program, require_program
+from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram, require_program
+from functrain.errors import ConfigurationError
 
 
-def donated(program: Program) -> Program:
+@overload
+def donated(program: Program) -> Program: ...
+@overload
+def donated(program: AnyProgram) -> AnyProgram: ...
+def donated(program: Any) -> Any:
     """Return a program whose ``train_step`` reuses the memory of the state it is given.
 
     The numbers are those of the pure program, bit for bit. The state passed in is consumed: any
@@ -20,7 +28,11 @@ def donated(program: Program) -> Program:
         program: any program, compiled or not.
 
     Returns:
-        The donating program.
+        The donating program. The programs of a joint one consume their states as they step: a
+        state that its ``step`` reads later is an error.
+
+    Raises:
+        ConfigurationError: the step is a function of the user over a tree.
 
     Example:
         >>> import functrain as ft, torch
@@ -33,4 +45,10 @@ def donated(program: Program) -> Program:
         functrain.errors.DonatedStateError: state.params was read, but this TrainState ...
     """
     require_program(program)
+    if not program.leaves():
+        raise ConfigurationError(
+            f"donated: expected a program whose step is functrain's, got a "
+            f"{type(program).__name__}: its step is a function of your own, which decides itself "
+            "what memory it uses. Leave donated out"
+        )
     return attrs.evolve(program, donates=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 import torch
@@ -12,14 +13,13 @@ from torch import Tensor
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.diagnosis import not_a_state
 from functrain.core.program import Metrics, Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.state import Counters, TrainState
 from functrain.errors import ConfigurationError
 from functrain.transforms.graph.consecutive import Consecutive
 
 
-def steps(
-    program: Program, state: TrainState, batches: Iterable[Batch]
-) -> tuple[TrainState, Metrics]:
+def steps(program: AnyProgram, state: Any, batches: Iterable[Batch]) -> tuple[Any, Metrics]:
     """Make a step for each of several batches.
 
     State and metrics are those of as many calls of ``train_step``, bit for bit. Between the steps
@@ -47,7 +47,9 @@ def steps(
         >>> state.counters.step, metrics["loss"].shape
         (3, torch.Size([3]))
     """
-    if not isinstance(state, TrainState):
+    if not isinstance(program, Program):
+        program.require(state, batches)
+    elif not isinstance(state, TrainState):
         raise not_a_state(state, batches)
     batches = series(batches)
     stepper = Stepper(program, state)
@@ -65,13 +67,13 @@ class Stepper:
         made: how many steps were made.
     """
 
-    program: Program
-    _state: TrainState | None
+    program: AnyProgram
+    _state: Any
     _consecutive: Consecutive | None = None
     made: int = 0
 
     @property
-    def state(self) -> TrainState:
+    def state(self) -> Any:
         """Where training stands; the next step consumes it, as a donated step does."""
         if self._state is None:
             assert self._consecutive is not None
@@ -81,7 +83,8 @@ class Stepper:
     @property
     def counters(self) -> Counters:
         """The counters of the state, which is not formed for them."""
-        return self.state.counters if self._consecutive is None else self._consecutive.counters
+        counters: Counters = (self._consecutive or self.state).counters
+        return counters
 
     def step(self, batch: Batch) -> Metrics:
         """Make one step, and return its metrics as ``train_step`` does."""
@@ -92,8 +95,9 @@ class Stepper:
 
     def _step(self, batch: Batch) -> Metrics:
         self._state, metrics = self.program.train_step(self.state, batch)
-        self.program = attrs.evolve(self.program, donates=True)
-        self._consecutive = Consecutive.of(self.program, self._state)
+        if isinstance(self.program, Program):
+            self.program = attrs.evolve(self.program, donates=True)
+            self._consecutive = Consecutive.of(self.program, self._state)
         if self._consecutive is not None:
             self._state = None
         return metrics

@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "tree",
     "core",
+    "own_steps",
     "metrics",
     "schedules",
     "optim",

@@ -10,6 +10,7 @@ import attrs
 
 from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.errors import CheckpointTypeError
+from functrain.own_steps.states import JointState, joint_class
 from functrain.tree import Tree
 
 
@@ -36,6 +37,8 @@ def rebuild(
     if node.kind == "tuple" or (node.kind == "namedtuple" and not _allowed(node.name, like, types)):
         return tuple(values)
     cls = allowed_class(node.name, like, types)
+    if cls is JointState:  # one of each set of programs; their names are those of the fields
+        cls = joint_class(tuple(str(key) for key, _ in children[:-2]))
     if node.kind == "attrs" and attrs.has(cls):
         names = {field.name: field.alias for field in attrs.fields(cls)}
     elif node.kind == "namedtuple" and issubclass(cls, tuple) and hasattr(cls, "_fields"):

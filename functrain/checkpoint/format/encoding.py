@@ -29,9 +29,18 @@ from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
 from functrain.errors import UnsupportedError
+from functrain.own_steps.states import CustomState, JointState
 from functrain.tree import Path, Tree, is_node, path_string
 
-OWN_TYPES: tuple[type, ...] = (TrainState, Counters, Rng, RunState, LoopState)
+OWN_TYPES: tuple[type, ...] = (
+    TrainState,
+    CustomState,
+    JointState,
+    Counters,
+    Rng,
+    RunState,
+    LoopState,
+)
 _DEEPEST = 200
 _PLAIN = frozenset((type(None), bool, int, float, str))
 

@@ -65,6 +65,8 @@ _FORMAT_NAMES = {
     "functrain.core.rng.Rng": "functrain.rng.Rng",
     "functrain.core.state.Counters": "functrain.state.Counters",
     "functrain.core.state.TrainState": "functrain.state.TrainState",
+    "functrain.own_steps.states.CustomState": "functrain.state.CustomState",
+    "functrain.own_steps.states.JointState": "functrain.state.JointState",
     "functrain.checkpoint.run_state.LoopState": "functrain.run_state.LoopState",
     "functrain.checkpoint.run_state.RunState": "functrain.run_state.RunState",
 }

@@ -11,8 +11,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
-from functrain.core.program import Program
-from functrain.core.state import TrainState
+from functrain.core.protocol import AnyProgram
 from functrain.errors import NonFiniteWarning, ReplayWarning
 from functrain.metrics import fetch
 from functrain.metrics.log_file import encode
@@ -123,10 +122,10 @@ class Capture:
     """
 
     step: int
-    program: Program
-    before: TrainState | None = None
+    program: AnyProgram
+    before: Any = None
     batch: Any = None
-    after: TrainState | None = None
+    after: Any = None
     metrics: Mapping[str, Any] = attrs.field(factory=dict)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:

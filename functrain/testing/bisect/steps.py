@@ -11,6 +11,8 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.inspection import gradients
+from functrain.core.program import Program
+from functrain.own_steps.states import JointState
 from functrain.testing.bisect.replay import Capture
 from functrain.tree import Difference
 from functrain.tree.compare import ulps_text
@@ -32,6 +34,7 @@ ENTERED = {
     "scheduler": "only the state of the schedule differs",
     "loss_scale": "only the scale of the loss differs",
     "rng": "only the root seed differs",
+    "programs": "the states of the programs in it, or the tree of a step of one's own, differ",
     "counters": "only the counters differ",
     "evaluation": "the step is the same, its evaluation is not",
     "end": "one run continues, the other does not",
@@ -131,7 +134,16 @@ def parting(
 
 
 def _gradients(side: Capture) -> Any:
-    return None if side.before is None else gradients(side.program, side.before, side.batch)
+    if side.before is None or not isinstance(side.program, Program):
+        return None
+    return gradients(side.program, side.before, side.batch)
+
+
+def _own(side: Capture) -> Any:
+    """Return the parts of a state of a step of one's own."""
+    if isinstance(side.after, JointState):
+        return side.after.states
+    return {"tree": getattr(side.after, "tree", None)}
 
 
 def _after(name: str) -> Callable[[Capture], Any]:
@@ -157,6 +169,7 @@ _PARTS: dict[str, Callable[[Capture], Any]] = {
         name: _after(name)
         for name in ("optimizer", "params", "ema", "buffers", "scheduler", "loss_scale", "rng")
     },
+    "programs": _own,
     "counters": _after("counters"),
     "metrics": lambda side: dict(side.metrics),
 }

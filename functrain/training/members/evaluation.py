@@ -12,7 +12,7 @@ from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed, merged
 from functrain.core.precision import widest
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState
 from functrain.metrics import Mean
 from functrain.populations.batches import of_member
@@ -39,13 +39,13 @@ class Each(NamedTuple):
         return Each([merged(pair) for pair in zip(self.each, other.each, strict=True)])
 
 
-def sized(program: Program, batch: Batch) -> Batch:
+def sized(program: AnyProgram, batch: Batch) -> Batch:
     """Return the batch whose size is that of one member."""
     own = isinstance(program, Population) and program.batches == "own"
     return of_member(batch, 0) if own else batch
 
 
-def of_batch(program: Program, value: Any, weight: Tensor) -> Any:
+def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
     """Return what a batch adds to a metric: a mean, or the value that the loss returned.
 
     Args:
@@ -85,7 +85,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def running(program: Program, state: TrainState) -> tuple[Program, TrainState]:
+def running(program: AnyProgram, state: TrainState) -> tuple[AnyProgram, TrainState]:
     """Return the members that have not stopped, as a population with its state."""
     if not isinstance(program, Population):
         return program, state
@@ -93,7 +93,7 @@ def running(program: Program, state: TrainState) -> tuple[Program, TrainState]:
     return (program, state) if len(some) == len(program) else program.only(state, some)
 
 
-def widened(program: Program, state: TrainState, means: dict[str, Any]) -> dict[str, Any]:
+def widened(program: AnyProgram, state: TrainState, means: dict[str, Any]) -> dict[str, Any]:
     """Return numbers of the members that are running as those of all, ``None`` for the others."""
     if not isinstance(program, Population):
         return means

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from functrain.core.program import Program
+from functrain.core.protocol import AnyProgram
 from functrain.errors import RunChangedError
 from functrain.populations import hyperparameters
 from functrain.populations.program import Population
 
 
-def describe(program: Program) -> dict[str, Any] | None:
+def describe(program: AnyProgram) -> dict[str, Any] | None:
     """Return the members of a population as plain data; ``None`` of another program."""
     if not isinstance(program, Population):
         return None
@@ -23,7 +23,7 @@ def describe(program: Program) -> dict[str, Any] | None:
     }
 
 
-def check(program: Program, info: dict[str, Any], path: Path) -> None:
+def check(program: AnyProgram, info: dict[str, Any], path: Path) -> None:
     """Refuse to resume with other members than those of the checkpoint.
 
     Its state holds their hyperparameters, so others would have no effect.

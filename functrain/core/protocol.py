@@ -1,0 +1,187 @@
+"""The parts of a program and of a state that the loop, checkpoints, transformations and laws need.
+
+A program of a module (:class:`functrain.Program`) satisfies them, and so do those of a user's own
+functions. Whatever else a module's program has is asked of :meth:`AnyProgram.leaves`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import attrs
+import torch
+
+from functrain.core.loss import LossFunction, Outcome
+from functrain.core.program import Metrics, Program
+from functrain.core.rng import Rng
+from functrain.core.schedule import Mode
+from functrain.core.state import Counters, TrainState
+from functrain.errors import UnsupportedError
+
+
+class AnyState(Protocol):
+    """A state: frozen, a tree, with the place of the run in it.
+
+    Attributes:
+        rng: the root seed.
+        counters: step, epoch, batch and samples.
+        ema: averaged weights, or ``None``.
+        scheduler: the tree of the schedules; empty without any.
+        device: where the tensors are.
+    """
+
+    @property
+    def rng(self) -> Rng: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def ema(self) -> Any: ...
+    @property
+    def scheduler(self) -> dict[str, Any]: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
+class AnyRecipe(Protocol):
+    """The values that a program was built from."""
+
+    @property
+    def accumulate(self) -> int:
+        """Loader batches in a step."""
+        ...
+
+    @property
+    def ema(self) -> Any:
+        """How weights are averaged."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the recipe as plain data, for checkpoints and trackers."""
+        ...
+
+
+@runtime_checkable
+class AnyProgram(Protocol):
+    """A program: three pure functions, and what the rooms around them ask of it.
+
+    Attributes:
+        donates: whether ``train_step`` consumes the state it is given.
+        schedules: the learning-rate schedules, an empty dict without any.
+        device_step: the device part, or ``None``.
+        sharded: the device part of several processes, or ``None``.
+    """
+
+    @property
+    def donates(self) -> bool: ...
+    @property
+    def schedules(self) -> Any: ...
+    @property
+    def device_step(self) -> Any: ...
+    @property
+    def sharded(self) -> Any: ...
+    @property
+    def recipe(self) -> AnyRecipe: ...
+
+    def init(self, seed: int = 0) -> Any:
+        """Return the state before the first step."""
+        ...
+
+    def train_step(self, state: Any, batch: Any) -> tuple[Any, Metrics]:
+        """Make one update."""
+        ...
+
+    def eval_step(self, state: Any, batch: Any, weights: str = "params") -> Metrics:
+        """Return the metrics of a batch."""
+        ...
+
+    def outcome(self, state: Any, batch: Any, weights: str = "params") -> Outcome:
+        """Return the result of ``eval_step``, with the weight that averages over batches need."""
+        ...
+
+    def evaluated_by(self, function: LossFunction) -> AnyProgram:
+        """Return the program with another function for ``eval_step``."""
+        ...
+
+    def require(self, state: object, batch: Any = None) -> None:
+        """Refuse a state of another program."""
+        ...
+
+    def place(self, state: Any) -> Any:
+        """Return a state as the steps of a sharded program take it."""
+        ...
+
+    def gathered(self, state: Any) -> Any:
+        """Return a state with whole leaves."""
+        ...
+
+    def observe(self, state: Any, metric: float | None, mode: Mode | None = None) -> Any:
+        """Report a metric of an evaluation to the schedules."""
+        ...
+
+    def leaves(self) -> dict[str, Program]:
+        """Return the programs of modules in this one, by the prefix of their paths in a state."""
+        ...
+
+    def map_leaves(self, function: Callable[[Program], Program]) -> AnyProgram:
+        """Return the program with another one for each of :meth:`leaves`."""
+        ...
+
+    def map_states(self, function: Callable[[Program, TrainState], TrainState], state: Any) -> Any:
+        """Return the state with another one for the state of each of :meth:`leaves`."""
+        ...
+
+
+State = TypeVar("State", bound=AnyState)
+
+
+def with_counters(state: State, counters: Counters) -> State:
+    """Return a state with other counters."""
+    given: Any = state
+    changed: State = attrs.evolve(given, counters=counters)
+    return changed
+
+
+def donating(program: AnyProgram, donates: bool) -> AnyProgram:
+    """Return a program whose step consumes the state it is given, or none does."""
+    given: Any = program
+    changed: AnyProgram = attrs.evolve(given, donates=donates)
+    return changed
+
+
+def require_program(value: object) -> None:
+    """Refuse a model, data or anything else where a program is expected.
+
+    Raises:
+        UnsupportedError: it is no program.
+    """
+    if isinstance(value, AnyProgram):
+        return
+    hint = "a program is made of it, functrain.program(model, loss, optimizer)"
+    if not isinstance(value, torch.nn.Module):
+        hint = "the program comes first, functrain.program(model, loss, optimizer)"
+    raise UnsupportedError(f"expected a Program, got a {type(value).__name__}: {hint}")
+
+
+def require_plain(value: object, caller: str) -> None:
+    """Refuse anything but the program of one module.
+
+    Args:
+        value: what a function that looks into the step was given.
+        caller: the function, for the message.
+
+    Raises:
+        UnsupportedError: it is something else.
+    """
+    require_program(value)
+    program: Any = value
+    inner = program.leaves()
+    if list(inner) == [""]:
+        return
+    one = next(iter(inner), None)
+    hint = "its step is a function of your own, which does everything itself"
+    if one is not None:
+        hint = f"give it one of its programs, such as {one.rstrip('.')!r}: {caller}(programs[...])"
+    raise UnsupportedError(
+        f"{caller}: expected the program of one module, got a {type(value).__name__}; {hint}"
+    )

@@ -1,0 +1,313 @@
+"""Pure functions of the user over a tree: driven by the loop, held to the laws, refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import own_programs as own
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+from functrain import errors, testing, tree
+
+
+@attrs.frozen(eq=False)
+class Clusters:
+    """Centres of k-means, and how many samples each has seen."""
+
+    centres: Tensor
+    counts: Tensor
+
+
+class Search(NamedTuple):
+    """An evolution strategy: a mean, a spread and the best value so far."""
+
+    mean: Tensor
+    spread: float
+    best: float
+
+
+def begin(seed: int) -> Clusters:
+    return Clusters(torch.randn(3, 2), torch.zeros(3, dtype=torch.int64))
+
+
+def k_means(tree: Clusters, batch: Tensor, rng: torch.Generator) -> Any:
+    nearest = torch.cdist(batch, tree.centres).argmin(1)
+    counts = tree.counts + torch.bincount(nearest, minlength=3)
+    moves = torch.zeros_like(tree.centres).index_add(0, nearest, batch - tree.centres[nearest])
+    centres = tree.centres + moves / counts.clamp(min=1)[:, None]
+    return Clusters(centres, counts), {"moved": moves.norm()}
+
+
+def inertia(tree: Clusters, batch: Tensor, rng: torch.Generator) -> Any:
+    return ft.Loss(torch.cdist(batch, tree.centres).amin(1).square().mean())
+
+
+def evolution(tree: Search, batch: Tensor, rng: torch.Generator) -> Any:
+    tries = tree.mean + tree.spread * torch.randn(6, 2, generator=rng)
+    values = (tries - batch.mean(0)).square().sum(1)
+    best = float(values.min())
+    spread = tree.spread * (0.9 if best < tree.best else 1.05)
+    return Search(tries[values.argsort()[:2]].mean(0), spread, best), {"loss": values.min()}
+
+
+def by_gradient(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    w = tree["w"].detach().requires_grad_()
+    loss = (w - batch).square().mean() + torch.nn.functional.dropout(w, 0.5).sum() * 0.01
+    (grad,) = torch.autograd.grad(loss, w)
+    return {**tree, "w": w - 0.1 * grad}, {"loss": loss}
+
+
+def clusters() -> Any:
+    return ft.custom(begin, k_means, inertia)
+
+
+def search() -> Any:
+    return ft.custom(lambda seed: Search(torch.zeros(2), 1.0, float("inf")), evolution)
+
+
+def gradient() -> Any:
+    return ft.custom(lambda seed: {"w": torch.zeros(2), "names": ["w"], "none": None}, by_gradient)
+
+
+MADE = {"clusters": clusters, "search": search, "gradient": gradient}
+each = pytest.mark.parametrize("make", MADE.values(), ids=list(MADE))
+
+
+def make_clusters() -> dict[str, Any]:
+    data = own.data()
+    return {"program": clusters(), "data": data, "eval_data": data, "save_every": "3 steps"}
+
+
+def make_search() -> dict[str, Any]:
+    return {"program": search(), "data": own.data(), "save_every": "3 steps"}
+
+
+@each
+def test_is_pure_complete_and_resumable(make: Any) -> None:
+    program = make()
+    state = program.init(seed=1)
+    testing.check_pure(program, state, own.X[:8])
+    assert not testing.check_complete((program, own.data()))
+    testing.check_resumes(lambda: {"program": make(), "data": own.data()}, steps=9, cuts=[2, 5])
+
+
+@pytest.mark.parametrize("make", [make_clusters, make_search])
+def test_resumes_after_a_kill(make: Any) -> None:
+    testing.check_resumes(make, steps=10, cuts=[5], kill=True)
+
+
+@each
+def test_fifty_steps_are_those_of_a_loop_by_hand(make: Any) -> None:
+    program = make()
+    run = ft.fit(program, own.data(), until="50 steps", progress=False)
+    expected = program.init().tree
+    for number, batch in own.batches(50):
+        rng = torch.Generator().manual_seed(run.state.rng.stream("rng", "step", number))
+        torch.manual_seed(run.state.rng.stream("step", number))
+        expected, _ = program.step(expected, batch, rng)
+    assert tree.equal(run.state.tree, tree.map(_detached, expected))
+    assert not any(isinstance(x, Tensor) and x.requires_grad for _, x in tree.items(run.state))
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def test_a_run_in_a_directory(tmp_path: Path) -> None:
+    arguments = {**make_clusters(), "directory": tmp_path, "progress": False}
+    run = ft.fit(**arguments, until="3 epochs", restore_best=True, early_stop=ft.EarlyStop("loss"))
+    assert run.history["eval/loss"][-1] < run.history["eval/loss"][0]
+    assert run.state.counters.samples == 8 * run.state.counters.step
+    ft.save(tmp_path / "own", run.state)
+    loaded = ft.load(tmp_path / "own", like=run.state)
+    assert isinstance(loaded.tree, Clusters)
+    assert tree.equal(loaded, run.state)
+    found = ft.evaluate(clusters(), loaded, own.data())
+    by_hand = inertia(loaded.tree, own.X, torch.Generator()).value
+    torch.testing.assert_close(found["loss"], by_hand.item(), check_dtype=False)
+
+
+def test_evaluations_may_have_no_loss_and_are_weighted_by_samples() -> None:
+    def mean(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        return {"mean": batch.mean()}
+
+    program = attrs.evolve(clusters(), evaluate=mean)
+    state = program.init()
+    found = ft.evaluate(program, state, [own.X[:6], own.X[6:8]])
+    torch.testing.assert_close(found, {"mean": own.X[:8].double().mean().item()}, rtol=1e-6, atol=0)
+    assert list(program.eval_step(state, own.X)) == ["mean"]
+    metric = attrs.evolve(program, evaluate=lambda *_: {"spread": ft.metrics.Mean.of(own.X)})
+    assert list(ft.evaluate(metric, state, own.data())) == ["spread"]
+    other = ft.Evaluation(own.data(), function=inertia)
+    run = ft.fit(search(), own.data(), until="1 step", progress=False)
+    assert run.state.counters.step == 1
+    assert ft.fit(program, own.data(), until="1 step", eval_data=other, progress=False).history[
+        "eval/loss"
+    ]
+
+
+def test_seeds_decide_and_iterate_goes_on() -> None:
+    program = clusters()
+    assert not tree.equal(program.init(0).tree, program.init(1).tree)
+    before = torch.get_rng_state()
+    state = program.init(0)
+    for state, metrics in ft.iterate(program, state, own.data()):
+        assert metrics["moved"].ndim == 0
+    assert torch.equal(before, torch.get_rng_state())
+    assert state.counters.epoch == 1
+    fork = ft.fork(state, seed=5)
+    assert fork.rng.seed == 5
+    assert tree.equal(fork.tree, state.tree)
+    many, rows = ft.steps(program, program.init(0), list(own.X.split(own.SIZE)))
+    assert tree.equal(many.tree, state.tree)
+    assert rows["moved"].shape == (8,)
+
+
+def other_key(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {"w": tree["w"], "names": tree["names"], "non": None}, {}
+
+
+def other_shape(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {**tree, "w": tree["w"][None]}, {}
+
+
+def other_dtype(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {**tree, "w": tree["w"].double()}, {}
+
+
+def other_kind(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {**tree, "names": ("w",)}, {}
+
+
+def number(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {**tree, "w": 1.0}, {}
+
+
+def no_metrics(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return tree
+
+
+def text(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return tree, {"loss": "small"}
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (other_key, "state.tree.none is missing"),
+        (other_key, "state.tree.non is unexpected (did you mean 'none'?)"),
+        (other_shape, "state.tree.w has the shape [1, 2], expected [2]"),
+        (other_dtype, "state.tree.w has the dtype torch.float64, expected torch.float32"),
+        (other_kind, "state.tree.names is a tuple, expected a list"),
+        (number, "state.tree.w is a float, expected a tensor of shape [2]"),
+        (no_metrics, "train_step must return (tree, metrics)"),
+        (text, "'loss' is a str"),
+    ],
+)
+def test_a_wrong_result_is_refused_by_path(step: Any, words: str) -> None:
+    program = attrs.evolve(gradient(), step=step)
+    with pytest.raises(errors.StepResultError) as caught:
+        program.train_step(program.init(), own.X[:8])
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["step", "evaluate"])
+def test_a_function_that_writes_to_the_tree_is_refused(part: str) -> None:
+    def writing(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        tree["w"].add_(batch.mean())
+        return (tree, {}) if part == "step" else {}
+
+    program = attrs.evolve(gradient(), **{part: writing})
+    call = program.train_step if part == "step" else program.eval_step
+    with pytest.raises(errors.ImpurityError, match=r"state\.tree\.w was changed in place"):
+        call(program.init(), own.X[:8])
+
+
+def test_the_batch_stays_as_it_is() -> None:
+    def writing(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        batch.zero_()
+        return tree, {}
+
+    batch = own.X[:8].clone()
+    program = attrs.evolve(gradient(), step=writing)
+    program.train_step(program.init(), batch)
+    assert tree.equal(batch, own.X[:8])
+
+
+def test_a_step_with_a_memory_is_found() -> None:
+    seen: list[float] = []
+
+    def remembering(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        seen.append(1.0)
+        return {**tree, "w": tree["w"] + len(seen)}, {}
+
+    program = attrs.evolve(gradient(), step=remembering)
+    with pytest.raises(errors.ImpurityError, match=r"tree\['w'\] differs"):
+        testing.check_pure(program, program.init(), own.X[:8])
+    with pytest.raises(errors.ImpurityError, match=r"\['w'\] differs"):
+        ft.checked(program).train_step(program.init(), own.X[:8])
+    with pytest.raises(errors.IncompleteError, match="seen"):
+        testing.check_complete((program, own.data()))
+
+
+def test_what_no_checkpoint_can_hold_is_refused_at_the_beginning() -> None:
+    program = attrs.evolve(gradient(), begin=lambda seed: {"net": nn.Linear(2, 1), "w": object()})
+    with pytest.raises(errors.StepResultError) as caught:
+        program.init()
+    assert "init(seed).net is a Linear, which has a state of its own" in str(caught.value)
+    assert "init(seed).w is a object" in str(caught.value)
+
+
+def test_the_tree_of_init_is_copied() -> None:
+    weight = torch.zeros(2)
+    program = ft.custom(lambda seed: {"w": weight}, by_gradient)
+    state = program.init()
+    weight.add_(1)
+    assert state.tree["w"].tolist() == [0, 0]
+
+
+def test_calls_that_do_not_fit() -> None:
+    program = gradient()
+    with pytest.raises(errors.ConfigurationError, match=r"train_step: expected a function \(tree,"):
+        ft.custom(begin, lambda tree, batch: (tree, {}))  # type: ignore[arg-type,misc]
+    with pytest.raises(errors.ConfigurationError, match="init: expected a function"):
+        ft.custom({"w": 1}, by_gradient)  # type: ignore[arg-type]
+    with pytest.raises(errors.UnsupportedError, match="expected a CustomState, got a dict"):
+        program.train_step({"w": torch.zeros(2)}, own.X)
+    with pytest.raises(errors.ConfigurationError, match="no evaluation"):
+        program.eval_step(program.init(), own.X)
+    with pytest.raises(errors.ConfigurationError, match="expected 'params'"):
+        clusters().eval_step(clusters().init(), own.X, weights="ema")
+    with pytest.raises(errors.ConfigurationError, match="donated"):
+        ft.donated(program)
+    with pytest.raises(errors.UnsupportedError, match="compiled: expected the program of one"):
+        ft.compiled(program)
+    with pytest.raises(errors.UnsupportedError, match="predict: expected"):
+        ft.predict(program, program.init(), own.data())  # type: ignore[arg-type]
+    with pytest.raises(errors.ConfigurationError, match="no evaluation"):
+        ft.fit(program, own.data(), until="1 step", eval_data=own.data(), progress=False)
+
+
+def test_a_batch_without_samples_is_counted() -> None:
+    program = clusters()
+    state = program.init()
+    with pytest.warns(errors.EmptyBatchWarning):
+        after, _ = program.train_step(state, own.X[:0])
+    assert (after.counters.step, after.counters.empty) == (0, 1)
+
+
+def test_evaluations_may_differentiate() -> None:
+    def residual(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        x = batch.clone().requires_grad_()
+        (slope,) = torch.autograd.grad((x * tree["w"]).sin().sum(), x)
+        return {"residual": slope.square().mean()}
+
+    program = attrs.evolve(gradient(), evaluate=residual)
+    with torch.no_grad():
+        found = program.eval_step(program.init(), own.X)
+    assert not found["residual"].requires_grad
