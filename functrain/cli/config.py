@@ -63,15 +63,16 @@ def summary(loaded: Loaded, built: RunObjects) -> str:
         built: the objects of the configuration.
     """
     config, program = loaded.config, built.program
-    count = sum(program.fixed.model.params[path].numel() for path in program.fixed.trainable)
+    fixed = [leaf.fixed for leaf in program.leaves().values()]
+    count = sum(one.model.params[path].numel() for one in fixed for path in one.trainable)
     sets = [] if built.eval_data is None else ["eval"]
     if isinstance(built.eval_data, dict):
         sets = list(built.eval_data)
     until = config.fit.until
     parts = [
-        f"{program.recipe.model} ({count:,} trained parameters)",
-        type(program.recipe.optimizer).__name__,
-        program.recipe.precision,
+        f"{', '.join(one.recipe.model for one in fixed) or 'own'} ({count:,} trained parameters)",
+        *dict.fromkeys(type(one.recipe.optimizer).__name__ for one in fixed),
+        *dict.fromkeys(one.recipe.precision for one in fixed),
         f"until {until if isinstance(until, str) else ' or '.join(until)}",
         *([f"evaluated on {', '.join(sets)}"] if sets else []),
         *([f"seeds {', '.join(map(str, config.seeds))}"] if config.seeds else []),

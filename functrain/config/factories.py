@@ -13,6 +13,7 @@ import functrain as ft
 from functrain.config.locations import build_key, join_key
 from functrain.config.schema import (
     CompiledOptions,
+    PartConfig,
     PopulationOptions,
     ProgramOptions,
     RunConfig,
@@ -24,12 +25,46 @@ from functrain.errors import ConfigError
 _TRANSFORMATIONS = ("sharpness_aware", "parts", "buffers", "compiled", "donated")
 
 
-def build_program(config: RunConfig) -> ft.Program:
-    """Build the program: model, loss, optimizer, the options of a step, and transformations.
+def build_program(config: RunConfig) -> Any:
+    """Build the program: of a model, of several, or of functions over a tree.
 
     Raises:
         ConfigError: a part cannot be built; the message names its key.
     """
+    if config.step is None:
+        return _of_model(config)
+    step = build_function(config.step, "step")
+    evaluate = None if config.evaluate is None else build_function(config.evaluate, "evaluate")
+    if config.init is not None:
+        init = build_function(config.init, "init")
+        made: Any = build_key("step", lambda: ft.custom(init, step, evaluate))
+    else:
+        programs = {name: _part(config, name, one) for name, one in (config.programs or {}).items()}
+        made = build_key("programs", lambda: ft.joint(programs, step=step, evaluate=evaluate))
+    if attrs.evolve(config.program, donated=False) != ProgramOptions():
+        raise ConfigError(
+            "has no effect with step; give it to a program: programs.NAME.program", "program"
+        )
+    return (
+        build_key("program.donated", lambda: ft.donated(made)) if config.program.donated else made
+    )
+
+
+def _part(config: RunConfig, name: str, part: PartConfig) -> ft.Program:
+    """Build a program of a joint one, on the device of the configuration."""
+    fields = {field.name: getattr(part, field.name) for field in attrs.fields(PartConfig)}
+    alone = attrs.evolve(config, **fields, step=None, programs=None)
+    try:
+        return _of_model(alone)
+    except ConfigError as error:
+        own, key = str(error), join_key("programs", name, error.where or "")
+        raise ConfigError(own.removeprefix(f"{error.where}: "), key) from error
+
+
+def _of_model(config: RunConfig) -> ft.Program:
+    """Build the program: model, loss, optimizer, the options of a step, and transformations."""
+    assert config.optimizer is not None
+    assert config.loss is not None
     options = attrs.asdict(
         config.program,
         recurse=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import functrain as ft
 from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
@@ -22,7 +24,7 @@ def check_weights(config: RunConfig) -> None:
         raise ConfigError(f"there is no checkpoint and no file at {options.path}", "init_from")
 
 
-def initial_state(config: RunConfig, program: ft.Program) -> ft.TrainState | None:
+def initial_state(config: RunConfig, program: Any) -> ft.TrainState | None:
     """Return a new state with the weights of ``init_from``, or ``None`` without the option.
 
     Raises:
@@ -43,7 +45,8 @@ def initial_state(config: RunConfig, program: ft.Program) -> ft.TrainState | Non
         one = program.programs[0] if isinstance(program, Population) else program
         fresh = one.init(config.seed)
         found = {**fresh.params, **chosen}
-    return program.init(config.seed, params=found)
+    begun: ft.TrainState = program.init(config.seed, params=found)
+    return begun
 
 
 def _options(config: RunConfig) -> WeightsOptions | None:

@@ -55,7 +55,7 @@ class RunObjects:
         initial: returns the initial state if ``init_from`` is given, else ``None``.
     """
 
-    program: ft.Program
+    program: Any
     data: Any
     eval_data: Any
     early_stop: Any
@@ -135,7 +135,7 @@ def fit_arguments(config: RunConfig, built: RunObjects) -> dict[str, Any]:
     return {**options, **own, "eval_data": built.eval_data, "directory": built.store}
 
 
-def _listeners(config: RunConfig, program: ft.Program) -> list[Any]:
+def _listeners(config: RunConfig, program: Any) -> list[Any]:
     given = config.listeners or []
     pairs = enumerate(given) if isinstance(given, list) else given.items()
     return [
@@ -145,7 +145,7 @@ def _listeners(config: RunConfig, program: ft.Program) -> list[Any]:
     ]
 
 
-def _listener(node: dict[str, Any], where: str, program: ft.Program) -> Any:
+def _listener(node: dict[str, Any], where: str, program: Any) -> Any:
     """Build a listener, passing the program if it has a parameter for it."""
     target = imported(node[TARGET], join_key(where, TARGET))
     if "program" in (parameters(target) or {}) and "program" not in node:
@@ -183,7 +183,7 @@ def _check_monitored(decisions: Decisions, evaluations: Evaluations) -> None:
     build_key("optimizer", decisions.check_schedule)
 
 
-def _check_schedules(program: ft.Program, data: Any, fit: FitOptions) -> None:
+def _check_schedules(program: Any, data: Any, fit: FitOptions) -> None:
     """Check that the schedules fit the length of the run."""
     length = build_key("data", lambda: as_source(data).length)
     steps = Limits.of(fit.until).steps(length, program.recipe.accumulate)
@@ -191,5 +191,5 @@ def _check_schedules(program: ft.Program, data: Any, fit: FitOptions) -> None:
     if steps is not None:
         state = learning_rate.with_horizon(program.schedules, state, steps)
     learning_rate.rate(program.schedules, state, 0)
-    if fit.schedule_end is None:
+    if fit.schedule_end is None and "" in program.leaves():
         schedule_end.continued(program.schedules, state, 0, steps, None)

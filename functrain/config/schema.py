@@ -170,6 +170,27 @@ class WeightsOptions:
     only: str | list[str] | None = None
 
 
+@attrs.frozen(kw_only=True)
+class PartConfig:
+    """A program of a joint one, which the function ``step`` trains with others.
+
+    Attributes:
+        model: target that creates the module, called with the random stream of the program.
+        loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
+        optimizer: target that creates the optimizer.
+        evaluate: the same as ``loss`` for a function that replaces it in ``eval_step``.
+        schedule: a target to which ``optimizer`` refers.
+        program: precision, clipping, averages, transformations.
+    """
+
+    model: Target
+    loss: ImportPath | Target
+    optimizer: Target
+    evaluate: ImportPath | Target | None = None
+    schedule: Target | None = None
+    program: ProgramOptions = ProgramOptions()
+
+
 def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) -> None:
     if value is not None and (not value or len(set(value)) < len(value)):
         raise ConfigError(f"expected different numbers, at least one, got {value}", attribute.name)
@@ -193,6 +214,11 @@ class RunConfig:
         matmul_precision: ``torch.set_float32_matmul_precision``: ``high`` allows TF32.
         import_from: folders for import paths, besides those of the file and of the process.
         model: target that creates the module, called with the random stream of the seed.
+        programs: several programs by name, each with model, loss and optimizer of its own, which
+            ``step`` trains together (``functrain.joint``).
+        step: import path of ``step(programs, states, batch, rng)``; with ``init`` instead of
+            ``programs`` that of ``step(tree, batch, rng)`` (``functrain.custom``).
+        init: import path of ``init(seed)``, which returns the tree of such a step.
         init_from: path of initial weights, or a mapping of options.
         loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
         evaluate: the same for a function that replaces ``loss`` in evaluations.
@@ -213,11 +239,14 @@ class RunConfig:
             function may return an iterator over pieces of the added text.
     """
 
-    model: Target
-    loss: ImportPath | Target
+    model: Target | None = None
+    loss: ImportPath | Target | None = None
     data: Target
-    optimizer: Target
+    optimizer: Target | None = None
     fit: FitOptions
+    programs: dict[str, PartConfig] | None = None
+    step: ImportPath | Target | None = None
+    init: ImportPath | Target | None = None
     name: str = "run"
     directory: str = "runs/run"
     seed: int = 0
@@ -238,6 +267,23 @@ class RunConfig:
     listeners: list[Target] | dict[str, Target | None] | None = attrs.field(factory=list)
     report: ImportPath | None = None
     generate: ImportPath | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the keys are those of one kind of program."""
+        own = [name for name in ("programs", "step", "init") if getattr(self, name) is not None]
+        plain = ("model", "loss", "optimizer")
+        if not own:
+            for name in plain:
+                if getattr(self, name) is None:
+                    raise ConfigError("missing", name)
+            return
+        if self.step is None:
+            raise ConfigError(f"missing; {own[0]} needs a function that makes a step", "step")
+        if len(own) == 3 or len(own) == 1:
+            raise ConfigError("expected either programs or init, with step", "step")
+        for name in (*plain, "init_from"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"has no effect with {own[0]} and step", name)
 
 
 @attrs.frozen(kw_only=True)

@@ -93,6 +93,33 @@ class FunctionalModule:
         """Return a context in which the shell computes with these tensors, in this mode."""
         return _Bound(self, params, buffers, training)
 
+    def lent(
+        self, params: Tensors, buffers: Tensors, training: bool, differentiated: Iterable[str] = ()
+    ) -> nn.Module:
+        """Return a module of its own that computes with these tensors.
+
+        The shell itself would not do: a step of the same program, as that of a student whose
+        average is the teacher, binds the shell to other tensors while the module is lent.
+
+        Args:
+            params: by path; not changed. Those that a forward writes to are copied.
+            buffers: by path; the module has copies.
+            training: the mode.
+            differentiated: paths of parameters to copy, as leaves that require gradients.
+        """
+        given = self.writes.owned(params)
+        for path in differentiated:
+            given[path] = params[path].detach().clone().requires_grad_()
+        tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
+        if tensors.keys() != self.first_places.keys():  # a state of another program
+            raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
+        # deepcopy looks here for the copy of an object, so it copies no tensor.
+        memo: dict[int, Any] = {id(held[key]): tensors[path] for path, (held, key) in self.places}
+        module = copy.deepcopy(self.module, memo)
+        for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
+            one.training = in_training if training else in_evaluation
+        return module
+
     def current_params(self) -> Tensors:
         """Return the parameters the shell holds now."""
         places = map(self.first_places.__getitem__, self.params)

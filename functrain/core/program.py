@@ -32,7 +32,6 @@ from functrain.core.diagnosis import (
 )
 from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import by_autograd, needs_gradients
-from functrain.core.lending import lent
 from functrain.core.loss import LossFunction, Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
@@ -431,12 +430,8 @@ class Program:
         refuse_members(state)
         state = self.gathered(state)
         differentiated = self.fixed.trainable if gradients else ()
-        module = lent(
-            self.fixed.model,
-            self.weights(state, weights),
-            state.buffers,
-            training=training,
-            differentiated=differentiated,
+        module = self.fixed.model.lent(
+            self.weights(state, weights), state.buffers, training, differentiated
         )
         with precision.autocast(self.recipe.precision, state.device):
             yield module

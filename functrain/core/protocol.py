@@ -1,7 +1,7 @@
 """The parts of a program and of a state that the loop, checkpoints, transformations and laws need.
 
 A program of a module (:class:`functrain.Program`) satisfies them, and so do those of a user's own
-functions. Whatever else a module's program has is asked of :meth:`AnyProgram.leaves`.
+functions. Code that needs the module asks the programs in :meth:`AnyProgram.leaves`.
 """
 
 from __future__ import annotations

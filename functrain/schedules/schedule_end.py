@@ -48,7 +48,7 @@ def scheduled(
     Warns:
         ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
-    done = state.counters.step
+    done, alone = state.counters.step, "" in program.leaves()
 
     def one(program: Program, state: TrainState) -> TrainState:
         at = state.counters.step  # another than that of the run, where several programs make it
@@ -57,7 +57,9 @@ def scheduled(
             state = program.with_horizon(state, end)
         scheduler = state.scheduler
         learning_rate.rate(program.schedules, scheduler, at)
-        scheduler = continued(program.schedules, scheduler, at, end, schedule_end)
+        # How many updates of several programs a run makes, only their steps show.
+        known = end if alone or schedule_end is not None else None
+        scheduler = continued(program.schedules, scheduler, at, known, schedule_end)
         return attrs.evolve(state, scheduler=scheduler)
 
     _CHOICE.check("schedule_end", schedule_end)

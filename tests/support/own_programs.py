@@ -235,3 +235,7 @@ def mean_teacher_by_hand(steps: int) -> dict[str, dict[str, Tensor]]:
         optimizer.step()
         teacher.update_parameters(student)
     return {"student": student.state_dict(), "teacher": teacher.module.state_dict()}
+
+
+def shifted(queue: Tensor, batch: Tensor, rng: torch.Generator) -> Any:
+    return queue + torch.randn(queue.shape, generator=rng), {"norm": queue.norm()}

@@ -1,0 +1,104 @@
+"""Steps of one's own from YAML: several programs, and functions over a tree."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import functrain as ft
+from functrain import config, errors
+from functrain.cli.application import app
+
+GAN = """
+    name: gan
+    programs:
+      generator:
+        model: {_target_: own_programs.net, inputs: 4, outputs: 2, seed: 1, norm: true}
+        loss: own_programs.fooled
+        optimizer: {_target_: functrain.optim.Adam, lr: 0.01}
+        program: {ema: 0.9}
+      discriminator:
+        model: {_target_: own_programs.net, inputs: 2, outputs: 1, seed: 2}
+        loss: own_programs.judged
+        optimizer: {_target_: functrain.optim.Adam, lr: 0.01}
+    step: own_programs.alternate
+    evaluate: own_programs.distance
+    data: {_target_: own_programs.data}
+    eval_data: {_target_: own_programs.data}
+    fit: {until: 2 epochs, save_every: 3 steps}
+    checkpoints: {monitor: eval/distance, mode: min}
+"""
+QUEUE = """
+    name: queue
+    init: own_programs.no_keys
+    step: own_programs.shifted
+    data: {_target_: own_programs.data}
+    fit: {until: 5 steps}
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "run.yaml"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def train(folder: Path, *more: str) -> None:
+    arguments = ["train", str(folder / "run.yaml"), f"directory={folder / 'run'}", *more]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_gan_is_trained_and_resumed_by_the_command_line(tmp_path: Path) -> None:
+    write(tmp_path, GAN)
+    train(tmp_path, "fit.until=7 steps")
+    train(tmp_path)
+    loaded = config.load(str(tmp_path / "run.yaml"))
+    built = config.build(loaded.config)
+    straight = ft.fit(
+        built.program, built.data, until="2 epochs", eval_data=built.eval_data, progress=False
+    )
+    resumed = ft.Checkpoints(tmp_path / "run").restore("latest")[0].train
+    assert ft.tree.equal(resumed, straight.state)
+    assert straight.state.generator.ema is not None
+    best = ft.Checkpoints(tmp_path / "run", monitor="eval/distance", mode="min")
+    assert best.restore("best")[0].train.counters.step in (8, 16)
+
+
+def test_a_step_over_a_tree(tmp_path: Path) -> None:
+    write(tmp_path, QUEUE)
+    train(tmp_path)
+    assert ft.Checkpoints(tmp_path / "run").restore("latest")[0].train.counters.step == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("step: own_programs.alternate", "loss: own_programs.fooled"), "step: missing"),
+        (("lr: 0.01}\n        program", "lr: x}\n        program"), "programs.generator.optimizer"),
+        (("fit:", "model: {_target_: torch.nn.ReLU}\n    fit:"), "model: has no effect with"),
+        (("fit:", "program: {clip_norm: 1.0}\n    fit:"), "programs.NAME.program"),
+        (("discriminator:\n", "rng:\n"), "programs: joint: expected names"),
+        (("loss: own_programs.judged", "los: a"), "programs.discriminator.los: unknown key"),
+        (
+            ("step: own_programs.alternate", "step: own_programs.enqueue"),
+            "programs: step: expected",
+        ),
+        (("fit:", "init: own_programs.no_keys\n    fit:"), "either programs or init"),
+    ],
+)
+def test_mistakes_name_their_key(tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    assert change[0] in GAN
+    path = write(tmp_path, GAN.replace(*change, 1))
+    with pytest.raises(errors.ConfigError) as caught:
+        config.build(config.load(path).config)
+    assert words in str(caught.value)
+
+
+def test_a_plain_run_still_needs_its_model(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {_target_: own_programs.data}\nfit: {until: 1 step}\n")
+    with pytest.raises(errors.ConfigError, match="model: missing"):
+        config.load(path)
