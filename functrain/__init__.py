@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from functrain.training.forking import fork
     from functrain.training.history import History, Run
     from functrain.training.iteration import iterate
+    from functrain.training.phases import phases
     from functrain.training.predict import predict
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
@@ -98,6 +99,7 @@ __all__ = [
     "load",
     "metrics",
     "optim",
+    "phases",
     "population",
     "predict",
     "program",
@@ -146,6 +148,7 @@ _DEFINED_IN = {
     "iterate": "functrain.training.iteration",
     "joint": "functrain.own_steps.joint",
     "load": "functrain.checkpoint",
+    "phases": "functrain.training.phases",
     "population": "functrain.populations.construct",
     "predict": "functrain.training.predict",
     "program": "functrain.core.constructor",

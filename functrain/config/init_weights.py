@@ -9,8 +9,6 @@ from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
-from functrain.populations.program import Population
-from functrain.tree.patterns import matches
 
 
 def check_weights(config: RunConfig) -> None:
@@ -28,24 +26,16 @@ def initial_state(config: RunConfig, program: Any) -> ft.TrainState | None:
     """Return a new state with the weights of ``init_from``, or ``None`` without the option.
 
     Raises:
-        ConfigError: no name matches ``only``.
-        FunctrainError: the weights cannot be read, or do not fit the model.
+        FunctrainError: the weights cannot be read, or do not fit the model; or ``only`` or
+            ``rename`` matches no name.
     """
     options = _options(config)
     if options is None:
         return None
     found = weights(options.path, options.weights)
-    if options.only is not None:
-        patterns = options.only
-        chosen = {name: value for name, value in found.items() if matches(patterns, name, value)}
-        if not chosen:
-            raise ConfigError(
-                f"{patterns!r} matches none of the weights there: {[*found][:8]}", "init_from.only"
-            )
-        one = program.programs[0] if isinstance(program, Population) else program
-        fresh = one.init(config.seed)
-        found = {**fresh.params, **chosen}
-    begun: ft.TrainState = program.init(config.seed, params=found)
+    begun: ft.TrainState = program.init(
+        config.seed, params=found, only=options.only, rename=options.rename
+    )
     return begun
 
 

@@ -162,12 +162,14 @@ class WeightsOptions:
     Attributes:
         path: a run directory, a checkpoint, a safetensors file, or a ``state_dict`` by torch.save.
         weights: raw or averaged weights of a checkpoint.
-        only: patterns of the names to load; the model keeps its own values of the others.
+        only: patterns of the model's names to load; it keeps its own values of the others.
+        rename: beginnings of names there, each with that of the name in the model.
     """
 
     path: str
     weights: Literal["params", "ema"] = "params"
     only: str | list[str] | None = None
+    rename: dict[str, str] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -281,7 +283,7 @@ class RunConfig:
             raise ConfigError(f"missing; {own[0]} needs a function that makes a step", "step")
         if len(own) == 3 or len(own) == 1:
             raise ConfigError("expected either programs or init, with step", "step")
-        for name in (*plain, "init_from"):
+        for name in (*plain, "init_from", "population"):
             if getattr(self, name) is not None:
                 raise ConfigError(f"has no effect with {own[0]} and step", name)
 

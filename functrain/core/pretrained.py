@@ -6,8 +6,9 @@ import contextlib
 import copy
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import import_module
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -17,9 +18,96 @@ from functrain.core.module_tensors import plain_paths
 from functrain.core.state import Tensors, TrainState
 from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.errors.nearest import nearest
+from functrain.tree.patterns import matches
 
 # Modules around a module, each with the name under which it holds the one inside.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+# Names to load, and how names that are given differ from those of the model.
+Patterns: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
+Rename: TypeAlias = Mapping[str, str] | Callable[[str], str]
+
+
+def read(params: Any) -> Any:
+    """Return pretrained values; those of a path are read from there."""
+    if not isinstance(params, str | os.PathLike):
+        return params
+    # By name, because the step is imported without any room that reads files.
+    return import_module("functrain.checkpoint").weights(params)
+
+
+def chosen(
+    model: FunctionalModule,
+    into: Tensors,
+    values: Any,
+    only: Patterns | None,
+    rename: Rename | None,
+) -> Any:
+    """Return the values to load under the model's names: all, or some and the model's own.
+
+    Args:
+        model: whose names count.
+        into: the initial parameters and buffers by path.
+        values: the pretrained values.
+        only: patterns or a predicate of the model's names, or ``None`` for all.
+        rename: beginnings of names, or a function from name to name.
+
+    Raises:
+        ConfigurationError: nothing matches, or two values have one name then.
+    """
+    if only is None and rename is None:
+        return values
+    _check(values, into.keys())
+    values = values if rename is None else _renamed(values, rename)
+    if only is None:
+        return values
+    needed = {path: own for path, own in into.items() if matches(only, path, own)}
+    _check_patterns(only, needed, into)
+    given = {
+        name: value
+        for name, value in values.items()
+        if matches(only, name, value) or model.aliases.get(name, name) in needed
+    }
+    kept = {path: own for path, own in into.items() if path not in needed and path in model.params}
+    return {**kept, **given}
+
+
+def _renamed(values: Tensors, rename: Rename) -> Tensors:
+    function = rename if callable(rename) else _by_beginnings(rename, values)
+    found: Tensors = {}
+    for name, value in values.items():
+        new = function(name)
+        if new in found:
+            raise ConfigurationError(f"rename: two of the params would be called {new!r}")
+        found[new] = value
+    return found
+
+
+def _by_beginnings(rename: Mapping[str, str], names: Collection[str]) -> Callable[[str], str]:
+    for begins in rename:
+        if not any(name.startswith(begins) for name in names):
+            raise ConfigurationError(
+                f"rename: expected the beginnings of names in params, got {begins!r}, with which "
+                f"none begins{nearest(begins, names)}; they are {list(names)[:8]}"
+            )
+    longest = sorted(rename, key=len, reverse=True)
+
+    def renamed(name: str) -> str:
+        begins = next((one for one in longest if name.startswith(one)), None)
+        return name if begins is None else rename[begins] + name[len(begins) :]
+
+    return renamed
+
+
+def _check_patterns(only: Patterns, needed: Tensors, into: Tensors) -> None:
+    each: Sequence[Any] = [only] if isinstance(only, str) or callable(only) else only
+    for pattern in each:
+        if not any(matches(pattern, path, own) for path, own in needed.items()):
+            raise ConfigurationError(
+                f"only: {pattern!r} matches none of the {len(into)} names of the model"
+                f"{nearest(pattern, into) if isinstance(pattern, str) else ''}"
+            )
 
 
 def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> Tensors:
@@ -185,13 +273,6 @@ def _prefix(longer: Collection[str], shorter: Collection[str]) -> str:
 
 
 def _instead(given: object) -> str:
-    if isinstance(given, str | os.PathLike):
-        path = os.fspath(given)
-        return (
-            "got a path. Read it first: "
-            f"program.init(params=functrain.checkpoint.weights({path!r})), which takes a run "
-            "directory, a checkpoint, or a file (.safetensors, .pt, .pth)"
-        )
     if isinstance(given, nn.Module):
         return "got a module. Give its values: program.init(params=module.state_dict())"
     if isinstance(given, TrainState):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -35,7 +36,7 @@ from functrain.core.gradients import by_autograd, needs_gradients
 from functrain.core.loss import LossFunction, Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
-from functrain.core.pretrained import load
+from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
@@ -104,29 +105,42 @@ class Program:
     def init(
         self,
         seed: int = 0,
-        params: dict[str, Tensor] | None = None,
+        params: Mapping[str, Tensor] | str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
+        *,
+        only: Patterns | None = None,
+        rename: Rename | None = None,
     ) -> TrainState:
         """Return the state before the first step.
 
         Args:
             seed: root of all randomness in training; with a model factory also of the weights.
-            params: pretrained values by path, such as a ``state_dict()``; those of a file or a
-                run are read by :func:`functrain.checkpoint.weights`.
+            params: pretrained values by path, such as a ``state_dict()``; or the path of a run, a
+                checkpoint or a file of them, see :func:`functrain.checkpoint.weights`.
             device: where the state goes; by default where the module's parameters are.
+            only: patterns or a predicate (path, tensor) of the model's names that ``params`` must
+                have; the model keeps its own values of the others, and what else ``params`` has is
+                left out. By default all.
+            rename: the beginnings of names in ``params`` that the model calls otherwise,
+                ``{"backbone.": "trunk."}``, the longest first; or a function from name to name.
 
         Returns:
             A new state that shares no memory with the module, ``params`` or any other state.
 
         Raises:
             ParameterMismatchError: names or shapes of ``params`` do not fit; all are listed.
-            ConfigurationError: the seed is no whole number, or ``params`` no dict of tensors.
+            ConfigurationError: the seed is no whole number, or ``params`` no dict of tensors; or
+                ``only`` or ``rename`` matches no name.
         """
         seed = checked_seed(seed)
         own, buffers = self.fixed.model.initial(seed)
         if params is not None:
-            loaded = load(self.fixed.model, {**own, **buffers}, params)
+            into = {**own, **buffers}
+            given = chosen(self.fixed.model, into, read(params), only, rename)
+            loaded = load(self.fixed.model, into, given)
             own, buffers = {p: loaded[p] for p in own}, {b: loaded[b] for b in buffers}
+        elif only is not None or rename is not None:
+            raise ConfigurationError("only and rename choose among params: give params, too")
         if device is not None:
             own = {path: tensor.to(device) for path, tensor in own.items()}
             buffers = {path: tensor.to(device) for path, tensor in buffers.items()}

@@ -13,7 +13,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
@@ -81,19 +80,21 @@ class Population(Program):
     def init(
         self,
         seed: int = 0,
-        params: dict[str, Tensor] | None = None,
+        params: Any = None,
         device: torch.device | str | None = None,
+        **options: Any,
     ) -> TrainState:
         """Return the state of all members before the first step.
 
         Args:
             seed: of what members share: the order of the data in ``fit``. Weights and random
                 numbers of a member follow from its own seed.
-            params: pretrained values by path, for every member.
+            params: pretrained values by path, for every member; see :meth:`Program.init`.
             device: where the state goes.
+            options: ``only`` and ``rename``, which choose among ``params``.
         """
         pairs = zip(self.programs, self.seeds, strict=True)
-        each = (program.init(own, params, device) for program, own in pairs)
+        each = (program.init(own, params, device, **options) for program, own in pairs)
         state = states.together(each, len(self), named.held(self.values))
         return attrs.evolve(state, rng=Rng(seed))
 

@@ -243,5 +243,5 @@ class TestInitFrom:
         train("directory=runs/first")
         with pytest.raises(ConfigError, match=r"init_from: the given params do not fit.*'weight'"):
             train("init_from=runs/first", "model.in_features=3")
-        with pytest.raises(ConfigError, match=r"init_from.only: 'x\*' matches none of the weights"):
+        with pytest.raises(ConfigError, match=r"init_from: only: 'x\*' matches none"):
             train("init_from={path: runs/first, only: x*}")

@@ -14,7 +14,7 @@ from functrain.core.batch import Batch, copied
 from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import evaluate
 from functrain.core.metrics import computed
-from functrain.core.pretrained import load
+from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.program import Metrics, Program, evaluation_stream, refuse_members
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
@@ -124,15 +124,22 @@ class Differentiable(Program):
     def init(
         self,
         seed: int = 0,
-        params: dict[str, Tensor] | None = None,
+        params: Any = None,
         device: Any = None,
+        *,
+        only: Patterns | None = None,
+        rename: Rename | None = None,
     ) -> TrainState:
         """Return the state before the first step, as a function of ``params`` if given."""
-        state = super().init(seed, params, device)
+        params = read(params)
+        state = super().init(seed, params, device, only=only, rename=rename)
         if params is None:
             return state
         with Attached():
-            loaded = load(self.fixed.model, {**state.params, **state.buffers}, params)
+            into = {**state.params, **state.buffers}
+            loaded = load(
+                self.fixed.model, into, chosen(self.fixed.model, into, params, only, rename)
+            )
             trained = {path: loaded[path] for path in self.fixed.trainable}
             average = self.recipe.ema
             return attrs.evolve(

@@ -39,6 +39,14 @@ def changing_factory() -> None:
     made.init()
 
 
+def forgotten() -> None:
+    def one(programs: Any, states: Any, batch: Any, rng: Any) -> Any:
+        return {"one": states["one"]}, {}
+
+    made = ft.joint({"one": program(), "other": program()}, step=one)
+    made.train_step(made.init(), X)
+
+
 def sparse() -> None:
     table = nn.Embedding(4, 2, sparse=True)
     step(program(model=table), torch.tensor([0, 1]))
@@ -114,6 +122,12 @@ MISTAKES = [
         lambda *_: program(nonfinite="stop"),
         ("nonfinite", "got 'stop'"),
         ("'raise', 'skip' or 'ignore'",),
+    ),
+    Mistake(
+        errors.StepResultError,
+        lambda *_: forgotten(),
+        ("no state of 'other'",),
+        ("step must return a state of each program",),
     ),
     Mistake(
         errors.ModelError,
