@@ -19,7 +19,7 @@ from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable, refuse_gr
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
-from functrain.tree.patterns import matches
+from functrain.tree.nodes import matches
 
 
 @explained

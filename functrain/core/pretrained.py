@@ -18,7 +18,7 @@ from functrain.core.module_tensors import plain_paths
 from functrain.core.state import Tensors, TrainState
 from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.errors.nearest import nearest
-from functrain.tree.patterns import matches
+from functrain.tree.nodes import matches
 
 # Modules around a module, each with the name under which it holds the one inside.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

@@ -13,7 +13,7 @@ from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.populations.program import Population
-from functrain.tree.patterns import matches
+from functrain.tree.nodes import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 Patterns: TypeAlias = Mapping[str, Pattern]

@@ -13,7 +13,7 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.optim.frozen import Frozen
-from functrain.tree.patterns import matches
+from functrain.tree.nodes import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 

@@ -19,7 +19,7 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.training.durations import Duration, Epochs, Steps, duration
-from functrain.tree.patterns import matches
+from functrain.tree.nodes import matches
 
 # The end of a phase, or None for the last one, and the parameters that it trains.
 Phase: TypeAlias = tuple[Duration | str | None, Trainable]

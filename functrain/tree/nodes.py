@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import builtins
 import copy as shallow
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import attrs
@@ -40,6 +41,29 @@ def path_string(path: Path) -> str:
         'params.encoder.0.weight'
     """
     return ".".join(str(key) for key in path) if path else "(root)"
+
+
+def matches(
+    pattern: str | Sequence[str] | Callable[[str, Tensor], bool], path: str, tensor: Tensor
+) -> bool:
+    """Return whether a parameter is meant by a pattern.
+
+    Args:
+        pattern: a glob over paths (``"*.bias"``), several of them, or a predicate.
+        path: the parameter's path.
+        tensor: its value.
+
+    Example:
+        >>> import torch
+        >>> matches(["head.*", "*.bias"], "encoder.0.bias", torch.zeros(3))
+        True
+        >>> matches(lambda path, tensor: tensor.ndim > 1, "encoder.0.bias", torch.zeros(3))
+        False
+    """
+    if callable(pattern):
+        return bool(pattern(path, tensor))
+    globs = [pattern] if isinstance(pattern, str) else pattern
+    return any(fnmatchcase(path, glob) for glob in globs)
 
 
 def is_node(tree: Tree) -> bool:

@@ -33,7 +33,7 @@ PURITY = (
         "a fork shares its memory",
         "training/forking.py",
         "    copied = copy(state)\n",
-        "    copied = attrs.evolve(state)\n",
+        "    copied = state\n",
         "purity",
         "forks_are_independent",
     ),
