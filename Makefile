@@ -63,7 +63,7 @@ train: $(EXAMPLES)
 chargpt: $(EXAMPLES)
 	$(BIN)/functrain train chargpt
 
-# More workers than processors: a fifth of the tests wait, for time limits and for other processes.
+# One more than CI has processors: tests of launchers and of time limits mostly wait.
 WORKERS ?= 3
 TEST := $(BIN)/python -m pytest --quiet --numprocesses $(WORKERS) --dist worksteal
 

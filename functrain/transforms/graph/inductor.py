@@ -56,7 +56,7 @@ def compile_in_memory(
                 return _compiled(graph, inputs)
         except Exception as error:  # not hidden: raised again by Inductor itself, or in the warning
             call = _compiled(graph, inputs)
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}".partition("\n")[0]
     warn(
         f"torch {torch.__version__} compiles each kernel by itself, which takes longer, because "
         f"compiling them together failed: {text}. Please report it",

@@ -48,6 +48,11 @@ class Libraries(CppPythonBindingsCodeCache):
     entry_function = "kernels"
 
 
+# From torch 2.15 on Inductor's functions take an array of arguments, before a tuple.
+_TAKES_ARRAY = "parse_arg(PyObject* const* args" in Libraries.suffix_template
+_ITEMS = "reinterpret_cast<PyTupleObject*>(args)->ob_item" if _TAKES_ARRAY else "args"
+
+
 class Kernels(AsyncCompile):
     """Stand in for ``AsyncCompile`` in the code of a graph; compile kernels when all are known."""
 
@@ -109,7 +114,7 @@ def source(kernels: Sequence[Kernel]) -> str:
     for n, kernel in enumerate(kernels):
         functions.append(f"#define kernel k{n}\n{kernel.source}\n#undef kernel\n")
         types = [one.replace("const ", "") for one in kernel.types]
-        args = ", ".join(f"parse_arg<{one}>(args, {place})" for place, one in enumerate(types))
+        args = ", ".join(f"parse_arg<{one}>({_ITEMS}, {n})" for n, one in enumerate(types))
         bindings.append(_BINDING.format(n=n, count=len(types), args=args))
         methods.append(f"PyCFunction_New(&k{n}_method, nullptr)")
     ending = Libraries.suffix_template.format(
