@@ -62,7 +62,8 @@ def fit(
     """Train a program until a limit; called again with the same directory, resume.
 
     Args:
-        program: the program to train.
+        program: the program to train, or a population of :func:`functrain.population`, whose
+            history, best and early stop are by member.
         data: ``ft.data.Batches``, any torch ``DataLoader``, any iterable of batches that can be
             iterated more than once, or a loader with ``state_dict``.
         until: a duration, such as ``"10 epochs"`` or ``ft.Steps(1000)``, or several; the first to
