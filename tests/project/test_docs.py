@@ -67,6 +67,7 @@ DOCS = FORMAT.parent
         "configuration.md",
         "data.md",
         "evaluation.md",
+        "guides/own_steps.md",
         "guides/processes.md",
         "generation.md",
         "laws.md",
