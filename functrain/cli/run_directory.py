@@ -18,7 +18,7 @@ MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
     *(
         "fit.schedule_end",
-        "fit.steps_per_call",
+        "fit.sanity_batches",
         "early_stop",
         "checkpoints.monitor",
         "checkpoints.mode",

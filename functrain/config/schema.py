@@ -117,6 +117,7 @@ class FitOptions:
         schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
             ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
         steps_per_call: how many steps a compiled program may make in one call.
+        sanity_batches: batches of each evaluation set to evaluate before the first step.
     """
 
     until: Duration | list[Duration]
@@ -126,6 +127,7 @@ class FitOptions:
     restore_best: bool = False
     schedule_end: Literal["keep", "stretch", "restart"] | None = None
     steps_per_call: Annotated[int, AtLeast(1)] = 1
+    sanity_batches: Annotated[int, AtLeast(0)] = 0
 
 
 @attrs.frozen(kw_only=True)

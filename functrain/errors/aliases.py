@@ -124,6 +124,11 @@ ALIASES = (
         "early_stop=functrain.EarlyStop(patience=5)",
     ),
     _of(_FIT, "restore_best", "restore_best_weights load_best_model_at_end", "restore_best=True"),
+    _of(
+        *(_FIT, "sanity_batches"),
+        "num_sanity_val_steps sanity_check sanity_val_steps eval_on_start eval_before_training",
+        "sanity_batches=2",
+    ),
     _of(_FIT, "program", "trainer net", "program"),
     Alias(
         "model",

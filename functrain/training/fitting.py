@@ -33,6 +33,7 @@ from functrain.training.members.decisions import MemberDecisions
 from functrain.training.plan import Plan
 from functrain.training.progress.default import default_bar
 from functrain.training.resume import Resume
+from functrain.training.sanity import check_evaluation
 from functrain.training.session import Session
 from functrain.training.signals import Interrupts
 from functrain.training.start import start
@@ -57,6 +58,7 @@ def fit(
     listeners: Sequence[Listener] | None = (),
     schedule_end: ScheduleEnd = None,
     steps_per_call: int = 1,
+    sanity_batches: int = 0,
     progress: bool | None = None,
 ) -> Run:
     """Train a program until a limit; called again with the same directory, resume.
@@ -106,6 +108,9 @@ def fit(
         steps_per_call: make up to so many steps of a compiled program in one call, as ``ft.steps``
             does, where nothing needs the state in between. Results, log and checkpoints stay the
             same. Listeners of batches, the progress bar among them, need the state of each step.
+        sanity_batches: evaluate so many batches of each set before the first step, so that an error
+            in the evaluation, or a monitored metric that it does not give, shows at once. Nothing
+            of it is logged, and the run stays the same.
 
     Returns:
         The run: last state, history, reason.
@@ -139,7 +144,16 @@ def fit(
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = program if store is None else cached(program)
     world = world_of(program)
-    plan = Plan.of(program, until, eval_data, eval_every, save_every, restore_best, steps_per_call)
+    plan = Plan.of(
+        program,
+        until,
+        eval_data,
+        eval_every,
+        save_every,
+        restore_best,
+        steps_per_call,
+        sanity_batches,
+    )
     rules = MemberDecisions if isinstance(program, Population) else Decisions
     decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
@@ -160,6 +174,7 @@ def fit(
     closing = contextlib.closing(plan.evaluations)
     with speaking_once(world), together(), session, closing, together():
         start(session, state, seed, resume, schedule_end)
+        check_evaluation(session, plan.sanity_batches)
         return finished(session, run(session))
 
 

@@ -40,6 +40,11 @@ class Evaluations:
         sets = {name: _as_evaluation(given) for name, given in several.items() if given is not None}
         return cls(sets, every)
 
+    def limited(self, batches: int | None) -> Evaluations:
+        """Return the sets with at most so many batches each; ``None`` for all."""
+        sets = {name: _limited(each, batches) for name, each in self.sets.items()}
+        return attrs.evolve(self, sets=sets)
+
     def due(self, before: Position, after: Position, last: bool) -> list[str]:
         """Return the names of the sets to evaluate after a step.
 
@@ -144,6 +149,7 @@ class Plan:
         save_every: when a checkpoint is due.
         restore_best: whether ``fit`` returns the best state.
         steps_per_call: how many steps may be made before a state is formed.
+        sanity_batches: how many batches of each set are evaluated before the first step.
         counts_samples: whether any of these is in samples, so that all batches need a size.
         timed: whether any of these is a time.
     """
@@ -155,6 +161,7 @@ class Plan:
     save_every: Duration
     restore_best: bool
     steps_per_call: int = attrs.field(default=1, validator=integer(minimum=1))
+    sanity_batches: int = attrs.field(default=0, validator=integer(minimum=0))
     counts_samples: bool = attrs.field(init=False)
     timed: bool = attrs.field(init=False)
 
@@ -194,6 +201,7 @@ class Plan:
         save_every: Duration | str | None,
         restore_best: bool,
         steps_per_call: int = 1,
+        sanity_batches: int = 0,
     ) -> Plan:
         """Parse arguments of ``fit``."""
         return cls(
@@ -205,6 +213,7 @@ class Plan:
             save_every=duration(save_every or "1 epoch"),
             restore_best=restore_best,
             steps_per_call=steps_per_call,
+            sanity_batches=sanity_batches,
         )
 
     def total_steps(self, batches: int | None) -> int | None:
@@ -237,6 +246,11 @@ class Plan:
 
 def _prefix(name: str, weights: Weights) -> str:
     return name if weights == "params" else f"{name}/{weights}"
+
+
+def _limited(one: Evaluation, batches: int | None) -> Evaluation:
+    few = [limit for limit in (one.batches, batches) if limit is not None]
+    return attrs.evolve(one, batches=min(few, default=None))
 
 
 def _as_evaluation(given: Any) -> Evaluation:
