@@ -41,10 +41,20 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     return each[0]._replace(parts=[_together(column) for column in columns])
 
 
-def of_members(batch: Any, indices: list[int]) -> Any:
-    """Return the batches of some members, of a batch with an axis of them."""
+def of_members(batch: Any, members: int, indices: list[int]) -> Any:
+    """Return the batches of some members.
+
+    Args:
+        batch: its tensors have the axis of all members in front.
+        members: how many there are.
+        indices: of those that are wanted.
+
+    Raises:
+        ConfigurationError: a tensor lacks the axis of members.
+    """
     if isinstance(batch, MicroBatches):
-        return MicroBatches([of_members(one, indices) for one in batch.batches])
+        return MicroBatches([of_members(one, members, indices) for one in batch.batches])
+    _require_axis(batch, members)
     return with_tensors(batch, iter([tensor[indices] for tensor in flatten(batch)]))
 
 

@@ -340,7 +340,7 @@ class Population(Program):
                 "pop.member(state, i), and train it with pop.programs[i]"
             )
         chosen = computed(running, len(self), graphs)
-        given = batch if self.batches == "shared" else of_members(batch, chosen)
+        given = batch if self.batches == "shared" else of_members(batch, len(self), chosen)
         return train_rest(self, state, chosen, lambda pop, part: pop.train_step(part, given))
 
     def _with(

@@ -132,10 +132,12 @@ def measure(
     batches: int | None = None,
     function: LossFunction | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    cut: Callable[[Batch], Batch] = by_member.whole,
 ) -> dict[str, Any]:
     """Return the metrics of which :func:`evaluate` computes numbers, merged over all batches.
 
-    The arguments are those of :func:`evaluate`.
+    The arguments are those of :func:`evaluate`, and the function that cuts a batch to the members
+    of the program.
 
     Returns:
         Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
@@ -149,7 +151,7 @@ def measure(
     source = as_source(data)
     # A loader with its own generator draws its order from it: each evaluation the same one.
     with keep_generators(getattr(source, "data", None)):
-        return _merged(program, state, source, weights, batches, interrupted)
+        return _merged(program, state, source, weights, batches, interrupted, cut)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,6 +174,7 @@ def _merged(
     weights: Weights,
     batches: int | None,
     interrupted: Callable[[], bool],
+    cut: Callable[[Batch], Batch],
 ) -> dict[str, Any]:
     so_far: dict[str, Any] = {}
     index: int | None = None
@@ -182,6 +185,7 @@ def _merged(
             raise Interrupted
         if batches is not None and index >= batches:
             break
+        batch = cut(batch)
         one = by_member.sized(program, batch)
         if not _has_samples(one, index):
             empty += 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from functrain.core.batch import Batch
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
@@ -101,10 +102,10 @@ class Evaluations:
         """
         found: dict[str, Any] = {}
         directions: dict[str, Mode] = {}
-        some = running(program, state)
+        some, part, cut = running(program, state)
         for name, weights in self.parts(names, state.ema is not None):
             emit(EvalBegin(state, name, weights))
-            values = self._measured(*some, name, weights, interrupted)
+            values = self._measured(some, part, name, weights, interrupted, cut)
             means = widened(program, state, numbers(values))
             emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
@@ -119,6 +120,7 @@ class Evaluations:
         name: str,
         weights: Weights,
         interrupted: Callable[[], bool],
+        cut: Callable[[Batch], Batch],
     ) -> dict[str, Any]:
         one = self.sets[name]
         return measure(
@@ -129,6 +131,7 @@ class Evaluations:
             batches=one.batches,
             function=one.function,
             interrupted=interrupted,
+            cut=cut,
         )
 
     def close(self) -> None:

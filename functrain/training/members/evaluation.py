@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from functrain.core.precision import widest
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState
 from functrain.metrics import Mean
-from functrain.populations.batches import of_member
+from functrain.populations.batches import of_member, of_members
 from functrain.populations.members import member_of
 from functrain.populations.program import Population
 
@@ -85,12 +86,22 @@ def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def running(program: AnyProgram, state: TrainState) -> tuple[AnyProgram, TrainState]:
-    """Return the members that have not stopped, as a population with its state."""
+def whole(batch: Batch) -> Batch:
+    """Return the batch itself, which all members take."""
+    return batch
+
+
+def running(
+    program: AnyProgram, state: TrainState
+) -> tuple[AnyProgram, TrainState, Callable[[Batch], Batch]]:
+    """Return the members that have not stopped: a population, its state, and the cut to a batch."""
     if not isinstance(program, Population):
-        return program, state
-    some = program.running(state)
-    return (program, state) if len(some) == len(program) else program.only(state, some)
+        return program, state, whole
+    some, members = program.running(state), len(program)
+    if len(some) == members:
+        return program, state, whole
+    own = partial(of_members, members=members, indices=some)
+    return *program.only(state, some), own if program.batches == "own" else whole
 
 
 def widened(program: AnyProgram, state: TrainState, means: dict[str, Any]) -> dict[str, Any]:
