@@ -31,7 +31,7 @@ def write(target: ChosenCheckpoint, member: int | None, out: Path, console: Cons
     """
     found: Any = load(target.path, types=TYPES)
     state: Any = getattr(found, "train", found)
-    if not isinstance(state, TrainState) or states.MEMBERS not in state.scheduler:
+    if not states.is_population(state):
         raise ConfigurationError(f"{target.path} is no checkpoint of a population")
     members = len(states.seeds_of(state))
     if member is None:

@@ -60,8 +60,13 @@ class UpdateMonitor:
         self._paths = grouped(self.program, self.groups)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Keep the weights if their update is due."""
+        """Keep the weights if their update is due.
+
+        Raises:
+            StateMismatchError: the run is not of this program, but of a population, say.
+        """
         if (event.state.counters.step + 1) % self._steps == 0:
+            self.program.require(event.state)
             self._before = event.state.params
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, Tensor] | None:

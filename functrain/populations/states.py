@@ -122,6 +122,11 @@ def copied_over(state: TrainState, index: int, by: int, schedule: bool) -> Train
     return with_stops(found, stop)
 
 
+def is_population(state: object) -> bool:
+    """Return whether a state is that of a population."""
+    return isinstance(state, TrainState) and MEMBERS in state.scheduler
+
+
 def seeds_of(state: TrainState) -> tuple[int, ...]:
     """Return the seeds of all members."""
     seeds: tuple[int, ...] = state.scheduler[MEMBERS]["seeds"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functrain.core.protocol import State
+from functrain.errors import ConfigurationError
 from functrain.own_steps.states import reseeded
+from functrain.populations.states import is_population
 from functrain.tree.nodes import copy
 
 
@@ -24,6 +26,7 @@ def fork(state: State, seed: int | None = None) -> State:
         The copy.
 
     Raises:
+        ConfigurationError: a seed is given for the state of a population.
         DonatedStateError: the state was given to a donated step.
 
     Example:
@@ -39,5 +42,11 @@ def fork(state: State, seed: int | None = None) -> State:
     copied = copy(state)
     if seed is None:
         return copied
+    if is_population(state):
+        raise ConfigurationError(
+            f"fork: expected the state of one program to begin with seed {seed}, got that of a "
+            "population, whose members have seeds of their own. Fork each and stack them: "
+            "pop.stacked([ft.fork(pop.member(state, i), seed=...) for i in range(len(pop))])"
+        )
     other: State = reseeded(copied, seed)
     return other
