@@ -10,7 +10,6 @@ from rich.console import Console
 from functrain.checkpoint import load, save
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
-from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
 from functrain.populations import states
 from functrain.training.resume import TYPES

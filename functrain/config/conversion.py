@@ -123,6 +123,7 @@ def describe_type(hint: Any) -> str:
             words += [as_yaml(each) for each in typing.get_args(kind)]
         else:
             words.append(_WORDS.get(typing.get_origin(kind) or kind, "a mapping of options"))
+    words = list(dict.fromkeys(words))
     return " or ".join([*[", ".join(words[:-1])] * (len(words) > 1), words[-1]])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, split
 from functrain.core.gradients import by_autograd
-from functrain.core.program import Program
+from functrain.core.program import Program, refuse_members
 from functrain.core.rng import scoped
 from functrain.core.state import Tensors, TrainState
 
@@ -28,6 +28,7 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
 
     Raises:
         LossError: the loss is no scalar or does not depend on a trainable parameter.
+        UnsupportedError: the state is of a population.
 
     Example:
         >>> import functrain as ft, torch
@@ -36,6 +37,7 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
         >>> gradients(program, program.init(), torch.tensor([[3.0, 4.0]]))
         {'weight': tensor([[3., 4.]])}
     """
+    refuse_members(state)
     tensors = {
         "params": state.params,
         "buffers": state.buffers,

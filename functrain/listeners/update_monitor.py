@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.program import Program
+from functrain.core.program import Program, refuse_members
 from functrain.core.state import Tensors
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import whole_steps
@@ -63,10 +63,10 @@ class UpdateMonitor:
         """Keep the weights if their update is due.
 
         Raises:
-            StateMismatchError: the run is not of this program, but of a population, say.
+            UnsupportedError: the run is of a population.
         """
         if (event.state.counters.step + 1) % self._steps == 0:
-            self.program.require(event.state)
+            refuse_members(event.state)
             self._before = event.state.params
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, Tensor] | None:

@@ -12,7 +12,7 @@ import rich.console
 from populations import batch, program
 
 import functrain as ft
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, ListenerError
 from functrain.listeners import CSV, JSONL, Console, GradientMonitor, MemoryMonitor, UpdateMonitor
 from functrain.metrics.log_file import FILE_NAME
 from functrain.training.progress.bar import ProgressBar
@@ -91,3 +91,10 @@ def test_monitors_of_parameters_refuse_a_population(monitor: Any) -> None:
     pop = ft.population(program(), seeds=[0, 1])
     with pytest.raises(ConfigurationError, match="takes one program, got a population"):
         monitor(pop, "1 step")
+
+
+@pytest.mark.parametrize("monitor", [GradientMonitor, UpdateMonitor])
+def test_monitors_of_one_member_refuse_the_run_of_all(monitor: Any) -> None:
+    pop = ft.population(program(), seeds=[0, 1])
+    with pytest.raises(ListenerError, match="got that of a population"):
+        ft.fit(pop, DATA, until="1 step", listeners=[monitor(pop.programs[0], "1 step")])

@@ -11,7 +11,7 @@ import torch
 from populations import batch, program, require_close, trained
 
 import functrain as ft
-from functrain import schedules
+from functrain import schedules, tree
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
@@ -235,3 +235,13 @@ def test_schedules_observe_by_the_hyperparameters_that_the_state_holds() -> None
     state = pop.observe(pop.replaced(pop.init(), 0, **{"lr.factor": 0.25}), [1.0, 1.0])
     state = pop.observe(state, [2.0, 2.0])
     assert trained(pop, 1, state)[1][0]["lr"].tolist() == [0.025, 0.05]
+
+
+def test_a_fork_with_another_seed_is_made_member_by_member() -> None:
+    pop = ft.population(program(), seeds=[0, 1])
+    state = pop.init()
+    assert tree.diff(ft.fork(state), state) == []
+    with pytest.raises(ConfigurationError, match=r"members have seeds of their own"):
+        ft.fork(state, seed=7)
+    other = pop.stacked([ft.fork(pop.member(state, i), seed=7 + i) for i in range(2)])
+    assert [pop.member(other, i).rng.seed for i in range(2)] == [7, 8]

@@ -219,7 +219,7 @@ MISTAKES = [
         errors.ConfigurationError,
         lambda *_: program(ema=True),
         ("ema", "got True"),
-        ("a decay such as 0.999, functrain.EMA(...) or None",),
+        ("a decay such as 0.999, functrain.EMA(...), functrain.SWA(...) or None",),
     ),
     Mistake(
         errors.ConfigurationError,
