@@ -19,6 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import functrain as ft
 from functrain.distributed.exchange import Exchange
+from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
 from functrain.optim.units import units
 from functrain.tree.placed import local
@@ -67,7 +68,7 @@ def planned(
     """Return the GiB on rank 0: parameters, optimizer state, parameters gathered for a step."""
     params = {path: one.detach() for path, one in model.named_parameters()}
     optimizer = ft.optim.AdamW(lr=1e-4)
-    exchange = Exchange(0, ranks, dist.group.WORLD.group_name)
+    exchange = Exchange(World(0, ranks, dist.group.WORLD))
     elements = units(optimizer, params)
     placed = Placed.of(ft.Placement(shard=shard), exchange, params, elements, "cpu")
     with mode:

@@ -135,7 +135,7 @@ def connected(world: World) -> World:
         # torch's default is half an hour, in which a rank that dies just now would be waited for.
         group = dist.new_group(backend="gloo", timeout=_MEETING)
         set_timeout(group, _LONGEST)
-    return attrs.evolve(world, group_name=group.group_name)
+    return attrs.evolve(world, group=group)
 
 
 def disconnect(world: World) -> None:

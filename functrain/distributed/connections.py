@@ -1,4 +1,4 @@
-"""The connections of this process to other ranks: groups by name, and closing them all.
+"""The connections of this process to other ranks: which are closed, and closing them all.
 
 Destroying a process group of gloo closes its sockets only once nothing refers to the group, and a
 device mesh or an unfinished collective does. A receive that times out closes them at once (gloo's
@@ -10,38 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import _resolve_process_group
 from torch.distributed import ProcessGroup, distributed_c10d
-
-from functrain.errors import ProcessGroupError
-
-if TYPE_CHECKING:
-    from torch.distributed.distributed_c10d import GroupName
 
 _TAG = 0x66756E63  # of messages that are never received
 _SHORT = timedelta(milliseconds=1)
-
-
-def named(name: str) -> ProcessGroup:
-    """Return a process group.
-
-    Objects that outlive a step keep the name alone. The threads of gloo end with the last reference
-    to their group, and one that releases a tensor while the interpreter ends aborts the process.
-
-    Raises:
-        ProcessGroupError: this process has left the group.
-    """
-    try:
-        return _resolve_process_group(cast("GroupName", name))
-    except RuntimeError as error:
-        raise ProcessGroupError(
-            f"expected process group {name!r}, which this process has left. Use the group before "
-            "torch.distributed.destroy_process_group"
-        ) from error
 
 
 def close_all() -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from functrain.distributed import connections
+from functrain.distributed.group import World
 from functrain.distributed.placement import Division, Rows
 
 # torch 2.13 warns of the old name; versions before it have no other.
@@ -44,14 +44,20 @@ class Exchange:
     """The messages of a step.
 
     Attributes:
-        rank: of this process.
-        ranks: how many there are.
-        group_name: of their process group; ``None`` for one process.
+        world: the ranks, and their process group.
     """
 
-    rank: int
-    ranks: int
-    group_name: str | None
+    world: World
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process."""
+        return self.world.rank
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self.world.size
 
     def start(
         self, going: Sequence[Sequence[Tensor]], coming: Sequence[Sequence[Tensor]]
@@ -72,8 +78,8 @@ class Exchange:
             sent += [(_bytes(each), target) for each in going[target] if each.numel()]
         if not received and not sent:
             return Pending([], [])
-        assert self.group_name is not None, "one process has no messages"
-        group, device = connections.named(self.group_name), (received or sent)[0][0].device
+        group, device = self.world.group, (received or sent)[0][0].device
+        assert group is not None, "one process has no messages"
         if device.type == "cpu":  # what torch does below, without its checks of each argument
             works = [group.recv([each], source, 0) for each, source in received]
             works += [group.send([each], target, 0) for each, target in sent]

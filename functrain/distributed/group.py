@@ -8,26 +8,31 @@ started here has gloo for the CPU beside the backend of the device. (NCCL was no
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import torch
 import torch.distributed as dist
 
-from functrain.distributed import connections, failure
+from functrain.distributed import failure
 from functrain.distributed.joining import device_of, join
 from functrain.distributed.launch import from_environment
 from functrain.distributed.reports import listed
-from functrain.errors import RankMismatchError
+from functrain.errors import ProcessGroupError, RankMismatchError
 from functrain.tree.placed import require_all_ranks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
+
+
+def _weak(group: Any) -> weakref.ref[ProcessGroup] | None:
+    return group if group is None or isinstance(group, weakref.ref) else weakref.ref(group)
 
 
 @attrs.frozen
@@ -37,17 +42,21 @@ class World:
     Attributes:
         rank: of this process, from 0.
         size: the number of processes.
-        group_name: of their process group of torch; ``None`` in a single process without one.
+        group: their process group of torch; ``None`` in a single process without one.
 
     Example:
-        >>> world = World(rank=0, size=1)
+        >>> world = World(rank=0, size=1, group=None)
         >>> world.gathered("a"), world.broadcast("b")
         (['a'], 'b')
     """
 
     rank: int
     size: int
-    group_name: str | None = None
+    # The threads of gloo end with the last reference to their group, and one that releases a tensor
+    # while the interpreter ends aborts the process. So nothing that outlives a step holds a group.
+    _held: weakref.ref[ProcessGroup] | None = attrs.field(
+        default=None, alias="group", converter=_weak, repr=False
+    )
 
     @property
     def group(self) -> ProcessGroup | None:
@@ -56,7 +65,13 @@ class World:
         Raises:
             ProcessGroupError: this process has left it.
         """
-        return None if self.group_name is None else connections.named(self.group_name)
+        group = None if self._held is None else self._held()
+        if group is None and self._held is not None:
+            raise ProcessGroupError(
+                f"rank {self.rank} of {self.size} has left its process group, in which it was to "
+                "exchange something. Join again: functrain.distributed.current()"
+            )
+        return group
 
     @property
     def is_broken(self) -> bool:
@@ -139,7 +154,8 @@ class World:
         except GeneratorExit:
             raise
         except BaseException as error:
-            if self._with_peers is not None:
+            has_left = self._held is not None and self._held() is None
+            if not has_left and self._with_peers is not None:
                 failure.end_together(self._with_peers, error)
             raise
 
@@ -201,7 +217,7 @@ def current(
 
     Example:
         >>> current()
-        World(rank=0, size=1, group_name=None)
+        World(rank=0, size=1)
     """
     if not dist.is_available():
         return World(0, 1)
@@ -212,4 +228,4 @@ def current(
         join(launch, timeout, device_of(launch, device))
     group = dist.group.WORLD
     assert group is not None, "it is initialized"
-    return World(group.rank(), group.size(), group.group_name)
+    return World(group.rank(), group.size(), group)

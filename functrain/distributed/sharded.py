@@ -92,7 +92,7 @@ def sharded(
     model = fixed.model
     trained = {path: model.params[path] for path in fixed.trainable}
     device = next(iter(model.params.values())).device
-    exchange = Exchange(world.rank, world.size, world.group_name)
+    exchange = Exchange(world)
     placed = Placed.of(placement, exchange, trained, units(recipe.optimizer, trained), device.type)
     gradients = ShardedGradients(fixed, world, placed, rules)
     sharing = Sharing(parts, world.rank, world.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 
 import pytest
@@ -64,13 +65,12 @@ def test_one_process_needs_no_group() -> None:
 
 
 def group_of_the_user() -> tuple[object, ...]:
-    import os
     from datetime import timedelta
 
     os.environ["WORLD_SIZE"] = "7"  # must not matter
     store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(0, 9))
-    return current() == World(0, 1, dist.group.WORLD.group_name), current(timeout=3).size
+    return current() == World(0, 1, dist.group.WORLD), current(timeout=3).size
 
 
 def test_a_group_of_the_user_is_used() -> None:
@@ -94,7 +94,28 @@ def test_nothing_keeps_the_group_after_it_was_left() -> None:
     # A thread of gloo that releases a tensor while the interpreter ends aborts the process.
     for gone, message in ranks.run(left, 2):
         assert gone
-        assert "which this process has left" in message
+        assert "has left its process group" in message
+
+
+def fail_after_leaving(world: World) -> None:
+    with world.failing_together():
+        leave()
+        raise ValueError("of the user")
+
+
+def left_and_joined_again() -> list[object]:
+    old, port = current(), int(os.environ["MASTER_PORT"])
+    with pytest.raises(ValueError, match="of the user"):
+        fail_after_leaving(old)
+    store = dist.TCPStore("127.0.0.1", port, is_master=True)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    with pytest.raises(ProcessGroupError, match="has left its process group"):
+        _ = old.group
+    return [current() == old, current().gathered(1)]
+
+
+def test_a_world_is_not_that_of_a_later_group() -> None:
+    assert ranks.run(left_and_joined_again, 1) == [[False, [1]]]
 
 
 def compared(values: list[dict[str, str | int]]) -> None:
