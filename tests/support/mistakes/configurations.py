@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ data = lambda: ft.data.Batches(torch.ones(8, 2), 2)
 
 def load(path: Path, old: str, new: str, *overrides: str) -> Any:
     (path / "mine.py").write_text(MINE)
+    sys.modules.pop("mine", None)  # of another test's folder
     (path / "run.yaml").write_text(RUN.replace(old, new))
     loaded = config.load(str(path / "run.yaml"), list(overrides))
     with config.importable(loaded):
@@ -40,6 +42,7 @@ def changed(path: Path, patches: pytest.MonkeyPatch) -> None:
 
     patches.chdir(path)
     (path / "mine.py").write_text(MINE)
+    sys.modules.pop("mine", None)  # of another test's folder
     (path / "run.yaml").write_text(RUN)
     for rate in (0.1, 0.2):
         train("run.yaml", [f"optimizer.lr={rate}"], Console(quiet=True))
