@@ -8,7 +8,7 @@ placement of a DTensor: all ranks compare its whole value together, one leaf at 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex, overload
 
 import attrs
@@ -18,6 +18,7 @@ from torch import Tensor
 from functrain.tree.elements import distance, first_unequal, number
 from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, items, path_string
+from functrain.tree.objects import is_array
 from functrain.tree.placed import is_placed, whole
 
 _MOST_LINES = 20
@@ -162,6 +163,8 @@ def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
         yield from _node_differences(first, second, path)
     elif isinstance(first, Tensor):
         yield from _tensor_differences(first, second, path)
+    elif is_array(first):
+        yield from _array_differences(first, second, path)
     elif not _same_scalar(first, second):
         yield _scalar_difference(first, second, path)
 
@@ -208,6 +211,27 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
             yield _value_difference(first.detach(), second.detach().to(first.device), path)
 
 
+def _array_differences(first: Any, second: Any, path: Path) -> Iterator[Difference]:
+    if first.dtype != second.dtype:
+        yield Difference(path, "dtype", f"expected {first.dtype}, got {second.dtype}")
+    elif first.shape != second.shape:
+        detail = f"expected {list(first.shape)}, got {list(second.shape)}"
+        yield Difference(path, "shape", detail)
+    elif first.dtype.hasobject:
+        yield from _differences(first.tolist(), second.tolist(), path)
+    elif first.tobytes() != second.tobytes():
+        pairs = enumerate(zip(first.reshape(-1), second.reshape(-1), strict=True))
+        unequal = [flat for flat, (one, other) in pairs if one.tobytes() != other.tobytes()]
+        index = _index(unequal[0], first.shape)
+        detail = f"{len(unequal)} of {first.size} elements differ"
+        more = index, first[index].item(), second[index].item(), first.size
+        yield Difference(path, "value", detail, len(unequal), float("nan"), None, *more)
+
+
+def _index(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), tuple(shape)))
+
+
 def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
     ours, theirs = (tensor.resolve_conj().resolve_neg().contiguous() for tensor in (first, second))
     found = distance(ours, theirs)
@@ -216,7 +240,7 @@ def _value_difference(first: Tensor, second: Tensor, path: Path) -> Difference:
     detail = f"{found.count} of {first.numel()} elements differ{most}"
     max_abs = float("nan") if found.max_abs is None else found.max_abs
     flat = first_unequal(ours, theirs)
-    index = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), first.shape))
+    index = _index(flat, first.shape)
     values = (number(tensor, flat) for tensor in (ours, theirs))
     counted = found.count, max_abs, found.ulps, index, *values, first.numel()
     return Difference(path, "value", detail, *counted)

@@ -95,6 +95,27 @@ class TestDifferent:
         assert [found.path for found in tree.diff(a, b)] == [("x",), ("y",)]
 
 
+class TestArrays:
+    """NumPy arrays, which a state of ``functrain.custom`` may have."""
+
+    def test_equal_means_the_same_bytes(self) -> None:
+        array = np.array([math.nan, -0.0, 1.0])
+        assert tree.equal({"a": array}, {"a": array.copy()})
+        assert tree.equal(np.array(["a", None], dtype=object), np.array(["a", None], dtype=object))
+        assert only(array, np.array([math.nan, 0.0, 1.0])).count == 1
+
+    def test_a_value(self) -> None:
+        found = only(np.arange(6).reshape(2, 3).T, np.array([[0, 3], [1, 5], [2, 6]]))
+        assert (found.kind, found.count, found.index, found.elements) == ("value", 2, (1, 1), 6)
+        assert (found.first, found.second) == (4, 5)
+        assert str(found) == "(root): value: 2 of 6 elements differ"
+
+    def test_another_form(self) -> None:
+        assert only(np.zeros(2), np.zeros(3)).kind == "shape"
+        assert only(np.zeros(2), np.zeros(2, dtype=np.float32)).kind == "dtype"
+        assert only(np.zeros(2), torch.zeros(2)).kind == "type"
+
+
 LEAVES = st.one_of(
     st.none(),
     st.booleans(),
