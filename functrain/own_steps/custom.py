@@ -11,6 +11,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.batch import Batch
+from functrain.core.in_place_writes import Versions
 from functrain.core.rng import Rng, checked_seed
 from functrain.errors.calls import explained
 from functrain.own_steps import results
@@ -68,7 +69,7 @@ class Custom(OwnProgram):
 
     def advanced(self, state: Any, batch: Batch, rng: torch.Generator) -> tuple[Any, Any]:
         """Call the user's step, and check what it did and returned."""
-        versions = results.Versions(state.tree, "state.tree")
+        versions = Versions(state.tree, "state.tree")
         new, metrics = results.pair(self.step(state.tree, batch, rng), "train_step", "tree")
         versions.refuse_writes("train_step")
         results.check_like(state.tree, new, "state.tree", "train_step")
@@ -77,7 +78,7 @@ class Custom(OwnProgram):
     def assessed(self, state: Any, batch: Batch, rng: torch.Generator) -> Any:
         """Call the user's evaluation, and check that it wrote to nothing."""
         assert self.evaluate is not None
-        versions = results.Versions(state.tree, "state.tree")
+        versions = Versions(state.tree, "state.tree")
         found = self.evaluate(state.tree, batch, rng)
         versions.refuse_writes("eval_step")
         return found

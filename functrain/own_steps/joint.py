@@ -10,6 +10,7 @@ import torch
 
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
+from functrain.core.in_place_writes import Versions
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
 from functrain.core.rng import Rng, checked_seed
@@ -106,7 +107,7 @@ class Joint(OwnProgram):
         """Call the user's step, and check what it did and returned."""
         states, before = state.states, {n: one.counters.step for n, one in state.states.items()}
         like = {name: _outline(one) for name, one in states.items()}
-        versions = results.Versions(None if self.donates else state, "state")
+        versions = Versions(_trees(states) if self.donates else state, "state")
         try:
             returned = self.step(self._lent(), dict(states), batch, rng)
         except DonatedStateError as error:
@@ -128,7 +129,7 @@ class Joint(OwnProgram):
     def assessed(self, state: Any, batch: Batch, rng: torch.Generator) -> Any:
         """Call the user's evaluation, and check that it wrote to nothing."""
         assert self.evaluate is not None
-        versions = results.Versions(state, "state")
+        versions = Versions(state, "state")
         found = self.evaluate(dict(self.programs), state.states, batch, rng)
         versions.refuse_writes("evaluate")
         return found
@@ -231,6 +232,11 @@ def _check_counted(name: str, updates: int) -> None:
             "of its own, in updates of this program, such as Cosine(lr=..., steps=...)",
             [],
         )
+
+
+def _trees(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trees of users; donated steps overwrite the states of modules alone."""
+    return {n: {"tree": s.tree} for n, s in states.items() if isinstance(s, CustomState)}
 
 
 def _consume(state: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.loss import Loss, Outcome
 from functrain.core.metrics import computed, is_metric
-from functrain.errors import ConfigurationError, ImpurityError, StepResultError
+from functrain.errors import ConfigurationError, StepResultError
 from functrain.errors.nearest import nearest
 from functrain.tree import NamedDict
 from functrain.tree.frozen_dict import kind
@@ -115,48 +115,23 @@ def _differences(before: Any, after: Any, where: str) -> Iterator[str]:
         for key in ours:
             if key in theirs:
                 yield from _differences(ours[key], theirs[key], _place(where, (key,)))
-    elif isinstance(before, Tensor):
+    elif isinstance(before, Tensor) or is_array(before):
         for name in ("dtype", "shape", "device"):
-            one, other = getattr(before, name), getattr(after, name)
+            one, other = (getattr(leaf, name, None) for leaf in (before, after))
             if one != other:
-                shown = (list(other), list(one)) if name == "shape" else (other, one)
-                yield f"{where} has the {name} {shown[0]}, expected {shown[1]}"
+                got, expected = (list(x) if isinstance(x, tuple) else x for x in (other, one))
+                yield f"{where} has the {name} {got}, expected {expected}"
 
 
 def _named(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, Tensor) or is_array(value):
+        what = "a tensor" if isinstance(value, Tensor) else "an array"
+        return f"{what} of shape {list(value.shape)}"
     return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _place(where: str, path: tree.Path) -> str:
     return ".".join([where, *map(str, path)])
-
-
-class Versions:
-    """The tensors of a tree, and how often torch had written to each of them."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        self._held = [
-            (_place(where, path), leaf, leaf._version)
-            for path, leaf in tree.items(value)
-            if isinstance(leaf, Tensor) and not leaf.is_inference()
-        ]
-
-    def refuse_writes(self, what: str) -> None:
-        """Refuse a function that has written to the tensors.
-
-        Raises:
-            ImpurityError: names their paths.
-        """
-        found = [
-            f"{place} was changed in place: compute another tensor, x + y instead of x += y or "
-            "x.add_(y), or write to a copy, x.clone()"
-            for place, leaf, version in self._held
-            if leaf._version != version
-        ]
-        if found:
-            raise ImpurityError(what, found)
 
 
 def pair(returned: Any, what: str, first: str) -> tuple[Any, Mapping[str, Any]]:

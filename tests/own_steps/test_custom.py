@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
+import numpy as np
 import own_programs as own
 import pytest
 import torch
@@ -226,6 +228,89 @@ def test_a_function_that_writes_to_the_tree_is_refused(part: str) -> None:
     call = program.train_step if part == "step" else program.eval_step
     with pytest.raises(errors.ImpurityError, match=r"state\.tree\.w was changed in place"):
         call(program.init(), own.X[:8])
+
+
+@attrs.define(eq=False)
+class Running:
+    """An accumulator that is not frozen."""
+
+    total: float
+
+
+def appends(tree: Any) -> None:
+    tree["list"].append(1.0)
+
+
+def sets_an_item(tree: Any) -> None:
+    tree["list"][0] = 5.0
+
+
+def sets_a_field(tree: Any) -> None:
+    tree["nested"][0].total += 1
+
+
+def adds_to_an_array(tree: Any) -> None:
+    tree["array"] += 1
+
+
+def sets_an_element(tree: Any) -> None:
+    tree["nested"][1][1] = math.nan
+
+
+def of_many_kinds(seed: int) -> Any:
+    nested = (Running(0.0), np.zeros(2, dtype=np.float32))
+    return {"list": [0.0, 0.0], "array": np.zeros(3), "nested": nested}
+
+
+@pytest.mark.parametrize("part", ["step", "evaluate"])
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (appends, r"state\.tree\.list was changed in place: make another one, \[\*x, y\]"),
+        (sets_an_item, r"state\.tree\.list was changed"),
+        (sets_a_field, r"state\.tree\.nested\.0 was changed in place: .*attrs\.evolve"),
+        (adds_to_an_array, r"state\.tree\.array was changed in place: compute another array"),
+        (sets_an_element, r"state\.tree\.nested\.1 was changed"),
+    ],
+)
+def test_writes_to_lists_objects_and_arrays_are_refused(part: str, write: Any, words: str) -> None:
+    def writing(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        write(tree if write is not adds_to_an_array else dict(tree))
+        return (tree, {}) if part == "step" else {}
+
+    program = attrs.evolve(gradient(), begin=of_many_kinds, **{part: writing})
+    call = program.train_step if part == "step" else program.eval_step
+    with pytest.raises(errors.ImpurityError, match=words):
+        call(program.init(), own.X[:8])
+
+
+def test_lists_and_arrays_as_values(tmp_path: Path) -> None:
+    def counted(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        first, *rest = tree["list"]
+        return {**tree, "list": [*rest, first + 1.0], "array": tree["array"] + 0.5}, {}
+
+    program = ft.custom(of_many_kinds, counted)
+    testing.check_pure(program, program.init(), own.X[:8])
+    make = lambda: {"program": program, "data": own.data()}  # noqa: E731
+    testing.check_resumes(make, steps=5, cuts=[2])
+    run = ft.fit(program, own.data(), until="3 steps", progress=False)
+    assert run.state.tree["list"] == [1.0, 2.0]
+    assert run.state.tree["array"].tolist() == [1.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros(5), r"state.tree.array has the shape [5], expected [3]"),
+        (np.zeros(3, dtype=np.int32), "state.tree.array has the dtype int32, expected float64"),
+        (torch.zeros(3), "state.tree.array is a tensor of shape [3], expected an array of shape"),
+    ],
+)
+def test_an_array_of_another_kind_is_refused(array: Any, words: str) -> None:
+    program = ft.custom(of_many_kinds, lambda tree, batch, rng: ({**tree, "array": array}, {}))
+    with pytest.raises(errors.StepResultError) as caught:
+        program.train_step(program.init(), own.X[:8])
+    assert words in str(caught.value)
 
 
 def test_the_batch_stays_as_it_is() -> None:

@@ -292,6 +292,20 @@ def test_a_step_that_writes_to_a_state_is_refused() -> None:
         program.train_step(program.init(), own.X[:8])
 
 
+@pytest.mark.parametrize("transform", [ft.donated, lambda program: program])
+def test_a_step_that_writes_to_a_list_is_refused(transform: Any) -> None:
+    def writing(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        net, metrics = programs["net"].train_step(states["net"], (batch, batch[:, :1]))
+        states["log"].tree["seen"].append(metrics["loss"])
+        return {**states, "net": net}, {}
+
+    net = ft.program(own.net(2, 1, 5), own.consistency, ft.optim.SGD(lr=0.05))
+    log = ft.custom(lambda seed: {"seen": [torch.zeros(())]}, own.shifted)
+    program = transform(ft.joint({"net": net, "log": log}, step=writing))
+    with pytest.raises(errors.ImpurityError, match=r"state\.log\.tree\.seen was changed"):
+        program.train_step(program.init(), own.X[:8])
+
+
 def test_an_impure_step_is_found() -> None:
     seen: list[int] = []
 
