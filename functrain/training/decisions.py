@@ -16,7 +16,7 @@ from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.base import warn
 from functrain.metrics.mode import mode_of_name, resolved_mode
-from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
+from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find, fits
 from functrain.training.monitored import By, Monitored, check_possible
 from functrain.training.plan import Evaluations
 
@@ -137,13 +137,17 @@ class Decisions:
         if self.rule is None:
             return loop
         initial = self.initial()
-        if loop.early_stop.keys() != initial.keys():
+        if not self._fits(loop.early_stop):
             return attrs.evolve(loop, early_stop=initial)
         for old, new in zip(before.get("rules", []), now["rules"], strict=False):
             if _differs(old, new) and loop.early_stop != initial:
                 _warn_of_change("early_stop", old, new)
                 return attrs.evolve(loop, early_stop=initial)
         return loop
+
+    def _fits(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state can be one of the rule, and not of another kind or number."""
+        return fits(self.rule, state)
 
     def _without_record(self) -> dict[str, Any]:
         rules = [monitor_and_mode(rule) for rule in each_rule(self.rule)]

@@ -158,6 +158,20 @@ def each_rule(rule: Rule | None) -> list[Any]:
     return [] if rule is None else [rule]
 
 
+def fits(rule: Rule | None, state: Mapping[str, Any]) -> bool:
+    """Return whether a state can be one of this rule: it has the names that the rule's own has.
+
+    Example:
+        >>> from functrain.training.early_stopping.rules import EarlyStop, Overfit
+        >>> fits(EarlyStop(), EarlyStop().init()), fits(Overfit(), EarlyStop().init())
+        (True, False)
+    """
+    rules = rule.rules if isinstance(rule, FirstOf) else ()
+    return state.keys() == (set() if rule is None else rule.init().keys()) and all(
+        fits(one, state[str(at)]) for at, one in enumerate(rules)
+    )
+
+
 def as_rule(given: Rule | Sequence[Rule] | None) -> Rule | None:
     """Return one or several rules as one."""
     rules: list[Any] | tuple[Any, ...] = given if isinstance(given, list | tuple) else [given]

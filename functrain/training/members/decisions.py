@@ -18,7 +18,7 @@ from functrain.metrics.mode import resolved_mode
 from functrain.populations.program import Population
 from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
-from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find
+from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find, fits
 
 Found = Mapping[str, Any]
 """Metrics by name, each a list with a number of every member, ``None`` where it has none."""
@@ -44,22 +44,19 @@ class MemberDecisions(Decisions):
         if self.rule is None:
             return {}
         alone, together = self._rules
-        each = {
-            str(member): {"stop": None} if alone is None else alone.init()
-            for member in range(len(self.population))
-        }
+        each = {str(member): alone.init() for member in range(len(self.population))}
         ranking = {"together": [rule.init() for rule in together]} if together else {}
         return {"stop": None, "members": each, **ranking}
 
     @property
-    def _rules(self) -> tuple[Rule | None, list[Any]]:
+    def _rules(self) -> tuple[Rule, list[Any]]:
         """The rule that is shown the metrics of one member, and those that are shown all."""
         each = each_rule(self.rule)
         alone = [rule for rule in each if not hasattr(rule, "observe_members")]
         together = [rule for rule in each if hasattr(rule, "observe_members")]
-        if not together:
+        if self.rule is not None and not together:
             return self.rule, []
-        return (FirstOf(tuple(alone)) if alone else None), together
+        return FirstOf(tuple(alone)), together
 
     def _check_rules(self) -> None:
         """Take rules that rank members, too."""
@@ -80,6 +77,18 @@ class MemberDecisions(Decisions):
             )
             return attrs.evolve(loop, best={"value": None, "step": None})
         return loop
+
+    def _fits(self, state: Mapping[str, Any]) -> bool:
+        """Return whether the states of all members, and of rules that rank them, fit these."""
+        initial, (alone, together) = self.initial(), self._rules
+        if state.keys() != initial.keys() or state["members"].keys() != initial["members"].keys():
+            return False
+        ranking = state.get("together", [])
+        return (
+            len(ranking) == len(together)
+            and all(map(fits, together, ranking))
+            and all(fits(alone, one) for one in state["members"].values())
+        )
 
     def after(
         self, loop: LoopState, train: TrainState, found: Found, complete: bool
@@ -148,9 +157,8 @@ class MemberDecisions(Decisions):
         """Show the rule the metrics of each member that is running, and stop those it ends."""
         alone, together = self._rules
         each, running = dict(stopping["members"]), self.population.running(evaluated)
-        if alone is not None:
-            for member in running:
-                each[str(member)] = alone.observe(each[str(member)], of_member(found, member))
+        for member in running:
+            each[str(member)] = alone.observe(each[str(member)], of_member(found, member))
         running = [member for member in running if not each[str(member)]["stop"]]
         ranking = []
         for rule, state in zip(together, stopping.get("together", []), strict=True):
