@@ -207,6 +207,11 @@ def _with(node: Any, location: Location, value: Any) -> Any:
 
 
 def _with_decay(average: Average | None, value: Any) -> Any:
-    if isinstance(average, EMA) and value is not None:
-        return attrs.evolve(average, decay=value)
-    return value
+    if average is None or value is None or isinstance(value, Average):
+        return value
+    if not isinstance(average, EMA):
+        raise ConfigurationError(
+            "hyperparameter 'ema' is the decay of functrain.EMA: expected a program with an EMA "
+            f"or without an average, got {average!r}. Leave 'ema' out, or take an EMA"
+        )
+    return attrs.evolve(average, decay=value)

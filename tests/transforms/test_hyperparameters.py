@@ -88,6 +88,18 @@ def test_an_average_keeps_its_other_settings() -> None:
     assert replaced(recipe, {"ema": 0.5}).ema == ft.EMA(0.5, every=3)
 
 
+def test_an_average_without_a_decay_is_not_replaced() -> None:
+    program = made(SGD(0.1), ema=ft.SWA(start=3))
+    for refused in (
+        lambda: replaced(program.recipe, {"ema": 0.5}),
+        lambda: ft.population(program, {"ema": [0.5, 0.9]}),
+        lambda: ft.differentiable(program, {"ema": torch.tensor(0.5)}),
+    ):
+        with pytest.raises(ConfigurationError, match=r"is the decay of functrain.EMA.*got SWA"):
+            refused()
+    assert replaced(program.recipe, {"ema": None}).ema is None
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
