@@ -8,7 +8,7 @@ evaluated with the present buffers, as ``AveragedModel(use_buffers=False)`` does
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -25,7 +25,13 @@ def _as_number(value: Any) -> float | Tensor:
 
 @attrs.frozen
 class Average:
-    """An average of the parameters; a subclass says how much the new ones weigh."""
+    """An average of the parameters; a subclass says how much the new ones weigh.
+
+    Attributes:
+        count: the entry of the state with the number of updates.
+    """
+
+    count: ClassVar[str] = "updates"
 
     every: int
 
@@ -36,47 +42,75 @@ class Average:
             params: trainable parameters by path.
 
         Returns:
-            ``{"params": copies, "updates": int64 scalar}``.
+            ``{"params": copies, count: int64 scalar}``.
         """
         device = next(iter(params.values())).device
         copies = {path: tensor.clone() for path, tensor in params.items()}
-        return {"params": copies, "updates": torch.zeros((), dtype=torch.int64, device=device)}
+        return {"params": copies, self.count: torch.zeros((), dtype=torch.int64, device=device)}
+
+    @property
+    def always_due(self) -> bool:
+        """Whether an update is due at every step."""
+        return self.every == 1
 
     def due(self, step: int) -> bool:
-        """Whether update number ``step`` (counted from 1) moves the average."""
+        """Whether an update is due at step number ``step`` (counted from 1)."""
         return step % self.every == 0
+
+    def moves(self, ema: dict[str, Any], due: bool | Tensor) -> bool | Tensor:
+        """Whether a step writes to the average; a tensor leaves the choice to the device."""
+        return due
+
+    def moves_on_host(self, ema: dict[str, Any], due: bool) -> bool | Tensor:
+        """Return the same as a bool on the CPU, where the host may ask at no cost."""
+        moves = self.moves(ema, due)
+        return bool(moves) if isinstance(moves, Tensor) and moves.is_cpu else moves
 
     def weight(self, updates: Tensor) -> Tensor:
         """Return the weight of the new parameters in update number ``updates`` (from 0)."""
         raise NotImplementedError
 
-    def update(self, ema: dict[str, Any], params: Tensors) -> dict[str, Any]:
+    def update(
+        self, ema: dict[str, Any], params: Tensors, due: bool | Tensor = True
+    ) -> dict[str, Any]:
         """Move the average towards ``params``.
 
         Args:
             ema: a state from :meth:`init` or an earlier update; not changed.
             params: the new parameters; those the average does not hold are ignored.
+            due: whether this step is one of those whose parameters count.
 
         Returns:
             The new state.
         """
-        old, updates = ema["params"], ema["updates"]
+        moves = self.moves(ema, due)
+        if moves is False:
+            return ema
+        old, updates = ema["params"], ema[self.count]
         weight = self.weight(updates)
         new = {path: old[path].lerp(params[path], weight.to(old[path].dtype)) for path in old}
-        return {"params": new, "updates": updates + 1}
+        if isinstance(moves, Tensor):
+            new = {path: torch.where(moves, new[path], old[path]) for path in old}
+        return {"params": new, self.count: updates + due}
 
-    def update_(self, ema: dict[str, Any], params: Tensors) -> None:
+    def update_(self, ema: dict[str, Any], params: Tensors, due: bool = True) -> None:
         """Do the same in place on an average that the caller owns."""
-        old, updates = ema["params"], ema["updates"]
+        moves = self.moves_on_host(ema, due)
+        if moves is False:
+            return
+        old, updates = ema["params"], ema[self.count]
         new = [params[path] for path in old]
         weight = self.weight(updates)
-        if updates.device.type == "cpu":
-            # Reading a CPU scalar costs nothing, and the list form then takes one call.
+        if updates.is_cpu:
+            # The list form takes one call.
             torch._foreach_lerp_(list(old.values()), new, weight.item())
-        else:
+        elif moves is True:
             for average, param in zip(old.values(), new, strict=True):
                 average.lerp_(param, weight.to(average.dtype))
-        updates += 1
+        else:
+            for path, moved in self.update(ema, params, due)["params"].items():
+                old[path].copy_(moved)
+        updates += due
 
 
 @attrs.frozen

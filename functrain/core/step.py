@@ -106,7 +106,7 @@ class Execution(NamedTuple):
     finite: Callable[[Recipe, Outputs], bool | Tensor]
     writable: Callable[[Fixed, DeviceState, Donation | None, bool | Tensor], DeviceState]
     update: Callable[[Optimizer, Tensors, Any, Tensors, Any], tuple[Tensors, Any]]
-    average: Callable[[Average, dict[str, Any], Tensors, bool | Tensor], dict[str, Any]]
+    average: Callable[[Average, dict[str, Any], Tensors, Any], dict[str, Any]]
 
 
 def take_step(
@@ -127,7 +127,7 @@ def take_step(
         state: the device part of a state; not changed without a ``donation``.
         batches: micro-batches, on any device; not changed.
         lr: learning rate, or one by group.
-        ema_due: whether this update moves the average.
+        ema_due: whether the average takes the new parameters.
         donation: the tensors of ``state`` may be overwritten; they become those of the result.
         seed: of this step's random stream; without one, torch's generators are used as they are.
 
@@ -161,7 +161,7 @@ def take_step(
         )
         new = {**old, "params": {**params, **trained}, "optimizer": optimizer}
         new["buffers"] = found.buffers
-        if recipe.ema is not None and ema_due is not False:
+        if recipe.ema is not None:
             new["ema"] = execution.average(recipe.ema, old["ema"], new["params"], ema_due)
         return nonfinite.selected(finite, new, state), outputs
 
@@ -193,21 +193,14 @@ def by_rule(gradients: StepGradientFunction) -> Execution:
         finite=lambda recipe, outputs: nonfinite.finite(outputs),
         writable=lambda fixed, state, donation, finite: state,
         update=lambda optimizer, *given: optimizer.update(*given),
-        average=_averaged,
+        average=lambda ema, *given: ema.update(*given),
     )
 
 
-def _averaged(
-    ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
-) -> dict[str, Any]:
-    new = ema.update(average, params)
-    return nonfinite.chosen(due, new, average) if isinstance(due, Tensor) else new
-
-
 def _averaged_in_place(
-    ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    ema: Average, average: dict[str, Any], params: Tensors, due: bool
 ) -> dict[str, Any]:
-    ema.update_(average, params)
+    ema.update_(average, params, due)
     return average
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from functrain.core.ema import Average
 from functrain.core.optimizer import Optimizer
 from functrain.core.state import Tensors
@@ -41,12 +39,14 @@ def updated(
 
 
 def averaged(
-    placed: Placed, ema: Average, average: dict[str, Any], params: Tensors, due: bool | Tensor
+    placed: Placed, ema: Average, average: dict[str, Any], params: Tensors, due: bool
 ) -> dict[str, Any]:
     """Move this rank's part of the average in place."""
+    if ema.moves_on_host(average, due) is False:
+        return average
     stored, target = placed.rows_of("params"), placed.rows_of("ema")
     own = {path: params[path] for path in average["params"]}
-    ema.update_(average, _moved(placed.exchange, own, stored, target))
+    ema.update_(average, _moved(placed.exchange, own, stored, target), due)
     return average
 
 

@@ -39,6 +39,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"nonfinite": "ignore"},
     {"clip_norm": 1.0, "clip_value": 0.5},
     {"ema": ft.EMA(0.9, every=2, warmup=True)},
+    {"ema": ft.SWA(start=2, every=2)},
     {"ema": 0.9, "precision": "bf16"},
     {"precision": "fp16"},
 ]

@@ -170,7 +170,7 @@ class TestDonation:
 
     def test_a_step_that_fails_while_it_writes_consumes_the_state(self) -> None:
         class Failing(ft.EMA):
-            def update_(self, ema: Any, params: Any) -> None:
+            def update_(self, ema: Any, params: Any, due: bool = True) -> None:
                 raise KeyError("mine")
 
         loss = lambda model, x: model(x).mean()  # noqa: E731

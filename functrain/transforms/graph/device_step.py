@@ -150,7 +150,7 @@ class Compiled:
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
-        always = ema is None or ema.every == 1
+        always = ema is None or ema.always_due
         return {
             "lr": self.rates.tensors(lr, device),
             "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),
