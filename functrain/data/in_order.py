@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import attrs
@@ -52,12 +53,17 @@ def in_order(data: Any) -> Any:
 
 def _problem(loader: DataLoader[Any]) -> str:
     """Return why a loader does not give all samples in order, if so."""
-    if loader.drop_last:
-        return "a DataLoader with drop_last=True"
-    sampler: Any = loader.sampler
-    batches = loader.batch_sampler
+    dataset, batches = loader.dataset, loader.batch_sampler
     if batches is not None and type(batches) is not BatchSampler:
         return f"a DataLoader with batch_sampler={type(batches).__name__}(...)"
-    if isinstance(loader.dataset, IterableDataset) or type(sampler) is SequentialSampler:
+    # The loader's own sampler and drop_last say nothing where a batch_sampler was given.
+    if batches is not None and batches.drop_last:
+        return "a DataLoader with drop_last=True"
+    sampler: Any = loader.sampler if batches is None else batches.sampler
+    if isinstance(dataset, IterableDataset):
         return ""
-    return f"a DataLoader that draws samples by a {type(sampler).__name__}"
+    if type(sampler) is not SequentialSampler:
+        return f"a DataLoader that draws samples by a {type(sampler).__name__}"
+    if isinstance(dataset, Sized) and len(sampler) != len(dataset):
+        return f"a DataLoader that draws {len(sampler)} of {len(dataset)} samples"
+    return ""

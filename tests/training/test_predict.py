@@ -8,7 +8,13 @@ import attrs
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 import functrain as ft
 from functrain.errors import ConfigurationError, EmptyDatasetError, UnsupportedError
@@ -126,6 +132,16 @@ def test_batches_are_read_in_the_order_of_the_dataset() -> None:
         ({"batch_size": 4, "drop_last": True}, "drop_last=True"),
         ({"batch_sampler": [[3, 1], [0, 2]]}, r"batch_sampler=list"),
         ({"batch_size": 4, "sampler": [9, 8]}, "draws samples by a list"),
+        ({"batch_size": None, "sampler": [9, 8]}, "draws samples by a list"),
+        ({"sampler": SequentialSampler(range(8))}, "draws 8 of 10 samples"),
+        (
+            {"batch_sampler": BatchSampler(RandomSampler(range(10)), 4, drop_last=False)},
+            "draws samples by a RandomSampler",
+        ),
+        (
+            {"batch_sampler": BatchSampler(SequentialSampler(range(10)), 4, drop_last=True)},
+            "drop_last=True",
+        ),
     ],
 )
 def test_a_loader_that_reorders_or_drops_samples_is_refused(
@@ -134,6 +150,14 @@ def test_a_loader_that_reorders_or_drops_samples_is_refused(
     program, data = _program(), _data()
     with pytest.raises(ConfigurationError, match=message):
         ft.predict(program, program.init(), DataLoader(data, **options))
+
+
+def test_a_batch_sampler_in_order_is_read() -> None:
+    program, data = _program(), _data()
+    batches = BatchSampler(SequentialSampler(data), 4, drop_last=False)
+    expected = ft.predict(program, program.init(), DataLoader(data, batch_size=4))
+    found = ft.predict(program, program.init(), DataLoader(data, batch_sampler=batches))
+    assert torch.equal(found, expected)
 
 
 def test_a_sampler_and_a_mixture_are_refused() -> None:
