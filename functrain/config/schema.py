@@ -118,6 +118,8 @@ class FitOptions:
             ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
         steps_per_call: how many steps a compiled program may make in one call.
         sanity_batches: batches of each evaluation set to evaluate before the first step.
+        limit_train_batches: for a quick try, batches in an epoch, at most.
+        limit_eval_batches: batches of each evaluation set, at most.
     """
 
     until: Duration | list[Duration]
@@ -128,6 +130,8 @@ class FitOptions:
     schedule_end: Literal["keep", "stretch", "restart"] | None = None
     steps_per_call: Annotated[int, AtLeast(1)] = 1
     sanity_batches: Annotated[int, AtLeast(0)] = 0
+    limit_train_batches: Annotated[int, AtLeast(1)] | None = None
+    limit_eval_batches: Annotated[int, AtLeast(1)] | None = None
 
 
 @attrs.frozen(kw_only=True)

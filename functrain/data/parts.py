@@ -23,6 +23,7 @@ from functrain.core.batch_sizes import count
 from functrain.core.batch_splitting import part_sizes
 from functrain.data.batches import Batches
 from functrain.data.fingerprints import fingerprint
+from functrain.data.limited import LimitedSource
 from functrain.data.mixture import MixtureSource
 from functrain.data.prefetched import Prefetched
 from functrain.data.rank_splits import require_whole
@@ -89,6 +90,8 @@ def _by_parts(source: Source, sharing: Sharing, places: Places | None) -> Source
         if inner is source.data and places is not None:  # copy only what the rank needs
             inner = CutSource(inner, sharing, places)
         return Prefetched(inner, source.transfer, source.depth)
+    if isinstance(source, LimitedSource):
+        return LimitedSource(_by_parts(source.data, sharing, places), source.limit)
     if isinstance(source, BatchesSource) and places is not None:
         return BatchesByParts(source.batches, sharing=sharing, places=places)
     if isinstance(source, MixtureSource) and places is not None:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from functrain.core.batch_sizes import count
 from functrain.data.iterables import IterableSource
+from functrain.data.limited import LimitedSource
 from functrain.data.parts import CutSource
 from functrain.data.prefetched import Prefetched
 from functrain.data.source import BatchesSource, ListSource, Source
@@ -29,7 +30,7 @@ def count_samples(source: Source, batches: int) -> int | None:
         >>> count_samples(ListSource([torch.zeros(3, 2), torch.zeros(2, 2)]), 2)
         5
     """
-    if isinstance(source, Prefetched | CutSource):
+    if isinstance(source, Prefetched | CutSource | LimitedSource):
         return count_samples(source.data, batches)
     if isinstance(source, ListSource):
         return sum(count(batch) for batch in source.batches[:batches])

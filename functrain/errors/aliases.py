@@ -129,6 +129,15 @@ ALIASES = (
         "num_sanity_val_steps sanity_check sanity_val_steps eval_on_start eval_before_training",
         "sanity_batches=2",
     ),
+    _of(
+        *(_FIT, "limit_train_batches"),
+        "fast_dev_run steps_per_epoch max_batches limit_batches batches_per_epoch epoch_length",
+        "limit_train_batches=2, limit_eval_batches=2",
+    ),
+    _of(
+        *(_FIT, "limit_eval_batches"),
+        "limit_val_batches limit_test_batches validation_steps eval_batches max_eval_batches",
+    ),
     _of(_FIT, "program", "trainer net", "program"),
     Alias(
         "model",

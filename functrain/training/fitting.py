@@ -18,6 +18,7 @@ from functrain.errors.calls import explained
 from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
+from functrain.training.batch_limits import BatchLimits
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
@@ -59,6 +60,8 @@ def fit(
     schedule_end: ScheduleEnd = None,
     steps_per_call: int = 1,
     sanity_batches: int = 0,
+    limit_train_batches: int | None = None,
+    limit_eval_batches: int | None = None,
     progress: bool | None = None,
 ) -> Run:
     """Train a program until a limit; called again with the same directory, resume.
@@ -111,6 +114,10 @@ def fit(
         sanity_batches: evaluate so many batches of each set before the first step, so that an error
             in the evaluation, or a monitored metric that it does not give, shows at once. Nothing
             of it is logged, and the run stays the same.
+        limit_train_batches: for a quick try, end each epoch after so many batches of ``data``.
+            Epochs, schedules and checkpoints are those of a run that is so short, and it resumes
+            under the same limits only.
+        limit_eval_batches: evaluate at most so many batches of each set.
 
     Returns:
         The run: last state, history, reason.
@@ -125,8 +132,8 @@ def fit(
         ParameterMismatchError: ``state`` is of another program.
         UnsupportedError: ``state`` is not a ``TrainState``.
         ScheduleEndedError: the rest of the run would have a learning rate of zero.
-        RunChangedError: the run in the directory has another seed; or nothing is left to train, and
-            its recipe or data differ.
+        RunChangedError: the run in the directory has another seed or limit of batches; or nothing
+            is left to train, and its recipe or data differ.
 
     Example:
         >>> import functrain as ft, torch
@@ -153,11 +160,12 @@ def fit(
         restore_best,
         steps_per_call,
         sanity_batches,
+        BatchLimits(limit_train_batches, limit_eval_batches),
     )
     rules = MemberDecisions if isinstance(program, Population) else Decisions
     decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
-    source = source_of(program, data)
+    source = source_of(program, plan.batch_limits.train(data))
     bar = default_bar(progress, listeners) if world.rank == 0 else []
     session = Session(
         plan=plan,

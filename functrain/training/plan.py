@@ -15,6 +15,7 @@ from functrain.data import as_source
 from functrain.errors.validators import integer
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
+from functrain.training.batch_limits import UNLIMITED, BatchLimits
 from functrain.training.durations import Duration, Minutes, Samples, duration
 from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
@@ -153,6 +154,7 @@ class Plan:
         restore_best: whether ``fit`` returns the best state.
         steps_per_call: how many steps may be made before a state is formed.
         sanity_batches: how many batches of each set are evaluated before the first step.
+        batch_limits: how many batches are read at most; the evaluations keep to it.
         counts_samples: whether any of these is in samples, so that all batches need a size.
         timed: whether any of these is a time.
     """
@@ -165,6 +167,7 @@ class Plan:
     restore_best: bool
     steps_per_call: int = attrs.field(default=1, validator=integer(minimum=1))
     sanity_batches: int = attrs.field(default=0, validator=integer(minimum=0))
+    batch_limits: BatchLimits = UNLIMITED
     counts_samples: bool = attrs.field(init=False)
     timed: bool = attrs.field(init=False)
 
@@ -192,6 +195,7 @@ class Plan:
                 for name, each in self.evaluations.sets.items()
             ),
             "restore_best": str(self.restore_best),
+            **{name: str(limit) for name, limit in self.batch_limits.describe().items()},
         }
 
     @classmethod
@@ -205,18 +209,21 @@ class Plan:
         restore_best: bool,
         steps_per_call: int = 1,
         sanity_batches: int = 0,
+        batch_limits: BatchLimits = UNLIMITED,
     ) -> Plan:
         """Parse arguments of ``fit``."""
+        evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
         return cls(
             program=donating(program, False),
             # A step of several programs may fail when it has consumed the state of one of them.
             donating=donating(program, isinstance(program, Program)),
             limits=Limits.of(until),
-            evaluations=Evaluations.of(eval_data, duration(eval_every or "1 epoch")),
+            evaluations=evaluations.limited(batch_limits.limit_eval_batches),
             save_every=duration(save_every or "1 epoch"),
             restore_best=restore_best,
             steps_per_call=steps_per_call,
             sanity_batches=sanity_batches,
+            batch_limits=batch_limits,
         )
 
     def total_steps(self, batches: int | None) -> int | None:

@@ -52,6 +52,7 @@ def start(
         path, ended = _resume(session, chosen, state, seed, steps, schedule_end)
     if session.checkpointer is not None:
         session.checkpointer.described["monitored"] = session.decisions.record()
+        session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
     batches = session.source.length
@@ -107,6 +108,7 @@ def _resume(
     origin = store if store and store.directory == directory else Checkpoints(directory)
     saved, info, path = restore(origin, program, which, session.world)
     record.check(program, info, path)
+    session.plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
