@@ -33,6 +33,7 @@ from functrain.core.diagnosis import (
 )
 from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import by_autograd, needs_gradients
+from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossFunction, Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.ownership import owns_its_tensors
@@ -47,6 +48,10 @@ from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
 
 Metrics = dict[str, Tensor]
+_READ_ONLY = (
+    "the block to which a module was lent",
+    "The module has the tensors of the state; copy.deepcopy(module) has its own.",
+)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -375,6 +380,9 @@ class Program:
             A private shell of the user's module; in the program's precision, and in a random
             stream of its own.
 
+        Raises:
+            ImpurityError: the block wrote to the weights, which are those of the state; names them.
+
         Example:
             >>> import functrain as ft
             >>> loss = lambda model, batch: model(batch).square().mean()
@@ -385,7 +393,9 @@ class Program:
         """
         refuse_members(state)
         state = self.gathered(state)
-        params = self.fixed.model.writes.owned(self.weights(state, weights))
+        lent = self.weights(state, weights)
+        versions = Versions(lent, f"state.{weights}")
+        params = self.fixed.model.writes.owned(lent)
         if gradients:
             trained = set(self.fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
@@ -397,6 +407,7 @@ class Program:
             self.fixed.model.bound(params, buffers, training=False) as module,
         ):
             yield module
+        versions.refuse_writes(*_READ_ONLY)
 
     @contextlib.contextmanager
     def module(
@@ -426,6 +437,8 @@ class Program:
 
         Raises:
             ConfigurationError: ``weights`` is unknown, or the program keeps no average.
+            ImpurityError: the block wrote to the weights, which are those of the state without
+                ``gradients``; names them. ``copy.deepcopy(module)`` may be written to.
 
         Example:
             >>> import functrain as ft
@@ -444,11 +457,12 @@ class Program:
         refuse_members(state)
         state = self.gathered(state)
         differentiated = self.fixed.trainable if gradients else ()
-        module = self.fixed.model.lent(
-            self.weights(state, weights), state.buffers, training, differentiated
-        )
+        lent = self.weights(state, weights)
+        versions = Versions(lent, f"state.{weights}")
+        module = self.fixed.model.lent(lent, state.buffers, training, differentiated)
         with precision.autocast(self.recipe.precision, state.device):
             yield module
+        versions.refuse_writes(*_READ_ONLY)
 
     def evaluated_by(self, function: LossFunction) -> Program:
         """Return the program with another function for ``eval_step``.

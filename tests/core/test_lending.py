@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -96,6 +97,34 @@ def test_gradients_on_request_and_never_into_the_state(program: ft.Program) -> N
         (by_input,) = torch.autograd.grad(lent(inputs).square().mean(), inputs)
         assert by_input.abs().sum() > 0
         assert not any(parameter.requires_grad for parameter in lent.parameters())
+
+
+def clamps(module: nn.Module) -> None:
+    with torch.no_grad():
+        module.one.weight.clamp_(-0.01, 0.01)  # type: ignore[operator,union-attr]
+
+
+def loads(module: nn.Module) -> None:
+    module.load_state_dict(Tied().state_dict())
+
+
+@pytest.mark.parametrize("write", [clamps, loads])
+@pytest.mark.parametrize("weights", ["params", "ema"])
+@pytest.mark.parametrize("how", ["module", "evaluating"])
+def test_a_block_that_writes_to_the_state_is_refused(
+    program: ft.Program, how: str, weights: str, write: Any
+) -> None:
+    state = program.init()
+    before = ft.copy(state)
+    with getattr(program, how)(state, weights) as lent:
+        write(copy.deepcopy(lent))
+        lent(X)
+    assert tree.equal(state, before)
+    with (
+        pytest.raises(errors.ImpurityError, match=rf"state\.{weights}\.one\.weight was changed"),
+        getattr(program, how)(state, weights) as lent,
+    ):
+        write(lent)
 
 
 def test_it_works_under_accumulation_and_in_bf16() -> None:
