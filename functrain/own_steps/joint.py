@@ -8,14 +8,20 @@ from typing import Any
 import attrs
 import torch
 
+from functrain import tree
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
 from functrain.core.in_place_writes import Versions
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
 from functrain.core.rng import Rng, checked_seed
-from functrain.core.state import TrainState, is_consumed
-from functrain.errors import ConfigurationError, DonatedStateError, StepResultError
+from functrain.core.state import Counters, TrainState, is_consumed
+from functrain.errors import (
+    ConfigurationError,
+    DonatedStateError,
+    ParameterMismatchError,
+    StepResultError,
+)
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.own_steps import results
@@ -105,8 +111,9 @@ class Joint(OwnProgram):
 
     def advanced(self, state: Any, batch: Batch, rng: torch.Generator) -> tuple[Any, Any]:
         """Call the user's step, and check what it did and returned."""
-        states, before = state.states, {n: one.counters.step for n, one in state.states.items()}
+        states, before = state.states, {n: one.counters for n, one in state.states.items()}
         like = {name: _outline(one) for name, one in states.items()}
+        paths = {name: _paths(one) for name, one in states.items()}
         versions = Versions(_trees(states) if self.donates else state, "state")
         try:
             returned = self.step(self._lent(), dict(states), batch, rng)
@@ -121,6 +128,9 @@ class Joint(OwnProgram):
         new, metrics = results.pair(returned, "step", "states")
         versions.refuse_writes("step")
         self._check(like, before, states, new)
+        for name in self.programs:
+            if new[name] is not states[name] and _paths(new[name]) != paths[name]:
+                _check_whole(name, self.programs[name], new[name])
         made = joint_state({name: new[name] for name in self.programs}, state.rng, state.counters)
         if self.donates:
             _consume(state)
@@ -160,7 +170,7 @@ class Joint(OwnProgram):
     def _check(
         self,
         like: Mapping[str, Any],
-        before: Mapping[str, int],
+        before: Mapping[str, Counters],
         states: Mapping[str, Any],
         new: Any,
     ) -> None:
@@ -188,7 +198,7 @@ class Joint(OwnProgram):
             results.check_like(like[name], _outline(one), f"state.{name}", "step")
             _check_counters(name, before[name], like[name]["seed"], one)
         for name in self.counted:
-            _check_counted(name, new[name].counters.step - before[name])
+            _check_counted(name, new[name].counters.step - before[name].step)
 
 
 def _begun(
@@ -209,11 +219,35 @@ def _outline(state: Any) -> dict[str, Any]:
     return {**{part: getattr(state, part) for part in parts}, "seed": state.rng.seed}
 
 
-def _check_counters(name: str, before: int, seed: int, after: Any) -> None:
-    if after.counters.step < before:
+def _paths(state: Any) -> set[tree.Path]:
+    return {path for path, _ in tree.items(state)}
+
+
+def _check_whole(name: str, program: AnyProgram, state: Any) -> None:
+    """Refuse a state with other entries than its program has; a first update may add some."""
+
+    def checked(program: Program, own: TrainState) -> TrainState:
+        program.require(own)
+        return own
+
+    try:
+        program.map_states(checked, state)
+    except ParameterMismatchError as error:
         raise StepResultError(
-            f"step returned a state of {name!r} at step {after.counters.step}, and was given one "
-            f"at step {before}: return the state that its train_step returned",
+            f"step returned a state of {name!r} that its program cannot continue: return the state "
+            "that its train_step returned. These entries differ",
+            error.problems,
+        ) from error
+
+
+def _check_counters(name: str, before: Counters, seed: int, after: Any) -> None:
+    made = after.counters.step - before.step
+    # Each update takes at least one sample.
+    if made < 0 or made > after.counters.samples - before.samples:
+        raise StepResultError(
+            f"step returned a state of {name!r} at step {after.counters.step}, after "
+            f"{after.counters.samples} samples, and was given one at step {before.step}, after "
+            f"{before.samples}: return the state that its train_step returned",
             [],
         )
     if after.rng.seed != seed:

@@ -244,6 +244,17 @@ def widening(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) ->
     return {**states, "generator": attrs.evolve(old, params=params)}, {}
 
 
+def jumping(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    new, metrics = own.alternate(programs, states, batch, rng)
+    old = new["generator"]
+    counters = attrs.evolve(old.counters, step=50)
+    return {**new, "generator": attrs.evolve(old, counters=counters)}, metrics
+
+
+def emptying(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    return {**states, "generator": attrs.evolve(states["generator"], optimizer={})}, {}
+
+
 def unwrapped(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
     return {**states, "generator": states["generator"].params}, {}
 
@@ -267,6 +278,8 @@ def named_step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) 
         (misspelling, "'generatr' (did you mean 'generator'?)"),
         (exchanging, "state.discriminator.params.1.weight is unexpected"),
         (rewinding, "a state of 'generator' at step -1"),
+        (jumping, "a state of 'generator' at step 50, after 8 samples, and was given one at step"),
+        (emptying, "missing 'optimizer.exp_avg.0.weight'"),
         (reseeding, "state of 'generator' with the seed 77"),
         (widening, "state.generator.params.0.weight has the dtype torch.float64"),
         (unwrapped, "'generator' is a FrozenDict, expected a TrainState"),
@@ -290,6 +303,14 @@ def test_a_step_that_writes_to_a_state_is_refused() -> None:
     program = attrs.evolve(own.gan(), step=writing)
     with pytest.raises(errors.ImpurityError, match=r"state\.generator\.params\.0\.weight was"):
         program.train_step(program.init(), own.X[:8])
+
+
+def test_an_optimizer_that_begins_with_its_first_update_is_no_other_one() -> None:
+    adam = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
+    student = ft.program(own.net(2, 1, 5), own.consistency, adam, ema=0.9)
+    program = ft.joint({"student": student}, step=own.teach)
+    run = ft.fit(program, own.data(), until="3 steps", progress=False)
+    assert run.state.student.counters.step == 3
 
 
 @pytest.mark.parametrize("transform", [ft.donated, lambda program: program])
