@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -68,6 +68,7 @@ class Program:
         donates: whether ``train_step`` consumes the state it is given.
         zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
         sharded: the device step, where several processes make it.
+        in_phases: whether the device step changes in the course of a run.
 
     Example:
         >>> import functrain as ft
@@ -85,6 +86,7 @@ class Program:
     donates: bool = False
     zero_rate: Literal["warn", "raise", "ignore"] = "warn"
     sharded: step.PlacedStep | None = None
+    in_phases: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {value}" for name, value in self.recipe.rows()]

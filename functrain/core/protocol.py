@@ -17,7 +17,7 @@ from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, TrainState
-from functrain.errors import UnsupportedError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 class AnyState(Protocol):
@@ -185,3 +185,22 @@ def require_plain(value: object, caller: str) -> None:
     raise UnsupportedError(
         f"{caller}: expected the program of one module, got a {type(value).__name__}; {hint}"
     )
+
+
+def require_one_step(program: Program, caller: str) -> None:
+    """Refuse a program of :func:`functrain.phases`, which makes another step in each phase.
+
+    Args:
+        program: what a function that makes another step of the step was given.
+        caller: the function, for the message.
+
+    Raises:
+        ConfigurationError: the program is in phases.
+    """
+    if program.in_phases:
+        raise ConfigurationError(
+            f"{caller}: expected a program with one step, got one of functrain.phases, which "
+            f"{caller} does not support. Leave it out, or train each phase as a run of its own by "
+            "functrain.program(..., trainable=...) and program.init(params={**state.params, "
+            "**state.buffers})"
+        )

@@ -13,7 +13,7 @@ from functrain.core import step
 from functrain.core.batch_parts import Sharing
 from functrain.core.buffers import BufferRule
 from functrain.core.program import Program
-from functrain.core.protocol import require_plain
+from functrain.core.protocol import require_one_step, require_plain
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World, current
 from functrain.distributed.placement import Placement
@@ -74,6 +74,7 @@ def sharded(
     from functrain.distributed.step import ShardedStep
 
     require_plain(program, "sharded")
+    require_one_step(program, "sharded")
     if not step.is_eager(program.device_step):
         raise ConfigurationError(
             "sharded: expected an eager program, got one that is compiled or sharded already. "

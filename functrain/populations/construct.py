@@ -9,7 +9,7 @@ import attrs
 
 from functrain.core import step
 from functrain.core.program import Program
-from functrain.core.protocol import require_plain
+from functrain.core.protocol import require_one_step, require_plain
 from functrain.core.rng import checked_seed
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import one_of
@@ -64,6 +64,7 @@ def population(
     """
     one_of("shared", "own").check("batches", batches)
     require_plain(program, "population")
+    require_one_step(program, "population")
     if isinstance(program, Population) or not step.is_eager(program.device_step):
         raise ConfigurationError(
             "population takes an eager program: apply compiled, donated and the like to the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import attrs
 
@@ -64,6 +64,8 @@ def _is_past(end: Steps | Epochs, counters: Counters) -> bool:
 class Phased(Program):
     """A program made by :func:`functrain.phases`."""
 
+    in_phases: ClassVar[bool] = True
+
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Make one update of the parameters of the present phase; see ``Program.train_step``."""
         if not isinstance(state, TrainState):
@@ -94,7 +96,8 @@ def phases(program: Program, each: Sequence[Phase]) -> Phased:
         program: an eager program that trains all parameters of all phases.
         each: pairs of the end of a phase, ``"2 epochs"`` or ``"500 steps"`` counted from the
             beginning of the run, and patterns or a predicate (path, tensor) of the parameters that
-            it trains. The end of the last phase is ``None``.
+            it trains. The end of the last phase is ``None``. ``fit`` and ``iterate`` count epochs;
+            a loop of your own over ``train_step`` does not, so give it ends in steps there.
 
     Returns:
         The program of all phases.

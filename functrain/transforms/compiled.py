@@ -10,7 +10,7 @@ import attrs
 
 from functrain.core import step
 from functrain.core.program import Program
-from functrain.core.protocol import require_plain
+from functrain.core.protocol import require_one_step, require_plain
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim import FromTorch
@@ -82,6 +82,7 @@ def compiled(
         1
     """
     require_plain(program, "compiled")
+    require_one_step(program, "compiled")
     if program.sharded is not None:
         raise ConfigurationError(
             "compiled cannot take a sharded program yet: leave out one of the two"

@@ -11,7 +11,7 @@ from functrain.core.batch import Batch
 from functrain.core.gradients import Forward, GradientFunction, Gradients, GradientSink, emit
 from functrain.core.model import FunctionalModule
 from functrain.core.program import Program
-from functrain.core.protocol import require_plain
+from functrain.core.protocol import require_one_step, require_plain
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
@@ -49,6 +49,7 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
         Sharpness(rho=0.1, adaptive=False)
     """
     require_plain(program, "sharpness_aware")
+    require_one_step(program, "sharpness_aware")
     if not step.is_eager(program.device_step):
         raise ConfigurationError(
             "sharpness_aware takes an eager program: apply it before compiled or sharded"

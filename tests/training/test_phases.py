@@ -98,10 +98,16 @@ def test_phases_that_do_not_follow_are_refused(each: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["compiled", "sharded", "sharpness_aware", "population"])
+def test_transformations_that_take_no_phases_say_so(name: str) -> None:
+    more = ({"lr": [0.1, 0.2]},) if name == "population" else ()
+    with pytest.raises(errors.ConfigurationError, match=r"got one of functrain\.phases"):
+        getattr(ft, name)(ft.phases(made(), PHASES), *more)
+
+
 def test_other_transformations() -> None:
     gradual = ft.phases(made(), PHASES)
     with pytest.raises(errors.ConfigurationError, match="phases: expected an eager program"):
         ft.phases(gradual, PHASES)
-    for transform in (ft.compiled, ft.sharded, ft.sharpness_aware, ft.differentiable):
-        with pytest.raises(errors.FunctrainError, match="eager"):
-            transform(gradual)  # type: ignore[operator]
+    with pytest.raises(errors.FunctrainError, match="eager"):
+        ft.differentiable(gradual)
