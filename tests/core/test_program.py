@@ -7,7 +7,6 @@ import random
 import re
 import warnings
 import weakref
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import errors, tree
-from functrain.checkpoint import weights
 from functrain.core.optimizer import Optimizer
 
 
@@ -971,18 +969,6 @@ class TestPretrainedValues:
     @pytest.fixture
     def program(self) -> ft.Program:
         return ft.program(mlp(), classify, ft.optim.SGD(lr=0.1))
-
-    @pytest.mark.parametrize("path", ["file.pt", "model.safetensors", Path("runs/mine")])
-    def test_a_path(self, program: ft.Program, path: Any) -> None:
-        remedy = f"functrain.checkpoint.weights({str(path)!r})"
-        with pytest.raises(errors.ConfigurationError, match=re.escape(remedy)):
-            program.init(params=path)
-
-    def test_the_remedy_for_a_path(self, program: ft.Program, tmp_path: Path) -> None:
-        values = program.init().params
-        torch.save(dict(values), tmp_path / "file.pt")
-        state = program.init(params=weights(tmp_path / "file.pt"))
-        assert tree.equal(dict(state.params), dict(values))
 
     def test_a_module(self, program: ft.Program) -> None:
         with pytest.raises(errors.ConfigurationError, match=r"module\.state_dict\(\)"):
