@@ -168,6 +168,15 @@ def stopped(state: TrainState, indices: Iterable[int]) -> TrainState:
     return with_stops(state, {key: all_stops[key] for key in sorted(all_stops, key=int)})
 
 
+def at_one_place(state: TrainState) -> TrainState:
+    """Return a state whose members go on where all have stopped at the same place, else itself."""
+    places: list[Any] = list(stops(state).values())
+    if running(state) or any(place != places[0] for place in places):
+        return state
+    counters = attrs.evolve(state.counters, **places[0])
+    return with_stops(attrs.evolve(state, counters=counters), {})
+
+
 def running(state: TrainState) -> list[int]:
     """Return the members that have not stopped."""
     members, stop = len(state.scheduler[MEMBERS]["seeds"]), stops(state)

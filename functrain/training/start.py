@@ -87,6 +87,7 @@ def _start_new(
     else:
         state = compatibility.count_epochs(state, session.source)
         compatibility.check_seed(seed, state, None)
+        record.require_running(program, state)
     require_same_state(session.world, program.gathered(state))
     session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())

@@ -36,3 +36,41 @@ def test_own_batches_of_other_members_are_refused_by_the_evaluation_of_some() ->
     larger = [batch(0, 4)]
     with pytest.raises(ConfigurationError, match=r"expected tensors of shape \[3, ...\].* got one"):
         ft.fit(pop, OWN, until="1 step", state=state, eval_data=larger)
+
+
+SHARED = [batch(number) for number in range(3)]
+
+
+def test_the_best_state_trains_on_where_all_members_stand_at_the_same_step() -> None:
+    pop = ft.population(program(), {"lr": [0.01, 0.02]})
+    whole = ft.fit(pop, SHARED, until="3 epochs")
+    best = ft.fit(pop, SHARED, until="2 epochs", eval_data=SHARED, restore_best=True)
+    assert best.best["step"] == [6, 6]
+    assert pop.running(best.state) == [0, 1]
+    again = ft.fit(pop, SHARED, until="3 epochs", state=best.state)
+    assert (again.reason, again.new_steps) == ("max_epochs", 3)
+    assert ft.tree.equal(again.state, whole.state)
+
+
+def test_members_that_improved_last_at_an_earlier_step_stand_there() -> None:
+    pop = ft.population(program(), {"lr": [1e5, 1e6]})
+    best = ft.fit(pop, SHARED, until="4 epochs", eval_data=SHARED, restore_best=True)
+    first = best.best["step"][0]
+    assert best.best["step"] == [first, first]
+    assert first < 12
+    assert best.state.counters.step == first
+    assert ft.tree.equal(best.state, ft.fit(pop, SHARED, until=f"{first} steps").state)
+
+
+def test_a_state_whose_members_have_all_stopped_is_refused() -> None:
+    pop = ft.population(program(), RATES)
+    best = ft.fit(pop, SHARED, until="4 epochs", eval_data=SHARED, restore_best=True)
+    steps = ", ".join(map(str, stopping_steps(pop, best.state)))
+    assert len(set(stopping_steps(pop, best.state))) > 1
+    with pytest.raises(ConfigurationError, match=f"all 3 .* have stopped, at steps {steps}"):
+        ft.fit(pop, SHARED, until="9 epochs", state=best.state)
+    stopped = pop.stopped(pop.init(), [0, 1, 2])
+    with pytest.raises(ConfigurationError, match=r"functrain.fit\(pop.programs\[i\]"):
+        ft.fit(pop, SHARED, until="9 epochs", state=stopped)
+    members = [pop.member(stopped, member) for member in range(3)]
+    assert ft.fit(pop, SHARED, until="1 step", state=pop.stacked(members)).new_steps == 1

@@ -16,6 +16,7 @@ from functrain.errors.base import warn
 from functrain.metrics.by_member import best_member, of_member
 from functrain.metrics.mode import resolved_mode
 from functrain.populations.program import Population
+from functrain.populations.states import at_one_place
 from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
 from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find, fits
@@ -110,12 +111,15 @@ class MemberDecisions(Decisions):
         return attrs.evolve(loop, best=best, early_stop=stopping), train
 
     def best_state(self, loop: LoopState, train: TrainState) -> TrainState | None:
-        """Return the state in which each member is at its best, or its last without one."""
+        """Return the state in which each member is at its best, or its last without one.
+
+        Members at different steps have stopped there; those at the same step can go on.
+        """
         held = loop.best.get("state")
         if held is None:
             return None
         without = [member for member, step in enumerate(loop.best["step"]) if step is None]
-        return with_members_of(held, train, without) if without else held
+        return at_one_place(with_members_of(held, train, without) if without else held)
 
     def saved_metrics(self, found: Found) -> Mapping[str, float]:
         """Return the metrics of the best member of an evaluation."""

@@ -1,4 +1,4 @@
-"""The record of a population in its checkpoints, and its comparison with that of a resumed run."""
+"""Whether ``fit`` can train a population: its given state, and the record in its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from functrain.core.protocol import AnyProgram
-from functrain.errors import RunChangedError
+from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError, RunChangedError
 from functrain.populations import hyperparameters
 from functrain.populations.program import Population
+from functrain.populations.states import stops
 
 
 def describe(program: AnyProgram) -> dict[str, Any] | None:
@@ -21,6 +23,24 @@ def describe(program: AnyProgram) -> dict[str, Any] | None:
         "seeds": list(program.seeds),
         "hyperparameters": {path: _shown(each) for path, each in program.values.items()},
     }
+
+
+def require_running(program: AnyProgram, state: TrainState) -> None:
+    """Refuse a given state with nothing to train, since all members have stopped.
+
+    Raises:
+        ConfigurationError: they have.
+    """
+    if not isinstance(program, Population) or program.running(state):
+        return
+    steps = [place["step"] for place in stops(state).values()]
+    raise ConfigurationError(
+        f"state=: all {len(program)} members of this state have stopped, at steps "
+        f"{', '.join(map(str, steps))}; restore_best leaves each member at its own best step. To "
+        "train all from their last state, fit without restore_best or resume the run directory. To "
+        "train one, functrain.fit(pop.programs[i], data, state=pop.member(state, i), until=...). "
+        "To train members that stand at the same step, pop.stacked([pop.member(state, 0), ...])"
+    )
 
 
 def check(program: AnyProgram, info: dict[str, Any], path: Path) -> None:
