@@ -22,6 +22,7 @@ from functrain.training.evaluation import Interrupted
 from functrain.training.finish import ended, interrupted, save_after, stop_requested
 from functrain.training.iteration import EpochProgress
 from functrain.training.limits import Ending
+from functrain.training.members.evaluation import of_running
 from functrain.training.monitored import check_given
 from functrain.training.session import Session
 
@@ -118,7 +119,9 @@ def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
 
 def _end_epoch(session: Session) -> None:
     # Rank 0 has the metrics of its listeners, too.
-    means = session.world.broadcast(metrics.mean(session.loop.sums))
+    whole = session.world.broadcast(metrics.mean(session.loop.sums))
+    # A member that stopped within the epoch has no mean of it, as a run that ends there has none.
+    means = of_running(session.plan.program, session.train, whole)
     row = session.extended_row({f"epoch/{name}": value for name, value in means.items()})
     session.loop = attrs.evolve(session.loop, sums={})
     session.mark_done(epoch_end=False, row=row)

@@ -74,3 +74,29 @@ def test_a_state_whose_members_have_all_stopped_is_refused() -> None:
         ft.fit(pop, SHARED, until="9 epochs", state=stopped)
     members = [pop.member(stopped, member) for member in range(3)]
     assert ft.fit(pop, SHARED, until="1 step", state=pop.stacked(members)).new_steps == 1
+
+
+def test_the_history_of_a_member_ends_where_it_stopped_within_an_epoch() -> None:
+    pop = ft.population(program(), {"lr": [0.01, 1e6]})
+    listened: list[Any] = []
+
+    class Means:
+        def on_batch_end(self, event: Any) -> dict[str, float]:
+            return {"own": 0.5}
+
+        def on_epoch_end(self, event: Any) -> None:
+            listened.append(event.metrics)
+
+    options: Any = {"until": "2 epochs", "eval_data": SHARED, "eval_every": "2 steps"}
+    stop = ft.EarlyStop(patience=99, upper=100.0)
+    run = ft.fit(pop, SHARED, early_stop=stop, listeners=[Means()], **options)
+    assert stopping_steps(pop, run.state) == [6, 2]
+    rows = run.history.member(1).rows
+    assert [row["step"] for row in rows] == [1, 2]
+    assert not any(name.startswith("epoch/") for name in rows[-1])
+    whole = ft.fit(pop, SHARED, **options).history
+    assert run.history[2]["epoch/own"] == 0.5
+    for mean in whole[2].keys() & run.history[2].keys():
+        if mean.startswith("epoch/"):
+            expected = [whole[2][mean][0], None]
+            assert run.history[2][mean] == listened[0][mean.removeprefix("epoch/")] == expected

@@ -114,3 +114,17 @@ def widened(program: AnyProgram, state: TrainState, means: dict[str, Any]) -> di
         by_member = dict(zip(some, each, strict=True))
         whole[name] = [by_member.get(member) for member in range(len(program))]
     return whole
+
+
+def of_running(program: AnyProgram, state: TrainState, means: dict[str, Any]) -> dict[str, Any]:
+    """Return lists of numbers of all members with ``None`` for those that have stopped."""
+    if not isinstance(program, Population):
+        return means
+    some = program.running(state)
+
+    def own(each: Any) -> Any:
+        if not isinstance(each, list):  # a number that a listener gave
+            return each
+        return [one if member in some else None for member, one in enumerate(each)]
+
+    return {name: own(each) for name, each in means.items()}
