@@ -108,7 +108,7 @@ def _resume(
     store = session.store
     origin = store if store and store.directory == directory else Checkpoints(directory)
     saved, info, path = restore(origin, program, which, session.world)
-    record.check(program, info, path)
+    info = record.check(program, info, path, saved.train)
     session.plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)

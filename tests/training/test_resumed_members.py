@@ -10,6 +10,7 @@ from populations import batch, program
 
 import functrain as ft
 from functrain.checkpoint.run_state import LoopState
+from functrain.errors import RunChangedError
 from functrain.training.decisions import Decisions
 from functrain.training.early_stopping import Halving
 from functrain.training.early_stopping.rule import as_rule
@@ -56,3 +57,15 @@ def test_a_resumed_population_takes_another_rule(tmp_path: Path) -> None:
     ft.fit(population(), DATA, until="1 epoch", early_stop=FIRST, **options)
     run = ft.fit(population(), DATA, until="2 epochs", early_stop=ft.Overfit(), **options)
     assert (run.reason, run.new_steps) == ("max_epochs", 2)
+
+
+def test_a_replaced_population_resumes_by_its_current_one(tmp_path: Path) -> None:
+    pop = population(0.01, 0.1)
+    begun = pop.replaced(pop.init(), 0, lr=0.05)
+    ft.fit(pop, DATA, until="1 epoch", state=begun, directory=tmp_path / "cut")
+    run = ft.fit(pop.current(begun), DATA, until="2 epochs", directory=tmp_path / "cut")
+    whole = ft.fit(pop, DATA, until="2 epochs", state=begun)
+    assert run.history["lr"][-1] == [0.05, 0.1]
+    assert ft.tree.equal(run.state, whole.state)
+    with pytest.raises(RunChangedError, match=r"lr is \[0.05, 0.1\] in its checkpoint, got"):
+        ft.fit(population(0.02, 0.1), DATA, until="3 epochs", directory=tmp_path / "cut")

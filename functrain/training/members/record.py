@@ -10,7 +10,7 @@ from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, RunChangedError
 from functrain.populations import hyperparameters
 from functrain.populations.program import Population
-from functrain.populations.states import stops
+from functrain.populations.states import held_by, stops
 
 
 def describe(program: AnyProgram) -> dict[str, Any] | None:
@@ -43,22 +43,29 @@ def require_running(program: AnyProgram, state: TrainState) -> None:
     )
 
 
-def check(program: AnyProgram, info: dict[str, Any], path: Path) -> None:
+def check(
+    program: AnyProgram, info: dict[str, Any], path: Path, state: TrainState | None = None
+) -> dict[str, Any]:
     """Refuse to resume with other members than those of the checkpoint.
 
-    Its state holds their hyperparameters, so others would have no effect.
+    Its state holds their hyperparameters, so others would have no effect. They may be those with
+    which the run began, or those that the state holds since ``pop.replaced``.
 
     Args:
         program: of the resumed run.
         info: what the checkpoint records about its run.
         path: the checkpoint.
+        state: in it; ``None`` where it could not be loaded.
+
+    Returns:
+        The info, with the hyperparameters of the resumed run where the state holds them.
 
     Raises:
         RunChangedError: they are others, or only one of the two is a population.
     """
     before, now = info.get("population"), describe(program)
     if before is None and now is None:
-        return
+        return info
     if before is None or now is None:
         kinds = "a population", "one program"
         then, here = kinds if now is None else reversed(kinds)
@@ -73,9 +80,12 @@ def check(program: AnyProgram, info: dict[str, Any], path: Path) -> None:
     mine, theirs = now["hyperparameters"], before["hyperparameters"]
     if mine.keys() != theirs.keys():
         _refuse("hyperparameters", ", ".join(theirs) or "none", ", ".join(mine) or "none", path)
+    last = {} if state is None else held_by(state)
     for name in held:
-        if mine[name] != theirs[name]:
+        if mine[name] not in (theirs[name], _shown(last.get(name, ()))):
             _refuse(name, theirs[name], mine[name], path)
+    same = {**theirs, **{name: mine[name] for name in held}}
+    return {**info, "population": {**before, "hyperparameters": same}}
 
 
 def _refuse(name: str, before: Any, now: Any, path: Path) -> None:
