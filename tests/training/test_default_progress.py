@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,15 @@ def test_speeds_have_three_digits() -> None:
     assert [short(x) for x in (0.0, 999.4, 999.6, 1.5e6)] == ["0", "999", "1k", "1.5M"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Give SIGINT Python's own handler, which it lacks where a shell started the tests by ``&``."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_acknowledged_at_once_and_once(capfd: pytest.CaptureFixture[str]) -> None:
     with Interrupts("finishing the step, then saving"):
         signal.raise_signal(signal.SIGINT)
