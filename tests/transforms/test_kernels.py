@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._inductor.codegen import common
+from torch._inductor.utils import fresh_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.errors import FunctrainWarning
@@ -44,6 +45,14 @@ def test_the_same_bytes_as_inductors_own_libraries() -> None:
     )(*_inputs())
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one, other)
+
+
+def test_one_compiler_thread_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.codecache, "LOCK_TIMEOUT", 5)
+    graph = make_fx(_work)(*_inputs())
+    with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
+        compiled = compile_in_memory(graph, _inputs(), {})
+    assert torch.allclose(compiled(*_inputs())[0], graph(*_inputs())[0])
 
 
 def test_a_large_graph_has_several_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.codegen import common
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
@@ -65,8 +65,10 @@ class Kernels(AsyncCompile):
         super().wait(scope)
         found = [(name, value) for name, value in scope.items() if isinstance(value, Kernel)]
         parts = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
+        # With one thread `submit` compiles at once, and would wait for a lock that is held here.
+        submit = self.submit if get_compile_threads() > 1 else None
         loading = [
-            Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=self.submit)
+            Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=submit)
             for part in parts
         ]
         for part, load in zip(parts, loading, strict=True):
