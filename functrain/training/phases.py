@@ -134,8 +134,8 @@ def phases(program: Program, each: Sequence[Phase]) -> Phased:
     ends = _ends([end for end, _ in each])
     trained = [_paths(program.fixed, patterns) for _, patterns in each]
     chosen = tuple(_step_of(program.fixed, paths) for paths in trained)
-    told = [f"until {end}: {patterns!r}" for end, patterns in each[:-1]]
-    description = "; ".join(["eager, in phases", *told, f"then: {each[-1][1]!r}"])
+    ended = [f"until {end}: {patterns!r}" for end, patterns in each[:-1]]
+    description = "; ".join(["eager, in phases", *ended, f"then: {each[-1][1]!r}"])
     made: Any = PhasedStep(ends, chosen, description)
     return Phased(program.fixed, program.schedules, made, program.donates, program.zero_rate)
 
