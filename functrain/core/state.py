@@ -183,8 +183,13 @@ def is_consumed(state: TrainState) -> bool:
     return any(isinstance(one, TrainState) and is_consumed(one) for one in fields)
 
 
-def _register(cls: type) -> None:
-    """Let torch's pytree (and so ``torch.func``) see the leaves of ``cls`` by path."""
+def register(cls: type, kind: str = "") -> None:
+    """Let torch's pytree (and so ``torch.func``) see the leaves of a class by path.
+
+    Args:
+        cls: an attrs class.
+        kind: what tells it from other classes of its name.
+    """
     names = [field.name for field in attrs.fields(cls)]
     pytree.register_pytree_node(
         cls,
@@ -194,9 +199,9 @@ def _register(cls: type) -> None:
             [(pytree.GetAttrKey(name), getattr(node, name)) for name in names],
             None,
         ),
-        serialized_type_name=f"functrain.{cls.__name__}",
+        serialized_type_name=f"functrain.{cls.__name__}{kind}",
     )
 
 
 for _cls in (Rng, Counters, TrainState):
-    _register(_cls)
+    register(_cls)

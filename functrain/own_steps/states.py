@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 
 import attrs
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain import tree
 from functrain.core.rng import Rng, derive
-from functrain.core.state import Counters
+from functrain.core.state import Counters, register
 from functrain.errors import ConfigurationError, DonatedStateError, StateAssignmentError
 from functrain.errors.nearest import unknown_attribute
 
@@ -124,7 +123,7 @@ def joint_class(names: tuple[str, ...]) -> type[Any]:
     )
     cls.__module__, cls.__doc__ = JointState.__module__, JointState.__doc__
     cls.__setattr__ = _refuse_assignment
-    register(cls)
+    register(cls, f"({','.join(names)})")
     return cls  # type: ignore[no-any-return]
 
 
@@ -171,21 +170,6 @@ def device_of(value: Any) -> torch.device:
 def initial_counters(device: torch.device) -> Counters:
     """Return the counters before the first step."""
     return Counters(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=device))
-
-
-def register(cls: type) -> None:
-    """Let torch's pytree see the leaves of a class of states by path."""
-    names = [field.name for field in attrs.fields(cls)]
-    pytree.register_pytree_node(
-        cls,
-        lambda node: ([getattr(node, name) for name in names], None),
-        lambda values, _: cls(*values),
-        flatten_with_keys_fn=lambda node: (
-            [(pytree.GetAttrKey(name), getattr(node, name)) for name in names],
-            None,
-        ),
-        serialized_type_name=f"functrain.{cls.__name__}({','.join(names)})",
-    )
 
 
 def _shown(state: Any, name: str) -> str:
