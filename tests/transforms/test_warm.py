@@ -63,7 +63,10 @@ def test_weights_that_a_step_would_copy_first() -> None:
 
 def test_an_eager_program_has_nothing_to_compile() -> None:
     program = ft.program(nn.Linear(3, 2), _loss, ft.optim.SGD(lr=0.1))
-    program.warm(program.init(), torch.ones(4, 3))
+    state = program.init()
+    program.warm(state, torch.ones(4, 3))
+    assert ft.tree.equal(state, program.init())
+    assert state.counters.step == 0
 
 
 def test_a_batch_without_samples_and_arguments_in_another_order() -> None:
