@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 from functrain import tree
+from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.forward_errors import explain_forward, explain_out_of_memory
 from functrain.core.optimizer import TORCH_STATE
@@ -50,6 +53,37 @@ def not_a_state(given: object, batch: object) -> UnsupportedError:
     else:
         hint = "begin with state = program.init(seed=0)"
     return UnsupportedError(f"expected a TrainState, got a {type(given).__name__}: {hint}")
+
+
+def refuse_members(state: TrainState) -> None:
+    """Refuse the state of a population, whose tensors would broadcast into numbers of no member.
+
+    Raises:
+        UnsupportedError: the state is of all its members.
+    """
+    if state.counters.skipped.ndim:
+        raise UnsupportedError(
+            "expected the state of one program, got that of a population. Take a member out, "
+            "pop.member(state, i), for the program of that member, pop.programs[i]; or give the "
+            "state to pop.train_step or pop.eval_step"
+        )
+
+
+def refuse_vmap(device_step: step.DeviceStep) -> None:
+    """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work.
+
+    Raises:
+        UnsupportedError: the step is below one.
+    """
+    transform = torch._C._functorch.peek_interpreter_stack()
+    if transform is None or not step.is_eager(device_step):
+        return
+    if transform.key() == torch._C._functorch.TransformType.Vmap:
+        raise UnsupportedError(
+            "train_step was called below torch.func.vmap. Train many states by one step as a "
+            "population: pop = functrain.population(program, seeds=[...]); state = "
+            "pop.stacked([state, ...]); pop.train_step(state, batch)"
+        )
 
 
 def check_state(fixed: Fixed, state: object) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, split
+from functrain.core.diagnosis import refuse_members
 from functrain.core.gradients import by_autograd
-from functrain.core.program import Program, refuse_members
+from functrain.core.program import Program
 from functrain.core.rng import scoped
 from functrain.core.state import Tensors, TrainState
 

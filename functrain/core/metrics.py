@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from functrain.core import learning_rate
 from functrain.errors import LossError
+from functrain.tree import NamedDict
 
 
 @runtime_checkable
@@ -85,6 +87,25 @@ def computed(metrics: Mapping[str, Any], device: torch.device) -> dict[str, Tens
         for key, one in several.items():
             found[f"{name}/{key}" if key else name] = _scalar(name, one, device)
     return found
+
+
+def reported(outputs: Mapping[str, Any], lr: learning_rate.Rate) -> dict[str, Tensor]:
+    """Return the metrics of a step; with several groups, the rate of each."""
+    rates = {name: _as_tensor(rate) for name, rate in learning_rate.by_name(lr).items()}
+    found = {
+        "loss": outputs["loss"],
+        "lr": rates.pop("lr"),
+        "grad_norm": outputs["grad_norm"],
+        **rates,
+        **outputs["metrics"],
+    }
+    return NamedDict(found)
+
+
+def _as_tensor(rate: float | Tensor) -> Tensor:
+    if isinstance(rate, Tensor):
+        return rate.detach()
+    return torch.scalar_tensor(rate, dtype=torch.float64)
 
 
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:

@@ -30,19 +30,21 @@ from functrain.core.diagnosis import (
     explain_mismatch,
     explain_step,
     not_a_state,
+    refuse_members,
+    refuse_vmap,
 )
 from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import by_autograd, needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossFunction, Outcome, evaluate
-from functrain.core.metrics import computed
+from functrain.core.metrics import computed, reported
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, Donation, Tensors, TrainState
-from functrain.errors import ConfigurationError, EmptyBatchWarning, UnsupportedError
+from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.errors.base import warn
 from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
@@ -560,37 +562,6 @@ def _tensors(state: TrainState) -> step.DeviceState:
     }
 
 
-def refuse_members(state: TrainState) -> None:
-    """Refuse the state of a population, whose tensors would broadcast into numbers of no member.
-
-    Raises:
-        UnsupportedError: the state is of all its members.
-    """
-    if state.counters.skipped.ndim:
-        raise UnsupportedError(
-            "expected the state of one program, got that of a population. Take a member out, "
-            "pop.member(state, i), for the program of that member, pop.programs[i]; or give the "
-            "state to pop.train_step or pop.eval_step"
-        )
-
-
-def refuse_vmap(device_step: step.DeviceStep) -> None:
-    """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work.
-
-    Raises:
-        UnsupportedError: the step is below one.
-    """
-    transform = torch._C._functorch.peek_interpreter_stack()
-    if transform is None or not step.is_eager(device_step):
-        return
-    if transform.key() == torch._C._functorch.TransformType.Vmap:
-        raise UnsupportedError(
-            "train_step was called below torch.func.vmap. Train many states by one step as a "
-            "population: pop = functrain.population(program, seeds=[...]); state = "
-            "pop.stacked([state, ...]); pop.train_step(state, batch)"
-        )
-
-
 def evaluation_stream(state: TrainState) -> int:
     """Return the seed of the random stream in which a state is evaluated."""
     return state.rng.stream("evaluate", state.counters.step)
@@ -607,22 +578,3 @@ def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
     nothing = torch.tensor(math.nan)
     metrics = NamedDict(loss=nothing, lr=nothing, grad_norm=nothing)
     return attrs.evolve(state, counters=counters), metrics
-
-
-def reported(outputs: step.Outputs, lr: learning_rate.Rate) -> Metrics:
-    """Return the metrics of a step; with several groups, the rate of each."""
-    rates = {name: _as_tensor(rate) for name, rate in learning_rate.by_name(lr).items()}
-    found = {
-        "loss": outputs["loss"],
-        "lr": rates.pop("lr"),
-        "grad_norm": outputs["grad_norm"],
-        **rates,
-        **outputs["metrics"],
-    }
-    return NamedDict(found)
-
-
-def _as_tensor(rate: float | Tensor) -> Tensor:
-    if isinstance(rate, Tensor):
-        return rate.detach()
-    return torch.scalar_tensor(rate, dtype=torch.float64)

@@ -6,7 +6,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.program import Program, refuse_members
+from functrain.core.diagnosis import refuse_members
+from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import whole_steps

@@ -14,7 +14,8 @@ from torch import Tensor
 from functrain.core import learning_rate, nonfinite
 from functrain.core.batch import Batch, split
 from functrain.core.diagnosis import explain_step
-from functrain.core.program import Metrics, Program, reported
+from functrain.core.metrics import reported
+from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng, scoped
 from functrain.core.state import Counters, Donation, TrainState
 from functrain.core.step import DeviceState, Outputs
