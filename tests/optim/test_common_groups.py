@@ -148,6 +148,21 @@ def test_layers_learn_more_slowly_towards_the_input() -> None:
         torch.testing.assert_close(before[path] - after[path], lr * ones[path])
 
 
+def test_layers_learn_as_param_groups_of_torch() -> None:
+    optimizer = layerwise_lr_decay(AdamW(1e-2, weight_decay=0.1), 0.5, LAYERS)
+    program = ft.program(model(), loss, optimizer)
+    state, net = program.init(), model()
+    rates = {"0": 1.25e-3, "1": 2.5e-3, "3": 5e-3, "4": 1e-2}
+    layers = [{"params": net.get_submodule(name).parameters(), "lr": rates[name]} for name in rates]
+    theirs = torch.optim.AdamW(layers, weight_decay=0.1, fused=True)
+    for batch in torch.randn(20, 6, 1, 5, 5):
+        state, _ = program.train_step(state, batch)
+        theirs.zero_grad()
+        loss(net, batch).backward()
+        theirs.step()
+    assert ft.tree.equal(dict(state.params), {p: x.detach() for p, x in net.named_parameters()})
+
+
 def test_a_schedule_is_scaled_and_the_conventions_combine() -> None:
     inner = no_decay_on_bias_and_norm(AdamW(Cosine(0.8, steps=10), weight_decay=0.2))
     program = ft.program(model(), loss, layerwise_lr_decay(inner, 0.5, LAYERS))

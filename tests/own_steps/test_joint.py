@@ -54,6 +54,18 @@ def make_mean_teacher() -> dict[str, Any]:
     return run_of("mean_teacher")
 
 
+def make_all_at_once() -> dict[str, Any]:
+    """Return a run of all four, so that one kill shows them all."""
+
+    def step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        stepped = {n: one.train_step(states[n], batch) for n, one in programs.items()}
+        metrics = {f"{n}/loss": found["loss"] for n, (_, found) in stepped.items()}
+        return {n: state for n, (state, _) in stepped.items()}, metrics
+
+    program = ft.joint({name: make() for name, make in MADE.items()}, step=step)
+    return {"program": program, "data": own.data(), "save_every": "4 steps"}
+
+
 MAKE: dict[str, Callable[[], dict[str, Any]]] = {
     "gan": make_gan,
     "dqn": make_dqn,
@@ -103,9 +115,14 @@ def test_resumes_with_the_same_bytes(name: str) -> None:
     testing.check_resumes(MAKE[name], steps=19, cuts=[3, 9, 14])
 
 
-@pytest.mark.parametrize("name", ["gan", "moco"])
-def test_resumes_in_fresh_processes_that_were_killed(name: str) -> None:
-    testing.check_resumes(MAKE[name], steps=12, cuts=[6], kill=True)
+def test_all_resume_in_fresh_processes_that_were_killed() -> None:
+    testing.check_resumes(make_all_at_once, steps=12, cuts=[6], kill=True)
+
+
+@pytest.mark.long
+@each
+def test_each_resumes_in_fresh_processes_that_were_killed(name: str) -> None:
+    testing.check_resumes(MAKE[name], steps=12, cuts=[3, 7], kill=True)
 
 
 @each
