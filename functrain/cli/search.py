@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import functrain as ft
 from functrain import config
 from functrain.cli import output
-from functrain.cli.run_directory import to_write, write_or_check
+from functrain.cli.search_trial import OWN_KEYS, Trial, assigned, load_trial
 from functrain.config import SearchConfig
-from functrain.errors import MissingExtraError
+from functrain.errors import ConfigError, MissingExtraError
 from functrain.errors.optional import require
-from functrain.listeners import ProgressBar
 from functrain.search import report, search
-from functrain.search.loop import direction_of
+from functrain.search.arguments import direction_of
 from functrain.search.space import Space
 from functrain.search.study import open_study
-from functrain.training.events import Listener
 from functrain.view import plain_text
 
 _MOST_ROWS = 10
 # Exit codes by reason; SIGTERM has its own.
 _CODES = {"failures": 1, "interrupted": 130}
 _SIGTERM = 143
-# The search sets these keys for each trial.
-_OWN = ("seed", "directory", "name")
 
 
 def run(source: str, overrides: list[str], console: Console, only_report: bool) -> int:
@@ -60,13 +53,19 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         study = open_study(Path(options.directory), direction, None, new=False)
         _print(study, options, console)
         return 0
-    base = _load(options, options.overrides)
+    base = load_trial(options, {})
     if base.config.threads is not None:
         torch.set_num_threads(base.config.threads)
     if base.config.matmul_precision is not None:
         torch.set_float32_matmul_precision(base.config.matmul_precision)
+    if base.config.population is not None:
+        raise ConfigError(
+            "the base of a search is one run; population: 8 in the file of the search trains 8 "
+            "trials by one step",
+            "base.population",
+        )
     with config.importable(base):
-        config.build(_load(options, _example(options)).config)  # finds mistakes early
+        config.build(load_trial(options, _example(options)).config)  # finds mistakes early
         found = search(
             Trial(options, console),
             options.space,
@@ -81,51 +80,8 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     return _SIGTERM if "SIGTERM" in found.detail else _CODES.get(found.reason, 0)
 
 
-@attrs.frozen
-class Trial:
-    """Runs the base with the parameters of a trial, like ``functrain train``."""
-
-    options: SearchConfig
-    console: Console
-
-    def __call__(
-        self, params: dict[str, Any], seed: int, directory: Path, listeners: list[Listener]
-    ) -> ft.Run:
-        """Run one seed of a trial."""
-        own = {"seed": seed, "directory": str(directory), "name": directory.parent.name}
-        changed = [*self.options.overrides, *_assigned({**params, **own})]
-        loaded = _load(self.options, changed)
-        built = config.build(loaded.config)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(built.store.lock())
-            progress = stack.enter_context(contextlib.closing(self._progress()))
-            state = None if built.store.steps() else built.initial()
-            write_or_check(directory, to_write(loaded, loaded.plain))
-            return ft.fit(
-                built.program,
-                built.data,
-                state=state,
-                listeners=[progress, *built.listeners, *listeners],
-                **config.fit_arguments(loaded.config, built),
-            )
-
-    def _progress(self) -> ProgressBar:
-        """Return a bar, silent without a terminal: listener states depend on its position."""
-        return ProgressBar(self.console if self.console.is_terminal else Console(quiet=True))
-
-
-def _load(options: SearchConfig, overrides: list[str]) -> config.Loaded:
-    return config.load(options.base, overrides)
-
-
-def _example(options: SearchConfig) -> list[str]:
-    params = {name: parameter.example for name, parameter in options.space.items()}
-    return [*options.overrides, *_assigned(params)]
-
-
-def _assigned(values: Mapping[str, Any]) -> list[str]:
-    """Format overrides; JSON is YAML."""
-    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+def _example(options: SearchConfig) -> dict[str, Any]:
+    return {name: parameter.example for name, parameter in options.space.items()}
 
 
 def _arguments(options: SearchConfig) -> dict[str, Any]:
@@ -139,7 +95,7 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, node
         return
     for key, child in node.items():
-        if path != "base" or key not in _OWN:
+        if path != "base" or key not in OWN_KEYS:
             yield from _flat(child, f"{path}.{key}")
 
 
@@ -164,7 +120,7 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
         console.print(f"plot: {path}", soft_wrap=True, highlight=False)
     if best:
         chosen = _chosen(best[0].params, options.space)
-        train = ["functrain", "train", options.base, *options.overrides, *_assigned(chosen)]
+        train = ["functrain", "train", options.base, *options.overrides, *assigned(chosen)]
         console.print(f"train the best with: {shlex.join(train)}", soft_wrap=True, highlight=False)
 
 

@@ -304,6 +304,9 @@ class SearchConfig:
         space: parameters by their dotted path in the base.
         name: the name of the search, by default that of the file.
         directory: the directory of the search, by default ``runs/NAME``.
+        population: draw so many trials at once; those that differ only in numbers of optimizer,
+            schedule, clipping or EMA train as one population.
+        halving: ``every``, ``keep`` and ``least`` of successive halving in a population.
     """
 
     base: str
@@ -319,4 +322,6 @@ class SearchConfig:
     seeds: list[int] = attrs.field(factory=lambda: [0])
     sampler: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None
+    population: Annotated[int, AtLeast(1)] = 1
+    halving: dict[str, Any] | None = None
     max_failures: Annotated[int, AtLeast(1)] = 5

@@ -4,7 +4,16 @@ Begin with ``loop.py``.
 """
 
 from functrain.search.loop import Search, search
+from functrain.search.objective import ProgramObjective
 from functrain.search.pruner import PredictedLossPruner
 from functrain.search.space import Choices, Range, read_space
 
-__all__ = ["Choices", "PredictedLossPruner", "Range", "Search", "read_space", "search"]
+__all__ = [
+    "Choices",
+    "PredictedLossPruner",
+    "ProgramObjective",
+    "Range",
+    "Search",
+    "read_space",
+    "search",
+]

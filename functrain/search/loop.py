@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import attrs
 
-from functrain.errors import ConfigurationError, SearchError
-from functrain.errors.nearest import nearest
-from functrain.metrics.mode import mode_of_name, name_hint
-from functrain.search import factories
-from functrain.search.manifest import trial_directory, write_or_check
-from functrain.search.space import Space, read_space, suggest
-from functrain.search.study import TrialQueue, open_study
-from functrain.search.trials import Goal, Objective, TrialResult, run_trial
+from functrain.errors import ConfigurationError
+from functrain.search import arguments, factories
+from functrain.search.arguments import Direction
+from functrain.search.manifest import (
+    read_members,
+    trial_directory,
+    write_members,
+    write_or_check,
+)
+from functrain.search.objective import Objective
+from functrain.search.space import read_space
+from functrain.search.study import Drawn, TrialQueue, open_study
+from functrain.search.together import Trainer, divided
+from functrain.search.trials import Goal, TrialResult, run_trial
 from functrain.training.agreement import started
-from functrain.training.durations import Duration, Minutes, duration
+from functrain.training.durations import Duration
+from functrain.training.early_stopping import Halving
 from functrain.view import plain_text
-
-Direction: TypeAlias = Literal["minimize", "maximize"]
-_DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
 
 
 @attrs.frozen(eq=False)
@@ -57,6 +60,8 @@ def search(
     sampler: Mapping[str, Any] | None = None,
     pruner: Any = None,
     max_failures: int = 5,
+    population: int = 1,
+    halving: Halving | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     say: Callable[[str], object] = print,
 ) -> Search:
@@ -79,6 +84,11 @@ def search(
         sampler: ``name`` of an Optuna sampler and its arguments; ``seed`` is 0 by default.
         pruner: an Optuna pruner, or ``name`` and arguments of one; by default none.
         max_failures: stop after this many trials that failed with an exception in this call.
+        population: draw so many trials at once, and train those that differ only in numbers which a
+            member of a population may have of its own by one step; ``objective`` must be able to,
+            as :class:`ProgramObjective` is.
+        halving: a :class:`functrain.training.early_stopping.Halving`, or its arguments: trials of a
+            population that it stops are pruned. It ranks them by ``metric``.
         settings: further plain data that must not change when the search is resumed.
         say: a function that is called with a line for each trial.
 
@@ -98,12 +108,14 @@ def search(
             "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
         )
     where, parameters = Path(directory).absolute(), read_space(space)
-    direction = direction_of(metric, direction)
-    _check(direction, value, trials, seeds, max_failures)
+    direction = arguments.direction_of(metric, direction)
+    arguments.check(direction, value, trials, seeds, max_failures)
     options = {} if sampler is None else dict(sampler)
     factories.make_sampler(options, 0)  # before anything is written
+    rule = arguments.as_halving(halving, metric, direction)
+    arguments.check_population(objective, population, rule)
     judge = pruner if hasattr(pruner, "prune") else factories.make_pruner(pruner)
-    limit = _seconds(timeout)
+    limit = arguments.seconds(timeout)
     write_or_check(where, {
         "metric": metric,
         "direction": direction,
@@ -112,35 +124,14 @@ def search(
         **{f"space.{name}": repr(parameter) for name, parameter in parameters.items()},
         **(settings or {}),
     })  # fmt: skip
-    queue = TrialQueue(open_study(where, direction, judge), where, options, trials)
+    queue = TrialQueue(open_study(where, direction, judge), where, options, trials, parameters)
     goal = Goal(metric, direction == "maximize", value == "best")
-    loop = _Loop(objective, goal, parameters, tuple(seeds), queue, max_failures, limit, say)
+    own: Any = objective
+    trainer = Trainer(own, goal, tuple(seeds), where, rule, say) if population > 1 else None
+    loop = _Loop(
+        objective, goal, tuple(seeds), queue, max_failures, limit, say, population, trainer
+    )
     return Search(queue.study, where, *loop.run())
-
-
-def direction_of(metric: str, direction: Direction | None) -> Direction:
-    """Return the direction of a search.
-
-    Args:
-        metric: the name of the metric, which implies the direction if it is well known.
-        direction: the choice of the user, which takes precedence.
-
-    Raises:
-        SearchError: the direction is unknown.
-
-    Example:
-        >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
-        ('maximize', 'minimize')
-    """
-    if direction is not None:
-        return direction
-    mode = mode_of_name(metric)
-    if mode is None:
-        raise SearchError(
-            f"direction: {metric!r} is no well-known name{name_hint(metric)}, so nothing says "
-            "whether less or more of it is better. Give minimize or maximize"
-        )
-    return "minimize" if mode == "min" else "maximize"
 
 
 @attrs.frozen
@@ -149,45 +140,73 @@ class _Loop:
 
     objective: Objective
     goal: Goal
-    space: Space
     seeds: tuple[int, ...]
     queue: TrialQueue
     max_failures: int
     seconds: float
     say: Callable[[str], object]
+    population: int
+    trainer: Trainer | None
 
     def run(self) -> tuple[str, str]:
         """Run trials, and return the reason for stopping as a word and a sentence."""
         begin, failures = time.monotonic(), 0
         while time.monotonic() - begin < self.seconds:
             try:
-                outcome = self._trial()
+                outcomes = self._trials()
             except KeyboardInterrupt:  # between two runs; a run handles SIGINT itself
                 return "interrupted", "received SIGINT"
-            if outcome is None and self.queue.exhausted:
+            if not outcomes and self.queue.exhausted:
                 return "exhausted", "every point of the space was tried"
-            if outcome is None:
+            if not outcomes:
                 return "trials", f"{self.queue.trials} trials were started"
-            if outcome.state == "interrupted":
-                return "interrupted", outcome.detail
-            failures += outcome.error
+            if outcomes[-1].state == "interrupted":
+                return "interrupted", outcomes[-1].detail
+            failures += sum(outcome.error for outcome in outcomes)
             if failures >= self.max_failures:
                 return "failures", f"{failures} trials failed with an exception"
         return "timeout", f"no trial starts after {self.seconds:g} s"
 
-    def _trial(self) -> TrialResult | None:
-        with self.queue.next() as trial:
-            if trial is None:
-                return None
-            if trial.params:
-                self.say(f"trial {trial.number}: was interrupted, resuming")
-            params = suggest(self.space, trial)
-            directory = trial_directory(self.queue.directory, trial.number)
-            outcome = run_trial(self.objective, self.goal, trial, params, self.seeds, directory)
-            if outcome.state != "interrupted":
-                self.queue.tell(trial, outcome)
-            self.say(_line(trial.number, params, outcome, directory))
-            return outcome
+    def _trials(self) -> list[TrialResult]:
+        """Run the next trials, one or as many as a population may have."""
+        with self.queue.next(self.population) as drawn:
+            for one in drawn:
+                if one.resumed:
+                    self.say(f"trial {one.trial.number}: was interrupted, resuming")
+            if self.trainer is not None and len(drawn) > 1:
+                interrupted = self._train_together(self.trainer, drawn)
+                if interrupted is not None:
+                    return [interrupted]
+            outcomes: list[TrialResult] = []
+            for one in drawn:
+                outcomes.append(self._finish(one))
+                if outcomes[-1].state == "interrupted":
+                    break
+            return outcomes
+
+    def _train_together(self, trainer: Trainer, drawn: Sequence[Drawn]) -> TrialResult | None:
+        search = self.queue.directory
+        found = {one.trial.number: read_members(search, one.trial.number) for one in drawn}
+        new = [one for one in drawn if found[one.trial.number] is None]
+        for members in divided(trainer.objective, new):
+            write_members(search, members)
+            found |= dict.fromkeys(members.trials, members)
+        trials = {one.trial.number: one.trial for one in drawn}
+        for members in {one.trials[0]: one for one in found.values() if one is not None}.values():
+            interrupted = trainer.train(members, trials)
+            if interrupted is not None:
+                return interrupted
+        return None
+
+    def _finish(self, drawn: Drawn) -> TrialResult:
+        """Run the seeds of a trial that are left, and store its result."""
+        trial, params = drawn.trial, drawn.params
+        directory = trial_directory(self.queue.directory, trial.number)
+        outcome = run_trial(self.objective, self.goal, trial, params, self.seeds, directory)
+        if outcome.state != "interrupted":
+            self.queue.tell(trial, outcome)
+        self.say(_line(trial.number, params, outcome, directory))
+        return outcome
 
 
 def _line(number: int, params: dict[str, Any], outcome: TrialResult, directory: Path) -> str:
@@ -200,26 +219,3 @@ def _line(number: int, params: dict[str, Any], outcome: TrialResult, directory: 
     else:
         what = f"{outcome.state} ({outcome.detail}); see {directory}"
     return f"trial {number}: {what}  [{shown}]"
-
-
-def _check(direction: str, value: str, trials: int, seeds: Sequence[int], failures: int) -> None:
-    for name, given, known in (("direction", direction, _DIRECTIONS), ("value", value, _VALUES)):
-        if given not in known:
-            raise SearchError(
-                f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
-            )
-    for name, number in (("trials", trials), ("max_failures", failures)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise SearchError(f"{name}: expected a whole number of at least 1, got {number!r}")
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise SearchError(f"seeds: expected different whole numbers, got {list(seeds)}")
-
-
-def _seconds(timeout: Duration | str | None) -> float:
-    if timeout is None:
-        return math.inf
-    limit = duration(timeout)
-    if not isinstance(limit, Minutes):
-        raise SearchError(f"timeout: expected a time such as '30 minutes', got {timeout!r}")
-    return float(limit.n) * 60

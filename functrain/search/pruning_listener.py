@@ -79,3 +79,8 @@ class PruningListener:
             f"metric: the runs do not measure {self.metric!r}{nearest(self.metric, names)}; this "
             f"evaluation has {', '.join(names) or 'nothing'}"
         )
+
+
+def reported_steps(trial: Any) -> set[int]:
+    """Return the steps at which values of an ``optuna.Trial`` are in the study."""
+    return set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)

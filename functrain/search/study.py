@@ -18,7 +18,8 @@ from functrain.checkpoint.storage.files import directory_lock, make_directories
 from functrain.errors import RunDirectoryBusyError, SearchError
 from functrain.errors.optional import require
 from functrain.search import factories
-from functrain.search.manifest import trial_directory
+from functrain.search.manifest import read_members, trial_directory
+from functrain.search.space import Space, suggest
 from functrain.search.trials import TrialResult
 
 FILE_NAME = "study.db"
@@ -60,33 +61,78 @@ def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -
         )
 
 
+@attrs.frozen(eq=False)
+class Drawn:
+    """A trial with its parameters.
+
+    Attributes:
+        trial: an ``optuna.Trial``.
+        params: its parameters by dotted name.
+        resumed: whether it was interrupted.
+    """
+
+    trial: Any
+    params: dict[str, Any]
+    resumed: bool
+
+
 @attrs.frozen
 class TrialQueue:
-    """The trials of a study, one by one.
+    """The trials of a study, one by one or several at once.
 
     Attributes:
         study: an ``optuna.Study``.
         directory: the directory of the search.
         sampler: options of :func:`functrain.search.factories.make_sampler`.
         trials: the total number of trials.
+        space: the parameters.
     """
 
     study: Any
     directory: Path
     sampler: Mapping[str, Any]
     trials: int
+    space: Space
 
     @contextlib.contextmanager
-    def next(self) -> Iterator[Any]:
-        """Lock the next trial for the length of the block.
+    def next(self, count: int = 1) -> Iterator[list[Drawn]]:
+        """Draw and lock the next trials for the length of the block.
+
+        Args:
+            count: at most so many.
 
         Yields:
-            An ``optuna.Trial``, interrupted ones first; ``None`` when there are no more.
+            The trials, interrupted ones first; none when there are no more.
         """
         with contextlib.ExitStack() as held:
             with directory_lock(self.directory):
-                trial = self._interrupted(held) or self._new(held)
-            yield trial
+                drawn = self._next(held, count)
+            yield drawn
+
+    def _next(self, held: contextlib.ExitStack, count: int) -> list[Drawn]:
+        """Return the trials of one block of numbers, so that a resumed search has the same."""
+        chosen: list[Drawn] = []
+        block: int | None = None
+        running = require("optuna", "search").trial.TrialState.RUNNING
+        for frozen in self.study.get_trials(deepcopy=False, states=(running,)):
+            own = self._block(frozen.number, count)
+            if block in (None, own) and (trial := self._interrupted(held, frozen)) is not None:
+                block = own
+                chosen.append(Drawn(trial, suggest(self.space, trial), True))
+            if chosen and count == 1:
+                return chosen
+        block = self._begun() // count if block is None else block
+        while self._begun() // count == block and (trial := self._new(held)) is not None:
+            chosen.append(Drawn(trial, suggest(self.space, trial), False))
+        return chosen
+
+    def _block(self, number: int, count: int) -> int:
+        members = read_members(self.directory, number) if count > 1 else None
+        return (number if members is None else members.trials[0]) // count
+
+    def _begun(self) -> int:
+        states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
+        return len(states) - states.count("WAITING")
 
     def tell(self, trial: Any, outcome: TrialResult) -> None:
         """Store the result of a trial."""
@@ -94,6 +140,7 @@ class TrialQueue:
         for name in ("detail", "values", "std", "seconds"):
             trial.set_user_attr(name, getattr(outcome, name))
         value = outcome.value if outcome.state == "complete" else None
+        self.study.sampler = factories.make_sampler(self.sampler, trial.number)
         try:
             self.study.tell(trial, value, state=state)
         except RuntimeError:
@@ -108,27 +155,23 @@ class TrialQueue:
         """Whether every point of the space was tried."""
         return bool(self.study.user_attrs.get(_EXHAUSTED))
 
-    def _interrupted(self, held: contextlib.ExitStack) -> Any:
-        optuna = require("optuna", "search")
-        running = optuna.trial.TrialState.RUNNING
-        for frozen in self.study.get_trials(deepcopy=False, states=(running,)):
-            with contextlib.ExitStack() as mine:
-                try:
-                    mine.enter_context(locked(trial_directory(self.directory, frozen.number)))
-                except RunDirectoryBusyError:
-                    continue
-                if self._of(frozen.number).state.is_finished():
-                    continue  # another process has finished it since the study was read
-                held.enter_context(mine.pop_all())
-            self.study.sampler = factories.make_sampler(self.sampler, frozen.number)
-            # Optuna has no other way to resume a running trial: enqueue_trial would create a new
-            # one, with another number and directory.
-            return optuna.trial.Trial(self.study, frozen._trial_id)
-        return None
+    def _interrupted(self, held: contextlib.ExitStack, frozen: Any) -> Any:
+        """Lock a running trial, and return it if no other process has it."""
+        with contextlib.ExitStack() as mine:
+            try:
+                mine.enter_context(locked(trial_directory(self.directory, frozen.number)))
+            except RunDirectoryBusyError:
+                return None
+            if self._of(frozen.number).state.is_finished():
+                return None  # another process has finished it since the study was read
+            held.enter_context(mine.pop_all())
+        self.study.sampler = factories.make_sampler(self.sampler, frozen.number)
+        # Optuna has no other way to resume a running trial: enqueue_trial would create a new one,
+        # with another number and directory.
+        return require("optuna", "search").trial.Trial(self.study, frozen._trial_id)
 
     def _new(self, held: contextlib.ExitStack) -> Any:
-        states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
-        begun = len(states) - states.count("WAITING")
+        begun = self._begun()
         if begun >= self.trials or self.exhausted:
             return None
         self.study.sampler = factories.make_sampler(self.sampler, begun)

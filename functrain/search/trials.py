@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import attrs
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search.manifest import SeedResult, read_trial, write_trial
-from functrain.search.pruning_listener import PruningListener
-from functrain.training.events import Listener
+from functrain.search.objective import Objective
+from functrain.search.pruning_listener import PruningListener, reported_steps
 from functrain.training.history import History, Run
-
-# (parameters, seed, run directory, listeners) -> the run that ``ft.fit`` returned
-Objective: TypeAlias = Callable[[dict[str, Any], int, Path, list[Listener]], Run]
 
 
 @attrs.frozen
@@ -47,6 +43,35 @@ class Goal:
         if not self.best or not finite:
             return values[-1]
         return max(finite) if self.maximize else min(finite)
+
+    def result(
+        self, history: History, reason: str, detail: str, steps: int, seconds: float
+    ) -> SeedResult:
+        """Return the result of a run that was not interrupted.
+
+        Args:
+            history: of the run.
+            reason: why it ended, as in ``Run.reason``, or ``pruned``.
+            detail: the reason in words.
+            steps: number of updates.
+            seconds: training time.
+
+        Raises:
+            SearchError: the run does not measure the metric.
+        """
+        value = self.measure(history)
+        if reason == "nonfinite":
+            value = None
+        elif value is None and reason not in ("listener", "pruned"):
+            names = history.names()
+            raise SearchError(
+                f"metric: the runs do not measure {self.metric!r}{nearest(self.metric, names)}; "
+                f"they measure {', '.join(names)}"
+            )
+        elif reason != "pruned" and (value is None or not math.isfinite(value)):
+            what = "was not measured" if value is None else f"is {value}"
+            value, detail = None, f"{self.metric} {what} ({detail})"
+        return SeedResult(value, reason, detail, steps, seconds)
 
 
 @attrs.frozen
@@ -112,7 +137,7 @@ def run_trial(
                 if isinstance(error.__cause__, SearchError):  # all trials would fail alike
                     raise error.__cause__ from None
                 return _failed(error, directory, seed)
-            if _checked(run).reason == "interrupted":
+            if checked(run).reason == "interrupted":
                 return TrialResult("interrupted", run.detail)
             done[seed] = _ended(run, goal, pruning)
             write_trial(directory, params, done)
@@ -122,11 +147,15 @@ def run_trial(
 
 
 def _pruning(trial: Any, metric: str) -> PruningListener:
-    known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    return PruningListener(trial, metric, set(known))
+    return PruningListener(trial, metric, reported_steps(trial))
 
 
-def _checked(run: Any) -> Run:
+def checked(run: Any) -> Run:
+    """Return the result of an objective.
+
+    Raises:
+        SearchError: it is no run.
+    """
     if isinstance(run, Run):
         return run
     raise SearchError(
@@ -136,22 +165,11 @@ def _checked(run: Any) -> Run:
 
 def _ended(run: Run, goal: Goal, pruning: PruningListener | None) -> SeedResult:
     """Return the result of a run that was not interrupted."""
-    value, reason, detail = goal.measure(run.history), run.reason, run.detail
+    reason, detail = run.reason, run.detail
     # If a limit ended the run at the step of its pruning, the run is complete.
     if pruning is not None and reason == "listener" and detail == pruning.detail:
         reason = "pruned"
-    elif reason == "nonfinite":
-        value = None
-    elif value is None and reason != "listener":
-        names = run.history.names()
-        raise SearchError(
-            f"metric: the runs do not measure {goal.metric!r}{nearest(goal.metric, names)}; "
-            f"they measure {', '.join(names)}"
-        )
-    elif value is None or not math.isfinite(value):
-        what = "was not measured" if value is None else f"is {value}"
-        value, detail = None, f"{goal.metric} {what} ({detail})"
-    return SeedResult(value, reason, detail, run.state.counters.step, run.seconds)
+    return goal.result(run.history, reason, detail, run.state.counters.step, run.seconds)
 
 
 def _outcome(found: list[tuple[int, SeedResult]]) -> TrialResult:

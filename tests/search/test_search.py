@@ -15,8 +15,8 @@ import functrain as ft
 from functrain.errors import RunChangedError, SearchError
 from functrain.search import PredictedLossPruner, Search, report, search
 from functrain.search.manifest import read_trial
+from functrain.search.objective import Objective
 from functrain.search.plots import draw
-from functrain.search.trials import Objective
 
 optuna = pytest.importorskip("optuna")
 

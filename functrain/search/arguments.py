@@ -1,0 +1,102 @@
+"""The arguments of a search: checked, and in the form that the loop takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from functrain.errors import ConfigurationError, SearchError
+from functrain.errors.nearest import nearest
+from functrain.metrics.mode import mode_of_name, name_hint
+from functrain.training.durations import Duration, Minutes, duration
+from functrain.training.early_stopping import Halving
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
+_DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
+
+
+def direction_of(metric: str, direction: Direction | None) -> Direction:
+    """Return the direction of a search.
+
+    Args:
+        metric: the name of the metric, which implies the direction if it is well known.
+        direction: the choice of the user, which takes precedence.
+
+    Raises:
+        SearchError: the direction is unknown.
+
+    Example:
+        >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
+        ('maximize', 'minimize')
+    """
+    if direction is not None:
+        return direction
+    mode = mode_of_name(metric)
+    if mode is None:
+        raise SearchError(
+            f"direction: {metric!r} is no well-known name{name_hint(metric)}, so nothing says "
+            "whether less or more of it is better. Give minimize or maximize"
+        )
+    return "minimize" if mode == "min" else "maximize"
+
+
+def check(direction: str, value: str, trials: int, seeds: Sequence[int], failures: int) -> None:
+    for name, given, known in (("direction", direction, _DIRECTIONS), ("value", value, _VALUES)):
+        if given not in known:
+            raise SearchError(
+                f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
+            )
+    for name, number in (("trials", trials), ("max_failures", failures)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise SearchError(f"{name}: expected a whole number of at least 1, got {number!r}")
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise SearchError(f"seeds: expected different whole numbers, got {list(seeds)}")
+
+
+def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
+    """Return the rule of successive halving, which ranks trials by the metric of the search.
+
+    Raises:
+        SearchError: it is neither a rule nor its arguments.
+    """
+    if given is None:
+        return None
+    names = ("every", "keep", "least")
+    if isinstance(given, Halving):
+        given = {name: getattr(given, name) for name in names}
+    for name in given:
+        if name not in names:
+            raise SearchError(f"halving.{name}: unknown key{nearest(name, names)}")
+    try:
+        return Halving(metric, **given, mode="min" if direction == "minimize" else "max")
+    except ConfigurationError as error:
+        raise SearchError(f"halving: {error}") from error
+
+
+def check_population(objective: Any, population: Any, halving: Halving | None) -> None:
+    """Refuse a population that the objective cannot train.
+
+    Raises:
+        SearchError: it cannot, or the number is invalid.
+    """
+    if isinstance(population, bool) or not isinstance(population, int) or population < 1:
+        raise SearchError(f"population: expected a whole number of at least 1, got {population!r}")
+    if population == 1 and halving is not None:
+        raise SearchError("halving ranks the trials of a population: give population=8, say")
+    if population > 1 and not hasattr(objective, "train_together"):
+        raise SearchError(
+            f"population={population} trains several trials by one step: expected an objective "
+            f"such as functrain.search.ProgramObjective, got a {type(objective).__name__}, which "
+            "trains one"
+        )
+
+
+def seconds(timeout: Duration | str | None) -> float:
+    if timeout is None:
+        return math.inf
+    limit = duration(timeout)
+    if not isinstance(limit, Minutes):
+        raise SearchError(f"timeout: expected a time such as '30 minutes', got {timeout!r}")
+    return float(limit.n) * 60

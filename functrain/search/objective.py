@@ -1,0 +1,165 @@
+"""Objectives: what trains the runs of trials, each alone or several as one population."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+
+from functrain.core.program import Program
+from functrain.errors import SearchError
+from functrain.populations.construct import population
+from functrain.training.early_stopping.rule import Rule
+from functrain.training.events import Listener
+from functrain.training.fitting import fit
+from functrain.training.history import Run
+
+Params: TypeAlias = dict[str, Any]
+
+# (parameters, seed, run directory, listeners) -> the run that ``ft.fit`` returned
+Objective: TypeAlias = Callable[[Params, int, Path, list[Listener]], Run]
+
+
+class Together(Protocol):
+    """An objective that can train several trials as one population."""
+
+    def __call__(
+        self, params: Params, seed: int, directory: Path, listeners: list[Listener]
+    ) -> Run:
+        """Train one trial."""
+        ...
+
+    def key(self, params: Params) -> Hashable:
+        """Return what must be equal in trials that train together."""
+        ...
+
+    def program(self, params: Params) -> Program:
+        """Return the eager program of a trial."""
+        ...
+
+    def train_together(
+        self,
+        params: Params,
+        values: Mapping[str, Sequence[Any]],
+        members: int,
+        seed: int,
+        directory: Path,
+        listeners: list[Listener],
+        rules: list[Rule],
+    ) -> Run:
+        """Train a population.
+
+        Args:
+            params: of its first trial.
+            values: the hyperparameters of members by path.
+            members: how many there are.
+            seed: of every member, and of the order of the data.
+            directory: of the run.
+            listeners: for ``fit``.
+            rules: to early-stop members by; of no use to a run that evaluates nothing.
+        """
+        ...
+
+
+def _itself(program: Program) -> Program:
+    return program
+
+
+@attrs.frozen(eq=False)
+class ProgramObjective:
+    """An objective for :func:`search` that makes a program of parameters and trains it by ``fit``.
+
+    With ``search(..., population=8)``, trials that differ in ``members`` only train as one
+    population.
+
+    Attributes:
+        make: ``make(params)`` returns the program of a trial, an eager one.
+        members: the parameters that change nothing but hyperparameters of the program which a
+            member of a population may have of its own: learning rate, weight decay, betas, clipping
+            and the like. The loss and the model must not depend on them.
+        fit: arguments of ``fit``: ``data``, ``until``, ``eval_data`` and so on.
+        transform: applied to the program or the population, such as ``ft.compiled``.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> from functrain.search import ProgramObjective
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> def make(params):
+        ...     optimizer = ft.optim.SGD(lr=params["lr"])
+        ...     return ft.program(lambda: torch.nn.Linear(2, params["width"]), loss, optimizer)
+        >>> data = [torch.ones(4, 2)]
+        >>> objective = ProgramObjective(make, ["lr"], fit={"data": data, "until": "1 epoch"})
+        >>> objective({"lr": 0.1, "width": 3}, seed=0, directory=None, listeners=[]).reason
+        'max_epochs'
+    """
+
+    make: Callable[[Params], Program]
+    members: Sequence[str]
+    fit: Mapping[str, Any]
+    transform: Callable[[Program], Program] = _itself
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.members, str):
+            raise SearchError(
+                f"members: expected a list of names of parameters, got {self.members!r}"
+            )
+        for name in ("seed", "directory"):
+            if name in self.fit:
+                raise SearchError(f"fit: {name!r} is given by the search; leave it out")
+
+    def __call__(
+        self, params: Params, seed: int, directory: Path, listeners: list[Listener]
+    ) -> Run:
+        """Train one trial."""
+        return self._fit(self.make(params), seed, directory, listeners, [])
+
+    def key(self, params: Params) -> Hashable:
+        """Return the parameters that must be equal in one population."""
+        return repr([(name, params[name]) for name in sorted(params) if name not in self.members])
+
+    def program(self, params: Params) -> Program:
+        """Return the program of a trial."""
+        return self.make(params)
+
+    def train_together(
+        self,
+        params: Params,
+        values: Mapping[str, Sequence[Any]],
+        members: int,
+        seed: int,
+        directory: Path,
+        listeners: list[Listener],
+        rules: list[Rule],
+    ) -> Run:
+        """Train a population; see :class:`Together`."""
+        pop = population(self.make(params), values, seeds=[seed] * members)
+        return self._fit(pop, seed, directory, listeners, rules)
+
+    def _fit(
+        self,
+        program: Program,
+        seed: int,
+        directory: Path,
+        listeners: list[Listener],
+        rules: list[Rule],
+    ) -> Run:
+        options = dict(self.fit)
+        own = options.pop("listeners", None) or []
+        if rules and options.get("eval_data") is not None:
+            options["early_stop"] = with_rules(options.get("early_stop"), rules)
+        return fit(
+            self.transform(program),
+            options.pop("data"),
+            seed=seed,
+            directory=directory,
+            listeners=[*own, *listeners],
+            **options,
+        )
+
+
+def with_rules(given: Any, rules: list[Rule]) -> list[Any]:
+    """Return the rules of a run and those of the search, as a list."""
+    own = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return [*own, *rules]

@@ -1,0 +1,181 @@
+"""Trials of equal structure as one population: found, trained by one run, and their results."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.checkpoint import save
+from functrain.checkpoint.run_directory import step_name
+from functrain.checkpoint.storage.files import replace_file
+from functrain.core.program import Program
+from functrain.errors import SearchError
+from functrain.metrics.log_file import FILE_NAME, encode
+from functrain.populations import states
+from functrain.search.joining import groups
+from functrain.search.manifest import (
+    Members,
+    SeedResult,
+    read_trial,
+    trial_directory,
+    write_members,
+    write_trial,
+)
+from functrain.search.member_pruning import MemberPruning
+from functrain.search.objective import Together
+from functrain.search.study import Drawn
+from functrain.search.trials import Goal, TrialResult, checked
+from functrain.training.early_stopping import Halving
+from functrain.training.history import Run
+
+
+def divided(objective: Together, drawn: Sequence[Drawn]) -> Iterator[Members]:
+    """Yield the populations of new trials; those that fit no other trial are in none.
+
+    Args:
+        objective: makes their programs.
+        drawn: the trials.
+    """
+    by_key: dict[Any, list[Drawn]] = {}
+    for one in drawn:
+        by_key.setdefault(objective.key(one.params), []).append(one)
+    for alike in by_key.values():
+        found = _programs(objective, alike) if len(alike) > 1 else []
+        for group in groups([program for _, program in found]):
+            if len(group.indices) > 1:
+                own = [found[index][0] for index in group.indices]
+                numbers, params = [one.trial.number for one in own], [one.params for one in own]
+                yield Members(numbers, params, group.values)
+
+
+def _programs(objective: Together, alike: list[Drawn]) -> list[tuple[Drawn, Program]]:
+    found = []
+    for one in alike:
+        try:
+            found.append((one, objective.program(dict(one.params))))
+        except Exception:
+            continue
+    return found
+
+
+@attrs.frozen(eq=False)
+class Trainer:
+    """Trains the population of some trials, seed by seed.
+
+    Attributes:
+        objective: trains it.
+        goal: the value to optimize.
+        seeds: each trial runs with all of these.
+        directory: of the search.
+        halving: the rule of successive halving, or ``None``.
+        say: a function that is called with a line for people.
+    """
+
+    objective: Together
+    goal: Goal
+    seeds: tuple[int, ...]
+    directory: Path
+    halving: Halving | None
+    say: Callable[[str], object]
+
+    def train(self, members: Members, trials: dict[int, Any]) -> TrialResult | None:
+        """Write the results of the seeds that the trials make as a population.
+
+        Seeds that are left, since fewer than two trials go on or the population failed, are those
+        of trials that train alone.
+
+        Args:
+            members: the trials.
+            trials: the ``optuna.Trial`` of each number that has no result in the study.
+
+        Returns:
+            The result of all trials, if the run was interrupted.
+
+        Raises:
+            SearchError: the runs do not measure the metric.
+        """
+        for seed in self.seeds:
+            done = [read_trial(trial_directory(self.directory, n)) for n in members.trials]
+            going = [at for at, found in enumerate(done) if self._goes_on(found, seed)]
+            if len(going) < 2 or members.alone is not None:
+                return None
+            if all(seed in done[at] for at in going):
+                continue
+            try:
+                run, pruning = self._run(members, going, seed, trials)
+            except Exception as error:  # not hidden: said, in error.txt, and raised by a trial
+                if isinstance(error.__cause__, SearchError):  # all trials would fail alike
+                    raise error.__cause__ from None
+                self._leave(members, error)
+                return None
+            if run.reason == "interrupted":
+                return TrialResult("interrupted", run.detail)
+            for place, at in enumerate(going):
+                self._write_run(run, members.trials[at], seed, place)
+                self._write(members, at, seed, self._result(run, pruning, place, len(going)))
+        return None
+
+    def _goes_on(self, found: dict[int, SeedResult], seed: int) -> bool:
+        before = [found.get(one) for one in self.seeds[: self.seeds.index(seed)]]
+        return all(
+            one is not None and one.reason != "pruned" and one.value is not None for one in before
+        )
+
+    def _run(
+        self, members: Members, going: list[int], seed: int, trials: dict[int, Any]
+    ) -> tuple[Run, MemberPruning]:
+        first = seed == self.seeds[0]
+        own = [trials.get(members.trials[at]) if first else None for at in going]
+        halving = self.halving if first else None
+        params = members.params[going[0]]
+        recipe = self.objective.program(dict(params)).recipe
+        pruning = MemberPruning(own, self.goal.metric, halving, recipe.nonfinite == "raise")
+        run = self.objective.train_together(
+            dict(params),
+            {path: [each[at] for at in going] for path, each in members.values.items()},
+            len(going),
+            seed,
+            members.directory(self.directory) / f"seed-{seed}",
+            [pruning],
+            [pruning],
+        )
+        return checked(run), pruning
+
+    def _leave(self, members: Members, error: Exception) -> None:
+        directory = members.directory(self.directory)
+        (directory / "error.txt").write_text("".join(traceback.format_exception(error)))
+        said = (str(error).strip() or "no message").splitlines()[0]
+        why = f"{type(error).__name__}: {said}"
+        write_members(self.directory, attrs.evolve(members, alone=why))
+        self.say(f"{directory.name}: its trials train one by one; {why}; see {directory}")
+
+    def _result(self, run: Run, pruning: MemberPruning, place: int, members: int) -> SeedResult:
+        reason, detail = run.reason, run.detail
+        steps = states.member(pruning.last, place).counters.step
+        if (stopped := pruning.stopped.get(place)) is not None:
+            # If a limit ended the run at the step of its pruning, the trial is complete.
+            is_last = stopped.step == pruning.last.counters.step and run.reason.startswith("max_")
+            if stopped.reason != "pruned" or not is_last:
+                reason, detail = stopped.reason, stopped.detail
+        history = run.history.member(place)
+        return self.goal.result(history, reason, detail, steps, run.seconds / members)
+
+    def _write(self, members: Members, at: int, seed: int, result: SeedResult) -> None:
+        directory = trial_directory(self.directory, members.trials[at])
+        write_trial(directory, members.params[at], {**read_trial(directory), seed: result})
+
+    def _write_run(self, run: Run, trial: int, seed: int, place: int) -> None:
+        """Write the member of a trial as a run directory, with its state and its log."""
+        if run.directory is None:
+            return
+        directory = trial_directory(self.directory, trial) / f"seed-{seed}"
+        one = states.member(run.state, place)
+        rows = run.history.member(place).rows
+        info = {"member": place, "population": None, "directory": str(run.directory)}
+        step = one.counters.step
+        save(directory / step_name(step), one, info=info, step=step, overwrite=True)
+        replace_file(directory / FILE_NAME, b"".join(map(encode, rows)))
