@@ -64,6 +64,7 @@ class ProgramOptions:
         ema: a decay, or a mapping of the options of ``functrain.EMA`` or ``functrain.SWA``.
         nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
+        detect_anomaly: name the module and the operation of the first NaN or infinity.
         sharpness_aware: sharpness-aware minimization, with its options.
         parts: into how many parts each batch is cut; as many processes may train, all with the
             same result (``functrain.sharded``).
@@ -80,6 +81,7 @@ class ProgramOptions:
     ema: float | EMA | SWA | None = None
     nonfinite: Literal["raise", "skip", "ignore"] = "raise"
     trainable: str | list[str] | None = None
+    detect_anomaly: bool = False
     sharpness_aware: bool | SharpnessOptions = False
     parts: Annotated[int, AtLeast(1)] | None = None
     buffers: dict[str, Literal["mean", "sum", "first"]] | None = None

@@ -36,6 +36,7 @@ def program(
     nonfinite: Nonfinite = "raise",
     trainable: Trainable | None = None,
     evaluate: LossFunction | None = None,
+    detect_anomaly: bool = False,
 ) -> Program:
     """Make a program from a module, a loss and an optimizer.
 
@@ -57,6 +58,10 @@ def program(
         trainable: glob patterns or a predicate (path, tensor) of the parameters to train; by
             default those with ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``.
+        detect_anomaly: repeat a step with NaN or infinite loss or gradients, and name the module,
+            the operation and the line where the first such value is from: in the
+            :class:`NonFiniteError`, or in a warning. Every step waits for the device, and a
+            donated one copies.
 
     Returns:
         The program.
@@ -90,6 +95,7 @@ def program(
         nonfinite=nonfinite,
         trainable=trainable,
         evaluate=evaluate,
+        detect_anomaly=detect_anomaly,
     )
     refuse_gradients(recipe)
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))

@@ -48,7 +48,7 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
     if program.sharded is not None:
         program.sharded.refuse_unplaced(state)
         shared = program.sharded.shared(batch, program.recipe.accumulate)
-        return program.sharded.all_gradients(tensors, shared, stream) if shared.samples else {}
+        return program.sharded.all_gradients(tensors, shared, stream)[0] if shared.samples else {}
     parts = split(batch, program.recipe.accumulate).parts
     if not parts:
         return {}

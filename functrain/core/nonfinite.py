@@ -16,7 +16,8 @@ from torch import Tensor
 from functrain.core import precision
 from functrain.core.recipe import Recipe
 from functrain.core.state import Tensors
-from functrain.errors import NonFiniteError
+from functrain.errors import AnomalyWarning, NonFiniteError
+from functrain.errors.base import warn
 
 DeviceState = dict[str, Any]
 _CHOSEN = ("params", "buffers", "optimizer", "ema")
@@ -96,19 +97,39 @@ def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
     return overflow and math.isfinite(outputs["loss"].item())
 
 
-def raise_for(step: int, outputs: dict[str, Any], grads: Tensors) -> None:
+def raise_for(step: int, outputs: dict[str, Any], grads: Tensors, place: str | None = None) -> None:
     """Name the step and the leaves.
 
     Args:
         step: number of the update that was left out.
         outputs: its ``loss`` and ``grad_norm``.
         grads: its gradients by path.
+        place: where the first of these values is from, if it was looked for.
 
     Raises:
         NonFiniteError: always.
     """
     culprits = [path for path, grad in grads.items() if not bool(torch.isfinite(grad).all())]
-    raise NonFiniteError(step, outputs["loss"].item(), culprits)
+    raise NonFiniteError(step, outputs["loss"].item(), culprits, place=place)
+
+
+def is_anomaly(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
+    """Whether a step had a loss or gradients that are not finite; waits for the device.
+
+    Args:
+        outputs: ``loss`` and ``grad_norm`` of the step.
+        loss_scale: fp16's scale before it; see :func:`is_recoverable`.
+    """
+    return not is_recoverable({**outputs, "finite": finite(outputs)}, loss_scale)
+
+
+def warn_of(step: int, outputs: dict[str, Any], place: str | None, whose: str = "") -> None:
+    """Name the step, and where its first NaN or infinity is from."""
+    loss, norm = outputs["loss"].item(), outputs["grad_norm"].item()
+    warn(
+        f"step {step}: the loss{whose} is {loss}, the norm of the gradients {norm}; {place}",
+        AnomalyWarning,
+    )
 
 
 def chosen(which: Tensor, new: Any, old: Any) -> Any:

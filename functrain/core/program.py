@@ -7,9 +7,11 @@ numbers, is here; the device part, on dicts of tensors, is in ``step.py``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -199,6 +201,8 @@ class Program:
             LossError: the loss is no scalar or does not depend on a trainable parameter.
 
         Warns:
+            AnomalyWarning: loss or gradients are not finite, the step does not raise, and
+                ``detect_anomaly=True``.
             ScheduleEndedWarning: a schedule has ended with a rate of zero.
         """
         if not isinstance(state, TrainState):
@@ -277,6 +281,8 @@ class Program:
 
     def may_write(self, state: TrainState) -> bool:
         """Return whether a donated step may overwrite a state; otherwise it writes to copies."""
+        if self.recipe.detect_anomaly:  # the step may have to be repeated from the state
+            return False
         return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step))
 
     def _on_device(
@@ -304,7 +310,10 @@ class Program:
         if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
             if donation is not None:
                 donation.give_back()
-            nonfinite.raise_for(number, outputs, self.gradients(tensors, parts, stream))
+            found = self.repeated(tensors, parts, stream, recipe.detect_anomaly)
+            nonfinite.raise_for(number, outputs, *found)
+        if recipe.detect_anomaly and nonfinite.is_anomaly(outputs, loss_scale):
+            nonfinite.warn_of(number, outputs, self.repeated(tensors, parts, stream, True)[1])
         return after, outputs
 
     def gradients(self, tensors: step.DeviceState, parts: Any, stream: int) -> Tensors:
@@ -315,10 +324,42 @@ class Program:
             parts: its micro-batches.
             stream: the seed of its random stream.
         """
+        return self.repeated(tensors, parts, stream, locate=False)[0]
+
+    def anomaly(self, state: TrainState, batch: Batch) -> str:
+        """Repeat a step, and say in which operation its first NaN or infinity appeared.
+
+        Args:
+            state: before the step; not changed.
+            batch: of the step.
+        """
+        parts = split(batch, self.recipe.accumulate).parts
+        stream = state.rng.stream("step", state.counters.step)
+        return self.repeated(_tensors(state), parts, stream, locate=True)[1] or ""
+
+    def repeated(
+        self, tensors: step.DeviceState, parts: Any, stream: int, locate: bool
+    ) -> tuple[Tensors, str | None]:
+        """Return the gradients of a step, which is repeated, and where its first NaN is from.
+
+        Args:
+            tensors: the device part of the state before it.
+            parts: its micro-batches.
+            stream: the seed of its random stream.
+            locate: whether to look for the operation; see :mod:`functrain.core.anomaly`.
+        """
         if self.sharded is not None:
-            return self.sharded.all_gradients(tensors, parts, stream)
+            return self.sharded.all_gradients(tensors, parts, stream, locate)
+        compute = functools.partial(
+            step_gradients, by_autograd, self.fixed, tensors, parts, seed=stream
+        )
         with scoped(stream, tensors["skipped"].device):
-            return step_gradients(by_autograd, self.fixed, tensors, parts, seed=stream).grads
+            if not locate:
+                return compute().grads, None
+            # By name, because steps are imported without what only a failed one needs.
+            located = import_module("functrain.core.anomaly").located
+            found, place = located(self.fixed.model.module, tensors, parts, compute)
+        return found.grads, place
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Return loss and metrics of a batch, in evaluation mode and without gradients.

@@ -78,6 +78,7 @@ class Recipe:
         nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``, or ``None``.
+        detect_anomaly: whether to find the operation in which a NaN or infinity appeared first.
         sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
         parts: into how many parts ``sharded`` cuts each batch; 0 in a program for one process.
         buffers: how ``sharded`` combines buffers over the parts, by pattern.
@@ -94,6 +95,7 @@ class Recipe:
     nonfinite: Nonfinite = attrs.field(default="raise", validator=_named(one_of(Nonfinite)))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
+    detect_anomaly: bool = attrs.field(default=False, validator=_named(one_of(True, False)))
     sharpness: GradientTransform | None = None
     parts: int = 0
     buffers: Mapping[str, str] = attrs.field(factory=dict)
@@ -105,7 +107,8 @@ class Recipe:
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for people."""
-        return [(name, named(getattr(self, name))) for name in self._shown()]
+        also = ["detect_anomaly"] if self.detect_anomaly else []
+        return [(name, named(getattr(self, name))) for name in [*self._shown(), *also]]
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe as plain data: what a checkpoint says it was made with.
@@ -116,7 +119,8 @@ class Recipe:
         return {name: _plain(getattr(self, name)) for name in self._shown()}
 
     def _shown(self) -> list[str]:
-        hidden = set() if self.parts else {"parts", "buffers"}
+        hidden = {"detect_anomaly"}  # which changes no result
+        hidden |= set() if self.parts else {"parts", "buffers"}
         return [field.name for field in attrs.fields(Recipe) if field.name not in hidden]
 
 

@@ -84,8 +84,10 @@ class PlacedStep(DeviceStep, Protocol):
         """Return this process's parts of a batch, and the numbers of :class:`Split`."""
         ...
 
-    def all_gradients(self, state: DeviceState, batch: Any, seed: int) -> Tensors:
-        """Return the whole gradients of a step."""
+    def all_gradients(
+        self, state: DeviceState, batch: Any, seed: int, locate: bool = False
+    ) -> tuple[Tensors, str | None]:
+        """Return the whole gradients of a step, and where its first NaN is from."""
         ...
 
 

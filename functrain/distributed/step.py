@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from functrain.core import nonfinite, step
+from functrain.core import anomaly, nonfinite, step
 from functrain.core.accumulation import StepGradients
 from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
@@ -105,17 +106,35 @@ class ShardedStep:
         placed = self.placed.wrapped
         return {name: placed(name, part, state[name]) for name, part in new.items()}, outputs
 
-    def all_gradients(self, state: step.DeviceState, batch: BatchParts, seed: int) -> Tensors:
-        """Return whole gradients, to name those that are not finite."""
+    def all_gradients(
+        self, state: step.DeviceState, batch: BatchParts, seed: int, locate: bool = False
+    ) -> tuple[Tensors, str | None]:
+        """Return whole gradients, and where the first value that is not finite is from."""
         self._require_all_ranks()
+        place = None
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             with scoped(seed, next(iter(own["params"].values())).device):
-                grads = self.gradients(own, batch, seed=seed).grads
+                compute = functools.partial(self.gradients, own, batch, seed=seed)
+                if locate:
+                    found, place = self._located(own, batch, compute)
+                else:
+                    found = compute()
+            grads = found.grads
             cut = {path: rows for path, rows in self.placed.updated.items() if path in grads}
             for division in by_dtype(cut, grads):
                 grads = {**grads, **self.placed.exchange.whole(grads, division)}
-            return grads
+            return grads, place
+
+    def _located(
+        self, state: step.DeviceState, batch: BatchParts, compute: Callable[[], StepGradients]
+    ) -> tuple[StepGradients, str]:
+        """Repeat a step, and tell all ranks what the first that found something has found."""
+        parts = list(batch.parts.values())
+        found, own = anomaly.located(self.fixed.model.module, state, parts, compute)
+        places = self.gradients.world.gathered(own)
+        rank = next((r for r, place in enumerate(places) if place != anomaly.NOWHERE), 0)
+        return found, f"{places[rank]} on rank {rank}" if self.sharing.ranks > 1 else own
 
     def _require_all_ranks(self) -> None:
         if self.sharing.ranks > 1:

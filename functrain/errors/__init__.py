@@ -27,6 +27,7 @@ from functrain.errors.checkpoints import (
     PartialLoadWarning,
 )
 from functrain.errors.programs import (
+    AnomalyWarning,
     BatchSizeError,
     CaptureError,
     CompilationError,
@@ -81,6 +82,7 @@ from functrain.errors.runs import (
 
 __all__ = [
     "AloneError",
+    "AnomalyWarning",
     "BatchIndexError",
     "BatchSizeError",
     "CallError",

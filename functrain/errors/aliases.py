@@ -173,7 +173,7 @@ ALIASES = (
     _of(_PROGRAM, "ema", "ema_decay use_ema ema_momentum averaging swa", "ema=0.999"),
     _of(
         *(_PROGRAM, "nonfinite"),
-        "skip_nan skip_nonfinite nan terminate_on_nan detect_anomaly check_finite",
+        "skip_nan skip_nonfinite nan terminate_on_nan check_finite",
         'nonfinite="skip"',
     ),
     _of(

@@ -66,13 +66,25 @@ class BatchSizeError(FunctrainError, ValueError):
 
 
 class NonFiniteError(FunctrainError, FloatingPointError):
-    """Loss or gradients of a step were NaN or infinite, and the program's policy is to raise."""
+    """Loss or gradients of a step were NaN or infinite, and the program's policy is to raise.
+
+    Attributes:
+        step: the step.
+        culprits: paths of the gradients that are not finite.
+        place: where the first NaN or infinity is from, if the program has ``detect_anomaly``.
+    """
 
     def __init__(
-        self, step: int, loss: float | list[float], culprits: list[str], members: int = 0
+        self,
+        step: int,
+        loss: float | list[float],
+        culprits: list[str],
+        members: int = 0,
+        place: str | None = None,
     ) -> None:
         self.step = step
         self.culprits = culprits
+        self.place = place
         named = ", ".join(culprits[:8]) + (", ..." if len(culprits) > 8 else "")
         where = (
             f"non-finite gradients in {len(culprits)} leaves: {named}"
@@ -81,15 +93,21 @@ class NonFiniteError(FunctrainError, FloatingPointError):
         )
         if members:
             where = f"no member of the {members} has finite loss and gradients"
+        found = "" if place is None else f" {place[0].upper()}{place[1:]}."
+        hint = ", or find the operation by detect_anomaly=True" if place is None else ""
         super().__init__(
-            f"step {step}: the loss is {loss} and the update was not made ({where}). The state "
-            "given to train_step is unchanged. Lower the learning rate, clip gradients "
-            '(clip_norm=1.0), or choose nonfinite="skip".'
+            f"step {step}: the loss is {loss} and the update was not made ({where}).{found} The "
+            "state given to train_step is unchanged. Lower the learning rate, clip gradients "
+            f'(clip_norm=1.0), or choose nonfinite="skip"{hint}.'
         )
 
 
 class EmptyBatchWarning(FunctrainWarning):
     """A batch without samples was skipped."""
+
+
+class AnomalyWarning(FunctrainWarning):
+    """Loss or gradients of a step were NaN or infinite; the message names the operation."""
 
 
 class NonFiniteWarning(FunctrainWarning):

@@ -36,7 +36,7 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
         _require_axis(one, members)
     if accumulate < 2 and len(given) == 1:
         return split(of_member(given[0], 0), 1)._replace(parts=given)
-    each = [split(_view(batch, member), accumulate) for member in range(members)]
+    each = [split(view(batch, member), accumulate) for member in range(members)]
     columns = zip(*[found.parts for found in each], strict=True)
     return each[0]._replace(parts=[_together(column) for column in columns])
 
@@ -78,7 +78,8 @@ def _leaves(node: Any) -> list[Any]:
     return [leaf for _, child in containers.children(node) for leaf in _leaves(child)]
 
 
-def _view(batch: Any, member: int) -> Any:
+def view(batch: Any, member: int) -> Any:
+    """Return the batch of one member, from one or several with the axis of members in front."""
     if isinstance(batch, MicroBatches):
         return MicroBatches([of_member(one, member) for one in batch.batches])
     return of_member(batch, member)

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import torch
 
+from functrain.core import nonfinite
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import Outcome
@@ -24,7 +25,7 @@ from functrain.core.state import Donation, TrainState
 from functrain.errors import ConfigurationError, NonFiniteError
 from functrain.populations import hyperparameters as named
 from functrain.populations import rates, states
-from functrain.populations.batches import Batches, of_members, parts
+from functrain.populations.batches import Batches, of_members, parts, view
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of
 from functrain.populations.failures import skipped
@@ -33,6 +34,9 @@ from functrain.populations.replacement import is_scheduler_state, with_value
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.populations.stopping import Parts, computed, train_rest
 from functrain.transforms.graph.lowering import Lowering
+
+# Members whose anomalies are looked for in one step, each by a step of its own.
+_SHOWN = 4
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -146,7 +150,10 @@ class Population(Program):
         if recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
             if donation is not None:
                 donation.give_back()
-            raise NonFiniteError(number, outputs["loss"].tolist(), [], len(self))
+            place = self._located(state, batch, [0])[0] if recipe.detect_anomaly else None
+            raise NonFiniteError(number, outputs["loss"].tolist(), [], len(self), place)
+        if recipe.detect_anomaly:
+            self._warn_of(number, outputs, state, batch)
         updated = TrainState(
             params=after["params"],
             buffers=after["buffers"],
@@ -342,6 +349,25 @@ class Population(Program):
         chosen = computed(running, len(self), graphs)
         given = batch if self.batches == "shared" else of_members(batch, len(self), chosen)
         return train_rest(self, state, chosen, lambda pop, part: pop.train_step(part, given))
+
+    def _warn_of(
+        self, number: int, outputs: dict[str, Any], state: TrainState, batch: Batch
+    ) -> None:
+        """Name members whose loss or gradients were not finite, and where that began."""
+        found = (~nonfinite.finite(outputs)).nonzero().flatten().tolist()
+        shown = found[:_SHOWN]
+        places = self._located(state, batch, shown)
+        for member, place in zip(shown, places, strict=True):
+            own = {name: outputs[name][member] for name in ("loss", "grad_norm")}
+            nonfinite.warn_of(number, own, place, f" of member {member}")
+
+    def _located(self, state: TrainState, batch: Batch, members: list[int]) -> list[str]:
+        """Repeat the step of each of some members alone, and say where its first NaN is from."""
+        programs, _ = self._hyperparameters(state)
+        own = self.batches == "own"
+        batches = [view(batch, member) if own else batch for member in members]
+        pairs = zip(members, batches, strict=True)
+        return [programs[i].anomaly(states.member(state, i), given) for i, given in pairs]
 
     def _with(
         self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]

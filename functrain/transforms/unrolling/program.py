@@ -218,5 +218,7 @@ def _refuse_without_derivatives(recipe: Recipe) -> None:
         reason = 'nonfinite="skip": a skipped step has gradients that are NaN; choose "raise"'
     elif recipe.precision == "fp16":
         reason = 'precision="fp16", whose loss scale is found by skipped steps; choose "bf16"'
+    elif recipe.detect_anomaly:
+        reason = "detect_anomaly=True: use torch.autograd.detect_anomaly around its steps"
     if reason is not None:
         raise ConfigurationError(f"a differentiable program cannot have {reason}")
