@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 import attrs
@@ -113,9 +114,11 @@ class FunctionalModule:
         tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
         if tensors.keys() != self.first_places.keys():  # a state of another program
             raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
-        # deepcopy looks here for the copy of an object, so it copies no tensor.
+        # A copy of an object is looked for here first, so no tensor is copied.
         memo: dict[int, Any] = {id(held[key]): tensors[path] for path, (held, key) in self.places}
-        module = copy.deepcopy(self.module, memo)
+        # By name, because steps are imported without it.
+        copies = import_module("functrain.core.module_copies")
+        module: nn.Module = copies.module_copy(self.module, memo)
         for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
             one.training = in_training if training else in_evaluation
         return module

@@ -1,0 +1,92 @@
+"""Copies of a module that share what cannot change.
+
+``copy.deepcopy`` takes 0.2 ms for each layer, most of it for the empty dicts of its hooks, and a
+module is copied whenever it is lent to a loss. Here plain containers are copied by their own
+constructors, and everything else by ``deepcopy`` with the same memo, so the result is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import functools
+from collections import OrderedDict
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+_SHARED = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, type),
+        *(FunctionType, BuiltinFunctionType, torch.dtype, torch.device),
+    }
+)
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
+# The containers that each module has of its own, empty in most: of hooks, parameters, children.
+_OF_EACH = frozenset(n for n, value in vars(nn.Module()).items() if type(value) in _CONTAINERS)
+_OTHER = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
+_CUSTOM = ("__reduce__", "__reduce_ex__", "__getstate__")
+
+
+def module_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Return what ``copy.deepcopy(module, memo)`` returns.
+
+    Args:
+        module: not changed.
+        memo: the copies of objects by their ids; more are added.
+    """
+    copied: nn.Module = _copy(module, memo)
+    return copied
+
+
+def _copy(value: Any, memo: dict[int, Any]) -> Any:
+    kind: Any = type(value)
+    if kind in _SHARED:
+        return value
+    known = memo.get(id(value))
+    if known is not None:
+        return known
+    if kind in _CONTAINERS:
+        new = memo[id(value)] = kind()
+        if not value:
+            pass
+        elif kind is list:
+            new.extend([_copy(child, memo) for child in value])
+        elif kind is set:
+            new.update([_copy(child, memo) for child in value])
+        else:
+            new.update([(_copy(key, memo), _copy(child, memo)) for key, child in value.items()])
+        return new
+    if isinstance(value, nn.Module) and _is_plain(kind):
+        return _copy_module(value, memo)
+    return copy.deepcopy(value, memo)
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    kind: Any = type(module)
+    new: Any = kind.__new__(kind)
+    memo[id(module)] = new
+    state = kind.__getstate__(module) if hasattr(kind, "__getstate__") else vars(module)
+    copied = {}
+    for name, value in state.items():
+        if type(value) in _SHARED:
+            copied[name] = value
+        elif name in _OF_EACH and type(value) in _CONTAINERS and not value:  # in no memo
+            copied[name] = type(value)()
+        else:
+            copied[name] = _copy(value, memo)
+    new.__setstate__(copied)
+    return new  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _is_plain(kind: Any) -> bool:
+    """Return whether objects of a class are made of their attributes, and copied by them."""
+    return (
+        not any(hasattr(kind, name) for name in _OTHER)
+        and all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _CUSTOM)
+        and not issubclass(kind, dict | list | tuple | set)
+        and kind not in copyreg.dispatch_table
+    )
