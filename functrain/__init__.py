@@ -178,24 +178,31 @@ def __getattr__(name: str) -> Any:
     elif name in _IN_TRAINING:
         value = import_module(f"functrain.training.{name}")
     else:
-        raise _unknown(name)
+        raise AttributeError(_NoAttribute(name))
     globals()[name] = value  # found without this function from now on
     return value
 
 
-def _unknown(name: str) -> AttributeError:
-    if name.startswith("_"):  # asked for by tools, which expect no answer
-        return AttributeError(f"module 'functrain' has no attribute {name!r}")
-    from functrain.errors.elsewhere import IN_PACKAGE
-    from functrain.errors.nearest import unknown_attribute
+class _NoAttribute:
+    """A message that looks for near names when it is shown.
 
-    in_rooms = {
-        inner: f"functrain.{room}.{inner}"
-        for room in ("data", "metrics", "schedules", "listeners", "optim")
-        for inner in import_module(f"functrain.{room}").__all__
-    }
-    names = (*__all__, *_ROOMS)
-    return unknown_attribute("module 'functrain'", name, names, {**in_rooms, **IN_PACKAGE})
+    That imports rooms, and ``pickle``, with which torch hashes a graph, asks modules for any name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        from functrain.errors.elsewhere import IN_PACKAGE
+        from functrain.errors.nearest import unknown_attribute
+
+        in_rooms = {
+            inner: f"functrain.{room}.{inner}"
+            for room in ("data", "metrics", "schedules", "listeners", "optim")
+            for inner in import_module(f"functrain.{room}").__all__
+        }
+        names, elsewhere = (*__all__, *_ROOMS), {**in_rooms, **IN_PACKAGE}
+        return str(unknown_attribute("module 'functrain'", self.name, names, elsewhere))
 
 
 def __dir__() -> list[str]:

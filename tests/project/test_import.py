@@ -51,6 +51,16 @@ import functrain
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1] == random.getstate()
 """,
+    "an unknown name that is asked for imports nothing, unless the error is shown": """
+import random, functrain
+before = set(sys.modules), random.getstate()
+assert not hasattr(functrain, "AdamW")  # pickle asks every module for a name
+assert before == (set(sys.modules), random.getstate())
+try:
+    functrain.AdamW
+except AttributeError as error:
+    assert str(error).endswith("has no attribute 'AdamW': use functrain.optim.AdamW"), error
+""",
     "a compiled loss may be the first to use a name": """
 import functrain as ft
 loss = torch.compile(lambda x: ft.Loss(x.mean()), backend="eager", fullgraph=True)
