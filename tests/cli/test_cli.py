@@ -6,11 +6,10 @@ import json
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from processes import Child, functrain
+from processes import functrain
 
 SHORT = [
     "fit.until=8 steps",
@@ -103,36 +102,48 @@ class TestTrain:
         listed = json.loads(functrain("ls", str(run), "--json").stdout)["checkpoints"]
         assert [each["step"] for each in listed if each["best"]] != []
 
-    def test_sigterm_saves_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
-        directory, straight = tmp_path / "run", tmp_path / "straight"
-        options = ["fit.until=200 steps", "fit.eval_every=50 steps", "threads=1"]
-        command = ["-m", "functrain", "train", "digits", *options]
-        process = Child(*command, f"directory={directory}", "fit.save_every=10 steps")
-        while not list(directory.glob("step-*")) and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 143
-        assert "interrupted and saved" in output
-        for path in (directory, straight):
-            done = functrain(
-                "train", "digits", *options, f"directory={path}", "fit.save_every=10 steps"
-            )
-            assert done.returncode == 0, done.stderr
-        assert functrain("diff", str(directory), str(straight)).returncode == 0
+
+# Sends a signal to its own process, once.
+SIGNALS = """
+import os
+from pathlib import Path
+
+class Signals:
+    def on_batch_end(self, event):
+        number = Path("signal")
+        if event.state.counters.step == 11 and number.exists():
+            sent = int(number.read_text())
+            number.unlink()
+            os.kill(os.getpid(), sent)
+"""
+
+
+def interrupted(tmp_path: Path, number: int) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Train until a signal in the eleventh step; also return the command."""
+    (tmp_path / "signals.py").write_text(SIGNALS)
+    (tmp_path / "signal").write_text(str(number))
+    options = ["fit.until=24 steps", "fit.eval_every=8 steps", "threads=1"]
+    listener = "listeners=[{_target_: signals.Signals}]"
+    command = ["train", "digits", *options, listener]
+    return functrain(*command, "directory=run", cwd=tmp_path), command
 
 
 @pytest.mark.slow
 class TestEndings:
+    def test_sigterm_saves_and_the_run_goes_on_to_the_same_bytes(self, tmp_path: Path) -> None:
+        first, command = interrupted(tmp_path, signal.SIGTERM)
+        assert first.returncode == 143
+        assert "interrupted and saved" in first.stdout
+        for name in ("run", "straight"):
+            done = functrain(*command, f"directory={name}", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        assert functrain("diff", "run", "straight", cwd=tmp_path).returncode == 0
+
     def test_sigint_is_130_and_prints_the_command_to_resume(self, tmp_path: Path) -> None:
-        command = ["train", "digits", f"directory={tmp_path / 'run'}", "fit.save_every=5 steps"]
-        process = Child("-m", "functrain", *command)
-        while not list(tmp_path.glob("run/step-*")) and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 130
-        assert f"continue with: {shlex.join(['functrain', *command])}" in output
+        first, command = interrupted(tmp_path, signal.SIGINT)
+        assert first.returncode == 130
+        resume = shlex.join(["functrain", *command, "directory=run"])
+        assert f"continue with: {resume}" in first.stdout
 
     def test_a_nonfinite_loss_is_3_and_never_complete(self, tmp_path: Path) -> None:
         options = ["schedule.lr=1e30", "program.clip_norm=null"]
