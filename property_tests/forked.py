@@ -1,19 +1,18 @@
-"""Cheap fresh processes: children of a server that has imported functrain and run nothing.
+"""Cheap fresh processes: children of the server of ``tests/support/processes.py``.
 
-The memory of such a process is that of newly imported modules, and its hash seed differs from the
-parent's. The death of a child does not affect the server.
+It has imported functrain and run nothing. The memory of such a process is that of newly imported
+modules, and its hash seed differs from the parent's. The server survives the death of a child.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["functrain", "functrain.testing.strategies"])
+from processes import CONTEXT
+
 KILLED = -9
 
 

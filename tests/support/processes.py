@@ -22,6 +22,7 @@ from types import ModuleType
 import attrs
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# A process of pytest has one server, with the modules that were named last: name them here only.
 CONTEXT.set_forkserver_preload(
     [
         "pytest",
@@ -33,6 +34,7 @@ CONTEXT.set_forkserver_preload(
         "functrain.cli.application",
         "functrain.cli.train",
         "functrain.examples.digits",
+        "functrain.testing.strategies",
         "sklearn.datasets",
     ]
 )
