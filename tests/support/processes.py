@@ -34,6 +34,8 @@ CONTEXT.set_forkserver_preload(
         "functrain.cli.application",
         "functrain.cli.train",
         "functrain.examples.digits",
+        "functrain.plotting.figure",
+        "matplotlib.backends.backend_agg",
         "functrain.testing.strategies",
         "sklearn.datasets",
     ]

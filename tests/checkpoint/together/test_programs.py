@@ -45,7 +45,8 @@ def resume(directory: Path, shard: str) -> str:
 
 
 @pytest.mark.row(57)
-@pytest.mark.parametrize("shard", ["optimizer", "all"])
+@pytest.mark.sweep
+@pytest.mark.parametrize("shard", ["all", "optimizer"])
 def test_saved_on_three_and_resumed_on_others(tmp_path: Path, shard: str) -> None:
     ranks.run(save, 3, tmp_path, shard)
     assert payload(tmp_path / "together") == payload(tmp_path / "alone")
