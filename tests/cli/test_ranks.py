@@ -39,6 +39,7 @@ def test_torchrun_ends_in_the_bytes_of_one_process(tmp_path: Path) -> None:
     assert longer.returncode == 0, longer.stderr
 
 
+@pytest.mark.long
 def test_a_signal_that_comes_twice_ends_with_a_checkpoint(tmp_path: Path) -> None:
     # A terminal and torchrun, or scancel and torchrun, both send it.
     run = ["train", "digits", *OPTIONS[:1], *OPTIONS[2:], "fit.until=1000000 steps"]
@@ -66,6 +67,15 @@ def test_a_signal_that_comes_twice_ends_with_a_checkpoint(tmp_path: Path) -> Non
     assert rank_runs.checkpoints(tmp_path)
 
 
+def test_a_rank_alone_refuses_a_configuration_without_parts(tmp_path: Path) -> None:
+    rank = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    done = functrain("train", "digits", f"directory={tmp_path / 'run'}", env=rank)
+    assert done.returncode != 0
+    assert "fit: 2 processes were started" in done.stderr
+    assert "program.parts=" in done.stderr
+
+
+@pytest.mark.long
 def test_a_configuration_without_parts_is_refused(tmp_path: Path) -> None:
     options = ["train", "digits", f"directory={tmp_path / 'run'}"]
     done = ranks.torchrun(2, "functrain", *options, options=["-m"])

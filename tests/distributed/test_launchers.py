@@ -121,7 +121,7 @@ def test_torchrun(script: Path) -> None:
     assert "W1" not in done.stderr, done.stderr
 
 
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["kill", "raise", "raise within"])
 def test_torchrun_restarts_all_ranks(script: Path, fault: str) -> None:
     done = ranks.torchrun(2, script, fault, options=["--max-restarts=1", "--standalone"])
