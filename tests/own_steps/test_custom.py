@@ -98,7 +98,7 @@ def test_is_pure_complete_and_resumable(make: Any) -> None:
     testing.check_resumes(lambda: {"program": make(), "data": own.data()}, steps=9, cuts=[2, 5])
 
 
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("make", [make_clusters, make_search])
 def test_resumes_after_a_kill(make: Any) -> None:
     testing.check_resumes(make, steps=10, cuts=[5], kill=True)

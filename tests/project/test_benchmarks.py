@@ -20,6 +20,7 @@ WAYS = ("functrain", "functrain, background", "torch.save + fsync", "safetensors
 LOADS = ("functrain, verified", "torch.load", "safetensors, cloned", "memcpy into fresh memory")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_benchmark_of_checkpoints_has_a_row_for_every_contender_and_aim(tmp_path: Path) -> None:
     command = ["-m", "benchmarks.checkpoints", "--quick", "--size", "1"]

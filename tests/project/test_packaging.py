@@ -104,40 +104,40 @@ def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where mypy keeps what it has found in torch."""
-    pytest.importorskip("mypy")
-    return tmp_path_factory.mktemp("mypy")
-
-
-@pytest.mark.slow
-def test_its_types_are_visible_outside(clean: Path, cache: Path, tmp_path: Path) -> None:
-    check_types(clean, cache, tmp_path)
-
-
-@pytest.mark.slow
-def test_an_editable_install_is_a_plain_path(cache: Path, tmp_path: Path) -> None:
+def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an environment with an editable install of copied sources."""
     # Not imported: setuptools, which compilers need, cannot be imported after pip.
     if not list(importlib.metadata.distributions(name="pip")):
         pytest.skip("needs pip")
-    source = copied_source(tmp_path / "source")
-    python = environment(tmp_path / "venv")
+    place = tmp_path_factory.mktemp("editable")
+    source, python = copied_source(place / "source"), environment(place / "venv")
     install = ["-m", "pip", f"--python={python}", "install", "--no-deps", "--no-build-isolation"]
-    done = ended([sys.executable, *install, "--quiet", "--editable", source], tmp_path)
+    done = ended([sys.executable, *install, "--quiet", "--editable", source], place)
     assert done.returncode == 0, done.stdout + done.stderr
-    paths = packages_of(tmp_path / "venv").glob("*functrain*.pth")
-    assert [path.read_text().strip() for path in paths] == [str(source)]
-    imported = ended([python, "-c", "import functrain_pytest, functrain as f; print(f)"], tmp_path)
-    assert str(source) in imported.stdout, imported.stderr
-    check_types(python, cache, tmp_path)
+    return python
 
 
-def check_types(python: Path, cache: Path, place: Path) -> None:
-    """Run mypy on a script outside the package that uses it."""
-    (place / "outside.py").write_text(OUTSIDE)
-    arguments = ["--strict", "--config-file", os.devnull, "--python-executable", python]
-    arguments += ["--cache-dir", cache, "outside.py"]
-    done = ended([sys.executable, "-m", "mypy", *arguments], place)
+@pytest.mark.slow
+def test_an_editable_install_is_a_plain_path(editable: Path, tmp_path: Path) -> None:
+    place = editable.parents[2]
+    paths = packages_of(place / "venv").glob("*functrain*.pth")
+    assert [path.read_text().strip() for path in paths] == [str(place / "source")]
+    code = "import functrain_pytest, functrain as f; print(f)"
+    imported = ended([editable, "-c", code], tmp_path)
+    assert str(place / "source") in imported.stdout, imported.stderr
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clean", "editable"])
+def test_its_types_are_visible_outside(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    arguments = ["--strict", "--config-file", os.devnull, "outside.py"]
+    arguments += ["--python-executable", request.getfixturevalue(name)]
+    done = ended([sys.executable, "-m", "mypy", *arguments], tmp_path)
     revealed = [line.split(": ", 2)[2] for line in done.stdout.splitlines() if "note:" in line]
     state = 'Revealed type is "functrain.core.state.TrainState"'
     assert revealed == [state, state, 'Revealed type is "Any"'], done.stdout

@@ -103,6 +103,7 @@ def test_the_table_of_mnist_1d_equals_a_plain_loop() -> None:
     assert [row[-1] for row in models] == ["yes", "yes"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_experiments_tell_an_exact_resumption_from_another() -> None:
     options = ["--only", "functrain", "PyTorch", "--tasks", "dropout", "NumPy"]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor.package import package
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import functrain as ft
 from functrain import tree
 from functrain.errors import CompileCacheWarning
 from functrain.transforms.compile_cache import cache_directory, cached, private
-from functrain.transforms.graph.ahead import prune
+from functrain.transforms.graph.ahead import compiled_ahead, digest, prune
+from functrain.transforms.graph.inductor import settings_digest
 
 pytestmark = pytest.mark.row(50)
 
@@ -54,6 +58,34 @@ def test_a_library_planted_in_a_run_directory_is_not_run(
     assert tree.diff(run.state, first.state) == []
     assert planted.stat().st_mtime == 0
     assert kept.stat().st_ino == inode  # loaded, not compiled again
+
+
+@pytest.mark.slow
+def test_a_damaged_library_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Path] = []
+    pack = package.package_aoti
+
+    def noted(archive: str, files: list[str]) -> str:
+        packed.extend(Path(name) for name in files)
+        return pack(archive, files)
+
+    monkeypatch.setattr(package, "package_aoti", noted)
+    settings, given = settings_digest(), [torch.ones(8)]
+    graph = make_fx(lambda x: [x.sin() + 1])(*given)
+    path = tmp_path / f"{digest(graph, given, {})}.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("step/data", bytes(1000))
+    path.write_bytes(path.read_bytes()[:500])
+    (found,) = compiled_ahead(tmp_path, graph, given, {})(*given)
+    torch.testing.assert_close(found, torch.ones(8).sin() + 1)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert path.stat().st_size > 1000
+    # In torch's cache, one process would pack the parts that another is writing again.
+    assert packed
+    assert all(part.is_relative_to(tmp_path) for part in packed)
+    assert settings_digest() == settings
 
 
 @pytest.mark.parametrize(

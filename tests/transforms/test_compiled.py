@@ -17,7 +17,6 @@ import torch
 from compiling import CountingBackend, assert_close
 from models import CASES, Case, classify
 from torch import Tensor, nn
-from torch._inductor.package import package
 
 import functrain as ft
 from functrain import tree
@@ -482,31 +481,3 @@ def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         program = compiled(backend="inductor", mode=mode)
         program.train_step(program.init(), batch())
     assert seen == [(False, False), (False, True)]
-
-
-@pytest.mark.slow
-def test_a_damaged_library_is_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed: list[Path] = []
-    pack = package.package_aoti
-
-    def noted(archive: str, files: list[str]) -> str:
-        packed.extend(Path(name) for name in files)
-        return pack(archive, files)
-
-    def first_step() -> ft.TrainState:
-        program = compiled(backend="inductor", directory=tmp_path)
-        return program.train_step(program.init(), batch())[0]
-
-    monkeypatch.setattr(package, "package_aoti", noted)
-    expected = first_step()
-    # In torch's cache, one process would pack the parts that another is writing again.
-    assert packed
-    assert all(path.is_relative_to(tmp_path) for path in packed)
-    (path,) = tmp_path.glob("*.pt2")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert tree.diff(first_step(), expected) == []
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
-    assert path.stat().st_size >= len(whole) // 2 + 1

@@ -90,6 +90,7 @@ def test_donated_is_pure(entry: Entry) -> None:
 
 
 @pytest.mark.row(32)
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_go_on_in_a_fresh_process(tmp_path: Path) -> None:
     expected = {}
