@@ -70,9 +70,11 @@ TEST := $(BIN)/python -m pytest --quiet --numprocesses $(WORKERS) --dist workste
 test: $(READY)
 	$(TEST) -m "not long"
 
-# Every option set, system call and crash state, of which `make test` has one of each kind.
+# Every option set, system call and crash state, of which `make test` has one of each kind, and laws
+# with five times its examples.
 test-long: $(READY)
 	$(TEST) -m long
+	FUNCTRAIN_EXAMPLES=full $(TEST) property_tests -m "not long"
 
 # The core on other versions of Python and torch: VERSIONS="3.12-2.13.0 3.13-2.14.1".
 compat:

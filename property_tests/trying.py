@@ -1,4 +1,4 @@
-"""The number of examples of a law: few, or many with FUNCTRAIN_EXAMPLES=long."""
+"""The number of examples of a law by FUNCTRAIN_EXAMPLES: few (short), full or many (long)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def load_profile() -> None:
     settings.register_profile("long", max_examples=400, print_blob=True, **common)
     # No shrinking: only whether a law fails matters, not by how little.
     found = settings.get_profile("short")
+    settings.register_profile("full", found, max_examples=100)
     settings.register_profile("broken", found, phases=_FINDING, report_multiple_bugs=False)
     settings.load_profile(ASKED)
 
 
 def tried(count: int) -> settings:
-    """Return the number of examples: as given where defects are planted, ten times as many at
-    length, and a third in the tests, of which each run tries the same."""
-    most = {"short": max(min(count, 5), count // 3), "long": 10 * count}.get(ASKED, count)
+    """Return the number of examples: as given in ``make test-long`` and where defects are planted,
+    ten times as many at length, and a fifth in ``make test``."""
+    most = {"short": max(min(count, 4), count // 5), "long": 10 * count}.get(ASKED, count)
     return settings(settings.get_profile(ASKED), max_examples=most)

@@ -25,13 +25,13 @@ def test_one_part_on_one_rank_is_the_plain_program(model: str, shard: Any) -> No
 
 
 @pytest.mark.row(59)
+@pytest.mark.sweep("model")
+@pytest.mark.parametrize("n", [3, 2, 4])
 @pytest.mark.parametrize(("model", "sizes"), [("Tiny", UNEVEN), ("MLP", [16, 22]), ("GPT", UNEVEN)])
-def test_ranks_and_placements_change_no_bit(model: str, sizes: list[int]) -> None:
+def test_ranks_and_placements_change_no_bit(model: str, sizes: list[int], n: int) -> None:
     alone = digests(made(model, accumulate=4), model, sizes)
     assert sharded_digests(model, sizes, 4, "none") == alone
-    for n in (2, 3, 4):
-        found = ranks.run(every_placement, n, model, sizes, 4, ["AdamW"])
-        assert found == [[alone] * 3] * n
+    assert ranks.run(every_placement, n, model, sizes, 4, ["AdamW"]) == [[alone] * 3] * n
 
 
 @pytest.mark.row(59)

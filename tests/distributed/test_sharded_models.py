@@ -216,12 +216,13 @@ def every_placement(model: str) -> list[Digests]:
 
 
 @pytest.mark.row(59)
+@pytest.mark.sweep("model")
+@pytest.mark.parametrize("n", [3, 2])
 @pytest.mark.parametrize("model", ["Skipping", "Mixed", "Strided", "Complex", "Reversible", "Wide"])
-def test_parts_that_differ_change_no_bit(model: str) -> None:
+def test_parts_that_differ_change_no_bit(model: str, n: int) -> None:
     alone = steps(made(model, accumulate=4)) if model != "Complex" else sharded(model, "none")
     assert every_placement(model) == [alone] * 3
-    for n in (2, 3):
-        assert ranks.run(every_placement, n, model) == [[alone] * 3] * n
+    assert ranks.run(every_placement, n, model) == [[alone] * 3] * n
 
 
 def gradients(model: str, parts: int | None) -> str:

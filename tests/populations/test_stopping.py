@@ -45,9 +45,10 @@ def test_members_stop_at_different_steps() -> None:
     assert smaller.member(state, 0).counters.step == 1
 
 
-def test_compiled_and_donated_members_stop_with_the_same_bytes() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_compiled_and_donated_members_stop_with_the_same_bytes(backend: str) -> None:
     pop = ft.population(program(model=plain_net), RATES)
-    fast = ft.donated(ft.compiled(pop))
+    fast = ft.donated(ft.compiled(pop, backend=backend))
     begun, _ = trained(fast, 2)
     expected, _ = trained(fast, 2, ft.copy(begun))
     found, _ = trained(fast, 2, fast.stopped(begun, [0, 1]))

@@ -113,6 +113,7 @@ def test_every_name_in_the_guides_exists() -> None:
                 found = getattr(found, part)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")

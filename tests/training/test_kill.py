@@ -66,7 +66,8 @@ def killed(name: str, directory: Path, delay: float) -> bool:
 @pytest.mark.slow
 @pytest.mark.row(32)
 @pytest.mark.row(34)
-@pytest.mark.parametrize("name", list(RUNS))
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", ["chargpt", "digits"])
 def test_killed_runs_end_in_the_same_bytes(
     name: str, tmp_path: Path, record_property: Callable[[str, int], None]
 ) -> None:

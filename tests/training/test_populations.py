@@ -224,7 +224,7 @@ def test_the_best_checkpoint_is_that_of_the_best_member(tmp_path: Path) -> None:
 
 def test_steps_in_one_call_and_compiled_members_have_the_same_history() -> None:
     pop = population()
-    fast = ft.donated(ft.compiled(pop))
+    fast = ft.donated(ft.compiled(pop, backend="eager"))
     options: Any = {
         "until": "4 epochs",
         "eval_data": DATA,

@@ -105,6 +105,7 @@ def test_all_go_on_in_a_fresh_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(50)
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "entry", [one for one in ZOO if one.name in CAPTURED], ids=lambda entry: entry.name
 )
