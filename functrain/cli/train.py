@@ -22,6 +22,7 @@ from functrain.distributed.launch import processes
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.listeners import ProgressBar
 from functrain.metrics.by_member import text
+from functrain.populations.program import Population
 from functrain.training import events
 from functrain.training.agreement import world_of
 from functrain.view import plain_text
@@ -118,7 +119,8 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.new_steps:  # else the progress bar has printed it
             console.print(span.summary(already[-1]))
-        output.print_table(console, summary(run, loaded.config.name))
+        of_seeds = isinstance(built.program, Population) and not built.program.values
+        output.print_table(console, summary(run, loaded.config.name, of_seeds))
         # Not in the table, which would truncate long paths.
         console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
         if plot is not None:
@@ -193,8 +195,14 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
     return path
 
 
-def summary(run: ft.Run, name: str) -> Table:
-    """Summarize a run as a table."""
+def summary(run: ft.Run, name: str, of_seeds: bool = False) -> Table:
+    """Summarize a run as a table.
+
+    Args:
+        run: to summarize.
+        name: of it.
+        of_seeds: whether it is of members that differ in seeds only, whose spread says something.
+    """
     counters = run.state.counters
     table = output.table(name, "", folded=("",))
     rows = [
@@ -205,7 +213,7 @@ def summary(run: ft.Run, name: str) -> Table:
     names = run.history.names()
     measured = [n for n in names if "/" in n and not n.startswith("epoch/")]
     last = {name: run.history.last(name) for name in measured}
-    rows += [(f"last {name}", _shown(name, value)) for name, value in last.items()]
+    rows += [(f"last {name}", _shown(name, value, of_seeds)) for name, value in last.items()]
     if (member := run.best.get("member")) is not None:
         value, step = run.best["value"][member], run.best["step"][member]
         rows.append(("best", f"{plain_text.number(value)} at step {step}, member {member}"))
@@ -217,7 +225,11 @@ def summary(run: ft.Run, name: str) -> Table:
     return table
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: Any, of_seeds: bool) -> str:
+    if isinstance(value, list) and of_seeds:
+        found = seeds.spread(value)
+        mean, std = (plain_text.number(found[key]) for key in ("mean", "std"))
+        return f"{mean} ± {std} over {found['runs']} seeds"
     if isinstance(value, list):
         return text(name, value).removeprefix(name).strip()
     return plain_text.number(float(value))

@@ -102,6 +102,13 @@ class Console:
             step = event.state.counters.step
             self._print(f"step {step}  stopping member {event.member}: {event.detail}")
 
+    def on_member_replaced(self, event: events.MemberReplaced) -> None:
+        """Print from which member another one of a population goes on."""
+        if self.style == "verbose":
+            values = ", ".join(f"{path}={value:.4g}" for path, value in event.values.items())
+            step = event.state.counters.step
+            self._print(f"step {step}  member {event.member} goes on from {event.by}: {values}")
+
     def on_early_stopped(self, event: events.EarlyStopped) -> None:
         """Print why the run stops early."""
         if self.style == "verbose":

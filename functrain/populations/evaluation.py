@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,11 +13,13 @@ from functrain.core.batch import Batch, copied
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.program import Program
+from functrain.core.recipe import Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
-from functrain.populations.batches import Batches, parts
+from functrain.populations import states
+from functrain.populations.batches import Batches, of_member, parts
 from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
-from functrain.populations.members import mapped, member_of
+from functrain.populations.members import mapped, member_of, stacked
 from functrain.populations.states import seeds_of
 from functrain.transforms.hyperparameters import replaced
 
@@ -59,6 +62,38 @@ def evaluated(
     parts(batch, 1, len(seeds_of(state)), batches)  # which checks it
     with torch.no_grad(), scoped(seed, device), MemberDraws(streams):
         outcome: Outcome = mapped(of_one, axes, held, hyperparameters, batch)
+    return outcome
+
+
+def one_by_one(
+    programs: Sequence[Program],
+    recipe: Recipe,
+    batches: Batches,
+    state: TrainState,
+    batch: Batch,
+    weights: str,
+) -> Outcome:
+    """Return what :func:`evaluated` does, for models that ``torch.func.vmap`` cannot map.
+
+    Layers such as LSTM, and indexing by booleans, can be evaluated in no other way.
+
+    Args:
+        programs: of the members.
+        recipe: of the population, whose evaluation counts.
+        batches: whether members share one.
+        state: of all members; not changed.
+        batch: for all, or one of each.
+        weights: ``"params"`` or ``"ema"``.
+    """
+    function = recipe.evaluate or recipe.loss
+
+    def of_one(index: int) -> Outcome:
+        own = of_member(batch, index) if batches == "own" else batch
+        program = programs[index].evaluated_by(function)
+        return program.outcome(states.member(state, index), own, weights)
+
+    members = range(len(programs))
+    outcome: Outcome = stacked(map(of_one, members), len(programs), "evaluation")
     return outcome
 
 

@@ -22,12 +22,12 @@ from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState
-from functrain.errors import ConfigurationError, NonFiniteError
+from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
 from functrain.populations import hyperparameters as named
 from functrain.populations import rates, states
 from functrain.populations.batches import Batches, of_members, parts, view
 from functrain.populations.draws import streams_of
-from functrain.populations.evaluation import evaluated, metrics_of
+from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
 from functrain.populations.failures import skipped
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.replacement import is_scheduler_state, with_value
@@ -187,9 +187,14 @@ class Population(Program):
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """Return the result of ``eval_step``, every tensor in it with the axis of members."""
         self.require(state, batch)
-        _, tensors = self._hyperparameters(state)
+        programs, tensors = self._hyperparameters(state)
         program = attrs.evolve(self.programs[0], fixed=self.fixed)
-        return evaluated(program, self.batches, state, batch, weights, tensors)
+        try:
+            return evaluated(program, self.batches, state, batch, weights, tensors)
+        except UnsupportedError as error:
+            if not isinstance(error.__cause__, RuntimeError):  # the operation can be mapped
+                raise
+        return one_by_one(programs, self.recipe, self.batches, state, batch, weights)
 
     def observe(self, state: TrainState, metric: Any, mode: Mode | None = None) -> TrainState:
         """Report a metric of an evaluation of each member to its schedule.

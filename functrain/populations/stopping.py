@@ -113,6 +113,12 @@ def with_members_of(state: TrainState, other: TrainState, indices: Iterable[int]
     new = _with_rows(state, other, rows, some)
     there = states.stops(states.stopped(other, some))
     stops = {**states.stops(state), **{str(index): there[str(index)] for index in some}}
+    held, theirs = states.held_by(state), states.held_by(other)
+    own = {
+        path: tuple((theirs[path] if n in some else each)[n] for n in range(len(each)))
+        for path, each in held.items()
+    }
+    new = new if own == held else states.holding(new, own)
     return states.with_stops(new, {str(i): stops[str(i)] for i in sorted(map(int, stops))})
 
 

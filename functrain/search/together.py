@@ -16,6 +16,7 @@ from functrain.core.program import Program
 from functrain.errors import SearchError
 from functrain.metrics.log_file import FILE_NAME, encode
 from functrain.populations import states
+from functrain.populations.hyperparameters import plain
 from functrain.search.joining import groups
 from functrain.search.manifest import (
     Members,
@@ -116,7 +117,9 @@ class Trainer:
                 return TrialResult("interrupted", run.detail)
             for place, at in enumerate(going):
                 self._write_run(run, members.trials[at], seed, place)
-                self._write(members, at, seed, self._result(run, pruning, place, len(going)))
+                values = {path: each[at] for path, each in members.values.items()}
+                result = self._result(run, pruning, place, len(going), values)
+                self._write(members, at, seed, result)
         return None
 
     def _goes_on(self, found: dict[int, SeedResult], seed: int) -> bool:
@@ -153,7 +156,9 @@ class Trainer:
         write_members(self.directory, attrs.evolve(members, alone=why))
         self.say(f"{directory.name}: its trials train one by one; {why}; see {directory}")
 
-    def _result(self, run: Run, pruning: MemberPruning, place: int, members: int) -> SeedResult:
+    def _result(
+        self, run: Run, pruning: MemberPruning, place: int, members: int, values: dict[str, Any]
+    ) -> SeedResult:
         reason, detail = run.reason, run.detail
         steps = states.member(pruning.last, place).counters.step
         if (stopped := pruning.stopped.get(place)) is not None:
@@ -161,6 +166,11 @@ class Trainer:
             is_last = stopped.step == pruning.last.counters.step and run.reason.startswith("max_")
             if stopped.reason != "pruned" or not is_last:
                 reason, detail = stopped.reason, stopped.detail
+        # A rule such as PopulationBasedTraining may have changed them.
+        held = {path: each[place] for path, each in states.held_by(pruning.last).items()}
+        changed = {path: now for path, now in held.items() if now != plain(values[path])}
+        if changed:
+            detail += "; ended with " + ", ".join(f"{p}={now:.4g}" for p, now in changed.items())
         history = run.history.member(place)
         return self.goal.result(history, reason, detail, steps, run.seconds / members)
 

@@ -94,7 +94,7 @@ class Decisions:
 
     def _check_rules(self) -> None:
         for rule in each_rule(self.rule):
-            if hasattr(rule, "observe_members"):
+            if hasattr(rule, "observe_members") or hasattr(rule, "observe_state"):
                 rule.observe({}, {})  # which says that it takes a population
 
     def check_schedule(self) -> None:
@@ -176,6 +176,10 @@ class Decisions:
 
     def stops(self, before: LoopState, after: LoopState) -> list[tuple[int, str]]:
         """Return the members that a decision has stopped, each with the reason."""
+        return []
+
+    def replacements(self, before: LoopState, after: LoopState) -> list[dict[str, Any]]:
+        """Return the replacements of members by a decision, as the rule records them."""
         return []
 
     # -- deciding ----------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The events of a run, as frozen values in a fixed order.
 
 For every step: ``BatchBegin``, ``BatchEnd``; then, where they apply, ``EpochEnd``, ``EvalBegin``
-and ``EvalEnd`` of each evaluation, ``MemberStopped``, ``EarlyStopped``, ``CheckpointSaved``. A run
-begins with ``TrainBegin`` and ends with ``TrainEnd``; an epoch that a limit cuts has its
-``EpochEnd`` too.
+and ``EvalEnd`` of each evaluation, ``MemberStopped``, ``MemberReplaced``, ``EarlyStopped``,
+``CheckpointSaved``. A run begins with ``TrainBegin`` and ends with ``TrainEnd``; an epoch that a
+limit cuts has its ``EpochEnd`` too.
 
 Metrics of a population have a number for each member: tensors have the shape ``[members]``, and
 numbers are lists, with ``None`` for members that have stopped.
@@ -149,6 +149,23 @@ class MemberStopped:
 
 
 @attrs.frozen
+class MemberReplaced:
+    """A rule has replaced a member of a population, which goes on from another one.
+
+    Attributes:
+        state: of all members, where the run stands.
+        member: its index.
+        by: the index of the other, whose weights and hyperparameters it has now.
+        values: by path, the hyperparameters that were changed.
+    """
+
+    state: TrainState
+    member: int
+    by: int
+    values: Mapping[str, float]
+
+
+@attrs.frozen
 class CheckpointSaved:
     """A checkpoint is on the disk, durable."""
 
@@ -174,6 +191,7 @@ Event: TypeAlias = (
     | EvalBegin
     | EvalEnd
     | MemberStopped
+    | MemberReplaced
     | EarlyStopped
     | CheckpointSaved
     | TrainEnd

@@ -10,6 +10,7 @@ from functrain.training import events, saving
 from functrain.training.decisions import warn_of_no_best
 from functrain.training.history import History, Run
 from functrain.training.limits import Ending
+from functrain.training.members.evaluation import of_running
 from functrain.training.resume import restore
 from functrain.training.session import Session
 
@@ -72,7 +73,7 @@ def finished(session: Session, ending: Ending) -> Run:
     saving.emit_saved(session, lambda saver: saver.close(grace))
     counters = session.train.counters
     if counters.batch:
-        means = metrics.mean(session.loop.sums)
+        means = of_running(session.plan.program, session.train, metrics.mean(session.loop.sums))
         session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
     session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
     # Rank 0 has the metrics of its listeners, too. The others go on once its files are written.

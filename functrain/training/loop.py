@@ -22,7 +22,7 @@ from functrain.training.evaluation import Interrupted
 from functrain.training.finish import ended, interrupted, save_after, stop_requested
 from functrain.training.iteration import EpochProgress
 from functrain.training.limits import Ending
-from functrain.training.members.evaluation import of_running
+from functrain.training.members.evaluation import of_running, parents
 from functrain.training.monitored import check_given
 from functrain.training.session import Session
 
@@ -157,10 +157,13 @@ def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]
     improved = session.loop.best is not best
     if improved and session.plan.restore_best and session.store is None:
         session.best_state = session.train
-    row = session.extended_row(found)
+    replaced = session.decisions.replacements(loop, session.loop)
+    row = session.extended_row({**found, **parents(session.plan.program, replaced)})
     session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)
     for member, why in session.decisions.stops(loop, session.loop):
         session.emit(events.MemberStopped(session.train, member, why))
+    for one in replaced:
+        session.emit(events.MemberReplaced(session.train, one["member"], one["by"], one["values"]))
     if detail := session.loop.early_stop.get("stop"):
         session.emit(events.EarlyStopped(session.train, detail))
 

@@ -119,6 +119,8 @@ def _resume(
     _check_unused(state, saved.train)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
     loop = session.decisions.resumed(saved.loop, info.get("monitored"))
+    if saved.loop.early_stop.get("stop") and not loop.early_stop.get("stop"):
+        record.warn_of_nothing_to_train(saved.train, path)
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
     return path, ended
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import functrain as ft
+from functrain.view.plain_text import number
 
 MEMBERS = "population={hyperparameters: {0.weight_decay: [0.0, 0.1]}, seeds: [3, 4]}"
 SCHEDULES = (
@@ -34,6 +36,18 @@ def test_train_makes_a_population_and_resumes_it(
     ended = functrain(*more, "fit.until=3 steps", "fit.schedule_end=stretch")
     assert ended.code == 0, ended.err
     assert len(ft.History.read(where)) == 3
+
+
+def test_seeds_alone_are_summarized_by_mean_and_spread(
+    functrain: Callable[..., Any], tmp_path: Path
+) -> None:
+    where = tmp_path / "run"
+    own = "population={seeds: [0, 1, 2]}"
+    ended = functrain("train", "digits", own, *SHORT, f"directory={where}", width=120)
+    assert ended.code == 0, ended.err
+    last = ft.History.read(where)["eval/loss"][-1]
+    mean, std = statistics.fmean(last), statistics.stdev(last)
+    assert f"{number(mean)} ± {number(std)} over 3 seeds" in " ".join(ended.out.split())
 
 
 def test_members_have_schedules_of_their_own(functrain: Callable[..., Any], tmp_path: Path) -> None:

@@ -106,21 +106,6 @@ def test_a_model_that_cannot_be_mapped_is_refused_with_the_reason(name: str) -> 
         trained(pop, 1)
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.LSTM(6, 4, batch_first=True).double()
-
-    def forward(self, x: Any) -> Any:
-        return self.layer(x[:, None])[0][:, -1]
-
-
-def test_an_evaluation_that_cannot_be_mapped_is_refused_with_the_reason() -> None:
-    pop = ft.population(program(model=Recurrent), seeds=[1, 2])
-    with pytest.raises(UnsupportedError, match="not implemented for aten::lstm"):
-        pop.eval_step(pop.init(), batch(0))
-
-
 def test_own_batches_need_the_axis_of_members() -> None:
     pop = ft.population(program(), seeds=[1, 2], batches="own")
     with pytest.raises(ConfigurationError, match=r"shape \[2, ...\].*got one of shape \[12, 6\]"):

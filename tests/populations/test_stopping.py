@@ -96,3 +96,11 @@ def test_members_of_another_step_keep_its_counters() -> None:
     assert [pop.member(mixed, member).counters.step for member in range(4)] == [1, 3, 3, 1]
     for member, where in enumerate((first, second, second, first)):
         assert ft.tree.equal(pop.member(where, member), pop.member(mixed, member))
+
+
+def test_members_of_another_state_keep_its_hyperparameters() -> None:
+    pop = ft.population(program(), {"lr": [0.1, 0.2, 0.3]})
+    state = pop.init()
+    other = pop.replaced(state, 1, lr=0.5)
+    found = with_members_of(state, other, [1, 2])
+    assert pop.current(found).values["lr"] == (0.1, 0.5, 0.3)

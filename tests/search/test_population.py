@@ -14,7 +14,7 @@ import functrain as ft
 from functrain.errors import SearchError
 from functrain.search import ProgramObjective, Search, report, search
 from functrain.search.manifest import Members, read_members, read_trial
-from functrain.training.early_stopping import Halving
+from functrain.training.early_stopping import Halving, PopulationBasedTraining
 
 optuna = pytest.importorskip("optuna")
 
@@ -291,3 +291,13 @@ def test_a_halving_rule_may_be_given(tmp_path: Path) -> None:
     result = found(tmp_path, space={"lr": SPACE["lr"]}, trials=4, halving=Halving(least=3))
     assert report.counts(result.study) == {"complete": 3, "pruned": 1}
     assert all(math.isfinite(row.value) for row in rows(result) if row.value is not None)
+
+
+def test_members_may_go_on_from_others(tmp_path: Path) -> None:
+    rule = PopulationBasedTraining({"lr": (1e-3, 0.2)})
+    result = found(tmp_path, objective(early_stop=rule), {"lr": SPACE["lr"]}, trials=4)
+    assert report.counts(result.study) == {"complete": 4}
+    ended = [row for row in rows(result) if "ended with lr=" in row.detail]
+    assert ended
+    history = ft.History.read(tmp_path / "population-0000" / "seed-0")
+    assert len(history["parent"]) == 3

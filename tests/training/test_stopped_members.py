@@ -8,7 +8,8 @@ import pytest
 from populations import batch, program
 
 import functrain as ft
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, ResumeWarning
+from functrain.training.early_stopping import Halving
 
 RATES = {"lr": [0.01, 1e6, 0.1]}
 OWN = [batch(number, 3) for number in range(3)]
@@ -100,3 +101,31 @@ def test_the_history_of_a_member_ends_where_it_stopped_within_an_epoch() -> None
         if mean.startswith("epoch/"):
             expected = [whole[2][mean][0], None]
             assert run.history[2][mean] == listened[0][mean.removeprefix("epoch/")] == expected
+
+
+def test_the_means_of_a_cut_epoch_leave_out_members_that_have_stopped() -> None:
+    pop = ft.population(program(), {"lr": [0.01, 1e6]})
+    listened: list[Any] = []
+
+    class Means:
+        def on_epoch_end(self, event: Any) -> None:
+            listened.append((event.complete, event.metrics["loss"]))
+
+    options: Any = {"until": "5 steps", "eval_data": SHARED, "eval_every": "4 steps"}
+    stop = ft.EarlyStop(patience=99, upper=100.0)
+    ft.fit(pop, SHARED, early_stop=stop, listeners=[Means()], **options)
+    assert [complete for complete, _ in listened] == [True, False]
+    assert listened[-1][1][1] is None
+    assert listened[-1][1][0] is not None
+
+
+def test_another_rule_for_members_that_have_all_stopped_is_said_to_train_nothing(
+    tmp_path: Any,
+) -> None:
+    pop = ft.population(program(), RATES)
+    options: Any = {"eval_data": SHARED, "directory": tmp_path}
+    ended = ft.fit(pop, SHARED, until="9 epochs", early_stop=ft.EarlyStop(upper=1e-9), **options)
+    assert ended.reason == "early_stop"
+    with pytest.warns(ResumeWarning, match="all members of the run .* have stopped, at steps 3, 3"):
+        run = ft.fit(pop, SHARED, until="9 epochs", early_stop=Halving(), **options)
+    assert run.new_steps == 0

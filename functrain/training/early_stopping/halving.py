@@ -88,17 +88,29 @@ class Halving:
         state = {**state, "evaluations": state["evaluations"] + 1}
         if state["evaluations"] % self.every:
             return state, {}
-        sign = 1 if resolved_mode(self.monitor, self.mode, where="Halving") == "min" else -1
-
-        def place(member: int) -> tuple[bool, float, int]:
-            value = values[member]
-            finite = value is not None and math.isfinite(value)
-            return not finite, sign * value if finite else 0.0, member
-
-        ranked = sorted(running, key=place)
+        ranked = finite_first(
+            values, running, resolved_mode(self.monitor, self.mode, where="Halving")
+        )
         count = max(self.least, math.ceil(len(ranked) * self.keep))
         return state, {
             member: f"{self.monitor} is {values[member]:.4g}, rank {rank} of {len(ranked)}"
             for rank, member in sorted(enumerate(ranked, 1), key=lambda pair: pair[1])
             if rank > count
         }
+
+
+def finite_first(values: Sequence[Any], members: Sequence[int], mode: Mode) -> list[int]:
+    """Return members in order of their values, best first, those without a finite one last.
+
+    Example:
+        >>> finite_first([0.5, None, 0.2, float("nan")], [0, 1, 2, 3], "min")
+        [2, 0, 1, 3]
+    """
+    sign = 1 if mode == "min" else -1
+
+    def place(member: int) -> tuple[bool, float, int]:
+        value = values[member]
+        finite = value is not None and math.isfinite(value)
+        return not finite, sign * value if finite else 0.0, member
+
+    return sorted(members, key=place)

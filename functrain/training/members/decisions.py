@@ -21,6 +21,9 @@ from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
 from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find, fits
 
+_TOGETHER = ("observe_members", "observe_state")
+"""A rule with one of these methods is shown the metrics of all members together."""
+
 Found = Mapping[str, Any]
 """Metrics by name, each a list with a number of every member, ``None`` where it has none."""
 
@@ -53,14 +56,17 @@ class MemberDecisions(Decisions):
     def _rules(self) -> tuple[Rule, list[Any]]:
         """The rule that is shown the metrics of one member, and those that are shown all."""
         each = each_rule(self.rule)
-        alone = [rule for rule in each if not hasattr(rule, "observe_members")]
-        together = [rule for rule in each if hasattr(rule, "observe_members")]
+        together = [rule for rule in each if any(hasattr(rule, name) for name in _TOGETHER)]
+        alone = [rule for rule in each if rule not in together]
         if self.rule is not None and not together:
             return self.rule, []
         return FirstOf(tuple(alone)), together
 
     def _check_rules(self) -> None:
-        """Take rules that rank members, too."""
+        """Take rules that rank members or change the population, too."""
+        for rule in each_rule(self.rule):
+            if hasattr(rule, "observe_state"):
+                rule.check(self.population)
 
     def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
         """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`.
@@ -138,6 +144,16 @@ class MemberDecisions(Decisions):
             if state["stop"] and not old[member]["stop"]
         ]
 
+    def replacements(self, before: LoopState, after: LoopState) -> list[dict[str, Any]]:
+        """Return the replacements of members by a decision, as the rule records them."""
+        old, new = (one.early_stop.get("together", []) for one in (before, after))
+        pairs = zip(old, new, strict=True)
+        return [
+            one
+            for was, now in pairs
+            for one in now.get("lineage", [])[len(was.get("lineage", [])) :]
+        ]
+
     def _best_after(
         self, best: dict[str, Any], values: list[float | None], train: TrainState, mode: Mode
     ) -> dict[str, Any]:
@@ -165,14 +181,20 @@ class MemberDecisions(Decisions):
             each[str(member)] = alone.observe(each[str(member)], of_member(found, member))
         running = [member for member in running if not each[str(member)]["stop"]]
         ranking = []
-        for rule, state in zip(together, stopping.get("together", []), strict=True):
-            after, stops = rule.observe_members(state, found, running)
+        pairs = list(zip(together, stopping.get("together", []), strict=True))
+        for rule, state in pairs:
+            after, stops = state, {}
+            if hasattr(rule, "observe_members"):
+                after, stops = rule.observe_members(state, found, running)
             ranking.append(after)
             for member, why in stops.items():
                 each[str(member)] = {**each[str(member)], "stop": why}
             running = [member for member in running if member not in stops]
         ended = [int(member) for member, state in each.items() if state["stop"]]
         train = self.population.stopped(train, ended)
+        for at, (rule, state) in enumerate(pairs):
+            if hasattr(rule, "observe_state"):
+                ranking[at], train = rule.observe_state(state, found, self.population, train)
         stop = None
         if not self.population.running(train):
             last = ended[-1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -128,3 +128,9 @@ def of_running(program: AnyProgram, state: TrainState, means: dict[str, Any]) ->
         return [one if member in some else None for member, one in enumerate(each)]
 
     return {name: own(each) for name, each in means.items()}
+
+
+def parents(program: AnyProgram, replacements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the member that each member goes on from, where one was replaced."""
+    by = {one["member"]: one["by"] for one in replacements}
+    return {"parent": [by.get(n, n) for n in range(len(cast(Population, program)))]} if by else {}

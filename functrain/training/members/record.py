@@ -7,10 +7,11 @@ from typing import Any
 
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, RunChangedError
+from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
+from functrain.errors.base import warn
 from functrain.populations import hyperparameters
 from functrain.populations.program import Population
-from functrain.populations.states import held_by, stops
+from functrain.populations.states import held_by, is_population, running, stops
 
 
 def describe(program: AnyProgram) -> dict[str, Any] | None:
@@ -40,6 +41,28 @@ def require_running(program: AnyProgram, state: TrainState) -> None:
         "train all from their last state, fit without restore_best or resume the run directory. To "
         "train one, functrain.fit(pop.programs[i], data, state=pop.member(state, i), until=...). "
         "To train members that stand at the same step, pop.stacked([pop.member(state, 0), ...])"
+    )
+
+
+def warn_of_nothing_to_train(state: TrainState, path: Path) -> None:
+    """Warn that all members of a resumed run had stopped by another rule than the present one.
+
+    Args:
+        state: in the checkpoint.
+        path: the checkpoint.
+
+    Warns:
+        ResumeWarning: they had.
+    """
+    if not is_population(state) or running(state):
+        return
+    steps = ", ".join(str(place["step"]) for place in stops(state).values())
+    warn(
+        f"all members of the run in {path.parent} have stopped, at steps {steps}, by the rule that "
+        "it had: nothing is trained, whatever early_stop is now. To train one on, "
+        "functrain.fit(pop.programs[i], data, state=pop.member(state, i), until=...); to train all "
+        "by the new rule, choose another directory",
+        ResumeWarning,
     )
 
 

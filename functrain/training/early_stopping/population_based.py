@@ -1,0 +1,167 @@
+"""``PopulationBasedTraining``: worse members of a population go on from better ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from functrain.core.rng import derive
+from functrain.core.schedule import Mode
+from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError
+from functrain.errors.calls import explained
+from functrain.errors.validators import Validator, integer, number, one_of, optional
+from functrain.metrics.mode import resolved_mode
+from functrain.populations.hyperparameters import held
+from functrain.populations.program import Population
+from functrain.populations.replacement import with_value
+from functrain.populations.states import held_by
+from functrain.training.early_stopping.halving import finite_first
+from functrain.training.early_stopping.rule import State, awaited
+
+
+def _are_bounds(bounds: Any) -> bool:
+    return isinstance(bounds, Mapping) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(end, int | float) and math.isfinite(end) for end in pair)
+        and pair[0] <= pair[1]
+        for pair in bounds.values()
+    )
+
+
+def _is_share(share: Any) -> bool:
+    return isinstance(share, int | float) and 0 < share <= 0.5
+
+
+def _are_factors(factors: Any) -> bool:
+    positive = number(above=0).accepts
+    return isinstance(factors, list | tuple) and bool(factors) and all(map(positive, factors))
+
+
+@explained
+@attrs.frozen
+class PopulationBasedTraining:
+    """Let the worse members of a population go on from better ones; a rule of ``early_stop``.
+
+    At intervals each of the worse members takes over weights, moments and hyperparameters of one of
+    the better members, and multiplies hyperparameters by a random factor (Jaderberg et al., 2017,
+    "Population based training of neural networks", with truncation selection). All draws follow
+    from ``seed``, the step and the member, so a resumed run makes the same ones.
+
+    Each replacement is an event, ``on_member_replaced``. The log has, at its step, the ``parent``
+    that each member goes on from.
+
+    Attributes:
+        bounds: by path, the lowest and the highest value of each hyperparameter that is changed.
+            They must be numbers of each member of the population.
+        monitor: metric of an evaluation.
+        every: how many evaluations lie between two exchanges.
+        share: of the running members that is replaced, and of those that they are replaced by.
+        factors: one is drawn for each hyperparameter.
+        seed: of the draws.
+        mode: whether less (``"min"``) or more (``"max"``) is better; by default as in
+            ``EarlyStop``.
+
+    Example:
+        >>> import functrain as ft, torch
+        >>> from functrain.training.early_stopping import PopulationBasedTraining
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(lambda: torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> pop = ft.population(program, {"lr": [1e-6, 0.1, 0.2, 0.3]}, seeds=0)
+        >>> rule, data = PopulationBasedTraining({"lr": (1e-6, 1.0)}), [torch.ones(4, 2)]
+        >>> run = ft.fit(pop, data, until="2 epochs", eval_data=data, early_stop=rule)
+        >>> run.history["parent"][0]
+        [2, 1, 2, 3]
+    """
+
+    bounds: Mapping[str, Sequence[float]] = attrs.field(
+        validator=Validator(_are_bounds, "a mapping such as {'lr': (1e-4, 0.1)}")
+    )
+    monitor: str = attrs.field(default="loss", kw_only=True)
+    every: int = attrs.field(default=1, validator=integer(minimum=1), kw_only=True)
+    share: float = attrs.field(
+        default=0.25,
+        validator=Validator(_is_share, "a number above 0, at most 0.5"),
+        kw_only=True,
+    )
+    factors: Sequence[float] = attrs.field(
+        default=(0.8, 1.2),
+        validator=Validator(_are_factors, "numbers above 0, such as (0.8, 1.2)"),
+        kw_only=True,
+    )
+    seed: int = attrs.field(default=0, validator=integer(minimum=0), kw_only=True)
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)), kw_only=True)
+
+    def init(self) -> State:
+        """Return the state before the first evaluation."""
+        return {"evaluations": 0, "stop": None, "lineage": []}
+
+    def directed(self, directions: Mapping[str, Mode]) -> PopulationBasedTraining:
+        """Return the rule with its mode; see :meth:`EarlyStop.directed`."""
+        mode = resolved_mode(self.monitor, self.mode, directions, "PopulationBasedTraining")
+        return attrs.evolve(self, mode=mode)
+
+    def observe(self, state: State, metrics: Mapping[str, float]) -> State:
+        """Refuse a run of one program, which has no members.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "PopulationBasedTraining replaces members of a population, got the metrics of one "
+            "program. Train functrain.population(program, {...})"
+        )
+
+    def check(self, population: Population) -> None:
+        """Refuse bounds that no member may have, before anything is trained.
+
+        Args:
+            population: to be trained.
+
+        Raises:
+            ConfigurationError: a path is no number of each member, or a bound is out of range.
+        """
+        values = held(population.values)
+        for path, ends in self.bounds.items():
+            for end in ends:
+                with_value(population.programs[0], values, 0, path, float(end))
+
+    def observe_state(
+        self, state: State, metrics: Mapping[str, Any], population: Population, train: TrainState
+    ) -> tuple[State, TrainState]:
+        """Return the state of the rule and that of the population after an evaluation.
+
+        Args:
+            state: from :meth:`init` or an earlier call; not changed.
+            metrics: of the evaluation, each a list with a number of every member.
+            population: the program.
+            train: of all members; not changed.
+        """
+        values: Any = awaited(metrics, self.monitor)
+        if values is None:
+            return state, train
+        state = {**state, "evaluations": state["evaluations"] + 1}
+        running = population.running(train)
+        if state["evaluations"] % self.every or len(running) < 2:
+            return state, train
+        count = max(1, int(len(running) * self.share))
+        mode = resolved_mode(self.monitor, self.mode, where="PopulationBasedTraining")
+        ranked = finite_first(values, running, mode)
+        better = [member for member in ranked[:count] if math.isfinite(values[member])]
+        now, lineage = held_by(train), list(state["lineage"])
+        for member in ranked[-count:] if better else ():
+            step = train.counters.step
+            by = better[derive(self.seed, "exploit", step, member) % len(better)]
+            new = {path: self._explored(path, now[path][by], step, member) for path in self.bounds}
+            train = population.replaced(train, member, by=by, **new)
+            lineage.append({"step": step, "member": member, "by": by, "values": new})
+        return {**state, "lineage": lineage}, train
+
+    def _explored(self, path: str, value: float, step: int, member: int) -> float:
+        low, high = self.bounds[path]
+        drawn = derive(self.seed, "explore", step, member, path) % len(self.factors)
+        return float(min(max(value * self.factors[drawn], low), high))
