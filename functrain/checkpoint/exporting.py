@@ -65,6 +65,7 @@ def export(
     what: What = "params",
     format: Format | None = None,
     overwrite: bool = False,
+    program: str | None = None,
 ) -> Path:
     """Write the weights of a checkpoint as a safetensors file or a torch ``state_dict``.
 
@@ -81,6 +82,7 @@ def export(
         format: by default what the suffix of ``out`` says: ``"safetensors"`` for
             ``.safetensors``, ``"state_dict"`` for ``.pt``, ``.pth`` and ``.bin``.
         overwrite: replace an existing file at ``out``.
+        program: the name of one of several programs of :func:`functrain.joint`.
 
     Returns:
         The absolute path of the file.
@@ -105,7 +107,8 @@ def export(
     _may_be_made(final, overwrite)
     as_torch = _format(final, format) == "state_dict"
     manifest = verify(path)
-    source = _Source(present(Path(path).absolute()), manifest, select_weights(manifest, what))
+    chosen = select_weights(manifest, what, program)
+    source = _Source(present(Path(path).absolute()), manifest, chosen)
     if not as_torch:
         _check_fits_safetensors(source.weights)
     try:

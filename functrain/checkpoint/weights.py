@@ -22,6 +22,7 @@ from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import read_errors
 from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
+from functrain.errors.nearest import nearest
 
 What: TypeAlias = Literal["params", "ema", "all"]
 # The path of the training state in a run's checkpoint, and in one that holds only the state.
@@ -35,7 +36,11 @@ _UNREADABLE = (
 
 
 def weights(
-    path: str | Path, what: What = "params", *, device: str | torch.device = "cpu"
+    path: str | Path,
+    what: What = "params",
+    *,
+    program: str | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Tensor]:
     """Load weights by name, for ``program.init(params=...)`` or a module's ``load_state_dict``.
 
@@ -44,6 +49,8 @@ def weights(
             file, or a ``state_dict`` file from ``torch.save``; of the last, only tensors and plain
             containers are unpickled.
         what: ``"params"``, or ``"ema"`` for averaged ones; see :func:`select_weights`.
+        program: the name of one of several programs of :func:`functrain.joint`, ``"generator"``;
+            of one that is joint itself, ``"outer.inner"``.
         device: the device of the tensors.
 
     Returns:
@@ -66,22 +73,24 @@ def weights(
     """
     place = locate(path)
     if place.is_dir():
-        return _from_checkpoint(_checkpoint(place), what, device)
+        return _from_checkpoint(_checkpoint(place), what, program, device)
     if not place.exists():
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint and no file at {place}")
-    if what != "params":
-        raise ConfigurationError(f"what={what!r}: {place} is a plain file, which holds one kind")
+    if what != "params" or program is not None:
+        asked = f"what={what!r}" if program is None else f"program={program!r}"
+        raise ConfigurationError(f"{asked}: {place} is a plain file, which holds one kind")
     with read_errors(place):
         return _from_file(place, device)
 
 
-def select_weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
+def select_weights(manifest: Manifest, what: What, program: str | None = None) -> dict[str, Leaf]:
     """Select the leaves of the weights, by their names in the module.
 
     Args:
         manifest: of a run state, of a training state, or of any tree with ``params``.
         what: ``"params"``: parameters and persistent buffers; ``"ema"``: the same with averaged
             parameters; ``"all"``: every tensor by its dotted path.
+        program: whose weights, where the state is of several programs.
 
     Raises:
         ConfigurationError: the checkpoint has no such leaves.
@@ -96,7 +105,7 @@ def select_weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
             )
         by_path[leaf.path] = leaf
     if what == "all":
-        return by_path
+        return by_path if program is None else _under(by_path, _base(by_path, program))
     population = manifest.info.get("population") if isinstance(manifest.info, dict) else None
     if population:
         raise ConfigurationError(
@@ -104,32 +113,66 @@ def select_weights(manifest: Manifest, what: What) -> dict[str, Leaf]:
             "lie together; take one out: functrain member RUN OUT --index 0, or "
             "pop.member(state, 0). what='all' takes all tensors by their paths"
         )
-    base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
-    if base is None:
-        raise ConfigurationError(
-            "no tensors are under 'params' or 'train.params'; what='all' takes all by their paths"
-        )
+    base = _base(by_path, program)
     weights = _under(by_path, f"{base}params.")
     if what == "ema":
         averaged = _under(by_path, f"{base}ema.params.")
         if not averaged:
             raise ConfigurationError("the checkpoint has no averaged weights; take what='params'")
         weights |= averaged
-    transient = _noted(manifest, "transient", list)
+    transient = _noted(manifest, "transient", list, program)
     buffers = _under(by_path, f"{base}buffers.")
     weights |= {name: leaf for name, leaf in buffers.items() if name not in transient}
-    ties = _noted(manifest, "ties", dict)
+    ties = _noted(manifest, "ties", dict, program)
     # A state holds a tied parameter once, by its first name.
     return weights | {name: weights[first] for name, first in ties.items() if first in weights}
+
+
+def _base(by_path: dict[str, Leaf], program: str | None) -> str:
+    """Return the path of the training state of a program."""
+    programs = _programs(by_path)
+    if program is not None:
+        if program not in programs:
+            raise ConfigurationError(
+                f"program={program!r}: expected one of the programs in the checkpoint, "
+                f"{list(programs)}{nearest(program, programs)}"
+                if programs
+                else f"program={program!r}: the checkpoint is of one program; leave it out"
+            )
+        return programs[program]
+    base = next((base for base in _BASES if _under(by_path, f"{base}params.")), None)
+    if base is not None:
+        return base
+    if programs:
+        raise ConfigurationError(
+            f"the checkpoint is of several programs, {list(programs)}: say whose weights, as in "
+            f"functrain.checkpoint.weights(path, program={next(iter(programs))!r}); what='all' "
+            "takes all by their paths"
+        )
+    raise ConfigurationError(
+        "no tensors are under 'params' or 'train.params'; what='all' takes all by their paths"
+    )
+
+
+def _programs(by_path: dict[str, Leaf]) -> dict[str, str]:
+    """Return the paths of the states of programs within a joint one, by their names."""
+    ends = "counters.skipped"  # each state has it
+    bases = [path.removesuffix(ends) for path in by_path if path.endswith(f".{ends}")]
+    named = {base.removeprefix("train.").rstrip("."): base for base in bases}
+    return {
+        name: base for name, base in named.items() if name and _under(by_path, f"{base}params.")
+    }
 
 
 def _under(leaves: dict[str, Leaf], prefix: str) -> dict[str, Leaf]:
     return {path[len(prefix) :]: leaf for path, leaf in leaves.items() if path.startswith(prefix)}
 
 
-def _noted(manifest: Manifest, name: str, cls: type[Any]) -> Any:
+def _noted(manifest: Manifest, name: str, cls: type[Any], program: str | None) -> Any:
     """Return what ``fit`` recorded under a name; empty for checkpoints without ``fit``."""
     found = manifest.info.get(name) if isinstance(manifest.info, dict) else None
+    if program is not None:
+        found = found.get(program) if isinstance(found, dict) else None
     return found if isinstance(found, cls) else cls()
 
 
@@ -146,9 +189,11 @@ def _checkpoint(place: Path) -> Path:
     return place
 
 
-def _from_checkpoint(place: Path, what: What, device: str | torch.device) -> dict[str, Tensor]:
+def _from_checkpoint(
+    place: Path, what: What, program: str | None, device: str | torch.device
+) -> dict[str, Tensor]:
     manifest = read_manifest(place)
-    names = select_weights(manifest, what)
+    names = select_weights(manifest, what, program)
     places = {leaf.path: index for index, leaf in enumerate(manifest.leaves)}
     wanted = {name: places[leaf.path] for name, leaf in names.items()}
     target = torch.device(device)

@@ -21,13 +21,14 @@ def write(
     what: Any,
     format: Any,
     overwrite: bool,
+    program: str | None,
 ) -> None:
     """Export weights, and print the file.
 
     Raises:
         The errors of :func:`functrain.checkpoint.exporting.export`.
     """
-    path = export(target.path, out, what=what, format=format, overwrite=overwrite)
+    path = export(target.path, out, what, format, overwrite, program)
     length = path.stat().st_size
     if json:
         output.print_json(

@@ -86,6 +86,7 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+    program: Annotated[str | None, typer.Option(help="the name of one of several programs")] = None,
     step: Step = None,
     best: Best = False,
     monitor: Monitor = None,
@@ -97,7 +98,7 @@ def export(
     from functrain.cli.export import write
 
     target = open_checkpoint(path, step, best, monitor, mode)
-    write(target, out, console(), as_json, what, format, overwrite)
+    write(target, out, console(), as_json, what, format, overwrite, program)
 
 
 def member(

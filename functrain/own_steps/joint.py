@@ -23,7 +23,7 @@ from functrain.errors import (
     StepResultError,
 )
 from functrain.errors.calls import explained
-from functrain.errors.nearest import nearest
+from functrain.errors.nearest import nearest, unknown_attribute
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe, not_its_state
 from functrain.own_steps.states import (
@@ -57,6 +57,15 @@ class Joint(OwnProgram):
         each = {name: program.recipe for name, program in self.programs.items()}
         return OwnRecipe(functions=functions, programs=each)
 
+    def __getattr__(self, name: str) -> Any:
+        elsewhere = {}
+        if name != "programs" and not name.startswith("_"):
+            elsewhere = {one: f"program.programs[{one!r}]" for one in self.programs}
+            first = next(iter(self.programs))
+            if hasattr(Program, name):
+                elsewhere[name] = f"that of one of its programs, program.programs[{first!r}].{name}"
+        raise unknown_attribute("Joint", name, dir(type(self)), elsewhere)
+
     @property
     def schedules(self) -> dict[str, Any]:
         """The schedules of each program."""
@@ -79,6 +88,11 @@ class Joint(OwnProgram):
         Raises:
             ConfigurationError: ``params`` names no program.
         """
+        if params is not None and not isinstance(params, Mapping):
+            raise ConfigurationError(
+                f"params: expected values by name of the program, got a {type(params).__name__}: "
+                "functrain.checkpoint.weights(path, program=name) reads those of one program"
+            )
         seed, given = checked_seed(seed), dict(params or {})
         for name in given:
             if name not in self.programs:

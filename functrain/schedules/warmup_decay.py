@@ -85,7 +85,7 @@ class WarmupLinear(WarmupDecay):
 
     Args:
         lr: the learning rate at the top, that of update number W.
-        warmup_steps: W; or
+        warmup_steps: W, the length of the climb; or
         warmup_proportion: W as a part of the horizon, rounded to the nearest step.
         steps: T; None is the length of the run.
         end: the learning rate from update number T on.
@@ -114,7 +114,7 @@ class WarmupCosine(WarmupDecay):
 
     Args:
         lr: the learning rate at the top, that of update number W.
-        warmup_steps: W; or
+        warmup_steps: W, the length of the climb; or
         warmup_proportion: W as a part of the horizon, rounded to the nearest step.
         steps: T; None is the length of the run.
         end: the learning rate from update number T on.

@@ -32,9 +32,9 @@ class WarmupStableDecay(WarmupDecay):
 
     Args:
         lr: the learning rate of the plain.
-        warmup_steps: W; or
+        warmup_steps: W, the length of the climb; or
         warmup_proportion: W as a part of the horizon, rounded to the nearest step.
-        decay_steps: D; or
+        decay_steps: D, the length of the fall; or
         decay_proportion: D as a part of the horizon, rounded to the nearest step.
         shape: "linear", "cosine" or "sqrt".
         end: the learning rate from update number T on.

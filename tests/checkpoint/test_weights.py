@@ -13,6 +13,7 @@ from torch import nn
 import functrain as ft
 from functrain import tree
 from functrain.checkpoint import weights
+from functrain.checkpoint.exporting import export
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointSkippedWarning,
@@ -68,6 +69,45 @@ def test_from_a_run_or_one_checkpoint_of_it(run: ft.Run, what: Any) -> None:
         Net().load_state_dict(weights(path, what), strict=True)
     earlier = weights(run.directory / "step-00000003", what)
     assert not torch.equal(earlier["inner.weight"], expected["inner.weight"])
+
+
+def step(programs: Any, states: Any, batch: torch.Tensor, rng: torch.Generator) -> Any:
+    made = {name: programs[name].train_step(states[name], batch) for name in ("one", "other")}
+    return {**states, **{name: state for name, (state, _) in made.items()}}, {}
+
+
+@pytest.mark.parametrize("what", ["params", "ema"])
+def test_of_one_of_several_programs(tmp_path: Path, what: Any) -> None:
+    queue = ft.custom(lambda seed: {"params": torch.zeros(2)}, lambda tree, batch, rng: (tree, {}))
+    several = ft.joint({"one": program(), "other": program(), "queue": queue}, step=step)
+    data = [torch.randn(8, 4) for _ in range(4)]
+    run = ft.fit(several, data, until="2 steps", directory=tmp_path / "run", progress=False)
+    assert run.directory is not None
+    found = weights(run.directory, what, program="other")
+    state = run.state.other
+    expected = state.params if what == "params" else state.ema["params"]
+    assert torch.equal(found["outer.weight"], expected["inner.weight"])
+    assert set(found) == set(Net().state_dict())  # with ties, without transient buffers
+    everything = weights(run.directory, "all", program="other")
+    assert torch.equal(everything["ema.params.norm.bias"], state.ema["params"]["norm.bias"])
+    checkpoint = run.directory / "step-00000002"
+    file = export(checkpoint, tmp_path / "w.safetensors", what, program="other")
+    assert tree.equal(load_file(file), found)
+    with pytest.raises(ConfigurationError, match=r"\['one', 'other'\]: say whose weights"):
+        weights(run.directory)
+    with pytest.raises(ConfigurationError, match="did you mean 'other'"):
+        weights(run.directory, program="othr")
+    with pytest.raises(ConfigurationError, match="is a plain file"):
+        weights(file, program="other")
+    nested = ft.joint({"both": several}, step=lambda p, s, b, r: (s, {}))
+    place = ft.save(tmp_path / "nested", nested.init())
+    assert set(weights(place, program="both.one")) >= {"inner.weight"}
+
+
+def test_a_name_is_refused_for_one_program(run: ft.Run) -> None:
+    assert run.directory is not None
+    with pytest.raises(ConfigurationError, match="of one program; leave it out"):
+        weights(run.directory, program="generator")
 
 
 def test_frozen_parameters_go_to_a_separate_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import functrain as ft
@@ -66,6 +67,13 @@ def test_a_gan_is_trained_and_resumed_by_the_command_line(tmp_path: Path) -> Non
     assert straight.state.generator.ema is not None
     best = ft.Checkpoints(tmp_path / "run", monitor="eval/distance", mode="min")
     assert best.restore("best")[0].train.counters.step in (8, 16)
+    out = tmp_path / "generator.safetensors"
+    arguments = ["export", str(tmp_path / "run"), str(out), "--what", "ema", "--program"]
+    result = CliRunner().invoke(app, [*arguments, "generator"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    exported = load_file(out)
+    assert set(exported) == {*straight.state.generator.params, *straight.state.generator.buffers}
+    assert ft.tree.equal(exported["0.bias"], straight.state.generator.ema["params"]["0.bias"])
 
 
 def test_a_step_over_a_tree(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,23 @@ def test_pretrained_values_of_one_program() -> None:
     assert tree.equal(dict(state.discriminator.params), values)
     with pytest.raises(errors.ConfigurationError, match="did you mean 'discriminator'"):
         program.init(params={"discriminater": values})
+    with pytest.raises(errors.ConfigurationError, match=r"got a str: .*program=name"):
+        program.init(params="runs/gan")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("generator", "use program.programs['generator']"),
+        ("module", "use that of one of its programs, program.programs['generator'].module"),
+        ("train_stp", "did you mean 'train_step'"),
+    ],
+)
+def test_an_attribute_of_one_of_its_programs_is_explained(name: str, words: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(own.gan(), name)
+    assert words in str(caught.value)
+    assert copy.copy(own.gan()).programs
 
 
 def test_schedules_take_their_length_from_the_run() -> None:
