@@ -50,6 +50,8 @@ def not_a_state(given: object, batch: object) -> UnsupportedError:
         hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
     elif isinstance(batch, TrainState):
         hint = "the state comes first, the batch second"
+    elif isinstance(getattr(given, "state", None), TrainState):  # what fit returns
+        hint = "give its state, run.state"
     else:
         hint = "begin with state = program.init(seed=0)"
     return UnsupportedError(f"expected a TrainState, got a {type(given).__name__}: {hint}")

@@ -131,7 +131,8 @@ ALIASES = (
     ),
     _of(
         *(_FIT, "limit_train_batches"),
-        "fast_dev_run steps_per_epoch max_batches limit_batches batches_per_epoch epoch_length",
+        "fast_dev_run overfit_batches steps_per_epoch max_batches limit_batches batches_per_epoch "
+        "epoch_length",
         "limit_train_batches=2, limit_eval_batches=2",
     ),
     _of(

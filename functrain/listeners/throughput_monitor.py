@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from functrain.core.batch import MicroBatches
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
@@ -25,8 +26,8 @@ class ThroughputMonitor:
 
     Args:
         every: the interval, a duration.
-        tokens: returns the number of tokens of a batch, such as ``lambda batch: batch.numel()``; by
-            default only samples are counted.
+        tokens: returns the number of tokens of a batch of the data, such as ``lambda batch:
+            batch.numel()``; by default only samples are counted.
         clock: returns seconds.
 
     Example:
@@ -57,7 +58,9 @@ class ThroughputMonitor:
     def on_batch_begin(self, event: events.BatchBegin) -> None:
         """Count the tokens of the batch."""
         if self.tokens is not None:
-            self._tokens += int(self.tokens(event.batch))
+            # With accumulate=k a step takes k batches of the data.
+            parts = event.batch.batches if isinstance(event.batch, MicroBatches) else [event.batch]
+            self._tokens += sum(int(self.tokens(part)) for part in parts)
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
         """Measure if it is due."""

@@ -78,6 +78,17 @@ def test_throughput_is_that_of_the_steps_since_the_last_time() -> None:
 
 
 @pytest.mark.row(44)
+def test_tokens_are_those_of_all_batches_of_a_step() -> None:
+    seconds = iter(range(100))
+    monitor = ThroughputMonitor("1 step", torch.numel, clock=lambda: next(seconds))
+    loss = lambda model, batch: model(batch).mean()  # noqa: E731
+    made = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(0.1), accumulate=2)
+    data = ft.data.Batches(torch.ones(10, 2), 4)
+    run = ft.fit(made, data, until="1 epoch", listeners=[monitor], progress=False)
+    assert run.history.column("tokens_per_second") == ([1, 2], [16, 4])
+
+
+@pytest.mark.row(44)
 def test_monitors_do_not_change_training_bitwise() -> None:
     made = program()
     monitors = [MemoryMonitor("2 steps"), GradientMonitor(made, "1 step"), UpdateMonitor(made)]

@@ -202,3 +202,6 @@ def test_arguments_in_another_order_are_explained() -> None:
     program = _program()
     with pytest.raises(UnsupportedError, match="the state comes first"):
         ft.predict(program, [torch.ones(2, 3)], program.init())  # type: ignore[arg-type]
+    run = ft.fit(program, [_data()[:]], until="1 step", progress=False)
+    with pytest.raises(UnsupportedError, match=r"got a Run: give its state, run\.state"):
+        ft.predict(program, run, [torch.ones(2, 3)])  # type: ignore[arg-type]
