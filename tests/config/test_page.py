@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ def validation_data():
 pytestmark = pytest.mark.row(46)
 
 
-def test_the_file_on_the_page_trains(folder: Path, train: Any) -> None:
+def test_the_file_on_the_page_trains(
+    folder: Path, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (folder / "run.yaml").write_text(block)
     (folder / "mymodel.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)  # of another test's folder
     run = train()
     assert (run.reason, len(run.history.rows)) == ("max_epochs", 2)
     assert {"quick/loss", "full/ema/loss"} <= set(run.history.names())

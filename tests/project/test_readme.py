@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,15 @@ def validation_data():
 """
 
 
-def test_the_configuration_builds_and_trains(tmp_path: Path) -> None:
+def test_the_configuration_builds_and_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from functrain import config, fit
 
     (block,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
     (tmp_path / "mine.yaml").write_text(block)
     (tmp_path / "mymodel.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, "mymodel", raising=False)  # of another test's folder
     loaded = config.load(str(tmp_path / "mine.yaml"))
     with config.importable(loaded):
         built = config.build(loaded.config)
