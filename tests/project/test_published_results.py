@@ -114,6 +114,7 @@ def test_the_experiments_tell_an_exact_resumption_from_another() -> None:
     assert total[1:] == ["2 of 2", "0 of 2", "2 of 2"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_flipped_bit_never_changes_a_run_silently() -> None:
     table = output("-m", "benchmarks.proof", "damage", "--count", "6", "--only", "functrain")

@@ -201,6 +201,7 @@ def test_same_lrs_as_torch(name: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.row(16)
+@pytest.mark.sweep("name", "case")
 @each_case
 @pytest.mark.parametrize("seed", range(3))
 def test_same_lrs_when_resumed_at_random_steps(name: str, case: dict[str, Any], seed: int) -> None:

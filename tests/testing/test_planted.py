@@ -258,6 +258,7 @@ class TestResumption:
             check_resumes((linear(), (x for x in [ONES])), steps=4, cuts=[2])
 
     @pytest.mark.slow
+    @pytest.mark.long
     @pytest.mark.row(34)
     def test_a_process_that_is_killed_and_one_that_stops(self) -> None:
         check_resumes(clean, steps=8, cuts=[Cut(3, "kill"), Cut(6)])
