@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from functrain.training import durations as durations
     from functrain.training import events as events
     from functrain.training import history as history
+    from functrain.training.batch_norm import update_bn
     from functrain.training.durations import Epochs, Minutes, Samples, Steps
     from functrain.training.early_stopping import EarlyStop, Overfit, PredictedStop
     from functrain.training.evaluation import Evaluation, evaluate
@@ -110,6 +111,7 @@ __all__ = [
     "steps",
     "tree",
     "unrolled",
+    "update_bn",
 ]
 
 # Nothing is imported before it is used: a step function needs neither the loop nor checkpoints.
@@ -156,6 +158,7 @@ _DEFINED_IN = {
     "sharpness_aware": "functrain.transforms.sharpness_aware",
     "steps": "functrain.transforms.steps",
     "unrolled": "functrain.transforms.unrolling.unrolled",
+    "update_bn": "functrain.training.batch_norm",
 }
 _ROOMS = {
     *("checkpoint", "cli", "config", "core", "data", "distributed", "errors", "examples"),

@@ -21,6 +21,8 @@ from functrain.errors.validators import integer
 class SWA(Average):
     """The mean of the parameters after several steps, all with the same weight.
 
+    Batch norms need statistics of their own for it, which :func:`functrain.update_bn` computes.
+
     Attributes:
         start: the first step (counted from 1) whose parameters count.
         every: parameters are taken at the steps that are divisible by it. Until they are first

@@ -81,7 +81,7 @@ def predict(
         for batch in source.epoch(0, 0, 0, None):
             if count(batch):
                 with program.evaluating(state, weights) as model:
-                    found = (function or _called)(model, copied(batch, state.device))
+                    found = (function or called)(model, copied(batch, state.device))
                 found = _on_host(found)
                 if join:
                     _check_rows(found, size(batch))
@@ -91,16 +91,20 @@ def predict(
     return _joined(outputs, "output") if join else outputs
 
 
-def _called(model: nn.Module, batch: Batch) -> Any:
-    """Call a model with the inputs of a batch."""
+def called(model: nn.Module, batch: Batch) -> Any:
+    """Call a model with the inputs of a batch.
+
+    Raises:
+        ConfigurationError: the batch does not show them.
+    """
     if isinstance(batch, Tensor):
         return model(batch)
     if isinstance(batch, (tuple, list)) and batch:
         return model(batch[0])
     raise ConfigurationError(
-        "predict: expected batches that are a tensor or begin with the model's input, got a "
-        f"{type(batch).__name__}. Say how to call the model: predict(program, state, data, "
-        'lambda model, batch: model(batch["x"]))'
+        "expected batches that are a tensor or begin with the model's input, got a "
+        f"{type(batch).__name__}. Say how to call the model: "
+        'function=lambda model, batch: model(batch["x"])'
     )
 
 
