@@ -25,6 +25,7 @@ def alone(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return functrain("train", "digits", *OPTIONS, *more, f"directory={directory}")
 
 
+@pytest.mark.long
 @pytest.mark.row(57)
 def test_torchrun_ends_in_the_bytes_of_one_process(tmp_path: Path) -> None:
     one = alone(tmp_path / "one")

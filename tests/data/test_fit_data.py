@@ -20,6 +20,7 @@ def loss(model: Any, batch: Any) -> torch.Tensor:
 
 @pytest.mark.row(30)
 @pytest.mark.filterwarnings("ignore::functrain.errors.ReplayWarning")
+@pytest.mark.sweep("kind")
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
     [(kind, 1) for kind in MAKERS] + [(kind, 2) for kind in MAKERS if "workers" not in kind],

@@ -29,6 +29,7 @@ def limited(most: int, error: BaseException | None = None) -> ft.Program:
     return ft.program(nn.Linear(2, 1), loss, ft.optim.Adam(lr=0.1))
 
 
+@pytest.mark.sweep("most")
 @pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory")])
 @pytest.mark.parametrize(("most", "found"), [(1, 1), (8, 8), (100, 96), (127, 120), (512, 512)])
 def test_the_size_is_doubled_then_refined_to_an_eighth(

@@ -69,7 +69,7 @@ def test_hyperparameters_that_change_need_no_other_graph() -> None:
     assert len(pop.device_step.graphs) == 1
 
 
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("model", [plain_net, net])
 def test_a_compiled_member_has_the_same_bytes_whatever_the_others_are(model: Any) -> None:
     values = [0.01, 0.02, 0.5]

@@ -77,6 +77,7 @@ def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_nanogpt_and_functrain_print_the_same_losses(tmp_path: Path) -> None:
     import numpy as np

@@ -34,7 +34,14 @@ def listed() -> list[str]:
 OWN = [page for page in PAGES if blocks(page) and page not in {*listed(), *ELSEWHERE}]
 
 
-@pytest.mark.parametrize("page", OWN)
+@pytest.mark.parametrize(
+    "page",
+    # The cookbook trains for longer than other pages.
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page.startswith("cookbook/") else [])
+        for page in OWN
+    ],
+)
 def test_the_code_on_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def wait_for(folder: Path, pattern: str, process: Child) -> None:
     raise AssertionError(f"there is no {pattern}")
 
 
+@pytest.mark.long
 @pytest.mark.row(47)
 def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
     # Long enough to be killed in the middle by a process that polls.

@@ -438,7 +438,7 @@ def in_a_process(directory: Path, until: int, mode: str, fresh: bool = False) ->
 
 
 @pytest.mark.slow
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "in memory"])
 def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, ahead: bool) -> None:
     mode = "" if ahead else "default"  # to name a mode is to say how to compile

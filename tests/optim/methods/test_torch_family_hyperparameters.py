@@ -174,6 +174,7 @@ def test_vmap_over_every_hyperparameter_equals_a_loop(
 
 
 @pytest.mark.row(50)
+@pytest.mark.sweep
 @pytest.mark.parametrize("cls", CLASSES)
 def test_compiles_as_one_graph(cls: Any) -> None:
     # The limit of recompilations is one for all optimizers.
