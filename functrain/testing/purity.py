@@ -27,6 +27,7 @@ from functrain.testing.observed_calls import (
     watch_call,
 )
 from functrain.testing.user_objects import module_of
+from functrain.training.phases import counting_epochs
 from functrain.tree.nodes import copy
 
 
@@ -82,6 +83,8 @@ def check_pure(
           state['w'] was changed: 2 of 2 elements, first at [0]: 0.0 became 1.0 (1065353216 ulps)
           new_state['w'] shares memory with state['w']
     """
+    if isinstance(program, AnyProgram):
+        program = counting_epochs(program)  # of the present phase
     train_step = program.train_step if isinstance(program, Steps) else program
     donates = getattr(program, "donates", False)
     spares = [(copy(state), python.deepcopy(batch)) for _ in range(3)]

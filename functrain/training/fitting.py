@@ -31,6 +31,7 @@ from functrain.training.iteration import source_of
 from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.members.decisions import MemberDecisions
+from functrain.training.phases import counting_epochs
 from functrain.training.plan import Plan
 from functrain.training.progress.default import default_bar
 from functrain.training.resume import Resume
@@ -149,7 +150,7 @@ def fit(
     store = _store(directory, rule)
     if restore_best and store is not None and not store.keep_best:
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
-    program = program if store is None else cached(program)
+    program = counting_epochs(program if store is None else cached(program))
     world = world_of(program)
     plan = Plan.of(
         program,

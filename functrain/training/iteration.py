@@ -23,6 +23,7 @@ from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
 from functrain.training.limits import Limits, Position, Until
+from functrain.training.phases import counting_epochs
 
 
 @explained
@@ -69,6 +70,7 @@ def iterate(
     require_program(program)
     world_of(program, "iterate")
     program.require(state)
+    program = counting_epochs(program)
     source, sharing = source_of(program, data), sharing_of(program)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)

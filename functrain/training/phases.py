@@ -12,7 +12,7 @@ from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.program import Metrics, Program
-from functrain.core.protocol import require_plain
+from functrain.core.protocol import AnyProgram, require_plain
 from functrain.core.recipe import Fixed, Trainable
 from functrain.core.state import Counters, TrainState
 from functrain.errors import ConfigurationError
@@ -62,24 +62,46 @@ def _is_past(end: Steps | Epochs, counters: Counters) -> bool:
 
 @attrs.frozen(eq=False, repr=False)
 class Phased(Program):
-    """A program made by :func:`functrain.phases`."""
+    """A program made by :func:`functrain.phases`.
 
+    Attributes:
+        counted: whether the loop that makes the steps counts epochs, as ``fit`` does.
+    """
+
+    counted: bool = attrs.field(default=False, kw_only=True)
     in_phases: ClassVar[bool] = True
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Make one update of the parameters of the present phase; see ``Program.train_step``."""
+        """Make one update of the parameters of the present phase; see ``Program.train_step``.
+
+        Raises:
+            ConfigurationError: phases end in epochs, which nobody counts.
+        """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
-        chosen: Any = _chosen(self.device_step, state.counters)
+        chosen: Any = _chosen(self.device_step, state.counters, self.counted)
         plain = Program(self.fixed, self.schedules, chosen, self.donates, self.zero_rate)
         return plain.train_step(state, batch)
 
 
-def _chosen(device_step: Any, counters: Counters) -> Any:
+def counting_epochs(program: AnyProgram) -> AnyProgram:
+    """Return a program for a loop that counts the epochs in which phases may end."""
+    return attrs.evolve(program, counted=True) if isinstance(program, Phased) else program
+
+
+def _chosen(device_step: Any, counters: Counters, counted: bool) -> Any:
     """Return the device step of a phase, within one that checks it."""
-    if isinstance(device_step, PhasedStep):
-        return device_step.at(counters)
-    return attrs.evolve(device_step, device_step=_chosen(device_step.device_step, counters))
+    if not isinstance(device_step, PhasedStep):
+        chosen = _chosen(device_step.device_step, counters, counted)
+        return attrs.evolve(device_step, device_step=chosen)
+    first = next(iter(device_step.ends), None)
+    if isinstance(first, Epochs) and not counted:
+        raise ConfigurationError(
+            f"phases: the first one ends after {first}, and train_step counts no "
+            "epochs: it would never end. Train by functrain.fit or functrain.iterate, or give ends "
+            'in steps, such as "500 steps"; so too for a program of a joint one'
+        )
+    return device_step.at(counters)
 
 
 @explained
@@ -97,7 +119,8 @@ def phases(program: Program, each: Sequence[Phase]) -> Phased:
         each: pairs of the end of a phase, ``"2 epochs"`` or ``"500 steps"`` counted from the
             beginning of the run, and patterns or a predicate (path, tensor) of the parameters that
             it trains. The end of the last phase is ``None``. ``fit`` and ``iterate`` count epochs;
-            a loop of your own over ``train_step`` does not, so give it ends in steps there.
+            ``train_step`` in a loop of your own, or in that of a joint program, takes ends in
+            steps only.
 
     Returns:
         The program of all phases.

@@ -69,12 +69,33 @@ def test_it_resumes_in_each_phase_and_is_pure() -> None:
 
 
 def test_a_frozen_part_keeps_every_bit() -> None:
-    program = ft.phases(made(ema=0.9), PHASES)
+    program = ft.phases(made(ema=0.9), [("2 steps", "2.*"), (None, "*")])
     begun = program.init()
     state, _ = program.train_step(begun, own.X[:8])
     for path in ("0.weight", "0.bias"):
         assert tree.equal(state.params[path], begun.params[path])
     assert not tree.equal(state.params["2.weight"], begun.params["2.weight"])
+
+
+def test_ends_in_epochs_are_refused_where_nobody_counts_them() -> None:
+    program = ft.phases(made(), PHASES)
+    state = program.init()
+    testing.check_pure(program, state, own.X[:8])
+    for other in (program, ft.donated(program), ft.checked(program)):
+        with pytest.raises(errors.ConfigurationError, match="first one ends after 2 epochs"):
+            other.train_step(program.init(), own.X[:8])
+
+    def step(programs: Any, states: Any, batch: Any, rng: Any) -> Any:
+        new, metrics = programs["one"].train_step(states["one"], batch)
+        return {"one": new}, metrics
+
+    joint: Any = ft.joint({"one": program}, step=step)
+    with pytest.raises(errors.ConfigurationError, match="a program of a joint one"):
+        ft.fit(joint, own.data(), until="1 epoch", progress=False)
+    steps = list(ft.iterate(program, state, own.data(), until="3 epochs"))
+    assert tree.equal(steps[15][0].params["0.weight"], state.params["0.weight"])
+    assert not tree.equal(steps[16][0].params["0.weight"], state.params["0.weight"])
+    assert ft.phases(made(), [(None, "*")]).train_step(state, own.X[:8])[0].counters.step == 1
 
 
 @pytest.mark.parametrize(
