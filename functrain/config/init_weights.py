@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
-import functrain as ft
+import attrs
+
 from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
+from functrain.config.locations import build_key, join_key
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
+from functrain.own_steps.states import seed_of
 
 
 def check_weights(config: RunConfig) -> None:
-    """Check that the path of ``init_from`` exists, without reading it.
+    """Check that the paths of ``init_from`` exist, without reading them.
 
     Raises:
-        ConfigError: the path does not exist.
+        ConfigError: a path does not exist.
     """
-    options = _options(config)
-    if options is not None and not locate(options.path).exists():
-        raise ConfigError(f"there is no checkpoint and no file at {options.path}", "init_from")
+    for key, _, options in _given(config):
+        if not locate(options.path).exists():
+            raise ConfigError(f"there is no checkpoint and no file at {options.path}", key)
 
 
-def initial_state(config: RunConfig, program: Any) -> ft.TrainState | None:
+def initial_state(config: RunConfig, program: Any) -> Any:
     """Return a new state with the weights of ``init_from``, or ``None`` without the option.
 
     Raises:
-        FunctrainError: the weights cannot be read, or do not fit the model; or ``only`` or
+        ConfigError: the weights cannot be read, or do not fit the model; or ``only`` or
             ``rename`` matches no name.
     """
-    options = _options(config)
-    if options is None:
-        return None
+    states: dict[str, Any] = {}
+    for key, name, options in _given(config):
+        own = program if name is None else program.programs[name]
+        seed = config.seed if name is None else seed_of(name, config.seed)
+        states[name or ""] = build_key(key, functools.partial(_begun, own, seed, options))
+    if not states or "" in states:
+        return states.get("")
+    return attrs.evolve(program.init(config.seed), **states)
+
+
+def _begun(program: Any, seed: int, options: WeightsOptions) -> Any:
     found = weights(options.path, options.weights)
-    begun: ft.TrainState = program.init(
-        config.seed, params=found, only=options.only, rename=options.rename
-    )
-    return begun
+    return program.init(seed, params=found, only=options.only, rename=options.rename)
 
 
-def _options(config: RunConfig) -> WeightsOptions | None:
-    given = config.init_from
-    return WeightsOptions(path=given) if isinstance(given, str) else given
+def _given(config: RunConfig) -> Iterator[tuple[str, str | None, WeightsOptions]]:
+    """Yield the key, the name of the program and the options of each ``init_from``."""
+    parts = {name: part.init_from for name, part in (config.programs or {}).items()}
+    keys = {join_key("programs", name, "init_from"): name for name in parts}
+    for key, name in {"init_from": None, **keys}.items():
+        given = config.init_from if name is None else parts[name]
+        if given is not None:
+            yield key, name, WeightsOptions(path=given) if isinstance(given, str) else given

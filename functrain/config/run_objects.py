@@ -105,7 +105,7 @@ def build(config: RunConfig) -> RunObjects:
     _check_eval_data(eval_data)
     _check_rules(early_stop)
     build_key("listeners", lambda: Listeners.of(listeners))
-    build_key("init_from", lambda: check_weights(config))
+    check_weights(config)
     store = build_key("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
     decisions = Decisions.of(program, as_rule(early_stop), store, config.fit.restore_best)
     _check_monitored(decisions, Evaluations.of(eval_data, duration(config.fit.eval_every)))
@@ -117,7 +117,7 @@ def build(config: RunConfig) -> RunObjects:
         store=store,
         listeners=listeners,
         report=None if config.report is None else imported(config.report, "report"),
-        initial=lambda: build_key("init_from", lambda: initial_state(config, program)),
+        initial=lambda: initial_state(config, program),
     )
 
 

@@ -190,6 +190,7 @@ class PartConfig:
         optimizer: target that creates the optimizer.
         evaluate: the same as ``loss`` for a function that replaces it in ``eval_step``.
         schedule: a target to which ``optimizer`` refers.
+        init_from: path of initial weights, or a mapping of options.
         program: precision, clipping, averages, transformations.
     """
 
@@ -198,6 +199,7 @@ class PartConfig:
     optimizer: Target
     evaluate: ImportPath | Target | None = None
     schedule: Target | None = None
+    init_from: str | WeightsOptions | None = None
     program: ProgramOptions = ProgramOptions()
 
 

@@ -76,6 +76,9 @@ class Joint(OwnProgram):
         seed: int = 0,
         params: Mapping[str, Mapping[str, Any]] | None = None,
         device: torch.device | str | None = None,
+        *,
+        only: Mapping[str, Any] | None = None,
+        rename: Mapping[str, Any] | None = None,
     ) -> Any:
         """Return the state before the first step.
 
@@ -84,28 +87,36 @@ class Joint(OwnProgram):
                 program's name, so that two equal models draw different weights.
             params: pretrained values by name of the program; see :meth:`functrain.Program.init`.
             device: where the states go.
+            only: by name of the program, which of its names ``params`` must have.
+            rename: by name of the program, how names in its ``params`` differ.
 
         Raises:
-            ConfigurationError: ``params`` names no program.
+            ConfigurationError: a name is that of no program.
         """
         if params is not None and not isinstance(params, Mapping):
             raise ConfigurationError(
                 f"params: expected values by name of the program, got a {type(params).__name__}: "
                 "functrain.checkpoint.weights(path, program=name) reads those of one program"
             )
-        seed, given = checked_seed(seed), dict(params or {})
-        for name in given:
-            if name not in self.programs:
-                raise ConfigurationError(
-                    f"params: expected names of programs, {list(self.programs)}, got {name!r}"
-                    f"{nearest(name, self.programs)}"
-                )
-        states = {
-            name: _begun(program, seed_of(name, seed), given.get(name), device)
-            for name, program in self.programs.items()
-        }
+        seed = checked_seed(seed)
+        given = {"params": params or {}, "only": only or {}, "rename": rename or {}}
+        for what, by_name in given.items():
+            self._require_names(what, by_name)
+        states = {}
+        for name, one in self.programs.items():
+            program: Any = one
+            options = {what: own[name] for what, own in given.items() if name in own}
+            states[name] = program.init(seed_of(name, seed), device=device, **options)
         where = next(iter(states.values())).device
         return joint_state(states, Rng(seed), initial_counters(where))
+
+    def _require_names(self, what: str, by_name: Mapping[str, Any]) -> None:
+        for name in by_name:
+            if name not in self.programs:
+                raise ConfigurationError(
+                    f"{what}: expected names of programs, {list(self.programs)}, got {name!r}"
+                    f"{nearest(name, self.programs)}"
+                )
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse a state of another program.
@@ -213,15 +224,6 @@ class Joint(OwnProgram):
             _check_counters(name, before[name], like[name]["seed"], one)
         for name in self.counted:
             _check_counted(name, new[name].counters.step - before[name].step)
-
-
-def _begun(
-    program: Any, seed: int, params: Any, device: torch.device | str | None
-) -> TrainState | CustomState | JointState:
-    """Return the initial state of a program; one of a tree takes no pretrained values."""
-    options = {} if params is None else {"params": params}
-    begun: TrainState | CustomState | JointState = program.init(seed, device=device, **options)
-    return begun
 
 
 def _outline(state: Any) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import own_programs as own
 import pytest
+import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import functrain as ft
-from functrain import config, errors
+from functrain import config, errors, tree
 from functrain.cli.application import app
 
 GAN = """
@@ -74,6 +76,61 @@ def test_a_gan_is_trained_and_resumed_by_the_command_line(tmp_path: Path) -> Non
     exported = load_file(out)
     assert set(exported) == {*straight.state.generator.params, *straight.state.generator.buffers}
     assert ft.tree.equal(exported["0.bias"], straight.state.generator.ema["params"]["0.bias"])
+
+
+def test_each_program_has_initial_weights_of_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    trunk = {"body.weight": torch.randn(16, 4), "body.bias": torch.randn(16), "no": torch.ones(1)}
+    torch.save(trunk, tmp_path / "trunk.pt")
+    options = f"{{path: {tmp_path / 'trunk.pt'}, only: 0.*, rename: {{body.: '0.'}}}}"
+    text = GAN.replace("program: {ema", f"init_from: {options}\n        program: {{ema", 1)
+    built = config.build(config.load(write(tmp_path, text)).config)
+    state = built.initial()
+    plain = built.program.init(0)
+    assert tree.equal(state.generator.params["0.weight"], trunk["body.weight"])
+    assert tree.equal(state.generator.params["0.bias"], trunk["body.bias"])
+    fresh = plain.generator.params.keys() - {"0.weight", "0.bias"}
+    assert all(
+        tree.equal(state.generator.params[path], plain.generator.params[path]) for path in fresh
+    )
+    assert tree.equal(state.discriminator, plain.discriminator)
+    python = built.program.init(
+        0,
+        params={"generator": str(tmp_path / "trunk.pt")},
+        only={"generator": "0.*"},
+        rename={"generator": {"body.": "0."}},
+    )
+    assert tree.equal(state, python)
+    train(tmp_path, "fit.until=1 step", "programs.generator.optimizer.lr=0.0")
+    trained = ft.Checkpoints(tmp_path / "run").restore("latest")[0].train
+    assert tree.equal(trained.generator.params["0.weight"], trunk["body.weight"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("init_from: /nowhere", "programs.discriminator.init_from: there is no checkpoint"),
+        ("init_from: {path: WEIGHTS, only: x*}", "programs.discriminator.init_from: only: 'x*'"),
+        ("init_from: WEIGHTS", "programs.discriminator.init_from: the given params do not fit"),
+        ("init_from: {pat: WEIGHTS}", "programs.discriminator.init_from"),
+    ],
+)
+def test_initial_weights_that_do_not_fit_name_their_key(
+    tmp_path: Path, given: str, words: str
+) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "w.pt")
+    given = given.replace("WEIGHTS", str(tmp_path / "w.pt"))
+    text = GAN.replace("loss: own_programs.judged", f"loss: own_programs.judged\n        {given}")
+    with pytest.raises(errors.ConfigError) as caught:
+        config.build(config.load(write(tmp_path, text)).config).initial()
+    assert words in str(caught.value)
+
+
+def test_joint_init_names_programs() -> None:
+    program = own.gan()
+    for what in ("params", "only", "rename"):
+        with pytest.raises(errors.ConfigurationError, match=f"{what}: expected names of programs"):
+            program.init(**{what: {"generater": {}}})
 
 
 def test_a_step_over_a_tree(tmp_path: Path) -> None:
