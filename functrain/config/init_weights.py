@@ -45,7 +45,7 @@ def initial_state(config: RunConfig, program: Any) -> Any:
 
 
 def _begun(program: Any, seed: int, options: WeightsOptions) -> Any:
-    found = weights(options.path, options.weights)
+    found = weights(options.path, options.weights, program=options.program)
     return program.init(seed, params=found, only=options.only, rename=options.rename)
 
 

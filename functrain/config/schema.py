@@ -64,6 +64,7 @@ class ProgramOptions:
         ema: a decay, or a mapping of the options of ``functrain.EMA`` or ``functrain.SWA``.
         nonfinite: action of a step with NaN or infinite loss or gradients.
         trainable: patterns of the paths to train; by default those that require gradients.
+        eval_gradients: evaluate with gradients, for a loss that differentiates by itself.
         detect_anomaly: name the module and the operation of the first NaN or infinity.
         sharpness_aware: sharpness-aware minimization, with its options.
         parts: into how many parts each batch is cut; as many processes may train, all with the
@@ -81,6 +82,7 @@ class ProgramOptions:
     ema: float | EMA | SWA | None = None
     nonfinite: Literal["raise", "skip", "ignore"] = "raise"
     trainable: str | list[str] | None = None
+    eval_gradients: bool = False
     detect_anomaly: bool = False
     sharpness_aware: bool | SharpnessOptions = False
     parts: Annotated[int, AtLeast(1)] | None = None
@@ -170,12 +172,14 @@ class WeightsOptions:
     Attributes:
         path: a run directory, a checkpoint, a safetensors file, or a ``state_dict`` by torch.save.
         weights: raw or averaged weights of a checkpoint.
+        program: whose weights, in a checkpoint of several programs.
         only: patterns of the model's names to load; it keeps its own values of the others.
         rename: beginnings of names there, each with that of the name in the model.
     """
 
     path: str
     weights: Literal["params", "ema"] = "params"
+    program: str | None = None
     only: str | list[str] | None = None
     rename: dict[str, str] | None = None
 

@@ -36,6 +36,7 @@ def program(
     nonfinite: Nonfinite = "raise",
     trainable: Trainable | None = None,
     evaluate: LossFunction | None = None,
+    eval_gradients: bool = False,
     detect_anomaly: bool = False,
 ) -> Program:
     """Make a program from a module, a loss and an optimizer.
@@ -58,6 +59,9 @@ def program(
         trainable: glob patterns or a predicate (path, tensor) of the parameters to train; by
             default those with ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``.
+        eval_gradients: evaluate with gradients from the start, for a loss or a model that
+            differentiates by itself; without it, an evaluation that fails for want of gradients is
+            repeated with them.
         detect_anomaly: repeat a step with NaN or infinite loss or gradients, and name the module,
             the operation and the line where the first such value is from: in the
             :class:`NonFiniteError`, or in a warning. Every step waits for the device, and a
@@ -95,6 +99,7 @@ def program(
         nonfinite=nonfinite,
         trainable=trainable,
         evaluate=evaluate,
+        eval_gradients=eval_gradients,
         detect_anomaly=detect_anomaly,
     )
     refuse_gradients(recipe)

@@ -365,7 +365,7 @@ class Program:
         """Return loss and metrics of a batch, in evaluation mode and without gradients.
 
         A loss that differentiates by itself, as one with forces or a gradient penalty does, is
-        evaluated with gradients.
+        evaluated with gradients; ``eval_gradients=True`` saves the attempt to do without.
 
         Args:
             state: where training stands; not changed.
@@ -400,6 +400,7 @@ class Program:
     ) -> Outcome:
         device = state.device
         function = self.recipe.evaluate or self.recipe.loss
+        gradients = gradients or self.recipe.eval_gradients
         with self.evaluating(state, weights, gradients=gradients) as module:
 
             def computing() -> Outcome:

@@ -78,6 +78,7 @@ class Recipe:
         nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``, or ``None``.
+        eval_gradients: whether evaluations run with gradients from the start.
         detect_anomaly: whether to find the operation in which a NaN or infinity appeared first.
         sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
         parts: into how many parts ``sharded`` cuts each batch; 0 in a program for one process.
@@ -95,6 +96,7 @@ class Recipe:
     nonfinite: Nonfinite = attrs.field(default="raise", validator=_named(one_of(Nonfinite)))
     trainable: Trainable | None = None
     evaluate: LossFunction | None = attrs.field(default=None, validator=_callable)
+    eval_gradients: bool = attrs.field(default=False, validator=_named(one_of(True, False)))
     detect_anomaly: bool = attrs.field(default=False, validator=_named(one_of(True, False)))
     sharpness: GradientTransform | None = None
     parts: int = 0
@@ -120,6 +122,7 @@ class Recipe:
 
     def _shown(self) -> list[str]:
         hidden = {"detect_anomaly"}  # which changes no result
+        hidden |= set() if self.eval_gradients else {"eval_gradients"}
         hidden |= set() if self.parts else {"parts", "buffers"}
         return [field.name for field in attrs.fields(Recipe) if field.name not in hidden]
 

@@ -60,9 +60,9 @@ def evaluated(
     held = {name: getattr(state, name) for name in names}
     axes = (0, 0, 0 if batches == "own" else None)
     parts(batch, 1, len(seeds_of(state)), batches)  # which checks it
-    with torch.no_grad(), scoped(seed, device), MemberDraws(streams):
+    with torch.set_grad_enabled(recipe.eval_gradients), scoped(seed, device), MemberDraws(streams):
         outcome: Outcome = mapped(of_one, axes, held, hyperparameters, batch)
-    return outcome
+    return outcome._replace(value=outcome.value.detach())
 
 
 def one_by_one(

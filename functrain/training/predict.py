@@ -40,7 +40,7 @@ def predict(
     """Return the outputs of the model for all samples of a data set, in order, on the CPU.
 
     The model is in evaluation mode and in the program's precision; nothing is followed for
-    gradients.
+    gradients, unless the program has ``eval_gradients``.
 
     Args:
         program: its model is called.
@@ -73,14 +73,14 @@ def predict(
     require_plain(program, "predict")
     if not isinstance(state, TrainState):
         raise not_a_state(state, data)
-    state = program.gathered(state)
+    state, gradients = program.gathered(state), program.recipe.eval_gradients
     source = as_source(in_order(data))
     outputs = []
     # A loader with its own generator draws its order from it: each call the same one.
     with keep_generators(getattr(source, "data", None)):
         for batch in source.epoch(0, 0, 0, None):
             if count(batch):
-                with program.evaluating(state, weights) as model:
+                with program.evaluating(state, weights, gradients=gradients) as model:
                     found = (function or called)(model, copied(batch, state.device))
                 found = _on_host(found)
                 if join:

@@ -104,6 +104,11 @@ def test_each_program_has_initial_weights_of_its_own(tmp_path: Path) -> None:
     train(tmp_path, "fit.until=1 step", "programs.generator.optimizer.lr=0.0")
     trained = ft.Checkpoints(tmp_path / "run").restore("latest")[0].train
     assert tree.equal(trained.generator.params["0.weight"], trunk["body.weight"])
+    options = f"{{path: {tmp_path / 'run'}, program: generator, weights: ema}}"
+    text = GAN.replace("program: {ema", f"init_from: {options}\n        program: {{ema", 1)
+    built = config.build(config.load(write(tmp_path, text)).config)
+    average = trained.generator.ema["params"]
+    assert tree.equal({**built.initial().generator.params}, {**average})
 
 
 @pytest.mark.parametrize(

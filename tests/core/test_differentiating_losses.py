@@ -160,6 +160,51 @@ class TestEvaluation:
 
 
 @EVERY
+def test_gradients_from_the_start_give_the_same_in_one_attempt(case: str) -> None:
+    loss = CASES[case][1]
+    calls: list[bool] = []
+
+    def counted(model: nn.Module, x: Tensor) -> Any:
+        calls.append(torch.is_grad_enabled())
+        return loss(model, x)
+
+    data = ft.data.Batches(X, len(X), shuffle=False)
+    found = []
+    for asked in (False, True):
+        own = program(case, evaluate=counted, eval_gradients=asked, precision="bf16")
+        state = own.init()
+        calls.clear()
+        found += [own.eval_step(state, X), ft.evaluate(own, state, data)]
+        assert all(calls) is asked
+        if asked:
+            assert len(calls) == 2
+    assert ft.tree.equal(found[0], found[2])
+    assert found[1] == found[3]
+
+
+def test_predictions_of_a_model_that_differentiates() -> None:
+    own = program("forces", eval_gradients=True)
+    state = own.init()
+    energy, pull = ft.predict(own, state, ft.data.Batches(X, 4), join=False)[0]
+    assert not energy.requires_grad
+    with own.evaluating(state, gradients=True) as model:
+        assert torch.equal(pull, model(X[:4].clone())[1])
+    assert "eval_gradients" not in program("forces").recipe.describe()
+    assert own.recipe.describe()["eval_gradients"] is True
+
+
+def test_members_of_a_population_evaluate_with_gradients() -> None:
+    def sloped(model: nn.Module, x: Tensor) -> Tensor:
+        assert torch.is_grad_enabled()
+        slope = torch.func.vmap(torch.func.grad(lambda one: model(one).sum()))
+        return (slope(x) + model(x)).square().mean()
+
+    own = ft.program(lambda: nn.Linear(3, 1), sloped, ft.optim.SGD(lr=0.1), eval_gradients=True)
+    pop = ft.population(own, {"lr": [0.1, 0.2]})
+    assert not pop.eval_step(pop.init(), X)["loss"].requires_grad
+
+
+@EVERY
 class TestTraining:
     def test_a_step_is_that_of_the_plain_loop(self, case: str) -> None:
         own = program(case)
