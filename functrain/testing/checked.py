@@ -44,7 +44,9 @@ def checked(program: Any) -> Any:
     """Return a program that checks at every step that its device part is pure.
 
     Each step runs three times, the last with the global random generators in another state, and
-    once more with donation, so it takes four times as long. Use it to find an impure step, also
+    once more with donation, so it takes four times as long. A step of a user's own may not write
+    to its state, through ``.data`` and ``.numpy()`` either, which steps themselves cannot see. Use
+    it to find an impure step, also
     under ``fit``. :func:`functrain.testing.check_pure` lists the comparisons. Results are the same.
 
     Args:
@@ -94,7 +96,7 @@ def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
             return {"new_state": new, "metrics": metrics}
 
         spares = [copy(state) for _ in range(3)]
-        first = watch_call(lambda: calling(spares[0]), {})
+        first = watch_call(lambda: calling(spares[0]), _kept(before, spares[0]))
         findings = first.findings + repeat_call(first, lambda: calling(spares[1]))
         if not findings:
             findings = repeat_with_other_generators(first, lambda: calling(spares[2]))
@@ -103,6 +105,15 @@ def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
         return step(*before, state, batch, rng)
 
     return call
+
+
+def _kept(before: list[Any], state: Any) -> dict[str, Any]:
+    """Return the parts of a state by name that a step must not write to, by ``.data`` either."""
+    if not before:
+        return {"state.tree": state}
+    (programs,) = before
+    each = ((name, one) for name, one in state.items() if not programs[name].donates)
+    return {f"state.{name}": one for name, one in each}
 
 
 @attrs.frozen(eq=False, repr=False)

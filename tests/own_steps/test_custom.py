@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -339,6 +340,49 @@ def test_a_step_with_a_memory_is_found() -> None:
         ft.checked(program).train_step(program.init(), own.X[:8])
     with pytest.raises(errors.IncompleteError, match="seen"):
         testing.check_complete((program, own.data()))
+
+
+def by_data(tensor: Tensor) -> None:
+    tensor.data.add_(1)
+
+
+def by_numpy(tensor: Tensor) -> None:
+    tensor.numpy()[...] += 1
+
+
+@pytest.mark.parametrize("write", [by_data, by_numpy])
+@pytest.mark.parametrize("kind", ["custom", "joint", "lent"])
+def test_writes_that_torch_does_not_count_are_found(write: Any, kind: str) -> None:
+    def shifted(tree: Any, batch: Any, rng: Any) -> Any:
+        write(tree["w"])
+        return {"w": tree["w"].clone()}, {}
+
+    def joint_step(programs: Any, states: Any, batch: Any, rng: Any) -> Any:
+        g = states["g"]
+        if kind == "joint":
+            write(g.params["weight"])
+        else:
+            with programs["g"].module(g) as module:
+                write(module.weight)
+        new, metrics = programs["g"].train_step(g, batch)
+        return {**states, "g": new}, metrics
+
+    custom = ft.custom(lambda seed: {"w": torch.zeros(2)}, shifted)
+    squared = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    one = ft.program(nn.Linear(2, 1), squared, ft.optim.SGD(lr=0.1))
+    program: Any = custom if kind == "custom" else ft.joint({"g": one}, step=joint_step)
+    where = "state.tree['w']" if kind == "custom" else "state.g.params['weight']"
+    with pytest.raises(errors.ImpurityError, match=re.escape(where)):
+        testing.check_pure(program, program.init(), torch.ones(3, 2))
+    with pytest.raises(errors.ImpurityError, match=re.escape(where)):
+        ft.checked(program).train_step(program.init(), torch.ones(3, 2))
+
+
+def test_a_donated_joint_step_may_be_checked() -> None:
+    program = ft.donated(ft.checked(own.gan()))
+    plain, _ = own.gan().train_step(own.gan().init(), own.X[:8])
+    state, _ = program.train_step(program.init(), own.X[:8])
+    assert tree.equal(state, plain)
 
 
 def test_what_no_checkpoint_can_hold_is_refused_at_the_beginning() -> None:
