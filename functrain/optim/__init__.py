@@ -32,6 +32,7 @@ from functrain.optim.methods.rmsprop import RMSprop
 from functrain.optim.methods.rprop import Rprop
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.methods.sgd import SGD
+from functrain.optim.torch_moments import load_torch_state
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
     AddNoise,
@@ -77,6 +78,7 @@ __all__ = [
     "is_bias_or_norm",
     "is_matrix",
     "layerwise_lr_decay",
+    "load_torch_state",
     "no_decay_on_bias_and_norm",
 ]
 

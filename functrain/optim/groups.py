@@ -70,7 +70,7 @@ class Groups(Optimizer):
             ConfigurationError: a parameter matches no pattern, or a pattern no parameter.
         """
         bound = attrs.evolve(self, assignment=self.assign(params))
-        parts = bound._parts(params, params)
+        parts = bound.parts(params, params)
         kept = [
             (pattern, (name, member.bind(parts[name])))
             for pattern, (name, member) in zip(self.patterns, self.members, strict=True)
@@ -115,14 +115,14 @@ class Groups(Optimizer):
             for pattern, (name, member) in zip(self.patterns, self.members, strict=True):
                 if not isinstance(member, Frozen):
                     self._check_used(pattern, name, params)
-        parts = self._parts(params, params)
+        parts = self.parts(params, params)
         return {name: member.init(parts[name]) for name, member in self._trained()}
 
     def update(
         self, grads: Params, state: OptimizerState, params: Params, lr: Mapping[str, Any]
     ) -> tuple[Params, OptimizerState]:
         """Let every member update its own parameters by its own learning rate."""
-        parts, given = self._parts(params, params), self._parts(grads, params)
+        parts, given = self.parts(params, params), self.parts(grads, params)
         updated, states = dict(params), {}
         for name, member in self._trained():
             own, states[name] = member.update(given[name], state[name], parts[name], lr[name])
@@ -133,13 +133,13 @@ class Groups(Optimizer):
         self, grads: Params, state: OptimizerState, params: Params, lr: Mapping[str, Any]
     ) -> None:
         """Let every member update its own parameters in place."""
-        parts, given = self._parts(params, params), self._parts(grads, params)
+        parts, given = self.parts(params, params), self.parts(grads, params)
         for name, member in self._trained():
             member.update_(given[name], state[name], parts[name], lr[name])
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return what each member evaluates with."""
-        parts, weights = self._parts(params, params), dict(params)
+        parts, weights = self.parts(params, params), dict(params)
         for name, member in self._trained():
             weights.update(member.eval_params(state[name], parts[name]))
         return weights
@@ -147,8 +147,13 @@ class Groups(Optimizer):
     def _trained(self) -> Iterable[tuple[str, Optimizer]]:
         return ((name, member) for name, member in self.members if not isinstance(member, Frozen))
 
-    def _parts(self, values: Params, params: Params) -> dict[str, Params]:
-        """Split a dict by path into one for each member."""
+    def parts(self, values: Params, params: Params) -> dict[str, Params]:
+        """Split a dict by path into one for each member.
+
+        Args:
+            values: by path.
+            params: the parameters of these paths, which decide.
+        """
         parts: dict[str, Params] = {name: {} for name, _ in self.members}
         known = self.assignment or {}
         for path, value in values.items():
