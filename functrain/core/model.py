@@ -23,7 +23,6 @@ from functrain.core.module_tensors import (
     lists,
     plain_paths,
     refuse,
-    refuse_closures,
     tensor_places,
 )
 from functrain.core.rng import derive, scoped
@@ -53,6 +52,7 @@ class FunctionalModule:
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         writes: the parameters that forwards were seen to write to.
         statistics: of batch norms, by path.
+        is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
     """
 
@@ -70,6 +70,7 @@ class FunctionalModule:
     known_buffers: KnownBuffers
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
+    is_held: bool
     in_pieces: set[str] = attrs.field(factory=set)
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
@@ -114,14 +115,34 @@ class FunctionalModule:
         tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
         if tensors.keys() != self.first_places.keys():  # a state of another program
             raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
+        module = self._copied(tensors)
+        for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
+            one.training = in_training if training else in_evaluation
+        return module
+
+    def _copied(self, tensors: Tensors) -> nn.Module:
+        """Return a module like the shell that has these tensors in all places."""
+        if self.factory is not None and self.is_held:
+            return _with(self.factory, tensors)  # functions of a copy would use the shell
         # A copy of an object is looked for here first, so no tensor is copied.
         memo: dict[int, Any] = {id(held[key]): tensors[path] for path, (held, key) in self.places}
         # By name, because steps are imported without it.
         copies = import_module("functrain.core.module_copies")
-        module: nn.Module = copies.module_copy(self.module, memo)
-        for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
-            one.training = in_training if training else in_evaluation
-        return module
+        try:
+            module: nn.Module = copies.module_copy(self.module, memo)
+        except (RuntimeError, TypeError):  # a lock, say
+            if self.factory is None:
+                raise
+            return _with(self.factory, tensors)
+        parts = [vars(one) for one in module.modules()]
+        held = {
+            id(t)
+            for one in parts
+            for t in (*one["_parameters"].values(), *one["_buffers"].values())
+        }
+        if all(id(tensor) in held for tensor in tensors.values()):
+            return module
+        return _with(lambda: module, tensors)  # a __deepcopy__ has passed by the memo
 
     def current_params(self) -> Tensors:
         """Return the parameters the shell holds now."""
@@ -213,6 +234,9 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     buffers = {plain[path]: b for path, b in buffers.items()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
     found = tensor_places(module, paths)
+    # By name, because steps are imported without it.
+    held_parts = import_module("functrain.core.held_parts")
+    held_parts.refuse_tensors(module, paths)
     return FunctionalModule(
         module=module,
         factory=factory,
@@ -232,7 +256,16 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         known_buffers=KnownBuffers.of(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
+        is_held=held_parts.has_holders(module),
     )
+
+
+def _with(factory: Factory, tensors: Tensors) -> nn.Module:
+    """Return the module that a factory makes, with other tensors."""
+    made = functionalize(factory)
+    for path, (container, key) in made.places:
+        container[key] = tensors.get(path, container[key])
+    return made.module
 
 
 def _copies(tensors: Tensors) -> Tensors:
@@ -248,7 +281,7 @@ def _copy(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({error}). functrain works on a private "
             "copy of the module; pass a factory instead: functrain.program(lambda: Model(...), ...)"
         ) from error
-    refuse_closures(module, copied)
+    import_module("functrain.core.held_parts").refuse_shared(module, copied)
     return copied
 
 

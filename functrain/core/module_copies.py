@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _SHARED = frozenset(
     {
@@ -59,6 +59,10 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         else:
             new.update([(_copy(key, memo), _copy(child, memo)) for key, child in value.items()])
         return new
+    if isinstance(value, Tensor) and value.grad_fn is not None:
+        # An earlier forward computed it, as of ``nn.utils.spectral_norm``; deepcopy refuses it.
+        computed = memo[id(value)] = value.detach().clone()
+        return computed
     if isinstance(value, nn.Module) and _is_plain(kind):
         return _copy_module(value, memo)
     return copy.deepcopy(value, memo)

@@ -2,7 +2,7 @@
 
 A tensor must be bound everywhere a forward may read it. Tuples, and functions that hold on to the
 module they were made in, make that impossible. Such a module is refused: its forward would
-silently go on to read the tensors it was made with.
+silently go on to read the tensors it was made with (see ``held_parts.py``).
 
 A model is the same with and without ``torch.compile``: its parameters have the same paths, so
 states, checkpoints and state dicts of one are those of the other.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from types import FunctionType, MethodType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -39,11 +39,11 @@ def tensor_places(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Pl
         ModelError: a tuple holds one of them.
     """
     found: dict[str, list[Place]] = {path: [] for path in paths.values()}
-    seen: set[int] = set()
     submodules = list(module.modules())
+    seen = {id(vars(m)) for m in submodules}
     roots = [tensors for m in submodules for tensors in (m._parameters, m._buffers)]
     for container in [*roots, *map(vars, submodules)]:
-        for place, key, value in _places(container, seen):
+        for place, key, value in places(container, seen):
             if isinstance(value, Tensor) and id(value) in paths:
                 found[paths[id(value)]].append((place, key))
             elif isinstance(value, tuple):
@@ -61,52 +61,36 @@ def lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any]
     ]
 
 
-def refuse_closures(source: nn.Module, copied: nn.Module) -> None:
-    """Refuse a copy of a module with functions that go on to use the original.
+def places(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield (container, key, value) of everything in a dict, list or tuple, at any depth.
+
+    The attributes of an object are the values of its ``__dict__``.
 
     Args:
-        source: the original.
-        copied: the copy; some modules make such functions for each copy.
-
-    Raises:
-        ModelError: a function in an attribute or a hook holds on to a part of the original.
+        container: to begin with.
+        seen: the ids of containers inside it to leave out; more are added.
     """
-    parts: dict[int, Any] = {id(part): part for part in source.modules()}
-    parts |= {id(tensor): tensor for tensor in (*source.parameters(), *source.buffers())}
-    seen: set[int] = set()
-    for path, submodule in copied.named_modules():
-        for _, key, value in _places(vars(submodule), seen):
-            held = _held(value) if isinstance(value, FunctionType) else ()
-            if any(id(one) in parts for one in held):
-                raise ModelError(
-                    f"{value.__qualname__}, {key!r} of {path or type(source).__name__!r}, refers "
-                    "to a part of the module, and so would a copy of it. functrain works "
-                    "on a private copy of the module; pass a factory instead: "
-                    "functrain.program(lambda: Model(...), ...)"
-                )
-
-
-def _places(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield (container, key, value) of everything in a dict or list, at any depth."""
-    if id(container) in seen:
-        return
     seen.add(id(container))
-    pairs = container.items() if isinstance(container, dict) else enumerate(container)
-    for key, value in list(pairs):
-        if isinstance(value, dict | list):
-            yield from _places(value, seen)
-        else:
-            yield container, key, value
+    waiting = [container]
+    while waiting:
+        container = waiting.pop()
+        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in list(pairs):
+            inside = _inside(value)
+            if inside is not None and id(inside) not in seen:
+                seen.add(id(inside))
+                waiting.append(inside)
+            if not isinstance(value, dict | list):
+                yield container, key, value
 
 
-def _held(function: FunctionType) -> Iterator[Any]:
-    """Yield the variables a function closes over; of bound methods, the object they belong to."""
-    for cell in function.__closure__ or ():
-        try:
-            content = cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-        yield content.__self__ if isinstance(content, MethodType) else content
+def _inside(value: Any) -> Any:
+    """Return the container of what is in a value, if a tensor may be in it."""
+    if isinstance(value, dict | list | tuple):
+        return value
+    if isinstance(value, Tensor | type | FunctionType | ModuleType):
+        return None
+    return vars(value) if type(value).__dictoffset__ else None
 
 
 def _refuse_in_tuple(held: tuple[Any, ...], key: Any, paths: dict[int, str]) -> None:
