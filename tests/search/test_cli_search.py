@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ pytestmark = [
 ]
 
 SOURCE = """
-import time
+import os, pathlib, time
 import torch
 import functrain as ft
 
@@ -43,12 +42,20 @@ def data(batch_size=8, wait=0.0):
     return Slow(ft.data.Batches((X, 3 * X), batch_size), wait)
 
 class Slow:
+    runs = 0  # of training, in this process
     def __init__(self, batches, wait):
-        self.batches, self.wait = batches, wait
+        self.batches, self.wait, self.read = batches, wait, 0
     def __len__(self):
         return len(self.batches)
     def __iter__(self):
+        Slow.runs += self.read == 0 and len(self) == 2
         for batch in self.batches:
+            self.read += 1
+            sent = pathlib.Path("signal")
+            if (Slow.runs, self.read) == (2, 6) and sent.exists():
+                number = int(sent.read_text())
+                sent.unlink()
+                os.kill(os.getpid(), number)
             time.sleep(self.wait)
             yield batch
 """
@@ -120,35 +127,25 @@ def values(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def wait_for(folder: Path, pattern: str, process: Child) -> None:
-    for _ in range(3000):
-        if list(folder.glob(pattern)):
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    raise AssertionError(f"there is no {pattern}")
+def interrupted(folder: Path, number: int, *arguments: str) -> tuple[int | None, str, str]:
+    """Search until a signal in the last epoch of the second run of the process."""
+    (folder / "signal").write_text(str(int(number)))
+    return ended(started(folder, *arguments))
 
 
-@pytest.mark.long
 @pytest.mark.row(47)
 def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
-    # Long enough to be killed in the middle by a process that polls.
-    (folder / "base.yaml").write_text(BASE.replace("3 epochs", "10 epochs"))
+    (folder / "base.yaml").write_text(BASE.replace("wait: 0.1", "wait: 0"))
     code, out, err = here("name=whole")
     assert code == 0, err
     assert "trials: 3 complete" in out
 
-    process = started(folder, "name=parts")
-    wait_for(folder, "runs/parts/trial-0000/seed-1/step-*", process)
-    process.kill()
-    process.wait()
+    code, _, err = interrupted(folder, signal.SIGKILL, "name=parts")
+    assert code == -signal.SIGKILL, err
     first = folder / "runs/parts/trial-0000/trial.json"
     assert list(json.loads(first.read_text())["seeds"]) == ["0"]
 
-    process = started(folder, "name=parts")
-    wait_for(folder, "runs/parts/trial-0001/seed-0/step-*", process)
-    process.send_signal(signal.SIGINT)
-    code, out, err = ended(process)
+    code, out, err = interrupted(folder, signal.SIGINT, "name=parts")
     assert code == 130, err
     assert "trial 0: was interrupted, resuming" in out
     assert "continue with: functrain search search.yaml name=parts" in out
@@ -178,10 +175,8 @@ def test_a_killed_search_of_populations_resumes(folder: Path, here: Here) -> Non
     assert "trials: 8 complete" in out
     whole = {path.parent.name for path in folder.glob("runs/whole/*/population.json")}
 
-    process = started(folder, "name=parts", *POPULATION)
-    wait_for(folder, "runs/parts/population-*/seed-1/step-00000002", process)
-    process.kill()
-    process.wait()
+    code, _, err = interrupted(folder, signal.SIGKILL, "name=parts", *POPULATION)
+    assert code == -signal.SIGKILL, err
     code, out, err = here("name=parts", *POPULATION)
     assert code == 0, err
     assert "trial 0: was interrupted, resuming" in out
