@@ -1,4 +1,4 @@
-"""Trials a minute of a search: one by one, and as populations.
+"""Trials of a search in a minute of CPU time: one by one, and as populations.
 
     python -m benchmarks.search [TRIALS]
 
@@ -42,9 +42,9 @@ def objective(transform: Any) -> ProgramObjective:
 
 
 def per_minute(trials: int, population: int, transform: Any) -> float:
-    """Return the trials a minute of a search."""
+    """Return the trials in a minute."""
     with tempfile.TemporaryDirectory() as directory:
-        begin = time.perf_counter()
+        begin = time.process_time()
         search(
             objective(transform),
             _SPACE,
@@ -55,7 +55,7 @@ def per_minute(trials: int, population: int, transform: Any) -> float:
             sampler={"name": "RandomSampler"},
             say=lambda line: None,
         )
-        return 60 * trials / (time.perf_counter() - begin)
+        return 60 * trials / (time.process_time() - begin)
 
 
 def main(trials: int) -> None:
@@ -64,15 +64,17 @@ def main(trials: int) -> None:
     require("optuna.logging", "search").set_verbosity(30)
     contenders = {
         "one by one, eager": (1, lambda program: program),
-        "one by one, compiled": (1, ft.compiled),
         f"population={_POPULATION}, eager": (_POPULATION, lambda program: program),
         f"population={_POPULATION}, compiled": (_POPULATION, ft.compiled),
+        "one by one, compiled": (1, ft.compiled),
     }
     first = None
     for name, (population, transform) in contenders.items():
         found = per_minute(trials, population, transform)
         first = first or found
-        print(f"{name:28} {found:7.1f} trials a minute, {found / first:5.2f} of the first")
+        print(
+            f"{name:28} {found:7.1f} trials a minute, {found / first:5.2f} of the first", flush=True
+        )
 
 
 if __name__ == "__main__":
