@@ -3,7 +3,7 @@
     python -m benchmarks.population_memory [MEMBERS] [eager | donated | compiled]
 
 It is the peak of the resident memory over some steps, less what was resident before the state was
-made. Linux only. What is measured runs alone in its process.
+made. Linux only. Each measurement takes a process of its own.
 """
 
 from __future__ import annotations
