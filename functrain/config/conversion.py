@@ -155,8 +155,9 @@ def _instance(value: dict[str, Any], cls: type, where: str) -> Any:
             raise ConfigError("missing", join_key(where, name))
     try:
         return cls(**arguments)
-    except ConfigError:
-        raise
+    except ConfigError as error:  # it names a key of the instance
+        own = str(error).removeprefix(f"{error.where}: ")
+        raise ConfigError(own, join_key(where, error.where or "") or None) from error
     except (FunctrainError, ValueError) as error:
         # Validators of attrs add further arguments after the message.
         sentence = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)

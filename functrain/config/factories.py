@@ -50,12 +50,12 @@ def build_program(config: RunConfig) -> Any:
     )
 
 
-def _part(config: RunConfig, name: str, part: PartConfig) -> ft.Program:
+def _part(config: RunConfig, name: str, part: PartConfig) -> Any:
     """Build a program of a joint one, on the device of the configuration."""
     fields = {field.name: getattr(part, field.name) for field in attrs.fields(PartConfig)}
-    alone = attrs.evolve(config, **fields, step=None, programs=None)
+    alone = attrs.evolve(config, **fields, programs=None)
     try:
-        return _of_model(alone)
+        return build_program(alone)
     except ConfigError as error:
         own, key = str(error), join_key("programs", name, error.where or "")
         raise ConfigError(own.removeprefix(f"{error.where}: "), key) from error

@@ -192,19 +192,36 @@ class PartConfig:
         model: target that creates the module, called with the random stream of the program.
         loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
         optimizer: target that creates the optimizer.
+        init: import path of ``init(seed)``, with ``step`` instead of a model
+            (``functrain.custom``): a replay memory, an environment, a queue.
+        step: import path of ``step(tree, batch, rng)``.
         evaluate: the same as ``loss`` for a function that replaces it in ``eval_step``.
         schedule: a target to which ``optimizer`` refers.
         init_from: path of initial weights, or a mapping of options.
         program: precision, clipping, averages, transformations.
     """
 
-    model: Target
-    loss: ImportPath | Target
-    optimizer: Target
+    model: Target | None = None
+    loss: ImportPath | Target | None = None
+    optimizer: Target | None = None
+    init: ImportPath | Target | None = None
+    step: ImportPath | Target | None = None
     evaluate: ImportPath | Target | None = None
     schedule: Target | None = None
     init_from: str | WeightsOptions | None = None
     program: ProgramOptions = ProgramOptions()
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the keys are those of one kind of program."""
+        of_tree = self.init is not None or self.step is not None
+        needed = ("init", "step") if of_tree else ("model", "loss", "optimizer")
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ConfigError("missing", name)
+        for field in attrs.fields(PartConfig) if of_tree else ():
+            own = field.name in (*needed, "evaluate")
+            if not own and getattr(self, field.name) != field.default:
+                raise ConfigError("has no effect with init and step", field.name)
 
 
 def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) -> None:

@@ -34,6 +34,19 @@ GAN = """
     fit: {until: 2 epochs, save_every: 3 steps}
     checkpoints: {monitor: eval/distance, mode: min}
 """
+MOCO = """
+    name: moco
+    programs:
+      encoder:
+        model: {_target_: own_programs.net, inputs: 2, outputs: 4, seed: 4}
+        loss: own_programs.contrast
+        optimizer: {_target_: functrain.optim.SGD, lr: 0.1, momentum: 0.9}
+        program: {ema: 0.99, clip_norm: 1.0}
+      queue: {init: own_programs.no_keys, step: own_programs.enqueue}
+    step: own_programs.moco_step
+    data: {_target_: own_programs.data}
+    fit: {until: 2 epochs}
+"""
 QUEUE = """
     name: queue
     init: own_programs.no_keys
@@ -142,6 +155,40 @@ def test_a_step_over_a_tree(tmp_path: Path) -> None:
     write(tmp_path, QUEUE)
     train(tmp_path)
     assert ft.Checkpoints(tmp_path / "run").restore("latest")[0].train.counters.step == 5
+
+
+def test_a_tree_among_several_programs(tmp_path: Path) -> None:
+    write(tmp_path, MOCO)
+    train(tmp_path, "fit.until=7 steps")
+    train(tmp_path)
+    straight = ft.fit(own.moco(), own.data(), until="2 epochs", progress=False).state
+    found = ft.Checkpoints(tmp_path / "run").restore("latest")[0].train
+    assert ft.tree.equal(found.queue.tree, straight.queue.tree)
+    assert ft.tree.equal(found.encoder.params, straight.encoder.params)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("init: own_programs.no_keys, ", ""), "programs.queue.init: missing"),
+        ((", step: own_programs.enqueue", ""), "programs.queue.step: missing"),
+        (("queue: {", "queue: {loss: own_programs.judged, "), "queue.loss: has no effect with"),
+        (("queue: {", "queue: {program: {ema: 0.9}, "), "queue.program: has no effect with"),
+        (
+            ("own_programs.enqueue", "own_programs.no_keys"),
+            "programs.queue.step: train_step: expected",
+        ),
+        (("loss: own_programs.contrast", "schedule: null"), "programs.encoder.loss: missing"),
+    ],
+)
+def test_mistakes_in_a_tree_name_their_key(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    assert change[0] in MOCO
+    path = write(tmp_path, MOCO.replace(*change, 1))
+    with pytest.raises(errors.ConfigError) as caught:
+        config.build(config.load(path).config)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
