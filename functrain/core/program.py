@@ -401,7 +401,7 @@ class Program:
         device = state.device
         function = self.recipe.evaluate or self.recipe.loss
         gradients = gradients or self.recipe.eval_gradients
-        with self.evaluating(state, weights, gradients=gradients) as module:
+        with self._evaluating(state, weights, gradients, own=False) as module:
 
             def computing() -> Outcome:
                 return evaluate(function, module, copied(batch, device), device)
@@ -423,8 +423,7 @@ class Program:
                 the trained parameters are then leaves that require gradients.
 
         Yields:
-            A private shell of the user's module; in the program's precision, and in a random
-            stream of its own.
+            A module of its own, in the program's precision and in a random stream of its own.
 
         Raises:
             ImpurityError: the block wrote to the weights, which are those of the state; names them.
@@ -437,11 +436,20 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
+        with self._evaluating(state, weights, gradients, own=True) as module:
+            yield module
+
+    @contextlib.contextmanager
+    def _evaluating(
+        self, state: TrainState, weights: str, gradients: bool, own: bool
+    ) -> Iterator[nn.Module]:
+        """Lend the shell, or a module of its own, which the block may keep for longer."""
         refuse_members(state)
         state = self.gathered(state)
         lent = self.weights(state, weights)
         versions = Versions(lent, f"state.{weights}")
-        params = self.fixed.model.writes.owned(lent)
+        model = self.fixed.model
+        params = model.writes.owned(lent)
         if gradients:
             trained = set(self.fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
@@ -450,7 +458,9 @@ class Program:
             torch.set_grad_enabled(gradients),
             scoped(evaluation_stream(state), state.device),
             precision.autocast(self.recipe.precision, state.device),
-            self.fixed.model.bound(params, buffers, training=False) as module,
+            contextlib.nullcontext(model.lent(params, buffers, training=False))
+            if own
+            else model.bound(params, buffers, training=False) as module,
         ):
             yield module
         versions.refuse_writes(*_READ_ONLY)

@@ -153,3 +153,16 @@ def test_unknown_weights_and_states(program: ft.Program) -> None:
         program.module(program.init(), "best").__enter__()
     with pytest.raises(errors.UnsupportedError, match="expected a TrainState"):
         program.module(program.init().params).__enter__()  # type: ignore[arg-type]
+
+
+def test_a_module_kept_beyond_its_evaluation_computes_with_the_same_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    program = ft.donated(ft.program(model, squared, ft.optim.SGD(lr=0.1)))
+    x = torch.randn(8, 3)
+    state, _ = program.train_step(program.init(), x)
+    with program.evaluating(state) as kept:
+        expected = kept(x)
+    assert torch.equal(kept(x), expected)
+    later, _ = program.train_step(state, x)
+    program.eval_step(later, x)
+    assert torch.equal(kept(x), expected)
