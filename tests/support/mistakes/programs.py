@@ -300,6 +300,12 @@ MISTAKES = [
         ("Lower the learning rate", "clip_norm=1.0", 'nonfinite="skip"'),
     ),
     Mistake(
+        errors.AnomalyWarning,
+        lambda *_: step(program(infinite, nonfinite="skip", detect_anomaly=True)),
+        ("step 0: the loss is inf",),
+        ("the first NaN is from", "an infinity from the backward pass of div", "programs.py"),
+    ),
+    Mistake(
         errors.ConfigurationError,
         lambda *_: unknown_weights(),
         ("got 'averaged'",),
