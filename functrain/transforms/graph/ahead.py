@@ -18,14 +18,25 @@ from torch import Tensor
 from torch.fx import GraphModule
 from xxhash import xxh3_128
 
-from functrain.transforms.graph.inductor import compile_to_file, load_file, settings_digest
+from functrain.transforms.graph.inductor import (
+    compile_to_file,
+    compile_update,
+    load_file,
+    load_update,
+    settings_digest,
+)
 from functrain.transforms.graph.inputs import form
+from functrain.transforms.graph.updates import Updates
 
 Callee = Callable[..., Any]
 
 
 def compiled_ahead(
-    directory: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+    directory: Path,
+    graph: GraphModule,
+    inputs: list[Tensor],
+    options: Mapping[str, Any],
+    updates: Updates | None = None,
 ) -> Callee:
     """Load the library of a graph, which is compiled if it is not there yet.
 
@@ -34,18 +45,26 @@ def compiled_ahead(
         graph: a function of tensors, one by one.
         inputs: tensors like those it will be given.
         options: settings of Inductor by name.
+        updates: what follows the graph, in a library of its own.
     """
-    path = directory / f"{digest(graph, inputs, options)}.pt2"
+    path = directory / f"{digest(graph, inputs, options, updates)}.pt2"
     if path.exists():
         try:
-            call = load_file(path)
+            call = _loaded(path, updates)
             with contextlib.suppress(OSError):  # it may be another user's, or removed by now
                 os.utime(path)  # which says that it is used
             return call
-        except RuntimeError:
+        except (RuntimeError, ImportError):
             path.unlink(missing_ok=True)  # damaged, or of another machine
+    if updates is not None:  # first: a process that finds the other file finds both
+        compile_update(updates, path.with_suffix(".so"))
     compile_to_file(path, graph, inputs, options)
-    return load_file(path)
+    return _loaded(path, updates)
+
+
+def _loaded(path: Path, updates: Updates | None) -> Callee:
+    call = load_file(path)
+    return call if updates is None else updates.after(call, load_update(path.with_suffix(".so")))
 
 
 def prune(directory: Path, limit: int) -> None:
@@ -64,9 +83,15 @@ def prune(directory: Path, limit: int) -> None:
         total += size
         if number and total > limit:
             path.unlink(missing_ok=True)
+            path.with_suffix(".so").unlink(missing_ok=True)
 
 
-def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]) -> str:
+def digest(
+    graph: GraphModule,
+    inputs: list[Tensor],
+    options: Mapping[str, Any],
+    updates: Updates | None = None,
+) -> str:
     """Return a name for what a graph is compiled to: equal ones are the same library."""
     devices = {str(tensor.device) for tensor in inputs}
     names = [torch.cuda.get_device_name(name) for name in sorted(devices) if "cuda" in name]
@@ -80,6 +105,7 @@ def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any])
         settings_digest(),
         sorted((name, str(_identity(value))) for name, value in options.items()),
         [form(tensor) for tensor in inputs],
+        updates,
     )
     found = xxh3_128(f"{graph.code}{surroundings}".encode())
     for name, constant in sorted([*graph.named_parameters(), *graph.named_buffers()]):

@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule
 from xxhash import xxh3_128
 
 from functrain.errors.base import FunctrainWarning, warn
+from functrain.transforms.graph.updates import Updates
 
 Callee = Callable[..., Any]
 
@@ -46,9 +47,7 @@ def compile_in_memory(
     One library for all kernels takes private parts of Inductor. Where a version of torch has
     changed them, Inductor compiles in its own way, to the same bytes.
     """
-    # A precompiled header takes as long as three libraries without one.
-    fast = {**_without_trials(), "cpp_cache_precompile_headers": False}
-    with torch._inductor.config.patch({**fast, **options}):
+    with torch._inductor.config.patch({**_fast(), **options}):
         try:
             from functrain.transforms.graph.kernels import one_library
 
@@ -63,6 +62,30 @@ def compile_in_memory(
         FunctrainWarning,
     )
     return call
+
+
+def compile_update(updates: Updates, path: Path | None = None) -> Callable[..., None]:
+    """Compile the updates that were taken out of a graph.
+
+    Args:
+        updates: as ``elementwise.py`` found them.
+        path: where to keep the library, besides in Inductor's cache.
+    """
+    from functrain.transforms.graph import kernels
+
+    with torch._inductor.config.patch(_fast()):
+        return kernels.compile_update(updates.source, updates.given, path)
+
+
+def load_update(path: Path) -> Callable[..., None]:
+    """Load a library that :func:`compile_update` has kept.
+
+    Raises:
+        ImportError: the file is missing, damaged, or of another machine.
+    """
+    from functrain.transforms.graph import kernels
+
+    return kernels.load_update(path)
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callee:
@@ -92,6 +115,11 @@ def compile_to_file(
             )
         package_aoti(str(Path(directory) / "step.pt2"), files)
         os.replace(Path(directory) / "step.pt2", path)
+
+
+def _fast() -> dict[str, Any]:
+    # A precompiled header takes as long as three libraries without one.
+    return {**_without_trials(), "cpp_cache_precompile_headers": False}
 
 
 def _without_trials() -> dict[str, Any]:

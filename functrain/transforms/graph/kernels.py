@@ -7,8 +7,12 @@ seven kernels takes six times as long as one library that holds them all.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
@@ -24,7 +28,7 @@ static PyObject* k{n}_py(PyObject* self, PyObject* args) {{
     try {{
         if (!PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) != {count})
             throw std::runtime_error("expected {count} arguments");
-        k{n}({args});
+        {call}
         Py_RETURN_NONE;
     }} catch (std::exception const& error) {{
         PyErr_SetString(PyExc_RuntimeError, error.what());
@@ -117,12 +121,61 @@ def source(kernels: Sequence[Kernel]) -> str:
         functions.append(f"#define kernel k{n}\n{kernel.source}\n#undef kernel\n")
         types = [one.replace("const ", "") for one in kernel.types]
         args = ", ".join(f"parse_arg<{one}>({_ITEMS}, {n})" for n, one in enumerate(types))
-        bindings.append(_BINDING.format(n=n, count=len(types), args=args))
+        bindings.append(_BINDING.format(n=n, count=len(types), call=f"k{n}({args});"))
         methods.append(f"PyCFunction_New(&k{n}_method, nullptr)")
-    ending = Libraries.suffix_template.format(
+    return "".join([*functions, _ending(bindings, methods)])
+
+
+def update_source(text: str, count: int) -> str:
+    """Return the source of a module whose ``kernels()`` returns ``update`` of so many tensors.
+
+    Args:
+        text: the C++ source of ``update(void* const* p)``.
+        count: of the addresses it takes.
+    """
+    call = f"""void* p[{count}];
+        for (int n = 0; n < {count}; ++n) p[n] = parse_arg<char*>({_ITEMS}, n);
+        Py_BEGIN_ALLOW_THREADS
+        update(p);
+        Py_END_ALLOW_THREADS"""
+    binding = _BINDING.format(n=0, count=count, call=call)
+    return text + _ending([binding], ["PyCFunction_New(&k0_method, nullptr)"])
+
+
+def _ending(bindings: list[str], methods: list[str]) -> str:
+    return Libraries.suffix_template.format(
         entry_func=Libraries.entry_function,
         arg_len=0,
         extra_parse_arg="".join(bindings),
         call_entry_func=f'return Py_BuildValue("[{"N" * len(methods)}]", {", ".join(methods)});',
     )
-    return "".join([*functions, ending])
+
+
+def compile_update(text: str, count: int, path: Path | None = None) -> Callable[..., None]:
+    """Return the function ``update`` of a library, which is compiled where that was not done yet.
+
+    Args:
+        text: see :func:`update_source`.
+        count: of the tensors it takes.
+        path: where to keep the library, besides in Inductor's cache.
+    """
+    # Inductor's own kernels are vector code by hand, and it tells the compiler to make no more. A
+    # square root that may set errno is a call.
+    flags = ("-ftree-loop-vectorize", "-fno-math-errno")
+    library = Libraries.load(update_source(text, count), needs_vec_isa=False, extra_flags=flags)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+            os.replace(shutil.copy(library.__file__, directory), path)
+    update: Callable[..., None] = library.kernels()[0]
+    return update
+
+
+def load_update(path: Path) -> Callable[..., None]:
+    """Load a library that :func:`compile_update` has kept.
+
+    Raises:
+        ImportError: the file is damaged, or of another machine.
+    """
+    update: Callable[..., None] = Libraries._load_library(str(path), path.stem).kernels()[0]
+    return update

@@ -75,6 +75,7 @@ class Lowering:
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         from functrain.transforms.graph import inductor
+        from functrain.transforms.graph.elementwise import split
 
         options = {
             # Inputs are checked before the call, at a tenth of the cost.
@@ -83,11 +84,13 @@ class Lowering:
             **inductor.settings_of_mode(self.mode),
             **self.options,
         }
+        updates = split(graph)
         if self.directory is not None:
             from functrain.transforms.graph.ahead import compiled_ahead, prune
 
-            call = compiled_ahead(self.directory, graph, inputs, options)
+            call = compiled_ahead(self.directory, graph, inputs, options, updates)
             if self.limit is not None:
                 prune(self.directory, self.limit)
             return call
-        return inductor.compile_in_memory(graph, inputs, options)
+        rest = inductor.compile_in_memory(graph, inputs, options)
+        return rest if updates is None else updates.after(rest, inductor.compile_update(updates))
