@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import optax
 from torch import Tensor, nn
 
+Batch = tuple[Tensor, Tensor]
 Params = list[tuple[jax.Array, jax.Array]]
 
 
-def population(
-    net: nn.Sequential, batch: tuple[Tensor, Tensor], members: int
-) -> Callable[[], None]:
+def population(net: nn.Sequential, batch: Batch, members: int) -> Callable[[], None]:
     """Return a step of members that differ in their learning rate."""
     inputs, targets = (jnp.array(one.numpy()) for one in batch)
     rates = jnp.array([1e-3 * (1 + n / members) for n in range(members)])

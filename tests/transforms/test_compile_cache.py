@@ -80,7 +80,7 @@ def test_a_damaged_library_is_compiled_again(
     path.write_bytes(path.read_bytes()[:500])
     (found,) = compiled_ahead(tmp_path, graph, given, {})(*given)
     torch.testing.assert_close(found, torch.ones(8).sin() + 1)
-    assert {one.name for one in tmp_path.iterdir()} == {path.name, f"{path.stem}.so"}
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert path.stat().st_size > 1000
     # In torch's cache, one process would pack the parts that another is writing again.
     assert packed
@@ -164,12 +164,7 @@ def test_what_was_used_longest_ago_is_pruned(tmp_path: Path) -> None:
         path.with_suffix(".so").write_bytes(bytes(1))
     (tmp_path / "other").write_bytes(bytes(1000))
     prune(tmp_path, 250)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "a.pt2",
-        "a.so",
-        "b.pt2",
-        "b.so",
-        "other",
-    ]
+    names = ["a.pt2", "a.so", "b.pt2", "b.so", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     prune(tmp_path, 10)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "a.so", "other"]
