@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,27 +16,11 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.transforms.graph.aliases import Aliases, is_pure
 from functrain.transforms.graph.cplusplus import TYPES, has_expression
-from functrain.transforms.graph.loops import source
+from functrain.transforms.graph.loops import Update, source
 from functrain.transforms.graph.updates import Updates, layout
 
 _COPY = torch.ops.aten.copy_.default
 _DTYPES = (torch.float32, torch.float64)
-
-
-class Update(NamedTuple):
-    """The formulas that write to one parameter, with others of its shape that share some.
-
-    Attributes:
-        nodes: formulas in their order.
-        writes: the inputs of the graph that are written to, with their new values.
-        inputs: tensors of the same layout that it reads or writes.
-        numbers: tensors without dimensions that it reads.
-    """
-
-    nodes: list[Node]
-    writes: dict[Node, Node]
-    inputs: list[Node]
-    numbers: list[Node]
 
 
 def split(module: GraphModule) -> Updates | None:

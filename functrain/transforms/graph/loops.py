@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch.fx import Node
 
 from functrain.transforms.graph.cplusplus import PRELUDE, TYPES, expression
-
-if TYPE_CHECKING:
-    from functrain.transforms.graph.elementwise import Update
 
 _PARALLEL = 1 << 16  # elements from which another thread is worth its start
 _RULE = """
@@ -40,6 +37,22 @@ static void update(void* const* p) {{
                 one.size * part / {parts}, one.size * (part + 1) / {parts}, p, places + one.first);
 }}
 """
+
+
+class Update(NamedTuple):
+    """The formulas that write to one parameter, with others of its shape that share some.
+
+    Attributes:
+        nodes: formulas in their order.
+        writes: the inputs of the graph that are written to, with their new values.
+        inputs: tensors of the same layout that it reads or writes.
+        numbers: tensors without dimensions that it reads.
+    """
+
+    nodes: list[Node]
+    writes: dict[Node, Node]
+    inputs: list[Node]
+    numbers: list[Node]
 
 
 def source(updates: Sequence[Update], given: Sequence[Node]) -> str:
