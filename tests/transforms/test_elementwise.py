@@ -212,6 +212,17 @@ def test_a_number_that_is_written_to_is_read_before() -> None:
     _same(function, [torch.randn(4), torch.tensor(2.0)])
 
 
+def test_equal_numbers_of_which_one_is_written_to_stay_two() -> None:
+    def function(param: Tensor, step: Tensor) -> list[Tensor]:
+        sums, rates = [torch.full((), 2.0) for _ in range(2)], [step * 2 for _ in range(2)]
+        sums[0].add_(step)
+        rates[1].view(()).mul_(3)
+        param.copy_(param * rates[0] + sums[1])
+        return [*sums, *rates]
+
+    _same(function, [torch.randn(4), torch.tensor(2.0)])
+
+
 def test_a_gradient_that_is_another_parameter_is_its_old_value() -> None:
     def function(one: Tensor, other: Tensor) -> list[Tensor]:
         grads = other.clone(), one.clone()

@@ -55,7 +55,8 @@ def merge_numbers(graph: Graph) -> None:
     """Merge equal computations of tensors without dimensions, such as bias corrections."""
     aliases, found = Aliases(graph), dict[object, Node]()
     for node in list(graph.nodes):
-        if not is_pure(node) or not _is_number(node):
+        # One that is written to later, as `total += x` does, is a tensor of its own.
+        if not is_pure(node) or not _is_number(node) or aliases.writes(node):
             continue
         if not all(
             _is_number(one) and aliases.is_unchanged(one, node) for one in node.all_input_nodes
