@@ -248,5 +248,10 @@ def test_a_library_that_is_kept_is_loaded_again(tmp_path: Path) -> None:
     assert param.tolist() == [3, 3, 3]
     with pytest.raises(RuntimeError, match="expected 1 arguments"):
         load_update(path)(param, param)
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) // 4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ImportError, match="expected a library with its checksum"):
+            load_update(path)
     with pytest.raises(ImportError):
         load_update(tmp_path / "missing.so")

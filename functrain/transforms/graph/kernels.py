@@ -19,6 +19,7 @@ from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.codegen import common
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+from xxhash import xxh3_128
 
 _TOGETHER = 24  # kernels in one library, of which a large graph has one for each compiler thread
 _ONE_AT_A_TIME = threading.RLock()  # Inductor's writers are the process's
@@ -54,6 +55,7 @@ class Libraries(CppPythonBindingsCodeCache):
 
 # From torch 2.15 on Inductor's functions take an array of arguments, before a tuple.
 _TAKES_ARRAY = "parse_arg(PyObject* const* args" in Libraries.suffix_template
+_SUM = 16  # bytes of a checksum
 _ITEMS = "reinterpret_cast<PyTupleObject*>(args)->ob_item" if _TAKES_ARRAY else "args"
 
 
@@ -166,7 +168,10 @@ def compile_update(text: str, count: int, path: Path | None = None) -> Callable[
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-            os.replace(shutil.copy(library.__file__, directory), path)
+            copied = Path(shutil.copy(library.__file__, directory))
+            with copied.open("ab") as file:  # a loader ignores what follows a library
+                file.write(xxh3_128(copied.read_bytes()).digest())
+            os.replace(copied, path)
     update: Callable[..., None] = library.kernels()[0]
     return update
 
@@ -177,5 +182,9 @@ def load_update(path: Path) -> Callable[..., None]:
     Raises:
         ImportError: the file is damaged, or of another machine.
     """
+    # To load a library that was cut short ends the process with SIGBUS.
+    found = path.read_bytes() if path.exists() else b""
+    if xxh3_128(found[:-_SUM]).digest() != found[-_SUM:]:
+        raise ImportError(f"expected a library with its checksum, got {len(found)} bytes at {path}")
     update: Callable[..., None] = Libraries._load_library(str(path), path.stem).kernels()[0]
     return update
