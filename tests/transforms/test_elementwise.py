@@ -256,3 +256,17 @@ def test_a_library_that_is_kept_is_loaded_again(tmp_path: Path) -> None:
             load_update(part)
     with pytest.raises(ImportError):
         load_update(tmp_path / "missing.so")
+
+
+def test_a_graph_that_returns_another_layout_is_refused_before_the_update() -> None:
+    def function(param: Tensor) -> list[Tensor]:
+        param.copy_(param - param.flip(0))
+        return []
+
+    graph, param = _traced(function, [torch.ones(2, 3)]), torch.ones(2, 3)
+    found = split(graph)
+    assert found is not None
+    updates = found.after(lambda *_: [torch.ones(3, 2).t()], compile_update(found))
+    with pytest.raises(RuntimeError, match="expected tensors laid out as"):
+        updates(param)
+    assert param.tolist() == [[1, 1, 1], [1, 1, 1]]
