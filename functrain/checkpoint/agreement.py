@@ -31,14 +31,7 @@ _MEETING = timedelta(seconds=15)
 
 @attrs.frozen
 class Trouble:
-    """An exception of one rank, as other ranks hear of it.
-
-    Attributes:
-        rank: the rank.
-        kind: the class that other ranks raise.
-        code: the error number of an ``OSError``.
-        text: the message.
-    """
+    """An exception of one rank, as other ranks hear of it."""
 
     rank: int
     kind: type[FunctrainError]
@@ -69,11 +62,7 @@ class Trouble:
 
 
 def agree(world: World, error: Exception | None) -> None:
-    """Raise on every rank if one of them has an error.
-
-    Raises:
-        The rank's own error, or one of the same class that names the first rank with an error.
-    """
+    """Raise on every rank if one has an error; the others raise its class and name the rank."""
     found = world.gathered(None if error is None else Trouble.of(world.rank, error))
     if error is not None:
         raise error
@@ -83,11 +72,7 @@ def agree(world: World, error: Exception | None) -> None:
 
 
 def from_first(world: World | None, ask: Callable[[], T]) -> T:
-    """Return the answer of rank 0 on every rank; without a world, that of this process.
-
-    Raises:
-        The error of rank 0.
-    """
+    """Return the answer of rank 0 on every rank, or raise its error; without a world, ask here."""
     if world is None:
         return ask()
     found: list[T] = []
@@ -123,9 +108,6 @@ def connected(world: World) -> World:
 
     Messages of a save cannot mix with those of a step that runs meanwhile, and the group waits for
     slow disks longer than a step waits for a hanging rank.
-
-    Raises:
-        RankFailedError: a rank has failed, or fails now.
     """
     if world.size == 1:
         return world

@@ -36,17 +36,7 @@ def assemble(
     options: PathOptions,
     migrate: Callable[[Tree], Tree] | None,
 ) -> Tree:
-    """Build the requested tree.
-
-    Args:
-        source: the checkpoint.
-        like: the tree expected, or ``None``.
-        options: what may differ.
-        migrate: a function to apply to the saved tree first.
-
-    Raises:
-        CheckpointMismatchError: the checkpoint does not fit; the message lists all mismatches.
-    """
+    """Build the requested tree."""
     if migrate is not None:
         return _migrated(source, like, migrate, options)
     if like is not None:

@@ -142,23 +142,22 @@ class Saver:
             UnsupportedError: the tree has a leaf that could not be restored exactly.
             The error of the previous save, if it failed; then this one is not started.
         """
-        with self._one_at_a_time:
-            self._save(tree, step, metrics, info, frozen, first)
 
-    def _save(
-        self,
-        tree: Tree,
-        step: int,
-        metrics: Mapping[str, Any] | None,
-        info: Any,
-        frozen: Iterable[str],
-        first: Callable[[], None] | None,
-    ) -> None:
         def held() -> Snapshot:
             snap = snapshot(tree, info=info, step=step, metrics=metrics, frozen=frozen)
             self.wait()  # only now: taking the snapshot runs user code, which may have saved too
             return self._holding.hold(snap)
 
+        with self._one_at_a_time:
+            self._save(tree, step, held, first)
+
+    def _save(
+        self,
+        tree: Tree,
+        step: int,
+        held: Callable[[], Snapshot],
+        first: Callable[[], None] | None,
+    ) -> None:
         world = self._ranks(tree)
         if world is not None:
             self.wait()  # the save before uses the group of this one

@@ -47,15 +47,7 @@ class PathMatch:
 def match_by_path(
     json: Json, leaves: Sequence[Declared], like: Tree, options: PathOptions, began: Began
 ) -> PathMatch:
-    """Find the places of the leaves of a checkpoint in ``like``.
-
-    Args:
-        json: the saved structure.
-        leaves: dtype and shape of its tensors.
-        like: the tree expected.
-        options: what may differ.
-        began: what the run recorded about its buffers.
-    """
+    """Find the places of the leaves of a checkpoint in ``like``."""
     saved, problems, counts = renamed(json, options)
     result = PathMatch(problems=problems)
     used: set[str] = set()

@@ -17,13 +17,7 @@ from functrain.tree import Path, path_string
 
 @attrs.frozen
 class Report:
-    """The answer of a rank to the contents of rank 0.
-
-    Attributes:
-        trouble: why it cannot take part.
-        missing: indices of leaves that it does not have.
-        same: aliases among the leaves of which rank 0 holds no bytes.
-    """
+    """The answer of a rank: its trouble, leaves it lacks, and aliases that rank 0 cannot see."""
 
     trouble: Trouble | None
     missing: frozenset[int] = frozenset()

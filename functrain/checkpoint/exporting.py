@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import attrs
-import orjson
 import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import BY_NAME, safetensors_entry
+from functrain.checkpoint.format.layout import safetensors_header
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import verify
-from functrain.checkpoint.storage import reading
+from functrain.checkpoint.outline import read_tensor
 from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory
 from functrain.checkpoint.weights import What, select_weights
 from functrain.errors import (
     CheckpointExistsError,
-    CheckpointReadError,
     CheckpointWriteError,
     ConfigurationError,
     FunctrainError,
@@ -52,11 +51,7 @@ class _Source:
 
     def read(self, name: str) -> Tensor:
         """Read and verify one tensor, row-major, on the CPU."""
-        leaf = attrs.evolve(self.weights[name], stride=None, alias_of=None)
-        try:
-            return reading.read(self.place, self.manifest.files, [leaf], {})[0]
-        except OSError as error:
-            raise CheckpointReadError(self.place, error) from error
+        return read_tensor(self.place, self.manifest, self.weights[name])
 
 
 def export(
@@ -208,9 +203,7 @@ def _header(entries: list[tuple[str, Leaf]]) -> bytes:
         dtype, shape = safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)
         start, end = end, end + leaf.length
         fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = orjson.dumps(fields)
-    text += b" " * (-(8 + len(text)) % 64)  # so that tensors are aligned when mapped
-    return len(text).to_bytes(8, "little") + text
+    return safetensors_header(fields)
 
 
 def _write_state_dict(draft: Path, source: _Source) -> None:

@@ -40,11 +40,7 @@ _UNREADABLE = (
 class Shared:
     """A payload file of an earlier checkpoint that can be linked, according to its manifest.
 
-    Attributes:
-        directory: the earlier checkpoint.
-        file: the record of the file.
-        leaves: the records of its tensors, which cover all of it except the header.
-        hashes: hashes in the records, by index of the tensor to save.
+    Its leaves cover all of it except the header; ``hashes`` are by index of the tensor to save.
     """
 
     directory: Path
@@ -60,15 +56,7 @@ def newest(directory: Path, step: int) -> Path | None:
 
 
 def candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
-    """Return the file of an earlier checkpoint that holds tensors of the same names and sizes.
-
-    Args:
-        previous: the earlier checkpoint, if there is one.
-        plan: the layout of each file.
-
-    Returns:
-        The file with the hashes that its tensors had; ``None`` if there is no such file.
-    """
+    """Return the file of an earlier checkpoint that holds tensors of the same names and sizes."""
     layout = next((each for each in plan if each.name == _NAME), None)
     # Through a symbolic link, a file outside of the run directory would become part of it.
     if layout is None or previous is None or previous.is_symlink():
@@ -93,16 +81,7 @@ def candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
 def find(
     previous: Path | None, plan: list[Layout], tensors: list[tuple[TreePath, Tensor]]
 ) -> Shared | None:
-    """Find out whether an earlier checkpoint holds the same frozen tensors.
-
-    Args:
-        previous: the earlier checkpoint, if there is one.
-        plan: the layout of each file.
-        tensors: all tensors with their paths.
-
-    Returns:
-        The argument of :func:`link`, or ``None`` if the file must be written.
-    """
+    """Return the file of an earlier checkpoint with the same frozen tensors, for :func:`link`."""
     found = candidate(previous, plan)
     if found is None:
         return None
@@ -113,15 +92,7 @@ def find(
 def link(shared: Shared, directory: Path) -> bool:
     """Link the file into another directory, durably, and verify every byte of it.
 
-    Args:
-        shared: the result of :func:`find`.
-        directory: the checkpoint being written.
-
-    Returns:
-        Whether the file was linked. If not, the directory has no such file and it must be written.
-
-    Raises:
-        OSError: a damaged link could not be removed.
+    Returns ``False`` if the file must be written instead; then there is none in the directory.
     """
     place = directory / _NAME
     try:

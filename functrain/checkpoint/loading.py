@@ -146,7 +146,6 @@ def read(
         raise ConfigurationError("rename, cast and partial need the tree to fit to: give like=")
     if like is None and migrate is not None and by_path.only is not None:
         raise ConfigurationError("only and migrate together need the tree to fit to: give like=")
-    target = None if device is None else torch.device(device)
     holders = world_of(like)
     if holders is not None and device is not None:
         raise ConfigurationError(
@@ -156,9 +155,8 @@ def read(
     world = world or holders
 
     def attempt(place: Path) -> tuple[Tree, Manifest]:
-        source = CheckpointReader(
-            path=place, manifest=manifest_at(place), types=types, device=target, verify=verify
-        )
+        target = None if device is None else torch.device(device)
+        source = CheckpointReader(place, manifest_at(place), types, target, verify)
         return assemble.assemble(source, like, by_path, migrate), source.manifest
 
     if world is None:

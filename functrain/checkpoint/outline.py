@@ -17,7 +17,8 @@ from functrain.checkpoint import Leaf, Manifest
 from functrain.checkpoint.format.scalars import Json, decode_scalar
 from functrain.checkpoint.format.structure import Node, decode_node
 from functrain.checkpoint.storage import reading
-from functrain.errors import CheckpointCorruptError, CheckpointReadError, FunctrainError
+from functrain.checkpoint.translate_errors import read_errors
+from functrain.errors import CheckpointCorruptError
 from functrain.tree import Path, path_string
 
 _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
@@ -100,28 +101,11 @@ def outline(manifest: Manifest) -> Iterator[Entry]:
 
 
 def read_tensor(place: FilePath, manifest: Manifest, leaf: Leaf) -> Tensor:
-    """Read one tensor, and verify it.
-
-    Args:
-        place: the checkpoint's directory.
-        manifest: of the checkpoint.
-        leaf: of the tensor, in the manifest.
-
-    Returns:
-        The tensor on the CPU, row-major and with memory of its own.
-
-    Raises:
-        CheckpointCorruptError: its bytes are not the saved ones.
-        CheckpointReadError: the system refused to read it.
-    """
+    """Read and verify one tensor, row-major, on the CPU, in memory of its own."""
     alone = attrs.evolve(leaf, stride=None, alias_of=None)
     file = [file for file in manifest.files if file.name == leaf.file]
-    try:
+    with read_errors(place):
         return reading.read(place, file, [alone], {})[0]
-    except FunctrainError:
-        raise
-    except OSError as error:
-        raise CheckpointReadError(place, error) from error
 
 
 def _entry(

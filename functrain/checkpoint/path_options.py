@@ -24,14 +24,7 @@ DROPPED = object()
 
 @attrs.frozen
 class PathOptions:
-    """The allowed differences between a checkpoint and ``like``.
-
-    Attributes:
-        only: globs over paths of leaves, or of nodes with all their leaves; load no others.
-        rename: new path by saved path; a path includes everything below it, ``*`` is any text.
-        cast: convert to the dtype in ``like`` where torch considers the cast safe.
-        partial: skip leaves that only one side has.
-    """
+    """The allowed differences between a checkpoint and ``like``; see ``load``."""
 
     only: tuple[str, ...] | None = None
     rename: Mapping[str, str] = attrs.field(factory=dict)
@@ -58,12 +51,7 @@ class PathOptions:
 
 
 def without_classes(json: Json) -> Json:
-    """Replace the classes in a structure by dicts of their fields.
-
-    Example:
-        >>> without_classes({"$attrs": "somewhere.State", "fields": {"step": 1}})
-        {'step': 1}
-    """
+    """Replace the classes in a structure by dicts of their fields."""
     node = inner_node(json)
     if node is None:
         return json
@@ -105,11 +93,7 @@ def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
 def renamed(
     json: Json, options: PathOptions
 ) -> tuple[dict[str, Json], list[str], Mapping[str, int]]:
-    """Rename the nodes and leaves of a structure.
-
-    Returns:
-        (structure by new dotted path, a sentence about each problem, uses of each saved path).
-    """
+    """Return the structure by new path, a sentence about each problem, and uses of saved paths."""
     found = list(_entries(json))
     counts = Counter(name for name, _ in found)
     return *rename_leaves(dict(found), options.rename, counts), counts

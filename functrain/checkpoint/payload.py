@@ -56,14 +56,7 @@ class Start:
 
 @attrs.frozen(eq=False)
 class Payload:
-    """The part of one rank in a save.
-
-    Attributes:
-        world: the ranks.
-        snap: the snapshot of this rank.
-        contents: the leaves of rank 0.
-        failure: the first exception of this rank.
-    """
+    """The part of one rank in a save."""
 
     world: World
     snap: Snapshot
@@ -72,10 +65,6 @@ class Payload:
 
     def write(self, start: Start, shared: Shared | None = None) -> writing.Hashes:
         """Write and sync the ranges of this rank; return the hashes of all leaves.
-
-        Args:
-            start: the files and the place.
-            shared: a file that may be linked, on rank 0.
 
         Raises:
             TroubleError: on rank 0, if a rank has an error; the others hear of it later.

@@ -27,12 +27,6 @@ def match_per_parameter(
 ) -> Tree:
     """Return ``like`` with exactly the per-parameter entries that a checkpoint has.
 
-    Args:
-        like: the tree expected; not changed.
-        names: dotted paths in the checkpoint, after renaming.
-        wants: whether to load the leaf at a path.
-        partial: whether parameters may be missing in the checkpoint.
-
     Example:
         >>> import torch
         >>> like = {"step": torch.tensor(0.0), "exp_avg": {"w": torch.zeros(2)}}

@@ -21,23 +21,7 @@ from functrain.tree.placed import local
 def read_placed(
     path: Path, manifest: Manifest, placed: Mapping[int, Any], rank: int, verify: bool
 ) -> dict[int, Tensor]:
-    """Read tensors of a checkpoint as ``DTensor``.
-
-    Memory is allocated for the parts of this rank, and for one chunk of a leaf.
-
-    Args:
-        path: the checkpoint's directory.
-        manifest: of the checkpoint.
-        placed: by index, a ``DTensor`` that is placed as the result is to be.
-        rank: this rank.
-        verify: compare the chunks that are read with their saved hashes.
-
-    Returns:
-        The tensors by index; aliases that are placed alike are the same object.
-
-    Raises:
-        CheckpointCorruptError: bytes differ; the message names file and leaf.
-    """
+    """Read the parts of this rank as ``DTensor``s by index, placed as those in ``placed``."""
     parts: list[Part] = []
     made: dict[tuple[Any, ...], tuple[Tensor, Leaf, Any]] = {}
     keys: dict[int, tuple[Any, ...]] = {}

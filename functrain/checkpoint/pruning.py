@@ -72,14 +72,11 @@ def prune(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> lis
     """Remove the :func:`prunable_steps`; the caller holds the lock.
 
     If a checkpoint cannot be read or removed, it stays, with a warning.
-
-    Returns:
-        The steps removed.
     """
     try:
         leaving = prunable_steps(directory, rules, just_saved)
     except OSError as error:
-        _warn_kept(directory, error)
+        warn_kept(directory, error)
         return []
     return [step for step in leaving if _removed(directory / step_name(step))]
 
@@ -90,9 +87,18 @@ def check_step(path: Path, step: int, said: int | None) -> None:
         raise CheckpointCorruptError(f"{path} holds the checkpoint of step {said}")
 
 
-def warn_skipped(path: Path, damage: Exception) -> None:
+def warn_skipped(path: Path | str, damage: Exception) -> None:
     """Warn that a checkpoint was skipped."""
     warn(f"skipped {path}: {damage}", CheckpointSkippedWarning)
+
+
+def warn_kept(path: Path | str, error: OSError) -> None:
+    """Warn that checkpoints could not be pruned."""
+    warn(
+        f"checkpoints no longer needed in {path} could not be removed: {error}. They occupy "
+        "space until the next save tries again",
+        CheckpointWriteWarning,
+    )
 
 
 def _last_intact(directory: Path, kept: set[int], leaving: list[int]) -> int | None:
@@ -107,14 +113,6 @@ def _removed(path: Path) -> bool:
     try:
         commit.remove(path)
     except OSError as error:
-        _warn_kept(path, error)
+        warn_kept(path, error)
         return False
     return True
-
-
-def _warn_kept(path: Path, error: OSError) -> None:
-    warn(
-        f"checkpoints no longer needed in {path} could not be removed: {error}. They occupy disk "
-        "space until the next save tries again",
-        CheckpointWriteWarning,
-    )

@@ -23,15 +23,7 @@ def publish(
 ) -> None:
     """Create a checkpoint, or replace one, atomically and durably.
 
-    Args:
-        final: the directory to create.
-        plan: the layout of each file to write.
-        fill: writes and syncs the payload in a given directory, and returns the manifest.
-        overwrite: replace an existing checkpoint.
-
-    Raises:
-        CheckpointExistsError: ``final`` exists and may not be replaced.
-        CheckpointWriteError: writing failed or disk space is short; nothing is left behind.
+    ``fill`` writes and syncs the payload in a given directory, and returns the manifest.
     """
 
     def write(directory: Path) -> None:

@@ -24,17 +24,9 @@ from functrain.tree import Tree
 from functrain.tree.placed import is_placed
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
 class CheckpointReader:
-    """A checkpoint whose manifest was read, with the options for reading its tensors.
-
-    Attributes:
-        path: the checkpoint's directory.
-        manifest: its manifest.
-        types: classes that may be instantiated.
-        device: the device of all tensors; ``None`` for their device in ``like``, or when saved.
-        verify: whether to compare bytes with hashes.
-    """
+    """A checkpoint whose manifest was read, with the options for reading its tensors."""
 
     path: Path
     manifest: Manifest
@@ -53,13 +45,7 @@ class CheckpointReader:
         wanted: Collection[int] | None = None,
         placed: Mapping[int, Tensor] | None = None,
     ) -> list[Any]:
-        """Read the wanted tensors into a list by index; others are ``None``.
-
-        Args:
-            like: gives the devices.
-            wanted: indices; all by default.
-            placed: by index, tensors that are read as ``DTensor``, only the part of this rank.
-        """
+        """Read the wanted tensors into a list by index; those in ``placed`` become ``DTensor``s."""
         count, manifest = len(self.manifest.leaves), self.manifest
         with manifest_errors(self.path):
             if not all(0 <= index < count for index in wanted or ()):

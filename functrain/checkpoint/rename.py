@@ -15,16 +15,7 @@ from functrain.tree.nodes import Key
 def rename_leaves(
     saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
 ) -> tuple[dict[str, Json], list[str]]:
-    """Rename the nodes and leaves of a checkpoint.
-
-    Args:
-        saved: structure by dotted path.
-        rename: new path by saved path; a path includes everything below it, ``*`` is any text.
-        counts: number of leaves and nodes with each path.
-
-    Returns:
-        (structure by new path, a sentence about each problem).
-    """
+    """Rename nodes and leaves; return them by new path, and a sentence about each problem."""
     problems: list[str] = []
     left, result, moved = dict(saved), dict[str, Json](), dict[str, str]()
     # Rename all at once, so that two names can be swapped.

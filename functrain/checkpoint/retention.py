@@ -186,10 +186,7 @@ class Retention:
 def prunable(entries: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
     """Return the steps whose checkpoints may be removed.
 
-    Args:
-        entries: all checkpoints.
-        rules: a checkpoint stays if any rule keeps it; without rules all stay.
-        just_saved: always kept: after a rewind, a run saves below older steps.
+    ``just_saved`` is always kept: after a rewind, a run saves below older steps.
 
     Example:
         >>> entries = {step: Entry({}) for step in (10, 20, 30, 40)}

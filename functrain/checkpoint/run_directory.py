@@ -45,21 +45,12 @@ def absolute(path: str | Path) -> Path:
 
 
 def step_name(step: int) -> str:
-    """Return the directory name of a step's checkpoint.
-
-    Example:
-        >>> step_name(120)
-        'step-00000120'
-    """
+    """Return the directory name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def list_steps(directory: Path) -> list[int]:
-    """Return the steps that have a checkpoint, in order; none if the directory does not exist.
-
-    Raises:
-        RunDirectoryError: the path is not a directory, or it cannot be read.
-    """
+    """Return the steps that have a checkpoint, in order; none if the directory does not exist."""
     try:
         # One listing shows a checkpoint that is being replaced under one of its two names.
         names = [final_name(entry) for entry in os.listdir(directory)]
@@ -71,11 +62,7 @@ def list_steps(directory: Path) -> list[int]:
 
 
 def check_format(directory: Path) -> None:
-    """Raise if a newer functrain has written to the run directory.
-
-    Raises:
-        CheckpointFormatError: the format is newer than this version reads.
-    """
+    """Raise if a newer functrain has written to the run directory."""
     try:
         text = (directory / "FORMAT").read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -124,11 +111,6 @@ def locked(directory: Path) -> Iterator[None]:
     """Hold the writer's lock of a run directory, which is created if it does not exist.
 
     The lock is reentrant within a process. The system releases it when the process dies.
-
-    Raises:
-        RunDirectoryBusyError: another process holds it.
-        RunDirectoryError: the directory cannot be created, read or written.
-        CheckpointFormatError: a newer functrain has written to it.
     """
     try:
         make_directories(directory)

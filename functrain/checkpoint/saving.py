@@ -71,13 +71,9 @@ def save(
     if world is None:
         return write(path, snapshot(tree, **options), overwrite=overwrite)
     snap = together.take(world, partial(snapshot, tree, **options))
+    final = Path(path).absolute()
     with own_group(world) as own:
-        run = partial(_write_with, Path(path).absolute(), overwrite)
-        return together.save(own, snap, run)
-
-
-def _write_with(path: Path, overwrite: bool, write: together.Write) -> Path:
-    return write(path, overwrite=overwrite)
+        return together.save(own, snap, lambda write: write(final, overwrite=overwrite))
 
 
 def write(
@@ -85,12 +81,7 @@ def write(
 ) -> Path:
     """Write a snapshot; the second half of :func:`save`.
 
-    Args:
-        path: the directory to create.
-        snap: the snapshot.
-        overwrite: replace an existing checkpoint at ``path``.
-        previous: an earlier checkpoint in the same directory. Its file of frozen tensors is linked
-            instead of written if the file system can and all bytes are the same.
+    Links the file of frozen tensors in ``previous`` instead, if it can and all bytes are the same.
     """
     final, plan = Path(path).absolute(), snap.plan()
     shared = hard_links.find(previous, plan, snap.tensors)

@@ -79,13 +79,7 @@ class Snapshot:
         files: tuple[File, ...],
         hashes: Mapping[int, tuple[str, ...]],
     ) -> Manifest:
-        """Return the manifest of the payload that was written.
-
-        Args:
-            plan: the layout of each file.
-            files: the records of the files.
-            hashes: the hashes of each tensor by index.
-        """
+        """Return the manifest of the payload that was written."""
         return Manifest(
             format=FORMAT,
             versions=_programs(),
@@ -129,11 +123,7 @@ class Snapshot:
         return tuple(leaves)
 
     def confirm(self) -> None:
-        """Raise if a tensor was changed in place since the snapshot.
-
-        Raises:
-            CheckpointChangedError: the message names the first such tensor.
-        """
+        """Raise if a tensor was changed in place since the snapshot."""
         for (path, tensor), version in zip(self.tensors, self.versions, strict=True):
             if version is not None and tensor._version != version:
                 raise CheckpointChangedError(path_string(path))
@@ -148,13 +138,6 @@ def snapshot(
     frozen: Iterable[str] = (),
 ) -> Snapshot:
     """Encode a tree without reading the values of its tensors.
-
-    Args:
-        tree: the tree to save.
-        info: plain data to store with it.
-        step: updates made.
-        metrics: numbers by name.
-        frozen: dotted paths of tensors that never change.
 
     Raises:
         UnsupportedError: the tree has a leaf that could not be restored exactly.

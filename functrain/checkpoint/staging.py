@@ -56,14 +56,6 @@ class StagedCopies:
 
     Tensors on a GPU are copied to pinned memory on a separate stream. Later kernels on the GPU
     wait for these copies; the host does not.
-
-    Example:
-        >>> from functrain.checkpoint.snapshot import snapshot
-        >>> weight = torch.zeros(2)
-        >>> snap = StagedCopies().hold(snapshot({"w": weight}))
-        >>> _ = weight.fill_(7)
-        >>> snap.tensors[0][1]
-        tensor([0., 0.])
     """
 
     def __init__(self) -> None:

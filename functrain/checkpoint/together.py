@@ -38,11 +38,7 @@ class Write(Protocol):
 
 
 def take(world: World, snapshot: Callable[[], Snapshot]) -> Snapshot:
-    """Take a snapshot on every rank.
-
-    Raises:
-        The error of the first rank that could not, on every rank.
-    """
+    """Take a snapshot on every rank; raise the error of the first that could not on all of them."""
     snap, error = None, None
     try:
         snap = snapshot()

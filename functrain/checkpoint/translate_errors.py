@@ -19,9 +19,6 @@ def manifest_errors(path: Path) -> Iterator[None]:
 
     Of the user's code only tensor subclasses run in such a block; errors of attrs classes are
     translated where the classes are instantiated.
-
-    Raises:
-        CheckpointCorruptError: the manifest is malformed.
     """
     try:
         yield
@@ -34,12 +31,7 @@ def manifest_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Translate errors of code that reads files.
-
-    Raises:
-        CheckpointCorruptError: the disk is damaged.
-        CheckpointReadError: the system could not read them.
-    """
+    """Translate errors of code that reads files."""
     try:
         yield
     except FunctrainError:

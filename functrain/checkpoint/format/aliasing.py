@@ -31,9 +31,6 @@ def aliases(tensors: Named) -> list[int | None]:
     The answer is exact, except for views that interleave irregularly in more than a million
     contiguous pieces: these are assumed to overlap.
 
-    Args:
-        tensors: all tensors with their paths.
-
     Raises:
         UnsupportedError: the values of a tensor are not in dense memory, or two tensors
             overlap without being the same view; the message names both.
@@ -84,11 +81,7 @@ def _reach(tensor: Tensor) -> int:
 
 
 def check(path: Path, tensor: Tensor) -> None:
-    """Raise if the values of a tensor could not be restored exactly.
-
-    Raises:
-        UnsupportedError: the message names path and reason.
-    """
+    """Raise if the values of a tensor could not be restored exactly."""
     cls = type(tensor)
     reason = None
     if cls is not Tensor and cls is not torch.nn.Parameter:

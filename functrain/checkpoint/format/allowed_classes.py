@@ -61,11 +61,7 @@ def _allowed(name: Any, like: Any, types: Mapping[str, type]) -> bool:
 
 
 def allowed_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
-    """Return the class of a name if it is that of ``like`` or among ``types``.
-
-    Raises:
-        CheckpointTypeError: it is neither.
-    """
+    """Return the class of a name if it is that of ``like`` or among ``types``; else raise."""
     if qualified_name(type(like)) == name:
         return type(like)
     if type(name) is not str or name not in types:

@@ -28,27 +28,14 @@ def noted(info: Any) -> Began:
 
 
 def described(buffer: Tensor) -> dict[str, Any]:
-    """Return the form of a buffer as a run records it.
-
-    Example:
-        >>> import torch
-        >>> described(torch.zeros(2, 0))
-        {'shape': [2, 0], 'dtype': 'float32'}
-    """
+    """Return the form of a buffer as a run records it."""
     return {"shape": list(buffer.shape), "dtype": dtype_name(buffer.dtype)}
 
 
 def changed_by_use(
     buffers: Mapping[str, Any], saved: Mapping[str, Json], leaves: Sequence[Declared], began: Began
 ) -> set[str]:
-    """Return the names of expected buffers that a run may have turned into the saved ones.
-
-    Args:
-        buffers: the expected buffers by name.
-        saved: the structure of the saved buffers by name.
-        leaves: dtype and shape of the tensors in the checkpoint.
-        began: the initial forms that the run recorded.
-    """
+    """Return the names of expected buffers that a run may have turned into the saved ones."""
     pairs = {name: (buffer, saved.get(name)) for name, buffer in buffers.items()}
     return {
         name

@@ -25,12 +25,7 @@ _DENSE = (Tensor, torch.nn.Parameter)
 
 
 def composite_kind(leaf: object) -> str | None:
-    """Return the kind of a composite leaf, or ``None`` for any other leaf.
-
-    Example:
-        >>> composite_kind(torch.eye(2).to_sparse()), composite_kind(torch.eye(2))
-        ('sparse_coo', None)
-    """
+    """Return the kind of a composite leaf, or ``None`` for any other leaf."""
     if isinstance(leaf, Tensor):
         if is_placed(leaf):
             return None  # a plain tensor, of which each rank holds a part
@@ -44,9 +39,6 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
     """Describe a composite leaf without its tensors, as JSON.
 
     The context of a subclass is not included; :func:`to_parts` returns it.
-
-    Raises:
-        UnsupportedError: it could not be restored exactly.
     """
     if kind == "generator":
         return {"device": str(leaf.device)}
@@ -77,16 +69,7 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
 def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
     """Convert a composite leaf to a node whose children are its tensors.
 
-    Args:
-        kind: the result of :func:`composite_kind`.
-        leaf: the leaf.
-        path: its path, for messages.
-
-    Returns:
-        (node, context), the latter from a subclass's ``__tensor_flatten__``, else ``None``.
-
-    Raises:
-        UnsupportedError: it could not be restored exactly.
+    Return (node, context), the latter from a subclass's ``__tensor_flatten__``, else ``None``.
     """
     scalars, context = outline(kind, leaf, path), None
     parts: list[tuple[Any, Any]]
@@ -107,17 +90,7 @@ def from_parts(
 ) -> Any:
     """Build the leaf of a node; inverse of :func:`to_parts`.
 
-    Args:
-        node: the node; its ``children`` are ignored.
-        parts: the decoded children.
-        like: the expected leaf; a generator is created on its device.
-        cls: the class to instantiate, for a subclass.
-        context: the context of a subclass.
-        path: its path, for messages.
-
-    Raises:
-        ValueError: the node or its tensors are malformed.
-        CheckpointDeviceError: this machine lacks the device of a generator.
+    A generator is created on the device of ``like``; ``cls`` and ``context`` are for a subclass.
     """
     if node.kind == "generator":
         return _generator(node, parts, like, path)

@@ -28,12 +28,7 @@ _SAFETENSORS = {
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of a dtype in a manifest.
-
-    Example:
-        >>> dtype_name(torch.bfloat16)
-        'bfloat16'
-    """
+    """Return the name of a dtype in a manifest."""
     return DTYPES.get(dtype) or _spelled(dtype)
 
 
@@ -48,9 +43,6 @@ BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 def safetensors_entry(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[str, list[int]]:
     """Return how a safetensors header declares a tensor.
-
-    Returns:
-        (dtype, shape), as raw bytes for a dtype that the format lacks.
 
     Example:
         >>> safetensors_entry(torch.float32, (2, 3))

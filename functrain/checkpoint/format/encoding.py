@@ -65,11 +65,6 @@ class _Decoding:
 def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]]:
     """Encode a tree.
 
-    Args:
-        tree: dicts, lists, tuples and attrs instances of tensors, scalars, sparse tensors, NumPy
-            arrays, generators and subclasses of Tensor with ``__tensor_flatten__``.
-        path: the path of the tree, for messages.
-
     Returns:
         (structure as JSON, tensors with their paths); ``{"$tensor": 3}`` stands for the fourth.
 
@@ -88,11 +83,7 @@ def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]
 
 
 def encode_plain(data: Any, name: str) -> Json:
-    """Encode data without tensors as JSON.
-
-    Raises:
-        UnsupportedError: ``data``, called ``name`` in the message, is not plain.
-    """
+    """Encode data without tensors as JSON."""
     return _plain(data, (name,))
 
 

@@ -22,11 +22,7 @@ _RESERVED = ("__metadata__", "format")  # names that the header uses itself
 class Layout:
     """The layout of one payload file.
 
-    Attributes:
-        name: the file name.
-        header: the safetensors header.
-        indices: indices of the tensors, in order.
-        offsets: the offset of each tensor in the file, and finally the length of the file.
+    The offsets are those of each tensor in the file, and finally the length of the file.
     """
 
     name: str
@@ -62,12 +58,6 @@ def layouts(
     frozen: Collection[str] = (),
 ) -> list[Layout]:
     """Plan the payload files.
-
-    Args:
-        tensors: all tensors with their paths.
-        names: their paths as text.
-        same: for each tensor the index of an earlier one with the same memory, or ``None``.
-        frozen: names of the tensors that go to the file ``frozen``.
 
     Example:
         >>> import torch
@@ -124,12 +114,13 @@ def _layout(
     for (name, _, tensor), start, end in zip(own, starts, starts[1:], strict=False):
         dtype, shape = safetensors_entry(tensor.dtype, tuple(tensor.shape))
         fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    header = _header(fields)
+    header = safetensors_header(fields)
     offsets = [len(header) + start for start in starts]
     return Layout(f"{role}.safetensors", header, [index for _, index, _ in own], offsets)
 
 
-def _header(fields: dict[str, Any]) -> bytes:
+def safetensors_header(fields: dict[str, Any]) -> bytes:
+    """Return the first bytes of a file, padded so that its tensors are aligned when mapped."""
     text = orjson.dumps(fields)
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text

@@ -52,11 +52,7 @@ def is_numpy_scalar(value: object) -> bool:
 
 
 def outline(array: Any) -> dict[str, Json]:
-    """Describe an array without its values: shape and dtype.
-
-    Raises:
-        ValueError: its dtype could not be restored exactly.
-    """
+    """Describe an array without its values: shape and dtype."""
     return {"shape": list(array.shape), "dtype": encode_dtype(array.dtype)}
 
 
@@ -96,11 +92,7 @@ def build(scalars: Mapping[str, Json], values: Tensor) -> Any:
 
 
 def encode_scalar(value: Any) -> Json:
-    """Encode a NumPy scalar as its dtype and its bytes.
-
-    Raises:
-        ValueError: its dtype could not be restored exactly.
-    """
+    """Encode a NumPy scalar as its dtype and its bytes."""
     # NumPy drops trailing zeros from the dtype and the bytes of a string scalar.
     if value.dtype.kind == "S":
         return [f"|S{len(value)}", bytes(value).hex()]
@@ -110,11 +102,7 @@ def encode_scalar(value: Any) -> Json:
 
 
 def decode_scalar(json: Json) -> Any:
-    """Decode a NumPy scalar; inverse of :func:`encode_scalar`.
-
-    Raises:
-        ValueError: the JSON is malformed.
-    """
+    """Decode a NumPy scalar; inverse of :func:`encode_scalar`."""
     np = require("numpy", "examples")
     if type(json) is not list or len(json) != 2 or type(json[1]) is not str:
         raise ValueError(f"{str(json)[:80]} is no NumPy scalar")
@@ -130,11 +118,7 @@ def decode_scalar(json: Json) -> Any:
 
 
 def encode_dtype(dtype: Any) -> Json:
-    """Encode a NumPy dtype as its string, or as a list of fields.
-
-    Raises:
-        ValueError: it has objects, titles or gaps, or is a type of another package.
-    """
+    """Encode a NumPy dtype as its string or a list of fields; refuse one that would change."""
     json = _lists(dtype.descr) if dtype.names else dtype.str
     plain = getattr(dtype.type, "__name__", "") != "record"
     if not plain or decode_dtype(json) != dtype:
@@ -143,11 +127,7 @@ def encode_dtype(dtype: Any) -> Json:
 
 
 def decode_dtype(json: Json, depth: int = 0) -> Any:
-    """Decode a NumPy dtype, but never one with Python objects.
-
-    Raises:
-        ValueError: the JSON is malformed.
-    """
+    """Decode a NumPy dtype, but never one with Python objects."""
     np = require("numpy", "examples")
     try:
         if type(json) is str and _SIMPLE.fullmatch(json):

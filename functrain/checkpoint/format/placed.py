@@ -15,13 +15,7 @@ from functrain.tree import Path, path_string
 
 @attrs.frozen
 class Piece:
-    """A range of the bytes of a tensor, and the ranks that hold it.
-
-    Attributes:
-        first: the first byte.
-        last: the end of the range.
-        ranks: each of these ranks holds all bytes of the range.
-    """
+    """A range of the bytes of a tensor, and the ranks that each hold all of it."""
 
     first: int
     last: int
@@ -32,11 +26,7 @@ class Piece:
 class Holding:
     """A whole tensor of which a rank holds some rows, all or none.
 
-    Attributes:
-        shape: of the whole tensor.
-        stride: of the whole tensor.
-        dtype: of its elements.
-        pieces: which ranks hold which bytes, in order and without gaps.
+    ``shape``, ``stride`` and ``dtype`` are of the whole tensor; the pieces have no gaps.
     """
 
     shape: tuple[int, ...]
@@ -71,15 +61,7 @@ class Holding:
 
 
 def holding(leaf: Any, path: Path = ()) -> Holding:
-    """Describe a ``DTensor``.
-
-    Args:
-        leaf: cut along its first dimension, or whole, on each rank of its mesh.
-        path: its path, for messages.
-
-    Raises:
-        UnsupportedError: it is placed in another way.
-    """
+    """Describe a ``DTensor``."""
     ranks, cut = leaf.device_mesh.mesh, None
     for dimension, placement in enumerate(leaf.placements):
         if type(placement).__name__ == "Shard" and placement.dim == 0 and cut is None:

@@ -10,6 +10,7 @@ import attrs
 from functrain.checkpoint.format.scalars import Json
 
 CHUNK = 64 << 20
+_DEFAULTS = (("stride", None), ("device", "cpu"), ("alias_of", None))
 
 
 class Declared(Protocol):
@@ -51,22 +52,8 @@ class Leaf:
 
     def to_json(self) -> Json:
         """Encode as JSON, omitting defaults."""
-        json = {
-            "path": self.path,
-            "dtype": self.dtype,
-            "shape": self.shape,
-            "file": self.file,
-            "offset": self.offset,
-            "length": self.length,
-            "hashes": self.hashes,
-        }
-        if self.stride is not None:
-            json["stride"] = self.stride
-        if self.device != "cpu":
-            json["device"] = self.device
-        if self.alias_of is not None:
-            json["alias_of"] = self.alias_of
-        return json
+        fields = attrs.asdict(self, recurse=False)
+        return dict(field for field in fields.items() if field not in _DEFAULTS)
 
     @classmethod
     def of(cls, json: Json) -> Leaf:

@@ -42,13 +42,6 @@ def is_scalar(value: object) -> bool:
 def encode_scalar(value: Any) -> Json:
     """Encode a scalar as JSON.
 
-    Args:
-        value: ``None``, bool, int, float, complex, str, bytes, ``torch.Size``, ``torch.dtype``,
-            ``torch.device`` or a NumPy scalar.
-
-    Returns:
-        The value itself if JSON can represent it, else an object with one tag.
-
     Raises:
         ValueError: a NumPy scalar of a dtype that could not be restored exactly.
 
@@ -79,9 +72,6 @@ def encode_scalar(value: Any) -> Json:
 
 def decode_scalar(json: Json) -> Any:
     """Decode a scalar; inverse of :func:`encode_scalar`.
-
-    Raises:
-        ValueError: the JSON is malformed.
 
     Example:
         >>> decode_scalar({"$int": "0x10000000000000000"}) == 1 << 64

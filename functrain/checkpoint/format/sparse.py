@@ -13,14 +13,6 @@ from functrain.checkpoint.format.dtypes import dtype_name
 
 Json = Any
 
-KINDS: dict[torch.layout, str] = {
-    torch.sparse_coo: "sparse_coo",
-    torch.sparse_csr: "sparse_csr",
-    torch.sparse_csc: "sparse_csc",
-    torch.sparse_bsr: "sparse_bsr",
-    torch.sparse_bsc: "sparse_bsc",
-}
-_LAYOUTS = {kind: layout for layout, kind in KINDS.items()}
 _BY_ROW, _BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
 _INDICES: dict[str, tuple[str, ...]] = {
     "sparse_coo": ("indices",),
@@ -29,14 +21,12 @@ _INDICES: dict[str, tuple[str, ...]] = {
     "sparse_bsr": _BY_ROW,
     "sparse_bsc": _BY_COLUMN,
 }
+_LAYOUTS: dict[str, torch.layout] = {kind: getattr(torch, kind) for kind in _INDICES}
+KINDS = {layout: kind for kind, layout in _LAYOUTS.items()}
 
 
 def outline(tensor: Tensor) -> dict[str, Json]:
-    """Describe a sparse tensor without its indices and values.
-
-    Raises:
-        ValueError: it has blocks of size 0.
-    """
+    """Describe a sparse tensor without its indices and values; refuse blocks of size 0."""
     if _blocks(KINDS[tensor.layout]):
         compressed, _, values = (part for _, part in parts(tensor))
         _check_blocks(KINDS[tensor.layout], values, compressed.ndim)

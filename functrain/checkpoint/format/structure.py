@@ -73,22 +73,13 @@ _FORMAT_NAMES = {
 
 
 def qualified_name(cls: type) -> str:
-    """Return the name of a class in a manifest.
-
-    Example:
-        >>> qualified_name(Node)
-        'functrain.checkpoint.format.structure.Node'
-    """
+    """Return the name of a class in a manifest."""
     name = f"{cls.__module__}.{cls.__qualname__}"
     return _FORMAT_NAMES.get(name, name)
 
 
 def node_of(tree: Tree, path: Path) -> Node:
-    """Describe an inner node of a tree.
-
-    Raises:
-        UnsupportedError: it could not be rebuilt, or a key is neither ``str`` nor ``int``.
-    """
+    """Describe an inner node of a tree."""
     cls = type(tree)
     if cls in _PLAIN:
         for key in tree if isinstance(tree, dict) else ():
@@ -132,11 +123,7 @@ def encode_node(node: Node) -> Json:
 
 
 def decode_node(json: Json) -> Node | None:
-    """Decode a node without its children; return ``None`` for a leaf.
-
-    Raises:
-        ValueError: the JSON is malformed.
-    """
+    """Decode a node without its children; return ``None`` for a leaf."""
     if type(json) is list:
         return Node("list", list(enumerate(json)))
     if type(json) is not dict:

@@ -23,14 +23,7 @@ _MAPPINGS = ("dict", "OrderedDict")
 
 
 def is_torch_state(like: Any) -> bool:
-    """Return whether a tree is the state of a ``from_torch`` optimizer or schedule.
-
-    Example:
-        >>> is_torch_state({"state": {}, "shared": {}, "group": {}, "attributes": {}})
-        True
-        >>> is_torch_state({"state": {}})
-        False
-    """
+    """Return whether a tree is the state of a ``from_torch`` optimizer or schedule."""
     return isinstance(like, dict) and (like.keys() == OPTIMIZER or like.keys() == SCHEDULER)
 
 
@@ -43,13 +36,6 @@ def torch_state_mismatches(
     json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
 ) -> None:
     """Append a line for each place where the two states are incompatible.
-
-    Args:
-        json: the saved structure.
-        leaves: dtype and shape of its tensors.
-        like: the state expected.
-        path: the path of both.
-        found: the lines so far.
 
     Example:
         >>> found = []

@@ -36,14 +36,7 @@ _DAY = 24 * 3600 * 10**9
 
 @attrs.frozen(order=True)
 class Attempt:
-    """One attempt to upload a step; later attempts compare greater.
-
-    Attributes:
-        step: updates made.
-        clock: see the module docstring.
-        token: random, 16 hex digits.
-        sizes: size in bytes of each object by name.
-    """
+    """One attempt to upload a step, with the sizes of its objects; later ones compare greater."""
 
     step: int
     clock: int
@@ -67,12 +60,7 @@ class Attempt:
 
 
 def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
-    """Return all attempts in a store, the latest first, ignoring objects with other names.
-
-    Args:
-        objects: the store.
-        step: only attempts for this step.
-    """
+    """Return all attempts in a store, the latest first, ignoring objects with other names."""
     found = []
     for match in map(_NAME.fullmatch, objects.list()):
         if match is None or step not in (None, int(match[1])):
@@ -85,14 +73,7 @@ def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
 def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
     """Upload a local checkpoint; it exists in the store when this returns.
 
-    Args:
-        objects: the store.
-        place: the checkpoint's directory.
-        log: ``metrics.jsonl``, to upload with it.
-
-    Raises:
-        OSError: the upload failed. At most objects without a manifest remain.
-        CheckpointCorruptError: the local checkpoint is damaged.
+    If this fails, at most objects without a manifest remain.
     """
     sealed = (place / MANIFEST).read_bytes()
     manifest = read_manifest(place)
@@ -116,13 +97,7 @@ def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
 
 
 def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Manifest:
-    """Download the manifest of an attempt into an empty directory.
-
-    Raises:
-        CheckpointCorruptError: it is damaged, or a payload file is missing or has another length.
-        NoCheckpointError: it was removed since it was listed.
-        OSError: it could not be read.
-    """
+    """Download the manifest of an attempt into an empty directory."""
     if attempt.sizes[MANIFEST] > _LARGEST_MANIFEST:
         raise CheckpointCorruptError(f"its manifest is too long: {attempt.sizes[MANIFEST]:,} bytes")
     try:
@@ -146,14 +121,7 @@ def receive(
 ) -> Manifest:
     """Download an attempt into an empty directory, as an ordinary checkpoint.
 
-    Args:
-        objects: the store.
-        attempt: a committed attempt.
-        target: the directory.
-        wants: whether the leaf at a path will be read; files without such leaves are skipped.
-
-    Raises:
-        The errors of :func:`receive_manifest`.
+    Files without leaves that ``wants`` accepts are skipped.
     """
     manifest = receive_manifest(objects, attempt, target)
     wanted = {leaf.file for leaf in manifest.leaves if wants is not None and wants(leaf.path)}
@@ -164,13 +132,7 @@ def receive(
 
 
 def receive_log(objects: ObjectStore, attempt: Attempt) -> bytes | None:
-    """Download the log of an attempt, if it has one.
-
-    Raises:
-        CheckpointCorruptError: its bytes differ from those uploaded.
-        NoCheckpointError: it was removed since it was listed.
-        OSError: it could not be read.
-    """
+    """Download the log of an attempt, if it has one."""
     match = next(filter(None, map(_LOG.fullmatch, attempt.sizes)), None)
     if match is None:
         return None

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import is_intact, verify
+from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_log
 from functrain.checkpoint.remote.object_store import ObjectStore
-from functrain.checkpoint.remote.pruning import entries, warn_skipped
+from functrain.checkpoint.remote.pruning import entries
 from functrain.checkpoint.retention import Best
 from functrain.checkpoint.run_directory import list_steps, locked, step_name
 from functrain.checkpoint.storage.commit import commit
@@ -69,18 +70,7 @@ def ranked(objects: ObjectStore, best: Best) -> list[Attempt]:
 def first_intact(
     objects: ObjectStore, listed: Callable[[], list[Attempt]], use: Callable[[Attempt], T]
 ) -> T:
-    """Return the result of the first attempt that is not damaged.
-
-    Args:
-        objects: the store.
-        listed: returns the attempts in the order to try them, at least one. Called again if an
-            attempt was removed while it was read, because a newer one then exists.
-        use: reads one attempt.
-
-    Raises:
-        CheckpointCorruptError: all are damaged.
-        NoCheckpointError: attempts were removed repeatedly while they were read.
-    """
+    """Use the first attempt that is not damaged; list again if one was removed meanwhile."""
     for _ in range(_LISTINGS - 1):
         now = listed()
         with contextlib.suppress(NoCheckpointError):
@@ -132,7 +122,7 @@ def _first_intact(objects: ObjectStore, listed: list[Attempt], use: Callable[[At
             return use(attempt)
         except CheckpointCorruptError as damage:
             damages.append(f"{attempt.name}: {damage}")
-            warn_skipped(objects, attempt, damage)
+            warn_skipped(f"{objects.url}/{attempt.name}", damage)
     every = "\n".join(f"  {damage}" for damage in damages)
     raise CheckpointCorruptError(f"every checkpoint in {objects.url} is damaged:\n{every}")
 

@@ -35,13 +35,7 @@ def without_secrets(url: str) -> str:
 
 @attrs.frozen(eq=False)
 class ObjectStore:
-    """The objects under a URL. Every error is an :class:`OSError` that names operation and URL.
-
-    Attributes:
-        files: the fsspec file system.
-        root: the path of the URL in it.
-        url: the URL for messages.
-    """
+    """The objects under a URL. Every error is an :class:`OSError` that names operation and URL."""
 
     files: Any = attrs.field(repr=False)
     root: str
@@ -49,12 +43,7 @@ class ObjectStore:
 
     @classmethod
     def of(cls, url: str, options: Mapping[str, Any]) -> ObjectStore:
-        """Find the file system of a URL, without connecting to it.
-
-        Raises:
-            MissingExtraError: fsspec, or a package it needs for this URL, is not installed.
-            OSError: fsspec does not support this kind of URL.
-        """
+        """Find the file system of a URL, without connecting to it."""
         core = require("fsspec.core", "remote")
         with _translated("opening", without_secrets(url)):
             files, root = core.url_to_fs(url, **options)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functrain.checkpoint.format.records import Entry
+from functrain.checkpoint.pruning import warn_kept, warn_skipped
 from functrain.checkpoint.remote.attempts import (
     Attempt,
     attempts,
@@ -16,14 +17,7 @@ from functrain.checkpoint.remote.attempts import (
 )
 from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.retention import Rule, prunable
-from functrain.errors import (
-    CheckpointCorruptError,
-    CheckpointFormatError,
-    CheckpointSkippedWarning,
-    CheckpointWriteWarning,
-    NoCheckpointError,
-)
-from functrain.errors.base import warn
+from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
 
 Entries = dict[int, tuple[Attempt, Entry]]
 
@@ -33,10 +27,6 @@ def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
 
     An attempt is complete if its manifest verifies and all payload files have the right length.
     Others are skipped with a warning.
-
-    Args:
-        objects: the store.
-        found: its attempts, the latest first.
     """
     said: Entries = {}
     for attempt in found:
@@ -45,7 +35,7 @@ def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
         try:
             said[attempt.step] = attempt, _entry(objects, attempt)
         except (CheckpointCorruptError, CheckpointFormatError) as damage:
-            warn_skipped(objects, attempt, damage)
+            warn_skipped(f"{objects.url}/{attempt.name}", damage)
         except NoCheckpointError:  # another process has just removed it
             continue
     return said
@@ -65,15 +55,12 @@ def prune(
     """Remove steps that no rule keeps, replaced attempts, and incomplete ones older than a day.
 
     If an attempt cannot be read or removed, it stays, with a warning.
-
-    Returns:
-        The steps removed.
     """
     try:
         found = attempts(objects)
         said = entries(objects, found) if rules or just_saved is None else {}
     except OSError as error:
-        _warn_kept(objects.url, error)
+        warn_kept(objects.url, error)
         return []
     leaving = prunable_steps(said, rules, just_saved)
     last = {step: attempt for step, (attempt, _) in said.items()}
@@ -88,12 +75,6 @@ def prune(
     return removed
 
 
-def warn_skipped(objects: ObjectStore, attempt: Attempt, damage: Exception) -> None:
-    """Warn that a checkpoint was skipped."""
-    message = f"skipped {objects.url}/{attempt.name}: {damage}"
-    warn(message, CheckpointSkippedWarning)
-
-
 def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
     """Remove all attempts of a step but the last, and with ``whole`` the last one too."""
     for attempt in mine:
@@ -104,7 +85,7 @@ def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, wh
             elif not attempt.committed and (replaced or attempt.old):
                 discard_leftover(objects, attempt)
         except OSError as error:
-            _warn_kept(f"{objects.url}/{attempt.name}", error)
+            warn_kept(f"{objects.url}/{attempt.name}", error)
             return False
     return True
 
@@ -113,10 +94,3 @@ def _entry(objects: ObjectStore, attempt: Attempt) -> Entry:
     with tempfile.TemporaryDirectory(prefix="functrain-") as place:
         manifest = receive_manifest(objects, attempt, Path(place))
     return Entry.of(manifest.metrics, manifest.saved_at, manifest.info)
-
-
-def _warn_kept(url: str, error: OSError) -> None:
-    warn(
-        f"checkpoints no longer needed in {url} could not be removed: {error}",
-        CheckpointWriteWarning,
-    )

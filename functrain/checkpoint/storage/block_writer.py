@@ -130,15 +130,7 @@ class BlockWriter:
             self._check()
 
     def begin(self, path: Path, length: int) -> None:
-        """Finish the previous file and create a new one.
-
-        Args:
-            path: the file, which must not exist.
-            length: number of bytes to write; disk space is reserved at once.
-
-        Raises:
-            OSError: the disk is full, or the file cannot be created.
-        """
+        """Finish the previous file and create a new one."""
         self._end()
         target = Target(create(path), direct=False)
         self._targets.append(target)
@@ -150,15 +142,7 @@ class BlockWriter:
     def write(self, address: int, length: int) -> str:
         """Append memory to the current file.
 
-        Args:
-            address: first byte; the memory must stay valid until this returns.
-            length: number of bytes.
-
-        Returns:
-            The xxh3-128, as hex, of the bytes written, even if the memory changes meanwhile.
-
-        Raises:
-            OSError: these bytes or earlier ones could not be written.
+        Returns the hash of the bytes written, even if the memory changes meanwhile.
         """
         start, end = self._filled, self._filled + length
         if length <= PIECE and end < BLOCK:  # the fast path, for nearly all tensors

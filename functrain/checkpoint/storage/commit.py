@@ -64,11 +64,7 @@ def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], Non
 
 
 def remove(path: Path) -> None:
-    """Remove a directory; its name disappears before the first of its files.
-
-    Raises:
-        OSError: it could not be removed completely.
-    """
+    """Remove a directory; its name disappears before the first of its files."""
     condemned = _hidden(path, "removed")
     os.rename(path, condemned)
     # Otherwise a power cut could restore the old name after some of its files are gone.
@@ -101,11 +97,7 @@ def sweep(directory: Path, name: str | None = None) -> None:
 
 
 def present(path: Path) -> Path:
-    """Return where a directory is at the moment, even in the middle of its replacement.
-
-    Returns:
-        ``path`` itself, unless only its old version exists, under a temporary name.
-    """
+    """Return where a directory is: elsewhere only in the middle of its replacement."""
     if path.exists() or not path.parent.is_dir():
         return path
     return interrupted(path.parent).get(path.name, path)

@@ -46,11 +46,7 @@ def sync(descriptor: int) -> None:
 
 
 def preallocate(descriptor: int, length: int) -> None:
-    """Reserve disk space for a file, so that a full disk fails early.
-
-    Raises:
-        OSError: the disk is full. A file system without this operation is no error.
-    """
+    """Reserve disk space for a file, where the file system can, so that a full disk fails early."""
     if length == 0 or not hasattr(os, "posix_fallocate"):
         return
     try:
@@ -81,11 +77,7 @@ def write_all(descriptor: int, data: memoryview | bytes) -> None:
 
 
 def read_into(descriptor: int, target: memoryview, offset: int) -> int:
-    """Fill ``target`` from an offset in a file; read less only at the end of the file.
-
-    Returns:
-        Number of bytes read.
-    """
+    """Fill ``target`` from an offset in a file; return the bytes read, less only at its end."""
     done = 0
     while done < len(target):
         count = os.preadv(descriptor, [target[done:]], offset + done)
@@ -96,11 +88,7 @@ def read_into(descriptor: int, target: memoryview, offset: int) -> int:
 
 
 def read_consecutive(descriptor: int, targets: list[memoryview], offset: int) -> int:
-    """Fill at most 1,000 targets from consecutive bytes of a file.
-
-    Returns:
-        Number of bytes read; less than the targets hold only at the end of the file.
-    """
+    """Fill at most 1,000 targets from consecutive bytes of a file; return the bytes read."""
     done = os.preadv(descriptor, targets, offset)
     position = 0
     for target in targets:  # one call may read only part
@@ -141,11 +129,7 @@ def make_directories(path: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Try to lock an open file.
-
-    Returns:
-        Whether the lock was obtained; ``None`` if locks do not work (some network file systems).
-    """
+    """Try to lock an open file; return ``None`` where locks do not work (some network disks)."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -51,19 +51,7 @@ def read(
 ) -> dict[int, Tensor]:
     """Read tensors of a checkpoint.
 
-    Args:
-        path: the checkpoint's directory.
-        files: its payload files.
-        leaves: its tensors.
-        devices: the device of each tensor by index; others stay on the CPU.
-        wanted: indices of the tensors to read; all by default.
-        verify: compare all bytes with their saved hashes.
-
-    Returns:
-        The tensors by index; aliases are the same object.
-
-    Raises:
-        CheckpointCorruptError: bytes differ; the message names file and leaf.
+    Aliases are the same object; a tensor without an entry in ``devices`` stays on the CPU.
     """
     indices = range(len(leaves)) if wanted is None else list(wanted)
     owners = [_owner(leaves, index) for index in indices]

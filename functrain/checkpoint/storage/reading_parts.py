@@ -29,12 +29,6 @@ def read_parts(
 ) -> None:
     """Read bytes of leaves, one leaf after another; of a leaf with one chunk of further memory.
 
-    Args:
-        path: the checkpoint's directory.
-        files: its payload files.
-        parts: what to read.
-        verify: read the whole chunks that hold these bytes, and compare them with their hashes.
-
     Raises:
         CheckpointCorruptError: bytes differ; the message names file and leaf.
     """

@@ -51,14 +51,7 @@ class Failure:
 
 @attrs.frozen(eq=False)
 class Rounds:
-    """The files that ranks write together, and the tensors that this one holds.
-
-    Attributes:
-        world: the ranks.
-        leaves: which ranks hold the bytes of each leaf.
-        tensors: by index, the parts of leaves that this rank holds.
-        failure: the first exception of this rank.
-    """
+    """The files that ranks write together, and the tensors that this one holds."""
 
     world: World
     leaves: Sequence[Holding]
@@ -69,11 +62,7 @@ class Rounds:
     def run(self, layout: Layout, directory: Path | None) -> tuple[ChunkHashes, bool]:
         """Hash the file of a layout together, and write it unless ``directory`` is ``None``.
 
-        Returns:
-            (hashes of the chunks of this rank, whether any rank has failed).
-
-        Raises:
-            RankFailedError: a rank was lost.
+        Returns the hashes of this rank's chunks, and whether any rank has failed.
         """
         every, failed = shares(layout, self.world.size), False
         mine = every[self.world.rank]

@@ -22,12 +22,7 @@ HEADER = -1
 
 @attrs.frozen
 class Share:
-    """The part of a file that one rank needs.
-
-    Attributes:
-        hashed: first byte and end of the chunks to hash.
-        written: first byte and end of the blocks to write.
-    """
+    """The ranges of a file that one rank hashes (whole chunks) and writes (whole blocks)."""
 
     hashed: tuple[int, int]
     written: tuple[int, int]
@@ -94,14 +89,7 @@ def shares(layout: Layout, ranks: int) -> list[Share]:
 def parts(
     layout: Layout, leaves: Sequence[Holding], window: tuple[int, int], destination: int
 ) -> Iterator[Part]:
-    """Yield the parts of a window in order.
-
-    Args:
-        layout: of the file.
-        leaves: which ranks hold the bytes of each leaf.
-        window: first byte and end.
-        destination: the rank that receives them; it is the source of what it holds itself.
-    """
+    """Yield the parts of a window in order, from ``destination`` itself where it holds them."""
     start, end = window
     header = len(layout.header)
     if start < min(end, header):

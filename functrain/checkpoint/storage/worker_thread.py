@@ -18,9 +18,6 @@ class WorkerThread:
 
     When :meth:`wait` has returned true, the thread holds no reference to the function any more.
 
-    Args:
-        work: the function.
-
     Example:
         >>> done = []
         >>> thread = WorkerThread(lambda: done.append("saved"))
@@ -41,11 +38,7 @@ class WorkerThread:
         self._over = True  # until it is started
 
     def start(self) -> bool:
-        """Start the thread.
-
-        Returns:
-            Whether the work has started; if not, it never will.
-        """
+        """Start the thread; return whether the work has started. If not, it never will."""
         try:
             self._over = False
             _thread.start_new_thread(self._run, ())
@@ -59,14 +52,7 @@ class WorkerThread:
         return not self._give_up()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the work.
-
-        Args:
-            timeout: seconds; no limit by default.
-
-        Returns:
-            Whether the work has ended or was never started.
-        """
+        """Wait for the work; return whether it has ended or was never started."""
         if not self._over and self._ended.acquire(timeout=-1 if timeout is None else timeout):
             self._ended.release()  # a signal between the two lines is harmless: the work is over
         return self._over

@@ -25,19 +25,7 @@ Hashes = dict[int, tuple[str, ...]]
 def write(
     directory: Path, plan: list[Layout], tensors: list[tuple[TreePath, Tensor]]
 ) -> tuple[tuple[File, ...], Hashes]:
-    """Write the payload files, durably.
-
-    Args:
-        directory: the directory.
-        plan: the layout of each file.
-        tensors: all tensors with their paths.
-
-    Returns:
-        (records of the files, hashes of the tensors by index).
-
-    Raises:
-        OSError: writing failed.
-    """
+    """Write the payload files, durably; return their records, and the hashes by tensor."""
     files, found = [], {}
     with BlockWriter() as writer:
         for layout in plan:
