@@ -29,15 +29,7 @@ ALONE = World(0, 1)
 
 
 def world_of(program: AnyProgram, caller: str = "fit") -> World:
-    """Return the ranks that train a program.
-
-    Args:
-        program: the program.
-        caller: the function that trains it, for the message.
-
-    Raises:
-        ConfigurationError: several processes were started, and the program is not sharded.
-    """
+    """Return the ranks that train a program; refuse processes that would each train it alone."""
     if program.sharded is not None:
         from functrain.distributed.step import ShardedStep  # DTensor takes long to import
 
@@ -62,19 +54,7 @@ def started() -> int:
 
 
 def numbers(world: World, own: Sequence[float]) -> list[list[float]]:
-    """Return a few numbers of each rank.
-
-    Args:
-        world: the ranks, which all call this.
-        own: those of this rank.
-
-    Raises:
-        RankFailedError: a rank has failed.
-
-    Example:
-        >>> numbers(ALONE, [1, 2.5])
-        [[1.0, 2.5]]
-    """
+    """Return a few numbers of each rank, all of which call this."""
     mine = torch.tensor(own, dtype=torch.float64)
     if world.size == 1:
         return [mine.tolist()]
@@ -91,16 +71,7 @@ def first(world: World, own: float) -> float:
 
 
 def any_rank(world: World, own: Sequence[str | None]) -> list[str | None]:
-    """Return for each question the answer of the first rank that has one.
-
-    Args:
-        world: the ranks, which all call this.
-        own: the answers of this rank; ``None`` for none.
-
-    Example:
-        >>> any_rank(ALONE, [None, "SIGTERM"])
-        [None, 'SIGTERM']
-    """
+    """Return for each question the answer of the first rank that has one, else ``None``."""
     given = float(any(answer is not None for answer in own))
     if world.size == 1 or not any(row[0] for row in numbers(world, [given])):
         return list(own)
@@ -113,17 +84,7 @@ def any_rank(world: World, own: Sequence[str | None]) -> list[str | None]:
 def require_same_run(
     world: World, program: AnyProgram, source: Source, plan: dict[str, str]
 ) -> None:
-    """Compare the runs that the ranks are about to begin.
-
-    Args:
-        world: the ranks, which all call this.
-        program: the program of this rank.
-        source: its data.
-        plan: descriptions of its other arguments, by name.
-
-    Raises:
-        RankMismatchError: they differ; names the ranks and the values.
-    """
+    """Raise if the runs that the ranks are about to begin differ."""
     if world.size == 1:
         return
     recipe = {f"{name} of the recipe": str(v) for name, v in program.recipe.describe().items()}
@@ -142,15 +103,7 @@ def require_same_run(
 
 
 def require_same_state(world: World, state: AnyState) -> None:
-    """Compare the states with which the ranks are about to begin.
-
-    Args:
-        world: the ranks, which all call this.
-        state: whole.
-
-    Raises:
-        RankMismatchError: they differ, as the weights of a module do that each rank has drawn.
-    """
+    """Raise if ranks begin with other states, such as weights that each has drawn by itself."""
     if world.size > 1:
         steps = state.counters.step
         world.require_equal({"step": steps, "state before the first step": tree.digest(state)})

@@ -41,10 +41,6 @@ class BatchLimits:
 
         Its epochs would have another length from there on, and its best would be of other data.
 
-        Args:
-            info: the info saved with the checkpoint.
-            path: the checkpoint.
-
         Raises:
             RunChangedError: the run has other limits.
         """

@@ -72,13 +72,7 @@ class Checkpointer:
         return self.newest == (train.counters.step, loop.owed is None)
 
     def resume(self, train: TrainState, loop: LoopState, info: dict[str, Any]) -> None:
-        """Note that a state was loaded from a checkpoint of this store.
-
-        Args:
-            train: the training state.
-            loop: the loop state.
-            info: what the checkpoint records about its run.
-        """
+        """Note that a state was loaded from a checkpoint of this store."""
         self.newest = (train.counters.step, loop.owed is None)
         if "parent" in info:
             self.described["parent"] = info["parent"]
@@ -103,12 +97,8 @@ class Checkpointer:
     ) -> None:
         """Begin to save a state; no other may be in flight.
 
-        Args:
-            run: the state. No step overwrites the tensors of its training state as long as that is
-                held here.
-            metrics: of this step's evaluation; they decide which checkpoint is the best.
-            seconds: time trained.
-            first: called in the background before anything is written.
+        No step overwrites the tensors of its training state as long as that is held here. ``first``
+        is called in the background before anything is written.
         """
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
@@ -124,14 +114,7 @@ class Checkpointer:
         self.in_flight = run.train
 
     def saved(self, ask: Callable[[Saver], Path | str | None]) -> CheckpointSaved | None:
-        """Return the event of the checkpoint in flight once it is durable.
-
-        Args:
-            ask: ``Saver.wait`` or ``Saver.close``.
-
-        Raises:
-            The save's error; its state then does not count as saved.
-        """
+        """Return the event of the checkpoint in flight once it is durable, asking ``Saver``."""
         if self.in_flight is None:
             return None
         try:
@@ -192,11 +175,7 @@ def _described(program: Program) -> dict[str, Any]:
 
 
 def refuse_unknown(value: Any, path: tree.Path) -> None:
-    """Refuse objects that a resumed run could not rebuild in the state of a listener or a loader.
-
-    Raises:
-        UnsupportedError: an instance of a class, or a member of an enum; names the path.
-    """
+    """Refuse objects in states of listeners and loaders that a resumed run could not rebuild."""
     if isinstance(value, Enum) or (
         tree.is_node(value) and not isinstance(value, dict | list | tuple)
     ):

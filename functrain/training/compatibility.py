@@ -30,17 +30,7 @@ from functrain.training.limits import Limits, Position
 
 
 def check_seed(seed: int | None, train: AnyState, path: Path | None) -> None:
-    """Refuse a seed that would have no effect.
-
-    Args:
-        seed: the argument of ``fit``.
-        train: where the run begins or resumes.
-        path: the checkpoint of that state; ``None`` for the ``state`` given to ``fit``.
-
-    Raises:
-        RunChangedError: the run of the checkpoint has another seed.
-        ConfigurationError: the given state has another seed.
-    """
+    """Refuse a seed that would have no effect."""
     if seed is None or checked_seed(seed) == train.rng.seed:
         return
     own = f"whose seed is {train.rng.seed}: leave seed= out to resume with that"
@@ -63,19 +53,7 @@ def ended_before(
     batches: int | None,
     steps: int | None,
 ) -> str | None:
-    """Return how the run of a checkpoint ended, if nothing is left to train.
-
-    Args:
-        saved: the run state in the checkpoint.
-        info: the info saved with it.
-        path: the checkpoint.
-        limits: the limits of the resumed run.
-        batches: loader batches in an epoch, where known.
-        steps: updates that the limits allow, where known.
-
-    Warns:
-        ResumeWarning: the run is longer than the limits allow.
-    """
+    """Return how the run of a checkpoint ended, if nothing is left to train."""
     if saved.loop.owed is not None:
         return None
     at = Position.of(saved.train, batches, info.get("seconds", 0.0))
@@ -98,20 +76,9 @@ def check_unchanged(
 ) -> None:
     """Compare the program and the data with those recorded in the checkpoint.
 
-    Args:
-        program: the program of the resumed run.
-        data: the description of its data.
-        info: the info saved with the checkpoint.
-        path: the checkpoint.
-        ended: how the run ended, if nothing is left to train.
-
-    Raises:
-        RunChangedError: they differ and the run has ended, so its result would be that of another
-            program or of other data; or each batch is cut into another number of parts, which is
-            the number of processes where none is given.
-
-    Warns:
-        RecipeChangedWarning: they differ; training continues with the present ones.
+    Training continues with the present ones, with a warning. But if the run has ended, its result
+    would be that of another program or of other data, and another number of parts changes all sums:
+    these are errors.
     """
     now = describe(program)
     parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
@@ -170,10 +137,6 @@ def count_epochs(state: State, source: Source) -> State:
     ``train_step`` knows no epochs: after 40 calls with epochs of 19 batches the counters say batch
     40 of epoch 0, which is batch 2 of epoch 2.
 
-    Args:
-        state: where a run begins.
-        source: the data of the run.
-
     Returns:
         The state itself if its batch lies within an epoch, or the length of an epoch is unknown.
 
@@ -192,15 +155,7 @@ def count_epochs(state: State, source: Source) -> State:
 
 
 def warn_of_replay(state: AnyState, source: Source) -> None:
-    """Warn that the batches before the position of a state are read and dropped.
-
-    Args:
-        state: where a run resumes.
-        source: its data.
-
-    Warns:
-        ReplayWarning: the position is within an epoch that can only be read from its beginning.
-    """
+    """Warn that the batches before the position of a state are read and dropped."""
     at = state.counters
     if at.batch and source.replays:
         warn(
@@ -212,15 +167,7 @@ def warn_of_replay(state: AnyState, source: Source) -> None:
 
 
 def check_position(state: AnyState, length: int | None) -> None:
-    """Refuse a checkpoint from within an epoch that is longer than an epoch of the data.
-
-    Args:
-        state: from the checkpoint; its epochs are counted.
-        length: batches in an epoch of the data, where known.
-
-    Raises:
-        DataChangedError: its batch lies beyond the end of an epoch.
-    """
+    """Refuse a checkpoint from within an epoch that is longer than an epoch of the data."""
     at = state.counters
     if length is not None and at.batch > length:
         raise DataChangedError(

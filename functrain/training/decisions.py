@@ -81,12 +81,7 @@ class Decisions:
         ]
 
     def check(self, evaluations: Evaluations) -> None:
-        """Refuse rules that could never decide, before anything is trained.
-
-        Raises:
-            MissingMetricError: the run depends on a metric that no evaluation can give.
-            ConfigurationError: the schedule takes less for better, where more is.
-        """
+        """Refuse rules that could never decide, before anything is trained."""
         self._check_rules()
         prefixes = evaluations.prefixes(self.program.recipe.ema is not None)
         check_possible(self.monitored(), prefixes)
@@ -98,11 +93,7 @@ class Decisions:
                 rule.observe({}, {})  # which says that it takes a population
 
     def check_schedule(self) -> None:
-        """Refuse a schedule that takes less for better where more of the metric is better.
-
-        Raises:
-            ConfigurationError: the schedule is such a one.
-        """
+        """Refuse a schedule that takes less for better where more of the metric is better."""
         learning_rate.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
 
     # -- resuming ----------------------------------------------------------------------------
@@ -120,13 +111,8 @@ class Decisions:
     def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
         """Return a loaded loop state for these rules; decisions by another metric are reset.
 
-        Args:
-            loop: the loaded one.
-            record: the :meth:`record` in its checkpoint. Versions without one took less for better
-                where no mode was given.
-
-        Raises:
-            ScheduleStateError: the schedule's state is made of the values of another metric.
+        Checkpoints without a ``record`` are of versions that took less for better where no mode was
+        given.
         """
         now = self.record()
         before = record if record is not None else self._without_record()
@@ -185,15 +171,7 @@ class Decisions:
     # -- deciding ----------------------------------------------------------------------------
 
     def directed(self, found: Mapping[str, float], directions: Mapping[str, Mode]) -> Decisions:
-        """Return the rules with the modes that follow from the metrics of an evaluation.
-
-        Args:
-            found: the metrics.
-            directions: the modes that metric objects declare, by full name.
-
-        Raises:
-            ConfigurationError: nothing says whether less or more is better.
-        """
+        """Return the rules with the modes that follow from the metrics of an evaluation."""
         rule = None if self.rule is None else directed(self.rule, found, directions)
         mode = self.mode
         if find(found, self.monitor) is not None:
@@ -205,15 +183,9 @@ class Decisions:
     ) -> tuple[LoopState, TrainState]:
         """Decide after an evaluation.
 
-        Args:
-            loop: the decisions before; not changed.
-            train: the evaluated state; its schedule may observe the metric.
-            found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
-            complete: whether all sets were evaluated. If not, a missing metric may still come from
-                one of the others.
-
-        Returns:
-            (loop, train); ``loop.best`` is the same object where nothing improved.
+        ``found`` has metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
+        Unless it is ``complete``, a missing metric may still come from another set. ``loop.best``
+        is the same object where nothing improved.
         """
         value = find(found, self.monitor)
         best, stopping = loop.best, loop.early_stop

@@ -17,12 +17,7 @@ from functrain.tree.placed import alone
 
 
 def method_name(event: type) -> str:
-    """Return the name of the listener method that receives an event.
-
-    Example:
-        >>> method_name(BatchEnd)
-        'on_batch_end'
-    """
+    """Return the name of the listener method that receives an event."""
     return "on" + re.sub("([A-Z])", lambda match: "_" + match[1].lower(), event.__name__)
 
 
@@ -32,10 +27,6 @@ class Listeners:
 
     A listener has any subset of the methods. They are looked up once, so that an event without a
     listener costs a dictionary look-up.
-
-    Attributes:
-        listeners: the objects, by the names of :func:`named`.
-        methods: for each kind of event, the listeners that receive it with their methods.
     """
 
     listeners: Mapping[str, Listener]
@@ -51,14 +42,8 @@ class Listeners:
     ) -> Listeners:
         """Look up the methods of listeners; ``None`` stands for no listeners.
 
-        Args:
-            listeners: the same on every rank.
-            rank: of this process; other ranks than 0 keep only those with ``every_rank``.
-            ranks: how many there are.
-            last: listeners of ``fit`` itself, after those of the user.
-
-        Raises:
-            ListenerError: an object has none of the methods, or is a single listener and no list.
+        Other ranks than 0 keep only listeners with ``every_rank``; ``last`` are those of ``fit``
+        itself.
         """
         if not isinstance(listeners, Iterable | None):
             raise ListenerError(
@@ -97,15 +82,7 @@ class Listeners:
     def emit(self, event: Event, row: dict[str, Any] | None = None) -> Stop | None:
         """Send an event to the listeners that have a method for it.
 
-        Args:
-            event: what happened.
-            row: the row of the step, to which metrics that listeners return are added.
-
-        Returns:
-            The first request to stop, if any.
-
-        Raises:
-            ListenerError: a listener failed; names event and listener.
+        Returns the first request to stop; metrics that listeners return are added to ``row``.
         """
         stop = None
         for listener, method in self.methods[type(event)]:
@@ -141,11 +118,7 @@ class Listeners:
                 listener.load_state_dict(states[name])
 
     def close(self, error: BaseException) -> None:
-        """Call ``close`` of the listeners that have it, after an exception ended the run.
-
-        Args:
-            error: the exception; gets a note of each ``close`` that fails.
-        """
+        """Call ``close`` of the listeners that have it, after an exception ended the run."""
         for listener in self.listeners.values():
             if callable(getattr(listener, "close", None)):
                 try:

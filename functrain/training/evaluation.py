@@ -138,13 +138,6 @@ def measure(
 
     The arguments are those of :func:`evaluate`, and the function that cuts a batch to the members
     of the program.
-
-    Returns:
-        Metrics by name; scalars as :class:`functrain.metrics.Mean`. Empty without samples.
-
-    Raises:
-        Interrupted: ``interrupted`` returned true.
-        EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
     if function is not None:
         program = program.evaluated_by(function)
@@ -155,11 +148,7 @@ def measure(
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers that metrics compute, for a population lists of them.
-
-    Args:
-        values: from :func:`measure`.
-    """
+    """Return the numbers that metrics compute, for a population lists of them."""
     means = [value for value in values.values() if isinstance(value, Mean)]
     if means and means[0].total.ndim:
         return by_member.numbers(values)

@@ -28,12 +28,9 @@ _RANKS_LOST = (
 
 def ended(session: Session) -> Ending | None:
     """Return the limit that the run has reached, or the decision of early stopping."""
-    stopped = session.loop.early_stop.get("stop") or _all_stopped(session)
+    all_stopped = "all members have stopped" if session.has_stopped else None
+    stopped = session.loop.early_stop.get("stop") or all_stopped
     return session.limit or (Ending("early_stop", stopped) if stopped else None)
-
-
-def _all_stopped(session: Session) -> str | None:
-    return "all members have stopped" if session.has_stopped else None
 
 
 def stop_requested(session: Session) -> Ending | None:

@@ -117,16 +117,7 @@ def advance(
 
 
 def source_of(program: AnyProgram, data: Any) -> Source:
-    """Return data as the source that a program is trained on.
-
-    Args:
-        program: a sharded one reads its rank's parts of each batch, as far as the data allow.
-        data: anything ``fit`` takes.
-
-    Raises:
-        UnsupportedError: the data cannot be iterated, or are split by rank already.
-        EmptyDatasetError: an epoch of the data has no batches.
-    """
+    """Return data as a source; a sharded program reads the parts of its rank, where it can."""
     source, sharing = as_source(data), sharing_of(program)
     return source if sharing is None else by_parts(source, sharing, program.recipe.accumulate)
 
@@ -142,12 +133,8 @@ def epoch_batches(
 ) -> Iterator[tuple[Batch, bool]]:
     """Yield the remaining steps of an epoch: the batch of each, and whether it is the last.
 
-    Args:
-        source: the data.
-        state: where the run stands.
-        accumulate: loader batches in a step; fewer at the end make a step too.
-        saved: the loaded state of the source, on resumption.
-        sharing: how ranks share each step, if they do.
+    ``accumulate`` loader batches make a step, fewer at the end too; ``saved`` is the loaded state
+    of the source, on resumption.
     """
     counters, seed = state.counters, state.rng.seed
     del state  # a reference here would prevent donation for the whole epoch
@@ -207,16 +194,7 @@ class EpochProgress:
         return cls(counters.epoch, counters.step, counters.batch == 0)
 
     def after(self, counters: Counters, ends_epoch: bool) -> None:
-        """Count a step.
-
-        Args:
-            counters: after it.
-            ends_epoch: whether it was the last of its epoch.
-
-        Raises:
-            EmptyDatasetError: a whole epoch had no samples, or so many batches that the data may
-                have no end.
-        """
+        """Count a step; refuse an epoch without samples, and data that may have no end."""
         if counters.step != self.step:
             self.step, self.untrained, self.empty = counters.step, False, 0
             return
@@ -225,11 +203,7 @@ class EpochProgress:
             self.end()
 
     def end(self) -> None:
-        """Refuse the epoch if it has ended without a sample.
-
-        Raises:
-            EmptyDatasetError: it has.
-        """
+        """Refuse the epoch if it has ended without a sample."""
         if self.untrained or self.empty >= MOST_EMPTY:
             what = f"{self.empty} batches in a row without samples" if self.empty else "no batch"
             raise EmptyDatasetError(

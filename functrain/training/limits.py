@@ -57,13 +57,7 @@ class Position:
 
     @classmethod
     def of(cls, state: Counted, batches: int | None, seconds: float = 0.0) -> Position:
-        """Return where a state stands.
-
-        Args:
-            state: the state, or a session.
-            batches: loader batches in an epoch, where known.
-            seconds: time trained.
-        """
+        """Return where a state stands."""
         at = state.counters
         return cls(at.step, at.samples, seconds / 60, at.epoch, at.batch, batches)
 
@@ -141,11 +135,6 @@ def due(interval: Duration, before: Position, after: Position) -> bool:
     True at N, 2N, ..., once each, never at 0; where a step is longer than the interval, once
     for all multiples that it passes.
 
-    Args:
-        interval: N.
-        before: the position before the step.
-        after: the position after it.
-
     Example:
         >>> steps = [Position(step=n) for n in range(7)]
         >>> [due(Steps(3), steps[n - 1], steps[n]) for n in range(1, 7)]
@@ -186,11 +175,7 @@ class Limits:
 
     @classmethod
     def of(cls, until: Until) -> Limits:
-        """Parse one duration or several, as texts or values.
-
-        Raises:
-            ConfigurationError: there is none, or a text is not a duration.
-        """
+        """Parse one duration or several, as texts or values."""
         several = until if isinstance(until, (list, tuple)) else [until]
         durations = tuple(duration(each) for each in several)
         if not durations:
@@ -210,15 +195,7 @@ class Limits:
         return None
 
     def steps(self, batches: int | None, accumulate: int) -> int | None:
-        """Return the updates until the first limit whose steps are known beforehand.
-
-        Args:
-            batches: loader batches in an epoch, where known.
-            accumulate: loader batches in a step.
-
-        Returns:
-            The number, or ``None`` where only samples or minutes (or unknown epochs) limit the run.
-        """
+        """Return the updates until the first limit whose steps are known beforehand, if any."""
         known = []
         for each in self.durations:
             if isinstance(each, Steps):

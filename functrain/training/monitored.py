@@ -75,11 +75,7 @@ class Monitored:
         return [*names, *short]
 
     def givers(self, prefixes: Mapping[str, str]) -> set[str]:
-        """Return the evaluation sets that may give it, and ``"epoch"`` for a mean over an epoch.
-
-        Args:
-            prefixes: of the metrics of evaluations, each with its set.
-        """
+        """Return the evaluation sets that may give it, and ``"epoch"`` for a mean over an epoch."""
         names = self.names[:1] if self._names_a_set(set(prefixes.values())) else self.names
         found = {
             name
@@ -91,11 +87,7 @@ class Monitored:
         return found | ({_EPOCH} if epoch else set())
 
     def evaluated(self, prefixes: Iterable[str]) -> set[str]:
-        """Return its full names that only an evaluation or an epoch can give.
-
-        Args:
-            prefixes: of the metrics of evaluations.
-        """
+        """Return its full names that only an evaluation or an epoch can give."""
         begin = tuple(f"{prefix}/" for prefix in (_EPOCH, *prefixes))
         return {name for name in self.names if name.startswith(begin)}
 
@@ -107,18 +99,7 @@ class Monitored:
 
 
 def check_possible(all_monitored: Sequence[Monitored], prefixes: Mapping[str, str]) -> None:
-    """Refuse metrics that no evaluation can give, before anything is trained.
-
-    Args:
-        all_monitored: the metrics that the run depends on.
-        prefixes: of the metrics of its evaluations, each with its set.
-
-    Raises:
-        MissingMetricError: there is such a metric, or no evaluation at all.
-
-    Warns:
-        MissingMetricWarning: there is no evaluation, and only a best checkpoint depends on one.
-    """
+    """Refuse metrics that no evaluation can give, before anything is trained."""
     if not prefixes:
         _check_nothing(all_monitored)
         return
@@ -143,18 +124,7 @@ def check_given(
     prefixes: Mapping[str, str],
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Refuse metrics that an evaluation should have given and did not.
-
-    Args:
-        all_monitored: the metrics that the run depends on.
-        found: metrics of the evaluation and, as ``epoch/...``, of an epoch that has ended.
-        evaluated: its sets.
-        prefixes: see :func:`check_possible`.
-        rows: of the run so far; a metric that was given once may be missing later.
-
-    Raises:
-        MissingMetricError: there is such a metric.
-    """
+    """Refuse metrics that an evaluation should have given, unless ``rows`` have them already."""
     there = set(evaluated) | {_EPOCH for name in found if name.startswith(f"{_EPOCH}/")}
     for each in all_monitored:
         givers = each.givers(prefixes)

@@ -27,13 +27,7 @@ Phase: TypeAlias = tuple[Duration | str | None, Trainable]
 
 @attrs.frozen(eq=False)
 class PhasedStep:
-    """The device steps of all phases; a program chooses one by the place of the run.
-
-    Attributes:
-        ends: of the phases, all but the last.
-        steps: the device step of each phase.
-        description: for checkpoints, which compare it when a run is resumed.
-    """
+    """The device steps of all phases; a program chooses one by the place of the run."""
 
     ends: tuple[Steps | Epochs, ...]
     steps: tuple[step.DeviceStep, ...]
@@ -47,11 +41,7 @@ class PhasedStep:
         )
 
     def at(self, counters: Counters) -> step.DeviceStep:
-        """Return the device step of the phase that a run is in.
-
-        Args:
-            counters: of the run before the step.
-        """
+        """Return the device step of the phase that a run is in."""
         past = [_is_past(end, counters) for end in self.ends]
         return self.steps[sum(past)]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from functrain.core.batch import Batch
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
@@ -48,13 +47,7 @@ class Evaluations:
         return attrs.evolve(self, sets=sets)
 
     def due(self, before: Position, after: Position, last: bool) -> list[str]:
-        """Return the names of the sets to evaluate after a step.
-
-        Args:
-            before: the position before the step.
-            after: the position after it.
-            last: whether the run ends here; then all sets are due.
-        """
+        """Return the names of the sets to evaluate after a step: all sets after the last one."""
         return [
             name
             for name, each in self.sets.items()
@@ -62,12 +55,7 @@ class Evaluations:
         ]
 
     def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, Weights]]:
-        """Yield each set with each kind of weights that it is evaluated with.
-
-        Args:
-            names: the sets.
-            averaged: whether there are averaged weights.
-        """
+        """Yield each set with each kind of weights that it is evaluated with."""
         there: tuple[Weights, ...] = ("params", "ema") if averaged else ("params",)
         for name in names:
             asked = self.sets[name].weights
@@ -87,53 +75,33 @@ class Evaluations:
     ) -> tuple[dict[str, Any], dict[str, Mode]]:
         """Evaluate several sets; name the metrics ``name/metric`` and ``name/ema/metric``.
 
-        Args:
-            program: its ``evaluate`` (or ``loss``) is used.
-            state: the state to evaluate.
-            names: the sets.
-            emit: receives an event at the beginning and the end of each part.
-            interrupted: called before each batch; ends the evaluation when true.
-
-        Returns:
-            (metrics, the modes that metric objects declare), both by name. A metric of a population
-            is a list, with ``None`` for members that have stopped.
-
-        Raises:
-            Interrupted: ``interrupted`` returned true.
+        Returns the metrics and the modes that metric objects declare, both by name. A metric of a
+        population is a list, with ``None`` for members that have stopped.
         """
         found: dict[str, Any] = {}
         directions: dict[str, Mode] = {}
         some, part, cut = running(program, state)
         for name, weights in self.parts(names, state.ema is not None):
             emit(EvalBegin(state, name, weights))
-            values = self._measured(some, part, name, weights, interrupted, cut)
+            one = self.sets[name]
+            values = measure(
+                some,
+                part,
+                one.data,
+                weights=weights,
+                batches=one.batches,
+                function=one.function,
+                interrupted=interrupted,
+                cut=cut,
+            )
             means = widened(program, state, numbers(values))
             emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}
-            directions |= {f"{prefix}/{key}": one for key, one in modes_of_metrics(values).items()}
+            directions |= {
+                f"{prefix}/{key}": mode for key, mode in modes_of_metrics(values).items()
+            }
         return found, directions
-
-    def _measured(
-        self,
-        program: AnyProgram,
-        state: Any,
-        name: str,
-        weights: Weights,
-        interrupted: Callable[[], bool],
-        cut: Callable[[Batch], Batch],
-    ) -> dict[str, Any]:
-        one = self.sets[name]
-        return measure(
-            program,
-            state,
-            one.data,
-            weights=weights,
-            batches=one.batches,
-            function=one.function,
-            interrupted=interrupted,
-            cut=cut,
-        )
 
     def close(self) -> None:
         """Close the data of all sets."""
@@ -239,14 +207,7 @@ class Plan:
     def due(
         self, before: Position, after: Position, ends_epoch: bool, last: bool
     ) -> dict[str, Any] | None:
-        """Return what is due after a step, as a checkpoint holds it; ``None`` for nothing.
-
-        Args:
-            before: the position before the step.
-            after: the position after it.
-            ends_epoch: whether the step was the last of its epoch.
-            last: whether the run ends here.
-        """
+        """Return what is due after a step, as a checkpoint holds it; ``None`` for nothing."""
         evaluate = self.evaluations.due(before, after, last)
         save = due(self.save_every, before, after) or last
         if not (ends_epoch or evaluate or save):

@@ -92,11 +92,7 @@ def predict(
 
 
 def called(model: nn.Module, batch: Batch) -> Any:
-    """Call a model with the inputs of a batch.
-
-    Raises:
-        ConfigurationError: the batch does not show them.
-    """
+    """Call a model with the inputs of a batch."""
     if isinstance(batch, Tensor):
         return model(batch)
     if isinstance(batch, (tuple, list)) and batch:

@@ -68,20 +68,7 @@ def whole(program: AnyProgram) -> AnyProgram:
 def restore(
     store: Checkpoints, program: AnyProgram, which: int | str | Path, world: World
 ) -> tuple[RunState, dict[str, Any], Path]:
-    """Load a run state, and the info that was saved with it; each rank reads its own part.
-
-    Args:
-        store: a run directory that holds checkpoints.
-        program: what the checkpoint must fit.
-        which: ``"latest"`` or ``"best"`` of those that verify, a step, or a path.
-        world: the ranks, which all call this.
-
-    Returns:
-        (run state, placed as the program's are; info; path).
-
-    Raises:
-        CheckpointMismatchError: it is of another architecture; all paths are listed.
-    """
+    """Load a run state, placed as the program's are, its info and path; ranks read own parts."""
     like = expected(program, seed=0)
     ranks = world if world.size > 1 else None
     try:
@@ -131,12 +118,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 
 
 def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str | Path] | None:
-    """Return the run directory and the checkpoint to resume from; ``None`` for a new run.
-
-    Raises:
-        ConfigurationError: the directory holds a run other than the one to resume.
-        NoCheckpointError: the requested checkpoint does not exist.
-    """
+    """Return the run directory and the checkpoint to resume from; ``None`` for a new run."""
     holds = store is not None and bool(store.steps())
     if is_path(resume):
         path = Path(str(resume)).absolute()
@@ -191,15 +173,7 @@ def is_path(which: object) -> bool:
 
 
 def set_aside(store: Checkpoints, step: int) -> Path | None:
-    """Move checkpoints after a step to a directory of their own, with a copy of the log.
-
-    Args:
-        store: the run directory; the caller has its lock.
-        step: where the run resumes.
-
-    Returns:
-        That run directory; ``None`` if there were no such checkpoints.
-    """
+    """Move checkpoints after a step to a run directory of their own, with a copy of the log."""
     later = [each for each in store.steps() if each > step]
     if not later:
         return None
@@ -217,19 +191,7 @@ def set_aside(store: Checkpoints, step: int) -> Path | None:
 
 
 def copy_log(checkpoint: Path, directory: Path, size: int) -> int:
-    """Copy the log of a run, up to a checkpoint, into another run directory.
-
-    Args:
-        checkpoint: in the run directory it was saved in, or anywhere else.
-        directory: the new run directory.
-        size: length of the log in bytes when the checkpoint was saved.
-
-    Returns:
-        Bytes copied: ``size``, or 0 where the log is not beside the checkpoint.
-
-    Raises:
-        LogError: there is a log already.
-    """
+    """Copy the log of a run up to a checkpoint to another run directory; return its new length."""
     source, target = checkpoint.parent / FILE_NAME, directory / FILE_NAME
     if not source.exists() or source.stat().st_size < size:
         return 0

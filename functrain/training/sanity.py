@@ -18,10 +18,6 @@ def check_evaluation(session: Session, batches: int) -> None:
     Listeners hear nothing of it, and neither the state nor the log changes. An error leaves no
     checkpoint behind: a run that had not begun begins from scratch.
 
-    Args:
-        session: a started one.
-        batches: how many of each set; 0 checks nothing.
-
     Raises:
         ConfigurationError: there is no set, or one cannot be read again from its beginning.
         MissingMetricError: the run depends on a metric that the evaluation does not give.

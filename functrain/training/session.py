@@ -175,11 +175,7 @@ class Session:
         return epoch_batches(self.source, self.train, accumulate, saved, sharing)
 
     def update_position(self, batches: int | None) -> None:
-        """Compute where the run stands, and the limit that it has reached there.
-
-        Args:
-            batches: loader batches in the epoch, where known.
-        """
+        """Compute where the run stands, and the limit that it has reached there."""
         seconds = first(self.world, self.seconds) if self.plan.timed else 0.0
         self.position = Position.of(self, batches, seconds)
         self.limit = self.plan.limits.reached(self.position)

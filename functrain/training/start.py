@@ -31,11 +31,7 @@ def start(
     resume: Resume,
     schedule_end: ScheduleEnd,
 ) -> None:
-    """Give a session its first state, and emit ``TrainBegin``; the arguments are those of ``fit``.
-
-    Raises:
-        RunChangedError: the checkpoint is of another run; see :mod:`.compatibility`.
-    """
+    """Give a session its first state, and emit ``TrainBegin``."""
     if state is not None:
         session.plan.program.require(state)
     steps = session.plan.total_steps(session.source.length)
@@ -150,19 +146,7 @@ def _load(
 
 
 def _check_unused(state: TrainState | None, saved: TrainState) -> None:
-    """Warn that a resumed run does not use a state.
-
-    Args:
-        state: the argument of ``fit``. One with the seed of the run and without steps is where the
-            run once began.
-        saved: the state in the checkpoint.
-
-    Raises:
-        RunChangedError: a state that has made no step is of another seed.
-
-    Warns:
-        ResumeWarning: a state that has made steps differs from the saved one.
-    """
+    """Refuse a new state of another seed; warn that a state which has made steps is not used."""
     if state is None:
         return
     if state.counters.step == 0:

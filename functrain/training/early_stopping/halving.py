@@ -13,7 +13,7 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, one_of, optional
 from functrain.metrics.mode import resolved_mode
-from functrain.training.early_stopping.rule import State, awaited
+from functrain.training.early_stopping.rule import Directed, State, awaited
 
 
 def _is_share(keep: Any) -> bool:
@@ -22,7 +22,7 @@ def _is_share(keep: Any) -> bool:
 
 @explained
 @attrs.frozen
-class Halving:
+class Halving(Directed):
     """Stop the worse half of a population at intervals; a rule of ``early_stop``.
 
     This is successive halving (Jamieson and Talwalkar, 2016, "Non-stochastic best arm
@@ -54,12 +54,6 @@ class Halving:
     def init(self) -> State:
         """Return the state before the first evaluation."""
         return {"evaluations": 0, "stop": None}
-
-    def directed(self, directions: Mapping[str, Mode]) -> Halving:
-        """Return the rule with its mode; see :meth:`EarlyStop.directed`."""
-        return attrs.evolve(
-            self, mode=resolved_mode(self.monitor, self.mode, directions, "Halving")
-        )
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """Refuse a run of one program, which has nothing to rank.
@@ -100,12 +94,7 @@ class Halving:
 
 
 def finite_first(values: Sequence[Any], members: Sequence[int], mode: Mode) -> list[int]:
-    """Return members in order of their values, best first, those without a finite one last.
-
-    Example:
-        >>> finite_first([0.5, None, 0.2, float("nan")], [0, 1, 2, 3], "min")
-        [2, 0, 1, 3]
-    """
+    """Return members in order of their values, best first, those without a finite one last."""
     sign = 1 if mode == "min" else -1
 
     def place(member: int) -> tuple[bool, float, int]:

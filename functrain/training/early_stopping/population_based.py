@@ -20,7 +20,7 @@ from functrain.populations.program import Population
 from functrain.populations.replacement import with_value
 from functrain.populations.states import held_by
 from functrain.training.early_stopping.halving import finite_first
-from functrain.training.early_stopping.rule import State, awaited
+from functrain.training.early_stopping.rule import Directed, State, awaited
 
 
 def _are_bounds(bounds: Any) -> bool:
@@ -44,7 +44,7 @@ def _are_factors(factors: Any) -> bool:
 
 @explained
 @attrs.frozen
-class PopulationBasedTraining:
+class PopulationBasedTraining(Directed):
     """Let the worse members of a population go on from better ones; a rule of ``early_stop``.
 
     At intervals each of the worse members takes over weights, moments and hyperparameters of one of
@@ -99,11 +99,6 @@ class PopulationBasedTraining:
     def init(self) -> State:
         """Return the state before the first evaluation."""
         return {"evaluations": 0, "stop": None, "lineage": []}
-
-    def directed(self, directions: Mapping[str, Mode]) -> PopulationBasedTraining:
-        """Return the rule with its mode; see :meth:`EarlyStop.directed`."""
-        mode = resolved_mode(self.monitor, self.mode, directions, "PopulationBasedTraining")
-        return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """Refuse a run of one program, which has no members.

@@ -34,16 +34,7 @@ _HUBER = 1.345  # standard deviations; 95% efficient on normal noise
 
 @attrs.frozen
 class Prediction:
-    """A curve ``a * exp(-b * (step - origin)) + c`` and its value where it was asked for.
-
-    Attributes:
-        value: of the curve at the step in question.
-        a: height above ``c`` at ``origin``; negative where the values rise.
-        b: rate, per step; positive.
-        c: where the curve ends.
-        origin: the first step that was observed.
-        misfit: root mean square distance of the points from the curve.
-    """
+    """A curve ``a * exp(-b * (step - origin)) + c`` and its value where it was asked for."""
 
     value: float
     a: float

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import attrs
 
 from functrain.core.schedule import Mode
 from functrain.errors import ConfigurationError, MissingMetricWarning
 from functrain.errors.base import warn
+from functrain.metrics.mode import resolved_mode
 
 State = dict[str, Any]
 
@@ -32,41 +33,40 @@ class Rule(Protocol):
         ...
 
 
-def improves(value: float, best: float | None, mode: Mode) -> bool:
-    """Return whether a value is finite and strictly better than the best so far.
+class Directed:
+    """Gives a rule of a ``monitor`` the ``mode`` of that metric; a frozen attrs class inherits."""
 
-    Example:
-        >>> improves(0.5, None, "min"), improves(0.5, 0.5, "min"), improves(math.nan, None, "max")
-        (True, False, False)
-    """
+    __slots__ = ()
+    monitor: str
+    mode: Mode | None
+
+    def directed(self, directions: Mapping[str, Mode]) -> Self:
+        """Return the rule with its mode.
+
+        Args:
+            directions: the modes that metric objects declare, by full name.
+
+        Raises:
+            ConfigurationError: nothing says whether less or more is better.
+        """
+        mode = resolved_mode(self.monitor, self.mode, directions, type(self).__name__)
+        return cast(Self, attrs.evolve(cast(Any, self), mode=mode))
+
+
+def improves(value: float, best: float | None, mode: Mode) -> bool:
+    """Return whether a value is finite and strictly better than the best so far."""
     if not math.isfinite(value):
         return False
     return best is None or (value < best if mode == "min" else value > best)
 
 
 def worse(value: float, bound: float, mode: Mode) -> bool:
-    """Return whether a value is strictly worse than a bound.
-
-    Example:
-        >>> worse(0.5, 0.4, "min"), worse(0.5, 0.4, "max"), worse(0.4, 0.4, "min")
-        (True, False, False)
-    """
+    """Return whether a value is strictly worse than a bound."""
     return value > bound if mode == "min" else value < bound
 
 
 def best_after(best: State, value: float | None, step: int, mode: Mode) -> State:
-    """Return the best value and its step after an evaluation.
-
-    Args:
-        best: ``{"value", "step"}`` so far; returned itself where nothing improved.
-        value: the metric, ``None`` where it was not measured.
-        step: where it was measured.
-        mode: ``"min"`` or ``"max"``.
-
-    Example:
-        >>> best_after({"value": 0.5, "step": 3}, 0.25, 4, "min")
-        {'value': 0.25, 'step': 4}
-    """
+    """Return the best value and its step after an evaluation."""
     if value is None or not improves(value, best["value"], mode):
         return best
     return {"value": value, "step": step}
@@ -78,11 +78,7 @@ def find(metrics: Mapping[str, float], monitor: str) -> float | None:
 
 
 def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
-    """Return the metric that a rule monitors, or warn and name those that the evaluation gave.
-
-    Warns:
-        MissingMetricWarning: the metric is missing.
-    """
+    """Return the metric that a rule monitors, or warn and name those that the evaluation gave."""
     value = find(metrics, monitor)
     if value is None:
         warn(
@@ -132,16 +128,7 @@ class FirstOf:
 
 
 def directed(rule: Rule, metrics: Mapping[str, float], directions: Mapping[str, Mode]) -> Rule:
-    """Return a rule with its mode, once an evaluation gave its metric.
-
-    Args:
-        rule: one without ``directed`` stays as it is.
-        metrics: of the evaluation; a rule whose metric is not among them stays as it is.
-        directions: the modes that metric objects declare, by full name.
-
-    Raises:
-        ConfigurationError: nothing says whether less or more of its metric is better.
-    """
+    """Return a rule with its mode, once an evaluation gave its metric."""
     if isinstance(rule, FirstOf):
         rules: list[Any] = [directed(one, metrics, directions) for one in rule.rules]
         return FirstOf(tuple(rules))
@@ -159,13 +146,7 @@ def each_rule(rule: Rule | None) -> list[Any]:
 
 
 def fits(rule: Rule | None, state: Mapping[str, Any]) -> bool:
-    """Return whether a state can be one of this rule: it has the names that the rule's own has.
-
-    Example:
-        >>> from functrain.training.early_stopping.rules import EarlyStop, Overfit
-        >>> fits(EarlyStop(), EarlyStop().init()), fits(Overfit(), EarlyStop().init())
-        (True, False)
-    """
+    """Return whether a state can be one of this rule: it has the names that the rule's own has."""
     rules = rule.rules if isinstance(rule, FirstOf) else ()
     return state.keys() == (set() if rule is None else rule.init().keys()) and all(
         fits(one, state[str(at)]) for at, one in enumerate(rules)

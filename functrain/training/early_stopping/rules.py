@@ -12,12 +12,12 @@ from functrain.errors.calls import explained
 from functrain.errors.validators import number, one_of, optional
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.prediction import LEAST_POINTS, Prediction, predict_final
-from functrain.training.early_stopping.rule import State, awaited, find, improves, worse
+from functrain.training.early_stopping.rule import Directed, State, awaited, find, improves, worse
 
 
 @explained
 @attrs.frozen
-class EarlyStop:
+class EarlyStop(Directed):
     """End a run when a metric no longer improves.
 
     Attributes:
@@ -50,19 +50,6 @@ class EarlyStop:
     def init(self) -> State:
         """Return the state before the first evaluation."""
         return {"best": None, "misses": 0, "stop": None}
-
-    def directed(self, directions: Mapping[str, Mode]) -> EarlyStop:
-        """Return the rule with its mode.
-
-        Args:
-            directions: the modes that metric objects declare, by full name.
-
-        Raises:
-            ConfigurationError: nothing says whether less or more is better.
-        """
-        return attrs.evolve(
-            self, mode=resolved_mode(self.monitor, self.mode, directions, "EarlyStop")
-        )
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """Return the state after an evaluation.
@@ -109,7 +96,7 @@ class EarlyStop:
 
 @explained
 @attrs.frozen
-class Overfit:
+class Overfit(Directed):
     """End a run when an evaluation gets worse while training gets better; a rule of ``early_stop``.
 
     It looks at the evaluations at the end of an epoch, where the mean over the epoch is known.
@@ -183,7 +170,7 @@ def _better(value: Any, other: Any, mode: Mode) -> bool:
 
 @explained
 @attrs.frozen(kw_only=True)
-class PredictedStop:
+class PredictedStop(Directed):
     """End a run whose predicted final value is worse than a bound; a rule like ``EarlyStop``.
 
     Evaluations are the unit of time, so they should be evenly spaced.
@@ -219,11 +206,6 @@ class PredictedStop:
     def init(self) -> State:
         """Return the state before the first evaluation."""
         return {"values": [], "misses": 0, "stop": None}
-
-    def directed(self, directions: Mapping[str, Mode]) -> PredictedStop:
-        """Return the rule with its mode; see :meth:`EarlyStop.directed`."""
-        mode = resolved_mode(self.monitor, self.mode, directions, "PredictedStop")
-        return attrs.evolve(self, mode=mode)
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """Return the state after an evaluation; see :meth:`EarlyStop.observe`."""

@@ -69,12 +69,7 @@ class MemberDecisions(Decisions):
                 rule.check(self.population)
 
     def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
-        """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`.
-
-        Warns:
-            RecipeChangedWarning: the run was not begun with ``restore_best``, so the best states
-                of members are not in its checkpoint.
-        """
+        """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`."""
         loop = super().resumed(loop, record)
         if self.restores_best and loop.best["value"] is not None and "state" not in loop.best:
             warn(

@@ -47,13 +47,7 @@ def sized(program: AnyProgram, batch: Batch) -> Batch:
 
 
 def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
-    """Return what a batch adds to a metric: a mean, or the value that the loss returned.
-
-    Args:
-        program: one, or a population.
-        value: a tensor, or a metric that is a value; for a population with the axis of members.
-        weight: of the batch.
-    """
+    """Return what a batch adds to a metric: a mean, or the value that the loss returned."""
     if not isinstance(program, Population):
         return Mean.of(value, weight) if isinstance(value, Tensor) else value
     if not isinstance(value, Tensor):
@@ -64,12 +58,7 @@ def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
 
 
 def weight_of(outcome: Outcome, batch: Batch) -> Tensor:
-    """Return the weight of a batch, or one for each member.
-
-    Args:
-        outcome: of a program, or of a population.
-        batch: from :func:`sized`.
-    """
+    """Return the weight of a batch, or one for each member."""
     weight = outcome.weight
     return weight if isinstance(weight, Tensor) and weight.ndim else outcome.weight_of(batch)
 

@@ -27,11 +27,7 @@ def describe(program: AnyProgram) -> dict[str, Any] | None:
 
 
 def require_running(program: AnyProgram, state: TrainState) -> None:
-    """Refuse a given state with nothing to train, since all members have stopped.
-
-    Raises:
-        ConfigurationError: they have.
-    """
+    """Refuse a given state with nothing to train, since all members have stopped."""
     if not isinstance(program, Population) or program.running(state):
         return
     steps = [place["step"] for place in stops(state).values()]
@@ -45,15 +41,7 @@ def require_running(program: AnyProgram, state: TrainState) -> None:
 
 
 def warn_of_nothing_to_train(state: TrainState, path: Path) -> None:
-    """Warn that all members of a resumed run had stopped by another rule than the present one.
-
-    Args:
-        state: in the checkpoint.
-        path: the checkpoint.
-
-    Warns:
-        ResumeWarning: they had.
-    """
+    """Warn that all members of a resumed run had stopped by another rule than the present one."""
     if not is_population(state) or running(state):
         return
     steps = ", ".join(str(place["step"]) for place in stops(state).values())
@@ -73,18 +61,6 @@ def check(
 
     Its state holds their hyperparameters, so others would have no effect. They may be those with
     which the run began, or those that the state holds since ``pop.replaced``.
-
-    Args:
-        program: of the resumed run.
-        info: what the checkpoint records about its run.
-        path: the checkpoint.
-        state: in it; ``None`` where it could not be loaded.
-
-    Returns:
-        The info, with the hyperparameters of the resumed run where the state holds them.
-
-    Raises:
-        RunChangedError: they are others, or only one of the two is a population.
     """
     before, now = info.get("population"), describe(program)
     if before is None and now is None:

@@ -10,13 +10,7 @@ from typing import Any
 
 
 def default_bar(progress: bool | None, listeners: Any) -> list[Any]:
-    """Return the bar that a run shows in addition to its listeners, or nothing.
-
-    Args:
-        progress: ``None`` shows a bar on terminals and in notebooks, unless a listener shows the
-            progress already; ``True`` also prints a line for each evaluation elsewhere.
-        listeners: what ``fit`` was given, which has not been checked yet.
-    """
+    """Return the bar that a run shows in addition to its listeners, or nothing."""
     # Not of an iterator, which can be read only once.
     given = listeners if isinstance(listeners, Sequence) else ()
     already = any(getattr(each, "shows_progress", False) for each in given)

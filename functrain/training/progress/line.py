@@ -80,12 +80,7 @@ class Line:
 
 
 def short(value: float) -> str:
-    """Format a number in three digits, with a prefix for thousands.
-
-    Example:
-        >>> short(12345.0), short(87.46), short(0.5)
-        ('12.3k', '87.5', '0.5')
-    """
+    """Format a number in three digits, with a prefix for thousands."""
     prefix = ""
     for larger in ("k", "M", "G"):
         if value >= 999.5:

@@ -24,12 +24,7 @@ class NotebookDisplay:
         self._handle: Any = None
 
     def show(self, text: str, html: str | None = None) -> None:
-        """Display content in place of the previous one.
-
-        Args:
-            text: plain text, for front ends that do not show HTML.
-            html: a richer form of the same, or ``None``.
-        """
+        """Display content in place of the previous one."""
         content = {"text/plain": text} | ({} if html is None else {"text/html": html})
         if self._handle is None:
             display = require("IPython.display", "notebooks").display

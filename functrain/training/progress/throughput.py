@@ -79,10 +79,5 @@ class Throughput:
 
 
 def clock_text(seconds: float) -> str:
-    """Format a number of seconds as hours, minutes and seconds.
-
-    Example:
-        >>> clock_text(3725.4)
-        '1:02:05'
-    """
+    """Format a number of seconds as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
