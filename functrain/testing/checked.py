@@ -79,11 +79,7 @@ def _checked(program: Program) -> Program:
 
 
 def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a step of the user that runs three times and compares.
-
-    Args:
-        step: takes a state, or programs and states, a batch and a generator.
-    """
+    """Return a step of the user that runs three times and compares; programs may come first."""
 
     @functools.wraps(step)
     def call(*given: Any) -> Any:
@@ -118,12 +114,7 @@ def _kept(before: list[Any], state: Any) -> dict[str, Any]:
 
 @attrs.frozen(eq=False, repr=False)
 class Checked:
-    """A device step that runs each step of another one several times and compares.
-
-    Attributes:
-        device_step: the other device step.
-        fixed: the fixed part of the program.
-    """
+    """A device step that runs each step of another one several times and compares."""
 
     device_step: DeviceStep
     fixed: Fixed

@@ -19,14 +19,7 @@ from functrain.testing.fake_system import FakeSystem
 
 @attrs.frozen
 class Conditions:
-    """Everything that is fixed while one thing varies.
-
-    Attributes:
-        system: the clocks, the process id, and the system's random bytes.
-        seeds: seeds of the global generators ``torch``, ``random`` and ``numpy``.
-        environment: environment variables to set.
-        directory: the working directory, or ``None`` for the current one.
-    """
+    """Everything that is fixed while one thing varies."""
 
     system: FakeSystem = attrs.field(factory=FakeSystem)
     seeds: dict[str, int] = attrs.field(factory=lambda: {"torch": 0, "random": 0, "numpy": 0})
@@ -39,10 +32,8 @@ class Conditions:
     ) -> Iterator[None]:
         """Establish the conditions for the body of a ``with`` block.
 
-        Args:
-            functions: the user's functions; clocks that they imported by name are replaced there.
-            names: collects the environment variables that are read.
-            asked: collects the system functions that are called.
+        ``names`` collects the environment variables that are read, and ``asked`` the system
+        functions that are called.
         """
         with contextlib.ExitStack() as held:
             held.enter_context(global_state.preserved())
@@ -63,13 +54,7 @@ class Conditions:
 
 
 class Recording(MutableMapping[str, str]):
-    """An environment that records which variables are read.
-
-    Example:
-        >>> names = set()
-        >>> Recording({"HOME": "/"}, names).get("SCALE", "1"), names
-        ('1', {'SCALE'})
-    """
+    """An environment that records which variables are read."""
 
     def __init__(self, environment: MutableMapping[str, str], names: set[str]) -> None:
         self._environment, self._names = environment, names

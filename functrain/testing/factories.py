@@ -22,24 +22,14 @@ Make: TypeAlias = Callable[[], Any] | str | Mapping[str, Any] | tuple[AnyProgram
 
 @attrs.frozen
 class Importable:
-    """The location of a function that another process can import.
-
-    Attributes:
-        module: name of the module.
-        name: name of the function.
-        file: path of a module that cannot be imported by name, such as a test.
-    """
+    """The location of a function that another process can import."""
 
     module: str
     name: str
     file: str | None
 
     def load(self) -> Callable[[], Any]:
-        """Import the function.
-
-        Raises:
-            ConfigurationError: the module has no such function.
-        """
+        """Import the function."""
         module = _imported(self.module, self.file)
         found = getattr(module, self.name, None)
         if not callable(found):

@@ -33,13 +33,7 @@ _TICK = 1e-6
 
 @attrs.frozen
 class FakeSystem:
-    """Fixed answers of the operating system.
-
-    Attributes:
-        now: initial seconds of every clock, which ticks each time it is read.
-        process: the process id.
-        seed: seed of the random bytes, which ``uuid``, ``secrets`` and ``SystemRandom`` use.
-    """
+    """Fixed answers of the operating system; every clock ticks each time it is read."""
 
     now: float = 1e9 + 0.25
     process: int = 4242
@@ -51,10 +45,6 @@ class FakeSystem:
 
         ``datetime`` is replaced only in the user's functions, because other code may check for its
         classes.
-
-        Args:
-            functions: the user's functions; names that they imported are replaced there.
-            asked: collects the names of the functions called.
         """
         patches = [*self._clocks(asked), *self._process(asked), *_files(asked)]
         by_name = {id(getattr(module, name)): fake for module, name, fake in patches}

@@ -23,15 +23,6 @@ def fresh_process(
 ) -> subprocess.CompletedProcess[str]:
     r"""Call a function in a new Python process, and wait for it.
 
-    Args:
-        module: the module of the function.
-        function: its name.
-        argument: its argument, passed as JSON.
-        hash_seed: ``PYTHONHASHSEED`` of the process, on which the order of sets depends.
-
-    Returns:
-        The finished process with its output.
-
     Example:
         >>> fresh_process("builtins", "print", {"a": 1}, hash_seed=1).stdout
         "{'a': 1}\n"

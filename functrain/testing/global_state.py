@@ -21,14 +21,7 @@ _NOTED_DOWN = ("TORCHINDUCTOR_", "_TORCHINDUCTOR_", "TRITON_", "PYTEST_")
 
 @attrs.frozen
 class Setting:
-    """A piece of global state.
-
-    Attributes:
-        name: name for messages.
-        read: returns the current value.
-        write: restores a value.
-        is_generator: whether it is the state of a random generator.
-    """
+    """A piece of global state, with functions that read and restore it."""
 
     name: str
     read: Callable[[], Any]
@@ -66,15 +59,7 @@ def generators() -> list[Setting]:
 
 
 def capture() -> dict[str, Any]:
-    """Return the current values by name.
-
-    Example:
-        >>> before = capture()
-        >>> _ = torch.rand(1)
-        >>> changed(before, capture())
-        ["torch's global generator was advanced"]
-        >>> restore(before)
-    """
+    """Return the current values by name."""
     return {setting.name: setting.read() for setting in settings()}
 
 
@@ -111,11 +96,7 @@ def preserved() -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def other_generators(seed: int) -> Iterator[None]:
-    """Seed all global generators for a ``with`` block, and restore them afterwards.
-
-    Args:
-        seed: the seed.
-    """
+    """Seed all global generators for a ``with`` block, and restore them afterwards."""
     with preserved():
         torch.manual_seed(seed)
         random.seed(seed)

@@ -66,17 +66,7 @@ class Interruption:
 
 
 def as_cuts(cuts: Iterable[int | Cut], kill: bool, workers: int | None) -> list[Cut]:
-    """Return cuts in the order of their steps.
-
-    Args:
-        cuts: for plain numbers, stops and errors alternate.
-        kill: whether to kill at plain numbers instead.
-        workers: number of data workers after cuts that do not specify it.
-
-    Example:
-        >>> [str(cut) for cut in as_cuts([5, 2], False, None)]
-        ['a stop at step 2', 'an error at step 5']
-    """
+    """Return cuts in the order of their steps; numbers are killed, or stops and errors in turn."""
     ordered = sorted(cuts, key=lambda cut: cut.step if isinstance(cut, Cut) else cut)
     ways: tuple[How, ...] = ("kill",) if kill else ("stop", "error")
     found = [

@@ -30,13 +30,7 @@ _BOUND = {"training", "_parameters", "_buffers"}
 
 @attrs.frozen(eq=False)
 class ModuleStructure:
-    """The callables of a module: hooks, children, and attributes that are functions or modules.
-
-    Attributes:
-        own: the attributes of the module.
-        code: the attributes that are code.
-        registered: its dicts of hooks and children, each with a copy of its content.
-    """
+    """The code in a module: hooks, children, and attributes that are functions or modules."""
 
     own: dict[str, Any]
     code: dict[str, Any]
@@ -76,13 +70,7 @@ def _code(own: dict[str, Any]) -> dict[str, Any]:
 
 @attrs.frozen(eq=False)
 class ModuleAttributes:
-    """The attributes of a module except tensors, at one point in time.
-
-    Attributes:
-        module: the module; ``None`` has no attributes.
-        held: saved attributes by name.
-        structure: hooks, children and code attributes of each submodule.
-    """
+    """The attributes of a module except tensors, at one point in time."""
 
     module: nn.Module | None
     held: dict[str, SavedVariable]
@@ -123,10 +111,7 @@ def try_other_batches(
 ) -> bool:
     """Return whether a call succeeds with another batch; not every varied batch is valid.
 
-    Args:
-        call: called with varied batches until it succeeds.
-        batch: the batch to vary; not changed.
-        attributes: restored after a call that raises.
+    The attributes are restored after a call that raises.
     """
     for other in other_batches(batch):
         with preserved():
@@ -140,23 +125,13 @@ def try_other_batches(
 
 
 def unchanged(attributes: ModuleAttributes, first: dict[str, Snapshot]) -> set[str]:
-    """Return the attributes that have the values an earlier call gave them.
-
-    Args:
-        attributes: the attributes before any call.
-        first: the values of those that the earlier call changed.
-    """
+    """Return the attributes that have the values an earlier call gave them."""
     now = attributes.changed()
     return {name for name, left in first.items() if not changes(left, now.get(name, {}))}
 
 
 def without(findings: list[str], names: set[str]) -> list[str]:
-    """Remove the findings about certain attributes.
-
-    Example:
-        >>> without(["module.a was changed: 1", "module.ab was changed: 1"], {"module.a"})
-        ['module.ab was changed: 1']
-    """
+    """Remove the findings about certain attributes."""
     starts = tuple(name + after for name in names for after in (" ", "[", "."))
     return [each for each in findings if not (starts and each.startswith(starts))]
 

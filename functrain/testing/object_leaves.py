@@ -29,13 +29,8 @@ _OF_ALL_MODULES = frozenset(vars(nn.Module()))
 def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Walk the leaves of any value in order.
 
-    Args:
-        value: containers, attrs instances, modules and objects with attributes, nested freely.
-        name: name of the value itself.
-
-    Returns:
-        An iterator of (place, leaf). Leaves are tensors (their ``.grad`` follows them), arrays,
-        generators, plain values and opaque objects, such as functions.
+    Leaves are tensors (their ``.grad`` follows them), arrays, generators, plain values and opaque
+    objects, such as functions.
 
     Example:
         >>> list(leaves({"w": [1.0, None]}, "state"))

@@ -21,13 +21,7 @@ _ADVICE = "check_complete(program, batch=...) names what influences a step besid
 
 @attrs.frozen
 class Call:
-    """One call.
-
-    Attributes:
-        result: its results by name.
-        findings: a sentence about each side effect.
-        values: the bytes of the result, before any later call can write to them.
-    """
+    """One call: its results by name, a sentence about each side effect, and the result's bytes."""
 
     result: dict[str, Any]
     findings: list[str]
@@ -41,13 +35,7 @@ def watch_call(
 ) -> Call:
     """Make a call and detect changes to its inputs and to global state.
 
-    Args:
-        call: returns its results by name.
-        inputs: inputs by name; none of their bytes, elements or attributes may change.
-        unwatched: places that may change.
-
-    Returns:
-        The call. The global state is restored.
+    The global state is restored. Places that are ``unwatched`` may change.
     """
     before = snapshots(inputs)
     with global_state.preserved() as globals_before:
@@ -64,13 +52,7 @@ def watch_call(
 def repeat_call(
     first: Call, call: Callable[[], dict[str, Any]], shows: str = _DIFFERS
 ) -> list[str]:
-    """Make the same call again, with equal inputs, and compare the results bit for bit.
-
-    Args:
-        first: an earlier call.
-        call: the same call.
-        shows: the words for a difference.
-    """
+    """Make the same call again, with equal inputs, and compare the results bit for bit."""
     with global_state.preserved():
         second = snapshots(call())
     found = [f"{c.place} {shows}: {c.detail}" for c in changes(first.values, second, "{} and {}")]
@@ -93,23 +75,13 @@ def shared(
     others: Inputs,
     allowed: Callable[[str, str], bool] = lambda one, other: False,
 ) -> list[str]:
-    """Describe which results share memory with other values.
-
-    Args:
-        results: results by name.
-        others: other values by name.
-        allowed: whether two places may share memory.
-    """
+    """Describe which results share memory with other values."""
     pairs = overlaps(_extents(results), _extents(others))
     return [f"{one} shares memory with {other}" for one, other in pairs if not allowed(one, other)]
 
 
 def refuse(subject: str, findings: list[str]) -> None:
-    """Raise an error if there are findings.
-
-    Raises:
-        ImpurityError: there are findings.
-    """
+    """Raise an error if there are findings."""
     if findings:
         more = len(findings) - _MOST
         shown = findings[:_MOST] + ([f"... and {more} more"] if more > 0 else [])

@@ -63,12 +63,7 @@ def check_optimizer(optimizer: Optimizer, params: Params) -> None:
 
 
 def gradients(params: Params, step: int) -> Params:
-    """Return normal random gradients, a function of the step.
-
-    Args:
-        params: tensors with the shapes, dtypes and devices to use.
-        step: number of the update.
-    """
+    """Return normal random gradients, a function of the step."""
     generator = torch.Generator().manual_seed(step)
     return {
         path: torch.randn(param.shape, generator=generator).to(param)

@@ -24,13 +24,6 @@ def every_second_sample(batch: Any) -> Any:
     """Return a batch of the same shape with every second sample, each twice.
 
     Its means differ, and it contains only samples that occur in the data.
-
-    Args:
-        batch: any tree; tensors have one sample per row.
-
-    Example:
-        >>> every_second_sample({"x": torch.arange(5), "name": "a"})
-        {'x': tensor([0, 0, 2, 2, 4]), 'name': 'a'}
     """
     return _mapped(_every_other, batch)
 
@@ -39,9 +32,6 @@ def other_batches(batch: Any) -> Iterator[Any]:
     """Yield variations of a batch to try one after the other, from least to most similar.
 
     Not every batch can lose samples: if one sample holds all the images, it has to stay.
-
-    Args:
-        batch: any tree; tensors have one sample per row.
 
     Example:
         >>> [other.tolist() for other in other_batches(torch.arange(4))]

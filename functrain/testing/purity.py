@@ -157,12 +157,7 @@ def _may_share(program: object, call: Call, state: Any) -> Allowed:
 
 
 def may_share(fixed: Fixed, rejected: bool) -> Allowed:
-    """Return which leaves the old and the new state may share: those that no step writes to.
-
-    Args:
-        fixed: the fixed part of the program, with its frozen parameters.
-        rejected: whether the update was skipped because of non-finite values.
-    """
+    """Return which leaves the old and the new state may share: those that no step writes to."""
     frozen = fixed.model.params.keys() - set(fixed.trainable)
     unwritten = {f"state.params[{path!r}]" for path in frozen}
     unwritten |= {"state.counters.skipped", "state.skipped"}

@@ -65,22 +65,13 @@ def is_cached(value: Any) -> bool:
 def global_references(
     functions: list[FunctionType], ids: Container[int]
 ) -> list[tuple[dict[str, Any], str]]:
-    """Return the (scope, name) under which functions refer to some objects as globals.
-
-    Args:
-        functions: the user's functions.
-        ids: ids of the objects.
-    """
+    """Return the (scope, name) under which functions refer to some objects as globals."""
     places = [place for function in functions for place in _globals(function)]
     return [(scope, name) for scope, name in places if id(scope[name]) in ids]
 
 
 def reachable_functions(roots: list[Any]) -> list[FunctionType]:
-    """Return the user's functions that are reachable from some roots, these included.
-
-    Args:
-        roots: functions, methods, classes, objects with ``__call__``.
-    """
+    """Return the user's functions that are reachable from some roots, these included."""
     found: dict[int, FunctionType] = {}
     waiting = list(roots)
     while waiting:

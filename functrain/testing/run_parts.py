@@ -20,15 +20,7 @@ _KILLED = -9
 
 @attrs.frozen
 class RunPart:
-    """The part of a run that one call of ``fit`` executes.
-
-    Attributes:
-        directory: the run directory.
-        steps: the last step of the run.
-        cut: an interruption before that, or ``None``.
-        workers: number of data workers, or ``None`` for no change.
-        number: index of the part, from 0.
-    """
+    """The part of a run that one call of ``fit`` executes, until a cut or the last step."""
 
     directory: str
     steps: int
@@ -52,11 +44,7 @@ def in_this_process(make: Make, part: RunPart) -> None:
 
 
 def in_a_fresh_process(make: Make, part: RunPart) -> None:
-    """Execute a part in a new process with another hash seed.
-
-    Raises:
-        ResumptionError: it failed; the message has the end of its error output.
-    """
+    """Execute a part in a new process with another hash seed."""
     options = {"make": attrs.asdict(importable(make)), "part": attrs.asdict(part)}
     done = fresh_process("functrain.testing.run_parts", "child", options, part.number + 1)
     killed = part.cut is not None and part.cut.how == "kill" and done.returncode == _KILLED
@@ -68,12 +56,7 @@ def in_a_fresh_process(make: Make, part: RunPart) -> None:
 
 
 def arguments(given: dict[str, Any], part: RunPart) -> dict[str, Any]:
-    """Return the arguments of ``fit`` for a part.
-
-    Args:
-        given: the arguments of the run; ``until``, ``directory`` and ``resume`` are replaced.
-        part: the part.
-    """
+    """Return the arguments of ``fit`` for a part."""
     own = dict(given)
     store = own.get("directory")
     if isinstance(store, Checkpoints):

@@ -13,14 +13,7 @@ from functrain.tree.placed import local
 
 
 class Extent(NamedTuple):
-    """The bytes that a leaf spans.
-
-    Attributes:
-        device: the device.
-        start: address of its first byte.
-        stop: address after its last byte.
-        place: the place of the leaf.
-    """
+    """The bytes that a leaf spans."""
 
     device: str
     start: int
@@ -29,22 +22,13 @@ class Extent(NamedTuple):
 
 
 def extents(value: Any, name: str) -> list[Extent]:
-    """Return the bytes that the tensors and arrays of a value span.
-
-    Args:
-        value: anything :func:`functrain.testing.object_leaves.leaves` walks.
-        name: name of the value itself.
-    """
+    """Return the bytes that the tensors and arrays of a value span."""
     found = [_extent(place, leaf) for place, leaf in leaves(value, name)]
     return [extent for extent in found if extent is not None]
 
 
 def overlaps(first: Iterable[Extent], second: Iterable[Extent]) -> list[tuple[str, str]]:
     """Return pairs of places, one of each value, whose bytes overlap.
-
-    Args:
-        first: extents of one value.
-        second: extents of the other.
 
     Example:
         >>> weight = torch.zeros(4)

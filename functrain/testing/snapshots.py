@@ -38,10 +38,6 @@ class Change:
 def snapshot(value: Any, name: str) -> Snapshot:
     """Copy all leaves of a value by place.
 
-    Args:
-        value: anything :func:`functrain.testing.object_leaves.leaves` walks.
-        name: name of the value itself.
-
     Example:
         >>> snapshot({"w": 1.0}, "state")
         {"state['w']": 1.0}
@@ -51,11 +47,6 @@ def snapshot(value: Any, name: str) -> Snapshot:
 
 def changes(before: Snapshot, after: Snapshot, words: str = "{} became {}") -> list[Change]:
     """Return the places where two snapshots differ, bit for bit, in the order of the first.
-
-    Args:
-        before: the expected values.
-        after: the actual values.
-        words: format string for the two values.
 
     Example:
         >>> changes({"x": 1}, {"x": 2})

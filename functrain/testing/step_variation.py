@@ -120,11 +120,7 @@ class StepVariation:
             each.cache_clear()
 
     def another_step(self) -> bool:
-        """Make a step from a later state, on another batch, at another time.
-
-        Returns:
-            Whether it succeeded: not every batch can be varied.
-        """
+        """Make a step on another state and batch, at another time; return whether it worked."""
         self.empty_caches()
 
         def call(batch: Any) -> None:
@@ -137,9 +133,7 @@ class StepVariation:
     def step(self, conditions: Conditions, changed: dict[int, Any] | None = None) -> Any:
         """Return new state and metrics under some conditions, then restore all variables.
 
-        Args:
-            conditions: the conditions.
-            changed: collects the values that the step gives to variables.
+        ``changed`` collects the values that the step gives to variables.
         """
         state, batch = copy(self.state), python.deepcopy(self.batch)
         held = conditions.hold(self.functions, self.environment, self.asked)
@@ -159,9 +153,7 @@ class StepVariation:
     def differs(self, conditions: Conditions, cached: bool = False) -> str | None:
         """Describe how the result differs from the usual one, or return ``None``.
 
-        Args:
-            conditions: the conditions.
-            cached: whether to keep the content of caches.
+        Caches are emptied before, unless ``cached``.
         """
         if not cached:
             self.empty_caches()

@@ -25,15 +25,7 @@ _UNCOPIABLE = (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Er
 
 @attrs.frozen(eq=False)
 class Variable:
-    """A Python variable of any kind.
-
-    Attributes:
-        name: name for messages.
-        kind: ``attribute``, ``global``, ``closure variable`` or ``default of an argument``.
-        read: returns the current value.
-        write: sets another value.
-        remove: deletes the variable, if possible.
-    """
+    """A Python variable of any kind."""
 
     name: str
     kind: str
@@ -152,12 +144,7 @@ def of_caches(module: nn.Module, called: str = "module") -> Iterator[Variable]:
 
 
 def of_outer_module(module: nn.Module, name: str) -> Iterator[Variable]:
-    """Yield attributes and tensors of a module that is not part of the state.
-
-    Args:
-        module: for example a criterion or a teacher.
-        name: name for messages.
-    """
+    """Yield attributes and tensors of a module that is not part of the state."""
     yield from of_module(module, name)
     for path, part in module.named_modules():
         prefix = f"{name}.{path}" if path else name

@@ -38,12 +38,7 @@ class Record:
 
 
 def records(first: Path, second: Path) -> list[Record]:
-    """Return all records that differ: digests, then logs, then checkpoints.
-
-    Args:
-        first: a run directory.
-        second: the other run directory.
-    """
+    """Return all records that differ: digests, then logs, then checkpoints."""
     found = [look(first, second) for look in (by_digests, by_logs, by_checkpoints)]
     return [record for record in found if record is not None]
 
@@ -66,11 +61,7 @@ def by_digests(first: Path, second: Path) -> Record | None:
 def by_logs(first: Path, second: Path, whole: bool = False) -> Record | None:
     """Find the first value in the logs that differs, bit for bit.
 
-    Args:
-        first: a run directory.
-        second: the other run directory.
-        whole: compare the files to the last byte; by default, only what both runs should have at
-            their common steps.
+    Only what both runs should have at their common steps is compared, unless ``whole``.
     """
     after = None
     ours, theirs = ({row["step"]: row for row in _rows(path)} for path in (first, second))

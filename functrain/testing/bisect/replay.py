@@ -110,16 +110,7 @@ class Tracer:
 
 @attrs.define(eq=False)
 class Capture:
-    """A listener that stores everything about one step and ends the run there.
-
-    Attributes:
-        step: the step.
-        program: the program.
-        before: the state before the step.
-        batch: the batch.
-        after: the state after the step.
-        metrics: its metrics.
-    """
+    """A listener that stores everything about one step and ends the run there."""
 
     step: int
     program: AnyProgram
@@ -142,14 +133,7 @@ class Capture:
 
 
 def trace(side: Side, start: int | None, last: int | None, other: Tracer | None = None) -> Tracer:
-    """Return the hashes of the steps after ``start``, or from the beginning.
-
-    Args:
-        side: the run.
-        start: the step of one of its checkpoints.
-        last: the last step.
-        other: another trace; end at the first step that differs from it.
-    """
+    """Return the hashes of the steps after ``start``, to the first that differs from ``other``."""
     tracer = Tracer(last, other)
     _replay(side.make(), side, start, tracer)
     return tracer

@@ -17,23 +17,14 @@ Make: TypeAlias = Callable[[], Mapping[str, Any]]
 
 @attrs.frozen(eq=False)
 class Side:
-    """A run.
-
-    Attributes:
-        make: returns the arguments that ``fit`` was called with.
-        directory: its run directory, if it had one.
-    """
+    """A run: its arguments of ``fit``, and its run directory, if it had one."""
 
     make: Make
     directory: Path | None
 
     @classmethod
     def of(cls, make: Make) -> Side:
-        """Read the run directory from the arguments of the run.
-
-        Raises:
-            ConfigurationError: ``make`` is not a function.
-        """
+        """Read the run directory from the arguments of the run."""
         if not callable(make):
             raise ConfigurationError(
                 f"expected a function that returns the arguments of fit, got {make!r}: call "

@@ -20,9 +20,6 @@ def made_again(directory: Path) -> Iterator[Callable[[], Mapping[str, Any]]]:
     """Yield a function that builds new arguments of ``fit``, for ``functrain.bisect``.
 
     Inside the block the import paths of the configuration are in effect.
-
-    Raises:
-        ConfigurationError: the directory has no configuration.
     """
     if not (directory / CONFIG_NAME).exists():
         raise ConfigurationError(

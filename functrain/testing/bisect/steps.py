@@ -108,10 +108,7 @@ class Parting:
 def compared(first: Capture, second: Capture, given: bool = False) -> Parting | None:
     """Return the first part of a step that differs, with its leaves.
 
-    Args:
-        first: the step in one run.
-        second: the same step in the other.
-        given: compare only the inputs, for a step that failed.
+    Compares only the inputs of a step that failed.
     """
     for part, look in _PARTS.items():
         if given and part not in _GIVEN:
