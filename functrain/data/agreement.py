@@ -20,14 +20,6 @@ def facts(source: Source) -> dict[str, str | int]:
 
     ``BatchParts.digest`` shows a difference that begins later. Nothing is drawn from data that
     keep a position; of ``Batches`` without workers every rank reads the first part.
-
-    Args:
-        source: the training data, as :func:`functrain.data.parts.by_parts` returns them.
-
-    Example:
-        >>> from functrain.data import as_source
-        >>> facts(as_source([1, 2, 3]))["batches in an epoch of the data"]
-        3
     """
     found: dict[str, str | int] = {}
     for name, value in describe(source).items():

@@ -69,17 +69,8 @@ class Columns:
 def columns_of(dataset: Any) -> Columns | None:
     """Return a dataset as columns, if it consists of columns.
 
-    Args:
-        dataset: a tensor, a ``TensorDataset``, a table, or a dict, list or tuple of tensors; NumPy
-            arrays count as tensors and share their memory where they can.
-
     Returns:
         The columns, or ``None`` if samples must be read one by one.
-
-    Raises:
-        UnsupportedError: a column is not a tensor or has no rows, or a list of more than 8 tensors
-            may be samples as well as columns.
-        ConfigurationError: two columns differ in length.
     """
     if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
         dataset = list(dataset.tensors)

@@ -15,25 +15,12 @@ def describe(source: Source) -> dict[str, int | str | None]:
 
     The position of a run counts batches. If the data changes, a resumed run reads other samples
     at its position: some twice in that epoch, some not at all.
-
-    Args:
-        source: the training data of ``fit``.
-
-    Example:
-        >>> from functrain.data import as_source
-        >>> described = describe(as_source([1, 2, 3]))
-        >>> described["batches_in_an_epoch"], described["batch_size"], described["seed"]
-        (3, None, None)
     """
     return {**outline(source), "contents": fingerprint(_innermost(source))}
 
 
 def outline(source: Source) -> dict[str, int | str | None]:
-    """Return batches in an epoch, batch size, seed and order, without a look at the contents.
-
-    Args:
-        source: the training data of ``fit``.
-    """
+    """Return batches in an epoch, batch size, seed and order, without a look at the contents."""
     data = _innermost(source)
     return {
         "batches_in_an_epoch": source.length,
@@ -44,11 +31,7 @@ def outline(source: Source) -> dict[str, int | str | None]:
 
 
 def differences(before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the differences between two descriptions, where both know a value.
-
-    Yields:
-        (name, before, now).
-    """
+    """Yield (name, before, now) where two descriptions differ and both know a value."""
     for name in now if isinstance(before, dict) else ():
         # Unknown values, or those that an earlier version did not record, are no difference.
         unknown = name not in before or (name in ("order", "contents") and now[name] is None)

@@ -30,12 +30,8 @@ _PLAIN = (str, bytes, int, float, complex, type(None), os.PathLike)
 def fingerprint(data: Any) -> str | None:
     """Return a fingerprint of the contents of data, the same in any process.
 
-    Args:
-        data: data for ``fit``. The dataset of ``Batches`` and loaders is read, each source of a
-            mixture, or the batches of a list.
-
-    Returns:
-        The fingerprint, or ``None`` for iterators and other code that computes batches.
+    ``Batches`` and loaders are read through their dataset, mixtures through their sources. Returns
+    ``None`` for iterators and other code that computes batches.
 
     Example:
         >>> import torch
@@ -53,12 +49,7 @@ def fingerprint(data: Any) -> str | None:
 
 @attrs.define(eq=False)
 class _Reading:
-    """A hash being computed.
-
-    Attributes:
-        hash: the hash of the values so far.
-        found: number of tensors, arrays and plain values so far.
-    """
+    """A hash being computed."""
 
     hash: xxh3_128 = attrs.field(factory=xxh3_128)
     found: int = 0

@@ -14,11 +14,7 @@ from torch import Tensor
 
 @attrs.frozen(eq=False)
 class Rows:
-    """A dataset without a random transform, which reads many samples at once.
-
-    Attributes:
-        dataset: a ``datasets.Dataset``.
-    """
+    """A dataset without a random transform, which reads many samples at once."""
 
     dataset: Any
 

@@ -18,13 +18,8 @@ from functrain.errors import ConfigurationError
 def in_order(data: Any) -> Any:
     """Return data that gives all samples in the order of its dataset.
 
-    Args:
-        data: anything ``fit`` takes. ``Batches`` are read without shuffling, and with the last
-            batch of an epoch. A list or any other iterable is taken to be in order.
-
-    Raises:
-        ConfigurationError: a loader shuffles, leaves samples out or has a sampler of its own, or
-            the data is a mixture.
+    ``Batches`` are read without shuffling, with the last batch of an epoch; iterables are taken to
+    be in order. Refuses a loader that shuffles, leaves samples out or has a sampler of its own.
 
     Example:
         >>> in_order(Batches(range(10), batch_size=4, drop_last=True))

@@ -8,17 +8,13 @@ from typing import Any
 
 import attrs
 
-from functrain.data.source import Source
+from functrain.data.source import Source, Wrapper
 from functrain.errors import UnsupportedError
 
 
 @attrs.frozen(eq=False)
-class LimitedSource:
+class LimitedSource(Wrapper):
     """A source whose epochs end after a number of batches, if not before.
-
-    Attributes:
-        data: the whole source.
-        limit: batches in an epoch, at most.
 
     Example:
         >>> from functrain.data import as_source
@@ -36,18 +32,8 @@ class LimitedSource:
         whole = self.data.length
         return None if whole is None else min(whole, self.limit)
 
-    @property
-    def replays(self) -> bool:
-        """Whether the data replays."""
-        return self.data.replays
-
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
-        """Yield the batches of an epoch from ``start`` on.
-
-        Raises:
-            UnsupportedError: the data has a state of its own, which after part of an epoch is not
-                the one that the next epoch begins with.
-        """
+        """Yield the batches of an epoch from ``start`` on."""
         batches = self.data.epoch(seed, epoch, start, saved)
         for batch in islice(batches, max(0, self.limit - start)):
             if self.data.state() is not None:
@@ -56,10 +42,6 @@ class LimitedSource:
 
     def state(self) -> None:
         """Return ``None``: seed and position suffice."""
-
-    def close(self) -> None:
-        """End worker processes, if there are any."""
-        self.data.close()
 
 
 def _with_a_state(source: Source) -> str:

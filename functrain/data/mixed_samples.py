@@ -149,14 +149,7 @@ def _form(columns: Columns) -> Any:
 # A checkpoint records the name of this class as the order of its data: it must not change.
 @attrs.frozen(eq=False)
 class MixedOrder:
-    """A sampler for :class:`Batches` over joined datasets.
-
-    Attributes:
-        choices: the dataset of each draw.
-        bounds: those of :class:`JoinedDatasets`.
-        samples: draws in an epoch.
-        shuffle: whether to shuffle each dataset in each of its epochs.
-    """
+    """A sampler for :class:`Batches` over joined datasets."""
 
     choices: WeightedDraws
     bounds: Tensor
@@ -164,7 +157,7 @@ class MixedOrder:
     shuffle: bool
 
     def __len__(self) -> int:
-        """SampleReader in an epoch."""
+        """Return the samples in an epoch."""
         return self.samples
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor:

@@ -19,11 +19,7 @@ from functrain.errors.calls import explained
 
 
 def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
-    """Return sources by name; those of a list are named ``"0"``, ``"1"``, ...
-
-    Raises:
-        ConfigurationError: there are none, or a name is not a string.
-    """
+    """Return sources by name; those of a list are named ``"0"``, ``"1"``, ..."""
     if isinstance(given, Mapping):
         named = dict(given)
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):

@@ -27,7 +27,7 @@ from functrain.data.limited import LimitedSource
 from functrain.data.mixture import MixtureSource
 from functrain.data.prefetched import Prefetched
 from functrain.data.rank_splits import require_whole
-from functrain.data.source import BatchesSource, Source
+from functrain.data.source import BatchesSource, Source, Wrapper
 from functrain.data.stream import Position, positions, read_at
 from functrain.errors import UnsupportedError
 
@@ -46,14 +46,6 @@ def by_parts(source: Source, sharing: Sharing, accumulate: int = 1) -> Source:
     other data are read whole on every rank, because only their own code knows their order. Either
     way :func:`step_parts` makes a step of the result.
 
-    Args:
-        source: the data.
-        sharing: how the ranks share each batch.
-        accumulate: loader batches in a step.
-
-    Returns:
-        A source of :class:`BatchParts` or of whole batches, with the same positions and states.
-
     Raises:
         UnsupportedError: the data are already split by rank, as by a ``DistributedSampler``.
 
@@ -69,15 +61,7 @@ def by_parts(source: Source, sharing: Sharing, accumulate: int = 1) -> Source:
 
 
 def step_parts(batches: Sequence[Batch | BatchParts], sharing: Sharing) -> BatchParts:
-    """Return this rank's parts of a step.
-
-    Args:
-        batches: the loader batches of the step, as a source of :func:`by_parts` yields them.
-        sharing: how the ranks share them.
-
-    Raises:
-        UnsupportedError: a batch cannot be cut.
-    """
+    """Return this rank's parts of a step."""
     found = []
     for index, batch in enumerate(batches):
         found.append(_cut(batch, sharing, Place(index, len(batches))))
@@ -227,39 +211,15 @@ class MixtureByParts(MixtureSource):
 
 
 @attrs.frozen(eq=False)
-class CutSource:
-    """A source that cuts the whole batches of another.
-
-    Attributes:
-        data: the source to read.
-        sharing: how the ranks share each batch.
-        places: those of its batches in their steps.
-    """
+class CutSource(Wrapper):
+    """A source that cuts the whole batches of another."""
 
     data: Source
     sharing: Sharing
     places: Places
-
-    @property
-    def length(self) -> int | None:
-        """The number of batches in an epoch."""
-        return self.data.length
-
-    @property
-    def replays(self) -> bool:
-        """Whether the data replays."""
-        return self.data.replays
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[BatchParts]:
         """Yield the parts of the batches of an epoch from ``start`` on."""
         batches = self.data.epoch(seed, epoch, start, saved)
         for batch, place in zip(batches, self.places(start, start), strict=False):
             yield _cut(batch, self.sharing, place)
-
-    def state(self) -> Any:
-        """Return the state of the data."""
-        return self.data.state()
-
-    def close(self) -> None:
-        """End worker processes, if there are any."""
-        self.data.close()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.data.source import Source, as_source
+from functrain.data.source import Source, Wrapper, as_source
 from functrain.data.stream import pinned
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer
@@ -70,7 +70,7 @@ class SideStream:
 
 
 @attrs.define(eq=False)
-class Prefetched:
+class Prefetched(Wrapper):
     """A source that reads and copies batches ahead of its consumer.
 
     Its state is that of the data after the last batch yielded, not after the last batch read.
@@ -86,16 +86,6 @@ class Prefetched:
     depth: int
     _ahead: deque[tuple[Any, Any]] = attrs.field(factory=deque)
     _state: Any = None
-
-    @property
-    def length(self) -> int | None:
-        """The number of batches in an epoch."""
-        return self.data.length
-
-    @property
-    def replays(self) -> bool:
-        """Whether the data replays."""
-        return self.data.replays
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Any]:
         """Yield the batches of an epoch from ``start`` on."""

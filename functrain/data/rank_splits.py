@@ -21,12 +21,6 @@ _DEEPEST = 4  # a dataset of a dataset may lead back to itself
 def require_whole(data: Any) -> None:
     """Refuse a loader, sampler or dataset that reads only a share of the data on each rank.
 
-    Args:
-        data: a loader or any other data that ``fit`` takes.
-
-    Raises:
-        UnsupportedError: it does.
-
     Example:
         >>> from torch.utils.data import DataLoader, DistributedSampler
         >>> sampler = DistributedSampler(range(8), num_replicas=4, rank=0)

@@ -16,20 +16,7 @@ from functrain.data.source import BatchesSource, ListSource, Source
 
 
 def count_samples(source: Source, batches: int) -> int | None:
-    """Return the number of samples in the first batches of an epoch.
-
-    Args:
-        source: the data.
-        batches: number of batches, at most those of an epoch.
-
-    Returns:
-        The number, or ``None`` if it is unknown, as with a user's ``collate``.
-
-    Example:
-        >>> import torch
-        >>> count_samples(ListSource([torch.zeros(3, 2), torch.zeros(2, 2)]), 2)
-        5
-    """
+    """Return the number of samples in the first batches of an epoch; ``None`` if it is unknown."""
     if isinstance(source, Prefetched | CutSource | LimitedSource):
         return count_samples(source.data, batches)
     if isinstance(source, ListSource):

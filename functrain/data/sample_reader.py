@@ -17,14 +17,7 @@ from functrain.errors.optional import require
 
 @attrs.frozen(eq=False)
 class SampleReader:
-    """Makes batches from single samples.
-
-    Attributes:
-        dataset: has ``__len__`` and ``__getitem__(index)``.
-        transform: applied to each sample, or ``None``.
-        collate: makes a batch of a list of samples.
-        seed: root seed of the random streams.
-    """
+    """Makes batches from single samples."""
 
     dataset: Any
     transform: Callable[..., Any] | None
@@ -47,12 +40,8 @@ class SampleReader:
         numbers depend only on the seed, the epoch and its index. An error of the user's code gets
         a note with the sample and epoch.
 
-        Args:
-            epoch: index of the epoch.
-            index: index of the batch in it.
-            indices: indices of the samples.
-            part: the number of a part of the batch that is collated apart; it has a random stream
-                of its own.
+        ``part`` is the number of a part of the batch that is collated apart, with a random stream
+        of its own.
         """
         place_in_epoch = (epoch, index) if part is None else (epoch, index, part)
         with sample_scope() as scope, _Place(epoch, index) as place:

@@ -20,7 +20,7 @@ class Sampler(Protocol):
     """The order of samples as a pure function of epoch and position, for :class:`Batches`."""
 
     def __len__(self) -> int:
-        """SampleReader in an epoch."""
+        """Return the samples in an epoch."""
         ...
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:
@@ -69,7 +69,7 @@ class ByLength:
         return torch.as_tensor(self.lengths)
 
     def __len__(self) -> int:
-        """SampleReader in an epoch."""
+        """Return the samples in an epoch."""
         return len(self._lengths)
 
     def indices(self, epoch: int, start: int, stop: int) -> Tensor | Sequence[int]:

@@ -53,11 +53,7 @@ def draw(batches: Iterator[Any], seed: int, epoch: int, index: int) -> Any:
 
 
 def drop(batches: Iterator[Any], seed: int, epoch: int, start: int, stop: int) -> None:
-    """Draw and discard the batches ``start`` to ``stop - 1``.
-
-    Raises:
-        DataChangedError: the epoch ends before.
-    """
+    """Draw and discard the batches ``start`` to ``stop - 1``."""
     for index in range(start, stop):
         if draw(batches, seed, epoch, index) is END:
             raise DataChangedError(

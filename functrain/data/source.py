@@ -63,6 +63,31 @@ class Source(Protocol):
         ...
 
 
+class Wrapper:
+    """A source that reads another one, ``data``, whose length, state and end are its own."""
+
+    __slots__ = ()
+    data: Source
+
+    @property
+    def length(self) -> int | None:
+        """The number of batches in an epoch."""
+        return self.data.length
+
+    @property
+    def replays(self) -> bool:
+        """Whether the data replays."""
+        return self.data.replays
+
+    def state(self) -> Any:
+        """Return the state of the data."""
+        return self.data.state()
+
+    def close(self) -> None:
+        """End worker processes, if there are any."""
+        self.data.close()
+
+
 def as_source(data: Any) -> Source:
     """Convert any kind of data to a :class:`Source`.
 

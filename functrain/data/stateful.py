@@ -114,12 +114,7 @@ class StatefulSource:
         return max(here or before, key=lambda s: (s["epoch"], s["done"], s["ended"]))
 
     def _restore(self, seed: int, epoch: int, start: int) -> tuple[Iterator[Any], int] | None:
-        """Load the nearest snapshot.
-
-        Returns:
-            The rest of this epoch and the number of its batches done; ``None`` if the next pass
-            over the data is this epoch from the start.
-        """
+        """Load the nearest snapshot."""
         nearest = self._nearest(epoch, start)
         if nearest is None:
             return None

@@ -60,13 +60,7 @@ def stream(
 def read_at(
     options: Reading, read: Callable[..., Any], places: Iterator[Position]
 ) -> Iterator[tuple[int, int, Any]]:
-    """Yield ``(epoch, index, batch)`` for each position, ahead of time where there are workers.
-
-    Args:
-        options: workers and the like.
-        read: makes a batch of a position; called in a worker process, where there is one.
-        places: an epoch, an index, and a tensor of samples each; then plain values.
-    """
+    """Yield ``(epoch, index, batch)`` for each position, ahead of time where there are workers."""
     pin = options.pin_memory and torch.cuda.is_available()
     if options.workers:
         yield from _parallel(options, read, places, pin)

@@ -13,22 +13,12 @@ _PACKAGES = ("pandas", "polars", "pyarrow")
 
 
 def is_table(value: Any) -> bool:
-    """Return whether a value is a table or a column of one.
-
-    Args:
-        value: anything.
-    """
+    """Return whether a value is a table or a column of one."""
     return _is_frame(value) or _is_series(value)
 
 
 def columns_by_name(dataset: Any) -> Any:
     """Convert a table to a dict of arrays, and a column to an array; return others unchanged.
-
-    Args:
-        dataset: the dataset given to ``Batches``.
-
-    Raises:
-        UnsupportedError: two columns have the same name.
 
     Example:
         >>> import numpy
@@ -51,11 +41,7 @@ def columns_by_name(dataset: Any) -> Any:
 
 
 def as_array(column: Any) -> Any:
-    """Convert a column to an array, a table to a two-dimensional one; return others unchanged.
-
-    Args:
-        column: one value of a dict, list or tuple.
-    """
+    """Convert a column to an array, a table to a two-dimensional one; return others unchanged."""
     return column.to_numpy() if is_table(column) and hasattr(column, "to_numpy") else column
 
 

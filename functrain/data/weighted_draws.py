@@ -21,12 +21,6 @@ BLOCK = 1 << 15  # draws under one key
 class WeightedDraws:
     """The source of each of the draws 0, 1, 2, ...
 
-    Args:
-        weights: how often each source is drawn, by batch.
-        sources: number of sources.
-        seed: root seed.
-        per_batch: number of draws in a batch; all of them use the weights of the batch.
-
     Example:
         >>> from functrain.data.weights import Constant
         >>> weights = Constant(torch.tensor([[3.0, 1.0]], dtype=torch.float64))

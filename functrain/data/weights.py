@@ -147,18 +147,7 @@ class Computed:
 
 
 def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) -> Weights:
-    """Convert any form of weights.
-
-    Args:
-        given: ``"uniform"``, ``"proportional"``, a vector (a list in the order of the sources or
-            a dict by name), :class:`Temperature`, :class:`Interpolated`, a function from the
-            batch index to a vector, or :class:`Weights`.
-        names: names of the sources.
-        sizes: sizes of the sources; ``None`` if unknown.
-
-    Raises:
-        ConfigurationError: the weights do not match the sources, or need unknown sizes.
-    """
+    """Convert any form of weights."""
     if isinstance(given, Weights):
         return given
     if isinstance(given, str) and given == "uniform":
