@@ -61,11 +61,7 @@ class Facts:
         return [path for path in before if path in self.changed and path not in self.reshaped]
 
     def merged(self, other: Facts) -> Facts:
-        """Return the facts about the parts of both.
-
-        Raises:
-            LossError: they report different metrics.
-        """
+        """Return the facts about the parts of both."""
         if dict(self.dtypes) != dict(other.dtypes):
             raise LossError(
                 "every part of a step must report the same metrics of the same dtypes, got "
@@ -81,13 +77,7 @@ class Facts:
 
 
 def facts_of(found: PartSums, before: Tensors, late: bool) -> Facts | None:
-    """Return the facts about the parts of one rank; ``None`` if it has none.
-
-    Args:
-        found: the results of the parts.
-        before: the buffers that each of them began with.
-        late: whether a gradient arrived in pieces.
-    """
+    """Return the facts about the parts of one rank; ``None`` if it has none."""
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
     changed = {path for path, old, new in pairs if path in reshaped or not same(old, new)}
@@ -106,24 +96,14 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 @attrs.frozen(eq=False)
 class Comparison:
-    """A text that should be the same on every rank; its hashes are on their way.
-
-    Attributes:
-        hashes: of all ranks, once they have arrived.
-        pending: their messages.
-    """
+    """A text that should be the same on every rank; its hashes are on their way."""
 
     hashes: Tensor
     pending: Pending
 
     @classmethod
     def start(cls, exchange: Exchange, text: str | None) -> Comparison:
-        """Start to compare.
-
-        Args:
-            exchange: sends the hash.
-            text: of this rank; ``None`` differs from all.
-        """
+        """Start to compare a text with those of other ranks; ``None`` differs from all."""
         hashes = torch.tensor([0 if text is None else _hash(text)] * exchange.ranks)
         each = [[one] for one in hashes.split(1)]  # type: ignore[no-untyped-call]
         return cls(hashes, exchange.start([each[exchange.rank]] * exchange.ranks, each))
@@ -139,14 +119,6 @@ def agreed(world: World, own: Facts | None, comparison: Comparison) -> Facts:
     """Return the facts about the parts of all ranks.
 
     They are nearly always alike, so at first only hashes are compared.
-
-    Args:
-        world: all ranks.
-        own: the facts of this rank.
-        comparison: of their texts.
-
-    Raises:
-        LossError: ranks report different metrics.
     """
     if not comparison.alike():
         every = [one for one in world.gathered(own) if one is not None]

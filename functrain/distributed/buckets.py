@@ -59,12 +59,8 @@ class Bucket:
         return list(map(sum, self.lengths))
 
     def vector(self, grads: Tensors, like: Tensor) -> Tensor:
-        """Return the gradients as one new vector.
-
-        Args:
-            grads: by path; a leaf without one gets negative zeros, which change no sum, not even
-                the sign of another zero.
-            like: a tensor on their device.
+        """Return the gradients as one new vector; a missing one as negative zeros, which change no
+        sum.
         """
         if self.gathered:
             return torch.cat([self._flat(path, grads, like) for path in self.leaves])
@@ -134,14 +130,7 @@ class Layout:
 
     @classmethod
     def of(cls, leaves: Tensors, cuts: Mapping[str, Cuts], ranks: int, full: int = _FULL) -> Layout:
-        """Divide leaves into buckets.
-
-        Args:
-            leaves: trained parameters, in the order of the forward.
-            cuts: of those of which each rank needs a part of the sum only.
-            ranks: how many there are.
-            full: bytes after which a bucket is full.
-        """
+        """Divide trained parameters into buckets; of those in ``cuts`` each rank needs a part."""
         kinds: dict[tuple[torch.dtype, bool], list[dict[str, torch.Size]]] = {}
         filled: dict[tuple[torch.dtype, bool], int] = {}
         order = []
@@ -188,17 +177,7 @@ def _between_blocks(starts: Sequence[int], shapes: Sequence[torch.Size], place: 
 
 @functools.lru_cache(maxsize=16)
 def order_of_blocks(layout: Layout, present: frozenset[str], device: torch.device) -> Tensor:
-    """Return the places of the blocks of some leaves, in the order of the leaves.
-
-    Args:
-        layout: of all leaves.
-        present: the paths of these.
-        device: of the result.
-
-    Returns:
-        Indices into the blocks of all ranks, one rank after another, as :attr:`Layout.blocks` has
-        them.
-    """
+    """Return the places of the blocks of some leaves, as :attr:`Layout.blocks` counts them."""
     found: dict[str, list[int]] = {path: [] for path in layout.dtypes if path in present}
     paths = [path for bucket in layout.buckets for path in bucket.leaves]
     places = itertools.count()

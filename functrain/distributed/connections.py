@@ -45,11 +45,7 @@ def set_timeout(group: ProcessGroup, timeout: timedelta) -> None:
 
 
 def closed_peers(group: ProcessGroup) -> list[int]:
-    """Return the ranks whose end of a connection is closed; sending to them fails at once.
-
-    Args:
-        group: a process group; without gloo nothing is known.
-    """
+    """Return the ranks whose end of a connection is closed; sending to them fails at once."""
     if "gloo" not in dist.get_backend_config(group):
         return []
     message = torch.empty(1)

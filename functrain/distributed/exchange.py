@@ -23,12 +23,7 @@ all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_te
 
 @attrs.frozen(eq=False)
 class Pending:
-    """Messages on their way.
-
-    Attributes:
-        works: of torch.
-        tensors: that they read and write.
-    """
+    """Messages on their way, and the tensors that they read and write."""
 
     works: list[dist.Work]
     tensors: Sequence[Tensor]
@@ -41,11 +36,7 @@ class Pending:
 
 @attrs.frozen(eq=False)
 class Exchange:
-    """The messages of a step.
-
-    Attributes:
-        world: the ranks, and their process group.
-    """
+    """The messages of a step."""
 
     world: World
 
@@ -62,12 +53,7 @@ class Exchange:
     def start(
         self, going: Sequence[Sequence[Tensor]], coming: Sequence[Sequence[Tensor]]
     ) -> Pending:
-        """Start to send tensors to other ranks, and to receive theirs.
-
-        Args:
-            going: contiguous tensors for each rank; what is for this one is ignored.
-            coming: contiguous tensors that those of each rank are written to.
-        """
+        """Start to send tensors to other ranks, and to receive theirs."""
         received, sent = [], []
         for distance in range(1, self.ranks):  # every rank begins with another one
             source, target = (
@@ -90,24 +76,14 @@ class Exchange:
         return Pending(works, [each for each, _ in received + sent])
 
     def all_pieces(self, own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Return the vectors of all ranks.
-
-        Args:
-            own: the vector of this rank.
-            sizes: the length of each.
-        """
+        """Return the vectors of all ranks."""
         found = list(torch.split(own.new_empty(sum(sizes)), list(sizes)))
         found[self.rank] = own
         self.start([[own]] * self.ranks, [[piece] for piece in found]).wait()
         return found
 
     def whole(self, own: Mapping[str, Tensor], division: Division) -> dict[str, Tensor]:
-        """Return whole leaves from the rows that each rank has of them.
-
-        Args:
-            own: rows of this rank, all of one dtype.
-            division: which rows each rank has.
-        """
+        """Return whole leaves from the rows that each rank has of them."""
         if not division:
             return {}
         sizes = [_size(division, rank) for rank in range(self.ranks)]
@@ -119,13 +95,7 @@ class Exchange:
     def moved(
         self, own: Mapping[str, Tensor], source: Division, target: Division
     ) -> dict[str, Tensor]:
-        """Return the rows that this rank has under another division of the same leaves.
-
-        Args:
-            own: rows of this rank, all of one dtype.
-            source: which rows each rank has.
-            target: which rows each rank gets.
-        """
+        """Return the rows that this rank has under another division of the same leaves."""
         pairs = {path: (source[path], rows) for path, rows in target.items()}
         going = [
             [own[path][_overlap(self.rank, to, *pair)].contiguous() for path, pair in pairs.items()]

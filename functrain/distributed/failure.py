@@ -41,13 +41,7 @@ _TIMED_OUT = re.compile(r"Timed out|timeout", re.IGNORECASE)
 
 @attrs.frozen
 class Failure:
-    """The first failure of a group.
-
-    Attributes:
-        ranks: the ranks that failed; none if only a connection did.
-        text: what happened to them.
-        silent: whether they ended or hang, and so do not read the store.
-    """
+    """The first failure of a group; silent ranks ended or hang, and so do not read the store."""
 
     ranks: list[int]
     text: str
@@ -81,11 +75,7 @@ def of(group: ProcessGroup) -> Failure | None:
 
 
 def refuse(group: ProcessGroup) -> None:
-    """Raise the first failure in a group, if there is one.
-
-    Raises:
-        RankFailedError: a rank has failed.
-    """
+    """Raise the first failure in a group, if there is one."""
     found = of(group)
     if found is not None:
         _end(group, found)
@@ -95,12 +85,8 @@ def refuse(group: ProcessGroup) -> None:
 def end_together(group: ProcessGroup, error: BaseException) -> None:
     """End the part of this rank in a group after an exception, its own or another rank's.
 
-    Args:
-        group: the default group; nothing collective works in it afterwards.
-        error: the exception.
-
-    Raises:
-        RankFailedError: the exception is only the consequence of another rank's failure.
+    Nothing collective works in the group afterwards. Raises ``RankFailedError`` if the exception is
+    only the consequence of another rank's failure.
     """
     if any(isinstance(each, RankFailedError) for each in _chain(error)):
         return

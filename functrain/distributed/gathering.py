@@ -24,15 +24,7 @@ from functrain.distributed.group import World
 
 
 def table_of(rows: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
-    """Return scalars as one vector.
-
-    Args:
-        rows: scalars of each part of this rank.
-        like: a tensor on the device of the scalars.
-
-    Returns:
-        float64, which holds the values of narrower dtypes exactly.
-    """
+    """Return scalars as one vector of float64, which holds narrower dtypes exactly."""
     found = [one.detach().double() for row in rows for one in row]
     return torch.stack(found) if found else like.new_empty(0, dtype=torch.float64)
 
@@ -40,14 +32,7 @@ def table_of(rows: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
 def outcomes_of(
     world: World, own: Sequence[Outcome], facts: Facts, table: Tensor
 ) -> tuple[list[Outcome], list[Tensor]]:
-    """Return outcome and weight of each part of the step.
-
-    Args:
-        world: all ranks.
-        own: outcomes of this rank's parts.
-        facts: about all parts.
-        table: loss, weight and metrics that are tensors, a row for each part.
-    """
+    """Return outcome and weight of each part of the step, from a table with a row for each."""
     dtypes = [(name, dtype) for name, dtype in facts.dtypes if dtype is not None]
     values: list[dict[str, Any]] = [
         {name: value.to(dtype) for (name, dtype), value in zip(dtypes, row, strict=True)}
@@ -64,14 +49,7 @@ def outcomes_of(
 
 
 def buffers_of(before: Tensors, changed: Sequence[str], parts: Tensor, count: int) -> list[Tensors]:
-    """Return the changed buffers after each part of the step.
-
-    Args:
-        before: the buffers that each part began with.
-        changed: paths of those that have changed; they have kept shape and dtype.
-        parts: their bytes, part after part.
-        count: of the parts.
-    """
+    """Return the changed buffers after each part of the step, from their bytes, part after part."""
     lengths = [before[path].nbytes for path in changed]
     return [
         {
@@ -90,14 +68,7 @@ def combined(
 ) -> Tensors:
     """Return the buffers after a step from those after each part.
 
-    Args:
-        statistics: of batch norms.
-        rules: by pattern, before what is known of batch norms; the first that matches counts.
-        before: the buffers that each part began with.
-        each: those that have changed.
-
-    Raises:
-        UnsupportedError: there is no rule for a buffer.
+    Rules by pattern go before what is known of batch norms; the first that matches counts.
     """
     if len(each) == 1:
         return {**before, **each[0]}
@@ -125,18 +96,7 @@ def first_of(
     paths: Sequence[str],
     bounds: Sequence[int],
 ) -> Tensors:
-    """Return buffers whose shape or dtype the forward changes: those of the first part.
-
-    Args:
-        world: all ranks.
-        rules: by pattern.
-        own: buffers after each part of this rank.
-        paths: of the buffers.
-        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
-
-    Raises:
-        UnsupportedError: there are several parts, and the rule of a buffer is another one.
-    """
+    """Return buffers whose shape or dtype the forward changes: those of the first part."""
     for path in paths:
         if bounds[-1] > 1 and rule_of(path, rules) != "first":
             raise not_combined(path, "its shape or dtype changes in the forward")

@@ -50,15 +50,7 @@ Arrive = Callable[[Sequence[Tensors], str], None]
 
 @attrs.frozen(eq=False)
 class ShardedGradients:
-    """Takes the gradients of a step on all ranks together.
-
-    Attributes:
-        fixed: of the program.
-        world: all ranks.
-        placed: the places of the tensors.
-        rules: how buffers are combined, by pattern.
-        layout: of the messages, for parameters like those of the program.
-    """
+    """Takes the gradients of a step on all ranks together."""
 
     fixed: Fixed
     world: World
@@ -77,14 +69,7 @@ class ShardedGradients:
         donated: bool = False,
         seed: int | None = None,
     ) -> StepGradients:
-        """Return this rank's rows of the mean of the gradients; see ``step_gradients``.
-
-        Args:
-            state: ``params``, ``buffers`` and ``loss_scale``, as tensors of this rank.
-            batch: the parts of this rank.
-            donated: whether the step may write to the trained parameters afterwards.
-            seed: of the step's random stream.
-        """
+        """Return this rank's rows of the mean of the gradients; see ``step_gradients``."""
         if self.fixed.recipe.parts == 1:
             own = list(batch.parts.values())
             return step_gradients(by_autograd, self.fixed, state, own, donated, seed, watch=True)
@@ -131,11 +116,7 @@ class ShardedGradients:
         return StepGradients(grads, state["params"], buffers, outcome, norm)
 
     def _require_alike(self, alike: Comparison, text: str) -> None:
-        """Refuse to go on if ranks make different steps.
-
-        Raises:
-            RankMismatchError: names the ranks and their batches.
-        """
+        """Refuse to go on if ranks make different steps."""
         if not alike.alike():
             self.world.require_equal({"step": text})
 
@@ -216,15 +197,7 @@ class ShardedGradients:
         facts: Facts,
         bounds: Sequence[int],
     ) -> Tensors:
-        """Return the buffers after the step.
-
-        Args:
-            before: the buffers before it.
-            each: those that have kept their form, after each part.
-            found: the results of this rank.
-            facts: about all parts.
-            bounds: of the parts of each rank.
-        """
+        """Return the buffers after the step."""
         after = before
         if each and each[0]:
             after = combined(self.fixed.model.statistics, self.rules, before, each)

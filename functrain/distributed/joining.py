@@ -26,15 +26,7 @@ _LAST = 5.0
 
 
 def device_of(launch: Launch, device: str | torch.device | None) -> torch.device:
-    """Return the device that a rank trains on.
-
-    Args:
-        launch: the place of this process.
-        device: a device; by default the accelerator with the number of the local rank, or the CPU.
-
-    Raises:
-        ConfigurationError: this machine has fewer devices than ranks.
-    """
+    """Return the device that a rank trains on."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         device = accelerator or torch.device("cpu")
@@ -52,17 +44,7 @@ def device_of(launch: Launch, device: str | torch.device | None) -> torch.device
 
 
 def join(launch: Launch, timeout: float | timedelta | None, device: torch.device) -> None:
-    """Start the default process group of torch, and leave it at exit.
-
-    Args:
-        launch: the place of this process.
-        timeout: seconds after which a collective fails; the default depends on the device.
-        device: the device of this rank; messages between hosts use gloo beside its own backend.
-
-    Raises:
-        ConfigurationError: the timeout is no positive time.
-        ProcessGroupError: the other processes cannot be reached.
-    """
+    """Start the default process group of torch, and leave it at exit."""
     if isinstance(timeout, int | float):
         timeout = timedelta(seconds=timeout)
     if timeout is not None and timeout <= timedelta(0):

@@ -21,15 +21,7 @@ _HINT = (
 
 @attrs.frozen
 class Launch:
-    """One of several processes that train together.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: the number of processes.
-        local_rank: the rank among the processes of the same machine.
-        address: the machine of rank 0; empty for a single process.
-        port: a port there.
-    """
+    """One of several processes that train together; ``address`` is that of rank 0, if any."""
 
     rank: int
     size: int
@@ -40,12 +32,6 @@ class Launch:
 
 def from_environment(variables: Mapping[str, str]) -> Launch | None:
     """Return the place of this process, or ``None`` if nothing launched several.
-
-    Args:
-        variables: those of the environment.
-
-    Raises:
-        ConfigurationError: variables are missing or contradict each other.
 
     Example:
         >>> given = {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
@@ -70,12 +56,7 @@ def from_environment(variables: Mapping[str, str]) -> Launch | None:
 
 
 def processes(variables: Mapping[str, str]) -> int:
-    """Return how many processes a launcher says it has started; 1 if none says.
-
-    Example:
-        >>> processes({"WORLD_SIZE": "4"}), processes({})
-        (4, 1)
-    """
+    """Return how many processes a launcher says it has started; 1 if none says."""
     name = "WORLD_SIZE"
     if name not in variables and _is_step_of_slurm(variables):
         name = "SLURM_NTASKS"
@@ -84,12 +65,7 @@ def processes(variables: Mapping[str, str]) -> int:
 
 
 def is_launched(variables: Mapping[str, str]) -> bool:
-    """Return whether a launcher started this process, alone or as one of several.
-
-    Example:
-        >>> is_launched({"RANK": "0", "WORLD_SIZE": "1"}), is_launched({})
-        (True, False)
-    """
+    """Return whether a launcher started this process, alone or as one of several."""
     return "RANK" in variables or "WORLD_SIZE" in variables or _is_step_of_slurm(variables)
 
 

@@ -22,15 +22,7 @@ def agent_serves() -> bool:
 
 
 def meet(launch: Launch, timeout: timedelta) -> Store:
-    """Return the store of all ranks, which rank 0 serves, or under torchrun its agent.
-
-    Args:
-        launch: the place of this process.
-        timeout: the longest wait for the others.
-
-    Raises:
-        DistError: the store is out of reach, or the others do not come.
-    """
+    """Return the store of all ranks, which rank 0 serves, or under torchrun its agent."""
     url = f"tcp://{launch.address}:{launch.port}"
     store, _, _ = next(rendezvous(url, launch.rank, launch.size, timeout=timeout))
     store.set_timeout(timeout)

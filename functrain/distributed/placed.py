@@ -61,15 +61,7 @@ class Placed:
         units: Mapping[str, Unit],
         device: str,
     ) -> Placed:
-        """Decide which leaves are divided.
-
-        Args:
-            placement: as the user gave it.
-            exchange: the collectives.
-            trained: the parameters that are trained.
-            units: what the optimizer updates by itself, by path.
-            device: the type of the device.
-        """
+        """Decide which leaves are divided."""
         stored, updated = divided(trained, units, exchange.ranks)
         kinds = {_kind(stored.get(p), updated.get(p)): p for p in [*stored, *updated]}
         probes, parts = tuple(kinds.values()), _DIVIDED[placement.shard]
@@ -95,11 +87,7 @@ class Placed:
         )
 
     def place(self, state: TrainState) -> TrainState:
-        """Return a state with this rank's part of the leaves that are divided.
-
-        Args:
-            state: placed or not; not changed. Every rank has the same.
-        """
+        """Return a state, the same on every rank, with this rank's part of the divided leaves."""
         state = self.gathered(state)
         return attrs.evolve(
             state, **{part: self.cut(part, getattr(state, part)) for part in _PARTS}
@@ -110,12 +98,7 @@ class Placed:
         return _mapped(node, self._by_key(part), self._cut)
 
     def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
-        """Return a state with whole leaves; every rank must call it.
-
-        Args:
-            state: placed or not; not changed.
-            parts: of the state to gather.
-        """
+        """Return a state with whole leaves; every rank must call it."""
         found = {part: _mapped(getattr(state, part), {}, _whole) for part in parts}
         return attrs.evolve(state, **found)
 
@@ -124,13 +107,7 @@ class Placed:
         return _mapped(node, self._by_key(part), self._local) if part in self.parts else node
 
     def wrapped(self, part: str, node: Any, before: Any) -> Any:
-        """Return a part of a state whose leaves have their global shapes again.
-
-        Args:
-            part: its name.
-            node: of this rank's tensors.
-            before: the part that a step was given; its wrappers are used again.
-        """
+        """Return a part of a state with global shapes again, with the wrappers of ``before``."""
         return self._wrapped(node, before, self._by_key(part)) if part in self.parts else node
 
     def _by_key(self, part: str) -> _Keys:

@@ -101,23 +101,13 @@ Division: TypeAlias = Mapping[str, Rows]
 
 
 def cut(leaf: Tensor, ranks: int) -> Rows:
-    """Cut a leaf as ``torch.chunk`` does.
-
-    Example:
-        >>> cut(torch.zeros(5, 2), 3).bounds
-        (0, 2, 4, 5)
-    """
+    """Cut a leaf as ``torch.chunk`` does."""
     ends = (rows(len(leaf), rank, ranks)[1] for rank in range(ranks))
     return Rows(tuple(leaf.shape), leaf.stride(), (0, *ends))
 
 
 def owned(leaf: Tensor, owner: int, ranks: int) -> Rows:
-    """Leave a leaf to one rank.
-
-    Example:
-        >>> owned(torch.zeros(5, 2), 1, 3).bounds
-        (0, 0, 5, 5)
-    """
+    """Leave a leaf to one rank."""
     ends = (0 if rank < owner else len(leaf) for rank in range(ranks))
     stride = torch.empty_like(leaf, device="meta").stride()  # as a copy of the leaf has it
     return Rows(tuple(leaf.shape), stride, (0, *ends), owner)
@@ -164,11 +154,6 @@ def divided(
 
     A leaf is cut where it can be, else it has an owner. One that its optimizer must see whole is
     updated by an owner, and one whose optimizer looks at others too by every rank.
-
-    Args:
-        trained: parameters by path.
-        units: what their optimizer updates by itself.
-        ranks: how many there are.
     """
     # Kernels go through a leaf of other strides in an order that its rows may not have.
     usual = {p: one for p, one in trained.items() if one.stride() == _usual_stride(one.shape)}

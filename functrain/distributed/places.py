@@ -22,9 +22,6 @@ _LIBRARIES = (
 def place_of(error: BaseException) -> str:
     """Return the user's line and the function of functrain in which a collective failed.
 
-    Args:
-        error: the exception of the collective, which is being handled.
-
     Example:
         >>> try:
         ...     raise RuntimeError

@@ -18,13 +18,7 @@ _POLL = 0.01
 
 
 def report(group: ProcessGroup, what: str, text: str = "") -> None:
-    """Report that this rank did something.
-
-    Args:
-        group: the group.
-        what: a word for it.
-        text: details.
-    """
+    """Report that this rank did something."""
     group.get_group_store().set(f"functrain/{what}/{group.rank()}", text)
 
 
@@ -51,12 +45,7 @@ def waiting(group: ProcessGroup) -> str:
 
 
 def listed(ranks: Sequence[int]) -> str:
-    """Return the numbers of ranks for a message.
-
-    Example:
-        >>> listed([1]), listed([0, 2])
-        ('rank 1', 'ranks 0, 2')
-    """
+    """Return the numbers of ranks for a message."""
     return f"rank{'' if len(ranks) == 1 else 's'} {', '.join(map(str, ranks))}"
 
 
@@ -67,12 +56,6 @@ def wait_for_others(
 
     Every thread of rank 0 waits until the same time, since the first one to return may be the one
     that ends the process.
-
-    Args:
-        group: the group.
-        what: a word for it.
-        seconds: the longest wait, from the first call.
-        except_for: ranks that will not report.
     """
     serves = group.rank() == 0 and not agent_serves()
     key = f"functrain/{what}/{group.rank()}"

@@ -46,14 +46,7 @@ class Results:
 
 @attrs.frozen(eq=False)
 class Gathering:
-    """Gathers the results of the parts of a step.
-
-    Attributes:
-        exchange: the messages.
-        layout: of those with gradients.
-        bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
-        like: a tensor on the device of the step.
-    """
+    """Gathers the results of the parts of a step."""
 
     exchange: Exchange
     layout: Layout
@@ -66,12 +59,7 @@ class Gathering:
         return [stop - start for start, stop in itertools.pairwise(self.bounds)]
 
     def heads(self, found: PartSums, norm: Tensor | None) -> Tensor:
-        """Return norm, loss and weight of each part of the step.
-
-        Args:
-            found: results of the parts of this rank.
-            norm: of its gradients, where the step has one part only.
-        """
+        """Return norm, loss and weight of each part of the step; several parts have no norm yet."""
         norm = self.like.new_zeros(()) if norm is None else norm
         rows = [
             [norm, one.value, weight]
@@ -90,16 +78,7 @@ class Gathering:
         before: Tensors,
         scale: Tensor | None,
     ) -> Results:
-        """Return the results of all parts.
-
-        Args:
-            found: those of this rank.
-            sums: of the gradients.
-            facts: about all parts.
-            heads: of all parts.
-            before: the buffers that each part began with.
-            scale: fp16's factor on the loss.
-        """
+        """Return the results of all parts."""
         alone = len(heads) == 1
         shares = sums.own()
         if not alone:

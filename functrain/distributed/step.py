@@ -25,13 +25,7 @@ from functrain.tree.placed import require_all_ranks
 
 @attrs.frozen(eq=False)
 class ShardedStep:
-    """A device step whose parts are computed by several ranks.
-
-    Attributes:
-        fixed: of the program.
-        gradients: takes them on all ranks together.
-        sharing: which parts of a batch this rank computes.
-    """
+    """A device step whose parts are computed by several ranks."""
 
     fixed: Fixed
     gradients: ShardedGradients
@@ -62,11 +56,7 @@ class ShardedStep:
             return self.placed.gathered(state)
 
     def refuse_unplaced(self, state: TrainState) -> None:
-        """Refuse a state whose leaves are not where the program's are.
-
-        Raises:
-            UnsupportedError: names the remedy.
-        """
+        """Refuse a state whose leaves are not where the program's are."""
         with self.gradients.world.failing_together():
             if not self.placed.fits(state):
                 raise UnsupportedError(

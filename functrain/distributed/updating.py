@@ -20,14 +20,6 @@ def updated(
 
     An optimizer sees every parameter on every rank, so that its counters are the same everywhere;
     of one that another rank updates it sees no rows.
-
-    Args:
-        placed: the places of the tensors.
-        optimizer: whose kernel updates.
-        grads: this rank's rows of the gradients.
-        state: this rank's part of the optimizer state; changed in place.
-        params: as they are stored; changed in place.
-        lr: learning rate of this update.
     """
     stored, target = placed.rows_of("params"), placed.updated
     own = _moved(placed.exchange, params, stored, target)
