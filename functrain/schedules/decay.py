@@ -6,15 +6,15 @@ import math
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import ScheduleState
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional
 from functrain.schedules.fields import plain_float
-from functrain.schedules.total_steps import known_total_steps, with_total_steps
+from functrain.schedules.total_steps import WithTotalSteps, known_total_steps
 
 
 @attrs.frozen(repr=False)
-class Decay(Schedule):
+class Decay(WithTotalSteps):
     """A curve from `lr` to `end`, and `end` after it; a subclass has the curve."""
 
     base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
@@ -25,18 +25,10 @@ class Decay(Schedule):
         """Return the point at `step`, which is below `steps`."""
         raise NotImplementedError
 
-    def init(self) -> ScheduleState:
-        """Return {"horizon": steps}."""
-        return {"horizon": self.steps}
-
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the curve at `step`, or its end."""
         horizon = known_total_steps(self, state)
         return self.end if step >= horizon else self.curve(step, horizon)
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        return with_total_steps(self, state, steps)
 
 
 @explained

@@ -7,16 +7,16 @@ import math
 import attrs
 
 from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Schedule
 from functrain.errors.calls import explained
 from functrain.errors.validators import number
-from functrain.schedules.composite import observed, own_end
+from functrain.schedules.composite import Times
 from functrain.schedules.fields import plain_float
 
 
 @explained
 @attrs.frozen(repr=False)
-class ExponentialWarmup(Schedule):
+class ExponentialWarmup(Times):
     """Follow `then` from its step 0 on, with a factor that approaches 1 exponentially.
 
     Formula: the lr of `then` at k times 1 - exp(-(k + 1) / period) for update number k, the
@@ -37,38 +37,10 @@ class ExponentialWarmup(Schedule):
     period: float = attrs.field(converter=plain_float, validator=number(above=0))
     then: Schedule = attrs.field(converter=as_schedule)
 
-    def __call__(self, step: int) -> float:
-        """Return the lr of update number `step`."""
-        return self.then(step) * self._part(step)
+    def inner(self) -> Schedule:
+        """Return `then`."""
+        return self.then
 
-    @property
-    def observes(self) -> Observed:
-        """Return the kind of value that `then` observes."""
-        return observed(self, self.then)
-
-    def init(self) -> ScheduleState:
-        """Return the state of `then`."""
-        return self.then.init()
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the dampened lr of `then`."""
-        return self.then.lr(state, step) * self._part(step)
-
-    def advance(self, state: ScheduleState) -> ScheduleState:
-        """Advance `then`."""
-        return self.then.advance(state)
-
-    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Show the metric to `then`."""
-        return self.then.observe(state, metric)
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Give `then` the length of the run."""
-        return self.then.with_horizon(state, steps)
-
-    def horizon(self) -> int | None:
-        """Return the update at which `then` ends by itself."""
-        return own_end(self.then)
-
-    def _part(self, step: int) -> float:
+    def part(self, step: int) -> float:
+        """Return how far the warmup has come."""
         return -math.expm1(-(step + 1) / self.period)

@@ -11,11 +11,11 @@ from typing import Any
 import attrs
 
 from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, optional
-from functrain.schedules.composite import check_observed, observed
+from functrain.schedules.composite import InTurn, check_observed
 from functrain.schedules.fields import plain_float
 from functrain.schedules.total_steps import known_total_steps
 
@@ -47,7 +47,7 @@ def _check_fits(instance: Joined, attribute: attrs.Attribute[Any], value: Any) -
 
 @explained
 @attrs.frozen(repr=False)
-class Joined(Schedule):
+class Joined(InTurn):
     """Follow each schedule for its part of the run, each from its own step 0.
 
     It is Sequential with boundaries in proportion to the run: the i-th one is the sum of the
@@ -80,7 +80,7 @@ class Joined(Schedule):
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`, advancing the schedule in charge up to it."""
         state = self.init()
-        index, start = self._in_charge(state, step)
+        index, start = self.in_charge(state, step)
         schedule, own = self.parts[index][1], state["schedules"][index]
         if getattr(schedule, "observes", None) is not None:
             return schedule(step - start)  # it says that it needs metrics
@@ -88,42 +88,19 @@ class Joined(Schedule):
             own = schedule.advance(own)
         return schedule.lr(own, step - start)
 
-    @property
-    def observes(self) -> Observed:
-        """Return the kind of value that the schedules observe."""
-        return observed(self, *self._schedules())
+    def inner(self) -> list[Schedule]:
+        """Return the schedules."""
+        return [schedule for _, schedule in self.parts]
 
     def init(self) -> ScheduleState:
         """Return the horizon, the updates at which schedules change, those done, their states."""
-        children = [schedule.init() for schedule in self._schedules()]
+        children = [schedule.init() for schedule in self.inner()]
         state = {"horizon": None, "edges": None, "step": 0, "schedules": children}
         return state if self.steps is None else self._filled(state, self.steps)
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the lr of the schedule in charge."""
-        index, start = self._in_charge(state, step)
-        return self.parts[index][1].lr(state["schedules"][index], step - start)
-
-    def advance(self, state: ScheduleState) -> ScheduleState:
-        """Count the update, and advance the schedule that was in charge of it."""
-        index, _ = self._in_charge(state, state["step"])
-        children = list(state["schedules"])
-        children[index] = self.parts[index][1].advance(children[index])
-        return {**state, "step": state["step"] + 1, "schedules": children}
-
-    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Show the metric to the schedule in charge of the update at the state's step."""
-        index, _ = self._in_charge(state, state["step"])
-        children = list(state["schedules"])
-        children[index] = self.parts[index][1].observe(children[index], metric)
-        return {**state, "schedules": children}
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none, each schedule filled."""
         return state if state["horizon"] is not None else self._filled(state, steps)
-
-    def _schedules(self) -> list[Schedule]:
-        return [schedule for _, schedule in self.parts]
 
     def _edges(self, horizon: int) -> list[int]:
         sums = accumulate((share for share, _ in self.parts), initial=0.0)
@@ -136,11 +113,12 @@ class Joined(Schedule):
                 f"Joined: in a run of {steps} steps a schedule would get none, the boundaries "
                 f"being {edges}: lengthen the run (or steps=), or give it a larger proportion"
             )
-        stretches = zip(self._schedules(), state["schedules"], pairwise(edges), strict=True)
+        stretches = zip(self.inner(), state["schedules"], pairwise(edges), strict=True)
         children = [child.with_horizon(own, end - start) for child, own, (start, end) in stretches]
         return {**state, "horizon": steps, "edges": edges, "schedules": children}
 
-    def _in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
+    def in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
+        """Return the index of the schedule in charge of an update, and its own first update."""
         known_total_steps(self, state)
         edges: list[int] = state["edges"]
         index = bisect_right(edges, step, 1, len(self.parts)) - 1

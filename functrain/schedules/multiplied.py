@@ -8,11 +8,6 @@ import math
 def multiplied(value: float, factor: float, times: int) -> float:
     """Return ``value * factor**times``, infinity where that is too large for a float.
 
-    Args:
-        value: at least 0.
-        factor: at least 0.
-        times: at least 0.
-
     Example:
         >>> multiplied(0.5, 2.0, 3), multiplied(0.5, 2.0, 10**6), multiplied(0.0, 2.0, 10**6)
         (4.0, inf, 0.0)

@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional
 from functrain.schedules.fields import plain_float
-from functrain.schedules.total_steps import known_total_steps, with_total_steps
+from functrain.schedules.total_steps import WithTotalSteps, known_total_steps
 
 _Shape: TypeAlias = Literal["cosine", "linear"]
 
@@ -27,7 +27,7 @@ def _check_phases(instance: OneCycle, attribute: attrs.Attribute[Any], three: bo
 
 @explained
 @attrs.frozen(repr=False)
-class OneCycle(Schedule):
+class OneCycle(WithTotalSteps):
     """Rise from lr / div_factor to `lr`, then fall to lr / div_factor / final_div_factor.
 
     The 1cycle policy of Smith & Topin (2018). It equals `torch.optim.lr_scheduler.OneCycleLR`
@@ -69,10 +69,6 @@ class OneCycle(Schedule):
         default=None, kw_only=True, validator=optional(integer(minimum=1))
     )
 
-    def init(self) -> ScheduleState:
-        """Return {"horizon": steps}."""
-        return {"horizon": self.steps}
-
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the point of the phase that `step` is in."""
         horizon = known_total_steps(self, state)
@@ -85,10 +81,6 @@ class OneCycle(Schedule):
         if self.shape == "linear":
             return (high - low) * part + low
         return high + (low - high) / 2 * (math.cos(math.pi * part) + 1)
-
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        return with_total_steps(self, state, steps)
 
     def _phases(self, horizon: int) -> list[tuple[float, float, float]]:
         """Last step of each phase, the lr it begins with and the lr it ends with."""

@@ -18,10 +18,6 @@ def to_plain(value: Any, path: str = "state_dict") -> Any:
     Values without a form in JSON are tagged: a tuple becomes {"kind": "tuple", "items": [...]}, a
     mapping with other keys than strings {"kind": "dict" or "Counter", "items": [[key, value]...]}.
 
-    Args:
-        value: a part of a scheduler's `state_dict()`.
-        path: where it was found, for the error.
-
     Raises:
         ScheduleStateError: something in it is of another type.
 

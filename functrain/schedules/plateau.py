@@ -66,11 +66,7 @@ class Plateau(Schedule):
     )
 
     def __call__(self, step: int) -> float:
-        """Raise, as no step number determines this lr.
-
-        Raises:
-            ScheduleStateError: always.
-        """
+        """Raise, as no step number determines this lr."""
         raise ScheduleStateError(
             "Plateau's lr depends on the metrics it has observed, not on the step: use "
             "schedule.lr(state, step) with the state that observe returned"

@@ -15,11 +15,7 @@ _MOST_ADVANCES = 1000  # of a schedule that must be advanced to be known; about 
 
 
 def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
-    """Return a saved scheduler state; where it is open, the schedules' own values fill it in.
-
-    Raises:
-        ScheduleStateError: it was made by schedules of another kind.
-    """
+    """Return a saved scheduler state; where it is open, the schedules' own values fill it in."""
     if isinstance(schedules, dict):
         _check_same("the lr of groups", schedules.keys(), state)
         return {name: resumed(own, state[name]) for name, own in schedules.items()}
@@ -29,13 +25,7 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
 
 
 def ends_before(curve: Curve, at: int, steps: int) -> bool:
-    """Return whether a run of `steps` updates goes on beyond the end of the curve.
-
-    Args:
-        curve: of the run.
-        at: updates done.
-        steps: the run's length.
-    """
+    """Return whether a run of `steps` updates goes on beyond the end of the curve."""
     length = getattr(curve.schedule, "horizon", lambda: None)()
     shorter = length is not None and curve.start + length < steps
     if shorter or is_longer(curve, steps):

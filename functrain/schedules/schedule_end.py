@@ -33,12 +33,6 @@ def scheduled(
 ) -> State:
     """Return the state with the length of the run, where its schedule takes it from there.
 
-    Args:
-        program: the program with the schedules.
-        state: where the run begins, or resumes.
-        steps: the run's length in updates, ``None`` where it is unknown.
-        schedule_end: how the run continues beyond the end of a schedule.
-
     Raises:
         UnknownLengthError: the schedule ends with the run, whose length is unknown.
         ConfigurationError: the schedule does not fit into the run.
@@ -78,10 +72,6 @@ def continued(
 
     It depends on nothing else, so that a run that was killed and is resumed continues equally.
 
-    Raises:
-        ScheduleEndedError: the rest of the run would have a rate of zero.
-        ConfigurationError: ``schedule_end`` is none.
-
     Warns:
         ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
@@ -99,11 +89,7 @@ def continued(
 def with_resumed_schedule(
     program: AnyProgram, state: State, steps: int | None, schedule_end: ScheduleEnd = None
 ) -> State:
-    """Return :func:`scheduled` of a loaded state, which keeps the curve it began with.
-
-    Raises:
-        ScheduleStateError: the state was made by another schedule.
-    """
+    """Return :func:`scheduled` of a loaded state, which keeps the curve it began with."""
 
     def one(program: Program, state: TrainState) -> TrainState:
         more = {name: state.scheduler[name] for name in program.not_schedules}

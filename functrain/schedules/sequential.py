@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 
 from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.schedules.composite import check_observed, observed, own_end
+from functrain.schedules.composite import InTurn, check_observed, own_end
 
 
 def _as_schedules(values: Iterable[Schedule | float]) -> tuple[Schedule, ...]:
@@ -44,7 +44,7 @@ def _check_boundaries(
 
 @explained
 @attrs.frozen(repr=False)
-class Sequential(Schedule):
+class Sequential(InTurn):
     """Follow each schedule in turn, every one from its own step 0.
 
     The schedule at index i is in charge from update boundaries[i - 1] on, up to but without
@@ -68,34 +68,16 @@ class Sequential(Schedule):
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`."""
-        index = self._in_charge(step)
-        return self.schedules[index](step - self._start(index))
+        index, start = self.in_charge({}, step)
+        return self.schedules[index](step - start)
 
-    @property
-    def observes(self) -> Observed:
-        """Return the kind of value that the schedules observe."""
-        return observed(self, *self.schedules)
+    def inner(self) -> tuple[Schedule, ...]:
+        """Return the schedules."""
+        return self.schedules
 
     def init(self) -> ScheduleState:
         """Return {"step": updates done, "schedules": their states}."""
         return {"step": 0, "schedules": [schedule.init() for schedule in self.schedules]}
-
-    def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the lr of the schedule in charge."""
-        index = self._in_charge(step)
-        return self.schedules[index].lr(state["schedules"][index], step - self._start(index))
-
-    def advance(self, state: ScheduleState) -> ScheduleState:
-        """Count the update, and advance the schedule that was in charge of it."""
-        index = self._in_charge(state["step"])
-        child = self.schedules[index].advance(state["schedules"][index])
-        return {**_replaced(state, index, child), "step": state["step"] + 1}
-
-    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Show the metric to the schedule in charge of the update at the state's step."""
-        index = self._in_charge(state["step"])
-        child = self.schedules[index].observe(state["schedules"][index], metric)
-        return _replaced(state, index, child)
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Give every schedule the length of its stretch, the last one what is left.
@@ -116,16 +98,9 @@ class Sequential(Schedule):
 
     def horizon(self) -> int | None:
         """Return the update at which the last schedule ends by itself."""
-        return own_end(self.schedules[-1], before=self._start(len(self.boundaries)))
+        return own_end(self.schedules[-1], before=(0, *self.boundaries)[-1])
 
-    def _in_charge(self, step: int) -> int:
-        return bisect_right(self.boundaries, step)
-
-    def _start(self, index: int) -> int:
-        return self.boundaries[index - 1] if index else 0
-
-
-def _replaced(state: ScheduleState, index: int, child: ScheduleState) -> ScheduleState:
-    children = list(state["schedules"])
-    children[index] = child
-    return {**state, "schedules": children}
+    def in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
+        """Return the index of the schedule in charge of an update, and its own first update."""
+        index = bisect_right(self.boundaries, step)
+        return index, (0, *self.boundaries)[index]

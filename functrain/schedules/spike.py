@@ -86,11 +86,7 @@ class Spike(Schedule):
     eps: float = attrs.field(default=1e-3, converter=plain_float, validator=number(minimum=0))
 
     def __call__(self, step: int) -> float:
-        """Raise, as no step number determines this lr.
-
-        Raises:
-            ScheduleStateError: always.
-        """
+        """Raise, as no step number determines this lr."""
         raise ScheduleStateError(
             "Spike's lr depends on the losses it has observed, not on the step: use "
             "schedule.lr(state, step) with the state that observe returned"

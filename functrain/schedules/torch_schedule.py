@@ -53,11 +53,7 @@ class TorchSchedule(Schedule):
     kwargs: dict[str, Any] = attrs.field(factory=dict, converter=dict, hash=False)
 
     def __call__(self, step: int) -> float:
-        """Return the lr of update number `step`, by replaying all updates before it.
-
-        Raises:
-            ScheduleStateError: the scheduler moves by metrics.
-        """
+        """Return the lr of update number `step`, by replaying all updates before it."""
         if _wants_metric(self._build(self.optimizer())):
             raise ScheduleStateError(
                 f"{self.name}'s lr depends on the metrics it has observed, not on the step: "

@@ -10,17 +10,24 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError, UnknownLengthError
 
 
+class WithTotalSteps(Schedule):
+    """A schedule with a field `steps`, whose state holds the total steps alone."""
+
+    __slots__ = ()
+    steps: int | None
+
+    def init(self) -> ScheduleState:
+        """Return {"horizon": steps}."""
+        return {"horizon": self.steps}
+
+    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
+        """Return the state with `steps` as its horizon, if it had none."""
+        filled = state["horizon"] is not None
+        return state if filled else {"horizon": check_total_steps(self, steps)}
+
+
 def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
-    """Return the total steps in `state`.
-
-    Args:
-        schedule: whose state it is, for the error.
-        state: it holds them, or None.
-        field: the argument of the schedule that sets them.
-
-    Raises:
-        UnknownLengthError: nothing has filled it in.
-    """
+    """Return the total steps in `state`."""
     total_steps: int | None = state["horizon"]
     if total_steps is None:
         name = type(schedule).__name__
@@ -32,23 +39,8 @@ def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "st
     return total_steps
 
 
-def with_total_steps(schedule: Schedule, state: ScheduleState, steps: int) -> ScheduleState:
-    """Return a state that holds the total steps alone, filled in with `steps` if it was open.
-
-    Raises:
-        ConfigurationError: `steps` leaves no update.
-    """
-    if state["horizon"] is not None:
-        return state
-    return {"horizon": check_total_steps(schedule, steps)}
-
-
 def check_total_steps(schedule: Schedule, steps: int, warmup: int = 0) -> int:
-    """Return `steps` if a curve fits into them after the warmup.
-
-    Raises:
-        ConfigurationError: no step is left between the end of the warmup and the last step.
-    """
+    """Return `steps` if a curve fits into them after the warmup."""
     if steps > warmup:
         return steps
     name = type(schedule).__name__
