@@ -131,12 +131,7 @@ def diff(first: Tree, second: Tree) -> Differences:
 
 
 def ulps_text(ulps: int | None) -> str:
-    """Return a distance in units in the last place; nothing if it is too large to mean anything.
-
-    Example:
-        >>> ulps_text(1), ulps_text(1200), ulps_text(2**31), ulps_text(None)
-        ('1 ulp', '1,200 ulps', '', '')
-    """
+    """Return a distance in units in the last place; nothing if it is too large to mean anything."""
     if ulps is None or ulps > _MOST_ULPS:
         return ""
     return "1 ulp" if ulps == 1 else f"{ulps:,} ulps"

@@ -22,9 +22,6 @@ from functrain.tree import nodes, objects
 def is_container(value: Any) -> bool:
     """Return whether a part of a batch has children (possibly none) rather than being a leaf.
 
-    Args:
-        value: any part of a batch.
-
     Example:
         >>> from collections import UserDict
         >>> is_container(UserDict(x=1)), is_container("text")
@@ -34,11 +31,7 @@ def is_container(value: Any) -> bool:
 
 
 def is_structure(value: Any) -> bool:
-    """Return whether the class of a value is a container, independently of its contents.
-
-    Args:
-        value: any part of a batch.
-    """
+    """Return whether the class of a value is a container, independently of its contents."""
     return (
         nodes.is_node(value)
         or isinstance(value, Mapping)
@@ -52,9 +45,6 @@ def children(container: Any) -> list[tuple[Any, Any]]:
 
     The children of a dataclass or attrs instance are its fields and other attributes. A class known
     to torch's pytree has the children it flattens to, and any other object all leaves in it.
-
-    Args:
-        container: for which :func:`is_container` is true.
     """
     if type(container) is dict or isinstance(container, (list, tuple)):
         return nodes.children(container)
@@ -68,11 +58,7 @@ def children(container: Any) -> list[tuple[Any, Any]]:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in any part of a batch.
-
-    Args:
-        value: any part of a batch.
-    """
+    """Yield the tensors in any part of a batch."""
     if isinstance(value, Tensor):
         yield value
     elif is_container(value):
@@ -81,21 +67,13 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def constants(container: Any) -> Any:
-    """Return the pytree context of a container that torch's pytree knows; ``None`` of any other.
-
-    Args:
-        container: for which :func:`is_container` is true.
-    """
+    """Return the pytree context of a container that torch's pytree knows; ``None`` of any other."""
     plain = isinstance(container, (dict, list, tuple))
     return None if plain or not objects.is_registered(container) else _flattened(container)[1]
 
 
 def rebuild(container: Any, values: list[Any]) -> Any:
     """Return a container of the same class with other children.
-
-    Args:
-        container: not changed; its data other than children is kept.
-        values: in the order of :func:`children`.
 
     Raises:
         UnsupportedError: it is an object whose class cannot be copied.

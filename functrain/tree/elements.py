@@ -22,13 +22,7 @@ _LOWEST = torch.iinfo(torch.int64).min
 class Statistics:
     """Statistics of the finite elements; complex ones count by their magnitude.
 
-    Attributes:
-        minimum: the least; it and the next three are ``None`` if no element is finite.
-        maximum: the greatest.
-        mean: arithmetic mean.
-        std: standard deviation, of all elements (divided by their number).
-        nan: how many are NaN.
-        infinite: how many are infinite.
+    ``std`` divides by the number of elements. The first four are ``None`` if none is finite.
     """
 
     minimum: float | None
@@ -43,10 +37,7 @@ class Statistics:
 class Distance:
     """The distance of two tensors.
 
-    Attributes:
-        count: elements whose bits differ.
-        max_abs: greatest absolute difference; NaN where one of them is; ``None`` if not defined.
-        ulps: greatest difference in units in the last place, of real floating dtypes.
+    ``max_abs`` is NaN where an element is, ``ulps`` that of real floating dtypes.
     """
 
     count: int
@@ -135,10 +126,6 @@ def first_unequal(first: Tensor, second: Tensor) -> int:
 def number(tensor: Tensor, flat: int) -> Any:
     """Return one element as a Python number; its bits for dtypes that torch cannot read.
 
-    Args:
-        tensor: contiguous.
-        flat: index of the element in row-major order.
-
     Example:
         >>> number(torch.tensor([[0.5, -0.0]]), 1)
         -0.0
@@ -148,12 +135,7 @@ def number(tensor: Tensor, flat: int) -> Any:
 
 
 def is_opaque(dtype: torch.dtype) -> bool:
-    """Return whether torch cannot read the elements of a dtype as numbers.
-
-    Example:
-        >>> is_opaque(torch.bits8), is_opaque(torch.int8)
-        (True, False)
-    """
+    """Return whether torch cannot read the elements of a dtype as numbers."""
     return _OPAQUE.fullmatch(str(dtype).removeprefix("torch.")) is not None
 
 

@@ -24,12 +24,7 @@ from functrain.tree.placed import whole
 
 @attrs.frozen
 class Merkle:
-    """The hash of a node, and the hashes of its children.
-
-    Attributes:
-        digest: xxh3-128, 16 bytes.
-        children: by key; ``None`` for a leaf.
-    """
+    """The hash of a node (xxh3-128), and those of its children; ``None`` for a leaf."""
 
     digest: bytes
     children: dict[Key, Merkle] | None = None
@@ -64,11 +59,7 @@ def digest(tree: Tree) -> str:
 def merkle(tree: Tree) -> Merkle:
     """Hash a tree, node by node.
 
-    Args:
-        tree: of dense tensors and plain values; a leaf of another kind is hashed by its type alone.
-
-    Returns:
-        The hashes. A leaf is hashed with dtype and shape, a node with its type and keys.
+    A leaf is hashed with dtype and shape, or by its type alone; a node with its type and keys.
 
     Example:
         >>> ours, theirs = merkle({"a": 1, "b": [2.0]}), merkle({"a": 1, "b": [-2.0]})

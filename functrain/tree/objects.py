@@ -95,16 +95,7 @@ def holds_tensors(value: Any) -> bool:
 
 
 def rebuilt(value: Any, inside: Contents, leaves: Sequence[Any]) -> Any:
-    """Return a copy of an object with other leaves.
-
-    Args:
-        value: not changed.
-        inside: its contents.
-        leaves: in the order of ``inside.leaves``.
-
-    Raises:
-        UnsupportedError: it is of a class written in C, and ``copy.copy`` does not copy it.
-    """
+    """Return a copy of an object with other leaves, in the order of those inside."""
     copies = {id(each): each for each in inside.kept}
     for (_, old), new in zip(inside.leaves, leaves, strict=True):
         if not isinstance(old, _PLAIN):

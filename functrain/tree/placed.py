@@ -49,41 +49,20 @@ def alone(reason: str) -> Iterator[None]:
 
 
 def require_all_ranks(what: str) -> None:
-    """Refuse an operation that other ranks do not make now.
-
-    Args:
-        what: the operation, as the beginning of a sentence.
-
-    Raises:
-        AloneError: this rank works alone.
-    """
+    """Refuse an operation that other ranks do not make now."""
     reason = _alone.get()
     if reason is not None:
         raise AloneError(f"{what} needs every rank, but {reason}")
 
 
 def is_placed(leaf: Any) -> bool:
-    """Return whether a leaf is a DTensor.
-
-    Example:
-        >>> is_placed(torch.ones(2))
-        False
-    """
+    """Return whether a leaf is a DTensor."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(leaf, module.DTensor)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor on this rank, which shares its memory.
-
-    Args:
-        tensor: a DTensor; any other tensor is returned as it is.
-
-    Example:
-        >>> weight = torch.ones(2)
-        >>> local(weight) is weight
-        True
-    """
+    """Return the part of a tensor on this rank, which shares its memory."""
     if not is_placed(tensor):
         return tensor
     with torch.no_grad():  # the tensor itself, instead of a view for autograd
@@ -92,12 +71,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placement(tensor: Tensor) -> str:
-    """Describe where the elements of a DTensor are, for people; empty if every rank has them all.
-
-    Example:
-        >>> placement(torch.ones(2))
-        ''
-    """
+    """Describe where the elements of a DTensor are; empty if every rank has them all."""
     if not is_placed(tensor):
         return ""
     given: Any = tensor
@@ -109,12 +83,6 @@ def placement(tensor: Tensor) -> str:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all elements of a tensor, on every rank; all ranks of the world call this together.
-
-    Args:
-        tensor: a DTensor; any other tensor is returned as it is.
-
-    Returns:
-        A plain tensor, which shares memory with the local one where that has all elements.
 
     Raises:
         AloneError: this rank works alone, as in a listener that others do not call.
