@@ -7,8 +7,30 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.errors import UnsupportedError
-from functrain.schedules import Constant, Cosine, Lambda, Schedule, as_schedule
+from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.schedules import Constant, Cosine, Lambda, Scaled, Schedule, Spike, as_schedule
+
+
+class Own:
+    """A schedule that does not inherit from ours."""
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+    def init(self) -> dict[str, Any]:
+        return {}
+
+    def lr(self, state: dict[str, Any], step: int) -> float:
+        return 1.0
+
+    def advance(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state
+
+    def observe(self, state: dict[str, Any], metric: float | None) -> dict[str, Any]:
+        return state
+
+    def with_horizon(self, state: dict[str, Any], steps: int) -> dict[str, Any]:
+        return state
 
 
 def test_numbers_become_constants() -> None:
@@ -28,28 +50,14 @@ def test_a_schedule_is_returned_as_it_is() -> None:
 
 
 def test_a_class_of_the_same_shape_is_a_schedule() -> None:
-    class Own:
-        def __call__(self, step: int) -> float:
-            return 1.0
-
-        def init(self) -> dict[str, Any]:
-            return {}
-
-        def lr(self, state: dict[str, Any], step: int) -> float:
-            return 1.0
-
-        def advance(self, state: dict[str, Any]) -> dict[str, Any]:
-            return state
-
-        def observe(self, state: dict[str, Any], metric: float | None) -> dict[str, Any]:
-            return state
-
-        def with_horizon(self, state: dict[str, Any], steps: int) -> dict[str, Any]:
-            return state
-
-    own = Own()
+    own, outer = Own(), Scaled(Own(), 0.5)
     assert isinstance(own, Schedule)
     assert as_schedule(own) is own
+    assert outer(3) == 0.5
+    assert outer.horizon() is None
+    assert outer.observes == "evaluation"
+    with pytest.raises(ConfigurationError, match="does not inherit from Schedule"):
+        Spike(own)
 
 
 @pytest.mark.parametrize("value", [True, None, "0.1", torch.ones(2), [0.1]])

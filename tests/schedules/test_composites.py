@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-from typing import Any
 
 import pytest
 import torch
@@ -91,16 +90,6 @@ def test_warmup_passes_the_notice_of_a_missing_metric_on() -> None:
     schedule = Warmup(0.5, steps=0, then=Plateau(1.0))
     with pytest.warns(MissingMetricWarning):
         schedule.observe(schedule.init(), None)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("factor", -0.1), ("factor", 1.1), ("factor", "a"), ("steps", -1), ("steps", 1.5)],
-)
-def test_errors_of_warmup_name_the_field(field: str, value: Any) -> None:
-    arguments = {"factor": 0.1, "steps": 4, "then": 1.0} | {field: value}
-    with pytest.raises(ConfigurationError, match=f"Warmup: {field}: expected"):
-        Warmup(**arguments)
 
 
 def test_warmup_wants_a_schedule() -> None:
@@ -207,19 +196,3 @@ def test_an_unknown_horizon_inside_is_an_error() -> None:
     assert schedule.lr(schedule.init(), 4) == 0.1
     with pytest.raises(UnknownLengthError, match="Cosine"):
         schedule.lr(schedule.init(), 5)
-
-
-@pytest.mark.parametrize(
-    ("schedules", "boundaries", "said"),
-    [
-        ([], [], "schedules must hold at least one"),
-        ([1.0, 2.0], [], "one fewer than schedules, got 0 boundaries for 2"),
-        ([1.0, 2.0], [0], "rise from above 0"),
-        ([1.0, 2.0, 3.0], [5, 5], "rise from above 0"),
-        ([1.0, 2.0, 3.0], [5, 4], "rise from above 0"),
-        ([1.0, 2.0], [1.5], "boundaries: expected integers"),
-    ],
-)
-def test_errors_of_sequential(schedules: list[Any], boundaries: list[Any], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"Sequential: .*{said}"):
-        Sequential(schedules, boundaries=boundaries)

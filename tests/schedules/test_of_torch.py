@@ -70,7 +70,9 @@ CASES: dict[str, list[Case]] = {
         (
             Linear(LR * 0.1, LR * 0.9, 123),
             {"start_factor": 0.1, "end_factor": 0.9} | {"total_iters": 123},
-        )
+        ),
+        (Linear(LR, steps=200), {"start_factor": 1, "end_factor": 0, "total_iters": 200}),
+        (Linear(LR, 0.03, 200), {"start_factor": 1, "end_factor": 0.1, "total_iters": 200}),
     ],
     "ExponentialLR": [
         (Exponential(LR, 0.98), {"gamma": 0.98}),
@@ -83,6 +85,7 @@ CASES: dict[str, list[Case]] = {
         (Polynomial(LR, power=0.5, steps=300), {"total_iters": 300, "power": 0.5}),
     ],
     "CosineAnnealingLR": [
+        (Cosine(LR, steps=300), {"T_max": 300}),
         (Cosine(LR, end=0.01, steps=300), {"T_max": 300, "eta_min": 0.01}),
         (Cosine(LR, end=0.9, steps=300), {"T_max": 300, "eta_min": 0.9}),
     ],

@@ -17,7 +17,6 @@ from functrain.schedules import (
     Scaled,
     Schedule,
     Sequential,
-    Spike,
     Warmup,
     from_torch,
 )
@@ -110,32 +109,3 @@ def test_several_schedules_on_the_same_axes() -> None:
 def test_a_torch_schedule_is_drawn_by_its_steps() -> None:
     schedule = from_torch(lr_scheduler.StepLR, lr=1.0, step_size=2, gamma=0.5)
     assert drawn(schedule.plot(steps=5)) == [1.0, 1.0, 0.5, 0.5, 0.25]
-
-
-def test_a_class_of_the_same_shape_is_a_schedule_without_plot_and_inside_others() -> None:
-    class Own:
-        def __call__(self, step: int) -> float:
-            return 1.0
-
-        def init(self) -> dict[str, Any]:
-            return {}
-
-        def lr(self, state: dict[str, Any], step: int) -> float:
-            return 1.0
-
-        def advance(self, state: dict[str, Any]) -> dict[str, Any]:
-            return state
-
-        def observe(self, state: dict[str, Any], metric: float | None) -> dict[str, Any]:
-            return state
-
-        def with_horizon(self, state: dict[str, Any], steps: int) -> dict[str, Any]:
-            return state
-
-    outer = Scaled(Own(), 0.5)
-    assert isinstance(Own(), Schedule)
-    assert outer(3) == 0.5
-    assert outer.horizon() is None
-    assert outer.observes == "evaluation"
-    with pytest.raises(ConfigurationError, match="does not inherit from Schedule"):
-        Spike(Own())

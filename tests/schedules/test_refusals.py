@@ -1,13 +1,13 @@
-"""Schedules with closed forms refuse invalid fields, and say what they expect."""
+"""Schedules refuse invalid fields, and say what they expect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import pytest
 
-from functrain.errors import ConfigurationError, UnknownLengthError
+from functrain.errors import ConfigurationError
 from functrain.schedules import (
     CosineRestarts,
     Cyclic,
@@ -19,38 +19,35 @@ from functrain.schedules import (
     MultiStep,
     OneCycle,
     Piecewise,
+    Plateau,
     Polynomial,
-    Schedule,
+    Sequential,
+    Spike,
     Step,
+    Warmup,
     WarmupStableDecay,
 )
 
-each_open_ended = pytest.mark.parametrize(
-    "make",
-    [
-        Polynomial,
-        OneCycle,
-        lambda lr, **kw: WarmupStableDecay(lr, warmup_steps=3, decay_steps=4, **kw),
-    ],
-    ids=["Polynomial", "OneCycle", "WarmupStableDecay"],
-)
-
-
-@each_open_ended
-def test_the_run_fills_the_horizon_in_once(make: Callable[..., Schedule]) -> None:
-    open_ended, fixed = make(0.3), make(0.3, steps=20)
-    name = type(fixed).__name__
-    with pytest.raises(UnknownLengthError, match=name):
-        open_ended(0)
-    filled = open_ended.with_horizon(open_ended.init(), 20)
-    assert filled == fixed.init()
-    assert open_ended.with_horizon(filled, 1000) is filled
-    assert [open_ended.lr(filled, k) for k in range(30)] == [fixed(k) for k in range(30)]
-    with pytest.raises(ConfigurationError, match=f"{name}: the run leaves it 0 steps"):
-        open_ended.with_horizon(open_ended.init(), 0)
-
-
 HYPERBOLA = {"lr": 1.0, "upper_bound": 10, "infimum_lr": 0.1, "max_iter": 5}
+# By class, valid arguments and the wrong values of fields.
+WRONG: dict[type, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    Warmup: (
+        {"factor": 0.1, "steps": 4, "then": 1.0},
+        {"factor": [-0.1, 1.1, "a"], "steps": [-1, 1.5]},
+    ),
+    Spike: (
+        {"schedule": 1.0},
+        {"factor": [1.0], "threshold": [0.0], "threshold_mode": ["z"], "decay": [1.0]}
+        | {"patience": [-1], "cooldown": [1.5], "burn_in": [0], "recovery": [0.9]}
+        | {"floor": [1.1], "eps": [-1.0]},
+    ),
+    Plateau: (
+        {"lr": 1.0},
+        {"lr": [-0.1], "factor": [1.0, 1.5, -0.1], "patience": [-1, 1.5], "cooldown": [-1]}
+        | {"threshold": [-1.0, math.nan], "threshold_mode": ["relative"], "mode": ["auto"]}
+        | {"min_lr": [-1.0], "eps": [-1.0]},
+    ),
+}
 PLAIN = {"lr": 1.0, "warmup_steps": 5, "decay_steps": 5, "steps": 20}
 
 
@@ -106,8 +103,28 @@ PLAIN = {"lr": 1.0, "warmup_steps": 5, "decay_steps": 5, "steps": 20}
             HYPERBOLA | {"infimum_lr": 0.0},
             "infimum_lr: expected a finite number above 0",
         ),
+        (Sequential, {"schedules": [], "boundaries": []}, "schedules must hold at least one"),
+        (Sequential, {"schedules": [1, 2], "boundaries": []}, "got 0 boundaries for 2"),
+        (Sequential, {"schedules": [1, 2], "boundaries": [0]}, "rise from above 0"),
+        (Sequential, {"schedules": [1, 2, 3], "boundaries": [5, 5]}, "rise from above 0"),
+        (Sequential, {"schedules": [1, 2, 3], "boundaries": [5, 4]}, "rise from above 0"),
+        (Sequential, {"schedules": [1, 2], "boundaries": [1.5]}, "boundaries: expected integers"),
     ],
 )
 def test_errors_name_the_field(cls: Any, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{cls.__name__}: .*{said}"):
         cls(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        (cls, field, value)
+        for cls, (_, fields) in WRONG.items()
+        for field, values in fields.items()
+        for value in values
+    ],
+)
+def test_a_wrong_value_names_the_field(cls: Any, field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{cls.__name__}: {field}: expected"):
+        cls(**{**WRONG[cls][0], field: value})
