@@ -14,7 +14,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.placed import holding
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.tensor_bytes import contiguous_stride, empty, memory, with_stride
-from functrain.checkpoint.storage.reading_parts import Part, read_parts
+from functrain.checkpoint.storage.reading import Part, read_parts
 from functrain.tree.placed import local
 
 

@@ -104,7 +104,9 @@ class Comparison:
     @classmethod
     def start(cls, exchange: Exchange, text: str | None) -> Comparison:
         """Start to compare a text with those of other ranks; ``None`` differs from all."""
-        hashes = torch.tensor([0 if text is None else _hash(text)] * exchange.ranks)
+        hashes = torch.tensor(
+            [0 if text is None else xxh3_64_intdigest(text.encode()) & _MASK] * exchange.ranks
+        )
         each = [[one] for one in hashes.split(1)]  # type: ignore[no-untyped-call]
         return cls(hashes, exchange.start([each[exchange.rank]] * exchange.ranks, each))
 
@@ -159,7 +161,3 @@ def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
     return tensor.shape, tensor.dtype
-
-
-def _hash(text: str) -> int:
-    return xxh3_64_intdigest(text.encode()) & _MASK

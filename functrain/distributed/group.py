@@ -130,7 +130,8 @@ class World:
             RankFailedError: a rank has failed, or fails now.
         """
         found = self.gathered(what)
-        problems = [line for name in _names(found) for line in _mismatches(name, found)]
+        names = dict.fromkeys(name for values in found for name in values)
+        problems = [line for name in names for line in _mismatches(name, found)]
         if problems:
             raise RankMismatchError(
                 "expected the same on every rank, got\n"
@@ -176,10 +177,6 @@ class World:
         if self.size == 1 or "fake" in dist.get_backend_config(self.group):
             return None
         return dist.group.WORLD
-
-
-def _names(found: list[dict[str, str | int]]) -> list[str]:
-    return list(dict.fromkeys(name for values in found for name in values))
 
 
 def _mismatches(name: str, found: list[dict[str, str | int]]) -> Iterator[str]:

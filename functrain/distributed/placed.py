@@ -99,7 +99,9 @@ class Placed:
 
     def gathered(self, state: TrainState, parts: Sequence[str] = _PARTS) -> TrainState:
         """Return a state with whole leaves; every rank must call it."""
-        found = {part: _mapped(getattr(state, part), {}, _whole) for part in parts}
+        found = {
+            part: _mapped(getattr(state, part), {}, lambda leaf, _: whole(leaf)) for part in parts
+        }
         return attrs.evolve(state, **found)
 
     def local(self, part: str, node: Any) -> Any:
@@ -215,7 +217,3 @@ def _below(node: Any, paths: Set[str]) -> Iterator[Tensor]:
         for key, child in node.items():
             if key not in paths:
                 yield from _below(child, paths)
-
-
-def _whole(leaf: Tensor, _: Rows | None) -> Tensor:
-    return whole(leaf)

@@ -41,10 +41,6 @@ def _check_parts(instance: Joined, attribute: attrs.Attribute[Any], parts: Any) 
         )
 
 
-def _check_fits(instance: Joined, attribute: attrs.Attribute[Any], value: Any) -> None:
-    instance.init()
-
-
 @explained
 @attrs.frozen(repr=False)
 class Joined(InTurn):
@@ -72,10 +68,11 @@ class Joined(InTurn):
         converter=_as_parts, validator=[_check_parts, check_observed]
     )
     steps: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        validator=[optional(integer(minimum=1)), _check_fits],
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.init()  # which checks that the parts fit
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`, advancing the schedule in charge up to it."""

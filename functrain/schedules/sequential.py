@@ -17,11 +17,7 @@ from functrain.schedules.composite import InTurn, check_observed, own_end
 
 
 def _as_schedules(values: Iterable[Schedule | float]) -> tuple[Schedule, ...]:
-    return tuple(as_schedule(value) for value in values)
-
-
-def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
-    return tuple(values)
+    return tuple(map(as_schedule, values))
 
 
 def _check_boundaries(
@@ -64,7 +60,7 @@ class Sequential(InTurn):
     """
 
     schedules: tuple[Schedule, ...] = attrs.field(converter=_as_schedules, validator=check_observed)
-    boundaries: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_check_boundaries)
+    boundaries: tuple[int, ...] = attrs.field(converter=tuple, validator=_check_boundaries)
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`."""

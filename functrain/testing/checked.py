@@ -68,14 +68,12 @@ def checked(program: Any) -> Any:
         functrain.errors.ImpurityError: the device part of this step is not pure:
           new_state.params['weight'] differs between two calls: ...
     """
-    made = program.map_leaves(_checked)
+    made = program.map_leaves(
+        lambda one: attrs.evolve(one, device_step=Checked(one.device_step, one.fixed))
+    )
     if isinstance(made, OwnProgram):
         return attrs.evolve(made, step=checked_step(made.step))
     return made
-
-
-def _checked(program: Program) -> Program:
-    return attrs.evolve(program, device_step=Checked(program.device_step, program.fixed))
 
 
 def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:

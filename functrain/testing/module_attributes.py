@@ -13,10 +13,10 @@ import attrs
 from torch import nn
 
 from functrain.testing.global_state import preserved
+from functrain.testing.object_leaves import OF_ALL_MODULES
 from functrain.testing.other_steps import other_batches
 from functrain.testing.snapshots import Snapshot, changes, snapshot
 from functrain.testing.variables import (
-    OF_ALL_MODULES,
     SavedVariable,
     Variable,
     is_data,

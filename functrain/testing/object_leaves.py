@@ -17,13 +17,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.tree.objects import in_slots, slots_of
+from functrain.tree.objects import in_slots, is_array, slots_of
 
 _DEEPEST = 12
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, torch.dtype)
 # Attributes that every module has: tensors, children and hooks.
-_OF_ALL_MODULES = frozenset(vars(nn.Module()))
+OF_ALL_MODULES = frozenset(vars(nn.Module()))
 
 
 def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -39,12 +39,6 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         ['module.weight', 'module.bias']
     """
     return _walk(value, name, frozenset())
-
-
-def is_array(value: Any) -> bool:
-    """Return whether a value is a NumPy array, without importing NumPy."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def is_generator(value: Any) -> bool:
@@ -107,6 +101,6 @@ def _children(value: Any) -> list[tuple[str, Any]]:
 
 def _of_module(module: nn.Module) -> list[tuple[str, Any]]:
     held = {**module._parameters, **module._buffers, **module._modules}
-    own = {name: value for name, value in vars(module).items() if name not in _OF_ALL_MODULES}
+    own = {name: value for name, value in vars(module).items() if name not in OF_ALL_MODULES}
     everything = {**held, "training": module.training, **own}
     return [(f".{name}", value) for name, value in everything.items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from functrain.core import learning_rate
 from functrain.core.optimizer import OptimizerState, Params
@@ -134,13 +133,9 @@ def _apart(rule: Params, kernel: Params) -> list[str]:
     for path, ours in rule.items():
         bound = _BOUNDS.get(ours.dtype, 0.0)
         if not torch.allclose(ours, kernel[path], rtol=bound, atol=bound, equal_nan=True):
-            gap = _gap(ours, kernel[path])
+            gap = float((ours.double() - kernel[path].double()).abs().max())
             found.append(f"params[{path!r}] is another than by update: at most by {gap:.3g}")
     return found
-
-
-def _gap(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.double() - theirs.double()).abs().max())
 
 
 def _incomplete(

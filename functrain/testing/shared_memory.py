@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.testing.object_leaves import is_array, leaves
+from functrain.testing.object_leaves import leaves
+from functrain.tree.objects import is_array
 from functrain.tree.placed import local
 
 

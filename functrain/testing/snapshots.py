@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.testing.object_leaves import is_array, is_generator, leaves
+from functrain.testing.object_leaves import is_generator, leaves
 from functrain.tree.elements import distance, is_opaque
+from functrain.tree.objects import is_array
 from functrain.tree.placed import whole
 
 Snapshot = dict[str, Any]
@@ -159,8 +160,9 @@ def elements(before: Tensor, after: Tensor, words: str = "{} became {}") -> str:
 
 
 def _shown(value: Any) -> str:
-    return tree.summary(value) if isinstance(value, Tensor) else _short(repr(value))
+    return tree.summary(value) if isinstance(value, Tensor) else short(repr(value))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text, or its beginning if it is long."""
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -26,7 +26,7 @@ from functrain.testing.reachable_code import (
     names_in,
     reachable_functions,
 )
-from functrain.testing.snapshots import Snapshot, changes
+from functrain.testing.snapshots import Snapshot, changes, short
 from functrain.testing.user_objects import module_of, of_program, roots_of
 from functrain.testing.variables import SavedVariable, Variable
 from functrain.tree.nodes import copy
@@ -218,7 +218,7 @@ class StepVariation:
 
 
 def _influence(held: SavedVariable, value: Any, by: str) -> Influence:
-    cell, (one, other) = held.cell, (_short(held.content), _short(value))
+    cell, (one, other) = held.cell, (short(tree.summary(each)) for each in (held.content, value))
     if by:
         shown = " object at 0x" not in one
         what = f"{by} makes {other} of {one}" if shown else f"{by} changes its content"
@@ -235,8 +235,3 @@ def _other_number(value: Any) -> Any:
     if isinstance(value, float):
         return 1.5 * value + 1.0 if math.isfinite(value) else 0.0
     return None
-
-
-def _short(value: Any) -> str:
-    text = tree.summary(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

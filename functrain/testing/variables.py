@@ -15,10 +15,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.testing.object_leaves import is_compilers, is_generator
+from functrain.testing.object_leaves import OF_ALL_MODULES, is_compilers, is_generator
 from functrain.testing.snapshots import changes, snapshot
 
-OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _NOT_DATA = (ModuleType, type, nn.Module, FunctionType, MethodType, BuiltinFunctionType)
 _UNCOPIABLE = (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Error, PicklingError)
 

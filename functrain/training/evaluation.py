@@ -31,10 +31,6 @@ class Interrupted(Exception):  # noqa: N818 (not an error: it carries a decision
     """Raised inside an evaluation when the run is asked to end."""
 
 
-def _optional_duration(every: Duration | str | None) -> Duration | None:
-    return None if every is None else duration(every)
-
-
 def _names(weights: Weights | Iterable[Weights] | None) -> tuple[Weights, ...] | None:
     if weights is None:
         return None
@@ -65,7 +61,9 @@ class Evaluation:
     """
 
     data: Any
-    every: Duration | None = attrs.field(default=None, kw_only=True, converter=_optional_duration)
+    every: Duration | None = attrs.field(
+        default=None, kw_only=True, converter=attrs.converters.optional(duration)
+    )
     weights: tuple[Weights, ...] | None = attrs.field(
         default=None,
         kw_only=True,

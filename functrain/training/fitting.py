@@ -168,6 +168,7 @@ def fit(
     decisions.check(plan.evaluations)
     source = source_of(program, plan.batch_limits.train(data))
     bar = default_bar(progress, listeners) if world.rank == 0 else []
+    acknowledged = "finishing the step" + ("" if store is None else ", then saving")
     session = Session(
         plan=plan,
         decisions=decisions,
@@ -176,7 +177,7 @@ def fit(
         checkpointer=None if store is None else Checkpointer.of(store, plan.program, source, world),
         store=store,
         world=world,
-        interrupts=Interrupts(_on_interrupt(store) if world.rank == 0 else None),
+        interrupts=Interrupts(acknowledged if world.rank == 0 else None),
     )
     together = world.failing_together
     # A failure is published before the session ends, which may take longer than others wait.
@@ -185,10 +186,6 @@ def fit(
         start(session, state, seed, resume, schedule_end)
         check_evaluation(session, plan.sanity_batches)
         return finished(session, run(session))
-
-
-def _on_interrupt(store: Checkpoints | None) -> str:
-    return "finishing the step" if store is None else "finishing the step, then saving"
 
 
 def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Checkpoints | None:

@@ -144,8 +144,6 @@ def due(interval: Duration, before: Position, after: Position) -> bool:
 
 
 Until = Duration | str | Sequence[Duration | str]
-
-
 _REASONS: dict[type, str] = {
     Steps: "max_steps",
     Epochs: "max_epochs",

@@ -14,18 +14,13 @@ from functrain.errors.nearest import nearest
 
 By: TypeAlias = Literal["early_stop", "checkpoints", "schedule", "restore_best"]
 
-
 _WORDS: dict[By, str] = {
     "early_stop": "early_stop",
     "checkpoints": "the best checkpoint",
     "schedule": "the learning rate schedule",
     "restore_best": "restore_best",
 }
-
-
 _EPOCH = "epoch"
-
-
 _USUAL_SETS = [
     "eval",
     "evaluation",

@@ -42,12 +42,8 @@ class PhasedStep:
 
     def at(self, counters: Counters) -> step.DeviceStep:
         """Return the device step of the phase that a run is in."""
-        past = [_is_past(end, counters) for end in self.ends]
-        return self.steps[sum(past)]
-
-
-def _is_past(end: Steps | Epochs, counters: Counters) -> bool:
-    return (counters.epoch if isinstance(end, Epochs) else counters.step) >= end.n
+        at = {Epochs: counters.epoch, Steps: counters.step}
+        return self.steps[sum(at[type(end)] >= end.n for end in self.ends)]
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -34,7 +34,6 @@ from functrain.training.members import record
 # The argument of ``fit``: whether to resume, or "best", a step or a path.
 Resume: TypeAlias = bool | int | str | Path
 
-
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, CustomState, JointState, Counters, Rng)
 

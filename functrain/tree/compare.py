@@ -151,7 +151,8 @@ def _scalar_bits(leaf: Leaf) -> object:
 
 
 def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
-    if kind(first) is not kind(second) and not _both_tensors(first, second):
+    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
+    if kind(first) is not kind(second) and not tensors:
         detail = f"expected {type(first).__name__}, got {type(second).__name__}"
         yield Difference(path, "type", detail)
     elif is_node(first):
@@ -162,10 +163,6 @@ def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
         yield from _array_differences(first, second, path)
     elif not _same_scalar(first, second):
         yield _scalar_difference(first, second, path)
-
-
-def _both_tensors(first: Tree, second: Tree) -> bool:
-    return isinstance(first, Tensor) and isinstance(second, Tensor)
 
 
 def _node_differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:

@@ -51,7 +51,8 @@ def aliases(tensors: Named) -> list[int | None]:
         start = tensor.data_ptr()
         # Few tensors share an address, so the full comparison is rare.
         others = begins.setdefault(start, [])
-        first = _alias(tensor, others, tensors) if others else None
+        shown = _shown(tensor) if others else None
+        first = next((each for each in others if _shown(tensors[each][1]) == shown), None)
         found.append(first)
         if first is None:
             others.append(index)
@@ -60,12 +61,6 @@ def aliases(tensors: Named) -> list[int | None]:
     for cluster in _clusters(spans):
         _refuse_overlap(cluster, tensors)
     return found
-
-
-def _alias(tensor: Tensor, others: list[int], tensors: Named) -> int | None:
-    """Return the index of the tensor at the same address that is the same view."""
-    shown = _shown(tensor)
-    return next((index for index in others if _shown(tensors[index][1]) == shown), None)
 
 
 def _shown(tensor: Tensor) -> Hashable:

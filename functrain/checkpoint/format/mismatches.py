@@ -135,7 +135,8 @@ def _compare(json: Json, saved: _Saved, like: Any, path: Path, found: list[str])
         found.append(f"{path_string(path)}: expected {expected}, the checkpoint has {got}")
     elif isinstance(like, Tensor) and node is None:
         leaf = saved.leaves[json["$tensor"]]
-        _compare_outlines({"shape": [*leaf.shape], "dtype": leaf.dtype}, _facts(like), path, found)
+        facts = {"shape": [*like.shape], "dtype": dtype_name(like.dtype)}
+        _compare_outlines({"shape": [*leaf.shape], "dtype": leaf.dtype}, facts, path, found)
     elif node is not None:
         if node.kind in COMPOSITES:
             _compare_outlines(node.scalars, outline(node.kind, like, path), path, found)
@@ -167,10 +168,6 @@ def _compare_outlines(
         if got != expected:
             here = path_string(path)
             found.append(f"{here}: expected {prefix}{expected}, the checkpoint has {got}")
-
-
-def _facts(tensor: Tensor) -> dict[str, Any]:
-    return {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
 
 
 def _compare_children(

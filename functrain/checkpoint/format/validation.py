@@ -29,7 +29,7 @@ def check(files: Sequence[File], leaves: Sequence[Leaf]) -> None:
     """
     ends: dict[str, int] = {}
     for file in files:
-        if not _is_name(file.name) or file.name in ends:
+        if not (isinstance(file.name, str) and _NAME.fullmatch(file.name)) or file.name in ends:
             raise ValueError(f"impossible name of a payload file: {file.name!r}")
         if not (_is_size(file.length) and _is_size(file.header_length)):
             raise ValueError(f"impossible length of {file.name}")
@@ -81,10 +81,6 @@ def _tie_problem(index: int, leaves: Sequence[Leaf]) -> str | None:
         return "alias"
     twin = attrs.evolve(leaves[first], path=leaf.path, alias_of=first)
     return None if type(leaf.path) is str and leaf == twin else "alias"
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _is_size(value: object) -> bool:

@@ -64,6 +64,29 @@ def read(
     return {index: tensors[owner] for index, owner in zip(indices, owners, strict=True)}
 
 
+@attrs.frozen(eq=False)
+class Part:
+    """Consecutive bytes of a leaf, and the memory to read them into."""
+
+    leaf: Leaf
+    first: int
+    target: memoryview
+
+
+def read_parts(
+    path: Path, files: Iterable[File], parts: Sequence[Part], *, verify: bool = True
+) -> None:
+    """Read bytes of leaves; to verify them, read the whole chunks that hold them.
+
+    Raises:
+        CheckpointCorruptError: bytes differ; the message names file and leaf.
+    """
+    used = {part.leaf.file for part in parts}
+    with _opened_files(path, [file for file in files if file.name in used]) as descriptors:
+        for part in parts:
+            _read_part(descriptors[part.leaf.file], path / part.leaf.file, part, verify)
+
+
 def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     """Read all bytes of a checkpoint and compare them with their saved hashes.
 
@@ -74,10 +97,10 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
         with opened_payload(path / file.name, file) as descriptor:
-            for each, (start, end), expected in (part for leaf in own for part in chunks(leaf)):
+            for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
                 parts = (scratch[: min(PIECE, end - at)] for at in range(start, end, PIECE))
-                if read_and_hash(descriptor, start, parts) != expected:
-                    raise damage(path / file.name, each, start, end)
+                if _read_and_hash(descriptor, start, parts) != expected:
+                    raise _damage(path / file.name, each, start, end)
 
 
 @contextlib.contextmanager
@@ -104,6 +127,14 @@ def opened_payload(path: Path, file: File) -> Iterator[int]:
         raise CheckpointCorruptError(f"{path} {reason}") from error
 
 
+@contextlib.contextmanager
+def _opened_files(path: Path, files: Iterable[File]) -> Iterator[dict[str, int]]:
+    with contextlib.ExitStack() as stack:
+        yield {
+            file.name: stack.enter_context(opened_payload(path / file.name, file)) for file in files
+        }
+
+
 def _fill(
     path: Path,
     files: Iterable[File],
@@ -111,11 +142,8 @@ def _fill(
     tensors: Mapping[int, Tensor],
     check: bool,
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        descriptors = {
-            file.name: stack.enter_context(opened_payload(path / file.name, file)) for file in files
-        }
-        pool = stack.enter_context(ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)))
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    with _opened_files(path, files) as descriptors, ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[None]] = []
         for group in _groups(leaves, tensors):
             name = group[0].leaf.file
@@ -134,7 +162,7 @@ def _owner(leaves: Sequence[Leaf], index: int) -> int:
     return index if tie is None else tie
 
 
-def chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
+def _chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
     """Yield the hashed parts of a leaf with their ranges in the file and their hashes."""
     last = leaf.offset + leaf.length
     for number, expected in enumerate(leaf.hashes):
@@ -148,7 +176,7 @@ def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[l
     end, room = 0, 0
     for index in sorted(tensors, key=lambda index: (leaves[index].file, leaves[index].offset)):
         leaf, data = leaves[index], memory(tensors[index])
-        for _, (start, stop), expected in chunks(leaf):
+        for _, (start, stop), expected in _chunks(leaf):
             target = data[start - leaf.offset : stop - leaf.offset]
             fits = group and start == end and len(target) <= room and len(group) < _MOST_AT_ONCE
             if not fits or group[0].leaf.file != leaf.file:
@@ -163,12 +191,12 @@ def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[l
 
 def _read_large(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
     (piece,) = group
-    found = read_and_hash(descriptor, piece.offset, slices(piece.target, PIECE))
+    found = _read_and_hash(descriptor, piece.offset, slices(piece.target, PIECE))
     if check and found != piece.expected:
-        raise damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
+        raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
 
 
-def read_and_hash(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
+def _read_and_hash(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
     """Read parts one after the other, hashing each while it is in the CPU cache."""
     digest = xxh3_128()
     for part in parts:
@@ -182,10 +210,27 @@ def _read_small(descriptor: int, path: Path, group: list[_Piece], check: bool) -
     read_consecutive(descriptor, [piece.target for piece in group], group[0].offset)
     for piece in group if check else ():
         if xxh3_128_hexdigest(piece.target) != piece.expected:
-            raise damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
+            raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
 
 
-def damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptError:
+def _read_part(descriptor: int, path: Path, part: Part, check: bool) -> None:
+    begin = part.leaf.offset + part.first
+    if not check:
+        read_into(descriptor, part.target, begin)
+        return
+    for leaf, (start, stop), expected in _chunks(part.leaf):
+        first, last = max(start, begin), min(stop, begin + len(part.target))
+        if first >= last:
+            continue
+        own = part.target[first - begin : last - begin]
+        data = own if (first, last) == (start, stop) else memoryview(bytearray(stop - start))
+        if _read_and_hash(descriptor, start, slices(data, PIECE)) != expected:
+            raise _damage(path, leaf, start, stop)
+        if data is not own:
+            own[:] = data[first - start : last - start]
+
+
+def _damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptError:
     """Return the error for bytes that are not those saved."""
     return CheckpointCorruptError(
         f"{path}: the bytes of {leaf.path} are not those saved (bytes {start} to {end} of the file)"

@@ -10,10 +10,10 @@ import attrs
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, Manifest, read_manifest
+from functrain.checkpoint.format.structure import decode_node
 from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
 from functrain.listeners import digests
 from functrain.metrics.log_file import FILE_NAME, read
-from functrain.testing.bisect.manifests import is_same_training
 from functrain.view.plain_text import apart
 
 _UNREADABLE = (CheckpointCorruptError, CheckpointFormatError, NoCheckpointError)
@@ -105,6 +105,34 @@ def common(first: Path, second: Path) -> Iterator[tuple[int, Manifest, Manifest]
         except _UNREADABLE:  # a damaged checkpoint cannot be compared
             continue
         yield step, ours, theirs
+
+
+def is_same_training(first: Manifest, second: Manifest) -> bool:
+    """Return whether the training states are the same, bit for bit, by the hashes of tensors.
+
+    The rest of a run's checkpoint is ignored: the loop's bookkeeping, the states of loader and
+    listeners. A checkpoint that is not of a run is compared as a whole.
+    """
+    ours, theirs = (_resolved(_training(each), each) for each in (first, second))
+    return bool(ours == theirs)
+
+
+def _training(manifest: Manifest) -> Any:
+    node = decode_node(manifest.structure)
+    children = {} if node is None else dict(node.children)
+    return children.get("train", manifest.structure)
+
+
+def _resolved(json: Any, manifest: Manifest) -> Any:
+    """Return the structure with each tensor's hashes instead of its index."""
+    if isinstance(json, dict):
+        if "$tensor" in json:
+            leaf = manifest.leaves[json["$tensor"]]
+            return leaf.dtype, leaf.shape, leaf.hashes
+        return {key: _resolved(child, manifest) for key, child in json.items()}
+    if isinstance(json, list):
+        return [_resolved(child, manifest) for child in json]
+    return repr(json)  # Python has 1 == 1.0 == True
 
 
 def _parts(one: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:

@@ -12,8 +12,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.testing.bisect.records import Record, common, records
 from functrain.testing.bisect.replay import Tracer, capture, trace
-from functrain.testing.bisect.run import Make, Side
-from functrain.testing.bisect.run_directory import made_again
+from functrain.testing.bisect.run import Make, Side, made_again
 from functrain.testing.bisect.steps import Parting, compared, parting
 
 

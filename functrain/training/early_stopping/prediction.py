@@ -17,18 +17,10 @@ from torch import Tensor
 from functrain.errors import ConfigurationError
 
 LEAST_POINTS = 4  # one more than there are unknowns
-
-
 _MOST_POINTS = 4096
-
-
 # Rates that are tried, in units of the observed span: from hardly bent to over in a moment.
 _SLOWEST, _CANDIDATES, _ZOOMS, _REWEIGHTINGS = 1e-3, 65, 9, 4
-
-
 _ROUNDING = 1e-13  # of the largest loss: what differs less is constant
-
-
 _HUBER = 1.345  # standard deviations; 95% efficient on normal noise
 
 
