@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ BATCH = torch.linspace(-1.0, 1.0, 16).reshape(8, 2)
 
 def square(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch).square().mean()
+
+
+class Line(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(2, 1)
 
 
 class Lazy(nn.Linear):
@@ -55,29 +61,19 @@ class LazyBuffers(nn.Linear):
         return super().forward(x + self.grid + self.shift)
 
 
-class KeepsItsFirstMask(nn.Linear):
-    mask: Any = None
-
-    def __init__(self) -> None:
-        super().__init__(2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.mask is None:
-            self.mask = torch.rand(x.shape[1])
-        return super().forward(x * self.mask)
-
-
-class KeepsItsFirstMaskInABuffer(nn.Linear):
+class KeepsItsFirstMask(Line):
     mask: Any
 
-    def __init__(self) -> None:
-        super().__init__(2, 1)
-        self.register_buffer("mask", None, persistent=False)
-
     def forward(self, x: Tensor) -> Tensor:
-        if self.mask is None:
+        if getattr(self, "mask", None) is None:
             self.mask = torch.rand(x.shape[1])
         return super().forward(x * self.mask)
+
+
+class KeepsItsFirstMaskInABuffer(KeepsItsFirstMask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", None, persistent=False)
 
 
 class FillsASavedBuffer(nn.Linear):
@@ -95,10 +91,7 @@ class FillsASavedBuffer(nn.Linear):
         return super().forward(x - self.mean)
 
 
-class KeepsItsLastOutput(nn.Linear):
-    def __init__(self) -> None:
-        super().__init__(2, 1)
-
+class KeepsItsLastOutput(Line):
     def forward(self, x: Tensor) -> Tensor:
         self.output = super().forward(x)
         return self.output
@@ -133,10 +126,9 @@ def running_mean() -> Any:
     return loss
 
 
-def program(model: nn.Module | None = None, loss: Any = square) -> ft.Program:
+def program(model: Callable[[], nn.Module] = Line, loss: Any = square) -> ft.Program:
     torch.manual_seed(0)
-    model = nn.Linear(2, 1) if model is None else model
-    return ft.program(model, loss, ft.optim.SGD(lr=0.1))
+    return ft.program(model(), loss, ft.optim.SGD(lr=0.1))
 
 
 @pytest.mark.row(52)
@@ -145,10 +137,10 @@ class TestCaches:
         "model", [Lazy, LazyBuffers, FillsASavedBuffer, KeepsItsLastOutput, normed]
     )
     def test_what_any_call_fills_alike_is_pure(self, model: Any) -> None:
-        made = program(model())
+        made = program(model)
         check_pure(made, made.init(), BATCH)
         check_loss(square, model(), BATCH)
-        checked = ft.checked(program(model()))
+        checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
 
     @pytest.mark.parametrize(
@@ -160,14 +152,15 @@ class TestCaches:
         ],
     )
     def test_one_of_anything_else_is_not(self, model: Any, name: str) -> None:
-        made = program(model())
-        with pytest.raises(ImpurityError, match=f"module.{name} was changed"):
-            check_pure(made, made.init(), BATCH)
-        with pytest.raises(ImpurityError, match=f"module.{name} was changed"):
-            check_loss(square, model(), BATCH)
-        checked = ft.checked(program(model()))
-        with pytest.raises(ImpurityError, match=f"module.{name} was changed"):
-            checked.train_step(checked.init(), BATCH)
+        made = program(model)
+        checked = ft.checked(program(model))
+        for check in (
+            lambda: check_pure(made, made.init(), BATCH),
+            lambda: check_loss(square, model(), BATCH),
+            lambda: checked.train_step(checked.init(), BATCH),
+        ):
+            with pytest.raises(ImpurityError, match=f"module.{name} was changed"):
+                check()
 
 
 class AddsHooks(nn.Linear):
@@ -190,11 +183,8 @@ class AddsHooks(nn.Linear):
         return super().forward(only)
 
 
-class AddsAPart(nn.Linear):
+class AddsAPart(Line):
     """Makes a part of its own at its first call."""
-
-    def __init__(self) -> None:
-        super().__init__(2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not getattr(self, "ready", False):
@@ -240,11 +230,11 @@ class TestFirstCalls:
 
     def test_a_first_step_may_be_checked(self, model: Any) -> None:
         torch._dynamo.reset()
-        checked = ft.checked(program(model()))
+        checked = ft.checked(program(model))
         state = checked.init()
         for _ in range(2):
             state, _ = checked.train_step(state, BATCH)
-        plain = program(model())
+        plain = program(model)
         expected = plain.init()
         for _ in range(2):
             expected, _ = plain.train_step(expected, BATCH)
@@ -252,17 +242,17 @@ class TestFirstCalls:
 
     def test_a_donated_one_too(self, model: Any) -> None:
         torch._dynamo.reset()
-        checked = ft.donated(ft.checked(program(model())))
+        checked = ft.donated(ft.checked(program(model)))
         checked.train_step(checked.init(), BATCH)
 
     def test_the_checks_find_nothing(self, model: Any) -> None:
         torch._dynamo.reset()
-        made = program(model())
+        made = program(model)
         check_pure(made, made.init(), BATCH)
         if model is not AddsAPart:  # in whose mode it leaves what it adds is noticed
             check_loss(square, model(), BATCH)
         torch._dynamo.reset()
-        check_complete(lambda: program(model()), batch=BATCH)
+        check_complete(lambda: program(model), batch=BATCH)
 
 
 def test_generators_are_named_as_the_cause_only_where_they_are() -> None:
