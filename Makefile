@@ -71,7 +71,7 @@ test: $(READY)
 	$(TEST) -m "not long"
 
 # Every option set, system call and crash state, of which `make test` has one of each kind, and laws
-# with five times its examples.
+# with ten times its examples.
 test-long: $(READY)
 	$(TEST) -m long
 	FUNCTRAIN_EXAMPLES=full $(TEST) property_tests -m "not long"

@@ -18,7 +18,7 @@ from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
 from functrain.checkpoint.format.encoding import encode
 
-EXAMPLES = {"long": 20_000, "full": 300}.get(os.environ.get("FUNCTRAIN_EXAMPLES", ""), 100)
+EXAMPLES = {"long": 20_000, "full": 300}.get(os.environ.get("FUNCTRAIN_EXAMPLES", ""), 30)
 # dtypes that version 0.4.3 of the library reads; all others are raw bytes to it.
 KNOWN = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),

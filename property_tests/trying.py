@@ -15,7 +15,7 @@ _FINDING = (Phase.explicit, Phase.generate)
 def load_profile() -> None:
     """Load the profile for every law without its own settings."""
     common = {"deadline": None, "suppress_health_check": _QUIET}
-    settings.register_profile("short", max_examples=25, derandomize=True, **common)
+    settings.register_profile("short", max_examples=15, derandomize=True, **common)
     settings.register_profile("long", max_examples=400, print_blob=True, **common)
     # No shrinking: only whether a law fails matters, not by how little.
     found = settings.get_profile("short")
@@ -26,6 +26,6 @@ def load_profile() -> None:
 
 def tried(count: int) -> settings:
     """Return the number of examples: as given in ``make test-long`` and where defects are planted,
-    ten times as many at length, and a fifth in ``make test``."""
-    most = {"short": max(min(count, 4), count // 5), "long": 10 * count}.get(ASKED, count)
+    ten times as many at length, and a tenth in ``make test``."""
+    most = {"short": max(min(count, 4), count // 10), "long": 10 * count}.get(ASKED, count)
     return settings(settings.get_profile(ASKED), max_examples=most)

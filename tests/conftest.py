@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -57,3 +58,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if kind in kept:
                 item.add_marker(pytest.mark.long)
             kept.add(kind)
+
+
+# Each full collection of garbage would walk over all that was imported, for half a second.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

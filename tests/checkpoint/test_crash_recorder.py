@@ -68,6 +68,7 @@ def careless(scenario: Scenario, forget: Callable[[pytest.MonkeyPatch], None]) -
 
 
 @pytest.mark.row(35)
+@pytest.mark.sweep("forget")
 @pytest.mark.parametrize("forget", [without_files, without_directories, too_late])
 @pytest.mark.parametrize("name", ["the first", "the next", "one replaced"])
 def test_a_careless_writer_is_caught(

@@ -101,15 +101,17 @@ def limited() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("stride", [5, 1])
 def test_every_value_of_a_manifest_replaced(
-    original: Path, tmp_path: Path, limited: None, capsys: pytest.CaptureFixture[str]
+    original: Path, tmp_path: Path, limited: None, capsys: pytest.CaptureFixture[str], stride: int
 ) -> None:
     target = tmp_path / "c"
     shutil.copytree(original, target)
     fields = orjson.loads((original / "manifest.json").read_bytes())
     chance = random.Random(0)
     count = refused = 0
-    for path in list(places(fields)):
+    for path in list(places(fields))[::stride]:
         if path == ("digest",):
             continue
         for odd in chance.sample(ODD, 6):
@@ -127,7 +129,7 @@ def test_every_value_of_a_manifest_replaced(
         (target / "manifest.json").write_bytes(sealed(changed(fields, path, drop)))
         refused += fails_by_name(target)
         count += 1
-    assert count > 1500
+    assert count > 1500 // stride
     assert refused > count / 2
     with capsys.disabled():
         print(f"\n{count} manifests with one value changed, {refused} refused by name, no crash")

@@ -113,9 +113,10 @@ def of_plain_loop(model: nn.Module, steps: int, parts: int = 1) -> dict[str, Ten
     return {name: values.detach() for name, values in model.state_dict().items()}
 
 
+@pytest.mark.sweep("does", "kind")
 @EACH_WAY
 @EACH_KIND
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [2, 1])
 def test_what_a_forward_writes_is_in_the_next_state(does: Does, kind: Any, parts: int) -> None:
     expected = of_plain_loop(Momentum(does), 5, parts)
     made = kind(program(does, accumulate=parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import testing, tree
 
-peft = pytest.importorskip("peft")
+# Where it is needed only, since it takes seconds to import.
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="needs peft")
 
 X = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
 
@@ -23,6 +25,8 @@ def base() -> nn.Module:
 
 
 def adapted(dropout: float = 0.0) -> Any:
+    import peft
+
     config = peft.LoraConfig(r=2, target_modules=["0", "2"], lora_dropout=dropout)
     return peft.get_peft_model(base(), config)
 
@@ -63,6 +67,8 @@ def test_it_is_trained_as_by_torch() -> None:
 
 
 def test_peft_takes_the_adapters_and_merges_them() -> None:
+    import peft
+
     program, state = trained()
     other, expected = adapted(), by_hand()(X)
     with program.module(state) as model:

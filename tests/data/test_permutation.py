@@ -69,7 +69,8 @@ def test_every_order_of_a_small_set_is_as_likely(size: int) -> None:
     assert abs(excess(counts, 20, len(counts) - 1)) < 4
 
 
-@pytest.mark.parametrize("size", [7, 30, 256])
+@pytest.mark.sweep
+@pytest.mark.parametrize("size", [30, 7, 256])
 def test_every_sample_is_as_likely_at_every_position_and_after_every_other(size: int) -> None:
     epochs = 2000
     places, gaps = torch.zeros(size, size), torch.zeros(size)

@@ -71,6 +71,7 @@ def one_is_killed(failing: int) -> None:
             world.gathered(step)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_killed_rank_ends_all(failing: int) -> None:
     found = ranks.outcomes(one_is_killed, 3, failing)

@@ -95,6 +95,7 @@ def test_an_import_changes_nothing(tmp_path: Path) -> None:
     assert code == 0, errors
 
 
+@pytest.mark.long
 def test_two_nodes_on_one_machine(script: Path) -> None:
     port = ranks.free_port()
     nodes = [

@@ -35,7 +35,7 @@ def test_ranks_and_placements_change_no_bit(model: str, sizes: list[int], n: int
 
 
 @pytest.mark.row(59)
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["MLP", "GPT"])
 def test_optimizers(model: str) -> None:
     names = [*SEVEN, "LAMB", "Adafactor"]

@@ -215,10 +215,14 @@ def every_placement(model: str) -> list[Digests]:
     return [sharded(model, shard) for shard in SHARDS]
 
 
+MANY = ["Skipping", "Mixed", "Strided", "Complex", "Reversible"]
+MANY += [pytest.param("Wide", marks=pytest.mark.long)]  # Reversible fills messages too
+
+
 @pytest.mark.row(59)
 @pytest.mark.sweep("model")
 @pytest.mark.parametrize("n", [3, 2])
-@pytest.mark.parametrize("model", ["Skipping", "Mixed", "Strided", "Complex", "Reversible", "Wide"])
+@pytest.mark.parametrize("model", MANY)
 def test_parts_that_differ_change_no_bit(model: str, n: int) -> None:
     alone = steps(made(model, accumulate=4)) if model != "Complex" else sharded(model, "none")
     assert every_placement(model) == [alone] * 3

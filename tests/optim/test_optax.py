@@ -40,13 +40,14 @@ def assert_same(
         assert_equal(found, expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "options",
     [
+        {"b1": 0.95, "b2": 0.98, "weight_decay": 1},
         {},
         {"b1": 0.5, "b2": 0.8},
         {"weight_decay": 0.1},
-        {"b1": 0.95, "b2": 0.98, "weight_decay": 1},
     ],
 )
 def test_lion(options: dict[str, Any]) -> None:
@@ -56,9 +57,10 @@ def test_lion(options: dict[str, Any]) -> None:
     assert_same(Lion(betas=betas, weight_decay=decay), theirs)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "options",
-    [{}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "weight_decay": 0.3}],
+    [{"betas": (0.5, 0.9), "weight_decay": 0.3}, {}, {"eps": 1e-3}, {"weight_decay": 0.1}],
 )
 def test_lamb(options: dict[str, Any]) -> None:
     b1, b2 = options.get("betas", (0.9, 0.999))

@@ -102,6 +102,7 @@ def test_vmap_over_a_float32_lr_keeps_float32(optimizer: Optimizer) -> None:
 
 
 @pytest.mark.row(50)
+@pytest.mark.sweep
 @every_optimizer
 def test_compiles_as_one_graph(optimizer: Optimizer) -> None:
     torch._dynamo.reset()  # the limit of recompilations is one for all optimizers

@@ -116,6 +116,7 @@ def test_resumes_with_the_same_bytes(name: str) -> None:
     testing.check_resumes(MAKE[name], steps=19, cuts=[3, 9, 14])
 
 
+@pytest.mark.long
 def test_all_resume_in_fresh_processes_that_were_killed() -> None:
     testing.check_resumes(make_all_at_once, steps=12, cuts=[6], kill=True)
 

@@ -157,7 +157,8 @@ DROPPING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.sweep("name")
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", DROPPING)
 def test_masks_in_another_memory_order_are_those_of_the_member_alone(
     name: str, compiled: bool

@@ -91,6 +91,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     code = (

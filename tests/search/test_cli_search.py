@@ -169,6 +169,7 @@ POPULATION = ("space.model.width=[2, 3]", "trials=8", "population=4", "seeds=[0,
 
 
 @pytest.mark.row(47)
+@pytest.mark.long
 def test_a_killed_search_of_populations_resumes(folder: Path, here: Here) -> None:
     code, out, err = here("name=whole", *POPULATION)
     assert code == 0, err

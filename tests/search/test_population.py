@@ -224,7 +224,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Search:
     return found(tmp_path_factory.mktemp("whole"), **RESUMED)
 
 
-@pytest.mark.parametrize("at", [1, 5, 11])
+@pytest.mark.sweep
+@pytest.mark.parametrize("at", [5, 1, 11])
 def test_an_interrupted_search_ends_in_the_same_study(
     tmp_path: Path, whole: Search, at: int
 ) -> None:

@@ -116,7 +116,8 @@ def test_finished_seeds_do_not_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(47)
-@pytest.mark.parametrize("call", [1, 4])
+@pytest.mark.sweep
+@pytest.mark.parametrize("call", [4, 1])
 def test_an_interrupted_search_draws_the_same_parameters(tmp_path: Path, call: int) -> None:
     def interrupt(number: int, seed: int) -> None:
         if number == call:

@@ -7,6 +7,7 @@ is a process of its own that can be signalled, killed and outlived, with its own
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -151,6 +152,7 @@ def functrain(
 
 def _work(job: _Job, begun: Connection) -> None:
     """Be Python, in the fork."""
+    gc.freeze()  # a collection would copy all pages of the server
     multiprocessing.current_process().daemon = False  # it may start processes
     if job.new_session:
         os.setsid()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import os
@@ -146,6 +147,7 @@ def _outcome(process: Any, receiver: Connection, output: Path, end: float) -> An
 
 def _work(job: _Job, sender: Connection) -> None:
     """Run one rank, in its own process."""
+    gc.freeze()  # a collection would copy all pages of the server
     with open(job.output, "w") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

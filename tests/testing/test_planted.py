@@ -68,6 +68,7 @@ def test_the_table_is_long_enough() -> None:
 
 class TestClean:
     @pytest.mark.row(52)
+    @pytest.mark.sweep("way")
     @pytest.mark.parametrize(("case", "way"), WAYS)
     def test_steps_are_pure(self, case: Case, way: str) -> None:
         program = case.program(ema=0.9, clip_norm=1.0)
@@ -203,6 +204,7 @@ class TestConstants:
 
 
 class TestChecked:
+    @pytest.mark.sweep("way")
     @pytest.mark.parametrize(("case", "way"), WAYS)
     def test_the_numbers_are_the_same_under_fit(self, case: Case, way: str) -> None:
         program = case.program(ema=0.9)
@@ -264,6 +266,7 @@ class TestResumption:
         check_resumes(clean, steps=8, cuts=[Cut(3, "kill"), Cut(6)])
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_the_order_of_a_set_is_found(self) -> None:
         with pytest.raises(AssertionError, match=r"the hash seed \(hash seed\)"):
             check_complete(planted.hashing, batch=ONES)

@@ -74,6 +74,7 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_evaluation() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_bar_can_be_switched_off() -> None:
     assert on_a_terminal("False")[0] == ""
 

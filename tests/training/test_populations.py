@@ -144,6 +144,7 @@ class Fails:
             raise RuntimeError("here")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", [4, 7, 9])
 def test_a_resumed_run_has_the_same_bytes(tmp_path: Path, step: int) -> None:
     def fit(name: str, listeners: Any = ()) -> Any:

@@ -19,15 +19,16 @@ SHARDS = ["none", "optimizer", "all"]
 
 
 @pytest.mark.row(57)
-def test_ranks_and_placements_end_in_the_same_run(tmp_path: Path) -> None:
+@pytest.mark.sweep
+@pytest.mark.parametrize("n", [2, 4])
+def test_ranks_and_placements_end_in_the_same_run(tmp_path: Path, n: int) -> None:
     alone = rank_runs.fitted(tmp_path / "alone")
     assert alone["reason"] == ("max_steps", "reached 9 steps", 9)
-    for n in (2, 4):
-        folder = tmp_path / str(n)
-        found = ranks.run(rank_runs.resumed_often, n, folder, SHARDS, "9 steps")
-        assert found == [[alone] * 3] * n
-        for shard in SHARDS:
-            assert rank_runs.files(folder / shard) == rank_runs.files(tmp_path / "alone")
+    folder = tmp_path / "ranks"
+    found = ranks.run(rank_runs.resumed_often, n, folder, SHARDS, "9 steps")
+    assert found == [[alone] * 3] * n
+    for shard in SHARDS:
+        assert rank_runs.files(folder / shard) == rank_runs.files(tmp_path / "alone")
 
 
 @pytest.mark.row(57)
@@ -70,7 +71,8 @@ def test_only_a_loop_over_steps_needs_a_sharded_program(monkeypatch: pytest.Monk
     assert ft.evaluate(program, state, data)["loss"] > 0
 
 
-@pytest.mark.parametrize("chosen", [[0], [1], [0, 1, 2]])
+@pytest.mark.sweep("number")
+@pytest.mark.parametrize("chosen", [[1], [0], [0, 1, 2]])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_any_rank_stops_all_after_one_step(
     tmp_path: Path, chosen: list[int], number: int

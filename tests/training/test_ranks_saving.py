@@ -71,19 +71,22 @@ def both(directory: Path, shard: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.row(57)
-def test_best_checkpoints_and_those_written_in_the_background(tmp_path: Path) -> None:
+@pytest.mark.sweep
+@pytest.mark.parametrize(("n", "shard"), [(2, "all"), (3, "optimizer"), (2, "none")])
+def test_best_checkpoints_and_those_written_in_the_background(
+    tmp_path: Path, n: int, shard: str
+) -> None:
     alone = both(tmp_path / "alone", "none")
     expected = rank_runs.files(tmp_path / "alone" / "False")
     assert rank_runs.files(tmp_path / "alone" / "True") == expected
     steps = ft.Checkpoints(tmp_path / "alone" / "False").steps()
     assert alone[0]["best"]["step"] == steps[0] < steps[-1] == 9
     assert alone[0]["names"] == alone[0]["first"] == [f"step-{n:08d}" for n in (3, 4, 6, 9)]
-    for n, shard in ((2, "all"), (3, "optimizer"), (2, "none")):
-        found = ranks.run(both, n, tmp_path / shard, shard)
-        assert found[0] == alone
-        assert found[1:] == [[{**each, "first": []} for each in alone]] * (n - 1)
-        for flag in ("False", "True"):
-            assert rank_runs.files(tmp_path / shard / flag) == expected
+    found = ranks.run(both, n, tmp_path / "ranks", shard)
+    assert found[0] == alone
+    assert found[1:] == [[{**each, "first": []} for each in alone]] * (n - 1)
+    for flag in ("False", "True"):
+        assert rank_runs.files(tmp_path / "ranks" / flag) == expected
 
 
 class Largest(TorchDispatchMode):
@@ -165,14 +168,14 @@ def dying(directory: Path, shard: Any, background: bool, until: str, victim: Any
 
 @pytest.mark.row(59)
 def test_killed_ranks_and_other_numbers_of_ranks_end_in_the_same_bytes(tmp_path: Path) -> None:
-    times, seed = (7, random.randrange(2**32)) if LONG else (1, 1)
-    steps, run, generator = 50 * times, tmp_path / "run", random.Random(seed)
+    starts, seed = ((2, 3, 2, 4, 2, 3) * 7, random.randrange(2**32)) if LONG else ((2, 3, 4), 1)
+    steps, run, generator = 8 * len(starts), tmp_path / "run", random.Random(seed)
     until = f"{steps} steps"
     rank_runs.fitted(ft.Checkpoints(tmp_path / "straight", keep_last=999), until=until)
     straight = rank_runs.files(tmp_path / "straight")
-    for number, n in enumerate((2, 3, 2, 4, 2, 3) * times):
+    for number, n in enumerate(starts):
         rank = generator.choice([0, n - 1])  # the last one writes all blocks of small files
-        call = None if number % 6 == 3 else generator.randint(1, 60)
+        call = None if number % 6 == 2 else generator.randint(1, 60)
         victim = (rank, generator.randint(1, 6), call, generator.uniform(0, 0.03))
         print(f"seed {seed}, kill {number}: {victim} of {n}")
         options = (generator.choice(SHARDS), bool(number % 2), until, victim)

@@ -219,6 +219,7 @@ def test_fit_leaves_alone_what_a_loss_keeps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_may_hold_tensors_of_the_state_and_lazy_views() -> None:
     names = [f"{layer}.weight" for layer in (0, 1, 2)]
 

@@ -40,6 +40,7 @@ def directory_of(made: ft.Program) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_library_planted_in_a_run_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

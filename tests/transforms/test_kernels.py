@@ -26,6 +26,11 @@ def _work(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
     return [torch.relu(hidden @ hidden.T).exp().mean(), rows.sum(0), order, index * 3 + 1]
 
 
+def _two(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
+    """Return the result of two kernels, with a sort between them."""
+    return [torch.sort((x * table).sum(0)).values.exp()]
+
+
 def _inputs() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     x, table = (torch.randn(17, 17, generator=generator) for _ in range(2))
@@ -44,7 +49,7 @@ def test_the_same_bytes_as_inductors_own_libraries() -> None:
 
 def test_one_compiler_thread_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor.codecache, "LOCK_TIMEOUT", 5)
-    graph = make_fx(_work)(*_inputs())
+    graph = make_fx(_two)(*_inputs())
     with fresh_cache(), torch._inductor.config.patch(compile_threads=1):
         compiled = compile_in_memory(graph, _inputs(), {})
     assert torch.allclose(compiled(*_inputs())[0], graph(*_inputs())[0])
@@ -61,7 +66,7 @@ def test_a_large_graph_has_several_libraries(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(kernels, "_TOGETHER", 1)
 
     def work(*given: Tensor) -> list[Tensor]:  # code that no other test has loaded
-        return [one + 2 for one in _work(*given)]
+        return [one + 2 for one in _two(*given)]
 
     found = compile_in_memory(make_fx(work)(*_inputs()), _inputs(), {})(*_inputs())
     for one, expected in zip(found, work(*_inputs()), strict=True):

@@ -98,6 +98,7 @@ saver.save({"w": placed_states.rows(current(), torch.ones(2_000_000, 8))}, step=
 """
 
 
+@pytest.mark.long
 def test_the_end_of_the_processes_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

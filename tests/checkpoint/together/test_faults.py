@@ -80,6 +80,7 @@ def fail_each_call(directory: Path, failing_rank: int) -> list[Any]:
 
 
 @pytest.mark.row(35)
+@pytest.mark.sweep
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_call_of_a_rank_failing(tmp_path: Path, rank: int) -> None:
     found = ranks.run(fail_each_call, 2, tmp_path / "run", rank)

@@ -45,6 +45,7 @@ def save_large(directory: Path) -> None:
     ft.save(directory / "large", {"params": cut, "optimizer": whole, "ema": large()})
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("n", [2, 3])
 def test_leaves_of_several_chunks(tmp_path: Path, n: int) -> None:
     state = {"params": large(), "optimizer": large(), "ema": large()}

@@ -166,12 +166,12 @@ def test_the_kernel_keeps_the_tensors_and_reads_the_gradients(wrap: Any, inner: 
 
 
 @pytest.mark.row(50)
-@pytest.mark.sweep("name")
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("wrapper", "name"),
     [
-        *((wrapper, "adamw") for wrapper in WRAPPERS),
         *((wrapper, "groups") for wrapper in ("lookahead", "skip_large_updates", "master_weights")),
+        *((wrapper, "adamw") for wrapper in WRAPPERS),
         ("float32_state", "wrapped"),
     ],
 )

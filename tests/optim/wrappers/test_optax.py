@@ -70,7 +70,8 @@ def test_clip_by_block_rms(threshold: float) -> None:
     assert_same(ClipByBlockRms(SGD(), threshold), theirs)
 
 
-@pytest.mark.parametrize(("period", "size"), [(1, 0.5), (4, 0.8), (7, 0.0)])
+@pytest.mark.sweep("reset")
+@pytest.mark.parametrize(("period", "size"), [(4, 0.8), (1, 0.5), (7, 0.0)])
 @pytest.mark.parametrize("reset", [False, True])
 def test_lookahead(period: int, size: float, reset: bool) -> None:
     theirs = optax.lookahead(optax.adam(0.1), period, size, reset_state=reset)
