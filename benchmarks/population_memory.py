@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import functrain as ft
-from benchmarks.populations import BATCH, loss, model
+from benchmarks.populations import BATCH, loss
+from benchmarks.steps.models import mlp
 
 _KINDS = ("eager", "donated", "compiled")
 _MB = 2**20
@@ -27,7 +28,7 @@ _MB = 2**20
 def made(members: int, kind: str) -> Any:
     """Return the population."""
     rates = [1e-3 * (1 + n / members) for n in range(members)]
-    pop = ft.population(ft.program(model, loss, ft.optim.AdamW(1e-3)), {"lr": rates})
+    pop = ft.population(ft.program(mlp, loss, ft.optim.AdamW(1e-3)), {"lr": rates})
     if kind == "eager":
         return pop
     return ft.donated(ft.compiled(pop) if kind == "compiled" else pop)

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import functrain as ft
-from benchmarks.populations import loss, model
+from benchmarks.populations import loss
+from benchmarks.steps.models import mlp
 from functrain.errors.optional import require
 from functrain.search import ProgramObjective, search
 
@@ -35,7 +36,7 @@ def objective(transform: Any) -> ProgramObjective:
     held_out = ft.data.Batches((x[:512], y[:512]), batch_size=512)
 
     def make(params: dict[str, Any]) -> ft.Program:
-        return ft.program(model, loss, ft.optim.AdamW(params["lr"], weight_decay=params["decay"]))
+        return ft.program(mlp, loss, ft.optim.AdamW(params["lr"], weight_decay=params["decay"]))
 
     options = {"data": data, "until": "10 epochs", "eval_data": held_out}
     return ProgramObjective(make, ["lr", "decay"], fit=options, transform=transform)

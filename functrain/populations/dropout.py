@@ -7,21 +7,10 @@ than alone where the input is not contiguous, as after a transposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
-
-class DropoutFormula(TorchFunctionMode):
-    """Within it, ``dropout`` and ``alpha_dropout`` are formulas of plain operations."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        formula: Callable[..., Tensor] | None = _FORMULAS.get(func)
-        return (formula or func)(*args, **(kwargs or {}))
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -54,9 +43,3 @@ def _noise(input: Tensor, p: float) -> Tensor:
 
 
 _ALPHA = 1.7580993408473766  # of SELU: its scale times its alpha
-_FORMULAS: dict[Any, Callable[..., Tensor]] = {
-    F.dropout: dropout,
-    F.alpha_dropout: alpha_dropout,
-    torch.dropout: lambda input, p, train: dropout(input, p, train),
-    torch.dropout_: lambda input, p, train: dropout(input, p, train, inplace=True),
-}

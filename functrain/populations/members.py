@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from functrain.errors import ConfigurationError, UnsupportedError
-from functrain.populations.dropout import DropoutFormula
+from functrain.populations.formulas import Formulas
 from functrain.populations.gradients import HOOKS
-from functrain.transforms.batch_norm import BatchNormFormula
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.tree import items as leaves
 from functrain.tree import path_string
@@ -94,8 +94,8 @@ def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any
     mapping = torch.func.vmap(flat, in_dims=dims, randomness="different")
     try:
         # Torch's own batch norm would take the channels of all members as those of one tensor, and
-        # its rounding depends on their number.
-        with BatchNormFormula(), DropoutFormula():
+        # its rounding depends on their number. Fused attention would be called for each member.
+        with Formulas(), sdpa_kernel(SDPBackend.MATH):
             found = mapping(*[tensor for tensors in own for tensor in tensors])
     except RuntimeError as error:
         if (reason := _reason(error)) is None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from functrain.transforms.batch_norm import BatchNormFormula
+from functrain.populations.formulas import Formulas
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "1d": (lambda: nn.BatchNorm1d(3), (5, 3)),
@@ -34,7 +34,7 @@ def test_values_gradients_and_statistics_are_those_of_torch(name: str, training:
         for parameter in layer.parameters():
             nn.init.constant_(parameter, 0.7)
         if formula:
-            with BatchNormFormula():
+            with Formulas():
                 out = layer(given)
         else:
             out = layer(given)
@@ -47,5 +47,5 @@ def test_values_gradients_and_statistics_are_those_of_torch(name: str, training:
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.InstanceNorm1d(3)])
 def test_a_single_value_is_refused_as_by_torch(layer: nn.Module) -> None:
-    with pytest.raises(ValueError, match="Expected more than 1"), BatchNormFormula():
+    with pytest.raises(ValueError, match="Expected more than 1"), Formulas():
         layer(torch.ones(1, 3, 1))

@@ -6,31 +6,9 @@ depends on how many tensors are mapped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
-
-class BatchNormFormula(TorchFunctionMode):
-    """Within it, ``batch_norm`` and ``instance_norm`` of ``torch.nn.functional`` are formulas.
-
-    Example:
-        >>> x, mean, var = torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1)
-        >>> with BatchNormFormula():
-        ...     F.batch_norm(x, mean, var, training=True, eps=0.0)
-        tensor([[-1.],
-                [ 1.]])
-        >>> mean, var
-        (tensor([0.2000]), tensor([1.1000]))
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        formula: Callable[..., Tensor] | None = _FORMULAS.get(func)
-        return (formula or func)(*args, **(kwargs or {}))
 
 
 def batch_norm(
@@ -102,9 +80,3 @@ def _normalized(
     if weight is not None:
         normal = normal * weight.reshape(shape)
     return normal if bias is None else normal + bias.reshape(shape)
-
-
-_FORMULAS: dict[Any, Callable[..., Tensor]] = {
-    F.batch_norm: batch_norm,
-    F.instance_norm: instance_norm,
-}
