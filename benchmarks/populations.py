@@ -26,6 +26,7 @@ import functrain as ft
 from benchmarks.steps.models import GPT, mlp
 
 _CALL = 32  # steps in one call
+_CHUNK = 8  # members at once
 Batch = tuple[Tensor, Tensor]
 
 
@@ -60,10 +61,12 @@ class Work:
 
         return step
 
-    def population(self, members: int, compiled: bool) -> Callable[[], None]:
+    def population(
+        self, members: int, compiled: bool, chunk_size: int | None = None
+    ) -> Callable[[], None]:
         """Return a step of a population."""
         rates = [1e-3 * (1 + n / members) for n in range(members)]
-        pop = ft.population(self.program, {"lr": rates})
+        pop = ft.population(self.program, {"lr": rates}, chunk_size=chunk_size)
         if compiled:
             pop = ft.donated(ft.compiled(pop))
         held = [pop.init()]
@@ -74,7 +77,7 @@ class Work:
         return step
 
     def consecutive(self, directory: str | None) -> Callable[[], None]:
-        """Return a call of ``functrain.steps``, compiled ahead of time where there is a directory."""
+        """Return a call of ``functrain.steps``, compiled ahead of time if given a directory."""
         program = ft.donated(ft.compiled(self.program, directory=directory))
         held = [program.init()]
 
@@ -112,6 +115,9 @@ def main(name: str, members: list[int]) -> None:
     for count in members:
         contenders["population", count] = work.population(count, compiled=False)
         contenders["population, compiled and donated", count] = work.population(count, True)
+        if count > _CHUNK:
+            title = f"the same, chunk_size={_CHUNK}"
+            contenders[title, count] = work.population(count, True, _CHUNK)
     with tempfile.TemporaryDirectory() as directory:
         contenders["functrain.steps, compiled and donated", _CALL] = work.consecutive(None)
         contenders["functrain.steps, compiled ahead", _CALL] = work.consecutive(directory)

@@ -100,11 +100,13 @@ class PopulationOptions:
             target of a schedule, for each member.
         seeds: one for each member, or one for all; by default 0, 1, 2, ...
         batches: ``shared``, or ``own`` where the data gives a batch for each member.
+        chunk_size: how many members are computed at once.
     """
 
     hyperparameters: dict[str, Any] = attrs.field(factory=dict)
     seeds: list[int] | int | None = None
     batches: Literal["shared", "own"] = "shared"
+    chunk_size: Annotated[int, AtLeast(2)] | None = None
 
 
 @attrs.frozen(kw_only=True)

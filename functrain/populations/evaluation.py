@@ -18,6 +18,7 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
 from functrain.populations.batches import Batches, of_member, parts
+from functrain.populations.chunks import joined, part
 from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
 from functrain.populations.members import mapped, member_of, stacked
 from functrain.populations.states import seeds_of
@@ -31,6 +32,7 @@ def evaluated(
     batch: Batch,
     weights: str,
     hyperparameters: dict[str, Any],
+    chunks: list[slice],
 ) -> Outcome:
     """Return what the loss, or ``evaluate``, gives for each member.
 
@@ -41,10 +43,11 @@ def evaluated(
         batch: for all, or one of each.
         weights: ``"params"`` or ``"ema"``.
         hyperparameters: of the device part, by path.
+        chunks: members that are computed at once; see ``chunks.py``.
     """
     fixed, recipe, device = program.fixed, program.recipe, state.device
     function = recipe.evaluate or recipe.loss
-    seed, streams = streams_of(seeds_of(state), ("evaluate", state.counters.step))
+    seeds, number = seeds_of(state), state.counters.step
 
     def of_one(held: dict[str, Any], own: dict[str, Any], batch: Batch) -> Outcome:
         of_member = attrs.evolve(fixed, recipe=replaced(recipe, own))
@@ -59,9 +62,19 @@ def evaluated(
     names = ("params", "buffers", "optimizer", "ema")
     held = {name: getattr(state, name) for name in names}
     axes = (0, 0, 0 if batches == "own" else None)
-    parts(batch, 1, len(seeds_of(state)), batches)  # which checks it
-    with torch.set_grad_enabled(recipe.eval_gradients), scoped(seed, device), MemberDraws(streams):
-        outcome: Outcome = mapped(of_one, axes, held, hyperparameters, batch)
+    parts(batch, 1, len(seeds), batches)  # which checks it
+
+    def of_some(some: slice) -> Outcome:
+        seed, streams = streams_of(seeds[some], ("evaluate", number))
+        own = part(batch, some) if batches == "own" else batch
+        with scoped(seed, device), MemberDraws(streams):
+            found: Outcome = mapped(
+                of_one, axes, part(held, some), part(hyperparameters, some), own
+            )
+        return found
+
+    with torch.set_grad_enabled(recipe.eval_gradients):
+        outcome: Outcome = joined(list(map(of_some, chunks)))
     return outcome._replace(value=outcome.value.detach())
 
 

@@ -22,10 +22,12 @@ from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState
+from functrain.core.step import DeviceState, Outputs
 from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
 from functrain.populations import hyperparameters as named
 from functrain.populations import rates, states
 from functrain.populations.batches import Batches, of_members, parts, view
+from functrain.populations.chunks import in_chunks, part, slices
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
 from functrain.populations.failures import skipped
@@ -51,6 +53,7 @@ class Population(Program):
         values: these hyperparameters by path. A state holds its own, which ``replaced`` changes.
         seeds: of each member.
         batches: ``"shared"`` or ``"own"``.
+        chunk_size: how many members are computed at once; ``None`` for all.
         device_step: that of all members; see ``populations/step.py``.
     """
 
@@ -58,6 +61,7 @@ class Population(Program):
     values: named.Values = attrs.field(kw_only=True)
     seeds: tuple[int, ...] = attrs.field(kw_only=True)
     batches: Batches = attrs.field(kw_only=True)
+    chunk_size: int | None = attrs.field(kw_only=True, default=None)
     memory: named.Memory = attrs.field(factory=named.Memory, init=False)
     parts: Parts = attrs.field(factory=Parts, init=False)
 
@@ -134,7 +138,7 @@ class Population(Program):
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        inputs = Inputs(given.parts, rates.stacked(each, state.device), tensors)
+        lr = rates.stacked(each, state.device)
         device_state = {
             "params": state.params,
             "buffers": state.buffers,
@@ -144,9 +148,17 @@ class Population(Program):
             "skipped": counters.skipped,
         }
         ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
-        seed, streams = streams_of(states.seeds_of(state), ("step", number), len(given.parts))
+        seeds, own_batches = states.seeds_of(state), self.batches == "own"
         step: Any = self.device_step
-        after, outputs = step(device_state, inputs, ema_due, lent, seed, streams)
+
+        def of_some(own: DeviceState, some: slice) -> tuple[DeviceState, Outputs]:
+            batches = part(given.parts, some) if own_batches else given.parts
+            inputs = Inputs(batches, part(lr, some), part(tensors, some))
+            seed, streams = streams_of(seeds[some], ("step", number), len(given.parts))
+            found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, lent, seed, streams)
+            return found
+
+        after, outputs = in_chunks(of_some, device_state, self._chunks)
         if recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
             if donation is not None:
                 donation.give_back()
@@ -190,7 +202,7 @@ class Population(Program):
         programs, tensors = self._hyperparameters(state)
         program = attrs.evolve(self.programs[0], fixed=self.fixed)
         try:
-            return evaluated(program, self.batches, state, batch, weights, tensors)
+            return evaluated(program, self.batches, state, batch, weights, tensors, self._chunks)
         except UnsupportedError as error:
             if not isinstance(error.__cause__, RuntimeError):  # the operation can be mapped
                 raise
@@ -381,6 +393,10 @@ class Population(Program):
         return attrs.evolve(
             self, programs=programs, values=values, seeds=seeds, schedules=schedules
         )
+
+    @property
+    def _chunks(self) -> list[slice]:
+        return slices(len(self), self.chunk_size)
 
     def _hyperparameters(self, state: TrainState) -> tuple[list[Program], dict[str, Any]]:
         """Return the programs and the device's hyperparameters that a state holds."""
