@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from functrain.errors.base import CallError
-from functrain.errors.nearest import nearest
+from functrain.errors.nearest import nearest, plain
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -100,18 +100,17 @@ def _problems(
 def _unknown(name: str, value: Any, accepted: list[str], texts: Mapping[str, str]) -> str:
     """Return what is wrong with an unknown keyword, and what to write instead of it."""
     # A table that only a failed call needs.
-    from functrain.errors.aliases import ALIASES, Alias, plain
+    from functrain.errors.aliases import ALIASES, Alias
 
     takes = f"takes no argument {name!r}"
     key = plain(name)
     for one in accepted:
         if plain(one) == key:
-            return f"{takes}: write {Alias(one, '').written(one, value)}{_text(one, texts)}"
+            return f"{takes}: write {Alias(one).written(value)}{_text(one, texts)}"
     known = [alias for alias in ALIASES if key in alias.others or key == plain(alias.name)]
     for alias in known:
         if alias.name in accepted:
-            written = alias.written(alias.name, value)
-            return f"{takes}: write {written}{_text(alias.name, texts)}"
+            return f"{takes}: write {alias.written(value)}{_text(alias.name, texts)}"
     if hint := nearest(name, accepted):
         return f"{takes}{hint}; it takes {', '.join(accepted)}"
     for alias in known:

@@ -23,12 +23,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
         ''
     """
     known = list(names)
-    alike = [each for each in known if _plain(each) == _plain(name)]
+    alike = [each for each in known if plain(each) == plain(name)]
     found = alike or difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a name without the spelling in which libraries differ.
+
+    Example:
+        >>> plain("clip_Norm") == plain("clipnorm")
+        True
+    """
     return name.replace("_", "").casefold()
 
 
