@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from functrain import config
 from functrain.cli import output
 from functrain.cli.search_trial import OWN_KEYS, Trial, assigned, load_trial
+from functrain.cli.train import set_torch_options
 from functrain.config import SearchConfig
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.errors.optional import require
 from functrain.search import report, search
 from functrain.search.arguments import direction_of
-from functrain.search.space import Space
 from functrain.search.study import open_study
 from functrain.view import plain_text
 
@@ -54,10 +53,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         _print(study, options, console)
         return 0
     base = load_trial(options, {})
-    if base.config.threads is not None:
-        torch.set_num_threads(base.config.threads)
-    if base.config.matmul_precision is not None:
-        torch.set_float32_matmul_precision(base.config.matmul_precision)
+    set_torch_options(base.config)
     if base.config.population is not None:
         raise ConfigError(
             "the base of a search is one run; population: 8 in the file of the search trains 8 "
@@ -65,28 +61,20 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
             "base.population",
         )
     with config.importable(base):
-        config.build(load_trial(options, _example(options)).config)  # finds mistakes early
+        example = {name: parameter.example for name, parameter in options.space.items()}
+        config.build(load_trial(options, example).config)  # finds mistakes early
+        named = attrs.asdict(options, recurse=False)
         found = search(
             Trial(options, console),
-            options.space,
             settings=dict(_flat(base.plain, "base")),
             say=lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False),
-            **_arguments(options),
+            **{key: named[key] for key in named if key not in ("base", "overrides", "name")},
         )
     _print(found.study, options, console)
     again = shlex.join(["functrain", "search", source, *overrides])
     if found.reason in ("interrupted", "timeout", "failures"):
         console.print(f"{found.reason}: {found.detail}; continue with: {again}", soft_wrap=True)
     return _SIGTERM if "SIGTERM" in found.detail else _CODES.get(found.reason, 0)
-
-
-def _example(options: SearchConfig) -> dict[str, Any]:
-    return {name: parameter.example for name, parameter in options.space.items()}
-
-
-def _arguments(options: SearchConfig) -> dict[str, Any]:
-    named = attrs.asdict(options, recurse=False)
-    return {k: v for k, v in named.items() if k not in ("base", "overrides", "space", "name")}
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -116,10 +104,14 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
     if shares:
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.print(f"importance: {listed}", soft_wrap=True, highlight=False)
-    for path in _plots(study, options, console):
-        console.print(f"plot: {path}", soft_wrap=True, highlight=False)
+    try:
+        for path in report.draw(study, Path(options.directory), options.metric):
+            console.print(f"plot: {path}", soft_wrap=True, highlight=False)
+    except MissingExtraError as error:
+        console.print(f"no plots: {error}")
     if best:
-        chosen = _chosen(best[0].params, options.space)
+        params = best[0].params
+        chosen = {name: each.read(params[name]) for name, each in options.space.items()}
         train = ["functrain", "train", options.base, *options.overrides, *assigned(chosen)]
         console.print(f"train the best with: {shlex.join(train)}", soft_wrap=True, highlight=False)
 
@@ -135,18 +127,3 @@ def _table(best: list[report.Row], options: SearchConfig) -> Table:
         value = output.cell(f"{plain_text.number(row.value)}{spread}", style)
         table.add_row(str(row.number), value, *cells, f"{row.seconds:.1f} s")
     return table
-
-
-def _plots(study: Any, options: SearchConfig, console: Console) -> list[Path]:
-    from functrain.search.plots import draw
-
-    try:
-        return draw(study, Path(options.directory), options.metric)
-    except MissingExtraError as error:
-        console.print(f"no plots: {error}")
-        return []
-
-
-def _chosen(params: dict[str, Any], space: Space) -> dict[str, Any]:
-    """Convert stored parameters to values of the configuration."""
-    return {name: parameter.read(params[name]) for name, parameter in space.items()}

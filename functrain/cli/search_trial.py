@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from functrain.cli.run_directory import to_write, write_or_check
 from functrain.config import SearchConfig
 from functrain.listeners import ProgressBar
 from functrain.search.objective import with_rules
-from functrain.training.early_stopping import Rule
 from functrain.training.events import Listener
 
 # The search sets these keys for each trial.
@@ -36,10 +35,35 @@ class Trial:
     console: Console
 
     def __call__(
-        self, params: dict[str, Any], seed: int, directory: Path, listeners: list[Listener]
+        self,
+        params: dict[str, Any],
+        seed: int,
+        directory: Path,
+        listeners: list[Listener],
+        population: Mapping[str, Any] | None = None,
     ) -> ft.Run:
-        """Run one seed of a trial."""
-        return self._train(params, seed, directory, listeners, [])
+        """Run one seed of a trial, or of a population of trials."""
+        own: dict[str, Any] = {"seed": seed, "directory": str(directory)}
+        own["name"] = directory.parent.name
+        if population is not None:
+            own["population"] = population
+        loaded = load_trial(self.options, {**params, **own})
+        built = config.build(loaded.config)
+        arguments = config.fit_arguments(loaded.config, built)
+        if built.eval_data is not None:
+            arguments["early_stop"] = with_rules(built.early_stop, listeners)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(built.store.lock())
+            progress = stack.enter_context(contextlib.closing(self._progress()))
+            state = None if built.store.steps() else built.initial()
+            write_or_check(directory, to_write(loaded, loaded.plain))
+            return ft.fit(
+                built.program,
+                built.data,
+                state=state,
+                listeners=[progress, *built.listeners, *listeners],
+                **arguments,
+            )
 
     def key(self, params: dict[str, Any]) -> Hashable:
         """Return the configuration without the sections that may differ between members."""
@@ -54,47 +78,6 @@ class Trial:
         eager = attrs.evolve(options.program, compiled=False, donated=False)
         program: ft.Program = config.build_program(attrs.evolve(options, program=eager))
         return program
-
-    def train_together(
-        self,
-        params: dict[str, Any],
-        values: Mapping[str, Sequence[Any]],
-        members: int,
-        seed: int,
-        directory: Path,
-        listeners: list[Listener],
-        rules: list[Rule],
-    ) -> ft.Run:
-        """Train a population; see ``functrain.search.objective.Together``."""
-        own = {"hyperparameters": dict(values), "seeds": [seed] * members}
-        return self._train({**params, "population": own}, seed, directory, listeners, rules)
-
-    def _train(
-        self,
-        params: dict[str, Any],
-        seed: int,
-        directory: Path,
-        listeners: list[Listener],
-        rules: list[Rule],
-    ) -> ft.Run:
-        own = {"seed": seed, "directory": str(directory), "name": directory.parent.name}
-        loaded = load_trial(self.options, {**params, **own})
-        built = config.build(loaded.config)
-        arguments = config.fit_arguments(loaded.config, built)
-        if rules and built.eval_data is not None:
-            arguments["early_stop"] = with_rules(built.early_stop, rules)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(built.store.lock())
-            progress = stack.enter_context(contextlib.closing(self._progress()))
-            state = None if built.store.steps() else built.initial()
-            write_or_check(directory, to_write(loaded, loaded.plain))
-            return ft.fit(
-                built.program,
-                built.data,
-                state=state,
-                listeners=[progress, *built.listeners, *listeners],
-                **arguments,
-            )
 
     def _progress(self) -> ProgressBar:
         """Return a bar, silent without a terminal: listener states depend on its position."""

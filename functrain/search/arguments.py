@@ -85,7 +85,7 @@ def check_population(objective: Any, population: Any, halving: Halving | None) -
         raise SearchError(f"population: expected a whole number of at least 1, got {population!r}")
     if population == 1 and halving is not None:
         raise SearchError("halving ranks the trials of a population: give population=8, say")
-    if population > 1 and not hasattr(objective, "train_together"):
+    if population > 1 and not hasattr(objective, "program"):
         raise SearchError(
             f"population={population} trains several trials by one step: expected an objective "
             f"such as functrain.search.ProgramObjective, got a {type(objective).__name__}, which "

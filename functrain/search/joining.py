@@ -60,7 +60,7 @@ def groups(programs: Sequence[Program]) -> list[Group]:
 
 
 def _are_alike(first: Program, other: Program) -> bool:
-    if _structure(first) != _structure(other) or _paths(first) != _paths(other):
+    if _structure(first) != _structure(other):
         return False
     values = _varied([first, other])
     try:
@@ -85,8 +85,5 @@ def _varied(programs: Sequence[Program]) -> dict[str, list[Any]]:
 def _structure(program: Program) -> Any:
     model = program.fixed.model
     shapes = {path: (value.shape, value.dtype) for path, value in model.params.items()}
-    return shapes, program.fixed.trainable, shown_layers(model.module)
-
-
-def _paths(program: Program) -> set[str]:
-    return set(hyperparameters(program.recipe))
+    paths = set(hyperparameters(program.recipe))
+    return shapes, program.fixed.trainable, shown_layers(model.module), paths

@@ -10,7 +10,7 @@ import attrs
 
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
-from functrain.search.pruning_listener import STEPS, PruningListener, reported_steps
+from functrain.search.pruning_listener import STEPS, PruningListener
 from functrain.training import events
 from functrain.training.early_stopping import Halving
 from functrain.training.early_stopping.rule import State, find
@@ -48,8 +48,7 @@ class MemberPruning:
     ) -> None:
         self.trials, self.metric, self.halving, self.raises = trials, metric, halving, raises
         self.reporting = [
-            None if trial is None else PruningListener(trial, metric, reported_steps(trial))
-            for trial in trials
+            None if trial is None else PruningListener(trial, metric) for trial in trials
         ]
         self.stopped: dict[int, Stopped] = {}
         self.last: TrainState

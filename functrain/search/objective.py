@@ -10,8 +10,7 @@ import attrs
 
 from functrain.core.program import Program
 from functrain.errors import SearchError
-from functrain.populations.construct import population
-from functrain.training.early_stopping.rule import Rule
+from functrain.populations.construct import population as populate
 from functrain.training.events import Listener
 from functrain.training.fitting import fit
 from functrain.training.history import Run
@@ -22,13 +21,26 @@ Params: TypeAlias = dict[str, Any]
 Objective: TypeAlias = Callable[[Params, int, Path, list[Listener]], Run]
 
 
-class Together(Protocol):
+class PopulationObjective(Protocol):
     """An objective that can train several trials as one population."""
 
     def __call__(
-        self, params: Params, seed: int, directory: Path, listeners: list[Listener]
+        self,
+        params: Params,
+        seed: int,
+        directory: Path,
+        listeners: list[Listener],
+        population: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Train one trial."""
+        """Train one trial, or a population with the parameters of its first trial.
+
+        Args:
+            params: of the trial.
+            seed: of every member, and of the order of the data.
+            directory: of the run.
+            listeners: for ``fit``; those that are rules too early-stop members.
+            population: ``hyperparameters`` and ``seeds`` of ``ft.population``.
+        """
         ...
 
     def key(self, params: Params) -> Hashable:
@@ -37,29 +49,6 @@ class Together(Protocol):
 
     def program(self, params: Params) -> Program:
         """Return the eager program of a trial."""
-        ...
-
-    def train_together(
-        self,
-        params: Params,
-        values: Mapping[str, Sequence[Any]],
-        members: int,
-        seed: int,
-        directory: Path,
-        listeners: list[Listener],
-        rules: list[Rule],
-    ) -> Run:
-        """Train a population.
-
-        Args:
-            params: of its first trial.
-            values: the hyperparameters of members by path.
-            members: how many there are.
-            seed: of every member, and of the order of the data.
-            directory: of the run.
-            listeners: for ``fit``.
-            rules: to early-stop members by; of no use to a run that evaluates nothing.
-        """
         ...
 
 
@@ -110,45 +99,21 @@ class ProgramObjective:
                 raise SearchError(f"fit: {name!r} is given by the search; leave it out")
 
     def __call__(
-        self, params: Params, seed: int, directory: Path, listeners: list[Listener]
-    ) -> Run:
-        """Train one trial."""
-        return self._fit(self.make(params), seed, directory, listeners, [])
-
-    def key(self, params: Params) -> Hashable:
-        """Return the parameters that must be equal in one population."""
-        return repr([(name, params[name]) for name in sorted(params) if name not in self.members])
-
-    def program(self, params: Params) -> Program:
-        """Return the program of a trial."""
-        return self.make(params)
-
-    def train_together(
         self,
         params: Params,
-        values: Mapping[str, Sequence[Any]],
-        members: int,
         seed: int,
         directory: Path,
         listeners: list[Listener],
-        rules: list[Rule],
+        population: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Train a population; see :class:`Together`."""
-        pop = population(self.make(params), values, seeds=[seed] * members)
-        return self._fit(pop, seed, directory, listeners, rules)
-
-    def _fit(
-        self,
-        program: Program,
-        seed: int,
-        directory: Path,
-        listeners: list[Listener],
-        rules: list[Rule],
-    ) -> Run:
+        """Train one trial, or a population; see :class:`PopulationObjective`."""
+        program = self.make(params)
+        if population is not None:
+            program = populate(program, **population)
         options = dict(self.fit)
         own = options.pop("listeners", None) or []
-        if rules and options.get("eval_data") is not None:
-            options["early_stop"] = with_rules(options.get("early_stop"), rules)
+        if options.get("eval_data") is not None:
+            options["early_stop"] = with_rules(options.get("early_stop"), listeners)
         return fit(
             self.transform(program),
             options.pop("data"),
@@ -158,8 +123,17 @@ class ProgramObjective:
             **options,
         )
 
+    def key(self, params: Params) -> Hashable:
+        """Return the parameters that must be equal in one population."""
+        return repr([(name, params[name]) for name in sorted(params) if name not in self.members])
 
-def with_rules(given: Any, rules: list[Rule]) -> list[Any]:
-    """Return the rules of a run and those of the search, as a list."""
+    def program(self, params: Params) -> Program:
+        """Return the program of a trial."""
+        return self.make(params)
+
+
+def with_rules(given: Any, listeners: list[Listener]) -> Any:
+    """Return the early-stopping rules of a run with those among the listeners of a search."""
+    rules = [each for each in listeners if hasattr(each, "observe")]
     own = given if isinstance(given, list | tuple) else [] if given is None else [given]
-    return [*own, *rules]
+    return [*own, *rules] if rules else given

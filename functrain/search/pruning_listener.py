@@ -20,17 +20,17 @@ class PruningListener:
     Attributes:
         trial: an ``optuna.Trial``.
         metric: the metric; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
-        reported: steps that were already reported before an interruption.
+        reported: steps whose values are in the study, also from before an interruption.
         detail: the reason for pruning; ``None`` unless the pruner stopped the run.
         given: whether an evaluation has had the metric.
     """
 
-    def __init__(self, trial: Any, metric: str, reported: set[int]) -> None:
-        self.trial = trial
-        self.metric = metric
-        self.reported = reported
+    def __init__(self, trial: Any, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        stored = trial.study.get_trials(deepcopy=False)[trial.number]
+        self.reported: set[int] = set(stored.intermediate_values)
         self.detail: str | None = None
-        self.given = bool(reported)
+        self.given = bool(self.reported)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Store the length of the run, from which a pruner may predict the final value."""
@@ -67,20 +67,12 @@ class PruningListener:
         Raises:
             SearchError: this is such an evaluation, and no earlier one had the metric.
         """
-        own = self.metric.startswith(f"{prefix}/")
-        if (
-            self.given
-            or not own
-            or self.metric.startswith(f"{event.name}/ema/") != (event.weights == "ema")
-        ):
+        of_ema = self.metric.startswith(f"{event.name}/ema/")
+        own = self.metric.startswith(f"{prefix}/") and of_ema == (event.weights == "ema")
+        if self.given or not own:
             return
         names = [f"{prefix}/{key}" for key in event.metrics]
         raise SearchError(
             f"metric: the runs do not measure {self.metric!r}{nearest(self.metric, names)}; this "
             f"evaluation has {', '.join(names) or 'nothing'}"
         )
-
-
-def reported_steps(trial: Any) -> set[int]:
-    """Return the steps at which values of an ``optuna.Trial`` are in the study."""
-    return set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)

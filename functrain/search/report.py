@@ -1,9 +1,10 @@
-"""The results of a study as plain values."""
+"""The results of a study as plain values, and as plots by Optuna."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,6 +13,11 @@ from functrain.errors.optional import require
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 UNFINISHED = "unfinished"
+_PLOTS = {
+    "history.png": "plot_optimization_history",
+    "slices.png": "plot_slice",
+    "parallel.png": "plot_parallel_coordinate",
+}
 
 
 @attrs.frozen
@@ -85,3 +91,41 @@ def importances(study: Any) -> dict[str, float]:
         evaluator = importance.PedAnovaImportanceEvaluator()
         found = importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items()}
+
+
+def draw(study: Any, directory: Path, metric: str) -> list[Path]:
+    """Write all plots of a study.
+
+    Args:
+        study: an ``optuna.Study``.
+        directory: the directory for ``history.png``, ``slices.png`` and ``parallel.png``.
+        metric: the name of the metric.
+
+    Returns:
+        The files, none while no trial is complete.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    values = [row.value or 0.0 for row in ranked(study)]
+    if not values:
+        return []
+    pyplot = require("matplotlib.pyplot", "plot")
+    optuna = require("optuna.visualization.matplotlib", "search")
+    width = 2.5 * (1 + len({name for trial in study.trials for name in trial.params}))
+    for name, plot in _PLOTS.items():
+        # Optuna draws through pyplot and in a style of its own; both stay as they were.
+        with warnings.catch_warnings(), pyplot.ioff(), pyplot.style.context("default"):
+            warnings.filterwarnings("ignore", message=".*xperimental.*|.*identical low and high")
+            axes = getattr(optuna, plot)(study, target_name=metric)
+            panels = list(getattr(axes, "flat", [axes]))  # no array for a single parameter
+            figure = panels[0].figure
+            figure.set_size_inches(max(7.0, width), 4.2)
+            if name != "parallel.png" and 0 < 30 * min(values) < max(values):
+                for panel in panels:
+                    panel.set_yscale("log")
+            try:
+                figure.savefig(directory / name, dpi=130, bbox_inches="tight")
+            finally:
+                pyplot.close(figure)
+    return [directory / name for name in _PLOTS]

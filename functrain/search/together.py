@@ -27,14 +27,14 @@ from functrain.search.manifest import (
     write_trial,
 )
 from functrain.search.member_pruning import MemberPruning
-from functrain.search.objective import Together
+from functrain.search.objective import PopulationObjective
 from functrain.search.study import Drawn
 from functrain.search.trials import Goal, TrialResult, checked
 from functrain.training.early_stopping import Halving
 from functrain.training.history import Run
 
 
-def divided(objective: Together, drawn: Sequence[Drawn]) -> Iterator[Members]:
+def divided(objective: PopulationObjective, drawn: Sequence[Drawn]) -> Iterator[Members]:
     """Yield the populations of new trials; those that fit no other trial are in none.
 
     Args:
@@ -53,7 +53,7 @@ def divided(objective: Together, drawn: Sequence[Drawn]) -> Iterator[Members]:
                 yield Members(numbers, params, group.values)
 
 
-def _programs(objective: Together, alike: list[Drawn]) -> list[tuple[Drawn, Program]]:
+def _programs(objective: PopulationObjective, alike: list[Drawn]) -> list[tuple[Drawn, Program]]:
     found = []
     for one in alike:
         try:
@@ -76,7 +76,7 @@ class Trainer:
         say: a function that is called with a line for people.
     """
 
-    objective: Together
+    objective: PopulationObjective
     goal: Goal
     seeds: tuple[int, ...]
     directory: Path
@@ -119,7 +119,8 @@ class Trainer:
                 self._write_run(run, members.trials[at], seed, place)
                 values = {path: each[at] for path, each in members.values.items()}
                 result = self._result(run, pruning, place, len(going), values)
-                self._write(members, at, seed, result)
+                directory = trial_directory(self.directory, members.trials[at])
+                write_trial(directory, members.params[at], {**read_trial(directory), seed: result})
         return None
 
     def _goes_on(self, found: dict[int, SeedResult], seed: int) -> bool:
@@ -137,15 +138,10 @@ class Trainer:
         params = members.params[going[0]]
         recipe = self.objective.program(dict(params)).recipe
         pruning = MemberPruning(own, self.goal.metric, halving, recipe.nonfinite == "raise")
-        run = self.objective.train_together(
-            dict(params),
-            {path: [each[at] for at in going] for path, each in members.values.items()},
-            len(going),
-            seed,
-            members.directory(self.directory) / f"seed-{seed}",
-            [pruning],
-            [pruning],
-        )
+        values = {path: [each[at] for at in going] for path, each in members.values.items()}
+        population = {"hyperparameters": values, "seeds": [seed] * len(going)}
+        directory = members.directory(self.directory) / f"seed-{seed}"
+        run = self.objective(dict(params), seed, directory, [pruning], population)
         return checked(run), pruning
 
     def _leave(self, members: Members, error: Exception) -> None:
@@ -173,10 +169,6 @@ class Trainer:
             detail += "; ended with " + ", ".join(f"{p}={now:.4g}" for p, now in changed.items())
         history = run.history.member(place)
         return self.goal.result(history, reason, detail, steps, run.seconds / members)
-
-    def _write(self, members: Members, at: int, seed: int, result: SeedResult) -> None:
-        directory = trial_directory(self.directory, members.trials[at])
-        write_trial(directory, members.params[at], {**read_trial(directory), seed: result})
 
     def _write_run(self, run: Run, trial: int, seed: int, place: int) -> None:
         """Write the member of a trial as a run directory, with its state and its log."""

@@ -14,7 +14,7 @@ from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search.manifest import SeedResult, read_trial, write_trial
 from functrain.search.objective import Objective
-from functrain.search.pruning_listener import PruningListener, reported_steps
+from functrain.search.pruning_listener import PruningListener
 from functrain.training.history import History, Run
 
 
@@ -129,7 +129,7 @@ def run_trial(
     done = read_trial(directory)
     for seed in seeds:
         if seed not in done:
-            pruning = _pruning(trial, goal.metric) if seed == seeds[0] else None
+            pruning = PruningListener(trial, goal.metric) if seed == seeds[0] else None
             listeners = [] if pruning is None else [pruning]
             try:
                 run = objective(dict(params), seed, directory / f"seed-{seed}", listeners)
@@ -144,10 +144,6 @@ def run_trial(
         if done[seed].reason == "pruned" or done[seed].value is None:
             break
     return _outcome([(seed, done[seed]) for seed in seeds if seed in done])
-
-
-def _pruning(trial: Any, metric: str) -> PruningListener:
-    return PruningListener(trial, metric, reported_steps(trial))
 
 
 def checked(run: Any) -> Run:

@@ -16,7 +16,7 @@ from functrain.errors import RunChangedError, SearchError
 from functrain.search import PredictedLossPruner, Search, report, search
 from functrain.search.manifest import read_trial
 from functrain.search.objective import Objective
-from functrain.search.plots import draw
+from functrain.search.report import draw
 
 optuna = pytest.importorskip("optuna")
 
