@@ -34,7 +34,7 @@ def build_program(config: RunConfig) -> Any:
     if config.step is None:
         return _of_model(config)
     step = build_function(config.step, "step")
-    evaluate = None if config.evaluate is None else build_function(config.evaluate, "evaluate")
+    evaluate = _evaluate(config)
     if config.init is not None:
         init = build_function(config.init, "init")
         made: Any = build_key("step", lambda: ft.custom(init, step, evaluate))
@@ -45,9 +45,9 @@ def build_program(config: RunConfig) -> Any:
         raise ConfigError(
             "has no effect with step; give it to a program: programs.NAME.program", "program"
         )
-    return (
-        build_key("program.donated", lambda: ft.donated(made)) if config.program.donated else made
-    )
+    if not config.program.donated:
+        return made
+    return build_key("program.donated", lambda: ft.donated(made))
 
 
 def _part(config: RunConfig, name: str, part: PartConfig) -> Any:
@@ -76,12 +76,9 @@ def _of_model(config: RunConfig) -> ft.Program:
     if isinstance(ema, float):
         options["ema"] = build_key("program.ema", lambda: ft.EMA(ema))
     loss = build_function(config.loss, "loss")
-    evaluate = None if config.evaluate is None else build_function(config.evaluate, "evaluate")
+    options["evaluate"] = _evaluate(config)
     program = build_key(
-        "program",
-        lambda: ft.program(
-            lambda: build_model(config), loss, optimizer, evaluate=evaluate, **options
-        ),
+        "program", lambda: ft.program(lambda: build_model(config), loss, optimizer, **options)
     )
     return transform(program, config.program, config.placement, config.population)
 
@@ -156,6 +153,10 @@ def build_function(given: str | dict[str, Any], where: str) -> Callable[..., Any
         key = where if isinstance(given, str) else join_key(where, TARGET)
         raise ConfigError(f"expected a function, got {type(found).__name__}{hint}", key)
     return found  # type: ignore[no-any-return]
+
+
+def _evaluate(config: RunConfig) -> Callable[..., Any] | None:
+    return None if config.evaluate is None else build_function(config.evaluate, "evaluate")
 
 
 def _check_optimizer(node: dict[str, Any]) -> None:

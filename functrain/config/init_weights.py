@@ -10,7 +10,7 @@ import attrs
 
 from functrain.checkpoint.manifest_file import locate
 from functrain.checkpoint.weights import weights
-from functrain.config.locations import build_key, join_key
+from functrain.config.locations import build_key
 from functrain.config.schema import RunConfig, WeightsOptions
 from functrain.errors import ConfigError
 from functrain.own_steps.states import seed_of
@@ -51,9 +51,7 @@ def _begun(program: Any, seed: int, options: WeightsOptions) -> Any:
 
 def _given(config: RunConfig) -> Iterator[tuple[str, str | None, WeightsOptions]]:
     """Yield the key, the name of the program and the options of each ``init_from``."""
-    parts = {name: part.init_from for name, part in (config.programs or {}).items()}
-    keys = {join_key("programs", name, "init_from"): name for name in parts}
-    for key, name in {"init_from": None, **keys}.items():
-        given = config.init_from if name is None else parts[name]
+    for name, part in [(None, config), *(config.programs or {}).items()]:
+        given, key = part.init_from, "init_from" if name is None else f"programs.{name}.init_from"
         if given is not None:
             yield key, name, WeightsOptions(path=given) if isinstance(given, str) else given

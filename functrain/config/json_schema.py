@@ -150,8 +150,8 @@ def _is_text(schema: dict[str, Any]) -> bool:
 
 
 def _described(cls: type) -> tuple[str, dict[str, str]]:
-    """Return the first line of a docstring, and its ``Attributes`` by name."""
-    text = inspect.cleandoc(cls.__doc__ or "")
-    listed = text.partition("Attributes:\n")[2].partition("\n\n")[0]
-    attributes = {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(listed)}
-    return text.partition("\n")[0], attributes
+    """Return the first line of a docstring, and ``Attributes`` by name, also of bases."""
+    texts = [inspect.cleandoc(each.__doc__ or "") for each in reversed(cls.__mro__[:-1])]
+    listed = (text.partition("Attributes:\n")[2].partition("\n\n")[0] for text in texts)
+    found = (pair for each in listed for pair in _ATTRIBUTE.findall(each))
+    return texts[-1].partition("\n")[0], {name: " ".join(words.split()) for name, words in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
@@ -17,6 +18,7 @@ from functrain.training.early_stopping.rules import EarlyStop
 Target: TypeAlias = Annotated[dict[str, Any], Described("target", "a mapping with _target_")]
 Targets: TypeAlias = Annotated[dict[str, Any], Described("targets", "a mapping with _target_")]
 ImportPath: TypeAlias = Annotated[str, Described("import_path", "an import path")]
+_OF_MODEL = ("model", "loss", "optimizer")
 Duration: TypeAlias = Annotated[str, Described("duration", "a duration such as '10 epochs'")]
 
 
@@ -188,17 +190,17 @@ class WeightsOptions:
 
 @attrs.frozen(kw_only=True)
 class PartConfig:
-    """A program of a joint one, which the function ``step`` trains with others.
+    """A program of a run: the only one, or one that ``step`` trains with others.
 
     Attributes:
-        model: target that creates the module, called with the random stream of the program.
+        model: target that creates the module, called with the random stream of the seed.
         loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
         optimizer: target that creates the optimizer.
         init: import path of ``init(seed)``, with ``step`` instead of a model
             (``functrain.custom``): a replay memory, an environment, a queue.
         step: import path of ``step(tree, batch, rng)``.
         evaluate: the same as ``loss`` for a function that replaces it in ``eval_step``.
-        schedule: a target to which ``optimizer`` refers.
+        schedule: a target to which ``optimizer`` refers as ``${schedule}``.
         init_from: path of initial weights, or a mapping of options.
         program: precision, clipping, averages, transformations.
     """
@@ -216,14 +218,17 @@ class PartConfig:
     def __attrs_post_init__(self) -> None:
         """Check that the keys are those of one kind of program."""
         of_tree = self.init is not None or self.step is not None
-        needed = ("init", "step") if of_tree else ("model", "loss", "optimizer")
-        for name in needed:
-            if getattr(self, name) is None:
-                raise ConfigError("missing", name)
+        needed = ("init", "step") if of_tree else _OF_MODEL
+        self._check_given(needed)
         for field in attrs.fields(PartConfig) if of_tree else ():
             own = field.name in (*needed, "evaluate")
             if not own and getattr(self, field.name) != field.default:
                 raise ConfigError("has no effect with init and step", field.name)
+
+    def _check_given(self, names: Iterable[str]) -> None:
+        for name in names:
+            if getattr(self, name) is None:
+                raise ConfigError("missing", name)
 
 
 def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) -> None:
@@ -232,7 +237,7 @@ def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) 
 
 
 @attrs.frozen(kw_only=True)
-class RunConfig:
+class RunConfig(PartConfig):
     """A run.
 
     Objects are mappings with ``_target_``, an import path, and keyword arguments (the convention
@@ -248,20 +253,13 @@ class RunConfig:
         device: device of the model, such as ``cuda``; by default the one its target chooses.
         matmul_precision: ``torch.set_float32_matmul_precision``: ``high`` allows TF32.
         import_from: folders for import paths, besides those of the file and of the process.
-        model: target that creates the module, called with the random stream of the seed.
         programs: several programs by name, each with model, loss and optimizer of its own, which
             ``step`` trains together (``functrain.joint``).
         step: import path of ``step(programs, states, batch, rng)``; with ``init`` instead of
             ``programs`` that of ``step(tree, batch, rng)`` (``functrain.custom``).
         init: import path of ``init(seed)``, which returns the tree of such a step.
-        init_from: path of initial weights, or a mapping of options.
-        loss: import path of ``loss(model, batch)``, or a target with ``_partial_: true``.
-        evaluate: the same for a function that replaces ``loss`` in evaluations.
         data: target that creates the training data.
         eval_data: target, or targets by name, of data or ``functrain.Evaluation``.
-        optimizer: target that creates the optimizer.
-        schedule: a target to which ``optimizer`` refers as ``${schedule}``.
-        program: precision, clipping, averages, transformations.
         population: members with hyperparameters and seeds of their own, trained by one step.
         placement: where several processes keep the state; only with ``program.parts``.
         fit: length of the run, and intervals of evaluations and checkpoints.
@@ -274,14 +272,9 @@ class RunConfig:
             function may return an iterator over pieces of the added text.
     """
 
-    model: Target | None = None
-    loss: ImportPath | Target | None = None
     data: Target
-    optimizer: Target | None = None
     fit: FitOptions
     programs: dict[str, PartConfig] | None = None
-    step: ImportPath | Target | None = None
-    init: ImportPath | Target | None = None
     name: str = "run"
     directory: str = "runs/run"
     seed: int = 0
@@ -290,11 +283,7 @@ class RunConfig:
     device: str | None = None
     matmul_precision: Literal["highest", "high", "medium"] | None = None
     import_from: list[str] = attrs.field(factory=list)
-    init_from: str | WeightsOptions | None = None
-    evaluate: ImportPath | Target | None = None
     eval_data: Targets | None = None
-    schedule: Target | None = None
-    program: ProgramOptions = ProgramOptions()
     population: PopulationOptions | None = None
     placement: Placement = attrs.field(factory=Placement)
     early_stop: EarlyStop | Target | list[EarlyStop | Target] | None = None
@@ -306,17 +295,13 @@ class RunConfig:
     def __attrs_post_init__(self) -> None:
         """Check that the keys are those of one kind of program."""
         own = [name for name in ("programs", "step", "init") if getattr(self, name) is not None]
-        plain = ("model", "loss", "optimizer")
         if not own:
-            for name in plain:
-                if getattr(self, name) is None:
-                    raise ConfigError("missing", name)
-            return
-        if self.step is None:
+            self._check_given(_OF_MODEL)
+        elif self.step is None:
             raise ConfigError(f"missing; {own[0]} needs a function that makes a step", "step")
-        if len(own) == 3 or len(own) == 1:
+        elif len(own) != 2:
             raise ConfigError("expected either programs or init, with step", "step")
-        for name in (*plain, "init_from", "population"):
+        for name in (*_OF_MODEL, "init_from", "population") if own else ():
             if getattr(self, name) is not None:
                 raise ConfigError(f"has no effect with {own[0]} and step", name)
 
