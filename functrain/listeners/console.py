@@ -15,7 +15,6 @@ from functrain.listeners.intervals import Interval
 from functrain.listeners.memory_monitor import peak_memory
 from functrain.metrics.by_member import text
 from functrain.training import events
-from functrain.training.durations import Duration
 from functrain.training.progress.event_text import evaluation_name, nothing_to_train
 from functrain.training.progress.throughput import Throughput, clock_text
 
@@ -54,18 +53,14 @@ class Console:
     shows_progress: ClassVar[bool] = True
 
     style: str = attrs.field(default="standard", validator=one_of(*STYLES))
-    every: Duration | str = "100 steps"
+    every: Interval = attrs.field(default=Interval("100 steps"), converter=Interval)
     file: TextIO | None = None
-    _interval: Interval = attrs.field(init=False)
     _throughput: Throughput | None = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Print where the run begins."""
         counters = event.state.counters
-        self._interval.begin(counters, event.batches)
+        self.every.begin(counters, event.batches)
         self._throughput = Throughput(event.steps, counters)
         if self.style != "minimal":
             if event.ended is not None:
@@ -77,7 +72,7 @@ class Console:
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Print a line about the step if one is due."""
-        if self.style != "minimal" and self._interval.due(event.state.counters):
+        if self.style != "minimal" and self.every.due(event.state.counters):
             self._print(self._step_line(event))
 
     def on_epoch_end(self, event: events.EpochEnd) -> None:

@@ -11,7 +11,6 @@ from functrain.core.state import TrainState
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
-from functrain.training.durations import Duration
 
 
 @explained
@@ -39,21 +38,17 @@ class Every:
         step 4
     """
 
-    every: Duration | str
+    every: Interval = attrs.field(converter=Interval)
     function: Callable[[TrainState], object]
     every_rank: bool = attrs.field(default=False, kw_only=True)
-    _interval: Interval = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Start counting."""
-        self._interval.begin(event.state.counters, event.batches)
+        self.every.begin(event.state.counters, event.batches)
 
     def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
         """Call the function if it is due."""
-        if not self._interval.due(event.state.counters):
+        if not self.every.due(event.state.counters):
             return None
         answer = call_isolated(self.function, event.state)
         return answer if isinstance(answer, events.Stop) else None

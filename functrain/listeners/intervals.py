@@ -17,6 +17,10 @@ from functrain.training.durations import Duration, Epochs, Samples, Steps, durat
 Amount = Callable[[Counters], float]
 
 
+def _duration(given: Interval | Duration | str) -> Duration:
+    return given.every if isinstance(given, Interval) else duration(given)
+
+
 @attrs.define(eq=False)
 class Interval:
     """Tells after which steps a listener is due: at N, 2N, ..., never at 0.
@@ -25,7 +29,7 @@ class Interval:
     which nothing is due. Minutes count from :meth:`begin`.
 
     Args:
-        every: N, a duration or its text.
+        every: N, a duration or its text; of another interval, its duration.
 
     Example:
         >>> import attrs, functrain as ft, torch
@@ -37,7 +41,7 @@ class Interval:
         [3, 6]
     """
 
-    every: Duration = attrs.field(converter=duration)
+    every: Duration = attrs.field(converter=_duration)
     _amount: Amount = attrs.field(init=False, default=lambda counters: 0)
     _size: Fraction = attrs.field(init=False, default=Fraction(1))
     _next: float = attrs.field(init=False, default=math.inf)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from attrs.converters import optional
 
 from functrain.core.program import Program
 from functrain.core.state import TrainState
@@ -16,7 +17,6 @@ from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.media import as_medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.training import events
-from functrain.training.durations import Duration
 
 
 def _sinks(given: Sink | Sequence[Sink]) -> tuple[Sink, ...]:
@@ -66,8 +66,7 @@ class Media:
     program: Program
     function: Callable[[Program, TrainState], Mapping[str, Any]]
     to: tuple[Sink, ...] = attrs.field(converter=_sinks, validator=_takes_media)
-    every: Duration | str | None = None
-    _interval: Interval | None = attrs.field(init=False, default=None)
+    every: Interval | None = attrs.field(default=None, converter=optional(Interval))
     _last: int | None = attrs.field(init=False, default=None)
     _writes: bool = attrs.field(init=False, default=True)
 
@@ -75,19 +74,18 @@ class Media:
         """Start counting."""
         counters, self._writes = event.state.counters, event.rank == 0
         if self.every is not None:
-            self._interval = Interval(self.every)
-            self._interval.begin(counters, event.batches)
+            self.every.begin(counters, event.batches)
         if event.resumed is None:
             self._last = None
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Log if it is due."""
-        if self._interval is not None and self._interval.due(event.state.counters):
+        if self.every is not None and self.every.due(event.state.counters):
             self._log(event.state)
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Log after an evaluation, once for all evaluations of a step."""
-        if self._interval is None and event.state.counters.step != self._last:
+        if self.every is None and event.state.counters.step != self._last:
             self._log(event.state)
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
-from functrain.training.durations import Duration
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
@@ -56,19 +55,15 @@ class MemoryMonitor:
         [2, 4]
     """
 
-    every: Duration | str = "100 steps"
-    _interval: Interval = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._interval = Interval(self.every)
+    every: Interval = attrs.field(default=Interval("100 steps"), converter=Interval)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Start counting."""
-        self._interval.begin(event.state.counters, event.batches)
+        self.every.begin(event.state.counters, event.batches)
 
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
         """Measure if it is due."""
-        if not self._interval.due(event.state.counters):
+        if not self.every.due(event.state.counters):
             return None
         found = peak_memory(event.state.device)
         return {f"memory/{place}": float(used) for place, used in found.items()}

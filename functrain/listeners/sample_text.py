@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import orjson
+from attrs.converters import optional
 
 from functrain.core.program import Program
 from functrain.core.state import TrainState
@@ -17,7 +18,6 @@ from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.jsonl import step_of
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
-from functrain.training.durations import Duration
 
 
 @explained
@@ -52,9 +52,8 @@ class SampleText:
 
     program: Program
     function: Callable[[Program, TrainState], str]
-    every: Duration | str | None = None
+    every: Interval | None = attrs.field(default=None, converter=optional(Interval))
     path: str | Path | None = None
-    _interval: Interval | None = attrs.field(init=False, default=None)
     _file: LineFile | None = attrs.field(init=False, default=None)
     _last: int | None = attrs.field(init=False, default=None)
     _writes: bool = attrs.field(init=False, default=True)
@@ -63,8 +62,7 @@ class SampleText:
         """Open the file, and cut off the texts of later steps."""
         counters, self._writes = event.state.counters, event.rank == 0
         if self.every is not None:
-            self._interval = Interval(self.every)
-            self._interval.begin(counters, event.batches)
+            self.every.begin(counters, event.batches)
         # A resumed run repeats an interrupted evaluation, and then also samples its text again.
         after = counters.step if event.resumed is None or self._last is None else self._last
         self._last = after
@@ -76,12 +74,12 @@ class SampleText:
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Sample a text if one is due."""
-        if self._interval is not None and self._interval.due(event.state.counters):
+        if self.every is not None and self.every.due(event.state.counters):
             self._write(event.state)
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Sample a text after an evaluation, one for all evaluations of a step."""
-        if self._interval is None and event.state.counters.step != self._last:
+        if self.every is None and event.state.counters.step != self._last:
             self._write(event.state)
 
     def on_train_end(self, event: events.TrainEnd) -> None:

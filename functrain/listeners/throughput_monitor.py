@@ -12,7 +12,6 @@ from functrain.core.batch import MicroBatches
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events
-from functrain.training.durations import Duration
 
 
 @explained
@@ -39,20 +38,16 @@ class ThroughputMonitor:
         [2, 4]
     """
 
-    every: Duration | str = "100 steps"
+    every: Interval = attrs.field(default=Interval("100 steps"), converter=Interval)
     tokens: Callable[[Any], int] | None = None
     clock: Callable[[], float] = time.monotonic
-    _interval: Interval = attrs.field(init=False)
     _start: tuple[float, int] = attrs.field(init=False, default=(0.0, 0))
     _tokens: int = attrs.field(init=False, default=0)
-
-    def __attrs_post_init__(self) -> None:
-        self._interval = Interval(self.every)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Start counting."""
         counters = event.state.counters
-        self._interval.begin(counters, event.batches)
+        self.every.begin(counters, event.batches)
         self._start, self._tokens = (self.clock(), counters.samples), 0
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
@@ -65,7 +60,7 @@ class ThroughputMonitor:
     def on_batch_end(self, event: events.BatchEnd) -> dict[str, float] | None:
         """Measure if it is due."""
         counters = event.state.counters
-        if not self._interval.due(counters):
+        if not self.every.due(counters):
             return None
         (begun, samples), now = self._start, self.clock()
         seconds = max(now - begun, 1e-9)

@@ -21,7 +21,6 @@ from functrain.listeners.sinks.row_buffer import RowBuffer
 from functrain.metrics.by_member import flat
 from functrain.metrics.log_file import Row
 from functrain.training import events
-from functrain.training.durations import Duration
 from functrain.training.progress.event_text import evaluation_name
 
 _MOST_ROWS = 64
@@ -89,13 +88,12 @@ class Sink:
 
     destination: Destination
     name: str
-    every: Duration | str = "1 step"
+    every: Interval = attrs.field(default=Interval("1 step"), converter=Interval)
     required: bool = False
 
     rows: RowBuffer = attrs.field(init=False, factory=RowBuffer)
     after: int = attrs.field(init=False, default=0)
     run: str | None = attrs.field(init=False, default=None)
-    _interval: Interval = attrs.field(init=False)
     _resumed: bool = attrs.field(init=False, default=False)
     _begun: bool = attrs.field(init=False, default=False)
     _opened: bool = attrs.field(init=False, default=False)
@@ -103,13 +101,10 @@ class Sink:
     _wanted_now: bool = attrs.field(init=False, default=False)
     _last_write: float = attrs.field(init=False, default=0.0)
 
-    def __attrs_post_init__(self) -> None:
-        self._interval = Interval(self.every)
-
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Open the destination before the first step, so that mistakes show at once."""
         counters = event.state.counters
-        self._interval.begin(counters, event.batches)
+        self.every.begin(counters, event.batches)
         if not self._resumed:
             self.rows, self.after, self.run = RowBuffer(), counters.step, None
         self._resumed = self._failing = False
@@ -120,7 +115,7 @@ class Sink:
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Add the row of a step."""
-        self.rows.add(event, self._interval.due(event.state.counters))
+        self.rows.add(event, self.every.due(event.state.counters))
         waiting = len(self.rows.complete)
         if not waiting or (self._failing and not self._wanted_now):
             return
