@@ -11,7 +11,7 @@ from functrain.errors.nearest import unknown_attribute
 from functrain.listeners.console import Console
 from functrain.listeners.digests import Digests
 from functrain.listeners.every import Every
-from functrain.listeners.gradient_monitor import GradientMonitor
+from functrain.listeners.group_monitors import GradientMonitor, UpdateMonitor
 from functrain.listeners.live_curves import LiveCurves
 from functrain.listeners.media import Media
 from functrain.listeners.memory_monitor import MemoryMonitor
@@ -29,7 +29,6 @@ from functrain.listeners.sinks import (
     WandB,
 )
 from functrain.listeners.throughput_monitor import ThroughputMonitor
-from functrain.listeners.update_monitor import UpdateMonitor
 from functrain.training.progress.bar import ProgressBar
 
 __all__ = [
