@@ -4,8 +4,7 @@ from functrain.listeners.sinks.csv import CSV
 from functrain.listeners.sinks.jsonl import JSONL
 from functrain.listeners.sinks.mlflow import MLflow
 from functrain.listeners.sinks.sink import Destination, Sink
+from functrain.listeners.sinks.step_trackers import Trackio, WandB
 from functrain.listeners.sinks.tensorboard import TensorBoard
-from functrain.listeners.sinks.trackio import Trackio
-from functrain.listeners.sinks.wandb import WandB
 
 __all__ = ["CSV", "JSONL", "Destination", "MLflow", "Sink", "TensorBoard", "Trackio", "WandB"]
