@@ -11,7 +11,7 @@ from functrain.errors import LogError
 from functrain.metrics.log_file import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of
 from functrain.plotting.compare import short_names
-from functrain.view.chart_file import check_format, draw
+from functrain.view.page import check_format, draw
 from functrain.view.run_logs import read_log, runs_at
 
 

@@ -92,12 +92,8 @@ class Digests:
         # A write that was cut short may have left some of the pending rows in the file.
         pending = [_decoded(line, self.path)["step"] - 1 for line in self._pending[:1]]
         last = min([event.state.counters.step, *pending])
-        self._batch, self._resumed, self._failing, kept = None, False, False, 0
-        for line in self._file.read().splitlines(keepends=True):
-            if _decoded(line, self.path)["step"] > last:
-                break
-            kept += len(line)
-        self._file.open(kept)
+        self._batch, self._resumed, self._failing = None, False, False
+        self._file.open_after(lambda line: _decoded(line, self.path)["step"] <= last)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
         """Hash the batch if this step gets a row."""

@@ -67,10 +67,8 @@ class SampleText:
         after = counters.step if event.resumed is None or self._last is None else self._last
         self._last = after
         if self.path is not None and self._writes:
-            self._file = LineFile(self.path)
-            lines = self._file.read().splitlines(keepends=True)
-            kept = [line for line in lines if step_of(line, self._file.path) <= after]
-            self._file.open(sum(map(len, kept)))
+            file = self._file = LineFile(self.path)
+            file.open_after(lambda line: step_of(line, file.path) <= after)
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Sample a text if one is due."""

@@ -11,7 +11,7 @@ from functrain.plotting.columns import Columns
 from functrain.plotting.compare import compare
 from functrain.plotting.curves import curves, figure_of, schedule_curve
 from functrain.plotting.options import Options
-from functrain.plotting.smoothing import smoothed
+from functrain.plotting.points import smoothed
 
 __all__ = [
     "Chart",

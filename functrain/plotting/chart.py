@@ -11,7 +11,6 @@ import attrs
 from functrain.metrics.mode import mode_of_name
 from functrain.plotting.colors import DASHES
 from functrain.plotting.columns import Columns
-from functrain.plotting.decimation import decimated, drawable, undrawable
 from functrain.plotting.metric_names import (
     TITLES,
     chosen,
@@ -22,7 +21,7 @@ from functrain.plotting.metric_names import (
     spans_magnitudes,
 )
 from functrain.plotting.options import Options
-from functrain.plotting.smoothing import smoothed
+from functrain.plotting.points import decimated, drawable, smoothed, undrawable
 from functrain.plotting.x_values import LABELS, x_values
 
 # Smaller positive values are not drawn on a logarithmic axis.

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 import attrs
 
-from functrain.errors import ConfigurationError
-from functrain.errors.validators import one_of
+from functrain.errors.validators import number, one_of
 from functrain.plotting.colors import THEMES
-from functrain.plotting.x_values import check_unit
+from functrain.plotting.x_values import LABELS
 
 
 def _texts(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -36,14 +35,7 @@ class Options:
     """
 
     metrics: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    x: str = "step"
-    smooth: float = 0.05
+    x: str = attrs.field(default="step", validator=one_of(*LABELS))
+    smooth: float = attrs.field(default=0.05, validator=number(minimum=0, below=1))
     log: bool | None = None
     theme: str = attrs.field(default="light", validator=one_of(*THEMES))
-
-    def __attrs_post_init__(self) -> None:
-        check_unit(self.x)
-        if not 0 <= self.smooth < 1:
-            raise ConfigurationError(
-                f"smooth={self.smooth}: expected a share of the values, from 0 to below 1"
-            )

@@ -5,25 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 
-from functrain.errors import ConfigurationError, LogError
-from functrain.errors.nearest import nearest
+from functrain.errors import LogError
 from functrain.plotting.columns import Columns
 
 LABELS = {"step": "step", "epoch": "epoch", "samples": "samples", "time": "time (s)"}
 # ``fit`` logs no samples and no time, but a listener may.
 _LOGGED_AS = {"step": ("step",), "samples": ("samples",), "time": ("seconds", "time")}
-
-
-def check_unit(unit: str) -> None:
-    """Check that a log can be drawn over a unit.
-
-    Raises:
-        ConfigurationError: it is unknown; the message lists all units.
-    """
-    if unit not in LABELS:
-        raise ConfigurationError(
-            f"x={unit!r}: expected one of {', '.join(LABELS)}{nearest(unit, LABELS)}"
-        )
 
 
 def x_values(columns: Columns, unit: str = "step") -> array[float]:
@@ -42,7 +29,6 @@ def x_values(columns: Columns, unit: str = "step") -> array[float]:
         >>> list(x_values(Columns.of(rows), "epoch"))
         [0.5, 1.0, 1.5, 2.0, 2.5]
     """
-    check_unit(unit)
     if unit == "epoch":
         return _epochs(columns)
     for name in _LOGGED_AS[unit]:

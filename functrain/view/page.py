@@ -1,16 +1,20 @@
-"""A self-contained HTML page: curves as SVG, one style sheet, no script."""
+"""A self-contained HTML page: curves as SVG, one style sheet, no script; and charts in files."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
+from functrain.errors import ConfigurationError
 from functrain.plotting import Chart
+from functrain.plotting.curves import FORMATS, figure_of
 from functrain.view.charts import charts
 from functrain.view.markup import Markup, element
 
 # No network and no script, in case a name smuggles one into the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_FORMATS = (*FORMATS, ".html")
 
 
 def page(title: str, *body: object) -> str:
@@ -50,6 +54,35 @@ def chart_page(chart: Chart, notes: tuple[str, ...] = ()) -> str:
     """
     lines = [element("p", note, class_="quiet") for note in notes]
     return page(chart.title, element("h1", chart.title), *lines, chart_html(chart))
+
+
+def draw(chart: Chart, path: Path, notes: tuple[str, ...] = ()) -> None:
+    """Write a chart.
+
+    Args:
+        chart: what to draw.
+        path: ``.html`` writes a self-contained page, ``.png``, ``.svg`` and ``.pdf`` a picture.
+        notes: lines above the curves of a page.
+
+    Raises:
+        ConfigurationError: the name has another ending.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_format(path)
+    if path.suffix.lower() == ".html":
+        path.write_text(chart_page(chart, notes), "utf-8")
+    else:
+        figure_of(chart, path)
+
+
+def check_format(path: Path) -> None:
+    """Check that a file name ends in a known format.
+
+    Raises:
+        ConfigurationError: it does not; the message lists the formats.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigurationError(f"{path}: expected a file name ending in {', '.join(_FORMATS)}")
 
 
 @cache

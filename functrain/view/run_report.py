@@ -7,16 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from functrain.plotting.chart import chart_of
-from functrain.plotting.decimation import drawable
 from functrain.plotting.metric_names import POSITIONS
+from functrain.plotting.points import drawable
 from functrain.tree.printing import byte_size
 from functrain.view import page_tables
 from functrain.view.markup import Markup, element, joined
 from functrain.view.page import chart_html, page
 from functrain.view.plain_text import metrics_text, moment
 from functrain.view.report_facts import Facts, read_facts
-from functrain.view.report_notices import notices
-from functrain.view.report_status import status_of
+from functrain.view.report_findings import notices, status_of
 from functrain.view.run_checkpoints import best_step, entries_of, monitored
 
 FILE_NAME = "report.html"

@@ -55,8 +55,13 @@ def test_metrics_are_chosen_by_globs() -> None:
 
 @pytest.mark.parametrize("smooth", [-0.1, 1.0, float("nan")])
 def test_a_window_that_is_no_share_raises(smooth: float) -> None:
-    with pytest.raises(ConfigurationError, match="a share of the values"):
+    with pytest.raises(ConfigurationError, match=r"smooth: expected a number in \[0, 1\)"):
         Options(smooth=smooth)
+
+
+def test_an_unknown_unit_raises_and_the_error_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"x: .* did you mean 'epoch'"):
+        Options(x="epochs")
 
 
 def test_a_loss_over_orders_of_magnitude_has_a_log_axis_unless_log_is_given() -> None:

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from functrain.errors import ConfigurationError, LogError
+from functrain.errors import LogError
 from functrain.plotting import Columns, smoothed
-from functrain.plotting.decimation import decimated, undrawable
+from functrain.plotting.points import decimated, undrawable
 from functrain.plotting.x_values import x_values
 
 
@@ -47,10 +47,6 @@ class TestXValues:
         assert x_values(Columns.of(rows), "time")[1] == 0.5
         with pytest.raises(LogError, match=r"no 'samples' in every row.*it has \['step'"):
             x_values(Columns.of(ROWS), "samples")
-
-    def test_an_unknown_unit_raises_and_the_error_names_the_nearest(self) -> None:
-        with pytest.raises(ConfigurationError, match="did you mean 'epoch'"):
-            x_values(Columns.of(ROWS), "epochs")
 
 
 class TestDecimation:

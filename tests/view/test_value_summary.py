@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.view.histogram import histogram, in_words
-from functrain.view.value_summary import ValueSummary, value_summaries
+from functrain.view.value_summary import ValueSummary, histogram, in_words, value_summaries
 
 
 def summary(tensor: Tensor) -> ValueSummary:

@@ -50,12 +50,7 @@ class _JSONLines:
     file: LineFile
 
     def open(self, after: int, run: str | None) -> None:
-        kept = 0
-        for line in self.file.read().splitlines(keepends=True):
-            if step_of(line, self.file.path) > after:
-                break
-            kept += len(line)
-        self.file.open(kept)
+        self.file.open_after(lambda line: step_of(line, self.file.path) <= after)
 
     def write(self, rows: list[Row]) -> None:
         self.file.append(b"".join(map(encode, rows)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -37,6 +39,11 @@ class LineFile:
         self._size = size
         if new:
             sync_directory(self.path.parent)
+
+    def open_after(self, wanted: Callable[[bytes], bool]) -> None:
+        """Open the file to append after its first lines that are wanted."""
+        lines = self.read().splitlines(keepends=True)
+        self.open(sum(map(len, itertools.takewhile(wanted, lines))))
 
     def append(self, data: bytes) -> None:
         """Write all of the lines or none."""
