@@ -22,29 +22,21 @@ from functrain.cli.options import (
 from functrain.cli.output import console
 
 
-def train(
-    source: Source,
-    overrides: Overrides = None,
-) -> None:
+def train(source: Source, overrides: Overrides = None) -> None:
     """Train, or resume a run of the same command."""
     from functrain.cli.train import train
 
     raise typer.Exit(train(source, overrides or [], console()))
 
 
-def compile(
-    source: Source,
-    overrides: Overrides = None,
-) -> None:
+def compile(source: Source, overrides: Overrides = None) -> None:
     """Compile the step of a run, so that training starts at once."""
     from functrain.cli.compile import compile
 
     compile(source, overrides or [], console())
 
 
-def init(
-    directory: Annotated[Path, typer.Argument(help="the folder to make")],
-) -> None:
+def init(directory: Annotated[Path, typer.Argument(help="the folder to make")]) -> None:
     """Make a project: a configuration, a model with its data, and tests of both."""
     from functrain.cli.init import init
 

@@ -66,9 +66,7 @@ def _of_model(config: RunConfig) -> ft.Program:
     assert config.optimizer is not None
     assert config.loss is not None
     options = attrs.asdict(
-        config.program,
-        recurse=False,
-        filter=lambda field, _: field.name not in _TRANSFORMATIONS,
+        config.program, recurse=False, filter=lambda field, _: field.name not in _TRANSFORMATIONS
     )
     _check_optimizer(config.optimizer)
     optimizer = instantiated(config.optimizer, "optimizer")

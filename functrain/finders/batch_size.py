@@ -121,11 +121,7 @@ def _refine(fits: Callable[[int], bool], low: int, high: int) -> None:
 
 
 def _speed(
-    program: Program,
-    state: TrainState,
-    batch_of: Callable[[int], Batch],
-    size: int,
-    repeats: int,
+    program: Program, state: TrainState, batch_of: Callable[[int], Batch], size: int, repeats: int
 ) -> float | None:
     """Return samples per second, or ``None`` if memory runs out."""
     try:

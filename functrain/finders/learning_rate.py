@@ -15,12 +15,7 @@ from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.data.seeded_iteration import keep_generators
-from functrain.errors import (
-    ConfigurationError,
-    FinderError,
-    MissingExtraError,
-    NonFiniteError,
-)
+from functrain.errors import ConfigurationError, FinderError, MissingExtraError, NonFiniteError
 from functrain.plotting.colors import THEMES
 from functrain.schedules import Lambda
 from functrain.training.durations import Steps

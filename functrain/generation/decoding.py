@@ -175,11 +175,7 @@ def generate(
     **options: Unpack[Options],
 ) -> list[Tensor]: ...
 def generate(
-    program: Program,
-    state: TrainState,
-    prompt: Prompts,
-    length: int,
-    **options: Unpack[Options],
+    program: Program, state: TrainState, prompt: Prompts, length: int, **options: Unpack[Options]
 ) -> Tensor | list[Tensor]:
     """Continue prompts with a language model; no state and no random generator changes.
 

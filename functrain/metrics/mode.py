@@ -143,10 +143,7 @@ def modes_of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
 
 
 def resolved_mode(
-    monitor: str,
-    mode: Mode | None,
-    directions: Mapping[str, Mode] | None = None,
-    where: str = "",
+    monitor: str, mode: Mode | None, directions: Mapping[str, Mode] | None = None, where: str = ""
 ) -> Mode:
     """Return the direction of a monitored metric.
 

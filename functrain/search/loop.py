@@ -12,12 +12,7 @@ import attrs
 from functrain.errors import ConfigurationError
 from functrain.search import arguments, factories
 from functrain.search.arguments import Direction
-from functrain.search.manifest import (
-    read_members,
-    trial_directory,
-    write_members,
-    write_or_check,
-)
+from functrain.search.manifest import read_members, trial_directory, write_members, write_or_check
 from functrain.search.objective import Objective
 from functrain.search.space import read_space
 from functrain.search.study import Drawn, TrialQueue, open_study

@@ -20,10 +20,7 @@ _ASSUMED = (1000, 10_000, 100_000, 1_000_000)
 # A schedule that has to be followed step by step is drawn for at most this many steps.
 _LONGEST = 20_000
 _POINTS = 500
-_OBSERVED = {
-    "step": "the training loss of each step",
-    "evaluation": "a metric of each evaluation",
-}
+_OBSERVED = {"step": "the training loss of each step", "evaluation": "a metric of each evaluation"}
 
 
 def html(schedule: Schedule) -> Markup:

@@ -13,12 +13,7 @@ from functrain.tree.nodes import Key, Leaf, Tree, children, is_node, items
 from functrain.tree.printing import byte_size, summary, totals
 from functrain.view.blocks import block, code, folding, quiet, table
 from functrain.view.markup import Markup, element
-from functrain.view.value_summary import (
-    ValueSummary,
-    histogram,
-    in_words,
-    value_summaries,
-)
+from functrain.view.value_summary import ValueSummary, histogram, in_words, value_summaries
 
 # A node shows so many children; the rest is only counted.
 _MOST = 100

@@ -51,11 +51,7 @@ def WandB(  # noqa: N802 (a factory that reads as a class)
 
 
 def Trackio(  # noqa: N802 (a factory that reads as a class)
-    project: str,
-    *,
-    every: Duration | str = "1 step",
-    required: bool = False,
-    **init: Any,
+    project: str, *, every: Duration | str = "1 step", required: bool = False, **init: Any
 ) -> Sink:
     """Return a sink for Trackio, which logs each metric under its name at the step of the run.
 
