@@ -19,10 +19,11 @@ from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 
 @attrs.frozen
 class Result:
-    """The result for one checkpoint; ``problem`` is ``None`` if it is valid."""
+    """The result for one checkpoint; ``problem`` is ``None`` if it is ``ok``."""
 
     path: Path
-    size: int
+    ok: bool
+    bytes: int
     seconds: float
     problem: str | None
 
@@ -43,19 +44,9 @@ def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
     """
     chosen = list(dict.fromkeys(found for path in paths for found in paths_of(path)))
     results = [_verified(path) for path in chosen]
-    valid = all(result.problem is None for result in results)
+    valid = all(result.ok for result in results)
     if json:
-        documents = [
-            {
-                "path": result.path,
-                "ok": result.problem is None,
-                "bytes": result.size,
-                "seconds": result.seconds,
-                "problem": result.problem,
-            }
-            for result in results
-        ]
-        output.print_json({"ok": valid, "checkpoints": documents})
+        output.print_json({"ok": valid, "checkpoints": list(map(attrs.asdict, results))})
     else:
         _print(results, console)
     return valid
@@ -67,7 +58,7 @@ def _verified(path: Path) -> Result:
         check_step(path, checkpoint.verify(path))
     except FunctrainError as error:
         problem = str(getattr(error, "strerror", None) or error)
-    return Result(path, size, time.perf_counter() - begin, problem)
+    return Result(path, problem is None, size, time.perf_counter() - begin, problem)
 
 
 def _print(results: list[Result], console: Console) -> None:
@@ -75,10 +66,9 @@ def _print(results: list[Result], console: Console) -> None:
         *("", "size", "seconds", "checkpoint"), right=("size", "seconds"), folded=("checkpoint",)
     )
     for result in results:
-        fine = result.problem is None
         table.add_row(
-            output.cell("OK" if fine else "damaged", "green" if fine else "red"),
-            byte_size(result.size),
+            output.cell("OK", "green") if result.ok else output.cell("damaged", "red"),
+            byte_size(result.bytes),
             f"{result.seconds:.2f}",
             output.cell(_short(result.path)),
         )

@@ -11,9 +11,8 @@ from typing import Any
 
 import attrs
 
-from functrain.config.defaults import Include, includes
+from functrain.config.includes import Include, SearchPath, includes
 from functrain.config.locations import join_key
-from functrain.config.search_path import SearchPath
 from functrain.config.yaml_file import YamlFile
 from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from functrain.config import overrides as words
 from functrain.config.composition import compose_files
 from functrain.config.conversion import convert
+from functrain.config.includes import EXAMPLES, SearchPath, read_file
 from functrain.config.locations import Places, add_location, build_key, join_key
 from functrain.config.schema import RunConfig, SearchConfig
-from functrain.config.search_path import EXAMPLES, SearchPath, read_file
 from functrain.config.yaml_file import YamlFile, parse_file
 from functrain.errors import ConfigError, SearchError
 from functrain.errors.nearest import nearest

@@ -11,8 +11,7 @@ import attrs
 import yaml
 
 from functrain.config.composition import Choices, Composition, merge
-from functrain.config.defaults import Include
-from functrain.config.search_path import SearchPath
+from functrain.config.includes import Include, SearchPath
 from functrain.config.yaml_file import parse_value, problem
 from functrain.errors import ConfigError
 from functrain.errors.nearest import nearest

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from functrain.errors import ConfigurationError
-from functrain.generation import bounds
+from functrain.errors.validators import integer, number
+
+# The values that the options accept, here and in the sampler.
+TEMPERATURE = number(minimum=0, finite=False)
+TOP_K = integer(minimum=0)
+TOP_P = MIN_P = number(minimum=0, maximum=1)
+REPETITION_PENALTY = number(above=0, finite=False)
+NO_REPEAT_NGRAM_SIZE = integer(minimum=0)
 
 
 def repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
@@ -30,7 +37,7 @@ def repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor
         >>> repetition_penalty(torch.tensor([2.0, -2.0, 1.0]), torch.tensor([0, 0, 1]), 2.0)
         tensor([ 1., -4.,  1.])
     """
-    bounds.REPETITION_PENALTY.check("repetition_penalty", penalty)
+    REPETITION_PENALTY.check("repetition_penalty", penalty)
     less = torch.where(logits < 0, logits * penalty, logits / penalty)
     return torch.where(_marked(logits, tokens), less, logits)
 
@@ -52,7 +59,7 @@ def no_repeat_ngram(logits: Tensor, tokens: Tensor, size: int) -> Tensor:
         >>> no_repeat_ngram(torch.zeros(3), torch.tensor([0, 1, 2, 0]), 2)
         tensor([0., -inf, 0.])
     """
-    bounds.NO_REPEAT_NGRAM_SIZE.check("no_repeat_ngram_size", size)
+    NO_REPEAT_NGRAM_SIZE.check("no_repeat_ngram_size", size)
     if not 0 < size <= tokens.shape[-1]:
         return logits
     ngrams = tokens.unfold(-1, size, 1)
@@ -80,7 +87,7 @@ def temperature(logits: Tensor, value: float) -> Tensor:
         >>> temperature(torch.tensor([1.0, 3.0]), 2.0)
         tensor([0.5000, 1.5000])
     """
-    bounds.TEMPERATURE.check("temperature", value)
+    TEMPERATURE.check("temperature", value)
     if value == 0:
         raise ConfigurationError("temperature 0 divides by zero; take logits.argmax(-1) instead")
     return logits / value
@@ -102,7 +109,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
         >>> top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
         tensor([-inf, 3., 2.])
     """
-    bounds.TOP_K.check("top_k", k)
+    TOP_K.check("top_k", k)
     if not 0 < k < logits.shape[-1]:
         return logits
     last = logits.topk(k).values[..., -1:]
@@ -126,7 +133,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         >>> top_p(torch.tensor([0.5, 0.2, 0.3]).log(), 0.6).exp()
         tensor([0.5000, 0.0000, 0.3000])
     """
-    bounds.TOP_P.check("top_p", p)
+    TOP_P.check("top_p", p)
     if p == 1:
         return logits
     # In ascending order like transformers: small numbers are added first, and ties match.
@@ -152,7 +159,7 @@ def min_p(logits: Tensor, p: float) -> Tensor:
         >>> min_p(torch.tensor([0.5, 0.2, 0.3]).log(), 0.5).exp()
         tensor([0.5000, 0.0000, 0.3000])
     """
-    bounds.MIN_P.check("min_p", p)
+    MIN_P.check("min_p", p)
     probabilities = logits.softmax(-1)
     least = p * probabilities.amax(-1, keepdim=True)
     return logits.masked_fill(probabilities < least, -torch.inf)

@@ -8,7 +8,6 @@ import attrs
 from torch import Tensor
 
 from functrain.errors.validators import optional
-from functrain.generation import bounds
 from functrain.generation import logits_processors as processors
 from functrain.generation.multinomial import check, draw
 
@@ -40,13 +39,13 @@ class Sampler:
         tensor([[  -inf, 1.5000, 2.0000]])
     """
 
-    temperature: float = attrs.field(default=1.0, validator=bounds.TEMPERATURE)
-    top_k: int | None = attrs.field(default=None, validator=optional(bounds.TOP_K))
-    top_p: float | None = attrs.field(default=None, validator=optional(bounds.TOP_P))
-    min_p: float | None = attrs.field(default=None, validator=optional(bounds.MIN_P))
-    repetition_penalty: float = attrs.field(default=1.0, validator=bounds.REPETITION_PENALTY)
+    temperature: float = attrs.field(default=1.0, validator=processors.TEMPERATURE)
+    top_k: int | None = attrs.field(default=None, validator=optional(processors.TOP_K))
+    top_p: float | None = attrs.field(default=None, validator=optional(processors.TOP_P))
+    min_p: float | None = attrs.field(default=None, validator=optional(processors.MIN_P))
+    repetition_penalty: float = attrs.field(default=1.0, validator=processors.REPETITION_PENALTY)
     no_repeat_ngram_size: int | None = attrs.field(
-        default=None, validator=optional(bounds.NO_REPEAT_NGRAM_SIZE)
+        default=None, validator=optional(processors.NO_REPEAT_NGRAM_SIZE)
     )
 
     def __call__(self, logits: Tensor, tokens: Tensor, uniform: Tensor) -> Tensor:
