@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.row(45)
+
 MINE = '''
 """A run's own function: it shows what it was given."""
 
@@ -71,7 +73,6 @@ def named(run: Path) -> Iterator[Callable[[str], Path]]:
     path.write_text(before)
 
 
-@pytest.mark.row(45)
 class TestTexts:
     def test_it_prints_the_prompt_and_length_characters(self, functrain: Any, run: Path) -> None:
         first, second = (functrain("generate", run, "The ", "--length", 30) for _ in range(2))
@@ -152,7 +153,6 @@ class TestTexts:
         assert capsys.readouterr().out == "a\x1b[2J\na\\x1b[2J\tä\n"
 
 
-@pytest.mark.row(45)
 class TestOwnFunctions:
     def test_a_text_or_an_iterator_of_pieces(self, functrain: Any, named: Any) -> None:
         run = named("mine.whole")
@@ -183,7 +183,6 @@ class TestOwnFunctions:
         assert done.err.count("\n") == 1
 
 
-@pytest.mark.row(45)
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),

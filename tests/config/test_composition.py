@@ -11,6 +11,8 @@ from functrain import config
 from functrain.config.loading import compose
 from functrain.errors import ConfigError
 
+pytestmark = pytest.mark.row(46)
+
 FILES = {
     "run.yaml": """
 defaults:
@@ -109,7 +111,6 @@ def of_hydra(folder: Path, name: str, overrides: list[str]) -> Any:
         return OmegaConf.to_container(found)
 
 
-@pytest.mark.row(46)
 @pytest.mark.filterwarnings("ignore:In 'last'.*_self_")
 @pytest.mark.parametrize(("name", "overrides"), CASES, ids=lambda case: str(case))
 def test_hydra_composes_the_same(folder: Path, name: str, overrides: list[str]) -> None:
@@ -117,7 +118,6 @@ def test_hydra_composes_the_same(folder: Path, name: str, overrides: list[str]) 
     assert ours == of_hydra(folder, name, overrides)
 
 
-@pytest.mark.row(46)
 class TestMistakes:
     def message(self, folder: Path, name: str, *overrides: str) -> str:
         with pytest.raises(ConfigError) as caught:
@@ -177,7 +177,6 @@ class TestMistakes:
         assert "other.yaml:2: seed: duplicate key, first in line 1" in said
 
 
-@pytest.mark.row(46)
 def test_a_value_of_an_included_file_is_located_there(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("defaults: [program: mine]\nseed: 1\n")
     (tmp_path / "program").mkdir()

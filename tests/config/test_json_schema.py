@@ -12,6 +12,8 @@ from functrain import config
 from functrain.config.json_schema import json_schema
 from functrain.config.yaml_file import parse_file
 
+pytestmark = pytest.mark.row(46)
+
 jsonschema = pytest.importorskip("jsonschema")
 PACKAGE = Path(config.__file__).parent.parent / "examples"
 EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
@@ -30,14 +32,12 @@ def read(path: Path) -> Any:
     return {**found.data, **({"defaults": found.defaults} if found.defaults else {})}
 
 
-@pytest.mark.row(46)
 def test_it_is_a_valid_schema_of_its_draft() -> None:
     schema = json_schema()
     assert schema["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.row(46)
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.name)
 def test_shipped_files_are_valid(path: Path) -> None:
     if "base" in yaml.safe_load(path.read_text()):
@@ -45,7 +45,6 @@ def test_shipped_files_are_valid(path: Path) -> None:
     assert errors(read(path)) == []
 
 
-@pytest.mark.row(46)
 @pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_shipped_groups_are_targets(path: Path) -> None:
     schema = json_schema()
@@ -54,13 +53,11 @@ def test_shipped_groups_are_targets(path: Path) -> None:
     assert callable(getattr(made, "init", None))
 
 
-@pytest.mark.row(46)
 @pytest.mark.parametrize("name", ["digits", "chargpt"])
 def test_a_resolved_configuration_is_valid(name: str) -> None:
     assert errors(config.load(name).plain) == []
 
 
-@pytest.mark.row(46)
 def test_every_key_is_described() -> None:
     schema = json_schema()
     parts = {"": schema, **{k: v for k, v in schema["$defs"].items() if "properties" in v}}
@@ -70,7 +67,6 @@ def test_every_key_is_described() -> None:
             assert "description" in value or "$ref" in value, f"{name}.{key}"
 
 
-@pytest.mark.row(46)
 @pytest.mark.parametrize(
     "change",
     [
@@ -93,7 +89,6 @@ def test_the_schema_rejects_mistakes(change: dict[str, Any]) -> None:
     assert errors({**plain, **change})
 
 
-@pytest.mark.row(46)
 @pytest.mark.parametrize("name", ["bf16", "bfloat16", "fp16", "float16"])
 def test_a_precision_has_the_name_of_its_dtype_too(name: str) -> None:
     loaded = config.load("digits", [f"program.precision={name}"])
@@ -102,7 +97,6 @@ def test_a_precision_has_the_name_of_its_dtype_too(name: str) -> None:
     assert config.build_program(loaded.config).recipe.precision == short
 
 
-@pytest.mark.row(46)
 def test_a_reference_may_replace_any_value() -> None:
     plain = config.load("digits").plain
     changes = {"seed": "${x}", "fit": {"until": "${x}"}, "schedule": "${x}", "seeds": ["${x}"]}

@@ -15,6 +15,8 @@ import functrain as ft
 from functrain import tree
 from functrain.generation import Drawn, Sampler, generate, stream
 
+pytestmark = pytest.mark.row(45)
+
 # A high temperature, because the tied weights of a new model make it repeat itself.
 WARM = Sampler(temperature=20.0)
 PROMPT = torch.tensor([1, 2, 3])
@@ -46,7 +48,6 @@ def state(program: ft.Program) -> ft.TrainState:
     return program.init(seed=1)
 
 
-@pytest.mark.row(45)
 class TestPurity:
     def test_state_and_generators_are_unchanged_and_the_seed_decides(self) -> None:
         program = ft.program(TinyTransformer, predict_next, ft.optim.SGD(lr=0.1))
@@ -121,7 +122,6 @@ class TestPurity:
         assert plain.history.rows == sampled.history.rows
 
 
-@pytest.mark.row(45)
 class TestBatches:
     def test_a_text_does_not_depend_on_the_other_texts(
         self, program: ft.Program, state: ft.TrainState
@@ -162,7 +162,6 @@ class TestBatches:
         assert isinstance(found[0], Drawn)
 
 
-@pytest.mark.row(45)
 class TestEnds:
     def test_a_stop_token_ends_only_its_text(
         self, program: ft.Program, state: ft.TrainState
@@ -207,7 +206,6 @@ class TestEnds:
         assert not torch.equal(found["ema"], found["params"])
 
 
-@pytest.mark.row(45)
 class TestErrors:
     @pytest.mark.parametrize(
         ("prompt", "message"),

@@ -14,6 +14,8 @@ from functrain import metrics
 from functrain.errors import ConfigurationError
 from functrain.listeners import Console
 
+pytestmark = pytest.mark.row(41)
+
 
 def lines(style: str, every: str = "10 steps", **options: Any) -> list[str]:
     file = io.StringIO()
@@ -21,7 +23,6 @@ def lines(style: str, every: str = "10 steps", **options: Any) -> list[str]:
     return file.getvalue().splitlines()
 
 
-@pytest.mark.row(41)
 def test_minimal_prints_evaluations_and_the_end() -> None:
     found = lines("minimal", eval_every="10 steps")
     assert [line.split(":")[0] for line in found] == [
@@ -34,7 +35,6 @@ def test_minimal_prints_evaluations_and_the_end() -> None:
     assert found[-1] == "ended at step 20: max_steps (reached 20 steps)"
 
 
-@pytest.mark.row(41)
 def test_standard_prints_loss_lr_speed_and_time_left_every_n_steps() -> None:
     found = lines("standard", eval_every="20 steps")
     assert found[0] == "training from step 0 of 20"
@@ -47,7 +47,6 @@ def test_standard_prints_loss_lr_speed_and_time_left_every_n_steps() -> None:
     assert [line.split()[1] for line in found[1:]] == ["10/20", "20/20", "20", "20", "at"]
 
 
-@pytest.mark.row(41)
 def test_verbose_prints_epochs_checkpoints_norm_and_memory(tmp_path: Path) -> None:
     text = "\n".join(lines("verbose", directory=tmp_path / "run"))
     assert "epoch 1 ended  loss" in text
@@ -56,14 +55,12 @@ def test_verbose_prints_epochs_checkpoints_norm_and_memory(tmp_path: Path) -> No
     assert re.search(r"step 10/20 .*grad_norm .*host \d+ MiB", text)
 
 
-@pytest.mark.row(41)
 def test_a_resumed_run_prints_where_it_continues(tmp_path: Path) -> None:
     lines("standard", directory=tmp_path / "run", until="4 steps")
     found = lines("standard", directory=tmp_path / "run")
     assert found[0] == f"continuing {tmp_path / 'run' / 'step-00000004'} from step 4 of 20"
 
 
-@pytest.mark.row(41)
 def test_only_printed_metrics_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     fetch, asked = metrics.fetch, []
     monkeypatch.setattr(metrics, "fetch", lambda rows: (asked.append(rows), fetch(rows))[1])

@@ -21,6 +21,8 @@ from functrain.listeners.mirror import Mirror
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 from fsspec.implementations.memory import MemoryFileSystem
 
+pytestmark = pytest.mark.row(38)
+
 
 def train(directory: Path, until: str, **options: Any) -> ft.Run:
     torch.manual_seed(0)
@@ -35,7 +37,6 @@ def url() -> str:
     return f"memory://{uuid.uuid4().hex}/run"
 
 
-@pytest.mark.row(38)
 @pytest.mark.parametrize("background", [False, True])
 def test_a_run_resumes_from_its_copy_in_the_same_bytes(tmp_path: Path, background: bool) -> None:
     straight = train(tmp_path / "straight", "20 steps")
@@ -69,7 +70,6 @@ def break_uploads(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     monkeypatch.setattr(MemoryFileSystem, "put_file", failing)
 
 
-@pytest.mark.row(38)
 def test_a_failed_copy_warns_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +85,6 @@ def test_a_failed_copy_warns_and_the_next_is_tried(
     assert 3 in Checkpoints(tmp_path / "run").steps()
 
 
-@pytest.mark.row(38)
 def test_a_failed_required_copy_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,8 +23,9 @@ from functrain.listeners import (
     UpdateMonitor,
 )
 
+pytestmark = pytest.mark.row(44)
 
-@pytest.mark.row(44)
+
 def test_group_norms_add_up_to_the_norm_of_the_step() -> None:
     monitor = GradientMonitor(program(), "3 steps", {"biases": "*.bias", "rest": "*"})
     run = fit([monitor])
@@ -36,13 +37,11 @@ def test_group_norms_add_up_to_the_norm_of_the_step() -> None:
             assert both == pytest.approx(row["grad_norm"], rel=1e-6)
 
 
-@pytest.mark.row(44)
 def test_by_default_the_groups_are_the_models_children() -> None:
     run = fit([GradientMonitor(program(), "1 step")], until="1 step")
     assert {"grad_norm.0", "grad_norm.1", "grad_norm.3"} <= run.history.rows[0].keys()
 
 
-@pytest.mark.row(44)
 def test_update_ratios_match_the_weights() -> None:
     run = fit([UpdateMonitor(program(), "4 steps", {"head": "3.*"})], until="8 steps")
     states = {0: program().init()}
@@ -57,7 +56,6 @@ def test_update_ratios_match_the_weights() -> None:
     assert run.history.column("update_ratio.head")[0] == [4, 8]
 
 
-@pytest.mark.row(44)
 def test_peak_memory_of_the_process_is_logged() -> None:
     psutil = pytest.importorskip("psutil")
     run = fit([MemoryMonitor("5 steps")])
@@ -67,7 +65,6 @@ def test_peak_memory_of_the_process_is_logged() -> None:
     assert found == sorted(found)
 
 
-@pytest.mark.row(44)
 def test_throughput_is_that_of_the_steps_since_the_last_time() -> None:
     seconds = iter([0.0, 2.0, 10.0])
     monitor = ThroughputMonitor("5 steps", lambda batch: 7, clock=lambda: next(seconds))
@@ -77,7 +74,6 @@ def test_throughput_is_that_of_the_steps_since_the_last_time() -> None:
     assert run.history.column("tokens_per_second") == ([5, 10], [35 / 2, 35 / 8])
 
 
-@pytest.mark.row(44)
 def test_tokens_are_those_of_all_batches_of_a_step() -> None:
     seconds = iter(range(100))
     monitor = ThroughputMonitor("1 step", torch.numel, clock=lambda: next(seconds))
@@ -88,7 +84,6 @@ def test_tokens_are_those_of_all_batches_of_a_step() -> None:
     assert run.history.column("tokens_per_second") == ([1, 2], [16, 4])
 
 
-@pytest.mark.row(44)
 def test_monitors_do_not_change_training_bitwise() -> None:
     made = program()
     monitors = [MemoryMonitor("2 steps"), GradientMonitor(made, "1 step"), UpdateMonitor(made)]
@@ -104,7 +99,6 @@ def test_monitors_do_not_change_training_bitwise() -> None:
     assert rows == without.history.rows
 
 
-@pytest.mark.row(44)
 def test_only_a_monitored_step_is_not_made_in_place() -> None:
     places: list[int] = []
 
@@ -117,7 +111,6 @@ def test_only_a_monitored_step_is_not_made_in_place() -> None:
     assert moved == [3]  # the fourth
 
 
-@pytest.mark.row(44)
 def test_monitored_values_reach_log_and_sinks(tmp_path: Path) -> None:
     sink = JSONL(tmp_path / "some.jsonl")
     fit([GradientMonitor(program(), "2 steps"), sink, CSV(tmp_path / "a.csv")], directory=tmp_path)
@@ -126,7 +119,6 @@ def test_monitored_values_reach_log_and_sinks(tmp_path: Path) -> None:
     assert "grad_norm.0" in (tmp_path / "a.csv").read_text()
 
 
-@pytest.mark.row(44)
 def test_a_batch_without_samples_is_skipped() -> None:
     made = ft.program(model, loss, ft.optim.SGD(lr=0.1))
     batches = [(torch.zeros(n, 4), torch.zeros(n, 1)) for n in (3, 0, 2)]

@@ -12,8 +12,9 @@ from functrain import tree
 from functrain.errors import ListenerError
 from functrain.listeners import Profiler
 
+pytestmark = pytest.mark.row(43)
 
-@pytest.mark.row(43)
+
 def test_it_writes_a_trace_and_a_table_of_the_chosen_steps(tmp_path: Path) -> None:
     fit([Profiler(tmp_path / "profile", wait=2, warmup=1, active=3)])
     names = sorted(file.name for file in (tmp_path / "profile").iterdir())
@@ -24,7 +25,6 @@ def test_it_writes_a_trace_and_a_table_of_the_chosen_steps(tmp_path: Path) -> No
     assert "aten::addmm" in (tmp_path / "profile" / names[1]).read_text()
 
 
-@pytest.mark.row(43)
 def test_it_does_not_change_training_bitwise(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path / "profile", wait=1, warmup=1, active=2, repeat=0)
     with_it = fit([profiler], directory=tmp_path / "a")
@@ -35,13 +35,11 @@ def test_it_does_not_change_training_bitwise(tmp_path: Path) -> None:
     assert len(list((tmp_path / "profile").glob("*.txt"))) == 5
 
 
-@pytest.mark.row(43)
 def test_a_run_that_ends_while_recording_leaves_a_trace(tmp_path: Path) -> None:
     fit([Profiler(tmp_path, wait=0, warmup=0, active=50)], until="4 steps")
     assert (tmp_path / "step-00000004.txt").exists()
 
 
-@pytest.mark.row(43)
 def test_steps_after_the_last_recording_are_not_profiled(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1, active=2)
     watched: list[bool] = []
@@ -54,7 +52,6 @@ def test_steps_after_the_last_recording_are_not_profiled(tmp_path: Path) -> None
     assert watched == [True, True, True, False, False, False]
 
 
-@pytest.mark.row(43)
 def test_it_stops_after_an_exception_and_serves_the_next_run(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1, active=2)
     for _ in range(2):
@@ -65,7 +62,6 @@ def test_it_stops_after_an_exception_and_serves_the_next_run(tmp_path: Path) -> 
     assert (tmp_path / "step-00000004.txt").exists()
 
 
-@pytest.mark.row(43)
 def test_a_resumed_run_is_profiled_from_where_it_resumes(tmp_path: Path) -> None:
     for until in ("7 steps", "20 steps"):
         profiler = Profiler(tmp_path / "profile", wait=1, warmup=1, active=2)

@@ -17,6 +17,8 @@ from functrain import tree
 from functrain.errors import ListenerError, LogError
 from functrain.listeners import Every, SampleText
 
+pytestmark = pytest.mark.row(45)
+
 
 def write(program: ft.Program, state: ft.TrainState) -> str:
     """Return a text that depends on the weights and on every random generator."""
@@ -25,7 +27,6 @@ def write(program: ft.Program, state: ft.TrainState) -> str:
         return f"{module(X[:2]).sum().item() + drawn:.12f}"
 
 
-@pytest.mark.row(45)
 @pytest.mark.parametrize("every", [None, "1 step", "0.5 epochs"])
 def test_sampling_does_not_change_training_bitwise(tmp_path: Path, every: str | None) -> None:
     samples = SampleText(program(), write, every=every, path=tmp_path / "samples.jsonl")
@@ -40,7 +41,6 @@ def test_sampling_does_not_change_training_bitwise(tmp_path: Path, every: str | 
     assert logs[0] == logs[1]
 
 
-@pytest.mark.row(45)
 @pytest.mark.parametrize(
     ("every", "steps"), [(None, [5, 10, 15, 20]), ("6 steps", [6, 12, 18]), ("1 epoch", [8, 16])]
 )
@@ -60,7 +60,6 @@ def test_a_resumed_run_samples_the_same_texts(
     assert len({line["text"] for line in lines}) == len(steps)
 
 
-@pytest.mark.row(45)
 def test_without_a_file_texts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     fit([SampleText(program(), lambda program, state: "to be\nor not")], until="5 steps")
     assert capsys.readouterr().out == "step 5: to be\nor not\n"

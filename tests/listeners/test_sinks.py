@@ -20,6 +20,8 @@ from functrain.errors import ListenerError, LogError, SinkWarning
 from functrain.listeners import CSV, JSONL, Sink
 from functrain.metrics.log_file import Row, decode
 
+pytestmark = pytest.mark.row(41)
+
 
 class Memory:
     """A destination in memory that never loses rows, as a tracker, and may be unavailable."""
@@ -55,14 +57,12 @@ def table(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-@pytest.mark.row(41)
 def test_json_lines_equal_the_log(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "some.jsonl"
     fit([JSONL(path)], directory=tmp_path / "run")
     assert path.read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.row(41)
 def test_a_table_has_the_numbers_of_the_log_exactly(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     run = fit([CSV(path)])
@@ -73,7 +73,6 @@ def test_a_table_has_the_numbers_of_the_log_exactly(tmp_path: Path) -> None:
     assert {"eval/loss", "eval/ema/error", "epoch/loss"} <= rows[4].keys() | rows[7].keys()
 
 
-@pytest.mark.row(41)
 def test_pandas_reads_the_table(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     run = fit([CSV(tmp_path / "metrics.csv")])
@@ -84,7 +83,6 @@ def test_pandas_reads_the_table(tmp_path: Path) -> None:
     assert measured["eval/ema/loss"].tolist() == values
 
 
-@pytest.mark.row(41)
 @pytest.mark.parametrize(
     ("every", "expected"),
     [
@@ -101,7 +99,6 @@ def test_rows_with_evaluations_and_epochs_are_written_at_any_interval(
     assert [decode(line)["step"] for line in lines] == expected
 
 
-@pytest.mark.row(41)
 def test_metrics_are_not_fetched_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from functrain import metrics
 
@@ -232,7 +229,6 @@ fit(sinks, directory=here / "run", save_every="6 steps")
     ).read_bytes()
 
 
-@pytest.mark.row(41)
 def test_an_outage_warns_once_and_loses_no_row() -> None:
     memory = Memory(broken=True)
 
@@ -249,7 +245,6 @@ def test_an_outage_warns_once_and_loses_no_row() -> None:
     assert memory.rows == run.history.rows
 
 
-@pytest.mark.row(41)
 def test_a_second_outage_warns_again_and_is_not_retried_at_each_step() -> None:
     memory = Memory()
 
@@ -266,7 +261,6 @@ def test_a_second_outage_warns_again_and_is_not_retried_at_each_step() -> None:
     assert memory.tried < 16
 
 
-@pytest.mark.row(41)
 def test_a_failed_required_destination_ends_the_run(tmp_path: Path) -> None:
     memory = Memory()
 
@@ -288,7 +282,6 @@ def test_a_failed_required_destination_ends_the_run(tmp_path: Path) -> None:
     assert memory.rows == run.history.rows
 
 
-@pytest.mark.row(41)
 def test_unwritten_rows_survive_in_the_checkpoint(tmp_path: Path) -> None:
     away = Memory(broken=True)
     with pytest.warns(SinkWarning):
@@ -298,7 +291,6 @@ def test_unwritten_rows_survive_in_the_checkpoint(tmp_path: Path) -> None:
     assert back.rows == run.history.rows
 
 
-@pytest.mark.row(41)
 def test_a_full_disk_leaves_whole_lines_and_writing_continues_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +314,6 @@ def test_a_full_disk_leaves_whole_lines_and_writing_continues_later(
     assert [decode(line) for line in path.read_bytes().splitlines()] == run.history.rows
 
 
-@pytest.mark.row(41)
 def test_a_full_disk_when_a_column_is_added_loses_no_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +336,6 @@ def test_a_full_disk_when_a_column_is_added_loses_no_column(
     assert [int(row["step"]) for row in written] == [row["step"] for row in run.history.rows]
 
 
-@pytest.mark.row(41)
 def test_rows_kept_during_an_outage_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from functrain.listeners.sinks import sink as module
 
@@ -355,7 +345,6 @@ def test_rows_kept_during_an_outage_are_bounded(monkeypatch: pytest.MonkeyPatch)
     assert "unwritten rows are lost" in str(caught[-1].message)
 
 
-@pytest.mark.row(41)
 @pytest.mark.parametrize("directory", [False, True])
 def test_rows_are_written_when_an_exception_ends_the_run(tmp_path: Path, directory: bool) -> None:
     where = tmp_path / "run" if directory else None

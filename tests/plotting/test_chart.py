@@ -60,7 +60,7 @@ def test_a_window_that_is_no_share_raises(smooth: float) -> None:
 
 
 def test_an_unknown_unit_raises_and_the_error_names_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match=r"x: .* did you mean 'epoch'"):
+    with pytest.raises(ConfigurationError, match=r"x: .*did you mean 'epoch'"):
         Options(x="epochs")
 
 

@@ -19,6 +19,7 @@ from functrain.cli import main
 pytest.importorskip("optuna")
 # The data can only be read from its beginning, of which a run that goes on within an epoch warns.
 pytestmark = [
+    pytest.mark.row(47),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::functrain.errors.ReplayWarning"),
 ]
@@ -133,7 +134,6 @@ def interrupted(folder: Path, number: int, *arguments: str) -> tuple[int | None,
     return ended(started(folder, *arguments))
 
 
-@pytest.mark.row(47)
 def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
     (folder / "base.yaml").write_text(BASE.replace("wait: 0.1", "wait: 0"))
     code, out, err = here("name=whole")
@@ -168,7 +168,6 @@ def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
 POPULATION = ("space.model.width=[2, 3]", "trials=8", "population=4", "seeds=[0, 1]")
 
 
-@pytest.mark.row(47)
 @pytest.mark.long
 def test_a_killed_search_of_populations_resumes(folder: Path, here: Here) -> None:
     code, out, err = here("name=whole", *POPULATION)
@@ -195,7 +194,6 @@ def test_a_killed_search_of_populations_resumes(folder: Path, here: Here) -> Non
     assert out_path.exists()
 
 
-@pytest.mark.row(47)
 def test_two_processes_share_a_search(folder: Path) -> None:
     both = [started(folder, "trials=3") for _ in range(2)]
     outs = []
@@ -213,7 +211,6 @@ def test_two_processes_share_a_search(folder: Path) -> None:
         assert [json.loads(row)["step"] for row in rows] == list(range(1, 7))
 
 
-@pytest.mark.row(47)
 def test_a_mistake_in_the_code_fails_its_trials_and_ends_the_search(here: Here) -> None:
     code, out, err = here("space.model.width=[7]", "max_failures=2")
     assert code == 1, err

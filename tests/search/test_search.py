@@ -18,6 +18,8 @@ from functrain.search.manifest import read_trial
 from functrain.search.objective import Objective
 from functrain.search.report import draw
 
+pytestmark = pytest.mark.row(47)
+
 optuna = pytest.importorskip("optuna")
 
 X = torch.linspace(-1, 1, 16).reshape(-1, 1)
@@ -86,7 +88,6 @@ def states(result: Search) -> list[str]:
     return [row.state for row in report.rows(result.study)]
 
 
-@pytest.mark.row(47)
 def test_every_trial_runs_all_seeds_and_uses_the_mean(tmp_path: Path) -> None:
     objective, said = Recorder(stored=True), []
     result = found(objective, tmp_path, say=said.append)
@@ -103,7 +104,6 @@ def test_every_trial_runs_all_seeds_and_uses_the_mean(tmp_path: Path) -> None:
     assert "±" in said[0]
 
 
-@pytest.mark.row(47)
 def test_finished_seeds_do_not_run_again(tmp_path: Path) -> None:
     found(Recorder(), tmp_path)
     again = Recorder()
@@ -115,7 +115,6 @@ def test_finished_seeds_do_not_run_again(tmp_path: Path) -> None:
     assert states(result) == ["complete"] * 5
 
 
-@pytest.mark.row(47)
 @pytest.mark.sweep
 @pytest.mark.parametrize("call", [4, 1])
 def test_an_interrupted_search_draws_the_same_parameters(tmp_path: Path, call: int) -> None:
@@ -134,7 +133,6 @@ def test_an_interrupted_search_draws_the_same_parameters(tmp_path: Path, call: i
     assert values == [row.value for row in report.rows(found(whole, tmp_path / "whole").study)]
 
 
-@pytest.mark.row(47)
 def test_an_unfinished_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     begun: list[int] = []
 
@@ -153,7 +151,6 @@ def test_an_unfinished_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     assert begun == [0, 2, 0]
 
 
-@pytest.mark.row(47)
 def test_bad_trials_are_pruned_in_their_first_seed(tmp_path: Path) -> None:
     objective = Recorder()
     pruner = {"name": "ThresholdPruner", "upper": 2.0}
@@ -170,7 +167,6 @@ def test_bad_trials_are_pruned_in_their_first_seed(tmp_path: Path) -> None:
 class TestOnlyPruningIsPruning:
     """Exceptions, NaN and early stops do not count as pruning."""
 
-    @pytest.mark.row(47)
     def test_an_exception_fails_the_trial_and_the_search_continues(self, tmp_path: Path) -> None:
         def fail(call: int, seed: int) -> None:
             if call == 3:
@@ -184,7 +180,6 @@ class TestOnlyPruningIsPruning:
         assert str(tmp_path / "trial-0001") in said[1]
         assert "Traceback" in (tmp_path / "trial-0001" / "error.txt").read_text()
 
-    @pytest.mark.row(47)
     def test_an_exception_in_the_model_fails_the_trial(self, tmp_path: Path) -> None:
         class Broken:
             def on_eval_end(self, event: Any) -> None:
@@ -195,7 +190,6 @@ class TestOnlyPruningIsPruning:
         assert states(result) == ["failed"]
         assert "broken" in report.rows(result.study)[0].detail
 
-    @pytest.mark.row(47)
     def test_a_nonfinite_loss_fails_the_trial(self, tmp_path: Path) -> None:
         def objective(params: dict[str, Any], *given: Any) -> ft.Run:
             return train({"lr": 1e30}, *given)
@@ -205,7 +199,6 @@ class TestOnlyPruningIsPruning:
         assert states(result) == ["failed"]
         assert "seed 0: nonfinite: step" in report.rows(result.study)[0].detail
 
-    @pytest.mark.row(47)
     def test_a_nonfinite_metric_fails_the_trial(self, tmp_path: Path) -> None:
         def objective(params: Any, seed: int, directory: Path, listeners: list[Any]) -> ft.Run:
             def nan(model: Any, batch: Any) -> torch.Tensor:
@@ -219,7 +212,6 @@ class TestOnlyPruningIsPruning:
         assert states(result) == ["failed"]
         assert "eval/loss is nan" in report.rows(result.study)[0].detail
 
-    @pytest.mark.row(47)
     def test_early_stopping_and_limits_complete_the_trial(self, tmp_path: Path) -> None:
         rule = ft.EarlyStop("loss", upper=1e-9)
         objective = partial(train, early_stop=rule)
@@ -230,7 +222,6 @@ class TestOnlyPruningIsPruning:
         result = found(objective, tmp_path / "limit", trials=2, pruner=pruner)
         assert states(result) == ["complete"] * 2
 
-    @pytest.mark.row(47)
     def test_a_user_listener_that_stops_completes_the_trial(self, tmp_path: Path) -> None:
         class Enough:
             def on_eval_end(self, event: Any) -> ft.Stop:
@@ -347,7 +338,6 @@ def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
         found(lambda *given: 0.5, tmp_path)
 
 
-@pytest.mark.row(47)
 def test_another_search_in_the_directory_is_an_error(tmp_path: Path) -> None:
     found(train, tmp_path, trials=1)
     with pytest.raises(RunChangedError, match=r"direction: 'minimize' there, 'maximize' now"):
@@ -358,7 +348,6 @@ def test_another_search_in_the_directory_is_an_error(tmp_path: Path) -> None:
     found(train, tmp_path, trials=1, sampler={"name": "RandomSampler"}, pruner=pruner)
 
 
-@pytest.mark.row(47)
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_plots_and_importances_of_any_study(tmp_path: Path, count: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
