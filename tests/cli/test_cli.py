@@ -73,35 +73,6 @@ class TestTrain:
         assert right.returncode == 0, right.stderr
         assert "continuing from step 4" in right.stdout
 
-    def test_diff_distinguishes_equal_from_different(self, tmp_path: Path) -> None:
-        a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
-        for directory, options in ((a, []), (b, []), (c, ["seed=1"])):
-            assert train(directory, *options).returncode == 0
-        same = functrain("diff", str(a), str(b))
-        assert (same.returncode, "the runs are equal" in same.stdout) == (0, True)
-        different = functrain("diff", str(a), str(c))
-        assert different.returncode == 1
-        assert "the logs part at step 1: loss" in different.stdout
-        assert "train.params" in different.stdout
-        assert "the checkpoints part at step" in different.stdout
-
-    def test_a_run_is_listed_shown_and_exported(self, tmp_path: Path) -> None:
-        run, out = tmp_path / "run", tmp_path / "weights.safetensors"
-        assert train(run, "fit.save_every=2 steps").returncode == 0
-        shown = functrain("show", str(run), "--stats", "--json")
-        assert json.loads(shown.stdout)["step"] == 8
-        assert functrain("verify", str(run)).returncode == 0
-        assert functrain("export", str(run), str(out)).returncode == 0
-        before = sorted(path.name for path in run.glob("step-*"))
-        dry = functrain("prune", str(run), "--keep-last", "1", "--dry-run", "--json")
-        done = functrain("prune", str(run), "--keep-last", "1", "--json")
-        gone = json.loads(dry.stdout)["removed"]
-        assert json.loads(done.stdout)["removed"] == gone
-        assert len(gone) > 0
-        assert len([*run.glob("step-*")]) == len(before) - len(gone)
-        listed = json.loads(functrain("ls", str(run), "--json").stdout)["checkpoints"]
-        assert [each["step"] for each in listed if each["best"]] != []
-
 
 # Sends a signal to its own process, once.
 SIGNALS = """
@@ -174,17 +145,6 @@ class TestEndings:
         path.unlink()
         assert train(tmp_path / "run").returncode == 0
 
-    def test_a_run_generates(self, tmp_path: Path) -> None:
-        options = ["fit.until=2 steps", "model.width=16", "model.layers=1"]
-        schedule = "optimizer.lr.warmup_proportion=0.5"
-        assert functrain("train", "chargpt", *options, schedule, cwd=tmp_path).returncode == 0
-        command = ["generate", "runs/chargpt", "Hello", "--length", "7"]
-        first, second = (functrain(*command, cwd=tmp_path) for _ in range(2))
-        assert first.returncode == 0, first.stderr
-        assert first.stdout == second.stdout
-        assert first.stdout.startswith("Hello")
-        assert len(first.stdout) == len("Hello") + 7 + len("\n")
-
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -193,6 +153,7 @@ class TestEndings:
         (["generate", "nowhere", "The"], "there is no run with checkpoints in nowhere"),
         (["train", "digts"], "did you mean 'digits'?"),
         (["train", "digits", "sede=1"], "sede: unknown key (did you mean 'seed'?)"),
+        (["config", "check", "digits", "fit.untill=1"], "fit.untill: unknown key (did you mean"),
         (["diff", "nowhere", "nowhere"], "there is no run with checkpoints in nowhere"),
         (["ls", "nowhere"], "there is no run"),
         (["show", "nowhere@3"], "there is no run with checkpoints in nowhere"),

@@ -38,19 +38,6 @@ def test_check_finds_errors_of_building_objects() -> None:
         functrain("check", "digits", "data.batch_size=0")
 
 
-@pytest.mark.slow
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    (tmp_path / "run.yaml").write_text("seed: 1\nfit:\n  untill: 3 steps\n")
-    command = [sys.executable, "-m", "functrain", "config", "check", "run.yaml"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert ended.returncode == 2
-    expected = "functrain: run.yaml:3: fit.untill: unknown key (did you mean 'until'?)\n"
-    assert ended.stderr == expected
-
-
 def test_show_prints_the_composed_and_resolved_configuration() -> None:
     shown = yaml.safe_load(functrain("show", "digits", "seed=3"))
     assert (shown["directory"], shown["data"]["seed"]) == ("runs/digits", 3)

@@ -18,20 +18,18 @@ from functrain.generation import Cached, HuggingFace, Sampler, generate
 SAMPLER = Sampler(temperature=1.3, top_p=0.95)
 
 
-@pytest.fixture(scope="module")
-def program() -> ft.Program:
-    def model() -> nn.Module:
-        return chargpt.GPT(length=24, width=32, layers=2, heads=4)
-
-    return ft.program(model, chargpt.loss, ft.optim.AdamW(lr=0.01))
+def enlarged(state: ft.TrainState) -> ft.TrainState:
+    """Return a state with large weights, so that every layer counts and texts vary."""
+    params = {path: value * 8 if value.ndim == 2 else value for path, value in state.params.items()}
+    return attrs.evolve(state, params=params)
 
 
-@pytest.fixture(scope="module")
-def state(program: ft.Program) -> ft.TrainState:
-    # Large weights, so that every layer counts and texts vary.
-    fresh = program.init(seed=2)
-    params = {path: value * 8 if value.ndim == 2 else value for path, value in fresh.params.items()}
-    return attrs.evolve(fresh, params=params)
+PROGRAM = ft.program(
+    lambda: chargpt.GPT(length=24, width=32, layers=2, heads=4),
+    chargpt.loss,
+    ft.optim.AdamW(lr=0.01),
+)
+STATE = enlarged(PROGRAM.init(seed=2))
 
 
 @attrs.frozen(eq=False)
@@ -55,11 +53,9 @@ class Counting:
 
 @pytest.mark.row(45)
 class TestChargpt:
-    def test_cached_is_uncached_token_by_token(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_cached_is_uncached_token_by_token(self) -> None:
         tokens = torch.randint(0, 96, (3, 24), generator=torch.Generator().manual_seed(0))
-        with program.evaluating(state) as model:
+        with PROGRAM.evaluating(STATE) as model:
             assert isinstance(model, Cached)
             cache = model.initial_cache(3, 24, torch.device("cpu"))
             for place in range(24):
@@ -68,20 +64,18 @@ class TestChargpt:
                 torch.testing.assert_close(logits[:, -1], whole[:, -1], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("cuts", [(0, 5, 6, 24), (0, 1, 12, 24), (0, 24)])
-    def test_reading_in_chunks(
-        self, program: ft.Program, state: ft.TrainState, cuts: tuple[int, ...]
-    ) -> None:
+    def test_reading_in_chunks(self, cuts: tuple[int, ...]) -> None:
         tokens = torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(1))
-        with program.evaluating(state) as model:
+        with PROGRAM.evaluating(STATE) as model:
             cache, parts = model.initial_cache(2, 24, torch.device("cpu")), []
             for begin, end in pairwise(cuts):
                 logits, cache = model.forward_cached(tokens[:, begin:end], cache)
                 parts.append(logits)
             torch.testing.assert_close(torch.cat(parts, 1), model(tokens), rtol=1e-4, atol=1e-4)
 
-    def test_a_cache_is_a_value(self, program: ft.Program, state: ft.TrainState) -> None:
+    def test_a_cache_is_a_value(self) -> None:
         tokens = torch.arange(6)[None]
-        with program.evaluating(state) as model:
+        with PROGRAM.evaluating(STATE) as model:
             _, cache = model.forward_cached(tokens[:, :5], ())
             before = ft.copy(cache)
             first, _ = model.forward_cached(tokens[:, 5:], cache)
@@ -90,24 +84,20 @@ class TestChargpt:
             assert torch.equal(first, second)
 
     @pytest.mark.parametrize("length", [10, 40])  # within the window of 24, and far beyond
-    def test_texts_equal_those_without_a_cache(
-        self, program: ft.Program, state: ft.TrainState, length: int
-    ) -> None:
+    def test_texts_equal_those_without_a_cache(self, length: int) -> None:
         prompts = [chargpt.codes("The"), chargpt.codes("When "), chargpt.codes("x")]
         options: Any = {"sampler": SAMPLER, "window": 24, "stop": chargpt.codes("e").tolist()}
-        cached = generate(program, state, prompts, length, **options)
-        plain = generate(program, state, prompts, length, use_cache=False, **options)
+        cached = generate(PROGRAM, STATE, prompts, length, **options)
+        plain = generate(PROGRAM, STATE, prompts, length, use_cache=False, **options)
         assert [text.tolist() for text in cached] == [text.tolist() for text in plain]
 
-    def test_only_new_tokens_are_read_until_the_window_slides(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_only_new_tokens_are_read_until_the_window_slides(self) -> None:
         read: list[int] = []
         options: Any = {"adapter": lambda module: Counting(module, read), "window": 10}
-        generate(program, state, chargpt.codes("abcde"), 8, **options)
+        generate(PROGRAM, STATE, chargpt.codes("abcde"), 8, **options)
         assert read == [5, 1, 1, 1, 1, 1, 10, 10]
         read.clear()
-        generate(program, state, chargpt.codes("abcde"), 3, use_cache=False, **options)
+        generate(PROGRAM, STATE, chargpt.codes("abcde"), 3, use_cache=False, **options)
         assert read == [5, 6, 7]
 
 

@@ -38,14 +38,8 @@ class Causal(nn.Module):
         return self.head(x + x.cumsum(1) / count)
 
 
-@pytest.fixture(scope="module")
-def program() -> ft.Program:
-    return ft.program(Causal, predict_next, ft.optim.SGD(lr=0.1), ema=0.9)
-
-
-@pytest.fixture(scope="module")
-def state(program: ft.Program) -> ft.TrainState:
-    return program.init(seed=1)
+PROGRAM = ft.program(Causal, predict_next, ft.optim.SGD(lr=0.1), ema=0.9)
+STATE = PROGRAM.init(seed=1)
 
 
 class TestPurity:
@@ -61,38 +55,34 @@ class TestPurity:
         assert tree.diff(before, state) == []
         assert torch.equal(stream_before, torch.get_rng_state())
 
-    def test_dropout_is_off(self, program: ft.Program, state: ft.TrainState) -> None:
-        text = generate(program, state, PROMPT, 30, sampler=Sampler(temperature=0))
-        with program.evaluating(state) as model:
+    def test_dropout_is_off(self) -> None:
+        text = generate(PROGRAM, STATE, PROMPT, 30, sampler=Sampler(temperature=0))
+        with PROGRAM.evaluating(STATE) as model:
             predicted = model(text[None])[0].argmax(-1)
         assert torch.equal(predicted[2:-1], text[3:])
 
-    def test_training_between_two_tokens_changes_nothing(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_training_between_two_tokens_changes_nothing(self) -> None:
         batch = {"tokens": torch.arange(10)[None]}
-        alone = [token for _, token in stream(program, state, PROMPT, 8, sampler=WARM)]
-        trained = expected = state
+        alone = [token for _, token in stream(PROGRAM, STATE, PROMPT, 8, sampler=WARM)]
+        trained = expected = STATE
         beside = []
-        for _, token in stream(program, state, PROMPT, 8, sampler=WARM):
+        for _, token in stream(PROGRAM, STATE, PROMPT, 8, sampler=WARM):
             assert torch.is_grad_enabled()
             beside.append(token)
-            trained, _ = program.train_step(trained, batch)
+            trained, _ = PROGRAM.train_step(trained, batch)
         for _ in range(8):
-            expected, _ = program.train_step(expected, batch)
+            expected, _ = PROGRAM.train_step(expected, batch)
         assert beside == alone
         assert tree.diff(trained, expected) == []
 
-    def test_an_abandoned_stream_leaves_nothing(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_an_abandoned_stream_leaves_nothing(self) -> None:
         before = torch.get_rng_state()
-        left = stream(program, state, PROMPT, 8, sampler=WARM)
+        left = stream(PROGRAM, STATE, PROMPT, 8, sampler=WARM)
         first = next(left)
         assert torch.is_grad_enabled()
         assert torch.equal(before, torch.get_rng_state())
         del left
-        assert first == next(stream(program, state, PROMPT, 8, sampler=WARM))
+        assert first == next(stream(PROGRAM, STATE, PROMPT, 8, sampler=WARM))
 
     def test_sampling_at_evaluations_does_not_change_training_bitwise(self, tmp_path: Path) -> None:
         program = ft.program(TinyTransformer, predict_next, ft.optim.AdamW(lr=0.01), ema=0.9)
@@ -123,39 +113,31 @@ class TestPurity:
 
 
 class TestBatches:
-    def test_a_text_does_not_depend_on_the_other_texts(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_a_text_does_not_depend_on_the_other_texts(self) -> None:
         mine = torch.tensor([4, 5])
         companies: list[list[Any]] = [
             [PROMPT, mine],
             [[7], mine, [8, 9, 10]],
             [[7, 7], mine, [1, 2], [3]],
         ]
-        texts = [generate(program, state, rows, 20, sampler=WARM)[1] for rows in companies]
+        texts = [generate(PROGRAM, STATE, rows, 20, sampler=WARM)[1] for rows in companies]
         assert torch.equal(texts[0], texts[1])
         assert torch.equal(texts[0], texts[2])
 
-    def test_equal_prompts_get_different_texts(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
-        texts = generate(program, state, [PROMPT] * 4, 20, sampler=WARM)
+    def test_equal_prompts_get_different_texts(self) -> None:
+        texts = generate(PROGRAM, STATE, [PROMPT] * 4, 20, sampler=WARM)
         assert len({tuple(text.tolist()) for text in texts}) == 4
-        assert torch.equal(texts[0], generate(program, state, PROMPT, 20, sampler=WARM))
+        assert torch.equal(texts[0], generate(PROGRAM, STATE, PROMPT, 20, sampler=WARM))
 
-    def test_an_interrupted_text_continues_without_a_difference(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
-        whole = generate(program, state, PROMPT, 20, sampler=WARM)
-        half = generate(program, state, PROMPT, 9, sampler=WARM)
-        assert torch.equal(generate(program, state, half, 11, sampler=WARM), whole)
+    def test_an_interrupted_text_continues_without_a_difference(self) -> None:
+        whole = generate(PROGRAM, STATE, PROMPT, 20, sampler=WARM)
+        half = generate(PROGRAM, STATE, PROMPT, 9, sampler=WARM)
+        assert torch.equal(generate(PROGRAM, STATE, half, 11, sampler=WARM), whole)
 
-    def test_a_stream_yields_the_tokens_of_generate_in_turn(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_a_stream_yields_the_tokens_of_generate_in_turn(self) -> None:
         prompts = [PROMPT, torch.tensor([4])]
-        texts = generate(program, state, prompts, 4, sampler=WARM)
-        found = list(stream(program, state, prompts, 4, sampler=WARM))
+        texts = generate(PROGRAM, STATE, prompts, 4, sampler=WARM)
+        found = list(stream(PROGRAM, STATE, prompts, 4, sampler=WARM))
         assert [drawn.row for drawn in found] == [0, 1] * 4
         for row, prompt in enumerate(prompts):
             assert [token for at, token in found if at == row] == texts[row][len(prompt) :].tolist()
@@ -163,13 +145,11 @@ class TestBatches:
 
 
 class TestEnds:
-    def test_a_stop_token_ends_only_its_text(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
+    def test_a_stop_token_ends_only_its_text(self) -> None:
         prompts = [PROMPT, torch.tensor([4, 5, 6]), torch.tensor([7])]
-        free = generate(program, state, prompts, 30, sampler=WARM)
+        free = generate(PROGRAM, STATE, prompts, 30, sampler=WARM)
         stop = {int(free[0][6]), int(free[2][9])}
-        stopped = generate(program, state, prompts, 30, sampler=WARM, stop=stop)
+        stopped = generate(PROGRAM, STATE, prompts, 30, sampler=WARM, stop=stop)
         for prompt, long, short in zip(prompts, free, stopped, strict=True):
             added = long[len(prompt) :].tolist()
             ends = [place for place, token in enumerate(added) if token in stop]
@@ -177,32 +157,32 @@ class TestEnds:
             assert short.tolist() == long[:kept].tolist()
         assert len({len(text) for text in stopped}) > 1
 
-    def test_greedy_with_a_stop_token(self, program: ft.Program, state: ft.TrainState) -> None:
+    def test_greedy_with_a_stop_token(self) -> None:
         greedy = Sampler(temperature=0)
-        text = generate(program, state, PROMPT, 5, sampler=greedy)
+        text = generate(PROGRAM, STATE, PROMPT, 5, sampler=greedy)
         for stop in (int(text[3]), text[3], text[3:4], {int(text[3])}):
-            stopped = generate(program, state, PROMPT, 5, sampler=greedy, stop=stop)
+            stopped = generate(PROGRAM, STATE, PROMPT, 5, sampler=greedy, stop=stop)
             assert stopped.tolist() == text[:4].tolist()
 
-    def test_length_0_returns_the_prompt(self, program: ft.Program, state: ft.TrainState) -> None:
-        assert torch.equal(generate(program, state, PROMPT, 0), PROMPT)
+    def test_length_0_returns_the_prompt(self) -> None:
+        assert torch.equal(generate(PROGRAM, STATE, PROMPT, 0), PROMPT)
 
-    def test_the_model_sees_the_window(self, program: ft.Program, state: ft.TrainState) -> None:
-        text = generate(program, state, PROMPT, 9, window=4, sampler=Sampler(temperature=0))
+    def test_the_model_sees_the_window(self) -> None:
+        text = generate(PROGRAM, STATE, PROMPT, 9, window=4, sampler=Sampler(temperature=0))
         for end in range(3, 12):
-            with program.evaluating(state) as model:
+            with PROGRAM.evaluating(STATE) as model:
                 seen = text[max(0, end - 4) : end]
                 assert text[end] == model(seen[None])[0, -1].argmax()
 
-    def test_averaged_weights(self, program: ft.Program, state: ft.TrainState) -> None:
-        other = program.init(seed=9)
-        averaged: Any = {**state.ema, "params": other.params}
-        both = attrs.evolve(state, ema=averaged)
+    def test_averaged_weights(self) -> None:
+        other = PROGRAM.init(seed=9)
+        averaged: Any = {**STATE.ema, "params": other.params}
+        both = attrs.evolve(STATE, ema=averaged)
         found = {
-            weights: generate(program, both, PROMPT, 30, weights=weights) for weights in WEIGHTS
+            weights: generate(PROGRAM, both, PROMPT, 30, weights=weights) for weights in WEIGHTS
         }
-        assert torch.equal(found["params"], generate(program, state, PROMPT, 30))
-        assert torch.equal(found["ema"], generate(program, other, PROMPT, 30))
+        assert torch.equal(found["params"], generate(PROGRAM, STATE, PROMPT, 30))
+        assert torch.equal(found["ema"], generate(PROGRAM, other, PROMPT, 30))
         assert not torch.equal(found["ema"], found["params"])
 
 
@@ -219,11 +199,9 @@ class TestErrors:
             ("text", "prompt 0 is not a row of tokens"),
         ],
     )
-    def test_a_bad_prompt_is_an_error(
-        self, program: ft.Program, state: ft.TrainState, prompt: Any, message: str
-    ) -> None:
+    def test_a_bad_prompt_is_an_error(self, prompt: Any, message: str) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match=message):
-            stream(program, state, prompt, 3)
+            stream(PROGRAM, STATE, prompt, 3)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -232,25 +210,21 @@ class TestErrors:
             ({"length": 1, "window": 0}, "window: expected an integer >= 1, got 0"),
         ],
     )
-    def test_bounds_are_checked_before_drawing(
-        self, program: ft.Program, state: ft.TrainState, options: Any, message: str
-    ) -> None:
+    def test_bounds_are_checked_before_drawing(self, options: Any, message: str) -> None:
         with pytest.raises(ft.errors.ConfigurationError, match=message):
-            stream(program, state, PROMPT, **options)
+            stream(PROGRAM, STATE, PROMPT, **options)
 
-    def test_nan_weights_are_an_error_with_the_text(
-        self, program: ft.Program, state: ft.TrainState
-    ) -> None:
-        params = {**state.params, "head.bias": torch.full((11,), float("nan"))}
-        broken = program.init(params=params)
+    def test_nan_weights_are_an_error_with_the_text(self) -> None:
+        params = {**STATE.params, "head.bias": torch.full((11,), float("nan"))}
+        broken = PROGRAM.init(params=params)
         with pytest.raises(ft.errors.LogitsError, match=r"row 0: .* NaN"):
-            generate(program, broken, [[1, 2], [3]], 3)
+            generate(PROGRAM, broken, [[1, 2], [3]], 3)
 
-    def test_an_ended_text_raises_no_error(self, program: ft.Program, state: ft.TrainState) -> None:
+    def test_an_ended_text_raises_no_error(self) -> None:
         # Once every token has occurred the rule excludes all, but the text ended before.
         sampler = Sampler(temperature=0, no_repeat_ngram_size=1)
-        free = generate(program, state, [[1], [2]], 10, sampler=sampler)
-        stopped = generate(program, state, [[1], [2]], 30, sampler=sampler, stop=range(11))
+        free = generate(PROGRAM, STATE, [[1], [2]], 10, sampler=sampler)
+        stopped = generate(PROGRAM, STATE, [[1], [2]], 30, sampler=sampler, stop=range(11))
         assert [text.tolist() for text in stopped] == [text[:2].tolist() for text in free]
         with pytest.raises(ft.errors.LogitsError, match="leave no token"):
-            generate(program, state, [[1], [2]], 11, sampler=sampler)
+            generate(PROGRAM, STATE, [[1], [2]], 11, sampler=sampler)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,6 +21,19 @@ values = st.sampled_from(
     [-INF, -3e38, -80.0, -1.0, -0.0, 0.0, 0.5, 1.0, 1.5, 80.0, 3e38]
 ) | st.floats(-10, 10, width=32)
 proportions = st.sampled_from([0.0, 1e-7, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(0, 1)
+
+
+# Our processors by name: the class of transformers, and the values to try.
+WARPERS = {
+    "temperature": ("TemperatureLogitsWarper", st.floats(1e-3, 100)),
+    "top_k": ("TopKLogitsWarper", st.integers(1, 12)),
+    "top_p": ("TopPLogitsWarper", proportions.filter(lambda p: p < 1)),
+    "min_p": ("MinPLogitsWarper", proportions),
+}
+RULES = {
+    "repetition_penalty": ("RepetitionPenaltyLogitsProcessor", st.floats(0.1, 10)),
+    "no_repeat_ngram": ("NoRepeatNGramLogitsProcessor", st.integers(1, 5)),
+}
 
 
 @st.composite
@@ -51,45 +64,27 @@ def oracle() -> Any:
 
 @pytest.mark.row(45)
 class TestAgainstTransformers:
+    @pytest.mark.parametrize("name", WARPERS)
     @settings(deadline=None)
-    @given(case=cases(), value=st.floats(1e-3, 100))
-    def test_temperature(self, oracle: Any, case: Any, value: float) -> None:
-        logits, tokens = case
-        theirs = oracle.TemperatureLogitsWarper(value)(tokens, logits.clone())
-        same(processors.temperature(logits, value), theirs)
+    @given(case=cases(), data=st.data())
+    def test_of_logits_alone(self, oracle: Any, name: str, case: Any, data: Any) -> None:
+        (logits, tokens), (theirs, values) = case, WARPERS[name]
+        value = data.draw(values)
+        expected = getattr(oracle, theirs)(value)(tokens, logits.clone())
+        same(getattr(processors, name)(logits, value), expected)
 
-    @settings(deadline=None)
-    @given(case=cases(), k=st.integers(1, 12))
-    def test_top_k(self, oracle: Any, case: Any, k: int) -> None:
-        logits, tokens = case
-        same(processors.top_k(logits, k), oracle.TopKLogitsWarper(k)(tokens, logits.clone()))
+    def test_ties_of_top_p(self, oracle: Any) -> None:
+        logits, tokens = torch.zeros(2, 4), torch.zeros(2, 1, dtype=torch.int64)
+        same(processors.top_p(logits, 0.5), oracle.TopPLogitsWarper(0.5)(tokens, logits.clone()))
 
+    @pytest.mark.parametrize("name", RULES)
     @settings(deadline=None)
-    @given(case=cases(), p=proportions.filter(lambda p: p < 1))
-    @example(case=(torch.zeros(2, 4), torch.zeros(2, 1, dtype=torch.int64)), p=0.5)
-    def test_top_p(self, oracle: Any, case: Any, p: float) -> None:
-        logits, tokens = case
-        same(processors.top_p(logits, p), oracle.TopPLogitsWarper(p)(tokens, logits.clone()))
-
-    @settings(deadline=None)
-    @given(case=cases(), p=proportions)
-    def test_min_p(self, oracle: Any, case: Any, p: float) -> None:
-        logits, tokens = case
-        same(processors.min_p(logits, p), oracle.MinPLogitsWarper(p)(tokens, logits.clone()))
-
-    @settings(deadline=None)
-    @given(case=cases(), penalty=st.floats(0.1, 10))
-    def test_repetition_penalty(self, oracle: Any, case: Any, penalty: float) -> None:
-        logits, tokens = case
-        theirs = oracle.RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits.clone())
-        same(processors.repetition_penalty(logits, tokens, penalty), theirs)
-
-    @settings(deadline=None)
-    @given(case=cases(), size=st.integers(1, 5))
-    def test_no_repeat_ngram(self, oracle: Any, case: Any, size: int) -> None:
-        logits, tokens = case
-        theirs = oracle.NoRepeatNGramLogitsProcessor(size)(tokens, logits.clone())
-        same(processors.no_repeat_ngram(logits, tokens, size), theirs)
+    @given(case=cases(), data=st.data())
+    def test_of_logits_and_text(self, oracle: Any, name: str, case: Any, data: Any) -> None:
+        (logits, tokens), (theirs, values) = case, RULES[name]
+        value = data.draw(values)
+        expected = getattr(oracle, theirs)(value)(tokens, logits.clone())
+        same(getattr(processors, name)(logits, tokens, value), expected)
 
     @settings(deadline=None)
     @given(
