@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from functrain.view import html
 
-VOID = {"path", "use", "br"}
+VOID = {"path", "use", "g", "br", "meta"}
 
 
 def in_notebook(value: object) -> str:
@@ -17,12 +17,13 @@ def in_notebook(value: object) -> str:
 
 
 class Page(HTMLParser):
-    """Elements and text of a fragment.
+    """Elements and text of a fragment or a page.
 
     Attributes:
         tags: opened, in order.
+        attributes: of all elements, in order.
         rows: of tables, each a list of cells.
-        text: all of it.
+        texts: between tags.
     """
 
     def __init__(self, html: str) -> None:
@@ -30,7 +31,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.rows: list[list[str]] = []
-        self.text = ""
+        self.texts: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
@@ -54,9 +55,18 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.texts.append(data)
         if self.rows and self._open and {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        """All text without a break at tags."""
+        return "".join(self.texts)
+
+    def values(self, name: str) -> list[str | None]:
+        """Return the values of an attribute."""
+        return [value for each, value in self.attributes if each == name]
 
     def row(self, first: str) -> list[str]:
         """Return the row whose first cell has this text."""

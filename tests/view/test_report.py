@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from pages import Page
 from torch import nn
 
 import functrain as ft
@@ -21,19 +21,10 @@ from functrain.view import report
 pytest.importorskip("matplotlib")
 
 
-class Page(HTMLParser):
-    """The text of a page, and the tags there are."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text, self.tags = "", list[str]()
-        self.feed(path.read_text("utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data + "\n"
+def page_of(path: Path) -> tuple[str, list[str]]:
+    """Return the text of a page, with a line for each piece between tags, and its tags."""
+    page = Page(path.read_text("utf-8"))
+    return "\n".join([*page.texts, ""]), page.tags
 
 
 DATA = [(torch.ones(4, 2), torch.ones(4, 1)), (torch.zeros(4, 2), torch.ones(4, 1))]
@@ -70,16 +61,16 @@ def test_the_report_of_a_finished_run_is_complete(run: Path) -> None:
     path = report(run)
     assert path == run / "report.html"
     assert {each.name for each in run.iterdir()} == before | {"report.html"}
-    page = Page(path)
-    assert "the first\nfinished\n: reached 4 steps" in page.text
+    text, tags = page_of(path)
+    assert "the first\nfinished\n: reached 4 steps" in text
     for word in (
         *("AdamW", "weight_decay", "fit.until", "eval/loss", "learning rate", "best eval/loss"),
         *(str(torch.__version__), "17", "best\n"),
         *("samples", "time trained", "saved (UTC)", "KiB", "metric", "Environment"),
     ):
-        assert word in page.text, word
-    assert "Notices" not in page.text
-    assert page.tags.count("figure") == 3
+        assert word in text, word
+    assert "Notices" not in text
+    assert tags.count("figure") == 3
 
 
 def remove_checkpoints(run: Path) -> None:
@@ -125,13 +116,13 @@ def test_the_report_names_everything_missing_or_damaged(
     harm: Callable[[Path], object], said: str, run: Path
 ) -> None:
     harm(run)
-    assert said in Page(report(run)).text
+    assert said in page_of(report(run))[0]
 
 
 def test_the_report_names_a_damaged_payload(run: Path) -> None:
     for path in (run / "step-00000004").glob("*.safetensors"):
         path.write_bytes(bytes(path.stat().st_size))
-    assert "step-00000004 is damaged" in Page(report(run)).text
+    assert "step-00000004 is damaged" in page_of(report(run))[0]
 
 
 def test_the_report_counts_skipped_updates_and_names_the_parent(run: Path, tmp_path: Path) -> None:
@@ -142,31 +133,31 @@ def test_the_report_counts_skipped_updates_and_names_the_parent(run: Path, tmp_p
         forked = ft.fit(
             program, bad, until="9 steps", directory=fork, resume=parent, eval_data=DATA
         )
-    page = Page(report(fork))
-    assert f"forked from {parent}" in page.text
+    text, _ = page_of(report(fork))
+    assert f"forked from {parent}" in text
     skipped = int(forked.state.counters.skipped)
-    assert f"because of NaN or infinity: {skipped}\n" in page.text
+    assert f"because of NaN or infinity: {skipped}\n" in text
 
 
 def test_the_status_names_an_early_stop(tmp_path: Path) -> None:
     train(tmp_path / "run", "40 steps", early_stop=ft.EarlyStop("eval/loss", upper=-1.0))
-    assert "stopped early" in Page(report(tmp_path / "run")).text
+    assert "stopped early" in page_of(report(tmp_path / "run"))[0]
 
 
 ATTACK = "</script><script>document.title='taken'</script>"
 
 
 def test_names_and_values_are_never_markup(run: Path) -> None:
-    plain = set(Page(report(run)).tags)
+    plain = set(page_of(report(run))[1])
     config = {"name": ATTACK, ATTACK: {"until": ATTACK}, "fit": {"until": ATTACK}}
     (run / "config.yaml").write_text(yaml.safe_dump({**config, "checkpoints": {"monitor": ATTACK}}))
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(encode({"step": 5, ATTACK: 1.0, f"eval/{ATTACK}": float("nan")}))
     (run / f"set-aside-{ATTACK.replace('/', '')}").mkdir()
-    page = Page(report(run))
-    assert set(page.tags) <= plain | {"ul", "li", "title", "g"}
-    assert "script" not in page.tags
-    assert page.text.count(ATTACK) >= 6
+    text, tags = page_of(report(run))
+    assert set(tags) <= plain | {"ul", "li", "title", "g"}
+    assert "script" not in tags
+    assert text.count(ATTACK) >= 6
 
 
 def test_a_directory_without_a_run_raises(tmp_path: Path) -> None:
