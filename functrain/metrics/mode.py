@@ -38,26 +38,20 @@ _MORE = _words_of(
     tnr nmi ari ami silhouette
     """
 )
-_PHRASES = (
-    (("negative", "log", "likelihood"), "nll"),
-    (("neg", "log", "likelihood"), "nll"),
-    (("negative", "loglikelihood"), "nll"),
-    (("cross", "entropy"), "xent"),
-    (("log", "loss"), "nll"),
-    (("exact", "match"), "em"),
-    (("explained", "variance"), "r2"),
-    (("r", "squared"), "r2"),
-    (("r", "2"), "r2"),
-    (("bits", "per", "byte"), "bpb"),
-    (("bits", "per", "char"), "bpc"),
-    (("bits", "per", "character"), "bpc"),
-    (("bits", "per", "dim"), "bpd"),
-    (("bits", "per", "word"), "bpw"),
-    (("true", "positive"), "tpr"),
-    (("true", "negative"), "tnr"),
-    (("false", "positive"), "fpr"),
-    (("false", "negative"), "fnr"),
-)
+# Words for phrases, in the order in which they are looked for.
+_PHRASES = {
+    "negative log likelihood": "nll",
+    "neg log likelihood": "nll",
+    "negative loglikelihood": "nll",
+    "cross entropy": "xent",
+    "log loss": "nll",
+    "exact match": "em",
+    "explained variance": "r2",
+    "r squared": "r2",
+    "r 2": "r2",
+    **{f"bits per {of}": f"bp{of[0]}" for of in ("byte", "char", "character", "dim", "word")},
+    **{f"{t} {p}": f"{t[0]}{p[0]}r" for t in ("true", "false") for p in ("positive", "negative")},
+}
 # They may stand behind the word that counts: loss_mean, f1_macro, bleu_score, recall_at_5.
 _QUALIFIERS = _words_of(
     """
@@ -66,11 +60,7 @@ _QUALIFIERS = _words_of(
     step train training val valid validation dev test eval holdout top k class
     """
 )
-_AVERAGES = _words_of(
-    """
-    mean avg average median macro micro weighted total overall class
-    """
-)
+_AVERAGES = _words_of("mean avg average median macro micro weighted total overall class")
 # Behind these a name says of what, not what: loss_per_token, precision_at_recall_90.
 _LINKS = ("per", "at", "by")
 # With one of these in it a name may mean the opposite, or something else altogether.
@@ -213,11 +203,10 @@ def _plain(word: str) -> str:
 
 
 def _phrased(words: list[str]) -> list[str]:
-    for phrase, word in _PHRASES:
-        for at in range(len(words) - len(phrase) + 1):
-            if tuple(words[at : at + len(phrase)]) == phrase:
-                words = [*words[:at], word, *words[at + len(phrase) :]]
-    return words
+    text = " ".join(words)
+    for phrase, word in _PHRASES.items():
+        text = re.sub(rf"\b{phrase}\b", word, text)
+    return text.split()
 
 
 def _counting(words: list[str]) -> list[str]:

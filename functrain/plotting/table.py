@@ -82,14 +82,11 @@ def _groups(columns: Sequence[str], names: Sequence[str]) -> list[Group]:
 
 def _cells(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return the first and the last rows as text, with dots between them."""
-    if len(rows) <= _HEAD + _TAIL + 1:
-        return [_texts(row) for row in rows]
-    dots = {name: "..." for name in rows[0] if name in POSITIONS}
-    return [*map(_texts, rows[:_HEAD]), dots, *map(_texts, rows[-_TAIL:])]
-
-
-def _texts(row: Row) -> dict[str, str]:
-    return {name: _text(value) for name, value in row.items()}
+    few = rows if len(rows) <= _HEAD + _TAIL + 1 else [*rows[:_HEAD], *rows[-_TAIL:]]
+    cells = [{name: _text(value) for name, value in row.items()} for row in few]
+    if len(few) < len(rows):
+        cells.insert(_HEAD, {name: "..." for name in rows[0] if name in POSITIONS})
+    return cells
 
 
 def _text(value: Any) -> str:

@@ -121,27 +121,20 @@ def search(
     })  # fmt: skip
     queue = TrialQueue(open_study(where, direction, judge), where, options, trials, parameters)
     goal = Goal(metric, direction == "maximize", value == "best")
-    own: Any = objective
-    trainer = Trainer(own, goal, tuple(seeds), where, rule, say) if population > 1 else None
-    loop = _Loop(
-        objective, goal, tuple(seeds), queue, max_failures, limit, say, population, trainer
-    )
-    return Search(queue.study, where, *loop.run())
+    own: Any = objective  # which trains populations, if there are to be some
+    trainer = Trainer(own, goal, tuple(seeds), where, rule, say)
+    return Search(queue.study, where, *_Loop(trainer, queue, max_failures, limit, population).run())
 
 
 @attrs.frozen
 class _Loop:
     """The arguments of the loop over trials."""
 
-    objective: Objective
-    goal: Goal
-    seeds: tuple[int, ...]
+    trainer: Trainer
     queue: TrialQueue
     max_failures: int
     seconds: float
-    say: Callable[[str], object]
     population: int
-    trainer: Trainer | None
 
     def run(self) -> tuple[str, str]:
         """Run trials, and return the reason for stopping as a word and a sentence."""
@@ -167,9 +160,9 @@ class _Loop:
         with self.queue.next(self.population) as drawn:
             for one in drawn:
                 if one.resumed:
-                    self.say(f"trial {one.trial.number}: was interrupted, resuming")
-            if self.trainer is not None and len(drawn) > 1:
-                interrupted = self._train_together(self.trainer, drawn)
+                    self.trainer.say(f"trial {one.trial.number}: was interrupted, resuming")
+            if len(drawn) > 1:
+                interrupted = self._train_together(drawn)
                 if interrupted is not None:
                     return [interrupted]
             outcomes: list[TrialResult] = []
@@ -179,8 +172,8 @@ class _Loop:
                     break
             return outcomes
 
-    def _train_together(self, trainer: Trainer, drawn: Sequence[Drawn]) -> TrialResult | None:
-        search = self.queue.directory
+    def _train_together(self, drawn: Sequence[Drawn]) -> TrialResult | None:
+        search, trainer = self.queue.directory, self.trainer
         found = {one.trial.number: read_members(search, one.trial.number) for one in drawn}
         new = [one for one in drawn if found[one.trial.number] is None]
         for members in divided(trainer.objective, new):
@@ -195,12 +188,12 @@ class _Loop:
 
     def _finish(self, drawn: Drawn) -> TrialResult:
         """Run the seeds of a trial that are left, and store its result."""
-        trial, params = drawn.trial, drawn.params
-        directory = trial_directory(self.queue.directory, trial.number)
-        outcome = run_trial(self.objective, self.goal, trial, params, self.seeds, directory)
+        trial, params, by = drawn.trial, drawn.params, self.trainer
+        directory = trial_directory(by.directory, trial.number)
+        outcome = run_trial(by.objective, by.goal, trial, params, by.seeds, directory)
         if outcome.state != "interrupted":
             self.queue.tell(trial, outcome)
-        self.say(_line(trial.number, params, outcome, directory))
+        by.say(_line(trial.number, params, outcome, directory))
         return outcome
 
 
