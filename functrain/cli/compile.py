@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 from rich.console import Console
-from torch import Tensor
 
 import functrain as ft
 from functrain import config
@@ -100,8 +99,7 @@ def _described(batch: Batch) -> str:
     """Return the shapes of the tensors in a batch."""
     if isinstance(batch, MicroBatches):
         return "; ".join(map(_described, batch.batches))
-    return ", ".join(_shape(tensor) for tensor in containers.tensors(batch))
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+    return ", ".join(
+        f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        for tensor in containers.tensors(batch)
+    )

@@ -94,7 +94,9 @@ def build(config: RunConfig) -> RunObjects:
     Raises:
         ConfigError: an object cannot be built; the message names its key.
     """
-    _check_durations(config)
+    build_key("fit.until", lambda: Limits.of(config.fit.until))
+    build_key("fit.eval_every", lambda: duration(config.fit.eval_every))
+    build_key("fit.save_every", lambda: duration(config.fit.save_every))
     program = build_program(config)
     keeping = instantiated(attrs.asdict(config.checkpoints), "checkpoints")
     data = instantiated(config.data, "data")
@@ -151,12 +153,6 @@ def _listener(node: dict[str, Any], where: str, program: Any) -> Any:
     if "program" in (parameters(target) or {}) and "program" not in node:
         node = {**node, "program": program}
     return instantiated(node, where)
-
-
-def _check_durations(config: RunConfig) -> None:
-    build_key("fit.until", lambda: Limits.of(config.fit.until))
-    build_key("fit.eval_every", lambda: duration(config.fit.eval_every))
-    build_key("fit.save_every", lambda: duration(config.fit.save_every))
 
 
 def _check_eval_data(eval_data: Any) -> None:

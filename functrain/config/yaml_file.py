@@ -123,17 +123,14 @@ def _lines(
     seen: dict[str, int] = {}
     for key, beginning, child in children:
         path, line = join_key(where, key), _line(beginning)
-        if keyed and not _is_key(beginning):
+        is_text = isinstance(beginning, yaml.ScalarNode)
+        if keyed and (not is_text or beginning.tag.endswith((":null", ":bool"))):
             raise ConfigError(f"{name}:{line}: {path}: a key must be text")
         if key in seen:
             raise ConfigError(f"{name}:{line}: {path}: duplicate key, first in line {seen[key]}")
         seen[key] = line
         yield path, f"{name}:{line}"
         yield from _lines(child, name, path, (*above, node))
-
-
-def _is_key(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":null", ":bool"))
 
 
 def _line(node: yaml.Node) -> int:

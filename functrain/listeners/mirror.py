@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 
 from functrain.checkpoint.remote import RemoteCheckpoints
@@ -66,8 +64,5 @@ class Mirror:
         except (CheckpointWriteError, *_NOT_READ) as error:
             if self.required:
                 raise
-            self._warn(event.path, error)
-
-    def _warn(self, path: Path, error: Exception) -> None:
-        message = f"{path} was saved, but not copied: {error}"
-        warn(message, CheckpointWriteWarning)
+            message = f"{event.path} was saved, but not copied: {error}"
+            warn(message, CheckpointWriteWarning)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
 from functrain.core.module_tensors import shown_layers
 from functrain.core.program import Program
 from functrain.errors import ConfigurationError
@@ -19,20 +17,7 @@ _EQUAL = (
 )
 
 
-@attrs.frozen(eq=False)
-class Group:
-    """Programs that can be members of one population.
-
-    Attributes:
-        indices: of the programs.
-        values: by path, the hyperparameters by which they differ, one of each.
-    """
-
-    indices: list[int]
-    values: dict[str, list[Any]]
-
-
-def groups(programs: Sequence[Program]) -> list[Group]:
+def groups(programs: Sequence[Program]) -> list[tuple[list[int], dict[str, list[Any]]]]:
     """Divide programs into as few populations as their structure allows, in order.
 
     Programs belong together if they differ in numbers that a member may have of its own. Their
@@ -41,20 +26,24 @@ def groups(programs: Sequence[Program]) -> list[Group]:
     Args:
         programs: eager ones.
 
+    Returns:
+        For each population the indices of its programs, and by path the hyperparameters by which
+        they differ, one of each.
+
     Example:
         >>> import functrain as ft, torch
         >>> loss = lambda model, batch: model(batch).square().mean()
         >>> def made(width, **options):
         ...     return ft.program(torch.nn.Linear(width, 1), loss, ft.optim.SGD(**options))
         >>> programs = [made(2, lr=0.1), made(3, lr=0.1), made(2, lr=0.2, weight_decay=0.1)]
-        >>> [(group.indices, group.values) for group in groups(programs)]
+        >>> groups(programs)
         [([0, 2], {'lr': [0.1, 0.2], 'weight_decay': [0.0, 0.1]}), ([1], {})]
     """
     found, rest = [], list(range(len(programs)))
     while rest:
         first = programs[rest[0]]
         own = [n for n in rest if n == rest[0] or _are_alike(first, programs[n])]
-        found.append(Group(own, _varied([programs[n] for n in own])))
+        found.append((own, _varied([programs[n] for n in own])))
         rest = [n for n in rest if n not in own]
     return found
 

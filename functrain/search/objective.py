@@ -52,10 +52,6 @@ class PopulationObjective(Protocol):
         ...
 
 
-def _itself(program: Program) -> Program:
-    return program
-
-
 @attrs.frozen(eq=False)
 class ProgramObjective:
     """An objective for :func:`search` that makes a program of parameters and trains it by ``fit``.
@@ -87,7 +83,7 @@ class ProgramObjective:
     make: Callable[[Params], Program]
     members: Sequence[str]
     fit: Mapping[str, Any]
-    transform: Callable[[Program], Program] = _itself
+    transform: Callable[[Program], Program] = lambda program: program
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.members, str):

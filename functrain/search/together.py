@@ -46,11 +46,11 @@ def divided(objective: PopulationObjective, drawn: Sequence[Drawn]) -> Iterator[
         by_key.setdefault(objective.key(one.params), []).append(one)
     for alike in by_key.values():
         found = _programs(objective, alike) if len(alike) > 1 else []
-        for group in groups([program for _, program in found]):
-            if len(group.indices) > 1:
-                own = [found[index][0] for index in group.indices]
+        for indices, values in groups([program for _, program in found]):
+            if len(indices) > 1:
+                own = [found[index][0] for index in indices]
                 numbers, params = [one.trial.number for one in own], [one.params for one in own]
-                yield Members(numbers, params, group.values)
+                yield Members(numbers, params, values)
 
 
 def _programs(objective: PopulationObjective, alike: list[Drawn]) -> list[tuple[Drawn, Program]]:

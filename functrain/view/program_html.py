@@ -19,16 +19,15 @@ def html(program: Program) -> Markup:
     trained = sum(params[path].numel() for path in program.fixed.trainable)
     frozen = sum(tensor.numel() for tensor in params.values()) - trained
     note = f"{trained:,} trained parameters" + (f", {frozen:,} frozen" if frozen else "")
-    rows = ((name, _value(value)) for name, value in program.recipe.rows())
+    rows = (
+        (name, quiet(value) if value == "None" else code(value))
+        for name, value in program.recipe.rows()
+    )
     curves = (
         element("div", quiet(name), curve(schedule))
         for name, schedule in _changing(program.schedules)
     )
     return block(element("b", "Program"), " ", quiet(note), table(rows), *curves)
-
-
-def _value(text: str) -> Markup:
-    return quiet("None") if text == "None" else code(text)
 
 
 def _changing(given: Schedules, name: str = "lr") -> Iterator[tuple[str, Schedule]]:

@@ -35,7 +35,8 @@ def status_of(facts: Facts) -> Status:
     stop = facts.values.get("loop.early_stop.stop")
     if stop:
         return Status("stopped early", str(stop), True)
-    until = facts.config.get("fit", {}).get("until") if _has_fit(facts) else None
+    fit = facts.config.get("fit")
+    until = fit.get("until") if isinstance(fit, dict) else None
     step = f"at step {facts.newest.step:,}" if facts.newest.step is not None else "at some step"
     if until is None:
         return Status("saved", f"{step}; its planned length is unknown", True)
@@ -45,16 +46,13 @@ def status_of(facts: Facts) -> Status:
         return Status("saved", f"{step}; planned length: {until} ({error})", True)
     if ending is not None:
         return Status("finished", ending.detail, True)
-    return Status("not finished", f"saved {step}; planned length: {_words(until)}", False)
+    planned = " or ".join(map(str, until)) if isinstance(until, list) else until
+    return Status("not finished", f"saved {step}; planned length: {planned}", False)
 
 
 def notices(facts: Facts) -> list[str]:
     """Return all notices, the most important first; none if nothing was unusual."""
     return [*facts.problems, *_counted(facts), *_nonfinite(facts), *_unsaved(facts), *_moved(facts)]
-
-
-def _has_fit(facts: Facts) -> bool:
-    return isinstance(facts.config.get("fit"), dict)
 
 
 def _position(facts: Facts) -> Position:
@@ -65,10 +63,6 @@ def _position(facts: Facts) -> Position:
     seconds = facts.info.get("seconds")
     known = isinstance(seconds, float) and math.isfinite(seconds)
     return Position(**counts, minutes=seconds / 60 if known and seconds else 0.0)
-
-
-def _words(until: object) -> str:
-    return " or ".join(map(str, until)) if isinstance(until, list) else str(until)
 
 
 def _counted(facts: Facts) -> Iterator[str]:

@@ -56,7 +56,9 @@ def _rows(
 ) -> Iterator[Markup]:
     """Return the children of a node in order, adjacent leaves in one table."""
     pairs = children(node)
-    for is_inner, group in groupby(pairs[:_MOST], lambda pair: _has_children(pair[1])):
+    for is_inner, group in groupby(
+        pairs[:_MOST], lambda pair: is_node(pair[1]) and bool(children(pair[1]))
+    ):
         if is_inner:
             for key, child in group:
                 line = (str(key), " ", quiet(_tensor_totals(child)))
@@ -69,10 +71,6 @@ def _rows(
 
 def _tensor_totals(node: Tree) -> str:
     return totals(node) if any(isinstance(leaf, Tensor) for _, leaf in items(node)) else ""
-
-
-def _has_children(tree: Tree) -> bool:
-    return is_node(tree) and bool(children(tree))
 
 
 def _cells(key: Key, leaf: Leaf, summaries: dict[int, ValueSummary]) -> list[object]:
