@@ -48,6 +48,7 @@ class FunctionalModule:
         hooks: tensor hooks that the user registered on parameters.
         lists: attributes of submodules that are lists of tensors; a forward may put new lists in
             their place (``nn.LSTM`` does), which would keep a state alive.
+        attributes: of the shell, which a forward leaves as they are.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         writes: the parameters that forwards were seen to write to.
@@ -66,6 +67,7 @@ class FunctionalModule:
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
+    attributes: Any
     modes: list[tuple[dict[str, Any], bool, bool]]
     known_buffers: KnownBuffers
     writes: InPlaceWrites
@@ -199,6 +201,7 @@ class _Bound:
             container[key] = tensors[path]
         for attributes, in_training, in_evaluation in model.modes:
             attributes["training"] = in_training if self.training else in_evaluation
+        model.attributes.forwards += 1
         return model.module
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -207,6 +210,9 @@ class _Bound:
             container[key] = tensor
         for attributes, key, owner in model.lists:
             attributes[key] = owner
+        model.attributes.forwards -= 1
+        if not model.attributes.forwards:  # one within another goes on with what that has computed
+            model.attributes.restore(warns=kind is None and self.training)
         if kind is None:
             model.known_buffers.refuse_others()
 
@@ -253,6 +259,7 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         },
         lists=lists(module, paths),
         modes=_modes(module),
+        attributes=import_module("functrain.core.module_attributes").Attributes.of(module),
         known_buffers=KnownBuffers.of(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),

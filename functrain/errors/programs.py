@@ -106,6 +106,10 @@ class EmptyBatchWarning(FunctrainWarning):
     """A batch without samples was skipped."""
 
 
+class ModuleStateWarning(FunctrainWarning):
+    """A forward left values in attributes of the module, where the next one will not find them."""
+
+
 class AnomalyWarning(FunctrainWarning):
     """Loss or gradients of a step were NaN or infinite; the message names the operation."""
 

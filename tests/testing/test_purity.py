@@ -143,24 +143,26 @@ class TestCaches:
         checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
 
-    @pytest.mark.parametrize(
-        ("model", "name"),
-        [
-            (KeepsItsFirstMask, "mask"),
-            (KeepsItsFirstMaskInABuffer, "mask"),
-            (CountsForPeople, "calls"),
-        ],
-    )
-    def test_one_of_anything_else_is_not(self, model: Any, name: str) -> None:
-        made = program(model)
-        checked = ft.checked(program(model))
+    def test_a_counter_is_not(self) -> None:
+        made = program(CountsForPeople)
+        checked = ft.checked(program(CountsForPeople))
         for check in (
             lambda: check_pure(made, made.init(), BATCH),
-            lambda: check_loss(square, model(), BATCH),
+            lambda: check_loss(square, CountsForPeople(), BATCH),
             lambda: checked.train_step(checked.init(), BATCH),
         ):
-            with pytest.raises(ImpurityError, match=f"module.{name} was changed"):
+            with pytest.raises(ImpurityError, match=r"module\.calls was changed"):
                 check()
+
+    @pytest.mark.filterwarnings("ignore::functrain.errors.ModuleStateWarning")
+    @pytest.mark.parametrize("model", [KeepsItsFirstMask, KeepsItsFirstMaskInABuffer])
+    def test_random_numbers_are_kept_by_a_module_but_not_by_a_program(self, model: Any) -> None:
+        with pytest.raises(ImpurityError, match=r"module\.mask was changed"):
+            check_loss(square, model(), BATCH)
+        made = program(model)
+        check_pure(made, made.init(), BATCH)
+        checked = ft.checked(program(model))
+        checked.train_step(checked.init(), BATCH)
 
 
 class AddsHooks(nn.Linear):

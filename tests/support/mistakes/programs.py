@@ -63,6 +63,14 @@ def assigned() -> None:
     program().init().rng = 3  # type: ignore[misc,assignment]
 
 
+class Recurrent(nn.Linear):
+    hidden: torch.Tensor | float = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.hidden = super().forward(x + self.hidden).detach()
+        return super().forward(x + self.hidden)
+
+
 def infinite(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return squared(model, batch) / 0
 
@@ -298,6 +306,12 @@ MISTAKES = [
         lambda *_: step(program(infinite)),
         ("step 0", "loss is inf", "weight"),
         ("Lower the learning rate", "clip_norm=1.0", 'nonfinite="skip"'),
+    ),
+    Mistake(
+        errors.ModuleStateWarning,
+        lambda *_: fit(program=program(model=Recurrent(4, 4))),
+        ("left values in the attributes ['hidden']",),
+        ("register a buffer",),
     ),
     Mistake(
         errors.AnomalyWarning,
