@@ -199,7 +199,7 @@ def clipped(
     if clip_value is not None:
         flat = clip_by_value(flat, clip_value, foreach)
     if type(grads) is PlainGradients:  # clipping keeps shapes and strides
-        return PlainGradients(grads, flat), norm
+        return PlainGradients(grads, flat, grads.known), norm
     return dict(zip(grads, flat, strict=True)), norm
 
 

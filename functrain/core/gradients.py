@@ -20,7 +20,7 @@ from torch.autograd.graph import _engine_run_backward
 from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
-from functrain.core.optimizer import PlainGradients
+from functrain.core.optimizer import PlainGradients, StepLayouts
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
 
@@ -133,7 +133,7 @@ def by_autograd(
         require_graph(outcome.value, trainable)
         loss = outcome.value if scale is None else outcome.value * scale
         if sink is None or model.in_pieces:
-            grads = _differentiated(loss, leaves)
+            grads = _differentiated(loss, leaves, model.layouts)
         else:
             grads = {}
             hand_over = functools.partial(sink, outcome.weight_of(batch))
@@ -214,7 +214,7 @@ def require_graph(loss: Tensor, trainable: list[str]) -> None:
         )
 
 
-def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
+def _differentiated(loss: Tensor, leaves: Tensors, layouts: StepLayouts) -> Tensors:
     graph = loss.grad_fn
     # torch.autograd.grad(loss, leaves, allow_unused=True), but its checks of every argument, which
     # take a twentieth of a small step.
@@ -231,8 +231,8 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     except RuntimeError as error:
         _refuse_reentrant(error)
         raise
-    if _are_plain(found, leaves.values()):  # nearly always, and asked in few calls
-        return PlainGradients(leaves, found)
+    if _are_plain(found, leaves.values(), layouts):  # nearly always, and asked in few calls
+        return PlainGradients(leaves, found, layouts.updated)
     if any(grad is None for grad in found) and has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     grads = {}
@@ -246,14 +246,21 @@ def _differentiated(loss: Tensor, leaves: Tensors) -> Tensors:
     return grads
 
 
-def _are_plain(grads: Sequence[Tensor | None], leaves: Collection[Tensor]) -> bool:
+def _are_plain(
+    grads: Sequence[Tensor | None], leaves: Collection[Tensor], layouts: StepLayouts
+) -> bool:
     """Return whether the gradients are as ``backward`` would leave them in ``.grad``."""
-    return (
-        _TENSOR.issuperset(map(type, grads))
-        and all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
-        and all(map(operator.is_, map(_GRAD, leaves), repeat(None)))
-        and all(map(Tensor.is_contiguous, grads))  # type: ignore[arg-type]
-        and all(map(Tensor.is_contiguous, leaves))
+
+    def are_contiguous() -> bool:
+        return (
+            _TENSOR.issuperset(map(type, grads))
+            and all(map(operator.is_, map(_LAYOUT, grads), repeat(torch.strided)))
+            and all(map(Tensor.is_contiguous, grads))  # type: ignore[arg-type]
+            and all(map(Tensor.is_contiguous, leaves))
+        )
+
+    return layouts.gradients.passes((*grads, *leaves), are_contiguous) and all(
+        map(operator.is_, map(_GRAD, leaves), repeat(None))
     )
 
 

@@ -25,6 +25,7 @@ from functrain.core.module_tensors import (
     refuse,
     tensor_places,
 )
+from functrain.core.optimizer import StepLayouts
 from functrain.core.rng import derive, scoped
 from functrain.core.state import Tensors
 from functrain.errors import ModelError
@@ -55,6 +56,7 @@ class FunctionalModule:
         statistics: of batch norms, by path.
         is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
+        layouts: of the tensors of a step.
     """
 
     module: nn.Module
@@ -74,6 +76,7 @@ class FunctionalModule:
     statistics: dict[str, Statistic]
     is_held: bool
     in_pieces: set[str] = attrs.field(factory=set)
+    layouts: StepLayouts = attrs.field(factory=StepLayouts)
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.

@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import OptimizerState, Params
+from functrain.core.optimizer import KnownLayouts, OptimizerState, Params
 from functrain.optim.leaf_rule import LeafRule, Leaves, Rate, Scalars, write_rule
 
 _FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -31,7 +31,7 @@ def run_(
     params: Params,
     lr: Rate,
     scalars: Scalars,
-    are_plain: bool = False,
+    known: KnownLayouts | None = None,
 ) -> None:
     """Update the leaves that have a gradient in place, all by the same scalars.
 
@@ -42,17 +42,30 @@ def run_(
         params: the parameters.
         lr: learning rate of this update.
         scalars: as `LeafRule.kernel` gets them.
-        are_plain: whether the gradients are known to lie as their parameters do.
+        known: remembers layouts, of gradients that lie as their parameters do.
     """
     theirs = list(map(params.__getitem__, grads))
     slots = [list(map(state[name].get, grads)) for name in optimizer.slots]
     given = list(grads.values())
     if _has_tensors(optimizer):
         write_rule(optimizer, given, slots, theirs, lr, scalars)
-    elif theirs and _is_fusible(theirs) and alike(theirs, given, slots, are_plain):
+    elif _fit_kernel(theirs, given, slots, known):
         optimizer.kernel(given, slots, theirs, lr, scalars)
     else:
         _by_kind_(optimizer, given, slots, theirs, lr, scalars)
+
+
+def _fit_kernel(
+    params: Leaves, grads: Leaves, slots: list[Leaves], known: KnownLayouts | None
+) -> bool:
+    """Return whether the kernel applies to all leaves at once."""
+    if not params:
+        return False
+
+    def check() -> bool:
+        return _is_fusible(params) and alike(params, grads, slots, known is not None)
+
+    return check() if known is None else known.passes([*chain(params, grads, *slots)], check)
 
 
 def _by_kind_(

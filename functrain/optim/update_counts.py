@@ -20,6 +20,8 @@ from functrain.optim.leaf_rule import LeafRule, Rate, Scalars
 
 PER_PARAMETER = "per_parameter"
 
+_ONE = torch.ones((), dtype=torch.float32, device="cpu")
+
 Own = dict[str, dict[str, Tensor]]
 """Scalars of single parameters, by name and path."""
 
@@ -118,7 +120,9 @@ def advanced_each(optimizer: LeafRule, own: Own, grads: Params, lr: Rate) -> Own
 
 def advance_(optimizer: LeafRule, scalars: Scalars, lr: Rate) -> None:
     """Make the scalars before an update those of it, in place."""
-    step = scalars["step"].add_(1)
+    step = scalars["step"]
+    # Adding a number takes three times as long as a tensor of the same dtype.
+    step.add_(_ONE if type(step) is Tensor and step.is_cpu else 1)
     if len(scalars) > 1:
         carried = {name: value for name, value in scalars.items() if name != "step"}
         for name, value in optimizer.advance(carried, lr, step.double()).items():
