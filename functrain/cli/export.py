@@ -1,4 +1,4 @@
-"""``functrain export``: write weights to a plain file."""
+"""``functrain export`` and ``functrain member``: write a part of a checkpoint by itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
+from functrain.checkpoint import load, save
 from functrain.checkpoint.exporting import export
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
+from functrain.errors import ConfigurationError
+from functrain.populations import states
+from functrain.training.resume import TYPES
 from functrain.tree.printing import byte_size
 
 
@@ -38,4 +42,41 @@ def write(
     step = "" if target.manifest.step is None else f" of step {target.manifest.step}"
     console.print(
         output.cell(f"{what}{step} written to {path}: {byte_size(length)}"), soft_wrap=True
+    )
+
+
+def write_member(target: ChosenCheckpoint, member: int | None, out: Path, console: Console) -> None:
+    """Write the state of a member, for ``pop.programs[member]``, and print where it is.
+
+    Args:
+        target: the checkpoint of a population.
+        member: its index; ``None`` for the best member, which a run records.
+        out: the checkpoint to make.
+        console: where to print.
+
+    Raises:
+        ConfigurationError: the checkpoint is of no population, or has no such member.
+        CheckpointExistsError: ``out`` exists.
+    """
+    found: Any = load(target.path, types=TYPES)
+    state: Any = getattr(found, "train", found)
+    if not states.is_population(state):
+        raise ConfigurationError(f"{target.path} is no checkpoint of a population")
+    members = len(states.seeds_of(state))
+    if member is None:
+        member = found.loop.best.get("member") if hasattr(found, "loop") else None
+    if member is None or not 0 <= member < members:
+        raise ConfigurationError(
+            f"{target.path}: expected the index of a member, 0 to {members - 1}, got {member}"
+        )
+    one = states.member(state, member)
+    info = target.manifest.info
+    if isinstance(info, dict):
+        info = {**info, "population": None, "recipe": None, "member": member}
+    held = {path: each[member] for path, each in states.held_by(state).items()}
+    save(out, one, info=info, step=one.counters.step)
+    own = ", ".join(f"{path}={value}" for path, value in held.items())
+    console.print(
+        output.cell(f"member {member} of {members}{own and f' ({own})'} written to {out}"),
+        soft_wrap=True,
     )

@@ -112,9 +112,9 @@ def member(
 ) -> None:
     """Write one member of a population as a checkpoint of its own."""
     from functrain.cli.checkpoint_argument import open_checkpoint
-    from functrain.cli.member import write
+    from functrain.cli.export import write_member
 
-    write(open_checkpoint(path, step, best, monitor, mode), index, out, console())
+    write_member(open_checkpoint(path, step, best, monitor, mode), index, out, console())
 
 
 def prune(

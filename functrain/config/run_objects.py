@@ -12,16 +12,18 @@ from typing import Any
 import attrs
 
 import functrain as ft
+from functrain.checkpoint.manifest_file import locate
+from functrain.checkpoint.weights import weights
 from functrain.config.conversion import as_yaml
 from functrain.config.factories import build_program
-from functrain.config.init_weights import check_weights, initial_state
 from functrain.config.loading import Loaded
 from functrain.config.locations import add_location, build_key, join_key
-from functrain.config.schema import FitOptions, RunConfig
+from functrain.config.schema import FitOptions, RunConfig, WeightsOptions
 from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.errors import ConfigError
+from functrain.own_steps.states import seed_of
 from functrain.schedules import schedule_end
 from functrain.training.decisions import Decisions
 from functrain.training.dispatch import Listeners
@@ -107,7 +109,7 @@ def build(config: RunConfig) -> RunObjects:
     _check_eval_data(eval_data)
     _check_rules(early_stop)
     build_key("listeners", lambda: Listeners.of(listeners))
-    check_weights(config)
+    _check_weights(config)
     store = build_key("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
     decisions = Decisions.of(program, as_rule(early_stop), store, config.fit.restore_best)
     _check_monitored(decisions, Evaluations.of(eval_data, duration(config.fit.eval_every)))
@@ -119,7 +121,7 @@ def build(config: RunConfig) -> RunObjects:
         store=store,
         listeners=listeners,
         report=None if config.report is None else imported(config.report, "report"),
-        initial=lambda: initial_state(config, program),
+        initial=lambda: _initial_state(config, program),
     )
 
 
@@ -189,3 +191,35 @@ def _check_schedules(program: Any, data: Any, fit: FitOptions) -> None:
     learning_rate.rate(program.schedules, state, 0)
     if fit.schedule_end is None and "" in program.leaves():
         schedule_end.continued(program.schedules, state, 0, steps, None)
+
+
+def _check_weights(config: RunConfig) -> None:
+    """Check that the paths of ``init_from`` exist, without reading them."""
+    for key, _, options in _given(config):
+        if not locate(options.path).exists():
+            raise ConfigError(f"there is no checkpoint and no file at {options.path}", key)
+
+
+def _initial_state(config: RunConfig, program: Any) -> Any:
+    """Return a new state with the weights of ``init_from``, or ``None`` without the option."""
+    states: dict[str, Any] = {}
+    for key, name, options in _given(config):
+        own = program if name is None else program.programs[name]
+        seed = config.seed if name is None else seed_of(name, config.seed)
+        states[name or ""] = build_key(key, functools.partial(_begun, own, seed, options))
+    if not states or "" in states:
+        return states.get("")
+    return attrs.evolve(program.init(config.seed), **states)
+
+
+def _begun(program: Any, seed: int, options: WeightsOptions) -> Any:
+    found = weights(options.path, options.weights, program=options.program)
+    return program.init(seed, params=found, only=options.only, rename=options.rename)
+
+
+def _given(config: RunConfig) -> Iterator[tuple[str, str | None, WeightsOptions]]:
+    """Yield the key, the name of the program and the options of each ``init_from``."""
+    for name, part in [(None, config), *(config.programs or {}).items()]:
+        given, key = part.init_from, "init_from" if name is None else f"programs.{name}.init_from"
+        if given is not None:
+            yield key, name, WeightsOptions(path=given) if isinstance(given, str) else given

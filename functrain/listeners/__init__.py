@@ -14,8 +14,8 @@ from functrain.listeners.every import Every
 from functrain.listeners.group_monitors import GradientMonitor, UpdateMonitor
 from functrain.listeners.live_curves import LiveCurves
 from functrain.listeners.media import Media
-from functrain.listeners.memory_monitor import MemoryMonitor
 from functrain.listeners.mirror import Mirror
+from functrain.listeners.process_monitors import MemoryMonitor, ThroughputMonitor
 from functrain.listeners.profiler import Profiler
 from functrain.listeners.sample_text import SampleText
 from functrain.listeners.sinks import (
@@ -28,7 +28,6 @@ from functrain.listeners.sinks import (
     Trackio,
     WandB,
 )
-from functrain.listeners.throughput_monitor import ThroughputMonitor
 from functrain.training.progress.bar import ProgressBar
 
 __all__ = [

@@ -12,7 +12,7 @@ from functrain import metrics
 from functrain.errors.calls import explained
 from functrain.errors.validators import one_of
 from functrain.listeners.intervals import Interval
-from functrain.listeners.memory_monitor import peak_memory
+from functrain.listeners.process_monitors import peak_memory
 from functrain.metrics.by_member import text
 from functrain.training import events
 from functrain.training.progress.event_text import evaluation_name, nothing_to_train

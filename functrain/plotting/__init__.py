@@ -1,7 +1,7 @@
 """Rows of metrics as figures and tables: loss, evaluation, learning rate and gradient norm.
 
 Begin with ``chart.py``. Rows of metrics become ``columns``; a ``chart`` arranges them in panels of
-lines, by ``metric_names`` and ``x_values``. A ``figure`` draws the chart with matplotlib, as a
+lines, by ``metric_names``. A ``figure`` draws the chart with matplotlib, as a
 picture or as SVG for the pages of :mod:`functrain.view`; nothing else in functrain draws curves.
 ``curves`` and ``compare`` do it all in one call. A ``table`` shows the first and last rows as text.
 """

@@ -10,7 +10,7 @@ import attrs
 
 from functrain.metrics.mode import mode_of_name
 from functrain.plotting.colors import DASHES
-from functrain.plotting.columns import Columns
+from functrain.plotting.columns import LABELS, Columns, x_values
 from functrain.plotting.metric_names import (
     TITLES,
     chosen,
@@ -22,7 +22,6 @@ from functrain.plotting.metric_names import (
 )
 from functrain.plotting.options import Options
 from functrain.plotting.points import decimated, drawable, smoothed, undrawable
-from functrain.plotting.x_values import LABELS, x_values
 
 # Smaller positive values are not drawn on a logarithmic axis.
 LEAST_LOGARITHM = 1e-300

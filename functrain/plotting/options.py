@@ -8,7 +8,7 @@ import attrs
 
 from functrain.errors.validators import number, one_of
 from functrain.plotting.colors import THEMES
-from functrain.plotting.x_values import LABELS
+from functrain.plotting.columns import LABELS
 
 
 def _texts(patterns: Iterable[str]) -> tuple[str, ...]:

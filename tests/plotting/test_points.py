@@ -10,8 +10,8 @@ import pytest
 
 from functrain.errors import LogError
 from functrain.plotting import Columns, smoothed
+from functrain.plotting.columns import x_values
 from functrain.plotting.points import decimated, undrawable
-from functrain.plotting.x_values import x_values
 
 
 class TestColumns:
