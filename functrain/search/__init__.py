@@ -5,7 +5,7 @@ Begin with ``loop.py``.
 
 from functrain.search.loop import Search, search
 from functrain.search.objective import ProgramObjective
-from functrain.search.pruner import PredictedLossPruner
+from functrain.search.pruning import PredictedLossPruner
 from functrain.search.space import Choices, Range, read_space
 
 __all__ = [

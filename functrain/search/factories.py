@@ -11,7 +11,7 @@ from typing import Any
 from functrain.errors import FunctrainError, SearchError
 from functrain.errors.nearest import nearest
 from functrain.errors.optional import require
-from functrain.search.pruner import PredictedLossPruner
+from functrain.search.pruning import PredictedLossPruner
 
 # One seed determines the whole search; all other samplers get a seed for each trial.
 _ONE_SEED = ("GridSampler", "QMCSampler")

@@ -10,7 +10,7 @@ import attrs
 
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
-from functrain.search.pruning_listener import STEPS, PruningListener
+from functrain.search.pruning import STEPS, PruningListener
 from functrain.training import events
 from functrain.training.early_stopping import Halving
 from functrain.training.early_stopping.rule import State, find

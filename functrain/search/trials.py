@@ -14,7 +14,7 @@ from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
 from functrain.search.manifest import SeedResult, read_trial, write_trial
 from functrain.search.objective import Objective
-from functrain.search.pruning_listener import PruningListener
+from functrain.search.pruning import PruningListener
 from functrain.training.history import History, Run
 
 

@@ -8,7 +8,7 @@ Begin with ``notebook.py`` and ``run_report.py``.
   ``value_summary``.
 * ``run_report``: one run as one page; ``report_facts`` reads the run directory,
   ``report_findings`` judges whether the run has ended and collects problems.
-* ``page``: an HTML page, and a chart in a file; ``page_tables`` are its tables.
+* ``page``: an HTML page, and a chart in a file.
 * ``run_checkpoints`` and ``run_logs``: what is in the directories of runs.
 * ``markup`` and ``plain_text``: text that is safe to show.
 """

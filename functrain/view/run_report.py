@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from functrain.plotting.chart import chart_of
 from functrain.plotting.metric_names import POSITIONS
 from functrain.plotting.points import drawable
 from functrain.tree.printing import byte_size
-from functrain.view import page_tables
 from functrain.view.markup import Markup, element, joined
 from functrain.view.page import chart_html, page
 from functrain.view.plain_text import metrics_text, moment
@@ -61,7 +61,7 @@ def _head(facts: Facts) -> Markup:
         element("p", element("b", status.word, class_=kind), ": ", status.detail),
         element("p", str(facts.directory.absolute()), class_="quiet"),
         element("p", "forked from ", str(parent), class_="quiet") if parent else joined(),
-        page_tables.facts(counts) if counts else joined(),
+        _facts(counts) if counts else joined(),
     )
 
 
@@ -110,7 +110,7 @@ def _metrics(facts: Facts) -> Markup:
         return joined()
     heads = ("metric", "last", "at step", "least", "at step ", "greatest", "at step  ")
     rows = (_metric(facts, name) for name in names)
-    return joined(element("h2", "Metrics"), page_tables.table(heads, rows, heads[1:]))
+    return joined(element("h2", "Metrics"), _table(heads, rows, heads[1:]))
 
 
 def _metric(facts: Facts, name: str) -> list[str]:
@@ -144,7 +144,7 @@ def _checkpoints(facts: Facts) -> Markup:
         for each in facts.checkpoints
     ]
     heads = ("step", "", "saved (UTC)", "size", "metrics")
-    return joined(element("h2", "Checkpoints"), page_tables.table(heads, rows, heads[:-1]))
+    return joined(element("h2", "Checkpoints"), _table(heads, rows, heads[:-1]))
 
 
 def _details(title: str, data: object, **more: object) -> Markup:
@@ -152,7 +152,7 @@ def _details(title: str, data: object, **more: object) -> Markup:
     if not data:
         return joined()
     whole = {**data, **more} if isinstance(data, dict) else data
-    return element("details", element("summary", title), page_tables.nested(whole), open="")
+    return element("details", element("summary", title), _nested(whole), open="")
 
 
 def _environment(facts: Facts) -> dict[str, object]:
@@ -160,3 +160,53 @@ def _environment(facts: Facts) -> dict[str, object]:
         return {}
     recorded = facts.info.get("environment")
     return {**facts.newest.versions, **(recorded if isinstance(recorded, dict) else {})}
+
+
+# -- plain data as tables, which the style sheet of the page styles ------------------------------
+
+
+def _facts(pairs: Iterable[tuple[str, object]]) -> Markup:
+    """Return a few values under their names, side by side."""
+    cells = (element("div", element("dt", name), element("dd", value)) for name, value in pairs)
+    return element("dl", *cells, class_="facts")
+
+
+def _nested(data: object) -> Markup:
+    """Return nested data as a table of dotted names and values."""
+    rows = (
+        element("tr", element("td", name, class_="name"), element("td", value, class_="value"))
+        for name, value in _flat(data)
+    )
+    return element("div", element("table", *rows), class_="scroll")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str]) -> Markup:
+    """Return a table whose columns with these headings are aligned to the right."""
+    kinds = ["number" if head in right else None for head in heads]
+    head = (element("th", name, class_=kind) for name, kind in zip(heads, kinds, strict=True))
+    body = (
+        element(
+            "tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))
+        )
+        for row in rows
+    )
+    whole = element("table", element("thead", element("tr", *head)), element("tbody", *body))
+    return element("div", whole, class_="scroll")
+
+
+def _flat(data: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Return the leaves of nested data with their dotted names; lists of leaves stay whole.
+
+    Example:
+        >>> list(_flat({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "ema": None}))
+        [('optimizer.lr', '0.1'), ('optimizer.betas', '[0.9, 0.99]'), ('ema', 'None')]
+    """
+    children: list[tuple[Any, Any]] = []
+    if isinstance(data, Mapping):
+        children = list(data.items())
+    elif isinstance(data, list | tuple) and any(isinstance(c, Mapping | list) for c in data):
+        children = list(enumerate(data))
+    if not children:
+        yield name, data if isinstance(data, str) else str(data)
+    for key, child in children:
+        yield from _flat(child, f"{name}.{key}" if name else str(key))
