@@ -167,49 +167,33 @@ def test_a_tree_among_several_programs(tmp_path: Path) -> None:
     assert ft.tree.equal(found.encoder.params, straight.encoder.params)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("init: own_programs.no_keys, ", ""), "programs.queue.init: missing"),
-        ((", step: own_programs.enqueue", ""), "programs.queue.step: missing"),
-        (("queue: {", "queue: {loss: own_programs.judged, "), "queue.loss: has no effect with"),
-        (("queue: {", "queue: {program: {ema: 0.9}, "), "queue.program: has no effect with"),
-        (
-            ("own_programs.enqueue", "own_programs.no_keys"),
-            "programs.queue.step: train_step: expected",
-        ),
-        (("loss: own_programs.contrast", "schedule: null"), "programs.encoder.loss: missing"),
-    ],
-)
-def test_mistakes_in_a_tree_name_their_key(
-    tmp_path: Path, change: tuple[str, str], words: str
-) -> None:
-    assert change[0] in MOCO
-    path = write(tmp_path, MOCO.replace(*change, 1))
-    with pytest.raises(errors.ConfigError) as caught:
-        config.build(config.load(path).config)
-    assert words in str(caught.value)
+MISTAKES = [
+    (MOCO, "init: own_programs.no_keys, ", "", "programs.queue.init: missing"),
+    (MOCO, ", step: own_programs.enqueue", "", "programs.queue.step: missing"),
+    (MOCO, "queue: {", "queue: {loss: own_programs.judged, ", "queue.loss: has no effect with"),
+    (MOCO, "queue: {", "queue: {program: {ema: 0.9}, ", "queue.program: has no effect with"),
+    (
+        MOCO,
+        "own_programs.enqueue",
+        "own_programs.no_keys",
+        "programs.queue.step: train_step: expec",
+    ),
+    (MOCO, "loss: own_programs.contrast", "schedule: null", "programs.encoder.loss: missing"),
+    (GAN, "step: own_programs.alternate", "loss: own_programs.fooled", "step: missing"),
+    (GAN, "lr: 0.01}\n        program", "lr: x}\n        program", "programs.generator.optimizer"),
+    (GAN, "fit:", "model: {_target_: torch.nn.ReLU}\n    fit:", "model: has no effect with"),
+    (GAN, "fit:", "program: {clip_norm: 1.0}\n    fit:", "programs.NAME.program"),
+    (GAN, "discriminator:\n", "rng:\n", "programs: joint: expected names"),
+    (GAN, "loss: own_programs.judged", "los: a", "programs.discriminator.los: unknown key"),
+    (GAN, "own_programs.alternate", "own_programs.enqueue", "programs: step: expected"),
+    (GAN, "fit:", "init: own_programs.no_keys\n    fit:", "either programs or init"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("step: own_programs.alternate", "loss: own_programs.fooled"), "step: missing"),
-        (("lr: 0.01}\n        program", "lr: x}\n        program"), "programs.generator.optimizer"),
-        (("fit:", "model: {_target_: torch.nn.ReLU}\n    fit:"), "model: has no effect with"),
-        (("fit:", "program: {clip_norm: 1.0}\n    fit:"), "programs.NAME.program"),
-        (("discriminator:\n", "rng:\n"), "programs: joint: expected names"),
-        (("loss: own_programs.judged", "los: a"), "programs.discriminator.los: unknown key"),
-        (
-            ("step: own_programs.alternate", "step: own_programs.enqueue"),
-            "programs: step: expected",
-        ),
-        (("fit:", "init: own_programs.no_keys\n    fit:"), "either programs or init"),
-    ],
-)
-def test_mistakes_name_their_key(tmp_path: Path, change: tuple[str, str], words: str) -> None:
-    assert change[0] in GAN
-    path = write(tmp_path, GAN.replace(*change, 1))
+@pytest.mark.parametrize(("text", "old", "new", "words"), MISTAKES)
+def test_mistakes_name_their_key(tmp_path: Path, text: str, old: str, new: str, words: str) -> None:
+    assert old in text
+    path = write(tmp_path, text.replace(old, new, 1))
     with pytest.raises(errors.ConfigError) as caught:
         config.build(config.load(path).config)
     assert words in str(caught.value)

@@ -57,6 +57,14 @@ def table(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
+def logged(path: Path) -> list[Row]:
+    return [decode(line) for line in path.read_bytes().splitlines()]
+
+
+def steps(path: Path) -> list[int]:
+    return [row["step"] for row in logged(path)]
+
+
 def test_json_lines_equal_the_log(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "some.jsonl"
     fit([JSONL(path)], directory=tmp_path / "run")
@@ -95,8 +103,7 @@ def test_rows_with_evaluations_and_epochs_are_written_at_any_interval(
     tmp_path: Path, every: str, expected: list[int]
 ) -> None:
     fit([JSONL(tmp_path / "some.jsonl", every=every)])
-    lines = (tmp_path / "some.jsonl").read_bytes().splitlines()
-    assert [decode(line)["step"] for line in lines] == expected
+    assert steps(tmp_path / "some.jsonl") == expected
 
 
 def test_metrics_are_not_fetched_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +175,7 @@ def test_rewinding_removes_later_rows(tmp_path: Path) -> None:
     fit([JSONL(path)], directory=ft.Checkpoints(tmp_path / "a"))
     before = path.read_bytes()
     fit([JSONL(path)], directory=ft.Checkpoints(tmp_path / "a"), resume=6, until="9 steps")
-    assert [decode(line)["step"] for line in path.read_bytes().splitlines()] == [*range(1, 10)]
+    assert steps(path) == [*range(1, 10)]
     assert path.read_bytes().splitlines()[:8] == before.splitlines()[:8]
 
 
@@ -187,8 +194,7 @@ def test_rewinding_removes_columns_of_later_steps(tmp_path: Path) -> None:
 def test_a_sink_added_to_a_resumed_run_starts_there(tmp_path: Path) -> None:
     fit(directory=tmp_path / "a", until="6 steps")
     fit([JSONL(tmp_path / "some.jsonl")], directory=tmp_path / "a", until="9 steps")
-    lines = (tmp_path / "some.jsonl").read_bytes().splitlines()
-    assert [decode(line)["step"] for line in lines] == [7, 8, 9]
+    assert steps(tmp_path / "some.jsonl") == [7, 8, 9]
 
 
 @pytest.mark.slow
@@ -311,7 +317,7 @@ def test_a_full_disk_leaves_whole_lines_and_writing_continues_later(
     with pytest.warns(SinkWarning, match="No space left") as caught:
         run = fit([Fill(), JSONL(path)])
     assert len(caught) == 1
-    assert [decode(line) for line in path.read_bytes().splitlines()] == run.history.rows
+    assert logged(path) == run.history.rows
 
 
 def test_a_full_disk_when_a_column_is_added_loses_no_column(
@@ -353,8 +359,7 @@ def test_rows_are_written_when_an_exception_ends_the_run(tmp_path: Path, directo
         pytest.raises(ListenerError, match="cut"),
     ):
         fit([sink, FailAt(7)], directory=where)
-    lines = (tmp_path / "some.jsonl").read_bytes().splitlines()
-    assert [decode(line)["step"] for line in lines] == [*range(1, 8)]
+    assert steps(tmp_path / "some.jsonl") == [*range(1, 8)]
 
 
 def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
@@ -385,10 +390,9 @@ def test_reordered_listeners_find_their_states(tmp_path: Path) -> None:
     one, two = CSV(tmp_path / "a.csv"), JSONL(tmp_path / "a.jsonl")
     fit([one, two], directory=tmp_path / "run", until="5 steps")
     run = fit([two, FailAt(99), one], directory=tmp_path / "run")
-    steps = [row["step"] for row in run.history.rows]
-    assert [int(row["step"]) for row in table(tmp_path / "a.csv")] == steps
-    lines = (tmp_path / "a.jsonl").read_bytes().splitlines()
-    assert [decode(line) for line in lines] == run.history.rows
+    written = [int(row["step"]) for row in table(tmp_path / "a.csv")]
+    assert written == [row["step"] for row in run.history.rows]
+    assert logged(tmp_path / "a.jsonl") == run.history.rows
 
 
 def test_nonfinite_numbers_are_written(tmp_path: Path) -> None:

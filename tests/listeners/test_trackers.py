@@ -177,22 +177,27 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return (tmp_path / "mlruns").as_uri()
 
 
+def only_run(uri: str, history: History) -> Any:
+    """Return the only run of the experiment, after a check of its metrics."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    for name, values in columns(history, ("step", "epoch")).items():
+        measured = client.get_metric_history(found.info.run_id, name)
+        assert sorted((each.step, each.value) for each in measured) == values, name
+    return found
+
+
 @pytest.mark.row(41)
 @pytest.mark.row(34)
 def test_mlflow_has_every_step_once_in_one_run(tmp_path: Path, uri: str) -> None:
-    from mlflow.tracking import MlflowClient
-
     config = program().recipe.describe()
     make = lambda: MLflow("tests", tracking_uri=uri, name="mine", config=config)  # noqa: E731
     run = cut_and_resumed(make, tmp_path / "run")
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("tests")
-    (found,) = client.search_runs([experiment.experiment_id])
+    found = only_run(uri, run.history)
     assert (found.info.run_name, found.info.status) == ("mine", "FINISHED")
     assert found.data.params["optimizer.type"] == "Adam"
-    for name, values in columns(run.history, ("step", "epoch")).items():
-        history = client.get_metric_history(found.info.run_id, name)
-        assert sorted((each.step, each.value) for each in history) == values, name
 
 
 @pytest.mark.row(41)
@@ -214,11 +219,7 @@ def test_a_half_failed_mlflow_request_duplicates_nothing(
     monkeypatch.setattr(MlflowClient, "log_batch", halfway)
     with pytest.warns(SinkWarning, match="cut off"):
         run = fit([MLflow("tests", tracking_uri=uri)])
-    client = MlflowClient(tracking_uri=uri)
-    (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
-    for name, values in columns(run.history, ("step", "epoch")).items():
-        history = client.get_metric_history(found.info.run_id, name)
-        assert sorted((each.step, each.value) for each in history) == values, name
+    only_run(uri, run.history)
 
 
 # -- Trackio -------------------------------------------------------------------------------------
