@@ -126,6 +126,7 @@ def test_what_a_forward_writes_is_in_the_next_state(does: Does, kind: Any, parts
     torch.testing.assert_close({**state.params, **state.buffers}, expected)
 
 
+@pytest.mark.sweep("does", "kind")
 @EACH_WAY
 @pytest.mark.parametrize("kind", ["eager", "compiled"])
 @pytest.mark.parametrize("parts", [1, 2])

@@ -307,10 +307,11 @@ class TestCompiled:
             state, _ = program.train_step(state, (x.double(), y.double(), stage))
         return state
 
+    @pytest.mark.sweep("options")
     @pytest.mark.parametrize(
         "options", [{}, {"nonfinite": "skip", "ema": 0.9}, {"accumulate": 2}], ids=repr
     )
-    @pure_and_donated
+    @pytest.mark.parametrize("donates", [True, False], ids=["donated", "pure"])
     def test_steps_are_the_eager_ones(self, options: Any, donates: bool) -> None:
         eager, compiled, backend = self.programs(**options)
         stages = ["early"] * 3 + ["late"] * 2 + ["early", "late"]

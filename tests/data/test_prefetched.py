@@ -49,14 +49,20 @@ def test_depth_batches_are_copied_ahead(depth: int) -> None:
     assert log.count("begin") == log.count("finish") == 17
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_resumption_starts_after_the_last_yielded_batch_not_the_last_read(kind: str) -> None:
+@pytest.mark.sweep("kind")
+@pytest.mark.parametrize(
+    ("kind", "anywhere"),
+    [(kind, False) for kind in MAKERS] + [(kind, True) for kind in MAKERS if "workers" not in kind],
+)
+def test_resumption_starts_after_the_last_yielded_batch_not_the_last_read(
+    kind: str, anywhere: bool
+) -> None:
     make = MAKERS[kind]
     disturb(0)
     plain = as_source(make())
     expected = [list(plain.epoch(7, epoch, 0, None)) for epoch in range(2)]
     plain.close()
-    cuts = range(1, len(expected[0])) if "workers" not in kind else [2]
+    cuts = range(1, len(expected[0])) if anywhere else [2]
     for cut in cuts:
         disturb(0)  # a StatefulDataLoader draws its seed when it is made
         source = through_fake(make())

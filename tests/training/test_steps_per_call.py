@@ -32,7 +32,8 @@ def fitted(way: str, options: str, directory: Path | None, **arguments: Any) -> 
     )
 
 
-@pytest.mark.parametrize("steps", [2, 7, 100])
+@pytest.mark.sweep("way", "options")
+@pytest.mark.parametrize("steps", [7, 2, 100])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("way", PROGRAMS)
 def test_state_log_and_checkpoints_are_those_of_single_steps(
