@@ -256,7 +256,9 @@ def test_a_schedule_or_a_tensor_is_a_learning_rate_and_a_list_is_a_pair_of_betas
     assert AdamW(lr=torch.tensor(0.1), betas=[0.8, 0.9]).betas == (0.8, 0.9)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cls", [Adam, AdamW])
+@pytest.mark.parametrize(
+    "cls", [Adam, AdamW, NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
+)
 def test_defaults_are_those_of_torch(cls: Any) -> None:
     theirs = getattr(torch.optim, cls.__name__)([torch.zeros(1)]).defaults
     ours = attrs.asdict(cls())

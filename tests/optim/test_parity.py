@@ -137,19 +137,6 @@ def test_dampening_on_an_accelerator_spares_the_first_update(
     assert relative_error(found, expected) < (1e-6 if dtype is torch.float32 else 1e-14)
 
 
-@pytest.mark.row(13)
-@pytest.mark.sweep("ours", "dtype")
-@pytest.mark.parametrize(("ours", "theirs", "form", "options"), CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_rule_equals_torch(
-    ours: Any, theirs: Any, form: dict[str, Any], options: dict[str, Any], dtype: torch.dtype
-) -> None:
-    params, grads = make(dtype)
-    found = run_rule(ours(lr=0.05, **options), params, grads)
-    expected = run_torch(theirs, {"foreach": False, **options}, params, grads)
-    assert relative_error(found, expected) < (1e-6 if dtype == torch.float32 else 1e-12)
-
-
 def reference_radam(
     params: dict[str, Tensor],
     grads: list[dict[str, Tensor]],

@@ -25,6 +25,7 @@ from functrain.optim import (
     Optimizer,
     RAdam,
     RMSprop,
+    Rprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
 )
@@ -103,7 +104,7 @@ def test_vmap_over_a_float32_lr_keeps_float32(optimizer: Optimizer) -> None:
 
 @pytest.mark.row(50)
 @pytest.mark.sweep
-@every_optimizer
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, Rprop()], ids=repr)
 def test_compiles_as_one_graph(optimizer: Optimizer) -> None:
     torch._dynamo.reset()  # the limit of recompilations is one for all optimizers
     params = start(torch.float32, optimizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_optimizers import optim_db
 
 from functrain.core.optimizer import Optimizer
 from functrain.optim.methods.adadelta import Adadelta
@@ -26,52 +24,6 @@ CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
 BITWISE = (RMSprop, Adadelta, Rprop)
 STEPS = 100
 SHAPES = {"weight": (5, 3), "bias": (3,), "scale": (), "kernel": (2, 3, 2, 2)}
-
-MORE: dict[Any, list[dict[str, Any]]] = {
-    NAdam: [
-        {"betas": (0.5, 0.9), "eps": 1e-3, "momentum_decay": 0.3},
-        {"betas": (0.0, 0.0)},
-        {"maximize": True, "weight_decay": 0.1, "decoupled_weight_decay": True},
-    ],
-    RMSprop: [
-        {"alpha": 0.5, "eps": 1e-3},
-        {"momentum": 0.9},
-        {"momentum": 0.9, "centered": True},
-        {"centered": True, "alpha": 0.9, "maximize": True},
-    ],
-    Adagrad: [
-        {"eps": 1e-3},
-        {"initial_accumulator_value": 0.5, "lr_decay": 0.01, "maximize": True},
-    ],
-    Adadelta: [{"eps": 1e-2, "rho": 0.5}, {"rho": 1.0}, {"rho": 0.0}],
-    Adamax: [{"betas": (0.5, 0.9), "eps": 1e-2}, {"betas": (0.0, 0.5), "maximize": True}],
-    Rprop: [
-        {"etas": (0.3, 1.1), "step_sizes": (1e-3, 0.1)},
-        {"etas": (0.7, 2.0), "maximize": True, "step_sizes": (0.0, float("inf"))},
-    ],
-    ASGD: [
-        {"t0": 5, "lambd": 0.1, "alpha": 0.5},
-        {"t0": 0, "weight_decay": 0.1, "maximize": True},
-        {"lambd": 0.0, "alpha": 0.0},
-    ],
-}
-
-
-def database(cls: Any) -> Iterator[dict[str, Any]]:
-    theirs = getattr(torch.optim, cls.__name__)
-    (info,) = (info for info in optim_db if info.optim_cls is theirs)
-    for case in info.optim_inputs_func(device="cpu"):
-        options = {name: value for name, value in case.kwargs.items() if name != "lr"}
-        if options or not case.kwargs:  # all are run with the lr of `lr_of`
-            yield options
-
-
-CASES = [
-    pytest.param(cls, options, id=f"{cls.__name__}-{options}")
-    for cls in CLASSES
-    for options in [*database(cls), *MORE[cls]]
-]
-every_case = pytest.mark.parametrize(("cls", "options"), CASES)
 
 
 def lr_of(step: int) -> float:
@@ -123,11 +75,6 @@ def run_torch(
     return {path: param.detach() for path, param in trained.items()}, state
 
 
-@functools.cache
-def exact(cls: Any, options: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Tensor], Any]:
-    return run_torch(cls, *make(torch.float64), foreach=False, **dict(options))
-
-
 def run(
     optimizer: Optimizer,
     params: dict[str, Tensor],
@@ -157,51 +104,11 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return math.sqrt(errors / size) if errors else 0.0
 
 
-@pytest.mark.row(13)
-@pytest.mark.sweep("cls", "dtype")
-@every_case
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str
-)
-def test_kernel_equals_the_foreach_form(
-    cls: Any, options: dict[str, Any], dtype: torch.dtype, tolerance: float
-) -> None:
-    params, grads = make(dtype)
-    expected, theirs = run_torch(cls, params, grads, foreach=True, **options)
-    found, state = run(cls(**options), params, grads, kernel=True)
-    tolerance = 0.0 if cls in BITWISE else tolerance
-    assert distance(found, expected) <= tolerance
-    for slot in set(cls(**options).slots) - {"prev"}:
-        their_slot = {path: theirs[path][slot] for path in theirs}
-        assert distance(state[slot], their_slot) <= tolerance
-
-
-@pytest.mark.row(13)
-@pytest.mark.sweep("cls", "dtype")
-@every_case
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str
-)
-def test_rule_equals_torch(
-    cls: Any, options: dict[str, Any], dtype: torch.dtype, tolerance: float
-) -> None:
-    """Against torch in float64, as its own float32 is off by up to 1.5e-6 here."""
-    params, grads = make(dtype)
-    expected, theirs = exact(cls, tuple(options.items()))
-    found, state = run(cls(**options), params, grads, kernel=False)
-    assert distance(found, expected) <= tolerance
-    for slot in set(cls(**options).slots) - {"prev"} if dtype == torch.float64 else ():
-        their_slot = {path: theirs[path][slot] for path in theirs}
-        assert distance(state[slot], their_slot) <= tolerance
-
-
-@pytest.mark.sweep("cls")
-@every_case
-def test_bfloat16_kernel_is_as_near_to_float64_as_the_foreach_form(
-    cls: Any, options: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("cls", CLASSES)
+def test_bfloat16_kernel_is_as_near_to_float64_as_the_foreach_form(cls: Any) -> None:
+    options = {} if cls is Rprop else {"weight_decay": 0.1}
     params, grads = make(torch.bfloat16)
-    expected, _ = exact(cls, tuple(options.items()))
+    expected, _ = run_torch(cls, *make(torch.float64), foreach=False, **options)
     theirs, _ = run_torch(cls, params, grads, foreach=True, **options)
     found, _ = run(cls(**options), params, grads, kernel=True)
 
@@ -218,18 +125,6 @@ def test_adagrad_is_bitwise_the_fused_form(options: dict[str, Any], dtype: torch
     expected, _ = run_torch(Adagrad, params, grads, fused=True, **options)
     found, _ = run(Adagrad(**options), params, grads, kernel=True)
     assert all(torch.equal(found[path], expected[path]) for path in params)
-
-
-@pytest.mark.sweep("cls", "kernel")
-@every_case
-@pytest.mark.parametrize("kernel", [False, True])
-def test_complex_params_as_in_torch(cls: Any, options: dict[str, Any], kernel: bool) -> None:
-    source = torch.Generator().manual_seed(0)
-    draws = [torch.randn(3, 2, dtype=torch.complex128, generator=source) for _ in range(11)]
-    params, grads = {"w": draws[0]}, [{"w": draw} for draw in draws[1:]]
-    expected, _ = run_torch(cls, params, grads, foreach=False, **options)
-    found, _ = run(cls(**options), params, grads, kernel)
-    assert distance(found, expected) <= 1e-12
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import attrs
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_optimizers import optim_db
 
 from functrain.errors import ConfigurationError
 from functrain.optim.methods.adadelta import Adadelta
@@ -19,26 +17,6 @@ from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.rmsprop import RMSprop
 from functrain.optim.methods.rprop import Rprop
-
-CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
-
-
-def refused_by_torch() -> list[Any]:
-    cases = []
-    for cls in CLASSES:
-        theirs = getattr(torch.optim, cls.__name__)
-        (info,) = (info for info in optim_db if info.optim_cls is theirs)
-        for case in info.optim_error_inputs_func(device="cpu", dtype=torch.float32):
-            kwargs = case.optimizer_error_input.kwargs
-            if kwargs and not isinstance(case.optimizer_error_input.params, list):
-                cases.append(pytest.param(cls, kwargs, id=f"{cls.__name__}-{kwargs}"))
-    return cases
-
-
-@pytest.mark.parametrize(("cls", "options"), refused_by_torch())
-def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{cls.__name__}: "):
-        cls(**options)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +57,6 @@ def test_what_torch_refuses_is_refused(cls: Any, options: dict[str, Any]) -> Non
 def test_a_bad_value_is_refused(cls: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         cls(**options)
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_fields_and_defaults_are_those_of_torch(cls: Any) -> None:
-    ours = attrs.asdict(cls())
-    theirs = dict(getattr(torch.optim, cls.__name__)([torch.zeros(1)]).defaults)
-    for name in ("foreach", "fused", "capturable", "differentiable"):
-        theirs.pop(name, None)
-    assert ours == theirs
 
 
 POINTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
@@ -171,21 +140,3 @@ def test_vmap_over_every_hyperparameter_equals_a_loop(
         numbers = from_flat(options, members[index].tolist())
         expected = train(cls(**numbers, **flags), lr)
         torch.testing.assert_close(found[index], expected, rtol=1e-12, atol=0)
-
-
-@pytest.mark.row(50)
-@pytest.mark.sweep
-@pytest.mark.parametrize("cls", CLASSES)
-def test_compiles_as_one_graph(cls: Any) -> None:
-    # The limit of recompilations is one for all optimizers.
-    torch._dynamo.reset()
-    optimizer = cls()
-    params = {path: param.float() for path, param in START.items()}
-    state = optimizer.init(params)
-    compiled = torch.compile(optimizer.update, fullgraph=True, backend="aot_eager")
-    for lr in (torch.tensor(0.1), torch.tensor(0.2)):
-        grads = {path: param**3 for path, param in params.items()}
-        found, _ = compiled(grads, state, params, lr)  # type: ignore[no-untyped-call]
-        params, state = optimizer.update(grads, state, params, lr)
-        for path in params:
-            torch.testing.assert_close(found[path], params[path], rtol=1e-6, atol=1e-7)
