@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,8 @@ RUNS = {
 }
 KILLS = 4
 # How the killed run differs; the one it is compared with always waits for its checkpoints.
-DISTURBED = {"digits": ["checkpoints.background=true"], "chargpt": []}
+KILLED = "listeners=[{_target_: killed_soon.KilledSoon}]"
+DISTURBED = {"digits": ["checkpoints.background=true", KILLED], "chargpt": [KILLED]}
 
 
 def command(name: str, directory: Path) -> list[str]:
@@ -43,24 +43,11 @@ def finish(name: str, directory: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def size(directory: Path) -> int:
-    log = directory / "metrics.jsonl"
-    return log.stat().st_size if log.exists() else 0
-
-
-def killed(name: str, directory: Path, delay: float) -> bool:
-    """Start the run; kill its process group a while after its log grew. False if too late."""
-    before = size(directory)
-    process = processes.Child(*command(name, directory), start_new_session=True)
-    try:
-        while process.poll() is None and size(directory) == before:
-            time.sleep(0.005)
-        time.sleep(delay)
-        return process.poll() is None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def killed(name: str, directory: Path, step: int, delay: float) -> bool:
+    """Run until it is killed a while after a step, or to its end; return whether it was killed."""
+    done = processes.run(*command(name, directory), env={**os.environ, "KILL": f"{step} {delay}"})
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
 
 
 @pytest.mark.slow
@@ -74,12 +61,15 @@ def test_killed_runs_end_in_the_same_bytes(
     generator = random.Random(0)
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
     finish(name, straight)
-    kills = sum(killed(name, disturbed, generator.uniform(0, 0.25)) for _ in range(KILLS))
+    kills = sum(
+        killed(name, disturbed, generator.randint(1, 12), generator.uniform(0, 0.02))
+        for _ in range(KILLS)
+    )
     finish(name, disturbed)
     for counted in ("resumptions", "fresh"):
         record_property(counted, 1)
     record_property("kills", kills)
-    assert kills >= KILLS - 1  # the last start may find little left to do
+    assert kills == KILLS
     logs = [(run / "metrics.jsonl").read_bytes() for run in (straight, disturbed)]
     assert logs[0] == logs[1]
     trees = [ft.Checkpoints(run).restore("latest", types=TYPES)[0] for run in (straight, disturbed)]
