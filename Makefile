@@ -22,7 +22,7 @@ help:
 	@echo "make test        set up and run the tests, except the long sweeps"
 	@echo "make test-long   run the long sweeps"
 	@echo "make compat      run the core's tests on other versions of Python and torch"
-	@echo "make features    run them and write which feature each covers (docs/features.md)"
+	@echo "make features    run the tests that show a feature and list them in docs/features.md"
 	@echo "make lint types  run ruff and mypy"
 	@echo "make site        build the documentation into site/"
 	@echo "make properties  run the property tests at length"
