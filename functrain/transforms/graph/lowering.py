@@ -76,6 +76,7 @@ class Lowering:
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         from functrain.transforms.graph import inductor
         from functrain.transforms.graph.elementwise import split
+        from functrain.transforms.graph.views import loosen
 
         options = {
             # Inputs are checked before the call, at a tenth of the cost.
@@ -85,6 +86,7 @@ class Lowering:
             **self.options,
         }
         updates = split(graph)
+        loosen(graph)
         if self.directory is not None:
             from functrain.transforms.graph.ahead import compiled_ahead, prune
 
