@@ -13,13 +13,11 @@ from pathlib import Path
 
 from functrain.checkpoint.storage.commit import final_name, sweep
 from functrain.checkpoint.storage.files import (
-    created,
     directory_lock,
     make_directories,
-    sync_directory,
+    replace_file,
     try_lock,
     unlock,
-    write_all,
 )
 from functrain.errors import (
     CheckpointFormatError,
@@ -180,13 +178,7 @@ def _prepare(directory: Path) -> None:
             sweep(directory)
         mark = directory / "FORMAT"
         if not mark.exists():
-            # Write, sync and rename, so that the mark is never seen half written.
-            draft = directory / ".FORMAT"
-            draft.unlink(missing_ok=True)
-            with created(draft) as descriptor:
-                write_all(descriptor, f"{_MARK}{_VERSION}\n".encode())
-            os.rename(draft, mark)
-            sync_directory(directory)
+            replace_file(mark, f"{_MARK}{_VERSION}\n".encode())
     except OSError as error:
         raise _unusable(directory, error) from error
 

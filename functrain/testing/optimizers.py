@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,16 +97,7 @@ def _check_update(
             new, after = optimizer.update(grads, state, params, lr)
         return {"new_params": new, "new_state": after}
 
-    spare = copy((params, state))
-    watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
-    first = watch_call(lambda: call(params, state), watched)
-    inputs = {name: watched[name] for name in ("params", "state", "grads")}
-    # Unchanged tensors may share memory with the inputs.
-    findings = first.findings + shared(first.result, inputs, lambda one, two: one == f"new_{two}")
-    findings += repeat_call(first, lambda: call(*spare))
-    findings += [] if findings else repeat_with_other_generators(first, lambda: call(*spare))
-    refuse(f"{type(optimizer).__name__}.update", findings)
-    return first.result["new_params"], first.result["new_state"]
+    return _checked(optimizer, "update", call, {"params": params, "state": state}, grads)
 
 
 def _check_kernel(
@@ -119,12 +111,24 @@ def _check_kernel(
             optimizer.update_(grads, owned, own, lr)
         return {"new_params": own, "new_state": owned}
 
-    watched = {"params": params, "state": state, "grads": grads, "optimizer": optimizer}
-    first = watch_call(lambda: call(params, state), watched)
-    findings = first.findings + shared(first.result, {"grads": grads})
-    findings += repeat_call(first, lambda: call(params, state))
-    findings += [] if findings else repeat_with_other_generators(first, lambda: call(params, state))
-    refuse(f"{type(optimizer).__name__}.update_", findings)
+    return _checked(optimizer, "update_", call, {"params": params, "state": state}, grads)
+
+
+def _checked(
+    optimizer: Optimizer,
+    method: str,
+    call: Callable[..., dict[str, Any]],
+    given: dict[str, Any],
+    grads: Params,
+) -> tuple[Params, OptimizerState]:
+    """Make a call that writes to none of its arguments, and return its results."""
+    inputs, spare = {**given, "grads": grads}, copy(given)
+    first = watch_call(lambda: call(**given), {**inputs, "optimizer": optimizer})
+    # Unchanged tensors may share memory with the inputs.
+    findings = first.findings + shared(first.result, inputs, lambda one, two: one == f"new_{two}")
+    findings += repeat_call(first, lambda: call(**spare))
+    findings += [] if findings else repeat_with_other_generators(first, lambda: call(**spare))
+    refuse(f"{type(optimizer).__name__}.{method}", findings)
     return first.result["new_params"], first.result["new_state"]
 
 

@@ -18,7 +18,7 @@ from functrain.checkpoint.remote.pruning import entries
 from functrain.checkpoint.retention import Best
 from functrain.checkpoint.run_directory import list_steps, locked, step_name
 from functrain.checkpoint.storage.commit import commit
-from functrain.checkpoint.storage.files import created, opened, sync, sync_directory, write_all
+from functrain.checkpoint.storage.files import opened, replace_file, sync
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointReadError,
@@ -155,9 +155,4 @@ def _place_log(path: Path, rows: bytes) -> None:
             f"{path} is not the beginning of the log in the remote store, so it belongs to another "
             "run or to another branch of this one. Fetch into an empty directory"
         )
-    draft = path.parent / f".{path.name}"
-    draft.unlink(missing_ok=True)
-    with created(draft) as descriptor:
-        write_all(descriptor, rows)
-    draft.rename(path)
-    sync_directory(path.parent)
+    replace_file(path, rows)
