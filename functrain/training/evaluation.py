@@ -109,40 +109,28 @@ def evaluate(
         Interrupted: ``interrupted`` returned true.
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
-    values = measure(
-        program,
-        state,
-        data,
-        weights=weights,
-        batches=batches,
-        function=function,
-        interrupted=interrupted,
-    )
-    return numbers(values)
+    one = Evaluation(data, batches=batches, function=function)
+    return numbers(measure(program, state, one, weights, interrupted))
 
 
 def measure(
     program: AnyProgram,
     state: AnyState,
-    data: object,
-    *,
-    weights: Weights = "params",
-    batches: int | None = None,
-    function: LossFunction | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    one: Evaluation,
+    weights: Weights,
+    interrupted: Callable[[], bool],
     cut: Callable[[Batch], Batch] = by_member.whole,
 ) -> dict[str, Any]:
     """Return the metrics of which :func:`evaluate` computes numbers, merged over all batches.
 
-    The arguments are those of :func:`evaluate`, and the function that cuts a batch to the members
-    of the program.
+    Each batch is ``cut`` to the members of the program.
     """
-    if function is not None:
-        program = program.evaluated_by(function)
-    source = as_source(data)
+    if one.function is not None:
+        program = program.evaluated_by(one.function)
+    source = as_source(one.data)
     # A loader with its own generator draws its order from it: each evaluation the same one.
     with keep_generators(getattr(source, "data", None)):
-        return _merged(program, state, source, weights, batches, interrupted, cut)
+        return _merged(program, state, source, weights, one.batches, interrupted, cut)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,17 +83,7 @@ class Evaluations:
         some, part, cut = running(program, state)
         for name, weights in self.parts(names, state.ema is not None):
             emit(EvalBegin(state, name, weights))
-            one = self.sets[name]
-            values = measure(
-                some,
-                part,
-                one.data,
-                weights=weights,
-                batches=one.batches,
-                function=one.function,
-                interrupted=interrupted,
-                cut=cut,
-            )
+            values = measure(some, part, self.sets[name], weights, interrupted, cut)
             means = widened(program, state, numbers(values))
             emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
