@@ -172,9 +172,9 @@ def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:
 
 def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:
     """Return the checkpoint to resume from, or ``True`` if the run started from scratch."""
-    store = None if side.directory is None else Checkpoints(side.directory)
+    store = None if side.recorded is None else Checkpoints(side.recorded)
     if store is not None and start is not None:
         return store.path(start)
     asked = arguments.get("resume", True)
     told = asked if isinstance(asked, str | Path) and asked not in ("latest", "best") else True
-    return (None if store is None or not side.recorded else parent_of(store)) or told
+    return (None if store is None else parent_of(store)) or told

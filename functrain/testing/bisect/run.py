@@ -42,9 +42,10 @@ class Side:
         return cls(make, None if given is None else Path(given))
 
     @property
-    def recorded(self) -> bool:
-        """Whether the run directory exists."""
-        return self.directory is not None and self.directory.is_dir()
+    def recorded(self) -> Path | None:
+        """The run directory, if it exists."""
+        exists = self.directory is not None and self.directory.is_dir()
+        return self.directory if exists else None
 
 
 @contextlib.contextmanager

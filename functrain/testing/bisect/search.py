@@ -76,15 +76,14 @@ def _first_difference(ours: Side, theirs: Side) -> Parting | None:
 
 def _from_records(ours: Side, theirs: Side) -> list[Record] | None:
     """Return the differences in the records; empty if they agree, ``None`` if there are none."""
-    if ours.directory is None or theirs.directory is None:
+    first, second = ours.recorded, theirs.recorded
+    if first is None or second is None:
         return None
-    if not (ours.recorded and theirs.recorded):
-        return None
-    found = records(ours.directory, theirs.directory)
+    found = records(first, second)
     if found:
         return found
-    ends = [Checkpoints(side.directory).steps()[-1:] for side in (ours, theirs) if side.directory]
-    return [] if ends[0] and ends[0] == ends[1] else None
+    one, other = (Checkpoints(directory).steps()[-1:] for directory in (first, second))
+    return [] if one and one == other else None
 
 
 def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
@@ -92,13 +91,12 @@ def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
 
     Their states are equal there, because the first unequal ones set the bound.
     """
-    if ours.directory is None or theirs.directory is None:
+    first, second = ours.recorded, theirs.recorded
+    if first is None or second is None:
         return None
-    if not (ours.recorded and theirs.recorded):
-        return None
-    both = [step for step, *_ in common(ours.directory, theirs.directory)]
+    both = [step for step, *_ in common(first, second)]
     same = [step for step in both if bound is None or step < bound]
-    stores = [Checkpoints(directory) for directory in (ours.directory, theirs.directory)]
+    stores = [Checkpoints(directory) for directory in (first, second)]
     return next((step for step in reversed(same) if all(_is_valid(s, step) for s in stores)), None)
 
 
