@@ -283,3 +283,9 @@ def test_the_rules_say_what_they_watch() -> None:
         "max",
         "loss",
     )
+
+
+def test_an_evaluation_of_no_batches_is_refused() -> None:
+    made = program()
+    with pytest.raises(ConfigurationError, match="batches: expected an integer >= 1 .*got 0"):
+        ft.evaluate(made, made.init(), batches(), batches=0)
