@@ -59,8 +59,10 @@ class Bucket:
         return list(map(sum, self.lengths))
 
     def vector(self, grads: Tensors, like: Tensor) -> Tensor:
-        """Return the gradients as one new vector; a missing one as negative zeros, which change no
-        sum.
+        """Return the gradients as one new vector.
+
+        Of a leaf without one it has negative zeros, which change no sum, not even the sign of
+        another zero.
         """
         if self.gathered:
             return torch.cat([self._flat(path, grads, like) for path in self.leaves])

@@ -34,7 +34,7 @@ class Rule(Protocol):
 
 
 class Directed:
-    """Gives a rule of a ``monitor`` the ``mode`` of that metric; a frozen attrs class inherits."""
+    """Gives a rule that monitors a metric the mode of that metric."""
 
     __slots__ = ()
     monitor: str
