@@ -287,5 +287,5 @@ def test_the_rules_say_what_they_watch() -> None:
 
 def test_an_evaluation_of_no_batches_is_refused() -> None:
     made = program()
-    with pytest.raises(ConfigurationError, match="batches: expected an integer >= 1 .*got 0"):
+    with pytest.raises(ConfigurationError, match=r"batches: expected .*got 0"):
         ft.evaluate(made, made.init(), batches(), batches=0)
