@@ -14,7 +14,6 @@ from functrain.errors.nearest import unknown_attribute
 from functrain.schedules.cyclic import CosineRestarts, Cyclic
 from functrain.schedules.decay import Cosine, Linear, Polynomial
 from functrain.schedules.exponential import Exponential
-from functrain.schedules.exponential_warmup import ExponentialWarmup
 from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
 from functrain.schedules.inverse_sqrt import InverseSqrt
@@ -22,7 +21,7 @@ from functrain.schedules.joined import Joined
 from functrain.schedules.one_cycle import OneCycle
 from functrain.schedules.piecewise import Piecewise
 from functrain.schedules.plateau import Plateau
-from functrain.schedules.scaled import Scaled
+from functrain.schedules.scaled import ExponentialWarmup, Scaled
 from functrain.schedules.sequential import Sequential
 from functrain.schedules.spike import Spike
 from functrain.schedules.step_decay import MultiStep, Step

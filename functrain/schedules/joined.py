@@ -15,8 +15,9 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, optional
-from functrain.schedules.composite import InTurn, check_observed
+from functrain.schedules.composite import check_observed
 from functrain.schedules.fields import plain_float
+from functrain.schedules.sequential import InTurn
 from functrain.schedules.total_steps import known_total_steps
 
 Part = tuple[float, Schedule]

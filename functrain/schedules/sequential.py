@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import attrs
 
 from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.schedules.composite import InTurn, check_observed, own_end
+from functrain.schedules.composite import check_observed, observed, own_end
 
 
 def _as_schedules(values: Iterable[Schedule | float]) -> tuple[Schedule, ...]:
@@ -36,6 +36,47 @@ def _check_boundaries(
         raise ConfigurationError(
             f"Sequential: boundaries must rise from above 0, got {boundaries!r}"
         )
+
+
+class InTurn(Schedule):
+    """Schedules in turn; ``state["schedules"]`` has their states, ``state["step"]`` the updates."""
+
+    __slots__ = ()
+
+    def inner(self) -> Sequence[Schedule]:
+        """Return the schedules."""
+        raise NotImplementedError
+
+    def in_charge(self, state: ScheduleState, step: int) -> tuple[int, int]:
+        """Return the index of the schedule in charge of an update, and its own first update."""
+        raise NotImplementedError
+
+    @property
+    def observes(self) -> Observed:
+        """Return the kind of value that the schedules observe."""
+        return observed(self, *self.inner())
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr of the schedule in charge."""
+        index, start = self.in_charge(state, step)
+        return self.inner()[index].lr(state["schedules"][index], step - start)
+
+    def advance(self, state: ScheduleState) -> ScheduleState:
+        """Count the update, and advance the schedule that was in charge of it."""
+        after = self._changed(state, lambda schedule, own: schedule.advance(own))
+        return {**after, "step": state["step"] + 1}
+
+    def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
+        """Show the metric to the schedule in charge of the update at the state's step."""
+        return self._changed(state, lambda schedule, own: schedule.observe(own, metric))
+
+    def _changed(
+        self, state: ScheduleState, change: Callable[[Schedule, ScheduleState], ScheduleState]
+    ) -> ScheduleState:
+        index, _ = self.in_charge(state, state["step"])
+        children = list(state["schedules"])
+        children[index] = change(self.inner()[index], children[index])
+        return {**state, "schedules": children}
 
 
 @explained
