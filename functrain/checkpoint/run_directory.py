@@ -178,7 +178,7 @@ def _prepare(directory: Path) -> None:
             sweep(directory)
         mark = directory / "FORMAT"
         if not mark.exists():
-            replace_file(mark, f"{_MARK}{_VERSION}\n".encode())
+            replace_file(mark, f"{_MARK}{_VERSION}\n".encode(), locked=True)
     except OSError as error:
         raise _unusable(directory, error) from error
 

@@ -155,4 +155,4 @@ def _place_log(path: Path, rows: bytes) -> None:
             f"{path} is not the beginning of the log in the remote store, so it belongs to another "
             "run or to another branch of this one. Fetch into an empty directory"
         )
-    replace_file(path, rows)
+    replace_file(path, rows, locked=True)

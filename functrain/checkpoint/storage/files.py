@@ -26,10 +26,13 @@ def created(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably, creating its folder if missing."""
+def replace_file(path: Path, data: bytes, locked: bool = False) -> None:
+    """Write a file atomically and durably, creating its folder if missing.
+
+    If the caller has ``locked`` the folder, what a killed writer left is used again.
+    """
     make_directories(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}" if locked else f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with created(draft) as descriptor:
         write_all(descriptor, data)
