@@ -149,6 +149,30 @@ def test_without_a_home_that_can_be_written_to_runs_compile_in_memory(
         assert directory_of(cached(program())) is None
 
 
+class Turned(nn.Module):
+    """Has a complex number among its constants, which Inductor only takes in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1j * x @ self.weight).abs()
+
+
+def test_a_step_that_cannot_be_kept_is_compiled_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
+    eager = ft.program(Turned(), lambda model, x: model(x).square().mean(), ft.optim.SGD(lr=0.1))
+    with pytest.warns(CompileCacheWarning, match="but not ahead of time"):
+        run = ft.fit(
+            ft.compiled(eager), [torch.ones(2, 3)], until="1 step", directory=tmp_path / "run"
+        )
+    expected, _ = eager.train_step(eager.init(), torch.ones(2, 3))
+    torch.testing.assert_close(run.state.params, expected.params)
+
+
 def test_what_the_user_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
     assert directory_of(cached(program(directory=tmp_path / "d"))) == tmp_path / "d"

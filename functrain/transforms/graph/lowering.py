@@ -10,8 +10,10 @@ import attrs
 from torch import Tensor
 from torch.fx import GraphModule
 
-from functrain.errors import CompilationError
+from functrain.errors import CompilationError, CompileCacheWarning
+from functrain.errors.base import warn
 from functrain.transforms.graph.torch_internals import dynamo_backend
+from functrain.transforms.graph.updates import Updates
 from functrain.transforms.graph.waiting import waiting_line
 
 Callee = Callable[..., Any]
@@ -88,11 +90,31 @@ class Lowering:
         updates = split(graph)
         loosen(graph)
         if self.directory is not None:
-            from functrain.transforms.graph.ahead import compiled_ahead, prune
-
-            call = compiled_ahead(self.directory, graph, inputs, options, updates)
-            if self.limit is not None:
-                prune(self.directory, self.limit)
-            return call
+            try:
+                return self._kept(self.directory, graph, inputs, options, updates)
+            except Exception as error:  # not hidden: raised again, or in the warning
+                if self.limit is None:  # the user chose the directory
+                    raise
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            warn(
+                "compiled code is not kept, so a resumed run compiles again: torch can compile "
+                f"this step, but not ahead of time ({reason})",
+                CompileCacheWarning,
+            )
         rest = inductor.compile_in_memory(graph, inputs, options)
         return rest if updates is None else updates.after(rest, inductor.compile_update(updates))
+
+    def _kept(
+        self,
+        directory: Path,
+        graph: GraphModule,
+        inputs: list[Tensor],
+        options: Mapping[str, Any],
+        updates: Updates | None,
+    ) -> Callee:
+        from functrain.transforms.graph.ahead import compiled_ahead, prune
+
+        call = compiled_ahead(directory, graph, inputs, options, updates)
+        if self.limit is not None:
+            prune(directory, self.limit)
+        return call
