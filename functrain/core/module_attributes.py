@@ -10,6 +10,7 @@ of the module's own, which ``compiled`` refuses.
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 from typing import Any
 
@@ -73,7 +74,8 @@ class Attributes:
             ModelError: see :meth:`Part.refuse_parameters`.
         """
         for cache in self.caches:
-            cache.cache_clear()
+            if _keeps_tensors(cache):
+                cache.cache_clear()
         # At each step, so this takes few calls.
         if list(map(len, self.tables)) == self.sizes and all(
             map(_is_none, map(dict.get, *self.places))
@@ -135,6 +137,12 @@ def _lru_caches(classes: set[type]) -> list[Any]:
         if isinstance(function, _LRU_CACHE):
             found.append(function)
     return found
+
+
+def _keeps_tensors(cache: Any) -> bool:
+    """Return whether a cache of ``functools.lru_cache`` has tensors in what it keeps."""
+    # It tells nobody its results but the garbage collector.
+    return bool(cache.cache_info().currsize and tensors_in(gc.get_referents(cache)))
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -79,6 +79,15 @@ class LruCache(Scaled):
         return self.table(2)
 
 
+class UnboundedCache(LruCache):
+    @functools.cache  # noqa: B019
+    def table(self, times: int) -> Any:
+        return [times * self.scale.detach()]
+
+    def factor(self) -> Any:
+        return self.table(2)[0]
+
+
 class ByLength(Scaled):
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +146,18 @@ class InEvaluation(Scaled):
         return self.merged
 
 
-CACHES = [Absent, Empty, Differentiable, Property, LruCache, ByLength, Number, Buffer, NewBuffer]
+CACHES = [
+    Absent,
+    Empty,
+    Differentiable,
+    Property,
+    LruCache,
+    UnboundedCache,
+    ByLength,
+    Number,
+    Buffer,
+    NewBuffer,
+]
 
 
 def mean_square(model: nn.Module, x: Tensor) -> Tensor:
@@ -242,6 +262,24 @@ def test_the_loss_finds_what_the_forward_left() -> None:
     found, _ = shown.train_step(shown.init(), X)
     expected, _ = plain.train_step(plain.init(), X)
     assert ft.tree.equal(found.params, expected.params)
+
+
+def test_a_cache_without_tensors_is_left_alone() -> None:
+    calls: list[int] = []
+
+    class Loading(Scaled):
+        @functools.lru_cache  # noqa: B019
+        def net(self) -> nn.Module:
+            calls.append(1)
+            return nn.Linear(3, 3)
+
+        def factor(self) -> Any:
+            return self.net().bias.shape[0]
+
+    made = program(Loading())
+    state, _ = made.train_step(made.init(), X)
+    made.train_step(state, X)
+    assert len(calls) == 1
 
 
 def test_a_counter_of_the_modules_own_goes_on() -> None:
