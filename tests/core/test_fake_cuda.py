@@ -65,8 +65,9 @@ def batch(device: torch.device) -> dict[str, Any]:
     return {"x": torch.empty(5, 4, device=device), "y": torch.empty(5, device=device).long()}
 
 
+@pytest.mark.sweep("options")
 @pytest.mark.parametrize(
-    "transform", [lambda program: program, ft.donated], ids=["pure", "donated"]
+    "transform", [ft.donated, lambda program: program], ids=["donated", "pure"]
 )
 @pytest.mark.parametrize(
     "options", [*({"optimizer": one} for one in OPTIMIZERS), *OPTIONS], ids=repr

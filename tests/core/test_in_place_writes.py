@@ -91,10 +91,10 @@ WAYS: dict[str, Does] = {
 EACH_WAY = pytest.mark.parametrize("does", list(WAYS.values()), ids=list(WAYS))
 
 KINDS: dict[str, Callable[[ft.Program], ft.Program]] = {
-    "eager": lambda program: program,
-    "donated": ft.donated,
-    "compiled": lambda program: ft.compiled(program, backend="eager"),
     "compiled, donated": lambda program: ft.donated(ft.compiled(program, backend="eager")),
+    "compiled": lambda program: ft.compiled(program, backend="eager"),
+    "donated": ft.donated,
+    "eager": lambda program: program,
 }
 EACH_KIND = pytest.mark.parametrize("kind", list(KINDS.values()), ids=list(KINDS))
 
@@ -113,7 +113,7 @@ def of_plain_loop(model: nn.Module, steps: int, parts: int = 1) -> dict[str, Ten
     return {name: values.detach() for name, values in model.state_dict().items()}
 
 
-@pytest.mark.sweep("does", "kind")
+@pytest.mark.sweep("does")
 @EACH_WAY
 @EACH_KIND
 @pytest.mark.parametrize("parts", [2, 1])

@@ -109,6 +109,7 @@ def test_two_nodes_on_one_machine(script: Path) -> None:
             assert done.stdout == "['rank 0', 'rank 1'] sum 2.0 restart 0\n"
 
 
+@pytest.mark.long
 def test_a_normal_end_is_silent(script: Path) -> None:
     line = "['rank 0', 'rank 1'] sum 2.0 restart 0\n"
     assert by_hand(2, script) == [(0, line, "")] * 2

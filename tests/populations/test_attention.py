@@ -81,6 +81,7 @@ def test_a_transformer_has_the_numbers_of_its_program_alone(name: str) -> None:
         torch.testing.assert_close(metrics["loss"][number], program.eval_step(own, X)["loss"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["causal", "dropout", "encoder"])
 def test_a_compiled_population_of_transformers_has_the_numbers_of_the_eager_one(name: str) -> None:
     pop = _population(name)

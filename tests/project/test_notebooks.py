@@ -229,6 +229,7 @@ print(run.reason)
 
 @pytest.mark.slow
 @pytest.mark.row(1)
+@pytest.mark.long
 def test_after_the_stop_button_a_loop_holds_the_last_whole_step(kernel: Kernel) -> None:
     kernel.run(SETTING)
     code = """

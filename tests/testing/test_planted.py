@@ -79,6 +79,7 @@ class TestClean:
         assert state.params  # a donated program consumed copies
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_a_step_that_inductor_compiled_is_pure(self) -> None:
         program = ft.compiled(linear())
         check_pure(program, program.init(), ONES)

@@ -81,6 +81,7 @@ def named(tensors: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.row(51)
+@pytest.mark.sweep
 @each
 def test_donated_is_pure(entry: Entry) -> None:
     program = entry.program()
