@@ -52,6 +52,7 @@ def test_states_and_metrics_are_those_of_all_members_at_once(batches: Any, size:
     _require_same(whole.eval_step(expected, given), pop.eval_step(found, given))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("donated", [False, True])
 def test_a_compiled_population_in_chunks_has_the_same_bytes(donated: bool) -> None:
     wrap = ft.donated if donated else (lambda one: one)
