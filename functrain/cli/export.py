@@ -63,8 +63,10 @@ def write_member(target: ChosenCheckpoint, member: int | None, out: Path, consol
     if not states.is_population(state):
         raise ConfigurationError(f"{target.path} is no checkpoint of a population")
     members = len(states.seeds_of(state))
-    if member is None:
-        member = found.loop.best.get("member") if hasattr(found, "loop") else None
+    chosen = ""
+    if member is None and hasattr(found, "loop") and "member" in found.loop.best:
+        member = found.loop.best["member"]
+        chosen = f", the best by the run's monitor ({found.loop.best['value'][member]:.6g}),"
     if member is None or not 0 <= member < members:
         raise ConfigurationError(
             f"{target.path}: expected the index of a member, 0 to {members - 1}, got {member}"
@@ -77,6 +79,6 @@ def write_member(target: ChosenCheckpoint, member: int | None, out: Path, consol
     save(out, one, info=info, step=one.counters.step)
     own = ", ".join(f"{path}={value}" for path, value in held.items())
     console.print(
-        output.cell(f"member {member} of {members}{own and f' ({own})'} written to {out}"),
+        output.cell(f"member {member} of {members}{own and f' ({own})'}{chosen} written to {out}"),
         soft_wrap=True,
     )

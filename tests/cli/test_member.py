@@ -31,7 +31,11 @@ def test_a_member_is_written_as_a_checkpoint(
     option = () if index is None else ("--index", index)
     ended = functrain("member", run.directory, tmp_path / "one", *option)
     assert ended.code == 0, ended.out
-    assert f"member {chosen} of 3 (lr={pop.values['lr'][chosen]}) written to" in ended.out
+    why = (
+        "" if index == 0 else f", the best by the run's monitor ({run.best['value'][chosen]:.6g}),"
+    )
+    said = " ".join(ended.out.split())
+    assert f"member {chosen} of 3 (lr={pop.values['lr'][chosen]}){why} written to" in said
     own = pop.programs[chosen]
     one = ft.load(tmp_path / "one", like=own.init())
     assert ft.tree.equal(one, pop.member(run.state, chosen))
