@@ -200,13 +200,22 @@ def _flat(data: object, name: str = "") -> Iterator[tuple[str, str]]:
     Example:
         >>> list(_flat({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "ema": None}))
         [('optimizer.lr', '0.1'), ('optimizer.betas', '[0.9, 0.99]'), ('ema', 'None')]
+        >>> list(_flat({"members": [["head", {"lr": 0.1}]]}))  # named ones, as optimizers of groups
+        [('members.head.lr', '0.1')]
     """
     children: list[tuple[Any, Any]] = []
     if isinstance(data, Mapping):
         children = list(data.items())
     elif isinstance(data, list | tuple) and any(isinstance(c, Mapping | list) for c in data):
-        children = list(enumerate(data))
+        children = list(data) if all(map(_is_named, data)) else list(enumerate(data))
     if not children:
         yield name, data if isinstance(data, str) else str(data)
     for key, child in children:
         yield from _flat(child, f"{name}.{key}" if name else str(key))
+
+
+def _is_named(child: Any) -> bool:
+    match child:
+        case [str(), Mapping()]:
+            return True
+    return False
