@@ -81,7 +81,7 @@ compat:
 	.ci/compat $(VERSIONS)
 
 features: $(READY)
-	$(TEST) -m row -p tests.support.features --features=docs/features.md
+	$(TEST) -m "row and not long" -p tests.support.features --features=docs/features.md
 
 lint: $(READY)
 	$(BIN)/ruff check .
