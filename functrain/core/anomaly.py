@@ -90,7 +90,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def origin(self, results: Iterable[Tensor]) -> str | None:
-        """Return where the first NaN came from; without one, the first infinity; or ``None``.
+        """Return the origin of the first NaN; without one, of the first infinity; or ``None``.
 
         Args:
             results: of the step, finite or not.

@@ -176,5 +176,5 @@ def _origin(arguments: Mapping[str, Any], side: Side, start: int | None) -> Any:
     if store is not None and start is not None:
         return store.path(start)
     asked = arguments.get("resume", True)
-    told = asked if isinstance(asked, str | Path) and asked not in ("latest", "best") else True
-    return (None if store is None else parent_of(store)) or told
+    place = asked if isinstance(asked, str | Path) and asked not in ("latest", "best") else True
+    return (None if store is None else parent_of(store)) or place
