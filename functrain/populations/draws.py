@@ -8,9 +8,10 @@ modes here make it member by member, from a stream of each, or leave a place for
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -64,15 +65,32 @@ class Streams:
     where the others stand, also where activation checkpointing puts it back to draw again.
 
     Attributes:
-        seeds: by the seed of member 0 in a part of the step, that of each member. Under a seed that
-            is not among them, as one that the loss sets, all members draw alike.
-        members: how many there are.
+        roots: the seed of each member.
+        path: of the streams, as ``("step", 7)``.
+        parts: of the step, each of which has streams of its own.
         states: of the generator of each member, by that of member 0.
     """
 
-    seeds: Mapping[int, Sequence[int]]
-    members: int
-    states: dict[bytes, list[Tensor]] = attrs.field(factory=dict)
+    roots: Sequence[int]
+    path: tuple[int | str, ...]
+    parts: int = 1
+    states: dict[bytes, list[Tensor]] = attrs.field(factory=dict, init=False)
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self.roots)
+
+    @functools.cached_property
+    def seeds(self) -> dict[int, list[int]]:
+        """By the seed of member 0 in a part of the step, that of each member.
+
+        Under a seed that is not among them, as one that the loss sets, all members draw alike.
+        They are found when something is drawn: most steps draw nothing.
+        """
+        own = [derive(root, *self.path) for root in self.roots]
+        by_part = [[part_stream(seed, part) for seed in own] for part in range(self.parts)]
+        return {seeds[0]: seeds for seeds in by_part}
 
     def draw(self, draw: Draw, into: Sequence[Tensor]) -> None:
         """Fill the tensors of all members, each from its own stream."""
@@ -226,9 +244,4 @@ def streams_of(
         path: of the stream, as ``("step", 7)``.
         parts: of the step, each of which has a stream of its own.
     """
-    own = [derive(seed, *path) for seed in seeds]
-    by_part = {
-        part_stream(own[0], part): [part_stream(seed, part) for seed in own]
-        for part in range(parts)
-    }
-    return own[0], Streams(by_part, len(seeds))
+    return derive(seeds[0], *path), Streams(seeds, path, parts)

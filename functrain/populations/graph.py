@@ -100,13 +100,11 @@ class CompiledMembers:
             self.known.see(leaves, large["params"], number)
         scalars = {"skipped": state["skipped"], "loss_scale": state["loss_scale"]}
         kind, own = given(inputs.batches, state["skipped"].device, self.known.places)
-        rest = {
-            "inputs": inputs._replace(batches=with_tensors(inputs.batches, iter(own))),
-            "scalars": scalars,
-        }
+        rest = {"lr": inputs.lr, "hyperparameters": inputs.hyperparameters, "scalars": scalars}
         key = (number, kind, ema_due, streams.members)
         if key not in self.graphs:
-            self._add(key, large, rest, ema_due, seed, streams)
+            batches = with_tensors(inputs.batches, iter(own))
+            self._add(key, large, {"batches": batches, **rest}, ema_due, seed, streams)
         graph = self.graphs[key]
         if graph is None:
             eager = EagerMembers(self.fixed, self.own_batches)
@@ -117,7 +115,7 @@ class CompiledMembers:
         noise = drawn(graph.draws, streams)
         if mine and donation is not None:
             donation.take()
-        found = graph.build(iter(graph.call(*leaves, *flatten(rest), *noise)))
+        found = graph.build(iter(graph.call(*leaves, *own, *flatten(rest), *noise)))
         return {**large, **found["scalars"]}, found["outputs"]
 
     def _add(
@@ -158,17 +156,17 @@ class CompiledMembers:
                 tensors = iter(leaves)
                 own, more = with_tensors(large, tensors), with_tensors(rest, tensors)
                 mode.use(None if noise is None else list(tensors))
-                whole = {**own, **more["scalars"]}
+                whole = {**own, **more.pop("scalars")}
                 with mode:
                     new, outputs = take_steps(
-                        self.fixed, self.own_batches, whole, more["inputs"], ema_due, seed
+                        self.fixed, self.own_batches, whole, Inputs(**more), ema_due, seed
                     )
                 if entries := missing_entries(own["optimizer"], new["optimizer"]):
                     missing.append(entries)
                     return {}
                 write(own, {name: new[name] for name in own})
                 outputs["metrics"] = {name: m.clone() for name, m in outputs["metrics"].items()}
-                return {"scalars": {n: new[n] for n in more["scalars"]}, "outputs": outputs}
+                return {"scalars": {n: new[n] for n in rest["scalars"]}, "outputs": outputs}
 
             found = capture(function, [*examples, *(noise or [])], self.fixed.model.module)
             return found, mode

@@ -14,10 +14,12 @@ from typing import Any
 import attrs
 import torch
 
+from functrain import tree
 from functrain.core import nonfinite
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import Outcome
+from functrain.core.metrics import reported
 from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
@@ -134,11 +136,11 @@ class Population(Program):
             return self._train_rest(state, batch)
         programs, tensors = self._hyperparameters(state)
         number, recipe = state.counters.step, self.recipe
-        each = rates.of_members(programs, state, self.zero_rate)
+        host_lr = rates.stacked(rates.of_members(programs, state, self.zero_rate))
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        lr = rates.stacked(each, state.device)
+        lr = tree.map(lambda rate: rate.to(state.device), host_lr)
         device_state = {
             "params": state.params,
             "buffers": state.buffers,
@@ -178,8 +180,7 @@ class Population(Program):
         )
         if donation is not None:
             donation.take()
-        own = {"loss": outputs["loss"], "grad_norm": outputs["grad_norm"], **outputs["metrics"]}
-        return updated, {**own, **rates.metrics(each)}
+        return updated, reported(outputs, host_lr)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
         """Compile the step, by one whose result is dropped; see :meth:`Program.warm`."""

@@ -34,19 +34,11 @@ def of_members(
     return found
 
 
-def stacked(rates: list[learning_rate.Rate], device: torch.device) -> Any:
-    """Return rates as float64 tensors ``[members]``, by group."""
+def stacked(rates: list[learning_rate.Rate]) -> Any:
+    """Return rates as float64 tensors ``[members]`` on the host, by group."""
     if isinstance(rates[0], dict):
-        return {name: stacked([one[name] for one in rates], device) for name in rates[0]}
-    return torch.tensor(rates, dtype=torch.float64, device=device)
-
-
-def metrics(rates: list[learning_rate.Rate]) -> dict[str, Tensor]:
-    """Return rates as metrics: ``lr``, and with groups ``lr.NAME`` of each."""
-    each = [learning_rate.by_name(rate) for rate in rates]
-    return {
-        name: torch.tensor([one[name] for one in each], dtype=torch.float64) for name in each[0]
-    }
+        return {name: stacked([one[name] for one in rates]) for name in rates[0]}
+    return torch.tensor(rates, dtype=torch.float64)
 
 
 def advanced(programs: list[Program], scheduler: dict[str, Any], loss: Tensor) -> dict[str, Any]:
