@@ -28,9 +28,13 @@ _PIPE_WIDTH = 10_000
 
 
 def console() -> Console:
-    """Return the terminal, or standard output with room for whole rows; obey ``NO_COLOR``."""
+    """Return the terminal, or standard output with room for whole rows; obey ``NO_COLOR``.
+
+    Text is printed as it is: a name or an override may look like markup.
+    """
+    plain: dict[str, Any] = {"markup": False, "emoji": False}
     # Without a color system rich writes no bold and dim text either.
-    plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    plain |= {"color_system": None} if os.environ.get("NO_COLOR") else {}
     made = Console(**plain)
     wide = not made.is_terminal and "COLUMNS" not in os.environ
     return Console(width=_PIPE_WIDTH, **plain) if wide else made

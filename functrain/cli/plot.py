@@ -36,8 +36,8 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
     title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
     draw(chart_of(runs, options, title), out, notes)
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(str(out), soft_wrap=True, highlight=False, markup=False)
+        console.print(note, soft_wrap=True, highlight=False)
+    console.print(str(out), soft_wrap=True, highlight=False)
 
 
 def report(directory: Path, out: Path | None, console: Console) -> None:
@@ -54,7 +54,7 @@ def report(directory: Path, out: Path | None, console: Console) -> None:
     from functrain.view import report
 
     written = report(directory, out)
-    console.print(str(written), soft_wrap=True, highlight=False, markup=False)
+    console.print(str(written), soft_wrap=True, highlight=False)
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:

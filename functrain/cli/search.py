@@ -67,7 +67,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         found = search(
             Trial(options, console),
             settings=dict(_flat(base.plain, "base")),
-            say=lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False),
+            say=lambda line: console.print(line, soft_wrap=True, highlight=False),
             **{key: named[key] for key in named if key not in ("base", "overrides", "name")},
         )
     _print(found.study, options, console)

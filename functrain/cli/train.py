@@ -127,7 +127,7 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
             console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
         if built.report is not None and ended:
             text = built.report(built.program, run.state)  # on every rank: it may evaluate
-            console.print(text, markup=False, highlight=False)
+            console.print(text, highlight=False)
     return run
 
 

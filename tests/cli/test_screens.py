@@ -94,6 +94,18 @@ def test_a_pipe_has_one_line_for_each_row(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@pytest.mark.parametrize("text", ["pip install 'functrain[plot]'", "runs/[red]", "a:smile:b"])
+def test_brackets_and_colons_are_plain_text(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output.console().print(text)
+    table = output.table("a")
+    table.add_row(text)
+    output.print_table(output.console(), table)
+    assert capsys.readouterr().out.count(text) == 2
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("command", ["ls", "show"])
 def test_no_color_is_plain_text(run: Path, command: str) -> None:
