@@ -153,9 +153,10 @@ class TestDonatedStatesThatShareTensors:
     @pytest.mark.parametrize("compiled", COMPILED)
     @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
     def test_the_others_keep_their_values(self, share: Any, compiled: Any) -> None:
-        donating = ft.donated(compiled(program()))
+        made = compiled(program())
+        donating = ft.donated(made)
         state, _ = donating.train_step(donating.init(), DATA[0])
-        pure, _ = compiled(program()).train_step(ft.copy(state), DATA[1])
+        pure, _ = made.train_step(ft.copy(state), DATA[1])
         kept = share(state)
         before = ft.copy(kept)
         after, _ = donating.train_step(state, DATA[1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from data_kinds import MAKERS, CutAt, disturb
+from data_kinds import MAKERS, MORE_WORKERS, CutAt, disturb
 
 import functrain as ft
 from functrain import tree
@@ -23,7 +23,13 @@ def loss(model: Any, batch: Any) -> torch.Tensor:
 @pytest.mark.sweep("kind")
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
-    [(kind, 1) for kind in MAKERS] + [(kind, 2) for kind in MAKERS if "workers" not in kind],
+    [
+        *(
+            pytest.param(kind, 1, marks=[pytest.mark.long] if kind in MORE_WORKERS else [])
+            for kind in MAKERS
+        ),
+        *((kind, 2) for kind in MAKERS if "workers" not in kind),
+    ],
 )
 def test_an_interrupted_run_equals_an_uninterrupted_one(
     kind: str, accumulate: int, tmp_path: Path

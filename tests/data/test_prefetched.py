@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from data_kinds import MAKERS, CutAt, SavesItselfSized, disturb
+from data_kinds import MAKERS, MORE_WORKERS, CutAt, SavesItselfSized, disturb
 
 import functrain as ft
 from functrain import tree
@@ -52,7 +52,13 @@ def test_depth_batches_are_copied_ahead(depth: int) -> None:
 @pytest.mark.sweep("kind")
 @pytest.mark.parametrize(
     ("kind", "anywhere"),
-    [(kind, False) for kind in MAKERS] + [(kind, True) for kind in MAKERS if "workers" not in kind],
+    [
+        *(
+            pytest.param(kind, False, marks=[pytest.mark.long] if kind in MORE_WORKERS else [])
+            for kind in MAKERS
+        ),
+        *((kind, True) for kind in MAKERS if "workers" not in kind),
+    ],
 )
 def test_resumption_starts_after_the_last_yielded_batch_not_the_last_read(
     kind: str, anywhere: bool

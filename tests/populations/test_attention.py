@@ -81,11 +81,13 @@ def test_a_transformer_has_the_numbers_of_its_program_alone(name: str) -> None:
         torch.testing.assert_close(metrics["loss"][number], program.eval_step(own, X)["loss"])
 
 
-@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["causal", "dropout", "encoder"])
-def test_a_compiled_population_of_transformers_has_the_numbers_of_the_eager_one(name: str) -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_a_compiled_population_of_transformers_has_the_numbers_of_the_eager_one(
+    name: str, backend: str
+) -> None:
     pop = _population(name)
-    compiled = ft.compiled(pop)
+    compiled = ft.compiled(pop, backend=backend)
     one, other = pop.init(), compiled.init()
     for _ in range(3):
         one, expected = pop.train_step(one, X)

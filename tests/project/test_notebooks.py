@@ -180,8 +180,9 @@ class Kernel:
                 return text, error
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
+    """Start one kernel, which takes seconds to import torch."""
     kernel = Kernel()
     yield kernel
     kernel.client.stop_channels()
@@ -254,14 +255,14 @@ print(ft.tree.diff(state, straight(state.counters.step)))
 
 @pytest.mark.slow
 @pytest.mark.row(42)
-def test_live_curves_update_one_output() -> None:
+def test_live_curves_update_one_output(kernel: Kernel) -> None:
     code = SETTING + (
         "live = ft.listeners.LiveCurves()\n"
         "run = ft.fit(program, data, until='40 steps', eval_data=data, listeners=[live])\n"
         "program.init(seed=0)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbclient.NotebookClient(notebook, timeout=300).execute()
+    nbclient.NotebookClient(notebook, km=kernel.manager, timeout=300).execute()
     curves, state = outputs(notebook)
     assert curves.output_type == "display_data"
     assert "eval/loss" in curves.data["text/html"]

@@ -7,15 +7,14 @@ functions and tests. Text in backticks is code and is not checked.
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
-import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
+from syntax_trees import nodes
 
 ROOT = Path(__file__).parents[2]
 Rule = tuple[re.Pattern[str], str]
@@ -118,28 +117,41 @@ def findings(texts: Iterable[Text]) -> Iterator[tuple[int, str, str]]:
 
 def python_texts(source: str) -> Iterator[Text]:
     """Give the comments, joined where they follow each other, and the strings with blanks."""
-    comments: list[tuple[int, str]] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            comments.append((token.start[0], token.string.lstrip("# ")))
-    last = -1
+    yield from comments(source)
+    yield from strings(nodes(ast.parse(source)))
+
+
+# Several times as fast as `tokenize`.
+STRING_OR_COMMENT = re.compile(
+    r"""(?s:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3})"""
+    r"""|"(?s:\\.|[^"\\\n])*"|'(?s:\\.|[^'\\\n])*'|(?P<comment>\#[^\n]*)"""
+)
+
+
+def comments(source: str) -> list[Text]:
     joined: list[Text] = []
-    for line, content in comments:
-        if line == last + 1:
-            joined[-1] = attrs.evolve(joined[-1], content=f"{joined[-1].content}\n{content}")
-        else:
-            joined.append(Text(line, content))
-        last = line
-    yield from joined
-    tree = ast.parse(source)
+    line, last, seen = 1, -1, 0
+    for found in STRING_OR_COMMENT.finditer(source):
+        if found["comment"]:
+            line, seen = line + source.count("\n", seen, found.start()), found.start()
+            content = found[0].lstrip("# ")
+            if line == last + 1:
+                joined[-1] = attrs.evolve(joined[-1], content=f"{joined[-1].content}\n{content}")
+            else:
+                joined.append(Text(line, content))
+            last = line
+    return joined
+
+
+def strings(tree: list[ast.AST]) -> Iterator[Text]:
     documented = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in tree
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             documents = id(node) in documented
             if documents or not _is_code(node.value):
@@ -176,10 +188,10 @@ def notebook_texts(source: str) -> Iterator[Text]:
         yield from (attrs.evolve(text, line=number) for text in of_kind(content))
 
 
-def names(path: Path) -> Iterator[tuple[int, str]]:
+def names(path: Path, tree: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Give the name of a file, and of each class and function in it."""
     yield 1, path.stem
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in tree:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name
 
@@ -188,13 +200,18 @@ def problems(path: Path) -> list[str]:
     """List what is wrong in a file, each with its line and the reason."""
     source = path.read_text()
     where = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
-    texts = {".py": python_texts, ".md": page_texts, ".ipynb": notebook_texts}[path.suffix]
-    listed = [f"{where}:{line}: {words!r}: {why}" for line, words, why in findings(texts(source))]
     if path.suffix == ".py":
-        for line, name in names(path):
-            for word in re.findall(r"[A-Z]?[a-z]+", name):
-                if word.lower() in NAMES:
-                    listed.append(f"{where}:{line}: name {name!r}: {NAMES[word.lower()]}")
+        tree = nodes(ast.parse(source))
+        texts: Iterable[Text] = [*comments(source), *strings(tree)]
+        named = names(path, tree)
+    else:
+        texts = page_texts(source) if path.suffix == ".md" else notebook_texts(source)
+        named = iter(())
+    listed = [f"{where}:{line}: {words!r}: {why}" for line, words, why in findings(texts)]
+    for line, name in named:
+        for word in re.findall(r"[A-Z]?[a-z]+", name):
+            if word.lower() in NAMES:
+                listed.append(f"{where}:{line}: name {name!r}: {NAMES[word.lower()]}")
     return listed
 
 

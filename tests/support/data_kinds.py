@@ -181,6 +181,13 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "StatefulDataLoader, length unknown": lambda: stateful_loader(StreamedWithState()),
 }
+# Worker processes take a while to start, and test_sources.py resumes these by themselves.
+MORE_WORKERS = {
+    "DataLoader, persistent workers",
+    "DataLoader, own generator, 2 workers",
+    "DataLoader, streamed, 2 workers",
+    "StatefulDataLoader, own generator, 2 workers",
+}
 
 
 def disturb(seed: int) -> None:

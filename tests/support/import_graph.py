@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from syntax_trees import nodes
+
 Graph = dict[str, set[str]]
 
 # A room imports only from itself and from rooms before it.
@@ -74,7 +76,7 @@ def import_graph(root: Path) -> Graph:
 
 def _imported(source: ast.AST) -> Iterator[tuple[str, ast.alias | None]]:
     """Yield (module, name imported from it); the name is ``None`` for ``import module``."""
-    for node in ast.walk(source):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found: Iterable[tuple[str, ast.alias | None]] = [(a.name, None) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
