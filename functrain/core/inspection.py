@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functrain.core.accumulation import step_gradients
-from functrain.core.batch import Batch, split
+from functrain.core.batch import Batch
 from functrain.core.diagnosis import refuse_members
-from functrain.core.gradients import by_autograd
 from functrain.core.program import Program
-from functrain.core.rng import scoped
 from functrain.core.state import Tensors, TrainState
+from functrain.core.step import device_state
 
 
 def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
@@ -39,19 +37,8 @@ def gradients(program: Program, state: TrainState, batch: Batch) -> Tensors:
         {'weight': tensor([[3., 4.]])}
     """
     refuse_members(state)
-    tensors = {
-        "params": state.params,
-        "buffers": state.buffers,
-        "loss_scale": state.loss_scale,
-    }
-    stream = state.rng.stream("step", state.counters.step)
-    if program.sharded is not None:
-        program.sharded.refuse_unplaced(state)
-        shared = program.sharded.shared(batch, program.recipe.accumulate)
-        return program.sharded.all_gradients(tensors, shared, stream)[0] if shared.samples else {}
-    parts = split(batch, program.recipe.accumulate).parts
-    if not parts:
+    given, parts = program.split(state, batch)
+    if not given.samples:
         return {}
-    with scoped(stream, state.device):
-        found = step_gradients(by_autograd, program.fixed, tensors, parts, seed=stream)
-    return dict(found.grads)
+    stream = state.rng.stream("step", state.counters.step)
+    return dict(program.repeated(device_state(state), parts, stream)[0])

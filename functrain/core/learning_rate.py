@@ -44,6 +44,14 @@ def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
     return schedules.lr(state, step)
 
 
+def rate_of_step(schedules: Schedules, state: SchedulerState, step: int, zero_rate: str) -> Rate:
+    """Return :func:`rate`; warn or raise, as ``zero_rate`` says, if a schedule ended at zero."""
+    found = rate(schedules, state, step)
+    if zero_rate != "ignore" and has_zero(found):
+        report_ended(schedules, state, step, zero_rate)
+    return found
+
+
 def has_zero(rate: Rate) -> bool:
     """Whether a rate, or that of any group, is exactly zero."""
     return any(map(has_zero, rate.values())) if isinstance(rate, dict) else not rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -100,6 +101,12 @@ def reported(outputs: Mapping[str, Any], lr: learning_rate.Rate) -> dict[str, Te
         **outputs["metrics"],
     }
     return NamedDict(found)
+
+
+def unmeasured(*shape: int) -> dict[str, Tensor]:
+    """Return the metrics of a batch without samples, for which no step is made."""
+    nothing = torch.full(shape, math.nan)
+    return NamedDict(loss=nothing, lr=nothing, grad_norm=nothing)
 
 
 def _as_tensor(rate: float | Tensor) -> Tensor:

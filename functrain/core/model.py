@@ -16,8 +16,10 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
+from functrain.core import held_parts
 from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
+from functrain.core.module_attributes import Attributes
 from functrain.core.module_tensors import (
     Place,
     lists,
@@ -69,7 +71,7 @@ class FunctionalModule:
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
-    attributes: Any
+    attributes: Attributes
     modes: list[tuple[dict[str, Any], bool, bool]]
     known_buffers: KnownBuffers
     writes: InPlaceWrites
@@ -243,8 +245,6 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     buffers = {plain[path]: b for path, b in buffers.items()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
     found = tensor_places(module, paths)
-    # By name, because steps are imported without it.
-    held_parts = import_module("functrain.core.held_parts")
     held_parts.refuse_tensors(module, paths)
     return FunctionalModule(
         module=module,
@@ -262,7 +262,7 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         },
         lists=lists(module, paths),
         modes=_modes(module),
-        attributes=import_module("functrain.core.module_attributes").Attributes.of(module),
+        attributes=Attributes.of(module),
         known_buffers=KnownBuffers.of(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
@@ -291,7 +291,7 @@ def _copy(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({error}). functrain works on a private "
             "copy of the module; pass a factory instead: functrain.program(lambda: Model(...), ...)"
         ) from error
-    import_module("functrain.core.held_parts").refuse_shared(module, copied)
+    held_parts.refuse_shared(module, copied)
     return copied
 
 

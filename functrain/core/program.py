@@ -6,11 +6,10 @@ numbers, is here; the device part, on dicts of tensors, is in ``step.py``.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
@@ -18,14 +17,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.core import (
-    learning_rate,
-    nonfinite,
-    precision,
-    step,
-)
+from functrain.core import evaluation, learning_rate, nonfinite, precision, step
 from functrain.core.accumulation import step_gradients
-from functrain.core.batch import Batch, Split, copied, split
+from functrain.core.batch import Batch, split
 from functrain.core.diagnosis import (
     PROGRAM_ATTRIBUTES,
     check_state,
@@ -35,27 +29,20 @@ from functrain.core.diagnosis import (
     refuse_members,
     refuse_vmap,
 )
-from functrain.core.forward_errors import explain_forward
-from functrain.core.gradients import by_autograd, needs_gradients
-from functrain.core.in_place_writes import Versions
-from functrain.core.loss import LossFunction, Outcome, evaluate
-from functrain.core.metrics import computed, reported
+from functrain.core.gradients import by_autograd
+from functrain.core.loss import LossFunction, Outcome
+from functrain.core.metrics import computed, reported, unmeasured
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.recipe import Fixed, Recipe
-from functrain.core.rng import Rng, checked_seed, refuse_system_seed, scoped
+from functrain.core.rng import Rng, checked_seed, scoped
 from functrain.core.schedule import Mode
-from functrain.core.state import Counters, Donation, Tensors, TrainState
-from functrain.errors import ConfigurationError, EmptyBatchWarning
-from functrain.errors.base import warn
+from functrain.core.state import Counters, Donation, Tensors, TrainState, without_samples
+from functrain.errors import ConfigurationError
 from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
 
 Metrics = dict[str, Tensor]
-_READ_ONLY = (
-    "the block to which a module was lent",
-    "The module has the tensors of the state; copy.deepcopy(module) has its own.",
-)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -166,7 +153,7 @@ class Program:
             ema=None if recipe.ema is None else recipe.ema.init(trained),
             loss_scale=precision.initial_loss_scale(recipe.precision, where),
             rng=Rng(seed),
-            counters=Counters(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=where)),
+            counters=Counters.initial(where),
         )
         return self.place(state)
 
@@ -209,14 +196,9 @@ class Program:
             raise not_a_state(state, batch)
         refuse_members(state)
         refuse_vmap(self.device_step)
-        given: Any
-        if self.sharded is None:
-            given = split(batch, self.recipe.accumulate)
-        else:
-            self.sharded.refuse_unplaced(state)
-            given = self.sharded.shared(batch, self.recipe.accumulate)
+        given, parts = self.split(state, batch)
         if not given.samples:
-            return _skipped(state, given)
+            return without_samples(state, given), unmeasured()
         try:
             lr = self.rate(state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
@@ -225,7 +207,6 @@ class Program:
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        parts = given.parts if self.sharded is None else given
         tensors, outputs = self._on_device(state, parts, lr, lent)
         updated = TrainState(
             params=tensors["params"],
@@ -261,19 +242,20 @@ class Program:
         if parts and isinstance(self.device_step, step.Warmable):
             number = state.counters.step
             lr = learning_rate.rate(self.schedules, state.scheduler, number)
-            self.device_step.warm(_tensors(state), parts, lr, self.is_ema_due(number))
+            self.device_step.warm(step.device_state(state), parts, lr, self.is_ema_due(number))
+
+    def split(self, state: TrainState, batch: Batch) -> tuple[Any, Any]:
+        """Return the numbers of a step's batch, and its parts as the device step takes them."""
+        if self.sharded is None:
+            given = split(batch, self.recipe.accumulate)
+            return given, given.parts
+        self.sharded.refuse_unplaced(state)
+        shared = self.sharded.shared(batch, self.recipe.accumulate)
+        return shared, shared
 
     def rate(self, scheduler: learning_rate.SchedulerState, number: int) -> learning_rate.Rate:
-        """Return the learning rate of a step, and report a schedule that has ended at zero.
-
-        Args:
-            scheduler: of the state before it.
-            number: of the step, from 0.
-        """
-        lr = learning_rate.rate(self.schedules, scheduler, number)
-        if self.zero_rate != "ignore" and learning_rate.has_zero(lr):
-            learning_rate.report_ended(self.schedules, scheduler, number, self.zero_rate)
-        return lr
+        """Return the learning rate of step ``number``, and report a schedule that ended at zero."""
+        return learning_rate.rate_of_step(self.schedules, scheduler, number, self.zero_rate)
 
     def is_ema_due(self, number: int) -> bool:
         """Return whether a step, counted from 0, moves the average."""
@@ -298,11 +280,12 @@ class Program:
         scaled = recipe.precision == "fp16"
         if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
             check_state(self.fixed, state)
-        tensors = _tensors(state)
-        ema_due, loss_scale = self.is_ema_due(number), state.loss_scale
+        tensors, loss_scale = step.device_state(state), state.loss_scale
         stream = state.rng.stream("step", number)
         try:
-            after, outputs = self.device_step(tensors, parts, lr, ema_due, donation, stream)
+            after, outputs = self.device_step(
+                tensors, parts, lr, self.is_ema_due(number), donation, stream
+            )
         except Exception as error:
             held = parts if self.sharded is None else list(parts.parts.values())
             explain_step(error, self.fixed, state, number, held)
@@ -316,35 +299,14 @@ class Program:
             nonfinite.warn_of(number, outputs, self.repeated(tensors, parts, stream, True)[1])
         return after, outputs
 
-    def gradients(self, tensors: step.DeviceState, parts: Any, stream: int) -> Tensors:
-        """Return the gradients of a step by path.
-
-        Args:
-            tensors: the device part of the state before it.
-            parts: its micro-batches.
-            stream: the seed of its random stream.
-        """
-        return self.repeated(tensors, parts, stream, locate=False)[0]
-
-    def anomaly(self, state: TrainState, batch: Batch) -> str:
-        """Repeat a step, and say in which operation its first NaN or infinity appeared.
-
-        Args:
-            state: before the step; not changed.
-            batch: of the step.
-        """
-        parts = split(batch, self.recipe.accumulate).parts
-        stream = state.rng.stream("step", state.counters.step)
-        return self.repeated(_tensors(state), parts, stream, locate=True)[1] or ""
-
     def repeated(
-        self, tensors: step.DeviceState, parts: Any, stream: int, locate: bool
+        self, tensors: step.DeviceState, parts: Any, stream: int, locate: bool = False
     ) -> tuple[Tensors, str | None]:
         """Return the gradients of a step, which is repeated, and where its first NaN is from.
 
         Args:
             tensors: the device part of the state before it.
-            parts: its micro-batches.
+            parts: of its batch; see :meth:`split`.
             stream: the seed of its random stream.
             locate: whether to look for the operation; see :mod:`functrain.core.anomaly`.
         """
@@ -360,6 +322,17 @@ class Program:
             located = import_module("functrain.core.anomaly").located
             found, place = located(self.fixed.model.module, tensors, parts, compute)
         return found.grads, place
+
+    def anomaly(self, state: TrainState, batch: Batch) -> str:
+        """Repeat a step, and say in which operation its first NaN or infinity appeared.
+
+        Args:
+            state: before the step; not changed.
+            batch: of the step.
+        """
+        _, parts = self.split(state, batch)
+        stream = state.rng.stream("step", state.counters.step)
+        return self.repeated(step.device_state(state), parts, stream, locate=True)[1] or ""
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Return loss and metrics of a batch, in evaluation mode and without gradients.
@@ -384,36 +357,11 @@ class Program:
 
     def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
-        try:
-            return self._outcome(state, batch, weights)
-        except Exception as error:
-            if not (isinstance(error, RuntimeError) and needs_gradients(error)):
-                explain_forward(error, self.fixed.model.module, "in an evaluation", batch)
-                raise
-        # The loss differentiates by itself. Nothing was changed, so it is begun again.
-        return self._outcome(state, batch, weights, gradients=True)
+        return evaluation.outcome(self.fixed, self._whole(state, batch), batch, weights)
 
-    def _outcome(
-        self, state: TrainState, batch: Batch, weights: str, gradients: bool = False
-    ) -> Outcome:
-        device = state.device
-        function = self.recipe.evaluate or self.recipe.loss
-        gradients = gradients or self.recipe.eval_gradients
-        with self._evaluating(state, weights, gradients, own=False) as module:
-
-            def computing() -> Outcome:
-                return evaluate(function, module, copied(batch, device), device)
-
-            outcome = computing()
-            refuse_system_seed(evaluation_stream(state), computing)
-        return outcome._replace(value=outcome.value.detach())
-
-    @contextlib.contextmanager
     def evaluating(
         self, state: TrainState, weights: str = "params", *, gradients: bool = False
-    ) -> Iterator[nn.Module]:
+    ) -> AbstractContextManager[nn.Module]:
         """Lend the module with a state's weights, in evaluation mode, to a ``with`` block.
 
         Args:
@@ -436,36 +384,8 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
-        with self._evaluating(state, weights, gradients, own=True) as module:
-            yield module
+        return evaluation.evaluating(self.fixed, self._whole(state), weights, gradients, own=True)
 
-    @contextlib.contextmanager
-    def _evaluating(
-        self, state: TrainState, weights: str, gradients: bool, own: bool
-    ) -> Iterator[nn.Module]:
-        """Lend the shell, or a module of its own, which the block may keep for longer."""
-        refuse_members(state)
-        state = self.gathered(state)
-        lent = self.weights(state, weights)
-        versions = Versions(lent, f"state.{weights}")
-        model = self.fixed.model
-        params = model.writes.owned(lent)
-        if gradients:
-            trained = set(self.fixed.trainable)
-            params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
-        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
-        with (
-            torch.set_grad_enabled(gradients),
-            scoped(evaluation_stream(state), state.device),
-            precision.autocast(self.recipe.precision, state.device),
-            contextlib.nullcontext(model.lent(params, buffers, training=False))
-            if own
-            else model.bound(params, buffers, training=False) as module,
-        ):
-            yield module
-        versions.refuse_writes(*_READ_ONLY)
-
-    @contextlib.contextmanager
     def module(
         self,
         state: TrainState,
@@ -473,7 +393,7 @@ class Program:
         *,
         gradients: bool = False,
         training: bool = False,
-    ) -> Iterator[nn.Module]:
+    ) -> AbstractContextManager[nn.Module]:
         """Lend a module with a state's weights to a ``with`` block, in which other programs step.
 
         The module may go to a loss as a part of its batch: a teacher, a discriminator, a target
@@ -508,17 +428,14 @@ class Program:
             >>> metrics["loss"]
             tensor(0.)
         """
+        return evaluation.module(self.fixed, self._whole(state), weights, gradients, training)
+
+    def _whole(self, state: TrainState, batch: Batch = None) -> TrainState:
+        """Return the state of one program with whole leaves; ``batch`` is for the message."""
         if not isinstance(state, TrainState):
-            raise not_a_state(state, None)
+            raise not_a_state(state, batch)
         refuse_members(state)
-        state = self.gathered(state)
-        differentiated = self.fixed.trainable if gradients else ()
-        lent = self.weights(state, weights)
-        versions = Versions(lent, f"state.{weights}")
-        module = self.fixed.model.lent(lent, state.buffers, training, differentiated)
-        with precision.autocast(self.recipe.precision, state.device):
-            yield module
-        versions.refuse_writes(*_READ_ONLY)
+        return self.gathered(state)
 
     def evaluated_by(self, function: LossFunction) -> Program:
         """Return the program with another function for ``eval_step``.
@@ -580,53 +497,5 @@ class Program:
         return attrs.evolve(state, scheduler=scheduler)
 
     def weights(self, state: TrainState, weights: str) -> Tensors:
-        """Return the parameters that an evaluation uses.
-
-        Args:
-            state: not changed.
-            weights: ``"params"`` or ``"ema"``.
-
-        Raises:
-            ConfigurationError: it is neither, or the program keeps no average.
-        """
-        if weights == "params":
-            trained = {path: state.params[path] for path in self.fixed.trainable}
-            return {**state.params, **self.recipe.optimizer.eval_params(state.optimizer, trained)}
-        if weights != "ema":
-            raise ConfigurationError(f'weights: expected "params" or "ema", got {weights!r}')
-        if state.ema is None:
-            raise ConfigurationError(
-                'weights="ema" was asked for, but the program keeps no average; make it with '
-                "functrain.program(..., ema=0.999)"
-            )
-        return {**state.params, **state.ema["params"]}
-
-
-def _tensors(state: TrainState) -> step.DeviceState:
-    """Return the part of a state that its device step takes."""
-    return {
-        "params": state.params,
-        "buffers": state.buffers,
-        "optimizer": state.optimizer,
-        "ema": state.ema,
-        "loss_scale": state.loss_scale,
-        "skipped": state.counters.skipped,
-    }
-
-
-def evaluation_stream(state: TrainState) -> int:
-    """Return the seed of the random stream in which a state is evaluated."""
-    return state.rng.stream("evaluate", state.counters.step)
-
-
-def _skipped(state: TrainState, given: Split) -> tuple[TrainState, Metrics]:
-    """Count a batch without samples, and warn; nothing else changes."""
-    counters = state.counters.after(given, state.counters.skipped)
-    warn(
-        f"step {counters.step}: the batch has no samples; it was skipped and counted in "
-        "state.counters.empty",
-        EmptyBatchWarning,
-    )
-    nothing = torch.tensor(math.nan)
-    metrics = NamedDict(loss=nothing, lr=nothing, grad_norm=nothing)
-    return attrs.evolve(state, counters=counters), metrics
+        """Return the parameters that an evaluation uses; ``weights`` as in :meth:`eval_step`."""
+        return evaluation.weights_of(self.fixed, state, weights)

@@ -17,7 +17,8 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.batch import Split
 from functrain.core.rng import Rng
-from functrain.errors import DonatedStateError, StateAssignmentError
+from functrain.errors import DonatedStateError, EmptyBatchWarning, StateAssignmentError
+from functrain.errors.base import warn
 from functrain.errors.nearest import unknown_attribute
 
 Tensors = dict[str, Tensor]
@@ -42,6 +43,11 @@ class Counters:
     samples: int
     empty: int
     skipped: Tensor
+
+    @classmethod
+    def initial(cls, device: torch.device) -> Counters:
+        """Return the counters before the first step."""
+        return cls(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=device))
 
     def __getattr__(self, name: str) -> Any:
         raise unknown_attribute("Counters", name, type(self).__annotations__, {})
@@ -172,6 +178,17 @@ class Donation:
         for name, value in zip(_FIELDS, self._fields, strict=False):
             object.__setattr__(self._state, name, value)
         self._fields = []
+
+
+def without_samples(state: Any, given: Split) -> Any:
+    """Count a batch without samples, and warn; nothing else of a state changes."""
+    counters = state.counters.after(given, state.counters.skipped)
+    warn(
+        f"step {counters.step}: the batch has no samples; it was skipped and counted in "
+        "state.counters.empty",
+        EmptyBatchWarning,
+    )
+    return attrs.evolve(state, counters=counters)
 
 
 def is_consumed(state: TrainState) -> bool:

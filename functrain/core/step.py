@@ -38,6 +38,18 @@ Outputs = dict[str, Any]
 StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], bool, int | None], StepGradients]
 
 
+def device_state(state: TrainState) -> DeviceState:
+    """Return the part of a state that its device step takes."""
+    return {
+        "params": state.params,
+        "buffers": state.buffers,
+        "optimizer": state.optimizer,
+        "ema": state.ema,
+        "loss_scale": state.loss_scale,
+        "skipped": state.counters.skipped,
+    }
+
+
 class DeviceStep(Protocol):
     """The device part of a step.
 

@@ -13,10 +13,11 @@ from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.in_place_writes import Versions
 from functrain.core.rng import Rng, checked_seed
+from functrain.core.state import Counters
 from functrain.errors.calls import explained
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe, initial, not_its_state
-from functrain.own_steps.states import CustomState, device_of, initial_counters
+from functrain.own_steps.states import CustomState, device_of
 from functrain.tree.nodes import copy
 
 
@@ -56,7 +57,7 @@ class Custom(OwnProgram):
             return leaf.detach().to(leaf.device if device is None else device, copy=True)
 
         made = tree.map(own, copy(made))
-        return CustomState(made, Rng(seed), initial_counters(device_of(made)))
+        return CustomState(made, Rng(seed), Counters.initial(device_of(made)))
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse anything but a state of such a program.

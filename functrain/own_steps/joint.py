@@ -30,7 +30,6 @@ from functrain.own_steps.states import (
     CustomState,
     JointState,
     check_name,
-    initial_counters,
     joint_state,
     names_of,
     seed_of,
@@ -108,7 +107,7 @@ class Joint(OwnProgram):
             options = {what: own[name] for what, own in given.items() if name in own}
             states[name] = program.init(seed_of(name, seed), device=device, **options)
         where = next(iter(states.values())).device
-        return joint_state(states, Rng(seed), initial_counters(where))
+        return joint_state(states, Rng(seed), Counters.initial(where))
 
     def _require_names(self, what: str, by_name: Mapping[str, Any]) -> None:
         for name in by_name:

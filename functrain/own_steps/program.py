@@ -11,17 +11,16 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 import torch
-from torch import Tensor
 
 from functrain.core.batch import Batch, copied, split
+from functrain.core.evaluation import evaluation_stream
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
-from functrain.core.program import Metrics, Program, evaluation_stream
+from functrain.core.program import Metrics, Program
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
-from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, EmptyBatchWarning, UnsupportedError
-from functrain.errors.base import warn
+from functrain.core.state import TrainState, without_samples
+from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.errors.nearest import named, unknown_attribute
 from functrain.own_steps import results
 from functrain.tree import NamedDict
@@ -131,7 +130,7 @@ class OwnProgram:
         given = split(batch, 1)
         counters, device = state.counters, state.device
         if not given.samples:
-            return _skipped(state, counters.after(given, counters.skipped))
+            return without_samples(state, given), NamedDict({})
         number = counters.step
         stream = state.rng.stream("step", number)
 
@@ -236,14 +235,3 @@ def _generator(seed: int, device: torch.device) -> torch.Generator:
 
 def _called(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _skipped(state: Any, counters: Any) -> tuple[Any, Metrics]:
-    """Count a batch without samples, and warn; nothing else changes."""
-    warn(
-        f"step {counters.step}: the batch has no samples; it was skipped and counted in "
-        "state.counters.empty",
-        EmptyBatchWarning,
-    )
-    nothing: dict[str, Tensor] = {}
-    return attrs.evolve(state, counters=counters), NamedDict(nothing)

@@ -167,11 +167,6 @@ def device_of(value: Any) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def initial_counters(device: torch.device) -> Counters:
-    """Return the counters before the first step."""
-    return Counters(0, 0, 0, 0, 0, torch.zeros((), dtype=torch.int64, device=device))
-
-
 def _shown(state: Any, name: str) -> str:
     counters = state.counters
     place = f"step={counters.step}, epoch={counters.epoch}, batch={counters.batch}"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch, copied
+from functrain.core.evaluation import weights_of
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.program import Program
-from functrain.core.recipe import Recipe
+from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
@@ -26,7 +27,7 @@ from functrain.transforms.hyperparameters import replaced
 
 
 def evaluated(
-    program: Program,
+    fixed: Fixed,
     batches: Batches,
     state: TrainState,
     batch: Batch,
@@ -37,7 +38,7 @@ def evaluated(
     """Return what the loss, or ``evaluate``, gives for each member.
 
     Args:
-        program: of the first member.
+        fixed: of the population.
         batches: whether members share one.
         state: of all members; not changed.
         batch: for all, or one of each.
@@ -45,15 +46,13 @@ def evaluated(
         hyperparameters: of the device part, by path.
         chunks: members that are computed at once; see ``chunks.py``.
     """
-    fixed, recipe, device = program.fixed, program.recipe, state.device
+    recipe, device = fixed.recipe, state.device
     function = recipe.evaluate or recipe.loss
     seeds, number = seeds_of(state), state.counters.step
 
     def of_one(held: dict[str, Any], own: dict[str, Any], batch: Batch) -> Outcome:
         of_member = attrs.evolve(fixed, recipe=replaced(recipe, own))
-        values = attrs.evolve(program, fixed=of_member).weights(
-            attrs.evolve(state, **held), weights
-        )
+        values = weights_of(of_member, attrs.evolve(state, **held), weights)
         buffers = {path: buffer.clone() for path, buffer in held["buffers"].items()}
         model = fixed.model.bound(values, buffers, training=False)
         with refuse_other_generators(), model as module:

@@ -19,12 +19,12 @@ from functrain.core import nonfinite
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import Outcome
-from functrain.core.metrics import reported
+from functrain.core.metrics import reported, unmeasured
 from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
-from functrain.core.state import Donation, TrainState
-from functrain.core.step import DeviceState, Outputs
+from functrain.core.state import Donation, TrainState, without_samples
+from functrain.core.step import DeviceState, Outputs, device_state
 from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
 from functrain.populations import hyperparameters as named
 from functrain.populations import rates, states
@@ -32,7 +32,6 @@ from functrain.populations.batches import Batches, of_members, parts, view
 from functrain.populations.chunks import in_chunks, part, slices
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
-from functrain.populations.failures import skipped
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.replacement import is_scheduler_state, with_value
 from functrain.populations.step import EagerMembers, Inputs
@@ -131,7 +130,7 @@ class Population(Program):
         self.require(state, batch)
         given = parts(batch, self.recipe.accumulate, len(self), self.batches)
         if not given.samples:
-            return skipped(state, given, len(self))
+            return without_samples(state, given), unmeasured(len(self))
         if states.stops(state):
             return self._train_rest(state, batch)
         programs, tensors = self._hyperparameters(state)
@@ -141,15 +140,7 @@ class Population(Program):
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
         lr = tree.map(lambda rate: rate.to(state.device), host_lr)
-        device_state = {
-            "params": state.params,
-            "buffers": state.buffers,
-            "optimizer": state.optimizer,
-            "ema": state.ema,
-            "loss_scale": state.loss_scale,
-            "skipped": counters.skipped,
-        }
-        ema_due = recipe.ema is not None and recipe.ema.due(number + 1)
+        ema_due = self.is_ema_due(number)
         seeds, own_batches = states.seeds_of(state), self.batches == "own"
         step: Any = self.device_step
 
@@ -160,7 +151,7 @@ class Population(Program):
             found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, lent, seed, streams)
             return found
 
-        after, outputs = in_chunks(of_some, device_state, self._chunks)
+        after, outputs = in_chunks(of_some, device_state(state), self._chunks)
         if recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
             if donation is not None:
                 donation.give_back()
@@ -201,9 +192,8 @@ class Population(Program):
         """Return the result of ``eval_step``, every tensor in it with the axis of members."""
         self.require(state, batch)
         programs, tensors = self._hyperparameters(state)
-        program = attrs.evolve(self.programs[0], fixed=self.fixed)
         try:
-            return evaluated(program, self.batches, state, batch, weights, tensors, self._chunks)
+            return evaluated(self.fixed, self.batches, state, batch, weights, tensors, self._chunks)
         except UnsupportedError as error:
             if not isinstance(error.__cause__, RuntimeError):  # the operation can be mapped
                 raise

@@ -24,14 +24,11 @@ def of_members(
         state: of all of them.
         zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
     """
-    number, found = state.counters.step, []
-    for index, program in enumerate(programs):
-        own = state.scheduler[str(index)]
-        rate = learning_rate.rate(program.schedules, own, number)
-        if zero_rate != "ignore" and learning_rate.has_zero(rate):
-            learning_rate.report_ended(program.schedules, own, number, zero_rate)
-        found.append(rate)
-    return found
+    scheduler, number = state.scheduler, state.counters.step
+    return [
+        learning_rate.rate_of_step(program.schedules, scheduler[str(index)], number, zero_rate)
+        for index, program in enumerate(programs)
+    ]
 
 
 def stacked(rates: list[learning_rate.Rate]) -> Any:

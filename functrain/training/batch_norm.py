@@ -13,8 +13,9 @@ from torch.optim import swa_utils
 from functrain.core.batch import Batch, copied
 from functrain.core.batch_sizes import count
 from functrain.core.diagnosis import not_a_state
+from functrain.core.evaluation import evaluation_stream
 from functrain.core.module_tensors import plain_paths
-from functrain.core.program import Program, evaluation_stream
+from functrain.core.program import Program
 from functrain.core.protocol import require_plain
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState

@@ -137,7 +137,7 @@ class Consecutive:
             return
         if not nonfinite.is_recoverable(outputs, old["loss_scale"]):
             stream = self.rng.stream("step", number)
-            grads = program.gradients({**self.tensors, **old}, batches, stream)
+            grads, _ = program.repeated({**self.tensors, **old}, batches, stream)
             nonfinite.raise_for(number, outputs, grads)
 
     def _graph(self, batches: list[Batch]) -> Any:

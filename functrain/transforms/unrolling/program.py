@@ -12,10 +12,11 @@ from torch import Tensor
 from functrain.core import learning_rate, nonfinite, precision, step
 from functrain.core.batch import Batch, copied
 from functrain.core.diagnosis import not_a_state, refuse_members
+from functrain.core.evaluation import evaluation_stream
 from functrain.core.loss import evaluate
 from functrain.core.metrics import computed
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
-from functrain.core.program import Metrics, Program, evaluation_stream
+from functrain.core.program import Metrics, Program
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState

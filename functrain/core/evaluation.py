@@ -1,0 +1,124 @@
+"""Evaluate a state: lend the module with its weights, and compute loss and metrics of a batch.
+
+A state is only read here. The module that is lent has the tensors of the state, so every block
+that it is lent to is checked afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from functrain.core import precision
+from functrain.core.batch import Batch, copied
+from functrain.core.forward_errors import explain_forward
+from functrain.core.gradients import needs_gradients
+from functrain.core.in_place_writes import Versions
+from functrain.core.loss import Outcome, evaluate
+from functrain.core.recipe import Fixed
+from functrain.core.rng import refuse_system_seed, scoped
+from functrain.core.state import Tensors, TrainState
+from functrain.errors import ConfigurationError
+
+
+def outcome(fixed: Fixed, state: TrainState, batch: Batch, weights: str) -> Outcome:
+    """Return loss and metrics; see :meth:`functrain.Program.eval_step`."""
+    gradients = fixed.recipe.eval_gradients
+    try:
+        return _outcome(fixed, state, batch, weights, gradients)
+    except Exception as error:
+        if not (isinstance(error, RuntimeError) and needs_gradients(error)):
+            explain_forward(error, fixed.model.module, "in an evaluation", batch)
+            raise
+    # The loss differentiates by itself. Nothing was changed, so it is begun again.
+    return _outcome(fixed, state, batch, weights, gradients=True)
+
+
+def _outcome(
+    fixed: Fixed, state: TrainState, batch: Batch, weights: str, gradients: bool
+) -> Outcome:
+    device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
+    with evaluating(fixed, state, weights, gradients, own=False) as module:
+
+        def computing() -> Outcome:
+            return evaluate(function, module, copied(batch, device), device)
+
+        found = computing()
+        refuse_system_seed(evaluation_stream(state), computing)
+    return found._replace(value=found.value.detach())
+
+
+@contextmanager
+def evaluating(
+    fixed: Fixed, state: TrainState, weights: str, gradients: bool, own: bool
+) -> Iterator[nn.Module]:
+    """Lend the shell, or a module of its own, which the block may keep for longer.
+
+    See :meth:`functrain.Program.evaluating`.
+    """
+    model = fixed.model
+    with _lending(fixed, state, weights) as lent:
+        params = model.writes.owned(lent)
+        if gradients:
+            trained = set(fixed.trainable)
+            params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
+        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
+        with (
+            torch.set_grad_enabled(gradients),
+            scoped(evaluation_stream(state), state.device),
+            nullcontext(model.lent(params, buffers, training=False))
+            if own
+            else model.bound(params, buffers, training=False) as module,
+        ):
+            yield module
+
+
+@contextmanager
+def module(
+    fixed: Fixed, state: TrainState, weights: str, gradients: bool, training: bool
+) -> Iterator[nn.Module]:
+    """Lend a module for a loss of another program; see :meth:`functrain.Program.module`."""
+    differentiated = fixed.trainable if gradients else ()
+    with _lending(fixed, state, weights) as lent:
+        yield fixed.model.lent(lent, state.buffers, training, differentiated)
+
+
+@contextmanager
+def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]:
+    """Lend the weights of a state to a block, which computes in the program's precision."""
+    lent = weights_of(fixed, state, weights)
+    versions = Versions(lent, f"state.{weights}")
+    with precision.autocast(fixed.recipe.precision, state.device):
+        yield lent
+    versions.refuse_writes(
+        "the block to which a module was lent",
+        "The module has the tensors of the state; copy.deepcopy(module) has its own.",
+    )
+
+
+def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
+    """Return the parameters that an evaluation uses.
+
+    Raises:
+        ConfigurationError: ``weights`` is neither ``"params"`` nor ``"ema"``, or the program keeps
+            no average.
+    """
+    if weights == "params":
+        trained = {path: state.params[path] for path in fixed.trainable}
+        return {**state.params, **fixed.recipe.optimizer.eval_params(state.optimizer, trained)}
+    if weights != "ema":
+        raise ConfigurationError(f'weights: expected "params" or "ema", got {weights!r}')
+    if state.ema is None:
+        raise ConfigurationError(
+            'weights="ema" was asked for, but the program keeps no average; make it with '
+            "functrain.program(..., ema=0.999)"
+        )
+    return {**state.params, **state.ema["params"]}
+
+
+def evaluation_stream(state: TrainState) -> int:
+    """Return the seed of the random stream in which a state is evaluated."""
+    return state.rng.stream("evaluate", state.counters.step)
