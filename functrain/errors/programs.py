@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs.exceptions import FrozenInstanceError
@@ -51,8 +52,8 @@ class LossError(FunctrainError, ValueError):
 class StepResultError(FunctrainError, ValueError):
     """A step or an evaluation of one's own took or returned something that a run cannot use."""
 
-    def __init__(self, what: str, problems: list[str]) -> None:
-        self.problems = problems
+    def __init__(self, what: str, problems: Sequence[str] = ()) -> None:
+        self.problems = problems = list(problems)
         shown = [*problems[:12], *([f"and {len(problems) - 12} more"] if problems[12:] else [])]
         super().__init__(what + "".join(f"\n  {problem}" for problem in shown))
 

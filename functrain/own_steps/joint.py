@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 import torch
 
-from functrain import tree
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
 from functrain.core.in_place_writes import Versions
@@ -19,13 +18,12 @@ from functrain.core.state import Counters, TrainState, is_consumed
 from functrain.errors import (
     ConfigurationError,
     DonatedStateError,
-    ParameterMismatchError,
-    StepResultError,
 )
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest, unknown_attribute
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe, not_its_state
+from functrain.own_steps.returned_states import Given, check_names
 from functrain.own_steps.states import (
     CustomState,
     JointState,
@@ -135,9 +133,8 @@ class Joint(OwnProgram):
 
     def advanced(self, state: Any, batch: Batch, rng: torch.Generator) -> tuple[Any, Any]:
         """Call the user's step, and check what it did and returned."""
-        states, before = state.states, {n: one.counters for n, one in state.states.items()}
-        like = {name: _outline(one) for name, one in states.items()}
-        paths = {name: _paths(one) for name, one in states.items()}
+        states = state.states
+        given = {n: Given.of(n, program, states[n]) for n, program in self.programs.items()}
         versions = Versions(_trees(states) if self.donates else state, "state")
         try:
             returned = self.step(self._lent(), dict(states), batch, rng)
@@ -151,10 +148,11 @@ class Joint(OwnProgram):
             raise
         new, metrics = results.pair(returned, "step", "states")
         versions.refuse_writes("step")
-        self._check(like, before, states, new)
-        for name in self.programs:
-            if new[name] is not states[name] and _paths(new[name]) != paths[name]:
-                _check_whole(name, self.programs[name], new[name])
+        check_names(given, new)
+        for name, one in given.items():
+            one.check(new[name])
+        for name in self.counted:
+            given[name].check_counted(new[name])
         made = joint_state({name: new[name] for name in self.programs}, state.rng, state.counters)
         if self.donates:
             _consume(state)
@@ -190,97 +188,6 @@ class Joint(OwnProgram):
     def _lent(self) -> dict[str, AnyProgram]:
         """Return the programs as the user's step calls them."""
         return {name: donating(one, self.donates) for name, one in self.programs.items()}
-
-    def _check(
-        self,
-        like: Mapping[str, Any],
-        before: Mapping[str, Counters],
-        states: Mapping[str, Any],
-        new: Any,
-    ) -> None:
-        """Refuse states that are missing, of another structure, or of another place in the run."""
-        if not isinstance(new, Mapping):
-            raise StepResultError(
-                "step must return (states, metrics), with the states as a dict by name; got a "
-                f"{type(new).__name__}",
-                [],
-            )
-        problems = [f"no state of {name!r}" for name in self.programs if name not in new]
-        problems += [f"{n!r}{nearest(str(n), self.programs)}" for n in new if n not in states]
-        for name in self.programs:
-            one, expected = new.get(name), type(states[name])
-            if name in new and type(one) is not expected:
-                got = type(one).__name__
-                problems.append(f"{name!r} is a {got}, expected a {expected.__name__}")
-        if problems:
-            raise StepResultError(
-                f"step must return a state of each program, {list(self.programs)}; got", problems
-            )
-        for name, one in new.items():
-            if one is states[name]:
-                continue
-            results.check_like(like[name], _outline(one), f"state.{name}", "step")
-            _check_counters(name, before[name], like[name]["seed"], one)
-        for name in self.counted:
-            _check_counted(name, new[name].counters.step - before[name].step)
-
-
-def _outline(state: Any) -> dict[str, Any]:
-    """Return the parts of a state whose structure a step keeps, and its seed."""
-    if isinstance(state, JointState):
-        each = {name: _outline(one) for name, one in state.states.items()}
-        return {**each, "seed": state.rng.seed}
-    parts = ("tree",) if isinstance(state, CustomState) else ("params", "buffers", "ema")
-    return {**{part: getattr(state, part) for part in parts}, "seed": state.rng.seed}
-
-
-def _paths(state: Any) -> set[tree.Path]:
-    return {path for path, _ in tree.items(state)}
-
-
-def _check_whole(name: str, program: AnyProgram, state: Any) -> None:
-    """Refuse a state with other entries than its program has; a first update may add some."""
-
-    def checked(program: Program, own: TrainState) -> TrainState:
-        program.require(own)
-        return own
-
-    try:
-        program.map_states(checked, state)
-    except ParameterMismatchError as error:
-        raise StepResultError(
-            f"step returned a state of {name!r} that its program cannot continue: return the state "
-            "that its train_step returned. These entries differ",
-            error.problems,
-        ) from error
-
-
-def _check_counters(name: str, before: Counters, seed: int, after: Any) -> None:
-    made = after.counters.step - before.step
-    # Each update takes at least one sample.
-    if made < 0 or made > after.counters.samples - before.samples:
-        raise StepResultError(
-            f"step returned a state of {name!r} at step {after.counters.step}, after "
-            f"{after.counters.samples} samples, and was given one at step {before.step}, after "
-            f"{before.samples}: return the state that its train_step returned",
-            [],
-        )
-    if after.rng.seed != seed:
-        raise StepResultError(
-            f"step returned a state of {name!r} with the seed {after.rng.seed}, and was given one "
-            f"with the seed {seed}: it is of another program or run",
-            [],
-        )
-
-
-def _check_counted(name: str, updates: int) -> None:
-    if updates != 1:
-        raise StepResultError(
-            f"a joint step made {updates} updates of {name!r}, whose schedule takes its length "
-            "from the run, in joint steps. Make one update in each, or give the schedule a length "
-            "of its own, in updates of this program, such as Cosine(lr=..., steps=...)",
-            [],
-        )
 
 
 def _trees(states: Mapping[str, Any]) -> dict[str, Any]:

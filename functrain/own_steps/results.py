@@ -25,6 +25,13 @@ _RESERVED = ("step", "epoch")
 _LEAVES = (Tensor, Number, str, bytes, Enum, type(None), torch.dtype, torch.device)
 
 
+class TensorForm:
+    """The form of a tensor, for comparisons that must not hold the tensor."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.dtype, self.shape, self.device = tensor.dtype, tensor.shape, tensor.device
+
+
 def check_function(function: object, what: str, names: tuple[str, ...]) -> None:
     """Refuse a function that cannot be called with these arguments by position.
 
@@ -115,7 +122,7 @@ def _differences(before: Any, after: Any, where: str) -> Iterator[str]:
         for key in ours:
             if key in theirs:
                 yield from _differences(ours[key], theirs[key], _place(where, (key,)))
-    elif isinstance(before, Tensor) or is_array(before):
+    elif isinstance(before, Tensor | TensorForm) or is_array(before):
         for name in ("dtype", "shape", "device"):
             one, other = (getattr(leaf, name, None) for leaf in (before, after))
             if one != other:
@@ -124,8 +131,8 @@ def _differences(before: Any, after: Any, where: str) -> Iterator[str]:
 
 
 def _named(value: Any) -> str:
-    if isinstance(value, Tensor) or is_array(value):
-        what = "a tensor" if isinstance(value, Tensor) else "an array"
+    if isinstance(value, Tensor | TensorForm) or is_array(value):
+        what = "an array" if is_array(value) else "a tensor"
         return f"{what} of shape {list(value.shape)}"
     return "None" if value is None else f"a {type(value).__name__}"
 
@@ -147,7 +154,7 @@ def pair(returned: Any, what: str, first: str) -> tuple[Any, Mapping[str, Any]]:
     else:
         got = _named(returned)
     raise StepResultError(
-        f"{what} must return ({first}, metrics), with the metrics as a dict by name; got {got}", []
+        f"{what} must return ({first}, metrics), with the metrics as a dict by name; got {got}"
     )
 
 
@@ -185,8 +192,7 @@ def outcome(returned: Any, device: torch.device, what: str) -> Outcome:
     else:
         raise StepResultError(
             f"{what} must return metrics by name, a functrain.Loss or a scalar; got "
-            f"{_named(returned)}",
-            [],
+            f"{_named(returned)}"
         )
     value: Any = None if loss is None else _checked({"loss": loss}, device, what)["loss"]
     if isinstance(weight, Tensor):

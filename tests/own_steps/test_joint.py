@@ -164,6 +164,19 @@ def test_a_donated_state_is_consumed_and_named_where_it_is_read_later() -> None:
     assert "'student'" in caught.value.__notes__[0]
 
 
+def test_a_donated_step_writes_to_the_memory_of_the_states_in_it() -> None:
+    def step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        new, metrics = programs["one"].train_step(states["one"], batch)
+        return {"one": new}, metrics
+
+    inner = ft.program(nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+    program = ft.donated(ft.joint({"one": inner}, step=step))
+    state = program.init()
+    place = state.one.params["weight"].data_ptr()
+    later, _ = program.train_step(state, torch.ones(4, 2))
+    assert later.one.params["weight"].data_ptr() == place
+
+
 def test_paths_and_counters_and_a_directory(tmp_path: Path) -> None:
     run = ft.fit(**run_of("gan"), until="2 epochs", directory=tmp_path, progress=False)
     state = run.state
