@@ -19,21 +19,12 @@ import torch
 from torch import Tensor
 
 from functrain.core import clipping
-from functrain.core.accumulation import (
-    Part,
-    PartSums,
-    StepGradients,
-    differentiation,
-    divisor_of,
-    mean_outcome,
-    part_sums,
-    require_gradients,
-    step_gradients,
-)
+from functrain.core.accumulation import StepGradients, require_gradients, step_gradients
 from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
+from functrain.core.part_sums import Part, PartSums, divisor_of, mean_outcome, part_sums
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.distributed.agreement import Comparison, Facts, agreed, facts_of
@@ -150,20 +141,17 @@ class ShardedGradients:
         if not batch.parts:
             return PartSums([], [], [], [])
         fixed, writes, parts = self.fixed, self.fixed.model.writes, len(batch.sizes)
-        buffers, scale = state["buffers"], _scale(state)
+        buffers = state["buffers"]
         watched = writes.suspects(given, fixed.trainable, donated=False)
         params = writes.owned(given, watched)
-        device = next(iter(params.values())).device
-        of_batch = differentiation(fixed, by_autograd, params, device)
-        part, own = Part(fixed, of_batch, device, scale, seed), list(batch.parts.values())
+        part, own = Part.of(by_autograd, fixed, params, state, seed), list(batch.parts.values())
         if parts > 1:
             found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
         else:
-            grads, after, outcome = part.gradients(0, buffers, own[0], None)
-            if scale is not None:
-                grads = {path: grad / scale.to(grad.dtype) for path, grad in grads.items()}
+            alone = part.gradients(0, buffers, own[0], None)
+            grads, after, outcome = part.unscaled(alone)
             ordered = {path: grads[path] for path in fixed.trainable if path in grads}
-            found = PartSums([ordered], [outcome], [torch.ones((), device=device)], [after])
+            found = PartSums([ordered], [outcome], [torch.ones((), device=part.device)], [after])
         if watched:
             writes.notice(given, params)
         if writes.paths:

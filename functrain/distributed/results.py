@@ -15,7 +15,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import clipping
-from functrain.core.accumulation import PartSums, divisor_of
+from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors
 from functrain.distributed.agreement import Facts
 from functrain.distributed.buckets import Layout, order_of_blocks

@@ -18,7 +18,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.accumulation import part_stream
+from functrain.core.part_sums import part_stream
 from functrain.core.rng import derive, device_generator
 from functrain.errors import UnsupportedError
 from functrain.transforms.graph.torch_internals import TorchDispatchMode

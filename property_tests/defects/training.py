@@ -23,9 +23,9 @@ PURITY = (
     ),
     defect(
         "the forward writes into the buffers of the old state",
-        "core/accumulation.py",
-        'own = {path: buffer.clone() for path, buffer in state["buffers"].items()}',
-        'own = dict(state["buffers"])',
+        "core/part_sums.py",
+        "own = {path: buffer.clone() for path, buffer in buffers.items()}",
+        "own = dict(buffers)",
         "purity",
         "a_step_is_pure",
     ),
@@ -66,7 +66,7 @@ STEP = (
     ),
     defect(
         "micro-batches weigh alike",
-        "core/accumulation.py",
+        "core/part_sums.py",
         "        found.weights.append(outcome.weight_of(batch))\n",
         "        found.weights.append(torch.ones(()))\n",
         "accumulation",

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import tree
-from functrain.core.accumulation import StepGradients, differentiation, step_gradients
+from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.gradients import GradientFunction, by_autograd, by_func
+from functrain.core.part_sums import differentiation
 from functrain.errors import LossError, ModelError, UnsupportedError
 
 WAYS = pytest.mark.parametrize("way", [by_autograd, by_func])

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.accumulation import mean_outcome, part_stream, require_gradients
+from functrain.core.accumulation import require_gradients
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
+from functrain.core.part_sums import mean_outcome, part_stream
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
 from functrain.transforms.graph.inputs import Form, builder, form

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import step
-from functrain.core.accumulation import StepGradients, differentiation
+from functrain.core.accumulation import StepGradients
 from functrain.core.batch import copied
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
+from functrain.core.part_sums import differentiation
 from functrain.core.recipe import Fixed
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors

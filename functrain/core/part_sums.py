@@ -1,0 +1,234 @@
+"""The parts of a step: the gradients of each, and their sums.
+
+A part is a micro-batch of an accumulating program, or the share of a batch that one of several
+processes computes. Each has a random stream of its own, and their sum has the order of a tree
+(``core/order.py``), so the result does not depend on which process computes which part.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.core import order
+from functrain.core.batch import Batch, copied
+from functrain.core.buffers import restarted
+from functrain.core.gradients import (
+    GradientFunction,
+    Gradients,
+    GradientSink,
+    GradientsInPiecesError,
+)
+from functrain.core.loss import Outcome, evaluate
+from functrain.core.metrics import merged
+from functrain.core.recipe import Fixed
+from functrain.core.rng import derive, refuse_system_seed, scoped
+from functrain.core.state import Tensors
+from functrain.errors import LossError
+
+# (buffers, batch, loss scale, sink) -> gradients of one micro-batch.
+OfBatch = Callable[[Tensors, Batch, Tensor | None, GradientSink | None], Gradients]
+
+
+class PartSums(NamedTuple):
+    """The results of consecutive parts of a step.
+
+    Attributes:
+        sums: weighted gradients by path, one for each of :func:`order.nodes`.
+        outcomes: of each part.
+        weights: of each part, scalars.
+        buffers: after each part.
+    """
+
+    sums: list[Tensors]
+    outcomes: list[Outcome]
+    weights: list[Tensor]
+    buffers: list[Tensors]
+
+
+@attrs.frozen(eq=False)
+class Part:
+    """Takes the gradients of one part of a step.
+
+    Attributes:
+        fixed: of the program.
+        of_batch: takes the gradients of a batch.
+        device: of the parameters.
+        scale: fp16's factor on the loss.
+        seed: of the step; ``None`` uses torch's generators as they are.
+    """
+
+    fixed: Fixed
+    of_batch: OfBatch
+    device: torch.device
+    scale: Tensor | None
+    seed: int | None
+
+    @classmethod
+    def of(
+        cls,
+        gradient_function: GradientFunction,
+        fixed: Fixed,
+        params: Tensors,
+        state: dict[str, Any],
+        seed: int | None,
+    ) -> Part:
+        """Return what takes the gradients of all parts with respect to ``params``."""
+        device = next(iter(params.values())).device
+        of_batch = differentiation(fixed, gradient_function, params, device)
+        scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+        return cls(fixed, of_batch, device, scale, seed)
+
+    def compute(self, buffers: Tensors, batch: Batch, sink: GradientSink | None) -> Gradients:
+        """Return the gradients of a batch; it and the buffers, of before, are not changed."""
+        # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
+        own = {path: buffer.clone() for path, buffer in buffers.items()}
+        return self.of_batch(own, copied(batch, self.device), self.scale, sink)
+
+    def gradients(
+        self, number: int, buffers: Tensors, batch: Batch, sink: GradientSink | None
+    ) -> Gradients:
+        """Return the same of part ``number``, in a random stream of its own."""
+        compute = functools.partial(self.compute, buffers, batch)
+        if self.seed is None:
+            return compute(sink)
+        stream = part_stream(self.seed, number)
+        with scoped(stream, self.device):
+            found = compute(sink)
+            refuse_system_seed(stream, functools.partial(compute, None))
+        return found
+
+    def unscaled(self, found: Gradients) -> Gradients:
+        """Return gradients without fp16's factor."""
+        if self.scale is None:
+            return found
+        grads = {path: grad / self.scale.to(grad.dtype) for path, grad in found.grads.items()}
+        return found._replace(grads=grads)
+
+
+def differentiation(
+    fixed: Fixed, gradient_function: GradientFunction, params: Tensors, device: torch.device
+) -> OfBatch:
+    """Return the function that takes the gradients of one micro-batch as the recipe asks for."""
+    recipe = fixed.recipe
+    forward = functools.partial(evaluate, recipe.loss, device=device, precision=recipe.precision)
+    if recipe.sharpness is not None:
+        gradient_function = recipe.sharpness.around(gradient_function)
+    return functools.partial(gradient_function, fixed.model, forward, fixed.trainable, params)
+
+
+def part_stream(seed: int, number: int) -> int:
+    """Return the seed of a part's random stream; that of the first is the step's own."""
+    return derive(seed, "part", number) if number else seed
+
+
+def part_sums(
+    part: Part,
+    buffers: Tensors,
+    batches: Sequence[Batch],
+    parts: int,
+    start: int,
+    passed: bool,
+    arrive: Callable[[Sequence[Tensors], str], None] | None = None,
+) -> PartSums:
+    """Sum the weighted gradients of consecutive parts of a step, as far as they reach.
+
+    No more sums are in memory at a time than the tree has levels.
+
+    Args:
+        part: takes the gradients of one.
+        buffers: before the step; not changed.
+        batches: these parts.
+        parts: how many parts the step has.
+        start: number of the first of these.
+        passed: whether buffers pass from one part to the next, where all begin in one process.
+        arrive: called with the sums and a path as soon as those of the leaf are complete.
+    """
+    found = PartSums([], [], [], [])
+    complete = order.merges(parts, start, start + len(batches))
+    for number, (batch, merges) in enumerate(zip(batches, complete, strict=True), start):
+        if not merges:
+            found.sums.append({})
+        before = found.buffers[-1] if passed and found.buffers else buffers
+        own = restarted(part.fixed.model.statistics, before, buffers)
+        last = number == start + len(batches) - 1 and merges < 2
+        sink = functools.partial(_add, found.sums, arrive if last else None)
+        try:
+            _, after, outcome = part.gradients(number, own, batch, sink)
+        except GradientsInPiecesError:  # once; the model has learned to hand them over whole
+            return part_sums(part, buffers, batches, parts, start, passed, arrive)
+        for _ in range(merges - 1):
+            _merge(found.sums)
+        found.outcomes.append(outcome)
+        found.weights.append(outcome.weight_of(batch))
+        found.buffers.append(after)
+    return found
+
+
+def mean_outcome(
+    outcomes: list[Outcome], each: list[Tensor], loss_scale: Tensor | None
+) -> tuple[Outcome, Tensor]:
+    """Return the outcome of several micro-batches, and the divisor for the sum of their gradients.
+
+    Args:
+        outcomes: one for each.
+        each: their weights, scalars.
+        loss_scale: fp16's scale.
+
+    Raises:
+        LossError: they report different metrics.
+    """
+    weights, names = torch.stack(each), outcomes[0].metrics.keys()
+    if any(outcome.metrics.keys() != names for outcome in outcomes):
+        raise LossError("every micro-batch of a step must report the same metrics")
+
+    def mean(values: list[Any]) -> Any:
+        if not all(isinstance(value, Tensor) for value in values):
+            return merged(values)
+        # The mean over no tokens is NaN, and none of them counts.
+        weighed = (torch.stack(values) * weights).masked_fill(weights == 0, 0)
+        return weighed.sum() / weights.sum()
+
+    metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
+    value = mean([outcome.value for outcome in outcomes])
+    return Outcome(value, weights.sum(), metrics), divisor_of(each, loss_scale)
+
+
+def divisor_of(weights: list[Tensor], loss_scale: Tensor | None) -> Tensor:
+    """Return the divisor for the sum of the weighted gradients of several micro-batches.
+
+    Args:
+        weights: of each, scalars.
+        loss_scale: fp16's scale.
+    """
+    total = torch.stack(weights).sum()
+    return total if loss_scale is None else total * loss_scale
+
+
+def _add(
+    sums: list[Tensors],
+    arrive: Callable[[Sequence[Tensors], str], None] | None,
+    weight: Tensor,
+    path: str,
+    grad: Tensor,
+) -> None:
+    """Add a gradient to the last sum."""
+    weighted, total = grad * weight.to(grad.dtype), sums[-1]
+    if path in total:
+        total[path].add_(weighted)
+    else:
+        total[path] = weighted
+    if arrive is not None:
+        arrive(sums, path)
+
+
+def _merge(sums: list[Tensors]) -> None:
+    """Add the last sum to the one before it."""
+    total = sums[-2]
+    for path, grad in sums.pop().items():
+        total[path] = total[path].add_(grad) if path in total else grad
