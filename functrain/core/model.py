@@ -7,10 +7,7 @@ assignment each. The user's own module is never touched: the shell is a copy, or
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Iterable
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -20,19 +17,11 @@ from functrain.core import held_parts
 from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.module_attributes import Attributes
-from functrain.core.module_tensors import (
-    Place,
-    lists,
-    plain_paths,
-    refuse,
-    tensor_places,
-)
+from functrain.core.module_copies import Factory, checked_copy, made_by, module_copy
+from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
 from functrain.core.optimizer import StepLayouts
-from functrain.core.rng import derive, scoped
 from functrain.core.state import Tensors
 from functrain.errors import ModelError
-
-Factory = Callable[[], nn.Module]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -120,8 +109,7 @@ class FunctionalModule:
         for path in differentiated:
             given[path] = params[path].detach().clone().requires_grad_()
         tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
-        if tensors.keys() != self.first_places.keys():  # a state of another program
-            raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
+        self.require_paths(tensors)
         module = self._copied(tensors)
         for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
             one.training = in_training if training else in_evaluation
@@ -133,10 +121,8 @@ class FunctionalModule:
             return _with(self.factory, tensors)  # functions of a copy would use the shell
         # A copy of an object is looked for here first, so no tensor is copied.
         memo: dict[int, Any] = {id(held[key]): tensors[path] for path, (held, key) in self.places}
-        # By name, because steps are imported without it.
-        copies = import_module("functrain.core.module_copies")
         try:
-            module: nn.Module = copies.module_copy(self.module, memo)
+            module = module_copy(self.module, memo)
         except (RuntimeError, TypeError):  # a lock, say
             if self.factory is None:
                 raise
@@ -153,8 +139,7 @@ class FunctionalModule:
 
     def current_params(self) -> Tensors:
         """Return the parameters the shell holds now."""
-        places = map(self.first_places.__getitem__, self.params)
-        return dict(zip(self.params, [held[key] for held, key in places], strict=True))
+        return {path: held[key] for path, (held, key) in self._places(self.params)}
 
     def current_buffers(self) -> Tensors:
         """Return the buffers the shell holds now, detached; see :meth:`held_buffers`."""
@@ -166,21 +151,18 @@ class FunctionalModule:
         Raises:
             ModelError: the forward removed one.
         """
-        found: Tensors = {}
-        try:
-            for path in self.buffers:
-                container, key = self.first_places[path]
-                found[path] = container[key]
-                if found[path] is None:
-                    raise KeyError(path)
-        except (AttributeError, KeyError):
-            raise removed([p for p in self.buffers if self._buffer(p) is None]) from None
+        found = {path: held.get(key) for path, (held, key) in self._places(self.buffers)}
+        if gone := [path for path, buffer in found.items() if buffer is None]:
+            raise removed(gone)
         return found
 
-    def _buffer(self, path: str) -> Tensor | None:
-        container, key = self.first_places[path]
-        held: Tensor | None = container.get(key)
-        return held
+    def _places(self, paths: Tensors) -> Iterator[tuple[str, Place]]:
+        return zip(paths, map(self.first_places.__getitem__, paths), strict=True)
+
+    def require_paths(self, tensors: Tensors) -> None:
+        """Refuse the tensors of another program's state by a ``KeyError``, which is explained."""
+        if tensors.keys() != self.first_places.keys():
+            raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
 
 
 class _Bound:
@@ -198,8 +180,7 @@ class _Bound:
 
     def __enter__(self) -> nn.Module:
         model, tensors = self.model, self.tensors
-        if tensors.keys() != model.first_places.keys():  # a state of another program
-            raise KeyError(min(tensors.keys() ^ model.first_places.keys()))
+        model.require_paths(tensors)
         previous = self.previous
         for path, (container, key) in model.places:
             previous.append(container[key])
@@ -236,13 +217,11 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         ModelError: the source is neither, cannot be copied, or has uninitialised (lazy) parameters.
     """
     factory = None if isinstance(source, nn.Module) else source
-    module = _copy(source) if isinstance(source, nn.Module) else _make(source, seed)
-    _refuse_lazy(module)
+    module = checked_copy(source) if isinstance(source, nn.Module) else made_by(source, seed)
     originals = source if isinstance(source, nn.Module) else module
-    params, buffers = _named(module.named_parameters()), _named(module.named_buffers())
-    plain = plain_paths(module, [*params, *buffers])
-    params = {plain[path]: p for path, p in params.items()}
-    buffers = {plain[path]: b for path, b in buffers.items()}
+    plain = plain_paths(module, all_paths(module))
+    params: Tensors = {plain[path]: p for path, p in module.named_parameters()}
+    buffers = {plain[path]: b for path, b in module.named_buffers()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
     found = tensor_places(module, paths)
     held_parts.refuse_tensors(module, paths)
@@ -280,61 +259,6 @@ def _with(factory: Factory, tensors: Tensors) -> nn.Module:
 
 def _copies(tensors: Tensors) -> Tensors:
     return {path: tensor.clone() for path, tensor in tensors.items()}
-
-
-def _copy(module: nn.Module) -> nn.Module:
-    refuse(module)
-    try:
-        copied = copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(
-            f"{type(module).__name__} cannot be copied ({error}). functrain works on a private "
-            "copy of the module; pass a factory instead: functrain.program(lambda: Model(...), ...)"
-        ) from error
-    held_parts.refuse_shared(module, copied)
-    return copied
-
-
-def _make(factory: Factory, seed: int) -> nn.Module:
-    if not callable(factory):
-        raise ModelError(
-            f"model: expected an nn.Module or a callable that returns one, got {factory!r}"
-        )
-    if needed := _needed(factory):
-        name = getattr(factory, "__name__", type(factory).__name__)
-        raise ModelError(
-            f"model: {name} is missing its arguments {', '.join(needed)}: functrain calls it "
-            f"without any. Write lambda: {name}(...), or give a module, {name}(...)"
-        )
-    with scoped(derive(seed, "init"), None):
-        module = factory()
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"the model factory must return an nn.Module, it returned {module!r}")
-    refuse(module)
-    return module
-
-
-def _needed(factory: Factory) -> list[str]:
-    """Return the parameters of a factory that have no default."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # some builtins have no signature
-        return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
-
-
-def _named(pairs: Iterable[tuple[str, Tensor]]) -> Tensors:
-    return dict(pairs)
-
-
-def _refuse_lazy(module: nn.Module) -> None:
-    for path, parameter in module.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ModelError(
-                f"parameter {path!r} has no shape yet (a lazy module). Run one forward pass "
-                "through the module before making a program of it."
-            )
 
 
 def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
