@@ -1,8 +1,7 @@
-"""Gradients of one batch, by ``torch.autograd`` or by ``torch.func``.
+"""Gradients of one batch, by ``torch.autograd``.
 
-Both ways have the same signature and give the same gradients. Eager steps use autograd: it
-supports activation checkpointing and backward hooks and is faster. Under ``vmap`` and
-``torch.compile`` only ``torch.func`` can be traced.
+It supports activation checkpointing and backward hooks, and is faster than ``torch.func``. Below
+transformations of ``torch.func``, other functions of the same signature take the gradients.
 """
 
 from __future__ import annotations
@@ -67,8 +66,19 @@ class GradientsInPiecesError(Exception):
 class GradientFunction(Protocol):
     """Gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
-    With a ``sink`` they are not returned but handed to it, so that those of two micro-batches need
-    not be in memory together.
+    Args:
+        model: the shell.
+        forward: (module, batch) -> outcome.
+        trainable: paths to differentiate.
+        params: all parameters; one that the forward gave other values by assignment is replaced.
+        buffers: buffers that the forward may write to.
+        batch: one batch on the device.
+        scale: factor on the loss before the backward pass, or ``None``.
+        sink: called with each gradient as soon as there is one, so that those of two micro-batches
+            need not be in memory together; none is returned then.
+
+    Returns:
+        Gradients (of the scaled loss), buffers after the forward, outcome.
     """
 
     def __call__(
@@ -102,20 +112,7 @@ def by_autograd(
     scale: Tensor | None,
     sink: GradientSink | None = None,
 ) -> Gradients:
-    """Gradients by ``torch.autograd`` (see :class:`GradientFunction`).
-
-    Args:
-        model: the shell.
-        forward: (module, batch) -> outcome.
-        trainable: paths to differentiate.
-        params: all parameters; one that the forward gave other values by assignment is replaced.
-        buffers: buffers that the forward may write to.
-        batch: one batch on the device.
-        scale: factor on the loss before the backward pass, or ``None``.
-        sink: called with each gradient during the backward pass.
-
-    Returns:
-        Gradients (of the scaled loss), buffers after the forward, outcome.
+    """Gradients by ``torch.autograd``; see :class:`GradientFunction`.
 
     Raises:
         GradientsInPiecesError: the sink was given a gradient in pieces, for the first time.
@@ -146,40 +143,6 @@ def by_autograd(
     value = outcome.value.detach().clone()
     found = Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
     return found if sink is None or not grads else emit(found, batch, sink)
-
-
-def by_func(
-    model: FunctionalModule,
-    forward: Forward,
-    trainable: list[str],
-    params: Tensors,
-    buffers: Tensors,
-    batch: Batch,
-    scale: Tensor | None,
-    sink: GradientSink | None = None,
-) -> Gradients:
-    """Gradients by ``torch.func.grad_and_value``; every trainable parameter has one (or zeros)."""
-    leaves = {path: params[path] for path in trainable}
-    frozen = {path: tensor for path, tensor in params.items() if path not in leaves}
-
-    # Buffers are an argument, not captured: torch.func refuses to write to what is captured.
-    def scaled_loss(
-        leaves: Tensors, frozen: Tensors, buffers: Tensors, batch: Batch
-    ) -> tuple[Tensor, tuple[Outcome, Tensors]]:
-        with model.bound({**frozen, **leaves}, buffers, training=True) as module:
-            outcome = forward(module, batch)
-            after = model.held_buffers()
-        loss = outcome.value if scale is None else outcome.value * scale
-        # torch.func returns tensors only: an empty list stands for a weight that is taken from the
-        # batch later.
-        weight = [] if outcome.weight is None else [outcome.weight_of(batch)]
-        return loss, (outcome._replace(weight=weight), after)  # type: ignore[arg-type]
-
-    differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
-    grads, (_, (outcome, after)) = differentiated(leaves, frozen, buffers, batch)
-    outcome = outcome._replace(weight=next(iter(outcome.weight), None))
-    found = Gradients(grads, after, outcome)
-    return found if sink is None else emit(found, batch, sink)
 
 
 def emit(found: Gradients, batch: Batch, sink: GradientSink) -> Gradients:

@@ -3,9 +3,9 @@
 :func:`take_step` is the whole of it. Nothing here knows about counters, schedules, files or clocks,
 so this is the part that is compiled, vmapped and sharded.
 
-It is executed in two ways. :data:`EAGER` uses autograd, the optimizer's kernel and the host's
-knowledge of the CPU; :func:`functional` uses ``torch.func`` and the optimizer's rule, works on any
-tensor-like values, and never asks for one on the host.
+It is executed in two ways. :data:`EAGER` uses the optimizer's kernel and the host's knowledge of
+the CPU; :func:`functional` uses the optimizer's rule, works on any tensor-like values, and never
+asks for one on the host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import clipped
 from functrain.core.ema import Average
-from functrain.core.gradients import GradientFunction, by_autograd, by_func
+from functrain.core.gradients import GradientFunction, by_autograd
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
 from functrain.core.ownership import unshared
@@ -190,7 +190,7 @@ def is_eager(device_step: DeviceStep) -> bool:
     return isinstance(device_step, functools.partial) and device_step.args[0] is EAGER
 
 
-def functional(fixed: Fixed, gradient_function: GradientFunction = by_func) -> DeviceStep:
+def functional(fixed: Fixed, gradient_function: GradientFunction) -> DeviceStep:
     """Return the device step that works under ``torch.func.vmap`` and can be captured as a graph.
 
     ``lr``, ``ema_due`` and hyperparameters may be tensors. Nothing is changed in place.

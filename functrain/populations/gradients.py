@@ -14,11 +14,11 @@ from torch._functorch.eager_transforms import (
 )
 
 from functrain.core.batch import Batch
-from functrain.core.gradients import Forward, Gradients, GradientSink, emit
+from functrain.core.gradients import Forward, Gradients, GradientSink, emit, require_graph
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
-from functrain.errors import LossError, UnsupportedError
+from functrain.errors import UnsupportedError
 from functrain.populations.draws import refuse_other_generators
 from functrain.transforms.graph.inputs import flatten, with_tensors
 
@@ -58,11 +58,7 @@ def of_member(
             _refuse_writes(model, params, versions)
         weight = None if outcome.weight is None else outcome.weight_of(batch)
         loss = outcome.value if scale is None else outcome.value * scale
-        if not loss.requires_grad:
-            raise LossError(
-                "the loss does not depend on any trainable parameter. Compute it from the model "
-                "that is passed to loss(model, batch), without .detach() or torch.no_grad()."
-            )
+        require_graph(loss, trainable)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
         result = [grads, after, outcome.value.detach(), weight, outcome.metrics]

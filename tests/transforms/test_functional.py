@@ -14,6 +14,7 @@ from torch import nn
 import functrain as ft
 from functrain import tree
 from functrain.core import step
+from functrain.core.func_gradients import by_func
 
 
 def device_state(state: ft.TrainState) -> step.DeviceState:
@@ -46,7 +47,7 @@ def batch(size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 )
 def test_the_functional_form_is_the_eager_one(options: Any) -> None:
     program = ft.program(network(), classify, ft.optim.AdamW(lr=1e-2), **options)
-    functional = step.functional(program.fixed)
+    functional = step.functional(program.fixed, by_func)
     other = attrs.evolve(program, device_step=functional)
     state = program.init()
     for _ in range(3):
@@ -62,7 +63,7 @@ def test_the_functional_form_is_the_eager_one(options: Any) -> None:
 def test_the_functional_form_draws_from_the_stream_of_the_step() -> None:
     module = nn.Sequential(network(), nn.Dropout(0.5))
     program = ft.program(module, classify, ft.optim.SGD(lr=1e-2))
-    functional = step.functional(program.fixed)
+    functional = step.functional(program.fixed, by_func)
     state = program.init()
     expected, _ = program.train_step(state, batch())
     before = torch.get_rng_state()
@@ -81,7 +82,7 @@ def test_a_population_by_vmap_is_a_loop_over_its_members() -> None:
     x, y = batch()
 
     def one(state: step.DeviceState, lr: torch.Tensor) -> tuple[step.DeviceState, step.Outputs]:
-        state, outputs = step.functional(program.fixed)(
+        state, outputs = step.functional(program.fixed, by_func)(
             {**state, "loss_scale": None}, [(x, y)], lr, True
         )
         del state["loss_scale"]
@@ -104,8 +105,8 @@ def test_gradients_through_a_step_reach_the_learning_rate() -> None:
     def loss_after(lr: torch.Tensor) -> torch.Tensor:
         new = state
         for _ in range(2):
-            new, _ = step.functional(program.fixed)(new, [(x.double(), y)], lr, False)
-        return step.functional(program.fixed)(new, [(x.double(), y)], lr, False)[1]["loss"]
+            new, _ = step.functional(program.fixed, by_func)(new, [(x.double(), y)], lr, False)
+        return step.functional(program.fixed, by_func)(new, [(x.double(), y)], lr, False)[1]["loss"]
 
     lr = torch.tensor(0.01, dtype=torch.float64)
     slope = torch.func.grad(loss_after)(lr)

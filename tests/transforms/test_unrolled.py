@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import optim, tree
 from functrain.core import step
-from functrain.core.gradients import by_func
+from functrain.core.func_gradients import by_func
 from functrain.errors import (
     ConfigurationError,
     NonFiniteError,

@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
+from functrain.core.func_gradients import by_func
 from functrain.core.gradients import (
     Gradients,
     GradientSink,
-    by_func,
     emit,
     has_reentrant_checkpoint,
     require_graph,
