@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -190,6 +190,28 @@ def test_layers_have_the_same_paths_too() -> None:
 def test_modules_of_torch_jit_are_refused(make: Any) -> None:
     with pytest.raises(ModelError, match=r"torch\.jit module.*Give functrain the nn\.Module"):
         program(make())
+
+
+def hooked() -> nn.Module:
+    module = network()
+    weight = cast(nn.Linear, module[0]).weight
+    weight.register_post_accumulate_grad_hook(lambda p: cast(Tensor, p.grad).zero_())
+    return module
+
+
+@pytest.mark.parametrize("given", [hooked, hooked()], ids=["factory", "module"])
+def test_hooks_that_wait_for_grad_are_refused(given: Any) -> None:
+    with pytest.raises(ModelError, match=r"'0\.weight' has a hook.*use parameter\.register_hook"):
+        program(given)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+def test_quantized_tensors_are_refused() -> None:
+    module = network()
+    module.register_buffer("q", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+    with pytest.raises(ModelError, match=r"'q' is a quantized tensor.*fake quantization"):
+        program(module)
 
 
 def test_distributed_data_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
