@@ -58,9 +58,10 @@ def count(batch: Any) -> int:
         batch: any nesting of containers and objects.
 
     Returns:
-        The size of its first part that has one, which costs less to find than :func:`size` and
-        also is there where sizes disagree; 0 only where there are no samples in any part; 1 for
-        what has no size at all.
+        The size of its first part that has one, of those within a list only if there is no other
+        (they may be samples); it costs less to find than :func:`size` and also is there where
+        sizes disagree. 0 only where there are no samples in any part; 1 for what has no size at
+        all.
     """
     length = _first(batch)
     if length:
@@ -211,11 +212,15 @@ def _first(batch: Any) -> int | None:
         return None
     else:
         return next((n for _, n in all_votes(batch)), None)
+    lists = []
     for child in children:
+        if type(child) is list:  # of samples perhaps, each of another size
+            lists.append(child)
+            continue
         length = _first(child)
         if length is not None:
             return length
-    return None
+    return next((n for n in map(_first, lists) if n is not None), None)
 
 
 def why_unknown(batch: Any) -> str:

@@ -516,6 +516,14 @@ class TestDisagreement:
         made.train_step(made.init(), (X, boxes))
         assert seen == [(2, [2, 0]), (2, [3, 6]), (2, [1, 4])]
 
+    def test_lists_of_one_thing_a_sample_are_counted_by_what_is_beside_them(self) -> None:
+        def stacked(model: nn.Module, batch: Any) -> Tensor:
+            return pairs(model, {"x": torch.stack(batch["x"]), "y": batch["y"]})
+
+        batch = {"x": list(X), "y": Y}
+        state, _ = program(stacked).train_step(program().init(), batch)
+        assert state.counters.samples == ft.data.size(batch) == 6
+
     def test_a_batch_with_one_empty_part_is_not_empty(self) -> None:
         state, _ = program(pairs).train_step(
             program().init(), {"boxes": torch.zeros(0, 4), "x": X, "y": Y}
