@@ -116,8 +116,14 @@ def by_autograd(
 
     Raises:
         GradientsInPiecesError: the sink was given a gradient in pieces, for the first time.
+        UnsupportedError: torch is in inference mode.
     """
     if not torch.is_grad_enabled():
+        if torch.is_inference_mode_enabled():
+            raise UnsupportedError(
+                "train_step was called in torch.inference_mode(), where torch makes no gradients: "
+                "leave it out; torch.no_grad() may stay"
+            )
         with torch.enable_grad():
             return by_autograd(model, forward, trainable, params, buffers, batch, scale, sink)
     leaves = {path: params[path].detach().requires_grad_() for path in trainable}

@@ -22,8 +22,6 @@ from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, split
 from functrain.core.diagnosis import (
     PROGRAM_ATTRIBUTES,
-    check_state,
-    explain_mismatch,
     explain_step,
     not_a_state,
     refuse_members,
@@ -202,7 +200,7 @@ class Program:
         try:
             lr = self.rate(state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
-            explain_mismatch(error, self.fixed, state)
+            _fitting_state().explain_schedule(error, self.fixed, state)
             raise
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
@@ -279,7 +277,7 @@ class Program:
         # An average that stays behind, or no loss scale, would be no error and wrong numbers.
         scaled = recipe.precision == "fp16"
         if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
-            check_state(self.fixed, state)
+            self.require(state)
         tensors, loss_scale = step.device_state(state), state.loss_scale
         stream = state.rng.stream("step", number)
         try:
@@ -457,7 +455,9 @@ class Program:
             UnsupportedError: it is no state.
             ParameterMismatchError: names or shapes do not fit; they are listed.
         """
-        check_state(self.fixed, state)
+        if not isinstance(state, TrainState):
+            raise not_a_state(state, batch)
+        _fitting_state().check_state(self.fixed, state)
 
     def leaves(self) -> dict[str, Program]:
         """Return the programs of modules in this one, by the prefix of their paths in a state."""
@@ -499,3 +499,8 @@ class Program:
     def weights(self, state: TrainState, weights: str) -> Tensors:
         """Return the parameters that an evaluation uses; ``weights`` as in :meth:`eval_step`."""
         return evaluation.weights_of(self.fixed, state, weights)
+
+
+def _fitting_state() -> Any:
+    # By name, because steps are imported without what only a failed one needs.
+    return import_module("functrain.core.fitting_state")

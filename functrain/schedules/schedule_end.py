@@ -9,12 +9,14 @@ import attrs
 
 from functrain.core import learning_rate
 from functrain.core.curve import Curve
+from functrain.core.fitting_state import explain_schedule
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
 from functrain.core.state import TrainState
 from functrain.errors import (
     ConfigurationError,
+    RecipeChangedWarning,
     ScheduleEndedError,
     ScheduleEndedWarning,
 )
@@ -38,8 +40,10 @@ def scheduled(
         ConfigurationError: the schedule does not fit into the run.
         ScheduleEndedError: the rest of the run would have a rate of zero.
         ConfigurationError: ``schedule_end`` is something else.
+        ScheduleStateError: the state is of another kind of schedule.
 
     Warns:
+        RecipeChangedWarning: the state has the curve of a schedule of another length.
         ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
     done, alone = state.counters.step, "" in program.leaves()
@@ -47,13 +51,18 @@ def scheduled(
     def one(program: Program, state: TrainState) -> TrainState:
         at = state.counters.step  # another than that of the run, where several programs make it
         end = None if steps is None else at + steps - done
-        if end is not None:
-            state = program.with_horizon(state, end)
-        scheduler = state.scheduler
-        learning_rate.rate(program.schedules, scheduler, at)
+        try:
+            if end is not None:
+                state = program.with_horizon(state, end)
+            scheduler = state.scheduler
+            learning_rate.rate(program.schedules, scheduler, at)
+        except KeyError as error:
+            explain_schedule(error, program.fixed, state)
+            raise
         # How many updates of several programs a run makes, only their steps show.
         known = end if alone or schedule_end is not None else None
         scheduler = continued(program.schedules, scheduler, at, known, schedule_end)
+        _warn_of_overruled(program.schedules, scheduler)
         return attrs.evolve(state, scheduler=scheduler)
 
     _CHOICE.check("schedule_end", schedule_end)
@@ -84,6 +93,19 @@ def continued(
         return scheduler
     function = functools.partial(_continued, at=at, steps=steps, choice=schedule_end)
     return learning_rate.map_curves(function, schedules, scheduler)
+
+
+def _warn_of_overruled(schedules: Schedules, scheduler: SchedulerState) -> None:
+    """Warn of a schedule whose curve goes on as it was begun, with another length than its own."""
+    for name, curve in learning_rate.curves(schedules, scheduler):
+        for field, kept, given in resuming.overruled(curve):
+            kind = type(curve.schedule).__name__
+            warn(
+                f"{name}: the state goes on with the curve that it began, {field}={kept}, and not "
+                f"with that of this {kind}, {field}={given}. To change to it: attrs.evolve(state, "
+                "scheduler=program.init().scheduler)",
+                RecipeChangedWarning,
+            )
 
 
 def with_resumed_schedule(

@@ -516,7 +516,7 @@ class TestDisagreement:
         made.train_step(made.init(), (X, boxes))
         assert seen == [(2, [2, 0]), (2, [3, 6]), (2, [1, 4])]
 
-    def test_lists_of_one_thing_a_sample_are_counted_by_what_is_beside_them(self) -> None:
+    def test_a_list_of_one_thing_a_sample_is_counted_by_the_tensor_next_to_it(self) -> None:
         def stacked(model: nn.Module, batch: Any) -> Tensor:
             return pairs(model, {"x": torch.stack(batch["x"]), "y": batch["y"]})
 

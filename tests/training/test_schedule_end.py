@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -371,3 +372,38 @@ def test_a_restarted_schedule_resumes_by_name_where_it_is_another() -> None:
     assert resumed(made.schedules, state.scheduler) == state.scheduler
     with pytest.raises(ft.errors.ScheduleStateError):
         resumed(program(Plateau(0.1)).schedules, state.scheduler)
+
+
+class TestALengthThatTheStateOverrules:
+    @pytest.mark.parametrize(
+        ("before", "after", "said"),
+        [
+            (Cosine(0.1, steps=60), Cosine(0.1, steps=50), "steps=60, and not .* steps=50"),
+            (
+                WarmupCosine(0.1, warmup_steps=3, steps=60),
+                WarmupCosine(0.1, warmup_steps=9, steps=60),
+                "warmup_steps=3, and not .* warmup_steps=9",
+            ),
+            (
+                Scaled(Warmup(0.0, 3, Cosine(0.1, steps=60)), 0.5),
+                Scaled(Warmup(0.0, 3, Cosine(0.1, steps=50)), 0.5),
+                "steps=60, and not .* steps=50",
+            ),
+        ],
+        ids=["steps", "warmup", "within others"],
+    )
+    def test_is_named(self, before: Any, after: Any, said: str, tmp_path: Path) -> None:
+        state = fit(before, FIRST, tmp_path).state
+        with pytest.warns(ft.errors.RecipeChangedWarning, match=said):
+            goes_on = fit(after, 30, state=state)
+        assert goes_on.history["lr"] == fit(before, 30, state=state).history["lr"]
+        changed = pytest.warns(ft.errors.RecipeChangedWarning, match="with something changed")
+        with changed, pytest.warns(ft.errors.RecipeChangedWarning, match=said):
+            fit(after, 30, tmp_path)
+        begun = attrs.evolve(state, scheduler=program(after).init().scheduler)
+        assert fit(after, 30, state=begun).history["lr"] == [after(i) for i in range(FIRST, 30)]
+
+    def test_of_the_run_is_none(self) -> None:
+        """Warnings are errors here."""
+        state = fit(WarmupCosine(0.1, warmup_steps=3), FIRST).state
+        fit(WarmupCosine(0.1, warmup_steps=3), LAST, state=state, schedule_end="stretch")
