@@ -6,7 +6,6 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import functrain as ft
 from functrain import tree
 from functrain.errors import CompileCacheWarning
-from functrain.transforms.compile_cache import cache_directory, cached, private
-from functrain.transforms.graph.ahead import compiled_ahead, digest, prune
-from functrain.transforms.graph.inductor import load_file, settings_digest
+from functrain.transforms.compile_cache import cache_directory, cached
+from functrain.transforms.graph.ahead import compiled_ahead, prune
+from functrain.transforms.graph.digest import digest, settings_digest
+from functrain.transforms.graph.directories import private
 
 pytestmark = pytest.mark.row(50)
 
@@ -194,18 +194,3 @@ def test_what_was_used_longest_ago_is_pruned(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     prune(tmp_path, 10)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "a.so", "other"]
-
-
-def test_a_library_is_loaded_without_trial_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor is compared with that of the library, and builds to find it take seconds."""
-    seen: list[object] = []
-
-    def noted(path: str) -> Any:
-        seen.append(torch._inductor.config.cpp.vec_isa_ok)
-        return SimpleNamespace(loader=None)
-
-    monkeypatch.setattr(torch._inductor, "aoti_load_package", noted)
-    before = torch._inductor.config.cpp.vec_isa_ok
-    load_file(Path("step.pt2"))
-    assert seen == [True]
-    assert torch._inductor.config.cpp.vec_isa_ok is before

@@ -13,7 +13,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.transforms.graph.elementwise import split
-from functrain.transforms.graph.inductor import compile_update, load_update
+from functrain.transforms.graph.inductor import compile_update
+from functrain.transforms.graph.libraries import load_update
 
 Function = Callable[..., list[Tensor]]
 
@@ -30,7 +31,7 @@ def _divided(function: Function, inputs: list[Tensor]) -> Callable[..., Any]:
     graph = _traced(function, inputs)
     updates = split(graph)
     assert updates is not None
-    return updates.after(graph, compile_update(updates))
+    return updates.after(graph, compile_update(updates)[0])
 
 
 def _same(function: Function, inputs: list[Tensor]) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch._inductor.codegen import common
 from torch._inductor.utils import fresh_cache
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.errors import FunctrainWarning
-from functrain.transforms.graph import kernels
-from functrain.transforms.graph.inductor import compile_in_memory, settings_digest
+from functrain.transforms.graph import inductor, kernels
+from functrain.transforms.graph.digest import settings_digest
 from functrain.transforms.graph.kernels import Kernel, Kernels
 
 
@@ -29,6 +30,10 @@ def _work(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
 def _two(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
     """Return the result of two kernels, with a sort between them."""
     return [torch.sort((x * table).sum(0)).values.exp()]
+
+
+def compile_in_memory(graph: GraphModule, inputs: list[Tensor], options: Any) -> Any:
+    return inductor.compile_in_memory(graph, inputs, options)[0]
 
 
 def _inputs() -> list[Tensor]:

@@ -13,19 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from xxhash import xxh3_128
 
-from functrain.transforms.graph.inductor import (
-    compile_to_file,
-    compile_update,
-    load_file,
-    load_update,
-    settings_digest,
-)
-from functrain.transforms.graph.inputs import form
+from functrain.transforms.graph.digest import digest
+from functrain.transforms.graph.libraries import load_package, load_update
 from functrain.transforms.graph.updates import Updates
 
 Callee = Callable[..., Any]
@@ -56,6 +48,8 @@ def compiled_ahead(
             return call
         except (RuntimeError, ImportError):
             path.unlink(missing_ok=True)  # damaged, or of another machine
+    from functrain.transforms.graph.inductor import compile_to_file, compile_update
+
     if updates is not None:  # first: a process that finds the other file finds both
         compile_update(updates, path.with_suffix(".so"))
     compile_to_file(path, graph, inputs, options)
@@ -63,7 +57,7 @@ def compiled_ahead(
 
 
 def _loaded(path: Path, updates: Updates | None) -> Callee:
-    call = load_file(path)
+    call = load_package(path)
     return call if updates is None else updates.after(call, load_update(path.with_suffix(".so")))
 
 
@@ -84,36 +78,3 @@ def prune(directory: Path, limit: int) -> None:
         if number and total > limit:
             path.unlink(missing_ok=True)
             path.with_suffix(".so").unlink(missing_ok=True)
-
-
-def digest(
-    graph: GraphModule,
-    inputs: list[Tensor],
-    options: Mapping[str, Any],
-    updates: Updates | None = None,
-) -> str:
-    """Return a name for what a graph is compiled to: equal ones are the same library."""
-    devices = {str(tensor.device) for tensor in inputs}
-    names = [torch.cuda.get_device_name(name) for name in sorted(devices) if "cuda" in name]
-    surroundings = (
-        torch.__version__,
-        torch.backends.cpu.get_cpu_capability(),
-        torch.get_num_threads(),
-        names,
-        torch.are_deterministic_algorithms_enabled(),
-        torch.get_float32_matmul_precision(),
-        settings_digest(),
-        sorted((name, str(_identity(value))) for name, value in options.items()),
-        [form(tensor) for tensor in inputs],
-        updates,
-    )
-    found = xxh3_128(f"{graph.code}{surroundings}".encode())
-    for name, constant in sorted([*graph.named_parameters(), *graph.named_buffers()]):
-        value = constant.detach().cpu().contiguous()
-        found.update(f"{name}{form(value)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def _identity(value: Any) -> Any:
-    return value.uuid().hex() if hasattr(value, "uuid") else value

@@ -7,17 +7,19 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch._functorch.compile_utils import fx_graph_cse
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, GraphModule
-from xxhash import xxh3_128
 
 from functrain.errors.base import FunctrainWarning, warn
 from functrain.transforms.graph.updates import Updates
+
+if TYPE_CHECKING:
+    from functrain.transforms.graph.kernels import Written
 
 Callee = Callable[..., Any]
 
@@ -39,20 +41,27 @@ class CommonSubexpressions(CustomGraphPass):
         return get_hash_for_files((__file__, kernels))
 
 
+# Inputs are checked before the call, at a tenth of the cost.
+_OPTIONS = {"size_asserts": False, "post_grad_custom_pre_pass": CommonSubexpressions()}
+
+
 def compile_in_memory(
     graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
-) -> Callee:
+) -> tuple[Callee, list[Written]]:
     """Compile a graph; Inductor keeps the parts in a cache of its own.
+
+    Returns:
+        The compiled graph, and the modules that were loaded for it.
 
     One library for all kernels takes private parts of Inductor. Where a version of torch has
     changed them, Inductor compiles in its own way, to the same bytes.
     """
-    with torch._inductor.config.patch({**_fast(), **options}):
+    with torch._inductor.config.patch({**_fast(), **_OPTIONS, **options}):
         try:
             from functrain.transforms.graph.kernels import one_library
 
-            with one_library():
-                return _compiled(graph, inputs)
+            with one_library() as written:
+                return _compiled(graph, inputs), written
         except Exception as error:  # not hidden: raised again by Inductor itself, or in the warning
             call = _compiled(graph, inputs)
             text = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -61,11 +70,11 @@ def compile_in_memory(
         f"compiling them together failed: {text}. Please report it",
         FunctrainWarning,
     )
-    return call
+    return call, []
 
 
-def compile_update(updates: Updates, path: Path | None = None) -> Callable[..., None]:
-    """Compile the updates that were taken out of a graph.
+def compile_update(updates: Updates, path: Path | None = None) -> tuple[Callable[..., None], str]:
+    """Compile the updates that were taken out of a graph; return them and their library.
 
     Args:
         updates: as ``elementwise.py`` found them.
@@ -75,17 +84,6 @@ def compile_update(updates: Updates, path: Path | None = None) -> Callable[..., 
 
     with torch._inductor.config.patch(_fast()):
         return kernels.compile_update(updates.source, updates.given, path)
-
-
-def load_update(path: Path) -> Callable[..., None]:
-    """Load a library that :func:`compile_update` has kept.
-
-    Raises:
-        ImportError: the file is missing, damaged, or of another machine.
-    """
-    from functrain.transforms.graph import kernels
-
-    return kernels.load_update(path)
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callee:
@@ -111,7 +109,7 @@ def compile_to_file(
             # torch 2.13 raises this warning in its own code.
             warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`")
             files: Any = torch._inductor.aot_compile(
-                graph, tuple(inputs), options={**_without_trials(), **options, **parts}
+                graph, tuple(inputs), options={**_without_trials(), **_OPTIONS, **options, **parts}
             )
         package_aoti(str(Path(directory) / "step.pt2"), files)
         os.replace(Path(directory) / "step.pt2", path)
@@ -131,36 +129,3 @@ def _without_trials() -> dict[str, Any]:
     """
     chosen = torch._inductor.config.cpp.vec_isa_ok is not None
     return {} if chosen else {"cpp.vec_isa_ok": True}
-
-
-def load_file(path: Path) -> Callee:
-    """Load a library.
-
-    Raises:
-        RuntimeError: the file is damaged, or of another machine.
-    """
-    # It compares the processor with that of the library.
-    with torch._inductor.config.patch(_without_trials()):
-        loader: Any = torch._inductor.aoti_load_package(str(path)).loader
-
-    def call(*leaves: Tensor) -> Any:
-        return loader.boxed_run(list(leaves))
-
-    return call
-
-
-def settings_of_mode(mode: str | None) -> dict[str, Any]:
-    """Return the settings of a mode of ``torch.compile``, except CUDA graphs.
-
-    Inductor's CUDA graphs keep their results in memory of their own until the next call of
-    ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
-    """
-    found: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
-    return {name: value for name, value in found.items() if name != "triton.cudagraphs"}
-
-
-def settings_digest() -> str:
-    """Return a digest of Inductor's global settings."""
-    settings = torch._inductor.config.save_config_portable()
-    settings.pop("aot_inductor.metadata", None)  # not a setting: compiling fills it in
-    return xxh3_128(repr(sorted(settings.items())).encode()).hexdigest()

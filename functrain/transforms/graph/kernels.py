@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.codegen import common
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
-from xxhash import xxh3_128
+
+from functrain.transforms.graph.libraries import ENTRY, checksum
 
 _TOGETHER = 24  # kernels in one library, of which a large graph has one for each compiler thread
 _ONE_AT_A_TIME = threading.RLock()  # Inductor's writers are the process's
@@ -47,15 +49,25 @@ class Kernel(NamedTuple):
     source: str
 
 
+class Written(NamedTuple):
+    """A module that Inductor has written, and the libraries of its kernels with their names."""
+
+    path: str
+    libraries: list[tuple[str, list[str]]]
+
+
+# Inductor runs the modules that it has written, and hands nothing on.
+_WRITTEN = ContextVar[list[Written] | None]("written", default=None)
+
+
 class Libraries(CppPythonBindingsCodeCache):
     """Inductor's cache of libraries, with the functions of several kernels in one module."""
 
-    entry_function = "kernels"
+    entry_function = ENTRY
 
 
 # From torch 2.15 on Inductor's functions take an array of arguments, before a tuple.
 _TAKES_ARRAY = "parse_arg(PyObject* const* args" in Libraries.suffix_template
-_SUM = 16  # bytes of a checksum
 _ITEMS = "reinterpret_cast<PyTupleObject*>(args)->ob_item" if _TAKES_ARRAY else "args"
 
 
@@ -77,9 +89,13 @@ class Kernels(AsyncCompile):
             Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=submit)
             for part in parts
         ]
+        libraries = []
         for part, load in zip(parts, loading, strict=True):
-            names = [name for name, _ in part]
-            scope.update(zip(names, load().kernels(), strict=True))
+            names, library = [name for name, _ in part], load()
+            scope.update(zip(names, library.kernels(), strict=True))
+            libraries.append((library.__file__, names))
+        if (written := _WRITTEN.get()) is not None:
+            written.append(Written(scope.get("__file__", ""), libraries))
 
 
 class OneLibrary(PythonWrapperCodegen):
@@ -102,17 +118,23 @@ class OneLibrary(PythonWrapperCodegen):
 
 
 @contextlib.contextmanager
-def one_library() -> Iterator[None]:
-    """Let Inductor write code for the processor with :class:`OneLibrary` inside a ``with``."""
+def one_library() -> Iterator[list[Written]]:
+    """Let Inductor write code for the processor with :class:`OneLibrary` inside a ``with``.
+
+    Its value lists the modules that are loaded there.
+    """
     common.init_backend_registration()
     with _ONE_AT_A_TIME:
         before = common.device_codegens["cpu"]
         common.device_codegens["cpu"] = common.DeviceCodegen(
             before.scheduling, OneLibrary, before.cpp_wrapper_codegen, before.fx_wrapper_codegen
         )
+        written: list[Written] = []
+        token = _WRITTEN.set(written)
         try:
-            yield
+            yield written
         finally:
+            _WRITTEN.reset(token)
             common.device_codegens["cpu"] = before
 
 
@@ -153,8 +175,10 @@ def _ending(bindings: list[str], methods: list[str]) -> str:
     )
 
 
-def compile_update(text: str, count: int, path: Path | None = None) -> Callable[..., None]:
-    """Return the function ``update`` of a library, which is compiled where that was not done yet.
+def compile_update(
+    text: str, count: int, path: Path | None = None
+) -> tuple[Callable[..., None], str]:
+    """Return the function ``update`` and its library, compiled where that was not done yet.
 
     Args:
         text: see :func:`update_source`.
@@ -170,21 +194,7 @@ def compile_update(text: str, count: int, path: Path | None = None) -> Callable[
         with tempfile.TemporaryDirectory(dir=path.parent) as directory:
             copied = Path(shutil.copy(library.__file__, directory))
             with copied.open("ab") as file:  # a loader ignores what follows a library
-                file.write(xxh3_128(copied.read_bytes()).digest())
+                file.write(checksum(copied.read_bytes()))
             os.replace(copied, path)
     update: Callable[..., None] = library.kernels()[0]
-    return update
-
-
-def load_update(path: Path) -> Callable[..., None]:
-    """Load a library that :func:`compile_update` has kept.
-
-    Raises:
-        ImportError: the file is damaged, or of another machine.
-    """
-    # To load a library that was cut short ends the process with SIGBUS.
-    found = path.read_bytes() if path.exists() else b""
-    if xxh3_128(found[:-_SUM]).digest() != found[-_SUM:]:
-        raise ImportError(f"expected a library with its checksum, got {len(found)} bytes at {path}")
-    update: Callable[..., None] = Libraries._load_library(str(path), path.stem).kernels()[0]
-    return update
+    return update, library.__file__

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
+import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -76,17 +77,11 @@ class Lowering:
         return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        from functrain.transforms.graph import inductor
         from functrain.transforms.graph.elementwise import split
+        from functrain.transforms.graph.in_memory import compiled_in_memory
         from functrain.transforms.graph.views import loosen
 
-        options = {
-            # Inputs are checked before the call, at a tenth of the cost.
-            "size_asserts": False,
-            "post_grad_custom_pre_pass": inductor.CommonSubexpressions(),
-            **inductor.settings_of_mode(self.mode),
-            **self.options,
-        }
+        options = {**_settings_of_mode(self.mode), **self.options}
         updates = split(graph)
         loosen(graph)
         if self.directory is not None:
@@ -101,8 +96,7 @@ class Lowering:
                 f"this step, but not ahead of time ({reason})",
                 CompileCacheWarning,
             )
-        rest = inductor.compile_in_memory(graph, inputs, options)
-        return rest if updates is None else updates.after(rest, inductor.compile_update(updates))
+        return compiled_in_memory(graph, inputs, options, updates)
 
     def _kept(
         self,
@@ -118,3 +112,15 @@ class Lowering:
         if self.limit is not None:
             prune(directory, self.limit)
         return call
+
+
+def _settings_of_mode(mode: str | None) -> dict[str, Any]:
+    """Return the settings of a mode of ``torch.compile``, except CUDA graphs.
+
+    Inductor's CUDA graphs keep their results in memory of their own until the next call of
+    ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
+    """
+    if mode is None:
+        return {}
+    found: dict[str, Any] = torch._inductor.list_mode_options(mode)
+    return {name: value for name, value in found.items() if name != "triton.cudagraphs"}

@@ -1,0 +1,62 @@
+"""Steps compiled in memory: by Inductor, or loaded from what it made in an earlier process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from functrain.transforms.graph import kept
+from functrain.transforms.graph.digest import digest
+from functrain.transforms.graph.standalone import is_plain, standalone
+from functrain.transforms.graph.updates import Updates
+
+if TYPE_CHECKING:  # this takes a while to import
+    from functrain.transforms.graph.kernels import Written
+
+Callee = Callable[..., Any]
+_UPDATE = "update"
+
+
+def compiled_in_memory(
+    graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any], updates: Updates | None
+) -> Callee:
+    """Compile a graph, or load it if it was compiled before.
+
+    Args:
+        graph: a function of tensors, one by one.
+        inputs: tensors like those it will be given.
+        options: settings of Inductor by name.
+        updates: what follows the graph.
+    """
+    on_cpu = all(tensor.is_cpu for tensor in inputs)
+    path = kept.place(digest(graph, inputs, options, updates)) if on_cpu else None
+    if path is not None and (found := kept.load(path)) is not None:
+        return _joined(found["call"], updates, found.get(_UPDATE))
+    from functrain.transforms.graph.inductor import compile_in_memory, compile_update
+
+    may_be_kept = path is not None and is_plain(graph)
+    outputs = len(graph.graph.output_node().args[0])  # type: ignore[arg-type]
+    call, written = compile_in_memory(graph, inputs, options)
+    update, library = (None, None) if updates is None else compile_update(updates)
+    if path is not None and may_be_kept and len(written) == 1:
+        last = [] if library is None else [(library, [_UPDATE])]
+        _keep(path, written[0], last, (len(inputs), outputs))
+    return _joined(call, updates, update)
+
+
+def _joined(call: Callee, updates: Updates | None, update: Callee | None) -> Callee:
+    return call if updates is None or update is None else updates.after(call, update)
+
+
+def _keep(
+    path: Path, written: Written, last: list[tuple[str, list[str]]], counts: tuple[int, int]
+) -> None:
+    kernels = {name for _, names in written.libraries for name in names}
+    code = standalone(Path(written.path).read_text(), kernels, *counts)
+    if code is not None:
+        libraries = [*written.libraries, *last]
+        kept.save(path, code, [kept.Library.at(*one) for one in libraries])
