@@ -1,4 +1,4 @@
-"""What Inductor compiles in memory is loaded by the next process, and only if it is the same."""
+"""Code compiled in memory is loaded by the next process, and only if it is the same."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from functrain.errors import (
 )
 from functrain.errors.base import warn
 from functrain.optim.update_counts import aligned
+from functrain.transforms.graph.garbage import fewer_collections
 from functrain.transforms.graph.inputs import (
     Form,
     flatten,
@@ -212,18 +213,22 @@ class Compiled:
                 "last batch, or leave out of batches the fields that the loss does not use",
                 RecompileWarning,
             )
-        # The modules that compiling needs take a while to import.
-        from functrain.transforms.graph.train_step import captured_step
-
         try:
-            found = None
-            if len(inputs["batches"]) > 1:
-                found = self.parts.assembled(key[0], state, inputs)
-            whole = self.fixed, self.lowering, state, inputs
-            self.graphs[key] = captured_step(*whole) if found is None else found
+            with fewer_collections():
+                self.graphs[key] = self._made(key[0], state, inputs)
         except (CaptureError, CompilationError) as error:
             self._fall_back(error)
             self.graphs[key] = None
+
+    def _made(
+        self, number: int, state: step.DeviceState, inputs: dict[str, Any]
+    ) -> Graph | MissingEntries:
+        # The modules that compiling needs take a while to import.
+        from functrain.transforms.graph.train_step import captured_step
+
+        several = len(inputs["batches"]) > 1
+        found = self.parts.assembled(number, state, inputs) if several else None
+        return found or captured_step(self.fixed, self.lowering, state, inputs)
 
     def _fall_back(self, error: Exception) -> None:
         if not self.fallback:

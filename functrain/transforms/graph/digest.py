@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 from functrain.transforms.graph.inputs import form
 from functrain.transforms.graph.updates import Updates
 
-# What these files do with a graph is part of its code.
+# Changes to these files change the code of a graph.
 _COMPILING = ("inductor.py", "kernels.py", "kept.py")
 
 
@@ -61,7 +61,7 @@ def _surroundings(inputs: list[Tensor]) -> tuple[object, ...]:
         torch.version.git_version,
         _own_code(),
         torch.backends.cpu.get_cpu_capability(),
-        # The compiler is told to use whatever this processor has.
+        # Kernels use all instructions of this processor.
         None if capabilities is None else sorted(capabilities().items()),
         torch.get_num_threads(),
         [torch.cuda.get_device_name(name) for name in sorted(devices) if "cuda" in name],

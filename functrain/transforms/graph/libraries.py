@@ -24,7 +24,7 @@ def load_package(path: Path) -> Callee:
     Raises:
         RuntimeError: the file is damaged, or of another machine.
     """
-    # What torch._inductor.aoti_load_package comes to, for one model and one runner.
+    # The same call as in torch._inductor.aoti_load_package, for one model and one runner.
     loader: Any = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
 
     def call(*leaves: Tensor) -> Any:
