@@ -6,8 +6,11 @@ one would write it for any PyTorch project: a module, a loss, two functions that
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,8 +91,15 @@ def validation_data(batch_size: int = 360) -> ft.data.Batches:
 
 
 def _columns(part: slice) -> tuple[Tensor, Tensor]:
-    digits = require("sklearn.datasets", "examples").load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
-    labels = torch.tensor(digits.target, dtype=torch.int64)
+    table = torch.from_numpy(np.loadtxt(_file(), dtype=np.float32, delimiter=","))
+    images, labels = table[:, :-1].view(-1, 1, 8, 8) / 16, table[:, -1].long()
     chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[part]
     return images[chosen], labels[chosen]
+
+
+def _file() -> Path:
+    # Not by sklearn.datasets.load_digits: importing scikit-learn takes longer than an epoch.
+    found = importlib.util.find_spec("sklearn")
+    origin = found and found.origin
+    package = origin or require("sklearn", "examples").__file__  # which says how to install it
+    return Path(package).with_name("datasets") / "data" / "digits.csv.gz"

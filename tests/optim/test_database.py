@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +15,18 @@ import functrain as ft
 from functrain.errors import ConfigurationError
 from functrain.optim import Optimizer, from_torch
 
-pytest.importorskip("expecttest")
-from torch.testing._internal.common_optimizers import optim_db
-
 pytestmark = pytest.mark.row(13)
 
 STEPS = 100
 # A step by closures, and one for gradients that a train step refuses by name.
 NOT_OURS = {"LBFGS", "SparseAdam"}
-NAMED = [info for info in optim_db if info.optim_cls.__name__ not in NOT_OURS]
+NAMES = sorted(
+    name
+    for name, cls in vars(torch.optim).items()
+    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)
+    if name not in {"Optimizer", *NOT_OURS}
+)
+COMPLEX = [name for name in NAMES if name not in ("Adafactor", "Muon")]
 # Options that the database leaves out.
 MORE: dict[str, list[dict[str, Any]]] = {
     "NAdam": [
@@ -52,25 +56,35 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"lambd": 0.0, "alpha": 0.0},
     ],
 }
-CASES = [
-    pytest.param(info.optim_cls, kwargs, id=f"{info.optim_cls.__name__}-{kwargs}")
-    for info in NAMED
-    for kwargs in [
-        *(case.kwargs for case in info.optim_inputs_func(device="cpu")),
-        *MORE.get(info.optim_cls.__name__, []),
-    ]
-]
-FORMS = {
-    cls: "fused" if "fused" in info.supported_impls else "foreach"
-    for info in NAMED
-    for cls in [info.optim_cls]
-    if {"fused", "foreach"} & set(info.supported_impls)
-}
 BITWISE = (torch.optim.RMSprop, torch.optim.Adadelta, torch.optim.Rprop)
-each_case = pytest.mark.parametrize(("cls", "kwargs"), CASES)
+each_name = pytest.mark.parametrize("name", NAMES)
+each_share = pytest.mark.parametrize("share", ["one", "all"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 Leaves = dict[str, Tensor]
+
+
+@functools.cache
+def database() -> dict[str, Any]:
+    """Return torch's database, whose import takes seconds that only these tests should pay."""
+    pytest.importorskip("expecttest")
+    from torch.testing._internal.common_optimizers import optim_db
+
+    return {info.optim_cls.__name__: info for info in optim_db}
+
+
+def configurations(name: str, share: str) -> list[tuple[type, dict[str, Any]]]:
+    """Return the class of an optimizer with all of its configurations, or with the longest."""
+    given = [case.kwargs for case in database()[name].optim_inputs_func(device="cpu")]
+    given += MORE.get(name, [])
+    chosen = given if share == "all" else [max(given, key=len)]
+    return [(getattr(torch.optim, name), kwargs) for kwargs in chosen]
+
+
+def form(cls: type) -> str | None:
+    """Name the fastest of torch's own implementations."""
+    supported = database()[cls.__name__].supported_impls
+    return next((each for each in ("fused", "foreach") if each in supported), None)
 
 
 def draw(cls: type, dtype: torch.dtype) -> tuple[Leaves, list[Leaves]]:
@@ -157,48 +171,55 @@ def ours(cls: type, kwargs: dict[str, Any]) -> Any:
     return getattr(ft.optim, cls.__name__)(**kwargs)
 
 
-@pytest.mark.sweep("cls", "dtype")
-@each_case
+@pytest.mark.sweep("name", "dtype")
+@each_name
 @each_dtype
-def test_the_rule_equals_torch(cls: Any, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
-    params, grads = draw(cls, dtype)
-    expected = run_torch(cls, plainly(cls, kwargs), params, grads)
+@each_share
+def test_the_rule_equals_torch(name: str, dtype: torch.dtype, share: str) -> None:
     bound = 1e-6 if dtype == torch.float32 else 1e-12
-    if cls is torch.optim.Muon:
+    if name == "Muon":
         # Its iterations are in bfloat16, to which the last bit of a momentum may matter.
         bound = 2.0**-9
-    found = run_rule(ours(cls, kwargs), params, grads)
-    if relative_error(found, expected) > bound:
-        # Torch's own rounding may be the larger one, as in ASGD's product with nearly 1.
-        exact = run_torch(cls, plainly(cls, kwargs), doubled(params), [*map(doubled, grads)])
-        assert relative_error(found, exact) < relative_error(expected, exact) < 5 * bound
+    for cls, kwargs in configurations(name, share):
+        params, grads = draw(cls, dtype)
+        expected = run_torch(cls, plainly(cls, kwargs), params, grads)
+        found = run_rule(ours(cls, kwargs), params, grads)
+        if relative_error(found, expected) > bound:
+            # Torch's own rounding may be the larger one, as in ASGD's product with nearly 1.
+            exact = run_torch(cls, plainly(cls, kwargs), doubled(params), [*map(doubled, grads)])
+            errors = [relative_error(each, exact) for each in (found, expected)]
+            assert errors[0] < errors[1] < 5 * bound, kwargs
 
 
-@pytest.mark.sweep("cls", "dtype")
-@each_case
+@pytest.mark.sweep("name", "dtype")
+@each_name
 @each_dtype
+@each_share
 def test_the_kernel_equals_the_fastest_form_of_torch(
-    cls: Any, kwargs: dict[str, Any], dtype: torch.dtype
+    name: str, dtype: torch.dtype, share: str
 ) -> None:
-    params, grads = draw(cls, dtype)
-    form = {FORMS[cls]: True} if cls in FORMS else {}
-    expected = run_torch(cls, {**untensored(kwargs), **form}, params, grads)
-    bound = 1e-6 if dtype == torch.float32 else 1e-12
-    bound = 0.0 if cls in BITWISE else bound
-    assert relative_error(run_kernel(ours(cls, kwargs), params, grads), expected) <= bound
+    for cls, kwargs in configurations(name, share):
+        params, grads = draw(cls, dtype)
+        fast = form(cls)
+        chosen = {**untensored(kwargs), **({fast: True} if fast else {})}
+        expected = run_torch(cls, chosen, params, grads)
+        bound = 1e-6 if dtype == torch.float32 else 1e-12
+        bound = 0.0 if cls in BITWISE else bound
+        found = run_kernel(ours(cls, kwargs), params, grads)
+        assert relative_error(found, expected) <= bound, kwargs
 
 
-@pytest.mark.sweep("cls", "dtype")
-@each_case
+@pytest.mark.sweep("name", "dtype")
+@each_name
 @each_dtype
-def test_from_torch_equals_torch_in_every_bit(
-    cls: Any, kwargs: dict[str, Any], dtype: torch.dtype
-) -> None:
-    params, grads = draw(cls, dtype)
-    with precise_scalars():
-        found = run_rule(from_torch(cls, **kwargs), params, grads)
-    expected = run_torch(cls, untensored(kwargs), params, grads)
-    assert all(torch.equal(found[path], expected[path]) for path in params)
+@each_share
+def test_from_torch_equals_torch_in_every_bit(name: str, dtype: torch.dtype, share: str) -> None:
+    for cls, kwargs in configurations(name, share):
+        params, grads = draw(cls, dtype)
+        with precise_scalars():
+            found = run_rule(from_torch(cls, **kwargs), params, grads)
+        expected = run_torch(cls, untensored(kwargs), params, grads)
+        assert all(torch.equal(found[path], expected[path]) for path in params), kwargs
 
 
 def untensored(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -207,31 +228,23 @@ def untensored(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def plainly(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**untensored(kwargs), **({"foreach": False} if cls in FORMS else {})}
+    return {**untensored(kwargs), **({"foreach": False} if form(cls) else {})}
 
 
 @pytest.mark.sweep("dtype")
-@pytest.mark.parametrize(
-    ("info", "dtype"),
-    [
-        (info, dtype)
-        for info in NAMED
-        if info.supports_complex
-        for dtype in (torch.complex64, torch.complex128)
-    ],
-    ids=lambda value: getattr(value, "name", str(value)),
-)
-def test_complex_parameters_where_torch_supports_them(info: Any, dtype: torch.dtype) -> None:
-    cls = info.optim_cls
-    params, grads = draw(cls, dtype)
+@pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_complex_parameters_where_torch_supports_them(name: str, dtype: torch.dtype) -> None:
     bound = 1e-6 if dtype == torch.complex64 else 1e-12
-    for case in info.optim_inputs_func(device="cpu"):
+    for case in database()[name].optim_inputs_func(device="cpu"):
+        cls = getattr(torch.optim, name)
+        params, grads = draw(cls, dtype)
         expected = run_torch(cls, plainly(cls, case.kwargs), params, grads)
         for run in (run_rule, run_kernel):
             found = run(ours(cls, case.kwargs), params, grads)
             # Torch's own rounding is the larger one, in ASGD's product with nearly 1.
             slack = 3 if cls is torch.optim.ASGD else 1
-            assert relative_error(found, expected) < slack * bound
+            assert relative_error(found, expected) < slack * bound, case.kwargs
 
 
 # Of lists of parameters and of torch's own implementations; here parameters come in a dict.
@@ -245,30 +258,33 @@ NOT_ASKED = (
     "betas must be either both floats or both Tensors",  # any mix is taken
     r"betas\[0\] as a Tensor is not supported for capturable=False and foreach=True",
 )
-REFUSED = [
-    pytest.param(info.optim_cls, given, id=f"{info.optim_cls.__name__}-{given.desc}")
-    for info in NAMED
-    for case in info.optim_error_inputs_func(device="cpu", dtype=torch.float32)
-    for given in [case.optimizer_error_input]
-    if given.desc not in NOT_ASKED
-]
 
 
-@pytest.mark.parametrize(("cls", "given"), REFUSED)
-def test_what_torch_refuses_is_refused(cls: Any, given: Any) -> None:
-    if given.kwargs:
-        with pytest.raises(ConfigurationError, match=f"^{cls.__name__}: "):
-            ours(cls, given.kwargs)
-    else:
-        params = {f"leaf{index}": param for index, param in enumerate(given.params)}
-        with pytest.raises(ConfigurationError, match=f"^{cls.__name__} is .*'leaf0'"):
-            ours(cls, {}).init(params)
+def refused(name: str) -> list[Any]:
+    errors = database()[name].optim_error_inputs_func(device="cpu", dtype=torch.float32)
+    found = [each.optimizer_error_input for each in errors]
+    return [each for each in found if each.desc not in NOT_ASKED]
+
+
+@each_name
+def test_what_torch_refuses_is_refused(name: str) -> None:
+    cls = getattr(torch.optim, name)
+    for given in refused(name):
+        print(given.desc)
+        if given.kwargs:
+            with pytest.raises(ConfigurationError, match=f"^{name}: "):
+                ours(cls, given.kwargs)
+        else:
+            params = {f"leaf{index}": param for index, param in enumerate(given.params)}
+            with pytest.raises(ConfigurationError, match=f"^{name} is .*'leaf0'"):
+                ours(cls, {}).init(params)
 
 
 def test_how_many_cases_there_are() -> None:
-    print(f"{len(CASES)} configurations, {len(REFUSED)} errors of {len(NAMED)} optimizers")
-    assert (len(NAMED), len(CASES)) >= (13, 82)
-    assert len(REFUSED) >= 30
+    assert {*NAMES, *NOT_OURS} == database().keys()
+    assert {*COMPLEX} == {name for name in NAMES if database()[name].supports_complex}
+    assert sum(len(configurations(name, "all")) for name in NAMES) >= 82
+    assert sum(len(refused(name)) for name in NAMES) >= 30
 
 
 @pytest.mark.parametrize("name", sorted(NOT_OURS))

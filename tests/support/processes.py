@@ -38,7 +38,6 @@ CONTEXT.set_forkserver_preload(
         "functrain.plotting.figure",
         "matplotlib.backends.backend_agg",
         "functrain.testing.strategies",
-        "sklearn.datasets",
     ]
 )
 
