@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -32,20 +34,25 @@ def run(tmp_path: Path) -> Path:
     return store.directory
 
 
-def terminal(width: int, *arguments: object, **environment: str) -> bytes:
-    """Run a command in a terminal of its own."""
-    child, screen = pty.fork()
-    if child == 0:
-        os.environ.update(COLUMNS=str(width), TERM="xterm-256color", **environment)
-        words = [sys.executable, "-m", "functrain", *map(str, arguments)]
-        os.execv(sys.executable, words)
+def terminal(width: int, *arguments: object, new: bool = False, **environment: str) -> bytes:
+    """Run a command in a terminal of its own, in a fork or in a new interpreter."""
+    screen, end = pty.openpty()
+    variables = {**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color", **environment}
+    words = ["-m", "functrain", *map(str, arguments)]
+    child: subprocess.Popen[bytes] | processes.Child
+    if new:
+        child = subprocess.Popen([sys.executable, *words], env=variables, stdout=end, stderr=end)
+    else:
+        child = processes.Child(*words, env=variables, terminal=os.ttyname(end))
+    os.close(end)
     shown = b""
     try:
         while part := os.read(screen, 1 << 16):
             shown += part
     except OSError:  # the other end is closed
         pass
-    os.waitpid(child, 0)
+    os.close(screen)
+    child.wait()
     return shown
 
 
@@ -114,8 +121,9 @@ def test_no_color_is_plain_text(run: Path, command: str) -> None:
 
 
 def test_help_without_color_is_plain_text() -> None:
-    assert b"\x1b" in terminal(80, "--help")
-    shown = terminal(80, "--help", NO_COLOR="1")
+    # It looks at the environment when it is imported.
+    assert b"\x1b" in terminal(80, "--help", new=True)
+    shown = terminal(80, "--help", new=True, NO_COLOR="1")
     assert b"\x1b" not in shown
     assert b"Usage: " in shown
-    assert b"\x1b" not in terminal(80, "ls", "--mode", NO_COLOR="1")
+    assert b"\x1b" not in terminal(80, "ls", "--mode", new=True, NO_COLOR="1")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import processes
 import pytest
 
 import functrain as ft
@@ -67,31 +65,11 @@ loss = torch.compile(lambda x: ft.Loss(x.mean()), backend="eager", fullgraph=Tru
 assert loss(torch.ones(2)).value == 1
 """,
 }
-FORKS = """
-import json, os, sys, traceback, torch
-failures = {}
-for name, code in json.loads(sys.argv[1]).items():
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        try:
-            exec(code, {"sys": sys, "torch": torch})
-        except BaseException:
-            os.write(writing, traceback.format_exc().encode())
-        os._exit(0)
-    os.close(writing)
-    failures[name] = os.fdopen(reading).read()
-    _, status = os.wait()
-    assert status == 0, (name, status)
-print(json.dumps(failures))
-"""
 
 
 @pytest.fixture(scope="module")
 def failures() -> dict[str, str]:
-    command = [sys.executable, "-c", FORKS, json.dumps(PIECES)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return processes.failures_in_forks(PIECES)
 
 
 @pytest.mark.parametrize("name", PIECES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import multiprocessing
 import os
 import runpy
@@ -41,6 +42,23 @@ CONTEXT.set_forkserver_preload(
     ]
 )
 
+_FORKS = """import json, os, sys, traceback, torch
+failures = {}
+for name, code in json.loads(sys.argv[1]).items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            exec(code, {"sys": sys, "torch": torch})
+        except BaseException:
+            os.write(writing, traceback.format_exc().encode())
+        os._exit(0)
+    os.close(writing)
+    failures[name] = os.fdopen(reading).read()
+    _, status = os.wait()
+    assert status == 0, (name, status)
+print(json.dumps(failures))
+"""
+
 
 @attrs.frozen
 class _Job:
@@ -61,6 +79,7 @@ class Child:
         cwd: the working directory.
         env: all environment variables.
         start_new_session: whether it leads a process group of its own.
+        terminal: the device that it prints to, instead of to files.
     """
 
     def __init__(
@@ -69,6 +88,7 @@ class Child:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         start_new_session: bool = False,
+        terminal: str | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.output, self.errors = (Path(self._folder.name, name) for name in ("out", "err"))
@@ -77,8 +97,8 @@ class Child:
             str(cwd or Path.cwd()),
             dict(os.environ if env is None else env),
             list(sys.path),
-            str(self.output),
-            str(self.errors),
+            terminal or str(self.output),
+            terminal or str(self.errors),
             start_new_session,
         )
         begun, sender = CONTEXT.Pipe(duplex=False)
@@ -147,6 +167,22 @@ def functrain(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return run("-m", "functrain", *arguments, cwd=cwd, env=env)
+
+
+def failures_in_forks(pieces: dict[str, str]) -> dict[str, str]:
+    """Run each piece of code in a fork of one new interpreter that has imported torch only.
+
+    Args:
+        pieces: code by name, which finds ``sys`` and ``torch``.
+
+    Returns:
+        The traceback of each piece, empty where it ended without an exception.
+    """
+    command = [sys.executable, "-c", _FORKS, json.dumps(pieces)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _work(job: _Job, begun: Connection) -> None:

@@ -115,8 +115,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    ("way", "options"),
+    [
+        # Both ways to compile have one graph: all options with one of them, some with the other.
+        pytest.param(
+            way,
+            options,
+            marks=[pytest.mark.long]
+            if way == "compiled" and options not in ("plain", "accumulated")
+            else [],
+        )
+        for way in WAYS
+        for options in OPTIONS
+    ],
+)
 def test_steps_are_as_many_calls(way: str, options: str) -> None:
     made = WAYS[way](program(**OPTIONS[options]))
     found = assert_same(made, batches(7, sizes=(5, 5, 4)))

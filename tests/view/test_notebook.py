@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from processes import failures_in_forks
 
 import functrain as ft
 from functrain import schedules
@@ -57,30 +55,25 @@ def test_other_values_and_classes_are_left_alone(formatter: Any) -> None:
     assert formatter(ft.History) is None
 
 
-@pytest.mark.parametrize("first", ["functrain", "IPython"])
-def test_importing_registers_names_only(first: str, tmp_path: Path) -> None:
-    code = f"""
-import sys
-if {first == "IPython"}:
-    from IPython.core.interactiveshell import InteractiveShell
-    shell = InteractiveShell.instance()
-import functrain as ft
-if {first == "functrain"}:
-    import functrain.view.notebook
-    from IPython.core.interactiveshell import InteractiveShell
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "functrain.view.notebook")
-print(*[name for name in sys.modules if name.startswith("functrain.view.")])
-print(shell.display_formatter.format(ft.schedules.Cosine(0.1))[0]["text/html"][:4])
+def test_importing_registers_names_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["functrain.view.notebook", "<div"]
+    shown = """
+assert [name for name in sys.modules if name.startswith("functrain.view.")] == [
+    "functrain.view.notebook"
+]
+html = shell.display_formatter.format(functrain.schedules.Cosine(0.1))[0]["text/html"]
+assert html.startswith("<div")
+"""
+    load = 'shell.run_line_magic("load_ext", "functrain.view.notebook")'
+    pieces = {
+        "IPython first": f"{shell}import functrain{shown}",
+        "functrain first": f"import functrain, functrain.view.notebook{shell}{load}{shown}",
+    }
+    assert failures_in_forks(pieces) == dict.fromkeys(pieces, "")
 
 
 def test_a_shell_without_a_formatter_is_left_alone() -> None:
