@@ -15,31 +15,26 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.core import nonfinite
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.loss import Outcome
 from functrain.core.metrics import reported, unmeasured
 from functrain.core.program import Metrics, Program
-from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, without_samples
 from functrain.core.step import DeviceState, Outputs, device_state
 from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
+from functrain.populations import anomalies, rates, states
 from functrain.populations import hyperparameters as named
-from functrain.populations import rates, states
-from functrain.populations.batches import Batches, of_members, parts, view
+from functrain.populations.batches import Batches, parts
 from functrain.populations.chunks import in_chunks, part, slices
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
 from functrain.populations.graph import CompiledMembers
-from functrain.populations.replacement import is_scheduler_state, with_value
+from functrain.populations.replacement import taken_over, with_value
 from functrain.populations.step import EagerMembers, Inputs
-from functrain.populations.stopping import Parts, computed, train_rest
+from functrain.populations.stopping import Parts, train_rest
 from functrain.transforms.graph.lowering import Lowering
-
-# Members whose anomalies are looked for in one step, each by a step of its own.
-_SHOWN = 4
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -104,8 +99,7 @@ class Population(Program):
         """
         pairs = zip(self.programs, self.seeds, strict=True)
         each = (program.init(own, params, device, **options) for program, own in pairs)
-        state = states.together(each, len(self), named.held(self.values))
-        return attrs.evolve(state, rng=Rng(seed))
+        return states.together(each, len(self), named.held(self.values), seed)
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Make one update of every member, as a pure function.
@@ -132,33 +126,22 @@ class Population(Program):
         if not given.samples:
             return without_samples(state, given), unmeasured(len(self))
         if states.stops(state):
-            return self._train_rest(state, batch)
+            return train_rest(self, state, batch)
         programs, tensors = self._hyperparameters(state)
-        number, recipe = state.counters.step, self.recipe
         host_lr = rates.stacked(rates.of_members(programs, state, self.zero_rate))
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
-        lr = tree.map(lambda rate: rate.to(state.device), host_lr)
-        ema_due = self.is_ema_due(number)
-        seeds, own_batches = states.seeds_of(state), self.batches == "own"
-        step: Any = self.device_step
-
-        def of_some(own: DeviceState, some: slice) -> tuple[DeviceState, Outputs]:
-            batches = part(given.parts, some) if own_batches else given.parts
-            inputs = Inputs(batches, part(lr, some), part(tensors, some))
-            seed, streams = streams_of(seeds[some], ("step", number), len(given.parts))
-            found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, lent, seed, streams)
-            return found
-
-        after, outputs = in_chunks(of_some, device_state(state), self._chunks)
-        if recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
+        after, outputs = self._of_all(state, given.parts, host_lr, tensors, lent)
+        if self.recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
             if donation is not None:
                 donation.give_back()
-            place = self._located(state, batch, [0])[0] if recipe.detect_anomaly else None
-            raise NonFiniteError(number, outputs["loss"].tolist(), [], len(self), place)
-        if recipe.detect_anomaly:
-            self._warn_of(number, outputs, state, batch)
+            place = None
+            if self.recipe.detect_anomaly:
+                place = anomalies.located(programs, self.batches, state, batch, [0])[0]
+            raise NonFiniteError(counters.step, outputs["loss"].tolist(), [], len(self), place)
+        if self.recipe.detect_anomaly:
+            anomalies.warn_of(outputs, programs, self.batches, state, batch)
         updated = TrainState(
             params=after["params"],
             buffers=after["buffers"],
@@ -172,6 +155,33 @@ class Population(Program):
         if donation is not None:
             donation.take()
         return updated, reported(outputs, host_lr)
+
+    def _of_all(
+        self,
+        state: TrainState,
+        batches: list[Batch],
+        host_lr: Any,
+        hyperparameters: dict[str, Any],
+        donation: Donation | None,
+    ) -> tuple[DeviceState, Outputs]:
+        """Make the device part of a step, of some members at a time."""
+        number, seeds, own_batches = (
+            state.counters.step,
+            states.seeds_of(state),
+            self.batches == "own",
+        )
+        lr = tree.map(lambda rate: rate.to(state.device), host_lr)
+        ema_due = self.is_ema_due(number)
+        step: Any = self.device_step
+
+        def of_some(own: DeviceState, some: slice) -> tuple[DeviceState, Outputs]:
+            given = part(batches, some) if own_batches else batches
+            inputs = Inputs(given, part(lr, some), part(hyperparameters, some))
+            seed, streams = streams_of(seeds[some], ("step", number), len(batches))
+            found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, donation, seed, streams)
+            return found
+
+        return in_chunks(of_some, device_state(state), self._chunks)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
         """Compile the step, by one whose result is dropped; see :meth:`Program.warm`."""
@@ -257,8 +267,7 @@ class Population(Program):
             raise ConfigurationError(
                 f"stacked: expected {len(self)} states, one for each member, got {len(each)}"
             )
-        state = states.together(each, len(self), named.held(self.values))
-        return attrs.evolve(state, rng=Rng(seed))
+        return states.together(each, len(self), named.held(self.values), seed)
 
     def current(self, state: TrainState) -> Population:
         """Return the population whose ``programs`` have the hyperparameters that a state holds.
@@ -331,51 +340,13 @@ class Population(Program):
         """
         self.require(state)
         programs, _ = self._hyperparameters(state)
-        index, held = self._index(index), dict(states.held_by(state))
+        index = self._index(index)
         if by is not None:
-            by = self._index(by)
-            same = programs[index].schedules == programs[by].schedules
-            alike = same or held.keys() == self.values.keys()
-            held = {
-                path: named.put(own, index, own[by])
-                for path, own in held.items()
-                if alike or not is_scheduler_state(programs[index], path)
-            }
-            held = {**states.held_by(state), **held}
-            state = states.copied_over(state, index, by, schedule=alike)
+            state = taken_over(state, programs, self.values, index, self._index(by))
+        held = states.held_by(state)
         for path, value in values.items():
             held = with_value(self.programs[0], held, index, path, value)
         return states.holding(state, held)
-
-    def _train_rest(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        running, graphs = states.running(state), isinstance(self.device_step, CompiledMembers)
-        if not running:
-            raise ConfigurationError(
-                f"train_step: all {len(self)} members of this state have stopped. Take one out, "
-                "pop.member(state, i), and train it with pop.programs[i]"
-            )
-        chosen = computed(running, len(self), graphs)
-        given = batch if self.batches == "shared" else of_members(batch, len(self), chosen)
-        return train_rest(self, state, chosen, lambda pop, part: pop.train_step(part, given))
-
-    def _warn_of(
-        self, number: int, outputs: dict[str, Any], state: TrainState, batch: Batch
-    ) -> None:
-        """Name members whose loss or gradients were not finite, and where that began."""
-        found = (~nonfinite.finite(outputs)).nonzero().flatten().tolist()
-        shown = found[:_SHOWN]
-        places = self._located(state, batch, shown)
-        for member, place in zip(shown, places, strict=True):
-            own = {name: outputs[name][member] for name in ("loss", "grad_norm")}
-            nonfinite.warn_of(number, own, place, f" of member {member}")
-
-    def _located(self, state: TrainState, batch: Batch, members: list[int]) -> list[str]:
-        """Repeat the step of each of some members alone, and say where its first NaN is from."""
-        programs, _ = self._hyperparameters(state)
-        own = self.batches == "own"
-        batches = [view(batch, member) if own else batch for member in members]
-        pairs = zip(members, batches, strict=True)
-        return [programs[i].anomaly(states.member(state, i), given) for i, given in pairs]
 
     def _with(
         self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]

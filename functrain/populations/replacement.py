@@ -1,4 +1,4 @@
-"""Another value of a hyperparameter for one member, in the midst of training."""
+"""Another value of a hyperparameter for one member, or another member in its place."""
 
 from __future__ import annotations
 
@@ -7,9 +7,34 @@ from typing import Any
 
 from functrain.core import learning_rate
 from functrain.core.program import Program
+from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError
+from functrain.populations import states
 from functrain.populations.hyperparameters import Values, plain, programs, put
 from functrain.transforms.hyperparameters import find, replaced, with_recipe
+
+
+def taken_over(
+    state: TrainState, programs: list[Program], values: Values, index: int, by: int
+) -> TrainState:
+    """Return a state in which one member has the tensors and the hyperparameters of another.
+
+    Args:
+        state: of all members; not changed.
+        programs: of the members, with the hyperparameters that the state holds.
+        values: hyperparameters at the start.
+        index: of the member that is replaced.
+        by: of the other.
+    """
+    before = states.held_by(state)
+    alike = programs[index].schedules == programs[by].schedules or before.keys() == values.keys()
+    held = {
+        path: put(own, index, own[by])
+        for path, own in before.items()
+        if alike or not is_scheduler_state(programs[index], path)
+    }
+    state = states.copied_over(state, index, by, schedule=alike)
+    return states.holding(state, {**before, **held})
 
 
 def with_value(

@@ -22,13 +22,16 @@ _STOPPED = "stopped"
 _COUNTS = ("step", "epoch", "batch", "samples", "empty")
 
 
-def together(states: Iterable[TrainState], members: int, held: dict[str, Any]) -> TrainState:
+def together(
+    states: Iterable[TrainState], members: int, held: dict[str, Any], seed: int
+) -> TrainState:
     """Return the state of all members.
 
     Args:
         states: one of each, in order.
         members: how many there are.
         held: the hyperparameters of members that are numbers, by path.
+        seed: of what members share.
 
     Raises:
         ConfigurationError: they differ in more than values.
@@ -48,7 +51,7 @@ def together(states: Iterable[TrainState], members: int, held: dict[str, Any]) -
     return TrainState(
         **tensors,
         scheduler={**scheduler, MEMBERS: {"seeds": tuple(seeds), "hyperparameters": held}},
-        rng=Rng(seeds[0]),
+        rng=Rng(seed),
         counters=attrs.evolve(counters[0], skipped=torch.stack(skipped)),
     )
 

@@ -7,7 +7,7 @@ members that are running, trains them as a smaller population, and puts them bac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import attrs
@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.core.batch import Batch
 from functrain.core.program import Metrics
 from functrain.core.state import TrainState
+from functrain.errors import ConfigurationError
 from functrain.optim.update_counts import aligned
 from functrain.populations import states
+from functrain.populations.batches import of_members
+from functrain.populations.graph import CompiledMembers
 from functrain.populations.members import PARTS
 from functrain.transforms.graph.inputs import flatten, with_tensors
 
@@ -73,26 +77,25 @@ def computed(running: list[int], members: int, keeps_graphs: bool) -> list[int]:
     return [*running, *running[:1] * (count - len(running))]
 
 
-def train_rest(
-    pop: Population,
-    state: TrainState,
-    chosen: list[int],
-    step: Callable[[Population, TrainState], tuple[TrainState, Metrics]],
-) -> tuple[TrainState, Metrics]:
+def train_rest(pop: Population, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """Make a step of the members that are running; the others stay as they are.
-
-    Args:
-        pop: of all members.
-        state: of all; not changed.
-        chosen: see :func:`computed`.
-        step: of the smaller population.
 
     Returns:
         (state, metrics) of all; metrics of members that have stopped are NaN.
+
+    Raises:
+        ConfigurationError: all members have stopped.
     """
-    part = pop.parts.of(pop, state, chosen)
-    after, metrics = step(part.population, states.only(state, chosen, {}, part.held))
     running = states.running(state)
+    if not running:
+        raise ConfigurationError(
+            f"train_step: all {len(pop)} members of this state have stopped. Take one out, "
+            "pop.member(state, i), and train it with pop.programs[i]"
+        )
+    chosen = computed(running, len(pop), isinstance(pop.device_step, CompiledMembers))
+    given = batch if pop.batches == "shared" else of_members(batch, len(pop), chosen)
+    part = pop.parts.of(pop, state, chosen)
+    after, metrics = part.population.train_step(states.only(state, chosen, {}, part.held), given)
     wide = {name: _widened(values, running, len(pop)) for name, values in metrics.items()}
     return _put_back(state, after, running), wide
 
