@@ -116,9 +116,6 @@ def split(batch: Batch, accumulate: int) -> Split:
 def require_sizes(batch: Batch) -> None:
     """Refuse a batch of unknown size where a duration is counted in samples.
 
-    Args:
-        batch: see :func:`split`.
-
     Raises:
         BatchSizeError: the size of a batch is not evident.
     """

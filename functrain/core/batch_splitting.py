@@ -57,10 +57,6 @@ _BY_PARTS = split.dispatch(object)
 def into(batch: Any, parts: int) -> list[Any]:
     """Cut a batch into micro-batches of nearly equal size, of one sample or more each.
 
-    Args:
-        batch: at least one sample.
-        parts: how many.
-
     Raises:
         UnsupportedError: see :func:`split`.
     """

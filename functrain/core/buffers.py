@@ -19,6 +19,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.core.module_part import joined
 from functrain.errors import ModelError, UnsupportedError
 
 
@@ -65,7 +66,7 @@ class KnownBuffers:
         """Take the names of a module and all below it."""
         modules = [(path, m, frozenset(m._buffers)) for path, m in module.named_modules()]
         empty = [
-            (m._buffers, name, _joined(path, name))
+            (m._buffers, name, joined(path, name))
             for path, m, names in modules
             for name in m._buffers
             if m._buffers[name] is None and name not in m._non_persistent_buffers_set
@@ -97,7 +98,7 @@ class KnownBuffers:
 
     def _refuse_registered(self) -> None:
         found = [
-            (m, name, _joined(path, name))
+            (m, name, joined(path, name))
             for path, m, names in self.modules
             for name in list(m._buffers)
             if name not in names and name not in m._non_persistent_buffers_set
@@ -126,10 +127,6 @@ def removed(paths: list[str]) -> ModelError:
     )
 
 
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 BufferRule: TypeAlias = Literal["mean", "sum", "first"]
 """``mean`` of the values of all parts; ``sum`` of their increments; the value of the ``first``."""
 
@@ -147,12 +144,7 @@ class Statistic(NamedTuple):
 
 
 def statistics(module: nn.Module, paths: dict[int, str]) -> dict[str, Statistic]:
-    """Return the statistics of all batch norms by path.
-
-    Args:
-        module: with those layers.
-        paths: of its buffers, by the identity of the tensor.
-    """
+    """Return the statistics of all batch norms by path; ``paths`` are by the ids of buffers."""
     found = {}
     for norm in module.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
@@ -173,12 +165,9 @@ def restarted(
 def statistics_after(
     found: dict[str, Statistic], old: dict[str, Tensor], each: Sequence[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Return the statistics of all batch norms, and their counters, after a step.
+    """Return the statistics of batch norms, and their counters, after a step.
 
-    Args:
-        found: see :func:`statistics`.
-        old: buffers before the step.
-        each: buffers after each part, which began with the old ones.
+    Each of its parts began with the old ones.
     """
     counters = {one.counter for one in found.values()}
     counts = {path: [buffers[path] for buffers in each] for path in counters}

@@ -118,12 +118,7 @@ def _reals(leaf: Tensor) -> Tensor:
 
 
 def norm_of_sums(sums: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return the norm of all leaves from the sums of their blocks.
-
-    Args:
-        sums: :func:`block_sums` of each leaf, in order.
-        dtype: of the norm.
-    """
+    """Return the norm of all leaves from the sums of their blocks."""
     return _sums(torch.cat(list(sums)).unsqueeze(0))[0].sqrt().to(dtype)
 
 

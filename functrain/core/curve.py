@@ -60,9 +60,6 @@ class Curve:
     def end(self, steps: int) -> int | None:
         """Return the first update from which on the rate is that of the last update.
 
-        Args:
-            steps: the run's length.
-
         Returns:
             ``None`` where no other rate is found.
         """

@@ -117,13 +117,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -> None:
-    """Add to an error of this kind what the step was given, and what would need less.
-
-    Args:
-        error: any; others are left alone.
-        step: updates done before.
-        parts: the micro-batches.
-    """
+    """Add to an error of this kind what the step was given, and what would need less."""
     if not is_out_of_memory(error):
         return
     cut = f", the first of {len(parts)} micro-batches" if len(parts) > 1 else ""

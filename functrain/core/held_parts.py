@@ -40,11 +40,7 @@ def refuse_shared(source: nn.Module, copied: nn.Module) -> None:
 
 
 def refuse_tensors(module: nn.Module, paths: dict[int, str]) -> None:
-    """Refuse functions that hold on to tensors that a step replaces.
-
-    Args:
-        module: the shell.
-        paths: of its tensors, by their ids.
+    """Refuse functions that hold on to tensors that a step replaces: ``paths``, by their ids.
 
     Raises:
         ModelError: a function of the module closes over one, or has it as a default.

@@ -46,12 +46,7 @@ class InPlaceWrites:
 
     @classmethod
     def of(cls, module: nn.Module, params: Tensors) -> InPlaceWrites:
-        """Begin with the parameters that torch's own layers write to.
-
-        Args:
-            module: with those layers.
-            params: its parameters by path.
-        """
+        """Begin with the parameters that torch's own layers write to."""
         renormed = [
             id(one.weight)
             for one in module.modules()
@@ -78,12 +73,7 @@ class InPlaceWrites:
         return {*(() if donated else trained), *(frozen if small else ())}
 
     def owned(self, params: Tensors, paths: Collection[str] = ()) -> Tensors:
-        """Return all parameters, with copies of those that a forward writes to.
-
-        Args:
-            params: all parameters; not changed.
-            paths: more of them to copy.
-        """
+        """Return all parameters, with copies of ``paths`` and of those that a forward writes to."""
         known = self.paths
         if not known and not paths:
             return dict(params)
@@ -93,12 +83,7 @@ class InPlaceWrites:
         }
 
     def bound(self, params: Tensors, leaves: Tensors) -> Tensors:
-        """Return the tensors to bind: aliases, where ``.data =`` is to be seen afterwards.
-
-        Args:
-            params: all parameters.
-            leaves: the aliases of those that are trained.
-        """
+        """Return the tensors to bind: aliases, where ``.data =`` is to be seen afterwards."""
         watching = self.watched < _WATCHED and len(leaves) < len(params)
         if not watching and not self.paths:
             return {**params, **leaves}
@@ -163,10 +148,6 @@ class Versions:
 
     def refuse_writes(self, what: str, advice: str = "") -> None:
         """Refuse code that has written to the tree.
-
-        Args:
-            what: the code.
-            advice: what else to do.
 
         Raises:
             ImpurityError: names the paths.

@@ -177,12 +177,6 @@ def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: st
     A warmup begins at zero, a cycle touches it, and a group may be given it: none of them has
     ended. Call this only where a rate is zero, so that it costs other steps nothing.
 
-    Args:
-        schedules: of the program.
-        state: theirs, before the step.
-        step: updates done.
-        how: ``"warn"`` or ``"raise"``.
-
     Raises:
         ScheduleEndedError: a schedule has ended.
 

@@ -53,11 +53,7 @@ class Attributes:
 
     @classmethod
     def of(cls, module: nn.Module) -> Attributes:
-        """Return those of a module as they are now.
-
-        Args:
-            module: not changed.
-        """
+        """Return those of a module as they are now."""
         parts = [Part.of(path, one) for path, one in module.named_modules()]
         classes = {base for part in parts for base in type(part.module).__mro__}
         made = cls(parts, _lru_caches(classes))

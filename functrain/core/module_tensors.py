@@ -29,11 +29,7 @@ Place = tuple[Any, Any]
 
 
 def tensor_places(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Place]]:
-    """Return every place that holds each tensor, that of ``nn.Module`` first.
-
-    Args:
-        module: the shell.
-        paths: of its tensors, by their ids.
+    """Return every place of each tensor in ``paths``, by its id; that of ``nn.Module`` first.
 
     Raises:
         ModelError: a tuple holds one of them.
@@ -107,10 +103,6 @@ def _refuse_in_tuple(held: tuple[Any, ...], key: Any, paths: dict[int, str]) -> 
 
 def plain_paths(module: nn.Module, paths: list[str]) -> dict[str, str]:
     """Return paths without the names that wrappers add.
-
-    Args:
-        module: the outermost module.
-        paths: dotted paths in it.
 
     Returns:
         For each path, the path without wrappers.

@@ -69,9 +69,7 @@ def selected(finite: bool | Tensor, new: DeviceState, old: DeviceState) -> Devic
 def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
     """Return the state as it was, except the loss scale and the count of skipped steps.
 
-    Args:
-        state: before the step.
-        finite: bool scalar, after which the update was not skipped after all.
+    ``finite`` is a bool scalar: the update may not have been skipped after all.
     """
     if finite is None:
         finite = torch.zeros_like(state["skipped"], dtype=torch.bool)
@@ -99,12 +97,6 @@ def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
 
 def raise_for(step: int, outputs: dict[str, Any], grads: Tensors, place: str | None = None) -> None:
     """Name the step and the leaves.
-
-    Args:
-        step: number of the update that was left out.
-        outputs: its ``loss`` and ``grad_norm``.
-        grads: its gradients by path.
-        place: where the first of these values is from, if it was looked for.
 
     Raises:
         NonFiniteError: always.

@@ -30,12 +30,7 @@ _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
 def solely_held(holder: object, name: str) -> bool:
-    """Return whether one attribute is the only reference to an object.
-
-    Args:
-        holder: the object with the attribute.
-        name: of the attribute.
-    """
+    """Return whether one attribute is the only reference to an object."""
     return _EVERY_HOLDER_SHOWS and _count(holder, name) <= _BY_ATTRIBUTE
 
 

@@ -175,11 +175,6 @@ def mean_outcome(
 ) -> tuple[Outcome, Tensor]:
     """Return the outcome of several micro-batches, and the divisor for the sum of their gradients.
 
-    Args:
-        outcomes: one for each.
-        each: their weights, scalars.
-        loss_scale: fp16's scale.
-
     Raises:
         LossError: they report different metrics.
     """
@@ -200,12 +195,7 @@ def mean_outcome(
 
 
 def divisor_of(weights: list[Tensor], loss_scale: Tensor | None) -> Tensor:
-    """Return the divisor for the sum of the weighted gradients of several micro-batches.
-
-    Args:
-        weights: of each, scalars.
-        loss_scale: fp16's scale.
-    """
+    """Return the divisor for the sum of the weighted gradients of several micro-batches."""
     total = torch.stack(weights).sum()
     return total if loss_scale is None else total * loss_scale
 

@@ -56,12 +56,7 @@ def as_precision(name: PrecisionName) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which the forward runs.
-
-    Args:
-        precision: ``float32`` (none), ``bf16`` or ``fp16``.
-        device: where the model is.
-    """
+    """Return the context in which the forward runs."""
     dtype = _DTYPES[precision]
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 

@@ -166,10 +166,6 @@ def require_program(value: object) -> None:
 def require_plain(value: object, caller: str) -> None:
     """Refuse anything but the program of one module.
 
-    Args:
-        value: what a function that looks into the step was given.
-        caller: the function, for the message.
-
     Raises:
         UnsupportedError: it is something else.
     """
@@ -189,10 +185,6 @@ def require_plain(value: object, caller: str) -> None:
 
 def require_one_step(program: Program, caller: str) -> None:
     """Refuse a program of :func:`functrain.phases`, which makes another step in each phase.
-
-    Args:
-        program: what a function that makes another step of the step was given.
-        caller: the function, for the message.
 
     Raises:
         ConfigurationError: the program is in phases.

@@ -104,13 +104,7 @@ class JointState:
 
 
 def joint_state(states: Mapping[str, Any], rng: Rng, counters: Counters) -> Any:
-    """Return the state of several programs.
-
-    Args:
-        states: of each program, by name.
-        rng: the root seed.
-        counters: of joint steps.
-    """
+    """Return the state of several programs."""
     return joint_class(tuple(states))(**states, rng=rng, counters=counters)
 
 

@@ -88,14 +88,6 @@ def one_by_one(
     """Return what :func:`evaluated` does, for models that ``torch.func.vmap`` cannot map.
 
     Layers such as LSTM, and indexing by booleans, can be evaluated in no other way.
-
-    Args:
-        programs: of the members.
-        recipe: of the population, whose evaluation counts.
-        batches: whether members share one.
-        state: of all members; not changed.
-        batch: for all, or one of each.
-        weights: ``"params"`` or ``"ema"``.
     """
     function = recipe.evaluate or recipe.loss
 

@@ -85,12 +85,7 @@ def empty(draw: Draw, members: int) -> Tensor:
 
 
 def drawn(found: list[tuple[Draw, Root | None]], streams: Streams) -> list[Tensor]:
-    """Return the random numbers of a step.
-
-    Args:
-        found: the draws of its graph.
-        streams: of its members.
-    """
+    """Return the random numbers of a step."""
     if not found:
         return []
     noise = [empty(draw, streams.members) for draw, _ in found]

@@ -178,12 +178,6 @@ class Memory:
     ) -> tuple[list[Program], dict[str, Any]]:
         """Return the programs of members, and the tensors that the device part takes.
 
-        Args:
-            start: the programs with ``values``.
-            values: at the start.
-            held_now: those that a state holds.
-            device: where it is.
-
         Raises:
             ConfigurationError: the state holds others than the population has.
         """

@@ -31,7 +31,7 @@ from functrain.populations.chunks import in_chunks, part, slices
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
 from functrain.populations.graph import CompiledMembers
-from functrain.populations.replacement import taken_over, with_value
+from functrain.populations.replacement import replaced_by, with_value
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.populations.stopping import Parts, train_rest
 from functrain.transforms.graph.lowering import Lowering
@@ -342,7 +342,7 @@ class Population(Program):
         programs, _ = self._hyperparameters(state)
         index = self._index(index)
         if by is not None:
-            state = taken_over(state, programs, self.values, index, self._index(by))
+            state = replaced_by(state, programs, self.values, index, self._index(by))
         held = states.held_by(state)
         for path, value in values.items():
             held = with_value(self.programs[0], held, index, path, value)

@@ -17,13 +17,7 @@ from functrain.errors import ConfigurationError
 def of_members(
     programs: list[Program], state: TrainState, zero_rate: str
 ) -> list[learning_rate.Rate]:
-    """Return the rate of each member's next update; by group where there are groups.
-
-    Args:
-        programs: of the members.
-        state: of all of them.
-        zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
-    """
+    """Return the rate of each member's next update; by group where there are groups."""
     scheduler, number = state.scheduler, state.counters.step
     return [
         learning_rate.rate_of_step(program.schedules, scheduler[str(index)], number, zero_rate)
@@ -41,10 +35,7 @@ def stacked(rates: list[learning_rate.Rate]) -> Any:
 def advanced(programs: list[Program], scheduler: dict[str, Any], loss: Tensor) -> dict[str, Any]:
     """Return the scheduler state of all members after an update.
 
-    Args:
-        programs: of the members.
-        scheduler: before it.
-        loss: of each member; read only where its schedule observes it.
+    The loss is read only where a schedule observes it, since reading waits for the device.
     """
     changed = {
         str(index): learning_rate.advance(program.schedules, scheduler[str(index)], loss[index])

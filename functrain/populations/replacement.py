@@ -14,7 +14,7 @@ from functrain.populations.hyperparameters import Values, plain, programs, put
 from functrain.transforms.hyperparameters import find, replaced, with_recipe
 
 
-def taken_over(
+def replaced_by(
     state: TrainState, programs: list[Program], values: Values, index: int, by: int
 ) -> TrainState:
     """Return a state in which one member has the tensors and the hyperparameters of another.

@@ -25,13 +25,7 @@ _COUNTS = ("step", "epoch", "batch", "samples", "empty")
 def together(
     states: Iterable[TrainState], members: int, held: dict[str, Any], seed: int
 ) -> TrainState:
-    """Return the state of all members.
-
-    Args:
-        states: one of each, in order.
-        members: how many there are.
-        held: the hyperparameters of members that are numbers, by path.
-        seed: of what members share.
+    """Return the state of all members, with the hyperparameters ``held`` and a shared ``seed``.
 
     Raises:
         ConfigurationError: they differ in more than values.
@@ -100,14 +94,7 @@ def only(
 
 
 def copied_over(state: TrainState, index: int, by: int, schedule: bool) -> TrainState:
-    """Return a state in which one member has the tensors of another.
-
-    Args:
-        state: of all members; not changed.
-        index: of the member that is replaced.
-        by: of the other.
-        schedule: whether it has the state of the other's schedule, too.
-    """
+    """Return a state in which one member has the tensors, and maybe the schedule, of another."""
     parts = {name: thawed(getattr(state, name)) for name in PARTS}
     parts["skipped"] = state.counters.skipped
     tensors = [leaf.clone() for leaf in flatten(parts)]
