@@ -9,7 +9,6 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
-from functrain.checkpoint.agreement import world_of
 from functrain.checkpoint.by_path import PathMatch, match_by_path
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import encode
@@ -18,6 +17,7 @@ from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
 from functrain.checkpoint.per_parameter import match_per_parameter
 from functrain.checkpoint.placed_loading import cut
+from functrain.checkpoint.rank_errors import world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.translate_errors import manifest_errors
 from functrain.core.state import TrainState

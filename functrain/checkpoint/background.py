@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import attrs
 
 from functrain.checkpoint import together
-from functrain.checkpoint.agreement import connected, disconnect, world_of
+from functrain.checkpoint.rank_errors import connected, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.checkpoint.storage.worker_thread import WorkerThread

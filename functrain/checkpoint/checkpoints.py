@@ -13,10 +13,10 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import hard_links, pruning, together
-from functrain.checkpoint.agreement import from_first, own_group, world_of
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
+from functrain.checkpoint.rank_errors import from_first, own_group, world_of
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import write

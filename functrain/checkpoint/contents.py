@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from functrain.checkpoint.agreement import Trouble
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.placed import Holding, Piece
+from functrain.checkpoint.rank_errors import Trouble
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage.rounds import Failure
 from functrain.errors import RankMismatchError

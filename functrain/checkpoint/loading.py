@@ -11,11 +11,11 @@ import torch
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint import assemble
-from functrain.checkpoint.agreement import agree, own_group, world_of
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
+from functrain.checkpoint.rank_errors import agree, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import read_errors

@@ -13,12 +13,12 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint import hard_links
-from functrain.checkpoint.agreement import Trouble
 from functrain.checkpoint.contents import Contents
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import CHUNK
 from functrain.checkpoint.hard_links import Shared
+from functrain.checkpoint.rank_errors import Trouble
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.files import create, preallocate

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from functrain.checkpoint import hard_links, together
-from functrain.checkpoint.agreement import own_group, world_of
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import File
 from functrain.checkpoint.hard_links import Shared
 from functrain.checkpoint.publishing import publish
+from functrain.checkpoint.rank_errors import own_group, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage import writing
 from functrain.errors.calls import explained

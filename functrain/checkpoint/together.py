@@ -16,13 +16,13 @@ import attrs
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint import hard_links
-from functrain.checkpoint.agreement import Trouble, agree
 from functrain.checkpoint.contents import Contents, Report, report
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import File
 from functrain.checkpoint.payload import Payload, Start, TroubleError, create_file, raise_first
 from functrain.checkpoint.publishing import publish
+from functrain.checkpoint.rank_errors import Trouble, agree
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage.rounds import Failure
 from functrain.distributed.group import World

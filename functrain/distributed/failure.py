@@ -32,7 +32,7 @@ from functrain.errors import RankFailedError
 
 _FIRST = "functrain/failed"
 # Bounds of waiting: until a closed connection shows, until other ranks report, until they read.
-# A rank that is making a group (checkpoint/agreement.py) reads last.
+# A rank that is making a group (checkpoint/rank_errors.py) reads last.
 _PROBE, _REPORT, _READ = 1.0, 3.0, 20.0
 _LONGEST = 2000
 _COLLECTIVE = re.compile(r"/gloo/|NCCL|Connection closed by peer|caused pair closure")

@@ -19,8 +19,8 @@ from functrain.core.buffers import (
 )
 from functrain.core.loss import Outcome
 from functrain.core.state import Tensors
-from functrain.distributed.agreement import Facts, same
 from functrain.distributed.group import World
+from functrain.distributed.step_facts import Facts, same
 
 
 def table_of(rows: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from functrain import tree
 from functrain.core import clipping
 from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors
-from functrain.distributed.agreement import Facts
 from functrain.distributed.buckets import Layout, order_of_blocks
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.gathering import buffers_of, table_of
+from functrain.distributed.step_facts import Facts
 from functrain.distributed.sums import Sums
 
 _HEAD = 3

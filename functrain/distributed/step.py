@@ -15,9 +15,9 @@ from functrain.core.batch_parts import BatchParts, Sharing, shared
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
-from functrain.distributed.agreement import digest_of, digests_of
 from functrain.distributed.gradients import ShardedGradients, by_dtype
 from functrain.distributed.placed import Placed
+from functrain.distributed.step_facts import digest_of, digests_of
 from functrain.distributed.updating import averaged, updated
 from functrain.errors import UnsupportedError
 from functrain.tree.placed import require_all_ranks

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from functrain import tree
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source
-from functrain.data.agreement import facts
+from functrain.data.rank_facts import facts
 from functrain.distributed.exchange import all_gather
 from functrain.distributed.group import World
 from functrain.distributed.launch import processes
