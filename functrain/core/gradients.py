@@ -199,6 +199,7 @@ def _differentiated(loss: Tensor, leaves: Tensors, layouts: StepLayouts) -> Tens
         )
     except RuntimeError as error:
         _refuse_reentrant(error)
+        _refuse_frozen(error, leaves)
         raise
     if _are_plain(found, leaves.values(), layouts):  # nearly always, and asked in few calls
         return PlainGradients(leaves, found, layouts.updated)
@@ -247,17 +248,30 @@ def _emit_gradients(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor],
         sink(path, _accumulated(path, grad, leaf))
         (repeated if path in handed else handed).add(path)
 
-    for path, leaf in leaves.items():
-        hook = functools.partial(hand_over, path)
-        leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
     try:
+        for path, leaf in leaves.items():
+            hook = functools.partial(hand_over, path)
+            leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         torch.autograd.backward(loss, inputs=list(leaves.values()))
     except RuntimeError as error:
         _refuse_reentrant(error)
+        _refuse_frozen(error, leaves)
         raise
     if len(handed) < len(leaves) and has_reentrant_checkpoint(graph):
         raise ModelError(_REENTRANT)
     return repeated
+
+
+def _refuse_frozen(error: RuntimeError, leaves: Tensors) -> None:
+    """Explain a forward that freezes trained parameters, which torch then cannot differentiate."""
+    frozen = [path for path, leaf in leaves.items() if not leaf.requires_grad]
+    if frozen:
+        raise ModelError(
+            "the forward or the loss switched requires_grad off on trained parameters: "
+            f"{frozen[:4]}. Choose what is trained by functrain.program(..., trainable=...), by "
+            "functrain.optim.Frozen in groups, or from some step on by functrain.phases; to leave "
+            "parameters out of one loss, give it parameter.detach()"
+        ) from error
 
 
 def _refuse_reentrant(error: RuntimeError) -> None:

@@ -73,8 +73,9 @@ class Custom(OwnProgram):
         versions = Versions(state.tree, "state.tree")
         new, metrics = results.pair(self.step(state.tree, batch, rng), "train_step", "tree")
         versions.refuse_writes("train_step")
+        new = results.detached(new)
         results.check_like(state.tree, new, "state.tree", "train_step")
-        return attrs.evolve(state, tree=results.detached(new)), metrics
+        return attrs.evolve(state, tree=new), metrics
 
     def assessed(self, state: Any, batch: Batch, rng: torch.Generator) -> Any:
         """Call the user's evaluation, and check that it wrote to nothing."""

@@ -83,10 +83,17 @@ def _hint(leaf: Any) -> str:
 
 
 def detached(value: Any) -> Any:
-    """Return a tree whose tensors belong to no graph, which would grow from step to step."""
-    if not any(isinstance(leaf, Tensor) and leaf.requires_grad for _, leaf in tree.items(value)):
+    """Return a tree whose tensors belong to no graph, which would grow from step to step.
+
+    An ``nn.Parameter`` becomes the tensor in it.
+    """
+    if not any(_is_attached(leaf) for _, leaf in tree.items(value)):
         return value
     return tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def _is_attached(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.requires_grad or type(leaf) is torch.nn.Parameter)
 
 
 def check_like(before: Any, after: Any, where: str, what: str) -> None:

@@ -208,6 +208,17 @@ class TestHooks:
         assert called == []
 
 
+@PARTS
+def test_a_forward_that_freezes_trained_parameters_is_explained(parts: int) -> None:
+    def frozen(model: nn.Module, x: Tensor) -> Tensor:
+        model.get_submodule("0").requires_grad_(False)
+        return model(x).sum()  # type: ignore[no-any-return]
+
+    made = program(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), frozen)
+    with pytest.raises(ModelError, match=r"requires_grad off .*'0\.weight'.*trainable="):
+        gradients(made, by_autograd, [torch.ones(1, 2)] * parts)
+
+
 class TestReentrantCheckpoints:
     @PARTS
     @pytest.mark.parametrize("first", [True, False])

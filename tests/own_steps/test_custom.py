@@ -118,6 +118,18 @@ def test_fifty_steps_are_those_of_a_loop_by_hand(make: Any) -> None:
     assert not any(isinstance(x, Tensor) and x.requires_grad for _, x in tree.items(run.state))
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_parameters_are_the_tensors_in_them(trains: bool, tmp_path: Path) -> None:
+    def moved(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        return {"w": nn.Parameter(tree["w"] + 1, requires_grad=trains)}, {}
+
+    made = ft.custom(lambda seed: {"w": nn.Parameter(torch.zeros(2))}, moved)
+    ft.fit(made, [torch.ones(1)], until="1 step", directory=tmp_path)
+    run = ft.fit(made, [torch.ones(1)], until="3 steps", directory=tmp_path)
+    assert type(run.state.tree["w"]) is Tensor
+    assert run.state.tree["w"].tolist() == [3, 3]
+
+
 def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
