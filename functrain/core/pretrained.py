@@ -160,6 +160,8 @@ def _resized_by_module(model: FunctionalModule, values: Tensors) -> set[str]:
 def _converted(value: Tensor, into: Tensor) -> Tensor:
     # The dtype of an empty buffer, which stands for what a forward makes of it, says nothing.
     placeholder = into.numel() == 0 and value.numel() > 0
+    if into.is_meta:  # a model made without values takes those given, wherever they are
+        return value.to(into.dtype).clone()
     return value.to(into.device if placeholder else into).clone()
 
 

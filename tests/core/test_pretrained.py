@@ -107,3 +107,14 @@ def test_a_missing_name_is_an_error(values: dict[str, Tensor]) -> None:
     del values["trunk.0.weight"]
     with pytest.raises(errors.ParameterMismatchError, match=r"missing 'trunk.0.weight'"):
         program().init(params=values, only="trunk.*")
+
+
+def test_a_model_made_without_values_takes_those_given() -> None:
+    with torch.device("meta"):
+        made = program()
+    values = Model().double().state_dict()
+    state = made.init(params=values)
+    after, _ = made.train_step(state, torch.ones(6, 4))
+    assert after.params["head.weight"].dtype == torch.float32
+    expected, _ = program().train_step(program().init(params=values), torch.ones(6, 4))
+    assert tree.equal(after, expected)
