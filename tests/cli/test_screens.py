@@ -43,7 +43,8 @@ def terminal(width: int, *arguments: object, new: bool = False, **environment: s
     if new:
         child = subprocess.Popen([sys.executable, *words], env=variables, stdout=end, stderr=end)
     else:
-        child = processes.Child(*words, env=variables, terminal=os.ttyname(end))
+        name = os.ttyname(end)
+        child = processes.Child(*words, env=variables, stdout=name, stderr=name)
     os.close(end)
     shown = b""
     try:

@@ -79,7 +79,8 @@ class Child:
         cwd: the working directory.
         env: all environment variables.
         start_new_session: whether it leads a process group of its own.
-        terminal: the device that it prints to, instead of to files.
+        stdout: the path of a terminal or file for its output, instead of one of its own.
+        stderr: the same for its errors.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class Child:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         start_new_session: bool = False,
-        terminal: str | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.output, self.errors = (Path(self._folder.name, name) for name in ("out", "err"))
@@ -97,8 +99,8 @@ class Child:
             str(cwd or Path.cwd()),
             dict(os.environ if env is None else env),
             list(sys.path),
-            terminal or str(self.output),
-            terminal or str(self.errors),
+            stdout or str(self.output),
+            stderr or str(self.errors),
             start_new_session,
         )
         begun, sender = CONTEXT.Pipe(duplex=False)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -47,10 +48,7 @@ def test_diff():
 
 def pytested(path: Path, source: str, *options: str) -> str:
     (path / "test_it.py").write_text(source)
-    command = [sys.executable, "-m", "pytest", "-p", "functrain_pytest", *options, "test_it.py"]
-    first = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
-    command[1:3] = ["-c", f"{first}import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
-    done = subprocess.run(command, cwd=path, capture_output=True, text=True, timeout=300)
+    done = processes.run("-m", "pytest", "-p", "functrain_pytest", *options, "test_it.py", cwd=path)
     return done.stdout + done.stderr
 
 

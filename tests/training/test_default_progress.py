@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import Child
 from rich.console import Console
 from torch import nn
 
@@ -37,10 +37,9 @@ ft.fit(program, data, until="3 epochs", eval_data=data, progress={progress})
 def on_a_terminal(progress: str) -> tuple[str, str]:
     """Run a program with its standard error on a terminal; return what it wrote there, and out."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", RUN.format(progress=progress)]
-    paths = os.pathsep.join(sys.path)
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONPATH": paths}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    code = RUN.format(progress=progress)
+    process = Child("-c", code, env=environment, stderr=os.ttyname(theirs))
     os.close(theirs)
     shown: list[bytes] = []
 
@@ -53,11 +52,11 @@ def on_a_terminal(progress: str) -> tuple[str, str]:
 
     reading = threading.Thread(target=read)
     reading.start()
-    out, _ = process.communicate(timeout=300)
+    assert process.wait() == 0
     reading.join()
     os.close(ours)
-    assert process.returncode == 0
-    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", b"".join(shown).decode()), out.decode()
+    out = process.output.read_text()
+    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", b"".join(shown).decode()), out
 
 
 @pytest.mark.slow

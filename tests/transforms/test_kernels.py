@@ -124,8 +124,7 @@ def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:
 
 def test_compiling_changes_no_digest_of_settings() -> None:
     before = settings_digest()
-    graph = make_fx(lambda x: [x.sin() + 1])(torch.ones(8))
-    compile_in_memory(graph, [torch.ones(8)], {})
+    compile_in_memory(make_fx(_work)(*_inputs()), _inputs(), {})
     assert settings_digest() == before
     with torch._inductor.config.patch(epilogue_fusion=False):
         assert settings_digest() != before
