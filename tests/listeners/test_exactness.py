@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -110,7 +110,7 @@ class Nowhere:
 @pytest.mark.slow
 @pytest.mark.row(41)
 def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
-    """The bound is loose because it is measured in process; the aim is 5 us."""
+    """Calls are counted, since seconds depend on the machine; it is 5 us on a quiet one."""
     pytest.importorskip("tensorboard")
     made, far = program(), "100000 steps"
     listeners = [
@@ -131,14 +131,17 @@ def test_all_listeners_with_nothing_to_do_cost_little(tmp_path: Path) -> None:
     sending.emit(events.TrainBegin(state, 10_000, 100, None))
     for _ in range(8):  # the profiler stops
         sending.emit(events.BatchEnd(state, metrics))
-    best = min(_seconds(sending, state, metrics) for _ in range(20))
-    print(f"{len(listeners)} listeners: {best * 1e6:.2f} us a step")
-    assert best < 40e-6
+    assert _calls(sending, state, metrics) <= 4 * len(listeners)
 
 
-def _seconds(sending: dispatch.Listeners, state: Any, metrics: Any, steps: int = 300) -> float:
-    begin = time.perf_counter()
-    for _ in range(steps):
+def _calls(sending: dispatch.Listeners, state: Any, metrics: Any) -> int:
+    """Return how many functions of Python and of C one step calls."""
+    found: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, called: found.append(event))
+    try:
         sending.emit(events.BatchBegin(state, None))
         sending.emit(events.BatchEnd(state, metrics))
-    return (time.perf_counter() - begin) / steps
+    finally:
+        sys.setprofile(before)
+    return sum(event in ("call", "c_call") for event in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from sharded_runs import made
 
 import functrain as ft
+from functrain.distributed import connections, current
 
 SHARDS = ["none", "optimizer", "all"]
 
@@ -173,14 +175,15 @@ class Sleeping:
         self.ended = ended
 
     def on_batch_end(self, event: ft.events.BatchEnd) -> None:
+        if event.state.counters.step == 1:  # a rank takes seconds to join on a busy machine
+            connections.set_timeout(current().group, timedelta(seconds=5))
         if event.state.counters.step == 2 and rank_runs.rank() == 1:
             while len(list(self.ended.iterdir())) < 2:
                 time.sleep(0.05)
 
 
 def sleeping(directory: Path, ended: Path) -> None:
-    # A rank takes seconds to join where the machine is busy.
-    program = ft.sharded(made("Tiny"), parts=4, timeout=5)
+    program = ft.sharded(made("Tiny"), parts=4)
     try:
         rank_runs.fitted(directory, listeners=[Sleeping(ended)], made_by=program)
     finally:
