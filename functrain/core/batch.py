@@ -8,6 +8,7 @@ it, would change the caller's batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import attrs
@@ -17,10 +18,33 @@ from torch.nn.utils.rnn import PackedSequence
 
 from functrain.core import batch_splitting
 from functrain.core.batch_sizes import class_to_register, count, or_register, size, why_unknown
-from functrain.errors import BatchSizeError, ConfigurationError
+from functrain.errors import BatchSizeError, ConfigurationError, UnsupportedError
 from functrain.tree import containers, objects
 
 Batch = Any
+
+
+def _several(batches: Any) -> list[Batch]:
+    """Return several batches as a list; one batch would be cut into its rows or columns."""
+    one = isinstance(batches, Tensor | Mapping | str | MicroBatches)
+    listed = [] if one else list(batches)
+    one |= type(batches) is tuple and bool(listed) and all(isinstance(b, Tensor) for b in listed)
+    if one or any(isinstance(each, MicroBatches) for each in listed):
+        raise UnsupportedError(
+            "MicroBatches: expected a list of batches, each as the loss takes it, got "
+            f"{_named(batches)}. Cut a batch by functrain.data.split(batch, sizes)"
+        )
+    return listed
+
+
+def _named(batches: Any) -> str:
+    if isinstance(batches, Tensor):
+        return f"a tensor of shape {list(batches.shape)}"
+    if isinstance(batches, Mapping | str | MicroBatches):
+        return f"a {type(batches).__name__}"
+    if type(batches) is tuple:
+        return "a tuple of tensors, which may be one batch or several: give a list"
+    return "a list with MicroBatches in it"
 
 
 @attrs.frozen(eq=False)
@@ -33,6 +57,9 @@ class MicroBatches:
     Attributes:
         batches: the loader batches, of equal or unequal size.
 
+    Raises:
+        UnsupportedError: it is one batch.
+
     Example:
         >>> import torch
         >>> MicroBatches([torch.zeros(2, 3), torch.zeros(1, 3)])
@@ -40,7 +67,7 @@ class MicroBatches:
                 [0., 0., 0.]]), tensor([[0., 0., 0.]])])
     """
 
-    batches: list[Batch] = attrs.field(converter=list)
+    batches: list[Batch] = attrs.field(converter=_several)
 
 
 # A number that depends on a size, and the way to do without it.

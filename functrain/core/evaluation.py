@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from functrain.core import precision
-from functrain.core.batch import Batch, copied
+from functrain.core.batch import Batch, MicroBatches, copied
 from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
@@ -21,11 +21,16 @@ from functrain.core.loss import Outcome, evaluate
 from functrain.core.recipe import Fixed
 from functrain.core.rng import refuse_system_seed, scoped
 from functrain.core.state import Tensors, TrainState
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, UnsupportedError
 
 
 def outcome(fixed: Fixed, state: TrainState, batch: Batch, weights: str) -> Outcome:
     """Return loss and metrics; see :meth:`functrain.Program.eval_step`."""
+    if isinstance(batch, MicroBatches):
+        raise UnsupportedError(
+            "eval_step: expected one batch, got MicroBatches; functrain.evaluate(program, state, "
+            "[batch, ...]) averages over several"
+        )
     gradients = fixed.recipe.eval_gradients
     try:
         return _outcome(fixed, state, batch, weights, gradients)

@@ -203,3 +203,25 @@ class TestPackedSequences:
     def test_cutting_one_is_refused(self) -> None:
         with pytest.raises(errors.UnsupportedError, match="MicroBatches"):
             split((pack_sequence(list(self.sequences)), torch.ones(3)), 2)
+
+
+class TestMicroBatches:
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            (X, r"a tensor of shape \[6, 4\]"),
+            ({"x": X, "y": Y}, "a dict"),
+            ((X, Y), "a tuple of tensors, which may be one batch or several"),
+            ([ft.MicroBatches([X])], "MicroBatches in it"),
+            (ft.MicroBatches([X]), "a MicroBatches"),
+        ],
+        ids=["tensor", "dict", "tuple", "nested", "its own"],
+    )
+    def test_of_one_batch_are_refused(self, given: Any, said: str) -> None:
+        with pytest.raises(errors.UnsupportedError, match=f"a list of batches.*got .*{said}"):
+            ft.MicroBatches(given)
+
+    def test_are_no_batch_of_an_evaluation(self) -> None:
+        batch = ft.MicroBatches([{"x": X, "y": Y}])
+        with pytest.raises(errors.UnsupportedError, match=r"one batch.*functrain\.evaluate"):
+            program().eval_step(program().init(), batch)
