@@ -13,7 +13,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.transforms.graph.elementwise import split
-from functrain.transforms.graph.inductor import compile_update
+from functrain.transforms.graph.inductor import begin_update
+from functrain.transforms.graph.kernels import copy_update
 from functrain.transforms.graph.libraries import load_update
 
 Function = Callable[..., list[Tensor]]
@@ -31,7 +32,7 @@ def _divided(function: Function, inputs: list[Tensor]) -> Callable[..., Any]:
     graph = _traced(function, inputs)
     updates = split(graph)
     assert updates is not None
-    return updates.after(graph, compile_update(updates)[0])
+    return updates.after(graph, begin_update(updates)().kernels()[0])
 
 
 def _same(function: Function, inputs: list[Tensor]) -> None:
@@ -243,7 +244,7 @@ def test_a_library_that_is_kept_is_loaded_again(tmp_path: Path) -> None:
     found = split(_traced(function, [torch.ones(3)]))
     assert found is not None
     path = tmp_path / "step.so"
-    compile_update(found, path)
+    copy_update(begin_update(found)(), path)
     param = torch.ones(3)
     load_update(path)(param)
     assert param.tolist() == [3, 3, 3]
@@ -267,7 +268,7 @@ def test_a_graph_that_returns_another_layout_is_refused_before_the_update() -> N
     graph, param = _traced(function, [torch.ones(2, 3)]), torch.ones(2, 3)
     found = split(graph)
     assert found is not None
-    updates = found.after(lambda *_: [torch.ones(3, 2).t()], compile_update(found))
+    updates = found.after(lambda *_: [torch.ones(3, 2).t()], begin_update(found)().kernels()[0])
     with pytest.raises(RuntimeError, match="expected tensors laid out as"):
         updates(param)
     assert param.tolist() == [[1, 1, 1], [1, 1, 1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch._inductor.utils import fresh_cache
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from functrain.transforms.graph import digest, inductor, kept
+from functrain.transforms.graph import digest, inductor, kept, kernels
 from functrain.transforms.graph.digest import settings_digest
 from functrain.transforms.graph.elementwise import split
 from functrain.transforms.graph.in_memory import compiled_in_memory
@@ -58,6 +59,7 @@ def traced(function: Function, given: list[Tensor]) -> GraphModule:
 def compiled(function: Function, given: list[Tensor], **options: Any) -> Callable[..., Any]:
     graph = traced(function, given)
     updates = split(graph)
+    assert (updates is not None) is (function is step)
     return compiled_in_memory(graph, given, options, updates)
 
 
@@ -65,8 +67,9 @@ def step(weight: Tensor, x: Tensor, image: Tensor, kernel: Tensor) -> list[Tenso
     """Make products, a convolution, random numbers, and a write to an input."""
     hidden = torch.tanh(F.dropout(x @ weight, 0.5))
     folded = F.conv2d(image, kernel, padding=1).relu().sum((0, 2, 3))
-    weight.copy_(weight - 0.1 * weight.sign())
-    return [hidden.T @ hidden, folded, torch.addmm(weight[0], x, weight)]
+    product = torch.addmm(weight[0], x, weight)
+    weight.copy_(weight - 0.1 * product)
+    return [hidden.T @ hidden, folded, product]
 
 
 def inputs() -> list[Tensor]:
@@ -319,6 +322,34 @@ def test_compiling_changes_no_settings(compilations: Compilations) -> None:
     before = settings_digest()
     compiled(lambda x: [x.sin() + 4], [torch.ones(8)])
     assert settings_digest() == before
+
+
+def test_an_update_is_compiled_while_inductor_works(
+    compilations: Compilations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, begun = kernels.Libraries.load_async, list[tuple[int, bool]]()
+
+    def noted(text: str, **options: Any) -> Any:
+        begun.append((compilations.count, options["submit_fn"] is not None))
+        return load(text, **options)
+
+    monkeypatch.setattr(kernels.Libraries, "load_async", noted)
+    with torch._inductor.config.patch(compile_threads=2):
+        compiled(step, inputs())
+    assert begun == [(0, True), (1, True)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_instructions_are_tested_with_the_settings_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def seen() -> tuple[object, bool]:
+        here = threading.current_thread() is threading.main_thread()
+        return torch._inductor.config.cpp.vec_isa_ok, here
+
+    monkeypatch.setattr(kernels, "valid_vec_isa_list", seen)
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": True, "compile_threads": threads}):
+        assert kernels.begin_to_test_instructions()() == (True, threads == 1)
 
 
 _STEP = """

@@ -48,11 +48,9 @@ def compiled_ahead(
             return call
         except (RuntimeError, ImportError):
             path.unlink(missing_ok=True)  # damaged, or of another machine
-    from functrain.transforms.graph.inductor import compile_to_file, compile_update
+    from functrain.transforms.graph.inductor import compile_to_file
 
-    if updates is not None:  # first: a process that finds the other file finds both
-        compile_update(updates, path.with_suffix(".so"))
-    compile_to_file(path, graph, inputs, options)
+    compile_to_file(path, graph, inputs, options, updates)
     return _loaded(path, updates)
 
 

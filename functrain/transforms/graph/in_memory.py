@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,21 +36,21 @@ def compiled_in_memory(
     on_cpu = all(tensor.is_cpu for tensor in inputs)
     path = kept.place(digest(graph, inputs, options, updates)) if on_cpu else None
     if path is not None and (found := kept.load(path)) is not None:
-        return _joined(found["call"], updates, found.get(_UPDATE))
-    from functrain.transforms.graph.inductor import compile_in_memory, compile_update
+        call: Callee = found["call"]
+        return call if updates is None else updates.after(call, found[_UPDATE])
+    from functrain.transforms.graph.inductor import begin_update, compile_in_memory
 
     may_be_kept = path is not None and is_plain(graph)
     outputs = len(graph.graph.output_node().args[0])  # type: ignore[arg-type]
-    call, written = compile_in_memory(graph, inputs, options)
-    update, library = (None, None) if updates is None else compile_update(updates)
+    begun = None if updates is None else begin_update(updates)
+    compiled, written = compile_in_memory(graph, inputs, options)
+    library = None if begun is None else begun()
     if path is not None and may_be_kept and len(written) == 1:
-        last = [] if library is None else [(library, [_UPDATE])]
+        last = [] if library is None else [(library.__file__, [_UPDATE])]
         _keep(path, written[0], last, (len(inputs), outputs))
-    return _joined(call, updates, update)
-
-
-def _joined(call: Callee, updates: Updates | None, update: Callee | None) -> Callee:
-    return call if updates is None or update is None else updates.after(call, update)
+    if updates is None or library is None:
+        return compiled
+    return updates.after(compiled, library.kernels()[0])
 
 
 def _keep(
@@ -58,5 +59,6 @@ def _keep(
     kernels = {name for _, names in written.libraries for name in names}
     code = standalone(Path(written.path).read_text(), kernels, *counts)
     if code is not None:
-        libraries = [*written.libraries, *last]
-        kept.save(path, code, [kept.Library.at(*one) for one in libraries])
+        with contextlib.suppress(OSError):  # the disk may be full; this process needs no entry
+            libraries = [kept.Library.at(*one) for one in [*written.libraries, *last]]
+            kept.save(path, code, libraries)

@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,11 @@ def compile_in_memory(
     """
     with torch._inductor.config.patch({**_fast(), **_OPTIONS, **options}):
         try:
-            from functrain.transforms.graph.kernels import one_library
+            from functrain.transforms.graph.kernels import begin_to_test_instructions, one_library
 
+            tested = begin_to_test_instructions()
+            import_module("torch._inductor.compile_fx")  # takes as long
+            tested()
             with one_library() as written:
                 return _compiled(graph, inputs), written
         except Exception as error:  # not hidden: raised again by Inductor itself, or in the warning
@@ -73,17 +77,19 @@ def compile_in_memory(
     return call, []
 
 
-def compile_update(updates: Updates, path: Path | None = None) -> tuple[Callable[..., None], str]:
-    """Compile the updates that were taken out of a graph; return them and their library.
+def begin_update(updates: Updates) -> Callable[[], Any]:
+    """Begin to compile the updates that were taken out of a graph.
 
     Args:
         updates: as ``elementwise.py`` found them.
-        path: where to keep the library, besides in Inductor's cache.
+
+    Returns:
+        A function that waits for the library; its ``kernels()`` are a list with the update.
     """
     from functrain.transforms.graph import kernels
 
     with torch._inductor.config.patch(_fast()):
-        return kernels.compile_update(updates.source, updates.given, path)
+        return kernels.begin_update(updates.source, updates.given)
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callee:
@@ -94,10 +100,17 @@ def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callee:
 
 
 def compile_to_file(
-    path: Path, graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any]
+    path: Path,
+    graph: GraphModule,
+    inputs: list[Tensor],
+    options: Mapping[str, Any],
+    updates: Updates | None = None,
 ) -> None:
-    """Compile a graph ahead of time into a library."""
+    """Compile a graph ahead of time into a library, and its updates into one next to it."""
+    begun = None if updates is None else begin_update(updates)
     from torch._inductor.package.package import package_aoti
+
+    from functrain.transforms.graph.kernels import copy_update
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # First in a directory next to it: a process that finds the name finds the whole file.
@@ -112,6 +125,8 @@ def compile_to_file(
                 graph, tuple(inputs), options={**_without_trials(), **_OPTIONS, **options, **parts}
             )
         package_aoti(str(Path(directory) / "step.pt2"), files)
+        if begun is not None:  # first: a process that finds the other file finds both
+            copy_update(begun(), path.with_suffix(".so"))
         os.replace(Path(directory) / "step.pt2", path)
 
 

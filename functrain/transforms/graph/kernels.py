@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.codegen import common
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
 from functrain.transforms.graph.libraries import ENTRY, checksum
 
@@ -83,10 +84,8 @@ class Kernels(AsyncCompile):
         super().wait(scope)
         found = [(name, value) for name, value in scope.items() if isinstance(value, Kernel)]
         parts = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
-        # With one thread `submit` compiles at once, and would wait for a lock that is held here.
-        submit = self.submit if get_compile_threads() > 1 else None
         loading = [
-            Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=submit)
+            Libraries.load_async(source([kernel for _, kernel in part]), submit_fn=_submit())
             for part in parts
         ]
         libraries = []
@@ -175,26 +174,53 @@ def _ending(bindings: list[str], methods: list[str]) -> str:
     )
 
 
-def compile_update(
-    text: str, count: int, path: Path | None = None
-) -> tuple[Callable[..., None], str]:
-    """Return the function ``update`` and its library, compiled where that was not done yet.
+def begin_update(text: str, count: int) -> Callable[[], Any]:
+    """Begin to compile an update, and return a function that waits for its library.
 
     Args:
         text: see :func:`update_source`.
         count: of the tensors it takes.
-        path: where to keep the library, besides in Inductor's cache.
     """
     # Inductor's own kernels are vector code by hand, and it tells the compiler to make no more. A
     # square root that may set errno is a call.
     flags = ("-ftree-loop-vectorize", "-fno-math-errno")
-    library = Libraries.load(update_source(text, count), needs_vec_isa=False, extra_flags=flags)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-            copied = Path(shutil.copy(library.__file__, directory))
-            with copied.open("ab") as file:  # a loader ignores what follows a library
-                file.write(checksum(copied.read_bytes()))
-            os.replace(copied, path)
-    update: Callable[..., None] = library.kernels()[0]
-    return update, library.__file__
+    begun: Callable[[], Any] = Libraries.load_async(
+        update_source(text, count), needs_vec_isa=False, extra_flags=flags, submit_fn=_submit()
+    )
+    return begun
+
+
+def copy_update(library: Any, path: Path) -> None:
+    """Copy the library of an update out of Inductor's cache.
+
+    Args:
+        library: compiled.
+        path: where to keep it, followed by its checksum.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        copied = Path(shutil.copy(library.__file__, directory))
+        with copied.open("ab") as file:  # a loader ignores what follows a library
+            file.write(checksum(copied.read_bytes()))
+        os.replace(copied, path)
+
+
+def begin_to_test_instructions() -> Callable[[], Any]:
+    """Begin the builds by which Inductor finds vector instructions; return a function that waits.
+
+    They are the same in every process, and are kept. One thread must do all of them, because they
+    change the list of instructions meanwhile.
+    """
+    if (submit := _submit()) is None:
+        return valid_vec_isa_list
+    settings = copy_context()  # Inductor's are those of a thread
+    found: Callable[[], Any] = submit(lambda: settings.run(valid_vec_isa_list)).result
+    return found
+
+
+def _submit() -> Callable[[Callable[[], Any]], Any] | None:
+    """Return a function that runs another in a thread, unless there shall be one only.
+
+    `AsyncCompile.submit` would then compile at once, and wait for a lock that is held.
+    """
+    return AsyncCompile.submit if get_compile_threads() > 1 else None
