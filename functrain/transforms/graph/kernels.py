@@ -219,7 +219,7 @@ def begin_to_test_instructions() -> Callable[[], Any]:
 
 
 def _submit() -> Callable[[Callable[[], Any]], Any] | None:
-    """Return a function that runs another in a thread, unless there shall be one only.
+    """Return a function that runs another in a thread, unless Inductor is set to one thread.
 
     `AsyncCompile.submit` would then compile at once, and wait for a lock that is held.
     """
