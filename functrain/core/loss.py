@@ -148,11 +148,7 @@ def evaluate(
     if not isinstance(returned, Loss):
         return Outcome(_scalar_loss(returned), None, {})
     value, loss = _scalar_loss(returned.value), returned
-    if not (loss.weight is None or isinstance(loss.weight, Tensor | Real)):
-        raise LossError(
-            "Loss(value, weight, metrics): expected a number or a scalar tensor as weight, got "
-            f"{type(loss.weight).__name__}. Metrics are the third argument: metrics={{...}}"
-        )
+    _check_weight(loss.weight)
     metrics = {
         name: metric if is_metric(metric) else _scalar(name, _detached(metric), device)
         for name, metric in loss.metrics.items()
@@ -189,6 +185,19 @@ def _scalar_loss(value: Any) -> Tensor:
     if not value.is_floating_point():
         raise LossError(f"the loss must be a floating-point scalar, its dtype is {value.dtype}")
     return value if value.ndim == 0 else value.reshape(())
+
+
+def _check_weight(weight: Any) -> None:
+    if isinstance(weight, Tensor) and weight.numel() == 1:  # its value is not read: it may be away
+        return
+    if weight is None or (isinstance(weight, Real) and float(weight) >= 0):
+        return
+    got = f"shape {list(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
+    raise LossError(
+        "Loss(value, weight, metrics): expected a number >= 0 or a scalar tensor as weight, got "
+        f"{weight if isinstance(weight, Real) else got}. Metrics are the third argument: "
+        "metrics={...}"
+    )
 
 
 def _detached(value: Any) -> Any:

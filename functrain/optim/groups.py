@@ -56,7 +56,9 @@ class Groups(Optimizer):
         """
         for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
             self._check_used(pattern, name, params)
-        return {path: self._member_of(path, param) for path, param in params.items()}
+        assigned = {path: self._member_of(path, param) for path, param in params.items()}
+        self._check_order(set(assigned.values()))
+        return assigned
 
     def bind(self, params: Params) -> Groups:
         """Return the same groups with their patterns resolved.
@@ -170,6 +172,14 @@ class Groups(Optimizer):
             f"{nearest(path, globs) or f'; the patterns are {globs}'}. "
             "Add a pattern for it, or end with ('*', optimizer)."
         )
+
+    def _check_order(self, used: set[str]) -> None:
+        for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
+            if name not in used and not self.allow_unused:
+                raise ConfigurationError(
+                    f"group {name}: all parameters that pattern {pattern!r} matches belong to "
+                    "groups before it, and the first that matches has them. Put it before those"
+                )
 
     def _check_used(self, pattern: Pattern, name: str, params: Params) -> None:
         # A glob among several is checked too: that is where a misspelt name would hide.

@@ -66,3 +66,15 @@ def test_a_module_of_model_and_batch_is_a_loss() -> None:
     program = ft.program(nn.Linear(2, 1), OfModelAndBatch(), ft.optim.SGD(lr=0.1))
     _, metrics = program.train_step(program.init(), torch.ones(3, 2))
     assert metrics["loss"].isfinite()
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), torch.ones(2)], ids=["below 0", "NaN", "two"])
+def test_a_weight_that_weighs_nothing_is_refused(weight: Any) -> None:
+    def weighted(model: nn.Module, x: Tensor) -> ft.Loss:
+        return ft.Loss(model(x).square().mean(), weight=weight)
+
+    made = ft.program(nn.Linear(2, 1), weighted, ft.optim.SGD(lr=0.1))
+    said = r"a number >= 0 or a scalar tensor as weight, got (-1|nan|shape \[2\])"
+    for use in (made.train_step, made.eval_step):
+        with pytest.raises(ft.errors.LossError, match=said):
+            use(made.init(), torch.ones(3, 2))

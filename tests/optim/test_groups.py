@@ -175,3 +175,10 @@ def test_bound_groups_compile_as_one_graph() -> None:
     expected, _ = optimizer.update(params, optimizer.init(params), params, lr)
     for path in params:
         torch.testing.assert_close(found[path], expected[path])
+
+
+def test_a_group_to_which_earlier_ones_leave_nothing_is_an_error() -> None:
+    params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
+    with pytest.raises(ConfigurationError, match=r"group 1: .*'head\.\*'.*Put it before those"):
+        groups([("*", SGD()), ("head.*", AdamW())]).bind(params)
+    assert groups([("head.*", AdamW()), ("*", SGD())]).assign(params)["body.weight"] == "1"
