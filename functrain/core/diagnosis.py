@@ -33,17 +33,21 @@ PROGRAM_ATTRIBUTES = {
 }
 
 
-def not_a_state(given: object, batch: object) -> UnsupportedError:
-    """Return the error for a value that is not a state."""
-    if isinstance(given, tuple) and given and isinstance(given[0], TrainState):
+def not_a_state(given: object, batch: object, expected: str = "TrainState") -> UnsupportedError:
+    """Return the error for a value that is not a state of the class ``expected``."""
+
+    def is_one(value: object) -> bool:
+        return type(value).__name__ == expected
+
+    if isinstance(given, tuple) and given and is_one(given[0]):
         hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
-    elif isinstance(batch, TrainState):
+    elif is_one(batch):
         hint = "the state comes first, the batch second"
-    elif isinstance(getattr(given, "state", None), TrainState):  # what fit returns
+    elif is_one(getattr(given, "state", None)):  # what fit returns
         hint = "give its state, run.state"
     else:
         hint = "begin with state = program.init(seed=0)"
-    return UnsupportedError(f"expected a TrainState, got a {type(given).__name__}: {hint}")
+    return UnsupportedError(f"expected a {expected}, got a {type(given).__name__}: {hint}")
 
 
 def refuse_members(state: TrainState) -> None:

@@ -496,10 +496,6 @@ class Program:
         scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
         return attrs.evolve(state, scheduler=scheduler)
 
-    def weights(self, state: TrainState, weights: str) -> Tensors:
-        """Return the parameters that an evaluation uses; ``weights`` as in :meth:`eval_step`."""
-        return evaluation.weights_of(self.fixed, state, weights)
-
 
 def _fitting_state() -> Any:
     # By name, because steps are imported without what only a failed one needs.

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.batch import Batch
+from functrain.core.diagnosis import not_a_state
 from functrain.core.in_place_writes import Versions
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters
 from functrain.errors.calls import explained
 from functrain.own_steps import results
-from functrain.own_steps.program import OwnProgram, OwnRecipe, initial, not_its_state
+from functrain.own_steps.program import OwnProgram, OwnRecipe, initial
 from functrain.own_steps.states import CustomState, device_of
 from functrain.tree.nodes import copy
 
@@ -66,7 +67,7 @@ class Custom(OwnProgram):
             UnsupportedError: it is something else.
         """
         if not isinstance(state, CustomState):
-            raise not_its_state(state, "CustomState", batch)
+            raise not_a_state(state, batch, "CustomState")
 
     def advanced(self, state: Any, batch: Batch, rng: torch.Generator) -> tuple[Any, Any]:
         """Call the user's step, and check what it did and returned."""

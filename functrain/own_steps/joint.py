@@ -10,6 +10,7 @@ import torch
 
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
+from functrain.core.diagnosis import not_a_state
 from functrain.core.in_place_writes import Versions
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
@@ -22,7 +23,7 @@ from functrain.errors import (
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest, unknown_attribute
 from functrain.own_steps import results
-from functrain.own_steps.program import OwnProgram, OwnRecipe, not_its_state
+from functrain.own_steps.program import OwnProgram, OwnRecipe
 from functrain.own_steps.returned_states import Given, check_names
 from functrain.own_steps.states import (
     CustomState,
@@ -123,7 +124,7 @@ class Joint(OwnProgram):
             ConfigurationError: it has other names.
         """
         if not isinstance(state, JointState):
-            raise not_its_state(state, "JointState", batch)
+            raise not_a_state(state, batch, "JointState")
         names = names_of(type(state))
         if names != list(self.programs):
             raise ConfigurationError(

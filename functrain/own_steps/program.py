@@ -20,7 +20,7 @@ from functrain.core.program import Metrics, Program
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState, without_samples
-from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named, unknown_attribute
 from functrain.own_steps import results
 from functrain.tree import NamedDict
@@ -211,16 +211,6 @@ class OwnProgram:
     def map_states(self, function: Callable[[Program, TrainState], TrainState], state: Any) -> Any:
         """Return the state with another one for the state of each of :meth:`leaves`."""
         return state
-
-
-def not_its_state(state: object, expected: str, batch: object) -> UnsupportedError:
-    """Return the error for a value that is no state of a program."""
-    hint = "begin with state = program.init(seed=0)"
-    if isinstance(state, tuple):
-        hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
-    elif type(batch).__name__ == expected:
-        hint = "the state comes first, the batch second"
-    return UnsupportedError(f"expected a {expected}, got a {type(state).__name__}: {hint}")
 
 
 def initial(seed: int, function: Callable[[int], Any]) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from functrain.core import learning_rate, nonfinite, precision, step
 from functrain.core.batch import Batch, copied
 from functrain.core.diagnosis import not_a_state, refuse_members
-from functrain.core.evaluation import evaluation_stream
+from functrain.core.evaluation import evaluation_stream, weights_of
 from functrain.core.loss import evaluate
 from functrain.core.metrics import computed
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
@@ -164,7 +164,7 @@ class Differentiable(Program):
             raise not_a_state(state, batch)
         refuse_members(state)
         recipe, model, device = self.recipe, self.fixed.model, state.device
-        params = model.writes.owned(self.weights(state, weights))
+        params = model.writes.owned(weights_of(self.fixed, state, weights))
         buffers = {path: buffer.clone() for path, buffer in state.buffers.items()}
         with (
             scoped(evaluation_stream(state), device),
