@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from functrain.core.accumulation import StepGradients, step_gradients
+from functrain.core.backward import has_reentrant_checkpoint
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
 from functrain.core.func_gradients import by_func
@@ -23,7 +24,6 @@ from functrain.core.gradients import (
     Gradients,
     GradientSink,
     emit,
-    has_reentrant_checkpoint,
     require_graph,
 )
 from functrain.core.loss import Outcome
