@@ -154,10 +154,10 @@ def refuse(module: nn.Module) -> None:
     """Refuse a module whose tensors a step cannot replace, or whose backward pass does more.
 
     Raises:
-        ModelError: it is, or has in it, a module of ``torch.jit``, a ``DistributedDataParallel``, a
-            quantized tensor, or a parameter with a hook that waits for ``.grad``.
+        ModelError: it is, or has in it, a module of ``torch.jit``, a ``DistributedDataParallel``,
+            or a parameter with a hook that waits for ``.grad``.
     """
-    _refuse_tensors(module)
+    _refuse_hooks(module)
     for path, one in module.named_modules():
         where = f"{path!r} of the model" if path else "the model"
         if isinstance(one, torch.jit.ScriptModule):
@@ -174,15 +174,9 @@ def refuse(module: nn.Module) -> None:
             )
 
 
-def _refuse_tensors(module: nn.Module) -> None:
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_quantized:
-            raise ModelError(
-                f"{name!r} is a quantized tensor, which a step can neither train nor write to. "
-                "Train the module that it was made from, with fake quantization (torchao's QAT), "
-                "and convert the trained one"
-            )
-        if tensor._post_accumulate_grad_hooks:
+def _refuse_hooks(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter._post_accumulate_grad_hooks:
             raise ModelError(
                 f"parameter {name!r} has a hook of register_post_accumulate_grad_hook, which is "
                 "called when .grad is written, and a step writes none. To change a gradient use "

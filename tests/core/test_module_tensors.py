@@ -205,15 +205,6 @@ def test_hooks_that_wait_for_grad_are_refused(given: Any) -> None:
         program(given)
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
-def test_quantized_tensors_are_refused() -> None:
-    module = network()
-    module.register_buffer("q", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
-    with pytest.raises(ModelError, match=r"'q' is a quantized tensor.*fake quantization"):
-        program(module)
-
-
 def test_distributed_data_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
