@@ -91,7 +91,7 @@ def test_what_is_chosen_on_the_device_is_what_the_host_decides(
 @pytest.mark.row(10)
 def test_a_step_that_may_raise_waits_for_any_device() -> None:
     program = normed(nonfinite="raise")
-    with pytest.raises(RuntimeError, match="meta"):
+    with pytest.raises(errors.UnsupportedError, match="meta"):
         program.train_step(program.init(device="meta"), torch.ones(4, 3, device="meta"))
 
 
