@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from functrain.transforms.graph import ahead
+from functrain.transforms.graph import inductor
 
 Run = Callable[..., Any]
 CONFIG = """
@@ -43,13 +43,13 @@ def config(tmp_path: Path) -> Path:
 def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Count the libraries that are compiled, in a cache of the test's own."""
     monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
-    compiled, compile_to_file = list[Path](), ahead.compile_to_file
+    compiled, compile_to_file = list[Path](), inductor.compile_to_file
 
     def counted(path: Path, *rest: Any) -> None:
         compiled.append(path)
         compile_to_file(path, *rest)
 
-    monkeypatch.setattr(ahead, "compile_to_file", counted)
+    monkeypatch.setattr(inductor, "compile_to_file", counted)
     return compiled
 
 
