@@ -154,28 +154,34 @@ def test_equal_graphs_have_one_name() -> None:
     assert _name(lambda x: [x + 1], torch.ones(3)) == _name(lambda x: [1 + x], torch.zeros(3))
 
 
+def _plus_one(x: Tensor) -> list[Tensor]:
+    return [x + 1]
+
+
+def _plus_two(x: Tensor) -> list[Tensor]:
+    return [x + 2]
+
+
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("function", "given", "options"),
     [
-        (_name(lambda x: [x + 1], torch.ones(3)), _name(lambda x: [x + 2], torch.ones(3))),
-        (_name(lambda x: [x + 1], torch.ones(3)), _name(lambda x: [x + 1], torch.ones(4))),
-        (_name(lambda x: [x + 1], torch.ones(3)), _name(lambda x: [x + 1], torch.ones(3).double())),
-        (
-            _name(lambda x: [x + 1], torch.ones(2, 2)),
-            _name(lambda x: [x + 1], torch.ones(4, 2)[::2]),
-        ),
-        (
-            _name(lambda x: [x + 1], torch.ones(3), max_autotune=True),
-            _name(lambda x: [x + 1], torch.ones(3), max_autotune=False),
-        ),
-        # Functions of a user, which another process may have at the same address.
-        (
-            _name(lambda x: [x + 1], torch.ones(3), joint_custom_pre_pass=print),
-            _name(lambda x: [x + 1], torch.ones(3), joint_custom_pre_pass=print),
-        ),
+        (_plus_two, torch.ones(3), {}),
+        (_plus_one, torch.ones(4), {}),
+        (_plus_one, torch.ones(3, dtype=torch.float64), {}),
+        (_plus_one, torch.ones(6)[::2], {}),
+        (_plus_one, torch.ones(3), {"max_autotune": True}),
     ],
+    ids=["constant", "shape", "dtype", "strides", "options"],
 )
-def test_other_code_has_another_name(one: str, other: str) -> None:
+def test_other_code_has_another_name(
+    function: Function, given: Tensor, options: dict[str, Any]
+) -> None:
+    assert _name(function, given, **options) != _name(_plus_one, torch.ones(3))
+
+
+def test_functions_of_a_user_have_no_name() -> None:
+    """Another process may have another function at the same address."""
+    one, other = (_name(_plus_one, torch.ones(3), joint_custom_pre_pass=print) for _ in range(2))
     assert one != other
 
 
