@@ -57,7 +57,7 @@ class Groups(Optimizer):
         for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
             self._check_used(pattern, name, params)
         assigned = {path: self._member_of(path, param) for path, param in params.items()}
-        self._check_order(set(assigned.values()))
+        self._check_order(assigned, params)
         return assigned
 
     def bind(self, params: Params) -> Groups:
@@ -173,9 +173,18 @@ class Groups(Optimizer):
             "Add a pattern for it, or end with ('*', optimizer)."
         )
 
-    def _check_order(self, used: set[str]) -> None:
-        for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
-            if name not in used and not self.allow_unused:
+    def _check_order(self, assigned: Mapping[str, str], params: Params) -> None:
+        """Refuse a group whose parameters belong to earlier groups with more, as those of "*"."""
+        used = set(assigned.values())
+        for number, (pattern, (name, _)) in enumerate(
+            zip(self.patterns, self.members, strict=True)
+        ):
+            if name in used or self.allow_unused:
+                continue
+            own = [path for path, param in params.items() if matches(pattern, path, param)]
+            takers = {assigned[path] for path in own}
+            taken = sum(taker in takers for taker in assigned.values())
+            if taken > len(own) or pattern in self.patterns[:number]:
                 raise ConfigurationError(
                     f"group {name}: all parameters that pattern {pattern!r} matches belong to "
                     "groups before it, and the first that matches has them. Put it before those"

@@ -179,6 +179,13 @@ def test_bound_groups_compile_as_one_graph() -> None:
 
 def test_a_group_to_which_earlier_ones_leave_nothing_is_an_error() -> None:
     params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
-    with pytest.raises(ConfigurationError, match=r"group 1: .*'head\.\*'.*Put it before those"):
-        groups([("*", SGD()), ("head.*", AdamW())]).bind(params)
+    for second in ("head.*", "*"):
+        with pytest.raises(ConfigurationError, match=r"group 1: .*Put it before those"):
+            groups([("*", SGD()), (second, AdamW())]).bind(params)
     assert groups([("head.*", AdamW()), ("*", SGD())]).assign(params)["body.weight"] == "1"
+
+
+def test_the_rest_may_be_nothing() -> None:
+    params = {"head.weight": torch.zeros(2), "body.weight": torch.zeros(2)}
+    members = [("head.*", SGD()), ("body.*", AdamW()), ("*", SGD())]
+    assert groups(members).assign(params) == {"head.weight": "0", "body.weight": "1"}
