@@ -137,7 +137,8 @@ def test_an_unhandled_exception_does_not_hang_at_exit(script: Path, fault: str) 
     (_, _, first), (code, _, second) = by_hand(2, script, fault)
     assert code == 1
     assert "ValueError" in second.splitlines()[-1]
-    assert "ValueError" in first or "Connection closed by peer" in first
+    # Rank 0 hears of it from rank 1, or gloo finds the connection closed, perhaps as it is made.
+    assert any(text in first for text in ("ValueError", "closed by peer", "remote worker"))
 
 
 def test_a_launch_without_its_master_ends_with_a_named_error() -> None:
