@@ -205,6 +205,26 @@ def test_constants_and_graphs_inside_count() -> None:
     assert _with_branch(1.0) == _with_branch(1.0) != _with_branch(2.0)
 
 
+def test_the_strides_that_an_operation_of_a_user_returns_count() -> None:
+    strides = (2, 1)
+
+    @torch.library.custom_op("functrain_tests::turned", mutates_args=())
+    def turned(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @turned.register_fake
+    def _(x: Tensor) -> Tensor:
+        return torch.empty_strided((2, 2), strides)
+
+    def function(x: Tensor) -> list[Tensor]:
+        return [turned(x) + 1]
+
+    before = _name(function, torch.ones(2, 2))
+    assert _name(function, torch.ones(2, 2)) == before
+    strides = (1, 2)
+    assert _name(function, torch.ones(2, 2)) != before
+
+
 def _deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield

@@ -17,7 +17,8 @@ from functrain.transforms.graph.inputs import form
 from functrain.transforms.graph.updates import Updates
 
 # Changes to these files change the code of a graph.
-_COMPILING = ("inductor.py", "kernels.py", "kept.py")
+_COMPILING = ("inductor.py", "kernels.py", "kept.py", "libraries.py", "standalone.py")
+_OF_TORCH = ("aten", "prims", "higher_order")
 
 
 def digest(
@@ -35,7 +36,8 @@ def digest(
         updates: what follows the graph.
     """
     settings = sorted((name, _identity(value)) for name, value in options.items())
-    rest = (_surroundings(inputs), settings, [form(tensor) for tensor in inputs], updates)
+    forms = [form(tensor) for tensor in inputs]
+    rest = (_own_operations(graph), _surroundings(inputs), settings, forms, updates)
     found = xxh3_128(f"{_code(graph)}{rest}".encode())
     for name, constant in sorted([*graph.named_parameters(), *graph.named_buffers()]):
         value = constant.detach().cpu().contiguous()
@@ -48,6 +50,19 @@ def _code(graph: GraphModule) -> dict[str, str]:
     """Return the code of a graph and of the graphs in it, which control flow has."""
     modules = graph.named_modules()
     return {name: one.code for name, one in modules if isinstance(one, GraphModule)}
+
+
+def _own_operations(graph: GraphModule) -> list[object]:
+    """Return the schemas of operations of a user, and the forms of what they return.
+
+    Code has them built in, while the operation itself is called by its name.
+    """
+    nodes = [
+        node for one in graph.modules() if isinstance(one, GraphModule) for node in one.graph.nodes
+    ]
+    own = [node for node in nodes if getattr(node.target, "namespace", "aten") not in _OF_TORCH]
+    # Without a form it is never the same again.
+    return [(str(node.target._schema), form(node.meta.get("val", os.urandom(16)))) for node in own]
 
 
 def _surroundings(inputs: list[Tensor]) -> tuple[object, ...]:
