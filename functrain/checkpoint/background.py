@@ -110,7 +110,7 @@ class Saver:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
-        except Exception as failure:
+        except Exception as failure:  # not hidden: raised, or noted on the first error
             if error is None:
                 raise
             error.add_note(f"in addition, a checkpoint was not saved: {failure}")

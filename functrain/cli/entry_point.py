@@ -45,7 +45,7 @@ def main() -> None:
         if not _is_printed_elsewhere(error):
             print(text, file=sys.stderr)
         sys.exit(2)
-    except Exception:
+    except Exception:  # not hidden: raised again, once torchrun's summary has it
         _record(traceback.format_exc())
         raise
 
