@@ -73,7 +73,7 @@ def program(
     Raises:
         ConfigurationError: a value is invalid, the loss takes predictions and targets instead of
             (model, batch), or it is a module with parameters of its own, which would not be
-            trained.
+            trained; or ``clip_value`` is given for complex parameters.
         ModelError: the model cannot be used.
 
     Example:
@@ -105,6 +105,7 @@ def program(
     refuse_gradients(recipe)
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))
     fixed = Fixed(recipe, taken, _trainable(taken, recipe))
+    _refuse_complex(fixed)
     return Program(fixed, learning_rate.schedules(recipe.optimizer), step.eager(fixed))
 
 
@@ -144,6 +145,17 @@ def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
             f"could be: {wanted[:8]}"
         )
     return trained
+
+
+def _refuse_complex(fixed: Fixed) -> None:
+    """Refuse to clip by value what has no order; torch fails in ``clip_grad_value_``, too."""
+    of = [path for path in fixed.trainable if fixed.model.params[path].is_complex()]
+    if of and fixed.recipe.clip_value is not None:
+        raise ConfigurationError(
+            f"clip_value: the trained parameters {of[:8]} are complex, and complex numbers have no "
+            "order by which torch could clamp them. Use clip_norm, or keep the parameters as real "
+            "numbers, torch.view_as_real(parameter), and compute with torch.view_as_complex"
+        )
 
 
 def _check_used(asked: Trainable | None, taken: FunctionalModule) -> None:

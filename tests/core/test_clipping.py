@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import functrain as ft
 from functrain.core import clipping
+from functrain.errors import ConfigurationError
 
 
 def gradients(dtype: torch.dtype, scale: float = 1.0, large: bool = False) -> list[torch.Tensor]:
@@ -82,3 +84,28 @@ def test_clipping_by_value_is_torchs(foreach: bool) -> None:
     clipped = clipping.clip_by_value(grads, 0.3, foreach)
     expected = [grad.clamp(-0.3, 0.3) for grad in grads]
     assert all(torch.equal(a, b) for a, b in zip(clipped, expected, strict=True))
+
+
+class Rotation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.phase * x).abs() * self.scale
+
+
+def test_complex_parameters_are_not_clipped_by_value() -> None:
+    def made(**options: Any) -> ft.Program:
+        loss = lambda model, x: model(x).sum()  # noqa: E731
+        return ft.program(Rotation(), loss, ft.optim.SGD(lr=0.1), **options)
+
+    with pytest.raises(
+        ConfigurationError, match=r"clip_value: .*\['phase'\] are complex.*clip_norm"
+    ):
+        made(clip_value=1.0)
+    for options in ({"clip_norm": 0.1}, {"clip_value": 1.0, "trainable": "scale"}):
+        program = made(**options)
+        _, metrics = program.train_step(program.init(), torch.ones(2))
+        assert metrics["loss"].isfinite()
