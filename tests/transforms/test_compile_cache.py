@@ -18,9 +18,12 @@ import functrain as ft
 from functrain import tree
 from functrain.errors import CompileCacheWarning
 from functrain.transforms.compile_cache import cache_directory, cached
+from functrain.transforms.graph import inductor
 from functrain.transforms.graph.ahead import compiled_ahead, prune
 from functrain.transforms.graph.digest import digest, settings_digest
 from functrain.transforms.graph.directories import private
+from functrain.transforms.graph.inductor import compile_to_file
+from functrain.transforms.graph.updates import Updates
 
 pytestmark = pytest.mark.row(50)
 
@@ -88,6 +91,34 @@ def test_a_damaged_library_is_compiled_again(
     assert packed
     assert all(part.is_relative_to(tmp_path) for part in packed)
     assert settings_digest() == settings
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "update.so"
+    library.write_bytes(b"code")
+    monkeypatch.setattr(inductor, "begin_update", lambda updates: lambda: Named(str(library)))
+    monkeypatch.setattr(torch._inductor, "aot_compile", lambda *given, **options: [])
+    monkeypatch.setattr(package, "package_aoti", lambda archive, files: None)  # writes nothing
+    graph = make_fx(lambda x: [x + 1])(torch.ones(1))
+    path = tmp_path / "cache" / "step.pt2"
+    with pytest.raises(FileNotFoundError):
+        compile_to_file(path, graph, [torch.ones(1)], {}, Updates("", 1, []))
+    assert list(path.parent.iterdir()) == []
+
+
+class Named:
+    def __init__(self, path: str) -> None:
+        self.__file__ = path
+
+
+def test_pruning_removes_an_update_without_its_package(tmp_path: Path) -> None:
+    names = ("old.so", "new.so", "whole.so", "whole.pt2")
+    for name in names:
+        (tmp_path / name).write_bytes(b"code")
+    for name in ("old.so", "whole.so", "whole.pt2"):
+        os.utime(tmp_path / name, (0, 0))
+    prune(tmp_path, 100)
+    assert {path.name for path in tmp_path.iterdir()} == set(names) - {"old.so"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from functrain.transforms.graph.libraries import load_package, load_update
 from functrain.transforms.graph.updates import Updates
 
 Callee = Callable[..., Any]
+# An update is put in its place just before the package that needs it. One that has waited for so
+# many seconds is of a process that was killed in between.
+_ABANDONED = 3600
 
 
 def compiled_ahead(
@@ -47,7 +51,7 @@ def compiled_ahead(
                 os.utime(path)  # which says that it is used
             return call
         except (RuntimeError, ImportError):
-            path.unlink(missing_ok=True)  # damaged, or of another machine
+            _remove(path)  # damaged, or of another machine
     from functrain.transforms.graph.inductor import compile_to_file
 
     compile_to_file(path, graph, inputs, options, updates)
@@ -62,6 +66,8 @@ def _loaded(path: Path, updates: Updates | None) -> Callee:
 def prune(directory: Path, limit: int) -> None:
     """Remove the libraries that were used longest ago until the rest is within a limit.
 
+    An update without its package goes, too, unless another process may be about to add that.
+
     Args:
         directory: where they are.
         limit: their size in bytes; the last one used stays.
@@ -74,5 +80,14 @@ def prune(directory: Path, limit: int) -> None:
     for number, (_, size, path) in enumerate(sorted(found, reverse=True)):
         total += size
         if number and total > limit:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".so").unlink(missing_ok=True)
+            _remove(path)
+    for update in directory.glob("*.so"):
+        with contextlib.suppress(FileNotFoundError):
+            age = time.time() - update.stat().st_mtime
+            if age > _ABANDONED and not update.with_suffix(".pt2").exists():
+                update.unlink()
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".so").unlink(missing_ok=True)

@@ -125,9 +125,14 @@ def compile_to_file(
                 graph, tuple(inputs), options={**_without_trials(), **_OPTIONS, **options, **parts}
             )
         package_aoti(str(Path(directory) / "step.pt2"), files)
-        if begun is not None:  # first: a process that finds the other file finds both
-            copy_update(begun(), path.with_suffix(".so"))
-        os.replace(Path(directory) / "step.pt2", path)
+        try:
+            if begun is not None:  # first: a process that finds the other file finds both
+                copy_update(begun(), path.with_suffix(".so"))
+            os.replace(Path(directory) / "step.pt2", path)
+        except BaseException:
+            if not path.exists():  # which another process may have put there meanwhile
+                path.with_suffix(".so").unlink(missing_ok=True)
+            raise
 
 
 def _fast() -> dict[str, Any]:
