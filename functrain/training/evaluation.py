@@ -14,7 +14,7 @@ from functrain.core.loss import LossFunction
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source, as_source
 from functrain.data.seeded_iteration import keep_generators
-from functrain.errors import EmptyBatchWarning, EmptyDatasetError
+from functrain.errors import EmptyBatchWarning, EmptyDatasetError, LossError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
@@ -106,6 +106,7 @@ def evaluate(
     Raises:
         BatchSizeError: there are several batches, and the weight of one is unknown: its size is
             not evident, and the loss returned none.
+        LossError: a metric is not reported for every batch, or a weight is below 0.
         Interrupted: ``interrupted`` returned true.
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
@@ -179,6 +180,7 @@ def _merged(
             for first in alone:
                 known_size(first)
             weight = by_member.weight_of(outcome, one)
+        _check_names(so_far, outcome.named(), index)
         for name, value in outcome.named().items():
             metric = by_member.of_batch(program, value, weight)
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
@@ -187,6 +189,21 @@ def _merged(
             "the evaluation data gave no batch: check its dataset, sampler or filter"
         )
     return so_far
+
+
+def _check_names(so_far: Mapping[str, Any], found: Mapping[str, Any], index: int) -> None:
+    """Refuse a metric that a batch lacks: its mean would be over fewer samples than others."""
+    if not so_far or so_far.keys() == found.keys():
+        return
+    name = next(iter(so_far.keys() ^ found.keys()))
+    lacks = f"batch {index} of the evaluation data has" if name in found else "earlier batches have"
+    other = "earlier ones do" if name in found else f"batch {index} of the evaluation data does"
+    raise LossError(
+        f"{lacks} the metric {name!r}, and {other} not: its number would be of fewer samples than "
+        "the others'. Report it for every batch: where there is nothing to measure, as "
+        "functrain.metrics.Mean.of(values, weights) with weights of 0, or as the empty value of "
+        "its kind, functrain.metrics.Mean.empty(device)"
+    )
 
 
 def _has_samples(batch: Batch, index: int) -> bool:

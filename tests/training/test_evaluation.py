@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from pathlib import Path
@@ -14,7 +15,12 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-from functrain.errors import ConfigurationError, MissingMetricError, MissingMetricWarning
+from functrain.errors import (
+    ConfigurationError,
+    LossError,
+    MissingMetricError,
+    MissingMetricWarning,
+)
 from functrain.training import events
 from functrain.training.early_stopping.rule import FirstOf
 
@@ -289,3 +295,32 @@ def test_an_evaluation_of_no_batches_is_refused() -> None:
     made = program()
     with pytest.raises(ConfigurationError, match=r"batches: expected .*got 0"):
         ft.evaluate(made, made.init(), batches(), batches=0)
+
+
+def of_positives(model: nn.Module, batch: Any, without: ft.metrics.Mean | None = None) -> ft.Loss:
+    """Report a metric of one class where it occurs; ``without`` where it does not."""
+    x, y = batch
+    found: dict[str, Any] = {"mean": model(x).mean()}
+    if (y == 1).any():
+        found["of positives"] = ft.metrics.Mean.of(x[y == 1].sum(1))
+    elif without is not None:
+        found["of positives"] = without
+    return ft.Loss(model(x).square().mean(), metrics=found)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1, 1, 0, 0], "earlier batches have the metric 'of positives', and batch 1 .* does not"),
+        ([0, 0, 1, 1], "batch 1 of the evaluation data has the metric 'of positives', and earlier"),
+    ],
+    ids=["first", "last"],
+)
+def test_a_metric_that_some_batches_lack_is_refused(labels: list[int], said: str) -> None:
+    x, y = columns()[0][:4], torch.tensor(labels)
+    made, data = program(loss=of_positives), [(x[:2], y[:2]), (x[2:], y[2:])]
+    with pytest.raises(LossError, match=f"{said}.*Mean.empty"):
+        ft.evaluate(made, made.init(), data)
+    remedied = program(loss=functools.partial(of_positives, without=ft.metrics.Mean.empty()))
+    found = ft.evaluate(remedied, remedied.init(), data)
+    assert found["of positives"] == pytest.approx(x[y == 1].sum(1).mean().item())
