@@ -73,7 +73,9 @@ def evaluating(
         buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
         with (
             torch.set_grad_enabled(gradients),
-            scoped(evaluation_stream(state), state.device),
+            # The user's block may wait for other threads.
+            scoped(evaluation_stream(state), state.device, alone=not own),
+            precision.autocast(fixed.recipe.precision, state.device),
             nullcontext(model.lent(params, buffers, training=False))
             if own
             else model.bound(params, buffers, training=False) as module,
@@ -87,17 +89,19 @@ def module(
 ) -> Iterator[nn.Module]:
     """Lend a module for a loss of another program; see :meth:`functrain.Program.module`."""
     differentiated = fixed.trainable if gradients else ()
-    with _lending(fixed, state, weights) as lent:
+    with (
+        _lending(fixed, state, weights) as lent,
+        precision.autocast(fixed.recipe.precision, state.device),
+    ):
         yield fixed.model.lent(lent, state.buffers, training, differentiated)
 
 
 @contextmanager
 def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]:
-    """Lend the weights of a state to a block, which computes in the program's precision."""
+    """Lend the weights of a state to a block."""
     lent = weights_of(fixed, state, weights)
     versions = Versions(lent, f"state.{weights}")
-    with precision.autocast(fixed.recipe.precision, state.device):
-        yield lent
+    yield lent
     versions.refuse_writes(
         "the block to which a module was lent",
         "The module has the tensors of the state; copy.deepcopy(module) has its own.",

@@ -20,6 +20,7 @@ from functrain.core.module_attributes import Attributes
 from functrain.core.module_copies import Factory, checked_copy, made_by, module_copy
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
 from functrain.core.optimizer import StepLayouts
+from functrain.core.rng import turn
 from functrain.core.state import Tensors
 from functrain.errors import ModelError
 
@@ -110,7 +111,8 @@ class FunctionalModule:
             given[path] = params[path].detach().clone().requires_grad_()
         tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
         self.require_paths(tensors)
-        module = self._copied(tensors)
+        with turn():  # a step in another thread binds the shell to its own tensors
+            module = self._copied(tensors)
         for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
             one.training = in_training if training else in_evaluation
         return module

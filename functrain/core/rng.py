@@ -1,16 +1,19 @@
 """Random streams as values: a stream is named by a root seed and a path, and costs nothing to find.
 
 Torch, ``random`` and NumPy draw from global generators. The two scopes here lend those generators
-to a piece of code, seeded, and put them back bit for bit afterwards.
+to a piece of code, seeded, and put them back bit for bit afterwards. All threads share the
+generators, so one thread at a time has them.
 """
 
 from __future__ import annotations
 
 import operator
+import os
 import random
 import sys
-from collections import deque
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +28,11 @@ from functrain.errors.base import warn
 
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
-_lately: deque[int] = deque(maxlen=64)  # seeds around and in scopes, of whatever thread
+_NOTHING: AbstractContextManager[object] = nullcontext()
+_PATIENCE = 60.0  # seconds
+_turn = (
+    threading.RLock()
+)  # the thread that has it uses the global generators and the shells of programs
 
 
 def derive(root: int, *path: int | str) -> int:
@@ -105,22 +112,68 @@ def device_generator(device: torch.device) -> Generator | None:
     return generator
 
 
+def _new_turn() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+# The thread that had the lock may not exist in a forked process.
+os.register_at_fork(after_in_child=_new_turn)
+
+
+def take_turn() -> threading.RLock:
+    """Wait until no other thread is in a scope; return the lock, which the caller releases."""
+    lock = _turn
+    while not lock.acquire(timeout=_PATIENCE):
+        warn(
+            f"the thread {threading.current_thread().name!r} waits for another thread to end a "
+            "step or an evaluation, because torch has one random generator for all threads. Code "
+            "within a step must not wait for another thread that makes one; threads that are to "
+            "train at the same time need processes of their own",
+            FunctrainWarning,
+        )
+    return lock
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Let no other thread be in a scope during a block; see :func:`take_turn`."""
+    lock = take_turn()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Scope:
     """The global generators, lent to the body of a ``with`` and then put back."""
 
-    __slots__ = ("_device", "_device_state", "_has_numpy", "_others", "_seed", "_state")
+    __slots__ = (
+        "_alone",
+        "_device",
+        "_device_state",
+        "_has_numpy",
+        "_lock",
+        "_no_autocast",
+        "_others",
+        "_seed",
+        "_state",
+    )
 
-    def __init__(self, seed: int, device: Generator | None) -> None:
+    def __init__(self, seed: int, device: Generator | None, alone: bool) -> None:
         self._seed = seed
         self._device = device
+        self._alone = alone
 
     def __enter__(self) -> Scope:
+        self._lock = take_turn() if self._alone else None
+        self._no_autocast = without_autocast()
+        self._no_autocast.__enter__()
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
         self._has_numpy = sys.modules.get("numpy") is not None
         lent = generators(self._has_numpy)
         self._others = lent.save()
-        _lately.extend((torch.default_generator.initial_seed(), self._seed))
         torch.default_generator.manual_seed(self._seed)
         lent.start()
         if self._device is not None:
@@ -134,20 +187,28 @@ class Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        torch.default_generator.set_state(self._state)
-        if self._device is not None:
-            self._device.set_state(self._device_state)
-        generators(self._has_numpy).restore(self._others)
-        if not self._has_numpy:
-            refuse_imported()
+        try:
+            torch.default_generator.set_state(self._state)
+            if self._device is not None:
+                self._device.set_state(self._device_state)
+            generators(self._has_numpy).restore(self._others)
+            if not self._has_numpy:
+                refuse_imported()
+        finally:
+            self._no_autocast.__exit__(kind, error, trace)
+            if self._lock is not None:
+                self._lock.release()
 
 
-def scoped(seed: int, device: torch.device | None = None) -> Scope:
+def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True) -> Scope:
     """Seed torch's, Python's and NumPy's global generators for the body of a ``with``.
+
+    The caller's autocast is off inside, because a step has the precision of its program.
 
     Args:
         seed: the seed inside, usually from :func:`derive`.
         device: the accelerator whose generator is seeded too; the CPU's always is.
+        alone: whether other threads wait until the body has ended.
 
     Returns:
         A context manager. It nests, and restores bit for bit after an exception as well.
@@ -160,7 +221,13 @@ def scoped(seed: int, device: torch.device | None = None) -> Scope:
         >>> a == b
         True
     """
-    return Scope(seed, None if device is None else device_generator(device))
+    return Scope(seed, None if device is None else device_generator(device), alone)
+
+
+def without_autocast() -> AbstractContextManager[object]:
+    """Return a context without the autocast of the caller; one of its own may begin inside."""
+    enabled = torch._C._is_any_autocast_enabled()
+    return torch._C._DisableAutocast() if enabled else _NOTHING
 
 
 def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
@@ -175,27 +242,14 @@ def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
 
     Raises:
         RandomnessError: the code did so.
-
-    Warns:
-        FunctrainWarning: another thread has seeded the generator for a step of its own.
     """
     last = torch.default_generator.initial_seed()
     if last == seed or last <= _MASK32:  # people choose small ones; torch.seed() takes 64 bits
         return
-    elsewhere = last in _lately
     with scoped(seed):
         again()
         if torch.default_generator.initial_seed() == last:
             return
-    if elsewhere:
-        warn(
-            "another thread made a step at the same time. Torch has one random generator for all "
-            "threads, so the random numbers of this step do not follow from its state, and two "
-            "threads must not share a program. Train in processes of their own, or hold a "
-            "threading.Lock around init, train_step and eval_step",
-            FunctrainWarning,
-        )
-        return
     raise RandomnessError(
         "the loss or the model seeded torch's generator from the operating system (torch.seed()), "
         "so its later random numbers do not follow from the state: the same step gives another "

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.core.rng import derive, sample_scope
+from functrain.core.rng import derive, sample_scope, turn
 from functrain.data.hugging_face import Rows
 from functrain.errors.optional import require
 
@@ -44,7 +44,7 @@ class SampleReader:
         of its own.
         """
         place_in_epoch = (epoch, index) if part is None else (epoch, index, part)
-        with sample_scope() as scope, _Place(epoch, index) as place:
+        with turn(), sample_scope() as scope, _Place(epoch, index) as place:
             together = self._together(indices)
             samples = []
             for order, sample in enumerate(indices):

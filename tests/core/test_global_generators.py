@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import errors
 from functrain.core import generator_memory, global_generators, rng
 from functrain.core.generator_memory import GeneratorMemory
 from functrain.core.global_generators import generators
@@ -335,21 +332,6 @@ class TestSystemSeeds:
         assert torch.equal(torch.get_rng_state(), before)
         with pytest.raises(RandomnessError, match=r"torch.seed\(\)"):
             own.eval_step(state, X)
-
-    def test_a_step_of_another_thread_is_not_mistaken_for_the_system(self) -> None:
-        seeds = itertools.count(1 << 40)
-
-        def in_another_thread() -> float:
-            thread = threading.Thread(target=scoped(next(seeds)).__enter__)
-            thread.start()
-            thread.join()
-            return 0.0
-
-        own = program(in_another_thread)
-        with pytest.warns(errors.FunctrainWarning, match=r"another thread"):
-            found, _ = own.train_step(own.init(), X)
-        expected, _ = program(lambda: 0.0).train_step(own.init(), X)
-        assert ft.tree.equal(found, expected)
 
     def test_a_donated_state_is_left_as_it_was(self) -> None:
         own = ft.donated(program(lambda: torch.seed() * 0.0))

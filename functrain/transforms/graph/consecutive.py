@@ -16,7 +16,7 @@ from functrain.core.batch import Batch, split
 from functrain.core.diagnosis import explain_step
 from functrain.core.metrics import reported
 from functrain.core.program import Metrics, Program
-from functrain.core.rng import Rng, scoped
+from functrain.core.rng import Rng, scoped, without_autocast
 from functrain.core.state import Counters, Donation, TrainState
 from functrain.core.step import DeviceState, Outputs
 from functrain.transforms.graph.device_step import Compiled
@@ -116,11 +116,9 @@ class Consecutive:
         leaves = [*self.leaves, *own, *flatten(rest)]
         seed = self.rng.stream("step", number) if graph.draws else None
         try:
-            if seed is None:
-                scalars, outputs = graph.run(leaves, self._begin_to_write, None)
-            else:
-                with scoped(seed, self.scalars["skipped"].device):
-                    scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
+            device = self.scalars["skipped"].device
+            with without_autocast() if seed is None else scoped(seed, device):
+                scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
         except Exception as error:
             explain_step(error, program.fixed, self.state, number, given.parts)
             raise

@@ -12,7 +12,7 @@ from functrain import tree
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.recipe import Fixed
-from functrain.core.rng import scoped
+from functrain.core.rng import scoped, without_autocast
 from functrain.core.state import Donation
 from functrain.errors import (
     CaptureError,
@@ -119,10 +119,9 @@ class Compiled:
         graph, own = found
         leaves += [*own, *flatten(rest)]
         before_write = donation.take if mine and donation is not None else _nothing
-        if graph.draws and seed is not None:
-            with scoped(seed, state["skipped"].device):
-                scalars, outputs = graph.run(leaves, before_write, seed)
-        else:
+        draws = seed if graph.draws else None
+        device = state["skipped"].device
+        with without_autocast() if draws is None else scoped(draws, device):
             scalars, outputs = graph.run(leaves, before_write, seed)
         return {**large, **scalars}, outputs
 
