@@ -52,7 +52,7 @@ class WorkerTimeoutError(FunctrainError, TimeoutError):
 
 
 class DataChangedError(FunctrainError, RuntimeError):
-    """Data differs from that of the saved run, ends before its place, or cannot be read twice."""
+    """Data differs from the saved run's, ends before its place or length, or is read only once."""
 
 
 class ReplayWarning(FunctrainWarning):

@@ -17,7 +17,7 @@ from functrain.core.state import Counters
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
-from functrain.errors import EmptyDatasetError
+from functrain.errors import DataChangedError, EmptyDatasetError
 from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
@@ -153,12 +153,26 @@ def epoch_batches(
 def _with_last(
     batches: Iterator[Batch], length: int | None, start: int
 ) -> Iterator[tuple[Batch, bool]]:
-    """Yield each batch with whether it is the last; draw ahead only if the length is unknown."""
+    """Yield each batch with whether it is the last; draw ahead only if the length is unknown.
+
+    Raises:
+        DataChangedError: the batches end before their length says so.
+    """
     if length is not None:
+        index = start
         for index, batch in enumerate(batches, start + 1):
             yield batch, index >= length
             if index >= length:
                 return
+        if index < length:
+            # Evaluations and saves at the end of the epoch were not made after the last batch.
+            raise DataChangedError(
+                f"the data has a length of {length} batches, and an epoch of it ended after "
+                f"{index}. Evaluations, early stopping and schedules depend on the end of an "
+                "epoch: correct its __len__, or remove it, and the end is found by reading ahead. "
+                "In a DataLoader the length is from its dataset, and a StopIteration in "
+                "__getitem__ ends the epoch, too"
+            )
         return
     previous: list[Batch] = []
     for batch in batches:

@@ -700,8 +700,11 @@ class TestAnyLoader:
             def __iter__(self) -> Any:
                 return iter([columns(4)] * 4)
 
-        run = ft.fit(program(), Short(), until="2 epochs")
-        assert (run.reason, run.state.counters.step) == ("max_epochs", 8)
+        with pytest.raises(errors.DataChangedError, match=r"10 batches, .* ended after 4\. Eval"):
+            ft.fit(program(), Short(), until="2 epochs", eval_data=Short())
+        with pytest.raises(errors.DataChangedError, match=r"ended after 4"):
+            list(ft.iterate(program(accumulate=3), program().init(), Short()))
+        assert ft.evaluate(program(), program().init(), Short())["loss"] > 0
 
     def test_an_evaluation_leaves_the_loaders_own_generator_as_it_was(self) -> None:
         generator = torch.Generator().manual_seed(3)
