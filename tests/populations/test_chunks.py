@@ -63,8 +63,9 @@ def test_a_compiled_population_in_chunks_has_the_same_bytes(donated: bool) -> No
     _require_same(rows, own)
 
 
-def test_a_donated_compiled_step_in_chunks_keeps_the_memory_of_the_state() -> None:
-    pop = ft.donated(ft.compiled(_population(4, plain_net, chunk_size=2)))
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_a_donated_compiled_step_in_chunks_keeps_the_memory_of_the_state(backend: str) -> None:
+    pop = ft.donated(ft.compiled(_population(4, plain_net, chunk_size=2), backend=backend))
     state, _ = trained(pop, 1)
     places = {path: leaf.data_ptr() for path, leaf in state.params.items()}
     after, _ = trained(pop, 1, state)

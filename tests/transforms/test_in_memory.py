@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from processes import run
 from torch import Tensor
-from torch._inductor.utils import fresh_cache
+from torch._inductor.utils import clear_caches, fresh_cache
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -42,10 +42,19 @@ class Compilations:
         return self.compile(*given)
 
 
-@pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compilations]:
+@pytest.fixture(scope="module")
+def _cache() -> Iterator[None]:
+    """Give these tests a cache of their own, in which a kernel is compiled once for all of them."""
     with fresh_cache():
-        yield Compilations(monkeypatch)
+        yield
+
+
+@pytest.fixture
+def compilations(_cache: None, monkeypatch: pytest.MonkeyPatch) -> Compilations:
+    for path in entries():
+        path.unlink()
+    clear_caches()  # of what this process has loaded
+    return Compilations(monkeypatch)
 
 
 def entries() -> list[Path]:
@@ -76,6 +85,10 @@ def inputs() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(20, 20), (20, 20), (2, 1, 6, 6), (3, 1, 3, 3)]
     return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def sine(x: Tensor) -> list[Tensor]:
+    return [x.sin() + 1]
 
 
 def results(call: Callable[..., Any]) -> list[Tensor]:
@@ -109,20 +122,17 @@ def test_results_need_no_gradients(compilations: Compilations) -> None:
 
 @pytest.mark.parametrize("size", [0, 10, 40, -1])
 def test_a_damaged_entry_is_compiled_again(compilations: Compilations, size: int) -> None:
-    def function(x: Tensor) -> list[Tensor]:
-        return [x.sin() + 1]
-
-    compiled(function, [torch.ones(8)])
+    compiled(sine, [torch.ones(8)])
     (path,) = entries()
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
-    (found,) = compiled(function, [torch.ones(8)])(torch.ones(8))
+    (found,) = compiled(sine, [torch.ones(8)])(torch.ones(8))
     torch.testing.assert_close(found, torch.ones(8).sin() + 1)
     assert compilations.count == 2
 
 
 def test_a_damaged_library_is_not_loaded(compilations: Compilations, tmp_path: Path) -> None:
-    compiled(lambda x: [x.sin() + 2], [torch.ones(8)])
+    compiled(sine, [torch.ones(8)])
     (path,) = entries()
     assert kept.load(path) is not None
     content = path.read_bytes()
@@ -139,10 +149,11 @@ def test_a_damaged_library_is_not_loaded(compilations: Compilations, tmp_path: P
 
 
 def test_code_is_not_loaded_from_where_others_can_write(compilations: Compilations) -> None:
-    compiled(lambda x: [x.sin() + 3], [torch.ones(8)])
+    compiled(sine, [torch.ones(8)])
     (path,) = entries()
     path.parent.chmod(0o777)
-    compiled(lambda x: [x.sin() + 3], [torch.ones(8)])
+    compiled(sine, [torch.ones(8)])
+    path.parent.chmod(0o700)
     assert compilations.count == 2
 
 
@@ -346,7 +357,7 @@ def test_torchs_own_functions_are_those_that_inductor_calls() -> None:
 
 def test_compiling_changes_no_settings(compilations: Compilations) -> None:
     before = settings_digest()
-    compiled(lambda x: [x.sin() + 4], [torch.ones(8)])
+    compiled(sine, [torch.ones(8)])
     assert settings_digest() == before
 
 
