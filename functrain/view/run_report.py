@@ -108,7 +108,7 @@ def _metrics(facts: Facts) -> Markup:
     names = [name for name in columns.names() if name not in POSITIONS]
     if not names:
         return joined()
-    heads = ("metric", "last", "at step", "least", "at step ", "greatest", "at step  ")
+    heads = ("metric", "last", "at step", "min", "at step ", "max", "at step  ")
     rows = (_metric(facts, name) for name in names)
     return joined(element("h2", "Metrics"), _table(heads, rows, heads[1:]))
 
@@ -124,8 +124,8 @@ def _metric(facts: Facts, name: str) -> list[str]:
     finite = [index for index, value in enumerate(values) if drawable(value)]
     if not finite:
         return [name, *cells(-1), "-", "-", "-", "-"]
-    least, greatest = (extreme(finite, key=values.__getitem__) for extreme in (min, max))
-    return [name, *cells(-1), *cells(least), *cells(greatest)]
+    low, high = (extreme(finite, key=values.__getitem__) for extreme in (min, max))
+    return [name, *cells(-1), *cells(low), *cells(high)]
 
 
 def _checkpoints(facts: Facts) -> Markup:
