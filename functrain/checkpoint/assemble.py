@@ -16,9 +16,8 @@ from functrain.checkpoint.format.mismatches import Anything, mismatches
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
 from functrain.checkpoint.per_parameter import match_per_parameter
-from functrain.checkpoint.placed_loading import cut
 from functrain.checkpoint.rank_errors import world_of
-from functrain.checkpoint.reader import CheckpointReader
+from functrain.checkpoint.reader import CheckpointReader, cut
 from functrain.checkpoint.translate_errors import manifest_errors
 from functrain.core.state import TrainState
 from functrain.distributed import current

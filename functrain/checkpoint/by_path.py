@@ -18,8 +18,7 @@ from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import inner_node
 from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
-from functrain.checkpoint.path_options import DROPPED, PathOptions, renamed, selected
-from functrain.checkpoint.rename import ambiguous
+from functrain.checkpoint.path_options import DROPPED, PathOptions, ambiguous, renamed, selected
 from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, Tree, path_string

@@ -12,7 +12,7 @@ from functrain.metrics.log_file import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of
 from functrain.plotting.compare import short_names
 from functrain.view.page import check_format, draw
-from functrain.view.run_logs import read_log, runs_at
+from functrain.view.report_facts import read_log, runs_at
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:

@@ -12,8 +12,7 @@ import torch.distributed as dist
 
 from functrain.distributed import failure
 from functrain.distributed.launch import Launch
-from functrain.distributed.meeting import meet
-from functrain.distributed.reports import wait_for_others
+from functrain.distributed.reports import meet, wait_for_others
 from functrain.errors import ConfigurationError, ProcessGroupError
 
 if TYPE_CHECKING:

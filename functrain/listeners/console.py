@@ -15,7 +15,7 @@ from functrain.listeners.intervals import Interval
 from functrain.listeners.process_monitors import peak_memory
 from functrain.metrics.by_member import text
 from functrain.training import events
-from functrain.training.progress.event_text import evaluation_name, nothing_to_train
+from functrain.training.progress.output import evaluation_name, nothing_to_train
 from functrain.training.progress.throughput import Throughput, clock_text
 
 STYLES = ("minimal", "standard", "verbose")

@@ -14,10 +14,10 @@ from functrain.metrics.log_file import Row
 from functrain.metrics.rows import fetch
 from functrain.plotting import Chart, Columns, Options, chart_of
 from functrain.training import events
-from functrain.training.progress.event_text import evaluation_name
-from functrain.training.progress.notebook_display import (
+from functrain.training.progress.output import (
     REFRESH_SECONDS,
     NotebookDisplay,
+    evaluation_name,
     in_notebook,
 )
 from functrain.view.charts import titled

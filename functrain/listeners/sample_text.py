@@ -15,7 +15,7 @@ from functrain.core.state import TrainState
 from functrain.errors.calls import explained
 from functrain.listeners.every import call_isolated
 from functrain.listeners.intervals import Interval
-from functrain.listeners.sinks.jsonl import step_of
+from functrain.listeners.sinks.files import step_of
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
 

@@ -14,8 +14,7 @@ from functrain.core.recipe import Recipe
 from functrain.errors import ConfigurationError
 from functrain.optim import FromTorch
 from functrain.optim.nested import nested
-from functrain.transforms.gradient_hooks import refuse_gradient_hooks
-from functrain.transforms.hyperparameters import find, replaced, with_recipe
+from functrain.transforms.hyperparameters import find, refuse_gradient_hooks, replaced, with_recipe
 from functrain.tree import items, path_string
 
 Values = Mapping[str, tuple[Any, ...]]

@@ -27,9 +27,15 @@ from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedErro
 from functrain.populations import anomalies, rates, states
 from functrain.populations import hyperparameters as named
 from functrain.populations.batches import Batches, parts
-from functrain.populations.chunks import in_chunks, part, slices
 from functrain.populations.draws import streams_of
-from functrain.populations.evaluation import evaluated, metrics_of, one_by_one
+from functrain.populations.evaluation import (
+    evaluated,
+    in_chunks,
+    metrics_of,
+    one_by_one,
+    part,
+    slices,
+)
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.replacement import replaced_by, with_value
 from functrain.populations.step import EagerMembers, Inputs

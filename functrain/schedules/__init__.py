@@ -11,14 +11,11 @@ from functrain.core.given_schedules import Constant, Lambda, as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors.elsewhere import IN_SCHEDULES
 from functrain.errors.nearest import unknown_attribute
-from functrain.schedules.cyclic import CosineRestarts, Cyclic
-from functrain.schedules.decay import Cosine, Linear, Polynomial
-from functrain.schedules.exponential import Exponential
+from functrain.schedules.cyclic import CosineRestarts, Cyclic, OneCycle
+from functrain.schedules.decay import Cosine, Exponential, InverseSqrt, Linear, Polynomial
 from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
-from functrain.schedules.inverse_sqrt import InverseSqrt
 from functrain.schedules.joined import Joined
-from functrain.schedules.one_cycle import OneCycle
 from functrain.schedules.piecewise import Piecewise
 from functrain.schedules.plateau import Plateau
 from functrain.schedules.scaled import ExponentialWarmup, Scaled
@@ -26,8 +23,7 @@ from functrain.schedules.sequential import Sequential
 from functrain.schedules.spike import Spike
 from functrain.schedules.step_decay import MultiStep, Step
 from functrain.schedules.torch_schedule import TorchSchedule
-from functrain.schedules.warmup import Warmup
-from functrain.schedules.warmup_decay import WarmupCosine, WarmupLinear
+from functrain.schedules.warmup_decay import Warmup, WarmupCosine, WarmupLinear
 from functrain.schedules.warmup_stable_decay import WarmupStableDecay
 
 __all__ = [

@@ -1,15 +1,17 @@
-"""Decays from one learning rate to another: a straight line, a cosine wave, a power."""
+"""Decays: a straight line, a cosine wave, a power, an exponential, an inverse square root."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 
-from functrain.core.schedule import ScheduleState
+from functrain.core.schedule import Schedule, ScheduleState
+from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional
-from functrain.schedules.fields import plain_float
+from functrain.schedules.fields import multiplied, plain_float
 from functrain.schedules.total_steps import WithTotalSteps, known_total_steps
 
 
@@ -109,3 +111,90 @@ class Polynomial(Decay):
     def curve(self, step: int, steps: int) -> float:
         """Return the point of the curve at `step`."""
         return self.end + (self.base - self.end) * math.pow(1 - step / steps, self.power)
+
+
+def _check_end(instance: Exponential, attribute: attrs.Attribute[Any], end: float | None) -> None:
+    base, factor = instance.base, instance.factor
+    if end is not None and (end < base if factor > 1 else end > base):
+        side = "at least" if factor > 1 else "at most"
+        raise ConfigurationError(
+            f"Exponential: with factor={factor!r}, end: expected {side} lr={base!r}, got {end!r}"
+        )
+
+
+@explained
+@attrs.frozen(repr=False)
+class Exponential(Schedule):
+    """Multiply the learning rate by `factor` at every step.
+
+    Formula: lr * factor**step, but not beyond `end`; the closed form of
+    `torch.optim.lr_scheduler.ExponentialLR` with gamma = factor, and
+    `optax.exponential_decay` with transition_steps = 1 and decay_rate = factor. To fall to the
+    fraction p in n steps, give factor = p**(1 / n). A factor above 1 makes the learning rate range
+    test of Smith (2017).
+
+    Args:
+        lr: the learning rate of the first update.
+        factor: multiplies the learning rate after each update, at least 0.
+        end: a bound that stops it; without one, a factor above 1 makes it grow forever.
+
+    Example:
+        >>> schedule = Exponential(1.0, factor=0.5, end=0.2)
+        >>> [schedule(step) for step in range(5)]
+        [1.0, 0.5, 0.25, 0.2, 0.2]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    factor: float = attrs.field(converter=plain_float, validator=number(minimum=0))
+    end: float | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(plain_float),
+        validator=[optional(number(minimum=0)), _check_end],
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr after `step` multiplications."""
+        lr = multiplied(self.base, self.factor, step)
+        if self.end is None:
+            return lr
+        return max(lr, self.end) if self.factor <= 1 else min(lr, self.end)
+
+
+_TIMESCALE = 10_000  # the default of transformers without warmup
+
+
+@explained
+@attrs.frozen(repr=False)
+class InverseSqrt(Schedule):
+    """Linear warmup from 0 to `lr`, then a fall with the inverse square root of the step.
+
+    Formula, with W the warmup and S the timescale: lr * step / W before W, then
+    lr / sqrt((step - W + S) / S): the `get_inverse_sqrt_schedule` of transformers (after
+    big_vision). With S = W, as by default, it is lr * sqrt(W / step): fairseq's `inverse_sqrt`
+    from 0 on, and the schedule of Vaswani et al. (2017), where lr = 1 / sqrt(W * d_model).
+    It has no end, and does not depend on the length of the run.
+
+    Args:
+        lr: the highest learning rate, at update number W.
+        warmup_steps: W.
+        timescale: S in steps; None is W, or 10 000 where W is 0.
+
+    Example:
+        >>> schedule = InverseSqrt(1.0, warmup_steps=4)
+        >>> [schedule(step) for step in (0, 2, 4, 16, 64)]
+        [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
+    warmup_steps: int = attrs.field(kw_only=True, validator=integer(minimum=0))
+    timescale: int | None = attrs.field(
+        default=None, kw_only=True, validator=optional(integer(minimum=1))
+    )
+
+    def lr(self, state: ScheduleState, step: int) -> float:
+        """Return the lr on the way up or on the way down."""
+        warmup = self.warmup_steps
+        if step < warmup:
+            return self.base * step / warmup
+        scale = (warmup or _TIMESCALE) if self.timescale is None else self.timescale
+        return self.base / math.sqrt((step - warmup + scale) / scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -29,3 +30,16 @@ def exactly_one(first: str, second: str) -> Callable[[Any, attrs.Attribute[Any],
             )
 
     return validate
+
+
+def multiplied(value: float, factor: float, times: int) -> float:
+    """Return ``value * factor**times``, infinity where that is too large for a float.
+
+    Example:
+        >>> multiplied(0.5, 2.0, 3), multiplied(0.5, 2.0, 10**6), multiplied(0.0, 2.0, 10**6)
+        (4.0, inf, 0.0)
+    """
+    try:
+        return value * factor**times
+    except OverflowError:
+        return math.inf if value > 0 else 0.0

@@ -12,8 +12,7 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number
-from functrain.schedules.fields import plain_float
-from functrain.schedules.multiplied import multiplied
+from functrain.schedules.fields import multiplied, plain_float
 
 
 @explained

@@ -15,7 +15,7 @@ from functrain.errors.validators import number
 from functrain.training import events
 from functrain.training.early_stopping.prediction import LEAST_POINTS, predict_final
 from functrain.training.early_stopping.rule import find, worse
-from functrain.training.progress.event_text import evaluation_name
+from functrain.training.progress.output import evaluation_name
 
 STEPS = "steps"  # the attribute of a trial with the length of its runs
 

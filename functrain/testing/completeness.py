@@ -16,11 +16,10 @@ from functrain import tree
 from functrain.core.protocol import AnyProgram
 from functrain.data import as_source
 from functrain.errors import ConfigurationError, IncompleteError
-from functrain.testing.conditions import Conditions
+from functrain.testing.conditions import ADVICE, Conditions, Influence
 from functrain.testing.factories import Importable, Make, fit_arguments, importable, is_importable
 from functrain.testing.fake_system import FILE, MOMENTS, URANDOM, FakeSystem, clocks
-from functrain.testing.fresh_process import fresh_process
-from functrain.testing.influences import ADVICE, Influence
+from functrain.testing.run_parts import fresh_process
 from functrain.testing.step_variation import StepVariation
 
 _REPEATS = 3

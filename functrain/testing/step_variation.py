@@ -14,11 +14,14 @@ import attrs
 
 from functrain import tree
 from functrain.core.protocol import AnyProgram
-from functrain.testing.conditions import Conditions
-from functrain.testing.influences import Influence
-from functrain.testing.module_attributes import ModuleAttributes, ModuleStructure, try_other_batches
+from functrain.testing.conditions import Conditions, Influence
+from functrain.testing.module_attributes import (
+    OTHER_CONDITIONS,
+    ModuleAttributes,
+    ModuleStructure,
+    try_other_batches,
+)
 from functrain.testing.observed_calls import snapshots
-from functrain.testing.other_steps import OTHER_CONDITIONS
 from functrain.testing.reachable_code import (
     caches,
     class_variables,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import attrs
+from torch.utils.data import DataLoader, default_collate
 
 from functrain.checkpoint.run_state import RunState
+from functrain.core.batch_sizes import count
 from functrain.core.protocol import AnyProgram, AnyState, State, with_counters
 from functrain.core.rng import checked_seed
 from functrain.core.state import Counters
-from functrain.data import Source
 from functrain.data.description import differences
-from functrain.data.sample_counts import count_samples
+from functrain.data.iterables import IterableSource
+from functrain.data.limited import LimitedSource
+from functrain.data.parts import CutSource
+from functrain.data.prefetched import Prefetched
+from functrain.data.source import BatchesSource, ListSource, Source
 from functrain.errors import (
     ConfigurationError,
     DataChangedError,
@@ -202,3 +207,26 @@ def _beyond(at: Counters, length: int) -> str:
         f"the state is at batch {at.batch} of epoch {at.epoch}, but an epoch of this data has "
         f"{length} batches"
     )
+
+
+def count_samples(source: Source, batches: int) -> int | None:
+    """Return the number of samples in the first batches of an epoch; ``None`` if it is unknown."""
+    if isinstance(source, Prefetched | CutSource | LimitedSource):
+        return count_samples(source.data, batches)
+    if isinstance(source, ListSource):
+        return sum(count(batch) for batch in source.batches[:batches])
+    if isinstance(source, BatchesSource):
+        data = source.batches
+        if data.collate is not None or hasattr(data.dataset, "batch_at"):
+            return None
+        return min(batches * data.batch_size, data.samples)
+    return _in_loader(source.data, batches) if isinstance(source, IterableSource) else None
+
+
+def _in_loader(loader: Any, batches: int) -> int | None:
+    # A subclass may yield other batches than its dataset and sampler imply.
+    if type(loader) is not DataLoader or loader.collate_fn is not default_collate:
+        return None
+    if loader.batch_size is None or not isinstance(loader.sampler, Sized):
+        return None
+    return min(batches * loader.batch_size, len(loader.sampler))

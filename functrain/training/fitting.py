@@ -33,12 +33,11 @@ from functrain.training.loop import run
 from functrain.training.members.decisions import MemberDecisions
 from functrain.training.phases import counting_epochs
 from functrain.training.plan import Plan
-from functrain.training.progress.default import default_bar
+from functrain.training.progress.bar import default_bar
 from functrain.training.resume import Resume
-from functrain.training.sanity import check_evaluation
 from functrain.training.session import Session
 from functrain.training.signals import Interrupts
-from functrain.training.start import start
+from functrain.training.start import check_evaluation, start
 from functrain.transforms.compile_cache import cached
 
 

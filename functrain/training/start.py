@@ -11,15 +11,21 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.state import TrainState
+from functrain.data import Source
 from functrain.data.description import describe, outline
-from functrain.errors import ResumeWarning, RunChangedError
+from functrain.data.iterables import IteratorSource
+from functrain.data.stateful import StatefulSource
+from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
 from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import compatibility
 from functrain.training.agreement import require_same_run, require_same_state
+from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
+from functrain.training.finish import ended
 from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
+from functrain.training.monitored import check_given
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside, whole
 from functrain.training.session import Session
 
@@ -165,3 +171,60 @@ def _check_unused(state: TrainState | None, saved: TrainState) -> None:
             "directory to begin with the state, or leave state= out",
             ResumeWarning,
         )
+
+
+def check_evaluation(session: Session, batches: int) -> None:
+    """Evaluate a few batches of each set, and keep none of the results.
+
+    Listeners hear nothing of it, and neither the state nor the log changes. An error leaves no
+    checkpoint behind: a run that had not begun begins from scratch.
+
+    Raises:
+        ConfigurationError: there is no set, or one cannot be read again from its beginning.
+        MissingMetricError: the run depends on a metric that the evaluation does not give.
+    """
+    plan = session.plan
+    if not batches:
+        return
+    _check_readable({name: each.data for name, each in plan.evaluations.sets.items()})
+    session.update_position(session.source.length)
+    if ended(session) is not None:
+        return
+    few, program = plan.evaluations.limited(batches), plan.program
+    whole = program.gathered(session.train)
+    try:
+        found = few.evaluated(program, whole, list(few.sets), _silent, session.interrupted)
+        seen, modes = session.world.broadcast(found)
+        if session.leads:
+            prefixes = few.prefixes(whole.ema is not None)
+            monitored = session.decisions.monitored()
+            check_given(monitored, seen, few.sets, prefixes, session.recorder.rows)
+        session.decisions.directed(seen, modes)
+    except Interrupted:
+        return  # the loop hears of the signal after the first step
+    except Exception as error:
+        error.add_note(f"in the evaluation before training, sanity_batches={batches}")
+        raise
+
+
+def _silent(event: object) -> None:
+    """Send an event to nobody."""
+
+
+def _check_readable(sets: dict[str, Source]) -> None:
+    if not sets:
+        raise ConfigurationError(
+            "sanity_batches has no effect without eval_data: give fit eval_data=, or leave it out"
+        )
+    for name, source in sets.items():
+        inner = source
+        while isinstance(held := getattr(inner, "data", None), Source):
+            inner = held
+        if isinstance(inner, IteratorSource | StatefulSource):
+            kind = type(inner.data).__name__
+            raise ConfigurationError(
+                f"sanity_batches: the evaluation data {name!r} is a {kind}, which can be read only "
+                "once or goes on where it was left, so that a few batches read before training "
+                "would be missing later. Give functrain.data.Batches, a DataLoader or a list, or "
+                "leave sanity_batches out"
+            )

@@ -16,7 +16,7 @@ from functrain.core.protocol import AnyProgram
 from functrain.errors import CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.device_step import Compiled
-from functrain.transforms.graph.directories import private
+from functrain.transforms.graph.kept import private
 from functrain.transforms.graph.lowering import Lowering
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-# The module of ``functrain.view`` whose function ``html`` shows the values of a class.
+# The module of ``functrain.view`` and its function that show the values of a class.
 _SHOWN_BY = {
-    ("functrain.core.state", "TrainState"): "state_html",
-    ("functrain.core.program", "Program"): "program_html",
-    ("functrain.core.schedule", "Schedule"): "schedule_html",
-    ("functrain.training.history", "Run"): "run_html",
-    ("functrain.training.history", "History"): "history_html",
-    ("functrain.tree.compare", "Differences"): "differences_html",
+    ("functrain.core.state", "TrainState"): ("state_html", "html"),
+    ("functrain.core.program", "Program"): ("values_html", "program_html"),
+    ("functrain.core.schedule", "Schedule"): ("schedule_html", "html"),
+    ("functrain.training.history", "Run"): ("values_html", "run_html"),
+    ("functrain.training.history", "History"): ("values_html", "history_html"),
+    ("functrain.tree.compare", "Differences"): ("values_html", "differences_html"),
 }
 
 
@@ -53,8 +53,8 @@ def html(value: object) -> str | None:
     for cls in type(value).__mro__:
         # A subclass may have a form of its own; IPython asks registered functions first.
         show: Callable[[object], str | None] | None = vars(cls).get("_repr_html_")
-        if show is None and (module := _SHOWN_BY.get((cls.__module__, cls.__name__))):
-            show = import_module(f"functrain.view.{module}").html
+        if show is None and (place := _SHOWN_BY.get((cls.__module__, cls.__name__))):
+            show = getattr(import_module(f"functrain.view.{place[0]}"), place[1])
         if show is not None:
             return show(value)
     return None

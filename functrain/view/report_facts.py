@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import yaml
 
 from functrain.checkpoint import Manifest
 from functrain.checkpoint.outline import Scalar, TensorLeaf, outline, read_tensor
-from functrain.errors import FunctrainError, NoCheckpointError, RunDirectoryError
-from functrain.plotting.columns import Columns
+from functrain.errors import FunctrainError, LogError, NoCheckpointError, RunDirectoryError
+from functrain.metrics.log_file import FILE_NAME, Row, stream
+from functrain.plotting import Columns
 from functrain.tree import path_string
 from functrain.view.run_checkpoints import CONFIG_NAME, CheckpointSummary, paths_of
-from functrain.view.run_logs import read_log
 
 # A report reads these values of a checkpoint.
 _READ = ("train.counters.", "loop.best.", "loop.early_stop.")
@@ -139,3 +140,66 @@ def _values(checkpoints: tuple[CheckpointSummary, ...], problems: list[str]) -> 
 def set_aside(directory: Path) -> list[str]:
     """Return the directories of steps that a run left behind when it went back."""
     return sorted(name for name in os.listdir(directory) if name.startswith("set-aside-"))
+
+
+# Either file makes a directory a run; a configuration may belong to several runs below it.
+_MARKS = (FILE_NAME, "FORMAT")
+
+
+@attrs.frozen(eq=False)
+class RunLog:
+    """The log of a run, up to its end or to the first damaged line.
+
+    Attributes:
+        columns: everything before that line.
+        problem: why there is no more, or ``None``.
+    """
+
+    columns: Columns
+    problem: str | None
+
+
+def read_log(directory: Path) -> RunLog:
+    """Read the log of a run directory as far as possible.
+
+    Example:
+        >>> read_log(Path("nowhere")).problem
+        'nowhere cannot be read: No such file or directory'
+    """
+    problems: list[str] = []
+
+    def rows() -> Iterator[Row]:
+        try:
+            yield from stream(directory)
+        except LogError as error:
+            problems.append(str(error))
+
+    columns = Columns.of(rows())
+    return RunLog(columns, next(iter(problems), None))
+
+
+def runs_at(paths: Sequence[Path]) -> list[Path]:
+    """Return the run directories at or below some paths, each once.
+
+    Args:
+        paths: of runs, or of directories that hold runs at any depth.
+
+    Returns:
+        Run directories, those of one path in natural order: ``seed2`` before ``seed10``. A path
+        without a run stands for itself.
+    """
+    found = [run for path in paths for run in (sorted(_below(path), key=_natural) or [path])]
+    return list({run.resolve(): run for run in found}.values())
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for place, directories, names in os.walk(path):
+        if any(mark in names for mark in _MARKS):
+            directories.clear()  # a run keeps set-aside parts of itself in directories like runs
+            yield Path(place)
+        directories[:] = [name for name in directories if not name.startswith(".")]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    words = re.split(r"(\d+)", str(path))
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in words]

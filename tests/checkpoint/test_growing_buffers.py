@@ -17,7 +17,7 @@ import functrain as ft
 from functrain.checkpoint import Anything, weights
 from functrain.errors import CheckpointMismatchError, ParameterMismatchError
 from functrain.testing import check_resumes
-from functrain.testing.fresh_process import fresh_process
+from functrain.testing.run_parts import fresh_process
 
 every_model = pytest.mark.parametrize("name", MODELS)
 # Of these a checkpoint without the run's notes does not say that the buffer grew.

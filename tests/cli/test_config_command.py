@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from functrain.cli.application import app
+from functrain.cli.entry_point import app
 from functrain.errors import ConfigError
 
 pytestmark = pytest.mark.row(46)

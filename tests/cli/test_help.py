@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import functrain
-from functrain.cli.application import app
+from functrain.cli.entry_point import app
 from functrain.cli.options import sources
 
 COMMANDS = [

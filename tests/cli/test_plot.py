@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from functrain.cli.application import app
+from functrain.cli.entry_point import app
 from functrain.errors import ConfigurationError, LogError, MissingExtraError
 from functrain.metrics.log_file import encode
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import functrain as ft
 from functrain import config, errors, tree
-from functrain.cli.application import app
+from functrain.cli.entry_point import app
 
 GAN = """
     name: gan

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from functrain.core.batch_parts import Sharing
 from functrain.data import Batches, Mixture, as_source, prefetched
 from functrain.data.parts import by_parts
-from functrain.data.rank_facts import facts
+from functrain.training.agreement import facts
 
 
 class Computed(Dataset[Tensor]):

@@ -13,7 +13,7 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import ConfigurationError, DonatedStateError
-from functrain.populations.chunks import slices
+from functrain.populations.evaluation import slices
 
 
 def _population(members: int = 5, model: Any = net, **options: Any) -> Any:

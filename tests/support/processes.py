@@ -33,7 +33,7 @@ CONTEXT.set_forkserver_preload(
         "functrain.core.constructor",
         "functrain.data",
         "functrain.distributed",
-        "functrain.cli.application",
+        "functrain.cli.entry_point",
         "functrain.cli.train",
         "functrain.examples.digits",
         "functrain.plotting.figure",

@@ -7,7 +7,7 @@ from typing import Any
 import ranks
 
 from functrain.distributed import current
-from functrain.testing.shared_memory import extents, overlaps
+from functrain.testing.observed_calls import extents, overlaps
 from functrain.testing.snapshots import changes, snapshot
 from functrain.tree.placed import local
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from functrain.testing import global_state
-from functrain.testing.shared_memory import extents, overlaps
+from functrain.testing.observed_calls import extents, overlaps
 from functrain.testing.snapshots import changes, snapshot
 from functrain.testing.variables import SavedVariable, attribute
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import functrain as ft
 from functrain import tree
 from functrain.testing import Cut, check_pure, check_resumes, check_schedule, strategies
-from functrain.testing.shared_memory import extents, overlaps
+from functrain.testing.observed_calls import extents, overlaps
 from functrain.training import events
 from functrain.training.durations import Minutes
 

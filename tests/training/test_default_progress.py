@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 import functrain as ft
-from functrain.training.progress.default import default_bar
+from functrain.training.progress.bar import default_bar
 from functrain.training.progress.line import Line, short
 from functrain.training.signals import Interrupts
 

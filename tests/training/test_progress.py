@@ -17,7 +17,7 @@ from torch import nn
 import functrain as ft
 from functrain.listeners import ProgressBar
 from functrain.training import events
-from functrain.training.progress.notebook_display import NotebookDisplay
+from functrain.training.progress.output import NotebookDisplay
 
 
 def run(console: Console, until: str = "8 steps", **options: Any) -> ft.Run:

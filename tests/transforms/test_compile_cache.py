@@ -21,8 +21,8 @@ from functrain.transforms.compile_cache import cache_directory, cached
 from functrain.transforms.graph import inductor
 from functrain.transforms.graph.ahead import compiled_ahead, prune
 from functrain.transforms.graph.digest import digest, settings_digest
-from functrain.transforms.graph.directories import private
 from functrain.transforms.graph.inductor import compile_to_file
+from functrain.transforms.graph.kept import private
 from functrain.transforms.graph.updates import Updates
 
 pytestmark = pytest.mark.row(50)

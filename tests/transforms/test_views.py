@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import functrain as ft
-from functrain.transforms.graph.views import loosen
+from functrain.transforms.graph.lowering import loosen
 
 
 class Cached(nn.Module):

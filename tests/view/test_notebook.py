@@ -35,9 +35,9 @@ class Titled(schedules.Linear):
 
 
 def test_each_class_is_where_its_name_says() -> None:
-    for (module, name), shown_by in notebook._SHOWN_BY.items():
+    for (module, name), (file, function) in notebook._SHOWN_BY.items():
         assert getattr(import_module(module), name).__name__ == name
-        assert callable(import_module(f"functrain.view.{shown_by}").html)
+        assert callable(getattr(import_module(f"functrain.view.{file}"), function))
 
 
 def test_a_shell_shows_values_and_subclasses(formatter: Any) -> None:

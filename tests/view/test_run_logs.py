@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from functrain.plotting.compare import short_names
-from functrain.view.run_logs import read_log, runs_at
+from functrain.view.report_facts import read_log, runs_at
 
 
 def test_names_are_the_shortest_that_tell_runs_apart() -> None:

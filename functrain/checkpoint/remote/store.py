@@ -15,7 +15,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.rank_errors import world_of
-from functrain.checkpoint.remote import download, pruning
+from functrain.checkpoint.remote import download
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_manifest, send
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
 from functrain.checkpoint.retention import Retention
@@ -123,7 +123,7 @@ class RemoteCheckpoints(Retention):
         with self._writing():
             objects = self.objects()
             attempt = send(objects, Path(path), None if log is None else Path(log))
-        pruning.prune(objects, self.rules, just_saved=attempt)
+        download.prune(objects, self.rules, just_saved=attempt)
         return f"{objects.url}/{attempt.name}"
 
     # -- looking -----------------------------------------------------------------------------
@@ -240,9 +240,9 @@ class RemoteCheckpoints(Retention):
         with self._reading():
             objects = self.objects()
             if dry_run:
-                said = pruning.entries(objects, attempts(objects))
-                return pruning.prunable_steps(said, self.rules)
-        return pruning.prune(objects, self.rules)
+                said = download.entries(objects, attempts(objects))
+                return download.prunable_steps(said, self.rules)
+        return download.prune(objects, self.rules)
 
     def _not_together(self) -> UnsupportedError:
         return UnsupportedError(

@@ -1,7 +1,6 @@
 """Write the metrics of a run to files and experiment trackers."""
 
-from functrain.listeners.sinks.csv import CSV
-from functrain.listeners.sinks.jsonl import JSONL
+from functrain.listeners.sinks.files import CSV, JSONL
 from functrain.listeners.sinks.mlflow import MLflow
 from functrain.listeners.sinks.sink import Destination, Sink
 from functrain.listeners.sinks.step_trackers import Trackio, WandB

@@ -21,7 +21,7 @@ from functrain.listeners.sinks.row_buffer import RowBuffer
 from functrain.metrics.by_member import flat
 from functrain.metrics.log_file import Row
 from functrain.training import events
-from functrain.training.progress.event_text import evaluation_name
+from functrain.training.progress.output import evaluation_name
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 5.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, positive
-from functrain.optim.wrappers.norms import global_norm
+from functrain.optim.wrappers.clipping import global_norm
 from functrain.optim.wrapping import Wrapper, selected, write
 
 

@@ -21,7 +21,7 @@ from functrain.training.decisions import monitor_and_mode
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import as_rule
 from functrain.training.fitting import fit
-from functrain.training.progress.event_text import evaluation_name
+from functrain.training.progress.output import evaluation_name
 from functrain.training.resume import parent_of
 from functrain.tree.hashing import merkle
 from functrain.tree.nodes import copy

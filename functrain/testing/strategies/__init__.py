@@ -16,9 +16,12 @@ from functrain.testing.strategies.models import (  # noqa: E402
     batches,
     cases,
 )
-from functrain.testing.strategies.recipes import optimizers, recipes  # noqa: E402
+from functrain.testing.strategies.recipes import (  # noqa: E402
+    optimizers,
+    recipes,
+    schedules,
+)
 from functrain.testing.strategies.runs import cuts, durations  # noqa: E402
-from functrain.testing.strategies.schedules import schedules  # noqa: E402
 from functrain.testing.strategies.trees import scalars, tensors, trees  # noqa: E402
 
 __all__ = [

@@ -1,5 +1,5 @@
 """The progress that ``fit`` shows by itself: a bar where a person looks, and nothing elsewhere.
 
-Begin with ``bar.py``; ``line.py`` lays the bar out for a width, ``default.py`` decides whether
-there is one.
+Begin with ``bar.py``, which also decides whether there is a bar; ``line.py`` lays it out for a
+width.
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rich.console import Console
@@ -14,9 +16,14 @@ from functrain import metrics
 from functrain.core.state import Counters
 from functrain.metrics.by_member import text
 from functrain.training import events
-from functrain.training.progress.event_text import continuing, evaluation_name, nothing_to_train
 from functrain.training.progress.line import Line
-from functrain.training.progress.notebook_display import REFRESH_SECONDS, NotebookDisplay
+from functrain.training.progress.output import (
+    REFRESH_SECONDS,
+    NotebookDisplay,
+    continuing,
+    evaluation_name,
+    nothing_to_train,
+)
 from functrain.training.progress.throughput import Throughput
 
 _TERMINAL_SECONDS = 0.2  # rich takes 1 ms to draw the bar
@@ -190,3 +197,32 @@ def _as_text(line: Line) -> str:
     with console.capture() as captured:
         console.print(line)
     return captured.get().rstrip()
+
+
+def default_bar(progress: bool | None, listeners: Any) -> list[Any]:
+    """Return the bar that a run shows in addition to its listeners, or nothing."""
+    # Not of an iterator, which can be read only once.
+    given = listeners if isinstance(listeners, Sequence) else ()
+    already = any(getattr(each, "shows_progress", False) for each in given)
+    shown = _is_watched() and not already if progress is None else progress
+    if not shown:
+        return []
+    # rich takes 50 ms to import, which a run without a bar saves.
+    from rich.console import Console
+
+    from functrain.training.progress.bar import ProgressBar
+
+    return [ProgressBar(Console(stderr=True))]
+
+
+def _is_watched() -> bool:
+    """Return whether a person sees the standard error, of this thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if "IPython" in sys.modules:
+        from functrain.training.progress.output import in_notebook
+
+        if in_notebook():
+            return True
+    stream = sys.stderr
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"

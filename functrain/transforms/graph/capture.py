@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import sysconfig
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,17 +27,14 @@ from torch.fx import GraphModule
 
 from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
-from functrain.transforms.graph.effects import Effects, written_constant
+from functrain.transforms.graph.effects import Effects, SameDraws, written_constant
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
-from functrain.transforms.graph.randomness import SameDraws
-from functrain.transforms.graph.small_products import DECOMPOSITIONS
 from functrain.transforms.graph.torch_internals import (
     FakeTensorMode,
     allow_nested_tracing,
     is_compiling,
     make_fx,
 )
-from functrain.transforms.graph.waiting import waiting_line
 
 _PACKAGE = Path(__file__).parents[2]
 _OWN = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, _PACKAGE))
@@ -158,3 +157,75 @@ def _is_theirs(frame: FrameSummary) -> bool:
     if frame.filename == "<string>" and frame.name == "<lambda>":  # code that torch wrote
         return False
     return path.startswith(_EXAMPLES) or not path.startswith(_OWN)
+
+
+# Multiplications up to which a loop is used; products of 64 by 64 and more were not tried.
+LIMIT = 20_000
+
+
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.mm`` of two small matrices."""
+    if not _small(a, b):
+        return NotImplemented  # type: ignore[no-any-return]
+    return (a.unsqueeze(-1) * b.unsqueeze(0)).sum(1)
+
+
+def addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``torch.addmm`` of two small matrices."""
+    if (beta, alpha) != (1, 1) or not _small(a, b):
+        return NotImplemented  # type: ignore[no-any-return]
+    return mm(a, b) + bias
+
+
+def _small(a: Tensor, b: Tensor) -> bool:
+    return a.is_cpu and a.dtype is torch.float32 and a.numel() * b.shape[1] <= LIMIT
+
+
+DECOMPOSITIONS: dict[Any, Any] = {
+    torch.ops.aten.mm.default: mm,
+    torch.ops.aten.addmm.default: addmm,
+}
+
+
+_QUIET = 2.0  # seconds in which nothing is shown
+_EVERY = 1.0
+_CLEAR = "\r\x1b[2K"  # to the beginning of the line, and erase it
+
+
+@contextlib.contextmanager
+def waiting_line(what: str, quiet: float = _QUIET) -> Iterator[None]:
+    """Show one line on the terminal while the body of a ``with`` runs, and erase it at the end.
+
+    Nothing is shown where standard error is no terminal, nor in threads other than the main one.
+
+    Args:
+        what: a description of the body.
+        quiet: seconds before the line appears.
+    """
+    # A live bar replaces the stream by one that holds text back until the end of a line.
+    stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    watched = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    if not watched or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+    writer = threading.Thread(target=_write, args=(stream, what, quiet, ended), daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+def _write(stream: Any, what: str, quiet: float, ended: threading.Event) -> None:
+    began = time.monotonic()
+    if ended.wait(quiet):
+        return
+    while True:
+        stream.write(f"{_CLEAR}{what}, {time.monotonic() - began:.0f} s")
+        stream.flush()
+        if ended.wait(_EVERY):
+            break
+    stream.write(_CLEAR)
+    stream.flush()

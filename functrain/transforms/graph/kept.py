@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.transforms.graph.directories import private
 from functrain.transforms.graph.libraries import checksum, functions
 from functrain.transforms.graph.standalone import scope_of_torch
 
@@ -123,3 +123,25 @@ def _without_gradients(call: Callee) -> Callee:
             return call(list(leaves))
 
     return without
+
+
+def private(directory: Path) -> Path:
+    """Make a directory that only this user can write to, or make sure that it is one.
+
+    Args:
+        directory: made with mode 0700, and the one above it.
+
+    Raises:
+        OSError: it cannot be made or written to, or others can write to it.
+    """
+    for one in (directory.parent, directory):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.stat(one)
+        if hasattr(os, "geteuid"):  # elsewhere a home directory has access lists of its own
+            if found.st_uid != os.geteuid():
+                raise PermissionError(f"{one} belongs to another user, who could put code there")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"others can write to {one}, and so put code there")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written to")
+    return directory

@@ -13,9 +13,10 @@ from torch.fx import GraphModule
 
 from functrain.errors import CompilationError, CompileCacheWarning
 from functrain.errors.base import warn
+from functrain.transforms.graph.aliases import Aliases
+from functrain.transforms.graph.capture import waiting_line
 from functrain.transforms.graph.torch_internals import dynamo_backend
 from functrain.transforms.graph.updates import Updates
-from functrain.transforms.graph.waiting import waiting_line
 
 Callee = Callable[..., Any]
 
@@ -79,7 +80,6 @@ class Lowering:
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
         from functrain.transforms.graph.elementwise import split
         from functrain.transforms.graph.in_memory import compiled_in_memory
-        from functrain.transforms.graph.views import loosen
 
         options = {**_settings_of_mode(self.mode), **self.options}
         updates = split(graph)
@@ -124,3 +124,21 @@ def _settings_of_mode(mode: str | None) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = torch._inductor.list_mode_options(mode)
     return {name: value for name, value in found.items() if name != "triton.cudagraphs"}
+
+
+def loosen(module: GraphModule) -> None:
+    """Turn each ``view`` of memory that nothing writes to into a ``reshape``.
+
+    A graph is captured with the strides of eager torch. Inductor's decompositions may have others:
+    it concatenates a tensor with an empty one, as key-value caches of transformers do at first, by
+    a clone, which stays transposed. A recorded ``view`` is impossible then; ``reshape`` is the same
+    view where it can be one, and copies where it cannot.
+
+    Args:
+        module: a captured graph.
+    """
+    aliases = Aliases(module.graph)
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        if not aliases.writes(node):
+            node.target = torch.ops.aten.reshape.default
+    module.recompile()

@@ -22,8 +22,7 @@ from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
-from functrain.transforms.graph.train_step import write
-from functrain.transforms.graph.writes import WriteRecorder, capture_with_copies
+from functrain.transforms.graph.train_step import WriteRecorder, capture_with_copies, write
 from functrain.tree.nodes import copy
 
 _RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.backward import has_reentrant_checkpoint
@@ -33,7 +34,6 @@ from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
 from functrain.transforms.graph.inputs import flatten
 from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
-from functrain.transforms.unrolling.tensor_hooks import RefuseTensorHooks
 from functrain.transforms.unrolling.torch_internals import is_transforming
 
 _CHECKPOINTED = (
@@ -167,3 +167,20 @@ def _written(path: str) -> UnsupportedError:
         f"the forward writes to parameter {path!r}, and a value that is written over has no "
         "gradient. Keep it in a buffer, or train with the plain program"
     )
+
+
+class RefuseTensorHooks(TorchFunctionMode):
+    """Within it no tensor takes a gradient hook.
+
+    The backward pass through the steps would call it too, with gradients of another kind.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function unless it registers a hook."""
+        if func is Tensor.register_hook:
+            raise UnsupportedError(
+                "the forward registers a gradient hook on a tensor, which differentiable training "
+                "would call a second time in the backward pass through the step: leave it out, or "
+                "train with the plain program"
+            )
+        return func(*args, **(kwargs or {}))

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from functrain.core import learning_rate, nonfinite, precision, step
 from functrain.core.batch import Batch, copied
@@ -23,9 +24,7 @@ from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import FromTorch, Lookahead
 from functrain.optim.nested import nested
-from functrain.transforms.gradient_hooks import refuse_gradient_hooks
-from functrain.transforms.hyperparameters import check, find, replaced
-from functrain.transforms.unrolling.attached import Attached
+from functrain.transforms.hyperparameters import check, find, refuse_gradient_hooks, replaced
 from functrain.transforms.unrolling.gradients import (
     differentiable_forward,
     differentiable_gradients,
@@ -223,3 +222,15 @@ def _refuse_without_derivatives(recipe: Recipe) -> None:
         reason = "detect_anomaly=True: use torch.autograd.detect_anomaly around its steps"
     if reason is not None:
         raise ConfigurationError(f"a differentiable program cannot have {reason}")
+
+
+class Attached(TorchFunctionMode):
+    """Within it ``detach`` keeps the graph.
+
+    An optimizer detaches the parameters that its first state is made of, for they may be those of a
+    module. As a function of initial values, that state depends on them.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor itself instead of a detached one."""
+        return args[0] if func is Tensor.detach else func(*args, **(kwargs or {}))
