@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -51,35 +51,36 @@ class GradientsInPiecesError(Exception):
     """
 
 
-class GradientFunction(Protocol):
-    """Gradients of ``forward`` with respect to the trainable parameters, for one batch.
+class Request(NamedTuple):
+    """Ask for the gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
-    Args:
+    Attributes:
         model: the shell.
         forward: (module, batch) -> outcome.
         trainable: paths to differentiate.
         params: all parameters; one that the forward gave other values by assignment is replaced.
         buffers: buffers that the forward may write to.
         batch: one batch on the device.
-        scale: factor on the loss before the backward pass, or ``None``.
-        sink: called with each gradient as soon as there is one, so that those of two micro-batches
-            need not be in memory together; none is returned then.
-
-    Returns:
-        Gradients (of the scaled loss), buffers after the forward, outcome.
+        scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
+        sink: may be called with each gradient as soon as there is one, so that those of two
+            micro-batches need not be in memory together; none is returned then.
     """
 
-    def __call__(
-        self,
-        model: FunctionalModule,
-        forward: Forward,
-        trainable: list[str],
-        params: Tensors,
-        buffers: Tensors,
-        batch: Batch,
-        scale: Tensor | None,
-        sink: GradientSink | None = None,
-    ) -> Gradients: ...
+    model: FunctionalModule
+    forward: Forward
+    trainable: list[str]
+    params: Tensors
+    buffers: Tensors
+    batch: Batch
+    scale: Tensor | None
+    sink: GradientSink | None = None
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return the loss as it is differentiated."""
+        return loss if self.scale is None else loss * self.scale
+
+
+GradientFunction: TypeAlias = Callable[[Request], Gradients]
 
 
 class GradientTransform(Protocol):
@@ -90,17 +91,8 @@ class GradientTransform(Protocol):
         ...
 
 
-def by_autograd(
-    model: FunctionalModule,
-    forward: Forward,
-    trainable: list[str],
-    params: Tensors,
-    buffers: Tensors,
-    batch: Batch,
-    scale: Tensor | None,
-    sink: GradientSink | None = None,
-) -> Gradients:
-    """Gradients by ``torch.autograd``; see :class:`GradientFunction`.
+def by_autograd(given: Request) -> Gradients:
+    """Return the gradients by ``torch.autograd``.
 
     Raises:
         GradientsInPiecesError: the sink was given a gradient in pieces, for the first time.
@@ -113,18 +105,19 @@ def by_autograd(
                 "leave it out; torch.no_grad() may stay"
             )
         with torch.enable_grad():
-            return by_autograd(model, forward, trainable, params, buffers, batch, scale, sink)
-    leaves = _leaves(model, params, trainable)
+            return by_autograd(given)
+    model, params, sink = given.model, given.params, given.sink
+    leaves = _leaves(model, params, given.trainable)
     bound = model.writes.bound(params, leaves)
-    with model.bound(bound, buffers, training=True) as module:
-        outcome = forward(module, batch)
-        require_graph(outcome.value, trainable)
-        loss = outcome.value if scale is None else outcome.value * scale
+    with model.bound(bound, given.buffers, training=True) as module:
+        outcome = given.forward(module, given.batch)
+        require_graph(outcome.value, given.trainable)
+        loss = given.scaled(outcome.value)
         if sink is None or model.in_pieces:
             grads = differentiated(loss, leaves, model.layouts)
         else:
             grads = {}
-            hand_over = functools.partial(sink, outcome.weight_of(batch))
+            hand_over = functools.partial(sink, outcome.weight_of(given.batch))
             model.in_pieces.update(emitted(loss, leaves, hand_over))
             if model.in_pieces:
                 raise GradientsInPiecesError
@@ -132,8 +125,7 @@ def by_autograd(
         model.writes.adopt(params, bound, model.current_params())
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     value = outcome.value.detach().clone()
-    found = Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
-    return found if sink is None or not grads else emit(found, batch, sink)
+    return Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
 
 
 def _leaves(model: FunctionalModule, params: Tensors, trainable: list[str]) -> Tensors:
@@ -143,14 +135,6 @@ def _leaves(model: FunctionalModule, params: Tensors, trainable: list[str]) -> T
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
     return leaves
-
-
-def emit(found: Gradients, batch: Batch, sink: GradientSink) -> Gradients:
-    """Hand gradients that are already complete to a ``sink``."""
-    weight = found.outcome.weight_of(batch)
-    for path, grad in found.grads.items():
-        sink(weight, path, grad)
-    return found._replace(grads={})
 
 
 def needs_gradients(error: RuntimeError) -> bool:

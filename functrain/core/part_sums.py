@@ -23,6 +23,7 @@ from functrain.core.gradients import (
     Gradients,
     GradientSink,
     GradientsInPiecesError,
+    Request,
 )
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
@@ -119,7 +120,21 @@ def differentiation(
     forward = functools.partial(evaluate, recipe.loss, device=device, precision=recipe.precision)
     if recipe.sharpness is not None:
         gradient_function = recipe.sharpness.around(gradient_function)
-    return functools.partial(gradient_function, fixed.model, forward, fixed.trainable, params)
+
+    def of_batch(
+        buffers: Tensors, batch: Batch, scale: Tensor | None, sink: GradientSink | None
+    ) -> Gradients:
+        model, trainable = fixed.model, fixed.trainable
+        given = Request(model, forward, trainable, params, buffers, batch, scale, sink)
+        found = gradient_function(given)
+        if sink is None or not found.grads:
+            return found
+        weight = found.outcome.weight_of(batch)
+        for path, grad in found.grads.items():
+            sink(weight, path, grad)
+        return found._replace(grads={})
+
+    return of_batch
 
 
 def part_stream(seed: int, number: int) -> int:

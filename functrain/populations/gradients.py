@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._functorch.eager_transforms import (
     _create_differentiable,
     _undo_create_differentiable,
@@ -13,8 +12,7 @@ from torch._functorch.eager_transforms import (
     grad_increment_nesting,
 )
 
-from functrain.core.batch import Batch
-from functrain.core.gradients import Forward, Gradients, GradientSink, emit, require_graph
+from functrain.core.gradients import Gradients, Request, require_graph
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
@@ -25,23 +23,15 @@ from functrain.transforms.graph.inputs import flatten, with_tensors
 HOOKS = "torch.func does not support hooks on saved tensors"
 
 
-def of_member(
-    model: FunctionalModule,
-    forward: Forward,
-    trainable: list[str],
-    params: Tensors,
-    buffers: Tensors,
-    batch: Batch,
-    scale: Tensor | None,
-    sink: GradientSink | None = None,
-) -> Gradients:
-    """Gradients by ``torch.func`` (see ``core.gradients.GradientFunction``).
+def of_member(given: Request) -> Gradients:
+    """Return the gradients by ``torch.func``.
 
     ``torch.func.grad`` gives a parameter that the loss does not depend on a gradient of zeros, and
     optimizers would decay it. As by autograd, it has none here.
     """
+    model, trainable = given.model, given.trainable
     with grad_increment_nesting() as level, torch.enable_grad():
-        inputs = _wrapped([params, buffers, batch], level)
+        inputs = _wrapped([given.params, given.buffers, given.batch], level)
         params, buffers, batch = inputs
         leaves = {path: params[path] for path in trainable}
         for leaf in leaves.values():
@@ -53,18 +43,17 @@ def of_member(
             refuse_other_generators(),
             model.bound(params, buffers, training=True) as module,
         ):
-            outcome = forward(module, batch)
+            outcome = given.forward(module, batch)
             after = model.current_buffers()
             _refuse_writes(model, params, versions)
         weight = None if outcome.weight is None else outcome.weight_of(batch)
-        loss = outcome.value if scale is None else outcome.value * scale
-        require_graph(loss, trainable)
+        require_graph(outcome.value, trainable)
+        loss = given.scaled(outcome.value)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
         result = [grads, after, outcome.value.detach(), weight, outcome.metrics]
         grads, after, value, weight, metrics = _unwrapped(result, level)
-    gradients = Gradients(grads, after, Outcome(value, weight, metrics))
-    return gradients if sink is None else emit(gradients, batch, sink)
+    return Gradients(grads, after, Outcome(value, weight, metrics))
 
 
 def _wrapped(tree: Any, level: int) -> Any:

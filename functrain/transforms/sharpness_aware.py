@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.batch import Batch
-from functrain.core.gradients import Forward, GradientFunction, Gradients, GradientSink, emit
-from functrain.core.model import FunctionalModule
+from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
 from functrain.core.state import Tensors
@@ -81,25 +79,15 @@ class Sharpness:
         point, and dropout draws again in the second pass.
         """
 
-        def aware(
-            model: FunctionalModule,
-            forward: Forward,
-            trainable: list[str],
-            params: Tensors,
-            buffers: Tensors,
-            batch: Batch,
-            scale: Tensor | None,
-            sink: GradientSink | None = None,
-        ) -> Gradients:
-            here = gradient(model, forward, trainable, params, buffers, batch, scale)
+        def aware(given: Request) -> Gradients:
+            params, writes = given.params, given.model.writes
+            here = gradient(given._replace(sink=None))
             # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
-            frozen = model.writes.suspects(params, trainable, donated=True)
-            worst = {**params, **self.worst(here.grads, params)}
-            worst = model.writes.owned(worst, frozen)
+            frozen = writes.suspects(params, given.trainable, donated=True)
+            worst = writes.owned({**params, **self.worst(here.grads, params)}, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
-            there = gradient(model, forward, trainable, worst, spare, batch, scale)
-            found = here._replace(grads=there.grads)
-            return found if sink is None else emit(found, batch, sink)
+            there = gradient(given._replace(params=worst, buffers=spare, sink=None))
+            return here._replace(grads=there.grads)
 
         return aware
 

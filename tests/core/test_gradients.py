@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 import functrain as ft
 from functrain import tree
 from functrain.core.accumulation import StepGradients, step_gradients
-from functrain.core.func_gradients import by_func
 from functrain.core.gradients import GradientFunction, by_autograd
 from functrain.core.part_sums import differentiation
 from functrain.errors import LossError, ModelError, UnsupportedError
+from functrain.transforms.unrolling.gradients import by_func
 
 WAYS = pytest.mark.parametrize("way", [by_autograd, by_func])
 PARTS = pytest.mark.parametrize("parts", [1, 2])

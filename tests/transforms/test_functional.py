@@ -14,7 +14,7 @@ from torch import nn
 import functrain as ft
 from functrain import tree
 from functrain.core import step
-from functrain.core.func_gradients import by_func
+from functrain.transforms.unrolling.gradients import by_func
 
 
 def device_state(state: ft.TrainState) -> step.DeviceState:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain import optim, tree
 from functrain.core import step
-from functrain.core.func_gradients import by_func
 from functrain.errors import (
     ConfigurationError,
     NonFiniteError,
@@ -24,6 +23,7 @@ from functrain.errors import (
 )
 from functrain.transforms.hyperparameters import hyperparameters
 from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
+from functrain.transforms.unrolling.gradients import by_func
 
 
 @pytest.fixture(autouse=True)

@@ -20,13 +20,7 @@ from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.backward import has_reentrant_checkpoint
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
-from functrain.core.func_gradients import by_func
-from functrain.core.gradients import (
-    Gradients,
-    GradientSink,
-    emit,
-    require_graph,
-)
+from functrain.core.gradients import Gradients, Request, require_graph
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.recipe import Fixed
@@ -58,46 +52,62 @@ def differentiable_gradients(
     return found._replace(norm=found.norm.detach() + (other - other.detach()))
 
 
-def by_graph(
-    model: FunctionalModule,
-    forward: Callable[..., Outcome],
-    trainable: list[str],
-    params: Tensors,
-    buffers: Tensors,
-    batch: Batch,
-    scale: Tensor | None,
-    sink: GradientSink | None = None,
-) -> Gradients:
-    """Gradients by ``torch.autograd``, as functions of everything that the forward depends on.
+def by_graph(given: Request) -> Gradients:
+    """Return the gradients by ``torch.autograd``, as functions of all that the forward depends on.
 
     Under ``torch.func`` and in forward mode they are those of ``by_func``.
     """
+    model, params = given.model, given.params
+    plain: Callable[..., Outcome] = given.forward
     # The mean over micro-batches is a function of their weights.
-    forward = functools.partial(forward, weight_graph=True)
+    forward = functools.partial(plain, weight_graph=True)
     if is_transforming():
         with differentiable_forward(model):
-            buffers = _batched(buffers, params, batch)
-            return by_func(model, forward, trainable, params, buffers, batch, scale, sink)
+            buffers = _batched(given.buffers, params, given.batch)
+            return by_func(given._replace(forward=forward, buffers=buffers))
     keeps_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaves = {path: _leaf(params[path]) for path in trainable}
+        leaves = {path: _leaf(params[path]) for path in given.trainable}
         bound = {**params, **leaves}
-        with model.bound(bound, buffers, training=True) as module:
+        with model.bound(bound, given.buffers, training=True) as module:
             with differentiable_forward(model):
-                outcome = forward(module, batch)
+                outcome = forward(module, given.batch)
             after = model.held_buffers()
             now = model.current_params()
         for path in bound:
             if now[path] is not bound[path]:
                 raise _written(path)
-        require_graph(outcome.value, trainable)
+        require_graph(outcome.value, given.trainable)
         grads = _differentiated(outcome.value, leaves, keeps_graph)
     if not keeps_graph:
         weight = outcome.weight.detach() if isinstance(outcome.weight, Tensor) else outcome.weight
         outcome = outcome._replace(value=outcome.value.detach(), weight=weight)
         after = {path: buffer.detach() for path, buffer in after.items()}
-    found = Gradients(grads, after, outcome)
-    return found if sink is None else emit(found, batch, sink)
+    return Gradients(grads, after, outcome)
+
+
+def by_func(given: Request) -> Gradients:
+    """Return the gradients by ``torch.func``; a trainable parameter without one has zeros."""
+    model, scaled = given.model, given.scaled
+    leaves = {path: given.params[path] for path in given.trainable}
+    frozen = {path: tensor for path, tensor in given.params.items() if path not in leaves}
+
+    # Buffers are an argument, not captured: torch.func refuses to write to what is captured.
+    def scaled_loss(
+        leaves: Tensors, frozen: Tensors, buffers: Tensors, batch: Batch
+    ) -> tuple[Tensor, tuple[Outcome, Tensors]]:
+        with model.bound({**frozen, **leaves}, buffers, training=True) as module:
+            outcome = given.forward(module, batch)
+            after = model.held_buffers()
+        # torch.func returns tensors only: an empty list stands for a weight that is taken from the
+        # batch later.
+        weight = [] if outcome.weight is None else [outcome.weight_of(batch)]
+        return scaled(outcome.value), (outcome._replace(weight=weight), after)  # type: ignore[arg-type]
+
+    differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
+    grads, (_, (outcome, after)) = differentiated(leaves, frozen, given.buffers, given.batch)
+    outcome = outcome._replace(weight=next(iter(outcome.weight), None))
+    return Gradients(grads, after, outcome)
 
 
 def _leaf(param: Tensor) -> Tensor:
