@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -88,6 +89,34 @@ class Curve:
     def fresh(self, steps: int) -> ScheduleState:
         """Return the schedule's own state before a run of so many updates."""
         return self.schedule.with_horizon(self.schedule.init(), steps)
+
+    def overruled(self) -> list[tuple[str, int, int]]:
+        """Return the lengths that the schedule was given and its state, of another one, overrules.
+
+        Returns:
+            (name, in the state, given) of each.
+
+        Example:
+            >>> from functrain.schedules import Cosine
+            >>> Curve(Cosine(0.1, steps=60), {"horizon": 30}).overruled()
+            [('steps', 30, 60)]
+        """
+        return list(_overruled(self.schedule.init(), self.own))
+
+
+def _overruled(initial: Any, saved: Any) -> Iterator[tuple[str, int, int]]:
+    if isinstance(initial, dict) and isinstance(saved, dict):
+        for key, name in (("warmup", "warmup_steps"), ("horizon", "steps")):
+            given, kept = initial.get(key), saved.get(key)
+            if isinstance(given, int) and isinstance(kept, int) and given != kept:
+                yield name, kept, given
+        pairs: Iterable[Any] = [(own, saved.get(key)) for key, own in initial.items()]
+    elif isinstance(initial, list) and isinstance(saved, list):
+        pairs = zip(initial, saved, strict=False)
+    else:
+        return
+    for pair in pairs:
+        yield from _overruled(*pair)
 
 
 def _doubling(start: int, end: int) -> Iterator[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -62,6 +64,22 @@ def refuse_members(state: TrainState) -> None:
             "pop.member(state, i), for the program of that member, pop.programs[i]; or give the "
             "state to pop.train_step or pop.eval_step"
         )
+
+
+def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
+    """Refuse parameters of other names or shapes, with which many layers would compute, too.
+
+    Raises:
+        ParameterMismatchError: names the parameters.
+    """
+    expected, given = fixed.model.params, state.params
+    found = _shapes(given) if isinstance(given, Mapping) else None
+    if found != _shapes(expected):
+        import_module("functrain.core.fitting_state").check_params(fixed, state)
+
+
+def _shapes(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: getattr(one, "shape", None) for path, one in params.items()}
 
 
 def refuse_vmap(device_step: step.DeviceStep) -> None:

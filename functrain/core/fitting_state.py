@@ -43,6 +43,16 @@ def check_state(fixed: Fixed, state: TrainState) -> None:
         raise _mismatch(problems)
 
 
+def check_params(fixed: Fixed, state: TrainState) -> None:
+    """Refuse a state whose parameters are not those of the program's model.
+
+    Raises:
+        ParameterMismatchError: they are listed.
+    """
+    if problems := _misfits(fixed, state):
+        raise _mismatch(problems)
+
+
 def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
     """Raise an error of our own in place of another where the state is of another program.
 

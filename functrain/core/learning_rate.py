@@ -15,7 +15,7 @@ from functrain.core.curve import RESTARTED, Curve
 from functrain.core.given_schedules import as_schedule, with_mode, without_mode
 from functrain.core.optimizer import Optimizer
 from functrain.core.schedule import Mode, Schedule
-from functrain.errors import ScheduleEndedError, ScheduleEndedWarning
+from functrain.errors import RecipeChangedWarning, ScheduleEndedError, ScheduleEndedWarning
 from functrain.errors.base import warn
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
@@ -199,6 +199,19 @@ def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: st
             "longer",
             ScheduleEndedWarning,
         )
+
+
+def warn_of_overruled(schedules: Schedules, state: SchedulerState) -> None:
+    """Warn of a schedule whose curve goes on as it was begun, with another length than its own."""
+    for name, curve in curves(schedules, state):
+        for field, kept, given in curve.overruled():
+            kind = type(curve.schedule).__name__
+            warn(
+                f"{name}: the state goes on with the curve that it began, {field}={kept}, and not "
+                f"with that of this {kind}, {field}={given}. To change to it: attrs.evolve(state, "
+                "scheduler=program.init().scheduler)",
+                RecipeChangedWarning,
+            )
 
 
 def _observes(schedule: Schedule) -> str | None:

@@ -21,7 +21,7 @@ from functrain.core.module_copies import Factory, checked_copy, made_by, module_
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
 from functrain.core.optimizer import StepLayouts
 from functrain.core.rng import turn
-from functrain.core.state import Tensors
+from functrain.core.state import LatestState, Tensors
 from functrain.errors import ModelError
 
 
@@ -49,6 +49,7 @@ class FunctionalModule:
         is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
         layouts: of the tensors of a step.
+        latest: the state that the latest step returned.
     """
 
     module: nn.Module
@@ -69,6 +70,7 @@ class FunctionalModule:
     is_held: bool
     in_pieces: set[str] = attrs.field(factory=set)
     layouts: StepLayouts = attrs.field(factory=StepLayouts)
+    latest: LatestState = attrs.field(factory=LatestState)
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.

@@ -34,18 +34,21 @@ def solely_held(holder: object, name: str) -> bool:
     return _EVERY_HOLDER_SHOWS and _count(holder, name) <= _BY_ATTRIBUTE
 
 
-def owns_its_tensors(state: TrainState, updated: list[str], eager: bool) -> bool:
+def owns_its_tensors(
+    state: TrainState, updated: list[str], eager: bool, of_step: bool = False
+) -> bool:
     """Return whether nothing but a state holds any tensor that a step writes to.
 
     Args:
         state: references to the state itself do not count; a donated step consumes it.
         updated: paths of the parameters that a step writes to.
         eager: whether the step itself looks for views of the parameters, after the forward.
+        of_step: whether a step returned the state, and thus has allocated its tensors.
     """
-    return _EVERY_HOLDER_SHOWS and _is_alone(state, updated, eager)
+    return _EVERY_HOLDER_SHOWS and _is_alone(state, updated, eager, of_step)
 
 
-def _is_alone(state: TrainState, updated: list[str], eager: bool) -> bool:
+def _is_alone(state: TrainState, updated: list[str], eager: bool, of_step: bool = True) -> bool:
     parts = _WRITTEN if state.ema is not None else _WRITTEN[:-1]
     if max([sys.getrefcount(getattr(state, part)) for part in parts]) > _BY_ATTRIBUTE:
         return False
@@ -53,7 +56,20 @@ def _is_alone(state: TrainState, updated: list[str], eager: bool) -> bool:
     others = _solely_held_tensors([state.buffers, state.optimizer, state.ema or {}])
     if others is None or max(_most(trained), _most(others)) > _IN_TWO:
         return False
-    return unshared(others) and (eager or unshared(trained))
+    alone = unshared(others) and (eager or unshared(trained))
+    return alone and (of_step or all(map(_is_allocated, [*trained, *others])))
+
+
+def _is_allocated(tensor: Tensor) -> bool:
+    """Return whether torch allocated the memory for this process alone.
+
+    It counts no holders of other memory: of an array (``torch.from_numpy``, DLPack) or a file.
+    """
+    tensor = local(tensor) if is_placed(tensor) else tensor
+    if tensor.layout is not torch.strided:
+        return True
+    storage = tensor.untyped_storage()
+    return storage.resizable() and not (tensor.is_cpu and storage.is_shared())
 
 
 def unshared(tensors: list[Tensor]) -> bool:

@@ -25,6 +25,7 @@ from functrain.core.diagnosis import (
     explain_step,
     not_a_state,
     refuse_members,
+    refuse_other_model,
     refuse_vmap,
 )
 from functrain.core.gradients import by_autograd
@@ -181,7 +182,8 @@ class Program:
 
         Raises:
             UnsupportedError: ``state`` is something else, or of a population.
-            ParameterMismatchError: the step failed, and the state is of another program.
+            ParameterMismatchError: the state is of another model; or the step failed, and it is of
+                another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
 
@@ -189,11 +191,16 @@ class Program:
             AnomalyWarning: loss or gradients are not finite, the step does not raise, and
                 ``detect_anomaly=True``.
             ScheduleEndedWarning: a schedule has ended with a rate of zero.
+            RecipeChangedWarning: the state has the curve of a schedule of another length.
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         refuse_members(state)
         refuse_vmap(self.device_step)
+        latest = self.fixed.model.latest
+        is_given = not latest.is_it(state)
+        if is_given:
+            refuse_other_model(self.fixed, state)
         given, parts = self.split(state, batch)
         if not given.samples:
             return without_samples(state, given), unmeasured()
@@ -202,6 +209,8 @@ class Program:
         except KeyError as error:  # groups that the state does not know
             _fitting_state().explain_schedule(error, self.fixed, state)
             raise
+        if is_given and self.zero_rate == "warn":  # in a run, fit has warned
+            learning_rate.warn_of_overruled(self.schedules, state.scheduler)
         donation = Donation(state) if self.donates else None
         lent = donation if donation is not None and self.may_write(state) else None
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
@@ -218,6 +227,7 @@ class Program:
         )
         if donation is not None:
             donation.take()
+        latest.note(updated)
         return updated, reported(outputs, lr)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
@@ -263,7 +273,8 @@ class Program:
         """Return whether a donated step may overwrite a state; otherwise it writes to copies."""
         if self.recipe.detect_anomaly:  # the step may have to be repeated from the state
             return False
-        return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step))
+        of_step = self.fixed.model.latest.is_it(state)
+        return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step), of_step)
 
     def _on_device(
         self,
@@ -348,6 +359,7 @@ class Program:
 
         Raises:
             ConfigurationError: ``weights`` is unknown, or the program keeps no average.
+            ParameterMismatchError: the state is of another model.
         """
         outcome = self.outcome(state, batch, weights)
         found = {"loss": outcome.value, **computed(outcome.metrics, state.device)}
@@ -433,6 +445,8 @@ class Program:
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         refuse_members(state)
+        if not self.fixed.model.latest.is_it(state):
+            refuse_other_model(self.fixed, state)
         return self.gathered(state)
 
     def evaluated_by(self, function: LossFunction) -> Program:

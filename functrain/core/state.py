@@ -7,6 +7,8 @@ leaf by leaf and rebuilt is the same state.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import attrs
@@ -178,6 +180,31 @@ class Donation:
         for name, value in zip(_FIELDS, self._fields, strict=False):
             object.__setattr__(self._state, name, value)
         self._fields = []
+
+
+class LatestState:
+    """The state that the latest step returned, which the next step need not check again.
+
+    It is held weakly, and changes no result.
+    """
+
+    def __init__(self) -> None:
+        self._held: Callable[[], TrainState | None] = _nothing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LatestState, ()
+
+    def note(self, state: TrainState) -> None:
+        """Note a state that a step is about to return."""
+        self._held = weakref.ref(state)
+
+    def is_it(self, state: TrainState) -> bool:
+        """Return whether a state is the noted one."""
+        return self._held() is state
+
+
+def _nothing() -> None:
+    return None
 
 
 def without_samples(state: Any, given: Split) -> Any:

@@ -160,6 +160,7 @@ class Population(Program):
         )
         if donation is not None:
             donation.take()
+        self.fixed.model.latest.note(updated)
         return updated, reported(outputs, host_lr)
 
     def _of_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from functrain.core.curve import RESTARTED, Curve
@@ -22,35 +22,6 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
     curve = Curve(schedules, state)
     merged: SchedulerState = _merged(schedules.init(), curve.own, type(schedules).__name__)
     return curve.with_own(merged)
-
-
-def overruled(curve: Curve) -> list[tuple[str, int, int]]:
-    """Return the lengths that a schedule was given and its state, of another one, overrules.
-
-    Returns:
-        (name, in the state, given) of each.
-
-    Example:
-        >>> from functrain.schedules import Cosine
-        >>> overruled(Curve(Cosine(0.1, steps=60), {"horizon": 30}))
-        [('steps', 30, 60)]
-    """
-    return list(_overruled(curve.schedule.init(), curve.own))
-
-
-def _overruled(initial: Any, saved: Any) -> Iterator[tuple[str, int, int]]:
-    if isinstance(initial, dict) and isinstance(saved, dict):
-        for key, name in (("warmup", "warmup_steps"), ("horizon", "steps")):
-            given, kept = initial.get(key), saved.get(key)
-            if isinstance(given, int) and isinstance(kept, int) and given != kept:
-                yield name, kept, given
-        pairs: Iterable[Any] = [(own, saved.get(key)) for key, own in initial.items()]
-    elif isinstance(initial, list) and isinstance(saved, list):
-        pairs = zip(initial, saved, strict=False)
-    else:
-        return
-    for pair in pairs:
-        yield from _overruled(*pair)
 
 
 def ends_before(curve: Curve, at: int, steps: int) -> bool:

@@ -16,7 +16,6 @@ from functrain.core.protocol import AnyProgram, State
 from functrain.core.state import TrainState
 from functrain.errors import (
     ConfigurationError,
-    RecipeChangedWarning,
     ScheduleEndedError,
     ScheduleEndedWarning,
 )
@@ -62,7 +61,7 @@ def scheduled(
         # How many updates of several programs a run makes, only their steps show.
         known = end if alone or schedule_end is not None else None
         scheduler = continued(program.schedules, scheduler, at, known, schedule_end)
-        _warn_of_overruled(program.schedules, scheduler)
+        learning_rate.warn_of_overruled(program.schedules, scheduler)
         return attrs.evolve(state, scheduler=scheduler)
 
     _CHOICE.check("schedule_end", schedule_end)
@@ -93,19 +92,6 @@ def continued(
         return scheduler
     function = functools.partial(_continued, at=at, steps=steps, choice=schedule_end)
     return learning_rate.map_curves(function, schedules, scheduler)
-
-
-def _warn_of_overruled(schedules: Schedules, scheduler: SchedulerState) -> None:
-    """Warn of a schedule whose curve goes on as it was begun, with another length than its own."""
-    for name, curve in learning_rate.curves(schedules, scheduler):
-        for field, kept, given in resuming.overruled(curve):
-            kind = type(curve.schedule).__name__
-            warn(
-                f"{name}: the state goes on with the curve that it began, {field}={kept}, and not "
-                f"with that of this {kind}, {field}={given}. To change to it: attrs.evolve(state, "
-                "scheduler=program.init().scheduler)",
-                RecipeChangedWarning,
-            )
 
 
 def with_resumed_schedule(

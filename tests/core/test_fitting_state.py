@@ -69,6 +69,26 @@ def test_an_edited_state_is_named_in_place_of_the_error_of_torch(name: str) -> N
         program().train_step(edit(), X)
 
 
+def as_it_is(state: Any) -> Any:
+    return state
+
+
+@pytest.mark.parametrize("transform", [as_it_is, ft.donated], ids=["plain", "donated"])
+def test_a_state_of_another_width_is_refused_though_its_layers_would_compute(
+    transform: Any,
+) -> None:
+    made = transform(program())
+    state, _ = made.train_step(made.init(), X)  # which is not checked again, and another one is
+    for use in (made.train_step, made.eval_step):
+        with pytest.raises(ParameterMismatchError, match=r"'0\.weight' has shape \[5, 4\]"):
+            use(WIDER, X)
+    for edited in ({**WIDER.params, "more": torch.ones(1)}, {"0.weight": WIDER.params["0.weight"]}):
+        with pytest.raises(ParameterMismatchError):
+            made.train_step(attrs.evolve(WIDER, params=edited), X)
+    later, _ = made.train_step(state, X)
+    assert later.counters.step == 2
+
+
 def test_a_batch_that_does_not_fit_is_no_fault_of_the_state() -> None:
     with pytest.raises(RuntimeError, match="same dtype"):
         program().train_step(STATE, X.double())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,44 @@ def test_without_counts_nothing_is_donated(monkeypatch: pytest.MonkeyPatch) -> N
     paths = list(state.params)
     assert not owns_its_tensors(state, paths, eager=False)
     assert not solely_held(state, "params")
+
+
+def of_a_file(values: Any, path: Path) -> Any:
+    path.write_bytes(values.numpy().tobytes())
+    return torch.from_file(str(path), shared=True, size=values.numel())
+
+
+# Another name for the memory of a tensor, and the tensor that goes into a state.
+MEMORY: dict[str, Any] = {
+    "array": lambda values, path: torch.from_numpy(values.numpy()),
+    "DLPack": lambda values, path: torch.from_dlpack(values.numpy()),
+    "buffer": lambda values, path: torch.frombuffer(values.numpy(), dtype=values.dtype),
+    "file": of_a_file,
+    "shared": lambda values, path: values.share_memory_(),
+}
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("place", ["params", "optimizer"])
+@pytest.mark.parametrize("name", MEMORY)
+def test_memory_that_torch_did_not_allocate_is_not_written_to(
+    name: str, place: str, compiled: Any, tmp_path: Path
+) -> None:
+    made = compiled(program(ft.optim.SGD(lr=0.1, momentum=0.9)))
+    state, _ = made.train_step(made.init(), DATA[0])
+    values = torch.arange(4.0)
+    outside = MEMORY[name](values, tmp_path / "values")
+    # An array or another process sees this, and no count of torch's shows it.
+    seen = (ctypes.c_float * 4).from_address(outside.data_ptr())
+    kept, before = outside.untyped_storage(), list(seen)
+    tensors = {path: tensor.clone() for path, tensor in state.params.items()}
+    moments = {path: tensor.clone() for path, tensor in state.optimizer["momentum_buffer"].items()}
+    (tensors if place == "params" else moments)["0.bias"] = outside
+    optimizer = {"step": state.optimizer["step"].clone(), "momentum_buffer": moments}
+    state = attrs.evolve(ft.copy(state), params=tensors, optimizer=optimizer)
+    del outside, values, tensors, moments, optimizer
+    pure, _ = made.train_step(ft.copy(state), DATA[1])
+    state, _ = ft.donated(made).train_step(state, DATA[1])
+    assert list(seen) == before
+    assert tree.diff(state, pure) == []
+    assert kept.nbytes() == 16

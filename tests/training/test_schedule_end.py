@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -402,6 +403,18 @@ class TestALengthThatTheStateOverrules:
             fit(after, 30, tmp_path)
         begun = attrs.evolve(state, scheduler=program(after).init().scheduler)
         assert fit(after, 30, state=begun).history["lr"] == [after(i) for i in range(FIRST, 30)]
+
+    def test_is_named_by_the_first_step_of_a_loop_and_by_no_other(self) -> None:
+        shorter, longer = program(Cosine(0.1, steps=50)), program(Cosine(0.1, steps=60))
+        state = shorter.init()
+        for begun in (state, shorter.train_step(state, BATCHES[0])[0]):
+            said = "steps=50, and not .* steps=60"
+            with pytest.warns(ft.errors.RecipeChangedWarning, match=said):
+                after, metrics = longer.train_step(begun, BATCHES[0])
+            assert metrics["lr"].item() == Cosine(0.1, steps=50)(begun.counters.step)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                longer.train_step(after, BATCHES[0])
 
     def test_of_the_run_is_none(self) -> None:
         """Warnings are errors here."""
