@@ -28,7 +28,8 @@ class Loss(NamedTuple):
         value: scalar tensor, the mean loss.
         weight: what the mean was taken over (tokens, say): a number or scalar tensor. ``None``
             stands for the batch size (:func:`functrain.data.size`). Micro-batches and evaluation
-            batches are averaged by it.
+            batches are averaged by it. One below 0 is an error; a tensor's value is not read for
+            it, but stands for NaN.
         metrics: by name, scalars, averaged in the same way, or values such as
             ``functrain.metrics.Accuracy.of(...)``, which are merged.
 
@@ -70,7 +71,36 @@ class Outcome(NamedTuple):
         """
         weight = known_size(batch) if self.weight is None else self.weight
         value: Any = self.value
-        return _scalar("weight", weight, torch.device("cpu") if value is None else value.device)
+        device = torch.device("cpu") if value is None else value.device
+        found = _scalar("weight", weight, device)
+        return not_negative(found) if isinstance(weight, Tensor) else found
+
+
+def not_negative(weight: Tensor) -> Tensor:
+    """Return weights with NaN in place of those below 0, so that no mean hides them.
+
+    The host must not wait for the device to look at a weight. A NaN gets as far as the numbers that
+    it reads anyway, and says the same in a graph.
+    """
+    return weight.masked_fill(weight < 0, torch.nan)
+
+
+def refuse_weight(outcome: Outcome, parts: int) -> None:
+    """Refuse the weight of a micro-batch that made the whole step NaN; waits for the device.
+
+    Args:
+        outcome: of the step.
+        parts: its micro-batches; the weight of a single one changes nothing.
+
+    Raises:
+        LossError: the sum of the weights is NaN.
+    """
+    weight = outcome.weight
+    if parts > 1 and isinstance(weight, Tensor) and bool(weight.isnan()):
+        raise LossError(
+            "Loss(value, weight, metrics): the weight of a micro-batch is below 0 or NaN, so they "
+            "have no mean. Expected a number >= 0 or a scalar tensor of one"
+        )
 
 
 LossFunction = Callable[[nn.Module, Any], Tensor | Loss]

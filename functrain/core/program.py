@@ -29,7 +29,7 @@ from functrain.core.diagnosis import (
     refuse_vmap,
 )
 from functrain.core.gradients import by_autograd
-from functrain.core.loss import LossFunction, Outcome
+from functrain.core.loss import LossFunction, Outcome, refuse_weight
 from functrain.core.metrics import computed, reported, unmeasured
 from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
@@ -326,7 +326,9 @@ class Program:
         )
         with scoped(stream, tensors["skipped"].device):
             if not locate:
-                return compute().grads, None
+                found = compute()
+                refuse_weight(found.outcome, len(parts))
+                return found.grads, None
             # By name, because steps are imported without what only a failed one needs.
             located = import_module("functrain.core.anomaly").located
             found, place = located(self.fixed.model.module, tensors, parts, compute)

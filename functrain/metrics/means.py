@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from functrain.core.loss import not_negative
 from functrain.core.precision import widest
 
 # Named tuples rather than attrs classes: a user may put their loss under ``torch.compile``, and
@@ -37,10 +38,11 @@ class Mean(NamedTuple):
         Args:
             values: of any shape.
             weights: of the same shape, or one that broadcasts to it; by default all 1. Values
-                with weight 0 are ignored, even NaN, such as the mean over an empty batch.
+                with weight 0 are ignored, even NaN, such as the mean over an empty batch; with one
+                below 0 the mean is NaN.
         """
         wide = values.detach().to(widest(values.device))
-        each = torch.ones_like(wide) if weights is None else weights.detach().to(wide)
+        each = torch.ones_like(wide) if weights is None else not_negative(weights.detach().to(wide))
         return cls((wide * each).masked_fill(each == 0, 0).sum(), each.expand_as(wide).sum())
 
     @classmethod

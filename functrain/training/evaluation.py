@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -136,11 +137,21 @@ def measure(
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers that metrics compute, for a population lists of them."""
-    means = [value for value in values.values() if isinstance(value, Mean)]
-    if means and means[0].total.ndim:
-        return by_member.numbers(values)
-    found = computed(values, means[0].total.device if means else torch.device("cpu"))
-    return {name: value.item() for name, value in found.items()}
+    means = {name: value for name, value in values.items() if isinstance(value, Mean)}
+    first = next(iter(means.values()), None)
+    if first is not None and first.total.ndim:
+        found = by_member.numbers(values)
+    else:
+        device = torch.device("cpu") if first is None else first.total.device
+        found = {name: value.item() for name, value in computed(values, device).items()}
+    for name, mean in means.items():
+        each = found[name] if isinstance(found[name], list) else [found[name]]
+        if any(map(math.isnan, each)) and bool(mean.weight.isnan().any()):
+            raise LossError(
+                f"{name!r}: the weight of a batch, or of a value of it, is below 0 or NaN, so they "
+                "have no mean. Expected weights >= 0"
+            )
+    return found
 
 
 def _merged(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
+from functrain import tree
 from functrain.errors import ConfigurationError
 
 
@@ -78,3 +79,57 @@ def test_a_weight_that_weighs_nothing_is_refused(weight: Any) -> None:
     for use in (made.train_step, made.eval_step):
         with pytest.raises(ft.errors.LossError, match=said):
             use(made.init(), torch.ones(3, 2))
+
+
+def by_sign(model: nn.Module, x: Tensor) -> ft.Loss:
+    """Weigh a batch by a tensor of the sign of its values."""
+    return ft.Loss(model(x).square().mean(), weight=x.sum().sign())
+
+
+SIGNED = [torch.ones(3, 2), -torch.ones(3, 2)]
+WAYS: dict[str, Callable[[ft.Program], Any]] = {
+    "eager": lambda made: made,
+    "donated": ft.donated,
+    "compiled": lambda made: ft.compiled(made, backend="eager"),
+}
+
+
+class TestATensorBelowZeroAsWeight:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_an_error_of_a_step_of_several_batches(self, way: str) -> None:
+        made = WAYS[way](ft.program(nn.Linear(2, 1), by_sign, ft.optim.SGD(lr=0.1), accumulate=2))
+        state = made.init()
+        with pytest.raises(ft.errors.LossError, match="weight of a micro-batch is below 0"):
+            made.train_step(state, ft.MicroBatches(SIGNED))
+        state, metrics = made.train_step(state, ft.MicroBatches([SIGNED[0], SIGNED[0]]))
+        assert metrics["loss"].isfinite()
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_skipped_without_a_look_by_that_policy(self, way: str) -> None:
+        options: Any = {"accumulate": 2, "nonfinite": "skip"}
+        made = WAYS[way](ft.program(nn.Linear(2, 1), by_sign, ft.optim.SGD(lr=0.1), **options))
+        state = made.init()
+        before = ft.copy(state.params)
+        after, metrics = made.train_step(state, ft.MicroBatches(SIGNED))
+        assert metrics["loss"].isnan()
+        assert after.counters.skipped == 1
+        assert tree.equal(after.params, before)
+
+    def test_is_an_error_of_an_evaluation(self) -> None:
+        made = ft.program(nn.Linear(2, 1), by_sign, ft.optim.SGD(lr=0.1))
+        many = ft.population(made, seeds=[0, 1])
+        for one in (made, many):
+            state: Any = one.init()
+            with pytest.raises(ft.errors.LossError, match="'loss': the weight of a batch"):
+                ft.evaluate(one, state, SIGNED)
+            assert ft.evaluate(one, state, SIGNED[:1])["loss"]
+
+    def test_is_no_matter_where_nothing_is_averaged(self) -> None:
+        made = ft.program(nn.Linear(2, 1), by_sign, ft.optim.SGD(lr=0.1))
+        _, metrics = made.train_step(made.init(), SIGNED[1])
+        assert metrics["loss"].isfinite()
+
+    def test_makes_a_metric_nan(self) -> None:
+        values = torch.tensor([1.0, 2.0])
+        assert ft.metrics.Mean.of(values, torch.tensor([2.0, -1.0])).compute().isnan()
+        assert ft.metrics.Mean.of(values, torch.tensor([2.0, 0.0])).compute() == 1.0

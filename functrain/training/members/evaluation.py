@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.loss import Outcome
+from functrain.core.loss import Outcome, not_negative
 from functrain.core.metrics import computed, merged
 from functrain.core.precision import widest
 from functrain.core.protocol import AnyProgram
@@ -60,7 +60,9 @@ def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
 def weight_of(outcome: Outcome, batch: Batch) -> Tensor:
     """Return the weight of a batch, or one for each member."""
     weight = outcome.weight
-    return weight if isinstance(weight, Tensor) and weight.ndim else outcome.weight_of(batch)
+    if isinstance(weight, Tensor) and weight.ndim:
+        return not_negative(weight)
+    return outcome.weight_of(batch)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
