@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from functrain.core import step
 from functrain.core.batch import Batch
@@ -14,6 +15,7 @@ from functrain.core.forward_errors import explain_forward, explain_out_of_memory
 from functrain.core.recipe import Fixed
 from functrain.core.state import TrainState
 from functrain.errors import UnsupportedError
+from functrain.tree.containers import tensors
 
 _ONE_STEP = "state, metrics = program.train_step(state, batch), which is the whole step"
 _WEIGHTS = "state.params; functrain.save(path, state) writes a file"
@@ -80,6 +82,35 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
 
 def _shapes(params: Mapping[str, Any]) -> dict[str, Any]:
     return {path: getattr(one, "shape", None) for path, one in params.items()}
+
+
+def refuse_derivatives(called: str, state: TrainState, batch: Batch) -> None:
+    """Refuse tensors that ``torch.func`` differentiates: metrics keep no graph, so it finds zeros.
+
+    Args:
+        called: the method.
+        state: that was given to it.
+        batch: that was given to it.
+
+    Raises:
+        UnsupportedError: there is one among them.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return
+    if any(map(_is_differentiated, tensors([step.device_state(state), batch]))):
+        raise UnsupportedError(
+            f"{called} was called below torch.func.grad, jacrev or jvp, and its results have no "
+            "derivatives. Those of functrain.differentiable(program, {}) have them"
+        )
+
+
+def _is_differentiated(tensor: Tensor) -> bool:
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
 
 
 def refuse_vmap(device_step: step.DeviceStep) -> None:

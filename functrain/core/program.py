@@ -24,6 +24,7 @@ from functrain.core.diagnosis import (
     PROGRAM_ATTRIBUTES,
     explain_step,
     not_a_state,
+    refuse_derivatives,
     refuse_members,
     refuse_other_model,
     refuse_vmap,
@@ -201,6 +202,8 @@ class Program:
         is_given = not latest.is_it(state)
         if is_given:
             refuse_other_model(self.fixed, state)
+        if step.is_eager(self.device_step):
+            refuse_derivatives("train_step", state, batch)
         given, parts = self.split(state, batch)
         if not given.samples:
             return without_samples(state, given), unmeasured()
@@ -364,6 +367,7 @@ class Program:
             ParameterMismatchError: the state is of another model.
         """
         outcome = self.outcome(state, batch, weights)
+        refuse_derivatives("eval_step", state, batch)
         found = {"loss": outcome.value, **computed(outcome.metrics, state.device)}
         return NamedDict(found)
 

@@ -1,4 +1,4 @@
-"""A step depends on its arguments only, not on other threads or the autocast of its caller."""
+"""Steps and evaluations below threads, autocast and transformations of their caller."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
 
 import functrain as ft
+from functrain import errors
 from functrain.core import rng
 
 X = torch.linspace(-1.0, 1.0, 32).reshape(8, 4)
@@ -171,3 +173,35 @@ def test_the_callers_autocast_is_off_in_custom_steps_and_evaluations() -> None:
         after, _ = custom.train_step(custom.init(), X)
         assert model(X).dtype == torch.float32
     assert after.tree["w"].dtype == torch.float32
+
+
+def replaced(state: ft.TrainState, weight: Tensor) -> ft.TrainState:
+    return attrs.evolve(state, params={**state.params, "0.weight": weight})
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
+def test_derivatives_by_torch_func_are_refused_where_they_would_be_zero(transform: Any) -> None:
+    program = made()
+    state = program.init()
+    of: dict[str, Callable[[Any], Any]] = {
+        "train_step": lambda x: program.train_step(state, x)[1]["loss"],
+        "eval_step": lambda x: program.eval_step(state, x)["loss"],
+    }
+    for name, function in of.items():
+        with pytest.raises(errors.UnsupportedError, match=rf"{name} .*functrain\.differentiable"):
+            transform(function)(X)
+    with pytest.raises(errors.UnsupportedError, match=r"functrain\.differentiable"):
+        transform(lambda w: program.eval_step(replaced(state, w), X)["loss"])(
+            state.params["0.weight"]
+        )
+    assert transform(lambda x: program.eval_step(state, X)["loss"] * x)(torch.ones(())) > 0
+    differentiable = ft.differentiable(program, {})
+    found = transform(lambda x: differentiable.eval_step(state, x)["loss"])(X)
+    assert found.abs().sum() > 0
+
+
+def test_evaluations_are_mapped_by_vmap() -> None:
+    program = made()
+    state = program.init()
+    found = torch.func.vmap(lambda x: program.eval_step(state, x)["loss"])(torch.stack([X, X]))
+    torch.testing.assert_close(found[0], program.eval_step(state, X)["loss"])
