@@ -82,6 +82,7 @@ class NonFiniteError(FunctrainError, FloatingPointError):
         culprits: list[str],
         members: int = 0,
         place: str | None = None,
+        own_step: bool = False,
     ) -> None:
         self.step = step
         self.culprits = culprits
@@ -96,6 +97,14 @@ class NonFiniteError(FunctrainError, FloatingPointError):
             where = f"no member of the {members} has finite loss and gradients"
         found = "" if place is None else f" {place[0].upper()}{place[1:]}."
         hint = ", or find the operation by detect_anomaly=True" if place is None else ""
+        if own_step:
+            super().__init__(
+                f"step {step}: the custom step reported a loss of {loss}, and the tree that it "
+                "returned was not taken. The state given to train_step is unchanged. Correct the "
+                'step; or choose nonfinite="skip" of functrain.custom, which goes on with the tree '
+                'of before, or "ignore" where such a loss is intended.'
+            )
+            return
         super().__init__(
             f"step {step}: the loss is {loss} and the update was not made ({where}).{found} The "
             "state given to train_step is unchanged. Lower the learning rate, clip gradients "

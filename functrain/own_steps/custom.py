@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,13 @@ from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
 from functrain.core.in_place_writes import Versions
+from functrain.core.program import Metrics
+from functrain.core.recipe import Nonfinite
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters
+from functrain.errors import NonFiniteError
 from functrain.errors.calls import explained
+from functrain.errors.validators import one_of
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe, initial
 from functrain.own_steps.states import CustomState, device_of
@@ -28,15 +33,17 @@ class Custom(OwnProgram):
 
     Attributes:
         begin: ``init(seed)`` of the user.
+        nonfinite: ``raise``, ``skip`` or ``ignore`` a step whose loss is not finite.
     """
 
     begin: Callable[[int], Any] = attrs.field(kw_only=True)
+    nonfinite: Nonfinite = attrs.field(default="raise", kw_only=True)
 
     @property
     def recipe(self) -> OwnRecipe:
         """The functions that the program was made of."""
         functions = {"init": self.begin, "step": self.step, "evaluate": self.evaluate}
-        return OwnRecipe(functions=functions)
+        return OwnRecipe(functions=functions, nonfinite=self.nonfinite)
 
     def init(self, seed: int = 0, device: torch.device | str | None = None) -> CustomState:
         """Return the state before the first step.
@@ -78,6 +85,22 @@ class Custom(OwnProgram):
         results.check_like(state.tree, new, "state.tree", "train_step")
         return attrs.evolve(state, tree=new), metrics
 
+    def accepted(self, before: Any, after: Any, metrics: Metrics) -> Any:
+        """Return the next state, or that of before a step to be skipped.
+
+        Raises:
+            NonFiniteError: the step reports a loss that is not finite, and the policy is to raise.
+        """
+        if self.nonfinite == "ignore" or "loss" not in metrics:
+            return after
+        loss, counters = metrics["loss"].item(), before.counters
+        if math.isfinite(loss):
+            return after
+        if self.nonfinite == "raise":
+            raise NonFiniteError(counters.step, loss, [], own_step=True)
+        skipped = attrs.evolve(counters, skipped=counters.skipped + 1)
+        return attrs.evolve(before, counters=skipped)
+
     def assessed(self, state: Any, batch: Batch, rng: torch.Generator) -> Any:
         """Call the user's evaluation, and check that it wrote to nothing."""
         assert self.evaluate is not None
@@ -92,6 +115,8 @@ def custom(
     init: Callable[[int], Any],
     train_step: Callable[[Any, Any, torch.Generator], tuple[Any, Any]],
     eval_step: Callable[[Any, Any, torch.Generator], Any] | None = None,
+    *,
+    nonfinite: Nonfinite = "raise",
 ) -> Custom:
     """Make a program of your own pure functions over a tree of tensors.
 
@@ -107,12 +132,14 @@ def custom(
             to. ``rng`` is a ``torch.Generator`` on the device of the state, seeded for this step.
         eval_step: ``eval_step(tree, batch, rng)`` returns metrics by name, a scalar loss, or a
             :class:`functrain.Loss` with the weight of the batch.
+        nonfinite: what a step with a NaN or infinite metric ``loss`` does: ``"raise"``, ``"skip"``
+            (keeps the tree, and counts the step as skipped) or ``"ignore"``.
 
     Returns:
         The program.
 
     Raises:
-        ConfigurationError: a function takes other arguments.
+        ConfigurationError: a function takes other arguments, or ``nonfinite`` is something else.
 
     Example:
         >>> import functrain as ft, torch
@@ -131,4 +158,5 @@ def custom(
     results.check_function(train_step, "train_step", ("tree", "batch", "rng"))
     if eval_step is not None:
         results.check_function(eval_step, "eval_step", ("tree", "batch", "rng"))
-    return Custom(train_step, eval_step, begin=init)
+    one_of(Nonfinite).check("nonfinite", nonfinite)
+    return Custom(train_step, eval_step, begin=init, nonfinite=nonfinite)

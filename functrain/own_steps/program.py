@@ -17,6 +17,7 @@ from functrain.core.evaluation import evaluation_stream
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
 from functrain.core.program import Metrics, Program
+from functrain.core.recipe import Nonfinite
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState, without_samples
@@ -35,22 +36,27 @@ class OwnRecipe:
     Attributes:
         functions: by the name of the argument; ``None`` where there is none.
         programs: recipes by name.
+        nonfinite: what a loss that is not finite does, where the program itself decides that.
     """
 
     functions: Mapping[str, Callable[..., Any] | None]
     programs: Mapping[str, Any] = attrs.field(factory=dict)
+    nonfinite: Nonfinite | None = None
     accumulate: int = attrs.field(default=1, init=False)
     ema: None = attrs.field(default=None, init=False)
 
     def rows(self) -> list[tuple[str, str]]:
         """Return names and values for people."""
-        return [(name, named(value)) for name, value in self.functions.items()]
+        rows = [(name, named(value)) for name, value in self.functions.items()]
+        return rows if self.nonfinite is None else [*rows, ("nonfinite", self.nonfinite)]
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe as plain data: functions by their names."""
         own = {name: None if f is None else _name(f) for name, f in self.functions.items()}
         each = {name: recipe.describe() for name, recipe in self.programs.items()}
-        return {**own, **({"programs": each} if each else {})}
+        # Earlier checkpoints say nothing of it.
+        policy = {} if self.nonfinite in (None, "raise") else {"nonfinite": self.nonfinite}
+        return {**own, **policy, **({"programs": each} if each else {})}
 
 
 def _name(function: Any) -> str:
@@ -96,6 +102,10 @@ class OwnProgram:
         """Return the state after the user's step, with the counters of before, and its metrics."""
         raise NotImplementedError
 
+    def accepted(self, before: Any, after: Any, metrics: Metrics) -> Any:
+        """Return the state with which a run goes on, with the counters of before its step."""
+        return after
+
     def assessed(self, state: Any, batch: Batch, rng: torch.Generator) -> Any:
         """Return what the user's evaluation returns."""
         raise NotImplementedError
@@ -124,6 +134,7 @@ class OwnProgram:
             UnsupportedError: ``state`` is something else.
             StepResultError: the step returned another structure, dtype or shape, or a metric that
                 is no scalar; names the paths.
+            NonFiniteError: the loss of a custom step is not finite and ``nonfinite="raise"``.
             ImpurityError: the step wrote to the state.
         """
         self.require(state, batch)
@@ -142,8 +153,9 @@ class OwnProgram:
             new, found = stepping()
             if not self.donates:
                 refuse_system_seed(stream, stepping)
-        after = counters.after(given, counters.skipped)
-        return attrs.evolve(new, counters=after), results.metrics(found, device, _called(self.step))
+        metrics = results.metrics(found, device, _called(self.step))
+        new = self.accepted(state, new, metrics)
+        return attrs.evolve(new, counters=counters.after(given, new.counters.skipped)), metrics
 
     def eval_step(self, state: Any, batch: Batch, weights: str = "params") -> Metrics:
         """Return the metrics of a batch.

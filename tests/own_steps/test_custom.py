@@ -453,3 +453,57 @@ def test_evaluations_may_differentiate() -> None:
     with torch.no_grad():
         found = program.eval_step(program.init(), own.X)
     assert not found["residual"].requires_grad
+
+
+def begin_at_zero(seed: int) -> dict[str, Tensor]:
+    return {"total": torch.zeros(())}
+
+
+def of_logarithm(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
+    """Report a loss that is NaN for values below 0, of which the tree becomes NaN, too."""
+    loss = batch.log().mean()
+    return {"total": tree["total"] + loss}, {"loss": loss}
+
+
+DATA = [torch.ones(2), torch.full((2,), 2.0), -torch.ones(2), torch.full((2,), 3.0)]
+
+
+class TestALossThatIsNotFinite:
+    def test_ends_a_run_at_that_step(self, tmp_path: Path) -> None:
+        made = ft.custom(begin_at_zero, of_logarithm)
+        with pytest.warns(errors.NonFiniteWarning, match="step 2: the custom step reported a loss"):
+            run = ft.fit(made, DATA, until="1 epoch", directory=tmp_path)
+        assert (run.reason, run.state.counters.step) == ("nonfinite", 2)
+        assert run.state.tree["total"].isfinite()
+        with pytest.raises(errors.NonFiniteError, match="nan") as caught:
+            made.train_step(run.state, DATA[2])
+        assert caught.value.step == 2
+
+    def test_is_skipped_or_ignored_by_choice(self) -> None:
+        skipping = ft.custom(begin_at_zero, of_logarithm, nonfinite="skip")
+        run = ft.fit(skipping, DATA, until="1 epoch")
+        assert run.state.tree["total"] == DATA[1][0].log() + DATA[3][0].log()
+        assert (run.state.counters.step, run.state.counters.skipped.item()) == (4, 1)
+        ignoring = ft.custom(begin_at_zero, of_logarithm, nonfinite="ignore")
+        run = ft.fit(ignoring, DATA, until="1 epoch")
+        assert run.state.tree["total"].isnan()
+        assert run.state.counters.skipped == 0
+
+    def test_is_that_of_the_program_within_a_joint_one(self) -> None:
+        def step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+            states["log"], found = programs["log"].train_step(states["log"], batch)
+            return states, found
+
+        raising = ft.custom(begin_at_zero, of_logarithm)
+        made = ft.joint({"log": raising}, step)
+        with pytest.raises(errors.NonFiniteError):
+            made.train_step(made.init(), DATA[2])
+        skipping = ft.custom(begin_at_zero, of_logarithm, nonfinite="skip")
+        made = ft.joint({"log": skipping}, step)
+        after, metrics = made.train_step(made.init(), DATA[2])
+        assert after.log.counters.skipped == 1
+        assert metrics["loss"].isnan()
+
+    def test_is_treated_in_one_of_three_ways(self) -> None:
+        with pytest.raises(errors.ConfigurationError, match=r"nonfinite: .*'drop'"):
+            ft.custom(begin_at_zero, of_logarithm, nonfinite="drop")  # type: ignore[arg-type]
