@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from functrain.checkpoint.run_state import RunState
     from functrain.core.batch import MicroBatches
     from functrain.core.constructor import program
-    from functrain.core.ema import EMA
+    from functrain.core.ema import EMA, SWA
     from functrain.core.loss import Loss
     from functrain.core.program import Program
     from functrain.core.state import TrainState
-    from functrain.core.swa import SWA
     from functrain.distributed.placement import Placement
     from functrain.distributed.sharded import sharded
     from functrain.own_steps.custom import custom
@@ -118,7 +117,7 @@ __all__ = [
 _DEFINED_IN = {
     "Checkpoints": "functrain.checkpoint",
     "EMA": "functrain.core.ema",
-    "SWA": "functrain.core.swa",
+    "SWA": "functrain.core.ema",
     "EarlyStop": "functrain.training.early_stopping",
     "Epochs": "functrain.training.durations",
     "Evaluation": "functrain.training.evaluation",

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import attrs
 
 from functrain.config.conversion import AtLeast, Described
-from functrain.core.ema import EMA
-from functrain.core.swa import SWA
+from functrain.core.ema import EMA, SWA
 from functrain.distributed.placement import Placement
 from functrain.errors import ConfigError
 from functrain.training.early_stopping.rules import EarlyStop

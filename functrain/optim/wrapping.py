@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
 import attrs
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
+from functrain.optim.groups import Groups
 
 
 class Wrapper(Optimizer, Protocol):
@@ -118,3 +119,22 @@ def selected(condition: Tensor, new: Any, old: Any) -> Any:
         name: selected(condition, value, old[name]) if name in old else value
         for name, value in new.items()
     }
+
+
+def nested(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """Yield an optimizer and those in it: members of groups, what wrappers are around.
+
+    Args:
+        optimizer: any.
+
+    Example:
+        >>> from functrain.optim import SGD, Adam, Centralize, groups
+        >>> made = Centralize(groups([("*.bias", SGD(0.1)), ("*", Adam(0.1))]))
+        >>> [type(one).__name__ for one in nested(made)]
+        ['Centralize', 'Groups', 'SGD', 'Adam']
+    """
+    yield optimizer
+    members = [member for _, member in optimizer.members] if isinstance(optimizer, Groups) else []
+    inner = getattr(optimizer, "optimizer", None)
+    for one in [*members, *([inner] if isinstance(inner, Optimizer) else [])]:
+        yield from nested(one)

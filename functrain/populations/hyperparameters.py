@@ -13,7 +13,7 @@ from functrain.core.program import Program
 from functrain.core.recipe import Recipe
 from functrain.errors import ConfigurationError
 from functrain.optim import FromTorch
-from functrain.optim.nested import nested
+from functrain.optim.wrapping import nested
 from functrain.transforms.hyperparameters import find, refuse_gradient_hooks, replaced, with_recipe
 from functrain.tree import items, path_string
 

@@ -14,7 +14,7 @@ from functrain.core.protocol import require_one_step, require_plain
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim import FromTorch
-from functrain.optim.nested import nested
+from functrain.optim.wrapping import nested
 from functrain.transforms.graph.device_step import Compiled
 from functrain.transforms.graph.lowering import Lowering
 

@@ -9,7 +9,7 @@ Begin with ``notebook.py`` and ``run_report.py``.
   ``report_findings`` judges whether the run has ended and collects problems.
 * ``page``: an HTML page, and a chart in a file.
 * ``run_checkpoints``: what is in the directories of runs.
-* ``markup`` and ``plain_text``: text that is safe to show.
+* ``blocks`` and ``plain_text``: text that is safe to show.
 """
 
 from importlib import import_module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functrain.errors import MissingExtraError
 from functrain.plotting import Chart
-from functrain.view.markup import Markup, element
+from functrain.view.blocks import Markup, element
 
 _STYLE = (
     "display:block;width:100%;height:auto;stroke-linejoin:round;font-family:system-ui,sans-serif"

@@ -9,8 +9,8 @@ from pathlib import Path
 from functrain.errors import ConfigurationError
 from functrain.plotting import Chart
 from functrain.plotting.curves import FORMATS, figure_of
+from functrain.view.blocks import Markup, element
 from functrain.view.charts import charts
-from functrain.view.markup import Markup, element
 
 # No network and no script, in case a name smuggles one into the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -11,7 +11,7 @@ from functrain.plotting.chart import chart_of
 from functrain.plotting.metric_names import POSITIONS
 from functrain.plotting.points import drawable
 from functrain.tree.printing import byte_size
-from functrain.view.markup import Markup, element, joined
+from functrain.view.blocks import Markup, element, joined
 from functrain.view.page import chart_html, page
 from functrain.view.plain_text import metrics_text, moment
 from functrain.view.report_facts import Facts, read_facts

@@ -11,9 +11,8 @@ from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.plotting import Columns, Options, chart_of
 from functrain.plotting.curves import rates
-from functrain.view.blocks import block, code, folding, quiet
+from functrain.view.blocks import Markup, block, code, element, folding, joined, quiet
 from functrain.view.charts import charts
-from functrain.view.markup import Markup, element, joined
 
 # A schedule without an end is drawn for the first of these run lengths that it fits into.
 _ASSUMED = (1000, 10_000, 100_000, 1_000_000)

@@ -11,8 +11,7 @@ from functrain.core.state import TrainState, is_consumed
 from functrain.plotting.colors import BETWEEN
 from functrain.tree.nodes import Key, Leaf, Tree, children, is_node, items
 from functrain.tree.printing import byte_size, summary, totals
-from functrain.view.blocks import block, code, folding, quiet, table
-from functrain.view.markup import Markup, element
+from functrain.view.blocks import Markup, block, code, element, folding, quiet, table
 from functrain.view.value_summary import ValueSummary, histogram, in_words, value_summaries
 
 # A node shows so many children; the rest is only counted.

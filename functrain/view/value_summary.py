@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.tree.elements import as_integers, is_opaque
-from functrain.view.markup import Markup, element
+from functrain.view.blocks import Markup, element
 
 _SAMPLED = 4096
 _BINS = 24

@@ -15,9 +15,8 @@ from functrain.schedules import Constant
 from functrain.training.history import History, Run
 from functrain.tree.compare import Difference, ulps_text
 from functrain.tree.nodes import path_string
-from functrain.view.blocks import block, code, folding, quiet, table
+from functrain.view.blocks import Markup, block, code, element, folding, joined, quiet, table
 from functrain.view.charts import titled
-from functrain.view.markup import Markup, element, joined
 from functrain.view.plain_text import apart, number
 from functrain.view.schedule_html import curve
 

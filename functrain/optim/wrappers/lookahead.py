@@ -13,10 +13,9 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from functrain.optim.nested import nested
 from functrain.optim.update_counts import aligned
 from functrain.optim.wrappers.float32_state import Float32State
-from functrain.optim.wrapping import Wrapper, selected, write
+from functrain.optim.wrapping import Wrapper, nested, selected, write
 
 
 def _keeps_weights(optimizer: Optimizer) -> bool:

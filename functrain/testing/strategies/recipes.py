@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from functrain import optim
 from functrain import schedules as fs
-from functrain.core.ema import EMA
-from functrain.core.swa import SWA
+from functrain.core.ema import EMA, SWA
 
 PRECISIONS = ("float32", "bf16", "fp16")
 

@@ -23,7 +23,7 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import FromTorch, Lookahead
-from functrain.optim.nested import nested
+from functrain.optim.wrapping import nested
 from functrain.transforms.hyperparameters import check, find, refuse_gradient_hooks, replaced
 from functrain.transforms.unrolling.gradients import (
     differentiable_forward,
