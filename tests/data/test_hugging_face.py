@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from data_kinds import CutAt
+from late import Late
 from torch.utils.data import DataLoader, default_collate
 
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches
 
-datasets = pytest.importorskip("datasets")
+datasets = Late("datasets")
 pytestmark = pytest.mark.row(30)
 
 

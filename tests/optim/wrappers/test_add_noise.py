@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from late import Late
 from torch import Tensor
 
 from functrain.optim import SGD
 from functrain.optim.wrappers import AddNoise
 from functrain.optim.wrappers.add_noise import normal
 
-stats = pytest.importorskip("scipy.stats")
+stats = Late("scipy.stats")
 
 pytestmark = pytest.mark.row(13)
 

@@ -1,0 +1,19 @@
+"""Packages that the first test that uses them imports, and not every process that collects it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+class Late:
+    """A module by name; a test that uses it is skipped where its package is missing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # pytest looks for __test__ in all that a module holds
+            raise AttributeError(attribute)
+        return getattr(pytest.importorskip(self._name), attribute)
