@@ -129,6 +129,7 @@ def test_donation_changes_no_bit_of_captured_steps(made: tuple[Any, ft.Program],
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.row(50)
 def test_a_run_through_inductor_resumes(tally: Tally) -> None:
     recipe = {"optimizer": ft.optim.AdamW(lr=0.01), "ema": 0.9, "clip_norm": 0.1}

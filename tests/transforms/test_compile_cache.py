@@ -65,7 +65,32 @@ def test_a_library_planted_in_a_run_directory_is_not_run(
     assert kept.stat().st_ino == inode  # loaded, not compiled again
 
 
+def _damaged(directory: Path, graph: Any, given: list[Tensor]) -> Path:
+    path = directory / f"{digest(graph, given, {})}.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("step/data", bytes(1000))
+    path.write_bytes(path.read_bytes()[:500])
+    return path
+
+
+def test_a_damaged_library_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def compile_to_file(path: Path, *rest: Any) -> None:
+        asked.append(path.exists())
+        _damaged(tmp_path, *rest[:2])
+
+    monkeypatch.setattr(inductor, "compile_to_file", compile_to_file)
+    given = [torch.ones(8)]
+    graph = make_fx(lambda x: [x.sin() + 1])(*given)
+    _damaged(tmp_path, graph, given)
+    with pytest.raises(RuntimeError):  # the other one is damaged, too, and is not compiled again
+        compiled_ahead(tmp_path, graph, given, {})
+    assert asked == [False]
+
+
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_library_is_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +104,7 @@ def test_a_damaged_library_is_compiled_again(
     monkeypatch.setattr(package, "package_aoti", noted)
     settings, given = settings_digest(), [torch.ones(8)]
     graph = make_fx(lambda x: [x.sin() + 1])(*given)
-    path = tmp_path / f"{digest(graph, given, {})}.pt2"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("step/data", bytes(1000))
-    path.write_bytes(path.read_bytes()[:500])
+    path = _damaged(tmp_path, graph, given)
     (found,) = compiled_ahead(tmp_path, graph, given, {})(*given)
     torch.testing.assert_close(found, torch.ones(8).sin() + 1)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]

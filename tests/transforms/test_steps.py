@@ -114,17 +114,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+COMPILED = ("plain", "accumulated")
+GRAPHS = {
+    "compiled": COMPILED,
+    "compiled and donated": (
+        *COMPILED,
+        "clipped and averaged",
+        "skip",
+        "fp16",
+        "groups",
+        "plateau",
+    ),
+}
+
 
 @pytest.mark.parametrize(
     ("way", "options"),
     [
-        # Both ways to compile have one graph: all options with one of them, some with the other.
+        # Both ways to compile have one graph: most options with one of them, some with the other.
         pytest.param(
             way,
             options,
-            marks=[pytest.mark.long]
-            if way == "compiled" and options not in ("plain", "accumulated")
-            else [],
+            marks=[pytest.mark.long] if options not in GRAPHS.get(way, OPTIONS) else [],
         )
         for way in WAYS
         for options in OPTIONS

@@ -101,6 +101,19 @@ METHODS: dict[str, Any] = {
 NOT_NUMBERS = {"ns_coefficients"}
 
 
+def with_clipping(*norms: float) -> Any:
+    """All methods without clipping and some with it, which is the same before every rule."""
+    some = ("SGD", "AdamW", "Muon", "ScheduleFreeAdamW", "groups")
+    cases = [(name, clip) for name in METHODS for clip in (None, *norms)]
+    return pytest.mark.parametrize(
+        ("name", "clip"),
+        [
+            pytest.param(*case, marks=[pytest.mark.long] if case[1] and case[0] not in some else [])
+            for case in cases
+        ],
+    )
+
+
 def made(optimizer: Any, model: Callable[[], nn.Module] = Net, **options: Any) -> ft.Program:
     loss = options.pop("loss", weighted)
     return ft.program(model, loss, optimizer, **options)
@@ -140,8 +153,7 @@ def final(
     return d.eval_step(state, given[-1])["loss"]
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("name", METHODS)
+@with_clipping(0.5)
 def test_gradients_of_hyperparameters_are_finite_differences(name: str, clip: float | None) -> None:
     program = made(METHODS[name], matrices if name == "Muon" else Net, clip_norm=clip)
     given = batches(6)
@@ -162,8 +174,7 @@ def test_gradients_of_hyperparameters_are_finite_differences(name: str, clip: fl
         assert got == pytest.approx(expected, rel=1e-6, abs=1e-9), path
 
 
-@pytest.mark.parametrize("clip", [None, 1e-9, 0.5])
-@pytest.mark.parametrize("name", METHODS)
+@with_clipping(1e-9, 0.5)
 def test_gradients_of_initial_values_and_data_are_finite_differences(
     name: str, clip: float | None
 ) -> None:
