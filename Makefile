@@ -63,8 +63,8 @@ train: $(EXAMPLES)
 chargpt: $(EXAMPLES)
 	$(BIN)/functrain train chargpt
 
-# One more than CI has processors: tests of launchers and of time limits mostly wait.
-WORKERS ?= 3
+# Twice as many as CI has processors: tests of launchers and of time limits mostly wait.
+WORKERS ?= 4
 TEST := $(BIN)/python -m pytest --quiet --numprocesses $(WORKERS) --dist worksteal
 
 test: $(READY)
