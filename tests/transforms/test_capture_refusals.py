@@ -234,3 +234,35 @@ OWN: dict[str, dict[str, Any]] = {
         "mamba_dt_rank": 4,
     },
 }
+
+
+class Observer(nn.Module):
+    """Learns the shape of its buffer at the first forward, as observers of quantization do."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.linear, self.in_place = nn.Linear(6, 6), in_place
+        self.register_buffer("most", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = x.detach().abs().amax(0)
+        if self.most.numel() == 0:
+            self.most = self.most.resize_(6).copy_(found) if self.in_place else found
+        self.most = torch.maximum(self.most, found)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_buffer_that_grows_is_named_with_the_remedy(in_place: bool, accumulate: int) -> None:
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return model(batch).square().mean()
+
+    eager = ft.program(lambda: Observer(in_place), loss, ft.optim.SGD(0.1), accumulate=accumulate)
+    compiled = ft.compiled(eager, backend="eager")
+    with pytest.raises(CaptureError, match=r"\[0\].*\[6\].* needs them alike"):
+        compiled.train_step(compiled.init(), X)
+    state, _ = eager.train_step(eager.init(), X)
+    found, _ = compiled.train_step(state, 2 * X)
+    expected, _ = eager.train_step(state, 2 * X)
+    torch.testing.assert_close(found.buffers["most"], expected.buffers["most"])

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from functrain import tree
 from functrain.core import step
-from functrain.core.gradients import by_autograd
+from functrain.core.gradients import Gradients, Request, by_autograd
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
@@ -67,7 +67,7 @@ def captured_step(
         scalars = rest.pop("scalars")
         whole = {**own, **scalars}
         with WriteRecorder(own["params"], fixed.model.writes):
-            new, outputs = step.functional(fixed, by_autograd)(whole, **rest)
+            new, outputs = step.functional(fixed, _of_fixed_shapes)(whole, **rest)
         if entries := missing_entries(own["optimizer"], new["optimizer"]):
             missing.append(entries)
             return {}
@@ -93,6 +93,22 @@ def captured_step(
         return found["scalars"], found["outputs"]
 
     return Graph(run, captured.draws)
+
+
+def _of_fixed_shapes(request: Request) -> Gradients:
+    """Take gradients by autograd, and refuse a forward that changes the shape of a buffer."""
+    before = {path: list(buffer.shape) for path, buffer in request.buffers.items()}
+    found = by_autograd(request)
+    for path, buffer in found.buffers.items():
+        if list(buffer.shape) != before[path]:
+            raise CaptureError(
+                f"the forward changes the buffer {path!r} from {before[path]} to "
+                f"{list(buffer.shape)}, and a graph needs them alike. If only the first step does "
+                "so, as with observers of quantization, make that with the eager program and go "
+                "on from its state",
+                None,
+            )
+    return found
 
 
 def write(old: Any, new: Any) -> None:
