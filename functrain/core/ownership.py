@@ -9,7 +9,6 @@ file depends on private parts of CPython and torch to find that out.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -25,7 +24,6 @@ Container = dict[Any, Any] | list[Any] | tuple[Any, ...]
 
 _CONTAINERS, _TENSOR = (dict, list, tuple), frozenset({Tensor})
 _USE_COUNT = getattr(torch._C, "_storage_Use_Count", lambda address: sys.maxsize)
-_ADDRESS = operator.attrgetter("_cdata")
 _WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
@@ -97,10 +95,11 @@ def unshared(tensors: list[Tensor]) -> bool:
 
 
 def _most_on_one(tensors: list[Tensor]) -> int:
-    """Return the most holders that the memory of any tensor has."""
+    """Return the most holders that the memory of any tensor has, and the object of its storage."""
     try:
-        storages = map(Tensor.untyped_storage, tensors)
-        return max(map(_USE_COUNT, map(_ADDRESS, storages)), default=0)
+        storages = map(Tensor.untyped_storage, tensors)  # one at a time, which is faster
+        uses = [_USE_COUNT(one._cdata) + sys.getrefcount(one) for one in storages]
+        return max(uses, default=0)
     except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
         return _most_on_one([tensor for tensor in tensors if tensor.layout is torch.strided])
 
@@ -168,6 +167,7 @@ _KEEPERS: tuple[Callable[[Any], object], ...] = (
     lambda state: state.params,
     lambda state: state.params["w"],
     lambda state: state.params["w"].detach(),
+    lambda state: state.params["w"].untyped_storage(),
     lambda state: state.optimizer,
     lambda state: state.optimizer[0],
     lambda state: state.optimizer[0]["w"],
@@ -176,6 +176,6 @@ _KEEPERS: tuple[Callable[[Any], object], ...] = (
 # By the call that counts, and by the one attribute; or by the container and the list of them all.
 _BY_ATTRIBUTE = _count(_Holder(), "held")
 _IN_TWO = 1 + _most([object()])
-# The tensor alone: the object of its storage is gone again when the address is asked.
+# The tensor alone, and the call that counts.
 _ALONE = _most_on_one([torch.empty(1)])
 _EVERY_HOLDER_SHOWS = _every_holder_shows()

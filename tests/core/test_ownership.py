@@ -152,6 +152,18 @@ COMPILED = [
 
 class TestDonatedStatesThatShareTensors:
     @pytest.mark.parametrize("compiled", COMPILED)
+    @pytest.mark.parametrize("part", ["params", "average"])
+    def test_a_storage_that_is_held_keeps_its_bytes(self, part: str, compiled: Any) -> None:
+        donating = ft.donated(compiled(program()))
+        state, _ = donating.train_step(donating.init(), DATA[0])
+        held = state.params if part == "params" else state.ema["params"]
+        storage = held["0.weight"].untyped_storage()
+        del held
+        before = storage.tolist()
+        donating.train_step(state, DATA[1])
+        assert storage.tolist() == before
+
+    @pytest.mark.parametrize("compiled", COMPILED)
     @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
     def test_the_others_keep_their_values(self, share: Any, compiled: Any) -> None:
         made = compiled(program())
