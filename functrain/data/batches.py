@@ -119,12 +119,13 @@ class Batches:
 
     def __getitem__(self, position: tuple[int, int]) -> Any:
         """Return the batch at ``epoch, index``; a pure function, the same in any process."""
-        if not isinstance(position, tuple):
+        try:
+            epoch, index = map(operator.index, position)
+        except (TypeError, ValueError):
             raise BatchIndexError(
                 f"Batches[epoch, index] gives a batch, got [{position!r}]: the third batch of the "
                 "first epoch is batches[0, 2]"
-            )
-        epoch, index = position
+            ) from None
         return self.read(epoch, index, self.indices(epoch, index))
 
     def __iter__(self) -> Iterator[Any]:

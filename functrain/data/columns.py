@@ -135,6 +135,8 @@ def _tensor(name: str, column: Any) -> Tensor:
         raise UnsupportedError(
             f"{name} is a masked array, and a tensor has no mask: fill the masked values"
         )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))  # of FITS and netCDF files, say
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch cannot share this memory
     try:

@@ -323,3 +323,20 @@ def test_an_error_of_the_dataset_says_where() -> None:
     with pytest.raises(TypeError) as caught_collating:
         list(Batches(Noisy(), 4, collate=lambda samples: 1 + None))  # type: ignore[operator]
     assert caught_collating.value.__notes__ == ["(while collating batch 0 of epoch 0)"]
+
+
+def test_a_position_may_be_of_numpy() -> None:
+    batches = Batches(torch.arange(10), 4)
+    one = np.int64(1)
+    assert torch.equal(batches[one, one], batches[1, 1])
+
+
+@pytest.mark.parametrize("position", [3, (0, slice(2)), (0, 1, 2), (0, 1.0)], ids=repr)
+def test_a_position_that_is_no_pair_of_integers_is_refused(position: Any) -> None:
+    with pytest.raises(BatchIndexError, match=r"the third batch .* batches\[0, 2\]"):
+        Batches(torch.arange(10), 4)[position]
+
+
+def test_columns_of_the_other_byte_order_have_their_values() -> None:
+    values = np.linspace(0.0, 1.0, 6, dtype=">f4")
+    assert torch.equal(Batches((values,), 6, shuffle=False)[0, 0][0], torch.linspace(0, 1, 6))
