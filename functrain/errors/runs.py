@@ -60,7 +60,13 @@ class ReplayWarning(FunctrainWarning):
 
 
 class ListenerError(FunctrainError, RuntimeError):
-    """A listener raised an exception, or an object is not a listener."""
+    """A listener raised an exception or wrote to the state, or an object is not a listener.
+
+    Attributes:
+        wrote_state: whether a listener wrote to the state of the run, which is not saved then.
+    """
+
+    wrote_state = False
 
 
 class SinkWarning(FunctrainWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,9 +12,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.state import TrainState
 from functrain.errors import ListenerError
 from functrain.training.events import BatchEnd, Event, Listener, Stop
+from functrain.transforms.graph.inputs import flatten
 from functrain.tree.placed import alone
+
+_VERSION = operator.attrgetter("_version")
 
 
 def method_name(event: type) -> str:
@@ -83,13 +88,21 @@ class Listeners:
         """Send an event to the listeners that have a method for it.
 
         Returns the first request to stop; metrics that listeners return are added to ``row``.
+
+        Raises:
+            ListenerError: a listener failed, or wrote to the state.
         """
-        stop = None
-        for listener, method in self.methods[type(event)]:
+        methods, stop = self.methods[type(event)], None
+        if not methods:
+            return None
+        tensors, before = _writes_to(event.state)
+        for listener, method in methods:
             try:
                 answer = method(event)
             except Exception as error:  # not hidden: raised again with its place named
-                raise _failure(listener, event, error) from error
+                failure = _failure(listener, event, error)
+                failure.wrote_state = sum(map(_VERSION, tensors)) != before
+                raise failure from error
             if answer is None:
                 continue
             stop = stop or (answer if isinstance(answer, Stop) else None)
@@ -97,6 +110,8 @@ class Listeners:
                 event = _with_more(event, answer, listener)
                 if row is not None:
                     row.update(event.metrics)
+        if sum(map(_VERSION, tensors)) != before:
+            raise _written([listener for listener, _ in methods], event)
         return stop
 
     def wants(self, event: type) -> bool:
@@ -173,6 +188,32 @@ def _failure(listener: Listener, event: Event, error: Exception) -> ListenerErro
         "the run resumes from the last good state"
     )
     return failure
+
+
+def _writes_to(state: Any) -> tuple[list[Tensor], int]:
+    """Return tensors of a state that listeners may reach, and how many writes there were to them.
+
+    Of a program of a module these are the parameters alone, because this is done at each step.
+    """
+    tensors = list(state.params.values()) if type(state) is TrainState else flatten(state)
+    try:
+        return tensors, sum(map(_VERSION, tensors))
+    except RuntimeError:  # a tensor that was made in inference mode counts no writes
+        tensors = [tensor for tensor in tensors if not tensor.is_inference()]
+        return tensors, sum(map(_VERSION, tensors))
+
+
+def _written(listeners: list[Listener], event: Event) -> ListenerError:
+    """Return the error for listeners of which one changed the run."""
+    names = " or ".join(dict.fromkeys(type(one).__name__ for one in listeners))
+    error = ListenerError(
+        f"{method_name(type(event))} of {names} wrote in place to the state of step "
+        f"{event.state.counters.step}, with which training would go on. A listener must leave it "
+        "as it is; functrain.copy(event.state) may be written to. To train on from another state, "
+        "end the run with functrain.Stop(), and begin one by fit(state=attrs.evolve(...))"
+    )
+    error.wrote_state = True
+    return error
 
 
 def _with_more(

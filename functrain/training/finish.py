@@ -20,6 +20,9 @@ _STATE_LOST = (
     "to save; the newest checkpoint stands"
 )
 
+_STATE_WRITTEN = (
+    "the state is no longer that of the run, so it is not saved; the newest checkpoint stands"
+)
 _RANKS_LOST = (
     "the other ranks end too, so there is nobody to save the state with; the newest checkpoint "
     "stands"
@@ -51,6 +54,9 @@ def save_after(session: Session, error: BaseException) -> None:
     """Save the last good state after an exception, which gets a note if that is not possible."""
     if is_consumed(session.train):
         error.add_note(_STATE_LOST)
+        return
+    if isinstance(error, ListenerError) and error.wrote_state:
+        error.add_note(_STATE_WRITTEN)
         return
     if session.world.size > 1:
         error.add_note(_RANKS_LOST)

@@ -247,6 +247,31 @@ class TestEvents:
         assert tree.diff(run.state, straight.state) == []
         assert rows(tmp_path) == rows(tmp_path / "other")
 
+    @pytest.mark.row(28)
+    @pytest.mark.parametrize("fails", [False, True], ids=["and returns", "and fails"])
+    def test_one_that_writes_to_the_state_is_named_and_spoils_no_checkpoint(
+        self, fails: bool, tmp_path: Path
+    ) -> None:
+        class Writing:
+            armed = True
+
+            def on_batch_end(self, event: events.BatchEnd) -> None:
+                if self.armed and event.state.counters.step == 5:
+                    event.state.params["0.weight"].mul_(0)
+                    assert not fails
+
+        listener = Writing()
+        options: Any = {"until": "9 steps", "save_every": "3 steps"}
+        said = "AssertionError" if fails else r"on_batch_end of Writing wrote .* of step 5"
+        with pytest.raises(errors.ListenerError, match=said) as caught:
+            ft.fit(program(), batches(), directory=tmp_path, listeners=[listener], **options)
+        assert any("is not saved" in note for note in caught.value.__notes__)
+        listener.armed = False
+        run = ft.fit(program(), batches(), directory=tmp_path, listeners=[listener], **options)
+        straight = ft.fit(program(), batches(), directory=tmp_path / "other", **options)
+        assert tree.diff(run.state, straight.state) == []
+        assert rows(tmp_path) == rows(tmp_path / "other")
+
     @pytest.mark.row(38)
     @pytest.mark.parametrize("step", [PER_EPOCH, PER_EPOCH + 2, PER_EPOCH + 3])
     def test_an_error_at_an_evaluated_step_costs_nothing_of_its_row(
