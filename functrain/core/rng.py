@@ -30,9 +30,8 @@ _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
 _NOTHING: AbstractContextManager[object] = nullcontext()
 _PATIENCE = 60.0  # seconds
-_turn = (
-    threading.RLock()
-)  # the thread that has it uses the global generators and the shells of programs
+# The thread that holds it uses the global generators and the shells of programs.
+_turn = threading.RLock()
 
 
 def derive(root: int, *path: int | str) -> int:
