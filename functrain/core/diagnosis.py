@@ -14,7 +14,8 @@ from functrain.core.batch import Batch
 from functrain.core.forward_errors import explain_forward, explain_out_of_memory
 from functrain.core.recipe import Fixed
 from functrain.core.state import TrainState
-from functrain.errors import UnsupportedError
+from functrain.errors import FunctrainWarning, UnsupportedError
+from functrain.errors.base import warn
 from functrain.tree.containers import tensors
 
 _ONE_STEP = "state, metrics = program.train_step(state, batch), which is the whole step"
@@ -78,6 +79,16 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
     found = _shapes(given) if isinstance(given, Mapping) else None
     if found != _shapes(expected):
         import_module("functrain.core.fitting_state").check_params(fixed, state)
+
+
+def warn_of_autocast(fixed: Fixed) -> None:
+    """Warn of an autocast around the steps of a program in float32, which has no effect on them."""
+    if fixed.recipe.precision == "float32" and torch._C._is_any_autocast_enabled():
+        warn(
+            "torch.autocast is on around train_step and has no effect on it: the program computes "
+            'in float32. For mixed precision make it with functrain.program(..., precision="bf16")',
+            FunctrainWarning,
+        )
 
 
 def _shapes(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from functrain.core.diagnosis import (
     refuse_members,
     refuse_other_model,
     refuse_vmap,
+    warn_of_autocast,
 )
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, Outcome, refuse_weight
@@ -193,6 +194,7 @@ class Program:
                 ``detect_anomaly=True``.
             ScheduleEndedWarning: a schedule has ended with a rate of zero.
             RecipeChangedWarning: the state has the curve of a schedule of another length.
+            FunctrainWarning: autocast is on around a program in float32, without effect.
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
@@ -202,6 +204,7 @@ class Program:
         is_given = not latest.is_it(state)
         if is_given:
             refuse_other_model(self.fixed, state)
+            warn_of_autocast(self.fixed)
         if step.is_eager(self.device_step):
             refuse_derivatives("train_step", state, batch)
         given, parts = self.split(state, batch)

@@ -133,6 +133,7 @@ def made(precision: Any = "float32") -> ft.Program:
     return ft.program(model, squares, ft.optim.SGD(lr=0.1), precision=precision)
 
 
+@pytest.mark.filterwarnings("ignore:torch.autocast is on")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(
     "changed",
@@ -152,6 +153,18 @@ def test_the_callers_autocast_is_off_in_a_step(changed: Any, precision: str) -> 
         assert ft.tree.equal(several, expected[0])
 
 
+def test_an_autocast_without_effect_is_reported_once_in_a_loop() -> None:
+    program = made()
+    state = program.init()
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.warns(errors.FunctrainWarning, match='precision="bf16"'):
+            state, _ = program.train_step(state, X)
+        program.train_step(state, X)  # of which a warning would be an error here
+        half = made("bf16")
+        half.train_step(half.init(), X)
+
+
+@pytest.mark.filterwarnings("ignore:torch.autocast is on")
 @pytest.mark.parametrize("how", ["module", "evaluating"])
 def test_a_step_in_a_block_with_a_lent_module_has_its_own_precision(how: str) -> None:
     teacher, student = made("bf16"), made()
