@@ -59,19 +59,18 @@ def _is_alone(state: TrainState, updated: list[str], eager: bool, of_step: bool 
 
 
 def _is_allocated(tensor: Tensor) -> bool:
-    """Return whether torch allocated the memory for this process alone.
+    """Return whether torch allocated the memory.
 
     It counts no holders of other memory: of an array (``torch.from_numpy``, DLPack) or a file.
     """
     tensor = local(tensor) if is_placed(tensor) else tensor
-    if tensor.layout is not torch.strided:
-        return True
-    storage = tensor.untyped_storage()
-    return storage.resizable() and not (tensor.is_cpu and storage.is_shared())
+    return tensor.layout is not torch.strided or tensor.untyped_storage().resizable()
 
 
 def unshared(tensors: list[Tensor]) -> bool:
     """Whether no other tensor lies on the memory of several: no view, ``detach()``, ``numpy()``.
+
+    Memory that other processes may see counts as shared.
 
     Args:
         tensors: of any layout; memory that is not torch's is not looked at, and of a DTensor only
@@ -95,10 +94,16 @@ def unshared(tensors: list[Tensor]) -> bool:
 
 
 def _most_on_one(tensors: list[Tensor]) -> int:
-    """Return the most holders that the memory of any tensor has, and the object of its storage."""
+    """Return the most holders that the memory of any tensor has, and the object of its storage.
+
+    Other processes count as one. On CUDA, ``is_shared`` is always true and says nothing.
+    """
     try:
         storages = map(Tensor.untyped_storage, tensors)  # one at a time, which is faster
-        uses = [_USE_COUNT(one._cdata) + sys.getrefcount(one) for one in storages]
+        uses = [
+            _USE_COUNT(one._cdata) + sys.getrefcount(one) + (one.is_shared() and not one.is_cuda)
+            for one in storages
+        ]
         return max(uses, default=0)
     except RuntimeError:  # of a layout that has no storage; to ask each beforehand takes as long
         return _most_on_one([tensor for tensor in tensors if tensor.layout is torch.strided])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,21 @@ def test_memory_that_torch_did_not_allocate_is_not_written_to(
     assert list(seen) == before
     assert tree.diff(state, pure) == []
     assert kept.nbytes() == 16
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("place", ["params", "optimizer"])
+def test_memory_shared_with_processes_after_a_step_is_not_written_to(
+    place: str, compiled: Any
+) -> None:
+    made = ft.donated(compiled(program(ft.optim.SGD(lr=0.1, momentum=0.9))))
+    state, _ = made.train_step(made.init(), DATA[0])
+    shared = state.params if place == "params" else state.optimizer["momentum_buffer"]
+    # As a multiprocessing queue does with what is put into it; the map is that of the receiver.
+    descriptor, size = shared["0.bias"].untyped_storage()._share_fd_cpu_()
+    del shared
+    with mmap.mmap(descriptor, size) as seen:
+        before = bytes(seen)
+        later, _ = made.train_step(state, DATA[1])
+        assert bytes(seen) == before
+    assert later.counters.step == 2
