@@ -19,7 +19,7 @@ from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.recipe import Fixed
-from functrain.core.rng import refuse_system_seed, scoped
+from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
 
@@ -91,6 +91,7 @@ def module(
     differentiated = fixed.trainable if gradients else ()
     with (
         _lending(fixed, state, weights) as lent,
+        without_autocast(),
         precision.autocast(fixed.recipe.precision, state.device),
     ):
         yield fixed.model.lent(lent, state.buffers, training, differentiated)

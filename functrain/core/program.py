@@ -427,8 +427,8 @@ class Program:
             training: whether the module is in training mode.
 
         Yields:
-            A module of its own in the program's precision, also if the same program makes a step
-            in the block.
+            A module of its own, also if the same program makes a step in the block. The block has
+            the program's precision; a step in it has that of the program that makes it.
 
         Raises:
             ConfigurationError: ``weights`` is unknown, or the program keeps no average.

@@ -165,9 +165,19 @@ class Scope:
         self._alone = alone
 
     def __enter__(self) -> Scope:
-        self._lock = take_turn() if self._alone else None
+        self._lock = take_turn()
+        try:
+            self._borrow()
+        except BaseException:  # Ctrl-C too: without a body, nothing else releases the lock
+            self._lock.release()
+            raise
+        if not self._alone:
+            self._lock.release()
         self._no_autocast = without_autocast()
         self._no_autocast.__enter__()
+        return self
+
+    def _borrow(self) -> None:
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
         self._has_numpy = sys.modules.get("numpy") is not None
@@ -178,7 +188,6 @@ class Scope:
         if self._device is not None:
             self._device_state = self._device.get_state()
             self._device.manual_seed(self._seed)
-        return self
 
     def __exit__(
         self,
@@ -186,6 +195,8 @@ class Scope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._alone:  # its end must not fall into the step of another thread either
+            self._lock = take_turn()
         try:
             torch.default_generator.set_state(self._state)
             if self._device is not None:
@@ -195,8 +206,7 @@ class Scope:
                 refuse_imported()
         finally:
             self._no_autocast.__exit__(kind, error, trace)
-            if self._lock is not None:
-                self._lock.release()
+            self._lock.release()
 
 
 def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True) -> Scope:
@@ -207,7 +217,8 @@ def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True)
     Args:
         seed: the seed inside, usually from :func:`derive`.
         device: the accelerator whose generator is seeded too; the CPU's always is.
-        alone: whether other threads wait until the body has ended.
+        alone: whether other threads wait until the body has ended; otherwise only while it begins
+            and ends.
 
     Returns:
         A context manager. It nests, and restores bit for bit after an exception as well.
@@ -225,8 +236,18 @@ def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True)
 
 def without_autocast() -> AbstractContextManager[object]:
     """Return a context without the autocast of the caller; one of its own may begin inside."""
-    enabled = torch._C._is_any_autocast_enabled()
-    return torch._C._DisableAutocast() if enabled else _NOTHING
+    return _autocast_off() if torch._C._is_any_autocast_enabled() else _NOTHING
+
+
+@contextmanager
+def _autocast_off() -> Iterator[None]:
+    try:
+        with torch._C._DisableAutocast():
+            yield
+    finally:
+        # Torch keeps the cast copies of parameters until the outermost autocast ends, which may be
+        # around a whole loop: those of each step would stay in memory.
+        torch.clear_autocast_cache()
 
 
 def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:

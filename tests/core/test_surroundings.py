@@ -92,6 +92,57 @@ def test_a_block_with_a_lent_module_lets_other_threads_go_on() -> None:
     assert ft.tree.equal(found[0], program.train_step(state, X)[0])
 
 
+@pytest.mark.parametrize("which", ["begins", "ends"])
+def test_a_block_of_another_thread_changes_no_draw_of_a_step(which: str) -> None:
+    begun, leave = threading.Event(), threading.Event()
+
+    def block() -> None:
+        with rng.scoped(7, alone=False):
+            begun.set()
+            leave.wait()
+
+    with rng.scoped(1):
+        expected = [torch.rand(()).item() for _ in range(2)]
+    thread = threading.Thread(target=block)
+    before = torch.get_rng_state()
+    if which == "ends":
+        thread.start()
+        begun.wait()
+    with rng.scoped(1):
+        found = [torch.rand(()).item()]
+        if which == "ends":
+            leave.set()
+            thread.join(0.5)  # as long as it takes to see that it waits
+        else:
+            thread.start()
+            begun.wait(0.5)
+        found.append(torch.rand(()).item())
+    leave.set()
+    thread.join()
+    assert found == expected
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_scope_that_cannot_begin_lets_other_threads_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(with_numpy: bool) -> Any:
+        raise KeyboardInterrupt
+
+    def waited(text: str, kind: type) -> None:
+        raise TimeoutError(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rng, "generators", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rng.scoped(0).__enter__()
+    monkeypatch.setattr(rng, "_PATIENCE", 1.0)
+    monkeypatch.setattr(rng, "warn", waited)
+    thread, found = in_thread(lambda: rng.scoped(1).__enter__().__exit__(None, None, None))
+    thread.join()
+    assert found == [None]
+
+
 def test_a_thread_that_waits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said = threading.Event()
     monkeypatch.setattr(rng, "_PATIENCE", 0.01)
@@ -186,6 +237,23 @@ def test_the_callers_autocast_is_off_in_custom_steps_and_evaluations() -> None:
         after, _ = custom.train_step(custom.init(), X)
         assert model(X).dtype == torch.float32
     assert after.tree["w"].dtype == torch.float32
+
+
+def test_the_callers_autocast_is_off_in_a_block_with_a_lent_module() -> None:
+    program = made()
+    with torch.autocast("cpu", torch.bfloat16), program.module(program.init()) as lent:
+        assert lent(X).dtype == torch.float32
+
+
+def test_autocast_keeps_no_copies_of_the_parameters_of_a_step() -> None:
+    layer = nn.Linear(4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with rng.scoped(0), torch.autocast("cpu", torch.bfloat16):
+            layer(X)
+        with torch.no_grad():
+            layer.weight.zero_()  # a copy that was kept would still have the values of before
+            layer.bias.zero_()
+        assert not layer(X).any()
 
 
 def replaced(state: ft.TrainState, weight: Tensor) -> ft.TrainState:
