@@ -72,7 +72,17 @@ class Log:
             data = data[written:]
 
     def syncing(self) -> Callable[[], None]:
-        """Return a function that makes the rows durable, in any thread and even after closing."""
+        """Return a function that makes the rows durable, in any thread and even after closing.
+
+        Raises:
+            LogError: the file was removed or replaced, so that the rows went nowhere.
+        """
+        if not self._is_in_place():
+            raise LogError(
+                f"{self.path} was removed or replaced during the run: its rows are lost, and a "
+                "checkpoint without them could not be resumed. Call fit again: it resumes from the "
+                "checkpoints that are left, if their rows are too, and else starts from scratch."
+            )
         descriptor = os.dup(self._file.fileno())
 
         def sync() -> None:
@@ -82,6 +92,12 @@ class Log:
                 os.close(descriptor)
 
         return sync
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the file."""

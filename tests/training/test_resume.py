@@ -191,3 +191,19 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(errors.NoCheckpointError):
         run(tmp_path / "b", resume=7)
     assert ft.Checkpoints(tmp_path / "b").steps() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_no_checkpoint_without_the_rows_of_a_log_that_is_gone(
+    tmp_path: Path, replaced: bool
+) -> None:
+    class Removing:
+        def on_batch_end(self, event: Any) -> None:
+            if event.state.counters.step == 5:
+                (tmp_path / "metrics.jsonl").unlink()
+                if replaced:
+                    (tmp_path / "metrics.jsonl").write_bytes(b"")
+
+    with pytest.raises(errors.LogError, match=r"metrics\.jsonl was removed or replaced"):
+        run(tmp_path, listeners=[Removing()])
+    assert ft.Checkpoints(tmp_path).steps()[-1] == 4
