@@ -12,6 +12,7 @@ from torch import Tensor
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.forward_errors import explain_forward, explain_out_of_memory
+from functrain.core.precision import is_lending
 from functrain.core.recipe import Fixed
 from functrain.core.state import TrainState
 from functrain.errors import FunctrainWarning, UnsupportedError
@@ -83,6 +84,8 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
 
 def warn_of_autocast(fixed: Fixed) -> None:
     """Warn of an autocast around the steps of a program in float32, which has no effect on them."""
+    if is_lending.get():  # then it may be that of another program, which is no mistake
+        return
     if fixed.recipe.precision == "float32" and torch._C._is_any_autocast_enabled():
         warn(
             "torch.autocast is on around train_step and has no effect on it: the program computes "

@@ -102,7 +102,12 @@ def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]
     """Lend the weights of a state to a block."""
     lent = weights_of(fixed, state, weights)
     versions = Versions(lent, f"state.{weights}")
-    yield lent
+    outside = precision.is_lending.get()
+    precision.is_lending.set(True)
+    try:
+        yield lent
+    finally:
+        precision.is_lending.set(outside)
     versions.refuse_writes(
         "the block to which a module was lent",
         "The module has the tensors of the state; copy.deepcopy(module) has its own.",

@@ -8,6 +8,7 @@ saved, resumed and forked like everything else.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from functrain.core.state import Tensors
 from functrain.errors.validators import one_of
+
+# Whether code runs in a block with a lent module, whose autocast is that of a program.
+is_lending: ContextVar[bool] = ContextVar("is_lending", default=False)
 
 INITIAL_SCALE = 65536.0
 GROWTH = 2.0

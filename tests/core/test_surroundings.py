@@ -215,7 +215,6 @@ def test_an_autocast_without_effect_is_reported_once_in_a_loop() -> None:
         half.train_step(half.init(), X)
 
 
-@pytest.mark.filterwarnings("ignore:torch.autocast is on")
 @pytest.mark.parametrize("how", ["module", "evaluating"])
 def test_a_step_in_a_block_with_a_lent_module_has_its_own_precision(how: str) -> None:
     teacher, student = made("bf16"), made()
