@@ -16,15 +16,14 @@ TYPES = {
     torch.int64: "long long",
 }
 # A conditional expression may become a jump around a square root, and a loop with jumps is no
-# vector code.
-PRELUDE = """#include <bit>
-#include <cmath>
+# vector code. Before torch 2.13 Inductor asks for C++17, which has no std::bit_cast.
+PRELUDE = """#include <cmath>
 #include <cstdint>
 
 template <typename T, typename Bits> static inline T blend(bool condition, T one, T other) {
     const Bits mask = -static_cast<Bits>(condition);
-    return std::bit_cast<T>(static_cast<Bits>(
-        (std::bit_cast<Bits>(one) & mask) | (std::bit_cast<Bits>(other) & ~mask)));
+    return __builtin_bit_cast(T, static_cast<Bits>(
+        (__builtin_bit_cast(Bits, one) & mask) | (__builtin_bit_cast(Bits, other) & ~mask)));
 }
 static inline float pick(bool condition, float one, float other) {
     return blend<float, std::uint32_t>(condition, one, other);

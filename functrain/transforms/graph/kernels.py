@@ -7,6 +7,7 @@ seven kernels takes six times as long as one library that holds them all.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shutil
 import tempfile
@@ -184,9 +185,11 @@ def begin_update(text: str, count: int) -> Callable[[], Any]:
     # Inductor's own kernels are vector code by hand, and it tells the compiler to make no more. A
     # square root that may set errno is a call.
     flags = ("-ftree-loop-vectorize", "-fno-math-errno")
-    begun: Callable[[], Any] = Libraries.load_async(
-        update_source(text, count), needs_vec_isa=False, extra_flags=flags, submit_fn=_submit()
-    )
+    options: dict[str, Any] = {"extra_flags": flags, "submit_fn": _submit()}
+    # Where torch can (from 2.13), without waiting for the builds that find vector instructions.
+    if "needs_vec_isa" in inspect.signature(Libraries.load_async).parameters:
+        options["needs_vec_isa"] = False
+    begun: Callable[[], Any] = Libraries.load_async(update_source(text, count), **options)
     return begun
 
 
