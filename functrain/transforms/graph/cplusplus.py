@@ -16,7 +16,7 @@ TYPES = {
     torch.int64: "long long",
 }
 # A conditional expression may become a jump around a square root, and a loop with jumps is no
-# vector code. Before torch 2.13 Inductor asks for C++17, which has no std::bit_cast.
+# vector code. With torch 2.11 Inductor asks for C++17, which has no std::bit_cast.
 PRELUDE = """#include <cmath>
 #include <cstdint>
 
