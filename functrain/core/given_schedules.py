@@ -19,7 +19,10 @@ from functrain.errors import ConfigurationError, UnsupportedError
 
 def _as_float(value: Any) -> Any:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return float(value) if is_number else value
+    try:
+        return float(value) if is_number else value
+    except OverflowError:  # such as 10**400
+        return math.inf
 
 
 def _check_rate(instance: Constant, attribute: attrs.Attribute[Any], value: object) -> None:

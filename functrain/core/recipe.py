@@ -16,7 +16,7 @@ from functrain.core.optimizer import Optimizer
 from functrain.core.precision import Precision, as_precision
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import named
-from functrain.errors.validators import Validator, integer, number, one_of, optional
+from functrain.errors.validators import Validator, integer, number, one_of, optional, plain
 
 Trainable = str | Sequence[str] | Callable[[str, Tensor], bool]
 Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -24,6 +24,7 @@ Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
 
 
 def _as_average(value: Average | float | Tensor | None) -> Average | None:
+    value = plain(value)
     if isinstance(value, int | float | Tensor) and not isinstance(value, bool):
         return EMA(value)
     if value is not None and not isinstance(value, Average):
@@ -90,7 +91,7 @@ class Recipe:
     optimizer: Optimizer = attrs.field(validator=_optimizer)
     clip_norm: float | Tensor | None = attrs.field(default=None, validator=_CLIP)
     clip_value: float | Tensor | None = attrs.field(default=None, validator=_CLIP)
-    accumulate: int = attrs.field(default=1, validator=_named(integer(minimum=1)))
+    accumulate: int = attrs.field(default=1, converter=plain, validator=_named(integer(minimum=1)))
     precision: Precision = attrs.field(default="float32", converter=as_precision)
     ema: Average | None = attrs.field(default=None, converter=_as_average)
     nonfinite: Nonfinite = attrs.field(default="raise", validator=_named(one_of(Nonfinite)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from functrain.core.rng import checked_seed
 from functrain.data import hugging_face
 from functrain.data.columns import BatchedDataset, columns_of
 from functrain.data.permutation import Permutation
@@ -23,7 +24,7 @@ from functrain.errors import (
     UnsupportedError,
 )
 from functrain.errors.calls import explained
-from functrain.errors.validators import integer, number
+from functrain.errors.validators import BOOLEAN, integer, number, plain
 
 
 @explained
@@ -60,7 +61,7 @@ class Batches:
         EmptyDatasetError: the dataset has no samples, or ``drop_last`` leaves no batch.
         UnsupportedError: the dataset has no length or no samples by index, or a column is not a
             tensor or array.
-        ConfigurationError: columns differ in length, or a number is out of range.
+        ConfigurationError: columns differ in length, or an option has a value that it cannot have.
 
     Example:
         >>> batches = Batches({"x": torch.arange(10)}, batch_size=4, shuffle=False)
@@ -73,13 +74,13 @@ class Batches:
     """
 
     dataset: Any
-    batch_size: int = attrs.field(validator=integer(minimum=1))
-    seed: int = attrs.field(default=0, kw_only=True, converter=operator.index)
-    shuffle: bool = attrs.field(default=True, kw_only=True)
-    drop_last: bool = attrs.field(default=False, kw_only=True)
+    batch_size: int = attrs.field(converter=plain, validator=integer(minimum=1))
+    seed: int = attrs.field(default=0, kw_only=True, converter=checked_seed)
+    shuffle: bool = attrs.field(default=True, kw_only=True, converter=plain, validator=BOOLEAN)
+    drop_last: bool = attrs.field(default=False, kw_only=True, converter=plain, validator=BOOLEAN)
     workers: int = attrs.field(default=0, kw_only=True, validator=integer(minimum=0))
     prefetch: int = attrs.field(default=2, kw_only=True, validator=integer(minimum=1))
-    pin_memory: bool = attrs.field(default=False, kw_only=True)
+    pin_memory: bool = attrs.field(default=False, kw_only=True, validator=BOOLEAN)
     collate: Callable[[list[Any]], Any] | None = attrs.field(default=None, kw_only=True)
     transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
     sampler: Sampler | None = attrs.field(default=None, kw_only=True)

@@ -129,6 +129,11 @@ def _tensor(name: str, column: Any) -> Tensor:
             "and __getitem__(index), as torch.utils.data.Dataset has."
         )
     if isinstance(column, Tensor):
+        if column.is_nested or column.layout not in (torch.strided, torch.sparse_coo):
+            raise UnsupportedError(
+                f"{name} is a nested tensor or of layout {column.layout}, of which torch selects "
+                "no rows: give a list of samples and collate=, or a sparse matrix as .to_sparse()"
+            )
         return column
     array = as_array(column)
     if getattr(array, "mask", False) is not False and array.mask.any():

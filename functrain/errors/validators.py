@@ -76,6 +76,12 @@ def integer(*, minimum: int, kind: type[Any] = int) -> Validator:
     return Validator(accepts, f"an integer >= {minimum}")
 
 
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar as a number of Python, and anything else as it is."""
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+    return value.item() if is_scalar else value
+
+
 def number(
     *,
     minimum: float = -math.inf,
@@ -102,7 +108,10 @@ def number(
             return not value.ndim
         if type(value) is bool or not isinstance(value, Real):
             return False
-        x = float(value)
+        try:
+            x = float(value)
+        except OverflowError:  # such as 10**400
+            return False
         inside = minimum <= x <= maximum
         inside = inside and (above == -math.inf or x > above) and (below == math.inf or x < below)
         return inside and (math.isfinite(x) or not finite)

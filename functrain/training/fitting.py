@@ -196,5 +196,7 @@ def _store(directory: str | Path | Checkpoints | None, rule: Rule | None) -> Che
             f"{type(directory).__name__}. Train in a directory; the listener "
             "functrain.listeners.Mirror copies its checkpoints to a remote store"
         )
+    if directory == "":
+        raise ConfigurationError('directory: expected a path, got ""; "." is the present one')
     # A run decides the same whether it is written or not.
     return Checkpoints(directory, keep_last=3, **monitor_and_mode(rule))

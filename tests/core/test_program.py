@@ -650,6 +650,18 @@ class TestBadLosses:
         again, _ = program.train_step(state, torch.ones(3, 2))
         assert tree.diff(expected, again) == []
 
+    def test_options_may_be_of_numpy(self) -> None:
+        program = ft.program(
+            mlp(), classify, ft.optim.SGD(lr=0.1), accumulate=np.int64(2), ema=np.float32(0.5)
+        )
+        assert program.recipe.accumulate == 2
+        assert program.recipe.ema == ft.EMA(0.5)
+
+    @pytest.mark.parametrize("kind", [ft.optim.SGD, ft.optim.AdamW])
+    def test_a_rate_beyond_floats_is_refused(self, kind: Any) -> None:
+        with pytest.raises(errors.ConfigurationError, match="lr: expected a finite number"):
+            kind(lr=10**400)
+
     @pytest.mark.parametrize(
         "options",
         [

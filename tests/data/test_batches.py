@@ -259,6 +259,10 @@ class Stream(IterableDataset[int]):
         return iter(range(10))
 
 
+def _nested() -> Tensor:
+    return torch.nested.nested_tensor([X[:2], X[:3]], layout=torch.jagged)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
@@ -279,6 +283,11 @@ class Stream(IterableDataset[int]):
         (lambda: Batches(iter([1]), 2), UnsupportedError, "list_iterator has none"),
         (lambda: Batches({1, 2}, 2), UnsupportedError, "by index"),
         (lambda: Batches("text", 2), UnsupportedError, "by index"),
+        (lambda: Batches(X, 2, seed=None), ConfigurationError, "seed.*NoneType"),  # type: ignore[arg-type]
+        (lambda: Batches(X, 2, shuffle="no"), ConfigurationError, "shuffle.*True or False"),  # type: ignore[arg-type]
+        (lambda: Batches(X, 2, drop_last="no"), ConfigurationError, "drop_last.*True or False"),  # type: ignore[arg-type]
+        (lambda: Batches((X.to_sparse_csr(), Y), 2), UnsupportedError, "column 0.*sparse_csr"),
+        (lambda: Batches((_nested(), Y[:2]), 2), UnsupportedError, "column 0.*nested"),
     ],
 )
 def test_bad_input_has_a_named_error(
@@ -323,6 +332,11 @@ def test_an_error_of_the_dataset_says_where() -> None:
     with pytest.raises(TypeError) as caught_collating:
         list(Batches(Noisy(), 4, collate=lambda samples: 1 + None))  # type: ignore[operator]
     assert caught_collating.value.__notes__ == ["(while collating batch 0 of epoch 0)"]
+
+
+def test_options_may_be_of_numpy() -> None:
+    numpy = Batches(X, np.int64(4), shuffle=np.bool_(False), drop_last=np.bool_(True))
+    assert repr(numpy) == repr(Batches(X, 4, shuffle=False, drop_last=True))
 
 
 def test_a_position_may_be_of_numpy() -> None:

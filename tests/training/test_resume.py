@@ -207,3 +207,8 @@ def test_no_checkpoint_without_the_rows_of_a_log_that_is_gone(
     with pytest.raises(errors.LogError, match=r"metrics\.jsonl was removed or replaced"):
         run(tmp_path, listeners=[Removing()])
     assert ft.Checkpoints(tmp_path).steps()[-1] == 4
+
+
+def test_no_directory_without_a_name() -> None:
+    with pytest.raises(errors.ConfigurationError, match='directory: expected a path, got ""'):
+        ft.fit(program(), batches(), until="1 step", directory="")
