@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
@@ -44,9 +45,10 @@ class FakeSystem:
         """Give these answers inside a ``with`` block.
 
         ``datetime`` is replaced only in the user's functions, because other code may check for its
-        classes.
+        classes. Threads that run already (a progress bar, a logger) get the system's own answers.
         """
-        patches = [*self._clocks(asked), *self._process(asked), *_files(asked)]
+        fakes = [*self._clocks(asked), *self._process(asked), *_files(asked)]
+        patches = list(_in_own_threads(fakes))
         by_name = {id(getattr(module, name)): fake for module, name, fake in patches}
         by_name |= self._dates(asked)
         with contextlib.ExitStack() as held:
@@ -107,6 +109,21 @@ def _files(asked: set[str]) -> Iterator[tuple[ModuleType, str, Any]]:
 
     for module in (builtins, io):
         yield module, "open", functools.partial(opened, module.open)
+
+
+def _in_own_threads(
+    fakes: list[tuple[ModuleType, str, Any]],
+) -> Iterator[tuple[ModuleType, str, Any]]:
+    """Leave the real functions to the threads that run besides this one."""
+    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+
+    def answer(
+        real: Callable[..., Any], fake: Callable[..., Any], *given: Any, **named: Any
+    ) -> Any:
+        return (real if threading.get_ident() in others else fake)(*given, **named)
+
+    for module, name, fake in fakes:
+        yield module, name, functools.partial(answer, getattr(module, name), fake)
 
 
 def _ticking(told: str, now: float, asked: set[str]) -> Clock:

@@ -266,6 +266,28 @@ def test_what_the_system_tells_is_named(loss: Any, says: str) -> None:
         check_complete(program(loss), batch=BATCH)
 
 
+def test_threads_that_run_besides_read_the_real_clocks_and_are_not_named() -> None:
+    asked, answered, read = threading.Event(), threading.Event(), []
+
+    def watch() -> None:
+        asked.wait()
+        read.append(time.time())
+        answered.set()
+
+    def while_another_reads(model: nn.Module, batch: Tensor) -> Tensor:
+        asked.set()
+        answered.wait()
+        return square(model, batch) * time.monotonic()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = time.time()
+    with pytest.raises(IncompleteError, match=r"\n  time.monotonic \(clock\)"):
+        check_complete(program(while_another_reads), batch=BATCH)
+    watcher.join()
+    assert before <= read[0] <= time.time()
+
+
 @pytest.mark.row(58)
 @pytest.mark.parametrize(("make", "says"), KEPT, ids=[says for _, says in KEPT])
 def test_what_code_keeps_is_named(make: Callable[[], ft.Program], says: str) -> None:
