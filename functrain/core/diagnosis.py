@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from functrain.core import step
 from functrain.core.batch import Batch
@@ -125,6 +126,20 @@ def _is_differentiated(tensor: Tensor) -> bool:
             return True
         tensor = functorch.get_unwrapped(tensor)
     return False
+
+
+def refuse_compile() -> None:
+    """Refuse a step below the user's ``torch.compile``, which compiles functrain's host part.
+
+    Raises:
+        UnsupportedError: the step is below one.
+    """
+    # The first is true while Dynamo traces this; it then runs the frame, and the second is.
+    if torch.compiler.is_dynamo_compiling() or get_eval_frame_callback():
+        raise UnsupportedError(
+            "train_step was called below torch.compile. functrain.compiled(program).train_step is "
+            "one compiled graph: call it from Python that is not compiled"
+        )
 
 
 def refuse_vmap(device_step: step.DeviceStep) -> None:

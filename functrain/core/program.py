@@ -24,6 +24,7 @@ from functrain.core.diagnosis import (
     PROGRAM_ATTRIBUTES,
     explain_step,
     not_a_state,
+    refuse_compile,
     refuse_derivatives,
     refuse_members,
     refuse_other_model,
@@ -183,7 +184,8 @@ class Program:
             clipping) on the state's device, ``lr`` on the host, and those of ``Loss.metrics``.
 
         Raises:
-            UnsupportedError: ``state`` is something else, or of a population.
+            UnsupportedError: ``state`` is something else, or of a population; or the call is below
+                ``torch.compile`` or a transformation of ``torch.func``.
             ParameterMismatchError: the state is of another model; or the step failed, and it is of
                 another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
@@ -196,6 +198,7 @@ class Program:
             RecipeChangedWarning: the state has the curve of a schedule of another length.
             FunctrainWarning: autocast is on around a program in float32, without effect.
         """
+        refuse_compile()
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         refuse_members(state)

@@ -16,7 +16,7 @@ import torch
 
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import not_a_state
+from functrain.core.diagnosis import not_a_state, refuse_compile
 from functrain.core.loss import Outcome
 from functrain.core.metrics import reported, unmeasured
 from functrain.core.program import Metrics, Program
@@ -127,6 +127,7 @@ class Population(Program):
             NonFiniteError: no member can make the update, and ``nonfinite="raise"``.
             UnsupportedError: an operation of the model or the loss cannot be mapped over members.
         """
+        refuse_compile()
         self.require(state, batch)
         given = parts(batch, self.recipe.accumulate, len(self), self.batches)
         if not given.samples:

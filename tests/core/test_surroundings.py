@@ -285,3 +285,15 @@ def test_evaluations_are_mapped_by_vmap() -> None:
     state = program.init()
     found = torch.func.vmap(lambda x: program.eval_step(state, x)["loss"])(torch.stack([X, X]))
     torch.testing.assert_close(found[0], program.eval_step(state, X)["loss"])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [made(), ft.compiled(made(), backend="eager"), ft.population(made(), seeds=[0, 1])],
+    ids=["eager", "compiled", "population"],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_steps_below_torch_compile_are_refused(program: Any, whole: bool) -> None:
+    step = torch.compile(program.train_step, backend="eager", fullgraph=whole)
+    with pytest.raises(errors.UnsupportedError, match=r"functrain\.compiled"):
+        step(program.init(), X)
