@@ -72,12 +72,8 @@ Entry = Branch | TensorLeaf | Scalar
 def outline(manifest: Manifest) -> Iterator[Entry]:
     """Walk a saved tree, each node before its children.
 
-    Args:
-        manifest: of the checkpoint. Unknown nodes of a newer minor version are walked if they hold
-            tensors, and shown as JSON if they do not.
-
-    Raises:
-        CheckpointCorruptError: its structure is malformed.
+    Unknown nodes of a newer minor version are walked if they hold tensors, and shown as JSON if
+    they do not.
 
     Example:
         >>> import tempfile, torch

@@ -53,10 +53,7 @@ def entries(directory: Path) -> dict[int, Entry]:
 def prunable_steps(directory: Path, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
     """Return the steps that no rule keeps.
 
-    Args:
-        directory: the run directory.
-        rules: without any, all are kept.
-        just_saved: a step known to be valid. Without it, one that verifies is kept in any case.
+    ``just_saved`` is a step known to be valid. Without it, one that verifies is kept in any case.
     """
     if not rules:
         return []

@@ -75,20 +75,12 @@ class Best:
         return mode_of_name(self.metric)
 
     def check(self, metrics: Mapping[str, Any]) -> None:
-        """Raise if whether a low or a high value of the metric is better is unknown.
-
-        Raises:
-            ConfigurationError: ``metrics`` has it, and its name implies no mode.
-        """
+        """Raise if whether a low or a high value of the metric is better is unknown."""
         if self.count and self.metric in metrics:
             resolved_mode(self.metric, self.mode, where="Checkpoints")
 
     def ranked(self, entries: Entries) -> list[int]:
-        """Return all steps that have the metric, from best to worst.
-
-        Raises:
-            ConfigurationError: whether a low or a high value is better is unknown.
-        """
+        """Return all steps that have the metric, from best to worst."""
         values = self._values(entries)
         if not values:
             return []

@@ -139,10 +139,6 @@ def snapshot(
 ) -> Snapshot:
     """Encode a tree without reading the values of its tensors.
 
-    Raises:
-        UnsupportedError: the tree has a leaf that could not be restored exactly.
-        ValueError: the step is negative or too large.
-
     Example:
         >>> import torch
         >>> [path for path, _ in snapshot({"w": torch.ones(2), "lr": 0.1}).tensors]

@@ -86,14 +86,8 @@ def weights(
 def select_weights(manifest: Manifest, what: What, program: str | None = None) -> dict[str, Leaf]:
     """Select the leaves of the weights, by their names in the module.
 
-    Args:
-        manifest: of a run state, of a training state, or of any tree with ``params``.
-        what: ``"params"``: parameters and persistent buffers; ``"ema"``: the same with averaged
-            parameters; ``"all"``: every tensor by its dotted path.
-        program: whose weights, where the state is of several programs.
-
-    Raises:
-        ConfigurationError: the checkpoint has no such leaves.
+    ``"params"`` are parameters and persistent buffers; ``"ema"`` the same with averaged parameters;
+    ``"all"`` is every tensor by its dotted path.
     """
     if what not in ("params", "ema", "all"):
         raise ConfigurationError(f"what={what!r}: expected 'params', 'ema' or 'all'")

@@ -46,18 +46,8 @@ def open_checkpoint(
 ) -> ChosenCheckpoint:
     """Open the checkpoint that a path denotes.
 
-    Args:
-        text: a checkpoint, a run, ``RUN@STEP`` or ``RUN@best``. A run stands for its newest
-            checkpoint that verifies; damaged ones are skipped with a warning.
-        step: open the checkpoint of this step.
-        best: open the best checkpoint.
-        monitor: the metric that determines the best.
-        mode: whether its ``min`` or ``max`` is best.
-
-    Raises:
-        NoCheckpointError: the checkpoint does not exist.
-        ConfigurationError: the direction of the metric is unknown.
-        CheckpointCorruptError: the checkpoint is damaged, or all those of the run are.
+    ``text`` is a checkpoint, a run, ``RUN@STEP`` or ``RUN@best``. A run stands for its newest
+    checkpoint that verifies; damaged ones are skipped with a warning.
     """
     match = _AT.fullmatch(str(text))
     if match is not None and not text.exists():

@@ -52,10 +52,6 @@ def differences(first: ChosenCheckpoint, second: ChosenCheckpoint) -> list[Diffe
     """Return the bitwise differences of two checkpoints, in the order of the first.
 
     Tensors with equal hashes in the manifests are not read; their bytes are equal if both verify.
-
-    Args:
-        first: the expected checkpoint.
-        second: the other checkpoint.
     """
     entries = [{e.path: e for e in outline(target.manifest)} for target in (first, second)]
     return tree.diff(_tree(first, *entries), _tree(second, *reversed(entries)))

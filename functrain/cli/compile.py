@@ -29,16 +29,7 @@ _NOT_KEPT = (
 
 
 def compile(source: str, overrides: list[str], console: Console) -> None:
-    """Compile the step for the batches of a run, and print what was compiled.
-
-    Args:
-        source: name of an example or path of a YAML file.
-        overrides: ``key=value``.
-        console: where to print.
-
-    Raises:
-        FunctrainError: the configuration is invalid, or its step is not compiled.
-    """
+    """Compile the step for the batches of a run, and print what was compiled."""
     loaded = config.load(source, overrides)
     set_torch_options(loaded.config)
     with config.importable(loaded):

@@ -56,12 +56,7 @@ def schema() -> None:
 
 
 def summary(loaded: Loaded, built: RunObjects) -> str:
-    """Describe a run on one line.
-
-    Args:
-        loaded: the configuration.
-        built: the objects of the configuration.
-    """
+    """Describe a run on one line."""
     config, program = loaded.config, built.program
     fixed = [leaf.fixed for leaf in program.leaves().values()]
     count = sum(one.model.params[path].numel() for one in fixed for path in one.trainable)

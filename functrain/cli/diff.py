@@ -24,20 +24,7 @@ def diff(
 
     It ignores metrics, versions and save times, and compares every bit of the trees.
 
-    Args:
-        first: a run, ``RUN@STEP``, or a checkpoint.
-        second: another.
-        console: where to print.
-        json: print a document instead.
-        replay: rerun both from their last common state, to find the first difference.
-
-    Returns:
-        Whether they are equal.
-
-    Raises:
-        NoCheckpointError: a run has no checkpoint.
-        CheckpointCorruptError: a checkpoint to compare is damaged.
-        ConfigurationError: ``replay`` of a directory that is not a run of ``functrain train``.
+    ``replay`` reruns both from their last common state, to find the first difference.
     """
     found = compared(first, second)
     made = _replayed(found) if replay and not found.equal else None

@@ -27,11 +27,7 @@ def write(
     overwrite: bool,
     program: str | None,
 ) -> None:
-    """Export weights, and print the file.
-
-    Raises:
-        The errors of :func:`functrain.checkpoint.exporting.export`.
-    """
+    """Export weights, and print the file."""
     path = export(target.path, out, what, format, overwrite, program)
     length = path.stat().st_size
     if json:
@@ -48,15 +44,7 @@ def write(
 def write_member(target: ChosenCheckpoint, member: int | None, out: Path, console: Console) -> None:
     """Write the state of a member, for ``pop.programs[member]``, and print where it is.
 
-    Args:
-        target: the checkpoint of a population.
-        member: its index; ``None`` for the best member, which a run records.
-        out: the checkpoint to make.
-        console: where to print.
-
-    Raises:
-        ConfigurationError: the checkpoint is of no population, or has no such member.
-        CheckpointExistsError: ``out`` exists.
+    ``None`` stands for the best member, which a run records.
     """
     found: Any = load(target.path, types=TYPES)
     state: Any = getattr(found, "train", found)

@@ -42,11 +42,7 @@ class Writer:
     name: str
 
     def pieces(self, prompt: str, length: int, options: Mapping[str, Any]) -> Iterable[str]:
-        """Return the text that the function adds to a prompt.
-
-        Raises:
-            ConfigurationError: the function does not take an option.
-        """
+        """Return the text that the function adds to a prompt."""
         kinds = inspect.signature(self.function).parameters
         any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds.values())
         for name in options:
@@ -60,12 +56,7 @@ class Writer:
 
 @contextlib.contextmanager
 def writer(target: ChosenCheckpoint) -> Iterator[Writer]:
-    """Load a checkpoint for the function ``generate`` in the configuration of its run.
-
-    Raises:
-        NoCheckpointError: the checkpoint is not from a run.
-        ConfigError: the configuration has no such function, or cannot be read.
-    """
+    """Load a checkpoint for the function ``generate`` in the configuration of its run."""
     path = (target.run or target.path.parent) / CONFIG_NAME
     if not path.exists():
         raise ConfigError(
@@ -99,18 +90,8 @@ def generate(
 ) -> None:
     """Print the continuation of a prompt, piece by piece.
 
-    Args:
-        target: the checkpoint.
-        prompt: the beginning of the text.
-        length: the length to add.
-        options: options by name; ``None`` uses the default of the function.
-        count: number of texts, with consecutive seeds.
-        stop: texts at which to stop, excluded from the output.
-        json: print one document at the end instead.
-
-    Raises:
-        ConfigurationError: ``length`` or ``count`` is out of range.
-        The errors of :func:`writer` and of the function.
+    An option that is ``None`` has the default of the function. Several texts (``count``) have
+    consecutive seeds. The texts of ``stop`` end the output and are no part of it.
     """
     integer(minimum=0).check("--length", length)
     integer(minimum=1).check("--count", count)

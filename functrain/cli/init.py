@@ -19,15 +19,7 @@ _FILES = {
 
 
 def init(directory: Path, console: Console) -> None:
-    """Write the files of a project.
-
-    Args:
-        directory: the folder of the project; made if it does not exist.
-        console: where to print.
-
-    Raises:
-        ConfigurationError: a file exists already, or cannot be written.
-    """
+    """Write the files of a project."""
     for name in _FILES:
         if (directory / name).exists():
             raise ConfigurationError(

@@ -24,11 +24,7 @@ from functrain.view.run_checkpoints import (
 def list_checkpoints(
     directory: Path, console: Console, json: bool, monitor: str | None, mode: str | None
 ) -> None:
-    """Print the checkpoints of a run, or a single one.
-
-    Raises:
-        NoCheckpointError: there are no checkpoints.
-    """
+    """Print the checkpoints of a run, or a single one."""
     rows = [CheckpointSummary.of(path) for path in paths_of(directory)]
     run = directory.absolute().parent if is_checkpoint(directory) else directory
     by = monitored(run, monitor, mode)

@@ -43,10 +43,7 @@ def console() -> Console:
 def table(*columns: str, right: tuple[str, ...] = (), folded: tuple[str, ...] = ()) -> Table:
     """Return an empty table without a frame, so that other programs can process its rows.
 
-    Args:
-        columns: the headings.
-        right: right-aligned columns, for numbers.
-        folded: columns that may wrap; the others never do.
+    Columns in ``folded`` may wrap; the others never do.
     """
     made = _empty()
     for name in columns:
@@ -61,11 +58,6 @@ def print_table(console: Console, table: Table, spare: Sequence[str] = ()) -> No
     Empty columns are left out. If the table is too wide, columns wrap between words; then spare
     columns are left out in order, which the last line says; then words are broken, and in a very
     narrow terminal numbers too. Nothing is cut off, as rich would.
-
-    Args:
-        console: where to print.
-        table: made by :func:`table`.
-        spare: headings of columns that may be left out.
     """
     columns = [column for column in table.columns if any(map(str, column.cells))]
     left_out = list[str]()

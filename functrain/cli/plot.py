@@ -16,20 +16,7 @@ from functrain.view.report_facts import read_log, runs_at
 
 
 def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Console) -> None:
-    """Draw the curves of one or several runs.
-
-    Args:
-        paths: runs, or directories of runs.
-        out: the file to write; by default ``curves.png`` in the only path, or in the working
-            directory.
-        options: the options of the plot.
-        console: where to print.
-
-    Raises:
-        LogError: there is nothing to draw.
-        ConfigurationError: an option is invalid.
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Draw the curves of one or several runs."""
     out = out or (paths[0] if len(paths) == 1 else Path()) / "curves.png"
     check_format(out)
     runs, notes = _read(runs_at(paths))
@@ -41,16 +28,7 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
 
 
 def report(directory: Path, out: Path | None, console: Console) -> None:
-    """Write a page about a run.
-
-    Args:
-        directory: the run directory.
-        out: the file to write; by default ``report.html`` in it.
-        console: where to print.
-
-    Raises:
-        RunDirectoryError: the directory is not a run.
-    """
+    """Write a page about a run."""
     from functrain.view import report
 
     written = report(directory, out)

@@ -32,22 +32,7 @@ def prune(
     monitor: str | None,
     mode: str | None,
 ) -> None:
-    """Remove the checkpoints that no rule keeps; a valid one always stays.
-
-    Args:
-        directory: the run directory.
-        console: where to print.
-        json: print a document instead.
-        dry_run: only print what would be removed.
-        rules: ``keep_last``, ``keep_best``, ``keep_every_steps``.
-        monitor: the metric that determines the best; by default that of the configuration.
-        mode: whether its ``min`` or ``max`` is best.
-
-    Raises:
-        ConfigurationError: a rule is invalid, or the path is a checkpoint.
-        NoCheckpointError: there are no checkpoints.
-        RunDirectoryBusyError: a run writes to the directory.
-    """
+    """Remove the checkpoints that no rule keeps; a valid one always stays."""
     if is_checkpoint(directory):
         raise ConfigurationError(f"{directory} is a checkpoint; name the run it belongs to")
     store = store_of(directory, **rules, **monitored(directory, monitor, mode))

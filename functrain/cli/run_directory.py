@@ -22,16 +22,7 @@ MAY_CHANGE = (
 
 
 def write_or_check(directory: Path, plain: dict[str, Any]) -> None:
-    """Write the resolved configuration, or check that the directory has the same one.
-
-    Args:
-        directory: the run directory; created if missing.
-        plain: the configuration as plain data.
-
-    Raises:
-        RunChangedError: the directory holds a run of another configuration.
-        RunDirectoryError: the directory cannot be created, read or written.
-    """
+    """Write the resolved configuration, or check that the directory has the same one."""
     path = directory / CONFIG_NAME
     try:
         before = _read(path) if path.exists() else None
@@ -48,12 +39,7 @@ def write_or_check(directory: Path, plain: dict[str, Any]) -> None:
 
 
 def to_write(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration to write, with the folders of its modules.
-
-    Args:
-        loaded: the loaded configuration.
-        plain: the plain data to write.
-    """
+    """Return a configuration to write, with the folders of its modules."""
     # If the file was loaded from the run directory, that folder has no modules.
     own = Path(loaded.config.directory).resolve()
     folders = [str(folder) for folder in import_folders(loaded) if folder != own]

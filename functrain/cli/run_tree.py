@@ -61,18 +61,7 @@ class Member:
 def show_run_tree(
     directory: Path, console: Console, json: bool, monitor: str | None, mode: str | None
 ) -> None:
-    """Print the runs below a directory as a tree.
-
-    Args:
-        directory: a directory of runs, or a run.
-        console: where to print.
-        json: print a document instead.
-        monitor: the metric that determines the best; by default that of each configuration.
-        mode: whether its ``min`` or ``max`` is best.
-
-    Raises:
-        NoCheckpointError: there are no runs.
-    """
+    """Print the runs below a directory as a tree."""
     members = find_runs(directory, monitor, mode)
     if not members:
         raise NoCheckpointError(errno.ENOENT, f"there are no runs in {directory}")

@@ -37,20 +37,7 @@ _SIGTERM = 143
 
 
 def run(source: str, overrides: list[str], console: Console, only_report: bool) -> int:
-    """Start or resume a search, or only report.
-
-    Args:
-        source: name of an example or path of a YAML file.
-        overrides: ``key=value`` of that file.
-        console: where to print.
-        only_report: run no trials.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        FunctrainError: a file is invalid, or the directory holds another search.
-    """
+    """Start or resume a search, or only report."""
     options = config.load_search(source, overrides)
     logging = require("optuna.logging", "search")
     logging.set_verbosity(logging.WARNING)

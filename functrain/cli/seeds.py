@@ -131,11 +131,7 @@ def print_spread(manifest: Manifest, name: str, console: Console) -> None:
 
 
 def read(directory: Path) -> Manifest:
-    """Read the manifest of a directory; an empty one if there is none.
-
-    Raises:
-        RunDirectoryError: the file cannot be read.
-    """
+    """Read the manifest of a directory; an empty one if there is none."""
     path = directory / FILE_NAME
     if not path.exists():
         return Manifest(directory)

@@ -30,19 +30,7 @@ def show(
     only: Sequence[str] = (),
     stats: bool = False,
 ) -> None:
-    """Print a checkpoint.
-
-    Args:
-        target: the checkpoint.
-        console: where to print.
-        json: print a document instead.
-        only: patterns of dotted paths; by default everything.
-        stats: read the tensors for statistics, and verify them.
-
-    Raises:
-        ConfigurationError: no leaf matches ``only``.
-        CheckpointCorruptError: bytes differ from those that were saved.
-    """
+    """Print a checkpoint."""
     if stats:
         verify(target.path)  # report any damage before printing numbers
     entries = _chosen(list(outline(target.manifest)), only)
@@ -177,13 +165,7 @@ class Row:
 
 
 def print_tree(rows: Sequence[Row], stats: bool, console: Console) -> None:
-    """Print a row for each entry, indented by depth.
-
-    Args:
-        rows: the rows to show.
-        stats: show columns for statistics instead of sizes.
-        console: where to print.
-    """
+    """Print a row for each entry, indented by depth."""
     numbers = NUMBERS if stats else ("size",)
     table = output.table("leaf", "value", *numbers, "", right=numbers, folded=("leaf", "value", ""))
     scalars: Counter[Path] = Counter()

@@ -52,19 +52,7 @@ class _Span:
 
 
 def train(source: str, overrides: list[str], console: Console) -> int:
-    """Train, resume, or print that the run is complete.
-
-    Args:
-        source: name of an example or path of a YAML file.
-        overrides: ``key=value``.
-        console: where to print.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        FunctrainError: the configuration or the run directory is invalid; nothing was written.
-    """
+    """Train, resume, or print that the run is complete."""
     console = _of_rank(console)
     loaded = config.load(source, overrides)
     set_torch_options(loaded.config)
@@ -79,11 +67,7 @@ def train(source: str, overrides: list[str], console: Console) -> int:
 
 
 def set_torch_options(options: config.RunConfig) -> None:
-    """Set the options of a configuration that are the process's.
-
-    Args:
-        options: the configuration; without a value of its own, that of torch stays.
-    """
+    """Set the options of a configuration that are the process's."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.matmul_precision is not None:
@@ -97,12 +81,7 @@ def _of_rank(console: Console) -> Console:
 
 
 def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
-    """Train one run, and print its summary.
-
-    Args:
-        loaded: the configuration with one seed.
-        console: where to print.
-    """
+    """Train one run, and print its summary."""
     with config.importable(loaded):
         built = config.build(loaded.config)
         directory = Path(loaded.config.directory)
@@ -132,17 +111,7 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
 
 
 def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], console: Console) -> int:
-    """Train a run for each seed that is not complete, and print their summary.
-
-    Args:
-        loaded: the configuration of all seeds.
-        source: the source of the configuration.
-        overrides: ``key=value``.
-        console: where to print.
-
-    Returns:
-        The exit code, 0 if every run succeeded.
-    """
+    """Train a run for each seed that is not complete, and print their summary."""
     if processes(os.environ) > 1:
         raise ConfigError("several processes train one seed at a time: give seed=...", "seeds")
     directory, until = Path(loaded.config.directory), loaded.config.fit.until
@@ -198,10 +167,7 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
 def summary(run: ft.Run, name: str, of_seeds: bool = False) -> Table:
     """Summarize a run as a table.
 
-    Args:
-        run: to summarize.
-        name: of it.
-        of_seeds: whether it is of members that differ in seeds only, whose spread says something.
+    With ``of_seeds``, its members differ in seeds only, and their spread says something.
     """
     counters = run.state.counters
     table = output.table(name, "", folded=("",))

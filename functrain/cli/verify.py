@@ -29,19 +29,7 @@ class Result:
 
 
 def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
-    """Verify checkpoints, for runs all of them.
-
-    Args:
-        paths: runs or checkpoints.
-        console: where to print.
-        json: print a document instead.
-
-    Returns:
-        Whether all are valid.
-
-    Raises:
-        NoCheckpointError: a path is neither a run nor a checkpoint; nothing was read.
-    """
+    """Verify checkpoints, for runs all of them."""
     chosen = list(dict.fromkeys(found for path in paths for found in paths_of(path)))
     results = [_verified(path) for path in chosen]
     valid = all(result.ok for result in results)

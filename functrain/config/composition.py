@@ -48,14 +48,7 @@ def compose_files(
 ) -> Composition:
     """Read the files that a file includes, and merge all of them.
 
-    Args:
-        root: the file.
-        folders: the search path of the included files.
-        chosen: the choices on the command line.
-        added: entries to append to those of the file.
-
-    Raises:
-        ConfigError: a file is missing, includes itself, or overrides an unknown group.
+    ``chosen`` are the choices on the command line; ``added`` follows the entries of the file.
     """
     composer = _Composer(folders, dict(chosen))
     layers = composer.layers(root, "", "", (root.name,), added)

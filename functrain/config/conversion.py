@@ -47,13 +47,8 @@ class Described:
 def convert(value: Any, hint: Any, where: str = "") -> Any:
     """Convert a value to the type of a hint.
 
-    Args:
-        value: plain data.
-        hint: a number, text, list, dict, attrs class, ``Literal``, ``Annotated`` or union of them.
-        where: the key of the value, for messages.
-
-    Raises:
-        ConfigError: the value has another type, or has an unknown key or lacks one.
+    A hint is a number, text, list, dict, attrs class, ``Literal``, ``Annotated`` or a union of
+    them. ``where`` is the key of the value, for messages, here and in all functions of this room.
 
     Example:
         >>> from functrain.core.ema import EMA

@@ -82,11 +82,7 @@ def _of_model(config: RunConfig) -> ft.Program:
 
 
 def build_model(config: RunConfig) -> nn.Module:
-    """Build the module on the device of the configuration.
-
-    Raises:
-        ConfigError: the target does not create a module, or the device does not exist.
-    """
+    """Build the module on the device of the configuration."""
     made = instantiated(config.model, "model")
     if not isinstance(made, nn.Module):
         name = type(made).__name__
@@ -106,11 +102,7 @@ def transform(
     placement: ft.Placement | None = None,
     population: PopulationOptions | None = None,
 ) -> ft.Program:
-    """Apply the transformations of the options, in their fixed order.
-
-    Raises:
-        ConfigError: one does not fit the program, the others or the processes.
-    """
+    """Apply the transformations of the options, in their fixed order."""
     if options.sharpness_aware is not False:
         sharpness = _options(options.sharpness_aware, SharpnessOptions)
         program = build_key(
@@ -136,15 +128,7 @@ def transform(
 
 
 def build_function(given: str | dict[str, Any], where: str) -> Callable[..., Any]:
-    """Return a function from an import path or a target.
-
-    Args:
-        given: the path, or a target; ``_partial_: true`` binds some arguments.
-        where: the key of the function, for messages.
-
-    Raises:
-        ConfigError: the function does not exist, or is not callable.
-    """
+    """Return a function from an import path, or from a target that may bind arguments."""
     found = imported(given, where) if isinstance(given, str) else instantiated(given, where)
     if not callable(found):
         hint = "" if isinstance(given, str) else "; _partial_: true returns the function itself"

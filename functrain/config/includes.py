@@ -54,9 +54,8 @@ class Include:
     def target(self, parent: str, header: str | None = None) -> str:
         """Return the absolute package: from the entry, else the header, else the group.
 
-        Args:
-            parent: the package of the including file.
-            header: the absolute package in the header of the included file.
+        ``parent`` is the package of the including file; ``header``, in the included one, is
+        absolute.
         """
         if self.package is None and header is not None:
             return header.removeprefix(_GLOBAL).strip(".")
@@ -75,9 +74,6 @@ class Include:
 
 def includes(document: YamlFile) -> list[Include]:
     """Return the entries of a file in order, with ``_self_`` last by default.
-
-    Raises:
-        ConfigError: an entry is invalid.
 
     Example:
         >>> from functrain.config.yaml_file import parse_file
@@ -158,11 +154,7 @@ class SearchPath:
 
 
 def read_file(file: Path, name: str | None = None) -> YamlFile:
-    """Read a file; its name in messages is by default relative to here or to the package.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not a valid configuration.
-    """
+    """Read a file; its name in messages is by default relative to here or to the package."""
     name = name or _short(file)
     try:
         text = file.read_text(encoding="utf-8")

@@ -103,16 +103,7 @@ def compose(
 ) -> tuple[dict[str, Any], dict[str, str], Path | None]:
     """Compose a file with its includes and overrides, as plain data of any content.
 
-    Args:
-        source: the name of a shipped example, or a YAML file.
-        overrides: as for :func:`load`.
-        examples: the shipped examples of this kind.
-
-    Returns:
-        The data with unresolved references; ``file:line`` by key; the folder of the file.
-
-    Raises:
-        ConfigError: a file cannot be read, or an override has no target.
+    Return the data with unresolved references, ``file:line`` by key, and the folder of the file.
     """
     root, folder = _root(source, examples)
     folders = SearchPath.of_folder(folder)
@@ -144,9 +135,6 @@ def typed(plain: dict[str, Any]) -> RunConfig:
 
 def resolved(data: dict[str, Any]) -> dict[str, Any]:
     """Resolve all references in plain data.
-
-    Raises:
-        ConfigError: a reference is invalid, or a value is missing (``???``).
 
     Example:
         >>> resolved({"seed": 3, "data": {"seed": "${seed}"}})

@@ -54,9 +54,6 @@ class Override:
 def override(text: str) -> Override:
     """Parse one override.
 
-    Raises:
-        ConfigError: the text has another form, or its value is not valid YAML.
-
     Example:
         >>> override("+program.clip_norm=1e-1")
         Override(text='+program.clip_norm=1e-1', sign='+', key='program.clip_norm', value=0.1, ...)
@@ -102,9 +99,6 @@ def replacements(
 
     Hydra rejects ``optimizer=sgd`` if the file has no ``optimizer`` in its defaults list. Merging
     the chosen file into the section would mix both.
-
-    Raises:
-        ConfigError: the group has no file of that name.
     """
     found = []
     for each in overrides:
@@ -124,11 +118,7 @@ def replacements(
 def values(
     overrides: Sequence[Override], whole: Composition, folders: SearchPath
 ) -> list[Override]:
-    """Return the overrides that are values rather than choices.
-
-    Raises:
-        ConfigError: an override chooses from a group that the configuration does not include.
-    """
+    """Return the overrides that are values rather than choices."""
     keys = whole.keys
     left = [each for each in overrides if each.key not in keys or each.names is None]
     for each in left:
@@ -144,9 +134,6 @@ def values(
 
 def applied(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """Return a copy of plain data with values changed, added and removed.
-
-    Raises:
-        ConfigError: a key to change does not exist, or a key to add does.
 
     Example:
         >>> applied({"space": {"schedule.lr": {"min": 1}}}, [override("space.schedule.lr.min=0")])

@@ -68,12 +68,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_file(text: str, name: str) -> YamlFile:
-    """Parse the text of a file with this name.
-
-    Raises:
-        ConfigError: the text is not valid YAML, not a mapping, or has a duplicate key; the
-            message has file and line.
-    """
+    """Parse the text of a file with this name."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()

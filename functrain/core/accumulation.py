@@ -50,18 +50,10 @@ def step_gradients(
     With weights w and means L over each micro-batch, the mean over all samples is
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
-    Args:
-        gradient_function: by ``torch.autograd`` or by ``torch.func``.
-        fixed: recipe, model shell, trainable paths.
-        state: ``params``, ``buffers`` and ``loss_scale`` of a state; not changed.
-        batches: at least one, on any device; not changed.
-        donated: whether the step may write to the trained parameters afterwards.
-        seed: of the step's random stream, from which each of several micro-batches has its own;
-            without one, torch's generators are used as they are.
-        watch: copy parameters in the first steps, to see whether the forward writes to them.
-
-    Raises:
-        LossError: no trainable parameter has a gradient, or micro-batches report other metrics.
+    ``donated`` tells whether the step may write to the trained parameters afterwards. Each of
+    several micro-batches has a stream of its own of the step's ``seed``; without one, torch's
+    generators are used as they are. ``watch`` copies parameters in the first steps, to see whether
+    the forward writes to them.
     """
     given, writes = state["params"], fixed.model.writes
     watched = writes.suspects(given, fixed.trainable, donated) if watch else set()
@@ -94,11 +86,7 @@ def _of_micro_batches(
 
 
 def require_gradients(fixed: Fixed, grads: Collection[str]) -> None:
-    """Refuse a loss that does not depend on any trainable parameter.
-
-    Raises:
-        LossError: there is no gradient.
-    """
+    """Refuse a loss that does not depend on any trainable parameter."""
     if not grads:
         raise LossError(
             "the loss does not depend on any of the trainable parameters: "

@@ -90,11 +90,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def origin(self, results: Iterable[Tensor]) -> str | None:
-        """Return the origin of the first NaN; without one, of the first infinity; or ``None``.
-
-        Args:
-            results: of the step, finite or not.
-        """
+        """Return the origin of the first NaN; without one, of the first infinity; or ``None``."""
         ends = self._known(results)
         nans = [event for event in _before(ends) if event.is_nan]
         roots = [one for one in nans if one.text and not any(each.is_nan for each in one.causes)]
@@ -147,17 +143,7 @@ def located(
     batches: Any,
     compute: Callable[[], StepGradients],
 ) -> tuple[StepGradients, str]:
-    """Repeat a computation, and say in which operation its first NaN or infinity appeared.
-
-    Args:
-        module: names the modules in which operations are made.
-        state: the parameters and buffers with which it begins.
-        batches: that it takes.
-        compute: the computation.
-
-    Returns:
-        (gradients, place).
-    """
+    """Repeat a computation, and say in which operation its first NaN or infinity appeared."""
     inputs = [
         *((f"the parameter {path!r}", tensor) for path, tensor in state["params"].items()),
         *((f"the buffer {path!r}", tensor) for path, tensor in state["buffers"].items()),

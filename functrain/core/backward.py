@@ -81,8 +81,7 @@ def _are_plain(
 def emitted(loss: Tensor, leaves: Tensors, sink: Callable[[str, Tensor], None]) -> set[str]:
     """Call the sink with each gradient as soon as the backward pass has it.
 
-    Returns:
-        The paths of gradients that arrived in several pieces.
+    Return the paths of gradients that arrived in several pieces.
     """
     graph, handed, repeated = loss.grad_fn, set[str](), set[str]()
 

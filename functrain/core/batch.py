@@ -99,21 +99,11 @@ class Split(NamedTuple):
 
 
 def split(batch: Batch, accumulate: int) -> Split:
-    """Cut a batch into micro-batches, without those that have no samples.
+    """Cut a batch into at most ``accumulate`` micro-batches, without those that have no samples.
 
-    Args:
-        batch: :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
-            batches (tuples, lists, dicts and their like); or one batch, which is cut along its
-            samples (see :func:`functrain.data.split`).
-        accumulate: how many micro-batches make a step.
-
-    Returns:
-        At most ``accumulate`` parts of nearly equal size; fewer when there are fewer samples.
-
-    Raises:
-        ConfigurationError: the list is longer than ``accumulate``.
-        UnsupportedError: the batch cannot be cut: its size is not evident, or it has a packed
-            sequence or an object of an unregistered class in it.
+    A batch is :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
+    batches (tuples, lists, dicts and their like); or one batch, which is cut along its samples (see
+    :func:`functrain.data.split`) into parts of nearly equal size.
 
     Example:
         >>> import torch
@@ -141,11 +131,7 @@ def split(batch: Batch, accumulate: int) -> Split:
 
 
 def require_sizes(batch: Batch) -> None:
-    """Refuse a batch of unknown size where a duration is counted in samples.
-
-    Raises:
-        BatchSizeError: the size of a batch is not evident.
-    """
+    """Refuse a batch of unknown size where a duration is counted in samples."""
     for each in batch.batches if isinstance(batch, MicroBatches) else [batch]:
         known_size(each, DURATION)
 
@@ -156,15 +142,7 @@ def _is_list_of_batches(batch: Batch) -> bool:
 
 
 def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
-    """Return the size of a batch for a number that depends on it.
-
-    Args:
-        batch: any nesting of containers and objects.
-        purpose: the number, and how to do without.
-
-    Raises:
-        BatchSizeError: the size is not evident.
-    """
+    """Return the size of a batch for a number that depends on it."""
     found = size(batch)
     if found is None:
         what, remedy = purpose
@@ -179,16 +157,9 @@ def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
 def copied(batch: Any, device: torch.device | None) -> Any:
     """Return a copy of a batch whose tensors are on ``device``.
 
-    Args:
-        batch: any nesting of containers and objects.
-        device: where the state is; ``None`` leaves each tensor where it is.
-
-    Returns:
-        New containers, tensors and arrays, and new objects where there are tensors in them; other
-        leaves are kept. Host copies from pinned memory do not block.
-
-    Raises:
-        UnsupportedError: an object with tensors in it cannot be copied.
+    ``None`` leaves each tensor where it is. Containers, tensors and arrays are new, and objects
+    where there are tensors in them; other leaves are kept. Host copies from pinned memory do not
+    block.
     """
     if isinstance(batch, Tensor):
         if device is None or batch.device == device:

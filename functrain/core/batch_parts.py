@@ -64,9 +64,7 @@ class Sharing:
     def bounds(self, parts: int, place: Place = ALONE) -> tuple[int, ...]:
         """Return the first part of each rank in a loader batch, and the number of its parts.
 
-        Args:
-            parts: the number of parts that have samples, at most :attr:`parts`.
-            place: of the loader batch in its step.
+        ``parts`` counts those that have samples; ``place`` is that of the loader batch in its step.
         """
         total, before = place.count * self.parts, place.index * self.parts
         starts = (share(total, rank, self.ranks)[0] for rank in range(self.ranks + 1))
@@ -118,15 +116,6 @@ def _samples(batch: BatchParts) -> int:
 def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -> BatchParts:
     """Cut a loader batch that this rank has whole, and keep the parts of this rank.
 
-    Args:
-        batch: any batch.
-        sharing: how the ranks share it.
-        place: its place in its step.
-        digest: of the batch.
-
-    Raises:
-        UnsupportedError: the batch cannot be cut; see :func:`batch_splitting.into`.
-
     Example:
         >>> import torch
         >>> cut(torch.arange(5), Sharing(parts=3, rank=1, ranks=2))
@@ -147,8 +136,7 @@ def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -
 def joined(batches: Sequence[BatchParts]) -> BatchParts:
     """Return the parts of several loader batches as those of one step.
 
-    Args:
-        batches: one or more, in order, each cut for its own :class:`Place`.
+    The batches are in order, each cut for its own :class:`Place`.
 
     Example:
         >>> import torch
@@ -181,13 +169,7 @@ def joined(batches: Sequence[BatchParts]) -> BatchParts:
 def shared(batch: Batch, sharing: Sharing) -> BatchParts:
     """Return this rank's parts of a step's batch, whatever form it is given in.
 
-    Args:
-        batch: :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
-        sharing: how the ranks share it.
-
-    Raises:
-        ConfigurationError: ``BatchParts`` are those of another rank, or of another world.
-        UnsupportedError: the batch cannot be cut.
+    It is :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
     """
     if isinstance(batch, BatchParts):
         _check_rank(batch, sharing)

@@ -54,14 +54,10 @@ _BY_PARTS = size.dispatch(object)
 def count(batch: Any) -> int:
     """Return the samples that the counters of a state count a batch as.
 
-    Args:
-        batch: any nesting of containers and objects.
-
-    Returns:
-        The size of its first part that has one, of those within a list only if there is no other
-        (they may be samples); it costs less to find than :func:`size` and also is there where
-        sizes disagree. 0 only where there are no samples in any part; 1 for what has no size at
-        all.
+    That is the size of its first part that has one, of those within a list only if there is no
+    other (they may be samples); it costs less to find than :func:`size` and also is there where
+    sizes disagree. It is 0 only where there are no samples in any part, and 1 for what has no size
+    at all.
     """
     length = _first(batch)
     if length:

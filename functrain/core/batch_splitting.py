@@ -55,11 +55,7 @@ _BY_PARTS = split.dispatch(object)
 
 
 def into(batch: Any, parts: int) -> list[Any]:
-    """Cut a batch into micro-batches of nearly equal size, of one sample or more each.
-
-    Raises:
-        UnsupportedError: see :func:`split`.
-    """
+    """Cut a batch into micro-batches of nearly equal size, of one sample or more each."""
     total = size(batch)
     if total is None:
         raise _not_cut(why_unknown(batch), class_to_register(batch))
@@ -77,10 +73,6 @@ def into(batch: Any, parts: int) -> list[Any]:
 
 def part_sizes(total: int, parts: int) -> list[int]:
     """Return the sizes of nearly equal parts, the larger ones first, of one sample or more each.
-
-    Args:
-        total: samples to share, at least one.
-        parts: how many parts, at most; fewer when there are fewer samples.
 
     Example:
         >>> part_sizes(7, 3), part_sizes(2, 3)

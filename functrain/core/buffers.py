@@ -29,10 +29,6 @@ def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
     An empty one may be that of any; another one where broadcasting it gives the shape, as one
     number does that becomes one for each channel.
 
-    Args:
-        buffer: as a program is made with it.
-        shape: what it would become.
-
     Example:
         >>> import torch
         >>> scale, table = torch.ones(1), torch.zeros(8, 4)
@@ -75,11 +71,7 @@ class KnownBuffers:
         return cls([m._buffers for _, m, _ in modules], count, modules, empty)
 
     def refuse_others(self) -> None:
-        """Take away what a forward has filled or registered, and raise.
-
-        Raises:
-            ModelError: it has, and the buffer is persistent.
-        """
+        """Take away what a forward has filled or registered, and raise."""
         if self.empty:
             self._refuse_filled()
         # At each step, so they are only counted: 5 us for 100 submodules.
@@ -183,12 +175,7 @@ def in_turn(
 ) -> Tensor:
     """Return a statistic as if the parts had gone through batch norm one after another.
 
-    Args:
-        found: whose momentum counts.
-        old: its value before the step.
-        each: its value after each part, from ``old``.
-        counts: the counter after each part.
-        before: the counter before the step.
+    Each value and count is that after one part, from ``old`` and ``before``.
     """
     start = old.double()
     forwards = [count - before for count in counts]
@@ -208,14 +195,8 @@ def in_turn(
 def by_rule(path: str, old: Tensor, each: Sequence[Tensor], rule: BufferRule | None) -> Tensor:
     """Return a buffer of which only its values are known.
 
-    Args:
-        path: for messages.
-        old: before the step.
-        each: after each part, from ``old``; not all alike.
-        rule: ``None`` takes the mean of floating-point buffers and the sum of integer ones.
-
-    Raises:
-        UnsupportedError: there is no such rule for its dtype, or its shape has changed.
+    ``each`` is from ``old``, after each part. A rule of ``None`` takes the mean of floating-point
+    buffers and the sum of integer ones.
     """
     if any(value.shape != old.shape or value.dtype != old.dtype for value in each):
         raise not_combined(path, f"its shape or dtype changed from {list(old.shape)} {old.dtype}")

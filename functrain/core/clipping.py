@@ -36,13 +36,8 @@ ALIGNMENT = 64
 def global_norm(grads: list[Tensor], foreach: bool = True) -> Tensor:
     """Return the 2-norm of all gradients taken as one vector, bit for bit that of torch's clipping.
 
-    Args:
-        grads: gradients of any shapes, at least one.
-        foreach: use the list kernels.
-
-    Returns:
-        Scalar tensor on the device of the first gradient: the norm of the leaves' norms, as
-        ``torch.nn.utils.get_total_norm``.
+    The norm is that of the leaves' norms, as ``torch.nn.utils.get_total_norm``, on the device of
+    the first.
 
     Example:
         >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
@@ -76,12 +71,7 @@ def block_size(shape: Sequence[int]) -> int:
 def block_sums(rows: Tensor, block: int) -> Tensor:
     """Return the sums of squares of the blocks of a leaf.
 
-    Args:
-        rows: a leaf, or rows of it that begin with a block.
-        block: the :func:`block_size` of the whole leaf.
-
-    Returns:
-        float64, one number for each block; the last block may be shorter.
+    The rows begin with a block; the last block may be shorter. The sums are float64.
     """
     return sums_of_blocks([rows], [block])[0]
 
@@ -90,10 +80,6 @@ def sums_of_blocks(pieces: Sequence[Tensor], blocks: Sequence[int]) -> list[Tens
     """Return the :func:`block_sums` of several leaves.
 
     Small leaves are computed together: calls would take longer than the arithmetic.
-
-    Args:
-        pieces: leaves, or elements of them that begin with a block.
-        blocks: the :func:`block_size` of each leaf.
     """
     groups: dict[tuple[torch.device, int, int], list[int]] = {}
     seen = 0
@@ -125,11 +111,7 @@ def norm_of_sums(sums: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
 def block_norm(grads: Sequence[Tensor]) -> Tensor:
     """Return the 2-norm of all gradients taken as one vector.
 
-    Args:
-        grads: gradients of any shapes, at least one.
-
-    Returns:
-        Scalar tensor on the device of the first gradient, in the widest of their real dtypes.
+    It is on the device of the first gradient, in the widest of their real dtypes.
 
     Example:
         >>> block_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
@@ -177,12 +159,7 @@ def clipped(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return gradients clipped by norm and by value, and the norm that they had before.
 
-    Args:
-        grads: gradients by path, at least one; not changed.
-        clip_norm: bound on their common norm, or ``None``.
-        clip_value: bound on each element, or ``None``.
-        foreach: use the list kernels.
-        norm: their norm, where it is known already.
+    ``norm`` is the norm before, where it is known already.
     """
     flat = list(grads.values())
     if norm is None:
@@ -205,15 +182,6 @@ def clip_by_norm(
 
     The coefficient is that of ``torch.nn.utils.clip_grad_norm_``: ``max_norm / (norm + 1e-6)``,
     at most 1.
-
-    Args:
-        grads: gradients; not changed.
-        max_norm: the bound.
-        norm: their :func:`global_norm`.
-        foreach: use the list kernels.
-
-    Returns:
-        New gradients.
     """
     if isinstance(max_norm, Tensor):
         max_norm = max_norm.to(norm.dtype)

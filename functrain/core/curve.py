@@ -59,11 +59,7 @@ class Curve:
         return not any(around) and self.was_positive(step)
 
     def end(self, steps: int) -> int | None:
-        """Return the first update from which on the rate is that of the last update.
-
-        Returns:
-            ``None`` where no other rate is found.
-        """
+        """Return the first update from which on the rate is that of the last, if there is one."""
         last = self.rate(steps - 1)
         low = next((k for k in _doubling(self.start, steps) if self.rate(k) != last), None)
         if low is None:
@@ -91,10 +87,9 @@ class Curve:
         return self.schedule.with_horizon(self.schedule.init(), steps)
 
     def overruled(self) -> list[tuple[str, int, int]]:
-        """Return the lengths that the schedule was given and its state, of another one, overrules.
+        """Return the lengths of the schedule that its state, of another one, overrules.
 
-        Returns:
-            (name, in the state, given) of each.
+        They are (name, in the state, given).
 
         Example:
             >>> from functrain.schedules import Cosine

@@ -58,11 +58,7 @@ def not_a_state(given: object, batch: object, expected: str = "TrainState") -> U
 
 
 def refuse_members(state: TrainState) -> None:
-    """Refuse the state of a population, whose tensors would broadcast into numbers of no member.
-
-    Raises:
-        UnsupportedError: the state is of all its members.
-    """
+    """Refuse the state of a population, whose tensors would broadcast into numbers of no member."""
     if state.counters.skipped.ndim:
         raise UnsupportedError(
             "expected the state of one program, got that of a population. Take a member out, "
@@ -72,11 +68,7 @@ def refuse_members(state: TrainState) -> None:
 
 
 def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
-    """Refuse parameters of other names or shapes, with which many layers would compute, too.
-
-    Raises:
-        ParameterMismatchError: names the parameters.
-    """
+    """Refuse parameters of other names or shapes, with which many layers would compute, too."""
     expected, given = fixed.model.params, state.params
     found = _shapes(given) if isinstance(given, Mapping) else None
     if found != _shapes(expected):
@@ -100,16 +92,7 @@ def _shapes(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_derivatives(called: str, state: TrainState, batch: Batch) -> None:
-    """Refuse tensors that ``torch.func`` differentiates: metrics keep no graph, so it finds zeros.
-
-    Args:
-        called: the method.
-        state: that was given to it.
-        batch: that was given to it.
-
-    Raises:
-        UnsupportedError: there is one among them.
-    """
+    """Refuse tensors that ``torch.func`` differentiates: without a graph it would find zeros."""
     if torch._C._functorch.peek_interpreter_stack() is None:
         return
     if any(map(_is_differentiated, tensors([step.device_state(state), batch]))):
@@ -143,11 +126,7 @@ def refuse_compile() -> None:
 
 
 def refuse_vmap(device_step: step.DeviceStep) -> None:
-    """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work.
-
-    Raises:
-        UnsupportedError: the step is below one.
-    """
+    """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work."""
     transform = torch._C._functorch.peek_interpreter_stack()
     if transform is None or not step.is_eager(device_step):
         return
@@ -163,13 +142,6 @@ def explain_step(
     error: Exception, fixed: Fixed, state: TrainState, step: int, parts: list[Batch]
 ) -> None:
     """Explain an error of a step as far as that is possible; the caller raises it.
-
-    Args:
-        error: that a step with the state raised.
-        fixed: of the program whose step it was.
-        state: what it was given; a donated step may have consumed it.
-        step: updates done before.
-        parts: the micro-batches.
 
     Raises:
         ParameterMismatchError: the state has other tensors than those that the program makes.

@@ -115,12 +115,7 @@ def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]
 
 
 def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
-    """Return the parameters that an evaluation uses.
-
-    Raises:
-        ConfigurationError: ``weights`` is neither ``"params"`` nor ``"ema"``, or the program keeps
-            no average.
-    """
+    """Return the parameters that an evaluation uses."""
     if weights == "params":
         trained = {path: state.params[path] for path in fixed.trainable}
         return {**state.params, **fixed.recipe.optimizer.eval_params(state.optimizer, trained)}

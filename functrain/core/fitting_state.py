@@ -25,11 +25,7 @@ _REMEDY = (
 
 
 def check_state(fixed: Fixed, state: TrainState) -> None:
-    """Refuse a state whose tensors are not those of the program.
-
-    Raises:
-        ParameterMismatchError: names or shapes do not fit; they are listed.
-    """
+    """Refuse a state whose tensors are not those of the program."""
     params = fixed.model.params
     problems = mismatches(state.params, params, params)
     if problems:
@@ -44,22 +40,13 @@ def check_state(fixed: Fixed, state: TrainState) -> None:
 
 
 def check_params(fixed: Fixed, state: TrainState) -> None:
-    """Refuse a state whose parameters are not those of the program's model.
-
-    Raises:
-        ParameterMismatchError: they are listed.
-    """
+    """Refuse a state whose parameters are not those of the program's model."""
     if problems := _misfits(fixed, state):
         raise _mismatch(problems)
 
 
 def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
     """Raise an error of our own in place of another where the state is of another program.
-
-    Args:
-        error: that a step with the state raised.
-        fixed: of the program whose step it was.
-        state: what it was given.
 
     Raises:
         ParameterMismatchError: the state has other tensors than those that the program makes.
@@ -76,11 +63,6 @@ def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
 
 def explain_schedule(error: KeyError, fixed: Fixed, state: TrainState) -> None:
     """Raise an error of our own in place of one of a schedule that misses a part of its state.
-
-    Args:
-        error: that the schedule raised.
-        fixed: of the program.
-        state: of another schedule, perhaps.
 
     Raises:
         ParameterMismatchError: the state has other tensors than those that the program makes.

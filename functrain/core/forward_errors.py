@@ -131,11 +131,7 @@ def explain_out_of_memory(error: BaseException, step: int, parts: list[Batch]) -
 def explain_forward(error: BaseException, model: nn.Module, where: str, batch: Batch) -> None:
     """Add to an error of the model or the loss in which module it was, and what the batch was.
 
-    Args:
-        error: any; one that was not raised in the loss, or is functrain's own, is left alone.
-        model: the shell.
-        where: the call that failed, for the note.
-        batch: what it was given.
+    An error that was not raised in the loss, or is functrain's own, is left alone.
     """
     if isinstance(error, FunctrainError) or is_out_of_memory(error):
         return

@@ -98,11 +98,7 @@ class GeneratorMemory:
 
 
 def found(numpy_random: Any) -> GeneratorMemory | None:
-    """Return the memory of all generators, if each is where it is expected.
-
-    Args:
-        numpy_random: the module; ``None`` where it is not imported.
-    """
+    """Return the memory of all generators, if each is where it is expected."""
     if not is_locked():
         return None
     python, torch_words = random.getstate.__self__, words_of_torch()  # type: ignore[attr-defined]

@@ -127,13 +127,8 @@ def as_schedule(value: Any) -> Schedule:
 def with_mode(schedule: Any, mode: Mode | None) -> Any:
     """Return a schedule that takes more for better, also in schedules within it.
 
-    Args:
-        schedule: one that has a ``mode`` of its own stays as it is.
-        mode: of the metric. Schedules without a mode assume ``"min"``, so ``"min"`` and ``None``
-            change nothing.
-
-    Raises:
-        ConfigurationError: only the user can give a mode to a schedule within it.
+    One that has a ``mode`` of its own stays as it is. Schedules without a mode assume ``"min"``, so
+    ``"min"`` and ``None`` change nothing.
 
     Example:
         >>> from functrain.schedules import Plateau

@@ -104,11 +104,7 @@ def _unpacked(words: bytes) -> tuple[int, ...]:
 
 
 def refuse_imported() -> None:
-    """Refuse draws from a ``numpy.random`` that was imported after the generators were asked for.
-
-    Raises:
-        RandomnessError: NumPy was drawn from, seeded by the system.
-    """
+    """Refuse draws from a ``numpy.random`` that was imported after the generators were saved."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is None:
         return

@@ -19,15 +19,7 @@ from functrain.errors import ModelError
 
 
 def refuse_shared(source: nn.Module, copied: nn.Module) -> None:
-    """Refuse a copy of a module with attributes that go on to use the original.
-
-    Args:
-        source: the original.
-        copied: the copy; some modules make such functions for each copy.
-
-    Raises:
-        ModelError: an attribute or a hook holds on to a part of the original.
-    """
+    """Refuse a copy of a module with attributes that go on to use the original."""
     parts: dict[int, Any] = {id(part): part for part in source.modules()}
     parts |= {id(tensor): tensor for tensor in (*source.parameters(), *source.buffers())}
     for where, value, held in _holders(copied):
@@ -40,11 +32,7 @@ def refuse_shared(source: nn.Module, copied: nn.Module) -> None:
 
 
 def refuse_tensors(module: nn.Module, paths: dict[int, str]) -> None:
-    """Refuse functions that hold on to tensors that a step replaces: ``paths``, by their ids.
-
-    Raises:
-        ModelError: a function of the module closes over one, or has it as a default.
-    """
+    """Refuse functions that hold on to tensors that a step replaces: ``paths``, by their ids."""
     for where, value, held in _holders(module):
         if isinstance(held, Tensor) and id(held) in paths:
             raise ModelError(

@@ -57,13 +57,8 @@ class InPlaceWrites:
     def suspects(self, params: Tensors, trainable: Collection[str], donated: bool) -> set[str]:
         """Choose the parameters to copy in order to see whether a forward writes to them.
 
-        Args:
-            params: all parameters.
-            trainable: paths of those that are trained.
-            donated: whether the step may write to the trained ones anyway.
-
-        Returns:
-            Paths; none where enough forwards were watched.
+        There are none where enough forwards were watched. A donated step may write to the trained
+        ones anyway.
         """
         if self.watched >= _WATCHED or (donated and len(trainable) == len(params)):
             return set()
@@ -94,9 +89,7 @@ class InPlaceWrites:
     def notice(self, before: Tensors, after: Tensors) -> None:
         """Remember the parameters that a forward wrote to.
 
-        Args:
-            before: the parameters that the step was given.
-            after: those that the forward had; the same tensors where they were not copied.
+        Those after it are the same tensors where they were not copied.
         """
         pairs = [(path, before[path], tensor) for path, tensor in after.items()]
         copied = [(path, old, new) for path, old, new in pairs if new is not old]
@@ -107,13 +100,8 @@ class InPlaceWrites:
     def adopt(self, params: Tensors, bound: Tensors, now: Tensors) -> None:
         """Adopt the values that a forward gave parameters by ``.data =`` or by assignment.
 
-        Args:
-            params: all parameters, as the step has them; those with other values are replaced here.
-            bound: the tensors that the module was given for them.
-            now: those that it has, all parameters.
-
-        Raises:
-            ModelError: the forward replaced a trained parameter by another tensor.
+        ``bound`` are the tensors that the module was given for some of ``params``, ``now`` are all
+        that it has. Those with other values are replaced in ``params``.
         """
         if _share_places(now.values(), list(map(params.__getitem__, now))):
             return
@@ -147,11 +135,7 @@ class Versions:
         ]
 
     def refuse_writes(self, what: str, advice: str = "") -> None:
-        """Refuse code that has written to the tree.
-
-        Raises:
-            ImpurityError: names the paths.
-        """
+        """Refuse code that has written to the tree."""
         found = [
             f"{place} was changed in place: {_remedy(part)}"
             for place, part, before in self._held

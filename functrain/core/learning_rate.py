@@ -98,11 +98,7 @@ def map_curves(
 def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> SchedulerState:
     """Return the scheduler state after an update.
 
-    Args:
-        schedules: one, or one a group.
-        state: before the update.
-        loss: of the update; read only where a schedule observes it, since reading waits for the
-            device.
+    The loss is read only where a schedule observes it, since reading waits for the device.
     """
     if isinstance(schedules, dict):
         return {name: advance(own, state[name], loss) for name, own in schedules.items()}
@@ -118,11 +114,7 @@ def observe(
 ) -> SchedulerState:
     """Return the scheduler state after an evaluation gave ``metric``.
 
-    Args:
-        schedules: one, or one a group.
-        state: before the evaluation.
-        metric: ``None`` where it was not measured.
-        mode: whether less or more of it is better, for schedules that were not given a mode.
+    The mode is for schedules that were not given one.
     """
     if isinstance(schedules, dict):
         each = {name: observe(own, state[name], metric, mode) for name, own in schedules.items()}
@@ -159,11 +151,7 @@ def needs_mode(schedules: Schedules) -> bool:
 
 
 def check_mode(schedules: Schedules, mode: Mode | None) -> None:
-    """Refuse schedules that would take less of a metric for better where more is better.
-
-    Raises:
-        ConfigurationError: there is one to which only the user can give a mode.
-    """
+    """Refuse schedules that would take less of a metric for better where more is better."""
     for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
         if isinstance(schedule, dict):
             check_mode(schedule, mode)
@@ -176,12 +164,6 @@ def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: st
 
     A warmup begins at zero, a cycle touches it, and a group may be given it: none of them has
     ended. Call this only where a rate is zero, so that it costs other steps nothing.
-
-    Raises:
-        ScheduleEndedError: a schedule has ended.
-
-    Warns:
-        ScheduleEndedWarning: the same; once where the filters are Python's own.
     """
     for name, curve in curves(schedules, state):
         if not curve.is_over(step):

@@ -61,14 +61,7 @@ class Outcome(NamedTuple):
         return self.metrics if self.value is None else {"loss": self.value, **self.metrics}
 
     def weight_of(self, batch: Any) -> Tensor:
-        """Return the weight as a scalar tensor on the device of the loss.
-
-        Args:
-            batch: what the loss was computed from.
-
-        Raises:
-            BatchSizeError: the loss returned no weight, and the size of the batch is not evident.
-        """
+        """Return the weight as a scalar tensor on the device of the loss."""
         weight = known_size(batch) if self.weight is None else self.weight
         value: Any = self.value
         device = torch.device("cpu") if value is None else value.device
@@ -86,15 +79,7 @@ def not_negative(weight: Tensor) -> Tensor:
 
 
 def refuse_weight(outcome: Outcome, parts: int) -> None:
-    """Refuse the weight of a micro-batch that made the whole step NaN; waits for the device.
-
-    Args:
-        outcome: of the step.
-        parts: its micro-batches; the weight of a single one changes nothing.
-
-    Raises:
-        LossError: the sum of the weights is NaN.
-    """
+    """Refuse the weight of a micro-batch that made the whole step NaN; waits for the device."""
     weight = outcome.weight
     if parts > 1 and isinstance(weight, Tensor) and bool(weight.isnan()):
         raise LossError(
@@ -115,12 +100,6 @@ _PREDICTIONS = (
 
 def refuse_criterion(function: LossFunction | None) -> None:
     """Refuse ``nn.CrossEntropyLoss()`` and its like where ``loss(model, batch)`` is expected.
-
-    Args:
-        function: what was given as ``loss`` or ``evaluate``.
-
-    Raises:
-        ConfigurationError: it takes predictions and targets.
 
     Example:
         >>> refuse_criterion(nn.functional.mse_loss)
@@ -156,19 +135,7 @@ def evaluate(
 ) -> Outcome:
     """Call the user's loss and put what it returned into one form.
 
-    Args:
-        function: ``loss(model, batch)``.
-        model: the bound shell.
-        batch: a batch on ``device``.
-        device: where metrics go.
-        precision: of the forward, by autocast.
-        weight_graph: keep the graph of the weight, on which an average of several batches depends.
-
-    Returns:
-        The outcome.
-
-    Raises:
-        LossError: the function returned neither a scalar tensor nor a :class:`Loss` of one.
+    ``weight_graph`` keeps the graph of the weight, on which an average of several batches depends.
     """
     if precision == "float32":
         returned = function(model, batch)

@@ -75,11 +75,7 @@ class FunctionalModule:
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.
 
-        Args:
-            seed: with a factory, values are a function of it; a module has the values it had.
-
-        Returns:
-            (params, buffers), detached and owned by the caller.
+        With a factory, values are a function of the seed; a module has the values it had.
         """
         source = self if self.factory is None else functionalize(self.factory, seed)
         if source.params.keys() != self.params.keys():
@@ -102,11 +98,8 @@ class FunctionalModule:
         The shell itself would not do: a step of the same program, as that of a student whose
         average is the teacher, binds the shell to other tensors while the module is lent.
 
-        Args:
-            params: by path; not changed. Those that a forward writes to are copied.
-            buffers: by path; the module has copies.
-            training: the mode.
-            differentiated: paths of parameters to copy, as leaves that require gradients.
+        Parameters that a forward writes to, and buffers, are copied; the parameters
+        ``differentiated`` become leaves that require gradients.
         """
         given = self.writes.owned(params)
         for path in differentiated:
@@ -150,11 +143,7 @@ class FunctionalModule:
         return {path: buffer.detach() for path, buffer in self.held_buffers().items()}
 
     def held_buffers(self) -> Tensors:
-        """Return the buffers the shell holds now; a forward may have replaced some by assignment.
-
-        Raises:
-            ModelError: the forward removed one.
-        """
+        """Return the buffers of the shell; a forward may have replaced some by assignment."""
         found = {path: held.get(key) for path, (held, key) in self._places(self.buffers)}
         if gone := [path for path, buffer in found.items() if buffer is None]:
             raise removed(gone)
@@ -210,15 +199,7 @@ class _Bound:
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
     """Make a :class:`FunctionalModule` from a module (its present values) or a factory of modules.
 
-    Args:
-        source: an ``nn.Module``, which is copied, or a callable that returns one.
-        seed: the random seed under which a factory runs; global generators are put back.
-
-    Returns:
-        The model; nothing of ``source`` is shared or changed.
-
-    Raises:
-        ModelError: the source is neither, cannot be copied, or has uninitialised (lazy) parameters.
+    Nothing of the source is shared or changed. The seed is that under which a factory runs.
     """
     factory = None if isinstance(source, nn.Module) else source
     module = checked_copy(source) if isinstance(source, nn.Module) else made_by(source, seed)

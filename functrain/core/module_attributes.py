@@ -61,14 +61,7 @@ class Attributes:
         return made
 
     def restore(self, warns: bool) -> None:
-        """Put back what the next forward must not find.
-
-        Args:
-            warns: whether to warn of what it might miss, as a hidden state.
-
-        Raises:
-            ModelError: see :meth:`Part.refuse_parameters`.
-        """
+        """Put back what the next forward must not find."""
         for cache in self.caches:
             if _keeps_tensors(cache):
                 cache.cache_clear()

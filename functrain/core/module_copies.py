@@ -40,11 +40,7 @@ _CUSTOM = ("__reduce__", "__reduce_ex__", "__getstate__")
 
 
 def checked_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of the user's module that shares nothing with it.
-
-    Raises:
-        ModelError: it cannot be copied, or its steps could not be pure.
-    """
+    """Return a copy of the user's module that shares nothing with it."""
     refuse(module)
     _refuse_lazy(module)
     try:
@@ -59,11 +55,7 @@ def checked_copy(module: nn.Module) -> nn.Module:
 
 
 def made_by(factory: Factory, seed: int) -> nn.Module:
-    """Return the module that a factory makes under a seed.
-
-    Raises:
-        ModelError: the factory cannot be called or makes no module, or steps could not be pure.
-    """
+    """Return the module that a factory makes under a seed."""
     if not callable(factory):
         raise ModelError(
             f"model: expected an nn.Module or a callable that returns one, got {factory!r}"
@@ -103,12 +95,7 @@ def _refuse_lazy(module: nn.Module) -> None:
 
 
 def module_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Return what ``copy.deepcopy(module, memo)`` returns.
-
-    Args:
-        module: not changed.
-        memo: the copies of objects by their ids; more are added.
-    """
+    """Return what ``copy.deepcopy(module, memo)`` returns."""
     copied: nn.Module = _copy(module, memo)
     return copied
 

@@ -104,11 +104,7 @@ class Part:
                 del buffers[name]
 
     def refuse_parameters(self) -> None:
-        """Take away parameters that a forward has registered, and raise.
-
-        Raises:
-            ModelError: it has, or a submodule that has some.
-        """
+        """Take away parameters that a forward has registered, and raise."""
         parameters, modules = self.module._parameters, self.module._modules
         found = [name for name in parameters if name not in self.names]
         added = {name: one for name, one in modules.items() if name not in self.names}

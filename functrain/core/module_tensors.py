@@ -29,11 +29,7 @@ Place = tuple[Any, Any]
 
 
 def tensor_places(module: nn.Module, paths: dict[int, str]) -> dict[str, list[Place]]:
-    """Return every place of each tensor in ``paths``, by its id; that of ``nn.Module`` first.
-
-    Raises:
-        ModelError: a tuple holds one of them.
-    """
+    """Return every place of each tensor in ``paths``, by its id; that of ``nn.Module`` first."""
     found: dict[str, list[Place]] = {path: [] for path in paths.values()}
     submodules = list(module.modules())
     seen = {id(vars(m)) for m in submodules}
@@ -61,10 +57,6 @@ def places(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
     """Yield (container, key, value) of everything in a dict, list or tuple, at any depth.
 
     The attributes of an object are the values of its ``__dict__``.
-
-    Args:
-        container: to begin with.
-        seen: the ids of containers inside it to leave out; more are added.
     """
     seen.add(id(container))
     waiting = [container]
@@ -102,11 +94,7 @@ def _refuse_in_tuple(held: tuple[Any, ...], key: Any, paths: dict[int, str]) -> 
 
 
 def plain_paths(module: nn.Module, paths: list[str]) -> dict[str, str]:
-    """Return paths without the names that wrappers add.
-
-    Returns:
-        For each path, the path without wrappers.
-    """
+    """Return for each path the one without the names that wrappers add."""
     # From the inside out: to shorten a path changes nothing in front of it.
     found = sorted(_wrappers(module), key=len, reverse=True)
     return {path: _plain(path, found) for path in paths}
@@ -151,12 +139,7 @@ def _plain(path: str, wrappers: list[str]) -> str:
 
 
 def refuse(module: nn.Module) -> None:
-    """Refuse a module whose tensors a step cannot replace, or whose backward pass does more.
-
-    Raises:
-        ModelError: it is, or has in it, a module of ``torch.jit``, a ``DistributedDataParallel``,
-            or a parameter with a hook that waits for ``.grad``.
-    """
+    """Refuse a module whose tensors a step cannot replace, or whose backward pass does more."""
     _refuse_hooks(module)
     for path, one in module.named_modules():
         where = f"{path!r} of the model" if path else "the model"

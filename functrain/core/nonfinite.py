@@ -28,9 +28,6 @@ def finite(outputs: dict[str, Any]) -> Tensor:
 
     The norm of all gradients is finite only if each of them is, so one number tells for all.
 
-    Args:
-        outputs: ``loss`` and ``grad_norm`` of the step.
-
     Example:
         >>> finite({"loss": torch.tensor(1.0), "grad_norm": torch.tensor(float("inf"))})
         tensor(False)
@@ -52,10 +49,7 @@ def finite_on_host(recipe: Recipe, outputs: dict[str, Any]) -> bool | Tensor:
 def selected(finite: bool | Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
     """Return ``new`` where the step was finite, else :func:`skipped`; a tensor chooses there.
 
-    Args:
-        finite: true, if the host knows that it was; or a bool scalar on the device.
-        new: the state after the update.
-        old: the state before the step.
+    ``finite`` is true if the host knows that the step was.
     """
     if isinstance(finite, Tensor):
         parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
@@ -84,10 +78,8 @@ def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
 def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
     """Whether a program that raises may go on; waits for the device.
 
-    Args:
-        outputs: ``finite`` and ``loss`` of the step.
-        loss_scale: fp16's scale. Gradients that overflow under one that can still be lowered are
-            how the scale is found, not a failure.
+    Gradients that overflow under a scale of fp16 that can still be lowered are how the scale is
+    found, not a failure.
     """
     if bool(outputs["finite"]):
         return True
@@ -96,22 +88,13 @@ def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
 
 
 def raise_for(step: int, outputs: dict[str, Any], grads: Tensors, place: str | None = None) -> None:
-    """Name the step and the leaves.
-
-    Raises:
-        NonFiniteError: always.
-    """
+    """Name the step and the leaves."""
     culprits = [path for path, grad in grads.items() if not bool(torch.isfinite(grad).all())]
     raise NonFiniteError(step, outputs["loss"].item(), culprits, place=place)
 
 
 def is_anomaly(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
-    """Whether a step had a loss or gradients that are not finite; waits for the device.
-
-    Args:
-        outputs: ``loss`` and ``grad_norm`` of the step.
-        loss_scale: fp16's scale before it; see :func:`is_recoverable`.
-    """
+    """Whether a step had a loss or gradients that are not finite; waits for the device."""
     return not is_recoverable({**outputs, "finite": finite(outputs)}, loss_scale)
 
 
@@ -127,11 +110,8 @@ def warn_of(step: int, outputs: dict[str, Any], place: str | None, whose: str = 
 def chosen(which: Tensor, new: Any, old: Any) -> Any:
     """One of two trees of the same structure, chosen on the device.
 
-    Args:
-        which: bool scalar.
-        new: taken where it is true.
-        old: taken where it is false. Entries that it lacks are taken from `new`: the scalars of
-            a parameter that was skipped first in this step, which are the same either way.
+    Entries that ``old`` lacks are taken from ``new``: the scalars of a parameter that was skipped
+    first in this step, which are the same either way.
     """
     if isinstance(new, Tensor):
         if new is old:

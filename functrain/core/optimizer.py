@@ -49,9 +49,7 @@ class KnownLayouts:
     def passes(self, tensors: Sequence[Any], check: Callable[[], bool]) -> bool:
         """Return the result of a check, which is called only for other layouts than last.
 
-        Args:
-            tensors: that the check is of, and whatever is among them instead of one.
-            check: a function of their types, dtypes, devices, sizes and strides only.
+        ``check`` is a function of types, dtypes, devices, sizes and strides of the tensors only.
         """
         if len(tensors) == self._count and self._is_known(*tensors):
             return True

@@ -21,10 +21,7 @@ T = TypeVar("T")
 def share(parts: int, rank: int, ranks: int) -> Node:
     """Return the parts that a rank computes: consecutive, and as many as others have, or one more.
 
-    Args:
-        parts: of the step; where they are fewer than the ranks, some ranks have none.
-        rank: of the process.
-        ranks: number of processes.
+    Where the parts are fewer than the ranks, some ranks have none.
 
     Example:
         >>> [share(4, rank, 3) for rank in range(3)]
@@ -59,12 +56,7 @@ def merges(parts: int, start: int, stop: int) -> list[int]:
 
 
 def tree_sum(parts: int, sums: Mapping[Node, T], add: Callable[[T, T], T]) -> T:
-    """Return the sum of all parts.
-
-    Args:
-        parts: how many there are.
-        sums: of subtrees that cover all parts once; see :func:`nodes`.
-        add: returns the sum of two values.
+    """Return the sum of all parts from those of subtrees that cover all once; see :func:`nodes`.
 
     Example:
         >>> tree_sum(4, {(0, 2): "ab", (2, 3): "c", (3, 4): "d"}, lambda x, y: f"({x}+{y})")

@@ -37,11 +37,9 @@ def owns_its_tensors(
 ) -> bool:
     """Return whether nothing but a state holds any tensor that a step writes to.
 
-    Args:
-        state: references to the state itself do not count; a donated step consumes it.
-        updated: paths of the parameters that a step writes to.
-        eager: whether the step itself looks for views of the parameters, after the forward.
-        of_step: whether a step returned the state, and thus has allocated its tensors.
+    References to the state itself do not count; a donated step consumes it. An eager step looks
+    itself for views of the parameters, after the forward. The tensors of a state ``of_step`` were
+    allocated by a step.
     """
     return _EVERY_HOLDER_SHOWS and _is_alone(state, updated, eager, of_step)
 
@@ -72,9 +70,7 @@ def unshared(tensors: list[Tensor]) -> bool:
 
     Memory that other processes may see counts as shared.
 
-    Args:
-        tensors: of any layout; memory that is not torch's is not looked at, and of a DTensor only
-            the local part is.
+    Memory that is not torch's is not looked at, and of a DTensor only the local part is.
 
     Example:
         >>> weight = torch.zeros(3)

@@ -155,14 +155,9 @@ def part_sums(
 
     No more sums are in memory at a time than the tree has levels.
 
-    Args:
-        part: takes the gradients of one.
-        buffers: before the step; not changed.
-        batches: these parts.
-        parts: how many parts the step has.
-        start: number of the first of these.
-        passed: whether buffers pass from one part to the next, where all begin in one process.
-        arrive: called with the sums and a path as soon as those of the leaf are complete.
+    The batches are the parts from ``start`` on. Buffers are ``passed`` from one part to the next
+    where all begin in one process. ``arrive`` is called with the sums and a path as soon as those
+    of the leaf are complete.
     """
     found = PartSums([], [], [], [])
     complete = order.merges(parts, start, start + len(batches))
@@ -188,11 +183,7 @@ def part_sums(
 def mean_outcome(
     outcomes: list[Outcome], each: list[Tensor], loss_scale: Tensor | None
 ) -> tuple[Outcome, Tensor]:
-    """Return the outcome of several micro-batches, and the divisor for the sum of their gradients.
-
-    Raises:
-        LossError: they report different metrics.
-    """
+    """Return the outcome of several micro-batches, and the divisor for the sum of gradients."""
     weights, names = torch.stack(each), outcomes[0].metrics.keys()
     if any(outcome.metrics.keys() != names for outcome in outcomes):
         raise LossError("every micro-batch of a step must report the same metrics")

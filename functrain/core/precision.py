@@ -48,9 +48,6 @@ _DTYPES: dict[Precision, torch.dtype | None] = {
 def as_precision(name: PrecisionName) -> Precision:
     """Return the precision of a name.
 
-    Raises:
-        ConfigurationError: there is none of that name.
-
     Example:
         >>> as_precision("bfloat16"), as_precision("fp16")
         ('bf16', 'fp16')
@@ -81,14 +78,9 @@ def initial_loss_scale(precision: Precision, device: torch.device) -> Tensors | 
 
 
 def next_loss_scale(loss_scale: Tensors, finite: Tensor) -> Tensors:
-    """Return the scale after a step.
+    """Return the scale after a step, by whether all its gradients were finite.
 
-    Args:
-        loss_scale: the scale that the step used.
-        finite: bool scalar, whether all gradients were finite.
-
-    Returns:
-        Doubled after 2000 finite steps in a row, halved after one that was not, else kept.
+    It is doubled after 2000 finite steps in a row, halved after one that was not, else kept.
 
     Example:
         >>> state = initial_loss_scale("fp16", torch.device("cpu"))

@@ -44,18 +44,7 @@ def chosen(
     only: Patterns | None,
     rename: Rename | None,
 ) -> Any:
-    """Return the values to load under the model's names: all, or some and the model's own.
-
-    Args:
-        model: whose names count.
-        into: the initial parameters and buffers by path.
-        values: the pretrained values.
-        only: patterns or a predicate of the model's names, or ``None`` for all.
-        rename: beginnings of names, or a function from name to name.
-
-    Raises:
-        ConfigurationError: nothing matches, or two values have one name then.
-    """
+    """Return the values to load under the model's names: all, or some and the model's own."""
     if only is None and rename is None:
         return values
     _check(values, into.keys())
@@ -113,18 +102,9 @@ def _check_patterns(only: Patterns, needed: Tensors, into: Tensors) -> None:
 def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> Tensors:
     """Replace initial parameters by pretrained ones.
 
-    Args:
-        model: whose names count; the second names of tied tensors are accepted too.
-        into: the initial parameters and buffers by path.
-        values: the pretrained values, for example a ``state_dict()``; buffers may be left out.
-
-    Returns:
-        A new dict like ``into``; dtypes stay those of the model, as ``load_state_dict`` does it.
-        A buffer that a forward gave its shape keeps it.
-
-    Raises:
-        ParameterMismatchError: names or shapes do not fit; all of them are listed.
-        ConfigurationError: the values are no dict of tensors.
+    The second names of tied tensors are accepted too, and buffers may be left out. Dtypes stay
+    those of the model, as ``load_state_dict`` does it. A buffer that a forward gave its shape keeps
+    it.
     """
     names = into.keys() | model.aliases.keys()
     _check(values, names)
@@ -168,11 +148,7 @@ def _converted(value: Tensor, into: Tensor) -> Tensor:
 def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[str]:
     """Describe why tensors do not fit a model.
 
-    Args:
-        given: by path.
-        known: what the model has.
-        needed: paths that must be there. The other ones are buffers, which may have taken their
-            shape in a forward.
+    Those not needed are buffers, which may have taken their shape in a forward.
     """
     problems = [f"unexpected {path!r}{nearest(path, known)}" for path in given if path not in known]
     problems += [f"missing {path!r}" for path in needed if path not in given]
@@ -187,9 +163,6 @@ def mismatches(given: Tensors, known: Tensors, needed: Collection[str]) -> list[
 
 def state_dicts(values: Mapping[Any, Any]) -> dict[str, str]:
     """Return which entries of a checkpoint hold weights, each with the code to get them.
-
-    Args:
-        values: what ``torch.load`` gave, say.
 
     Example:
         >>> import torch

@@ -150,11 +150,7 @@ def donating(program: AnyProgram, donates: bool) -> AnyProgram:
 
 
 def require_program(value: object) -> None:
-    """Refuse a model, data or anything else where a program is expected.
-
-    Raises:
-        UnsupportedError: it is no program.
-    """
+    """Refuse a model, data or anything else where a program is expected."""
     if isinstance(value, AnyProgram):
         return
     hint = "a program is made of it, functrain.program(model, loss, optimizer)"
@@ -164,11 +160,7 @@ def require_program(value: object) -> None:
 
 
 def require_plain(value: object, caller: str) -> None:
-    """Refuse anything but the program of one module.
-
-    Raises:
-        UnsupportedError: it is something else.
-    """
+    """Refuse anything but the program of one module."""
     require_program(value)
     program: Any = value
     inner = program.leaves()
@@ -184,11 +176,7 @@ def require_plain(value: object, caller: str) -> None:
 
 
 def require_one_step(program: Program, caller: str) -> None:
-    """Refuse a program of :func:`functrain.phases`, which makes another step in each phase.
-
-    Raises:
-        ConfigurationError: the program is in phases.
-    """
+    """Refuse a program of :func:`functrain.phases`, which makes another step in each phase."""
     if program.in_phases:
         raise ConfigurationError(
             f"{caller}: expected a program with one step, got one of functrain.phases, which "

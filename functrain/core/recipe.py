@@ -116,8 +116,7 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """Return the recipe as plain data: what a checkpoint says it was made with.
 
-        Returns:
-            Nested dicts of strings, numbers and ``None``; functions and classes by their names.
+        Functions and classes are there by their names.
         """
         return {name: _plain(getattr(self, name)) for name in self._shown()}
 
@@ -145,11 +144,7 @@ class Fixed:
 
 
 def refuse_gradients(recipe: Recipe) -> None:
-    """Refuse hyperparameters that require gradients, which a plain step would not give them.
-
-    Raises:
-        ConfigurationError: there is one.
-    """
+    """Refuse hyperparameters that require gradients, which a plain step would not give them."""
     for name in ("optimizer", "clip_norm", "clip_value", "ema"):
         for path in _requiring_gradients(getattr(recipe, name), name):
             raise ConfigurationError(

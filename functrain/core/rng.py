@@ -82,9 +82,6 @@ class Rng:
 def checked_seed(seed: Any) -> int:
     """Return a root seed as an int.
 
-    Raises:
-        ConfigurationError: it is no whole number.
-
     Example:
         >>> checked_seed("7")
         Traceback (most recent call last):
@@ -214,14 +211,9 @@ def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True)
 
     The caller's autocast is off inside, because a step has the precision of its program.
 
-    Args:
-        seed: the seed inside, usually from :func:`derive`.
-        device: the accelerator whose generator is seeded too; the CPU's always is.
-        alone: whether other threads wait until the body has ended; otherwise only while it begins
-            and ends.
-
-    Returns:
-        A context manager. It nests, and restores bit for bit after an exception as well.
+    The CPU's generator is always seeded, that of an accelerator if given. The context nests, and
+    restores bit for bit after an exception as well. With ``alone`` other threads wait until the
+    body has ended; otherwise only while it begins and ends.
 
     Example:
         >>> with scoped(7):
@@ -256,12 +248,7 @@ def refuse_system_seed(seed: int, again: Callable[[], object]) -> None:
     Its draws then do not follow from the seed of its scope. Torch reports the seed last set,
     not who set it; but where a second call ends with another seed, it was the system.
 
-    Args:
-        seed: of the scope that the code runs in.
-        again: calls the code once more; only where a seed looks like one of the system's.
-
-    Raises:
-        RandomnessError: the code did so.
+    ``again`` calls the code once more; only where a seed looks like one of the system's.
     """
     last = torch.default_generator.initial_seed()
     if last == seed or last <= _MASK32:  # people choose small ones; torch.seed() takes 64 bits

@@ -55,12 +55,7 @@ class Counters:
         raise unknown_attribute("Counters", name, type(self).__annotations__, {})
 
     def after(self, given: Split, skipped: Tensor) -> Counters:
-        """Return the counters after a step.
-
-        Args:
-            given: the micro-batches of the step; without samples it counts as no step.
-            skipped: the new count of updates left out.
-        """
+        """Return the counters after a step."""
         return Counters(
             step=self.step + (given.samples > 0),
             epoch=self.epoch,
@@ -230,9 +225,7 @@ def is_consumed(state: TrainState) -> bool:
 def register(cls: type, kind: str = "") -> None:
     """Let torch's pytree (and so ``torch.func``) see the leaves of a class by path.
 
-    Args:
-        cls: an attrs class.
-        kind: what tells it from other classes of its name.
+    ``kind`` tells it from other classes of its name.
     """
     names = [field.name for field in attrs.fields(cls)]
     pytree.register_pytree_node(

@@ -135,19 +135,10 @@ def take_step(
 ) -> tuple[DeviceState, Outputs]:
     """Make one update: gradients, clipping, finite check, optimizer, average, selection.
 
-    Args:
-        execution: :data:`EAGER`, or that of :func:`functional`.
-        fixed: recipe, model shell, trainable paths.
-        state: the device part of a state; not changed without a ``donation``.
-        batches: micro-batches, on any device; not changed.
-        lr: learning rate, or one by group.
-        ema_due: whether the average takes the new parameters.
-        donation: the tensors of ``state`` may be overwritten; they become those of the result.
-        seed: of this step's random stream; without one, torch's generators are used as they are.
-
-    Returns:
-        (new device state, outputs). Outputs hold ``loss``, ``grad_norm`` and the user's
-        ``metrics``; also ``finite``, where the program may skip an update.
+    The state and the micro-batches are not changed; with a ``donation`` the tensors of the state
+    may be overwritten and become those of the result. ``seed`` is that of this step's random
+    stream; without one, torch's generators are used as they are. Outputs hold ``loss``,
+    ``grad_norm`` and the user's ``metrics``; also ``finite``, where the program may skip an update.
     """
     recipe = fixed.recipe
     with nullcontext() if seed is None else scoped(seed, state["skipped"].device):
@@ -238,12 +229,7 @@ def _donated_or_copied(
 
 
 def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
-    """Return a state with copies of the tensors that an update writes to; it shares the others.
-
-    Args:
-        state: not changed. Its buffers, which the forward replaces, are kept as they are.
-        paths: of the parameters that are written to.
-    """
+    """Return a state with copies of the tensors that an update writes to; it shares the others."""
     trainable = copy({path: state["params"][path] for path in paths})
     return {
         **state,

@@ -67,11 +67,7 @@ class Columns:
 
 
 def columns_of(dataset: Any) -> Columns | None:
-    """Return a dataset as columns, if it consists of columns.
-
-    Returns:
-        The columns, or ``None`` if samples must be read one by one.
-    """
+    """Return a dataset as columns, or ``None`` if samples must be read one by one."""
     if type(dataset) is TensorDataset:  # a subclass may have its own __getitem__
         dataset = list(dataset.tensors)
     dataset = columns_by_name(dataset)

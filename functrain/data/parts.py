@@ -46,9 +46,6 @@ def by_parts(source: Source, sharing: Sharing, accumulate: int = 1) -> Source:
     other data are read whole on every rank, because only their own code knows their order. Either
     way :func:`step_parts` makes a step of the result.
 
-    Raises:
-        UnsupportedError: the data are already split by rank, as by a ``DistributedSampler``.
-
     Example:
         >>> import torch
         >>> from functrain.data import Batches, as_source

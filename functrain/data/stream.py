@@ -46,14 +46,7 @@ class BatchReader(Reading, Protocol):
 def stream(
     batches: BatchReader, epoch: int, index: int, epochs: int | None = None
 ) -> Iterator[tuple[int, int, Any]]:
-    """Yield ``(epoch, index, batch)`` from a position on; see :meth:`Batches.stream`.
-
-    Args:
-        batches: the data.
-        epoch: the first epoch.
-        index: the first batch in it.
-        epochs: number of epochs to read; ``None`` for no end.
-    """
+    """Yield ``(epoch, index, batch)`` from a position on; see :meth:`Batches.stream`."""
     yield from read_at(batches, batches.read, positions(batches, epoch, index, epochs))
 
 

@@ -43,11 +43,7 @@ class WeightedDraws:
         return [torch.zeros(self.sources, dtype=torch.int64)]
 
     def between(self, start: int, stop: int) -> Tensor:
-        """Return the sources of the draws ``start`` to ``stop - 1``.
-
-        Returns:
-            int64 tensor of shape ``[stop - start]``.
-        """
+        """Return the sources of the draws ``start`` to ``stop - 1``: int64 ``[stop - start]``."""
         parts = [
             self._in_block(block, max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK))
             for block in range(start // BLOCK, -(-stop // BLOCK))

@@ -55,9 +55,7 @@ class Sums:
     def arrive(self, sums: Sequence[Tensors], path: str) -> None:
         """Notice that the sums of a leaf are complete.
 
-        Args:
-            sums: of this rank's nodes of the tree; kept as they are until :meth:`send_rest`.
-            path: of the leaf.
+        They are kept as they are until :meth:`send_rest`.
         """
         self.late |= path in self._arrived  # by a backward pass within the backward pass
         self._arrived.add(path)

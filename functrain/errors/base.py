@@ -66,10 +66,6 @@ class MissingExtraError(FunctrainError, ImportError):
 def warn(message: str, category: type[FunctrainWarning]) -> None:
     """Warn of the innermost line that is not functrain's, however deep in functrain this is called.
 
-    Args:
-        message: what happened, and what to do about it.
-        category: its kind.
-
     Example:
         >>> from functrain.errors import ReplayWarning
         >>> with warnings.catch_warnings(record=True, action="always") as caught:

@@ -17,11 +17,7 @@ Called = TypeVar("Called", bound=Callable[..., Any])
 def explained(called: Called) -> Called:
     """Explain calls that do not fit the signature of a function or class; others pass unchanged.
 
-    Args:
-        called: a function, or a class whose ``__init__`` is wrapped in place.
-
-    Returns:
-        The function with a wrapper around it, or the same class.
+    A function gets a wrapper; of a class ``__init__`` is wrapped in place.
 
     Example:
         >>> @explained
@@ -63,11 +59,7 @@ def _problems(
 ) -> list[str]:
     """List what is wrong with the arguments of a call.
 
-    Args:
-        signature: of the function; ``self`` counts as an argument of a method.
-        args: by position.
-        kwargs: by name.
-        texts: what the documentation says of each parameter.
+    ``texts`` is what the documentation says of each parameter.
     """
     parameters = signature.parameters.values()
     both = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

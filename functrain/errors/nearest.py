@@ -7,14 +7,7 @@ from collections.abc import Iterable, Mapping
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint for a message: the known name that is most similar to an unknown one.
-
-    Args:
-        name: what was written.
-        names: what could have been meant.
-
-    Returns:
-        ``" (did you mean 'x'?)"``, or nothing when no name is near.
+    """Return ``" (did you mean 'x'?)"`` for the most similar name, or nothing when no name is near.
 
     Example:
         >>> nearest("encoder.wieght", ["encoder.weight", "encoder.bias"])
@@ -43,11 +36,7 @@ def unknown_attribute(
 ) -> AttributeError:
     """Return the error for an attribute that an object or a module does not have.
 
-    Args:
-        owner: what was asked for it, for the message.
-        name: the attribute.
-        names: those that exist.
-        elsewhere: for names that are known from other libraries, what does that here.
+    ``elsewhere`` says what does here what names known from other libraries do there.
 
     Example:
         >>> unknown_attribute("a state", "step", ["counters"], {"step": "state.counters.step"})

@@ -36,9 +36,6 @@ class Validator:
     def check(self, name: str, value: Any) -> None:
         """Check an argument.
 
-        Raises:
-            ConfigurationError: the value does not meet the condition.
-
         Example:
             >>> number(minimum=0, maximum=1).check("top_p", 1.5)
             Traceback (most recent call last):
@@ -57,9 +54,7 @@ def refused(name: str, expected: str, value: Any, hint: str = "") -> Configurati
 def integer(*, minimum: int, kind: type[Any] = int) -> Validator:
     """Accept a whole number from the minimum on.
 
-    Args:
-        minimum: the smallest one.
-        kind: its type; ``numbers.Integral`` accepts those of NumPy too.
+    ``numbers.Integral`` as its kind accepts those of NumPy too.
 
     Example:
         >>> @attrs.frozen
@@ -93,14 +88,8 @@ def number(
 ) -> Validator:
     """Accept a number from `minimum` to `maximum`, more than `above` and less than `below`.
 
-    Args:
-        minimum: the smallest one.
-        maximum: the largest one.
-        above: a bound that is itself refused.
-        below: likewise.
-        finite: refuse infinity.
-        tensors: accept any 0-dim tensor. It may be traced, vmapped or on another device, so its
-            value is not read.
+    With ``tensors``, accept any 0-dim tensor. It may be traced, vmapped or on another device, so
+    its value is not read.
     """
 
     def accepts(value: Any) -> bool:

@@ -162,11 +162,7 @@ def encoded(text: str) -> Tensor:
 
 
 def codes(prompt: str) -> Tensor:
-    """Return the codes of the characters of a prompt, all of which the model must know.
-
-    Raises:
-        ConfigurationError: it is empty, or has another character.
-    """
+    """Return the codes of the characters of a prompt, all of which the model must know."""
     for position, character in enumerate(prompt, 1):
         if character not in _CODES:
             raise ConfigurationError(

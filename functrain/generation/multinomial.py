@@ -65,12 +65,6 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
 def check(logits: Tensor) -> None:
     """Check that every row is a distribution.
 
-    Args:
-        logits: [..., vocabulary].
-
-    Raises:
-        LogitsError: a row has NaN or ``+inf``, or is ``-inf`` everywhere.
-
     Example:
         >>> check(torch.tensor([0.0, -torch.inf]))
     """

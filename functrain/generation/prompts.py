@@ -18,12 +18,6 @@ Prompts: TypeAlias = Tensor | Sequence[Prompt]
 def prompt_rows(prompts: Prompts) -> list[Tensor]:
     """Convert prompts to int64 rows on the CPU.
 
-    Args:
-        prompts: one prompt as a tensor [n], or a list of tensors or lists of tokens.
-
-    Raises:
-        ConfigurationError: there is no prompt, or one is empty or not a row of integers.
-
     Example:
         >>> prompt_rows([[1, 2], torch.tensor([3])])
         [tensor([1, 2]), tensor([3])]

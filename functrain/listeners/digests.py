@@ -157,11 +157,7 @@ class Digests:
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a digests file, without a last line that a crash cut short.
 
-    Args:
-        path: the file, or a run directory; if it does not exist there are no rows.
-
-    Raises:
-        LogError: the file is not a digests file.
+    ``path`` may be a run directory; if the file does not exist there are no rows.
     """
     file = path / FILE_NAME if path.is_dir() else path
     for line in LineFile(file).read().splitlines():

@@ -150,14 +150,8 @@ class UpdateMonitor(_GroupMonitor):
 def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]:
     """Return the trainable paths of each group.
 
-    Args:
-        program: the program with the parameters.
-        patterns: one or several globs, or a predicate (path, tensor), by the group's name. The
-            first match gets a parameter; a parameter without a match belongs to no group. By
-            default each direct child of the model is a group.
-
-    Raises:
-        ConfigurationError: a group would be empty.
+    The first match gets a parameter; one without a match belongs to no group. By default each
+    direct child of the model is a group.
 
     Example:
         >>> import functrain as ft, torch

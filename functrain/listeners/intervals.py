@@ -49,12 +49,7 @@ class Interval:
     def begin(self, counters: Counters, batches: int | None) -> None:
         """Start counting.
 
-        Args:
-            counters: the current counters; a resumed run stays at the multiples of N.
-            batches: loader batches per epoch, if known.
-
-        Raises:
-            UnknownLengthError: N is a fraction of an epoch, and its length is unknown.
+        A resumed run stays at the multiples of N.
         """
         self._amount, self._size = _measure(self.every, batches)
         self._set_next(self._amount(counters))
@@ -93,9 +88,6 @@ def _measure(every: Duration, batches: int | None) -> tuple[Amount, Fraction]:
 
 def whole_steps(every: Duration | str, listener: str) -> int:
     """Return N for a listener that must know before a step whether it is due.
-
-    Raises:
-        ConfigurationError: ``every`` is not given in steps.
 
     Example:
         >>> whole_steps("100 steps", "GradientMonitor")

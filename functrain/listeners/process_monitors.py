@@ -20,12 +20,8 @@ from functrain.training import events
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return the peak memory so far, in bytes.
 
-    Args:
-        device: the device of the state.
-
-    Returns:
-        ``host``: the resident set of the process; ``device``: torch's tensors on an accelerator
-        for which torch counts them.
+    ``host`` is the resident set of the process; ``device``, torch's tensors on an accelerator for
+    which torch counts them.
 
     Example:
         >>> peak_memory(torch.device("cpu"))["host"] > 1_000_000

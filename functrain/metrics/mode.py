@@ -79,13 +79,7 @@ _REVERSED = re.compile(r"-|1(\.0)?\s*-|1_minus|one_minus")
 
 
 def mode_of_name(name: str) -> Mode | None:
-    """Return what a well-known name implies.
-
-    Args:
-        name: of a metric; the last part of its path counts.
-
-    Returns:
-        ``None`` where it implies nothing, or two things.
+    """Return what the last part of a well-known name implies; ``None`` for nothing, or two things.
 
     Example:
         >>> [mode_of_name(name) for name in ("eval/ema/top5_accuracy", "perplexity", "f1_macro")]
@@ -109,12 +103,7 @@ def mode_of_name(name: str) -> Mode | None:
 def modes_of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
     """Return what metric objects say of themselves in ``higher_is_better``.
 
-    Args:
-        values: metrics by name. Those that compute several numbers say it of all at once, or of
-            each by name.
-
-    Returns:
-        Directions by name, ``name/key`` where it was said of each; unknown ones are left out.
+    The key is ``name/key`` where it was said of each number of a metric; unknown ones are left out.
 
     Example:
         >>> import torch
@@ -137,14 +126,8 @@ def resolved_mode(
 ) -> Mode:
     """Return the direction of a monitored metric.
 
-    Args:
-        monitor: its name, in full or as ``"loss"`` for ``"eval/loss"``.
-        mode: the user's word, which decides if there is one.
-        directions: what metric objects say, by full name.
-        where: who asks, for the message.
-
-    Raises:
-        ConfigurationError: nothing says it, or object and name contradict each other.
+    The user's word decides if there is one; ``directions`` is what metric objects say, by full
+    name. ``where`` says who asks, for the message.
 
     Example:
         >>> resolved_mode("loss", None), resolved_mode("loss", "max")

@@ -31,12 +31,8 @@ def blocks(*lists: Leaves) -> Iterator[tuple[Leaves, ...]]:
     A kernel deletes its temporary lists at the end of a block, because the lists of two blocks
     would need twice the cache.
 
-    Args:
-        lists: parameters, gradients and slots, in any order; those of one leaf have the same
-            dtype, shape and strides.
-
-    Returns:
-        The pieces: leaves as they are, or parts of one, flat, that share its memory.
+    The lists are parameters, gradients and slots, in any order; those of one leaf have the same
+    dtype, shape and strides. Parts of a leaf are flat and share its memory.
 
     Example:
         >>> large, small = torch.zeros(2**21), torch.zeros(3, 2)
@@ -100,14 +96,7 @@ def constant(value: Rate, params: Leaves) -> Rate:
 
 
 def directed(grads: Leaves, params: Leaves, weight_decay: Rate, maximize: bool) -> Leaves:
-    """Return the gradients to descend along, with the L2 penalty; the given ones stay as they are.
-
-    Args:
-        grads: the gradients.
-        params: the parameters.
-        weight_decay: factor of the L2 penalty, as `constant` returns it.
-        maximize: whether to ascend.
-    """
+    """Return the gradients to descend along, with the L2 penalty; the given ones stay the same."""
     if maximize:
         grads = list(torch._foreach_neg(grads))
     if is_zero(weight_decay):

@@ -33,17 +33,7 @@ def run_(
     scalars: Scalars,
     known: KnownLayouts | None = None,
 ) -> None:
-    """Update the leaves that have a gradient in place, all by the same scalars.
-
-    Args:
-        optimizer: whose rule and kernel.
-        grads: the gradients.
-        state: where the slots are.
-        params: the parameters.
-        lr: learning rate of this update.
-        scalars: as `LeafRule.kernel` gets them.
-        known: remembers layouts, of gradients that lie as their parameters do.
-    """
+    """Update the leaves that have a gradient in place, all by the same scalars."""
     theirs = list(map(params.__getitem__, grads))
     slots = [list(map(state[name].get, grads)) for name in optimizer.slots]
     given = list(grads.values())
@@ -131,11 +121,8 @@ def alike(params: Leaves, grads: Leaves, slots: Sequence[Leaves], are_plain: boo
     The fused kernels walk the storages side by side and do not look at strides: a transposed
     or expanded gradient would silently update the wrong elements.
 
-    Args:
-        params: the parameters; none is alike anything if it is empty.
-        grads: their gradients.
-        slots: what is remembered of them, list by list; ``None`` where a leaf has no such slot.
-        are_plain: whether the gradients are known to lie as their parameters do.
+    ``are_plain`` tells whether the gradients are known to lie as their parameters do. A slot is
+    ``None`` where a leaf has none.
 
     Example:
         >>> matrix = torch.zeros(2, 3)

@@ -82,16 +82,7 @@ def write_rule(
     lr: Rate,
     scalars: Scalars,
 ) -> None:
-    """Write the rule's results into the tensors they came from.
-
-    Args:
-        optimizer: whose rule.
-        grads: the gradients.
-        slots: for each of the optimizer's slots, the tensors of all parameters.
-        params: the parameters.
-        lr: learning rate of this update.
-        scalars: as `LeafRule.kernel` gets them.
-    """
+    """Write the rule's results into the tensors they came from."""
     scalars = in_float64(scalars)
     for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
         if not param.numel():

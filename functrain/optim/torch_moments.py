@@ -192,11 +192,7 @@ def _together(
 
 
 def _check_options(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Refuse the state of an optimizer with other hyperparameters.
-
-    Raises:
-        ConfigurationError: names them.
-    """
+    """Refuse the state of an optimizer with other hyperparameters."""
     problems = [
         f"{key}={theirs[key]!r} in torch, {value!r} in the program"
         for key, value in ours.items()

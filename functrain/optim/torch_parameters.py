@@ -21,17 +21,7 @@ class Own(NamedTuple):
 
 
 def by_path(program: Program, params: Params, state_dict: Any) -> dict[str, Own]:
-    """Return what there is for each trained parameter.
-
-    Args:
-        program: whose names and groups count.
-        params: that it trains.
-        state_dict: of torch's optimizer.
-
-    Raises:
-        ConfigurationError: it is something else.
-        ParameterMismatchError: numbers or names do not fit.
-    """
+    """Return what there is for each trained parameter."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         got = list(state_dict)[:8] if isinstance(state_dict, Mapping) else type(state_dict).__name__
         raise ConfigurationError(f"load_torch_state: {_CONTENTS}, got {got}")

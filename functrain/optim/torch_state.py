@@ -21,13 +21,7 @@ _PLAIN = (int, float, complex, str, bytes, type(None), Tensor)
 
 
 def extract(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> State:
-    """Return what an object remembers; its tensors themselves, not copies.
-
-    Args:
-        built: the object, with one parameter group.
-        paths: names of its parameters, in order.
-        fresh: its `attributes` when it was built.
-    """
+    """Return what an object remembers; its tensors themselves, not copies."""
     group = built.param_groups[0]
     names = {id(param): path for param, path in zip(group["params"], paths, strict=True)}
     changed = {
@@ -47,13 +41,7 @@ def extract(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> Sta
 def restore(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
     """Make an object remember a state, without changing any value's type or dtype.
 
-    Args:
-        built: a fresh object over the same parameters.
-        paths: names of its parameters, in order.
-        state: what `extract` returned. Its tensors are used, and changed by the object's next step.
-
-    Raises:
-        ParameterMismatchError: the state holds values of a parameter that is not one of these.
+    Its tensors are used, and changed by the object's next step.
     """
     group = built.param_groups[0]
     params = dict(zip(paths, group["params"], strict=True))

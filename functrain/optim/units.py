@@ -21,10 +21,6 @@ def units(optimizer: Optimizer, params: Params) -> dict[str, Unit]:
     of the protocol; without them it may look at all parameters. A wrapper speaks for itself, and
     the larger unit of it and the optimizer inside counts.
 
-    Args:
-        optimizer: any.
-        params: those that it trains.
-
     Example:
         >>> import torch
         >>> from functrain.optim import LAMB, AdamW, SkipLargeUpdates, groups

@@ -29,14 +29,7 @@ Own = dict[str, dict[str, Tensor]]
 def scalars_of(
     optimizer: LeafRule, grads: Params, state: OptimizerState, params: Params
 ) -> tuple[Scalars, Own]:
-    """Return the shared scalars before an update, and those of parameters that are ever skipped.
-
-    Args:
-        optimizer: whose state it is.
-        grads: gradients of this update by path.
-        state: before this update; not changed.
-        params: the parameters.
-    """
+    """Return the shared scalars before an update, and those of parameters that are ever skipped."""
     others = (*optimizer.slots, PER_PARAMETER)
     shared = {name: value for name, value in state.items() if name not in others}
     if not optimizer.counts_each:
@@ -49,12 +42,6 @@ def with_skipped(
     own: Own, shared: Scalars, grads: Mapping[str, Tensor], params: Mapping[str, Tensor]
 ) -> Own:
     """Return the scalars of single parameters, with copies of the shared ones for those skipped.
-
-    Args:
-        own: those there are before this update.
-        shared: the shared ones before this update.
-        grads: gradients by path.
-        params: parameters by path.
 
     Example:
         >>> w, step = torch.ones(2), torch.tensor(3.0)
@@ -133,10 +120,6 @@ def aligned(state: Any, other: Any) -> Any:
     """Return an optimizer's state that has scalars of its own for every parameter that `other` has.
 
     Those added are copies of the shared ones they replace, so the state means the same as before.
-
-    Args:
-        state: of an optimizer, or of groups or wrappers of some; not changed.
-        other: another state of the same optimizer; only its structure counts.
 
     Example:
         >>> ahead = {"step": torch.tensor(3.0), "per_parameter": {"step": {"b": torch.tensor(1.0)}}}

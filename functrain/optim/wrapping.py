@@ -103,11 +103,8 @@ def write(source: OptimizerState, target: OptimizerState) -> None:
 def selected(condition: Tensor, new: Any, old: Any) -> Any:
     """Return a tree that is `new` where the condition holds, else `old`.
 
-    Args:
-        condition: a 0-dim bool tensor.
-        new: nested dicts of tensors.
-        old: the same names, shapes and dtypes. It may lack some: scalars of parameters that the
-            update skipped first (see `functrain.optim.update_counts`), the same either way.
+    The old one may lack some: scalars of parameters that the update skipped first (see
+    `functrain.optim.update_counts`), the same either way.
 
     Example:
         >>> selected(torch.tensor(True), {"w": torch.ones(2)}, {"w": torch.zeros(2)})
@@ -123,9 +120,6 @@ def selected(condition: Tensor, new: Any, old: Any) -> Any:
 
 def nested(optimizer: Optimizer) -> Iterator[Optimizer]:
     """Yield an optimizer and those in it: members of groups, what wrappers are around.
-
-    Args:
-        optimizer: any.
 
     Example:
         >>> from functrain.optim import SGD, Adam, Centralize, groups

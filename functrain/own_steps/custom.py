@@ -68,11 +68,7 @@ class Custom(OwnProgram):
         return CustomState(made, Rng(seed), Counters.initial(device_of(made)))
 
     def require(self, state: object, batch: Batch = None) -> None:
-        """Refuse anything but a state of such a program.
-
-        Raises:
-            UnsupportedError: it is something else.
-        """
+        """Refuse anything but a state of such a program."""
         if not isinstance(state, CustomState):
             raise not_a_state(state, batch, "CustomState")
 
@@ -86,11 +82,7 @@ class Custom(OwnProgram):
         return attrs.evolve(state, tree=new), metrics
 
     def accepted(self, before: Any, after: Any, metrics: Metrics) -> Any:
-        """Return the next state, or that of before a step to be skipped.
-
-        Raises:
-            NonFiniteError: the step reports a loss that is not finite, and the policy is to raise.
-        """
+        """Return the next state, or that of before a step to be skipped."""
         if self.nonfinite == "ignore" or "loss" not in metrics:
             return after
         loss, counters = metrics["loss"].item(), before.counters

@@ -117,12 +117,7 @@ class Joint(OwnProgram):
                 )
 
     def require(self, state: object, batch: Batch = None) -> None:
-        """Refuse a state of another program.
-
-        Raises:
-            UnsupportedError: it is no joint state.
-            ConfigurationError: it has other names.
-        """
+        """Refuse a state of another program."""
         if not isinstance(state, JointState):
             raise not_a_state(state, batch, "JointState")
         names = names_of(type(state))

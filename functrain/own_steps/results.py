@@ -33,11 +33,7 @@ class TensorForm:
 
 
 def check_function(function: object, what: str, names: tuple[str, ...]) -> None:
-    """Refuse a function that cannot be called with these arguments by position.
-
-    Raises:
-        ConfigurationError: it is none, or takes others.
-    """
+    """Refuse a function that cannot be called with these arguments by position."""
     takes = f"a function ({', '.join(names)})"
     if not callable(function):
         raise ConfigurationError(f"{what}: expected {takes}, got {function!r}")
@@ -55,11 +51,7 @@ def check_function(function: object, what: str, names: tuple[str, ...]) -> None:
 
 
 def check_leaves(value: Any, where: str) -> None:
-    """Refuse a tree with leaves that no checkpoint can hold.
-
-    Raises:
-        StepResultError: names their paths.
-    """
+    """Refuse a tree with leaves that no checkpoint can hold."""
     problems = [
         f"{_place(where, path)} is a {type(leaf).__name__}{_hint(leaf)}"
         for path, leaf in tree.items(value)
@@ -97,17 +89,7 @@ def _is_attached(leaf: Any) -> bool:
 
 
 def check_like(before: Any, after: Any, where: str, what: str) -> None:
-    """Refuse a tree of another structure, dtype, shape or device.
-
-    Args:
-        before: the expected tree.
-        after: the tree that was returned.
-        where: the place of the tree, for the paths.
-        what: the function, for the message.
-
-    Raises:
-        StepResultError: names the paths that differ.
-    """
+    """Refuse a tree of another structure, dtype, shape or device."""
     problems = list(_differences(before, after, where))
     if problems:
         raise StepResultError(
@@ -149,11 +131,7 @@ def _place(where: str, path: tree.Path) -> str:
 
 
 def pair(returned: Any, what: str, first: str) -> tuple[Any, Mapping[str, Any]]:
-    """Return the two values that a step returned.
-
-    Raises:
-        StepResultError: it returned something else.
-    """
+    """Return the two values that a step returned."""
     if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
         return returned
     if isinstance(returned, tuple) and len(returned) == 2:
@@ -166,26 +144,13 @@ def pair(returned: Any, what: str, first: str) -> tuple[Any, Mapping[str, Any]]:
 
 
 def metrics(found: Mapping[str, Any], device: torch.device, what: str) -> NamedDict:
-    """Return the metrics of a step as 0-dim tensors.
-
-    Raises:
-        StepResultError: one is neither a scalar nor a metric that is a value.
-    """
+    """Return the metrics of a step as 0-dim tensors."""
     values = _checked(found, device, what)
     return NamedDict(computed(values, device))
 
 
 def outcome(returned: Any, device: torch.device, what: str) -> Outcome:
-    """Return the result of an evaluation.
-
-    Args:
-        returned: metrics by name, a :class:`functrain.Loss` or a scalar loss.
-        device: where metrics go.
-        what: the function, for messages.
-
-    Raises:
-        StepResultError: it is something else.
-    """
+    """Return the result of an evaluation."""
     found: dict[str, Any] = {}
     loss: Any = None
     weight: Any = None

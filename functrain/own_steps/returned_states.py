@@ -101,11 +101,7 @@ class Given:
 
 
 def check_names(given: Mapping[str, Given], new: Any) -> None:
-    """Refuse anything but a state of each program, by name.
-
-    Raises:
-        StepResultError: one is missing, unknown or of another kind.
-    """
+    """Refuse anything but a state of each program, by name."""
     if not isinstance(new, Mapping):
         raise StepResultError(
             "step must return (states, metrics), with the states as a dict by name; got a "

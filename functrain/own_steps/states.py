@@ -141,11 +141,7 @@ def names_of(cls: type, all_fields: bool = False) -> list[str]:
 
 
 def check_name(name: object) -> None:
-    """Refuse a name that cannot be an attribute of a joint state.
-
-    Raises:
-        ConfigurationError: it is no identifier, or has another meaning.
-    """
+    """Refuse a name that cannot be an attribute of a joint state."""
     valid = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
     if not valid or str(name).startswith("_") or str(name) in _RESERVED:
         raise ConfigurationError(

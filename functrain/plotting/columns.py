@@ -82,13 +82,8 @@ class Columns:
 def x_values(columns: Columns, unit: str = "step") -> array[float]:
     """Return the x value of every row.
 
-    Args:
-        columns: of a run with at least one row.
-        unit: ``step``, ``epoch`` (with its fraction), ``samples`` if the log has a column
-            ``samples``, or ``time`` if it has a column ``seconds`` or ``time``.
-
-    Raises:
-        LogError: a row lacks the column; the message lists the columns of the log.
+    The unit is ``step``, ``epoch`` (with its fraction), ``samples`` if the log has that column, or
+    ``time`` if it has a column ``seconds`` or ``time``.
 
     Example:
         >>> rows = [{"step": step, "epoch": (step - 1) // 2} for step in range(1, 6)]

@@ -82,11 +82,8 @@ def _labels(runs: Sequence[Any]) -> list[str]:
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Return the shortest names that tell paths apart.
 
-    Args:
-        paths: all different.
-
-    Returns:
-        As many of the last parts of each path as it takes, without those that all have in common.
+    They are as many of the last parts of each path as it takes, without those that all have in
+    common.
 
     Example:
         >>> short_names([Path("runs/small/seed0"), Path("runs/large/seed0"), Path("other")])

@@ -82,14 +82,7 @@ class PictureAxes(Axes):
 
 
 def figure_of(chart: Chart) -> Picture:
-    """Draw a chart.
-
-    Args:
-        chart: what to draw.
-
-    Returns:
-        A ``matplotlib.figure.Figure``, which notebooks show.
-    """
+    """Draw a chart as a ``matplotlib.figure.Figure``, which notebooks show."""
     theme = THEMES[chart.theme]
     columns = min(_COLUMNS, max(1, len(chart.panels)))
     rows = math.ceil(max(1, len(chart.panels)) / columns)
@@ -114,8 +107,7 @@ def figure_of(chart: Chart) -> Picture:
 def panels_of(chart: Chart) -> list[tuple[str, str]]:
     """Draw each panel for HTML, in the colours of the page around it.
 
-    Returns:
-        For each panel the ``viewBox`` and the content of an ``svg`` element.
+    Return for each panel the ``viewBox`` and the content of an ``svg`` element.
     """
     count = sum(len(panel.lines) for panel in chart.panels)
     pixels = max(_PAGE_LEAST, min(_PAGE_MOST, _PAGE_POINTS // max(1, count)))

@@ -23,10 +23,6 @@ def is_mean(name: str) -> bool:
 def is_evaluation(name: str, names: Collection[str]) -> bool:
     """Return whether a metric was measured on an evaluation set, rather than in a step.
 
-    Args:
-        name: of the metric.
-        names: of all metrics of the run.
-
     Example:
         >>> names = ["grad_norm", "grad_norm/head", "eval/loss", "epoch/loss"]
         >>> [is_evaluation(name, names) for name in names]
@@ -63,13 +59,8 @@ def panel_of(name: str, names: Collection[str]) -> str:
 def chosen(names: Sequence[str], patterns: Sequence[str] = ()) -> list[str]:
     """Return the metrics to draw.
 
-    Args:
-        names: of all metrics of all runs.
-        patterns: globs such as ``eval/*``; by default everything except positions in the run,
-            epoch means and the parts of a learning rate.
-
-    Raises:
-        ConfigurationError: a pattern matches nothing; the message names the nearest metric.
+    Patterns are globs such as ``eval/*``; by default everything is drawn except positions in the
+    run, epoch means and the parts of a learning rate.
 
     Example:
         >>> chosen(["step", "loss", "lr", "lr.0", "epoch/loss", "eval/loss"])

@@ -25,13 +25,8 @@ def drawable(value: float) -> bool:
 def decimated(values: Sequence[float], pixels: int) -> list[int]:
     """Return which of many values to draw, so that every spike is still there.
 
-    Args:
-        values: evenly spaced.
-        pixels: width of the picture; each pixel keeps at most two values.
-
-    Returns:
-        Indices in order: all if there is room for all; else the first, the last, and of each pixel
-        the least and the greatest, or any one if none can be drawn.
+    Return indices in order: all if there is room for all; else the first, the last, and of each
+    pixel the least and the greatest, or any one if none can be drawn.
 
     Example:
         >>> decimated([0.0] * 500 + [9.0] + [0.0] * 500, pixels=2)

@@ -37,9 +37,7 @@ class HistoryTable:
     def of(cls, rows: Sequence[Row], width: int | None = None) -> HistoryTable:
         """Lay out the first and last rows.
 
-        Args:
-            rows: at least one.
-            width: of the whole table in characters; None keeps every column.
+        ``width`` is of the whole table in characters; None keeps every column.
         """
         names = list(dict.fromkeys(name for row in rows for name in row))
         cells = _cells(rows)

@@ -17,15 +17,7 @@ _SHOWN = 4
 def located(
     programs: list[Program], batches: Batches, state: TrainState, batch: Batch, members: list[int]
 ) -> list[str]:
-    """Repeat the step of each of some members alone, and say where its first NaN is from.
-
-    Args:
-        programs: of all members.
-        batches: whether members share one.
-        state: of all, before the step.
-        batch: of the step.
-        members: those to look into.
-    """
+    """Repeat the step of each of some members alone, and say where its first NaN is from."""
     own = [view(batch, member) if batches == "own" else batch for member in members]
     pairs = zip(members, own, strict=True)
     return [programs[i].anomaly(states.member(state, i), given) for i, given in pairs]

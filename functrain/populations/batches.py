@@ -17,17 +17,8 @@ Batches: TypeAlias = Literal["shared", "own"]
 def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     """Cut a batch into micro-batches.
 
-    Args:
-        batch: what the loss takes; with own batches, its tensors have the axis of members in front.
-        accumulate: micro-batches in a step.
-        members: how many there are.
-        batches: whether members share a batch.
-
-    Returns:
-        The parts, with the numbers of samples of one member.
-
-    Raises:
-        ConfigurationError: a tensor lacks the axis of members.
+    With own batches, the tensors have the axis of members in front. The sizes of parts are those of
+    one member.
     """
     if batches == "shared":
         return split(batch, accumulate)
@@ -44,13 +35,7 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
 def of_members(batch: Any, members: int, indices: list[int]) -> Any:
     """Return the batches of some members.
 
-    Args:
-        batch: its tensors have the axis of all members in front.
-        members: how many there are.
-        indices: of those that are wanted.
-
-    Raises:
-        ConfigurationError: a tensor lacks the axis of members.
+    The tensors of the batch have the axis of all members in front.
     """
     if isinstance(batch, MicroBatches):
         return MicroBatches([of_members(one, members, indices) for one in batch.batches])

@@ -151,11 +151,7 @@ class MemberDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextlib.contextmanager
 def refuse_other_generators() -> Iterator[None]:
-    """Refuse code that draws from ``random`` or NumPy, whose numbers all members would share.
-
-    Raises:
-        UnsupportedError: the body did so.
-    """
+    """Refuse code that draws from ``random`` or NumPy, whose numbers all members would share."""
     before = _others()
     yield
     if _others() != before:
@@ -191,11 +187,7 @@ def draws(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 def described(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], members: int) -> Draw:
-    """Return a random operation on ``[members, ...]`` as that of one member.
-
-    Raises:
-        UnsupportedError: it cannot be divided among members.
-    """
+    """Return a random operation on ``[members, ...]`` as that of one member."""
     name = func._schema.name.removeprefix("aten::")
     if any(isinstance(one, torch.Generator) for one in (*args, *kwargs.values())):
         raise UnsupportedError(
@@ -239,9 +231,6 @@ def streams_of(
 ) -> tuple[int, Streams]:
     """Return the seed that torch's generator gets in a step, and the streams of its members.
 
-    Args:
-        seeds: of the members.
-        path: of the stream, as ``("step", 7)``.
-        parts: of the step, each of which has a stream of its own.
+    Each of the ``parts`` of a step has a stream of its own.
     """
     return derive(seeds[0], *path), Streams(seeds, path, parts)

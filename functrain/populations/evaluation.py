@@ -36,17 +36,7 @@ def evaluated(
     hyperparameters: dict[str, Any],
     chunks: list[slice],
 ) -> Outcome:
-    """Return what the loss, or ``evaluate``, gives for each member.
-
-    Args:
-        fixed: of the population.
-        batches: whether members share one.
-        state: of all members; not changed.
-        batch: for all, or one of each.
-        weights: ``"params"`` or ``"ema"``.
-        hyperparameters: of the device part, by path.
-        chunks: members that are computed at once; see ``chunks.py``.
-    """
+    """Return what the loss, or ``evaluate``, gives for each member."""
     recipe, device = fixed.recipe, state.device
     function = recipe.evaluate or recipe.loss
     seeds, number = seeds_of(state), state.counters.step
@@ -114,10 +104,7 @@ def metrics_of(outcome: Outcome, members: int, device: torch.device) -> dict[str
 def slices(members: int, chunk_size: int | None) -> list[slice]:
     """Return groups of members that differ in size by one at most, none of a single member.
 
-    Args:
-        members: how many there are.
-        chunk_size: of the largest group (3 instead of 2 where one would be left over); ``None``
-            for all members.
+    ``chunk_size`` is that of the largest group (3 instead of 2 where one would be left over).
 
     Example:
         >>> [(one.start, one.stop) for one in slices(10, 4)]
@@ -145,14 +132,8 @@ def in_chunks(
 ) -> tuple[Any, Any]:
     """Make a step of each group of members.
 
-    Args:
-        step: from views of the state of some members to their next state, which it may write over
-            these views, and outputs.
-        state: of all members.
-        chunks: see :func:`slices`.
-
-    Returns:
-        (state, outputs) of all members; without a copy where each step has written to its views.
+    A step gets views of the state of some members, over which it may write their next state: then
+    there is no copy.
     """
     if len(chunks) == 1:
         return step(state, chunks[0])

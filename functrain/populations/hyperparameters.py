@@ -22,11 +22,7 @@ Values = Mapping[str, tuple[Any, ...]]
 
 
 def checked(program: Program, given: Mapping[str, Sequence[Any]], members: int) -> dict[str, Any]:
-    """Return hyperparameters as tuples, in the order of members.
-
-    Raises:
-        ConfigurationError: a name is unknown, or has not one value for each member.
-    """
+    """Return hyperparameters as tuples, in the order of members."""
     values = {}
     for path, each in given.items():
         find(program.recipe, path)
@@ -46,11 +42,7 @@ def checked(program: Program, given: Mapping[str, Sequence[Any]], members: int) 
 
 
 def programs(program: Program, values: Values, members: int) -> list[Program]:
-    """Return the program of each member.
-
-    Raises:
-        ConfigurationError: a value is out of range, or changes what a step computes.
-    """
+    """Return the program of each member."""
     each = [{path: own[n] for path, own in values.items()} for n in range(members)]
     found = [with_recipe(program, replaced(program.recipe, own)) for own in each]
     for path in values:
@@ -71,10 +63,7 @@ def put(each: tuple[Any, ...], member: int, value: Any) -> tuple[Any, ...]:
 def as_tensors(recipe: Recipe, values: Values, device: torch.device) -> dict[str, Any]:
     """Return those that the device part takes, each as a float64 tensor ``[members]``.
 
-    Args:
-        recipe: of the population's program.
-        values: of all hyperparameters that differ; learning rates are left to the host.
-        device: where the state is.
+    Learning rates are left to the host.
     """
     return {
         path: _tensor(each, device)
@@ -84,11 +73,7 @@ def as_tensors(recipe: Recipe, values: Values, device: torch.device) -> dict[str
 
 
 def refuse_unmapped(program: Program) -> None:
-    """Refuse programs whose step cannot be mapped over members.
-
-    Raises:
-        ConfigurationError: the program is one.
-    """
+    """Refuse programs whose step cannot be mapped over members."""
     recipe = program.recipe
     if any(isinstance(one, FromTorch) for one in nested(recipe.optimizer)):
         raise ConfigurationError(
@@ -175,11 +160,7 @@ class Memory:
     def of(
         self, start: list[Program], values: Values, held_now: Any, device: torch.device
     ) -> tuple[list[Program], dict[str, Any]]:
-        """Return the programs of members, and the tensors that the device part takes.
-
-        Raises:
-            ConfigurationError: the state holds others than the population has.
-        """
+        """Return the programs of members, and the tensors that the device part takes."""
         seen = self.seen
         if seen is None or seen[0] is not held_now or seen[1] != device:
             _require_names(held(values), held_now)

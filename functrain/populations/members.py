@@ -23,14 +23,8 @@ PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
 def stacked(trees: Iterable[Any], members: int, name: str) -> Any:
     """Return one tree whose tensors have the axis of members in front.
 
-    Args:
-        trees: one of each member, alike except for the values of tensors; each is read once, so
-            that no more than one need be in memory.
-        members: how many there are.
-        name: of these trees, for messages.
-
-    Raises:
-        ConfigurationError: they differ in more than values; the leaf is named.
+    They are alike except for the values of tensors; each is read once, so that no more than one
+    need be in memory.
     """
     first: Any = None
     found: list[Tensor] = []
@@ -73,14 +67,8 @@ def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any
     Only tensors go through it. Other leaves, such as ``None`` and names, are given to
     the function as they are.
 
-    Args:
-        function: of one member's trees to a tree.
-        axes: for each tree, 0 where its tensors have an axis of members, ``None`` where all members
-            share them.
-        trees: the arguments.
-
-    Raises:
-        UnsupportedError: an operation of the model or the loss cannot be mapped.
+    For each tree an axis is 0 where its tensors have an axis of members, ``None`` where all members
+    share them.
     """
     held: list[Any] = []
     own = [flatten(tree) for tree in trees]

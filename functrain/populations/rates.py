@@ -52,18 +52,7 @@ def observed(
     metric: Any,
     mode: Mode | None,
 ) -> dict[str, Any]:
-    """Return the scheduler state of all members after an evaluation.
-
-    Args:
-        programs: of the members.
-        scheduler: before it.
-        running: the members whose schedules observe it.
-        metric: of each member; ``None`` where it was not measured.
-        mode: whether less or more of it is better.
-
-    Raises:
-        ConfigurationError: there is not one number for each member.
-    """
+    """Return the scheduler state of all members after an evaluation."""
     if not isinstance(metric, list | tuple | None):
         metric = torch.as_tensor(metric).tolist()
     numbers = [None] * len(programs) if metric is None else metric

@@ -17,15 +17,7 @@ from functrain.transforms.hyperparameters import find, replaced, with_recipe
 def replaced_by(
     state: TrainState, programs: list[Program], values: Values, index: int, by: int
 ) -> TrainState:
-    """Return a state in which one member has the tensors and the hyperparameters of another.
-
-    Args:
-        state: of all members; not changed.
-        programs: of the members, with the hyperparameters that the state holds.
-        values: hyperparameters at the start.
-        index: of the member that is replaced.
-        by: of the other.
-    """
+    """Return a state in which one member has the tensors and the hyperparameters of another."""
     before = states.held_by(state)
     alike = programs[index].schedules == programs[by].schedules or before.keys() == values.keys()
     held = {
@@ -40,12 +32,7 @@ def replaced_by(
 def with_value(
     program: Program, values: Values, member: int, path: str, value: Any
 ) -> dict[str, tuple[Any, ...]]:
-    """Return the hyperparameters that a state holds with another one for one member.
-
-    Raises:
-        ConfigurationError: the population has no such hyperparameter, the state of a schedule holds
-            it since the start, or the value is refused.
-    """
+    """Return the hyperparameters that a state holds with another one for one member."""
     if path not in values:
         raise ConfigurationError(
             f"replaced: expected one of {', '.join(values) or 'no hyperparameter'}, which are "

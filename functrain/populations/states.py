@@ -25,11 +25,7 @@ _COUNTS = ("step", "epoch", "batch", "samples", "empty")
 def together(
     states: Iterable[TrainState], members: int, held: dict[str, Any], seed: int
 ) -> TrainState:
-    """Return the state of all members, with the hyperparameters ``held`` and a shared ``seed``.
-
-    Raises:
-        ConfigurationError: they differ in more than values.
-    """
+    """Return the state of all members, with the hyperparameters ``held`` and a shared ``seed``."""
     scheduler, seeds, skipped, counters = {}, [], [], list[Counters]()
 
     def parts() -> Iterator[dict[str, Any]]:
@@ -70,11 +66,7 @@ def only(
 ) -> TrainState:
     """Return the state of some members, with memory of its own.
 
-    Args:
-        state: of all members.
-        indices: of those that stay.
-        held: their hyperparameters.
-        members: what differs between them and is no tensor, if it is known.
+    ``members`` has what differs between them and is no tensor, if it is known.
     """
     scheduler = {str(n): state.scheduler[str(index)] for n, index in enumerate(indices)}
     if members is None:
@@ -179,11 +171,7 @@ def rows_of(node: Any, rows: Any) -> Any:
 
 
 def require_members(state: TrainState, members: int) -> None:
-    """Refuse a state that is not of so many members.
-
-    Raises:
-        ConfigurationError: it is of one program, or of another population.
-    """
+    """Refuse a state that is not of so many members."""
     if MEMBERS not in state.scheduler:
         raise ConfigurationError(
             "expected the state of a population, got that of one program. Begin with pop.init(), "

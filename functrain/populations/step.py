@@ -45,14 +45,8 @@ def take_steps(
 ) -> tuple[step.DeviceState, step.Outputs]:
     """Make one update of every member.
 
-    Args:
-        fixed: recipe, model shell, trainable paths; hyperparameters of the recipe that differ
-            between members are replaced.
-        own_batches: whether each member has a batch of its own.
-        state: of all members; not changed.
-        inputs: of this step.
-        ema_due: whether it moves the averages.
-        seed: torch's generator gets it, by which :class:`Streams` knows the part of the step.
+    Hyperparameters of the recipe that differ between members are replaced. Torch's generator gets
+    the seed, by which :class:`Streams` knows the part of the step.
     """
 
     def of_one(

@@ -80,11 +80,7 @@ def computed(running: list[int], members: int, keeps_graphs: bool) -> list[int]:
 def train_rest(pop: Population, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """Make a step of the members that are running; the others stay as they are.
 
-    Returns:
-        (state, metrics) of all; metrics of members that have stopped are NaN.
-
-    Raises:
-        ConfigurationError: all members have stopped.
+    Metrics of members that have stopped are NaN.
     """
     running = states.running(state)
     if not running:
@@ -104,11 +100,6 @@ def with_members_of(state: TrainState, other: TrainState, indices: Iterable[int]
     """Return a state whose members are those of another state where named, with memory of its own.
 
     Each of these members is recorded as one that stands where the other state does, or stopped.
-
-    Args:
-        state: of all members; not changed.
-        other: of the same members, at another step.
-        indices: of the members to take from it.
     """
     some = list(indices)
     rows = {name: states.rows_of(getattr(other, name), some) for name in PARTS}

@@ -79,9 +79,6 @@ def continued(
     """Return the scheduler state of a run that continues to ``steps`` after ``at`` updates.
 
     It depends on nothing else, so that a run that was killed and is resumed continues equally.
-
-    Warns:
-        ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
     """
     _CHOICE.check("schedule_end", schedule_end)
     if steps is None or at >= steps or schedule_end == "keep":

@@ -209,9 +209,6 @@ def to_plain(value: Any, path: str = "state_dict") -> Any:
     Values without a form in JSON are tagged: a tuple becomes {"kind": "tuple", "items": [...]}, a
     mapping with other keys than strings {"kind": "dict" or "Counter", "items": [[key, value]...]}.
 
-    Raises:
-        ScheduleStateError: something in it is of another type.
-
     Example:
         >>> to_plain({"milestones": Counter([30, 80])})
         {'milestones': {'kind': 'Counter', 'items': [[30, 1], [80, 1]]}}

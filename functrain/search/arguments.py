@@ -17,14 +17,7 @@ _DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
 
 
 def direction_of(metric: str, direction: Direction | None) -> Direction:
-    """Return the direction of a search.
-
-    Args:
-        metric: the name of the metric, which implies the direction if it is well known.
-        direction: the choice of the user, which takes precedence.
-
-    Raises:
-        SearchError: the direction is unknown.
+    """Return the user's choice of a direction, or the one that a well-known name implies.
 
     Example:
         >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
@@ -56,11 +49,7 @@ def check(direction: str, value: str, trials: int, seeds: Sequence[int], failure
 
 
 def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
-    """Return the rule of successive halving, which ranks trials by the metric of the search.
-
-    Raises:
-        SearchError: it is neither a rule nor its arguments.
-    """
+    """Return the rule of successive halving, which ranks trials by the metric of the search."""
     if given is None:
         return None
     names = ("every", "keep", "least")
@@ -76,11 +65,7 @@ def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
 
 
 def check_population(objective: Any, population: Any, halving: Halving | None) -> None:
-    """Refuse a population that the objective cannot train.
-
-    Raises:
-        SearchError: it cannot, or the number is invalid.
-    """
+    """Refuse a population that the objective cannot train."""
     if isinstance(population, bool) or not isinstance(population, int) or population < 1:
         raise SearchError(f"population: expected a whole number of at least 1, got {population!r}")
     if population == 1 and halving is not None:

@@ -23,13 +23,6 @@ def make_sampler(options: Options, number: int) -> Any:
 
     Each trial has its own seed, so a draw depends only on ``seed``, the number of the trial and
     the earlier trials. A resumed search therefore draws the same as an uninterrupted one.
-
-    Args:
-        options: ``name``, a class of ``optuna.samplers``; ``seed``; other arguments of the class.
-        number: the number of the trial.
-
-    Raises:
-        SearchError: the class does not exist, or does not take these arguments.
     """
     kinds, own = require("optuna.samplers", "search"), dict(options)
     kind = _class_of(kinds, "Sampler", own.pop("name", "TPESampler"), "sampler", {})
@@ -42,14 +35,7 @@ def make_sampler(options: Options, number: int) -> Any:
 
 
 def make_pruner(options: Options | None) -> Any:
-    """Return a pruner, one that never prunes for ``None``.
-
-    Args:
-        options: ``name``, a class of ``optuna.pruners`` or ``PredictedLossPruner``; arguments.
-
-    Raises:
-        SearchError: the class does not exist, or does not take these arguments.
-    """
+    """Return a pruner of Optuna by name, or ``PredictedLossPruner``; for ``None`` none prunes."""
     kinds, own = require("optuna.pruners", "search"), dict(options or {"name": "NopPruner"})
     here = {"PredictedLossPruner": PredictedLossPruner}
     kind = _class_of(kinds, "Pruner", own.pop("name", "MedianPruner"), "pruner", here)

@@ -74,11 +74,7 @@ def trial_directory(search: Path, number: int) -> Path:
 
 
 def read_trial(directory: Path) -> dict[int, SeedResult]:
-    """Return the results of the seeds that have ended.
-
-    Raises:
-        SearchError: the manifest is damaged.
-    """
+    """Return the results of the seeds that have ended."""
     document = _read(directory / TRIAL) or {"seeds": {}}
     return {int(seed): SeedResult(**found) for seed, found in document["seeds"].items()}
 
@@ -90,15 +86,7 @@ def write_trial(directory: Path, params: dict[str, Any], seeds: dict[int, SeedRe
 
 
 def read_members(search: Path, trial: int) -> Members | None:
-    """Return the population that a trial belongs to, if there is one.
-
-    Args:
-        search: the directory of the search.
-        trial: its number.
-
-    Raises:
-        SearchError: a manifest is damaged.
-    """
+    """Return the population that a trial belongs to, if there is one."""
     for path in sorted(search.glob(f"population-*/{POPULATION}")):
         members = Members(**_read(path))
         if trial in members.trials:
@@ -114,15 +102,7 @@ def write_members(search: Path, members: Members) -> None:
 
 
 def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a search, or check that those in the directory are the same.
-
-    Args:
-        directory: the directory of the search.
-        settings: plain data.
-
-    Raises:
-        RunChangedError: they differ; the message lists the differences.
-    """
+    """Write the settings of a search, or check that those in the directory are the same."""
     before = _read(directory / SEARCH)
     now = orjson.loads(orjson.dumps(settings))
     if before is None:

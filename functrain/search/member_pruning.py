@@ -108,11 +108,7 @@ class MemberPruning:
         return {"stop": None, "halving": None if self.halving is None else self.halving.init()}
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Refuse a run of one program.
-
-        Raises:
-            ConfigurationError: always.
-        """
+        """Refuse a run of one program."""
         raise ConfigurationError("expected the metrics of a population, got those of one program")
 
     def observe_members(

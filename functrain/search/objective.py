@@ -34,12 +34,8 @@ class PopulationObjective(Protocol):
     ) -> Run:
         """Train one trial, or a population with the parameters of its first trial.
 
-        Args:
-            params: of the trial.
-            seed: of every member, and of the order of the data.
-            directory: of the run.
-            listeners: for ``fit``; those that are rules too early-stop members.
-            population: ``hyperparameters`` and ``seeds`` of ``ft.population``.
+        ``seed`` is of every member; listeners that are rules too early-stop members; ``population``
+        has ``hyperparameters`` and ``seeds`` of ``ft.population``.
         """
         ...
 

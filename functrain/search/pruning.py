@@ -44,11 +44,7 @@ class PruningListener:
             self.trial.set_user_attr(STEPS, event.steps)
 
     def on_eval_end(self, event: events.EvalEnd) -> events.Stop | None:
-        """Report the metric if the evaluation has it, and stop if the trial is pruned.
-
-        Raises:
-            SearchError: the evaluation should have the metric, but does not.
-        """
+        """Report the metric if the evaluation has it, and stop if the trial is pruned."""
         prefix = evaluation_name(event)
         value = find({f"{prefix}/{key}": v for key, v in event.metrics.items()}, self.metric)
         # NaN fails the trial, so it is not reported to the pruner.
@@ -68,11 +64,7 @@ class PruningListener:
         return events.Stop(self.detail)
 
     def _check_given(self, event: events.EvalEnd, prefix: str) -> None:
-        """Check that no evaluation lacks the metric that its name belongs to.
-
-        Raises:
-            SearchError: this is such an evaluation, and no earlier one had the metric.
-        """
+        """Check that no evaluation lacks the metric that its name belongs to."""
         of_ema = self.metric.startswith(f"{event.name}/ema/")
         own = self.metric.startswith(f"{prefix}/") and of_ema == (event.weights == "ema")
         if self.given or not own:

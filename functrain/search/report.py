@@ -75,12 +75,9 @@ def counts(study: Any) -> dict[str, int]:
 def importances(study: Any) -> dict[str, float]:
     """Return the importance of each parameter for the difference between good and bad trials.
 
-    Uses PED-ANOVA (Watanabe, Bansal and Hutter, 2023), the only evaluator of Optuna that needs no
-    further package.
-
-    Returns:
-        Fractions that sum to 1, largest first; empty with fewer than four complete trials, or if
-        all values are equal.
+    The fractions sum to 1, the largest first. There are none with fewer than four complete trials,
+    or if all values are equal. PED-ANOVA (Watanabe, Bansal and Hutter, 2023) is the only evaluator
+    of Optuna that needs no further package.
     """
     values = [row.value for row in ranked(study)]
     if len(values) < 4 or len(set(values)) == 1:
@@ -94,19 +91,7 @@ def importances(study: Any) -> dict[str, float]:
 
 
 def draw(study: Any, directory: Path, metric: str) -> list[Path]:
-    """Write all plots of a study.
-
-    Args:
-        study: an ``optuna.Study``.
-        directory: the directory for ``history.png``, ``slices.png`` and ``parallel.png``.
-        metric: the name of the metric.
-
-    Returns:
-        The files, none while no trial is complete.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write all plots of a study, none while no trial is complete, and return their files."""
     values = [row.value or 0.0 for row in ranked(study)]
     if not values:
         return []

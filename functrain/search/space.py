@@ -193,11 +193,7 @@ def _is_parameter(node: Mapping[str, Any]) -> bool:
 
 
 def read_parameter(node: Any) -> Parameter:
-    """Read one parameter: a mapping, a list, or the parameter itself.
-
-    Raises:
-        SearchError: it is invalid.
-    """
+    """Read one parameter: a mapping, a list, or the parameter itself."""
     if isinstance(node, Range | Choices):
         return node
     if isinstance(node, list | tuple):

@@ -29,21 +29,7 @@ _STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
 def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -> Any:
-    """Open the study of a search, or create it.
-
-    Args:
-        directory: the directory of the search.
-        direction: ``minimize`` or ``maximize``.
-        pruner: an Optuna pruner, or an object with its method ``prune``.
-        new: whether the study may be created.
-
-    Returns:
-        An ``optuna.Study``, in ``study.db``.
-
-    Raises:
-        SearchError: the study does not exist and may not be created.
-        MissingExtraError: Optuna is not installed.
-    """
+    """Open the study of a search, or create it."""
     optuna, path = require("optuna", "search"), directory / FILE_NAME
     if not (new or path.exists()):
         raise SearchError(f"{directory} is not a search: it has no {FILE_NAME}")
@@ -96,14 +82,7 @@ class TrialQueue:
 
     @contextlib.contextmanager
     def next(self, count: int = 1) -> Iterator[list[Drawn]]:
-        """Draw and lock the next trials for the length of the block.
-
-        Args:
-            count: at most so many.
-
-        Yields:
-            The trials, interrupted ones first; none when there are no more.
-        """
+        """Draw and lock up to ``count`` trials for the length of the block, resumed ones first."""
         with contextlib.ExitStack() as held:
             with directory_lock(self.directory):
                 drawn = self._next(held, count)

@@ -37,12 +37,7 @@ from functrain.transforms.hyperparameters import hyperparameters, replaced
 
 
 def divided(objective: PopulationObjective, drawn: Sequence[Drawn]) -> Iterator[Members]:
-    """Yield the populations of new trials; those that fit no other trial are in none.
-
-    Args:
-        objective: makes their programs.
-        drawn: the trials.
-    """
+    """Yield the populations of new trials; those that fit no other trial are in none."""
     by_key: dict[Any, list[Drawn]] = {}
     for one in drawn:
         by_key.setdefault(objective.key(one.params), []).append(one)
@@ -91,15 +86,8 @@ class Trainer:
         Seeds that are left, since fewer than two trials go on or the population failed, are those
         of trials that train alone.
 
-        Args:
-            members: the trials.
-            trials: the ``optuna.Trial`` of each number that has no result in the study.
-
-        Returns:
-            The result of all trials, if the run was interrupted.
-
-        Raises:
-            SearchError: the runs do not measure the metric.
+        ``trials`` has the ``optuna.Trial`` of each number without a result in the study. If the run
+        was interrupted, return the result of all trials.
         """
         for seed in self.seeds:
             done = [read_trial(trial_directory(self.directory, n)) for n in members.trials]
@@ -194,15 +182,9 @@ _EQUAL = (
 def groups(programs: Sequence[Program]) -> list[tuple[list[int], dict[str, list[Any]]]]:
     """Divide programs into as few populations as their structure allows, in order.
 
-    Programs belong together if they differ in numbers that a member may have of its own. Their
-    losses are not compared.
-
-    Args:
-        programs: eager ones.
-
-    Returns:
-        For each population the indices of its programs, and by path the hyperparameters by which
-        they differ, one of each.
+    Return for each the indices of its eager programs, and by path the hyperparameters by which they
+    differ. Programs belong together if they differ in numbers that a member may have of its own.
+    Their losses are not compared.
 
     Example:
         >>> import functrain as ft, torch

@@ -47,18 +47,7 @@ class Goal:
     def result(
         self, history: History, reason: str, detail: str, steps: int, seconds: float
     ) -> SeedResult:
-        """Return the result of a run that was not interrupted.
-
-        Args:
-            history: of the run.
-            reason: why it ended, as in ``Run.reason``, or ``pruned``.
-            detail: the reason in words.
-            steps: number of updates.
-            seconds: training time.
-
-        Raises:
-            SearchError: the run does not measure the metric.
-        """
+        """Return the result of a run that was not interrupted."""
         value = self.measure(history)
         if reason == "nonfinite":
             value = None
@@ -114,17 +103,6 @@ def run_trial(
     """Run the seeds of a trial that have no result yet.
 
     Only the first seed can be pruned, so that all compared values belong to the same seed.
-
-    Args:
-        objective: runs a seed.
-        goal: the value to optimize.
-        trial: an ``optuna.Trial``.
-        params: parameters by dotted name.
-        seeds: the seeds in order.
-        directory: the directory of the trial.
-
-    Raises:
-        SearchError: the runs do not measure the metric, or ``objective`` does not return a run.
     """
     done = read_trial(directory)
     for seed in seeds:
@@ -147,11 +125,7 @@ def run_trial(
 
 
 def checked(run: Any) -> Run:
-    """Return the result of an objective.
-
-    Raises:
-        SearchError: it is no run.
-    """
+    """Return the result of an objective."""
     if isinstance(run, Run):
         return run
     raise SearchError(

@@ -40,11 +40,7 @@ class Importable:
 def importable(make: Make) -> Importable:
     """Find out how another process can import a function.
 
-    Args:
-        make: a function at the top level of a module, or ``"module:name"``.
-
-    Raises:
-        ConfigurationError: another process cannot import it; the message says what to give.
+    It is a function at the top level of a module, or ``"module:name"``.
 
     Example:
         >>> importable("package.module:make_run")
@@ -77,12 +73,8 @@ def is_importable(make: Make) -> bool:
 def fit_arguments(make: Make) -> dict[str, Any]:
     """Return the keyword arguments of ``fit``, or ``{"program": program}``.
 
-    Args:
-        make: a function is called, and a name imported; anything else is copied, so that each run
-            has data and listeners in their initial state.
-
-    Raises:
-        ConfigurationError: it returns something else, or cannot be copied.
+    A function is called, and a name imported; anything else is copied, so that each run has data
+    and listeners in their initial state.
     """
     if isinstance(make, str):
         make = importable(make).load()

@@ -40,9 +40,6 @@ class BatchLimits:
         """Refuse to resume a run under other limits.
 
         Its epochs would have another length from there on, and its best would be of other data.
-
-        Raises:
-            RunChangedError: the run has other limits.
         """
         before = info.get("batch_limits", {})
         if before != self.describe():

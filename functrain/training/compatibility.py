@@ -142,12 +142,7 @@ def count_epochs(state: State, source: Source) -> State:
     ``train_step`` knows no epochs: after 40 calls with epochs of 19 batches the counters say batch
     40 of epoch 0, which is batch 2 of epoch 2.
 
-    Returns:
-        The state itself if its batch lies within an epoch, or the length of an epoch is unknown.
-
-    Raises:
-        InvalidPositionError: the batches cannot be those of this data, or may be those of other
-            data that earlier epochs were trained on.
+    The state stays if its batch lies within an epoch, or the length of an epoch is unknown.
     """
     given, length = state.counters, source.length
     if length is None or given.batch < length:

@@ -88,9 +88,6 @@ class Listeners:
         """Send an event to the listeners that have a method for it.
 
         Returns the first request to stop; metrics that listeners return are added to ``row``.
-
-        Raises:
-            ListenerError: a listener failed, or wrote to the state.
         """
         methods, stop = self.methods[type(event)], None
         if not methods:

@@ -153,11 +153,7 @@ def epoch_batches(
 def _with_last(
     batches: Iterator[Batch], length: int | None, start: int
 ) -> Iterator[tuple[Batch, bool]]:
-    """Yield each batch with whether it is the last; draw ahead only if the length is unknown.
-
-    Raises:
-        DataChangedError: the batches end before their length says so.
-    """
+    """Yield each batch with whether it is the last; draw ahead only if the length is unknown."""
     if length is not None:
         index = start
         for index, batch in enumerate(batches, start + 1):

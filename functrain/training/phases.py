@@ -58,11 +58,7 @@ class Phased(Program):
     in_phases: ClassVar[bool] = True
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Make one update of the parameters of the present phase; see ``Program.train_step``.
-
-        Raises:
-            ConfigurationError: phases end in epochs, which nobody counts.
-        """
+        """Make one update of the parameters of the present phase; see ``Program.train_step``."""
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
         chosen: Any = _chosen(self.device_step, state.counters, self.counted)

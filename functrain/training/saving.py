@@ -22,9 +22,7 @@ def save(session: Session, metrics: Mapping[str, Any] | None = None) -> None:
 
     All ranks call this, and each writes its share.
 
-    Args:
-        session: the run.
-        metrics: of this step's evaluation; they decide which checkpoint is the best.
+    The metrics are those of this step's evaluation; they decide which checkpoint is the best.
     """
     session.flush()
     checkpointer = session.checkpointer

@@ -178,10 +178,6 @@ def check_evaluation(session: Session, batches: int) -> None:
 
     Listeners hear nothing of it, and neither the state nor the log changes. An error leaves no
     checkpoint behind: a run that had not begun begins from scratch.
-
-    Raises:
-        ConfigurationError: there is no set, or one cannot be read again from its beginning.
-        MissingMetricError: the run depends on a metric that the evaluation does not give.
     """
     plan = session.plan
     if not batches:

@@ -28,11 +28,7 @@ def cached(program: AnyProgram) -> AnyProgram:
 
     Only Inductor for the processor does so; other backends have no libraries to keep.
 
-    Args:
-        program: any program.
-
-    Returns:
-        The program; as it was, with a ``CompileCacheWarning``, where the cache cannot be used.
+    Where the cache cannot be used, the program stays as it was, with a ``CompileCacheWarning``.
     """
     return program.map_leaves(_cached)
 

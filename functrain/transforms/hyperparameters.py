@@ -49,9 +49,6 @@ class Hyperparameter:
 def hyperparameters(recipe: Recipe) -> dict[str, Hyperparameter]:
     """Return the hyperparameters of a program's recipe by path.
 
-    Args:
-        recipe: of the program.
-
     Example:
         >>> import functrain as ft
         >>> loss = lambda model, batch: model(batch).square().mean()
@@ -71,11 +68,7 @@ def hyperparameters(recipe: Recipe) -> dict[str, Hyperparameter]:
 
 
 def find(recipe: Recipe, path: str) -> Hyperparameter:
-    """Return one hyperparameter.
-
-    Raises:
-        ConfigurationError: there is none of this name, or it is no number that may change.
-    """
+    """Return one hyperparameter."""
     found = hyperparameters(recipe)
     if path in found:
         return found[path]
@@ -87,15 +80,7 @@ def find(recipe: Recipe, path: str) -> Hyperparameter:
 
 
 def replaced(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with other hyperparameters.
-
-    Args:
-        recipe: not changed.
-        values: by path; numbers, or tensors without dimensions.
-
-    Raises:
-        ConfigurationError: a name is unknown, or a value is out of range.
-    """
+    """Return a recipe with other hyperparameters."""
     known = hyperparameters(recipe)
     for path, value in values.items():
         location = known[path].location if path in known else find(recipe, path).location
@@ -108,14 +93,6 @@ def check(recipe: Recipe, hyperparameter: Hyperparameter, value: Any) -> None:
 
     Unlike :func:`replaced`, this ignores how hyperparameters depend on each other, as where zero
     leaves out a term.
-
-    Args:
-        recipe: of a program.
-        hyperparameter: one of :func:`hyperparameters`.
-        value: a number, a pair, or for a learning rate a function.
-
-    Raises:
-        ConfigurationError: the value is out of range.
     """
     node: Any = recipe
     *path, name = hyperparameter.location
@@ -131,12 +108,7 @@ def check(recipe: Recipe, hyperparameter: Hyperparameter, value: Any) -> None:
 
 
 def with_recipe(program: Program, recipe: Recipe) -> Program:
-    """Return an eager program with another recipe, for the same module.
-
-    Args:
-        program: eager, donated or not.
-        recipe: its own with other hyperparameters.
-    """
+    """Return an eager program with another recipe, for the same module."""
     fixed = Fixed(recipe, program.fixed.model, program.fixed.trainable)
     schedules = learning_rate.schedules(recipe.optimizer)
     return attrs.evolve(program, fixed=fixed, schedules=schedules, device_step=step.eager(fixed))
@@ -218,16 +190,7 @@ def _with_decay(average: Average | None, value: Any) -> Any:
 
 
 def refuse_gradient_hooks(fixed: Fixed, caller: str, remedy: str) -> None:
-    """Refuse a model with hooks on the gradients of trained parameters or of modules.
-
-    Args:
-        fixed: of the program.
-        caller: the function that cannot take such a model.
-        remedy: what to do instead of removing them.
-
-    Raises:
-        ConfigurationError: there is a hook.
-    """
+    """Refuse a model with hooks on the gradients of trained parameters or of modules."""
     trained = [f"parameter {path}" for path in fixed.model.hooks if path in fixed.trainable]
     modules = [
         f"module {path or type(module).__name__}"

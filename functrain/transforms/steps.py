@@ -104,11 +104,7 @@ class Stepper:
 
 
 def series(batches: Iterable[Batch]) -> Iterable[Batch]:
-    """Return several batches, and refuse a single one.
-
-    Raises:
-        ConfigurationError: it is no iterable of batches.
-    """
+    """Return several batches, and refuse a single one."""
     one = isinstance(batches, Tensor | Mapping | MicroBatches | str)
     if one or not isinstance(batches, Iterable):
         raise ConfigurationError(

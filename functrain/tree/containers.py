@@ -75,9 +75,6 @@ def constants(container: Any) -> Any:
 def rebuild(container: Any, values: list[Any]) -> Any:
     """Return a container of the same class with other children.
 
-    Raises:
-        UnsupportedError: it is an object whose class cannot be copied.
-
     Example:
         >>> from collections import OrderedDict
         >>> rebuild(OrderedDict(x=1), [2]) == OrderedDict(x=2)

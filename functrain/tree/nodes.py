@@ -48,10 +48,7 @@ def matches(
 ) -> bool:
     """Return whether a parameter is meant by a pattern.
 
-    Args:
-        pattern: a glob over paths (``"*.bias"``), several of them, or a predicate.
-        path: the parameter's path.
-        tensor: its value.
+    A pattern is a glob over paths (``"*.bias"``), several of them, or a predicate.
 
     Example:
         >>> import torch

@@ -32,8 +32,7 @@ _alone: ContextVar[str | None] = ContextVar("functrain_alone", default=None)
 def alone(reason: str) -> Iterator[None]:
     """Refuse operations that need all ranks within a block.
 
-    Args:
-        reason: why the others are not here, and what to do; ends the message of the error.
+    The reason ends the message of the error: why the others are not here, and what to do.
 
     Example:
         >>> with alone("only rank 0 reads the file."):

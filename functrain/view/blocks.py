@@ -38,11 +38,6 @@ def quiet(*children: object) -> Markup:
 def folding(summary: Iterable[object], *children: object, unfolded: bool = False) -> Markup:
     """Return a block that folds and unfolds on a click, without a script.
 
-    Args:
-        summary: the line that is always visible.
-        children: the content below it.
-        unfolded: whether the content is visible at first.
-
     Example:
         >>> print(folding(["a"], "b"))
         <details style="margin:.1em 0"><summary style="cursor:pointer">a</summary><div
@@ -58,12 +53,7 @@ def folding(summary: Iterable[object], *children: object, unfolded: bool = False
 
 
 def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = ()) -> Markup:
-    """Return a table, aligned to the left.
-
-    Args:
-        rows: cells; a row may have fewer than the others.
-        heads: headings of the columns.
-    """
+    """Return a table, aligned to the left."""
     body = (
         element("tr", *(element("td", cell, style=_CELL) for cell in row), style=_ROW)
         for row in rows
@@ -85,10 +75,7 @@ class Markup(str):
 def element(tag: str, *children: object, **attributes: object) -> Markup:
     """Return an element; all attributes, and children other than :class:`Markup`, are escaped.
 
-    Args:
-        tag: its name.
-        children: its content, in order.
-        attributes: by name, ``_`` for ``-``, a trailing one dropped; ``None`` leaves one out.
+    In their names ``_`` stands for ``-``, and a trailing one is dropped; ``None`` leaves one out.
 
     Example:
         >>> print(element("b", "<script>", element("i", 1), class_="a", data_run='"'))

@@ -12,10 +12,7 @@ _STYLE = (
 
 
 def charts(chart: Chart) -> list[Markup]:
-    """Draw each panel of a chart.
-
-    Returns:
-        An ``svg`` element for each panel; without matplotlib, a note on how to install it.
+    """Draw each panel of a chart as ``svg``; without matplotlib return how to install it.
 
     Example:
         >>> from functrain.plotting import Columns, chart_of

@@ -18,12 +18,7 @@ _FORMATS = (*FORMATS, ".html")
 
 
 def page(title: str, *body: object) -> str:
-    """Return a whole document.
-
-    Args:
-        title: of the window.
-        body: markup, or text, which is escaped.
-    """
+    """Return a whole document."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -46,12 +41,7 @@ def chart_html(chart: Chart) -> Markup:
 
 
 def chart_page(chart: Chart, notes: tuple[str, ...] = ()) -> str:
-    """Return a document with one chart.
-
-    Args:
-        chart: what to draw.
-        notes: lines above it.
-    """
+    """Return a document with one chart."""
     lines = [element("p", note, class_="quiet") for note in notes]
     return page(chart.title, element("h1", chart.title), *lines, chart_html(chart))
 
@@ -76,11 +66,7 @@ def draw(chart: Chart, path: Path, notes: tuple[str, ...] = ()) -> None:
 
 
 def check_format(path: Path) -> None:
-    """Check that a file name ends in a known format.
-
-    Raises:
-        ConfigurationError: it does not; the message lists the formats.
-    """
+    """Check that a file name ends in a known format."""
     if path.suffix.lower() not in _FORMATS:
         raise ConfigurationError(f"{path}: expected a file name ending in {', '.join(_FORMATS)}")
 

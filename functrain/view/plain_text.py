@@ -9,10 +9,6 @@ from datetime import UTC, datetime
 def printable(value: object, keep: str = "") -> str:
     r"""Return text with control characters and lone surrogates spelled out.
 
-    Args:
-        value: what is written as text.
-        keep: characters to leave as they are.
-
     Example:
         >>> printable("a\x1b[2Jb\n\udc80")
         'a\\x1b[2Jb\\n\\udc80'

@@ -63,14 +63,7 @@ class Facts:
 
 
 def read_facts(directory: Path) -> Facts:
-    """Read a run directory.
-
-    Args:
-        directory: of a run, finished or not; nothing in it is changed.
-
-    Raises:
-        RunDirectoryError: it is no directory, or holds nothing of a run.
-    """
+    """Read a run directory, of a run that has finished or not, and change nothing in it."""
     if not directory.is_dir():
         raise RunDirectoryError(errno.ENOENT, f"there is no run in {directory}")
     problems: list[str] = []
@@ -181,12 +174,8 @@ def read_log(directory: Path) -> RunLog:
 def runs_at(paths: Sequence[Path]) -> list[Path]:
     """Return the run directories at or below some paths, each once.
 
-    Args:
-        paths: of runs, or of directories that hold runs at any depth.
-
-    Returns:
-        Run directories, those of one path in natural order: ``seed2`` before ``seed10``. A path
-        without a run stands for itself.
+    The runs below one path are in natural order: ``seed2`` before ``seed10``. A path without a run
+    stands for itself.
     """
     found = [run for path in paths for run in (sorted(_below(path), key=_natural) or [path])]
     return list({run.resolve(): run for run in found}.values())

@@ -88,15 +88,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def store_of(directory: Path, **options: Any) -> Checkpoints:
-    """Return the checkpoints of a run that has some.
-
-    Args:
-        directory: of the run.
-        options: of :class:`~functrain.checkpoint.Checkpoints`.
-
-    Raises:
-        NoCheckpointError: there is no checkpoint.
-    """
+    """Return the checkpoints of a run that has some."""
     store = Checkpoints(directory, **options)
     if not directory.is_dir() or not store.steps():
         raise NoCheckpointError(
@@ -106,11 +98,7 @@ def store_of(directory: Path, **options: Any) -> Checkpoints:
 
 
 def paths_of(path: Path) -> list[Path]:
-    """Return all checkpoints of a run in order, or the one that the path names.
-
-    Raises:
-        NoCheckpointError: there is none.
-    """
+    """Return all checkpoints of a run in order, or the one that the path names."""
     if is_checkpoint(path):
         return [path.absolute()]
     store = store_of(path)
@@ -129,11 +117,7 @@ def step_of(path: Path) -> int | None:
 
 
 def check_step(path: Path, manifest: Manifest) -> Manifest:
-    """Return the manifest of a checkpoint, after a check that its name tells the same step.
-
-    Raises:
-        CheckpointCorruptError: name and manifest tell different steps.
-    """
+    """Return the manifest of a checkpoint, after a check that its name tells the same step."""
     if step_of(path) not in (None, manifest.step):
         raise CheckpointCorruptError(f"{path} holds the checkpoint of step {manifest.step}")
     return manifest
@@ -142,17 +126,8 @@ def check_step(path: Path, manifest: Manifest) -> Manifest:
 def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[str, Any]:
     """Return what "best" means: the given metric, else the metric that the run itself used.
 
-    Args:
-        directory: of the run.
-        monitor: the metric, if it was given.
-        mode: ``min`` or ``max``, if it was given.
-
-    Returns:
-        ``monitor`` and ``mode`` for :class:`~functrain.checkpoint.Checkpoints`. The mode is
-        ``None`` if the metric or its name has to tell it.
-
-    Raises:
-        ConfigurationError: the mode is another word.
+    The result is for :class:`~functrain.checkpoint.Checkpoints`. The mode is ``None`` if the metric
+    or its name has to tell it.
     """
     if mode not in (None, *_MODES):
         raise ConfigurationError(f"--mode {mode}: expected min or max")
@@ -168,14 +143,8 @@ def monitored(directory: Path, monitor: str | None, mode: str | None) -> dict[st
 def best_step(entries: Mapping[int, Entry], by: Mapping[str, Any], required: bool) -> int | None:
     """Return the step of the best checkpoint, if there is one.
 
-    Args:
-        entries: what the checkpoints say of themselves.
-        by: ``monitor`` and ``mode``, see :func:`monitored`.
-        required: whether to raise, rather than return ``None``, where it is unknown whether less
-            or more of the metric is better.
-
-    Raises:
-        ConfigurationError: it is unknown whether less or more is better.
+    ``by`` is the result of :func:`monitored`. Where it is unknown whether less or more of the
+    metric is better, raise if a step is required.
     """
     rule = Best(by["monitor"], by["mode"])
     if not required and rule.direction(entries) is None:

@@ -45,17 +45,7 @@ def curve(schedule: Schedule) -> Markup:
 
 
 def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[float]]:
-    """Return enough learning rates of a run for a small picture.
-
-    Args:
-        schedule: one that sees no metrics.
-        steps: length of the run in updates.
-
-    Returns:
-        (numbers of updates, their learning rates).
-
-    Raises:
-        ConfigurationError: the schedule has to be followed step by step, and the run is too long.
+    """Return numbers of updates, and their learning rates, enough for a small picture of a run.
 
     Example:
         >>> from functrain.schedules import Linear

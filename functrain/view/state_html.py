@@ -30,11 +30,7 @@ def html(state: TrainState) -> Markup | None:
 def tree_html(tree: Tree, title: str, note: str = "", unfolded: tuple[str, ...] = ()) -> Markup:
     """Return a tree as a self-contained fragment of HTML.
 
-    Args:
-        tree: any tree.
-        title: of the outermost node.
-        note: after the title.
-        unfolded: keys of the nodes just below it that are unfolded at first.
+    ``unfolded`` has the keys of nodes just below the outermost that are unfolded at first.
     """
     summaries = value_summaries(_tensors(tree))
     line = (element("b", title), " ", quiet(f"{note} {totals(tree)}"))

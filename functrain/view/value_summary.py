@@ -50,16 +50,10 @@ class ValueSummary:
 
 
 def value_summaries(tensors: Iterable[Tensor]) -> dict[int, ValueSummary]:
-    """Summarize the values of each tensor.
+    """Summarize the values of each tensor that has readable ones, by ``id`` of the tensor.
 
     A sample has at most 4096 values, drawn with a generator of its own. The samples of all tensors
     of a device are fetched together, so that the host waits once.
-
-    Args:
-        tensors: of any kind; tensors without readable values are skipped.
-
-    Returns:
-        Summaries by ``id`` of the tensor.
 
     Example:
         >>> w = torch.tensor([0.0, 1.0, 1.0, float("nan")])
@@ -75,12 +69,7 @@ def value_summaries(tensors: Iterable[Tensor]) -> dict[int, ValueSummary]:
 
 
 def histogram(values: ValueSummary, size: int) -> Markup:
-    """Draw a histogram with a line at zero; the pointer shows the numbers.
-
-    Args:
-        values: of a tensor; its counts are not empty.
-        size: number of elements of the tensor.
-    """
+    """Draw a histogram with a line at zero; the pointer shows the numbers."""
     assert values.low is not None, "a histogram needs finite values"
     assert values.high is not None, "a histogram needs finite values"
     across = _WIDTH / len(values.counts)

@@ -19,15 +19,7 @@ def rebuild(
 ) -> Tree:
     """Build the tree of a node.
 
-    Args:
-        node: the node; its ``children`` are ignored.
-        children: the decoded children.
-        like: the expected value, whose class is allowed.
-        types: further allowed classes by name.
-
-    Raises:
-        CheckpointTypeError: its class is not allowed, or has other fields now.
-        ValueError: its class is of another kind.
+    ``like`` is the expected value, whose class is allowed; ``types`` has further allowed classes.
     """
     values = [child for _, child in children]
     if node.kind == "list":

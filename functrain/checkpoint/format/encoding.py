@@ -63,13 +63,9 @@ class _Decoding:
 
 
 def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]]:
-    """Encode a tree.
+    """Encode a tree as (structure as JSON, tensors with their paths).
 
-    Returns:
-        (structure as JSON, tensors with their paths); ``{"$tensor": 3}`` stands for the fourth.
-
-    Raises:
-        UnsupportedError: a leaf or node could not be restored exactly.
+    ``{"$tensor": 3}`` stands for the fourth tensor.
 
     Example:
         >>> encode({"lr": (0.1, None)})
@@ -158,16 +154,7 @@ def decode(
 ) -> Tree:
     """Build a tree; inverse of :func:`encode`.
 
-    Args:
-        json: the structure.
-        tensors: the tensors that ``{"$tensor": index}`` refers to.
-        like: a tree whose classes are allowed at their places.
-        types: further classes that are allowed anywhere.
-
-    Raises:
-        CheckpointTypeError: neither ``like`` nor ``types`` allows a class.
-        CheckpointDeviceError: this machine lacks the device of a generator.
-        ValueError: the structure is malformed.
+    The classes in ``like`` are allowed at their places, those in ``types`` anywhere.
 
     Example:
         >>> decode({"lr": {"$tuple": [0.1, None]}}, [])

@@ -61,20 +61,11 @@ def mismatches(
     path: Path = (),
     began: Began = MappingProxyType({}),
 ) -> Iterator[str]:
-    r"""Describe each difference between a saved structure and the expected one.
+    r"""Yield one line, which begins with the path, for each difference from the expected tree.
 
     Scalars of any type and value match. Sparse tensors and arrays must agree in dtype and shape,
-    generators in the type of device.
-
-    Args:
-        json: the saved structure.
-        leaves: dtype and shape of its tensors.
-        like: the tree expected; only structure, shapes and dtypes count.
-        path: the path of both.
-        began: the initial forms of the buffers that the run recorded.
-
-    Yields:
-        One line per difference, which begins with the path.
+    generators in the type of device. ``began`` are the initial forms of the buffers that the run
+    recorded.
 
     Example:
         >>> print(*mismatches({"bais": 0}, [], {"bias": 0}), sep="\n")

@@ -73,11 +73,7 @@ def values_of(array: Any) -> Tensor:
 
 
 def build(scalars: Mapping[str, Json], values: Tensor) -> Any:
-    """Build the array that :func:`outline` and :func:`values_of` describe, in their memory.
-
-    Raises:
-        ValueError: they contradict each other.
-    """
+    """Build the array that :func:`outline` and :func:`values_of` describe, in their memory."""
     dtype, shape = decode_dtype(scalars.get("dtype")), scalars.get("shape")
     if type(shape) is not list:
         raise ValueError(f"{shape!r} is no shape")

@@ -42,9 +42,6 @@ def is_scalar(value: object) -> bool:
 def encode_scalar(value: Any) -> Json:
     """Encode a scalar as JSON.
 
-    Raises:
-        ValueError: a NumPy scalar of a dtype that could not be restored exactly.
-
     Example:
         >>> encode_scalar(0.5), encode_scalar(float("inf")), encode_scalar(1 << 64)
         (0.5, {'$float': '7ff0000000000000'}, {'$int': '0x10000000000000000'})

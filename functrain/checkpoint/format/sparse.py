@@ -46,11 +46,7 @@ def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def build(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> Tensor:
-    """Build the sparse tensor that :func:`outline` and :func:`parts` describe, in their memory.
-
-    Raises:
-        ValueError: they contradict each other.
-    """
+    """Build the sparse tensor that :func:`outline` and :func:`parts` describe, in their memory."""
     names = _INDICES[kind]
     if set(parts) != {*names, "values"} or not all(type(each) is Tensor for each in parts.values()):
         raise ValueError(f"a {kind} tensor has the parts {', '.join(parts)}")

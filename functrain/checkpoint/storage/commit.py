@@ -35,14 +35,10 @@ _HIDDEN = re.compile(r"\.(?P<name>.+)\.\d+\.[0-9a-f]{16}\.(?P<state>writing|repl
 def commit(path: Path, fill: Callable[[Path], None], check: Callable[[Path], None]) -> None:
     """Create a directory atomically, or replace an existing one.
 
-    Args:
-        path: final name.
-        fill: writes and syncs the files in a given directory.
-        check: raises if ``path`` must not be replaced. Called before anything is written, and
-            again under the directory's lock before the rename.
-
-    Raises:
-        OSError: any step failed; the new files are removed, the old directory is unchanged.
+    ``fill`` writes and syncs the files in a given directory. ``check`` raises if ``path`` must not
+    be replaced; it is called before anything is written, and again under the directory's lock
+    before the rename. If any step fails, the new files are removed, and the old directory is
+    unchanged.
     """
     make_directories(path.parent)
     with directory_lock(path.parent):
@@ -78,9 +74,7 @@ def remove(path: Path) -> None:
 def sweep(directory: Path, name: str | None = None) -> None:
     """Delete what killed writers left, and undo or finish an interrupted replacement.
 
-    Args:
-        directory: the parent directory, which the caller has locked.
-        name: only consider leftovers of this name.
+    The caller has locked the directory. With a name, only leftovers of that name are considered.
     """
     for entry in os.listdir(directory):
         match = _HIDDEN.fullmatch(entry)

@@ -76,11 +76,7 @@ class Part:
 def read_parts(
     path: Path, files: Iterable[File], parts: Sequence[Part], *, verify: bool = True
 ) -> None:
-    """Read bytes of leaves; to verify them, read the whole chunks that hold them.
-
-    Raises:
-        CheckpointCorruptError: bytes differ; the message names file and leaf.
-    """
+    """Read bytes of leaves; to verify them, read the whole chunks that hold them."""
     used = {part.leaf.file for part in parts}
     with _opened_files(path, [file for file in files if file.name in used]) as descriptors:
         for part in parts:
@@ -88,11 +84,7 @@ def read_parts(
 
 
 def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
-    """Read all bytes of a checkpoint and compare them with their saved hashes.
-
-    Raises:
-        CheckpointCorruptError: bytes differ; the message names file and leaf.
-    """
+    """Read all bytes of a checkpoint and compare them with their saved hashes."""
     scratch = memoryview(bytearray(PIECE))
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]

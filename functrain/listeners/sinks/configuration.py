@@ -11,10 +11,6 @@ Config = Mapping[str, Any]
 def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield nested values by their dotted paths.
 
-    Args:
-        config: nested mappings.
-        prefix: of all paths.
-
     Example:
         >>> dict(flat({"optimizer": {"type": "SGD", "lr": 0.1}}))
         {'optimizer.type': 'SGD', 'optimizer.lr': 0.1}
@@ -29,9 +25,7 @@ def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def with_given(config: Config, given: Any) -> Any:
     """Return the configuration of a run, with what the user gave instead or in addition.
 
-    Args:
-        config: of the run.
-        given: a mapping or ``None``; any other form that a tracker takes is kept as it is.
+    Any other form than a mapping that a tracker takes is kept as it is.
 
     Example:
         >>> with_given({"clip_norm": None, "ema": None}, {"ema": "none", "note": "first"})

@@ -157,9 +157,6 @@ class _JSONLines:
 def step_of(line: bytes, path: Path) -> int:
     """Return the step of a line.
 
-    Raises:
-        LogError: the line is not from a metrics log.
-
     Example:
         >>> step_of(b'{"step":3,"loss":0.5}', Path("some.jsonl"))
         3

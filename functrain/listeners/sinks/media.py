@@ -31,14 +31,8 @@ class Medium:
 def as_medium(step: int, name: str, value: Any) -> Medium:
     """Return a text, an image or a figure as a plain value, which a checkpoint can hold.
 
-    Args:
-        step: the step it belongs to.
-        name: its name.
-        value: a string; a figure of matplotlib; an image as tensor, array or PIL image, uint8 or
-            floats from 0 to 1, with channels first or last.
-
-    Raises:
-        UnsupportedError: it is something else.
+    The value is a string; a figure of matplotlib; an image as tensor, array or PIL image, uint8 or
+    floats from 0 to 1, with channels first or last.
 
     Example:
         >>> as_medium(1, "image", torch.ones(3, 8, 8)).value.shape

@@ -131,12 +131,7 @@ def norm(leaf: Tensor, unitwise: bool = False) -> Tensor:
 def global_norm(leaves: Iterable[Tensor], device: torch.device) -> Tensor:
     """Return the 2-norm of all leaves taken as one vector.
 
-    Args:
-        leaves: of any shapes, dtypes and devices; without any the norm is 0.
-        device: where the result goes.
-
-    Returns:
-        A 0-dim float64 tensor, or float32 where the device has no wider type.
+    It is a 0-dim float64 tensor, or float32 where the device has no wider type; without leaves 0.
 
     Example:
         >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])], torch.device("cpu"))

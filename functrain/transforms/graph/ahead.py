@@ -36,12 +36,8 @@ def compiled_ahead(
 ) -> Callee:
     """Load the library of a graph, which is compiled if it is not there yet.
 
-    Args:
-        directory: where libraries are kept. They are code: load only those that you trust.
-        graph: a function of tensors, one by one.
-        inputs: tensors like those it will be given.
-        options: settings of Inductor by name.
-        updates: what follows the graph, in a library of its own.
+    Libraries are code: load only those that you trust. ``updates`` follow the graph, in a library
+    of their own.
     """
     path = directory / f"{digest(graph, inputs, options, updates)}.pt2"
     if path.exists():
@@ -67,10 +63,6 @@ def prune(directory: Path, limit: int) -> None:
     """Remove the libraries that were used longest ago until the rest is within a limit.
 
     An update without its package goes, too, unless another process may be about to add that.
-
-    Args:
-        directory: where they are.
-        limit: their size in bytes; the last one used stays.
     """
     found = []
     for path in directory.glob("*.pt2"):

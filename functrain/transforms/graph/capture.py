@@ -63,17 +63,9 @@ class Captured(NamedTuple):
 def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
     """Record the operations of a function as a graph.
 
-    Args:
-        function: a function of a list of tensors that it may write to; it returns a tree of them.
-        inputs: tensors like those it will be given: shapes, dtypes, devices and strides count.
-        module: the module it calls; that nothing in it is changed is checked.
-
-    Returns:
-        The graph as a function of the tensors one by one; it writes to them as the function does.
-
-    Raises:
-        CaptureError: the function looks at the values of tensors, or has side effects; the
-            message names the line of the user's code.
+    It may write to the tensors, and returns a tree of them; the graph does the same with the
+    tensors one by one. Of the inputs shapes, dtypes, devices and strides count. That nothing in the
+    module is changed is checked; a ``CaptureError`` names the line of the user's code.
     """
     returned: dict[str, Any] = {}
 
@@ -197,10 +189,6 @@ def waiting_line(what: str, quiet: float = _QUIET) -> Iterator[None]:
     """Show one line on the terminal while the body of a ``with`` runs, and erase it at the end.
 
     Nothing is shown where standard error is no terminal, nor in threads other than the main one.
-
-    Args:
-        what: a description of the body.
-        quiet: seconds before the line appears.
     """
     # A live bar replaces the stream by one that holds text back until the end of a line.
     stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr)

@@ -57,9 +57,7 @@ class Consecutive:
     def of(cls, program: Program, state: TrainState) -> Consecutive | None:
         """Return the state that a step has just returned, if the next may write over it.
 
-        Args:
-            program: donated.
-            state: made by its last step; not to be used any more.
+        The donated program's last step made the state, which is not to be used any more.
         """
         compiled = program.device_step
         if not isinstance(compiled, Compiled) or not program.may_write(state):
@@ -97,14 +95,7 @@ class Consecutive:
         return state
 
     def step(self, batch: Batch) -> Metrics | None:
-        """Make one step, as ``train_step`` does.
-
-        Args:
-            batch: see ``Program.train_step``.
-
-        Returns:
-            Its metrics; ``None``, and nothing has happened, where there is no graph for it yet.
-        """
+        """Make one step, as ``train_step`` does; ``None`` where there is no graph for it yet."""
         program, number = self.program, self.counters.step
         given = split(batch, program.recipe.accumulate)
         found = self._graph(given.parts) if given.samples else None

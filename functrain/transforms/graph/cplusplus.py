@@ -104,12 +104,7 @@ def has_expression(node: Node) -> bool:
 
 
 def expression(node: Node, names: Mapping[Node, str]) -> str:
-    """Return a node as an expression.
-
-    Args:
-        node: has one.
-        names: of the variables that hold the values it is computed from.
-    """
+    """Return a node as an expression."""
     template, arguments = _template(node), _arguments(node)
     assert template is not None
     kind = _computed_in(node)

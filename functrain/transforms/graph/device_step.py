@@ -142,11 +142,6 @@ class Compiled:
         """Return the inputs that are new at each step, without the batches.
 
         Numbers are tensors there, or the graph would have them built in.
-
-        Args:
-            state: at least its ``skipped`` and ``loss_scale``.
-            lr: a number, or numbers by group.
-            ema_due: whether this update moves the average.
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
@@ -191,11 +186,8 @@ class Compiled:
     ) -> tuple[Graph, list[Tensor]] | None:
         """Return the graph for inputs like these and their tensors, if it has been captured.
 
-        Args:
-            number: of the form of the state.
-            batches: micro-batches.
-            device: where the state is.
-            places: where the storages of the state's tensors begin.
+        ``number`` is that of the form of the state; ``places`` are where the storages of its
+        tensors begin.
         """
         try:
             kind, own = given(batches, device, places)

@@ -27,14 +27,7 @@ def digest(
     options: Mapping[str, Any],
     updates: Updates | None = None,
 ) -> str:
-    """Return a name for what a graph is compiled to: equal ones are the same code.
-
-    Args:
-        graph: a function of tensors, one by one.
-        inputs: tensors like those it will be given.
-        options: settings of Inductor by name.
-        updates: what follows the graph.
-    """
+    """Return a name for what a graph is compiled to: equal ones are the same code."""
     settings = sorted((name, _identity(value)) for name, value in options.items())
     forms = [form(tensor) for tensor in inputs]
     rest = (_own_operations(graph), _surroundings(inputs), settings, forms, updates)

@@ -43,12 +43,9 @@ class Effects:
 
         The generators are put back by the scope that a capture runs in.
 
-        Args:
-            constants: ids of the tensors from outside that were read.
-
-        Returns:
-            A sentence, or ``None`` where there was nothing: a tensor that a forward leaves in an
-            attribute, for the loss to find, is no harm, unless it was made of the one before.
+        ``constants`` are ids of the tensors from outside that were read. A tensor that a forward
+        leaves in an attribute, for the loss to find, is no harm, unless it was made of the one
+        before.
         """
         changed = list(self._changed(constants))
         if random.getstate() != self.python:

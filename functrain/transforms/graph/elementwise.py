@@ -26,9 +26,7 @@ _DTYPES = (torch.float32, torch.float64)
 def split(module: GraphModule) -> Updates | None:
     """Take the elementwise updates of a graph's inputs out of it, if there are any.
 
-    Args:
-        module: a captured graph, which then returns more behind what it returned: what the updates
-            read of it.
+    The graph then returns more behind what it returned: what the updates read of it.
     """
     graph = module.graph
     merge_numbers(graph)

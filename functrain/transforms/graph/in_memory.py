@@ -25,14 +25,7 @@ _UPDATE = "update"
 def compiled_in_memory(
     graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any], updates: Updates | None
 ) -> Callee:
-    """Compile a graph, or load it if it was compiled before.
-
-    Args:
-        graph: a function of tensors, one by one.
-        inputs: tensors like those it will be given.
-        options: settings of Inductor by name.
-        updates: what follows the graph.
-    """
+    """Compile a graph, or load it if it was compiled before."""
     on_cpu = all(tensor.is_cpu for tensor in inputs)
     path = kept.place(digest(graph, inputs, options, updates)) if on_cpu else None
     if path is not None and (found := kept.load(path)) is not None:

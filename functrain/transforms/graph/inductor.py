@@ -78,13 +78,9 @@ def compile_in_memory(
 
 
 def begin_update(updates: Updates) -> Callable[[], Any]:
-    """Begin to compile the updates that were taken out of a graph.
+    """Begin to compile updates of a graph, and return a function that waits for the library.
 
-    Args:
-        updates: as ``elementwise.py`` found them.
-
-    Returns:
-        A function that waits for the library; its ``kernels()`` are a list with the update.
+    The ``kernels()`` of the library are a list with the update.
     """
     from functrain.transforms.graph import kernels
 

@@ -59,19 +59,13 @@ def _collect(node: Any, found: list[Tensor]) -> None:
 def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
     """Return a tree like ``node`` with other tensors in it.
 
-    Args:
-        node: the tree.
-        given: as many tensors as it has, in the order of :func:`flatten`.
+    They are in the order of :func:`flatten`.
     """
     return builder(node)(given)
 
 
 def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
-    """Return :func:`with_tensors` for one tree, prepared once for many calls.
-
-    Args:
-        node: the tree.
-    """
+    """Return :func:`with_tensors` for one tree, prepared once for many calls."""
     if isinstance(node, Tensor):
         return next
     if type(node) in _DICTS:
@@ -90,13 +84,7 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
 def form(node: Any, found: list[Tensor] | None = None) -> Form:
     """Return everything that a graph has built in of a tree: trees of equal form share a graph.
 
-    Args:
-        node: any nesting of containers, tensors and plain values.
-        found: where to put the tensors, in the order of :func:`flatten`.
-
-    Raises:
-        CaptureError: there is a value in it of a kind that cannot be compared, or a tensor that
-            is not dense.
+    The tensors are put into ``found``, in the order of :func:`flatten`.
     """
     if isinstance(node, Tensor):
         if (unlike := unlike_dense(node)) is not None:
@@ -169,13 +157,7 @@ def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[F
 
     Those are copies where a tensor is on another device, or its memory is that of a state.
 
-    Args:
-        batches: any tree.
-        device: where the state is.
-        places: where the storages of the state's tensors begin.
-
-    Raises:
-        CaptureError: see :func:`form`.
+    ``places`` are where the storages of the state's tensors begin.
     """
     leaves: list[Tensor] = []
     found = form(batches, leaves)

@@ -60,11 +60,7 @@ class Library:
 
 
 def place(name: str) -> Path | None:
-    """Return the file of an entry in Inductor's cache; ``None`` if others can write there.
-
-    Args:
-        name: the digest of a graph.
-    """
+    """Return the file of an entry in Inductor's cache; ``None`` if others can write there."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     with contextlib.suppress(OSError):
@@ -73,15 +69,7 @@ def place(name: str) -> Path | None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """Load an entry.
-
-    Args:
-        path: of its file.
-
-    Returns:
-        The functions of its code and its libraries by name; ``None`` if there is no entry, or if it
-        or one of its libraries is damaged.
-    """
+    """Return functions and libraries of an entry by name, ``None`` if it is missing or damaged."""
     try:
         content = path.read_bytes()
         if checksum(content[_SUM:]).hex().encode() != content[:_SUM]:
@@ -102,10 +90,7 @@ def load(path: Path) -> dict[str, Any] | None:
 def save(path: Path, code: str, libraries: list[Library]) -> None:
     """Write an entry.
 
-    Args:
-        path: of its file.
-        code: defines ``call``.
-        libraries: which it calls, or which follow it.
+    The code defines ``call``.
     """
     entry = {"code": code, "libraries": [attrs.asdict(one) for one in libraries]}
     content = json.dumps(entry).encode()
@@ -128,11 +113,7 @@ def _without_gradients(call: Callee) -> Callee:
 def private(directory: Path) -> Path:
     """Make a directory that only this user can write to, or make sure that it is one.
 
-    Args:
-        directory: made with mode 0700, and the one above it.
-
-    Raises:
-        OSError: it cannot be made or written to, or others can write to it.
+    It, and the one above it, are made with mode 0700.
     """
     for one in (directory.parent, directory):
         one.mkdir(mode=0o700, parents=True, exist_ok=True)

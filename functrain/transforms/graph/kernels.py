@@ -153,9 +153,7 @@ def source(kernels: Sequence[Kernel]) -> str:
 def update_source(text: str, count: int) -> str:
     """Return the source of a module whose ``kernels()`` returns ``update`` of so many tensors.
 
-    Args:
-        text: the C++ source of ``update(void* const* p)``.
-        count: of the addresses it takes.
+    The text is the C++ source of ``update(void* const* p)``.
     """
     call = f"""void* p[{count}];
         for (int n = 0; n < {count}; ++n) p[n] = parse_arg<char*>({_ITEMS}, n);
@@ -176,12 +174,7 @@ def _ending(bindings: list[str], methods: list[str]) -> str:
 
 
 def begin_update(text: str, count: int) -> Callable[[], Any]:
-    """Begin to compile an update, and return a function that waits for its library.
-
-    Args:
-        text: see :func:`update_source`.
-        count: of the tensors it takes.
-    """
+    """Begin to compile an update, and return a function that waits for its library."""
     # Inductor's own kernels are vector code by hand, and it tells the compiler to make no more. A
     # square root that may set errno is a call.
     flags = ("-ftree-loop-vectorize", "-fno-math-errno")
@@ -196,9 +189,7 @@ def begin_update(text: str, count: int) -> Callable[[], Any]:
 def copy_update(library: Any, path: Path) -> None:
     """Copy the library of an update out of Inductor's cache.
 
-    Args:
-        library: compiled.
-        path: where to keep it, followed by its checksum.
+    The copy is followed by its checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:

@@ -60,9 +60,7 @@ def source(updates: Sequence[Update], given: Sequence[Node]) -> str:
 
     Every thread updates a part of each parameter. All values are computed before one is written.
 
-    Args:
-        updates: what it does.
-        given: the nodes whose values it gets, as the addresses ``p``.
+    The values of the nodes are given as the addresses ``p``.
     """
     index = {node: number for number, node in enumerate(given)}
     rules, places, rows = dict[str, int](), list[int](), list[str]()

@@ -53,15 +53,7 @@ class Lowering:
         )
 
     def compile(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        """Return a callable that does what a graph does.
-
-        Args:
-            graph: a function of the tensors one by one.
-            inputs: tensors like those it will be given.
-
-        Raises:
-            CompilationError: the backend failed; there may be no C++ compiler.
-        """
+        """Return a callable that does what a graph does."""
         try:
             with waiting_line(f"compiling {len(graph.graph.nodes):,} operations"):
                 return self._by_backend(graph, inputs)
@@ -133,9 +125,6 @@ def loosen(module: GraphModule) -> None:
     it concatenates a tensor with an empty one, as key-value caches of transformers do at first, by
     a clone, which stays transposed. A recorded ``view`` is impossible then; ``reshape`` is the same
     view where it can be one, and copies where it cannot.
-
-    Args:
-        module: a captured graph.
     """
     aliases = Aliases(module.graph)
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):

@@ -69,15 +69,8 @@ class Parts:
     ) -> Graph | MissingEntries | None:
         """Return a step for such inputs, or the missing entries; ``None`` if it must be one graph.
 
-        Args:
-            number: of the form of the state.
-            state: ``params, buffers, optimizer, ema``; not changed here.
-            inputs: ``batches, lr, ema_due`` and ``scalars``, the rest of the device's state.
-
-        Raises:
-            CaptureError: the step cannot be written down as graphs.
-            CompilationError: the backend failed.
-            LossError: the loss depends on nothing that is trained.
+        ``number`` is that of the form of the state, which has ``params, buffers, optimizer, ema``
+        and is not changed here; the inputs are ``batches, lr, ema_due`` and ``scalars``.
         """
         from functrain.transforms.graph.train_step import Graph
 

@@ -24,9 +24,7 @@ class MissingEntries(NamedTuple):
 def missing_entries(before: Any, after: Any) -> MissingEntries | None:
     """Return the entries that a captured step adds to the optimizer's state, if any.
 
-    Args:
-        before: the optimizer's state before the step.
-        after: that after it; no tensor of it is kept.
+    No tensor of the later state is kept.
     """
     if is_aligned(before, after):
         return None

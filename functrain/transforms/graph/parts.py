@@ -63,17 +63,7 @@ class Update:
 
 
 def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Gradients | None:
-    """Return the graph of a micro-batch; ``None`` where no graph can return its metrics.
-
-    Args:
-        fixed: of the program.
-        lowering: how to compile it.
-        given: what it will be given; not changed here.
-
-    Raises:
-        CaptureError: the loss cannot be written down as a graph.
-        CompilationError: the backend failed.
-    """
+    """Return the graph of a micro-batch; ``None`` where no graph can return its metrics."""
     seen: dict[str, Any] = {}
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:

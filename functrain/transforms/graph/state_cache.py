@@ -34,12 +34,7 @@ class StateCache:
     places: frozenset[int] = frozenset()
 
     def holds(self, leaves: list[Tensor], names: Iterable[str]) -> bool:
-        """Return whether these very tensors were seen last, under the same names.
-
-        Args:
-            leaves: the tensors of a state.
-            names: of its parameters.
-        """
+        """Return whether these very tensors were seen last, under the same names."""
         references = self.references
         return (
             len(references) == len(leaves)
@@ -48,13 +43,7 @@ class StateCache:
         )
 
     def see(self, leaves: list[Tensor], names: Iterable[str], form: int) -> None:
-        """Remember a state.
-
-        Args:
-            leaves: its tensors.
-            names: of its parameters.
-            form: the number of its form.
-        """
+        """Remember a state."""
         self.references, self.form = list(map(weakref.ref, leaves)), form
         self.names = list(names)
         self.places = frozenset(leaf.untyped_storage().data_ptr() for leaf in leaves)
@@ -71,12 +60,7 @@ class RateCache:
     last: tuple[float, Tensor] | None = None
 
     def tensors(self, lr: Any, device: torch.device) -> Any:
-        """Return a rate, or those of groups, as tensors.
-
-        Args:
-            lr: a number, or a dict of them by group.
-            device: where the state is.
-        """
+        """Return a rate, or those of groups, as tensors."""
         if type(lr) is not float:
             return _made(lr, device)
         last = self.last

@@ -49,15 +49,8 @@ def captured_step(
 ) -> Graph | MissingEntries:
     """Return the graph of a step for inputs like these, or the entries that their state lacks.
 
-    Args:
-        fixed: of the program.
-        lowering: how to compile it.
-        state: ``params, buffers, optimizer, ema``; not changed here.
-        inputs: ``batches, lr, ema_due`` and ``scalars``, the rest of the device's state.
-
-    Raises:
-        CaptureError: the step cannot be written down as a graph.
-        CompilationError: the backend failed.
+    The state has ``params, buffers, optimizer, ema`` and is not changed here; the inputs are
+    ``batches, lr, ema_due`` and ``scalars``.
     """
     missing: list[MissingEntries] = []
 
@@ -112,11 +105,7 @@ def _of_fixed_shapes(request: Request) -> Gradients:
 
 
 def write(old: Any, new: Any) -> None:
-    """Write the tensors of one tree over those of another.
-
-    Raises:
-        CaptureError: they differ in more than values.
-    """
+    """Write the tensors of one tree over those of another."""
     for path, target, value in _pairs(old, new):
         _write(path, target, value)
 
@@ -170,12 +159,7 @@ class WriteRecorder:
 
 
 def capture_with_copies(capture: Callable[[], Captured], written: InPlaceWrites) -> Captured:
-    """Capture a step; if it writes to parameters not known before, capture it again with copies.
-
-    Args:
-        capture: captures a function that records its writes.
-        written: remembers them.
-    """
+    """Capture a step; if it writes to parameters not known before, capture it again with copies."""
     known = len(written.paths)
     captured = capture()
     return captured if len(written.paths) == known else capture()

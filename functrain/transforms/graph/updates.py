@@ -26,12 +26,7 @@ class Updates:
     layouts: list[Layout]
 
     def after(self, rest: Callable[..., Any], update: Callable[..., None]) -> Callable[..., Any]:
-        """Return a function that calls the rest of the graph, and then the library.
-
-        Args:
-            rest: compiled.
-            update: of the compiled library.
-        """
+        """Return a function that calls the rest of the graph, and then the library."""
         return _Both(rest, update, self.layouts)
 
 

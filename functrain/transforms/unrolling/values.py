@@ -19,11 +19,7 @@ Value = Any
 
 
 def as_mapping(values: Mapping[str, Value] | None) -> Mapping[str, Value]:
-    """Return values by path.
-
-    Raises:
-        ConfigurationError: they are no mapping.
-    """
+    """Return values by path."""
     if values is None:
         return {}
     if not isinstance(values, Mapping):
@@ -35,11 +31,7 @@ def as_mapping(values: Mapping[str, Value] | None) -> Mapping[str, Value]:
 
 
 def wide(path: str, value: Value, dtype: torch.dtype) -> Value:
-    """Return a value in the dtype in which rules compute with numbers.
-
-    Raises:
-        ConfigurationError: a tensor is no number.
-    """
+    """Return a value in the dtype in which rules compute with numbers."""
     if isinstance(value, tuple | list):
         return tuple(wide(path, one, dtype) for one in value)
     if not isinstance(value, Tensor):
@@ -72,17 +64,7 @@ def number(value: Value) -> Value:
 def with_rate(
     found: learning_rate.Rate, names: tuple[str, ...], value: Rate, step: int
 ) -> learning_rate.Rate:
-    """Return the learning rates of a step with another one.
-
-    Args:
-        found: of all groups.
-        names: of the group and those in it.
-        value: its rate, or a function from the number of a step to it.
-        step: the number.
-
-    Raises:
-        ConfigurationError: the function returned no learning rate.
-    """
+    """Return the learning rates of a step with another one."""
     if names:
         return {**found, names[0]: with_rate(found[names[0]], names[1:], value, step)}
     if not callable(value):
