@@ -66,9 +66,7 @@ def changes(before: Snapshot, after: Snapshot, words: str = "{} became {}") -> l
 def same(first: Any, second: Any) -> bool:
     """Return whether two leaves of snapshots have the same type and the same bits."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return _form(first) == _form(second) and all(
-            map(_same_bytes, *map(_parts, (first, second)))
-        )
+        return tree.equal(first, second)
     if type(first) is not type(second):
         return False
     if isinstance(first, float):
@@ -107,24 +105,6 @@ def _kept(leaf: Any) -> Any:
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.layout
-
-
-def _parts(tensor: Tensor) -> list[Tensor]:
-    """Return the dense parts of a tensor of any layout."""
-    if tensor.layout is torch.strided:
-        return [tensor]
-    if tensor.layout is torch.sparse_coo:
-        return [tensor._indices(), tensor._values()]
-    names = ("crow_indices", "col_indices", "ccol_indices", "row_indices", "values")
-    rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
-    chosen = (names[0], names[1], names[4]) if rows else (names[2], names[3], names[4])
-    return [getattr(tensor, name)() for name in chosen]
-
-
-def _same_bytes(first: Tensor, second: Tensor) -> bool:
-    if first.shape != second.shape:
-        return False
-    return torch.equal(tree.to_bytes(first), tree.to_bytes(second).to(first.device))
 
 
 def _change(place: str, before: Any, after: Any, words: str) -> Change:

@@ -2,7 +2,8 @@
 
 ``torch.equal`` calls NaN unequal to itself and -0.0 equal to 0.0; a resumed run must be the same
 *bytes*, so leaves are compared as bytes, with dtype and shape. The device is ignored, and so is the
-placement of a DTensor: all ranks compare its whole value together, one leaf at a time.
+placement of a DTensor: all ranks compare its whole value together, one leaf at a time. Sparse,
+nested and quantized tensors are compared by their dense parts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.tree.elements import distance, first_unequal, number
+from functrain.tree.elements import distance, first_unequal, number, parts_of
 from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Leaf, Path, Tree, children, is_node, items, path_string
 from functrain.tree.objects import is_array
@@ -191,16 +192,28 @@ def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:
 
 
 def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[Difference]:
+    parts, others = parts_of(first), parts_of(second)
     if first.dtype != second.dtype:
         yield Difference(path, "dtype", f"expected {first.dtype}, got {second.dtype}")
+    elif first.layout != second.layout or type(parts) is not type(others):
+        yield Difference(path, "type", f"expected {_layout(first)}, got {_layout(second)}")
+    elif isinstance(parts, list):  # torch gives no shape of one, or calls equal ones different
+        yield from _differences(parts, others, path)
     elif first.shape != second.shape:
         expected, got = list(first.shape), list(second.shape)
         yield Difference(path, "shape", f"expected {expected}, got {got}")
+    elif parts is not None:
+        yield from _differences(parts, others, path)
     else:
         first, second = whole(first), whole(second)
         ours, theirs = to_bytes(first), to_bytes(second).to(first.device)
         if not torch.equal(ours, theirs):
             yield _value_difference(first.detach(), second.detach().to(first.device), path)
+
+
+def _layout(tensor: Tensor) -> str:
+    name = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return f"a {name} tensor"
 
 
 def _array_differences(first: Any, second: Any, path: Path) -> Iterator[Difference]:

@@ -1,4 +1,4 @@
-"""Statistics of one tensor and distances of two, for any dtype."""
+"""Statistics of one tensor, distances of two, and the dense parts of one of another layout."""
 
 from __future__ import annotations
 
@@ -43,6 +43,43 @@ class Distance:
     count: int
     max_abs: float | None
     ulps: int | None
+
+
+def parts_of(tensor: Tensor) -> dict[str, Any] | list[Tensor] | None:
+    """Return the dense tensors and numbers that a tensor consists of; ``None`` of a dense one.
+
+    Example:
+        >>> parts_of(torch.eye(2).to_sparse_csr())["col_indices"]
+        tensor([0, 1])
+    """
+    layout = tensor.layout
+    if layout is torch.strided and not tensor.is_nested and not tensor.is_quantized:
+        return None
+    bare = tensor.detach()
+    if bare.is_nested:
+        return [*bare.unbind()]
+    if bare.is_quantized:
+        return {"values": bare.int_repr(), **_scales(bare)}
+    if layout is torch.sparse_coo:
+        coalesced = bare.is_coalesced()
+        return {"indices": bare._indices(), "values": bare._values(), "coalesced": coalesced}
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
+        names = ("crow_indices", "col_indices", "values")
+    elif layout in (torch.sparse_csc, torch.sparse_bsc):
+        names = ("ccol_indices", "row_indices", "values")
+    else:  # that of oneDNN, which is opaque
+        return {"values": bare.to_dense()}
+    return {name: getattr(bare, name)() for name in names}
+
+
+def _scales(tensor: Tensor) -> dict[str, Any]:
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return {"scale": tensor.q_scale(), "zero_point": tensor.q_zero_point()}
+    return {
+        "scales": tensor.q_per_channel_scales(),
+        "zero_points": tensor.q_per_channel_zero_points(),
+        "axis": tensor.q_per_channel_axis(),
+    }
 
 
 def as_integers(tensor: Tensor) -> Tensor:

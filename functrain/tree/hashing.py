@@ -17,6 +17,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from functrain.tree.compare import to_bytes
+from functrain.tree.elements import parts_of
 from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
 from functrain.tree.placed import whole
@@ -80,10 +81,14 @@ def merkle(tree: Tree) -> Merkle:
 
 
 def _of_tensor(tensor: Tensor) -> bytes:
+    parts = parts_of(tensor)
+    if parts is not None:
+        form = "" if tensor.is_nested else tuple(tensor.shape)
+        state = xxh3_128(f"{tensor.dtype}{tensor.layout}{form};".encode())
+        state.update(merkle(parts).digest)
+        return state.digest()
     state = xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
     tensor = whole(tensor)
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
     plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg()
     dense = tensor if plain and not tensor.is_conj() else to_bytes(tensor).cpu()
     size = dense.numel() * dense.element_size()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from functrain import tree
 
@@ -114,6 +116,50 @@ class TestArrays:
         assert only(np.zeros(2), np.zeros(3)).kind == "shape"
         assert only(np.zeros(2), np.zeros(2, dtype=np.float32)).kind == "dtype"
         assert only(np.zeros(2), torch.zeros(2)).kind == "type"
+
+
+@pytest.mark.parametrize(
+    ("convert", "path"),
+    [
+        (lambda x: x.to_sparse(), ("x", "values")),
+        (lambda x: x.to_sparse_csr(), ("x", "values")),
+        (lambda x: x.to_sparse_csc(), ("x", "values")),
+        (lambda x: x.to_sparse_bsr((1, 1)), ("x", "values")),
+        (lambda x: x.to_sparse_bsc((1, 1)), ("x", "values")),
+        (lambda x: x.to_mkldnn(), ("x", "values")),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]]), ("x", 1)),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]], layout=torch.jagged), ("x", 1)),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), ("x", "values")),
+        (
+            lambda x: torch.quantize_per_channel(x, torch.ones(2), torch.zeros(2), 0, torch.quint8),
+            ("x", "values"),
+        ),
+    ],
+    ids=["coo", "csr", "csc", "bsr", "bsc", "mkldnn", "nested", "jagged", "scaled", "by_channel"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_other_layouts_are_compared_by_their_parts(
+    convert: Callable[[Tensor], Tensor], path: tree.Path
+) -> None:
+    matrix, other = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 0.0]])
+    one = {"x": convert(matrix)}
+    assert tree.diff(one, {"x": convert(matrix)}) == []
+    assert tree.digest(one) == tree.digest({"x": convert(matrix)})
+    found = only(one, {"x": convert(other)})
+    assert (found.path, found.kind, found.count) == (path, "value", 1)
+    assert only(one, {"x": matrix}).kind in ("type", "dtype")
+
+
+def test_scales_indices_and_shapes_of_other_layouts_are_compared() -> None:
+    ones = torch.ones(2)
+    scaled = [torch.quantize_per_tensor(ones * one, one, 0, torch.qint8) for one in (1.0, 2.0)]
+    assert only(*scaled).path == ("scale",)
+    dense = [torch.tensor(each) for each in ([1.0, 0.0], [0.0, 1.0], [1.0, 0.0, 0.0])]
+    sparse = [each.to_sparse() for each in dense]
+    assert only(sparse[0], sparse[1]).path == ("indices",)
+    assert only(sparse[0], sparse[2]).kind == "shape"
+    nested = [torch.nested.as_nested_tensor([ones[:one], ones]) for one in (1, 2)]
+    assert only(*nested).path == (0,)
 
 
 LEAVES = st.one_of(

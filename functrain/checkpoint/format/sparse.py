@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.tree.elements import parts_of
 
 Json = Any
 
@@ -38,11 +39,8 @@ def outline(tensor: Tensor) -> dict[str, Json]:
 
 def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
     """Return the dense parts of a sparse tensor, named after torch's accessors."""
-    bare = tensor.detach()
-    if bare.layout == torch.sparse_coo:
-        return [("indices", bare._indices()), ("values", bare._values())]
-    names = (*_INDICES[KINDS[bare.layout]], "values")
-    return [(name, getattr(bare, name)()) for name in names]
+    found: Any = parts_of(tensor)
+    return [(name, part) for name, part in found.items() if isinstance(part, Tensor)]
 
 
 def build(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> Tensor:
