@@ -17,7 +17,8 @@ Called = TypeVar("Called", bound=Callable[..., Any])
 def explained(called: Called) -> Called:
     """Explain calls that do not fit the signature of a function or class; others pass unchanged.
 
-    A function gets a wrapper; of a class ``__init__`` is wrapped in place.
+    Args:
+        called: a function, which gets a wrapper, or a class whose ``__init__`` is wrapped in place.
 
     Example:
         >>> @explained
