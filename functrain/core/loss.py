@@ -15,7 +15,7 @@ from functrain.core.metrics import Metric, is_metric
 from functrain.core.precision import Precision, autocast
 from functrain.errors import ConfigurationError, LossError
 
-RESERVED = frozenset({"loss", "lr", "grad_norm"})
+RESERVED = frozenset({"loss", "lr", "grad_norm", "step", "epoch"})
 
 
 class Loss(NamedTuple):
@@ -146,14 +146,16 @@ def evaluate(
         return Outcome(_scalar_loss(returned), None, {})
     value, loss = _scalar_loss(returned.value), returned
     _check_weight(loss.weight)
+    if others := [name for name in loss.metrics if not isinstance(name, str)]:
+        raise LossError(f"functrain.Loss: expected metrics by name, got {others[0]!r} as a name")
     metrics = {
         name: metric if is_metric(metric) else _scalar(name, _detached(metric), device)
         for name, metric in loss.metrics.items()
     }
     if clash := RESERVED & metrics.keys():
         raise LossError(
-            f"Loss.metrics may not use the names {sorted(clash)}: train_step reports its own "
-            "values under them. Give yours other names."
+            f"Loss.metrics may not use the names {sorted(clash)}: a step and its row in the "
+            "log have their own values under them. Give yours other names."
         )
     weight = loss.weight if weight_graph else _detached(loss.weight)
     return Outcome(value, weight, metrics)
@@ -202,11 +204,13 @@ def _detached(value: Any) -> Any:
 
 
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         dtype = value.dtype if value.is_floating_point() else torch.float32
         # A copy: it may be a part of the state, which a donated step writes over.
         return value.reshape(()).to(device, dtype, copy=True)
     if isinstance(value, Real):
         return torch.tensor(float(value), device=device)
-    got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    got = type(value).__name__
+    if isinstance(value, Tensor):
+        got = f"shape {list(value.shape)} and dtype {value.dtype}"
     raise LossError(f"{name!r} of functrain.Loss: expected a number or a scalar tensor, got {got}")
