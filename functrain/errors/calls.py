@@ -18,7 +18,7 @@ def explained(called: Called) -> Called:
     """Explain calls that do not fit the signature of a function or class; others pass unchanged.
 
     Args:
-        called: a function, which gets a wrapper, or a class whose ``__init__`` is wrapped in place.
+        called: a function, or a class whose ``__init__`` is wrapped in place.
 
     Example:
         >>> @explained
