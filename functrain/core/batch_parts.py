@@ -169,7 +169,7 @@ def joined(batches: Sequence[BatchParts]) -> BatchParts:
 def shared(batch: Batch, sharing: Sharing) -> BatchParts:
     """Return this rank's parts of a step's batch, whatever form it is given in.
 
-    It is :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
+    The batch is :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
     """
     if isinstance(batch, BatchParts):
         _check_rank(batch, sharing)

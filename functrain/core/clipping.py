@@ -111,7 +111,7 @@ def norm_of_sums(sums: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
 def block_norm(grads: Sequence[Tensor]) -> Tensor:
     """Return the 2-norm of all gradients taken as one vector.
 
-    It is on the device of the first gradient, in the widest of their real dtypes.
+    The norm is on the device of the first gradient, in the widest of their real dtypes.
 
     Example:
         >>> block_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])

@@ -89,7 +89,7 @@ class Curve:
     def overruled(self) -> list[tuple[str, int, int]]:
         """Return the lengths of the schedule that its state, of another one, overrules.
 
-        They are (name, in the state, given).
+        Each is (name, in the state, given).
 
         Example:
             >>> from functrain.schedules import Cosine

@@ -80,7 +80,7 @@ def initial_loss_scale(precision: Precision, device: torch.device) -> Tensors | 
 def next_loss_scale(loss_scale: Tensors, finite: Tensor) -> Tensors:
     """Return the scale after a step, by whether all its gradients were finite.
 
-    It is doubled after 2000 finite steps in a row, halved after one that was not, else kept.
+    The scale is doubled after 2000 finite steps in a row, halved after one that was not, else kept.
 
     Example:
         >>> state = initial_loss_scale("fp16", torch.device("cpu"))

@@ -55,7 +55,7 @@ class Sums:
     def arrive(self, sums: Sequence[Tensors], path: str) -> None:
         """Notice that the sums of a leaf are complete.
 
-        They are kept as they are until :meth:`send_rest`.
+        The sums are kept as they are until :meth:`send_rest`.
         """
         self.late |= path in self._arrived  # by a backward pass within the backward pass
         self._arrived.add(path)

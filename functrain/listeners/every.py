@@ -57,7 +57,7 @@ class Every:
 def call_isolated(function: Callable[[TrainState], object], state: TrainState) -> object:
     """Call a function of a state with random generators of its own.
 
-    They are seeded from the state's seed and step.
+    The generators are seeded from the state's seed and step.
 
     Example:
         >>> import functrain as ft, torch

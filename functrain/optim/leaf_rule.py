@@ -82,7 +82,7 @@ def write_rule(
     lr: Rate,
     scalars: Scalars,
 ) -> None:
-    """Write the rule's results into the tensors they came from."""
+    """Write the rule's results into the tensors that it was given."""
     scalars = in_float64(scalars)
     for index, (grad, param) in enumerate(zip(grads, params, strict=True)):
         if not param.numel():

@@ -23,8 +23,8 @@ PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
 def stacked(trees: Iterable[Any], members: int, name: str) -> Any:
     """Return one tree whose tensors have the axis of members in front.
 
-    They are alike except for the values of tensors; each is read once, so that no more than one
-    need be in memory.
+    The trees are alike except for the values of tensors; each is read once, so that no more than
+    one need be in memory.
     """
     first: Any = None
     found: list[Tensor] = []

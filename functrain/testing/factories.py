@@ -40,7 +40,7 @@ class Importable:
 def importable(make: Make) -> Importable:
     """Find out how another process can import a function.
 
-    It is a function at the top level of a module, or ``"module:name"``.
+    ``make`` is a function at the top level of a module, or ``"module:name"``.
 
     Example:
         >>> importable("package.module:make_run")

@@ -131,7 +131,8 @@ def norm(leaf: Tensor, unitwise: bool = False) -> Tensor:
 def global_norm(leaves: Iterable[Tensor], device: torch.device) -> Tensor:
     """Return the 2-norm of all leaves taken as one vector.
 
-    It is a 0-dim float64 tensor, or float32 where the device has no wider type; without leaves 0.
+    The result is a 0-dim float64 tensor, or float32 where the device has no wider type; without
+    leaves 0.
 
     Example:
         >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])], torch.device("cpu"))

@@ -63,9 +63,9 @@ class Captured(NamedTuple):
 def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
     """Record the operations of a function as a graph.
 
-    It may write to the tensors, and returns a tree of them; the graph does the same with the
-    tensors one by one. Of the inputs shapes, dtypes, devices and strides count. That nothing in the
-    module is changed is checked; a ``CaptureError`` names the line of the user's code.
+    The function may write to the tensors, and returns a tree of them; the graph does the same with
+    the tensors one by one. Of the inputs shapes, dtypes, devices and strides count. That nothing in
+    the module is changed is checked; a ``CaptureError`` names the line of the user's code.
     """
     returned: dict[str, Any] = {}
 

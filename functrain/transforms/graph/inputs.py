@@ -59,7 +59,7 @@ def _collect(node: Any, found: list[Tensor]) -> None:
 def with_tensors(node: Any, given: Iterator[Tensor]) -> Any:
     """Return a tree like ``node`` with other tensors in it.
 
-    They are in the order of :func:`flatten`.
+    The tensors are in the order of :func:`flatten`.
     """
     return builder(node)(given)
 

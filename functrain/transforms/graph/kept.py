@@ -113,7 +113,7 @@ def _without_gradients(call: Callee) -> Callee:
 def private(directory: Path) -> Path:
     """Make a directory that only this user can write to, or make sure that it is one.
 
-    It, and the one above it, are made with mode 0700.
+    The directory and the one above it are made with mode 0700.
     """
     for one in (directory.parent, directory):
         one.mkdir(mode=0o700, parents=True, exist_ok=True)

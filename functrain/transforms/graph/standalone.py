@@ -42,8 +42,8 @@ def scope_of_torch() -> dict[str, Any]:
 def standalone(text: str, kernels: set[str], inputs: int, outputs: int) -> str | None:
     """Return the code that calls the kernels, if it needs nothing else of Inductor.
 
-    It defines ``call``. There is none if the module uses more than :func:`scope_of_torch` and the
-    kernels, or if AOTAutograd gives it other arguments than those of the graph.
+    The code defines ``call``. There is none if the module uses more than :func:`scope_of_torch` and
+    the kernels, or if AOTAutograd gives it other arguments than those of the graph.
     """
     body = ast.parse(text).body
     runners = [one for one in body if isinstance(one, ast.ClassDef) and one.name == "Runner"]

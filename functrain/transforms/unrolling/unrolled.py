@@ -106,7 +106,7 @@ _PARTS = ("params", "buffers", "optimizer", "ema")
 def recomputed(function: Function, state: TrainState) -> tuple[TrainState, Metrics]:
     """Call a function of a state, and call it again for the gradients of its results.
 
-    It is pure, but may depend on other tensors too.
+    The function is pure, but may depend on other tensors too.
     """
     build, given = builder(_parts(state)), flatten(_parts(state))
     made: list[tuple[TrainState, Metrics]] = []
