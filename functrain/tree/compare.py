@@ -212,7 +212,8 @@ def _tensor_differences(first: Tensor, second: Tensor, path: Path) -> Iterator[D
 
 
 def _layout(tensor: Tensor) -> str:
-    name = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    nested = tensor.is_nested and tensor.layout is torch.strided
+    name = "nested" if nested else str(tensor.layout).removeprefix("torch.")
     return f"a {name} tensor"
 
 

@@ -150,6 +150,15 @@ def test_other_layouts_are_compared_by_their_parts(
     assert only(one, {"x": matrix}).kind in ("type", "dtype")
 
 
+def test_nested_tensors_of_two_layouts_differ() -> None:
+    pieces = [torch.ones(2), torch.ones(3)]
+    one, other = (
+        torch.nested.nested_tensor(pieces, layout=each) for each in (torch.strided, torch.jagged)
+    )
+    found = only({"x": one}, {"x": other})
+    assert "expected a nested tensor, got a jagged tensor" in str(found)
+
+
 def test_scales_indices_and_shapes_of_other_layouts_are_compared() -> None:
     ones = torch.ones(2)
     scaled = [torch.quantize_per_tensor(ones * one, one, 0, torch.qint8) for one in (1.0, 2.0)]
