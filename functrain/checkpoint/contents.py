@@ -33,7 +33,6 @@ class Contents:
         holdings: which bytes each rank holds; of a plain tensor rank 0 holds all.
         placed: indices of the leaves that are ``DTensor``.
         same: for each leaf the index of an earlier one with the same memory, or ``None``.
-        step: updates made.
     """
 
     paths: list[Path]

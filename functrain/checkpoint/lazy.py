@@ -19,11 +19,7 @@ from functrain.errors import CheckpointCorruptError
 
 
 class LazyLeaves(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by dotted path, mapped from the disk.
-
-    Attributes:
-        manifest: the manifest of the checkpoint.
-    """
+    """The tensors of a checkpoint by dotted path, mapped from the disk."""
 
     def __init__(self, manifest: Manifest, storages: dict[str, Any]) -> None:
         self.manifest = manifest

@@ -40,9 +40,6 @@ class Start:
     """The files to write, the place, and the holders of each leaf.
 
     Attributes:
-        final: the directory to create.
-        directory: the temporary directory.
-        plan: the layout of each file.
         leaves: which ranks hold the bytes of each leaf.
         linkable: name of a file that is linked if its bytes have not changed.
     """

@@ -42,10 +42,7 @@ class Snapshot:
         names: their paths as text.
         frozen: names of the tensors that never change, which go to a separate file.
         same: for each tensor the index of an earlier one with the same memory, or ``None``.
-        step: updates made.
-        metrics: JSON of the metrics by name.
         info: JSON of the caller's data.
-        devices: the device of each tensor.
         versions: torch's count of in-place changes of each tensor, or ``None``.
     """
 

@@ -27,8 +27,6 @@ class ChosenCheckpoint:
     """A checkpoint on the command line, or the newest one of a run.
 
     Attributes:
-        path: the directory of the checkpoint.
-        manifest: the manifest of the checkpoint.
         run: the run directory, if the argument was a run without a step.
     """
 

@@ -27,10 +27,6 @@ class Comparison:
     """Two checkpoints, or two runs.
 
     Attributes:
-        targets: the compared checkpoints.
-        differences: the differences of the trees.
-        of_runs: whether two runs are compared.
-        logs: the first difference of their logs.
         digests: the first difference of their state hashes.
         step: the first step with different training states.
     """

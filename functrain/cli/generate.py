@@ -31,8 +31,6 @@ class Writer:
         function: (program, state, prompt, length, **options) -> text that begins with the prompt.
             A parameter ``stream`` receives ``True``; then the function may return an iterator over
             pieces of the added text.
-        program: the program of the run.
-        state: the state of the checkpoint.
         name: the import path of the function, for messages.
     """
 

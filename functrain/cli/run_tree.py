@@ -44,7 +44,6 @@ class Member:
         monitor: the metric that determines the best checkpoint.
         best: the metric of the best checkpoint.
         last: the metric of the newest checkpoint that has it.
-        problem: a problem with the origin.
     """
 
     path: Path

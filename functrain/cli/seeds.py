@@ -29,7 +29,6 @@ class Manifest:
     """The runs of a directory.
 
     Attributes:
-        directory: the directory of all runs.
         runs: by seed: directory, limit, reason for the end, last metrics.
     """
 

@@ -29,9 +29,7 @@ class Include:
         options: names of files in it; empty if the choice is ``null``.
         package: the key for their content (``@package``), or ``None`` for the default.
         selectable: whether ``group=option`` on the command line changes the choice.
-        optional: whether the file may be missing.
         override: whether the entry only overrides the choice of a group in another file.
-        place: ``file:line``.
     """
 
     group: str

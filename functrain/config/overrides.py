@@ -24,11 +24,8 @@ class Override:
     """One override on the command line.
 
     Attributes:
-        text: the original text.
         sign: ``""`` changes, ``"+"`` adds, ``"++"`` does either, ``"~"`` removes.
         key: a dotted key; numbers in it are indices of lists.
-        value: plain data.
-        given: whether there is a value.
     """
 
     text: str

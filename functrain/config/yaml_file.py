@@ -43,7 +43,6 @@ class YamlFile:
     """The content of a file.
 
     Attributes:
-        name: the name of the file, for messages.
         data: the content without ``defaults``.
         lines: ``file:line`` by dotted key.
         defaults: the unparsed list of includes.

@@ -24,8 +24,6 @@ class StepGradients(NamedTuple):
     Attributes:
         grads: by path, in the order of the trainable parameters.
         params: all parameters after the forward, which may write to some.
-        buffers: after the forward.
-        outcome: loss, weight and metrics.
         norm: of all gradients, where it is not torch's.
     """
 

@@ -27,12 +27,7 @@ DIGESTS = 1 << 24  # float32 holds the integers below exactly, so a digest fits 
 
 @attrs.frozen
 class Place:
-    """The place of a loader batch in its step.
-
-    Attributes:
-        index: its number among the loader batches of the step.
-        count: how many there are.
-    """
+    """The place of a loader batch in its step."""
 
     index: int
     count: int
@@ -47,8 +42,6 @@ class Sharing:
 
     Attributes:
         parts: into how many parts each loader batch is cut.
-        rank: the rank of this process.
-        ranks: how many there are.
 
     Example:
         >>> Sharing(parts=4, rank=0, ranks=3).bounds(4)  # four parts: 0 | 1 | 2, 3

@@ -46,7 +46,6 @@ class KnownBuffers:
 
     Attributes:
         tables: where ``nn.Module`` keeps them, one a submodule.
-        count: how many there are.
         modules: path, submodule and names.
         empty: table, name and path of the persistent ones that are ``None``. Those that are not
             persistent are caches, which a forward may fill and register as it likes.

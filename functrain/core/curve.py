@@ -20,7 +20,6 @@ class Curve:
     """A schedule with its state, by the updates of the run.
 
     Attributes:
-        schedule: the schedule.
         state: what the run has for it; it may have been restarted within the run.
     """
 

@@ -34,8 +34,6 @@ class Gradients(NamedTuple):
     Attributes:
         grads: gradient by path; a parameter the loss does not depend on has none. Empty where
             they were handed to a ``sink``.
-        buffers: buffers after the forward.
-        outcome: loss value (detached), weight, metrics.
     """
 
     grads: Tensors
@@ -55,12 +53,8 @@ class Request(NamedTuple):
     """Ask for the gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
     Attributes:
-        model: the shell.
         forward: (module, batch) -> outcome.
-        trainable: paths to differentiate.
         params: all parameters; one that the forward gave other values by assignment is replaced.
-        buffers: buffers that the forward may write to.
-        batch: one batch on the device.
         scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
         sink: may be called with each gradient as soon as there is one, so that those of two
             micro-batches need not be in memory together; none is returned then.

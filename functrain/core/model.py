@@ -33,7 +33,6 @@ class FunctionalModule:
         module: the private shell.
         factory: makes modules with fresh initial values, or ``None``.
         params: initial parameters by path (ties appear once, under their first name).
-        buffers: initial buffers by path.
         requires_grad: paths that the user's module marks as trainable.
         places: every place in the shell that holds a tensor, with its path.
         first_places: for each path, the place where ``nn.Module`` holds the tensor.
@@ -44,12 +43,9 @@ class FunctionalModule:
         attributes: of the shell, which a forward leaves as they are.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
-        writes: the parameters that forwards were seen to write to.
         statistics: of batch norms, by path.
         is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
-        layouts: of the tensors of a step.
-        latest: the state that the latest step returned.
     """
 
     module: nn.Module

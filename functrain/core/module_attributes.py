@@ -32,10 +32,8 @@ class Attributes:
     """The attributes of a module and of all below it, as it was made.
 
     Attributes:
-        parts: the modules.
         caches: those of ``functools.lru_cache`` on methods.
         tables: dicts to which a forward may add keys, with their sizes.
-        sizes: of the tables.
         places: of attributes that are empty: dicts and keys.
         first: the tensors that were found first in those that are emptied.
         settled: those whose values are alike in each forward, or that a warning has named.

@@ -20,10 +20,7 @@ class Part:
     """A module, with its own attributes as it was made.
 
     Attributes:
-        path: of the module.
-        module: the module itself.
-        kept: its attributes.
-        dicts: copies of those that are dicts.
+        dicts: copies of the attributes that are dicts.
         names: of its buffers, parameters and submodules.
         unset: the names of its buffers that were ``None`` and are not persistent.
         code: how many hooks and submodules it has.

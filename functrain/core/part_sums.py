@@ -41,8 +41,6 @@ class PartSums(NamedTuple):
 
     Attributes:
         sums: weighted gradients by path, one for each of :func:`order.nodes`.
-        outcomes: of each part.
-        weights: of each part, scalars.
         buffers: after each part.
     """
 
@@ -57,9 +55,6 @@ class Part:
     """Takes the gradients of one part of a step.
 
     Attributes:
-        fixed: of the program.
-        of_batch: takes the gradients of a batch.
-        device: of the parameters.
         scale: fp16's factor on the loss.
         seed: of the step; ``None`` uses torch's generators as they are.
     """

@@ -71,12 +71,7 @@ class Recipe:
         model: the class name of the module, for people.
         loss: ``loss(model, batch)`` returning a scalar tensor or :class:`functrain.Loss`.
         optimizer: hyperparameters and rule; owns the learning-rate schedule.
-        clip_norm: bound on the norm of all gradients together, or ``None``.
-        clip_value: bound on each gradient element, or ``None``.
-        accumulate: micro-batches in a step.
-        precision: ``float32``, ``bf16`` or ``fp16``.
         ema: how weights are averaged, or ``None``.
-        nonfinite: ``raise``, ``skip`` or ``ignore`` a step with non-finite loss or gradients.
         trainable: patterns or a predicate of paths to train; ``None`` asks ``requires_grad``.
         evaluate: used by ``eval_step`` instead of ``loss``, or ``None``.
         eval_gradients: whether evaluations run with gradients from the start.

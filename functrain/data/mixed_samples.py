@@ -75,7 +75,6 @@ class JoinedDatasets:
     Indices beyond ``total`` give the repetitions of a sample different random streams.
 
     Attributes:
-        names: names of the datasets.
         datasets: the datasets, as columns where possible.
         with_sources: whether a sample includes the index of its dataset.
         bounds: the first index of each dataset, and the total; int64 of shape ``[datasets + 1]``.

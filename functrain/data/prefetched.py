@@ -76,8 +76,6 @@ class Prefetched(Wrapper):
     Its state is that of the data after the last batch yielded, not after the last batch read.
 
     Attributes:
-        data: the source to read.
-        transfer: copies its batches to the device.
         depth: number of batches being copied at a time.
     """
 

@@ -28,9 +28,6 @@ class SourceCursor:
     """One source of a mixture and the position in it.
 
     Attributes:
-        source: the data.
-        seed: seed of the source's random streams.
-        count: number of batches read.
         epochs: the starts of its last epochs.
     """
 

@@ -34,10 +34,7 @@ class Bucket:
     A vector of the bucket has first what rank 0 adds up of each leaf, then what rank 1 does.
 
     Attributes:
-        leaves: paths and shapes.
-        cuts: of each leaf.
         gathered: whether every rank needs the whole sum. The vector then has leaf after leaf.
-        dtype: of the leaves.
         lengths: how many elements of each leaf each rank has, by rank.
         sizes: how many of all leaves.
     """
@@ -107,7 +104,6 @@ class Layout:
     """The buckets of a program's trained parameters.
 
     Attributes:
-        dtypes: of all leaves, by path.
         buckets: in the order in which they are sent.
         widths: the size of a block of each leaf, bucket by bucket; see ``clipping``.
         blocks: how many blocks each rank has of each leaf, by rank.

@@ -35,7 +35,6 @@ class Placed:
     """The places of the tensors of a program's states.
 
     Attributes:
-        exchange: the collectives.
         stored: how parameters and averages are divided; no path, if they are not.
         updated: how gradients and optimizer state are divided.
         parts: the parts of a state that are divided.

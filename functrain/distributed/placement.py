@@ -70,8 +70,6 @@ class Rows:
     """Which rows of a leaf each rank has: consecutive ones, in the order of the ranks.
 
     Attributes:
-        shape: of the leaf.
-        stride: of the leaf.
         bounds: rank r has the rows from ``bounds[r]`` to ``bounds[r + 1]``.
         owner: the rank that has all rows, if one has.
     """

@@ -33,7 +33,6 @@ class Results:
 
     Attributes:
         grads: this rank's rows of the mean of the gradients, in no order.
-        norm: of all gradients.
         table: loss, weight, and metrics that are tensors, a row for each part.
         buffers: those that have changed and kept their form, after each part.
     """

@@ -35,11 +35,8 @@ class Sums:
     A bucket is sent as soon as its last gradient has arrived and those before it are sent.
 
     Attributes:
-        exchange: the messages.
         buckets: in the order in which they are sent.
         bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
-        like: a tensor on the device of the gradients.
-        before: called before the first bucket is sent.
         late: whether a gradient arrived in pieces, so that a bucket may have been sent too early.
     """
 

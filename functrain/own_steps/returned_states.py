@@ -27,11 +27,7 @@ class Given:
     """The state of one program, as a joint step was given it.
 
     Attributes:
-        name: of the program.
-        program: that made the state.
-        state: which a donated step may have consumed.
-        counters: of the state.
-        seed: of the state.
+        state: a donated step may have consumed it.
         outline: the forms of the tensors whose structure a step keeps.
         paths: of all leaves.
     """

@@ -48,10 +48,8 @@ class Line:
 
     Attributes:
         label: of the metric, or of the run if there are several.
-        metric: name of the metric.
         color: index of its colour.
         dash: index of its line style: 0 for training, others for evaluation sets.
-        x: x values, one for each value.
         y: values; they may be NaN or infinite.
         smooth: width of the smoothing window as a share of the values; 0 draws only the values.
         band: the quartiles of members of a population, one for each value; empty of other runs.

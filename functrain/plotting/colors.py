@@ -16,10 +16,7 @@ class Theme:
     """The colours of a picture, as matplotlib takes them.
 
     Attributes:
-        paper: the background.
-        ink: text.
         quiet: text and lines that stand back a little.
-        rule: grid lines.
         lines: one for each run, or for each metric of a single run.
     """
 

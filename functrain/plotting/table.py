@@ -23,7 +23,6 @@ class HistoryTable:
 
     Attributes:
         title: how many steps and metrics there are.
-        groups: the columns, in order.
         cells: rows, each by column; a cell may be missing.
         left_out: metrics without a column.
     """

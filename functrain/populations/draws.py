@@ -44,7 +44,6 @@ class Draw:
 
     Attributes:
         method: of Tensor, that fills one in place.
-        args: of the method.
         like: of one member, without values: shape, strides, dtype and device count.
     """
 

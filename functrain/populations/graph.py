@@ -57,9 +57,6 @@ class CompiledMembers:
     """A device step of a population that keeps a graph for each form of state and inputs.
 
     Attributes:
-        fixed: of the program.
-        own_batches: whether each member has a batch of its own.
-        lowering: how graphs are compiled.
         fallback: whether a step that is no graph runs eagerly.
         graphs: by form; ``None`` stands for eager.
         known: the state returned last, with its form.

@@ -25,7 +25,6 @@ class Inputs(NamedTuple):
     """The inputs of a step besides the state; tensors of all but the batches are ``[members]``.
 
     Attributes:
-        batches: micro-batches.
         lr: learning rates, by group where there are groups.
         hyperparameters: by path; a pair where the field is one.
     """
@@ -62,12 +61,7 @@ def take_steps(
 
 @attrs.frozen(eq=False)
 class EagerMembers:
-    """The device step of a population to which nothing has been applied.
-
-    Attributes:
-        fixed: of the program.
-        own_batches: whether each member has a batch of its own.
-    """
+    """The device step of a population to which nothing has been applied."""
 
     fixed: Fixed
     own_batches: bool

@@ -25,9 +25,6 @@ class SeedResult:
     Attributes:
         value: value of the metric; ``None`` if the seed failed.
         reason: as in ``Run.reason``, or ``pruned``.
-        detail: the reason in words.
-        steps: number of updates.
-        seconds: training time.
     """
 
     value: float | None

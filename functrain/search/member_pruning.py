@@ -22,7 +22,6 @@ class Stopped:
 
     Attributes:
         reason: ``pruned``, ``nonfinite`` or ``early_stop``.
-        detail: the same in words.
         step: the step after which it stopped.
     """
 
@@ -36,11 +35,8 @@ class MemberPruning:
 
     Attributes:
         trials: the ``optuna.Trial`` of each member; ``None`` where nothing is reported or pruned.
-        metric: the metric; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
-        halving: the rule of successive halving.
         raises: whether a step that is not finite fails a trial.
         stopped: by member, why it has stopped.
-        last: the state at the end of the run.
     """
 
     def __init__(

@@ -24,7 +24,6 @@ class PruningListener:
     """A listener that reports a metric at each evaluation and stops a pruned run.
 
     Attributes:
-        trial: an ``optuna.Trial``.
         metric: the metric; as in ``EarlyStop``, ``"loss"`` stands for ``"eval/loss"``.
         reported: steps whose values are in the study, also from before an interruption.
         detail: the reason for pruning; ``None`` unless the pruner stopped the run.

@@ -25,13 +25,9 @@ class Row:
     """A trial.
 
     Attributes:
-        number: the number, from 0.
         state: ``complete``, ``pruned``, ``failed`` or ``unfinished``.
         value: the mean over the seeds; for a pruned trial the last reported value.
         std: the standard deviation over several seeds.
-        params: parameters by dotted name.
-        seconds: training time.
-        detail: why the trial ended.
     """
 
     number: int

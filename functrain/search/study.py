@@ -49,13 +49,7 @@ def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -
 
 @attrs.frozen(eq=False)
 class Drawn:
-    """A trial with its parameters.
-
-    Attributes:
-        trial: an ``optuna.Trial``.
-        params: its parameters by dotted name.
-        resumed: whether it was interrupted.
-    """
+    """A trial with its parameters."""
 
     trial: Any
     params: dict[str, Any]
@@ -67,11 +61,8 @@ class TrialQueue:
     """The trials of a study, one by one or several at once.
 
     Attributes:
-        study: an ``optuna.Study``.
-        directory: the directory of the search.
         sampler: options of :func:`functrain.search.factories.make_sampler`.
         trials: the total number of trials.
-        space: the parameters.
     """
 
     study: Any

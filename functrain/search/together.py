@@ -65,12 +65,7 @@ class Trainer:
     """Trains the population of some trials, seed by seed.
 
     Attributes:
-        objective: trains it.
-        goal: the value to optimize.
         seeds: each trial runs with all of these.
-        directory: of the search.
-        halving: the rule of successive halving, or ``None``.
-        say: a function that is called with a line for people.
     """
 
     objective: PopulationObjective

@@ -68,11 +68,7 @@ class TrialResult:
     """The result of a trial.
 
     Attributes:
-        state: ``complete``, ``pruned``, ``failed`` or ``interrupted``.
-        detail: the reason in words.
-        values: the values of the seeds, in their order.
         seconds: training time over all seeds.
-        error: whether the trial failed with an exception.
     """
 
     state: Literal["complete", "pruned", "failed", "interrupted"]

@@ -28,7 +28,6 @@ class Change:
     Attributes:
         place: the path as a Python expression.
         kind: ``value``, ``form`` (type, dtype or shape), ``gone`` or ``new``.
-        detail: what differs, in words.
     """
 
     place: str

@@ -40,10 +40,6 @@ class StepVariation:
     """A step, everything that may influence it, and its result without variation.
 
     Attributes:
-        program: the program.
-        state: the state before the step.
-        batch: the batch.
-        functions: the user's functions that it may call.
         held: initial values of the variables outside the state.
         unheld: variables that cannot be restored.
         made: variables that did not exist before the first step.
@@ -51,8 +47,6 @@ class StepVariation:
         beginning: the same before the first step.
         cached: functions with a cache, by name.
         names: names in the code of the functions.
-        environment: environment variables that it reads.
-        asked: system functions that it calls.
         usual: the bytes of its result.
         changed: values that the step gives to variables, by index in ``held``.
         changed_by_another: the same for a step on another state and batch.

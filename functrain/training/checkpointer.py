@@ -33,9 +33,7 @@ class Checkpointer:
     """Saves the states of a run to a store, and knows which of them are saved.
 
     Attributes:
-        store: the run directory.
         saver: writes to it, in the background or not.
-        source: the data of the run.
         described: what each checkpoint records about the run.
         frozen: paths in a run state of parameters that are not trained.
         newest: the step of the newest checkpoint, and whether nothing was pending in it.

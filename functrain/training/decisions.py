@@ -39,8 +39,6 @@ class Decisions:
     """The rules by which a run decides.
 
     Attributes:
-        program: the program, whose schedule may react to metrics.
-        rule: the early-stopping rule.
         monitor: the metric whose best value counts, and which the schedule observes.
         mode: whether less or more of it is better; ``None`` while this is not known.
         keeps_best: whether a store keeps the best by a metric that the user named.

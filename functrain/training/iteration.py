@@ -187,7 +187,6 @@ class EpochProgress:
     """Progress of an epoch, so that no loop runs forever over data without samples.
 
     Attributes:
-        epoch: its number.
         step: updates made when a batch last had samples.
         untrained: whether this epoch was read from its beginning and no batch has had samples.
         empty: batches without samples since that one.

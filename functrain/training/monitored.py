@@ -39,7 +39,6 @@ class Monitored:
     """A metric that a part of a run depends on.
 
     Attributes:
-        by: which part.
         metric: its name; ``None`` where a rule of the user's own does not say it.
         exact: whether ``"loss"`` does not stand for ``"eval/loss"``.
     """

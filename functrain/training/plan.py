@@ -104,12 +104,9 @@ class Plan:
     """The plan of a run, which never changes while it lasts.
 
     Attributes:
-        program: the program to train.
         donating: the same program, whose step overwrites the state that it is given.
-        limits: when the run ends.
         evaluations: the evaluation sets, and when each is due.
         save_every: when a checkpoint is due.
-        restore_best: whether ``fit`` returns the best state.
         steps_per_call: how many steps may be made before a state is formed.
         sanity_batches: how many batches of each set are evaluated before the first step.
         batch_limits: how many batches are read at most; the evaluations keep to it.

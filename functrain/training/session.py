@@ -43,15 +43,10 @@ class Session:
     """The mutable state of one ``fit`` call and its outputs.
 
     Attributes:
-        plan: the parsed arguments of ``fit``.
         decisions: the rules for best, early stop and plateau; a pure reducer.
         source: the data; may have a state of its own.
-        listeners: objects that receive the events.
         checkpointer: writes checkpoints, together with other ranks; ``None`` without a directory.
-        store: the run directory with its checkpoints.
-        world: the ranks that make the run together.
         train: the training state. Reading it forms it, after steps in one call.
-        loop: the decisions so far, and what is pending for the last step.
         data_state: a loaded state that the source has not been given yet.
         position: where the run stands, in the units of durations.
         limit: the limit reached there, if any.

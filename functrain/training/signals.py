@@ -29,9 +29,6 @@ class Interrupts:
     Args:
         acknowledged: what the run does after a first signal, printed at once to the standard
             error; ``None`` prints nothing.
-
-    Attributes:
-        received: name of the received signal, or ``None``.
     """
 
     def __init__(self, acknowledged: str | None = None) -> None:

@@ -93,7 +93,6 @@ class Entry:
     """The part of a manifest by which retention rules decide.
 
     Attributes:
-        metrics: numbers by name.
         saved_at: time of saving in seconds since 1970, or ``None`` if unknown.
         monitored: ``monitor`` and ``mode`` of its run, if recorded.
     """

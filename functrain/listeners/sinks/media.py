@@ -18,8 +18,6 @@ class Medium:
     """A text or an image, and where it belongs.
 
     Attributes:
-        step: the step.
-        name: the name.
         value: a text, or an image as uint8 tensor of shape ``[height, width, channels]``.
     """
 

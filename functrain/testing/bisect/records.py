@@ -24,10 +24,8 @@ class Record:
     """The first step at which one kind of record differs.
 
     Attributes:
-        kind: ``digests``, ``logs`` or ``checkpoints``.
         step: the update after which it differs; the cause may be an earlier one, unless digests
             were written at each step. None for logs with the same values in other bytes.
-        text: a description of the difference.
         after: the last earlier step at which the record is equal in both, if any.
     """
 

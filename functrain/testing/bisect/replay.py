@@ -36,7 +36,6 @@ class Trace:
     Attributes:
         before: of the state before the first step traced; for later steps of its scheduler alone,
             the only part that an evaluation changes.
-        batch: of the batch.
         metrics: the row of the step.
         after: of the state after the step.
     """
@@ -52,8 +51,6 @@ class Tracer:
     """A listener that traces each step, up to a last one or until it differs from another run.
 
     Attributes:
-        last: the last step to trace, if given.
-        other: the trace of the other run.
         steps: traces by step.
         evaluations: metrics by step and evaluation.
         first: the step after which the trace starts.

@@ -92,9 +92,6 @@ def awaited(metrics: Mapping[str, float], monitor: str) -> float | None:
 class FirstOf:
     """Several rules; the first to stop ends the run.
 
-    Attributes:
-        rules: such as ``EarlyStop`` and ``Overfit``.
-
     Example:
         >>> from functrain.training.early_stopping.rules import EarlyStop
         >>> rule = FirstOf((EarlyStop(patience=2), EarlyStop("accuracy", upper=0.9)))

@@ -22,11 +22,7 @@ from functrain.populations.program import Population
 
 
 class Each(NamedTuple):
-    """A metric that is a value, of each member.
-
-    Attributes:
-        each: in the order of members.
-    """
+    """A metric that is a value, of each member."""
 
     each: list[Any]
 

@@ -26,7 +26,6 @@ class Line:
         epoch: the present epoch, from 1.
         metrics: of the last step shown, formatted, the loss first.
         evaluation: the last one, formatted.
-        speed: samples per second, where known.
         seconds: the time left; of a run that has ended, the time it took.
         ended: whether the run has ended.
     """

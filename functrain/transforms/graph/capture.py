@@ -52,7 +52,6 @@ class Captured(NamedTuple):
     Attributes:
         graph: a function of tensors, one by one, that returns a list of tensors.
         returned: the tree that they are the leaves of.
-        draws: whether random numbers are drawn.
     """
 
     graph: GraphModule

@@ -28,16 +28,10 @@ class Consecutive:
     """A state between the steps of a compiled program, as the leaves of its graphs.
 
     Attributes:
-        program: donated and compiled.
-        compiled: its device step.
         tensors: ``params, buffers, optimizer, ema``, which nothing else holds.
         leaves: the same, flat; graphs write to them.
-        form: the number of their form.
         places: where their memory begins.
         scalars: ``skipped`` and ``loss_scale``, which graphs return.
-        scheduler: of the state.
-        rng: of the state.
-        counters: of the state.
         is_writing: whether a graph has begun to write and has not returned.
     """
 

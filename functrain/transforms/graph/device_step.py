@@ -53,8 +53,6 @@ class Compiled:
     Its memory changes nothing except the time a step takes.
 
     Attributes:
-        fixed: of the program.
-        lowering: how graphs are compiled.
         fallback: whether a step that is no graph runs eagerly.
         graphs: by the form of the state and of the other inputs; ``None`` stands for eager, and
             ``MissingEntries`` for a state without counts of the parameters that the step skips.

@@ -32,8 +32,6 @@ class Library:
     """A library of kernels in Inductor's cache.
 
     Attributes:
-        path: of the file.
-        digest: of its bytes.
         names: of its functions in the code that calls them.
     """
 

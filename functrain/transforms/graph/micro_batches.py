@@ -35,10 +35,8 @@ class Kind(NamedTuple):
     """The cases that one graph of an update fits.
 
     Attributes:
-        form: the number of the state's form.
         trained: the paths that have gradients.
         written: those that the forward writes to.
-        dtype: of the loss.
     """
 
     form: int
@@ -52,8 +50,6 @@ class Parts:
     """The graphs of parts of steps, which steps of other numbers of micro-batches share.
 
     Attributes:
-        fixed: of the program.
-        lowering: how to compile them.
         gradients: by the forms of weights and micro-batch; ``None`` where its metrics are no trees
             of tensors, which a graph could return.
         updates: by what they are for.

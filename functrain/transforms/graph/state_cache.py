@@ -24,7 +24,6 @@ class StateCache:
     Attributes:
         references: to the leaves.
         names: of the parameters, in order.
-        form: the number of their form.
         places: where the storages of the leaves begin.
     """
 
