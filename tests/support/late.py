@@ -14,6 +14,6 @@ class Late:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):  # pytest looks for __test__ in all that a module holds
+        if attribute.startswith("_"):  # pytest looks for __test__ and _mock_name in all of a module
             raise AttributeError(attribute)
         return getattr(pytest.importorskip(self._name), attribute)
