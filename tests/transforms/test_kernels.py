@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from functrain.errors import FunctrainWarning
 from functrain.transforms.graph import inductor, kernels
 from functrain.transforms.graph.digest import settings_digest
 from functrain.transforms.graph.kernels import Kernel, Kernels
+
+Function = Callable[..., list[Tensor]]
 
 
 def _work(x: Tensor, table: Tensor, index: Tensor) -> list[Tensor]:
@@ -42,8 +45,9 @@ def _inputs() -> list[Tensor]:
     return [x, table, torch.randint(0, 17, (9,), generator=generator)]
 
 
-def test_the_same_bytes_as_inductors_own_libraries() -> None:
-    graph = make_fx(_work)(*_inputs())
+@pytest.mark.parametrize("work", [_two, pytest.param(_work, marks=pytest.mark.long)])
+def test_the_same_bytes_as_inductors_own_libraries(work: Function) -> None:
+    graph = make_fx(work)(*_inputs())
     ours = compile_in_memory(graph, _inputs(), {})(*_inputs())
     with torch._inductor.config.patch(cpp_cache_precompile_headers=False):
         theirs = torch._inductor.standalone_compile(
@@ -84,7 +88,7 @@ def test_a_large_graph_has_several_libraries(monkeypatch: pytest.MonkeyPatch) ->
 def test_another_inductor_compiles_in_its_own_way(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = make_fx(_work)(*_inputs())
+    graph = make_fx(_two)(*_inputs())
     ours = compile_in_memory(graph, _inputs(), {})(*_inputs())
     changed = SimpleNamespace(**{name: getattr(common, name) for name in dir(common)})
     delattr(changed, part)
@@ -125,7 +129,7 @@ def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:
 
 def test_compiling_changes_no_digest_of_settings() -> None:
     before = settings_digest()
-    compile_in_memory(make_fx(_work)(*_inputs()), _inputs(), {})
+    compile_in_memory(make_fx(_two)(*_inputs()), _inputs(), {})
     assert settings_digest() == before
     with torch._inductor.config.patch(epilogue_fusion=False):
         assert settings_digest() != before

@@ -101,6 +101,7 @@ def test_a_short_one_is_one_more() -> None:
     assert backend.count == 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_kind_of_model(case: Case) -> None:
     options = {"accumulate": 3, "clip_norm": 0.1, "ema": ft.EMA(0.9, every=2)}
