@@ -148,6 +148,9 @@ def are_plain(grads: Params) -> TypeGuard[PlainGradients]:
 TORCH_STATE = frozenset({"state", "shared", "group", "attributes"})
 """Keys of a state that ``from_torch`` made; only the torch optimizer knows what is below them."""
 
+TORCH_MADE_BY = "made by"
+"""Key among the attributes of such a state: of which class, and the group it began with."""
+
 LearningRate: TypeAlias = float | Tensor | Callable[[int], float]
 """What a user may write as ``lr``: a number, a tensor without dimensions, or a schedule."""
 

@@ -31,7 +31,9 @@ class FromTorch(Optimizer):
     lets it step, and takes the state out again, without ``load_state_dict`` and its casts. The
     state is ``{"state": {path: {name: value}}, "shared": {key: value}, "group": {name: value},
     "attributes": {name: value}}``: what the object keeps for each parameter and for all of them,
-    for its parameter group, and in plain attributes that differ from those of a fresh object.
+    for its parameter group, and in plain attributes that differ from those of a fresh object. The
+    entry ``"made by"`` among these has the class's name and the group of a fresh object.
+    Options may be changed when a run resumes, and count from then on; another class is refused.
     Dicts by parameter, or by its id, are ``{"keyed by": "param", "values": {path: value}}``.
 
     Args:
@@ -59,7 +61,7 @@ class FromTorch(Optimizer):
         """Return the state of a fresh object, in train mode if it has modes."""
         owned = {path: param.detach().clone() for path, param in params.items()}
         built = self._build(owned)
-        fresh = torch_state.attributes(built)
+        fresh = torch_state.fresh_values(built)
         _set_mode(built, "train")
         return torch_state.extract(built, list(params), fresh)
 
@@ -129,7 +131,7 @@ class FromTorch(Optimizer):
         self, state: OptimizerState, params: Params, lr: float | Tensor | None
     ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
         built = self._build(params)
-        fresh = torch_state.attributes(built)
+        fresh = torch_state.fresh_values(built)
         torch_state.restore(built, list(params), state)
         if lr is not None:
             built.param_groups[0]["lr"] = lr

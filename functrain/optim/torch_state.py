@@ -6,12 +6,14 @@ That is its state, its group, and its plain attributes; see `attributes`.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections import deque
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from functrain.core.optimizer import TORCH_MADE_BY as MADE_BY
 from functrain.errors import ParameterMismatchError
 from functrain.errors.nearest import nearest
 
@@ -27,23 +29,32 @@ def extract(built: torch.optim.Optimizer, paths: list[str], fresh: State) -> Sta
     changed = {
         name: value
         for name, value in attributes(built).items()
-        if name not in fresh or not _same(value, fresh[name])
+        if name not in fresh["attributes"] or not _same(value, fresh["attributes"][name])
     }
     kept = built.state.items()
     return {
         "state": {names[id(key)]: dict(own) for key, own in kept if id(key) in names},
         "shared": {key: value for key, value in kept if id(key) not in names},
-        "group": {name: group[name] for name in group if name not in ("params", "lr")},
-        "attributes": {name: _by_path(value, names) for name, value in changed.items()},
+        "group": _entries(built),
+        "attributes": {
+            MADE_BY: {"class": type(built).__name__, "group": fresh["group"]},
+            **{name: _by_path(value, names) for name, value in changed.items()},
+        },
     }
 
 
 def restore(built: torch.optim.Optimizer, paths: list[str], state: State) -> None:
     """Make an object remember a state, without changing any value's type or dtype.
 
-    Its tensors are used, and changed by the object's next step.
+    Its tensors are used, and changed by the object's next step. Entries of the group that the class
+    has not changed are options, and stay those of this object.
+
+    Raises:
+        ParameterMismatchError: the state is that of another class, or of other parameters.
     """
     group = built.param_groups[0]
+    made = state["attributes"].get(MADE_BY)
+    _refuse_another_class(built, made)
     params = dict(zip(paths, group["params"], strict=True))
     unknown = sorted(state["state"].keys() - params.keys())
     if unknown:
@@ -55,9 +66,39 @@ def restore(built: torch.optim.Optimizer, paths: list[str], state: State) -> Non
     for path, kept in state["state"].items():
         built.state[params[path]] = dict(kept)
     built.state.update(state["shared"])
-    group.update(state["group"])
+    for name, value in state["group"].items():
+        if not _is_option(name, value, made, built):
+            group[name] = value
     for name, value in state["attributes"].items():
-        _set(built, name, _by_param(value, params))
+        if name != MADE_BY:
+            _set(built, name, _by_param(value, params))
+
+
+def _refuse_another_class(built: torch.optim.Optimizer, made: State | None) -> None:
+    cls = type(built).__name__
+    if made is not None and made["class"] != cls:
+        raise ParameterMismatchError(
+            "the state is that of another class: continue with that one, or begin again from the "
+            "weights, program.init(params={**state.params, **state.buffers})",
+            [f"expected {cls}, got {made['class']}"],
+        )
+
+
+def _is_option(name: str, value: Any, made: State | None, built: torch.optim.Optimizer) -> bool:
+    if made is None:  # a state of an earlier version, which does not say with what it began
+        return name in inspect.signature(type(built)).parameters
+    # Of what is not plain, as a generator, nobody can tell whether it has changed.
+    return name in made["group"] and _plain(value) and _same(value, made["group"][name])
+
+
+def fresh_values(built: torch.optim.Optimizer) -> State:
+    """Return copies of what a new object has in its group and plain attributes."""
+    return {"group": copied(_entries(built)), "attributes": attributes(built)}
+
+
+def _entries(built: torch.optim.Optimizer) -> State:
+    group = built.param_groups[0]
+    return {name: group[name] for name in group if name not in ("params", "lr")}
 
 
 def attributes(built: torch.optim.Optimizer) -> State:

@@ -318,3 +318,32 @@ def test_partial_warns_about_skipped_leaves(tmp_path: Path) -> None:
     assert "  optimizer.exp_avg: not in the checkpoint, left as it is in like" in lines
     assert "  optimizer.momentum_buffer: only in the checkpoint, not loaded" in lines
     assert loaded.counters.step == 1
+
+
+def test_a_class_of_torch_goes_on_with_the_options_of_the_program(tmp_path: Path) -> None:
+    before, after = (
+        program(from_torch(torch.optim.AdamW, lr=LR, weight_decay=decay)) for decay in (0.01, 0.9)
+    )
+    given = batches(2)
+    first, _ = before.train_step(before.init(), given[0])
+    ft.save(tmp_path / "checkpoint", first)
+    state, _ = after.train_step(ft.load(tmp_path / "checkpoint", like=after.init()), given[1])
+    model = net()
+    model.load_state_dict(before.init().params)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
+    for batch, decay in zip(given, (0.01, 0.9), strict=True):
+        optimizer.param_groups[0]["weight_decay"] = decay
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+    assert all(torch.equal(state.params[path], each) for path, each in model.state_dict().items())
+
+
+def test_a_class_with_the_same_options_is_another(tmp_path: Path) -> None:
+    class Own(torch.optim.AdamW):
+        """Another class with the same entries."""
+
+    made = program(from_torch(torch.optim.AdamW, lr=LR))
+    ft.save(tmp_path / "checkpoint", made.init())
+    with pytest.raises(CheckpointMismatchError, match=r"expected a state of Own, .* of AdamW"):
+        ft.load(tmp_path / "checkpoint", like=program(from_torch(Own, lr=LR)).init())

@@ -11,7 +11,7 @@ import torch
 from optimizer_runs import draw, grads_at, run_class, run_in_place, run_pure
 from torch import Tensor
 
-from functrain.errors import UnsupportedError
+from functrain.errors import ParameterMismatchError, UnsupportedError
 from functrain.optim import from_torch
 
 pytestmark = pytest.mark.row(14)
@@ -180,14 +180,52 @@ def test_state_keeps_types_and_dtypes() -> None:
         "state": {},
         "shared": {},
         "group": {"decay": (0.5, 0.25), "calls": 0},
-        "attributes": {},
+        "attributes": {
+            "made by": {"class": "Third", "group": {"decay": (0.5, 0.25), "calls": 0}},
+        },
     }
     _, state = optimizer.update(draw(1), optimizer.init(params), params, 0.1)
     assert state["group"] == {"decay": (0.5, 0.25), "calls": 1}
     assert state["state"]["a.weight"]["half"].dtype == torch.bfloat16
     assert state["state"]["a.weight"]["seen"] == 1
-    assert sorted(state["attributes"]) == ["count", "history", "total"]
+    assert sorted(state["attributes"]) == ["count", "history", "made by", "total"]
     assert state["attributes"]["total"].dtype == torch.float64
+
+
+CHANGED = [
+    (torch.optim.AdamW, {"weight_decay": 0.0}, {"weight_decay": 0.9}),
+    (torch.optim.SGD, {"momentum": 0.9}, {"momentum": 0.5, "nesterov": True}),
+    (Third, {"decay": (0.5, 0.25)}, {"decay": (0.9, 0.1)}),
+]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(("cls", "before", "after"), CHANGED)
+def test_changed_options_count_from_then_on(
+    cls: Any, before: Any, after: Any, earlier: bool
+) -> None:
+    """Also those of a state from before the class's name was kept in it."""
+    old, new, params = from_torch(cls, **before), from_torch(cls, **after), draw(0)
+    wanted = {path: param.clone() for path, param in params.items()}
+    built = cls(wanted.values(), lr=0.1, **before)
+    state = old.init(params)
+    for step in (1, 2, 3):
+        built.param_groups[0].update({} if step == 1 else after)
+        params, state = (old if step == 1 else new).update(draw(step), state, params, 0.1)
+        for path, grad in draw(step).items():
+            wanted[path].grad = grad
+        built.step()
+        assert all(torch.equal(params[path], wanted[path]) for path in params)
+        if earlier:
+            del state["attributes"]["made by"]
+
+
+@pytest.mark.parametrize("other", [torch.optim.AdamW, torch.optim.Adam])
+def test_a_state_of_another_class_is_refused(other: Any) -> None:
+    params = draw(0)
+    _, state = (made := from_torch(other)).update(draw(1), made.init(params), params, 0.1)
+    with pytest.raises(ParameterMismatchError, match=f"expected NAdam, got {other.__name__}$"):
+        from_torch(torch.optim.NAdam).update(draw(2), state, params, 0.1)
 
 
 def test_update_in_place_keeps_the_params_tensors() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import decode_node
+from functrain.core.optimizer import TORCH_MADE_BY as MADE_BY
 from functrain.core.optimizer import TORCH_STATE as OPTIMIZER
 from functrain.schedules.torch_schedule import TORCH_STATE as SCHEDULER
 from functrain.tree import Path, path_string
@@ -53,7 +54,10 @@ def torch_state_mismatches(
     if not isinstance(like, dict) or node is None or node.kind not in _MAPPINGS:
         return  # values may change type: None becomes a number, a number becomes a tensor
     theirs = dict(node.children)
-    missing, added = _listed(like.keys() - theirs.keys()), _listed(theirs.keys() - like.keys())
+    if MADE_BY in like:
+        _compare_classes(theirs.pop(MADE_BY, None), like[MADE_BY]["class"], path, found)
+    known = like.keys() - {MADE_BY}
+    missing, added = _listed(known - theirs.keys()), _listed(theirs.keys() - known)
     if missing and added:
         found.append(
             f"{path_string(path)}: expected {missing}, the checkpoint has {added}: the state of "
@@ -62,6 +66,14 @@ def torch_state_mismatches(
         return
     for key in (key for key in like if key in theirs):
         torch_state_mismatches(theirs[key], leaves, like[key], (*path, key), found)
+
+
+def _compare_classes(json: Json, expected: str, path: Path, found: list[str]) -> None:
+    saved = json.get("class") if type(json) is dict else None  # none is in those of old
+    if saved not in (None, expected):
+        found.append(
+            f"{path_string(path)}: expected a state of {expected}, the checkpoint's is of {saved}"
+        )
 
 
 def _listed(keys: set[Any]) -> str:
