@@ -152,9 +152,9 @@ def evaluate(
         name: metric if is_metric(metric) else _scalar(name, _detached(metric), device)
         for name, metric in loss.metrics.items()
     }
-    if clash := RESERVED & metrics.keys():
+    if clash := sorted(name for name in metrics if name in RESERVED or name.startswith("lr.")):
         raise LossError(
-            f"Loss.metrics may not use the names {sorted(clash)}: a step and its row in the "
+            f"Loss.metrics may not use the names {clash}: a step and its row in the "
             "log have their own values under them. Give yours other names."
         )
     weight = loss.weight if weight_graph else _detached(loss.weight)

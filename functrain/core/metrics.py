@@ -69,7 +69,8 @@ def computed(metrics: Mapping[str, Any], device: torch.device) -> dict[str, Tens
         device: where the tensors go.
 
     Raises:
-        LossError: one computes something else than a number or several by name.
+        LossError: one computes something else than a number or several by name, or what it
+            computes has the name of another.
 
     Example:
         >>> from functrain.metrics import Mean, Quantiles
@@ -80,13 +81,13 @@ def computed(metrics: Mapping[str, Any], device: torch.device) -> dict[str, Tens
     """
     found: dict[str, Tensor] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, Tensor):
-            found[name] = metric
-            continue
-        value = metric.compute()
+        value = metric if isinstance(metric, Tensor) else metric.compute()
         several = value if isinstance(value, Mapping) else {"": value}
         for key, one in several.items():
-            found[f"{name}/{key}" if key else name] = _scalar(name, one, device)
+            full = f"{name}/{key}" if key else name
+            if full in found:
+                raise LossError(f"two metrics are named {full!r}: give one of them another name")
+            found[full] = one if one is metric else _scalar(name, one, device)
     return found
 
 

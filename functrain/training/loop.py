@@ -108,6 +108,7 @@ def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
     after = session.counters
     trained = after.step > counters.step  # not so for an empty batch
     if trained:
+        plan.evaluations.check_names(step_metrics)
         row = {"step": after.step, "epoch": counters.epoch, **step_metrics}
         session.recorder.add(row, after.samples - counters.samples)
     due = plan.due(before, session.position, ends_epoch, session.limit is not None)

@@ -11,6 +11,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
 from functrain.data import as_source
+from functrain.errors import ConfigurationError, LossError
 from functrain.errors.validators import integer
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
@@ -36,8 +37,17 @@ class Evaluations:
 
     @classmethod
     def of(cls, eval_data: Any, every: Duration) -> Evaluations:
-        """Parse ``eval_data``: one set, to be named "eval", several by name, or ``None``."""
+        """Parse ``eval_data``: one set, to be named "eval", several by name, or ``None``.
+
+        Raises:
+            ConfigurationError: a name is that of other metrics in the log.
+        """
         several = eval_data if isinstance(eval_data, Mapping) else {"eval": eval_data}
+        if taken := {"epoch", *(f"{name}/ema" for name in several)} & several.keys():
+            raise ConfigurationError(
+                f"eval_data: the names {sorted(taken)} are those of means over an epoch, or of a "
+                "set that is evaluated with averaged weights: give the sets other names"
+            )
         sets = {name: _as_evaluation(given) for name, given in several.items() if given is not None}
         return cls(sets, every)
 
@@ -53,6 +63,20 @@ class Evaluations:
             for name, each in self.sets.items()
             if last or due(each.every or self.every, before, after)
         ]
+
+    def check_names(self, metrics: Iterable[str]) -> None:
+        """Refuse names of a step's metrics under which the log has those of others.
+
+        Raises:
+            LossError: one begins as the names of means over an epoch or of an evaluation do.
+        """
+        taken = tuple(f"{name}/" for name in ("epoch", *self.sets))
+        if clash := [name for name in metrics if name.startswith(taken)]:
+            raise LossError(
+                f"a step's metrics may not use the names {clash}: the log has means over an epoch "
+                "and metrics of evaluations under such names. Give them other names, or the "
+                "evaluation set: eval_data={'name': data}"
+            )
 
     def parts(self, names: Iterable[str], averaged: bool) -> Iterator[tuple[str, Weights]]:
         """Yield each set with each kind of weights that it is evaluated with."""

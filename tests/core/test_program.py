@@ -630,6 +630,7 @@ class TestBadLosses:
             (lambda model, x: ft.Loss(model(x).mean(), metrics={"loss": 1.0}), "may not use"),
             (lambda model, x: ft.Loss(model(x).mean(), metrics={"step": 1.0}), "may not use"),
             (lambda model, x: ft.Loss(model(x).mean(), metrics={"epoch": 1.0}), "may not use"),
+            (lambda model, x: ft.Loss(model(x).mean(), metrics={"lr.0": 1.0}), "may not use"),
             (lambda model, x: ft.Loss(model(x).mean(), metrics={1: 1.0}), "by name, got 1"),
             (lambda model, x: ft.Loss(model(x).mean(), metrics={"a": 1j * x.sum()}), "complex64"),
             (lambda model, x: ft.Loss(model(x).mean(), metrics={"a": x}), "'a' of functrain.Loss"),

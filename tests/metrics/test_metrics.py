@@ -223,3 +223,11 @@ class TestTorchmetrics:
             whole = metrics.from_torchmetrics(metric, logits, targets).compute()
             torch.testing.assert_close(first.merge(second).compute(), whole)
             torch.testing.assert_close(first.merge(second).compute(), whole)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_metric_computes_has_no_name_of_another(first: bool) -> None:
+    several = {"spread": metrics.Quantiles.of(torch.arange(5.0), at=(0.5,))}
+    one = {"spread/p50": torch.ones(())}
+    with pytest.raises(LossError, match="two metrics are named 'spread/p50'"):
+        metrics.computed({**several, **one} if first else {**one, **several}, torch.device("cpu"))

@@ -324,3 +324,33 @@ def test_a_metric_that_some_batches_lack_is_refused(labels: list[int], said: str
     remedied = program(loss=functools.partial(of_positives, without=ft.metrics.Mean.empty()))
     found = ft.evaluate(remedied, remedied.init(), data)
     assert found["of positives"] == pytest.approx(x[y == 1].sum(1).mean().item())
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "refused"),
+    [
+        ("eval/loss", batches(1), True),
+        ("held out/bias", {"held out": batches(1)}, True),
+        ("epoch/loss", None, True),
+        ("eval/loss", {"held out": batches(1)}, False),
+        ("train/loss", batches(1), False),
+    ],
+)
+def test_a_steps_metric_has_no_name_of_an_evaluation(name: str, sets: Any, refused: bool) -> None:
+    def named(model: nn.Module, batch: Any) -> ft.Loss:
+        return ft.Loss(F.cross_entropy(model(batch[0]), batch[1]), metrics={name: torch.ones(())})
+
+    program = ft.program(nn.Linear(3, 2), named, ft.optim.SGD(lr=0.1))
+    run = functools.partial(ft.fit, program, batches(), until="1 epoch", eval_data=sets)
+    if refused:
+        with pytest.raises(LossError, match=f"names .'{name}'"):
+            run()
+    else:
+        assert run().history[name] == [1.0] * PER_EPOCH
+
+
+@pytest.mark.parametrize("names", [["epoch"], ["valid", "valid/ema"]])
+def test_a_set_has_no_name_of_other_metrics(names: list[str]) -> None:
+    program = ft.program(nn.Linear(3, 2), loss, ft.optim.SGD(lr=0.1), ema=0.9)
+    with pytest.raises(ConfigurationError, match=f"the names .'{names[-1]}'"):
+        ft.fit(program, batches(), until="1 epoch", eval_data={name: batches(1) for name in names})
