@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core import held_parts
-from functrain.core.module_tensors import refuse
+from functrain.core.module_tensors import refuse, refuse_overlapping
 from functrain.core.rng import derive, scoped
 from functrain.errors import ModelError
 
@@ -43,6 +43,7 @@ def checked_copy(module: nn.Module) -> nn.Module:
     """Return a copy of the user's module that shares nothing with it."""
     refuse(module)
     _refuse_lazy(module)
+    refuse_overlapping(module)
     try:
         copied = copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
@@ -72,6 +73,7 @@ def made_by(factory: Factory, seed: int) -> nn.Module:
         raise ModelError(f"the model factory must return an nn.Module, it returned {module!r}")
     refuse(module)
     _refuse_lazy(module)
+    refuse_overlapping(module)
     return module
 
 

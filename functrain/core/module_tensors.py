@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from functrain.errors import ModelError
+from functrain.tree.overlapping import overlapping
 
 WRAPPED = "_orig_mod."  # in the paths of what torch.compile wraps
 
@@ -155,6 +156,27 @@ def refuse(module: nn.Module) -> None:
                 "loss.backward(), and a step does not call it. Give functrain the module inside, "
                 "model.module"
             )
+
+
+def refuse_overlapping(module: nn.Module) -> None:
+    """Refuse tensors that share memory and are not one, which the tensors of a state do not."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    there = [(path, tensor) for path, tensor in named if _has_memory(tensor)]
+    if pair := overlapping([tensor for _, tensor in there]):
+        one, two = (there[index][0] for index in pair)
+        raise ModelError(
+            f"{one!r} and {two!r} of the model share memory and are two tensors, which a step "
+            "would separate, so that each changes alone. Assign the same object at both places "
+            "(b.weight = a.weight) to share it, or clone one (b.weight = "
+            "nn.Parameter(b.weight.detach().clone()); b.buffer = b.buffer.clone())"
+        )
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    try:
+        return tensor.layout is torch.strided and tensor.numel() > 0 and tensor.data_ptr() != 0
+    except (NotImplementedError, RuntimeError):  # a fake tensor, or a subclass made of others
+        return False
 
 
 def _refuse_hooks(module: nn.Module) -> None:

@@ -216,3 +216,58 @@ def test_distributed_data_parallel_is_refused() -> None:
             program(model)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def pair(one: Tensor, other: Tensor) -> nn.Module:
+    """A module with two tensors, parameters unless they require no gradient."""
+    module = nn.Module()
+    for name, tensor in {"one": one, "other": other}.items():
+        if tensor.is_floating_point():
+            setattr(module, name, nn.Parameter(tensor))
+        else:
+            module.register_buffer(name, tensor)
+    return module
+
+
+FLAT, COUNTS = torch.zeros(12), torch.zeros(12, dtype=torch.int64)
+OVERLAPPING = {
+    "the same values": (FLAT, FLAT.detach()),
+    "a matrix and its transpose": (FLAT.view(3, 4), FLAT.view(3, 4).T),
+    "a part": (FLAT, FLAT[3:4]),
+    "slices that meet": (FLAT[:7], FLAT[6:]),
+    "a row and a column": (FLAT.view(3, 4)[1], FLAT.view(3, 4)[:, 2]),
+    "another dtype": (FLAT[2:4], FLAT[:6].view(torch.int32)),
+    "buffers": (COUNTS, COUNTS[1:]),
+}
+APART = {
+    "halves": FLAT.chunk(2),
+    "interleaved": (FLAT[::2], FLAT[1::2]),
+    "columns": (FLAT.view(3, 4)[:, :2], FLAT.view(3, 4)[:, 2:]),
+    "expanded": (FLAT[:1].expand(5), FLAT[1:2].expand(5)),
+    "empty": (FLAT, FLAT[:0]),
+    "without memory": (FLAT.to("meta"), FLAT.to("meta")),
+    "sparse": (torch.eye(2).to_sparse(), torch.eye(2).to_sparse()),
+}
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("names", list(OVERLAPPING))
+def test_tensors_that_share_memory_and_are_not_one_are_refused(names: str, made: bool) -> None:
+    module = pair(*OVERLAPPING[names])
+    with pytest.raises(ModelError, match="'one' and 'other' of the model share memory"):
+        functionalize((lambda: module) if made else module)
+
+
+@pytest.mark.parametrize("name", list(APART))
+def test_tensors_that_share_a_storage_only_are_not_refused(name: str) -> None:
+    assert functionalize(lambda: pair(*APART[name])).params.keys() == {"one", "other"}
+
+
+def test_loading_by_assignment_unties_weights_and_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    cast(Any, module[1]).weight = module[0].weight
+    module.load_state_dict(module.state_dict(), assign=True)
+    with pytest.raises(ModelError, match=r"'0.weight' and '1.weight' .*b.weight = a.weight"):
+        program(module)
+    cast(Any, module[1]).weight = module[0].weight
+    program(module)

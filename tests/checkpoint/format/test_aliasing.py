@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from functrain.checkpoint import save
-from functrain.checkpoint.format import aliasing
 from functrain.checkpoint.format.aliasing import aliases, check
 from functrain.errors import UnsupportedError
+from functrain.tree import overlapping
 
 W = torch.randn(6, 6)
 Z = torch.randn(4, dtype=torch.complex64)
@@ -145,7 +145,7 @@ def test_too_many_pieces_are_assumed_to_overlap(monkeypatch: pytest.MonkeyPatch)
     regular = named(flat[0::6][:10], flat[1::4][:10])
     behind = named(flat[0::6][:10], flat[60::4])
     assert aliases(irregular) == aliases(regular) == aliases(behind) == [None, None]
-    monkeypatch.setattr(aliasing, "_MOST_RUNS", 11)
+    monkeypatch.setattr(overlapping, "_MOST_RUNS", 11)
     assert aliases(regular) == aliases(behind) == [None, None]
     with pytest.raises(UnsupportedError, match=r"a\.0 and b\.1 share"):
         aliases(irregular)
